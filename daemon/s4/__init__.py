@@ -1,0 +1,3 @@
+"""S4: S3 object storage on local disks."""
+
+__version__ = "0.1.0"
