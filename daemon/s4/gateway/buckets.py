@@ -1,0 +1,70 @@
+"""Buckets: create, delete, versioning. Settings reach every partition before a call returns (rules L2, L3)."""
+
+from __future__ import annotations
+
+from s4.gateway.context import Gateway, execute, find_bucket
+from s4.metadata.commands import (
+    BeginDelete,
+    BucketMade,
+    CloseBucket,
+    CreateBucket,
+    EndDelete,
+    ReopenBucket,
+    Settings,
+    SetVersioning,
+    SpreadSettings,
+)
+from s4.metadata.rows import Bucket
+from s4.s3.errors import S3Error
+
+
+async def create_bucket(gateway: Gateway, name: str, owner: str) -> Bucket:
+    limits = gateway.limits
+    answer = await execute(gateway, 0, CreateBucket(name, owner, limits.buckets_per_user, limits.buckets))
+    if not isinstance(answer, BucketMade):
+        raise S3Error("InternalError")
+    return answer.bucket
+
+
+async def set_versioning(gateway: Gateway, name: str, versioning: str) -> None:
+    answer = await execute(gateway, 0, SetVersioning(name, versioning))
+    if not isinstance(answer, BucketMade):
+        raise S3Error("InternalError")
+    settings = Settings(answer.bucket.id, answer.bucket.revision, versioning)
+    for partition in range(gateway.partitions):
+        await execute(gateway, partition, SpreadSettings(settings))
+
+
+async def delete_bucket(gateway: Gateway, name: str) -> None:
+    """Raises S3Error BucketNotEmpty with the bucket as it was."""
+    await find_bucket(gateway, name)
+    answer = await execute(gateway, 0, BeginDelete(name, gateway.random(16)))
+    if not isinstance(answer, BucketMade):
+        raise S3Error("InternalError")
+    await finish_delete(gateway, name, answer.bucket)
+
+
+async def finish_delete(gateway: Gateway, name: str, bucket: Bucket) -> None:
+    """Close the id in every partition and remove the row, or undo it all; also after a crash in between."""
+    token = bucket.deleting
+    try:
+        for partition in range(gateway.partitions):
+            await execute(gateway, partition, CloseBucket(bucket.id, token))
+    except S3Error:
+        for partition in range(gateway.partitions):
+            await execute(gateway, partition, ReopenBucket(bucket.id, token))
+        await execute(gateway, 0, EndDelete(name, token, done=False))
+        raise
+    await execute(gateway, 0, EndDelete(name, token, done=True))
+
+
+async def resume_deletes(gateway: Gateway) -> None:
+    """Finish or undo the deletions that a crash cut off."""
+    for name, bucket in await gateway.node.list_buckets():
+        if bucket.deleting:
+            try:
+                await finish_delete(gateway, name, bucket)
+            except S3Error as error:
+                if error.code != "BucketNotEmpty":
+                    raise
+

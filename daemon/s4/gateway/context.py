@@ -1,0 +1,193 @@
+"""What every verb needs: the node, the limits, shared memory and caches. Holds no state that must survive.
+
+`MemoryBudget` bounds the buffers of all requests together, `Readers` knows the oldest request that may still
+read shards (rule D6), `BlobCache` keeps small hot blobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from s4.limits import Limits
+from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
+from s4.metadata.rows import Bucket
+from s4.peer.api import NodeApi, UnavailableError
+from s4.s3.errors import S3Error
+
+SETTINGS_TRIES = 8
+
+
+class MemoryBudget:
+    """Bytes that requests may hold in buffers, given first come first served."""
+
+    def __init__(self, limit_bytes: int, wait_s: float) -> None:
+        self.limit_bytes, self._wait_s = limit_bytes, wait_s
+        self.used_bytes = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Raises S3Error SlowDown where no share came free in time."""
+        size = min(size, self.limit_bytes)
+        await self._acquire(size)
+        try:
+            yield
+        finally:
+            self.used_bytes -= size
+            self._grant()
+
+    async def _acquire(self, size: int) -> None:
+        if not self._waiting and self.used_bytes + size <= self.limit_bytes:
+            self.used_bytes += size
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, future))
+        try:
+            await asyncio.wait_for(asyncio.shield(future), self._wait_s)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            if future.done():  # granted while we gave up
+                self.used_bytes -= size
+            else:
+                future.cancel()
+            self._grant()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise S3Error("SlowDown", "The server's memory for uploads is in use; try again.", headers={"Retry-After": "1"}) from None
+
+    def _grant(self) -> None:
+        while self._waiting:
+            size, future = self._waiting[0]
+            if future.cancelled():
+                self._waiting.popleft()
+                continue
+            if self.used_bytes + size > self.limit_bytes:
+                return
+            self._waiting.popleft()
+            self.used_bytes += size
+            future.set_result(None)
+
+
+class Readers:
+    """Requests that may still read shards, oldest first."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started: OrderedDict[int, float] = OrderedDict()
+        self._next = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        number = self._next = self._next + 1
+        self._started[number] = self._clock()
+        try:
+            yield
+        finally:
+            del self._started[number]
+
+    def oldest(self) -> float:
+        """When the oldest one began; now where there is none."""
+        return next(iter(self._started.values())) if self._started else self._clock()
+
+    def __len__(self) -> int:
+        return len(self._started)
+
+
+class BlobCache:
+    """Whole small blobs, least recently used out first, bounded in bytes. A blob never changes."""
+
+    def __init__(self, limit_bytes: int, blob_bytes: int = 64 * 1024) -> None:
+        self._blobs: OrderedDict[bytes, bytes] = OrderedDict()
+        self._limit, self.blob_bytes, self.size_bytes = limit_bytes, blob_bytes, 0
+
+    def get(self, blob: bytes) -> bytes | None:
+        data = self._blobs.get(blob)
+        if data is not None:
+            self._blobs.move_to_end(blob)
+        return data
+
+    def put(self, blob: bytes, data: bytes) -> None:
+        if blob in self._blobs:
+            return
+        self._blobs[blob] = data
+        self.size_bytes += len(data) + 200
+        while self.size_bytes > self._limit:
+            _, old = self._blobs.popitem(last=False)
+            self.size_bytes -= len(old) + 200
+
+
+class Buffers:
+    """Stripe buffers used over again, so that uploads do not pay for fresh pages."""
+
+    def __init__(self, size: int, keep: int = 64) -> None:
+        self.size, self._keep = size, keep
+        self._free: list[bytearray] = []
+
+    def take(self) -> bytearray:
+        return self._free.pop() if self._free else bytearray(self.size)
+
+    def give(self, buffer: bytearray) -> None:
+        if len(self._free) < self._keep:
+            self._free.append(buffer)
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One gateway. `partitions` is the cluster's number, `stripe_bytes` the size of new stripes."""
+
+    node: NodeApi
+    partitions: int
+    limits: Limits
+    inline_bytes: int
+    stripe_bytes: int
+    dedup: bool
+    memory: MemoryBudget
+    readers: Readers
+    cache: BlobCache
+    buffers: Buffers
+    pool: ThreadPoolExecutor
+    random: Callable[[int], bytes] = os.urandom
+    clock: Callable[[], float] = time.time
+
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)
+
+
+async def find_bucket(gateway: Gateway, name: str) -> Bucket:
+    """Raises S3Error NoSuchBucket."""
+    row = await gateway.node.find_bucket(name)
+    if row is None:
+        raise S3Error("NoSuchBucket", BucketName=name)
+    return row
+
+
+async def execute(gateway: Gateway, partition: int, command: AnyCommand) -> AnyAnswer:
+    """Run a command. Raises S3Error for a refusal."""
+    try:
+        answer = await gateway.node.execute(partition, command)
+    except UnavailableError as error:
+        raise S3Error(error.code, error.message, headers={"Retry-After": "1"}) from error
+    if isinstance(answer, Refused):
+        raise S3Error(answer.code, answer.message)
+    return answer
+
+
+async def commit(gateway: Gateway, name: str, bucket: Bucket, partition: int,
+                 command: Callable[[Settings], AnyCommand]) -> AnyAnswer:  # fmt: skip
+    """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2)."""
+    for _ in range(SETTINGS_TRIES):
+        settings = Settings(bucket.id, bucket.revision, bucket.versioning)
+        answer = await execute(gateway, partition, command(settings))
+        if not isinstance(answer, Stale):
+            return answer
+        newer = await find_bucket(gateway, name)
+        if newer.id != bucket.id:
+            raise S3Error("NoSuchBucket", BucketName=name)
+        bucket = newer
+    raise S3Error("OperationAborted", "The bucket's settings keep changing. Try again.")

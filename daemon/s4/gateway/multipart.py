@@ -1,0 +1,237 @@
+"""Multipart uploads: create, upload part, part copy, list, complete, abort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from s4.gateway.context import Gateway, commit, find_bucket
+from s4.gateway.objects import Attributes, Put, take_extents, with_null
+from s4.gateway.read import Opened, stream
+from s4.gateway.receive import Body, Place, Stored, abandon, receive
+from s4.metadata import keys
+from s4.metadata.commands import (
+    NO_CONDITIONS,
+    AbortUpload,
+    CompleteUpload,
+    Conditions,
+    CreateUpload,
+    PutPart,
+    Written,
+)
+from s4.metadata.rows import Bucket, Extent, Object, Part, Upload, decode, decode_object
+from s4.peer.api import UploadFound
+from s4.s3 import checksums
+from s4.s3.checksums import Expected
+from s4.s3.chunked import PlainDecoder
+from s4.s3.errors import S3Error
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPart:
+    """A part as CompleteMultipartUpload names it. `checksums` maps algorithm to base64 where given."""
+
+    number: int
+    etag: str
+    checksums: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a CompleteMultipartUpload asks for besides its parts."""
+
+    parts: Sequence[WantedPart]
+    conditions: Conditions = NO_CONDITIONS
+    checksum: tuple[str, str] = ("", "")  # algorithm, value
+    checksum_type: str = ""
+    size: int | None = None
+
+
+def parse_upload_id(text: str) -> bytes:
+    """Raises S3Error NoSuchUpload: an id that we never gave out."""
+    try:
+        upload = bytes.fromhex(text)
+    except ValueError:
+        upload = b""
+    if len(upload) != 16:
+        raise S3Error("NoSuchUpload", UploadId=text)
+    return upload
+
+
+async def create_upload(gateway: Gateway, name: str, key: bytes, attributes: Attributes, owner: str,
+                        algorithm: str, kind: str) -> str:  # fmt: skip
+    """Returns the upload id: 32 hexadecimal digits that sort by time."""
+    bucket = await find_bucket(gateway, name)
+    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    upload = gateway.now_ms().to_bytes(6, "big") + gateway.random(10)
+    row = Upload(gateway.now_ms(), owner, algorithm, kind, attributes.headers, attributes.metadata, attributes.tags)
+    await commit(gateway, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
+    return upload.hex()
+
+
+async def find_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, after: int = 0,
+                      limit: int = 0) -> tuple[Bucket, int, bytes, UploadFound]:  # fmt: skip
+    bucket = await find_bucket(gateway, name)
+    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    upload = parse_upload_id(upload_id)
+    found = await gateway.node.find_upload(partition, bucket.id, key, upload, after, limit)
+    if found is None:
+        raise S3Error("NoSuchUpload", UploadId=upload_id)
+    return bucket, partition, upload, found
+
+
+async def put_part(gateway: Gateway, name: str, key: bytes, upload_id: str, number: int, body: Body,
+                   expected: Expected) -> Stored:  # fmt: skip
+    bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
+    expected = _part_checksum(expected, found.upload)
+    stored = await receive(gateway, body, expected, Place(partition, bucket.id, key, upload, number))
+    await _commit_part(gateway, name, bucket, partition, key, upload, stored)
+    return stored
+
+
+def _part_checksum(expected: Expected, upload: Upload) -> Expected:
+    """A part is kept with the checksum that its upload was created with. Raises S3Error where they differ."""
+    if upload.checksum_algorithm and expected.algorithm and expected.algorithm != upload.checksum_algorithm:
+        raise S3Error("InvalidRequest", f"Checksum Type mismatch occurred, expected checksum Type: {upload.checksum_algorithm.lower()}, actual checksum Type: {expected.algorithm.lower()}")
+    algorithm = expected.algorithm or upload.checksum_algorithm
+    return Expected(expected.md5, expected.sha256, algorithm, expected.checksum, expected.trailer)
+
+
+async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: int, key: bytes, upload: bytes,
+                       stored: Stored) -> None:  # fmt: skip
+    try:
+        await commit(gateway, name, bucket, partition, lambda settings: PutPart(
+            settings, key, upload, stored.extent, stored.inline, stored.blobs, stored.granted,
+        ))  # fmt: skip
+    except S3Error as error:
+        if error.status < 500:
+            await abandon(gateway, stored)
+        raise
+
+
+class _CopiedBody:
+    """A range of an object as the body of a part."""
+
+    def __init__(self, gateway: Gateway, source: Opened, offset: int, length: int) -> None:
+        self.length = length
+        self.decoder = PlainDecoder(length)
+        self._pieces = stream(gateway, source, offset, length)
+
+    async def read(self) -> bytes:
+        async for piece in self._pieces:
+            return bytes(piece)
+        return b""
+
+
+async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upload_id: str, number: int,
+                    span: tuple[int, int] | None) -> Stored:  # fmt: skip
+    """UploadPartCopy. A whole object in one blob is shared; other ranges are read and stored again."""
+    bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
+    offset, length = span or (0, source.row.size)
+    place = Place(partition, bucket.id, key, upload, number)
+    expected = _part_checksum(Expected(), found.upload)
+    extents = source.row.extents
+    whole = (offset, length) == (0, source.row.size) and len(extents) == 1 and extents[0].blob
+    if whole and (not expected.algorithm or expected.algorithm == source.row.checksum_algorithm):
+        taken = await take_extents(gateway, extents, place)
+        if taken is not None:
+            old = taken[0]
+            etag = old.etag or source.row.etag
+            extent = Extent(number, old.size, old.partition, old.blob, old.reference, etag, old.checksum)
+            stored = Stored(extent, etag, old.checksum, granted=[extent.reference])
+            await _commit_part(gateway, name, bucket, partition, key, upload, stored)
+            return stored
+    with gateway.readers.reading():
+        stored = await receive(gateway, _CopiedBody(gateway, source, offset, length), expected, place)
+    await _commit_part(gateway, name, bucket, partition, key, upload, stored)
+    return stored
+
+
+async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion) -> Put:
+    """Write the manifest of the parts as a new version. A repeat of a completed one gets the same answer."""
+    try:
+        bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id, 0, gateway.limits.parts)
+        row = manifest(gateway, found, upload, wanted)
+        answer = await commit(gateway, name, bucket, partition, lambda settings: CompleteUpload(
+            settings, key, upload, with_null(row, settings.versioning), wanted.conditions,
+        ))  # fmt: skip
+    except S3Error as error:
+        if error.code != "NoSuchUpload":
+            raise
+        return await _completed_before(gateway, name, key, upload_id, wanted, error)
+    if not isinstance(answer, Written):
+        raise S3Error("InternalError")
+    kind = (row.checksum_algorithm, row.checksum, row.checksum_type)
+    return Put(answer.version, row.etag, kind, row.modified_ms, row.size)
+
+
+async def _completed_before(gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion,
+                            error: S3Error) -> Put:  # fmt: skip
+    bucket = await find_bucket(gateway, name)
+    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    found = await gateway.node.find_object(partition, bucket.id, key, "")
+    if found is None:
+        raise error
+    row, inline = decode_object(found.value)
+    if row.upload != parse_upload_id(upload_id) or len(row.extents) != len(wanted.parts):
+        raise error
+    if any(part.etag != extent.etag for part, extent in zip(wanted.parts, row.extents, strict=True)):
+        raise error
+    opened = Opened(bucket, name, key, "", row, inline, found.suffix)
+    kind = (row.checksum_algorithm, row.checksum, row.checksum_type)
+    return Put(opened.version, row.etag, kind, row.modified_ms, row.size)
+
+
+def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Completion) -> Object:
+    """The object row of a completion. Pure but for the time. Raises S3Error."""
+    info = found.upload
+    there = {part.extent.number: part for part in (decode(Part, value) for value in found.parts)}
+    extents = [_chosen(there.get(part.number), part, info) for part in wanted.parts]
+    for extent in extents[:-1]:
+        if extent.size < gateway.limits.part_min_bytes:
+            raise S3Error("EntityTooSmall", ProposedSize=str(extent.size), MinSizeAllowed=str(gateway.limits.part_min_bytes),
+                          PartNumber=str(extent.number), ETag=extent.etag)  # fmt: skip
+    size = sum(extent.size for extent in extents)
+    if size > gateway.limits.object_bytes:
+        raise S3Error("EntityTooLarge", ProposedSize=str(size), MaxSizeAllowed=str(gateway.limits.object_bytes))
+    if wanted.size is not None and wanted.size != size:
+        raise S3Error("InvalidRequest", "The provided 'x-amz-mp-object-size' header does not match what was computed.")
+    algorithm, kind = info.checksum_algorithm, info.checksum_type
+    if wanted.checksum_type and wanted.checksum_type != kind:
+        raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
+    checksum = _checksum(algorithm, kind, extents)
+    given_algorithm, given = wanted.checksum
+    if given and given_algorithm == algorithm and given.partition("-")[0] != checksum.partition("-")[0]:
+        raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
+    return Object(
+        gateway.now_ms(), size, checksums.multipart_etag(extent.etag for extent in extents), False, True, info.owner,
+        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload,
+    )  # fmt: skip
+
+
+def _chosen(part: Part | None, wanted: WantedPart, info: Upload) -> Extent:
+    if part is None or part.extent.etag != wanted.etag:
+        raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)
+    for algorithm, value in wanted.checksums.items():
+        if algorithm != info.checksum_algorithm:
+            raise S3Error("InvalidRequest", f"The upload was created using {'no' if not info.checksum_algorithm else 'a ' + info.checksum_algorithm.lower()} checksum, but part {wanted.number} names {algorithm.lower()}.")
+        if value != part.extent.checksum:
+            raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)
+    return part.extent
+
+
+def _checksum(algorithm: str, kind: str, extents: list[Extent]) -> str:
+    if not algorithm:
+        return ""
+    if kind == checksums.COMPOSITE:
+        return checksums.composite(algorithm, [extent.checksum for extent in extents])
+    return checksums.full_object(algorithm, [(extent.checksum, extent.size) for extent in extents])
+
+
+async def abort_upload(gateway: Gateway, name: str, key: bytes, upload_id: str) -> None:
+    bucket = await find_bucket(gateway, name)
+    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    upload = parse_upload_id(upload_id)
+    await commit(gateway, name, bucket, partition, lambda settings: AbortUpload(settings, key, upload))
+
+

@@ -1,0 +1,111 @@
+"""Opening and reading objects: the row first, then only the blocks that a range touches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from s4.gateway.context import Gateway, find_bucket
+from s4.metadata import keys
+from s4.metadata.rows import Bucket, Extent, Object, decode_object
+from s4.s3.errors import S3Error
+from s4.storage.records import Shard
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Opened:
+    """A version of an object: its row, inline bytes and version suffix, and what was asked for."""
+
+    bucket: Bucket
+    name: str
+    key: bytes
+    asked_version: str
+    row: Object
+    inline: bytes
+    suffix: bytes
+
+    @property
+    def version(self) -> str:
+        """The version id as clients see it; empty in a bucket that never had versioning."""
+        if not self.bucket.versioning:
+            return ""
+        return "null" if self.row.null else keys.version_id(self.suffix)
+
+
+async def open_object(gateway: Gateway, name: str, key: bytes, version: str) -> Opened:
+    """Raises S3Error: NoSuchBucket, NoSuchKey, NoSuchVersion, and MethodNotAllowed for a delete marker asked by id."""
+    bucket = await find_bucket(gateway, name)
+    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    if version and version != "null" and keys.parse_version_id(version) is None:
+        raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId", ArgumentValue=version)
+    found = await gateway.node.find_object(partition, bucket.id, key, version)
+    shown = key.decode("utf-8", "replace")
+    if found is None:
+        if version:
+            raise S3Error("NoSuchVersion", Key=shown, VersionId=version)
+        raise S3Error("NoSuchKey", Key=shown)
+    row, inline = decode_object(found.value)
+    opened = Opened(bucket, name, key, version, row, inline, found.suffix)
+    if row.marker:
+        headers = {"x-amz-delete-marker": "true"}
+        if opened.version:
+            headers["x-amz-version-id"] = opened.version
+        if version:
+            headers["Allow"] = "DELETE"
+            raise S3Error("MethodNotAllowed", headers=headers, Method="GET", ResourceType="DeleteMarker")
+        raise S3Error("NoSuchKey", headers=headers, Key=shown)
+    return opened
+
+
+async def read_small(gateway: Gateway, opened: Opened, offset: int, length: int) -> bytes | memoryview | None:
+    """The bytes of a range where they are few and at hand; None where `stream` should give them."""
+    extents = opened.row.extents
+    if len(opened.inline) == opened.row.size:
+        whole = opened.inline
+    elif len(extents) == 1 and extents[0].size <= gateway.cache.blob_bytes:
+        whole = await _cached(gateway, extents[0])
+    else:
+        return None
+    return whole if length == len(whole) else memoryview(whole)[offset : offset + length]
+
+
+async def _cached(gateway: Gateway, extent: Extent) -> bytes:
+    data = gateway.cache.get(extent.blob)
+    if data is None:
+        data = bytes(await gateway.node.read(Shard(extent.partition, extent.blob, 0, 0), 0, extent.size))
+        gateway.cache.put(extent.blob, data)
+    return data
+
+
+async def stream(gateway: Gateway, opened: Opened, offset: int, length: int) -> AsyncIterator[memoryview]:
+    """Bytes [offset, offset + length) of an object in pieces of at most READ_BYTES.
+
+    Raises DamagedError where bytes are lost; what was given before is right.
+    """
+    inline = memoryview(opened.inline)
+    for extent in opened.row.extents:
+        if not extent.blob:
+            source, inline = inline[: extent.size], inline[extent.size :]
+        if offset >= extent.size:
+            offset -= extent.size
+            continue
+        take = min(length, extent.size - offset)
+        if not extent.blob:
+            yield source[offset : offset + take]
+        else:
+            async for piece in _stream_blob(gateway, extent, offset, take):
+                yield piece
+        offset, length = 0, length - take
+        if length <= 0:
+            return
+
+
+async def _stream_blob(gateway: Gateway, extent: Extent, offset: int, length: int) -> AsyncIterator[memoryview]:
+    stripe_bytes = await gateway.node.stripe_of(extent.partition, extent.blob)
+    while length:
+        stripe, start = divmod(offset, stripe_bytes)
+        take = min(length, stripe_bytes - start, READ_BYTES)
+        yield await gateway.node.read(Shard(extent.partition, extent.blob, 0, stripe), start, take)
+        offset, length = offset + take, length - take

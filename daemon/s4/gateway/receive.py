@@ -1,0 +1,288 @@
+"""Receiving a body: decode, hash and store it in one pass, in bounded memory.
+
+The event loop reads from the socket while a thread decodes and hashes what came before; full stripes go to
+the store while the next one fills. Small bodies are handled at once. The last stripe is held back until the
+content's SHA-256 is known: content that is already there gets a reference, and what was written is dropped.
+Where the client signed the hash, the reference is taken first and nothing is written (rule C4).
+
+A body that fails any check leaves nothing: its shards are discarded, its grants dropped. After a crash the
+orphan audit does that. Nothing here is visible until the caller commits it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from s4.gateway.context import Gateway, execute
+from s4.metadata import keys
+from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeReferences
+from s4.metadata.rows import Extent
+from s4.s3.checksums import Digests, Expected
+from s4.s3.errors import S3Error
+from s4.storage.records import Shard
+from s4.storage.volumes import DiskFullError
+
+SMALL_BYTES = 64 * 1024
+BATCH_BYTES = 512 * 1024
+APPENDS_IN_FLIGHT = 2
+
+
+class Decoder(Protocol):
+    trailers: dict[str, str]
+
+    @property
+    def finished(self) -> bool: ...
+
+    def feed(self, data: bytes) -> Sequence[bytes | memoryview]: ...
+
+
+class Body(Protocol):
+    """A request's body. `length` is the number of bytes once decoded."""
+
+    length: int
+    decoder: Decoder
+
+    async def read(self) -> bytes:
+        """The next bytes as they came, empty at the end. Raises S3Error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a body will belong: partition and claim."""
+
+    partition: int
+    bucket: int
+    key: bytes
+    upload: bytes = b""
+    number: int = 0
+
+
+@dataclass(slots=True)
+class Stored:
+    """A body that is durable and not yet committed: put `blobs` and `granted` into the command that does."""
+
+    extent: Extent
+    etag: str
+    checksum: str
+    inline: bytes = b""
+    blobs: list[NewBlob] = field(default_factory=list)
+    granted: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Granted:
+    partition: int
+    blob: bytes
+    reference: bytes
+
+
+class _BlobWriter:
+    """Stripes of one new blob on their way to the store."""
+
+    def __init__(self, gateway: Gateway, partition: int) -> None:
+        self._gateway, self._partition = gateway, partition
+        self.blob = gateway.random(16)
+        self._buffer: bytearray | None = None
+        self._fill = 0
+        self._full: deque[tuple[bytearray, int]] = deque()
+        self._appends: deque[asyncio.Task[None]] = deque()
+        self._stripes = 0
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """Copy bytes into stripes. Runs on a hashing thread."""
+        view = memoryview(piece)
+        while len(view):
+            if self._buffer is None or self._fill == len(self._buffer):
+                self._seal()
+                self._buffer = self._gateway.buffers.take()
+            step = min(len(view), len(self._buffer) - self._fill)
+            self._buffer[self._fill : self._fill + step] = view[:step]
+            self._fill += step
+            view = view[step:]
+
+    def _seal(self) -> None:
+        if self._buffer is not None:
+            self._full.append((self._buffer, self._fill))
+        self._buffer, self._fill = None, 0
+
+    async def push(self) -> None:
+        """Send full stripes; wait where too many are on their way."""
+        while self._full:
+            await self._send(*self._full.popleft(), sync=False)
+
+    async def finish(self) -> None:
+        """Send the rest; durable on return."""
+        self._seal()
+        while len(self._full) > 1:
+            await self._send(*self._full.popleft(), sync=False)
+        await self._drain(0)
+        await self._send(*self._full.popleft(), sync=True)
+        await self._drain(0)
+
+    async def _send(self, buffer: bytearray, length: int, *, sync: bool) -> None:
+        await self._drain(APPENDS_IN_FLIGHT - 1)
+        shard = Shard(self._partition, self.blob, 0, self._stripes)
+        self._stripes += 1
+        self._appends.append(asyncio.ensure_future(self._append(shard, buffer, length, sync)))
+
+    async def _append(self, shard: Shard, buffer: bytearray, length: int, sync: bool) -> None:
+        await self._gateway.node.append(shard, memoryview(buffer)[:length], sync)
+        self._gateway.buffers.give(buffer)
+
+    async def _drain(self, most: int) -> None:
+        while len(self._appends) > most:
+            await self._appends.popleft()
+
+    async def discard(self) -> None:
+        """Drop everything that was written."""
+        while self._appends:
+            with contextlib.suppress(Exception):
+                await self._appends.popleft()
+        if self._stripes:
+            await self._gateway.node.discard(self._partition, self.blob)
+
+
+async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place) -> Stored:
+    """Read the whole body and store it. Raises S3Error with nothing left behind."""
+    digests = Digests(expected.algorithm)
+    if body.length < gateway.inline_bytes:
+        data = await _read_small(body, digests)
+        digests.verify(expected, body.decoder.trailers)
+        extent = Extent(place.number, len(data), etag=digests.md5_hex(), checksum=digests.checksum())
+        return Stored(extent, extent.etag, extent.checksum, inline=data)
+    granted = await _known(gateway, expected.sha256, body.length, place) if expected.sha256 else None
+    writer = None if granted else _BlobWriter(gateway, place.partition)
+    try:
+        size = SMALL_BYTES if body.length <= SMALL_BYTES else 4 * gateway.stripe_bytes
+        async with gateway.memory.hold(min(size, 2 * body.length)):
+            if body.length <= SMALL_BYTES:
+                data = await _read_small(body, digests)
+                if writer is not None:
+                    writer.add(data)
+            else:
+                await _pipeline(gateway, body, digests, writer)
+            digests.verify(expected, body.decoder.trailers)
+            if writer is not None:
+                granted = await _known(gateway, digests.sha256(), digests.size, place)
+                if granted is None:
+                    await writer.finish()
+        if writer is not None and granted is not None:
+            await writer.discard()
+    except BaseException as error:
+        await asyncio.shield(_undo(gateway, writer, granted))
+        if isinstance(error, DiskFullError):
+            raise S3Error("StorageFull") from error
+        raise
+    return _stored(gateway, digests, place, writer, granted)
+
+
+def _stored(gateway: Gateway, digests: Digests, place: Place, writer: _BlobWriter | None, granted: _Granted | None) -> Stored:
+    etag, checksum, size = digests.md5_hex(), digests.checksum(), digests.size
+    if granted is not None:
+        extent = Extent(place.number, size, granted.partition, granted.blob, granted.reference, etag, checksum)
+        return Stored(extent, etag, checksum, granted=[granted.reference])
+    if writer is None:
+        raise S3Error("InternalError", "A body was neither written nor known.")
+    new = NewBlob(writer.blob, gateway.random(16), size, gateway.stripe_bytes, 1, 0, digests.sha256())
+    extent = Extent(place.number, size, place.partition, new.blob, new.reference, etag, checksum)
+    return Stored(extent, etag, checksum, blobs=[new])
+
+
+async def abandon(gateway: Gateway, stored: Stored) -> None:
+    """Drop what was stored, after a commit that was surely refused."""
+    for new in stored.blobs:
+        await gateway.node.discard(stored.extent.partition, new.blob)
+    if stored.granted:
+        await drop_references(gateway, [stored.extent])
+
+
+async def drop_references(gateway: Gateway, extents: Sequence[Extent]) -> None:
+    by_partition: dict[int, list[tuple[bytes, bytes]]] = {}
+    for extent in extents:
+        if extent.blob:
+            by_partition.setdefault(extent.partition, []).append((extent.blob, extent.reference))
+    for partition, references in by_partition.items():
+        await execute(gateway, partition, DropReferences(references))
+
+
+async def _undo(gateway: Gateway, writer: _BlobWriter | None, granted: _Granted | None) -> None:
+    if writer is not None:
+        await writer.discard()
+    if granted is not None:
+        await execute(gateway, granted.partition, DropReferences([(granted.blob, granted.reference)]))
+
+
+async def _known(gateway: Gateway, sha256: bytes, size: int, place: Place) -> _Granted | None:
+    """A reference to content that is already there, or None. A hash alone never yields content (C4)."""
+    if not gateway.dedup:
+        return None
+    home = keys.partition_of_content(sha256, gateway.partitions)
+    content = await gateway.node.find_content(home, sha256)
+    if content is None or content.size != size:
+        return None
+    reference = gateway.random(16)
+    claim = Claim(content.blob, reference, place.partition, place.bucket, place.key, place.upload)
+    answer = await execute(gateway, content.partition, TakeReferences([claim]))
+    if isinstance(answer, Taken) and answer.granted:
+        return _Granted(content.partition, content.blob, reference)
+    return None
+
+
+async def _read_small(body: Body, digests: Digests) -> bytes:
+    pieces: list[bytes | memoryview] = []
+    while data := await body.read():
+        pieces += body.decoder.feed(data)
+    if not body.decoder.finished:
+        raise S3Error("IncompleteBody")
+    whole = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+    digests.update(whole)
+    return whole
+
+
+async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _BlobWriter | None) -> None:
+    """Read, hash and write at the same time: one batch is hashed while the next is read."""
+    loop = asyncio.get_running_loop()
+
+    def work(batch: list[bytes]) -> None:
+        for data in batch:
+            for piece in body.decoder.feed(data):
+                digests.update(piece)
+                if writer is not None:
+                    writer.add(piece)
+
+    hashing: Awaitable[None] | None = None
+    try:
+        batch: list[bytes] = []
+        size = 0
+        while True:
+            data = await body.read()
+            if data:
+                batch.append(data)
+                size += len(data)
+            if (size >= BATCH_BYTES or not data) and batch:
+                if hashing is not None:
+                    waiting, hashing = hashing, None
+                    await waiting
+                    if writer is not None:
+                        await writer.push()
+                hashing = loop.run_in_executor(gateway.pool, work, batch)
+                batch, size = [], 0
+            if not data:
+                break
+        if hashing is not None:
+            waiting, hashing = hashing, None
+            await waiting
+        if writer is not None:
+            await writer.push()
+    finally:
+        if hashing is not None:  # the thread must be done with the buffers before they are dropped
+            with contextlib.suppress(Exception):
+                await asyncio.shield(hashing)
+    if not body.decoder.finished:
+        raise S3Error("IncompleteBody")

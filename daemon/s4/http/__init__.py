@@ -1,0 +1,1 @@
+"""HTTP: the S3 endpoint and the admin endpoint. The only place that knows aiohttp."""

@@ -1,0 +1,71 @@
+"""Prometheus metrics, one set per process; with workers prometheus-client's multiprocess files add them up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+
+
+class RequestMetrics:
+    """What a gateway counts. Label children are kept, since looking them up costs more than counting."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("operation", "code")
+        self._requests = Counter("s4_requests", "S3 requests by operation and outcome", labels, registry=registry)
+        self._seconds = Histogram("s4_request_seconds", "Seconds from the head of a request to the end of its answer",
+                                  ("operation",), buckets=BUCKETS_S, registry=registry)  # fmt: skip
+        self._in = Counter("s4_received_bytes", "Bytes of request bodies", registry=registry)
+        self._out = Counter("s4_sent_bytes", "Bytes of response bodies", registry=registry)
+        self.in_flight = Gauge("s4_requests_in_flight", "S3 requests being served", multiprocess_mode="livesum", registry=registry)
+        self.refused = Counter("s4_overload_refusals", "Requests answered 503 at once because of limits", registry=registry)
+        self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
+
+    def observe(self, operation: str, code: str, seconds: float, received: int, sent: int) -> None:
+        children = self._children.get((operation, code))
+        if children is None:
+            children = (self._requests.labels(operation, code), self._seconds.labels(operation))
+            self._children[operation, code] = children
+        children[0].inc()
+        children[1].observe(seconds)
+        if received:
+            self._in.inc(received)
+        if sent:
+            self._out.inc(sent)
+
+
+class StoreCollector(Collector):
+    """Figures of the store, read when they are asked for. `read()` gives (name, help, value, is a counter)."""
+
+    def __init__(self, read: Callable[[], Iterable[tuple[str, str, float, bool]]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text, value, counter in self._read():
+            kind = CounterMetricFamily if counter else GaugeMetricFamily
+            yield kind(name, text, value=value)
+
+
+def exposition(registry: CollectorRegistry, directory: str | None, collector: Collector) -> bytes:
+    """All metrics as text. With a directory, those of every process that writes there."""
+    if directory is None:
+        return bytes(generate_latest(registry)) + _only(collector)
+    combined = CollectorRegistry()
+    multiprocess.MultiProcessCollector(combined, path=directory)  # type: ignore[no-untyped-call]
+    return bytes(generate_latest(combined)) + _only(collector)
+
+
+def _only(collector: Collector) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return bytes(generate_latest(registry))
+
+
+def now() -> float:
+    return time.perf_counter()

@@ -1,0 +1,41 @@
+"""The S3 operations: from request to gateway call to response. One file per family, one table of all."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from s4.gateway.context import Gateway
+from s4.http.operations import buckets, listing, multipart, objects
+from s4.http.request import S3Request
+
+Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
+
+OPERATIONS: dict[str, Operation] = {
+    "ListBuckets": buckets.list_buckets,
+    "CreateBucket": buckets.create_bucket,
+    "HeadBucket": buckets.head_bucket,
+    "DeleteBucket": buckets.delete_bucket,
+    "GetBucketLocation": buckets.get_location,
+    "GetBucketVersioning": buckets.get_versioning,
+    "PutBucketVersioning": buckets.put_versioning,
+    "ListObjects": listing.list_objects,
+    "ListObjectsV2": listing.list_objects_v2,
+    "ListObjectVersions": listing.list_versions,
+    "ListMultipartUploads": listing.list_uploads,
+    "PutObject": objects.put_object,
+    "GetObject": objects.get_object,
+    "HeadObject": objects.head_object,
+    "GetObjectAttributes": objects.get_attributes,
+    "DeleteObject": objects.delete_object,
+    "DeleteObjects": objects.delete_objects,
+    "CopyObject": objects.copy_object,
+    "RenameObject": objects.rename_object,
+    "CreateMultipartUpload": multipart.create_upload,
+    "UploadPart": multipart.upload_part,
+    "UploadPartCopy": multipart.upload_part_copy,
+    "ListParts": multipart.list_parts,
+    "CompleteMultipartUpload": multipart.complete_upload,
+    "AbortMultipartUpload": multipart.abort_upload,
+}

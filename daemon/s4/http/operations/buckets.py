@@ -1,0 +1,93 @@
+"""Buckets: list, create, head, delete, location, versioning."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+from aiohttp import web
+
+from s4.gateway import buckets
+from s4.gateway.context import Gateway, find_bucket
+from s4.http.request import S3Request
+from s4.http.responses import respond, respond_xml
+from s4.metadata.rows import Bucket
+from s4.s3 import names, roles
+from s4.s3.errors import S3Error
+from s4.s3.xml import document, parse, tag
+
+
+@lru_cache(maxsize=1024)
+def owner_xml(user: str) -> str:
+    """An Owner's elements. The id is derived from the user's name, in the shape of a canonical id."""
+    return tag("ID", hashlib.sha256(user.encode()).hexdigest()) + tag("DisplayName", user)
+
+
+async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    query = request.query
+    grants = request.identity.grants if request.identity else []
+    prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
+    text = query.get("max-buckets", "10000")
+    if not text.isdigit() or not 1 <= int(text) <= 10000:
+        raise S3Error("InvalidArgument", "max-buckets must be between 1 and 10000", ArgumentName="max-buckets", ArgumentValue=text)
+    rows = [
+        (name, row)
+        for name, row in await gateway.node.list_buckets()
+        if name > after and name.startswith(prefix) and roles.allowed(grants, roles.READ, name)
+    ]
+    page = rows[: int(text)]
+    listed = "".join(_bucket_xml(name, row) for name, row in page)
+    more = tag("ContinuationToken", page[-1][0]) if len(rows) > len(page) else ""
+    shown = tag("Prefix", prefix) if prefix else ""
+    return respond_xml(document(
+        "ListAllMyBucketsResult", f"<Owner>{owner_xml(request.user)}</Owner><Buckets>{listed}</Buckets>{more}{shown}",
+    ))  # fmt: skip
+
+
+def _bucket_xml(name: str, row: Bucket) -> str:
+    return f"<Bucket>{tag('Name', name)}{tag('CreationDate', names.iso_date(row.created_ms))}</Bucket>"
+
+
+async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    names.check_new_bucket(request.bucket)
+    body = await request.small_body(request.limits.xml_bytes)
+    if body:
+        root = parse(body, "CreateBucketConfiguration", request.limits.xml_depth)
+        location = root.get("LocationConstraint")
+        region = request.claim.region if request.claim else ""
+        if location and location != region:
+            raise S3Error("InvalidLocationConstraint", f"This server is in the region {region}.", LocationConstraint=location)
+    await buckets.create_bucket(gateway, request.bucket, request.user)
+    return respond(200, {"Location": f"/{request.bucket}"})
+
+
+async def head_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    return respond(200, {"x-amz-bucket-region": request.claim.region if request.claim else ""})
+
+
+async def delete_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await buckets.delete_bucket(gateway, request.bucket)
+    return respond(204)
+
+
+async def get_location(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    region = request.claim.region if request.claim else ""
+    return respond_xml(document("LocationConstraint", "" if region == "us-east-1" else region))
+
+
+async def get_versioning(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    row = await find_bucket(gateway, request.bucket)
+    return respond_xml(document("VersioningConfiguration", tag("Status", row.versioning) if row.versioning else ""))
+
+
+async def put_versioning(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    root = await request.xml("VersioningConfiguration")
+    status = root.get("Status")
+    if root.get("MfaDelete") == "Enabled":
+        raise S3Error("NotImplemented", "S4 does not implement MFA delete.")
+    if status not in ("Enabled", "Suspended"):
+        raise S3Error("IllegalVersioningConfigurationException", "The Versioning element must be specified with Status Enabled or Suspended")
+    await buckets.set_versioning(gateway, request.bucket, status)
+    return respond(200)

@@ -1,0 +1,210 @@
+"""ListObjects, ListObjectsV2, ListObjectVersions, ListMultipartUploads. XML is joined from pieces, not built."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from s4.gateway.context import Gateway, find_bucket
+from s4.http.operations.buckets import owner_xml
+from s4.http.request import S3Request
+from s4.http.responses import respond_xml
+from s4.metadata import keys
+from s4.metadata.listing import Page, Query, Version
+from s4.metadata.rows import Summary
+from s4.s3 import names
+from s4.s3.errors import S3Error
+from s4.s3.xml import document, encode_key, tag
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What all listings share."""
+
+    prefix: bytes
+    delimiter: bytes
+    limit: int
+    url: bool
+
+
+def _parameters(request: S3Request, count: str) -> Parameters:
+    query = request.query
+    encoding = query.get("encoding-type")
+    if encoding not in (None, "", "url"):
+        raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request", ArgumentName="encoding-type", ArgumentValue=encoding or "")
+    text = query.get(count) or str(request.limits.list_keys)
+    if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 12:
+        raise S3Error("InvalidArgument", f"Provided {count} not an integer or within integer range", ArgumentName=count, ArgumentValue=text)
+    if not 0 <= int(text) <= 2**31 - 1:
+        raise S3Error("InvalidArgument", f"Argument {count} must be an integer between 0 and 2147483647", ArgumentName=count, ArgumentValue=text)
+    limit = min(int(text), request.limits.list_keys)
+    return Parameters(query.get("prefix", "").encode(), query.get("delimiter", "").encode(), limit, encoding == "url")
+
+
+def _head(request: S3Request, shared: Parameters, count: str) -> str:
+    delimiter = f"<Delimiter>{encode_key(shared.delimiter, shared.url)}</Delimiter>" if shared.delimiter else ""
+    encoding = "<EncodingType>url</EncodingType>" if shared.url else ""
+    prefix = encode_key(shared.prefix, shared.url)
+    return f"{tag('Name', request.bucket)}<Prefix>{prefix}</Prefix>{delimiter}{encoding}{tag(count, shared.limit)}"
+
+
+def _checksum_xml(row: Summary) -> str:
+    if not row.checksum_algorithm:
+        return ""
+    return tag("ChecksumAlgorithm", row.checksum_algorithm) + tag("ChecksumType", row.checksum_type)
+
+
+def _contents(page: Page, url: bool, owner: bool) -> tuple[str, int]:
+    """The Contents and CommonPrefixes elements, and how many."""
+    contents: list[str] = []
+    prefixes: list[str] = []
+    iso = names.iso_date
+    for item in page.items:
+        if isinstance(item, bytes):
+            prefixes.append(f"<CommonPrefixes><Prefix>{encode_key(item, url)}</Prefix></CommonPrefixes>")
+            continue
+        row = item.row
+        contents.append(
+            f"<Contents><Key>{encode_key(item.key, url)}</Key><LastModified>{iso(row.modified_ms)}</LastModified>"
+            f"<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row)}<Size>{row.size}</Size>"
+            f"{f'<Owner>{owner_xml(row.owner)}</Owner>' if owner else ''}<StorageClass>STANDARD</StorageClass></Contents>"
+        )
+    return "".join(contents) + "".join(prefixes), len(page.items)
+
+
+async def list_objects(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    shared = _parameters(request, "max-keys")
+    marker = request.query.get("marker", "").encode()
+    bucket = await find_bucket(gateway, request.bucket)
+    page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, marker, b"", shared.limit))
+    listed, _ = _contents(page, shared.url, owner=True)
+    # S3 gives NextMarker only with a delimiter; without one the last key is it.
+    following = f"<NextMarker>{encode_key(page.next_key, shared.url)}</NextMarker>" if page.truncated and shared.delimiter else ""
+    return respond_xml(document("ListBucketResult", (
+        f"{_head(request, shared, 'MaxKeys')}<Marker>{encode_key(marker, shared.url)}</Marker>{following}"
+        f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
+    )))  # fmt: skip
+
+
+async def list_objects_v2(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    query = request.query
+    shared = _parameters(request, "max-keys")
+    start = query.get("start-after", "").encode()
+    token = query.get("continuation-token")
+    after = _parse_token(token) if token is not None else start
+    bucket = await find_bucket(gateway, request.bucket)
+    page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, after, b"", shared.limit))
+    listed, count = _contents(page, shared.url, owner=query.get("fetch-owner") == "true")
+    more = tag("ContinuationToken", token) if token is not None else ""
+    if page.truncated:
+        more += tag("NextContinuationToken", base64.urlsafe_b64encode(b"1" + page.next_key).decode())
+    if start:
+        more += f"<StartAfter>{encode_key(start, shared.url)}</StartAfter>"
+    return respond_xml(document("ListBucketResult", (
+        f"{_head(request, shared, 'MaxKeys')}<KeyCount>{count}</KeyCount>"
+        f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{more}{listed}"
+    )))  # fmt: skip
+
+
+def _parse_token(token: str) -> bytes:
+    try:
+        raw = base64.b64decode(token, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if raw[:1] != b"1":
+        raise S3Error("InvalidArgument", "The continuation token provided is incorrect", ArgumentName="continuation-token")
+    return raw[1:]
+
+
+async def list_versions(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    query = request.query
+    shared = _parameters(request, "max-keys")
+    key_marker, version_marker = query.get("key-marker", "").encode(), query.get("version-id-marker", "")
+    if version_marker and not key_marker:
+        raise S3Error("InvalidArgument", "A version-id marker cannot be specified without a key marker.", ArgumentName="version-id-marker", ArgumentValue=version_marker)
+    bucket = await find_bucket(gateway, request.bucket)
+    suffix = await _version_suffix(gateway, bucket.id, key_marker, version_marker)
+    page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, key_marker, suffix, shared.limit, versions=True))
+    listed = "".join(_version_xml(item, shared.url) for item in page.items if isinstance(item, Version))
+    listed += "".join(
+        f"<CommonPrefixes><Prefix>{encode_key(item, shared.url)}</Prefix></CommonPrefixes>"
+        for item in page.items if isinstance(item, bytes)
+    )  # fmt: skip
+    markers = f"<KeyMarker>{encode_key(key_marker, shared.url)}</KeyMarker>{tag('VersionIdMarker', version_marker)}"
+    if page.truncated:
+        markers += f"<NextKeyMarker>{encode_key(page.next_key, shared.url)}</NextKeyMarker>"
+        if page.next_version:
+            last = page.items[-1]
+            null = isinstance(last, Version) and last.row.null
+            markers += tag("NextVersionIdMarker", "null" if null else keys.version_id(page.next_version))
+    return respond_xml(document("ListVersionsResult", (
+        f"{_head(request, shared, 'MaxKeys')}{markers}<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
+    )))  # fmt: skip
+
+
+async def _version_suffix(gateway: Gateway, bucket: int, key: bytes, marker: str) -> bytes:
+    """The place of a version marker in its key's order. Raises S3Error."""
+    if not marker:
+        return b""
+    if marker == "null":
+        partition = keys.partition_of(bucket, key, gateway.partitions)
+        found = await gateway.node.find_object(partition, bucket, key, "null")
+        return found.suffix if found is not None else b""
+    suffix = keys.parse_version_id(marker)
+    if suffix is None:
+        raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="version-id-marker", ArgumentValue=marker)
+    return suffix
+
+
+def _version_xml(item: Version, url: bool) -> str:
+    row = item.row
+    version = "null" if row.null else keys.version_id(item.suffix)
+    shared = (
+        f"<Key>{encode_key(item.key, url)}</Key><VersionId>{version}</VersionId>"
+        f"<IsLatest>{str(item.latest).lower()}</IsLatest><LastModified>{names.iso_date(row.modified_ms)}</LastModified>"
+    )
+    owner = f"<Owner>{owner_xml(row.owner)}</Owner>"
+    if row.marker:
+        return f"<DeleteMarker>{shared}{owner}</DeleteMarker>"
+    return (
+        f"<Version>{shared}<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row)}<Size>{row.size}</Size>"
+        f"<StorageClass>STANDARD</StorageClass>{owner}</Version>"
+    )
+
+
+async def list_uploads(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    query = request.query
+    shared = _parameters(request, "max-uploads")
+    key_marker, upload_marker = query.get("key-marker", "").encode(), query.get("upload-id-marker", "")
+    bucket = await find_bucket(gateway, request.bucket)
+    try:
+        after = bytes.fromhex(upload_marker) if upload_marker and key_marker else None
+    except ValueError:
+        raise S3Error("InvalidArgument", "Invalid uploadId marker", ArgumentName="upload-id-marker", ArgumentValue=upload_marker) from None
+    page = await gateway.node.list_uploads(bucket.id, shared.prefix, shared.delimiter, key_marker, after, shared.limit)
+    listed = ""
+    for item in page.items:
+        if isinstance(item, bytes):
+            listed += f"<CommonPrefixes><Prefix>{encode_key(item, shared.url)}</Prefix></CommonPrefixes>"
+            continue
+        owner = owner_xml(item.row.owner)
+        checksum = tag("ChecksumAlgorithm", item.row.checksum_algorithm) + tag("ChecksumType", item.row.checksum_type) if item.row.checksum_algorithm else ""
+        listed += (
+            f"<Upload><Key>{encode_key(item.key, shared.url)}</Key><UploadId>{item.upload.hex()}</UploadId>"
+            f"<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"
+            f"<Initiated>{names.iso_date(item.row.created_ms)}</Initiated>{checksum}</Upload>"
+        )
+    following = ""
+    if page.truncated:
+        following = f"<NextKeyMarker>{encode_key(page.next_key, shared.url)}</NextKeyMarker>{tag('NextUploadIdMarker', page.next_upload.hex())}"
+    delimiter = f"<Delimiter>{encode_key(shared.delimiter, shared.url)}</Delimiter>" if shared.delimiter else ""
+    encoding = "<EncodingType>url</EncodingType>" if shared.url else ""
+    return respond_xml(document("ListMultipartUploadsResult", (
+        f"{tag('Bucket', request.bucket)}<KeyMarker>{encode_key(key_marker, shared.url)}</KeyMarker>"
+        f"{tag('UploadIdMarker', upload_marker)}{following}<Prefix>{encode_key(shared.prefix, shared.url)}</Prefix>"
+        f"{delimiter}{encoding}{tag('MaxUploads', shared.limit)}"
+        f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
+    )))  # fmt: skip

@@ -1,0 +1,145 @@
+"""Multipart uploads: create, upload part, part copy, list parts, complete, abort."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from s4.gateway import multipart
+from s4.gateway.context import Gateway
+from s4.gateway.multipart import Completion, WantedPart
+from s4.http.operations.buckets import owner_xml
+from s4.http.operations.objects import attributes_of, open_source, write_conditions
+from s4.http.request import S3Request
+from s4.http.responses import put_headers, respond, respond_xml
+from s4.metadata.rows import Part, decode
+from s4.s3 import checksums, names, ranges
+from s4.s3.errors import S3Error
+from s4.s3.xml import Element, document, encode_key, tag
+
+
+async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
+    if algorithm and algorithm not in checksums.ALGORITHMS:
+        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
+    kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
+    upload = await multipart.create_upload(
+        gateway, request.bucket, request.key, attributes_of(request), request.user, algorithm, kind
+    )
+    headers = {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": kind} if algorithm else {}
+    result = f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>{tag('UploadId', upload)}"
+    return respond_xml(document("InitiateMultipartUploadResult", result), headers)
+
+
+def _part_number(request: S3Request) -> int:
+    text = request.query.get("partNumber", "")
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= request.limits.parts:
+        raise S3Error("InvalidArgument", f"Part number must be an integer between 1 and {request.limits.parts}, inclusive", ArgumentName="partNumber", ArgumentValue=text)
+    return int(text)
+
+
+def _upload_id(request: S3Request) -> str:
+    upload = request.query.get("uploadId", "")
+    if not upload:
+        raise S3Error("InvalidArgument", "This operation does not accept a query-string without uploadId.", ArgumentName="uploadId")
+    return upload
+
+
+async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    number, upload = _part_number(request), _upload_id(request)
+    body = request.body()
+    if "content-length" not in request.headers and "x-amz-decoded-content-length" not in request.headers:
+        raise S3Error("MissingContentLength")
+    if body.length > request.limits.put_bytes:
+        raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
+    expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
+    stored = await multipart.put_part(gateway, request.bucket, request.key, upload, number, body, expected)
+    headers = {"ETag": f'"{stored.etag}"'}
+    if expected.algorithm:
+        headers[checksums.HEADER[expected.algorithm]] = stored.checksum
+    return respond(200, headers)
+
+
+async def upload_part_copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    number, upload = _part_number(request), _upload_id(request)
+    source = await open_source(gateway, request)
+    text = request.headers.get("x-amz-copy-source-range")
+    span = ranges.parse_copy(text, source.row.size) if text is not None else None
+    if (span[1] if span else source.row.size) > request.limits.put_bytes:
+        raise S3Error("EntityTooLarge")
+    stored = await multipart.copy_part(gateway, source, request.bucket, request.key, upload, number, span)
+    headers = {"x-amz-copy-source-version-id": source.version} if source.version else {}
+    result = f"{tag('LastModified', names.iso_date(gateway.now_ms()))}<ETag>&quot;{stored.etag}&quot;</ETag>"
+    return respond_xml(document("CopyPartResult", result), headers)
+
+
+def _bounded(request: S3Request, name: str, default: int) -> int:
+    text = request.query.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) > 2**31 - 1:
+        raise S3Error("InvalidArgument", f"Argument {name} must be an integer between 0 and 2147483647", ArgumentName=name, ArgumentValue=text)
+    return int(text)
+
+
+async def list_parts(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    limit = min(_bounded(request, "max-parts", 1000), 1000)
+    marker = min(_bounded(request, "part-number-marker", 0), 65535)
+    upload = _upload_id(request)
+    _, _, _, found = await multipart.find_upload(gateway, request.bucket, request.key, upload, marker, limit + 1)
+    parts = [decode(Part, value) for value in found.parts]
+    page, truncated = parts[:limit], len(parts) > limit
+    algorithm = found.upload.checksum_algorithm
+    listed = "".join(
+        f"<Part>{tag('PartNumber', part.extent.number)}{tag('LastModified', names.iso_date(part.modified_ms))}"
+        f"<ETag>&quot;{part.extent.etag}&quot;</ETag>{tag('Size', part.extent.size)}"
+        f"{tag('Checksum' + algorithm, part.extent.checksum) if algorithm else ''}</Part>"
+        for part in page
+    )
+    owner = owner_xml(found.upload.owner)
+    kind = tag("ChecksumAlgorithm", algorithm) + tag("ChecksumType", found.upload.checksum_type) if algorithm else ""
+    following = tag("NextPartNumberMarker", page[-1].extent.number if page else 0)
+    return respond_xml(document("ListPartsResult", (
+        f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=request.query.get('encoding-type') == 'url')}</Key>"
+        f"{tag('UploadId', upload)}<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"
+        f"{tag('PartNumberMarker', marker)}{following}{tag('MaxParts', limit)}"
+        f"<IsTruncated>{str(truncated).lower()}</IsTruncated>{kind}{listed}"
+    )))  # fmt: skip
+
+
+def _wanted_part(element: Element, limit: int) -> WantedPart:
+    number, etag = element.get("PartNumber") or "", element.get("ETag")
+    if not number.isascii() or not number.isdigit() or etag is None:
+        raise S3Error("MalformedXML", "A Part needs a PartNumber and an ETag.")
+    if not 1 <= int(number) <= limit:
+        raise S3Error("InvalidArgument", f"PartNumber must be >= 1 and <= {limit}", ArgumentName="partNumber", ArgumentValue=number)
+    given = {name: element.get(f"Checksum{name}") for name in checksums.ALGORITHMS}
+    return WantedPart(int(number), etag.strip('"'), {name: value for name, value in given.items() if value})
+
+
+async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    upload = _upload_id(request)
+    root = await request.xml("CompleteMultipartUpload")
+    parts = [_wanted_part(element, request.limits.parts) for element in root.all("Part")]
+    if not parts or len(parts) > request.limits.parts:
+        raise S3Error("MalformedXML", f"A completion names 1 to {request.limits.parts} parts.")
+    if any(left.number >= right.number for left, right in zip(parts, parts[1:], strict=False)):
+        raise S3Error("InvalidPartOrder")
+    size = request.headers.get("x-amz-mp-object-size")
+    if size is not None and (not size.isascii() or not size.isdigit()):
+        raise S3Error("InvalidArgument", "x-amz-mp-object-size is not a number")
+    given = next(((algorithm, request.headers[name]) for algorithm, name in checksums.HEADER.items() if name in request.headers), ("", ""))
+    put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, Completion(
+        parts, write_conditions(request.headers), given, request.headers.get("x-amz-checksum-type", "").upper(),
+        int(size) if size is not None else None,
+    ))  # fmt: skip
+    headers = {name: value for name, value in put_headers(put).items() if name == "x-amz-version-id"}
+    algorithm, value, kind = put.checksum
+    checksum = tag(f"Checksum{algorithm}", value) + tag("ChecksumType", kind) if algorithm else ""
+    location = f"{request.http.scheme}://{request.headers.get('host', '')}{request.path}"
+    return respond_xml(document("CompleteMultipartUploadResult", (
+        f"{tag('Location', location)}{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>"
+        f"<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
+    )), headers)  # fmt: skip
+
+
+async def abort_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await multipart.abort_upload(gateway, request.bucket, request.key, _upload_id(request))
+    return respond(204)

@@ -1,0 +1,342 @@
+"""Objects: put, get, head, attributes, delete, copy, rename."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from s4.gateway import objects
+from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.objects import Attributes, Copy
+from s4.gateway.read import Opened, open_object, read_small, stream
+from s4.http.request import S3Request
+from s4.http.responses import (
+    checksum_headers,
+    header_value,
+    object_headers,
+    put_headers,
+    respond,
+    respond_xml,
+)
+from s4.metadata.commands import Conditions
+from s4.metadata.rows import Extent
+from s4.s3 import checksums, conditions, names, ranges, roles
+from s4.s3.errors import S3Error
+from s4.s3.xml import Element, document, encode_key, tag
+
+KEPT_HEADERS = ("content-type", "content-encoding", "content-language", "content-disposition", "cache-control", "expires")
+_SHOWN = {name: "-".join(part.capitalize() for part in name.split("-")) for name in KEPT_HEADERS}
+_OVERRIDES = {f"response-{name}": shown for name, shown in _SHOWN.items()}
+
+
+def attributes_of(request: S3Request) -> Attributes:
+    """The headers to keep with an object. Raises S3Error MetadataTooLarge, InvalidArgument."""
+    kept: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    size = 0
+    for name, value in request.headers.items():
+        if name.startswith("x-amz-meta-"):
+            metadata[name[11:]] = header_value(value, name)
+            size += len(name) - 11 + len(value.encode())
+        elif name in _SHOWN:
+            if name == "content-encoding":
+                value = _without_chunked(value)  # noqa: PLW2901 - aws-chunked is of the transfer, not of the object
+                if not value:
+                    continue
+            kept[_SHOWN[name]] = header_value(value, name)
+    if size > request.limits.metadata_bytes:
+        raise S3Error("MetadataTooLarge", Size=str(size), MaxSizeAllowed=str(request.limits.metadata_bytes))
+    return Attributes(kept, metadata)
+
+
+def _without_chunked(value: str) -> str:
+    return ",".join(piece.strip() for piece in value.split(",") if piece.strip().lower() != "aws-chunked")
+
+
+def write_conditions(headers: Mapping[str, str]) -> Conditions:
+    """If-Match and If-None-Match of a write. Raises S3Error NotImplemented for forms that S3 has not."""
+    if_match, if_none = headers.get("if-match", ""), headers.get("if-none-match", "")
+    if if_none and if_none != "*":
+        raise S3Error("NotImplemented", "If-None-Match of a write can only be *.", Header="If-None-Match")
+    if "if-modified-since" in headers or "if-unmodified-since" in headers:
+        raise S3Error("NotImplemented", "Writes have no conditions on time.")
+    return Conditions(if_match.strip('"'), if_none)
+
+
+async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    body = request.body()
+    if body.length > request.limits.put_bytes:
+        raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
+    if "content-length" not in request.headers and "x-amz-decoded-content-length" not in request.headers:
+        raise S3Error("MissingContentLength")
+    expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
+    put = await objects.put_object(
+        gateway, request.bucket, request.key, body, expected, attributes_of(request), request.user,
+        write_conditions(request.headers),
+    )  # fmt: skip
+    return respond(200, put_headers(put))
+
+
+def _span(request: S3Request, opened: Opened) -> tuple[int, int, dict[str, str], int]:
+    """(offset, length, headers, status) of what a read asks for: all, a range, or a part."""
+    size = opened.row.size
+    header, part = request.headers.get("range"), request.query.get("partNumber")
+    if part is not None:
+        if header is not None:
+            raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+        return _part_span(request, opened, part)
+    span = ranges.parse(header, size) if header is not None else None
+    if span is None:
+        return 0, size, {}, 200
+    return *span, {"Content-Range": f"bytes {span[0]}-{span[0] + span[1] - 1}/{size}"}, 206
+
+
+def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int, dict[str, str], int]:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= request.limits.parts:
+        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive", ArgumentName="partNumber", ArgumentValue=text)
+    extents, number = opened.row.extents, int(text)
+    count = len(extents) if opened.row.upload else 1
+    if number > max(count, 1):
+        raise S3Error("InvalidPartNumber", ActualPartCount=str(count), PartNumberRequested=text)
+    if not opened.row.upload:
+        headers = {} if opened.row.size == 0 else {"Content-Range": f"bytes 0-{opened.row.size - 1}/{opened.row.size}"}
+        return 0, opened.row.size, headers, 206 if headers else 200
+    offset = sum(extent.size for extent in extents[: number - 1])
+    length = extents[number - 1].size
+    return offset, length, {
+        "Content-Range": f"bytes {offset}-{offset + length - 1}/{opened.row.size}",
+        "x-amz-mp-parts-count": str(count),
+    }, 206  # fmt: skip
+
+
+async def _open(gateway: Gateway, request: S3Request) -> Opened:
+    opened = await open_object(gateway, request.bucket, request.key, request.query.get("versionId", ""))
+    try:
+        conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms)
+    except S3Error as error:
+        if error.status == 304:
+            error.headers["Last-Modified"] = names.http_date(opened.row.modified_ms // 1000)
+            if opened.version:
+                error.headers["x-amz-version-id"] = opened.version
+        raise
+    return opened
+
+
+def _read_headers(request: S3Request, opened: Opened, span: dict[str, str], status: int) -> dict[str, str]:
+    wants = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and status == 200
+    headers = object_headers(opened, wants)
+    headers.update(span)
+    if request.query:
+        for name, shown in _OVERRIDES.items():
+            if name in request.query:
+                headers[shown] = header_value(request.query[name], name)
+    return headers
+
+
+async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    with gateway.readers.reading():
+        opened = await _open(gateway, request)
+        offset, length, span, status = _span(request, opened)
+        headers = _read_headers(request, opened, span, status)
+        small = await read_small(gateway, opened, offset, length)
+        if small is not None:
+            return respond(status, headers, small)
+        pieces = stream(gateway, opened, offset, length)
+        first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = length
+        async with gateway.memory.hold(2 * len(first)):
+            request.begun = True
+            await response.prepare(request.http)
+            await _send(response, first, pieces, request.limits.stall_s)
+        return response
+
+
+async def _send(response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview], stall_s: float) -> None:
+    async with asyncio.timeout(stall_s) as patience:
+        await response.write(first)
+        async for piece in pieces:
+            patience.reschedule(asyncio.get_running_loop().time() + stall_s)
+            await response.write(piece)
+        await response.write_eof()
+
+
+async def head_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    opened = await _open(gateway, request)
+    _, length, span, status = _span(request, opened)
+    headers = _read_headers(request, opened, span, status)
+    headers["Content-Length"] = str(length)
+    return respond(status, headers)
+
+
+async def get_attributes(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    wanted = {piece.strip() for piece in request.headers.get("x-amz-object-attributes", "").split(",") if piece.strip()}
+    known = {"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"}
+    if not wanted or not wanted <= known:
+        raise S3Error("InvalidArgument", "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes")
+    opened = await _open(gateway, request)
+    row = opened.row
+    xml = ""
+    if "ETag" in wanted:
+        xml += tag("ETag", row.etag)
+    if "Checksum" in wanted and row.checksum_algorithm:
+        value = row.checksum.partition("-")[0]
+        xml += f"<Checksum>{tag('Checksum' + row.checksum_algorithm, value)}{tag('ChecksumType', row.checksum_type)}</Checksum>"
+    if "ObjectParts" in wanted and row.upload:
+        xml += _parts_xml(request, opened)
+    if "StorageClass" in wanted:
+        xml += tag("StorageClass", "STANDARD")
+    if "ObjectSize" in wanted:
+        xml += tag("ObjectSize", row.size)
+    headers = {"Last-Modified": names.http_date(row.modified_ms // 1000)}
+    if opened.version:
+        headers["x-amz-version-id"] = opened.version
+    return respond_xml(document("GetObjectAttributesResponse", xml), headers)
+
+
+def _parts_xml(request: S3Request, opened: Opened) -> str:
+    row, headers = opened.row, request.headers
+    marker_text, limit_text = headers.get("x-amz-part-number-marker", "0"), headers.get("x-amz-max-parts", "1000")
+    for name, value in (("x-amz-part-number-marker", marker_text), ("x-amz-max-parts", limit_text)):
+        if not value.isascii() or not value.isdigit() or len(value) > 9:
+            raise S3Error("InvalidArgument", f"{name} is not a number", ArgumentName=name, ArgumentValue=value)
+    marker, limit = int(marker_text), min(int(limit_text), 1000)
+    xml = tag("PartsCount", len(row.extents))
+    if row.checksum_type != checksums.COMPOSITE:
+        return f"<ObjectParts>{xml}</ObjectParts>"
+    after = [extent for extent in row.extents if extent.number > marker]
+    page = after[:limit]
+    xml += tag("PartNumberMarker", marker) + tag("MaxParts", limit) + tag("IsTruncated", str(len(after) > len(page)).lower())
+    if page:
+        xml += tag("NextPartNumberMarker", page[-1].number)
+    xml += "".join(_part_xml(extent, row.checksum_algorithm) for extent in page)
+    return f"<ObjectParts>{xml}</ObjectParts>"
+
+
+def _part_xml(extent: Extent, algorithm: str) -> str:
+    checksum = tag(f"Checksum{algorithm}", extent.checksum)
+    return f"<Part>{tag('PartNumber', extent.number)}{tag('Size', extent.size)}{checksum}</Part>"
+
+
+async def delete_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    done = await objects.delete_object(
+        gateway, request.bucket, request.key, request.query.get("versionId", ""), request.user,
+        Conditions(if_match=request.headers.get("if-match", "").strip('"')),
+    )  # fmt: skip
+    headers: dict[str, str] = {}
+    if done.version:
+        headers["x-amz-version-id"] = done.version
+    if done.marker:
+        headers["x-amz-delete-marker"] = "true"
+    return respond(204, headers)
+
+
+async def delete_objects(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    signed = request.claim is not None and len(request.claim.payload_hash) == 64
+    if not signed and "content-md5" not in request.headers and not any(name in request.headers for name in checksums.ALGORITHM_OF):
+        raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
+    root = await request.xml("Delete")
+    wanted = [_wanted_delete(element) for element in root.all("Object")]
+    if not wanted or len(wanted) > request.limits.delete_keys:
+        raise S3Error("MalformedXML", f"A request deletes 1 to {request.limits.delete_keys} keys.")
+    quiet = (root.get("Quiet") or "").lower() == "true"
+    answers = await objects.delete_objects(gateway, request.bucket, wanted, request.user)
+    xml = ""
+    for (key, version, _), answer in zip(wanted, answers, strict=True):
+        name = f"<Key>{encode_key(key, url=False)}</Key>" + (tag("VersionId", version) if version else "")
+        if isinstance(answer, S3Error):
+            xml += f"<Error>{name}{tag('Code', answer.code)}{tag('Message', answer.message)}</Error>"
+        elif not quiet:
+            marker = "<DeleteMarker>true</DeleteMarker>" if answer.marker else ""
+            made = tag("DeleteMarkerVersionId", answer.version) if answer.marker and answer.version else ""
+            xml += f"<Deleted>{name}{marker}{made}</Deleted>"
+    return respond_xml(document("DeleteResult", xml))
+
+
+def _wanted_delete(element: Element) -> tuple[bytes, str, str]:
+    key = next((child.text for child in element.all("Key")), "")
+    if not key:
+        raise S3Error("MalformedXML", "An Object has no Key.")
+    if element.get("LastModifiedTime") or element.get("Size"):
+        raise S3Error("NotImplemented", "Deletes have conditions on the ETag only.")
+    return key.encode(), element.get("VersionId") or "", (element.get("ETag") or "").strip('"')
+
+
+# -- copies
+
+
+async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz-copy-source") -> Opened:
+    """The source that a copy names, once the caller may read it. Raises S3Error; authorization comes first."""
+    text = request.headers[header]
+    path, _, query = text.partition("?")
+    version = ""
+    if query:
+        name, _, version = query.partition("=")
+        if name != "versionId" or not version:
+            raise S3Error("InvalidArgument", "Copy Source must mention the source bucket and key: sourcebucket/sourcekey", ArgumentName=header, ArgumentValue=text)
+    raw = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
+    name_raw, _, key = raw.removeprefix(b"/").partition(b"/")
+    name = name_raw.decode("utf-8", "replace")
+    if not name or not key:
+        raise S3Error("InvalidArgument", "Copy Source must mention the source bucket and key: sourcebucket/sourcekey", ArgumentName=header, ArgumentValue=text)
+    grants = request.identity.grants if request.identity else []
+    if not roles.allowed(grants, roles.READ, name):
+        raise S3Error("AccessDenied")
+    if len(key) > request.limits.key_bytes:
+        raise S3Error("KeyTooLongError")
+    await find_bucket(gateway, request.bucket)
+    try:
+        opened = await open_object(gateway, name, key, version)
+    except S3Error as error:
+        if error.code == "MethodNotAllowed":
+            raise S3Error("InvalidRequest", "The source of a copy request may not specifically refer to a delete marker by version id.") from None
+        raise
+    conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms, "x-amz-copy-source-")
+    return opened
+
+
+async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    directive = request.headers.get("x-amz-metadata-directive", "COPY")
+    if directive not in ("COPY", "REPLACE"):
+        raise S3Error("InvalidArgument", "Unknown metadata directive.", ArgumentName="x-amz-metadata-directive", ArgumentValue=directive)
+    if request.headers.get("x-amz-tagging-directive", "COPY") != "COPY":
+        raise S3Error("NotImplemented", "S4 does not implement tags.")
+    algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
+    if algorithm and algorithm not in checksums.ALGORITHMS:
+        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
+    source = await open_source(gateway, request)
+    same = (source.name, source.key) == (request.bucket, request.key)
+    if same and directive == "COPY" and not source.asked_version:
+        raise S3Error("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
+    if algorithm and algorithm != source.row.checksum_algorithm:
+        raise S3Error("NotImplemented", "A copy keeps its source's checksum; another algorithm cannot be asked for.")
+    changed = attributes_of(request) if directive == "REPLACE" else None
+    put = await objects.copy_object(gateway, source, Copy(
+        request.bucket, request.key, request.user, changed, write_conditions(request.headers),
+    ))  # fmt: skip
+    headers = {"x-amz-version-id": put.version} if put.version else {}
+    if source.version:
+        headers["x-amz-copy-source-version-id"] = source.version
+    row = source.row
+    checksum = "".join(
+        tag("ChecksumType" if name == "x-amz-checksum-type" else f"Checksum{row.checksum_algorithm}", value)
+        for name, value in checksum_headers(row).items()
+    )
+    result = f"{tag('LastModified', names.iso_date(put.modified_ms))}<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
+    return respond_xml(document("CopyObjectResult", result), headers)
+
+
+async def rename_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    header = "x-amz-rename-source"
+    text = request.headers.get(header, "")
+    raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")
+    key = raw.removeprefix(request.bucket.encode() + b"/")
+    if not key or len(key) > request.limits.key_bytes:
+        raise S3Error("InvalidArgument", "x-amz-rename-source must be the key of the source, with or without /bucket/ before it", ArgumentName=header, ArgumentValue=text)
+    source = await open_object(gateway, request.bucket, key, "")
+    conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
+    await objects.rename_object(gateway, request.bucket, key, request.key, request.user, write_conditions(request.headers))
+    return respond(200)

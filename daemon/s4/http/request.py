@@ -1,0 +1,173 @@
+"""An S3 request as values: address, query, headers, body. The bounds on each are checked here, before any work."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import ClientPayloadError, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from s4.gateway.receive import Decoder
+from s4.limits import Limits
+from s4.peer.api import Identity
+from s4.s3 import sigv4
+from s4.s3.checksums import Digests, expected_of
+from s4.s3.chunked import ChunkedDecoder, PlainDecoder
+from s4.s3.errors import S3Error
+from s4.s3.xml import Element, parse
+
+
+@dataclass(slots=True)
+class S3Request:
+    """One request. `query` has the first value of each name; `key` is the object key's bytes, empty for buckets."""
+
+    http: web.BaseRequest
+    id: str
+    method: str
+    path: str
+    bucket: str
+    key: bytes
+    query: dict[str, str]
+    pairs: list[tuple[str, str]]
+    headers: dict[str, str]
+    limits: Limits
+    identity: Identity | None = None
+    claim: sigv4.Claim | None = None
+    signing_key: bytes = b""
+    operation: str = ""
+    begun: bool = False  # the head of the answer has gone out
+
+    @property
+    def user(self) -> str:
+        return self.identity.user if self.identity else ""
+
+    def body(self, *, encoded: bool = True) -> HttpBody:
+        """The body, to be read once. Raises S3Error where its length is missing or too large."""
+        return HttpBody(self, encoded)
+
+    async def xml(self, root: str) -> Element:
+        """The body as XML, checked against its signed hash and Content-MD5. Raises S3Error."""
+        return parse(await self.small_body(self.limits.xml_bytes), root, self.limits.xml_depth)
+
+    async def small_body(self, limit: int) -> bytes:
+        """The whole body, at most `limit` bytes, checked against what the headers say of it."""
+        body = self.body()
+        if body.length > limit:
+            raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(limit))
+        expected = expected_of(self.headers, self.claim.payload_hash if self.claim else "")
+        digests = Digests(expected.algorithm)
+        pieces: list[bytes | memoryview] = []
+        while data := await body.read():
+            pieces += body.decoder.feed(data)
+        if not body.decoder.finished:
+            raise S3Error("IncompleteBody")
+        whole = b"".join(pieces)
+        digests.update(whole)
+        digests.verify(expected, body.decoder.trailers)
+        return whole
+
+
+def split_address(path: str, host: str, domains: tuple[str, ...]) -> tuple[str, bytes]:
+    """(bucket, key) of a raw path, in path style, or with the bucket in the host name below one of `domains`."""
+    bucket = ""
+    if domains:
+        name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+        for domain in domains:
+            if name.endswith("." + domain):
+                bucket = name[: -len(domain) - 1].lower()
+    rest = path[1:]
+    if not bucket:
+        bucket, _, rest = rest.partition("/")
+    key = unquote_to_bytes(rest) if "%" in rest else rest.encode("utf-8", "surrogateescape")
+    if "%" in bucket:
+        bucket = unquote_to_bytes(bucket).decode("utf-8", "replace")
+    return bucket, key
+
+
+def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domains: tuple[str, ...]) -> S3Request:
+    """Raises S3Error for what no S3 request may have."""
+    path, _, raw_query = http.raw_path.partition("?")
+    headers: dict[str, str] = {}
+    for name, value in http.headers.items():
+        lower = name.lower()
+        headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
+    pairs = sigv4.parse_query(raw_query) if raw_query else []
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        query.setdefault(name, value)
+    if not path.startswith("/"):
+        raise S3Error("InvalidURI")
+    bucket, key = split_address(path, headers.get("host", ""), domains)
+    if len(key) > limits.key_bytes:
+        raise S3Error("KeyTooLongError", Size=str(len(key)), MaxSizeAllowed=str(limits.key_bytes))
+    if not key.isascii():
+        try:
+            key.decode()
+        except UnicodeDecodeError:
+            raise S3Error("InvalidURI", "The object key is not valid UTF-8.") from None
+    return S3Request(http, request_id, http.method, path, bucket, key, query, pairs, headers, limits)
+
+
+def _number(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise S3Error("InvalidArgument", f"{name} is not a number", ArgumentName=name, ArgumentValue=text)
+    return int(text)
+
+
+class HttpBody:
+    """A request's body on its way in: Content-Length or aws-chunked, with a limit on how long it may stall."""
+
+    def __init__(self, request: S3Request, encoded: bool) -> None:
+        headers, claim = request.headers, request.claim
+        self._content = request.http.content
+        self._stall_s = request.limits.stall_s
+        self._continue = request.http if headers.get("expect", "").lower() == "100-continue" else None
+        streaming = claim is not None and claim.payload_hash in sigv4.STREAMING_MODES
+        length = headers.get("content-length")
+        self._left: int | None = _number(length, "Content-Length") if length is not None else None
+        self.decoder: Decoder
+        if streaming and encoded and claim is not None:
+            declared = headers.get("x-amz-decoded-content-length")
+            if declared is None:
+                raise S3Error("MissingContentLength", "You must provide x-amz-decoded-content-length.")
+            self.length = _number(declared, "x-amz-decoded-content-length")
+            self.decoder = self._chunked(request, claim)
+        else:
+            if self._left is None:
+                if headers.get("transfer-encoding"):
+                    raise S3Error("MissingContentLength")
+                self._left = 0
+            self.length = self._left
+            self.decoder = PlainDecoder(self.length)
+
+    def _chunked(self, request: S3Request, claim: sigv4.Claim) -> ChunkedDecoder:
+        mode = claim.payload_hash
+        names = tuple(name.strip().lower() for name in request.headers.get("x-amz-trailer", "").split(",") if name.strip())
+        signed = mode != sigv4.STREAMING_UNSIGNED_TRAILER
+        signer = sigv4.ChunkSigner(request.signing_key, claim) if signed else None
+        if mode == sigv4.STREAMING and names:
+            raise S3Error("InvalidRequest", "x-amz-trailer needs a payload mode with trailers.")
+        return ChunkedDecoder(self.length, signer, names, mode == sigv4.STREAMING_TRAILER)
+
+    async def read(self) -> bytes:
+        """The next bytes as they came, empty at the end."""
+        if self._left == 0:
+            return b""
+        if self._continue is not None:
+            transport, self._continue = self._continue.transport, None
+            if transport is not None:
+                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(self._stall_s):
+                data = await self._content.readany()
+        except TimeoutError:
+            raise S3Error("RequestTimeout", headers={"Connection": "close"}) from None
+        except (ClientPayloadError, HttpProcessingError, ConnectionError) as error:
+            raise S3Error("IncompleteBody", headers={"Connection": "close"}) from error
+        if self._left is not None:
+            if not data:
+                raise S3Error("IncompleteBody", headers={"Connection": "close"})
+            self._left -= len(data)
+        return data

@@ -1,0 +1,260 @@
+"""The S3 endpoint: one handler for every request, in a fixed order.
+
+    bounds -> authenticate -> route -> authorize -> operation -> answer, metrics, audit
+
+Authentication is here and nowhere else, before routing; everything not allowed is denied. Requests in flight
+are bounded: one more is answered 503 SlowDown at once, while health stays open. Whatever an operation raises
+becomes an S3 error with a request id; what is not expected is logged with its traceback and is a 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict
+
+from s4.audit import AuditLog
+from s4.gateway.context import Gateway
+from s4.http.metrics import RequestMetrics
+from s4.http.operations import OPERATIONS
+from s4.http.request import S3Request, parse_request
+from s4.http.responses import XML, respond
+from s4.limits import Limits
+from s4.peer.api import UnavailableError
+from s4.s3 import roles, sigv4
+from s4.s3.errors import S3Error
+from s4.s3.routing import ACCESS, route
+from s4.storage.shards import DamagedError
+from s4.storage.volumes import DiskFullError
+
+log = structlog.get_logger("s4.http")
+
+AUDITED = frozenset(name for name, access in ACCESS.items() if access == roles.WRITE)
+
+
+class S3Server:
+    """Serves S3 over one gateway. `health` answers /healthz and /readyz as (status, body)."""
+
+    def __init__(self, gateway: Gateway, limits: Limits, metrics: RequestMetrics, audit: AuditLog, *,
+                 region: str, domains: tuple[str, ...], health: Callable[[str], tuple[int, bytes]],
+                 access_log: bool = False, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+        self._gateway, self._limits, self._metrics, self._audit = gateway, limits, metrics, audit
+        self._region, self._domains, self._health, self._clock = region, domains, health, clock
+        self._access_log = access_log
+        self._in_flight = self._connections = 0
+        self._draining = False
+        self._ids = int(time.time() * 1000) << 20
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def http_server(self) -> web.Server:
+        limits = self._limits
+        return _BoundedServer(
+            self,
+            keepalive_timeout=limits.keepalive_s,
+            max_line_size=limits.request_line_bytes,
+            max_field_size=limits.header_bytes,
+            max_headers=limits.headers,
+            auto_decompress=False,
+            access_log=None,
+            lingering_time=5.0,
+            read_bufsize=1 << 20,
+        )
+
+    def admit(self) -> bool:
+        """Whether one more connection may come."""
+        if self._connections >= self._limits.connections:
+            return False
+        self._connections += 1
+        return True
+
+    def release(self) -> None:
+        self._connections -= 1
+
+    def request_id(self) -> str:
+        self._ids += 1
+        return f"{self._ids:016X}"
+
+    async def drain(self) -> None:
+        """Let requests in flight end, for at most `shutdown_s`; new ones are refused."""
+        self._draining = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), self._limits.shutdown_s)
+        except TimeoutError:
+            log.warning("requests cut off at shutdown", count=self._in_flight)
+
+    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+        request_id = self.request_id()
+        if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
+            status, body = self._health(http.raw_path)
+            return respond(status, {"Content-Type": "text/plain", "x-amz-request-id": request_id}, body)
+        if self._in_flight >= self._limits.requests or self._draining:
+            self._metrics.refused.inc()
+            error = S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
+            return self._error(error, http.method, http.raw_path, request_id)
+        self._in_flight += 1
+        self._idle.clear()
+        self._metrics.in_flight.inc()
+        try:
+            return await self._serve(http, request_id)
+        finally:
+            self._metrics.in_flight.dec()
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._idle.set()
+
+    async def _serve(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        started = time.perf_counter()
+        request: S3Request | None = None
+        code = "OK"
+        try:
+            request = parse_request(http, request_id, self._limits, self._domains)
+            response = await self._operate(request)
+        except S3Error as error:
+            code = error.code
+            response = self._error(error, http.method, http.raw_path, request_id)
+        except Exception as error:
+            failure = self._unexpected(error, http, request_id)
+            code = failure.code
+            if request is not None and request.begun:
+                raise  # cutting the connection is the only way left to tell the client
+            response = self._error(failure, http.method, http.raw_path, request_id)
+        headers = response.headers
+        if not response.prepared:
+            headers["x-amz-request-id"] = headers["x-amz-id-2"] = request_id
+            headers["Server"] = "S4"
+        self._account(request, http, response, code, time.perf_counter() - started, request_id)
+        return response
+
+    async def _operate(self, request: S3Request) -> web.StreamResponse:
+        """Authenticate, route, authorize, run."""
+        await self._authenticate(request)
+        grants = request.identity.grants if request.identity else []
+        if request.bucket == "api" and not request.key.strip(b"/").strip(b"stats"):
+            return await self._stats(request)
+        request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
+        if not roles.allowed(grants, ACCESS[request.operation], request.bucket):
+            raise S3Error("AccessDenied")
+        if self._limits.request_s:
+            async with asyncio.timeout(self._limits.request_s):
+                return await OPERATIONS[request.operation](self._gateway, request)
+        return await OPERATIONS[request.operation](self._gateway, request)
+
+    async def _authenticate(self, request: S3Request) -> None:
+        signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)
+        claim = sigv4.parse(signed)
+        if claim is None:
+            raise S3Error("AccessDenied")
+        identity = await self._gateway.node.find_identity(claim.access_key)
+        if identity is None:
+            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
+        limits = self._limits
+        request.signing_key = sigv4.check(
+            claim, signed, identity.secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s
+        )
+        request.identity, request.claim = identity, claim
+
+    async def _stats(self, request: S3Request) -> web.StreamResponse:
+        if request.method != "GET" or request.key != b"stats":
+            raise S3Error("MethodNotAllowed")
+        request.operation = "Stats"
+        stats = await self._gateway.node.stats()
+        return respond(200, {"Content-Type": "application/json"}, msgspec.json.encode(stats))
+
+    def _unexpected(self, error: Exception, http: web.BaseRequest, request_id: str) -> S3Error:
+        if isinstance(error, DiskFullError):
+            return S3Error("StorageFull")
+        if isinstance(error, UnavailableError):
+            return S3Error(error.code, error.message, headers={"Retry-After": "1"})
+        if isinstance(error, TimeoutError):
+            return S3Error("RequestTimeout", headers={"Connection": "close"})
+        if isinstance(error, ConnectionError):
+            return S3Error("IncompleteBody")
+        if isinstance(error, DamagedError):
+            log.error("damaged data", path=http.raw_path, request_id=request_id, error=str(error))
+            return S3Error("InternalError", "The object's bytes are damaged beyond repair on this server.")
+        log.error("request failed", path=http.raw_path, method=http.method, request_id=request_id, exc_info=error)
+        return S3Error("InternalError")
+
+    def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> web.Response:
+        headers = {"x-amz-request-id": request_id, "x-amz-id-2": request_id, "Server": "S4", **error.headers}
+        if method == "HEAD" or error.status == 304:
+            return web.Response(status=error.status, headers=CIMultiDict(headers))
+        headers["Content-Type"] = XML
+        body = error.xml(resource.partition("?")[0], request_id)
+        return web.Response(status=error.status, headers=CIMultiDict(headers), body=body)
+
+    def _account(self, request: S3Request | None, http: web.BaseRequest, response: web.StreamResponse, code: str,
+                 seconds: float, request_id: str) -> None:  # fmt: skip
+        operation = request.operation if request and request.operation else "Unknown"
+        received = int(http.headers.get("Content-Length", "0")) if http.body_exists and _is_number(http) else 0
+        sent = response.content_length or 0 if http.method != "HEAD" else 0
+        self._metrics.observe(operation, code, seconds, received, sent)
+        if operation in AUDITED and request is not None:
+            self._audit.write(
+                request_id=request_id, user=request.user, operation=operation, bucket=request.bucket,
+                key=request.key, version=response.headers.get("x-amz-version-id", ""), status=response.status,
+                code=code, remote=http.remote or "", seconds=seconds,
+            )  # fmt: skip
+        if self._access_log or response.status >= 500:
+            log.info("request", request_id=request_id, operation=operation, method=http.method,
+                     path=http.raw_path.partition("?")[0], status=response.status, code=code,
+                     user=request.user if request else "", remote=http.remote, received=received, sent=sent,
+                     milliseconds=round(seconds * 1000, 2))  # fmt: skip
+
+
+def _is_number(http: web.BaseRequest) -> bool:
+    text = http.headers.get("Content-Length", "")
+    return text.isascii() and text.isdigit()
+
+
+class _Connection(RequestHandler):
+    """aiohttp's connection, with S3's face on what is not even HTTP, and a bound on how many there are."""
+
+    __slots__ = ("_admitted",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        owner: Any = self._manager
+        self._admitted = owner.endpoint.admit()
+        super().connection_made(transport)
+        if not self._admitted and isinstance(transport, asyncio.Transport):
+            body = S3Error("SlowDown").xml("/", owner.endpoint.request_id())
+            head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {XML}\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            transport.write(head.encode() + body)
+            transport.close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        owner: Any = self._manager
+        if self._admitted and owner is not None:
+            owner.endpoint.release()
+        super().connection_lost(exc)
+
+    def handle_error(self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None) -> web.StreamResponse:
+        owner: Any = self._manager
+        request_id = owner.endpoint.request_id() if owner is not None else ""
+        code = "InternalError" if status >= 500 else "InvalidRequest"
+        if status >= 500:
+            log.error("connection failed", request_id=request_id, exc_info=exc)
+        error = S3Error(code, message or str(exc or "") or "Bad request")
+        response = web.Response(status=status, headers={"x-amz-request-id": request_id, "Content-Type": XML, "Server": "S4"},
+                                body=error.xml("/", request_id))  # fmt: skip
+        response.force_close()
+        return response
+
+
+class _BoundedServer(web.Server):
+    """Makes `_Connection`s for an S3Server."""
+
+    def __init__(self, endpoint: S3Server, **settings: Any) -> None:
+        super().__init__(endpoint, **settings)
+        self.endpoint = endpoint
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)

@@ -1,0 +1,295 @@
+"""Commands: what gateways ask a partition's primary to do, and what it answers. Plain values for the wire.
+
+Every command is decided once, in order, by the primary (rule R1); a refusal comes back as `Refused`. `Stale`
+says that the sender's bucket settings are older than the partition's: refresh them and send it again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from s4.metadata.rows import AccessKey, Bucket, Extent, Grant, Job, Object, Upload, User
+
+
+class Command(msgspec.Struct, tag=True, frozen=True):
+    """Base of all commands."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The bucket settings that a commit was prepared under (rule L2)."""
+
+    bucket: int
+    revision: int
+    versioning: str
+
+
+class NewBlob(msgspec.Struct, frozen=True):
+    """A blob whose shards are durable, to be made known by this commit."""
+
+    blob: bytes
+    reference: bytes
+    size: int
+    stripe: int
+    k: int
+    m: int
+    sha256: bytes
+    missing: list[int] = []
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """If-Match and If-None-Match of a write; ETags without quotes, `*` for any, empty for not given."""
+
+    if_match: str = ""
+    if_none_match: str = ""
+
+
+NO_CONDITIONS = Conditions()
+
+
+# -- objects, in the partition of (bucket, key)
+
+
+class PutObject(Command):
+    settings: Settings
+    key: bytes
+    row: Object
+    inline: bytes = b""
+    blobs: list[NewBlob] = []
+    granted: list[bytes] = []
+    conditions: Conditions = NO_CONDITIONS
+    rename_from: bytes = b""
+    rename_version: str = ""
+
+
+class DeleteObject(Command):
+    settings: Settings
+    key: bytes
+    version: str = ""
+    owner: str = ""
+    conditions: Conditions = NO_CONDITIONS
+    only_if_newest: str = ""
+
+
+class CreateUpload(Command):
+    settings: Settings
+    key: bytes
+    upload: bytes
+    row: Upload
+
+
+class PutPart(Command):
+    settings: Settings
+    key: bytes
+    upload: bytes
+    extent: Extent
+    inline: bytes = b""
+    blobs: list[NewBlob] = []
+    granted: list[bytes] = []
+
+
+class CompleteUpload(Command):
+    """`row.extents` are the parts as the gateway read them; the primary checks that they are still those."""
+
+    settings: Settings
+    key: bytes
+    upload: bytes
+    row: Object
+    conditions: Conditions = NO_CONDITIONS
+
+
+class AbortUpload(Command):
+    settings: Settings
+    key: bytes
+    upload: bytes
+    created_before_ms: int = 0
+
+
+# -- references and content
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A reference to take: blob, its new random id, and who will hold it."""
+
+    blob: bytes
+    reference: bytes
+    partition: int
+    bucket: int
+    key: bytes
+    upload: bytes = b""
+
+
+class TakeReferences(Command):
+    claims: list[Claim]
+
+
+class DropReferences(Command):
+    references: list[tuple[bytes, bytes]]
+
+
+class PublishContent(Command):
+    sha256: bytes
+    partition: int
+    blob: bytes
+    size: int
+
+
+class UnpublishContent(Command):
+    sha256: bytes
+    blob: bytes
+
+
+class RefuseReference(Command):
+    """Asked by the auditor of the claiming partition (rule C3)."""
+
+    bucket: int
+    key: bytes
+    upload: bytes
+    blob: bytes
+    reference: bytes
+
+
+class RefuseBlob(Command):
+    """Asked by the auditor before it frees shards that no row names (rule C3)."""
+
+    blob: bytes
+
+
+class ForgetRows(Command):
+    """Delete rows that have served: outbox actions that are done, answers and refusals that expired."""
+
+    rows: list[bytes]
+
+
+# -- buckets, in partition 0 but for the two that go to each
+
+
+class CreateBucket(Command):
+    name: str
+    owner: str
+    max_per_owner: int
+    max_total: int
+    lock: bool = False
+
+
+class SetVersioning(Command):
+    name: str
+    versioning: str
+
+
+class SpreadSettings(Command):
+    """Make a partition know the settings before the call that changed them returns (rule L2)."""
+
+    settings: Settings
+
+
+class BeginDelete(Command):
+    name: str
+    token: bytes
+
+
+class CloseBucket(Command):
+    """Refused with BucketNotEmpty where the partition holds versions (rule L3)."""
+
+    bucket: int
+    token: bytes
+
+
+class ReopenBucket(Command):
+    bucket: int
+    token: bytes
+
+
+class EndDelete(Command):
+    name: str
+    token: bytes
+    done: bool
+
+
+# -- identity and jobs, in partition 0
+
+
+class PutUser(Command):
+    name: str
+    grants: list[Grant]
+    enabled: bool = True
+    create: bool = False
+
+
+class DeleteUser(Command):
+    name: str
+
+
+class PutAccessKey(Command):
+    access_key: str
+    user: str
+    secret: str
+
+
+class DeleteAccessKey(Command):
+    access_key: str
+    user: str = ""
+
+
+class PutJob(Command):
+    id: str
+    job: Job
+
+
+class DeleteJob(Command):
+    id: str
+
+
+# -- answers
+
+
+class Done(msgspec.Struct, tag=True, frozen=True):
+    """The command took effect."""
+
+
+class Written(msgspec.Struct, tag=True, frozen=True):
+    """An object version was written. `version` is empty in buckets that never had versioning."""
+
+    version: str
+    etag: str
+
+
+class Deleted(msgspec.Struct, tag=True, frozen=True):
+    version: str = ""
+    marker: bool = False
+
+
+class Taken(msgspec.Struct, tag=True, frozen=True):
+    """Whether every reference was granted; none is where one is not."""
+
+    granted: bool
+
+
+class BucketMade(msgspec.Struct, tag=True, frozen=True):
+    bucket: Bucket
+
+
+class UserKnown(msgspec.Struct, tag=True, frozen=True):
+    user: User
+    grants: list[Grant]
+
+
+class KeyKnown(msgspec.Struct, tag=True, frozen=True):
+    key: AccessKey
+
+
+class Refused(msgspec.Struct, tag=True, frozen=True):
+    code: str
+    message: str = ""
+
+
+class Stale(msgspec.Struct, tag=True, frozen=True):
+    """The partition knows newer bucket settings than the command carries."""
+
+
+AnyCommand = (
+    PutObject | DeleteObject | CreateUpload | PutPart | CompleteUpload | AbortUpload
+    | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
+    | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
+    | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | PutJob | DeleteJob
+)  # fmt: skip
+AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

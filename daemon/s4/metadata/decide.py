@@ -1,0 +1,58 @@
+"""From command to entry: the one table of which decision belongs to which command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from s4.metadata import accounts, buckets, commands, objects, references, uploads
+from s4.metadata.commands import AnyAnswer, AnyCommand, Refused
+from s4.metadata.entry import Entry, Refusal
+
+
+def forget_rows(entry: Entry, command: commands.ForgetRows) -> commands.Done:
+    for row in command.rows:
+        entry.delete(row)
+    return commands.Done()
+
+
+_DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
+    commands.PutObject: objects.put,
+    commands.DeleteObject: objects.delete,
+    commands.CreateUpload: uploads.create,
+    commands.PutPart: uploads.put_part,
+    commands.CompleteUpload: uploads.complete,
+    commands.AbortUpload: uploads.abort,
+    commands.TakeReferences: references.take,
+    commands.DropReferences: references.drop,
+    commands.PublishContent: references.publish,
+    commands.UnpublishContent: references.unpublish,
+    commands.RefuseReference: references.refuse_reference,
+    commands.RefuseBlob: references.refuse_blob,
+    commands.ForgetRows: forget_rows,
+    commands.CreateBucket: buckets.create,
+    commands.SetVersioning: buckets.set_versioning,
+    commands.SpreadSettings: buckets.spread,
+    commands.BeginDelete: buckets.begin_delete,
+    commands.CloseBucket: buckets.close,
+    commands.ReopenBucket: buckets.reopen,
+    commands.EndDelete: buckets.end_delete,
+    commands.PutUser: accounts.put_user,
+    commands.DeleteUser: accounts.delete_user,
+    commands.PutAccessKey: accounts.put_key,
+    commands.DeleteAccessKey: accounts.delete_key,
+    commands.PutJob: accounts.put_job,
+    commands.DeleteJob: accounts.delete_job,
+}
+
+
+def decide(entry: Entry, command: AnyCommand) -> AnyAnswer:
+    """Decide one command. On a refusal or stale settings the entry's rows must be thrown away."""
+    try:
+        return _DECISIONS[type(command)](entry, command)
+    except Refusal as refusal:
+        entry.clear()
+        return Refused(refusal.code, refusal.message)
+    except objects.StaleSettings as stale:
+        entry.clear()
+        return stale.answer

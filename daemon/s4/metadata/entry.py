@@ -1,0 +1,154 @@
+"""What a decision sees and what it makes: an entry of rows put and deleted (rule R1).
+
+`Entry` reads through its own changes to those of the turn so far and then to the database, so each decision
+sees every one before it. Nothing of a decision that ends in a refusal is kept. Deltas of counters gather in
+the entry too and become rows when the turn closes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from s4.metadata import keys
+from s4.metadata.rows import AnyAction, Counters
+
+
+class Refusal(Exception):
+    """A command that is answered with an S3 error; it changes nothing."""
+
+    def __init__(self, code: str, message: str = "") -> None:
+        super().__init__(message or code)
+        self.code, self.message = code, message
+
+
+class Source(Protocol):
+    """Committed rows: LevelDB, or a dict in tests."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def scan(self, start: bytes, stop: bytes) -> Iterable[tuple[bytes, bytes]]: ...
+
+
+class Overlay:
+    """Rows of a turn that are not in the database yet."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.rows: dict[bytes, bytes | None] = {}
+        self._order: list[bytes] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        if key in self.rows:
+            return self.rows[key]
+        return self.source.get(key)
+
+    def merge(self, rows: dict[bytes, bytes | None]) -> None:
+        for key, value in rows.items():
+            if key not in self.rows:
+                insort(self._order, key)
+            self.rows[key] = value
+
+    def changed(self, prefix: bytes) -> bool:
+        at = bisect_left(self._order, prefix)
+        if at < len(self._order) and self._order[at].startswith(prefix):
+            return True
+        return isinstance(self.source, Overlay) and self.source.changed(prefix)
+
+    def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        at, end = bisect_left(self._order, start), bisect_left(self._order, stop)
+        if at == end:
+            yield from self.source.scan(start, stop)
+            return
+        changed = self._order[at:end]
+        index = 0
+        for key, value in self.source.scan(start, stop):
+            while index < len(changed) and changed[index] <= key:
+                mine = self.rows[changed[index]]
+                if changed[index] != key and mine is not None:
+                    yield changed[index], mine
+                index += 1
+            current = self.rows.get(key, value)
+            if current is not None:
+                yield key, current
+        for name in changed[index:]:
+            mine = self.rows[name]
+            if mine is not None:
+                yield name, mine
+
+
+class Entry:
+    """One command's rows, while they are decided."""
+
+    def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int,
+                 newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
+        self._overlay = overlay
+        self._newest = newest
+        self.partition, self.partitions = partition, partitions
+        self.epoch, self.sequence, self.now_ms = epoch, sequence, now_ms
+        self.rows: dict[bytes, bytes | None] = {}
+        self.deltas: dict[int, list[int]] = {}
+        self.posted: list[AnyAction] = []
+
+    def get(self, key: bytes) -> bytes | None:
+        if key in self.rows:
+            return self.rows[key]
+        return self._overlay.get(key)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.rows[key] = value
+
+    def delete(self, key: bytes) -> None:
+        self.rows[key] = None
+
+    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose keys begin with `prefix`, in order. Changes made while it runs may or may not show."""
+        stop = keys.after(prefix)
+        if not any(prefix <= key < stop for key in self.rows):
+            yield from self._overlay.scan(prefix, stop)
+            return
+        merged = dict(self._overlay.scan(prefix, stop))
+        for key, value in self.rows.items():
+            if prefix <= key < stop:
+                if value is None:
+                    merged.pop(key, None)
+                else:
+                    merged[key] = value
+        yield from sorted(merged.items())
+
+    def clear(self) -> None:
+        """Throw away all that was decided."""
+        self.rows.clear()
+        self.deltas.clear()
+        self.posted.clear()
+
+    def changed(self, prefix: bytes) -> bool:
+        """Whether this entry or the turn so far touched a row with this prefix."""
+        return self._overlay.changed(prefix) or any(key.startswith(prefix) for key in self.rows)
+
+    def newest(self, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
+        """(row key, value) of the newest version of an object key."""
+        if self._newest is not None:
+            return self._newest(self, bucket, key)
+        return next(self.scan(keys.object_versions(self.partition, bucket, key)), None)
+
+    def post(self, action: AnyAction) -> None:
+        """Leave word for another partition or for the store, with this same entry."""
+        self.posted.append(action)
+
+    def count(self, bucket: int, objects: int = 0, size: int = 0, blobs: int = 0, references: int = 0,
+              blob_bytes: int = 0) -> None:  # fmt: skip
+        sums = self.deltas.setdefault(bucket, [0, 0, 0, 0, 0])
+        for index, delta in enumerate((objects, size, blobs, references, blob_bytes)):
+            sums[index] += delta
+
+
+def add_counters(row: Counters, deltas: list[int]) -> Counters:
+    return Counters(
+        row.objects + deltas[0],
+        row.bytes + deltas[1],
+        row.blobs + deltas[2],
+        row.references + deltas[3],
+        row.blob_bytes + deltas[4],
+    )

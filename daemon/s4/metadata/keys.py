@@ -1,0 +1,157 @@
+"""Row keys, version 1. Keys of one partition stand together, and sort so that a listing is one range scan.
+
+    key = partition (2 bytes, big-endian), table (1 byte), fields
+
+Object keys are arbitrary bytes. Inside row keys NUL is escaped as 00 FF and the end is 00 01, which keeps
+their order: no key is a prefix of another. Versions of one key follow newest first, because (epoch, sequence)
+is stored inverted (rule R13).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+OBJECT, UPLOAD, PART = b"o", b"u", b"p"
+BLOB, REFERENCE, CONTENT = b"b", b"r", b"c"
+OUTBOX, HEAL, ANSWER, REFUSED, HEAD = b"x", b"h", b"a", b"d", b"H"
+BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
+COUNTERS, BUCKET_STATE = b"C", b"S"
+
+_END = b"\x00\x01"
+_MAX32, _MAX64 = 2**32 - 1, 2**64 - 1
+VERSION_BYTES = 12
+
+
+def partition_of(bucket: int, key: bytes, partitions: int) -> int:
+    """The partition that an object lives in: a hash that never changes, since data is found by it."""
+    digest = hashlib.blake2b(bucket.to_bytes(8, "big") + key, digest_size=8).digest()
+    return int.from_bytes(digest, "big") % partitions
+
+
+def partition_of_content(sha256: bytes, partitions: int) -> int:
+    return int.from_bytes(sha256[:8], "big") % partitions
+
+
+def table(partition: int, name: bytes) -> bytes:
+    return partition.to_bytes(2, "big") + name
+
+
+def escape(key: bytes) -> bytes:
+    return key.replace(b"\x00", b"\x00\xff") if b"\x00" in key else key
+
+
+def unescape(key: bytes) -> bytes:
+    return key.replace(b"\x00\xff", b"\x00") if b"\x00" in key else key
+
+
+def after(prefix: bytes) -> bytes:
+    """The smallest key above every key with this prefix (row keys never end in a run of FF that matters)."""
+    return prefix + b"\xff" * 32
+
+
+def bucket_objects(partition: int, bucket: int) -> bytes:
+    """Prefix of all object rows of a bucket."""
+    return table(partition, OBJECT) + bucket.to_bytes(8, "big")
+
+
+def object_versions(partition: int, bucket: int, key: bytes) -> bytes:
+    """Prefix of all versions of one key."""
+    return bucket_objects(partition, bucket) + escape(key) + _END
+
+
+def version_suffix(epoch: int, sequence: int) -> bytes:
+    return (_MAX32 - epoch).to_bytes(4, "big") + (_MAX64 - sequence).to_bytes(8, "big")
+
+
+def object_row(partition: int, bucket: int, key: bytes, epoch: int, sequence: int) -> bytes:
+    return object_versions(partition, bucket, key) + version_suffix(epoch, sequence)
+
+
+def split_object(tail: bytes) -> tuple[bytes, bytes]:
+    """(object key, version suffix) of an object row's key without its `bucket_objects` prefix."""
+    return unescape(tail[: -VERSION_BYTES - 2]), tail[-VERSION_BYTES:]
+
+
+def version_id(suffix: bytes) -> str:
+    """What S3 clients see: 24 hexadecimal digits of (epoch, sequence)."""
+    return bytes(255 - byte for byte in suffix).hex()
+
+
+def parse_version_id(text: str) -> bytes | None:
+    """The version suffix; None for what no server of ours ever gave out."""
+    if len(text) != 2 * VERSION_BYTES:
+        return None
+    try:
+        return bytes(255 - byte for byte in bytes.fromhex(text))
+    except ValueError:
+        return None
+
+
+def bucket_uploads(partition: int, bucket: int) -> bytes:
+    return table(partition, UPLOAD) + bucket.to_bytes(8, "big")
+
+
+def upload_row(partition: int, bucket: int, key: bytes, upload: bytes) -> bytes:
+    return bucket_uploads(partition, bucket) + escape(key) + _END + upload
+
+
+def split_upload(tail: bytes) -> tuple[bytes, bytes]:
+    """(object key, upload id) of an upload row's key without its `bucket_uploads` prefix."""
+    return unescape(tail[:-18]), tail[-16:]
+
+
+def upload_parts(partition: int, bucket: int, key: bytes, upload: bytes) -> bytes:
+    return table(partition, PART) + bucket.to_bytes(8, "big") + escape(key) + _END + upload
+
+
+def part_row(partition: int, bucket: int, key: bytes, upload: bytes, number: int) -> bytes:
+    return upload_parts(partition, bucket, key, upload) + number.to_bytes(2, "big")
+
+
+def blob_row(partition: int, blob: bytes) -> bytes:
+    return table(partition, BLOB) + blob
+
+
+def blob_references(partition: int, blob: bytes) -> bytes:
+    return table(partition, REFERENCE) + blob
+
+
+def reference_row(partition: int, blob: bytes, reference: bytes) -> bytes:
+    return blob_references(partition, blob) + reference
+
+
+def content_row(partition: int, sha256: bytes) -> bytes:
+    return table(partition, CONTENT) + sha256
+
+
+def outbox_row(partition: int, sequence: int, index: int) -> bytes:
+    return table(partition, OUTBOX) + sequence.to_bytes(8, "big") + index.to_bytes(4, "big")
+
+
+def heal_row(partition: int, blob: bytes, position: int, store: bytes) -> bytes:
+    return table(partition, HEAL) + blob + position.to_bytes(1, "big") + store
+
+
+def answer_row(partition: int, command: bytes) -> bytes:
+    return table(partition, ANSWER) + command
+
+
+def refused_row(partition: int, name: bytes) -> bytes:
+    return table(partition, REFUSED) + name
+
+
+def head_row(partition: int) -> bytes:
+    return table(partition, HEAD)
+
+
+def counters_row(partition: int, bucket: int) -> bytes:
+    return table(partition, COUNTERS) + bucket.to_bytes(8, "big")
+
+
+def bucket_state_row(partition: int, bucket: int) -> bytes:
+    return table(partition, BUCKET_STATE) + bucket.to_bytes(8, "big")
+
+
+def named_row(name_of: bytes, name: str) -> bytes:
+    """A row of partition 0 that has a name: bucket, user, access key, policy, job."""
+    return table(0, name_of) + name.encode()

@@ -1,0 +1,170 @@
+"""Listings as a merge of the partitions' key ranges. Pure: it walks cursors and steps over what it need not read.
+
+A page is a generator of events that stops between rows, so that the caller can let others run. A common
+prefix is skipped by seeking past it, older versions of a key by seeking past the key.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from s4.metadata import keys
+from s4.metadata.rows import Summary, decode_summary
+
+PAUSE_EVERY = 256
+
+
+class Cursor(Protocol):
+    """A walk over one partition's rows of a bucket; keys come without the prefix."""
+
+    def next(self) -> tuple[bytes, bytes] | None: ...
+
+    def seek(self, key: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """`after_key` is exclusive; with `after_version` (a version suffix) the rest of that key's versions follow."""
+
+    prefix: bytes = b""
+    delimiter: bytes = b""
+    after_key: bytes = b""
+    after_version: bytes = b""
+    limit: int = 1000
+    versions: bool = False
+
+
+@dataclass(slots=True)
+class Version:
+    """A listed row. `latest` tells the newest version of its key."""
+
+    key: bytes
+    suffix: bytes
+    row: Summary
+    latest: bool
+
+
+@dataclass(slots=True)
+class Page:
+    """`items` in key order, common prefixes among them as bytes. `next_*` is where a truncated page goes on."""
+
+    items: list[Version | bytes]
+    truncated: bool = False
+    next_key: bytes = b""
+    next_version: bytes = b""
+
+
+class Merge:
+    """The rows of several cursors in one order."""
+
+    def __init__(self, cursors: Sequence[Cursor], start: bytes) -> None:
+        self._cursors = cursors
+        self._heap: list[tuple[bytes, int, bytes]] = []
+        for index, cursor in enumerate(cursors):
+            cursor.seek(start)
+            row = cursor.next()
+            if row is not None:
+                self._heap.append((row[0], index, row[1]))
+        heapq.heapify(self._heap)
+
+    def peek(self) -> tuple[bytes, int, bytes] | None:
+        return self._heap[0] if self._heap else None
+
+    def advance(self) -> None:
+        _, index, _ = self._heap[0]
+        row = self._cursors[index].next()
+        if row is None:
+            heapq.heappop(self._heap)
+        else:
+            heapq.heapreplace(self._heap, (row[0], index, row[1]))
+
+    def seek(self, target: bytes) -> None:
+        """Go on at the first row that is not below `target`."""
+        while self._heap and self._heap[0][0] < target:
+            index = self._heap[0][1]
+            self._cursors[index].seek(target)
+            self.advance()
+
+
+def _start(query: Query) -> bytes:
+    """The first row key (without the bucket's prefix) that may be on the page."""
+    start = keys.escape(query.prefix)
+    if query.after_key:
+        after = keys.escape(query.after_key) + b"\x00\x01"
+        # Version suffixes count down, so one past this suffix is the next older version.
+        resume = after + query.after_version + b"\x00" if query.after_version else after + b"\xff" * 13
+        if query.delimiter and not query.after_version:
+            common = common_prefix(query.after_key, query.prefix, query.delimiter)
+            if common is not None and common == query.after_key:
+                resume = keys.escape(common) + b"\xff"
+        start = max(start, resume)
+    return start
+
+
+def common_prefix(key: bytes, prefix: bytes, delimiter: bytes) -> bytes | None:
+    """The key up to and with the first delimiter behind the prefix."""
+    if not delimiter or not key.startswith(prefix):
+        return None
+    at = key.find(delimiter, len(prefix))
+    return None if at < 0 else key[: at + len(delimiter)]
+
+
+def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
+    """Yields None where the caller may pause, and the page at last."""
+    page = Page([])
+    if query.limit <= 0:
+        yield page
+        return
+    merge = Merge(cursors, _start(query))
+    prefix, end = keys.escape(query.prefix), -keys.VERSION_BYTES
+    seen = keys.escape(query.after_key) + b"\x00\x01" if query.after_version else b""
+    steps = 0
+    while (head := merge.peek()) is not None:
+        raw, _, value = head
+        if prefix and not raw.startswith(prefix):
+            break
+        steps += 1
+        if steps % PAUSE_EVERY == 0:
+            yield None
+        name = raw[:end]
+        latest = name != seen
+        if not latest and not query.versions:
+            merge.seek(name + b"\xff" * 13)
+            continue
+        key = keys.unescape(name[:-2])
+        if query.delimiter:
+            common = common_prefix(key, query.prefix, query.delimiter)
+            if common is not None and not _emits_nothing(merge, query, raw, value):
+                if len(page.items) >= query.limit:
+                    page.truncated = True
+                    break
+                page.items.append(common)
+                page.next_key, page.next_version = common, b""
+                merge.seek(keys.escape(common) + b"\xff")
+                continue
+            if common is not None:
+                seen = name
+                merge.advance()
+                continue
+        row = decode_summary(value)
+        seen = name
+        if row.marker and not query.versions:
+            merge.advance()
+            continue
+        if len(page.items) >= query.limit:
+            page.truncated = True
+            break
+        page.items.append(Version(key, raw[end:], row, latest))
+        page.next_key, page.next_version = key, raw[end:]
+        merge.advance()
+    yield page
+
+
+def _emits_nothing(merge: Merge, query: Query, raw: bytes, value: bytes) -> bool:
+    """Whether a row shows in no current listing (a delete marker), so that it makes no common prefix either."""
+    return not query.versions and decode_summary(value).marker

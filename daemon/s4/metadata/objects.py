@@ -1,0 +1,144 @@
+"""Decisions on objects: put and delete, with versioning (S3 API: PutObject, DeleteObject, versioning guide).
+
+Rules for editors: a null version is unique in its key; the newest row of a key is what an unversioned read
+sees; each removed row lets go of its extents in the same entry.
+"""
+
+from __future__ import annotations
+
+from s4.metadata import keys, references
+from s4.metadata.commands import Conditions, Deleted, DeleteObject, PutObject, Settings, Stale, Written
+from s4.metadata.entry import Entry, Refusal
+from s4.metadata.rows import BucketState, Object, RemoveSource, decode, decode_object, encode, encode_object
+
+
+class StaleSettings(Exception):
+    """Answered as `Stale`."""
+
+    answer = Stale()
+
+
+def check_settings(entry: Entry, settings: Settings) -> None:
+    """The partition adopts newer settings and sends older ones back (rules L2, L3)."""
+    row = keys.bucket_state_row(entry.partition, settings.bucket)
+    value = entry.get(row)
+    if value is None:
+        if settings.revision > 1:
+            entry.put(row, encode(BucketState(settings.revision, settings.versioning)))
+        return
+    state = decode(BucketState, value)
+    if state.closed:
+        raise Refusal("NoSuchBucket", "The specified bucket does not exist")
+    if settings.revision < state.revision:
+        raise StaleSettings
+    if settings.revision > state.revision:
+        entry.put(row, encode(BucketState(settings.revision, settings.versioning)))
+
+
+def check_conditions(conditions: Conditions, newest: Object | None) -> None:
+    """Conditional writes against the current version; a delete marker counts as no object."""
+    current = None if newest is None or newest.marker else newest
+    if conditions.if_none_match and current is not None and conditions.if_none_match in ("*", current.etag):
+        raise Refusal("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+    if conditions.if_match:
+        if current is None:
+            raise Refusal("NoSuchKey", "The specified key does not exist.")
+        if conditions.if_match not in ("*", current.etag):
+            raise Refusal("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+
+
+def put(entry: Entry, command: PutObject) -> Written:
+    check_settings(entry, command.settings)
+    references.bring(entry, command.blobs, command.granted, command.settings.bucket, command.key)
+    written = write_version(entry, command.settings, command.key, command.row, command.inline, command.conditions)
+    if command.rename_from:
+        action = RemoveSource(command.settings.bucket, command.rename_from, command.rename_version)
+        entry.post(action)
+    return written
+
+
+def write_version(entry: Entry, settings: Settings, key: bytes, row: Object, inline: bytes,
+                  conditions: Conditions) -> Written:  # fmt: skip
+    """Put a new newest version, replacing the null version where the bucket's setting says so."""
+    bucket = settings.bucket
+    found = entry.newest(bucket, key)
+    if conditions.if_match or conditions.if_none_match:
+        check_conditions(conditions, decode_object(found[1])[0] if found else None)
+    versioned = settings.versioning == "Enabled"
+    if not versioned and found is not None:
+        remove_null(entry, bucket, key, found, settings.versioning == "")
+    row_key = keys.object_row(entry.partition, bucket, key, entry.epoch, entry.sequence)
+    entry.put(row_key, encode_object(row, inline))
+    if not row.marker:
+        entry.count(bucket, objects=1, size=row.size)
+    version = keys.version_id(row_key[-keys.VERSION_BYTES :]) if versioned else "null"
+    return Written(version if settings.versioning else "", row.etag)
+
+
+def remove_null(entry: Entry, bucket: int, key: bytes, newest: tuple[bytes, bytes], only: bool) -> None:
+    """Remove the null version. In a bucket that never had versioning it is the `only` row there is."""
+    if only:
+        remove_row(entry, bucket, *newest)
+        return
+    null = find_null(entry, bucket, key)
+    if null is not None:
+        remove_row(entry, bucket, *null)
+
+
+def find_null(entry: Entry, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
+    for row_key, value in entry.scan(keys.object_versions(entry.partition, bucket, key)):
+        if decode_object(value)[0].null:
+            return row_key, value
+    return None
+
+
+def remove_row(entry: Entry, bucket: int, row_key: bytes, value: bytes) -> Object:
+    row, _ = decode_object(value)
+    entry.delete(row_key)
+    references.release(entry, row.extents)
+    if not row.marker:
+        entry.count(bucket, objects=-1, size=-row.size)
+    return row
+
+
+def delete(entry: Entry, command: DeleteObject) -> Deleted:
+    check_settings(entry, command.settings)
+    settings, key = command.settings, command.key
+    bucket = settings.bucket
+    if command.version:
+        return delete_version(entry, command)
+    found = entry.newest(bucket, key)
+    if command.conditions.if_match:
+        check_conditions(command.conditions, decode_object(found[1])[0] if found else None)
+    if command.only_if_newest and (
+        found is None or keys.version_id(found[0][-keys.VERSION_BYTES :]) != command.only_if_newest
+    ):
+        return Deleted()
+    if settings.versioning == "":
+        if found is not None:
+            remove_row(entry, bucket, *found)
+        return Deleted()
+    null = settings.versioning == "Suspended"
+    marker = Object(entry.now_ms, 0, "", marker=True, null=null, owner=command.owner)
+    written = write_version(entry, settings, key, marker, b"", Conditions())
+    return Deleted(written.version, marker=True)
+
+
+def delete_version(entry: Entry, command: DeleteObject) -> Deleted:
+    """Remove one version for good. A version that is not there is deleted already, as S3 answers."""
+    bucket, key = command.settings.bucket, command.key
+    if command.version == "null":
+        found = find_null(entry, bucket, key)
+    else:
+        suffix = keys.parse_version_id(command.version)
+        if suffix is None:
+            raise Refusal("InvalidArgument", "Invalid version id specified")
+        row_key = keys.object_versions(entry.partition, bucket, key) + suffix
+        value = entry.get(row_key)
+        found = (row_key, value) if value is not None and not decode_object(value)[0].null else None
+    if found is None:
+        return Deleted(command.version)
+    if command.conditions.if_match:
+        check_conditions(command.conditions, decode_object(found[1])[0])
+    row = remove_row(entry, bucket, *found)
+    return Deleted(command.version, row.marker)

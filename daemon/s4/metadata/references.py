@@ -1,0 +1,153 @@
+"""Decisions about blobs, references and content (PROTOCOL.md C1 to C4).
+
+A blob lives while reference rows for it exist. Taking and dropping a reference are decided in the blob's own
+partition, one after the other, so a grant and the last drop can never cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from s4.metadata import keys
+from s4.metadata.commands import (
+    Done,
+    DropReferences,
+    NewBlob,
+    PublishContent,
+    RefuseBlob,
+    RefuseReference,
+    TakeReferences,
+    Taken,
+    UnpublishContent,
+)
+from s4.metadata.entry import Entry, Refusal
+from s4.metadata.rows import (
+    Blob,
+    Content,
+    Dereference,
+    Extent,
+    FreeBlob,
+    Part,
+    Publish,
+    Reference,
+    Refused,
+    Unpublish,
+    decode,
+    decode_object,
+    encode,
+)
+
+
+def take(entry: Entry, command: TakeReferences) -> Taken:
+    """All or none: C4 grants only where the blob is there with every shard healthy."""
+    for claim in command.claims:
+        value = entry.get(keys.blob_row(entry.partition, claim.blob))
+        if value is None or decode(Blob, value).missing:
+            return Taken(False)
+        if entry.get(keys.refused_row(entry.partition, claim.reference)) is not None:
+            return Taken(False)
+    for claim in command.claims:
+        row = Reference(claim.partition, claim.bucket, claim.key, claim.upload, entry.now_ms)
+        entry.put(keys.reference_row(entry.partition, claim.blob, claim.reference), encode(row))
+        entry.count(0, references=1)
+    return Taken(True)
+
+
+def drop(entry: Entry, command: DropReferences) -> Done:
+    for blob, reference in command.references:
+        dereference(entry, blob, reference)
+    return Done()
+
+
+def dereference(entry: Entry, blob: bytes, reference: bytes) -> None:
+    """Drop one reference, and the blob with its last. Repeating it changes nothing (C1, C2)."""
+    row = keys.reference_row(entry.partition, blob, reference)
+    if entry.get(row) is None:
+        return
+    entry.delete(row)
+    entry.count(0, references=-1)
+    if next(entry.scan(keys.blob_references(entry.partition, blob)), None) is not None:
+        return
+    blob_key = keys.blob_row(entry.partition, blob)
+    value = entry.get(blob_key)
+    if value is None:
+        return
+    gone = decode(Blob, value)
+    entry.delete(blob_key)
+    entry.count(0, blobs=-1, blob_bytes=-gone.size)
+    entry.post(FreeBlob(blob))
+    home = keys.partition_of_content(gone.sha256, entry.partitions)
+    if home == entry.partition:
+        unpublish(entry, UnpublishContent(gone.sha256, blob))
+    else:
+        entry.post(Unpublish(gone.sha256, blob))
+
+
+def release(entry: Entry, extents: Iterable[Extent]) -> None:
+    """Let go of what a removed row referred to: here at once, elsewhere through the outbox (C2)."""
+    for extent in extents:
+        if not extent.blob:
+            continue
+        if extent.partition == entry.partition:
+            dereference(entry, extent.blob, extent.reference)
+        else:
+            entry.post(Dereference(extent.partition, extent.blob, extent.reference))
+
+
+def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], bucket: int, key: bytes,
+          upload: bytes = b"") -> None:  # fmt: skip
+    """Make new blobs known with their first references, and check what the auditor refused (C3)."""
+    for reference in granted:
+        if entry.get(keys.refused_row(entry.partition, reference)) is not None:
+            raise Refusal("RequestTimeout", "The request took so long that its content was collected; send it again.")
+    for new in blobs:
+        if entry.get(keys.refused_row(entry.partition, new.blob)) is not None:
+            raise Refusal("RequestTimeout", "The request took so long that its content was collected; send it again.")
+        row = Blob(new.size, new.stripe, new.k, new.m, new.sha256, entry.now_ms, new.missing)
+        entry.put(keys.blob_row(entry.partition, new.blob), encode(row))
+        claim = Reference(entry.partition, bucket, key, upload, entry.now_ms)
+        entry.put(keys.reference_row(entry.partition, new.blob, new.reference), encode(claim))
+        entry.count(0, blobs=1, references=1, blob_bytes=new.size)
+        home = keys.partition_of_content(new.sha256, entry.partitions)
+        content = PublishContent(new.sha256, entry.partition, new.blob, new.size)
+        if home == entry.partition:
+            publish(entry, content)
+        else:
+            entry.post(Publish(content.sha256, content.partition, content.blob, content.size))
+
+
+def publish(entry: Entry, command: PublishContent) -> Done:
+    """The newest copy wins: one is written anew only where the known one could not be used (C4)."""
+    row = Content(command.partition, command.blob, command.size)
+    entry.put(keys.content_row(entry.partition, command.sha256), encode(row))
+    return Done()
+
+
+def unpublish(entry: Entry, command: UnpublishContent) -> Done:
+    row = keys.content_row(entry.partition, command.sha256)
+    value = entry.get(row)
+    if value is not None and decode(Content, value).blob == command.blob:
+        entry.delete(row)
+    return Done()
+
+
+def refuse_reference(entry: Entry, command: RefuseReference) -> Taken:
+    """Answers granted where the claimant does hold the reference; else nobody may commit it any more (C3)."""
+    if command.upload:
+        prefix = keys.upload_parts(entry.partition, command.bucket, command.key, command.upload)
+        for _, value in entry.scan(prefix):
+            if decode(Part, value).extent.reference == command.reference:
+                return Taken(True)
+    for _, value in entry.scan(keys.object_versions(entry.partition, command.bucket, command.key)):
+        row, _ = decode_object(value)
+        if any(extent.reference == command.reference for extent in row.extents):
+            return Taken(True)
+    entry.put(keys.refused_row(entry.partition, command.reference), encode(Refused(entry.now_ms)))
+    return Taken(False)
+
+
+def refuse_blob(entry: Entry, command: RefuseBlob) -> Taken:
+    if entry.get(keys.blob_row(entry.partition, command.blob)) is not None:
+        return Taken(True)
+    entry.put(keys.refused_row(entry.partition, command.blob), encode(Refused(entry.now_ms)))
+    return Taken(False)

@@ -1,0 +1,319 @@
+"""Row formats. A value is a version byte and a msgpack array; readers of all versions stand side by side.
+
+Fields are only ever added at the end, with a default: an older row then decodes as it is. A change that is
+more than that gets a new version byte and a new reader here, and bytes of it in tests/metadata/golden.json.
+An object row is followed by its inline bytes, so that listings decode the front only:
+
+    object row = version (1), length of the array (4, little-endian), array, inline bytes
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+VERSION = 1
+
+
+class RowError(Exception):
+    """A row cannot be read: damage, or a newer program wrote it."""
+
+
+class _Row(msgspec.Struct, array_like=True, frozen=True):
+    """Base of all row formats: an array of fields in order."""
+
+
+class Extent(_Row):
+    """A run of an object's bytes: a blob, or (blob empty) bytes that are inline behind the row."""
+
+    number: int
+    size: int
+    partition: int = 0
+    blob: bytes = b""
+    reference: bytes = b""
+    etag: str = ""
+    checksum: str = ""
+
+
+class Summary(_Row):
+    """The front of an object row, all that listings need. Times are milliseconds since 1970."""
+
+    modified_ms: int
+    size: int
+    etag: str
+    marker: bool
+    null: bool
+    owner: str
+    checksum_algorithm: str
+    checksum_type: str
+
+
+class Object(_Row):
+    """One version of an object, or a delete marker. Starts with the fields of Summary."""
+
+    modified_ms: int
+    size: int
+    etag: str
+    marker: bool
+    null: bool
+    owner: str
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+    checksum: str = ""
+    headers: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    extents: list[Extent] = []
+    upload: bytes = b""
+    lock_mode: str = ""
+    lock_until_ms: int = 0
+    legal_hold: bool = False
+
+
+class Upload(_Row):
+    """A multipart upload in progress."""
+
+    created_ms: int
+    owner: str
+    checksum_algorithm: str = ""
+    checksum_type: str = ""
+    headers: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    tags: dict[str, str] = {}
+
+
+class Part(_Row):
+    """An uploaded part: its extent, and its bytes where they are inline."""
+
+    modified_ms: int
+    extent: Extent
+    inline: bytes = b""
+
+
+class Blob(_Row):
+    """Bytes in shards. `missing` lists the positions whose shard must be made again."""
+
+    size: int
+    stripe: int
+    k: int
+    m: int
+    sha256: bytes
+    created_ms: int
+    missing: list[int] = []
+
+
+class Reference(_Row):
+    """A use of a blob: the partition and the object or part that claims it."""
+
+    partition: int
+    bucket: int
+    key: bytes
+    upload: bytes
+    created_ms: int
+
+
+class Content(_Row):
+    """Where content with this SHA-256 already is."""
+
+    partition: int
+    blob: bytes
+    size: int
+
+
+class Bucket(_Row):
+    """A bucket. Its id is new at each creation. `versioning`: "", "Enabled" or "Suspended"."""
+
+    id: int
+    owner: str
+    created_ms: int
+    revision: int = 1
+    versioning: str = ""
+    deleting: bytes = b""
+    policy: str = ""
+    lifecycle: str = ""
+    cors: str = ""
+    lock: bool = False
+    quota_bytes: int = 0
+
+
+class BucketState(_Row):
+    """What a partition knows of a bucket: the settings' revision, and the token of the deletion that closed it."""
+
+    revision: int
+    versioning: str
+    closed: bytes = b""
+
+
+class User(_Row):
+    name: str
+    created_ms: int
+    enabled: bool = True
+
+
+class AccessKey(_Row):
+    user: str
+    secret: str
+    created_ms: int
+    enabled: bool = True
+
+
+class Grant(_Row):
+    """A role (Reader, Writer, SuperUser) on the buckets whose names match a pattern with `*`."""
+
+    role: str
+    buckets: str = "*"
+
+
+class Policy(_Row):
+    """What one user may do."""
+
+    grants: list[Grant]
+
+
+class Job(_Row):
+    """Long work that goes on after a restart: so far, the rename of a prefix."""
+
+    bucket: str
+    source: str
+    destination: str
+    created_ms: int
+    cursor: bytes = b""
+    done: int = 0
+    finished: bool = False
+    error: str = ""
+
+
+class Counters(_Row):
+    """Sums kept in the same batch as the rows they count. Per bucket, and per partition under bucket 0."""
+
+    objects: int = 0
+    bytes: int = 0
+    blobs: int = 0
+    references: int = 0
+    blob_bytes: int = 0
+
+
+class Head(_Row):
+    """The newest entry of a partition that is in."""
+
+    epoch: int
+    sequence: int
+
+
+class Heal(_Row):
+    created_ms: int
+
+
+class Answer(_Row):
+    """What a repeated command is told (rule R12)."""
+
+    created_ms: int
+    answer: bytes
+
+
+class Refused(_Row):
+    created_ms: int
+
+
+class Action(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What an outbox row asks for. Every action is idempotent (rule C2)."""
+
+
+class Dereference(Action):
+    partition: int
+    blob: bytes
+    reference: bytes
+
+
+class Publish(Action):
+    sha256: bytes
+    partition: int
+    blob: bytes
+    size: int
+
+
+class Unpublish(Action):
+    sha256: bytes
+    blob: bytes
+
+
+class FreeBlob(Action):
+    """Shards of a blob that nothing refers to any more."""
+
+    blob: bytes
+
+
+class RemoveSource(Action):
+    """The second half of a rename: delete the source, if its newest version is still that one."""
+
+    bucket: int
+    key: bytes
+    version: str
+
+
+AnyAction = Dereference | Publish | Unpublish | FreeBlob | RemoveSource
+R = TypeVar("R")
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[Any, Any] = {}
+
+
+def _decoder(kind: Any) -> Any:
+    found = _decoders.get(kind)
+    if found is None:
+        found = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    return found
+
+
+def encode(row: msgspec.Struct) -> bytes:
+    return b"\x01" + _encoder.encode(row)
+
+
+def decode(kind: type[R], value: bytes) -> R:
+    """Raises RowError."""
+    if not value or value[0] != VERSION:
+        raise RowError(f"{getattr(kind, '__name__', kind)} row version {value[:1].hex() or 'none'} is not known to this S4")
+    try:
+        row: R = _decoder(kind).decode(memoryview(value)[1:])
+    except msgspec.MsgspecError as error:
+        raise RowError(f"a {getattr(kind, '__name__', kind)} row is damaged: {error}") from error
+    return row
+
+
+def decode_action(value: bytes) -> AnyAction:
+    return decode(AnyAction, value)  # type: ignore[arg-type]
+
+
+def encode_object(row: Object, inline: bytes = b"") -> bytes:
+    front = _encoder.encode(row)
+    return b"\x01" + len(front).to_bytes(4, "little") + front + inline
+
+
+def _front(value: bytes) -> tuple[memoryview, int]:
+    if len(value) < 5 or value[0] != VERSION:
+        raise RowError(f"object row version {value[:1].hex() or 'none'} is not known to this S4")
+    end = 5 + int.from_bytes(value[1:5], "little")
+    return memoryview(value)[5:end], end
+
+
+_object_decoder = msgspec.msgpack.Decoder(Object)
+_summary_decoder = msgspec.msgpack.Decoder(Summary)
+
+
+def decode_object(value: bytes) -> tuple[Object, bytes]:
+    """The row and its inline bytes. Raises RowError."""
+    front, end = _front(value)
+    try:
+        return _object_decoder.decode(front), value[end:]
+    except msgspec.MsgspecError as error:
+        raise RowError(f"an object row is damaged: {error}") from error
+
+
+def decode_summary(value: bytes) -> Summary:
+    """The part of an object row that listings need. Raises RowError."""
+    front, _ = _front(value)
+    try:
+        return _summary_decoder.decode(front)
+    except msgspec.MsgspecError as error:
+        raise RowError(f"an object row is damaged: {error}") from error

@@ -1,0 +1,82 @@
+"""Decisions on multipart uploads. Completion writes a manifest of the parts; no byte moves.
+
+An upload, its parts and its object are rows of one partition. Parts hold references that completion carries
+into the object row unchanged (C1); what completion or abort leaves out is let go in the same entry.
+"""
+
+from __future__ import annotations
+
+from s4.metadata import keys, references
+from s4.metadata.commands import AbortUpload, CompleteUpload, CreateUpload, Done, PutPart, Written
+from s4.metadata.entry import Entry, Refusal
+from s4.metadata.objects import check_settings, write_version
+from s4.metadata.rows import Extent, Part, Upload, decode, encode
+
+
+def _upload(entry: Entry, bucket: int, key: bytes, upload: bytes) -> Upload:
+    value = entry.get(keys.upload_row(entry.partition, bucket, key, upload))
+    if value is None:
+        raise Refusal(
+            "NoSuchUpload",
+            "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.",
+        )
+    return decode(Upload, value)
+
+
+def create(entry: Entry, command: CreateUpload) -> Done:
+    check_settings(entry, command.settings)
+    row = keys.upload_row(entry.partition, command.settings.bucket, command.key, command.upload)
+    entry.put(row, encode(command.row))
+    return Done()
+
+
+def put_part(entry: Entry, command: PutPart) -> Written:
+    check_settings(entry, command.settings)
+    bucket, key, extent = command.settings.bucket, command.key, command.extent
+    _upload(entry, bucket, key, command.upload)
+    references.bring(entry, command.blobs, command.granted, bucket, key, command.upload)
+    row = keys.part_row(entry.partition, bucket, key, command.upload, extent.number)
+    old = entry.get(row)
+    if old is not None:
+        references.release(entry, [decode(Part, old).extent])
+    entry.put(row, encode(Part(entry.now_ms, extent, command.inline)))
+    return Written("", extent.etag)
+
+
+def complete(entry: Entry, command: CompleteUpload) -> Written:
+    check_settings(entry, command.settings)
+    bucket, key, upload = command.settings.bucket, command.key, command.upload
+    _upload(entry, bucket, key, upload)
+    chosen = {extent.number: extent for extent in command.row.extents}
+    inline: dict[int, bytes] = {}
+    unused: list[Extent] = []
+    for row_key, value in entry.scan(keys.upload_parts(entry.partition, bucket, key, upload)):
+        part = decode(Part, value)
+        if chosen.get(part.extent.number) == part.extent:
+            inline[part.extent.number] = part.inline
+        else:
+            unused.append(part.extent)
+        entry.delete(row_key)
+    if len(inline) != len(chosen):
+        raise Refusal("InvalidPart", "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.")
+    entry.delete(keys.upload_row(entry.partition, bucket, key, upload))
+    references.release(entry, unused)
+    data = b"".join(inline[extent.number] for extent in command.row.extents)
+    return write_version(entry, command.settings, key, command.row, data, command.conditions)
+
+
+def abort(entry: Entry, command: AbortUpload) -> Done:
+    bucket, key, upload = command.settings.bucket, command.key, command.upload
+    row = _upload(entry, bucket, key, upload)
+    if command.created_before_ms and row.created_ms >= command.created_before_ms:
+        return Done()
+    remove(entry, bucket, key, upload)
+    return Done()
+
+
+def remove(entry: Entry, bucket: int, key: bytes, upload: bytes) -> None:
+    """Delete an upload with its parts."""
+    entry.delete(keys.upload_row(entry.partition, bucket, key, upload))
+    for row_key, value in list(entry.scan(keys.upload_parts(entry.partition, bucket, key, upload))):
+        entry.delete(row_key)
+        references.release(entry, [decode(Part, value).extent])

@@ -1,0 +1,1 @@
+"""How gateways reach stores: one interface, called directly or through frames."""

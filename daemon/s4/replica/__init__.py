@@ -1,0 +1,1 @@
+"""Partitions' primaries and the one writer loop of a store."""

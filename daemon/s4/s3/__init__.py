@@ -1,0 +1,1 @@
+"""The S3 protocol as pure functions: signatures, chunked bodies, checksums, ranges, XML, names, roles."""

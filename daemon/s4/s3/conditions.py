@@ -1,0 +1,53 @@
+"""Conditional reads: If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since (RFC 9110, section 13).
+
+S3 orders them so: If-Match before If-Unmodified-Since, which it overrides; If-None-Match before
+If-Modified-Since, likewise. Times compare in whole seconds, as Last-Modified has no more.
+"""
+
+from __future__ import annotations
+
+from calendar import timegm
+from collections.abc import Mapping
+from email.utils import parsedate
+
+from s4.s3.errors import S3Error
+
+
+def parse_date(text: str) -> int | None:
+    """Seconds since 1970 of an HTTP date; None for what is not one, which is then ignored."""
+    fields = parsedate(text)
+    try:
+        return timegm(fields) if fields else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def etags(header: str) -> list[str]:
+    """ETags of a list, without quotes and weakness."""
+    return [piece.strip().removeprefix("W/").strip('"') for piece in header.split(",")]
+
+
+def matches(header: str, etag: str) -> bool:
+    listed = etags(header)
+    return "*" in listed or etag in listed
+
+
+def check_read(headers: Mapping[str, str], etag: str, modified_ms: int, prefix: str = "") -> None:
+    """Raises S3Error PreconditionFailed or NotModified. With a prefix, the conditions on a copy's source."""
+    modified = modified_ms // 1000
+    if_match, if_none = headers.get(prefix + "if-match"), headers.get(prefix + "if-none-match")
+    if if_match is not None:
+        if not matches(if_match, etag):
+            raise S3Error("PreconditionFailed", Condition="If-Match")
+    else:
+        since = parse_date(headers.get(prefix + "if-unmodified-since", ""))
+        if since is not None and modified > since:
+            raise S3Error("PreconditionFailed", Condition="If-Unmodified-Since")
+    failed = False
+    if if_none is not None:
+        failed = matches(if_none, etag)
+    else:
+        since = parse_date(headers.get(prefix + "if-modified-since", ""))
+        failed = since is not None and modified <= since
+    if failed:
+        raise S3Error("PreconditionFailed" if prefix else "NotModified", headers={} if prefix else {"ETag": f'"{etag}"'})

@@ -1,0 +1,80 @@
+"""S3 errors: code, HTTP status and default message.
+
+Source: Amazon S3 API reference, "Error responses", and per operation where its page names more. The body is
+the XML that SDKs parse; HEAD answers have the status and headers only.
+"""
+
+from __future__ import annotations
+
+from xml.sax.saxutils import escape
+
+STATUS: dict[str, tuple[int, str]] = {
+    "AccessDenied": (403, "Access Denied"),
+    "AuthorizationHeaderMalformed": (400, "The authorization header that you provided is not valid."),
+    "AuthorizationQueryParametersError": (400, "Error parsing the query parameters of the presigned request."),
+    "BadDigest": (400, "The Content-MD5 or checksum value that you specified did not match what the server received."),
+    "BucketAlreadyExists": (409, "The requested bucket name is not available. Please select a different name and try again."),
+    "BucketAlreadyOwnedByYou": (409, "Your previous request to create the named bucket succeeded and you already own it."),
+    "BucketNotEmpty": (409, "The bucket you tried to delete is not empty."),
+    "EntityAlreadyExists": (409, "The entity exists already."),
+    "EntityTooLarge": (400, "Your proposed upload exceeds the maximum allowed object size."),
+    "EntityTooSmall": (400, "Your proposed upload is smaller than the minimum allowed object size."),
+    "IllegalVersioningConfigurationException": (400, "The versioning configuration specified in the request is not valid."),
+    "IncompleteBody": (400, "You did not provide the number of bytes specified by the Content-Length HTTP header."),
+    "InternalError": (500, "An internal error occurred. Try again."),
+    "InvalidAccessKeyId": (403, "The AWS access key ID that you provided does not exist in our records."),
+    "InvalidArgument": (400, "Invalid argument"),
+    "InvalidBucketName": (400, "The specified bucket is not valid."),
+    "InvalidDigest": (400, "The Content-MD5 or checksum value that you specified is not valid."),
+    "InvalidLocationConstraint": (400, "The specified location constraint is not valid."),
+    "InvalidPart": (400, "One or more of the specified parts could not be found. The part might not have been uploaded, or the specified entity tag might not have matched the part's entity tag."),
+    "InvalidPartNumber": (416, "The requested partnumber is not satisfiable"),
+    "InvalidPartOrder": (400, "The list of parts was not in ascending order. Parts list must be specified in order by part number."),
+    "InvalidRange": (416, "The requested range is not satisfiable"),
+    "InvalidRequest": (400, "Invalid request"),
+    "InvalidTag": (400, "The tag provided was not a valid tag."),
+    "InvalidURI": (400, "The specified URI couldn't be parsed."),
+    "KeyTooLongError": (400, "Your key is too long"),
+    "MalformedXML": (400, "The XML that you provided was not well formed or did not validate against our published schema."),
+    "MaxMessageLengthExceeded": (400, "Your request was too large."),
+    "MetadataTooLarge": (400, "Your metadata headers exceed the maximum allowed metadata size."),
+    "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
+    "MissingContentLength": (411, "You must provide the Content-Length HTTP header."),
+    "MissingSecurityHeader": (400, "Your request is missing a required header."),
+    "NoSuchBucket": (404, "The specified bucket does not exist"),
+    "NoSuchEntity": (404, "There is no such entity."),
+    "NoSuchKey": (404, "The specified key does not exist."),
+    "NoSuchUpload": (404, "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart upload might have been aborted or completed."),
+    "NoSuchVersion": (404, "The specified version does not exist."),
+    "NotImplemented": (501, "A header or query that you provided implies functionality that is not implemented."),
+    "NotModified": (304, "Not Modified"),
+    "OperationAborted": (409, "A conflicting conditional operation is currently in progress against this resource. Try again."),
+    "PreconditionFailed": (412, "At least one of the preconditions that you specified did not hold."),
+    "RequestTimeTooSkewed": (403, "The difference between the request time and the server's time is too large."),
+    "RequestTimeout": (400, "Your socket connection to the server was not read from or written to within the timeout period."),
+    "SignatureDoesNotMatch": (403, "The request signature that the server calculated does not match the signature that you provided. Check your secret access key and signing method."),
+    "SlowDown": (503, "Please reduce your request rate."),
+    "ServiceUnavailable": (503, "Service is unable to handle request. Try again."),
+    "StorageFull": (507, "The disk has no room for more; delete something or add disk."),
+    "TooManyBuckets": (400, "You have attempted to create more buckets than are allowed."),
+    "TooManyEntities": (409, "There are as many as are allowed."),
+    "XAmzContentSHA256Mismatch": (400, "The provided 'x-amz-content-sha256' header does not match what was computed."),
+}  # fmt: skip
+
+
+class S3Error(Exception):
+    """An answer other than success. `fields` become elements of the XML body, `headers` of the response."""
+
+    def __init__(self, code: str, message: str = "", *, headers: dict[str, str] | None = None, **fields: str) -> None:
+        self.status, default = STATUS.get(code, (500, code))
+        self.code, self.message = code, message or default
+        self.headers, self.fields = headers or {}, fields
+        super().__init__(f"{code}: {self.message}")
+
+    def xml(self, resource: str, request_id: str) -> bytes:
+        more = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in self.fields.items())
+        return (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{self.code}</Code>'
+            f"<Message>{escape(self.message)}</Message>{more}<Resource>{escape(resource)}</Resource>"
+            f"<RequestId>{request_id}</RequestId><HostId>{request_id}</HostId></Error>"
+        ).encode("utf-8", "replace")

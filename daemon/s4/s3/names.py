@@ -1,0 +1,49 @@
+"""Rules for names: buckets, object keys, and the dates that S3 prints."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+
+from s4.s3.errors import S3Error
+
+RESERVED = ("healthz", "readyz", "api", "metrics")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
+
+
+def check_new_bucket(name: str) -> None:
+    """Raises S3Error InvalidBucketName. Source: S3 User Guide, "General purpose bucket naming rules"."""
+    bad = (
+        not _BUCKET.fullmatch(name)
+        or ".." in name
+        or _ADDRESS.fullmatch(name)
+        or name.startswith(("xn--", "sthree-", "amzn-s3-demo-"))
+        or name.endswith(("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"))
+        or name in RESERVED
+    )
+    if bad:
+        raise S3Error("InvalidBucketName", BucketName=name)
+
+
+@lru_cache(maxsize=4096)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+
+
+def iso_date(ms: int) -> str:
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+@lru_cache(maxsize=4096)
+def http_date(second: int) -> str:
+    when = time.gmtime(second)
+    return (
+        f"{_DAYS[when.tm_wday]}, {when.tm_mday:02d} {_MONTHS[when.tm_mon - 1]} {when.tm_year}"
+        f" {when.tm_hour:02d}:{when.tm_min:02d}:{when.tm_sec:02d} GMT"
+    )

@@ -1,0 +1,275 @@
+"""AWS Signature Version 4 for S3: header and presigned requests, and the chain of chunk signatures.
+
+Source: Amazon S3 API reference, "Authenticating Requests (AWS Signature Version 4)". Pure: the caller gives
+the request as values, the secret and the time. `parse` reads the claim, `check` compares in constant time.
+
+Rules for editors: a request is signed either by header or by query, never both; on a presigned request every
+x-amz-* header and every query parameter must be covered by the signature; SigV2 is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from calendar import timegm
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from time import strptime
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from s4.s3.errors import S3Error
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+UNSIGNED = "UNSIGNED-PAYLOAD"
+STREAMING = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+STREAMING_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
+STREAMING_UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+STREAMING_MODES = (STREAMING, STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER)
+EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
+_SAFE = "-_.~"
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~/")
+_HEX64 = frozenset("0123456789abcdef")
+_PRESIGN = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who a request says it is from, and the signature that should prove it."""
+
+    access_key: str
+    date: str
+    region: str
+    timestamp: str
+    signed_headers: tuple[str, ...]
+    signature: str
+    payload_hash: str
+    presigned: bool
+    expires_s: int = 0
+
+    @property
+    def scope(self) -> str:
+        return f"{self.date}/{self.region}/s3/aws4_request"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is signed. `path` is as it was sent; `query` are decoded pairs; header names are lower case."""
+
+    method: str
+    path: str
+    query: Sequence[tuple[str, str]]
+    headers: Mapping[str, str]
+
+
+def parse_query(raw: str) -> list[tuple[str, str]]:
+    """Decoded pairs of a query string, in order; `?x` is ("x", ""). Raises S3Error InvalidURI."""
+    pairs = []
+    try:
+        for piece in raw.split("&") if raw else ():
+            if piece:
+                name, _, value = piece.partition("=")
+                pairs.append((_decode(name), _decode(value)))
+    except UnicodeDecodeError:
+        raise S3Error("InvalidURI", "The query string is not valid UTF-8.") from None
+    return pairs
+
+
+def _decode(text: str) -> str:
+    if "%" in text or "+" in text:
+        return unquote_to_bytes(text.replace("+", " ")).decode()
+    return text
+
+
+def parse(request: Request) -> Claim | None:
+    """The claim of a request, None for an anonymous one. Raises S3Error where it is malformed."""
+    header = request.headers.get("authorization")
+    in_query = any(name in ("X-Amz-Algorithm", "X-Amz-Signature", "X-Amz-Credential") for name, _ in request.query)
+    if header is not None and in_query:
+        raise S3Error("InvalidArgument", "Only one auth mechanism allowed; use the Authorization header or the query string.")
+    if header is not None:
+        return _parse_header(request, header)
+    if in_query:
+        return _parse_presigned(request)
+    if any(name in ("Signature", "AWSAccessKeyId") for name, _ in request.query):
+        raise _sigv2()
+    return None
+
+
+def _sigv2() -> S3Error:
+    return S3Error("InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
+
+
+def _parse_header(request: Request, header: str) -> Claim:
+    if not header.startswith(ALGORITHM):
+        if header.startswith("AWS "):
+            raise _sigv2()
+        raise S3Error("InvalidArgument", "Unsupported Authorization Type")
+    fields: dict[str, str] = {}
+    for piece in header[len(ALGORITHM) :].split(","):
+        name, _, value = piece.strip().partition("=")
+        fields[name] = value
+    try:
+        credential, signed, signature = fields["Credential"], fields["SignedHeaders"], fields["Signature"]
+    except KeyError as missing:
+        raise S3Error("AuthorizationHeaderMalformed", f"The authorization header is malformed; it has no {missing.args[0]}.") from None
+    payload = request.headers.get("x-amz-content-sha256")
+    if payload is None:
+        raise S3Error("MissingSecurityHeader", "Your request is missing the header x-amz-content-sha256.")
+    _check_payload(payload)
+    timestamp = request.headers.get("x-amz-date") or ""
+    if not timestamp:
+        raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header")
+    access_key, date, region = _credential(credential, "AuthorizationHeaderMalformed")
+    if timestamp[:8] != date:
+        raise S3Error("SignatureDoesNotMatch", "The date in the credential scope is not that of x-amz-date.")
+    names = tuple(signed.split(";"))
+    if "host" not in names:
+        raise S3Error("AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned="host")
+    unsigned = [name for name in request.headers if name.startswith("x-amz-") and name not in names]
+    if unsigned:
+        raise S3Error("AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned=", ".join(unsigned))
+    return Claim(access_key, date, region, timestamp, names, signature, payload, presigned=False)
+
+
+def _parse_presigned(request: Request) -> Claim:
+    fields = dict(request.query)
+    missing = [name for name in _PRESIGN if name not in fields]
+    if missing:
+        raise S3Error("AuthorizationQueryParametersError", f"Query-string authentication version 4 requires the {', '.join(missing)} parameters.")
+    if len([name for name, _ in request.query if name in _PRESIGN]) != len(_PRESIGN):
+        raise S3Error("AuthorizationQueryParametersError", "A parameter of the signature is given twice.")
+    if fields["X-Amz-Algorithm"] != ALGORITHM:
+        raise S3Error("AuthorizationQueryParametersError", f'X-Amz-Algorithm only supports "{ALGORITHM}"')
+    expires = fields["X-Amz-Expires"]
+    if not expires.isascii() or not expires.isdigit() or len(expires) > 9:
+        raise S3Error("AuthorizationQueryParametersError", "X-Amz-Expires should be a number")
+    access_key, date, region = _credential(fields["X-Amz-Credential"], "AuthorizationQueryParametersError")
+    timestamp = fields["X-Amz-Date"]
+    if timestamp[:8] != date:
+        raise S3Error("AuthorizationQueryParametersError", "Invalid credential date. This date is not the same as X-Amz-Date.")
+    names = tuple(fields["X-Amz-SignedHeaders"].split(";"))
+    if "host" not in names:
+        raise S3Error("AuthorizationQueryParametersError", "X-Amz-SignedHeaders must include host")
+    unsigned = [name for name in request.headers if name.startswith("x-amz-") and name not in names]
+    if unsigned:
+        raise S3Error("AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned=", ".join(unsigned))
+    payload = request.headers.get("x-amz-content-sha256", fields.get("X-Amz-Content-Sha256", UNSIGNED))
+    if payload in STREAMING_MODES:
+        raise S3Error("InvalidRequest", "A presigned request cannot have a chunk-signed payload.")
+    _check_payload(payload)
+    return Claim(access_key, date, region, timestamp, names, fields["X-Amz-Signature"], payload, True, int(expires))
+
+
+def _check_payload(payload: str) -> None:
+    if payload == UNSIGNED or payload in STREAMING_MODES:
+        return
+    if len(payload) != 64 or not _HEX64.issuperset(payload):
+        raise S3Error("InvalidArgument", "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD (or one of its kind) or a valid sha256 value.")
+
+
+def _credential(text: str, code: str) -> tuple[str, str, str]:
+    parts = text.rsplit("/", 4)
+    if len(parts) != 5 or not parts[0]:
+        raise S3Error(code, 'The Credential is malformed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
+    access_key, date, region, service, terminal = parts
+    if service != "s3" or terminal != "aws4_request":
+        raise S3Error(code, 'The Credential is malformed; the service must be "s3" and the end "aws4_request".')
+    return access_key, date, region
+
+
+@lru_cache(maxsize=1024)
+def parse_time(timestamp: str) -> int:
+    """Seconds since 1970 of 20130524T000000Z. Raises S3Error."""
+    try:
+        return timegm(strptime(timestamp, "%Y%m%dT%H%M%SZ"))
+    except ValueError:
+        raise S3Error("AccessDenied", "The request date must be in the ISO 8601 basic format YYYYMMDDTHHMMSSZ") from None
+
+
+def check(claim: Claim, request: Request, secret: str, region: str, now_s: float, skew_s: float, presign_s: int) -> bytes:
+    """Verify a claim; returns the signing key, which chunk signatures go on with. Raises S3Error."""
+    if claim.region != region:
+        code = "AuthorizationQueryParametersError" if claim.presigned else "AuthorizationHeaderMalformed"
+        raise S3Error(code, f"The region '{claim.region}' is wrong; expecting '{region}'", Region=region)
+    sent = parse_time(claim.timestamp)
+    if claim.presigned:
+        if claim.expires_s < 1 or claim.expires_s > presign_s:
+            raise S3Error("AuthorizationQueryParametersError", f"X-Amz-Expires must be between 1 and {presign_s} seconds")
+        if now_s > sent + claim.expires_s:
+            raise S3Error("AccessDenied", "Request has expired")
+        if now_s < sent - skew_s:
+            raise S3Error("AccessDenied", "Request is not valid yet")
+    elif abs(now_s - sent) > skew_s:
+        raise S3Error("RequestTimeTooSkewed")
+    key = signing_key(secret, claim.date, claim.region)
+    expected = hmac.digest(key, string_to_sign(claim, request).encode(), "sha256").hex()
+    if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
+        raise S3Error("SignatureDoesNotMatch")
+    return key
+
+
+def string_to_sign(claim: Claim, request: Request) -> str:
+    canonical = hashlib.sha256(canonical_request(claim, request).encode()).hexdigest()
+    return f"{ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{canonical}"
+
+
+def canonical_request(claim: Claim, request: Request) -> str:
+    headers = request.headers
+    try:
+        lines = "".join([f"{name}:{_trim(headers[name])}\n" for name in claim.signed_headers])
+    except KeyError as missing:
+        raise S3Error("SignatureDoesNotMatch", f"The signed header {missing.args[0]} was not sent.") from None
+    query = canonical_query(request.query, claim.presigned) if request.query else ""
+    return f"{request.method}\n{canonical_path(request.path)}\n{query}\n{lines}\n{';'.join(claim.signed_headers)}\n{claim.payload_hash}"
+
+
+def _trim(value: str) -> str:
+    value = value.strip()
+    return " ".join(value.split()) if "  " in value else value
+
+
+def canonical_path(path: str) -> str:
+    """The path with every byte encoded but unreserved ones and `/`, whatever way it was sent."""
+    if _UNRESERVED.issuperset(path.encode("latin-1", "replace")):
+        return path
+    return quote_from_bytes(unquote_to_bytes(path), safe=_SAFE + "/")
+
+
+def canonical_query(pairs: Iterable[tuple[str, str]], presigned: bool) -> str:
+    encoded = sorted(
+        (quote_from_bytes(name.encode(), safe=_SAFE), quote_from_bytes(value.encode(), safe=_SAFE))
+        for name, value in pairs
+        if not (presigned and name == "X-Amz-Signature")
+    )
+    return "&".join([f"{name}={value}" for name, value in encoded])
+
+
+@lru_cache(maxsize=4096)
+def signing_key(secret: str, date: str, region: str) -> bytes:
+    """The key of one day; kept, since it costs four HMACs."""
+    key = ("AWS4" + secret).encode()
+    for piece in (date, region, "s3", "aws4_request"):
+        key = hmac.digest(key, piece.encode(), "sha256")
+    return key
+
+
+class ChunkSigner:
+    """The chain of signatures in an aws-chunked body: each covers the one before it."""
+
+    def __init__(self, key: bytes, claim: Claim) -> None:
+        self._key, self._previous = key, claim.signature
+        self._head = f"{claim.timestamp}\n{claim.scope}\n"
+
+    def chunk(self, payload_sha256: str, signature: str) -> bool:
+        text = f"AWS4-HMAC-SHA256-PAYLOAD\n{self._head}{self._previous}\n{EMPTY_SHA256}\n{payload_sha256}"
+        return self._check(text, signature)
+
+    def trailer(self, lines: bytes, signature: str) -> bool:
+        text = f"AWS4-HMAC-SHA256-TRAILER\n{self._head}{self._previous}\n{hashlib.sha256(lines).hexdigest()}"
+        return self._check(text, signature)
+
+    def _check(self, text: str, signature: str) -> bool:
+        expected = hmac.digest(self._key, text.encode(), "sha256").hex()
+        self._previous = expected
+        return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))

@@ -1,0 +1,141 @@
+"""The file layer: every system call that storage makes on volumes and small files, in one place.
+
+It exists so that faults can be put under the store: a twin with the same methods loses, tears, delays or
+fails writes and syncs. Nothing else in `s4` calls these functions of `os` on data. Methods block; callers
+run them on threads of their own, but for reads with `nowait`, which never wait for the disk.
+
+Errors are `OSError` as the kernel gave them. The callers decide which of them end the process (rule D7).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_FALLOC_FL_KEEP_SIZE = 1
+_FALLOC_FL_PUNCH_HOLE = 2
+_IOV_MAX = 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Files:
+    """The real thing: Linux files."""
+
+    def create(self, path: Path) -> int:
+        """Make a new file, which must not exist, and make its name durable. Returns a descriptor."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.sync_directory(path.parent)
+        return fd
+
+    def open(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def size(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        """Write all pieces at `offset`; returns the number of bytes."""
+        total = 0
+        for start in range(0, len(pieces), _IOV_MAX):
+            group = list(pieces[start : start + _IOV_MAX])
+            want = sum(map(len, group))
+            done = os.pwritev(fd, group, offset + total)
+            if done != want:  # a short write: finish piecewise
+                rest = b"".join(group)[done:]
+                while rest:
+                    step = os.pwrite(fd, rest, offset + total + done)
+                    done += step
+                    rest = rest[step:]
+            total += want
+        return total
+
+    def read(self, fd: int, buffers: Sequence[bytearray | memoryview], offset: int, *, nowait: bool = False) -> int:
+        """Fill the buffers from `offset`; returns the bytes read, which at the end of a file are fewer.
+
+        With `nowait` returns -1 where the page cache does not hold all of it.
+        """
+        want = sum(map(len, buffers))
+        if nowait:
+            try:
+                done = os.preadv(fd, buffers, offset, os.RWF_NOWAIT)
+            except BlockingIOError:
+                return -1
+            except OSError as error:
+                if error.errno in (errno.EOPNOTSUPP, errno.ENOSYS):
+                    return -1
+                raise
+            return done if done == want else -1
+        done = os.preadv(fd, buffers, offset)
+        while 0 < done < want:
+            rest, skip = [], done
+            for buffer in buffers:
+                if skip < len(buffer):
+                    rest.append(memoryview(buffer)[skip:])
+                skip = max(0, skip - len(buffer))
+            step = os.preadv(fd, rest, offset + done)
+            if step == 0:
+                break
+            done += step
+        return done
+
+    def sync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def preallocate(self, fd: int, offset: int, length: int) -> None:
+        """Reserve disk for `length` bytes at `offset` without changing the file's size.
+
+        Raises `OSError` with ENOSPC where the disk has no room: then nothing was written and nothing is
+        in doubt. File systems without fallocate are left alone.
+        """
+        self._fallocate(fd, _FALLOC_FL_KEEP_SIZE, offset, length)
+
+    def punch(self, fd: int, offset: int, length: int) -> None:
+        """Give the disk space of a range back; the file keeps its size and reads zeros there."""
+        self._fallocate(fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length)
+
+    def _fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        if _libc.fallocate(fd, mode, offset, length) != 0:
+            code = ctypes.get_errno()
+            if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise OSError(code, os.strerror(code))
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+        self.sync_directory(path.parent)
+
+    def free_bytes(self, path: Path) -> tuple[int, int]:
+        """(bytes free to us, bytes in all) of the file system that holds `path`."""
+        stat = os.statvfs(path)
+        return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Put `content` into `path` atomically and durably: temporary file, sync, rename, sync of the directory."""
+        temporary = path.with_name(path.name + ".new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+        self.sync_directory(path.parent)

@@ -1,0 +1,93 @@
+"""LevelDB behind a small interface: the only module that knows plyvel.
+
+A database is opened with paranoid checks and verifies checksums on every read. After a failed write LevelDB
+refuses further ones and the last batch is undecided, so callers treat any error of `write` as the end of the
+process (rule D7). Methods block; `get` and iteration of cached blocks take microseconds and run on the event
+loop, `write` with `sync` waits for the disk and runs on a thread.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import plyvel
+
+Rows = Iterable[tuple[bytes, bytes | None]]
+
+
+class DatabaseError(Exception):
+    """LevelDB failed: damage or an I/O error."""
+
+
+class Database:
+    """An ordered map of bytes to bytes on disk."""
+
+    def __init__(self, path: Path, *, cache_bytes: int, write_buffer_bytes: int, open_files: int) -> None:
+        try:
+            self._db = plyvel.DB(
+                str(path),
+                create_if_missing=True,
+                paranoid_checks=True,
+                write_buffer_size=write_buffer_bytes,
+                lru_cache_size=cache_bytes,
+                max_open_files=open_files,
+                bloom_filter_bits=10,
+                block_size=8192,
+            )
+        except plyvel.Error as error:
+            raise DatabaseError(f"cannot open the database {path}: {error}") from error
+        self.get = self._db.get  # bound once: this is the hottest call of all
+        self.path = path
+
+    def write(self, rows: Rows, sync: bool = True) -> None:
+        """Put and delete (value None) all rows in one atomic batch, durable on return when `sync`."""
+        with self._db.write_batch(sync=sync) as batch:
+            for key, value in rows:
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+
+    def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with start <= key < stop, in order, as of now."""
+        iterator: Iterator[tuple[bytes, bytes]] = self._db.iterator(start=start, stop=stop, verify_checksums=True)
+        return iterator
+
+    def cursor(self, prefix: bytes) -> Cursor:
+        """A seekable walk over the rows whose keys begin with `prefix`; its keys come without the prefix."""
+        return Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
+
+    def first(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        with self._db.iterator(start=start, stop=stop, verify_checksums=True) as iterator:
+            row: tuple[bytes, bytes] | None = next(iterator, None)
+            return row
+
+    def size_bytes(self, start: bytes = b"\x00", stop: bytes = b"\xff" * 8) -> int:
+        size: int = self._db.approximate_size(start, stop)
+        return size
+
+    def compact(self) -> None:
+        self._db.compact_range()
+
+    def close(self) -> None:
+        del self.get
+        self._db.close()
+        gc.collect(0)
+
+
+class Cursor:
+    """One iterator over a prefix. `next` gives (key, value) or None at the end."""
+
+    def __init__(self, iterator: Iterator[tuple[bytes, bytes]]) -> None:
+        self._iterator = iterator
+
+    def next(self) -> tuple[bytes, bytes] | None:
+        return next(self._iterator, None)
+
+    def seek(self, key: bytes) -> None:
+        self._iterator.seek(key)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        self._iterator.close()  # type: ignore[attr-defined]

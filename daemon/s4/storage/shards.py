@@ -1,0 +1,369 @@
+"""The shard store: appends, reads and frees shard records, and keeps their index.
+
+The index is a LevelDB of its own, apart from metadata, because it can be rebuilt: every row in it is also a
+record header in a volume. So index rows wait in memory (`_pending`) and go to LevelDB together with the scan
+mark in one synced batch, once a second or when many wait; after a crash the volumes are scanned past the
+mark (rule D5). A volume is synced before rows that point into it are, so no row points past a tail.
+
+Reads check the CRC of every block they touch. Frees delete the index row; large records are punched,
+small ones stay until compaction. Callers free only what no reader can still want (rule D6). A record whose
+index row is gone is dead: a rescan may bring the row back, and the orphan audit then frees it again.
+
+State is owned by the event loop; the appender's and the pool's threads only run the blocking calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from s4.storage.files import Buffer, Files
+from s4.storage.leveldb import Database
+from s4.storage.records import BLOCK, HEADER_SIZE, FormatError, Record, Shard, block_crcs, blocks
+from s4.storage.volumes import Append, Appender, DiskFullError, Location, Volume, Volumes
+
+log = logging.getLogger(__name__)
+
+_KEY = struct.Struct(">cH16sBI")  # 'i', partition, blob, position, stripe
+_VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
+_MARK = struct.Struct("<BIQ")  # version, volume, offset
+_VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
+_MARK_KEY = b"m"
+PUNCH_MIN = 64 * 1024
+_ALIGN = 4096
+
+
+class DamagedError(Exception):
+    """A shard is missing or its bytes fail their check."""
+
+
+@dataclass(slots=True)
+class VolumeUse:
+    """Bytes of all records of a volume, and of those that are dead."""
+
+    used: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """Sizes in bytes, times in seconds."""
+
+    volume_bytes: int = 1 << 30
+    preallocate_bytes: int = 64 << 20
+    reserve_bytes: int = 1 << 30
+    open_volumes: int = 256
+    flush_rows: int = 4096
+    flush_s: float = 1.0
+    durable: bool = True
+    sync_index: bool = True
+    garbage_ratio: float = 0.5
+
+
+def index_key(shard: Shard) -> bytes:
+    return _KEY.pack(b"i", shard.partition, shard.blob, shard.position, shard.stripe)
+
+
+def index_value(location: Location) -> bytes:
+    return _VALUE.pack(1, location.volume, location.offset, location.length, location.created_s)
+
+
+def parse_index_key(key: bytes) -> Shard:
+    _, partition, blob, position, stripe = _KEY.unpack(key)
+    return Shard(partition, blob, position, stripe)
+
+
+def parse_index_value(value: bytes) -> Location:
+    version, volume, offset, length, created_s = _VALUE.unpack(value)
+    if version != 1:
+        raise FormatError(f"index row version {version} was written by a newer S4")
+    return Location(volume, offset, length, created_s)
+
+
+class ShardStore:
+    """Shards of one store. Open with `await ShardStore.open(...)`."""
+
+    def __init__(self, files: Files, directory: Path, store: bytes, settings: ShardSettings,
+                 fatal: Callable[[BaseException], None]) -> None:  # fmt: skip
+        self.settings, self.files, self.directory = settings, files, directory
+        self._fatal = fatal
+        self._index = Database(directory / "index", cache_bytes=16 << 20, write_buffer_bytes=4 << 20, open_files=64)
+        (directory / "volumes").mkdir(exist_ok=True)
+        self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes)
+        self._pending: dict[bytes, bytes | None] = {}
+        self._flushing: dict[bytes, bytes | None] = {}
+        self._flush_lock = asyncio.Lock()
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="disk")
+        self._use: dict[int, VolumeUse] = {}
+        self._mark = (0, 0)
+        self._room: tuple[float, bool] = (0.0, True)
+        self.bytes_read = self.bytes_written = self.damaged = 0
+
+    @classmethod
+    async def open(cls, files: Files, directory: Path, store: bytes, settings: ShardSettings,
+                   fatal: Callable[[BaseException], None]) -> ShardStore:  # fmt: skip
+        """Open the store and bring the index up to the volumes: the whole of them where the index was lost."""
+        self = cls(files, directory, store, settings, fatal)
+        mark = self._index.get(_MARK_KEY)
+        if mark is not None:
+            self._mark = _MARK.unpack(mark)[1:]
+        for key, value in self._index.scan(b"v", b"w"):
+            _, used, dead = _VOLUME.unpack(value)
+            self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
+        tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, self._mark)
+        for record, location in tail.records:
+            self._appended(record.shard, location, record.size)
+        if tail.records:
+            log.info("index brought up to the volumes: %d records", len(tail.records))
+        self._appender = Appender(
+            self._volumes, tail, volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
+            durable=settings.durable, fatal=fatal,
+        )  # fmt: skip
+        await self.flush()
+        return self
+
+    # -- writing
+
+    async def append(self, shard: Shard, pieces: Sequence[Buffer], *, sync: bool, created_s: int = 0) -> Location:
+        """Append one shard. With `sync` it is durable on return, and so is every append before it.
+
+        Raises DiskFullError, with nothing written, where the disk has no room.
+        """
+        if not self.has_room():
+            raise DiskFullError("less disk is free than the reserve")
+        future: asyncio.Future[Location] = self._loop.create_future()
+
+        def done(result: Location | BaseException) -> None:  # on the appender's thread
+            self._loop.call_soon_threadsafe(finish, result)
+
+        def finish(result: Location | BaseException) -> None:
+            if isinstance(result, BaseException):
+                if not future.done():
+                    future.set_exception(result)
+                return
+            size = Record(shard, result.length, result.created_s).size
+            self._appended(shard, result, size)
+            self.bytes_written += size
+            if not future.done():
+                future.set_result(result)
+
+        self._appender.submit(Append(shard, pieces, sync, done, created_s))
+        return await future
+
+    def has_room(self) -> bool:
+        """Whether free disk is above the reserve; asks the disk at most twice a second."""
+        now = time.monotonic()
+        if now - self._room[0] > 0.5:
+            free, _ = self.files.free_bytes(self.directory)
+            self._room = (now, free > self.settings.reserve_bytes)
+        return self._room[1]
+
+    def _appended(self, shard: Shard, location: Location, size: int) -> None:
+        key = index_key(shard)
+        old = self._locate_row(key)
+        if old is not None:
+            self._dead(parse_index_value(old), shard)
+        self._put(key, index_value(location))
+        self._use.setdefault(location.volume, VolumeUse()).used += size
+        end = (location.volume, location.offset + size)
+        self._mark = max(self._mark, end)
+
+    # -- the index
+
+    def _locate_row(self, key: bytes) -> bytes | None:
+        for rows in (self._pending, self._flushing):
+            if key in rows:
+                return rows[key]
+        row: bytes | None = self._index.get(key)
+        return row
+
+    def locate(self, shard: Shard) -> Location | None:
+        row = self._locate_row(index_key(shard))
+        return parse_index_value(row) if row is not None else None
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        self._pending[key] = value
+        if len(self._pending) >= self.settings.flush_rows:
+            self._start_flush()
+        elif self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(self.settings.flush_s, self._start_flush)
+
+    def _start_flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if self._flush_task is None or self._flush_task.done():
+            self._flush_task = self._loop.create_task(self.flush())
+
+    async def flush(self) -> None:
+        """Make every index change so far durable."""
+        async with self._flush_lock:
+            if not self._pending:
+                return
+            self._flushing, self._pending = self._pending, {}
+            rows: list[tuple[bytes, bytes | None]] = list(self._flushing.items())
+            rows.append((_MARK_KEY, _MARK.pack(1, *self._mark)))
+            rows += [(b"v" + number.to_bytes(4, "big"), _VOLUME.pack(1, use.used, use.dead))
+                     for number, use in self._use.items()]  # fmt: skip
+            current = self._appender.current
+            try:
+                await self._loop.run_in_executor(self._pool, self._write_index, current, rows)
+            except Exception as error:
+                self._fatal(error)
+                raise
+            self._flushing = {}
+
+    def _write_index(self, current: int | None, rows: list[tuple[bytes, bytes | None]]) -> None:
+        if self.settings.sync_index and current is not None:
+            volume = self._volumes.acquire(current)
+            try:
+                self.files.sync(volume.fd)
+            finally:
+                self._volumes.release(volume)
+        self._index.write(rows, sync=self.settings.sync_index)
+
+    def records(self) -> Iterator[tuple[Shard, Location]]:
+        """Every shard that the flushed index names, in order of partition and blob."""
+        for key, value in self._index.scan(b"i", b"j"):
+            if self._pending.get(key, value) is not None:
+                yield parse_index_key(key), parse_index_value(value)
+
+    # -- reading
+
+    async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
+        """`length` bytes at `offset` of a shard, each block checked. Raises DamagedError."""
+        location = self.locate(shard)
+        if location is None:
+            self.damaged += 1
+            raise DamagedError(f"no such shard: {shard}")
+        if offset + length > location.length:
+            raise DamagedError(f"{shard} has {location.length} bytes, asked for {offset}+{length}")
+        data = self._read(shard, location, offset, length, True)
+        if data is None:
+            data = await self._loop.run_in_executor(self._pool, self._read, shard, location, offset, length, False)
+        if data is None:
+            self.damaged += 1
+            raise DamagedError(f"{shard} is damaged in volume {location.volume:08x} at {location.offset}")
+        self.bytes_read += length
+        return data
+
+    def _read(self, shard: Shard, location: Location, offset: int, length: int, nowait: bool) -> memoryview | None:
+        """The bytes; None where they would have to be waited for (`nowait`) or are damaged."""
+        first, last = offset // BLOCK, blocks(offset + length)
+        start = first * BLOCK
+        table = bytearray(4 * (last - first))
+        data = bytearray(min(last * BLOCK, location.length) - start)
+        base = location.offset + HEADER_SIZE
+        data_at = base + 4 * blocks(location.length) + start
+        try:
+            volume = self._volumes.acquire(location.volume)
+        except (FormatError, FileNotFoundError) as error:
+            log.error("volume %08x cannot be read: %s", location.volume, error)
+            return None
+        try:
+            if not self._fill(volume, [(table, base + 4 * first), (data, data_at)], nowait):
+                return None
+            if block_crcs(data, shard, volume.secret, first) != table:
+                if not nowait:
+                    log.error("damaged: %s in %s at %d", shard, volume.path.name, location.offset)
+                return None
+        finally:
+            self._volumes.release(volume)
+        return memoryview(data)[offset - start : offset - start + length]
+
+    def _fill(self, volume: Volume, wanted: list[tuple[bytearray, int]], nowait: bool) -> bool:
+        (table, table_at), (data, data_at) = wanted
+        if table_at + len(table) == data_at:
+            return self.files.read(volume.fd, [table, data], table_at, nowait=nowait) == len(table) + len(data)
+        return (
+            self.files.read(volume.fd, [table], table_at, nowait=nowait) == len(table)
+            and self.files.read(volume.fd, [data], data_at, nowait=nowait) == len(data)
+        )
+
+    # -- freeing
+
+    async def free(self, partition: int, blob: bytes) -> int:
+        """Drop every shard of a blob that is here; returns the bytes. Durable after the next `flush`."""
+        start = _KEY.pack(b"i", partition, blob, 0, 0)
+        stop = _KEY.pack(b"i", partition, blob, 255, 2**32 - 1) + b"\x00"
+        keys = {key for key, _ in self._index.scan(start, stop)}
+        keys |= {key for rows in (self._pending, self._flushing) for key in rows if start <= key < stop}
+        freed = 0
+        for key in sorted(keys):
+            row = self._locate_row(key)
+            if row is not None:
+                freed += await self._free_one(parse_index_key(key), parse_index_value(row))
+        return freed
+
+    async def _free_one(self, shard: Shard, location: Location) -> int:
+        self._put(index_key(shard), None)
+        size = self._dead(location, shard)
+        if location.length >= PUNCH_MIN:
+            await self._loop.run_in_executor(self._pool, self._punch, location)
+        return size
+
+    def _dead(self, location: Location, shard: Shard) -> int:
+        size = Record(shard, location.length, location.created_s).size
+        self._use.setdefault(location.volume, VolumeUse()).dead += size
+        return size
+
+    def _punch(self, location: Location) -> None:
+        """Return the pages that lie wholly inside a record's data; its header stays (rule D4)."""
+        data = location.offset + HEADER_SIZE + 4 * blocks(location.length)
+        start, stop = -(-data // _ALIGN) * _ALIGN, (data + location.length) // _ALIGN * _ALIGN
+        if start >= stop:
+            return
+        volume = self._volumes.acquire(location.volume)
+        try:
+            self.files.punch(volume.fd, start, stop - start)
+        finally:
+            self._volumes.release(volume)
+
+    # -- compaction's view
+
+    def usage(self) -> dict[int, VolumeUse]:
+        return self._use
+
+    def sealed(self) -> list[int]:
+        """Numbers of the volumes that are no longer appended to."""
+        return [number for number in self._volumes.numbers() if number != self._appender.current]
+
+    def read_headers(self, number: int) -> list[tuple[int, Record]]:
+        """(offset, record) of every record in a volume. Blocks."""
+        volume = self._volumes.acquire(number)
+        try:
+            return [(offset, record) for offset, record, _ in self._volumes.headers(volume, HEADER_SIZE)]
+        finally:
+            self._volumes.release(volume)
+
+    async def run(self, call: Callable[..., object], *args: object) -> object:
+        """Run a blocking call on the disk threads."""
+        return await self._loop.run_in_executor(self._pool, call, *args)
+
+    async def forget_volume(self, number: int) -> None:
+        """Unlink a volume that holds nothing live."""
+        self._use.pop(number, None)
+        await self._loop.run_in_executor(self._pool, self._index.write, [(b"v" + number.to_bytes(4, "big"), None)])
+        await self._loop.run_in_executor(self._pool, self._volumes.remove, number)
+
+    async def close(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        await self._loop.run_in_executor(self._pool, self._appender.close)
+        await asyncio.sleep(0)  # let the last appends report
+        await self.flush()
+        if self._flush_task is not None:
+            await self._flush_task
+        self._index.close()
+        self._volumes.close()
+        self._pool.shutdown()

@@ -1,0 +1,355 @@
+"""Volumes: append-only files of shard records, and the thread that appends to them.
+
+One `Appender` thread owns the current volume's tail. It takes whatever waits, writes it with few calls, makes
+one fdatasync for all who asked, and reports in order: that is the group commit. A record is acknowledged
+only after that fdatasync. Space is reserved ahead (preallocation), so a full disk shows there as a clean
+refusal with nothing in doubt; any other failure of a write or sync ends the process (rule D7).
+
+Sealed volumes are never appended to again. `Volumes` keeps at most `open_files` of them open; a volume in
+use is never closed. Crash at any point: the tail holds records that nobody acknowledged or a torn one; the
+scan at start (`recover`) finds every valid header past the mark and seals what has junk at its end.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from s4.storage.files import Buffer, Files
+from s4.storage.records import (
+    HEADER_SIZE,
+    RECORD_MAGIC,
+    FormatError,
+    Record,
+    Shard,
+    VolumeHeader,
+    block_crcs,
+    pack_record,
+    pack_volume,
+    unpack_record,
+    unpack_volume,
+)
+
+log = logging.getLogger(__name__)
+
+GROUP_BYTES = 64 << 20
+
+
+class DiskFullError(Exception):
+    """The disk has no room for more shards. Nothing was written."""
+
+
+@dataclass(slots=True)
+class Volume:
+    """One open volume. `users` counts the reads in progress."""
+
+    number: int
+    path: Path
+    fd: int
+    secret: bytes
+    users: int = 0
+
+
+@dataclass(slots=True)
+class Append:
+    """A record on its way to disk. `done(location or error)` is called on the appender's thread, in order."""
+
+    shard: Shard
+    pieces: Sequence[Buffer]
+    sync: bool
+    done: Callable[[Location | BaseException], None]
+    created_s: int = 0
+    location: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a record is: volume number, offset of its header, bytes of data."""
+
+    volume: int
+    offset: int
+    length: int
+    created_s: int
+
+
+@dataclass(slots=True)
+class Tail:
+    """What the scan found: records past the mark, and where to go on (None: start a new volume)."""
+
+    records: list[tuple[Record, Location]] = field(default_factory=list)
+    current: tuple[int, int] | None = None
+    next_number: int = 1
+
+
+class Volumes:
+    """The volume files of one store."""
+
+    def __init__(self, files: Files, directory: Path, store: bytes, open_files: int) -> None:
+        self.files, self.directory, self.store = files, directory, store
+        self._open: OrderedDict[int, Volume] = OrderedDict()
+        self._limit = open_files
+        self._lock = threading.Lock()
+
+    def path(self, number: int) -> Path:
+        return self.directory / f"{number:08x}.vol"
+
+    def numbers(self) -> list[int]:
+        return sorted(int(path.stem, 16) for path in self.directory.glob("*.vol"))
+
+    def create(self, number: int) -> Volume:
+        secret = os.urandom(16)
+        fd = self.files.create(self.path(number))
+        self.files.write(fd, [pack_volume(VolumeHeader(number, self.store, secret))], 0)
+        return self._keep(Volume(number, self.path(number), fd, secret))
+
+    def acquire(self, number: int) -> Volume:
+        """The open volume, held until `release`. Raises FileNotFoundError, FormatError."""
+        with self._lock:
+            volume = self._open.get(number)
+            if volume is not None:
+                self._open.move_to_end(number)
+                volume.users += 1
+                return volume
+        fd = self.files.open(self.path(number))
+        try:
+            raw = bytearray(HEADER_SIZE)
+            self.files.read(fd, [raw], 0)
+            header = unpack_volume(bytes(raw))
+            if header.store != self.store or header.number != number:
+                raise FormatError(f"{self.path(number)} belongs to another store or place")
+        except BaseException:
+            self.files.close(fd)
+            raise
+        volume = self._keep(Volume(number, self.path(number), fd, header.secret, users=1))
+        return volume
+
+    def release(self, volume: Volume) -> None:
+        with self._lock:
+            volume.users -= 1
+
+    def remove(self, number: int) -> None:
+        with self._lock:
+            volume = self._open.pop(number, None)
+        if volume is not None:
+            self.files.close(volume.fd)
+        self.files.unlink(self.path(number))
+
+    def close(self) -> None:
+        for volume in self._open.values():
+            self.files.close(volume.fd)
+        self._open.clear()
+
+    def _keep(self, volume: Volume) -> Volume:
+        with self._lock:
+            known = self._open.get(volume.number)
+            if known is not None:  # two threads opened it at once
+                self.files.close(volume.fd)
+                known.users += volume.users
+                return known
+            self._open[volume.number] = volume
+            for number, other in list(self._open.items()):
+                if len(self._open) <= self._limit:
+                    break
+                if other.users == 0 and number != volume.number:
+                    del self._open[number]
+                    self.files.close(other.fd)
+        return volume
+
+    def headers(self, volume: Volume, start: int) -> Iterator[tuple[int, Record, bool]]:
+        """(offset, record, clean) of each valid header from `start` on, in order.
+
+        `clean` is False for a record that does not directly follow its predecessor: there was damage between.
+        """
+        size, offset, clean = self.files.size(volume.fd), max(start, HEADER_SIZE), True
+        raw = bytearray(HEADER_SIZE)
+        while offset + HEADER_SIZE <= size:
+            self.files.read(volume.fd, [raw], offset)
+            try:
+                record = unpack_record(raw, volume.secret, offset)
+                if offset + record.size > size:
+                    raise FormatError("cut off")
+            except FormatError:
+                found = self._resync(volume, offset + 1, size)
+                if found is None:
+                    return
+                offset, clean = found, False
+                continue
+            yield offset, record, clean
+            offset, clean = offset + record.size, True
+
+    def _resync(self, volume: Volume, offset: int, size: int) -> int | None:
+        """The next offset at which a valid header is, past damage."""
+        window = bytearray(1 << 20)
+        raw = bytearray(HEADER_SIZE)
+        while offset < size:
+            got = self.files.read(volume.fd, [window], offset)
+            at = window.find(RECORD_MAGIC, 0, got)
+            while at >= 0:
+                if self.files.read(volume.fd, [raw], offset + at) == HEADER_SIZE:
+                    try:
+                        unpack_record(raw, volume.secret, offset + at)
+                        return offset + at
+                    except FormatError:
+                        pass
+                at = window.find(RECORD_MAGIC, at + 1, got)
+            if got < len(window):
+                return None
+            offset += got - len(RECORD_MAGIC) + 1
+        return None
+
+    def recover(self, mark: tuple[int, int]) -> Tail:
+        """Find what was appended past the mark (volume, offset), which says that the index covers all before."""
+        tail = Tail()
+        for number in self.numbers():
+            tail.next_number = number + 1
+            if number < mark[0]:
+                continue
+            try:
+                volume = self.acquire(number)
+            except FormatError as error:
+                tail.current = None
+                log.error("volume passed over: %s", error)
+                continue
+            try:
+                end, whole = self._scan_tail(volume, mark[1] if number == mark[0] else HEADER_SIZE, tail)
+            finally:
+                self.release(volume)
+            tail.current = (number, end) if whole else None
+        return tail
+
+    def _scan_tail(self, volume: Volume, start: int, tail: Tail) -> tuple[int, bool]:
+        end, whole = start, True
+        for offset, record, clean in self.headers(volume, start):
+            tail.records.append((record, Location(volume.number, offset, record.length, record.created_s)))
+            end, whole = offset + record.size, whole and clean
+        return end, whole and end == self.files.size(volume.fd)
+
+
+class Appender:
+    """The thread that writes records to the current volume."""
+
+    def __init__(
+        self,
+        volumes: Volumes,
+        tail: Tail,
+        *,
+        volume_bytes: int,
+        preallocate_bytes: int,
+        durable: bool,
+        fatal: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._volumes, self._files = volumes, volumes.files
+        self._volume_bytes, self._step = volume_bytes, preallocate_bytes
+        self._durable, self._fatal, self._clock = durable, fatal, clock
+        self._queue: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
+        self._next = tail.next_number
+        self._volume: Volume | None = None
+        self._offset = self._reserved = 0
+        if tail.current is not None and tail.current[1] < volume_bytes:
+            self._volume = volumes.acquire(tail.current[0])
+            self._offset = self._reserved = tail.current[1]
+        self._thread = threading.Thread(target=self._run, name="appender", daemon=True)
+        self._thread.start()
+
+    @property
+    def current(self) -> int | None:
+        """The number of the volume that is being appended to."""
+        return self._volume.number if self._volume else None
+
+    def submit(self, append: Append) -> None:
+        self._queue.put(append)
+
+    def close(self) -> None:
+        """Write what waits, sync, stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            stop = False
+            while not stop:
+                group, stop = self._take()
+                if group:
+                    self._write(group)
+            if self._volume is not None:
+                self._files.sync(self._volume.fd)
+                self._files.truncate(self._volume.fd, self._offset)
+                self._volumes.release(self._volume)
+        except BaseException as error:
+            self._fatal(error)
+
+    def _take(self) -> tuple[list[Append], bool]:
+        first = self._queue.get()
+        if first is None:
+            return [], True
+        group, size = [first], sum(map(len, first.pieces))
+        while size < GROUP_BYTES:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return group, True
+            group.append(item)
+            size += sum(map(len, item.pieces))
+        return group, False
+
+    def _write(self, group: list[Append]) -> None:
+        done: list[Append] = []
+        for append in group:
+            try:
+                self._place(append)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                append.done(DiskFullError("the disk is full"))
+                continue
+            done.append(append)
+        if self._durable and self._volume is not None and any(append.sync for append in done):
+            self._files.sync(self._volume.fd)
+        for append in done:
+            if append.location is not None:
+                append.done(append.location)
+
+    def _place(self, append: Append) -> None:
+        length = sum(map(len, append.pieces))
+        record = Record(append.shard, length, append.created_s or int(self._clock()))
+        volume = self._room_for(record.size)
+        data: Sequence[Buffer] = append.pieces
+        whole = data[0] if len(data) == 1 else b"".join(data)
+        table = block_crcs(whole, record.shard, volume.secret)
+        header = pack_record(record, volume.secret, self._offset)
+        try:
+            self._files.write(volume.fd, [header, table, whole], self._offset)
+        except OSError as error:  # after preallocation this is no clean refusal: rule D7
+            raise RuntimeError(f"writing to {volume.path} failed: {error}") from error
+        append.location = Location(volume.number, self._offset, length, record.created_s)
+        self._offset += record.size
+
+    def _room_for(self, size: int) -> Volume:
+        """The volume to append to, with `size` bytes reserved. Raises OSError ENOSPC with nothing changed."""
+        volume = self._volume
+        if volume is None or self._offset + size > self._volume_bytes + HEADER_SIZE:
+            if volume is not None:
+                self._files.sync(volume.fd)
+                self._files.truncate(volume.fd, self._offset)
+                self._volumes.release(volume)
+                self._volume = None
+            self._next += 1  # first: a number whose file could not be finished is not used again
+            volume = self._volumes.create(self._next - 1)
+            volume.users += 1
+            self._volume, self._offset, self._reserved = volume, HEADER_SIZE, HEADER_SIZE
+        if self._offset + size > self._reserved:
+            step = max(self._step, size) if self._step else size
+            self._files.preallocate(volume.fd, self._offset, step)
+            self._reserved = self._offset + step
+        return volume
