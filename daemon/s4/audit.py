@@ -1,7 +1,8 @@
 """The audit log: one JSON line for every change that was asked for, with its outcome.
 
-Lines are buffered until the event loop's next turn and then written in one call, to a file that is rotated by
-size, or to standard output. The log is a record for people; what is durable is decided by the store alone.
+Lines are buffered until the event loop's next turn and then appended in one call, to a file or to standard
+output. Several processes may append to one file; the one that called `rotate` moves it aside when it is large,
+the others see that and open the new one. The log is a record for people; durability is the store's alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ class AuditLog:
         self._path = Path(path) if path not in ("-", "none") else None
         self._limit, self._keep = limit_bytes, keep
         self._lines: list[bytes] = []
-        self._size = 0
         self._file: IO[bytes] | None = sys.stdout.buffer if path == "-" else None
         if self._path is not None:
             self._open()
@@ -33,7 +33,6 @@ class AuditLog:
     def _open(self) -> None:
         if self._path is not None:
             self._file = open(self._path, "ab", opener=_private)  # noqa: PTH123 - Path.open takes no opener
-            self._size = self._file.tell()
 
     def write(self, *, key: bytes, seconds: float, **fields: str | int) -> None:
         """Record one change. Values are what clients sent: JSON escapes them."""
@@ -50,22 +49,28 @@ class AuditLog:
             return
         data = b"\n".join(self._lines) + b"\n"
         self._lines.clear()
+        if self._path is not None and self._moved(self._path):
+            self._file.close()
+            self._open()
         self._file.write(data)
         self._file.flush()
-        self._size += len(data)
-        if self._path is not None and self._size > self._limit:
-            self._rotate()
 
-    def _rotate(self) -> None:
-        if self._path is None or self._file is None:
+    def _moved(self, path: Path) -> bool:
+        """Whether the file under our name is no longer the one that we have open."""
+        try:
+            return self._file is not None and path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+        except FileNotFoundError:
+            return True
+
+    def rotate(self) -> None:
+        """Move a file that has grown past its limit aside. For one process only."""
+        if self._path is None or not self._path.exists() or self._path.stat().st_size < self._limit:
             return
-        self._file.close()
         for number in range(self._keep - 1, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")
             if older.exists():
                 older.replace(self._path.with_name(f"{self._path.name}.{number + 1}"))
         self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-        self._open()
 
     def close(self) -> None:
         self.flush()

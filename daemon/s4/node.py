@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
@@ -40,6 +40,10 @@ log = logging.getLogger(__name__)
 REAP_BLOBS = 2048
 REAP_S = 0.5
 ROOT_USER = "root"
+SETTINGS_COMMANDS = (
+    commands.CreateBucket, commands.SetVersioning, commands.BeginDelete, commands.EndDelete,
+    commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
+)  # fmt: skip
 
 
 class Node:
@@ -51,6 +55,7 @@ class Node:
         self._horizon, self._clock = horizon, clock
         self._root, self._root_key = root, root_key
         self._started = clock()
+        self.on_settings: Callable[[], Awaitable[None]] | None = None
         self._freed: deque[tuple[float, int, bytes, bytes]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -66,6 +71,9 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def partition_count(self) -> int:
+        return self.partitions
+
     # -- commands
 
     async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
@@ -77,6 +85,8 @@ class Node:
             answer = await self.host.submit(partition, command, command_id)
         except OverloadedError:
             raise UnavailableError("SlowDown", "Please reduce your request rate.") from None
+        if self.on_settings is not None and isinstance(command, SETTINGS_COMMANDS):
+            await self.on_settings()
         return answer
 
     # -- metadata reads

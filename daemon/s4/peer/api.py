@@ -64,6 +64,10 @@ class Identity(msgspec.Struct, frozen=True):
 class NodeApi(Protocol):
     """Calls on one node. All raise UnavailableError; `append` also DiskFullError, `read` DamagedError."""
 
+    async def partition_count(self) -> int:
+        """Partitions of the cluster."""
+        ...
+
     async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
         """Have the partition's primary decide a command; returns when its entry is committed."""
         ...

@@ -203,10 +203,15 @@ def check(claim: Claim, request: Request, secret: str, region: str, now_s: float
     elif abs(now_s - sent) > skew_s:
         raise S3Error("RequestTimeTooSkewed")
     key = signing_key(secret, claim.date, claim.region)
-    expected = hmac.digest(key, string_to_sign(claim, request).encode(), "sha256").hex()
+    expected = sign(key, string_to_sign(claim, request))
     if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
         raise S3Error("SignatureDoesNotMatch")
     return key
+
+
+def sign(key: bytes, text: str) -> str:
+    """The signature, 64 hexadecimal digits."""
+    return hmac.digest(key, text.encode(), "sha256").hex()
 
 
 def string_to_sign(claim: Claim, request: Request) -> str:

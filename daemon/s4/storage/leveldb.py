@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import plyvel
 
@@ -55,6 +56,10 @@ class Database:
         iterator: Iterator[tuple[bytes, bytes]] = self._db.iterator(start=start, stop=stop, verify_checksums=True)
         return iterator
 
+    def snapshot(self) -> Snapshot:
+        """All rows as they are now, whatever is written later. Close it."""
+        return Snapshot(self._db.snapshot())
+
     def cursor(self, prefix: bytes) -> Cursor:
         """A seekable walk over the rows whose keys begin with `prefix`; its keys come without the prefix."""
         return Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
@@ -91,3 +96,21 @@ class Cursor:
 
     def close(self) -> None:
         self._iterator.close()  # type: ignore[attr-defined]
+
+
+class Snapshot:
+    """A frozen view of the database."""
+
+    def __init__(self, snapshot: Any) -> None:
+        self._snapshot = snapshot
+
+    def get(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._snapshot.get(key)
+        return value
+
+    def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        iterator: Iterator[tuple[bytes, bytes]] = self._snapshot.iterator(start=start, stop=stop, verify_checksums=True)
+        return iterator
+
+    def close(self) -> None:
+        self._snapshot.close()

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from s4.storage.files import Buffer, Files
@@ -106,6 +107,7 @@ class ShardStore:
         self._use: dict[int, VolumeUse] = {}
         self._mark = (0, 0)
         self._room: tuple[float, bool] = (0.0, True)
+        self.compacting: set[int] = set()
         self.bytes_read = self.bytes_written = self.damaged = 0
 
     @classmethod
@@ -133,12 +135,13 @@ class ShardStore:
 
     # -- writing
 
-    async def append(self, shard: Shard, pieces: Sequence[Buffer], *, sync: bool, created_s: int = 0) -> Location:
+    async def append(self, shard: Shard, pieces: Sequence[Buffer], *, sync: bool, replaces: Location | None = None) -> Location:
         """Append one shard. With `sync` it is durable on return, and so is every append before it.
 
-        Raises DiskFullError, with nothing written, where the disk has no room.
+        With `replaces` (compaction) the new record counts only if the shard is still there, and the reserve
+        may be used. Raises DiskFullError, with nothing written, where the disk has no room.
         """
-        if not self.has_room():
+        if replaces is None and not self.has_room():
             raise DiskFullError("less disk is free than the reserve")
         future: asyncio.Future[Location] = self._loop.create_future()
 
@@ -151,12 +154,12 @@ class ShardStore:
                     future.set_exception(result)
                 return
             size = Record(shard, result.length, result.created_s).size
-            self._appended(shard, result, size)
+            self._appended(shard, result, size, replaces)
             self.bytes_written += size
             if not future.done():
                 future.set_result(result)
 
-        self._appender.submit(Append(shard, pieces, sync, done, created_s))
+        self._appender.submit(Append(shard, pieces, sync, done, replaces.created_s if replaces else 0))
         return await future
 
     def has_room(self) -> bool:
@@ -167,13 +170,16 @@ class ShardStore:
             self._room = (now, free > self.settings.reserve_bytes)
         return self._room[1]
 
-    def _appended(self, shard: Shard, location: Location, size: int) -> None:
+    def _appended(self, shard: Shard, location: Location, size: int, replaces: Location | None = None) -> None:
         key = index_key(shard)
         old = self._locate_row(key)
-        if old is not None:
-            self._dead(parse_index_value(old), shard)
-        self._put(key, index_value(location))
         self._use.setdefault(location.volume, VolumeUse()).used += size
+        if replaces is not None and (old is None or parse_index_value(old) != replaces):
+            self._dead(location, shard)  # freed while it was copied
+        else:
+            if old is not None:
+                self._dead(parse_index_value(old), shard)
+            self._put(key, index_value(location))
         end = (location.volume, location.offset + size)
         self._mark = max(self._mark, end)
 
@@ -337,17 +343,17 @@ class ShardStore:
         """Numbers of the volumes that are no longer appended to."""
         return [number for number in self._volumes.numbers() if number != self._appender.current]
 
-    def read_headers(self, number: int) -> list[tuple[int, Record]]:
-        """(offset, record) of every record in a volume. Blocks."""
+    async def read_headers(self, number: int, start: int, limit: int) -> list[tuple[int, Record]]:
+        """(offset, record) of up to `limit` records of a volume, from offset `start` on."""
+        return await self._loop.run_in_executor(self._pool, self._read_headers, number, start, limit)
+
+    def _read_headers(self, number: int, start: int, limit: int) -> list[tuple[int, Record]]:
         volume = self._volumes.acquire(number)
         try:
-            return [(offset, record) for offset, record, _ in self._volumes.headers(volume, HEADER_SIZE)]
+            found = islice(self._volumes.headers(volume, start), limit)
+            return [(offset, record) for offset, record, _ in found]
         finally:
             self._volumes.release(volume)
-
-    async def run(self, call: Callable[..., object], *args: object) -> object:
-        """Run a blocking call on the disk threads."""
-        return await self._loop.run_in_executor(self._pool, call, *args)
 
     async def forget_volume(self, number: int) -> None:
         """Unlink a volume that holds nothing live."""

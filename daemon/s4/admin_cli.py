@@ -1,0 +1,277 @@
+"""`s4 admin`: status, users, buckets, compaction, verification, audit, renames. People read text, programs --json."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from s4.s3 import sigv4
+
+EXIT_FAILED, EXIT_PROBLEMS = 1, 3
+
+
+class AdminError(Exception):
+    """The server refused or cannot be reached; the message is for people."""
+
+
+class AdminClient:
+    """Signed calls on an admin endpoint. Raises AdminError."""
+
+    def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str) -> None:
+        self._parts = urlsplit(endpoint if "//" in endpoint else f"http://{endpoint}")
+        self._access, self._secret, self._region = access_key, secret_key, region
+
+    def call(self, method: str, path: str, body: Any = None, query: str = "") -> Iterator[dict[str, Any]]:
+        """The answer's JSON lines as they come."""
+        raw = json.dumps(body).encode() if body is not None else b""
+        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(self._parts.netloc, timeout=3600)
+        target = "/admin/v1" + quote(path) + (f"?{query}" if query else "")
+        try:
+            connection.request(method, target, raw, self._headers(method, target))
+            response = connection.getresponse()
+            for line in response:
+                if line.strip():
+                    value = json.loads(line)
+                    if response.status >= 400:
+                        raise AdminError(f"{value.get('message', value)} ({value.get('error', response.status)})")
+                    yield value
+        except (OSError, http.client.HTTPException) as error:
+            raise AdminError(f"cannot reach the server's admin port at {self._parts.netloc}: {error}; is `s4 server` running, and is this its --admin-listen?") from error
+        finally:
+            connection.close()
+
+    def _headers(self, method: str, target: str) -> dict[str, str]:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        headers = {"host": self._parts.netloc, "x-amz-content-sha256": sigv4.UNSIGNED, "x-amz-date": stamp}
+        path, _, query = target.partition("?")
+        names = tuple(sorted(headers))
+        claim = sigv4.Claim(self._access, stamp[:8], self._region, stamp, names, "", sigv4.UNSIGNED, presigned=False)
+        request = sigv4.Request(method, path, sigv4.parse_query(query), headers)
+        key = sigv4.signing_key(self._secret, claim.date, claim.region)
+        signature = sigv4.sign(key, sigv4.string_to_sign(claim, request))
+        headers["authorization"] = (
+            f"{sigv4.ALGORITHM} Credential={self._access}/{claim.scope},SignedHeaders={';'.join(names)},Signature={signature}"
+        )
+        return headers
+
+
+def add_arguments(commands: Any) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    admin = commands.add_parser("admin", help="look after a server", formatter_class=raw, description=(
+        "Look after a running server through its admin port, as the root user or any SuperUser.\n\n"
+        "Keys come from --dir (a data directory whose root keys were made there), from S4_ROOT_ACCESS_KEY and\n"
+        "S4_ROOT_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+    ))  # fmt: skip
+    admin.add_argument("--endpoint", default=os.environ.get("S4_ADMIN_ENDPOINT", "127.0.0.1:9001"), metavar="HOST:PORT", help="the admin port [127.0.0.1:9001]")
+    admin.add_argument("--dir", default="", metavar="DIR", help="take the root keys from this data directory")
+    admin.add_argument("--region", default=os.environ.get("S4_REGION", "us-east-1"), help="the server's region [us-east-1]")
+    admin.add_argument("--json", action="store_true", help="print JSON")
+    actions = admin.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("status", help="what the server holds and how it is")
+    actions.add_parser("buckets", help="buckets with objects and bytes")
+    user = actions.add_parser("user", help="users, their access keys and grants").add_subparsers(dest="user_action", required=True, metavar="ACTION")
+    user.add_parser("list", help="all users")
+    for name, text in (("add", "make a user with an access key, printed once"), ("set", "replace a user's grants")):
+        one = user.add_parser(name, help=text)
+        one.add_argument("name")
+        one.add_argument("--grant", action="append", required=True, metavar="ROLE[:BUCKETS]", help="Reader, Writer or SuperUser, and a bucket pattern such as photos-*")
+    for name, text in (("remove", "delete a user and its keys"), ("disable", "refuse a user's requests"), ("enable", "serve a user again")):
+        user.add_parser(name, help=text).add_argument("name")
+    user.add_parser("add-key", help="one more access key, printed once").add_argument("name")
+    gone = user.add_parser("remove-key", help="delete an access key")
+    gone.add_argument("name")
+    gone.add_argument("access_key")
+    compact = actions.add_parser("compact", help="rewrite volumes that are mostly garbage, and free the disk")
+    compact.add_argument("--garbage", default="0.5", metavar="SHARE", help="from this share of garbage on [0.5]")
+    check = actions.add_parser("verify", help="check every row, reference and counter against each other")
+    check.add_argument("--read", action="store_true", help="read every block and check its CRC")
+    check.add_argument("--deep", action="store_true", help="read everything and check SHA-256 too")
+    orphans = actions.add_parser("audit", help="drop orphaned shards and references now")
+    orphans.add_argument("--age", default="86400", metavar="SECONDS", help="only what is older [86400]")
+    rename = actions.add_parser("rename-prefix", help="give all keys of a prefix another one, in the background")
+    for name in ("bucket", "source", "destination"):
+        rename.add_argument(name)
+    rename.add_argument("--wait", action="store_true", help="wait until it is done")
+    actions.add_parser("renames", help="renames of prefixes and how far they are")
+
+
+def run_admin(arguments: argparse.Namespace) -> int:
+    try:
+        access, secret = _keys(arguments)
+        client = AdminClient(arguments.endpoint, access, secret, arguments.region)
+        return _ACTIONS[arguments.action](client, arguments)
+    except AdminError as error:
+        sys.stderr.write(f"s4 admin: {error}\n")
+        return EXIT_FAILED
+
+
+def _keys(arguments: argparse.Namespace) -> tuple[str, str]:
+    if arguments.dir:
+        path = Path(arguments.dir) / "root.json"
+        try:
+            kept = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise AdminError(f"no root keys in {path}: {error}") from error
+        return kept["access_key"], kept["secret_key"]
+    for access, secret in (("S4_ROOT_ACCESS_KEY", "S4_ROOT_SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
+        if os.environ.get(access) and os.environ.get(secret):
+            return os.environ[access], os.environ[secret]
+    raise AdminError("no keys; give --dir DIR, or set S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY")
+
+
+def human(size: float) -> str:
+    """1536 as "1.5 KiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise ValueError(size)
+
+
+def table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows)
+
+
+def _print(arguments: argparse.Namespace, value: Any, text: str) -> None:
+    sys.stdout.write(json.dumps(value) + "\n" if arguments.json else text)
+
+
+def _last(lines: Iterator[dict[str, Any]], arguments: argparse.Namespace, label: str) -> dict[str, Any]:
+    """The last line of long work; draws a bar of `done` of `total` on the way, on a terminal."""
+    value: dict[str, Any] = {}
+    drawn = sys.stderr.isatty() and not arguments.json
+    for value in lines:  # noqa: B007 - the last one is what counts
+        if drawn and value.get("total"):
+            share = min(1.0, value["done"] / value["total"])
+            bar = "#" * int(share * 40)
+            sys.stderr.write(f"\r{label} [{bar:<40}] {share:4.0%} {value['done']}/{value['total']} ")
+            sys.stderr.flush()
+    if drawn:
+        sys.stderr.write("\n")
+    if not value.get("finished"):
+        raise AdminError("the server stopped before it was done; run it again")
+    return value
+
+
+def _one(lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    return next(lines, {})
+
+
+def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value = _one(client.call("GET", "/status"))
+    rows = [
+        ["S4", value["version"] + ", " + value["ready"]],
+        ["up", f"{value['uptime_seconds']:.0f} s"],
+        ["buckets", str(value["buckets_count"])],
+        ["objects", f"{value['objects_count']}, {human(value['logical_bytes'])}"],
+        ["stored", human(value["storage_used_bytes"])],
+        ["dedup", f"{value['dedup_total_references']} references to {value['dedup_unique_blobs']} blobs, ratio {value['dedup_ratio']}"],
+        ["volumes", f"{value['volumes']}, {human(value['volume_bytes'])}, garbage {human(value['garbage_bytes'])}"],
+        ["disk", f"{human(value['disk_free_bytes'])} free of {human(value['disk_total_bytes'])}, reserve {human(value['disk_reserve_bytes'])}"],
+        ["uploads", "accepted" if value["accepts_writes"] else "REFUSED: free disk is below the reserve"],
+        ["damage", f"{value['damaged_reads']} reads found damage" if value["damaged_reads"] else "none seen"],
+        ["durability", value["settings"]["durability"]],
+    ]
+    _print(arguments, value, table(rows))
+    return 0
+
+
+def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value = _one(client.call("GET", "/buckets"))
+    rows = [["BUCKET", "OBJECTS", "SIZE", "VERSIONING", "OWNER"]]
+    rows += [[row["name"], str(row["objects"]), human(row["bytes"]), row["versioning"], row["owner"]] for row in value["buckets"]]
+    _print(arguments, value, table(rows))
+    return 0
+
+
+def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
+    action, path = arguments.user_action, f"/users/{getattr(arguments, 'name', '')}"
+    if action == "list":
+        value = _one(client.call("GET", "/users"))
+        rows = [["USER", "ENABLED", "GRANTS", "ACCESS KEYS"]]
+        rows += [[user["name"], "yes" if user["enabled"] else "no", " ".join(user["grants"]), " ".join(user["access_keys"])] for user in value["users"]]
+        _print(arguments, value, table(rows))
+    elif action == "add":
+        _one(client.call("PUT", path, {"grants": arguments.grant, "create": True}))
+        _print_key(client, arguments, path)
+    elif action == "add-key":
+        _print_key(client, arguments, path)
+    elif action == "set":
+        _print(arguments, _one(client.call("PUT", path, {"grants": arguments.grant})), "")
+    elif action in ("enable", "disable"):
+        users = _one(client.call("GET", "/users"))["users"]
+        grants = next((user["grants"] for user in users if user["name"] == arguments.name), [])
+        _print(arguments, _one(client.call("PUT", path, {"grants": grants, "enabled": action == "enable"})), "")
+    elif action == "remove":
+        _print(arguments, _one(client.call("DELETE", path)), "")
+    else:
+        _print(arguments, _one(client.call("DELETE", f"{path}/keys/{arguments.access_key}")), "")
+    return 0
+
+
+def _print_key(client: AdminClient, arguments: argparse.Namespace, path: str) -> None:
+    value = _one(client.call("POST", f"{path}/keys"))
+    _print(arguments, value, f"access key: {value['access_key']}\nsecret key: {value['secret_key']}\nThe secret key is not shown again.\n")
+
+
+def _compact(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value = _last(client.call("POST", "/compact", query=f"ratio={quote(arguments.garbage)}"), arguments, "compacting")
+    _print(arguments, value, f"{value['total']} volumes compacted, {human(value['freed_bytes'])} given back\n")
+    return 0
+
+
+def _verify(client: AdminClient, arguments: argparse.Namespace) -> int:
+    query = "deep=1" if arguments.deep else "read=1" if arguments.read else ""
+    value = _last(client.call("POST", "/verify", query=query), arguments, "verifying")
+    text = f"{value['objects']} objects, {value['blobs']} blobs, {value['references']} references, {human(value['bytes_read'])} read: "
+    text += f"{len(value['problems'])} problems\n" + "".join(f"  {problem}\n" for problem in value["problems"])
+    _print(arguments, value, text)
+    return EXIT_PROBLEMS if value["problems"] else 0
+
+
+def _audit(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value = _one(client.call("POST", "/audit", query=f"age_s={quote(arguments.age)}"))
+    text = f"{value['blobs_checked']} blobs and {value['references_checked']} references checked; dropped {value['orphan_blobs']} blobs ({human(value['orphan_bytes'])}) and {value['orphan_references']} references\n"
+    _print(arguments, value, text)
+    return 0
+
+
+def _rename(client: AdminClient, arguments: argparse.Namespace) -> int:
+    body = {"bucket": arguments.bucket, "source": arguments.source, "destination": arguments.destination}
+    made = _one(client.call("POST", "/renames", body))
+    if not arguments.wait:
+        _print(arguments, made, f"rename {made['id']} runs; `s4 admin renames` shows how far it is\n")
+        return 0
+    while True:
+        job = next((job for job in _one(client.call("GET", "/renames"))["renames"] if job["id"] == made["id"]), None)
+        if job is None or job["finished"]:
+            break
+        if sys.stderr.isatty() and not arguments.json:
+            sys.stderr.write(f"\r{job['done']} keys renamed ")
+        time.sleep(0.2)  # between looks at a job on another machine
+    _print(arguments, job, f"{job['done'] if job else 0} keys renamed{': ' + job['error'] if job and job['error'] else ''}\n")
+    return EXIT_FAILED if job and job["error"] else 0
+
+
+def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value = _one(client.call("GET", "/renames"))
+    rows = [["ID", "BUCKET", "FROM", "TO", "DONE", "STATE"]]
+    rows += [[job["id"], job["bucket"], job["from"], job["to"], str(job["done"]), job["error"] or ("done" if job["finished"] else "running")] for job in value["renames"]]
+    _print(arguments, value, table(rows))
+    return 0
+
+
+_ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
+    "status": _status, "buckets": _buckets, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
+    "rename-prefix": _rename, "renames": _renames,
+}  # fmt: skip

@@ -1,0 +1,173 @@
+"""The `s4` command: `s4 server` runs a server, `s4 admin` talks to one.
+
+Every option of the server is also an environment variable (S4_LISTEN for --listen), so that containers and
+units need no command line. Heavy imports happen once the command is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s4 import __version__
+from s4.limits import Limits, parse_size, with_settings
+
+if TYPE_CHECKING:
+    from s4.serve import Server, ServerSettings
+
+EXIT_USAGE = 2
+
+_EPILOG = """\
+start here:
+  s4 server ./data                      serve S3 on port 9000, data in ./data; prints the root keys once
+  aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://first
+  s4 admin --dir ./data status          what the server holds and how it is
+  s4 admin --dir ./data user add ana --grant Writer:photos-*
+
+Keys of the root user come from S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY, or are made and kept in the data
+directory. `s4 server --help` lists every setting, `s4 admin --help` every command.
+"""
+
+_SERVER_EPILOG = """\
+durability:
+  sync       an acknowledged write survives loss of power: one fdatasync for all who wait (the default)
+  interval   synced once a second: a crash of the machine may lose the last second or so
+  none       the kernel decides; for scratch data
+
+limits (each with --limit NAME=VALUE or S4_LIMIT_NAME; sizes as 64KiB, 5GiB):
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("s4", description="S3 object storage on local disks.", epilog=_EPILOG, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"s4 {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    bounds = "".join(f"  {field.name:18} {_shown(field.default)}\n" for field in fields(Limits))
+    server = commands.add_parser("server", help="serve S3 from a directory", formatter_class=raw, epilog=_SERVER_EPILOG + bounds,
+                                 description="Serve S3 from a directory, which is made and formatted when it is new.")  # fmt: skip
+    _server_arguments(server)
+    from s4.admin_cli import add_arguments  # noqa: PLC0415
+
+    add_arguments(commands)
+    return parser
+
+
+def _shown(value: object) -> str:
+    for unit, size in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if isinstance(value, int) and value >= size and value % size == 0:
+            return f"{value // size}{unit}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _server_arguments(server: argparse.ArgumentParser) -> None:
+    def option(name: str, default: str, text: str, **more: object) -> None:
+        variable = "S4_" + name.strip("-").upper().replace("-", "_")
+        server.add_argument(name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more)  # type: ignore[arg-type]
+
+    server.add_argument("directory", metavar="DIR", help="the data directory")
+    option("--listen", "0.0.0.0:9000", "address of the S3 port", metavar="HOST:PORT")
+    option("--admin-listen", "127.0.0.1:9001", "address of the admin, metrics and health port", metavar="HOST:PORT")
+    option("--workers", "0", "gateway processes beside the store's; 0 serves S3 from the store's own", metavar="N")
+    option("--region", "us-east-1", "the region that requests must be signed for")
+    option("--domain", "", "serve BUCKET.DOMAIN as virtual hosts; several with commas", metavar="DOMAIN")
+    option("--certificate", "", "TLS certificate chain (PEM); read again when it changes", metavar="FILE")
+    option("--key", "", "key of the certificate (PEM)", metavar="FILE")
+    option("--durability", "sync", "sync, interval or none", choices=("sync", "interval", "none"))
+    option("--inline", "4096", "objects smaller than this live in their metadata row", metavar="BYTES")
+    option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
+    option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
+    option("--volume-size", "1GiB", "size at which a volume file is sealed", metavar="SIZE")
+    option("--preallocate", "64MiB", "disk reserved ahead of a volume's end", metavar="SIZE")
+    option("--garbage", "0.5", "share of garbage at which a volume is compacted", metavar="SHARE")
+    option("--orphan-age", "86400", "seconds until the auditor takes unclaimed data for lost", metavar="SECONDS")
+    option("--audit-log", "", "file, - for standard output, none; default DIR/audit.log", metavar="PATH")
+    option("--access-log", "off", "log every request: on or off", choices=("on", "off"))
+    option("--log-level", "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
+    option("--log-format", "auto", "json, text, or auto: text on a terminal", choices=("json", "text", "auto"))
+    server.add_argument("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a bound; see the list below")
+
+
+def server_settings(arguments: argparse.Namespace) -> ServerSettings:
+    """Settings of parsed arguments and the environment. Raises ValueError that says what to change."""
+    from s4.serve import ServerSettings, parse_address  # noqa: PLC0415
+
+    chosen = {name[9:].lower(): value for name, value in os.environ.items() if name.startswith("S4_LIMIT_")}
+    for text in arguments.limit:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--limit {text}: write NAME=VALUE")
+        chosen[name] = value
+    bounds = with_settings(Limits(), chosen)
+    if bool(arguments.certificate) != bool(arguments.key):
+        raise ValueError("--certificate and --key go together")
+    parse_address(arguments.listen)
+    parse_address(arguments.admin_listen)
+    if not arguments.workers.isdigit() or int(arguments.workers) > 64:
+        raise ValueError(f"--workers {arguments.workers}: give a number from 0 to 64")
+    inline = parse_size(arguments.inline)
+    if not 1 <= inline <= 65536:
+        raise ValueError("--inline is between 1 and 64KiB")
+    return ServerSettings(
+        directory=str(Path(arguments.directory).absolute()), listen=arguments.listen, admin_listen=arguments.admin_listen,
+        workers=int(arguments.workers), region=arguments.region,
+        domains=[domain for domain in arguments.domain.lower().split(",") if domain],
+        certificate=arguments.certificate, key=arguments.key, durability=arguments.durability, inline_bytes=inline,
+        dedup=arguments.dedup == "on", reserve_bytes=parse_size(arguments.reserve),
+        volume_bytes=parse_size(arguments.volume_size), preallocate_bytes=parse_size(arguments.preallocate),
+        garbage_ratio=float(arguments.garbage), orphan_age_s=float(arguments.orphan_age),
+        audit_log=arguments.audit_log, access_log=arguments.access_log == "on", log_level=arguments.log_level,
+        log_format=arguments.log_format, limits=asdict(bounds),
+    )  # fmt: skip
+
+
+def run_server(arguments: argparse.Namespace) -> int:
+    if arguments.workers not in ("", "0"):  # before prometheus_client is imported, which reads it then
+        metrics = Path(arguments.directory).absolute() / "metrics"
+        shutil.rmtree(metrics, ignore_errors=True)
+        metrics.mkdir(parents=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    import uvloop  # noqa: PLC0415
+
+    from s4.serve import run  # noqa: PLC0415
+    from s4.storage.directory import DirectoryError  # noqa: PLC0415
+    from s4.storage.leveldb import DatabaseError  # noqa: PLC0415
+
+    try:
+        settings = server_settings(arguments)
+        uvloop.run(run(settings, dict(os.environ), _announce))
+    except (DirectoryError, DatabaseError, ValueError, OSError) as error:
+        sys.stderr.write(f"s4: {error}\n")
+        return EXIT_USAGE
+    return 0
+
+
+async def _announce(server: Server) -> None:
+    """Say where the server is, and the root keys when they were just made."""
+    scheme = "https" if server.settings.certificate else "http"
+    say = sys.stdout.write
+    say(f"S4 {__version__} serves S3 at {scheme}://{server.endpoint}, admin at http://{server.admin_endpoint}\n")
+    if server.store.root_made:
+        root = server.store.root
+        say(f"root access key: {root.access_key}\nroot secret key: {root.secret_key}\n")
+        say(f"These are kept in {server.store.directory / 'root.json'} and not printed again.\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = build_parser().parse_args(argv)
+    if arguments.command == "server":
+        return run_server(arguments)
+    from s4.admin_cli import run_admin  # noqa: PLC0415
+
+    return run_admin(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""TLS from files, read again when they change: new connections get the new certificate, old ones go on."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger("s4.tls")
+
+CHECK_S = 5.0
+
+
+class Certificate:
+    """A certificate chain and its key. Raises OSError, ssl.SSLError where they cannot be used."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._files = (certificate, key)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.set_alpn_protocols(["http/1.1"])
+        self._loaded = self._stamp()
+        self.context.load_cert_chain(certificate, key)
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._files))
+
+    def reload(self) -> bool:
+        """Load the files again if they changed; a pair that cannot be used leaves the old one in force."""
+        try:
+            stamp = self._stamp()
+            if stamp == self._loaded:
+                return False
+            probe = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            probe.load_cert_chain(*self._files)
+            self.context.load_cert_chain(*self._files)
+        except (OSError, ssl.SSLError) as error:
+            log.error("the new certificate cannot be used", error=str(error))
+            return False
+        self._loaded = stamp
+        log.info("certificate loaded again", certificate=str(self._files[0]))
+        return True
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            self.reload()

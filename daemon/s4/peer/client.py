@@ -1,0 +1,169 @@
+"""A node on the other end of a socket, with the face of `peer.api.NodeApi`.
+
+Calls share one connection; each has a deadline. Settings (buckets, identities) are cached while the lease
+holds, which a beacon renews and the server's word ends. When the connection breaks, calls in flight fail
+with UnavailableError and the process ends: its parent starts it again with the store (one owner, one life).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.rows import Bucket
+from s4.peer import frames
+from s4.peer.api import Identity, UnavailableError
+from s4.peer.frames import Failure, Header
+from s4.peer.server import LEASE_S
+from s4.storage.shards import DamagedError
+from s4.storage.volumes import DiskFullError
+
+CALL_S = 120.0
+BEACON_S = 0.5
+CACHED = 10_000
+
+
+class RemoteNode:
+    """Open with `await RemoteNode.connect(...)`; every method of NodeApi is there through `__getattr__`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, oldest: Callable[[], float],
+                 lost: Callable[[], None]) -> None:  # fmt: skip
+        self._reader, self._writer, self._oldest, self._lost = reader, writer, oldest, lost
+        self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
+        self._next = 0
+        self._incarnation = 0
+        self._lease_until = 0.0
+        self._generation = 0
+        self._buckets: dict[str, Bucket | None] = {}
+        self._identities: dict[str, Identity | None] = {}
+        self._tasks = [asyncio.create_task(self._read())]
+
+    @classmethod
+    async def connect(cls, path: Path, oldest: Callable[[], float], lost: Callable[[], None]) -> RemoteNode:
+        reader, writer = await asyncio.open_unix_connection(path, limit=4 << 20)
+        self = cls(reader, writer, oldest, lost)
+        header, _ = await self._send(frames.HELLO, None)
+        self._incarnation = msgspec.msgpack.decode(header.value)
+        await self._beacon()
+        self._tasks.append(asyncio.create_task(self._beacons()))
+        return self
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in frames.METHODS:
+                raise AttributeError(name)
+
+            async def call(*arguments: Any, **named: Any) -> Any:
+                return await self._call(name, *arguments, *named.values())
+
+            setattr(self, name, call)
+            return call
+
+    async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
+        answer: AnyAnswer = await self._call("execute", partition, command, command_id)
+        return answer
+
+    async def find_bucket(self, name: str) -> Bucket | None:
+        found: Bucket | None = await self._cached(self._buckets, "find_bucket", name)
+        return found
+
+    async def find_identity(self, access_key: str) -> Identity | None:
+        found: Identity | None = await self._cached(self._identities, "find_identity", access_key)
+        return found
+
+    async def _cached(self, cache: dict[str, Any], method: str, name: str) -> Any:
+        if time.monotonic() < self._lease_until and name in cache:
+            return cache[name]
+        generation = self._generation
+        value = await self._call(method, name)
+        # Only what no change overtook, and only what is there: a miss is asked again.
+        if value is not None and generation == self._generation:
+            if len(cache) >= CACHED:
+                cache.clear()
+            cache[name] = value
+        return value
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        method = frames.METHODS[name]
+        sent = list(arguments)
+        payload: bytes | memoryview = sent.pop(method.payload_at) if method.payload_at is not None else b""
+        header, raw = await self._send(name, sent, payload)
+        if header.outcome == frames.FAILED:
+            raise _error(msgspec.msgpack.decode(header.value, type=Failure))
+        return memoryview(raw) if method.raw_result else method.result.decode(header.value)
+
+    async def _send(self, name: str, value: Any, payload: bytes | memoryview = b"") -> tuple[Header, bytes]:
+        self._next += 1
+        number = self._next
+        future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+        self._calls[number] = future
+        header = Header(number, self._incarnation, name, frames.OK, msgspec.Raw(frames.encode(value)))
+        try:
+            self._writer.writelines(frames.pack(header, payload))
+            if payload:
+                await self._writer.drain()
+            async with asyncio.timeout(CALL_S):
+                return await future
+        except (ConnectionError, TimeoutError) as error:
+            raise UnavailableError("ServiceUnavailable", "The store does not answer. Try again.") from error
+        finally:
+            self._calls.pop(number, None)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                header, payload = await frames.read_frame(self._reader)
+                if header.id == 0:
+                    self._forget(header)
+                    continue
+                future = self._calls.get(header.id)
+                if future is not None and not future.done():
+                    future.set_result((header, payload))
+        except (asyncio.IncompleteReadError, ConnectionError, frames.FrameError):
+            for future in self._calls.values():
+                if not future.done():
+                    future.set_exception(ConnectionResetError("the store is gone"))
+            self._lost()
+
+    def _forget(self, header: Header) -> None:
+        self._generation += 1
+        self._buckets.clear()
+        self._identities.clear()
+        self._writer.writelines(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
+
+    async def _beacon(self) -> None:
+        sent = time.monotonic()
+        await self._send(frames.BEACON, self._oldest())
+        self._lease_until = sent + LEASE_S
+
+    async def _beacons(self) -> None:
+        while True:
+            await asyncio.sleep(BEACON_S)
+            try:
+                await self._beacon()
+            except UnavailableError:
+                return
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._writer.close()
+
+
+def _error(failure: Failure) -> Exception:
+    if failure.kind == "full":
+        return DiskFullError(failure.message)
+    if failure.kind == "damaged":
+        return DamagedError(failure.message)
+    return UnavailableError(failure.code, failure.message)

@@ -1,0 +1,97 @@
+"""The frames of the peer protocol, version 1.
+
+    frame = header length (4), payload length (4), header (msgpack), payload (raw)          little-endian
+
+A call's header is [id, incarnation, method, arguments], an answer's [id, outcome, value]. `METHODS` is derived
+from the annotations of `peer.api.NodeApi`: the interface is the wire format. Bulk bytes are the raw payload.
+Id 0 is the server's own word: settings changed, forget what you cached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from s4.peer.api import NodeApi
+
+LENGTHS = struct.Struct("<II")
+MAX_HEADER = 64 << 20
+MAX_PAYLOAD = 16 << 20
+OK, FAILED = 0, 1
+INVALIDATE = "invalidate"
+BEACON, HELLO, ACK = "beacon", "hello", "ack"
+
+encode = msgspec.msgpack.Encoder().encode
+
+
+class Header(msgspec.Struct, array_like=True):
+    """A call or an answer. `name` is the method, or empty in answers; `value` is decoded by the method's types."""
+
+    id: int
+    incarnation: int
+    name: str
+    outcome: int
+    value: msgspec.Raw
+
+
+class Failure(msgspec.Struct, array_like=True):
+    kind: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How one method's arguments and result are decoded."""
+
+    arguments: msgspec.msgpack.Decoder[Any]
+    result: msgspec.msgpack.Decoder[Any]
+    payload_at: int | None
+    raw_result: bool
+
+
+def _method(function: Any) -> Method:
+    hints = typing.get_type_hints(function)
+    result = hints.pop("return")
+    names = list(hints)
+    payload_at = names.index("payload") if "payload" in names else None
+    types = tuple(hints[name] for name in names if name != "payload")
+    raw = result is memoryview
+    return Method(
+        msgspec.msgpack.Decoder(tuple[types]),  # type: ignore[valid-type]
+        msgspec.msgpack.Decoder(type(None) if raw else result),
+        payload_at,
+        raw,
+    )
+
+
+METHODS = {name: _method(function) for name, function in vars(NodeApi).items() if asyncio.iscoroutinefunction(function)}
+_header_decoder = msgspec.msgpack.Decoder(Header)
+
+
+class FrameError(Exception):
+    """The other side does not speak this protocol, or broke it."""
+
+
+async def read_frame(reader: asyncio.StreamReader) -> tuple[Header, bytes]:
+    """The next frame. Raises FrameError, asyncio.IncompleteReadError at the end."""
+    size, payload_size = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
+    if size > MAX_HEADER or payload_size > MAX_PAYLOAD:
+        raise FrameError(f"a frame of {size}+{payload_size} bytes is too large")
+    try:
+        header = _header_decoder.decode(await reader.readexactly(size))
+    except msgspec.MsgspecError as error:
+        raise FrameError(f"a frame's header is damaged: {error}") from error
+    return header, await reader.readexactly(payload_size) if payload_size else b""
+
+
+def pack(header: Header, payload: bytes | memoryview = b"") -> list[bytes | memoryview]:
+    raw = encode(header)
+    if payload:
+        return [LENGTHS.pack(len(raw), len(payload)) + raw, payload]
+    return [LENGTHS.pack(len(raw), 0) + raw]

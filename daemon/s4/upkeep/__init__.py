@@ -1,0 +1,1 @@
+"""Background work: compaction, orphans, expiry, verification, renames of prefixes."""

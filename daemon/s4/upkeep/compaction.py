@@ -1,0 +1,70 @@
+"""Compaction: copies what is live out of a sealed volume that is mostly garbage, then unlinks it.
+
+Order (rule D5): the copies are synced, the index that points to them is synced, every reader that could hold
+the old place has ended (rule D6), then the file goes. A crash before the unlink leaves a volume whose records
+are all dead; the next run removes it. A record that cannot be read stops the compaction of its volume.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from s4.storage.shards import DamagedError, ShardStore
+
+log = logging.getLogger(__name__)
+
+HEADERS = 4096
+
+
+def candidates(shards: ShardStore, ratio: float) -> list[int]:
+    """Sealed volumes whose share of dead bytes is at least `ratio`, the most garbage first."""
+    use = shards.usage()
+    found = [
+        (volume.dead / volume.used, number)
+        for number in shards.sealed()
+        if (volume := use.get(number)) is not None and volume.used and volume.dead / volume.used >= ratio
+    ]
+    return [number for _, number in sorted(found, reverse=True)]
+
+
+async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], float], *,
+                         bytes_per_s: float = 0.0) -> int:  # fmt: skip
+    """Rewrite one sealed volume; returns the bytes that it gave back. Raises DamagedError."""
+    use = shards.usage().get(number)
+    before = use.dead if use else 0
+    copied = start = 0
+    while headers := await shards.read_headers(number, start, HEADERS):
+        for offset, record in headers:
+            start = offset + record.size
+            location = shards.locate(record.shard)
+            if location is None or (location.volume, location.offset) != (number, offset):
+                continue
+            data = await shards.read(record.shard, 0, record.length)
+            await shards.append(record.shard, [data], sync=False, replaces=location)
+            copied += record.size
+            if bytes_per_s:
+                await asyncio.sleep(record.size / bytes_per_s)
+    await shards.flush()
+    moved = time.monotonic()
+    while horizon() < moved:
+        await asyncio.sleep(0.05)
+    await shards.forget_volume(number)
+    log.info("volume %08x compacted: %d bytes copied, %d given back", number, copied, before)
+    return before
+
+
+async def compact_one(shards: ShardStore, number: int, horizon: Callable[[], float], *, bytes_per_s: float = 0.0) -> int:
+    """As `compact_volume`, but a volume that cannot be compacted is left as it is, and logged."""
+    if number in shards.compacting:
+        return 0
+    shards.compacting.add(number)
+    try:
+        return await compact_volume(shards, number, horizon, bytes_per_s=bytes_per_s)
+    except (DamagedError, OSError) as error:
+        log.error("volume %08x is left as it is: %s", number, error)
+        return 0
+    finally:
+        shards.compacting.discard(number)

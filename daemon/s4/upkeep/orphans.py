@@ -1,0 +1,103 @@
+"""The auditor: shards that no blob row names and references that nobody holds, left by crashes and lost requests.
+
+Nothing is dropped before the claiming partition committed a `refused` row for its id, which every commit
+checks (rule C3); so even an upload that outlives the auditor's patience is refused, not left dangling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from s4.metadata import commands, keys
+from s4.metadata.commands import Taken
+from s4.metadata.rows import Answer, Reference, Refused, decode
+from s4.node import Node
+
+log = logging.getLogger(__name__)
+
+FORGET_ANSWERS_S = 86_400
+FORGET_REFUSED_S = 7 * 86_400
+PAUSE_EVERY = 1000
+
+
+@dataclass(slots=True)
+class Audit:
+    """What an audit found and dropped."""
+
+    blobs_checked: int = 0
+    orphan_blobs: int = 0
+    orphan_bytes: int = 0
+    references_checked: int = 0
+    orphan_references: int = 0
+
+
+async def audit(node: Node, *, age_s: float) -> Audit:
+    """Drop orphans that are older than `age_s` seconds."""
+    result = Audit()
+    await _references(node, age_s, result)
+    await _shards(node, age_s, result)
+    await _expire(node)
+    return result
+
+
+async def _references(node: Node, age_s: float, result: Audit) -> None:
+    limit_ms = (time.time() - age_s) * 1000
+    for partition in range(node.partitions):
+        prefix = keys.table(partition, keys.REFERENCE)
+        for key, value in node.host.scan(prefix):
+            result.references_checked += 1
+            if result.references_checked % PAUSE_EVERY == 0:
+                await asyncio.sleep(0)
+            row = decode(Reference, value)
+            if row.created_ms > limit_ms:
+                continue
+            blob, reference = key[len(prefix) : len(prefix) + 16], key[len(prefix) + 16 :]
+            asked = commands.RefuseReference(row.bucket, row.key, row.upload, blob, reference)
+            answer = await node.execute(row.partition, asked) if not _held(node, row, reference) else Taken(True)
+            if isinstance(answer, Taken) and not answer.granted:
+                await node.execute(partition, commands.DropReferences([(blob, reference)]))
+                result.orphan_references += 1
+
+
+def _held(node: Node, row: Reference, reference: bytes) -> bool:
+    """A first look without a command: most references are held, and reading says so."""
+    found = node.host.newest(row.partition, row.bucket, row.key)
+    return found is not None and reference in found[1]
+
+
+async def _shards(node: Node, age_s: float, result: Audit) -> None:
+    await node.shards.flush()
+    limit_s = time.time() - age_s
+    for (partition, blob), group in groupby(node.shards.records(), lambda item: (item[0].partition, item[0].blob)):
+        created_s = max(location.created_s for _, location in group)
+        result.blobs_checked += 1
+        if result.blobs_checked % PAUSE_EVERY == 0:
+            await asyncio.sleep(0)
+        if created_s > limit_s or node.host.get(keys.blob_row(partition, blob)) is not None:
+            continue
+        answer = await node.execute(partition, commands.RefuseBlob(blob))
+        if isinstance(answer, Taken) and not answer.granted:
+            result.orphan_bytes += await node.shards.free(partition, blob)
+            result.orphan_blobs += 1
+    await node.shards.flush()
+
+
+async def _expire(node: Node) -> None:
+    """Forget answers that nobody will ask again and refusals that nobody can run into any more."""
+    now_ms = time.time() * 1000
+    for partition in range(node.partitions):
+        old = [*_older(node, partition, keys.ANSWER, Answer, now_ms - FORGET_ANSWERS_S * 1000),
+               *_older(node, partition, keys.REFUSED, Refused, now_ms - FORGET_REFUSED_S * 1000)]  # fmt: skip
+        if old:
+            await node.execute(partition, commands.ForgetRows(old))
+
+
+def _older(node: Node, partition: int, table: bytes, kind: type[Answer] | type[Refused], limit_ms: float) -> Iterator[bytes]:
+    for key, value in node.host.scan(keys.table(partition, table)):
+        if decode(kind, value).created_ms < limit_ms:
+            yield key

@@ -1,0 +1,103 @@
+"""Rename of a prefix: a job that renames key by key, keeps its place, and goes on after a restart.
+
+It is not atomic: while it runs, some keys have the new prefix and some the old, each exactly one of them at any
+moment. Keys put under the old prefix while it runs are renamed if they sort behind the job's place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from s4.gateway.context import Gateway, execute, find_bucket
+from s4.gateway.objects import rename_object
+from s4.metadata import commands, keys
+from s4.metadata.listing import Query, Version
+from s4.metadata.rows import Job, decode
+from s4.node import ROOT_USER, Node
+from s4.s3.errors import S3Error
+
+log = logging.getLogger(__name__)
+
+PAGE = 256
+CONCURRENCY = 16
+
+
+class Renames:
+    """The rename jobs of a server. Finished ones stay listed until they are forgotten."""
+
+    def __init__(self, node: Node, gateway: Gateway) -> None:
+        self._node, self._gateway = node, gateway
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def jobs(self) -> dict[str, Job]:
+        prefix = keys.table(0, keys.JOB)
+        return {key[len(prefix) :].decode(): decode(Job, value) for key, value in self._node.host.scan(prefix)}
+
+    def resume(self) -> None:
+        """Take up what was not finished."""
+        for name, job in self.jobs().items():
+            if not job.finished:
+                self._spawn(name, job)
+
+    async def start(self, bucket: str, source: str, destination: str) -> str:
+        """Begin a job; returns its id. Raises S3Error."""
+        if not source or source.startswith(destination) or destination.startswith(source):
+            raise S3Error("InvalidArgument", "The source prefix must not be empty, and neither prefix may begin with the other.")
+        await find_bucket(self._gateway, bucket)
+        name = f"{int(time.time() * 1000):x}-{self._gateway.random(4).hex()}"
+        job = Job(bucket, source, destination, int(time.time() * 1000))
+        await execute(self._gateway, 0, commands.PutJob(name, job))
+        self._spawn(name, job)
+        return name
+
+    async def forget(self, name: str) -> None:
+        """Stop a job, if it still runs, and drop it from the list. What was renamed stays renamed."""
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+        await execute(self._gateway, 0, commands.DeleteJob(name))
+
+    async def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _spawn(self, name: str, job: Job) -> None:
+        self._tasks[name] = asyncio.create_task(self._run(name, job))
+
+    async def _run(self, name: str, job: Job) -> None:
+        error = ""
+        try:
+            while (following := await self._page(name, job)) is not None:
+                job = following
+        except S3Error as failure:
+            error = f"{failure.code}: {failure.message}"
+            log.error("rename of %s to %s stopped: %s", job.source, job.destination, error)
+        done = Job(job.bucket, job.source, job.destination, job.created_ms, job.cursor, job.done, True, error)
+        await execute(self._gateway, 0, commands.PutJob(name, done))
+
+    async def _page(self, name: str, job: Job) -> Job | None:
+        """Rename one page of keys; the job's new state, or None when nothing is left."""
+        bucket = await find_bucket(self._gateway, job.bucket)
+        query = Query(job.source.encode(), b"", job.cursor, b"", PAGE)
+        page = await self._node.list_objects(bucket.id, query)
+        found = [item.key for item in page.items if isinstance(item, Version)]
+        if not found:
+            return None
+        for start in range(0, len(found), CONCURRENCY):
+            await asyncio.gather(*(self._one(job, key) for key in found[start : start + CONCURRENCY]))
+        following = Job(job.bucket, job.source, job.destination, job.created_ms, found[-1], job.done + len(found))
+        await execute(self._gateway, 0, commands.PutJob(name, following))
+        return following
+
+    async def _one(self, job: Job, key: bytes) -> None:
+        target = job.destination.encode() + key[len(job.source.encode()) :]
+        if len(target) > self._gateway.limits.key_bytes:
+            raise S3Error("KeyTooLongError", f"{target[:80]!r}... would be longer than a key may be")
+        try:
+            await rename_object(self._gateway, job.bucket, key, target, ROOT_USER)
+        except S3Error as error:
+            if error.code != "NoSuchKey":  # deleted meanwhile
+                raise
