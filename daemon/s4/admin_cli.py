@@ -45,7 +45,9 @@ class AdminClient:
                         raise AdminError(f"{value.get('message', value)} ({value.get('error', response.status)})")
                     yield value
         except (OSError, http.client.HTTPException) as error:
-            raise AdminError(f"cannot reach the server's admin port at {self._parts.netloc}: {error}; is `s4 server` running, and is this its --admin-listen?") from error
+            raise AdminError(
+                f"cannot reach the server's admin port at {self._parts.netloc}: {error}; is `s4 server` running, and is this its --admin-listen?"
+            ) from error
         finally:
             connection.close()
 
@@ -71,20 +73,39 @@ def add_arguments(commands: Any) -> None:
         "Keys come from --dir (a data directory whose root keys were made there), from S4_ROOT_ACCESS_KEY and\n"
         "S4_ROOT_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
     ))  # fmt: skip
-    admin.add_argument("--endpoint", default=os.environ.get("S4_ADMIN_ENDPOINT", "127.0.0.1:9001"), metavar="HOST:PORT", help="the admin port [127.0.0.1:9001]")
+    admin.add_argument(
+        "--endpoint",
+        default=os.environ.get("S4_ADMIN_ENDPOINT", "127.0.0.1:9001"),
+        metavar="HOST:PORT",
+        help="the admin port [127.0.0.1:9001]",
+    )
     admin.add_argument("--dir", default="", metavar="DIR", help="take the root keys from this data directory")
-    admin.add_argument("--region", default=os.environ.get("S4_REGION", "us-east-1"), help="the server's region [us-east-1]")
+    admin.add_argument(
+        "--region", default=os.environ.get("S4_REGION", "us-east-1"), help="the server's region [us-east-1]"
+    )
     admin.add_argument("--json", action="store_true", help="print JSON")
     actions = admin.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("status", help="what the server holds and how it is")
     actions.add_parser("buckets", help="buckets with objects and bytes")
-    user = actions.add_parser("user", help="users, their access keys and grants").add_subparsers(dest="user_action", required=True, metavar="ACTION")
+    user = actions.add_parser("user", help="users, their access keys and grants").add_subparsers(
+        dest="user_action", required=True, metavar="ACTION"
+    )
     user.add_parser("list", help="all users")
     for name, text in (("add", "make a user with an access key, printed once"), ("set", "replace a user's grants")):
         one = user.add_parser(name, help=text)
         one.add_argument("name")
-        one.add_argument("--grant", action="append", required=True, metavar="ROLE[:BUCKETS]", help="Reader, Writer or SuperUser, and a bucket pattern such as photos-*")
-    for name, text in (("remove", "delete a user and its keys"), ("disable", "refuse a user's requests"), ("enable", "serve a user again")):
+        one.add_argument(
+            "--grant",
+            action="append",
+            required=True,
+            metavar="ROLE[:BUCKETS]",
+            help="Reader, Writer or SuperUser, and a bucket pattern such as photos-*",
+        )
+    for name, text in (
+        ("remove", "delete a user and its keys"),
+        ("disable", "refuse a user's requests"),
+        ("enable", "serve a user again"),
+    ):
         user.add_parser(name, help=text).add_argument("name")
     user.add_parser("add-key", help="one more access key, printed once").add_argument("name")
     gone = user.add_parser("remove-key", help="delete an access key")
@@ -122,7 +143,10 @@ def _keys(arguments: argparse.Namespace) -> tuple[str, str]:
         except (OSError, ValueError) as error:
             raise AdminError(f"no root keys in {path}: {error}") from error
         return kept["access_key"], kept["secret_key"]
-    for access, secret in (("S4_ROOT_ACCESS_KEY", "S4_ROOT_SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")):
+    for access, secret in (
+        ("S4_ROOT_ACCESS_KEY", "S4_ROOT_SECRET_KEY"),
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    ):
         if os.environ.get(access) and os.environ.get(secret):
             return os.environ[access], os.environ[secret]
     raise AdminError("no keys; give --dir DIR, or set S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY")
@@ -139,7 +163,9 @@ def human(size: float) -> str:
 
 def table(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows)
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
 
 
 def _print(arguments: argparse.Namespace, value: Any, text: str) -> None:
@@ -150,7 +176,7 @@ def _last(lines: Iterator[dict[str, Any]], arguments: argparse.Namespace, label:
     """The last line of long work; draws a bar of `done` of `total` on the way, on a terminal."""
     value: dict[str, Any] = {}
     drawn = sys.stderr.isatty() and not arguments.json
-    for value in lines:  # noqa: B007 - the last one is what counts
+    for value in lines:
         if drawn and value.get("total"):
             share = min(1.0, value["done"] / value["total"])
             bar = "#" * int(share * 40)
@@ -175,9 +201,15 @@ def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
         ["buckets", str(value["buckets_count"])],
         ["objects", f"{value['objects_count']}, {human(value['logical_bytes'])}"],
         ["stored", human(value["storage_used_bytes"])],
-        ["dedup", f"{value['dedup_total_references']} references to {value['dedup_unique_blobs']} blobs, ratio {value['dedup_ratio']}"],
+        [
+            "dedup",
+            f"{value['dedup_total_references']} references to {value['dedup_unique_blobs']} blobs, ratio {value['dedup_ratio']}",
+        ],
         ["volumes", f"{value['volumes']}, {human(value['volume_bytes'])}, garbage {human(value['garbage_bytes'])}"],
-        ["disk", f"{human(value['disk_free_bytes'])} free of {human(value['disk_total_bytes'])}, reserve {human(value['disk_reserve_bytes'])}"],
+        [
+            "disk",
+            f"{human(value['disk_free_bytes'])} free of {human(value['disk_total_bytes'])}, reserve {human(value['disk_reserve_bytes'])}",
+        ],
         ["uploads", "accepted" if value["accepts_writes"] else "REFUSED: free disk is below the reserve"],
         ["damage", f"{value['damaged_reads']} reads found damage" if value["damaged_reads"] else "none seen"],
         ["durability", value["settings"]["durability"]],
@@ -189,7 +221,10 @@ def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
 def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/buckets"))
     rows = [["BUCKET", "OBJECTS", "SIZE", "VERSIONING", "OWNER"]]
-    rows += [[row["name"], str(row["objects"]), human(row["bytes"]), row["versioning"], row["owner"]] for row in value["buckets"]]
+    rows += [
+        [row["name"], str(row["objects"]), human(row["bytes"]), row["versioning"], row["owner"]]
+        for row in value["buckets"]
+    ]
     _print(arguments, value, table(rows))
     return 0
 
@@ -199,7 +234,10 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
     if action == "list":
         value = _one(client.call("GET", "/users"))
         rows = [["USER", "ENABLED", "GRANTS", "ACCESS KEYS"]]
-        rows += [[user["name"], "yes" if user["enabled"] else "no", " ".join(user["grants"]), " ".join(user["access_keys"])] for user in value["users"]]
+        rows += [
+            [user["name"], "yes" if user["enabled"] else "no", " ".join(user["grants"]), " ".join(user["access_keys"])]
+            for user in value["users"]
+        ]
         _print(arguments, value, table(rows))
     elif action == "add":
         _one(client.call("PUT", path, {"grants": arguments.grant, "create": True}))
@@ -210,7 +248,7 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
         _print(arguments, _one(client.call("PUT", path, {"grants": arguments.grant})), "")
     elif action in ("enable", "disable"):
         users = _one(client.call("GET", "/users"))["users"]
-        grants = next((user["grants"] for user in users if user["name"] == arguments.name), [])
+        grants: list[str] = next((user["grants"] for user in users if user["name"] == arguments.name), [])
         _print(arguments, _one(client.call("PUT", path, {"grants": grants, "enabled": action == "enable"})), "")
     elif action == "remove":
         _print(arguments, _one(client.call("DELETE", path)), "")
@@ -221,7 +259,11 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 def _print_key(client: AdminClient, arguments: argparse.Namespace, path: str) -> None:
     value = _one(client.call("POST", f"{path}/keys"))
-    _print(arguments, value, f"access key: {value['access_key']}\nsecret key: {value['secret_key']}\nThe secret key is not shown again.\n")
+    _print(
+        arguments,
+        value,
+        f"access key: {value['access_key']}\nsecret key: {value['secret_key']}\nThe secret key is not shown again.\n",
+    )
 
 
 def _compact(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -259,14 +301,28 @@ def _rename(client: AdminClient, arguments: argparse.Namespace) -> int:
         if sys.stderr.isatty() and not arguments.json:
             sys.stderr.write(f"\r{job['done']} keys renamed ")
         time.sleep(0.2)  # between looks at a job on another machine
-    _print(arguments, job, f"{job['done'] if job else 0} keys renamed{': ' + job['error'] if job and job['error'] else ''}\n")
+    _print(
+        arguments,
+        job,
+        f"{job['done'] if job else 0} keys renamed{': ' + job['error'] if job and job['error'] else ''}\n",
+    )
     return EXIT_FAILED if job and job["error"] else 0
 
 
 def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/renames"))
     rows = [["ID", "BUCKET", "FROM", "TO", "DONE", "STATE"]]
-    rows += [[job["id"], job["bucket"], job["from"], job["to"], str(job["done"]), job["error"] or ("done" if job["finished"] else "running")] for job in value["renames"]]
+    rows += [
+        [
+            job["id"],
+            job["bucket"],
+            job["from"],
+            job["to"],
+            str(job["done"]),
+            job["error"] or ("done" if job["finished"] else "running"),
+        ]
+        for job in value["renames"]
+    ]
     _print(arguments, value, table(rows))
     return 0
 

@@ -32,7 +32,7 @@ class AuditLog:
 
     def _open(self) -> None:
         if self._path is not None:
-            self._file = open(self._path, "ab", opener=_private)  # noqa: PTH123 - Path.open takes no opener
+            self._file = open(self._path, "ab", opener=_private)  # noqa: SIM115 - kept open
 
     def write(self, *, key: bytes, seconds: float, **fields: str | int) -> None:
         """Record one change. Values are what clients sent: JSON escapes them."""

@@ -11,9 +11,9 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from s4 import __version__
 from s4.limits import Limits, parse_size, with_settings
@@ -46,7 +46,9 @@ limits (each with --limit NAME=VALUE or S4_LIMIT_NAME; sizes as 64KiB, 5GiB):
 
 def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser("s4", description="S3 object storage on local disks.", epilog=_EPILOG, formatter_class=raw)
+    parser = argparse.ArgumentParser(
+        "s4", description="S3 object storage on local disks.", epilog=_EPILOG, formatter_class=raw
+    )
     parser.add_argument("--version", action="version", version=f"s4 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     bounds = "".join(f"  {field.name:18} {_shown(field.default)}\n" for field in fields(Limits))
@@ -67,9 +69,11 @@ def _shown(value: object) -> str:
 
 
 def _server_arguments(server: argparse.ArgumentParser) -> None:
-    def option(name: str, default: str, text: str, **more: object) -> None:
+    def option(name: str, default: str, text: str, **more: Any) -> None:
         variable = "S4_" + name.strip("-").upper().replace("-", "_")
-        server.add_argument(name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more)  # type: ignore[arg-type]
+        server.add_argument(
+            name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more
+        )
 
     server.add_argument("directory", metavar="DIR", help="the data directory")
     option("--listen", "0.0.0.0:9000", "address of the S3 port", metavar="HOST:PORT")
@@ -91,7 +95,9 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
     option("--access-log", "off", "log every request: on or off", choices=("on", "off"))
     option("--log-level", "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     option("--log-format", "auto", "json, text, or auto: text on a terminal", choices=("json", "text", "auto"))
-    server.add_argument("--limit", action="append", default=[], metavar="NAME=VALUE", help="change a bound; see the list below")
+    server.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a bound; see the list below"
+    )
 
 
 def server_settings(arguments: argparse.Namespace) -> ServerSettings:
@@ -123,7 +129,7 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
         volume_bytes=parse_size(arguments.volume_size), preallocate_bytes=parse_size(arguments.preallocate),
         garbage_ratio=float(arguments.garbage), orphan_age_s=float(arguments.orphan_age),
         audit_log=arguments.audit_log, access_log=arguments.access_log == "on", log_level=arguments.log_level,
-        log_format=arguments.log_format, limits=asdict(bounds),
+        log_format=arguments.log_format, limits=bounds,
     )  # fmt: skip
 
 

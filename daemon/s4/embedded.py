@@ -53,7 +53,9 @@ def root_keys(files: Files, directory: Path, environment: dict[str, str]) -> tup
         raise ValueError("set both S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY, or neither")
     if access:
         if len(access) < 3 or len(secret) < 8 or "/" in access:
-            raise ValueError("S4_ROOT_ACCESS_KEY needs 3 characters or more without a slash, S4_ROOT_SECRET_KEY 8 or more")
+            raise ValueError(
+                "S4_ROOT_ACCESS_KEY needs 3 characters or more without a slash, S4_ROOT_SECRET_KEY 8 or more"
+            )
         return RootKeys(access, secret), False
     path = directory / "root.json"
     if path.exists():
@@ -94,7 +96,9 @@ async def open_store(directory: Path, settings: StoreSettings, limits: Limits, *
     root, root_made = root_keys(files, directory, dict(environment or {}))
     coordinator = LocalCoordinator(files, directory)
     current = await _new_epoch(coordinator, identity.cluster, identity.store, identity.partitions)
-    database = Database(directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=32 * MIB, open_files=limits.open_tables)
+    database = Database(
+        directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=32 * MIB, open_files=limits.open_tables
+    )
     durable = settings.durability == "sync"
     shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
         volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,

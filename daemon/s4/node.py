@@ -23,6 +23,7 @@ from s4.metadata.rows import (
     Content,
     Counters,
     FreeBlob,
+    Grant,
     Policy,
     Upload,
     User,
@@ -107,7 +108,9 @@ class Node:
             return None
         return Found(found, suffix)
 
-    async def find_upload(self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int) -> UploadFound | None:
+    async def find_upload(
+        self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
+    ) -> UploadFound | None:
         value = self.host.get(keys.upload_row(partition, bucket, key, upload))
         if value is None:
             return None
@@ -161,7 +164,9 @@ class Node:
                 cursor.close()
         raise AssertionError("a listing ends with its page")
 
-    async def list_uploads(self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int) -> UploadPage:
+    async def list_uploads(
+        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int
+    ) -> UploadPage:
         items: list[UploadListed | bytes] = []
         listed: list[UploadListed] = []
         for partition in range(self.partitions):
@@ -191,7 +196,7 @@ class Node:
         users = [decode(User, value) for _, value in self.host.scan(keys.table(0, keys.USER))]
         return [(user, held.get(user.name, [])) for user in users]
 
-    async def grants_of(self, user: str) -> list[commands.Grant]:
+    async def grants_of(self, user: str) -> list[Grant]:
         value = self.host.get(keys.named_row(keys.POLICY, user))
         return decode(Policy, value).grants if value else []
 

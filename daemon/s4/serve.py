@@ -56,7 +56,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Everything a server is told. Addresses are HOST:PORT; `certificate` and `key` are files, both or neither."""
 
     directory: str
-    listen: str = "0.0.0.0:9000"  # noqa: S104 - an object store is there to be reached; --listen narrows it
+    listen: str = "0.0.0.0:9000"
     admin_listen: str = "127.0.0.1:9001"
     workers: int = 0
     region: str = "us-east-1"
@@ -75,10 +75,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     access_log: bool = False
     log_level: str = "info"
     log_format: str = "auto"
-    limits: dict[str, float] = {}
-
-    def bounds(self) -> Limits:
-        return Limits(**self.limits)  # type: ignore[arg-type]
+    limits: Limits = Limits()
 
     @property
     def socket_path(self) -> Path:
@@ -122,7 +119,7 @@ def die(error: BaseException) -> None:
 
 
 def make_gateway(node: NodeApi, partitions: int, settings: ServerSettings, readers: Readers) -> Gateway:
-    limits = settings.bounds()
+    limits = settings.limits
     return Gateway(
         node, partitions, limits, settings.inline_bytes, STRIPE_BYTES, settings.dedup,
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
@@ -135,9 +132,11 @@ class S3Endpoint:
 
     def __init__(self, settings: ServerSettings, gateway: Gateway, registry: CollectorRegistry, audit: AuditLog,
                  ready: Callable[[], str]) -> None:  # fmt: skip
-        self._certificate = Certificate(Path(settings.certificate), Path(settings.key)) if settings.certificate else None
+        self._certificate = (
+            Certificate(Path(settings.certificate), Path(settings.key)) if settings.certificate else None
+        )
         self.server = S3Server(
-            gateway, settings.bounds(), RequestMetrics(registry), audit, region=settings.region,
+            gateway, settings.limits, RequestMetrics(registry), audit, region=settings.region,
             domains=tuple(settings.domains), health=lambda path: _health(path, ready), access_log=settings.access_log,
         )  # fmt: skip
         self._http: web.Server | None = None
@@ -204,7 +203,7 @@ class Server:
         self.endpoint, self.admin_endpoint = _shown(bound), _shown(admin_bound)
         self.store = await open_store(Path(settings.directory), StoreSettings(
             settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
-        ), settings.bounds(), horizon=self.horizon, fatal=die, environment=self._environment)  # fmt: skip
+        ), settings.limits, horizon=self.horizon, fatal=die, environment=self._environment)  # fmt: skip
         self._gateway = make_gateway(self.store.node, self.store.node.partitions, settings, self._readers)
         await resume_deletes(self._gateway)
         self._renames = Renames(self.store.node, self._gateway)
@@ -223,7 +222,7 @@ class Server:
         return self._not_ready
 
     async def _start_admin(self, bound: socket.socket) -> None:
-        limits = self.settings.bounds()
+        limits = self.settings.limits
         collector = StoreCollector(lambda: _store_figures(self.store))
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
@@ -275,7 +274,12 @@ class Server:
         while True:
             found = await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)
             if found.orphan_blobs or found.orphan_references:
-                log.info("orphans dropped", blobs=found.orphan_blobs, bytes=found.orphan_bytes, references=found.orphan_references)
+                log.info(
+                    "orphans dropped",
+                    blobs=found.orphan_blobs,
+                    bytes=found.orphan_bytes,
+                    references=found.orphan_references,
+                )
             await asyncio.sleep(AUDIT_EVERY_S)
 
     def reload(self) -> None:
@@ -339,7 +343,9 @@ def _store_figures(store: OpenStore) -> Iterator[tuple[str, str, float, bool]]:
     yield "s4_damaged_reads", "Reads that found a shard missing or damaged", shards.damaged, True
 
 
-async def run(settings: ServerSettings, environment: dict[str, str], announce: Callable[[Server], Awaitable[None]]) -> None:
+async def run(
+    settings: ServerSettings, environment: dict[str, str], announce: Callable[[Server], Awaitable[None]]
+) -> None:
     """Run until SIGTERM or SIGINT; `announce` is called once the server is up."""
     logs.configure(settings.log_level, settings.log_format)
     loop = asyncio.get_running_loop()

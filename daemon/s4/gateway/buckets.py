@@ -67,4 +67,3 @@ async def resume_deletes(gateway: Gateway) -> None:
             except S3Error as error:
                 if error.code != "BucketNotEmpty":
                     raise
-

@@ -59,7 +59,9 @@ class MemoryBudget:
             self._grant()
             if isinstance(error, asyncio.CancelledError):
                 raise
-            raise S3Error("SlowDown", "The server's memory for uploads is in use; try again.", headers={"Retry-After": "1"}) from None
+            raise S3Error(
+                "SlowDown", "The server's memory for uploads is in use; try again.", headers={"Retry-After": "1"}
+            ) from None
 
     def _grant(self) -> None:
         while self._waiting:

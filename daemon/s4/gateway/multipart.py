@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from s4.gateway.context import Gateway, commit, find_bucket
 from s4.gateway.objects import Attributes, Put, take_extents, with_null
 from s4.gateway.read import Opened, stream
-from s4.gateway.receive import Body, Place, Stored, abandon, receive
+from s4.gateway.receive import Body, Decoder, Place, Stored, abandon, receive
 from s4.metadata import keys
 from s4.metadata.commands import (
     NO_CONDITIONS,
@@ -92,7 +92,10 @@ async def put_part(gateway: Gateway, name: str, key: bytes, upload_id: str, numb
 def _part_checksum(expected: Expected, upload: Upload) -> Expected:
     """A part is kept with the checksum that its upload was created with. Raises S3Error where they differ."""
     if upload.checksum_algorithm and expected.algorithm and expected.algorithm != upload.checksum_algorithm:
-        raise S3Error("InvalidRequest", f"Checksum Type mismatch occurred, expected checksum Type: {upload.checksum_algorithm.lower()}, actual checksum Type: {expected.algorithm.lower()}")
+        raise S3Error(
+            "InvalidRequest",
+            f"Checksum Type mismatch occurred, expected checksum Type: {upload.checksum_algorithm.lower()}, actual checksum Type: {expected.algorithm.lower()}",
+        )
     algorithm = expected.algorithm or upload.checksum_algorithm
     return Expected(expected.md5, expected.sha256, algorithm, expected.checksum, expected.trailer)
 
@@ -114,7 +117,7 @@ class _CopiedBody:
 
     def __init__(self, gateway: Gateway, source: Opened, offset: int, length: int) -> None:
         self.length = length
-        self.decoder = PlainDecoder(length)
+        self.decoder: Decoder = PlainDecoder(length)
         self._pieces = stream(gateway, source, offset, length)
 
     async def read(self) -> bytes:
@@ -214,7 +217,10 @@ def _chosen(part: Part | None, wanted: WantedPart, info: Upload) -> Extent:
         raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)
     for algorithm, value in wanted.checksums.items():
         if algorithm != info.checksum_algorithm:
-            raise S3Error("InvalidRequest", f"The upload was created using {'no' if not info.checksum_algorithm else 'a ' + info.checksum_algorithm.lower()} checksum, but part {wanted.number} names {algorithm.lower()}.")
+            raise S3Error(
+                "InvalidRequest",
+                f"The upload was created using {'no' if not info.checksum_algorithm else 'a ' + info.checksum_algorithm.lower()} checksum, but part {wanted.number} names {algorithm.lower()}.",
+            )
         if value != part.extent.checksum:
             raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)
     return part.extent
@@ -233,5 +239,3 @@ async def abort_upload(gateway: Gateway, name: str, key: bytes, upload_id: str) 
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     upload = parse_upload_id(upload_id)
     await commit(gateway, name, bucket, partition, lambda settings: AbortUpload(settings, key, upload))
-
-

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+import msgspec
+
 from s4.gateway.context import Gateway, commit, execute, find_bucket
 from s4.gateway.read import Opened, open_object
 from s4.gateway.receive import Body, Place, Stored, abandon, drop_references, receive
@@ -84,8 +86,7 @@ def with_null(row: Object, versioning: str) -> Object:
     null = versioning != "Enabled"
     if row.null == null:
         return row
-    fields = {name: getattr(row, name) for name in row.__struct_fields__}
-    return Object(**{**fields, "null": null})
+    return msgspec.structs.replace(row, null=null)
 
 
 async def delete_object(gateway: Gateway, name: str, key: bytes, version: str, owner: str,
@@ -121,12 +122,13 @@ async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) ->
     taken: list[Extent] = []
     by_partition: dict[int, list[Claim]] = {}
     for extent in extents:
-        if extent.blob:
-            reference = gateway.random(16)
-            claim = Claim(extent.blob, reference, place.partition, place.bucket, place.key, place.upload)
-            by_partition.setdefault(extent.partition, []).append(claim)
-            extent = Extent(extent.number, extent.size, extent.partition, extent.blob, reference, extent.etag, extent.checksum)  # noqa: PLW2901 - the same run of bytes under another reference
-        taken.append(extent)
+        if not extent.blob:
+            taken.append(extent)
+            continue
+        name = gateway.random(16)
+        claim = Claim(extent.blob, name, place.partition, place.bucket, place.key, place.upload)
+        by_partition.setdefault(extent.partition, []).append(claim)
+        taken.append(msgspec.structs.replace(extent, reference=name))
     granted: list[Extent] = []
     for partition, claims in by_partition.items():
         answer = await execute(gateway, partition, TakeReferences(claims))
@@ -155,7 +157,10 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
     bucket = await find_bucket(gateway, copy.name)
     partition = keys.partition_of(bucket.id, copy.key, gateway.partitions)
     if source.row.size > gateway.limits.put_bytes and not copy.rename:
-        raise S3Error("InvalidRequest", "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120")
+        raise S3Error(
+            "InvalidRequest",
+            "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120",
+        )
     for _ in range(COPY_TRIES):
         extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
         if extents is not None:
@@ -187,7 +192,9 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
         raise
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
-    return Put(answer.version, row.etag, (row.checksum_algorithm, row.checksum, row.checksum_type), row.modified_ms, row.size)
+    return Put(
+        answer.version, row.etag, (row.checksum_algorithm, row.checksum, row.checksum_type), row.modified_ms, row.size
+    )
 
 
 async def rename_object(gateway: Gateway, name: str, source_key: bytes, key: bytes, owner: str,

@@ -39,7 +39,9 @@ async def open_object(gateway: Gateway, name: str, key: bytes, version: str) -> 
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     if version and version != "null" and keys.parse_version_id(version) is None:
-        raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId", ArgumentValue=version)
+        raise S3Error(
+            "InvalidArgument", "Invalid version id specified", ArgumentName="versionId", ArgumentValue=version
+        )
     found = await gateway.node.find_object(partition, bucket.id, key, version)
     shown = key.decode("utf-8", "replace")
     if found is None:

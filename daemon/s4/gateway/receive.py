@@ -38,7 +38,7 @@ class Decoder(Protocol):
     @property
     def finished(self) -> bool: ...
 
-    def feed(self, data: bytes) -> Sequence[bytes | memoryview]: ...
+    def feed(self, data: bytes) -> list[memoryview]: ...
 
 
 class Body(Protocol):
@@ -97,7 +97,7 @@ class _BlobWriter:
     def add(self, piece: bytes | memoryview) -> None:
         """Copy bytes into stripes. Runs on a hashing thread."""
         view = memoryview(piece)
-        while len(view):
+        while view:
             if self._buffer is None or self._fill == len(self._buffer):
                 self._seal()
                 self._buffer = self._gateway.buffers.take()
@@ -182,7 +182,9 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
     return _stored(gateway, digests, place, writer, granted)
 
 
-def _stored(gateway: Gateway, digests: Digests, place: Place, writer: _BlobWriter | None, granted: _Granted | None) -> Stored:
+def _stored(
+    gateway: Gateway, digests: Digests, place: Place, writer: _BlobWriter | None, granted: _Granted | None
+) -> Stored:
     etag, checksum, size = digests.md5_hex(), digests.checksum(), digests.size
     if granted is not None:
         extent = Extent(place.number, size, granted.partition, granted.blob, granted.reference, etag, checksum)

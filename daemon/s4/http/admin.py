@@ -91,7 +91,9 @@ class AdminApi:
         return web.Response(text=(reason or "ready") + "\n", status=503 if reason else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._context.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return web.Response(
+            body=self._context.metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
 
     async def _stats(self, _: web.Request) -> web.Response:
         return _json(await self._node.stats())
@@ -133,7 +135,9 @@ class AdminApi:
         if identity is None:
             raise S3Error("InvalidAccessKeyId")
         limits = self._context.limits
-        sigv4.check(claim, signed, identity.secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s)
+        sigv4.check(
+            claim, signed, identity.secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s
+        )
         if not roles.allowed(identity.grants, roles.ADMIN, ""):
             raise S3Error("AccessDenied")
         return identity
@@ -156,7 +160,15 @@ class AdminApi:
         listed = []
         for user, access_keys in await self._node.list_users():
             grants = [f"{grant.role}:{grant.buckets}" for grant in await self._node.grants_of(user.name)]
-            listed.append({"name": user.name, "enabled": user.enabled, "grants": grants, "access_keys": access_keys, "created_ms": user.created_ms})
+            listed.append(
+                {
+                    "name": user.name,
+                    "enabled": user.enabled,
+                    "grants": grants,
+                    "access_keys": access_keys,
+                    "created_ms": user.created_ms,
+                }
+            )
         return _json({"users": listed})
 
     async def _put_user(self, request: web.Request) -> web.Response:
@@ -181,8 +193,13 @@ class AdminApi:
         body = msgspec.json.decode(raw, type=_KeyBody) if raw else _KeyBody()
         held = next((access for user, access in await self._node.list_users() if user.name == name), [])
         if len(held) >= self._context.limits.keys_per_user:
-            raise S3Error("TooManyEntities", f"{name} has {len(held)} access keys, which is the limit named keys_per_user.")
-        access, secret = body.access_key or "S4" + secrets.token_hex(9).upper(), body.secret_key or secrets.token_urlsafe(30)
+            raise S3Error(
+                "TooManyEntities", f"{name} has {len(held)} access keys, which is the limit named keys_per_user."
+            )
+        access, secret = (
+            body.access_key or "S4" + secrets.token_hex(9).upper(),
+            body.secret_key or secrets.token_urlsafe(30),
+        )
         if not 3 <= len(access) <= 128 or "/" in access or len(secret) < 8:
             raise ValueError("an access key has 3 to 128 characters without a slash, a secret key 8 or more")
         await execute(self._gateway, 0, commands.PutAccessKey(access, name, secret))
@@ -264,7 +281,9 @@ class _RenameBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value) + b"\n", status=status, headers={"Content-Type": "application/json"})
+    return web.Response(
+        body=msgspec.json.encode(value) + b"\n", status=status, headers={"Content-Type": "application/json"}
+    )
 
 
 class _Lines:

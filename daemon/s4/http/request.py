@@ -144,7 +144,9 @@ class HttpBody:
 
     def _chunked(self, request: S3Request, claim: sigv4.Claim) -> ChunkedDecoder:
         mode = claim.payload_hash
-        names = tuple(name.strip().lower() for name in request.headers.get("x-amz-trailer", "").split(",") if name.strip())
+        names = tuple(
+            name.strip().lower() for name in request.headers.get("x-amz-trailer", "").split(",") if name.strip()
+        )
         signed = mode != sigv4.STREAMING_UNSIGNED_TRAILER
         signer = sigv4.ChunkSigner(request.signing_key, claim) if signed else None
         if mode == sigv4.STREAMING and names:

@@ -17,7 +17,9 @@ from s4.s3.errors import S3Error
 XML = "application/xml"
 
 
-def respond(status: int = 200, headers: Mapping[str, str] | None = None, body: bytes | memoryview = b"") -> web.Response:
+def respond(
+    status: int = 200, headers: Mapping[str, str] | None = None, body: bytes | memoryview = b""
+) -> web.Response:
     """A response without a content type of its own unless `headers` has one."""
     return web.Response(status=status, headers=CIMultiDict(headers or {}), body=bytes(body))
 
@@ -66,7 +68,9 @@ def checksum_headers(row: Object) -> dict[str, str]:
 def header_value(text: str, name: str) -> str:
     """A value fit for a response header. Raises S3Error for what could end the header or is no text."""
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in text) or not _encodable(text):
-        raise S3Error("InvalidArgument", f"The value of {name} has characters that a header cannot have.", ArgumentName=name)
+        raise S3Error(
+            "InvalidArgument", f"The value of {name} has characters that a header cannot have.", ArgumentName=name
+        )
     return text
 
 

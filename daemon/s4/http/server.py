@@ -236,7 +236,9 @@ class _Connection(RequestHandler):
             owner.endpoint.release()
         super().connection_lost(exc)
 
-    def handle_error(self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None) -> web.StreamResponse:
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
         owner: Any = self._manager
         request_id = owner.endpoint.request_id() if owner is not None else ""
         code = "InternalError" if status >= 500 else "InvalidRequest"

@@ -14,7 +14,7 @@ from s4.metadata.commands import (
     PutUser,
     UserKnown,
 )
-from s4.metadata.entry import Entry, Refusal
+from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.rows import AccessKey, Policy, User, decode, encode
 
 
@@ -22,9 +22,9 @@ def put_user(entry: Entry, command: PutUser) -> UserKnown:
     row_key = keys.named_row(keys.USER, command.name)
     value = entry.get(row_key)
     if command.create and value is not None:
-        raise Refusal("EntityAlreadyExists", f"A user named {command.name} exists already.")
+        raise RefusalError("EntityAlreadyExists", f"A user named {command.name} exists already.")
     if not command.create and value is None:
-        raise Refusal("NoSuchEntity", f"There is no user named {command.name}.")
+        raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
     created = decode(User, value).created_ms if value is not None else entry.now_ms
     user = User(command.name, created, command.enabled)
     entry.put(row_key, encode(user))
@@ -35,7 +35,7 @@ def put_user(entry: Entry, command: PutUser) -> UserKnown:
 def delete_user(entry: Entry, command: DeleteUser) -> Done:
     row_key = keys.named_row(keys.USER, command.name)
     if entry.get(row_key) is None:
-        raise Refusal("NoSuchEntity", f"There is no user named {command.name}.")
+        raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
     entry.delete(row_key)
     entry.delete(keys.named_row(keys.POLICY, command.name))
     for key, value in list(entry.scan(keys.table(0, keys.ACCESS_KEY))):
@@ -46,10 +46,10 @@ def delete_user(entry: Entry, command: DeleteUser) -> Done:
 
 def put_key(entry: Entry, command: PutAccessKey) -> KeyKnown:
     if entry.get(keys.named_row(keys.USER, command.user)) is None:
-        raise Refusal("NoSuchEntity", f"There is no user named {command.user}.")
+        raise RefusalError("NoSuchEntity", f"There is no user named {command.user}.")
     row_key = keys.named_row(keys.ACCESS_KEY, command.access_key)
     if entry.get(row_key) is not None:
-        raise Refusal("EntityAlreadyExists", f"The access key {command.access_key} exists already.")
+        raise RefusalError("EntityAlreadyExists", f"The access key {command.access_key} exists already.")
     row = AccessKey(command.user, command.secret, entry.now_ms)
     entry.put(row_key, encode(row))
     return KeyKnown(row)
@@ -59,7 +59,7 @@ def delete_key(entry: Entry, command: DeleteAccessKey) -> Done:
     row_key = keys.named_row(keys.ACCESS_KEY, command.access_key)
     value = entry.get(row_key)
     if value is None or (command.user and decode(AccessKey, value).user != command.user):
-        raise Refusal("NoSuchEntity", f"There is no access key {command.access_key}.")
+        raise RefusalError("NoSuchEntity", f"There is no access key {command.access_key}.")
     entry.delete(row_key)
     return Done()
 

@@ -7,6 +7,8 @@ names the token and can be repeated, so whoever finds a token after a crash fini
 
 from __future__ import annotations
 
+import msgspec
+
 from s4.metadata import keys, uploads
 from s4.metadata.commands import (
     BeginDelete,
@@ -19,7 +21,7 @@ from s4.metadata.commands import (
     SetVersioning,
     SpreadSettings,
 )
-from s4.metadata.entry import Entry, Refusal
+from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.objects import check_settings
 from s4.metadata.rows import Bucket, BucketState, decode, encode
 
@@ -27,7 +29,7 @@ from s4.metadata.rows import Bucket, BucketState, decode, encode
 def bucket_row(entry: Entry, name: str) -> Bucket:
     value = entry.get(keys.named_row(keys.BUCKET, name))
     if value is None:
-        raise Refusal("NoSuchBucket", "The specified bucket does not exist")
+        raise RefusalError("NoSuchBucket", "The specified bucket does not exist")
     return decode(Bucket, value)
 
 
@@ -36,17 +38,25 @@ def create(entry: Entry, command: CreateBucket) -> BucketMade:
     value = entry.get(row_key)
     if value is not None:
         mine = decode(Bucket, value).owner == command.owner
-        raise Refusal(*(
-            ("BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it.")
-            if mine
-            else ("BucketAlreadyExists", "The requested bucket name is not available. Please select a different name and try again.")
-        ))
+        raise RefusalError(
+            *(
+                (
+                    "BucketAlreadyOwnedByYou",
+                    "Your previous request to create the named bucket succeeded and you already own it.",
+                )
+                if mine
+                else (
+                    "BucketAlreadyExists",
+                    "The requested bucket name is not available. Please select a different name and try again.",
+                )
+            )
+        )
     total = owned = 0
     for _, other in entry.scan(keys.table(0, keys.BUCKET)):
         total += 1
         owned += decode(Bucket, other).owner == command.owner
     if owned >= command.max_per_owner or total >= command.max_total:
-        raise Refusal("TooManyBuckets", "You have attempted to create more buckets than allowed")
+        raise RefusalError("TooManyBuckets", "You have attempted to create more buckets than allowed")
     # The sequence of this entry was never given out before, so it is an id that no bucket had.
     row = Bucket(entry.sequence, command.owner, entry.now_ms, lock=command.lock)
     entry.put(row_key, encode(row))
@@ -56,9 +66,11 @@ def create(entry: Entry, command: CreateBucket) -> BucketMade:
 def set_versioning(entry: Entry, command: SetVersioning) -> BucketMade:
     old = bucket_row(entry, command.name)
     if old.deleting:
-        raise Refusal("OperationAborted", "A conflicting conditional operation is currently in progress against this resource. Try again.")
-    row = Bucket(old.id, old.owner, old.created_ms, old.revision + 1, command.versioning, b"", old.policy,
-                 old.lifecycle, old.cors, old.lock, old.quota_bytes)  # fmt: skip
+        raise RefusalError(
+            "OperationAborted",
+            "A conflicting conditional operation is currently in progress against this resource. Try again.",
+        )
+    row = msgspec.structs.replace(old, revision=old.revision + 1, versioning=command.versioning)
     entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
     return BucketMade(row)
 
@@ -71,19 +83,16 @@ def spread(entry: Entry, command: SpreadSettings) -> Done:
 def begin_delete(entry: Entry, command: BeginDelete) -> BucketMade:
     old = bucket_row(entry, command.name)
     token = old.deleting or command.token
-    row = _with_token(old, token)
+    row = msgspec.structs.replace(old, deleting=token)
     entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
     return BucketMade(row)
 
 
-def _with_token(old: Bucket, token: bytes) -> Bucket:
-    return Bucket(old.id, old.owner, old.created_ms, old.revision, old.versioning, token, old.policy,
-                  old.lifecycle, old.cors, old.lock, old.quota_bytes)  # fmt: skip
-
-
 def close(entry: Entry, command: CloseBucket) -> Done:
     if next(entry.scan(keys.bucket_objects(entry.partition, command.bucket)), None) is not None:
-        raise Refusal("BucketNotEmpty", "The bucket you tried to delete is not empty. You must delete all versions in the bucket.")
+        raise RefusalError(
+            "BucketNotEmpty", "The bucket you tried to delete is not empty. You must delete all versions in the bucket."
+        )
     row_key = keys.bucket_state_row(entry.partition, command.bucket)
     value = entry.get(row_key)
     state = decode(BucketState, value) if value is not None else BucketState(1, "")
@@ -116,5 +125,5 @@ def end_delete(entry: Entry, command: EndDelete) -> Done:
     if command.done:
         entry.delete(row_key)
     else:
-        entry.put(row_key, encode(_with_token(row, b"")))
+        entry.put(row_key, encode(msgspec.structs.replace(row, deleting=b"")))
     return Done()

@@ -49,7 +49,7 @@ NO_CONDITIONS = Conditions()
 # -- objects, in the partition of (bucket, key)
 
 
-class PutObject(Command):
+class PutObject(Command, frozen=True):
     settings: Settings
     key: bytes
     row: Object
@@ -61,7 +61,7 @@ class PutObject(Command):
     rename_version: str = ""
 
 
-class DeleteObject(Command):
+class DeleteObject(Command, frozen=True):
     settings: Settings
     key: bytes
     version: str = ""
@@ -70,14 +70,14 @@ class DeleteObject(Command):
     only_if_newest: str = ""
 
 
-class CreateUpload(Command):
+class CreateUpload(Command, frozen=True):
     settings: Settings
     key: bytes
     upload: bytes
     row: Upload
 
 
-class PutPart(Command):
+class PutPart(Command, frozen=True):
     settings: Settings
     key: bytes
     upload: bytes
@@ -87,7 +87,7 @@ class PutPart(Command):
     granted: list[bytes] = []
 
 
-class CompleteUpload(Command):
+class CompleteUpload(Command, frozen=True):
     """`row.extents` are the parts as the gateway read them; the primary checks that they are still those."""
 
     settings: Settings
@@ -97,7 +97,7 @@ class CompleteUpload(Command):
     conditions: Conditions = NO_CONDITIONS
 
 
-class AbortUpload(Command):
+class AbortUpload(Command, frozen=True):
     settings: Settings
     key: bytes
     upload: bytes
@@ -118,27 +118,27 @@ class Claim(msgspec.Struct, frozen=True):
     upload: bytes = b""
 
 
-class TakeReferences(Command):
+class TakeReferences(Command, frozen=True):
     claims: list[Claim]
 
 
-class DropReferences(Command):
+class DropReferences(Command, frozen=True):
     references: list[tuple[bytes, bytes]]
 
 
-class PublishContent(Command):
+class PublishContent(Command, frozen=True):
     sha256: bytes
     partition: int
     blob: bytes
     size: int
 
 
-class UnpublishContent(Command):
+class UnpublishContent(Command, frozen=True):
     sha256: bytes
     blob: bytes
 
 
-class RefuseReference(Command):
+class RefuseReference(Command, frozen=True):
     """Asked by the auditor of the claiming partition (rule C3)."""
 
     bucket: int
@@ -148,13 +148,13 @@ class RefuseReference(Command):
     reference: bytes
 
 
-class RefuseBlob(Command):
+class RefuseBlob(Command, frozen=True):
     """Asked by the auditor before it frees shards that no row names (rule C3)."""
 
     blob: bytes
 
 
-class ForgetRows(Command):
+class ForgetRows(Command, frozen=True):
     """Delete rows that have served: outbox actions that are done, answers and refusals that expired."""
 
     rows: list[bytes]
@@ -163,7 +163,7 @@ class ForgetRows(Command):
 # -- buckets, in partition 0 but for the two that go to each
 
 
-class CreateBucket(Command):
+class CreateBucket(Command, frozen=True):
     name: str
     owner: str
     max_per_owner: int
@@ -171,35 +171,35 @@ class CreateBucket(Command):
     lock: bool = False
 
 
-class SetVersioning(Command):
+class SetVersioning(Command, frozen=True):
     name: str
     versioning: str
 
 
-class SpreadSettings(Command):
+class SpreadSettings(Command, frozen=True):
     """Make a partition know the settings before the call that changed them returns (rule L2)."""
 
     settings: Settings
 
 
-class BeginDelete(Command):
+class BeginDelete(Command, frozen=True):
     name: str
     token: bytes
 
 
-class CloseBucket(Command):
+class CloseBucket(Command, frozen=True):
     """Refused with BucketNotEmpty where the partition holds versions (rule L3)."""
 
     bucket: int
     token: bytes
 
 
-class ReopenBucket(Command):
+class ReopenBucket(Command, frozen=True):
     bucket: int
     token: bytes
 
 
-class EndDelete(Command):
+class EndDelete(Command, frozen=True):
     name: str
     token: bytes
     done: bool
@@ -208,34 +208,34 @@ class EndDelete(Command):
 # -- identity and jobs, in partition 0
 
 
-class PutUser(Command):
+class PutUser(Command, frozen=True):
     name: str
     grants: list[Grant]
     enabled: bool = True
     create: bool = False
 
 
-class DeleteUser(Command):
+class DeleteUser(Command, frozen=True):
     name: str
 
 
-class PutAccessKey(Command):
+class PutAccessKey(Command, frozen=True):
     access_key: str
     user: str
     secret: str
 
 
-class DeleteAccessKey(Command):
+class DeleteAccessKey(Command, frozen=True):
     access_key: str
     user: str = ""
 
 
-class PutJob(Command):
+class PutJob(Command, frozen=True):
     id: str
     job: Job
 
 
-class DeleteJob(Command):
+class DeleteJob(Command, frozen=True):
     id: str
 
 

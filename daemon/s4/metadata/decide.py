@@ -7,7 +7,7 @@ from typing import Any
 
 from s4.metadata import accounts, buckets, commands, objects, references, uploads
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused
-from s4.metadata.entry import Entry, Refusal
+from s4.metadata.entry import Entry, RefusalError
 
 
 def forget_rows(entry: Entry, command: commands.ForgetRows) -> commands.Done:
@@ -50,9 +50,9 @@ def decide(entry: Entry, command: AnyCommand) -> AnyAnswer:
     """Decide one command. On a refusal or stale settings the entry's rows must be thrown away."""
     try:
         return _DECISIONS[type(command)](entry, command)
-    except Refusal as refusal:
+    except RefusalError as refusal:
         entry.clear()
         return Refused(refusal.code, refusal.message)
-    except objects.StaleSettings as stale:
+    except objects.StaleSettingsError as stale:
         entry.clear()
         return stale.answer

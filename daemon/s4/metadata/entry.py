@@ -15,7 +15,7 @@ from s4.metadata import keys
 from s4.metadata.rows import AnyAction, Counters
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """A command that is answered with an S3 error; it changes nothing."""
 
     def __init__(self, code: str, message: str = "") -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from s4.metadata import keys, references
 from s4.metadata.commands import Conditions, Deleted, DeleteObject, PutObject, Settings, Stale, Written
-from s4.metadata.entry import Entry, Refusal
+from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.rows import BucketState, Object, RemoveSource, decode, decode_object, encode, encode_object
 
 
-class StaleSettings(Exception):
+class StaleSettingsError(Exception):
     """Answered as `Stale`."""
 
     answer = Stale()
@@ -28,9 +28,9 @@ def check_settings(entry: Entry, settings: Settings) -> None:
         return
     state = decode(BucketState, value)
     if state.closed:
-        raise Refusal("NoSuchBucket", "The specified bucket does not exist")
+        raise RefusalError("NoSuchBucket", "The specified bucket does not exist")
     if settings.revision < state.revision:
-        raise StaleSettings
+        raise StaleSettingsError
     if settings.revision > state.revision:
         entry.put(row, encode(BucketState(settings.revision, settings.versioning)))
 
@@ -39,12 +39,12 @@ def check_conditions(conditions: Conditions, newest: Object | None) -> None:
     """Conditional writes against the current version; a delete marker counts as no object."""
     current = None if newest is None or newest.marker else newest
     if conditions.if_none_match and current is not None and conditions.if_none_match in ("*", current.etag):
-        raise Refusal("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+        raise RefusalError("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
     if conditions.if_match:
         if current is None:
-            raise Refusal("NoSuchKey", "The specified key does not exist.")
+            raise RefusalError("NoSuchKey", "The specified key does not exist.")
         if conditions.if_match not in ("*", current.etag):
-            raise Refusal("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+            raise RefusalError("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
 
 
 def put(entry: Entry, command: PutObject) -> Written:
@@ -132,7 +132,7 @@ def delete_version(entry: Entry, command: DeleteObject) -> Deleted:
     else:
         suffix = keys.parse_version_id(command.version)
         if suffix is None:
-            raise Refusal("InvalidArgument", "Invalid version id specified")
+            raise RefusalError("InvalidArgument", "Invalid version id specified")
         row_key = keys.object_versions(entry.partition, bucket, key) + suffix
         value = entry.get(row_key)
         found = (row_key, value) if value is not None and not decode_object(value)[0].null else None

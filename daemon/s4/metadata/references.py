@@ -16,11 +16,11 @@ from s4.metadata.commands import (
     PublishContent,
     RefuseBlob,
     RefuseReference,
-    TakeReferences,
     Taken,
+    TakeReferences,
     UnpublishContent,
 )
-from s4.metadata.entry import Entry, Refusal
+from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.rows import (
     Blob,
     Content,
@@ -99,10 +99,14 @@ def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], buck
     """Make new blobs known with their first references, and check what the auditor refused (C3)."""
     for reference in granted:
         if entry.get(keys.refused_row(entry.partition, reference)) is not None:
-            raise Refusal("RequestTimeout", "The request took so long that its content was collected; send it again.")
+            raise RefusalError(
+                "RequestTimeout", "The request took so long that its content was collected; send it again."
+            )
     for new in blobs:
         if entry.get(keys.refused_row(entry.partition, new.blob)) is not None:
-            raise Refusal("RequestTimeout", "The request took so long that its content was collected; send it again.")
+            raise RefusalError(
+                "RequestTimeout", "The request took so long that its content was collected; send it again."
+            )
         row = Blob(new.size, new.stripe, new.k, new.m, new.sha256, entry.now_ms, new.missing)
         entry.put(keys.blob_row(entry.partition, new.blob), encode(row))
         claim = Reference(entry.partition, bucket, key, upload, entry.now_ms)

@@ -24,7 +24,7 @@ class _Row(msgspec.Struct, array_like=True, frozen=True):
     """Base of all row formats: an array of fields in order."""
 
 
-class Extent(_Row):
+class Extent(_Row, frozen=True):
     """A run of an object's bytes: a blob, or (blob empty) bytes that are inline behind the row."""
 
     number: int
@@ -36,7 +36,7 @@ class Extent(_Row):
     checksum: str = ""
 
 
-class Summary(_Row):
+class Summary(_Row, frozen=True):
     """The front of an object row, all that listings need. Times are milliseconds since 1970."""
 
     modified_ms: int
@@ -49,7 +49,7 @@ class Summary(_Row):
     checksum_type: str
 
 
-class Object(_Row):
+class Object(_Row, frozen=True):
     """One version of an object, or a delete marker. Starts with the fields of Summary."""
 
     modified_ms: int
@@ -71,7 +71,7 @@ class Object(_Row):
     legal_hold: bool = False
 
 
-class Upload(_Row):
+class Upload(_Row, frozen=True):
     """A multipart upload in progress."""
 
     created_ms: int
@@ -83,7 +83,7 @@ class Upload(_Row):
     tags: dict[str, str] = {}
 
 
-class Part(_Row):
+class Part(_Row, frozen=True):
     """An uploaded part: its extent, and its bytes where they are inline."""
 
     modified_ms: int
@@ -91,7 +91,7 @@ class Part(_Row):
     inline: bytes = b""
 
 
-class Blob(_Row):
+class Blob(_Row, frozen=True):
     """Bytes in shards. `missing` lists the positions whose shard must be made again."""
 
     size: int
@@ -103,7 +103,7 @@ class Blob(_Row):
     missing: list[int] = []
 
 
-class Reference(_Row):
+class Reference(_Row, frozen=True):
     """A use of a blob: the partition and the object or part that claims it."""
 
     partition: int
@@ -113,7 +113,7 @@ class Reference(_Row):
     created_ms: int
 
 
-class Content(_Row):
+class Content(_Row, frozen=True):
     """Where content with this SHA-256 already is."""
 
     partition: int
@@ -121,7 +121,7 @@ class Content(_Row):
     size: int
 
 
-class Bucket(_Row):
+class Bucket(_Row, frozen=True):
     """A bucket. Its id is new at each creation. `versioning`: "", "Enabled" or "Suspended"."""
 
     id: int
@@ -137,7 +137,7 @@ class Bucket(_Row):
     quota_bytes: int = 0
 
 
-class BucketState(_Row):
+class BucketState(_Row, frozen=True):
     """What a partition knows of a bucket: the settings' revision, and the token of the deletion that closed it."""
 
     revision: int
@@ -145,33 +145,33 @@ class BucketState(_Row):
     closed: bytes = b""
 
 
-class User(_Row):
+class User(_Row, frozen=True):
     name: str
     created_ms: int
     enabled: bool = True
 
 
-class AccessKey(_Row):
+class AccessKey(_Row, frozen=True):
     user: str
     secret: str
     created_ms: int
     enabled: bool = True
 
 
-class Grant(_Row):
+class Grant(_Row, frozen=True):
     """A role (Reader, Writer, SuperUser) on the buckets whose names match a pattern with `*`."""
 
     role: str
     buckets: str = "*"
 
 
-class Policy(_Row):
+class Policy(_Row, frozen=True):
     """What one user may do."""
 
     grants: list[Grant]
 
 
-class Job(_Row):
+class Job(_Row, frozen=True):
     """Long work that goes on after a restart: so far, the rename of a prefix."""
 
     bucket: str
@@ -184,7 +184,7 @@ class Job(_Row):
     error: str = ""
 
 
-class Counters(_Row):
+class Counters(_Row, frozen=True):
     """Sums kept in the same batch as the rows they count. Per bucket, and per partition under bucket 0."""
 
     objects: int = 0
@@ -194,25 +194,25 @@ class Counters(_Row):
     blob_bytes: int = 0
 
 
-class Head(_Row):
+class Head(_Row, frozen=True):
     """The newest entry of a partition that is in."""
 
     epoch: int
     sequence: int
 
 
-class Heal(_Row):
+class Heal(_Row, frozen=True):
     created_ms: int
 
 
-class Answer(_Row):
+class Answer(_Row, frozen=True):
     """What a repeated command is told (rule R12)."""
 
     created_ms: int
     answer: bytes
 
 
-class Refused(_Row):
+class Refused(_Row, frozen=True):
     created_ms: int
 
 
@@ -220,31 +220,31 @@ class Action(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """What an outbox row asks for. Every action is idempotent (rule C2)."""
 
 
-class Dereference(Action):
+class Dereference(Action, frozen=True):
     partition: int
     blob: bytes
     reference: bytes
 
 
-class Publish(Action):
+class Publish(Action, frozen=True):
     sha256: bytes
     partition: int
     blob: bytes
     size: int
 
 
-class Unpublish(Action):
+class Unpublish(Action, frozen=True):
     sha256: bytes
     blob: bytes
 
 
-class FreeBlob(Action):
+class FreeBlob(Action, frozen=True):
     """Shards of a blob that nothing refers to any more."""
 
     blob: bytes
 
 
-class RemoveSource(Action):
+class RemoveSource(Action, frozen=True):
     """The second half of a rename: delete the source, if its newest version is still that one."""
 
     bucket: int
@@ -273,7 +273,9 @@ def encode(row: msgspec.Struct) -> bytes:
 def decode(kind: type[R], value: bytes) -> R:
     """Raises RowError."""
     if not value or value[0] != VERSION:
-        raise RowError(f"{getattr(kind, '__name__', kind)} row version {value[:1].hex() or 'none'} is not known to this S4")
+        raise RowError(
+            f"{getattr(kind, '__name__', kind)} row version {value[:1].hex() or 'none'} is not known to this S4"
+        )
     try:
         row: R = _decoder(kind).decode(memoryview(value)[1:])
     except msgspec.MsgspecError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from s4.metadata import keys, references
 from s4.metadata.commands import AbortUpload, CompleteUpload, CreateUpload, Done, PutPart, Written
-from s4.metadata.entry import Entry, Refusal
+from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.objects import check_settings, write_version
 from s4.metadata.rows import Extent, Part, Upload, decode, encode
 
@@ -16,7 +16,7 @@ from s4.metadata.rows import Extent, Part, Upload, decode, encode
 def _upload(entry: Entry, bucket: int, key: bytes, upload: bytes) -> Upload:
     value = entry.get(keys.upload_row(entry.partition, bucket, key, upload))
     if value is None:
-        raise Refusal(
+        raise RefusalError(
             "NoSuchUpload",
             "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.",
         )
@@ -58,7 +58,10 @@ def complete(entry: Entry, command: CompleteUpload) -> Written:
             unused.append(part.extent)
         entry.delete(row_key)
     if len(inline) != len(chosen):
-        raise Refusal("InvalidPart", "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.")
+        raise RefusalError(
+            "InvalidPart",
+            "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.",
+        )
     entry.delete(keys.upload_row(entry.partition, bucket, key, upload))
     references.release(entry, unused)
     data = b"".join(inline[extent.number] for extent in command.row.extents)

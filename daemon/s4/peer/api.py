@@ -76,7 +76,9 @@ class NodeApi(Protocol):
         """The newest version, or the one named: a version id or "null"."""
         ...
 
-    async def find_upload(self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int) -> UploadFound | None:
+    async def find_upload(
+        self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
+    ) -> UploadFound | None:
         """The upload with up to `limit` parts whose numbers are above `after`."""
         ...
 
@@ -94,7 +96,9 @@ class NodeApi(Protocol):
 
     async def list_objects(self, bucket: int, query: Query) -> Page: ...
 
-    async def list_uploads(self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int) -> UploadPage: ...
+    async def list_uploads(
+        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int
+    ) -> UploadPage: ...
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> None:
         """Append a shard to the store; durable on return, with all before it, when `sync`."""

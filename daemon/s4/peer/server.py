@@ -110,7 +110,8 @@ class PeerServer:
                     await limit.acquire()
                     task = asyncio.create_task(self._call(writer, header, payload))
                     calls.add(task)
-                    task.add_done_callback(lambda done: (calls.discard(done), limit.release()))
+                    task.add_done_callback(calls.discard)
+                    task.add_done_callback(lambda _: limit.release())
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except frames.FrameError as error:

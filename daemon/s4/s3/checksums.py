@@ -146,10 +146,15 @@ def expected_of(headers: dict[str, str], payload_hash: str) -> Expected:
     if unknown:
         raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
     if len(given) + len(announced) > 1:
-        raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
+        raise S3Error(
+            "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
+        )
     named = headers.get("x-amz-sdk-checksum-algorithm", "").upper()
     if named and named not in ALGORITHMS:
-        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
+        raise S3Error(
+            "InvalidRequest",
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+        )
     if announced:
         algorithm = ALGORITHM_OF[announced[0]]
         return Expected(md5, sha256, algorithm, None, announced[0])
@@ -159,7 +164,10 @@ def expected_of(headers: dict[str, str], payload_hash: str) -> Expected:
             raise S3Error("InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid.")
         return Expected(md5, sha256, algorithm, decode(algorithm, headers[given[0]]))
     if named:
-        raise S3Error("InvalidRequest", "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.")
+        raise S3Error(
+            "InvalidRequest",
+            "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.",
+        )
     return Expected(md5, sha256)
 
 
@@ -200,7 +208,13 @@ def check_type(algorithm: str, kind: str) -> str:
     if kind not in (COMPOSITE, FULL_OBJECT):
         raise S3Error("InvalidRequest", "Value for x-amz-checksum-type header is invalid.")
     if not algorithm:
-        raise S3Error("InvalidRequest", "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
+        raise S3Error(
+            "InvalidRequest",
+            "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
+        )
     if (kind == FULL_OBJECT and algorithm.startswith("SHA")) or (kind == COMPOSITE and algorithm == "CRC64NVME"):
-        raise S3Error("InvalidRequest", f"The {kind} checksum type cannot be used with the {algorithm.lower()} checksum algorithm.")
+        raise S3Error(
+            "InvalidRequest",
+            f"The {kind} checksum type cannot be used with the {algorithm.lower()} checksum algorithm.",
+        )
     return kind

@@ -43,7 +43,9 @@ class PlainDecoder:
 class ChunkedDecoder:
     """Decodes one body. `signer` is None where chunks are unsigned; `trailer_names` are those announced."""
 
-    def __init__(self, length: int, signer: ChunkSigner | None, trailer_names: tuple[str, ...], signed_trailer: bool) -> None:
+    def __init__(
+        self, length: int, signer: ChunkSigner | None, trailer_names: tuple[str, ...], signed_trailer: bool
+    ) -> None:
         self._left, self._signer = length, signer
         self._names, self._signed_trailer = trailer_names, signed_trailer
         self._state, self._buffer, self._chunk_left, self._signature = _SIZE, b"", 0, ""

@@ -50,4 +50,6 @@ def check_read(headers: Mapping[str, str], etag: str, modified_ms: int, prefix: 
         since = parse_date(headers.get(prefix + "if-modified-since", ""))
         failed = since is not None and modified <= since
     if failed:
-        raise S3Error("PreconditionFailed" if prefix else "NotModified", headers={} if prefix else {"ETag": f'"{etag}"'})
+        raise S3Error(
+            "PreconditionFailed" if prefix else "NotModified", headers={} if prefix else {"ETag": f'"{etag}"'}
+        )

@@ -28,7 +28,12 @@ def parse(header: str, size: int) -> tuple[int, int] | None:
             return None
         length = stop - start + 1
     if start >= size or length <= 0:
-        raise S3Error("InvalidRange", headers={"Content-Range": f"bytes */{size}"}, ActualObjectSize=str(size), RangeRequested=header)
+        raise S3Error(
+            "InvalidRange",
+            headers={"Content-Range": f"bytes */{size}"},
+            ActualObjectSize=str(size),
+            RangeRequested=header,
+        )
     return start, length
 
 
@@ -36,8 +41,14 @@ def parse_copy(header: str, size: int) -> tuple[int, int]:
     """x-amz-copy-source-range: both ends are required and must be inside. Raises S3Error."""
     match = _RANGE.fullmatch(header)
     if match is None or not match[1] or not match[2] or len(header) > 64:
-        raise S3Error("InvalidArgument", "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy")
+        raise S3Error(
+            "InvalidArgument",
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy",
+        )
     start, stop = int(match[1]), int(match[2])
     if stop < start or stop >= size:
-        raise S3Error("InvalidRange" if start >= size else "InvalidArgument", f"Range specified is not valid for source object of size: {size}")
+        raise S3Error(
+            "InvalidRange" if start >= size else "InvalidArgument",
+            f"Range specified is not valid for source object of size: {size}",
+        )
     return start, stop - start + 1

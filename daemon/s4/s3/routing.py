@@ -48,7 +48,9 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
     else:
         operation = "ListBuckets" if method == "GET" else ""
     if not operation:
-        raise S3Error("MethodNotAllowed", Method=method, ResourceType="OBJECT" if key else "BUCKET" if bucket else "SERVICE")
+        raise S3Error(
+            "MethodNotAllowed", Method=method, ResourceType="OBJECT" if key else "BUCKET" if bucket else "SERVICE"
+        )
     return operation
 
 
@@ -77,7 +79,9 @@ def _object(method: str, query: Mapping[str, str], headers: Mapping[str, str]) -
             return "RenameObject"
         return "CopyObject" if "x-amz-copy-source" in headers else "PutObject"
     if method == "POST":
-        return "CreateMultipartUpload" if "uploads" in query else "CompleteMultipartUpload" if "uploadId" in query else ""
+        return (
+            "CreateMultipartUpload" if "uploads" in query else "CompleteMultipartUpload" if "uploadId" in query else ""
+        )
     if method == "DELETE":
         return "AbortMultipartUpload" if "uploadId" in query else "DeleteObject"
     return ""

@@ -30,7 +30,14 @@ EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _SAFE = "-_.~"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~/")
 _HEX64 = frozenset("0123456789abcdef")
-_PRESIGN = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
+_PRESIGN = (
+    "X-Amz-Algorithm",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-SignedHeaders",
+    "X-Amz-Signature",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,9 @@ def parse(request: Request) -> Claim | None:
     header = request.headers.get("authorization")
     in_query = any(name in ("X-Amz-Algorithm", "X-Amz-Signature", "X-Amz-Credential") for name, _ in request.query)
     if header is not None and in_query:
-        raise S3Error("InvalidArgument", "Only one auth mechanism allowed; use the Authorization header or the query string.")
+        raise S3Error(
+            "InvalidArgument", "Only one auth mechanism allowed; use the Authorization header or the query string."
+        )
     if header is not None:
         return _parse_header(request, header)
     if in_query:
@@ -97,7 +106,9 @@ def parse(request: Request) -> Claim | None:
 
 
 def _sigv2() -> S3Error:
-    return S3Error("InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
+    return S3Error(
+        "InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+    )
 
 
 def _parse_header(request: Request, header: str) -> Claim:
@@ -112,7 +123,9 @@ def _parse_header(request: Request, header: str) -> Claim:
     try:
         credential, signed, signature = fields["Credential"], fields["SignedHeaders"], fields["Signature"]
     except KeyError as missing:
-        raise S3Error("AuthorizationHeaderMalformed", f"The authorization header is malformed; it has no {missing.args[0]}.") from None
+        raise S3Error(
+            "AuthorizationHeaderMalformed", f"The authorization header is malformed; it has no {missing.args[0]}."
+        ) from None
     payload = request.headers.get("x-amz-content-sha256")
     if payload is None:
         raise S3Error("MissingSecurityHeader", "Your request is missing the header x-amz-content-sha256.")
@@ -125,10 +138,16 @@ def _parse_header(request: Request, header: str) -> Claim:
         raise S3Error("SignatureDoesNotMatch", "The date in the credential scope is not that of x-amz-date.")
     names = tuple(signed.split(";"))
     if "host" not in names:
-        raise S3Error("AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned="host")
+        raise S3Error(
+            "AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned="host"
+        )
     unsigned = [name for name in request.headers if name.startswith("x-amz-") and name not in names]
     if unsigned:
-        raise S3Error("AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned=", ".join(unsigned))
+        raise S3Error(
+            "AccessDenied",
+            "There were headers present in the request which were not signed",
+            HeadersNotSigned=", ".join(unsigned),
+        )
     return Claim(access_key, date, region, timestamp, names, signature, payload, presigned=False)
 
 
@@ -136,7 +155,10 @@ def _parse_presigned(request: Request) -> Claim:
     fields = dict(request.query)
     missing = [name for name in _PRESIGN if name not in fields]
     if missing:
-        raise S3Error("AuthorizationQueryParametersError", f"Query-string authentication version 4 requires the {', '.join(missing)} parameters.")
+        raise S3Error(
+            "AuthorizationQueryParametersError",
+            f"Query-string authentication version 4 requires the {', '.join(missing)} parameters.",
+        )
     if len([name for name, _ in request.query if name in _PRESIGN]) != len(_PRESIGN):
         raise S3Error("AuthorizationQueryParametersError", "A parameter of the signature is given twice.")
     if fields["X-Amz-Algorithm"] != ALGORITHM:
@@ -147,13 +169,19 @@ def _parse_presigned(request: Request) -> Claim:
     access_key, date, region = _credential(fields["X-Amz-Credential"], "AuthorizationQueryParametersError")
     timestamp = fields["X-Amz-Date"]
     if timestamp[:8] != date:
-        raise S3Error("AuthorizationQueryParametersError", "Invalid credential date. This date is not the same as X-Amz-Date.")
+        raise S3Error(
+            "AuthorizationQueryParametersError", "Invalid credential date. This date is not the same as X-Amz-Date."
+        )
     names = tuple(fields["X-Amz-SignedHeaders"].split(";"))
     if "host" not in names:
         raise S3Error("AuthorizationQueryParametersError", "X-Amz-SignedHeaders must include host")
     unsigned = [name for name in request.headers if name.startswith("x-amz-") and name not in names]
     if unsigned:
-        raise S3Error("AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned=", ".join(unsigned))
+        raise S3Error(
+            "AccessDenied",
+            "There were headers present in the request which were not signed",
+            HeadersNotSigned=", ".join(unsigned),
+        )
     payload = request.headers.get("x-amz-content-sha256", fields.get("X-Amz-Content-Sha256", UNSIGNED))
     if payload in STREAMING_MODES:
         raise S3Error("InvalidRequest", "A presigned request cannot have a chunk-signed payload.")
@@ -165,13 +193,18 @@ def _check_payload(payload: str) -> None:
     if payload == UNSIGNED or payload in STREAMING_MODES:
         return
     if len(payload) != 64 or not _HEX64.issuperset(payload):
-        raise S3Error("InvalidArgument", "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD (or one of its kind) or a valid sha256 value.")
+        raise S3Error(
+            "InvalidArgument",
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD (or one of its kind) or a valid sha256 value.",
+        )
 
 
 def _credential(text: str, code: str) -> tuple[str, str, str]:
     parts = text.rsplit("/", 4)
     if len(parts) != 5 or not parts[0]:
-        raise S3Error(code, 'The Credential is malformed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
+        raise S3Error(
+            code, 'The Credential is malformed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".'
+        )
     access_key, date, region, service, terminal = parts
     if service != "s3" or terminal != "aws4_request":
         raise S3Error(code, 'The Credential is malformed; the service must be "s3" and the end "aws4_request".')
@@ -184,10 +217,14 @@ def parse_time(timestamp: str) -> int:
     try:
         return timegm(strptime(timestamp, "%Y%m%dT%H%M%SZ"))
     except ValueError:
-        raise S3Error("AccessDenied", "The request date must be in the ISO 8601 basic format YYYYMMDDTHHMMSSZ") from None
+        raise S3Error(
+            "AccessDenied", "The request date must be in the ISO 8601 basic format YYYYMMDDTHHMMSSZ"
+        ) from None
 
 
-def check(claim: Claim, request: Request, secret: str, region: str, now_s: float, skew_s: float, presign_s: int) -> bytes:
+def check(
+    claim: Claim, request: Request, secret: str, region: str, now_s: float, skew_s: float, presign_s: int
+) -> bytes:
     """Verify a claim; returns the signing key, which chunk signatures go on with. Raises S3Error."""
     if claim.region != region:
         code = "AuthorizationQueryParametersError" if claim.presigned else "AuthorizationHeaderMalformed"
@@ -195,7 +232,9 @@ def check(claim: Claim, request: Request, secret: str, region: str, now_s: float
     sent = parse_time(claim.timestamp)
     if claim.presigned:
         if claim.expires_s < 1 or claim.expires_s > presign_s:
-            raise S3Error("AuthorizationQueryParametersError", f"X-Amz-Expires must be between 1 and {presign_s} seconds")
+            raise S3Error(
+                "AuthorizationQueryParametersError", f"X-Amz-Expires must be between 1 and {presign_s} seconds"
+            )
         if now_s > sent + claim.expires_s:
             raise S3Error("AccessDenied", "Request has expired")
         if now_s < sent - skew_s:

@@ -72,7 +72,7 @@ def parse(body: bytes, root: str, max_depth: int) -> Element:
     return top.children[0]
 
 
-_CLEAN = str.maketrans({code: "\ufffd" for code in (*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF)})
+_CLEAN = str.maketrans(dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535), "�"))
 
 
 def text(value: str) -> str:

@@ -1,9 +1,9 @@
 """A data directory: its identity, made once at format, and the lock that keeps a second process out.
 
-    s4.json    format, cluster id, store id (a wiped disk gets a new one: rule M3)
-    map        the shard map            meta/      LevelDB with the rows
-    volumes/   shard records            index/     LevelDB with the shard index, made again when lost
-    root.json  root keys that were made here
+s4.json    format, cluster id, store id (a wiped disk gets a new one: rule M3)
+map        the shard map            meta/      LevelDB with the rows
+volumes/   shard records            index/     LevelDB with the shard index, made again when lost
+root.json  root keys that were made here
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ def pack_record(record: Record, secret: bytes, offset: int) -> bytes:
     return raw[:-4] + _NUMBER.pack(_header_crc(raw[:-4], secret, offset))
 
 
-def unpack_record(raw: bytes | memoryview, secret: bytes, offset: int) -> Record:
+def unpack_record(raw: bytes | bytearray, secret: bytes, offset: int) -> Record:
     """The header at `offset` of a volume. Raises FormatError where there is none."""
     raw = bytes(raw)
     if len(raw) != HEADER_SIZE or raw[:6] != RECORD_MAGIC:

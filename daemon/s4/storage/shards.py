@@ -106,6 +106,7 @@ class ShardStore:
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="disk")
         self._use: dict[int, VolumeUse] = {}
         self._mark = (0, 0)
+        self._appender: Appender
         self._room: tuple[float, bool] = (0.0, True)
         self.compacting: set[int] = set()
         self.bytes_read = self.bytes_written = self.damaged = 0
@@ -135,7 +136,9 @@ class ShardStore:
 
     # -- writing
 
-    async def append(self, shard: Shard, pieces: Sequence[Buffer], *, sync: bool, replaces: Location | None = None) -> Location:
+    async def append(
+        self, shard: Shard, pieces: Sequence[Buffer], *, sync: bool, replaces: Location | None = None
+    ) -> Location:
         """Append one shard. With `sync` it is durable on return, and so is every append before it.
 
         With `replaces` (compaction) the new record counts only if the shard is still there, and the reserve
@@ -290,10 +293,9 @@ class ShardStore:
         (table, table_at), (data, data_at) = wanted
         if table_at + len(table) == data_at:
             return self.files.read(volume.fd, [table, data], table_at, nowait=nowait) == len(table) + len(data)
-        return (
-            self.files.read(volume.fd, [table], table_at, nowait=nowait) == len(table)
-            and self.files.read(volume.fd, [data], data_at, nowait=nowait) == len(data)
-        )
+        return self.files.read(volume.fd, [table], table_at, nowait=nowait) == len(table) and self.files.read(
+            volume.fd, [data], data_at, nowait=nowait
+        ) == len(data)
 
     # -- freeing
 

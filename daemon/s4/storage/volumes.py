@@ -128,8 +128,7 @@ class Volumes:
         except BaseException:
             self.files.close(fd)
             raise
-        volume = self._keep(Volume(number, self.path(number), fd, header.secret, users=1))
-        return volume
+        return self._keep(Volume(number, self.path(number), fd, header.secret, users=1))
 
     def release(self, volume: Volume) -> None:
         with self._lock:

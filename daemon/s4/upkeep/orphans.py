@@ -97,7 +97,9 @@ async def _expire(node: Node) -> None:
             await node.execute(partition, commands.ForgetRows(old))
 
 
-def _older(node: Node, partition: int, table: bytes, kind: type[Answer] | type[Refused], limit_ms: float) -> Iterator[bytes]:
+def _older(
+    node: Node, partition: int, table: bytes, kind: type[Answer] | type[Refused], limit_ms: float
+) -> Iterator[bytes]:
     for key, value in node.host.scan(keys.table(partition, table)):
         if decode(kind, value).created_ms < limit_ms:
             yield key

@@ -44,7 +44,9 @@ class Renames:
     async def start(self, bucket: str, source: str, destination: str) -> str:
         """Begin a job; returns its id. Raises S3Error."""
         if not source or source.startswith(destination) or destination.startswith(source):
-            raise S3Error("InvalidArgument", "The source prefix must not be empty, and neither prefix may begin with the other.")
+            raise S3Error(
+                "InvalidArgument", "The source prefix must not be empty, and neither prefix may begin with the other."
+            )
         await find_bucket(self._gateway, bucket)
         name = f"{int(time.time() * 1000):x}-{self._gateway.random(4).hex()}"
         job = Job(bucket, source, destination, int(time.time() * 1000))

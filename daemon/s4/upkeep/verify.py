@@ -159,4 +159,6 @@ class _Walk:
             for bucket in kept.keys() | found.keys():
                 if kept.get(bucket, Counters()) != found.get(bucket, Counters()):
                     said, true = kept.get(bucket), found.get(bucket)
-                    self.report.problem(f"counters of bucket {bucket} in partition {partition} say {said}, the rows {true}")
+                    self.report.problem(
+                        f"counters of bucket {bucket} in partition {partition} say {said}, the rows {true}"
+                    )

@@ -29,7 +29,9 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamRespon
     prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
     text = query.get("max-buckets", "10000")
     if not text.isdigit() or not 1 <= int(text) <= 10000:
-        raise S3Error("InvalidArgument", "max-buckets must be between 1 and 10000", ArgumentName="max-buckets", ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument", "max-buckets must be between 1 and 10000", ArgumentName="max-buckets", ArgumentValue=text
+        )
     rows = [
         (name, row)
         for name, row in await gateway.node.list_buckets()
@@ -56,7 +58,9 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamRespo
         location = root.get("LocationConstraint")
         region = request.claim.region if request.claim else ""
         if location and location != region:
-            raise S3Error("InvalidLocationConstraint", f"This server is in the region {region}.", LocationConstraint=location)
+            raise S3Error(
+                "InvalidLocationConstraint", f"This server is in the region {region}.", LocationConstraint=location
+            )
     await buckets.create_bucket(gateway, request.bucket, request.user)
     return respond(200, {"Location": f"/{request.bucket}"})
 
@@ -88,6 +92,9 @@ async def put_versioning(gateway: Gateway, request: S3Request) -> web.StreamResp
     if root.get("MfaDelete") == "Enabled":
         raise S3Error("NotImplemented", "S4 does not implement MFA delete.")
     if status not in ("Enabled", "Suspended"):
-        raise S3Error("IllegalVersioningConfigurationException", "The Versioning element must be specified with Status Enabled or Suspended")
+        raise S3Error(
+            "IllegalVersioningConfigurationException",
+            "The Versioning element must be specified with Status Enabled or Suspended",
+        )
     await buckets.set_versioning(gateway, request.bucket, status)
     return respond(200)

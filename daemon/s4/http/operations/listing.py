@@ -34,12 +34,27 @@ def _parameters(request: S3Request, count: str) -> Parameters:
     query = request.query
     encoding = query.get("encoding-type")
     if encoding not in (None, "", "url"):
-        raise S3Error("InvalidArgument", "Invalid Encoding Method specified in Request", ArgumentName="encoding-type", ArgumentValue=encoding or "")
+        raise S3Error(
+            "InvalidArgument",
+            "Invalid Encoding Method specified in Request",
+            ArgumentName="encoding-type",
+            ArgumentValue=encoding or "",
+        )
     text = query.get(count) or str(request.limits.list_keys)
     if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 12:
-        raise S3Error("InvalidArgument", f"Provided {count} not an integer or within integer range", ArgumentName=count, ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument",
+            f"Provided {count} not an integer or within integer range",
+            ArgumentName=count,
+            ArgumentValue=text,
+        )
     if not 0 <= int(text) <= 2**31 - 1:
-        raise S3Error("InvalidArgument", f"Argument {count} must be an integer between 0 and 2147483647", ArgumentName=count, ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument",
+            f"Argument {count} must be an integer between 0 and 2147483647",
+            ArgumentName=count,
+            ArgumentValue=text,
+        )
     limit = min(int(text), request.limits.list_keys)
     return Parameters(query.get("prefix", "").encode(), query.get("delimiter", "").encode(), limit, encoding == "url")
 
@@ -82,7 +97,11 @@ async def list_objects(gateway: Gateway, request: S3Request) -> web.StreamRespon
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, marker, b"", shared.limit))
     listed, _ = _contents(page, shared.url, owner=True)
     # S3 gives NextMarker only with a delimiter; without one the last key is it.
-    following = f"<NextMarker>{encode_key(page.next_key, shared.url)}</NextMarker>" if page.truncated and shared.delimiter else ""
+    following = (
+        f"<NextMarker>{encode_key(page.next_key, shared.url)}</NextMarker>"
+        if page.truncated and shared.delimiter
+        else ""
+    )
     return respond_xml(document("ListBucketResult", (
         f"{_head(request, shared, 'MaxKeys')}<Marker>{encode_key(marker, shared.url)}</Marker>{following}"
         f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
@@ -115,7 +134,9 @@ def _parse_token(token: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if raw[:1] != b"1":
-        raise S3Error("InvalidArgument", "The continuation token provided is incorrect", ArgumentName="continuation-token")
+        raise S3Error(
+            "InvalidArgument", "The continuation token provided is incorrect", ArgumentName="continuation-token"
+        )
     return raw[1:]
 
 
@@ -124,10 +145,17 @@ async def list_versions(gateway: Gateway, request: S3Request) -> web.StreamRespo
     shared = _parameters(request, "max-keys")
     key_marker, version_marker = query.get("key-marker", "").encode(), query.get("version-id-marker", "")
     if version_marker and not key_marker:
-        raise S3Error("InvalidArgument", "A version-id marker cannot be specified without a key marker.", ArgumentName="version-id-marker", ArgumentValue=version_marker)
+        raise S3Error(
+            "InvalidArgument",
+            "A version-id marker cannot be specified without a key marker.",
+            ArgumentName="version-id-marker",
+            ArgumentValue=version_marker,
+        )
     bucket = await find_bucket(gateway, request.bucket)
     suffix = await _version_suffix(gateway, bucket.id, key_marker, version_marker)
-    page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, key_marker, suffix, shared.limit, versions=True))
+    page = await gateway.node.list_objects(
+        bucket.id, Query(shared.prefix, shared.delimiter, key_marker, suffix, shared.limit, versions=True)
+    )
     listed = "".join(_version_xml(item, shared.url) for item in page.items if isinstance(item, Version))
     listed += "".join(
         f"<CommonPrefixes><Prefix>{encode_key(item, shared.url)}</Prefix></CommonPrefixes>"
@@ -155,7 +183,9 @@ async def _version_suffix(gateway: Gateway, bucket: int, key: bytes, marker: str
         return found.suffix if found is not None else b""
     suffix = keys.parse_version_id(marker)
     if suffix is None:
-        raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="version-id-marker", ArgumentValue=marker)
+        raise S3Error(
+            "InvalidArgument", "Invalid version id specified", ArgumentName="version-id-marker", ArgumentValue=marker
+        )
     return suffix
 
 
@@ -183,7 +213,9 @@ async def list_uploads(gateway: Gateway, request: S3Request) -> web.StreamRespon
     try:
         after = bytes.fromhex(upload_marker) if upload_marker and key_marker else None
     except ValueError:
-        raise S3Error("InvalidArgument", "Invalid uploadId marker", ArgumentName="upload-id-marker", ArgumentValue=upload_marker) from None
+        raise S3Error(
+            "InvalidArgument", "Invalid uploadId marker", ArgumentName="upload-id-marker", ArgumentValue=upload_marker
+        ) from None
     page = await gateway.node.list_uploads(bucket.id, shared.prefix, shared.delimiter, key_marker, after, shared.limit)
     listed = ""
     for item in page.items:
@@ -191,7 +223,11 @@ async def list_uploads(gateway: Gateway, request: S3Request) -> web.StreamRespon
             listed += f"<CommonPrefixes><Prefix>{encode_key(item, shared.url)}</Prefix></CommonPrefixes>"
             continue
         owner = owner_xml(item.row.owner)
-        checksum = tag("ChecksumAlgorithm", item.row.checksum_algorithm) + tag("ChecksumType", item.row.checksum_type) if item.row.checksum_algorithm else ""
+        checksum = (
+            tag("ChecksumAlgorithm", item.row.checksum_algorithm) + tag("ChecksumType", item.row.checksum_type)
+            if item.row.checksum_algorithm
+            else ""
+        )
         listed += (
             f"<Upload><Key>{encode_key(item.key, shared.url)}</Key><UploadId>{item.upload.hex()}</UploadId>"
             f"<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from aiohttp import web
 
 from s4.gateway import multipart
@@ -20,7 +22,10 @@ from s4.s3.xml import Element, document, encode_key, tag
 async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
     if algorithm and algorithm not in checksums.ALGORITHMS:
-        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]")
+        raise S3Error(
+            "InvalidRequest",
+            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
+        )
     kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
     upload = await multipart.create_upload(
         gateway, request.bucket, request.key, attributes_of(request), request.user, algorithm, kind
@@ -33,14 +38,23 @@ async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamRespo
 def _part_number(request: S3Request) -> int:
     text = request.query.get("partNumber", "")
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= request.limits.parts:
-        raise S3Error("InvalidArgument", f"Part number must be an integer between 1 and {request.limits.parts}, inclusive", ArgumentName="partNumber", ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument",
+            f"Part number must be an integer between 1 and {request.limits.parts}, inclusive",
+            ArgumentName="partNumber",
+            ArgumentValue=text,
+        )
     return int(text)
 
 
 def _upload_id(request: S3Request) -> str:
     upload = request.query.get("uploadId", "")
     if not upload:
-        raise S3Error("InvalidArgument", "This operation does not accept a query-string without uploadId.", ArgumentName="uploadId")
+        raise S3Error(
+            "InvalidArgument",
+            "This operation does not accept a query-string without uploadId.",
+            ArgumentName="uploadId",
+        )
     return upload
 
 
@@ -75,7 +89,12 @@ async def upload_part_copy(gateway: Gateway, request: S3Request) -> web.StreamRe
 def _bounded(request: S3Request, name: str, default: int) -> int:
     text = request.query.get(name) or str(default)
     if not text.isascii() or not text.isdigit() or int(text) > 2**31 - 1:
-        raise S3Error("InvalidArgument", f"Argument {name} must be an integer between 0 and 2147483647", ArgumentName=name, ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument",
+            f"Argument {name} must be an integer between 0 and 2147483647",
+            ArgumentName=name,
+            ArgumentValue=text,
+        )
     return int(text)
 
 
@@ -109,7 +128,12 @@ def _wanted_part(element: Element, limit: int) -> WantedPart:
     if not number.isascii() or not number.isdigit() or etag is None:
         raise S3Error("MalformedXML", "A Part needs a PartNumber and an ETag.")
     if not 1 <= int(number) <= limit:
-        raise S3Error("InvalidArgument", f"PartNumber must be >= 1 and <= {limit}", ArgumentName="partNumber", ArgumentValue=number)
+        raise S3Error(
+            "InvalidArgument",
+            f"PartNumber must be >= 1 and <= {limit}",
+            ArgumentName="partNumber",
+            ArgumentValue=number,
+        )
     given = {name: element.get(f"Checksum{name}") for name in checksums.ALGORITHMS}
     return WantedPart(int(number), etag.strip('"'), {name: value for name, value in given.items() if value})
 
@@ -120,12 +144,15 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
     parts = [_wanted_part(element, request.limits.parts) for element in root.all("Part")]
     if not parts or len(parts) > request.limits.parts:
         raise S3Error("MalformedXML", f"A completion names 1 to {request.limits.parts} parts.")
-    if any(left.number >= right.number for left, right in zip(parts, parts[1:], strict=False)):
+    if any(left.number >= right.number for left, right in pairwise(parts)):
         raise S3Error("InvalidPartOrder")
     size = request.headers.get("x-amz-mp-object-size")
     if size is not None and (not size.isascii() or not size.isdigit()):
         raise S3Error("InvalidArgument", "x-amz-mp-object-size is not a number")
-    given = next(((algorithm, request.headers[name]) for algorithm, name in checksums.HEADER.items() if name in request.headers), ("", ""))
+    given = next(
+        ((algorithm, request.headers[name]) for algorithm, name in checksums.HEADER.items() if name in request.headers),
+        ("", ""),
+    )
     put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, Completion(
         parts, write_conditions(request.headers), given, request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,

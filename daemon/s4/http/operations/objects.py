@@ -27,7 +27,14 @@ from s4.s3 import checksums, conditions, names, ranges, roles
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
-KEPT_HEADERS = ("content-type", "content-encoding", "content-language", "content-disposition", "cache-control", "expires")
+KEPT_HEADERS = (
+    "content-type",
+    "content-encoding",
+    "content-language",
+    "content-disposition",
+    "cache-control",
+    "expires",
+)
 _SHOWN = {name: "-".join(part.capitalize() for part in name.split("-")) for name in KEPT_HEADERS}
 _OVERRIDES = {f"response-{name}": shown for name, shown in _SHOWN.items()}
 
@@ -96,7 +103,12 @@ def _span(request: S3Request, opened: Opened) -> tuple[int, int, dict[str, str],
 
 def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int, dict[str, str], int]:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= request.limits.parts:
-        raise S3Error("InvalidArgument", "Part number must be an integer between 1 and 10000, inclusive", ArgumentName="partNumber", ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument",
+            "Part number must be an integer between 1 and 10000, inclusive",
+            ArgumentName="partNumber",
+            ArgumentValue=text,
+        )
     extents, number = opened.row.extents, int(text)
     count = len(extents) if opened.row.upload else 1
     if number > max(count, 1):
@@ -155,7 +167,9 @@ async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
         return response
 
 
-async def _send(response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview], stall_s: float) -> None:
+async def _send(
+    response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview], stall_s: float
+) -> None:
     async with asyncio.timeout(stall_s) as patience:
         await response.write(first)
         async for piece in pieces:
@@ -209,7 +223,11 @@ def _parts_xml(request: S3Request, opened: Opened) -> str:
         return f"<ObjectParts>{xml}</ObjectParts>"
     after = [extent for extent in row.extents if extent.number > marker]
     page = after[:limit]
-    xml += tag("PartNumberMarker", marker) + tag("MaxParts", limit) + tag("IsTruncated", str(len(after) > len(page)).lower())
+    xml += (
+        tag("PartNumberMarker", marker)
+        + tag("MaxParts", limit)
+        + tag("IsTruncated", str(len(after) > len(page)).lower())
+    )
     if page:
         xml += tag("NextPartNumberMarker", page[-1].number)
     xml += "".join(_part_xml(extent, row.checksum_algorithm) for extent in page)
@@ -236,7 +254,11 @@ async def delete_object(gateway: Gateway, request: S3Request) -> web.StreamRespo
 
 async def delete_objects(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     signed = request.claim is not None and len(request.claim.payload_hash) == 64
-    if not signed and "content-md5" not in request.headers and not any(name in request.headers for name in checksums.ALGORITHM_OF):
+    if (
+        not signed
+        and "content-md5" not in request.headers
+        and not any(name in request.headers for name in checksums.ALGORITHM_OF)
+    ):
         raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
     root = await request.xml("Delete")
     wanted = [_wanted_delete(element) for element in root.all("Object")]
@@ -276,12 +298,22 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
     if query:
         name, _, version = query.partition("=")
         if name != "versionId" or not version:
-            raise S3Error("InvalidArgument", "Copy Source must mention the source bucket and key: sourcebucket/sourcekey", ArgumentName=header, ArgumentValue=text)
+            raise S3Error(
+                "InvalidArgument",
+                "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+                ArgumentName=header,
+                ArgumentValue=text,
+            )
     raw = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
     name_raw, _, key = raw.removeprefix(b"/").partition(b"/")
     name = name_raw.decode("utf-8", "replace")
     if not name or not key:
-        raise S3Error("InvalidArgument", "Copy Source must mention the source bucket and key: sourcebucket/sourcekey", ArgumentName=header, ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument",
+            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+            ArgumentName=header,
+            ArgumentValue=text,
+        )
     grants = request.identity.grants if request.identity else []
     if not roles.allowed(grants, roles.READ, name):
         raise S3Error("AccessDenied")
@@ -292,7 +324,10 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
         opened = await open_object(gateway, name, key, version)
     except S3Error as error:
         if error.code == "MethodNotAllowed":
-            raise S3Error("InvalidRequest", "The source of a copy request may not specifically refer to a delete marker by version id.") from None
+            raise S3Error(
+                "InvalidRequest",
+                "The source of a copy request may not specifically refer to a delete marker by version id.",
+            ) from None
         raise
     conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms, "x-amz-copy-source-")
     return opened
@@ -301,7 +336,12 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
 async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     directive = request.headers.get("x-amz-metadata-directive", "COPY")
     if directive not in ("COPY", "REPLACE"):
-        raise S3Error("InvalidArgument", "Unknown metadata directive.", ArgumentName="x-amz-metadata-directive", ArgumentValue=directive)
+        raise S3Error(
+            "InvalidArgument",
+            "Unknown metadata directive.",
+            ArgumentName="x-amz-metadata-directive",
+            ArgumentValue=directive,
+        )
     if request.headers.get("x-amz-tagging-directive", "COPY") != "COPY":
         raise S3Error("NotImplemented", "S4 does not implement tags.")
     algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
@@ -310,7 +350,10 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
     source = await open_source(gateway, request)
     same = (source.name, source.key) == (request.bucket, request.key)
     if same and directive == "COPY" and not source.asked_version:
-        raise S3Error("InvalidRequest", "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.")
+        raise S3Error(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
+        )
     if algorithm and algorithm != source.row.checksum_algorithm:
         raise S3Error("NotImplemented", "A copy keeps its source's checksum; another algorithm cannot be asked for.")
     changed = attributes_of(request) if directive == "REPLACE" else None
@@ -335,8 +378,15 @@ async def rename_object(gateway: Gateway, request: S3Request) -> web.StreamRespo
     raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")
     key = raw.removeprefix(request.bucket.encode() + b"/")
     if not key or len(key) > request.limits.key_bytes:
-        raise S3Error("InvalidArgument", "x-amz-rename-source must be the key of the source, with or without /bucket/ before it", ArgumentName=header, ArgumentValue=text)
+        raise S3Error(
+            "InvalidArgument",
+            "x-amz-rename-source must be the key of the source, with or without /bucket/ before it",
+            ArgumentName=header,
+            ArgumentValue=text,
+        )
     source = await open_object(gateway, request.bucket, key, "")
     conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
-    await objects.rename_object(gateway, request.bucket, key, request.key, request.user, write_conditions(request.headers))
+    await objects.rename_object(
+        gateway, request.bucket, key, request.key, request.user, write_conditions(request.headers)
+    )
     return respond(200)
