@@ -1,0 +1,87 @@
+"""A real `s4 server` process for tests: started, stopped, killed, started again on the same directory."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ACCESS, SECRET = "testroot", "testrootsecret"
+REGION = "us-east-1"
+
+
+class ServerProcess:
+    """`endpoint` and `admin` are URLs once it runs; ports stay the same over restarts."""
+
+    def __init__(self, directory: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+        self.directory, self.options = directory, options
+        self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.endpoint = self.admin = ""
+        self.log = directory.parent / f"{directory.name}.log"
+
+    def start(self) -> ServerProcess:
+        listen = ["--listen", self.endpoint.partition("//")[2] or "127.0.0.1:0"]
+        admin = ["--admin-listen", self.admin.partition("//")[2] or "127.0.0.1:0"]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "s4.cli", "server", str(self.directory), *listen, *admin, *self.options],
+                stdout=subprocess.PIPE, stderr=log, env={**clean, **self.environment},
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().decode()
+        match = re.search(r"S3 at (\S+), admin at (\S+)", line)
+        if match is None:
+            raise AssertionError(f"the server did not start: {line}{self.log.read_text()[-3000:]}")
+        self.endpoint, self.admin = match[1], match[2]
+        return self
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; returns the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self._wait()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self._wait()
+
+    def _wait(self) -> int:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        code = self.process.wait(60)
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def memory_bytes(self) -> int:
+        """Resident memory of the process."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+
+    def admin_cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `s4 admin` against this server."""
+        return subprocess.run(
+            [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.admin, *arguments],
+            capture_output=True, text=True, check=check, timeout=120, env={**os.environ, **self.environment},
+        )  # fmt: skip
+
+
+def wait_until(condition: Any, what: str, limit_s: float = 30.0) -> Any:
+    """Poll until `condition()` is true; its value. For states of other processes, which no event here tells."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"never: {what}")
+        time.sleep(0.02)
