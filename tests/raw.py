@@ -37,7 +37,7 @@ def signed(endpoint: str, method: str, path: str, *, query: str = "", headers: d
            chunked: str = "", trailer_algorithm: str = "") -> tuple[str, dict[str, str], bytes]:  # fmt: skip
     """(target, headers, body) of a signed request. `chunked` is signed, trailer or unsigned-trailer."""
     url = f"{endpoint}{quote(path, safe='/~-_.%')}" + (f"?{query}" if query else "")
-    request = AWSRequest(method, url, headers=dict(headers or {}), data=body)
+    request = AWSRequest(method, url, headers=dict(headers or {}), data=b"" if presign_s else body)
     credentials = Credentials(access, secret)
     if presign_s:
         S3SigV4QueryAuth(credentials, "s3", region, expires=presign_s).add_auth(request)
