@@ -10,6 +10,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from hypothesis import HealthCheck, settings
+
 from process import ACCESS, REGION, SECRET, ServerProcess
 
 settings.register_profile("s4", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+
 from process import ACCESS, REGION, SECRET
 
 

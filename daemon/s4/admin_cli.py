@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from s4.check import CheckError, check
 from s4.s3 import sigv4
 
 EXIT_FAILED, EXIT_PROBLEMS = 1, 3
@@ -54,14 +55,8 @@ class AdminClient:
     def _headers(self, method: str, target: str) -> dict[str, str]:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         headers = {"host": self._parts.netloc, "x-amz-content-sha256": sigv4.UNSIGNED, "x-amz-date": stamp}
-        path, _, query = target.partition("?")
-        names = tuple(sorted(headers))
-        claim = sigv4.Claim(self._access, stamp[:8], self._region, stamp, names, "", sigv4.UNSIGNED, presigned=False)
-        request = sigv4.Request(method, path, sigv4.parse_query(query), headers)
-        key = sigv4.signing_key(self._secret, claim.date, claim.region)
-        signature = sigv4.sign(key, sigv4.string_to_sign(claim, request))
-        headers["authorization"] = (
-            f"{sigv4.ALGORITHM} Credential={self._access}/{claim.scope},SignedHeaders={';'.join(names)},Signature={signature}"
+        headers["authorization"] = sigv4.authorization(
+            self._access, self._secret, self._region, method, target, headers
         )
         return headers
 
@@ -85,6 +80,10 @@ def add_arguments(commands: Any) -> None:
     )
     admin.add_argument("--json", action="store_true", help="print JSON")
     actions = admin.add_subparsers(dest="action", required=True, metavar="ACTION")
+    first = actions.add_parser("check", help="put an object, get it back, and clean up")
+    first.add_argument(
+        "--s3", default="http://127.0.0.1:9000", metavar="URL", help="the S3 endpoint [http://127.0.0.1:9000]"
+    )
     actions.add_parser("status", help="what the server holds and how it is")
     actions.add_parser("buckets", help="buckets with objects and bytes")
     user = actions.add_parser("user", help="users, their access keys and grants").add_subparsers(
@@ -129,8 +128,12 @@ def run_admin(arguments: argparse.Namespace) -> int:
     try:
         access, secret = _keys(arguments)
         client = AdminClient(arguments.endpoint, access, secret, arguments.region)
+        if arguments.action == "check":
+            took = check(arguments.s3, access, secret, arguments.region)
+            _print(arguments, {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n")
+            return 0
         return _ACTIONS[arguments.action](client, arguments)
-    except AdminError as error:
+    except (AdminError, CheckError) as error:
         sys.stderr.write(f"s4 admin: {error}\n")
         return EXIT_FAILED
 

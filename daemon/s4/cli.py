@@ -7,6 +7,8 @@ units need no command line. Heavy imports happen once the command is known.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import functools
 import os
 import shutil
 import sys
@@ -95,6 +97,7 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
     option("--access-log", "off", "log every request: on or off", choices=("on", "off"))
     option("--log-level", "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     option("--log-format", "auto", "json, text, or auto: text on a terminal", choices=("json", "text", "auto"))
+    server.add_argument("--check", action="store_true", help="once up, put a first object and get it back")
     server.add_argument(
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a bound; see the list below"
     )
@@ -147,7 +150,7 @@ def run_server(arguments: argparse.Namespace) -> int:
 
     try:
         settings = server_settings(arguments)
-        uvloop.run(run(settings, dict(os.environ), _announce))
+        uvloop.run(run(settings, dict(os.environ), _announce_and_check if arguments.check else _announce))
     except (DirectoryError, DatabaseError, ValueError, OSError) as error:
         sys.stderr.write(f"s4: {error}\n")
         return EXIT_USAGE
@@ -163,6 +166,24 @@ async def _announce(server: Server) -> None:
         root = server.store.root
         say(f"root access key: {root.access_key}\nroot secret key: {root.secret_key}\n")
         say(f"These are kept in {server.store.directory / 'root.json'} and not printed again.\n")
+    sys.stdout.flush()
+
+
+async def _announce_and_check(server: Server) -> None:
+    from s4.check import CheckError, check  # noqa: PLC0415
+
+    await _announce(server)
+    scheme = "https" if server.settings.certificate else "http"
+    root = server.store.root
+    call = functools.partial(
+        check, f"{scheme}://{server.endpoint}", root.access_key, root.secret_key, server.settings.region
+    )
+    try:
+        took = await asyncio.get_running_loop().run_in_executor(None, call)
+    except CheckError as error:
+        sys.stderr.write(f"s4: the first object failed: {error}\n")
+        return
+    sys.stdout.write(f"first object put and got back in {took:.1f} ms\n")
     sys.stdout.flush()
 
 

@@ -33,8 +33,8 @@ from s4.metadata.rows import (
 )
 from s4.peer.api import Found, Identity, UnavailableError, UploadFound, UploadListed, UploadPage
 from s4.replica.host import Host, OverloadedError
-from s4.storage.records import Shard
-from s4.storage.shards import DamagedError, ShardStore
+from s4.storage.records import DamagedError, Shard
+from s4.storage.shards import ShardStore
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from process import ServerProcess
 from raw import call
-
 from s4.s3.errors import STATUS
 from s4.s3.routing import ACCESS
 

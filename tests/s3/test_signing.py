@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
+
 from process import ACCESS, REGION, SECRET, ServerProcess
 from raw import call, exchange, send, signed
-
 from s4.s3 import sigv4
 
 MODES: dict[str, dict[str, Any]] = {
@@ -104,7 +104,7 @@ def chunk_edits() -> dict[str, Any]:
         "size is huge": lambda body: b"ffffffffffffffff" + body[body.index(b";") :],
         "size is endless": lambda body: b"0" * 2000 + body,
         "more behind the end": lambda body: body + b"more",
-        "chunks swapped": lambda body: _swap(body),
+        "chunks swapped": _swap,
     }
 
 

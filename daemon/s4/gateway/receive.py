@@ -24,8 +24,7 @@ from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeRefe
 from s4.metadata.rows import Extent
 from s4.s3.checksums import Digests, Expected
 from s4.s3.errors import S3Error
-from s4.storage.records import Shard
-from s4.storage.volumes import DiskFullError
+from s4.storage.records import DiskFullError, Shard
 
 SMALL_BYTES = 64 * 1024
 BATCH_BYTES = 512 * 1024

@@ -31,8 +31,7 @@ from s4.peer.api import UnavailableError
 from s4.s3 import roles, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.routing import ACCESS, route
-from s4.storage.shards import DamagedError
-from s4.storage.volumes import DiskFullError
+from s4.storage.records import DamagedError, DiskFullError
 
 log = structlog.get_logger("s4.http")
 

@@ -21,8 +21,7 @@ from s4.peer import frames
 from s4.peer.api import Identity, UnavailableError
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
-from s4.storage.shards import DamagedError
-from s4.storage.volumes import DiskFullError
+from s4.storage.records import DamagedError, DiskFullError
 
 CALL_S = 120.0
 BEACON_S = 0.5

@@ -21,8 +21,7 @@ from s4.node import Node
 from s4.peer import frames
 from s4.peer.api import UnavailableError
 from s4.peer.frames import Failure, Header
-from s4.storage.shards import DamagedError
-from s4.storage.volumes import DiskFullError
+from s4.storage.records import DamagedError, DiskFullError
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ the XML that SDKs parse; HEAD answers have the status and headers only.
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape as _escape
 
 STATUS: dict[str, tuple[int, str]] = {
     "AccessDenied": (403, "Access Denied"),
@@ -62,6 +62,16 @@ STATUS: dict[str, tuple[int, str]] = {
 }  # fmt: skip
 
 
+_CLEAN = str.maketrans(dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535), "�"))
+
+
+def text(value: str) -> str:
+    """Escaped for XML. What XML 1.0 cannot hold is replaced; clients that need it ask for encoding-type=url."""
+    if value.isalnum():
+        return value
+    return _escape(value.translate(_CLEAN)).replace("\r", "&#13;")
+
+
 class S3Error(Exception):
     """An answer other than success. `fields` become elements of the XML body, `headers` of the response."""
 
@@ -72,9 +82,9 @@ class S3Error(Exception):
         super().__init__(f"{code}: {self.message}")
 
     def xml(self, resource: str, request_id: str) -> bytes:
-        more = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in self.fields.items())
+        more = "".join(f"<{name}>{text(value)}</{name}>" for name, value in self.fields.items())
         return (
             f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{self.code}</Code>'
-            f"<Message>{escape(self.message)}</Message>{more}<Resource>{escape(resource)}</Resource>"
+            f"<Message>{text(self.message)}</Message>{more}<Resource>{text(resource)}</Resource>"
             f"<RequestId>{request_id}</RequestId><HostId>{request_id}</HostId></Error>"
         ).encode("utf-8", "replace")

@@ -253,6 +253,16 @@ def sign(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode(), "sha256").hex()
 
 
+def authorization(access: str, secret: str, region: str, method: str, target: str, headers: Mapping[str, str]) -> str:
+    """The Authorization header of a request of ours, over all of `headers` (lower-case names)."""
+    path, _, query = target.partition("?")
+    stamp, names = headers["x-amz-date"], tuple(sorted(headers))
+    claim = Claim(access, stamp[:8], region, stamp, names, "", headers["x-amz-content-sha256"], presigned=False)
+    request = Request(method, path, parse_query(query), headers)
+    signature = sign(signing_key(secret, claim.date, region), string_to_sign(claim, request))
+    return f"{ALGORITHM} Credential={access}/{claim.scope},SignedHeaders={';'.join(names)},Signature={signature}"
+
+
 def string_to_sign(claim: Claim, request: Request) -> str:
     canonical = hashlib.sha256(canonical_request(claim, request).encode()).hexdigest()
     return f"{ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{canonical}"

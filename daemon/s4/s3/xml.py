@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
 from xml.parsers import expat
-from xml.sax.saxutils import escape as _escape
 
-from s4.s3.errors import S3Error
+from s4.s3.errors import S3Error, text
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -70,16 +69,6 @@ def parse(body: bytes, root: str, max_depth: int) -> Element:
     if len(top.children) != 1 or top.children[0].name != root:
         raise S3Error("MalformedXML", f"The XML's root should be {root}.")
     return top.children[0]
-
-
-_CLEAN = str.maketrans(dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535), "�"))
-
-
-def text(value: str) -> str:
-    """Escaped for XML. What XML 1.0 cannot hold is replaced; clients that need it ask for encoding-type=url."""
-    if value.isalnum():
-        return value
-    return _escape(value.translate(_CLEAN)).replace("\r", "&#13;")
 
 
 def tag(name: str, value: str | int) -> str:

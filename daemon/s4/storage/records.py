@@ -32,6 +32,14 @@ class FormatError(Exception):
     """Bytes that should be a header are not one."""
 
 
+class DiskFullError(Exception):
+    """The disk has no room for more shards. Nothing was written."""
+
+
+class DamagedError(Exception):
+    """A shard is missing or its bytes fail their check."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Names one shard record: what it holds, never where it is."""

@@ -26,8 +26,18 @@ from pathlib import Path
 
 from s4.storage.files import Buffer, Files
 from s4.storage.leveldb import Database
-from s4.storage.records import BLOCK, HEADER_SIZE, FormatError, Record, Shard, block_crcs, blocks
-from s4.storage.volumes import Append, Appender, DiskFullError, Location, Volume, Volumes
+from s4.storage.records import (
+    BLOCK,
+    HEADER_SIZE,
+    DamagedError,
+    DiskFullError,
+    FormatError,
+    Record,
+    Shard,
+    block_crcs,
+    blocks,
+)
+from s4.storage.volumes import Append, Appender, Location, Volume, Volumes
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +48,6 @@ _VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that
 _MARK_KEY = b"m"
 PUNCH_MIN = 64 * 1024
 _ALIGN = 4096
-
-
-class DamagedError(Exception):
-    """A shard is missing or its bytes fail their check."""
 
 
 @dataclass(slots=True)

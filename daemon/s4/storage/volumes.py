@@ -27,6 +27,7 @@ from s4.storage.files import Buffer, Files
 from s4.storage.records import (
     HEADER_SIZE,
     RECORD_MAGIC,
+    DiskFullError,
     FormatError,
     Record,
     Shard,
@@ -41,10 +42,6 @@ from s4.storage.records import (
 log = logging.getLogger(__name__)
 
 GROUP_BYTES = 64 << 20
-
-
-class DiskFullError(Exception):
-    """The disk has no room for more shards. Nothing was written."""
 
 
 @dataclass(slots=True)

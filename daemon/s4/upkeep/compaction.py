@@ -12,7 +12,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from s4.storage.shards import DamagedError, ShardStore
+from s4.storage.records import DamagedError
+from s4.storage.shards import ShardStore
 
 log = logging.getLogger(__name__)
 

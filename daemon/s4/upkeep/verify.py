@@ -18,8 +18,7 @@ from s4.metadata import keys
 from s4.metadata.rows import Blob, Counters, Extent, Part, decode, decode_object
 from s4.node import Node
 from s4.storage.leveldb import Snapshot
-from s4.storage.records import Shard
-from s4.storage.shards import DamagedError
+from s4.storage.records import DamagedError, Shard
 
 MAX_PROBLEMS = 1000
 PAUSE_EVERY = 1000

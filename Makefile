@@ -1,0 +1,53 @@
+# One command each: `make run` sets up and runs a server, `make test` sets up and passes the tests.
+export UV_PYTHON_DOWNLOADS = never
+UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
+PYTHON ?= python3
+DATA ?= ./data
+
+.PHONY: run test lint setup clients bench image clean
+
+run: .venv/daemon
+	.venv/bin/s4 server $(DATA) --check
+
+test: setup clients
+	.venv/bin/pytest
+
+lint: setup
+	.venv/bin/ruff check daemon tests bench
+	.venv/bin/ruff format --check daemon
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+setup: .venv/all
+
+bench: setup
+	.venv/bin/python -m bench
+
+image:
+	docker build -t s4 .
+
+clean:
+	rm -rf .venv .tools
+
+# uv comes from its package where the machine has none; Debian keeps venv in a package of its own.
+.tools/uv/bin/uv:
+	$(PYTHON) -m venv .tools/uv || { apt-get update && apt-get install -y --no-install-recommends python3-venv && $(PYTHON) -m venv .tools/uv; }
+	.tools/uv/bin/pip install --quiet "uv>=0.5"
+
+.venv/daemon: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
+	$(UV) sync --quiet --frozen --no-default-groups --extra daemon --inexact
+	@touch $@
+
+.venv/all: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
+	$(UV) sync --quiet --frozen --extra daemon --extra operator
+	@touch $@ .venv/daemon
+
+# S3 programs for the client tests, in environments of their own; what cannot be had is skipped there by name.
+clients: .tools/aws/bin/aws .tools/minio-go-client
+
+.tools/aws/bin/aws: | .venv/all
+	-$(UV) venv --quiet .tools/aws && $(UV) pip install --quiet --python .tools/aws/bin/python "awscli>=1.38"
+
+.tools/minio-go-client: tests/clients/minio-go/main.go tests/clients/minio-go/go.mod
+	@mkdir -p .tools
+	-command -v go >/dev/null && cd tests/clients/minio-go && go build -o ../../../.tools/minio-go-client .
