@@ -1,0 +1,93 @@
+"""A twin of the file layer with faults. Legal faults: what was not synced may be lost or torn at a crash, in any
+order; calls may fail with an errno. A sync makes all earlier writes to that file durable; metadata (names,
+sizes) is durable after the directory's sync. Nothing that was synced is ever lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from s4.storage.files import Buffer, Files
+
+
+class RecordingFiles(Files):
+    """Writes through, and records writes and syncs so that a crash at any moment can be replayed."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.paths: dict[int, Path] = {}
+
+    def create(self, path: Path) -> int:
+        fd = super().create(path)
+        self.paths[fd] = path
+        self.events.append(("create", path))
+        return fd
+
+    def open(self, path: Path) -> int:
+        fd = super().open(path)
+        self.paths[fd] = path
+        return fd
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        self.events.append(("write", self.paths[fd], offset, b"".join(bytes(piece) for piece in pieces)))
+        return super().write(fd, pieces, offset)
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        self.events.append(("sync", self.paths[fd]))
+
+    def replay(self, directory: Path, upto: int, keep: Callable[[int, bytes], bytes | None]) -> None:
+        """Make the volumes as a crash after `upto` events leaves them.
+
+        `keep(index, data)` says what of an unsynced write reached the disk: all, a part, or None.
+        """
+        for path in directory.glob("*.vol"):
+            path.unlink()
+        synced: dict[Path, int] = {}
+        for index, event in enumerate(self.events[:upto]):
+            if event[0] == "sync":
+                synced[event[1]] = index
+        for index, event in enumerate(self.events[:upto]):
+            path = directory / event[1].name
+            if event[0] == "create":
+                path.touch()
+            elif event[0] == "write":
+                data = event[3] if index < synced.get(event[1], -1) else keep(index, event[3])
+                if data:
+                    with path.open("r+b") as file:
+                        file.seek(event[2])
+                        file.write(data)
+
+
+class FailingFiles(Files):
+    """Fails call number `at` (counting from 1) of the named methods with an errno, and every later one."""
+
+    def __init__(self, methods: set[str], at: int, code: int = errno.EIO) -> None:
+        self.methods, self.at, self.code = methods, at, code
+        self.calls = 0
+
+    def _maybe(self, method: str) -> None:
+        if method in self.methods:
+            self.calls += 1
+            if self.calls >= self.at:
+                raise OSError(self.code, os.strerror(self.code))
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        self._maybe("write")
+        return super().write(fd, pieces, offset)
+
+    def sync(self, fd: int) -> None:
+        self._maybe("sync")
+        super().sync(fd)
+
+    def preallocate(self, fd: int, offset: int, length: int) -> None:
+        self._maybe("preallocate")
+        super().preallocate(fd, offset, length)
+
+    def create(self, path: Path) -> int:
+        self._maybe("create")
+        return super().create(path)

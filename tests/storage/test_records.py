@@ -1,0 +1,79 @@
+"""The volume format, its golden bytes, and what its checks catch."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from s4.storage.records import (
+    BLOCK,
+    FormatError,
+    Record,
+    Shard,
+    VolumeHeader,
+    block_crcs,
+    pack_record,
+    pack_volume,
+    unpack_record,
+    unpack_volume,
+)
+from s4.storage.shards import index_key, index_value, parse_index_key, parse_index_value
+from s4.storage.volumes import Location
+
+SECRET = bytes(range(16))
+SHARD = Shard(5, bytes(range(100, 116)), 3, 7)
+
+# Bytes of version 1. They are on people's disks: a change here needs a new version and a reader for both.
+GOLDEN_VOLUME = "5334564f4c554d45010000000900000074747474747474747474747474747474000102030405060708090a0b0c0d0e0f0000000000000000000000002836dfd8"
+GOLDEN_RECORD = "533452454301050003000000000000000700000040e201006465666768696a6b6c6d6e6f7071727300f153650000000000000000000000000000000088daf756"
+GOLDEN_CRCS = "68173683"
+
+
+def test_golden_bytes_of_the_index() -> None:
+    location = Location(9, 123456789, 4096, 1_700_000_000)
+    assert index_key(SHARD).hex() == "690005" + SHARD.blob.hex() + "03" + "00000007"
+    assert index_value(location).hex() == "01" + "09000000" + "15cd5b0700000000" + "00100000" + "00f15365"
+    assert (parse_index_key(index_key(SHARD)), parse_index_value(index_value(location))) == (SHARD, location)
+
+
+def test_golden_bytes_of_volumes() -> None:
+    header = VolumeHeader(9, b"t" * 16, SECRET)
+    record = Record(SHARD, 123456, 1_700_000_000)
+    assert pack_volume(header).hex() == GOLDEN_VOLUME
+    assert unpack_volume(bytes.fromhex(GOLDEN_VOLUME)) == header
+    assert pack_record(record, SECRET, 4096).hex() == GOLDEN_RECORD
+    assert unpack_record(bytes.fromhex(GOLDEN_RECORD), SECRET, 4096) == record
+    assert block_crcs(b"hello", SHARD, SECRET).hex() == GOLDEN_CRCS
+
+
+@given(bit=st.integers(0, 511))
+def test_any_flipped_bit_of_a_header_is_seen(bit: int) -> None:
+    for raw, read in (
+        (bytes.fromhex(GOLDEN_VOLUME), unpack_volume),
+        (bytes.fromhex(GOLDEN_RECORD), lambda raw: unpack_record(raw, SECRET, 4096)),
+    ):
+        changed = bytearray(raw)
+        changed[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            read(bytes(changed))
+
+
+def test_a_header_is_valid_at_its_own_place_in_its_own_volume_only() -> None:
+    raw = bytes.fromhex(GOLDEN_RECORD)
+    for secret, offset in ((SECRET, 8192), (bytes(16), 4096)):
+        with pytest.raises(FormatError):
+            unpack_record(raw, secret, offset)
+
+
+def test_a_block_is_valid_as_its_own_shard_only() -> None:
+    data = os.urandom(3 * BLOCK + 5)
+    table = block_crcs(data, SHARD, SECRET)
+    assert len(table) == 16
+    assert block_crcs(data[BLOCK:], SHARD, SECRET, first=1) == table[4:]
+    others = [Shard(5, bytes(16), 3, 7), Shard(5, SHARD.blob, 2, 7), Shard(5, SHARD.blob, 3, 8)]
+    assert all(block_crcs(data, other, SECRET) != table for other in others)
+    assert block_crcs(data, SHARD, bytes(16)) != table
+    assert block_crcs(data[BLOCK:], SHARD, SECRET)[:4] != table[4:8]
