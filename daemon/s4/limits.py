@@ -50,7 +50,6 @@ class Limits:
     shutdown_s: float = 30.0  # for requests in flight at the end
     clock_skew_s: float = 900.0
     presign_s: int = 7 * 24 * 3600
-    copy_concurrency: int = 64
 
 
 def parse_size(text: str) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import structlog
@@ -129,6 +129,8 @@ class S3Server:
         if not response.prepared:
             headers["x-amz-request-id"] = headers["x-amz-id-2"] = request_id
             headers["Server"] = "S4"
+        if "Expect" in http.headers and not http.content.is_eof():
+            response.force_close()  # whether the client still sends the body cannot be known
         self._account(request, http, response, code, time.perf_counter() - started, request_id)
         return response
 
@@ -223,11 +225,12 @@ class _Connection(RequestHandler):
         owner: Any = self._manager
         self._admitted = owner.endpoint.admit()
         super().connection_made(transport)
-        if not self._admitted and isinstance(transport, asyncio.Transport):
+        if not self._admitted:
+            stream = cast(asyncio.Transport, transport)
             body = S3Error("SlowDown").xml("/", owner.endpoint.request_id())
             head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {XML}\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-            transport.write(head.encode() + body)
-            transport.close()
+            stream.write(head.encode() + body)
+            stream.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         owner: Any = self._manager
