@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import functools
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -138,10 +140,9 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
 
 def run_server(arguments: argparse.Namespace) -> int:
     if arguments.workers not in ("", "0"):  # before prometheus_client is imported, which reads it then
-        metrics = Path(arguments.directory).absolute() / "metrics"
-        shutil.rmtree(metrics, ignore_errors=True)
-        metrics.mkdir(parents=True)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+        metrics = tempfile.mkdtemp(prefix="s4-metrics-")
+        atexit.register(shutil.rmtree, metrics, ignore_errors=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
     import uvloop  # noqa: PLC0415
 
     from s4.serve import run  # noqa: PLC0415

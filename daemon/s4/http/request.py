@@ -47,16 +47,22 @@ class S3Request:
         """The body, to be read once. Raises S3Error where its length is missing or too large."""
         return HttpBody(self, encoded)
 
-    async def xml(self, root: str) -> Element:
-        """The body as XML, checked against its signed hash and Content-MD5. Raises S3Error."""
-        return parse(await self.small_body(self.limits.xml_bytes), root, self.limits.xml_depth)
+    async def xml(self, root: str, *, checksums: bool = True) -> Element:
+        """The body as XML, checked against its signed hash and Content-MD5. Raises S3Error.
 
-    async def small_body(self, limit: int) -> bytes:
+        Without `checksums` the x-amz-checksum headers are about something else than the body.
+        """
+        return parse(await self.small_body(self.limits.xml_bytes, checksums), root, self.limits.xml_depth)
+
+    async def small_body(self, limit: int, checksums: bool = True) -> bytes:
         """The whole body, at most `limit` bytes, checked against what the headers say of it."""
         body = self.body()
         if body.length > limit:
             raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(limit))
-        expected = expected_of(self.headers, self.claim.payload_hash if self.claim else "")
+        about_body = self.headers
+        if not checksums:
+            about_body = {name: value for name, value in self.headers.items() if "checksum" not in name}
+        expected = expected_of(about_body, self.claim.payload_hash if self.claim else "")
         digests = Digests(expected.algorithm)
         pieces: list[bytes | memoryview] = []
         while data := await body.read():

@@ -46,6 +46,7 @@ _VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
 _MARK = struct.Struct("<BIQ")  # version, volume, offset
 _VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
 _MARK_KEY = b"m"
+ROOM_S = 0.5
 PUNCH_MIN = 64 * 1024
 _ALIGN = 4096
 
@@ -113,7 +114,7 @@ class ShardStore:
         self._use: dict[int, VolumeUse] = {}
         self._mark = (0, 0)
         self._appender: Appender
-        self._room: tuple[float, bool] = (0.0, True)
+        self._room_at = self._room_bytes = 0.0
         self.compacting: set[int] = set()
         self.bytes_read = self.bytes_written = self.damaged = 0
 
@@ -150,8 +151,10 @@ class ShardStore:
         With `replaces` (compaction) the new record counts only if the shard is still there, and the reserve
         may be used. Raises DiskFullError, with nothing written, where the disk has no room.
         """
-        if replaces is None and not self.has_room():
+        length = sum(map(len, pieces))
+        if replaces is None and not self.has_room(length):
             raise DiskFullError("less disk is free than the reserve")
+        self._room_bytes -= length
         future: asyncio.Future[Location] = self._loop.create_future()
 
         def done(result: Location | BaseException) -> None:  # on the appender's thread
@@ -171,13 +174,16 @@ class ShardStore:
         self._appender.submit(Append(shard, pieces, sync, done, replaces.created_s if replaces else 0))
         return await future
 
-    def has_room(self) -> bool:
-        """Whether free disk is above the reserve; asks the disk at most twice a second."""
+    def has_room(self, size: int = 0) -> bool:
+        """Whether the disk takes `size` bytes more without touching the reserve.
+
+        The disk is asked twice a second, and whenever what was appended since might have used the room up.
+        """
         now = time.monotonic()
-        if now - self._room[0] > 0.5:
+        if now - self._room_at > ROOM_S or self._room_bytes < size:
             free, _ = self.files.free_bytes(self.directory)
-            self._room = (now, free > self.settings.reserve_bytes)
-        return self._room[1]
+            self._room_at, self._room_bytes = now, free - self.settings.reserve_bytes
+        return self._room_bytes > size
 
     def _appended(self, shard: Shard, location: Location, size: int, replaces: Location | None = None) -> None:
         key = index_key(shard)
