@@ -38,6 +38,7 @@ class S3Request:
     signing_key: bytes = b""
     operation: str = ""
     begun: bool = False  # the head of the answer has gone out
+    continued: bool = True  # no client waits for "100 Continue" any more
 
     @property
     def user(self) -> str:
@@ -113,7 +114,10 @@ def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domain
             key.decode()
         except UnicodeDecodeError:
             raise S3Error("InvalidURI", "The object key is not valid UTF-8.") from None
-    return S3Request(http, request_id, http.method, path, bucket, key, query, pairs, headers, limits)
+    continued = headers.get("expect", "").lower() != "100-continue"
+    return S3Request(
+        http, request_id, http.method, path, bucket, key, query, pairs, headers, limits, continued=continued
+    )
 
 
 def _number(text: str, name: str) -> int:
@@ -129,7 +133,7 @@ class HttpBody:
         headers, claim = request.headers, request.claim
         self._content = request.http.content
         self._stall_s = request.limits.stall_s
-        self._continue = request.http if headers.get("expect", "").lower() == "100-continue" else None
+        self._request = request
         streaming = claim is not None and claim.payload_hash in sigv4.STREAMING_MODES
         length = headers.get("content-length")
         self._left: int | None = _number(length, "Content-Length") if length is not None else None
@@ -161,12 +165,14 @@ class HttpBody:
 
     async def read(self) -> bytes:
         """The next bytes as they came, empty at the end."""
-        if self._left == 0:
-            return b""
-        if self._continue is not None:
-            transport, self._continue = self._continue.transport, None
+        if not self._request.continued:
+            # Said for an empty body too: botocore takes a final answer without it for one to an old request.
+            self._request.continued = True
+            transport = self._request.http.transport
             if transport is not None:
                 transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._left == 0:
+            return b""
         try:
             async with asyncio.timeout(self._stall_s):
                 data = await self._content.readany()

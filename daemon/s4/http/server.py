@@ -129,7 +129,7 @@ class S3Server:
         if not response.prepared:
             headers["x-amz-request-id"] = headers["x-amz-id-2"] = request_id
             headers["Server"] = "S4"
-        if "Expect" in http.headers and not http.content.is_eof():
+        if "Expect" in http.headers and (request is None or not request.continued):
             response.force_close()  # whether the client still sends the body cannot be known
         self._account(request, http, response, code, time.perf_counter() - started, request_id)
         return response
