@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+
 from process import ACCESS, REGION, SECRET, ServerProcess
 
 TOOLS = Path(__file__).parents[2] / ".tools"

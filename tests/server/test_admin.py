@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
 from process import ServerProcess, wait_until
 from raw import send, signed
 

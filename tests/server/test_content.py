@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
 from process import ServerProcess, wait_until
 from raw import call, send, signed
 

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
+
 from process import ServerProcess, wait_until
 from raw import call, exchange, send, signed
-
 from s4.gateway.context import BlobCache, MemoryBudget
 from s4.limits import Limits, parse_size, with_settings
 from s4.replica.host import RowCache
@@ -155,7 +155,7 @@ def test_open_files_stay_bounded(small: ServerProcess, small_s3: Any) -> None:
     for number in range(60):
         small_s3.get_object(Bucket="limits", Key=f"v{number}")["Body"].read()
     assert small.process is not None
-    names = [os.readlink(entry) for entry in Path(f"/proc/{small.process.pid}/fd").iterdir()]
+    names = [str(entry.readlink()) for entry in Path(f"/proc/{small.process.pid}/fd").iterdir()]
     assert len([name for name in names if name.endswith(".vol")]) <= 3
     assert len(list((small.directory / "volumes").glob("*.vol"))) > 4
 
@@ -292,7 +292,7 @@ def test_settings_of_limits() -> None:
     assert with_settings(Limits(), {"put_bytes": "5MiB", "stall_s": "0.5"}).put_bytes == 5 << 20
     assert [parse_size(text) for text in ("1", "2K", "3 MiB", "1g")] == [1, 2048, 3 << 20, 1 << 30]
     for wrong in ({"nonsense": "1"}, {"put_bytes": "-1"}, {"put_bytes": "0"}, {"put_bytes": "five"}):
-        with pytest.raises(ValueError, match="limit|size"):
+        with pytest.raises(ValueError, match=r"limit|size"):
             with_settings(Limits(), wrong)
 
 

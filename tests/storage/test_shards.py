@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from storage.fakes import FailingFiles, RecordingFiles
 
 from s4.storage.files import Files
 from s4.storage.records import DamagedError, DiskFullError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
 from s4.upkeep import compaction
+from storage.fakes import FailingFiles, RecordingFiles
 
 STORE = bytes(16)
 SETTINGS = ShardSettings(volume_bytes=1 << 20, preallocate_bytes=256 << 10, reserve_bytes=0, flush_s=3600)
