@@ -165,7 +165,8 @@ class Host:
         self._close_turn(turn)
         if turn.overlay.rows:
             rows = list(turn.overlay.rows.items())
-            await self._loop.run_in_executor(self._thread, self.database.write, rows, self._sync or self._sync_due())
+            write = self.database.batch(rows, self._sync or self._sync_due())
+            await self._loop.run_in_executor(self._thread, write)
             self._committed(rows)
         self.turns += 1
         self.commands += len(group)

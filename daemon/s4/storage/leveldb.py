@@ -9,7 +9,7 @@ loop, `write` with `sync` waits for the disk and runs on a thread.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,24 @@ class Database:
         self.get = self._db.get  # bound once: this is the hottest call of all
         self.path = path
 
+    def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
+        """Puts and deletes (value None) as one atomic batch; calling it writes, and syncs where told so.
+
+        Filling a batch gives the interpreter lock away for every row, so the thread that has the lock anyway
+        fills it, and only the one call that waits for the disk goes to another thread.
+        """
+        batch = self._db.write_batch(sync=sync)
+        for key, value in rows:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        write: Callable[[], None] = batch.write
+        return write
+
     def write(self, rows: Rows, sync: bool = True) -> None:
-        """Put and delete (value None) all rows in one atomic batch, durable on return when `sync`."""
-        with self._db.write_batch(sync=sync) as batch:
-            for key, value in rows:
-                if value is None:
-                    batch.delete(key)
-                else:
-                    batch.put(key, value)
+        """Put and delete all rows at once, durable on return when `sync`. Blocks."""
+        self.batch(rows, sync)()
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Rows with start <= key < stop, in order, as of now."""
