@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 REAP_BLOBS = 2048
 REAP_S = 0.5
 ROOT_USER = "root"
+CACHED_SETTINGS = 10_000
 SETTINGS_COMMANDS = (
     commands.CreateBucket, commands.SetVersioning, commands.BeginDelete, commands.EndDelete,
     commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
@@ -56,12 +57,15 @@ class Node:
         self._horizon, self._clock = horizon, clock
         self._root, self._root_key = root, root_key
         self._started = clock()
+        self._buckets: dict[str, Bucket] = {}
+        self._identities: dict[str, Identity] = {}
         self.on_settings: Callable[[], Awaitable[None]] | None = None
         self._freed: deque[tuple[float, int, bytes, bytes]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Take up the outbox as it was left, and begin to work."""
+        self.host.on_settings = self.on_settings_committed
         for partition in range(self.partitions):
             for key, value in self.host.scan(keys.table(partition, keys.OUTBOX)):
                 self.on_outbox(partition, key, value)
@@ -133,10 +137,30 @@ class Node:
         return decode(Blob, value).stripe
 
     async def find_bucket(self, name: str) -> Bucket | None:
-        value = self.host.get(keys.named_row(keys.BUCKET, name))
-        return decode(Bucket, value) if value is not None else None
+        found = self._buckets.get(name)
+        if found is None:
+            value = self.host.get(keys.named_row(keys.BUCKET, name))
+            if value is None:
+                return None
+            found = decode(Bucket, value)
+            if len(self._buckets) < CACHED_SETTINGS:
+                self._buckets[name] = found
+        return found
 
     async def find_identity(self, access_key: str) -> Identity | None:
+        found = self._identities.get(access_key)
+        if found is None:
+            found = self._read_identity(access_key)
+            if found is not None and len(self._identities) < CACHED_SETTINGS:
+                self._identities[access_key] = found
+        return found
+
+    def on_settings_committed(self) -> None:
+        """Called when a turn changed a bucket, user, key or policy, before its answers go out."""
+        self._buckets.clear()
+        self._identities.clear()
+
+    def _read_identity(self, access_key: str) -> Identity | None:
         if access_key == self._root_key:
             return self._root
         value = self.host.get(keys.named_row(keys.ACCESS_KEY, access_key))

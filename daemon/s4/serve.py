@@ -47,6 +47,8 @@ EXIT_FATAL = 70
 STRIPE_BYTES = MIB
 HASHING_THREADS = 8
 COMPACT_EVERY_S = 30.0
+GAUGE_S = 0.5
+AUDIT_FIRST_S = 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
 WORKER_RESTART_S = 1.0
@@ -135,8 +137,9 @@ class S3Endpoint:
         self._certificate = (
             Certificate(Path(settings.certificate), Path(settings.key)) if settings.certificate else None
         )
+        self._metrics = RequestMetrics(registry)
         self.server = S3Server(
-            gateway, settings.limits, RequestMetrics(registry), audit, region=settings.region,
+            gateway, settings.limits, self._metrics, audit, region=settings.region,
             domains=tuple(settings.domains), health=lambda path: _health(path, ready), access_log=settings.access_log,
         )  # fmt: skip
         self._http: web.Server | None = None
@@ -148,8 +151,14 @@ class S3Endpoint:
         self._http = self.server.http_server()
         context = self._certificate.context if self._certificate else None
         self._listener = await loop.create_server(self._http, sock=bound, ssl=context, backlog=1024)
+        self._tasks.append(asyncio.create_task(self._gauge()))
         if self._certificate is not None:
             self._tasks.append(asyncio.create_task(self._certificate.watch()))
+
+    async def _gauge(self) -> None:
+        while True:
+            self._metrics.in_flight.set(self.server.in_flight)
+            await asyncio.sleep(GAUGE_S)
 
     def reload(self) -> None:
         if self._certificate is not None:
@@ -271,6 +280,7 @@ class Server:
                 await compaction.compact_one(self.store.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
 
     async def _audit_orphans(self) -> None:
+        await asyncio.sleep(AUDIT_FIRST_S)
         while True:
             found = await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)
             if found.orphan_blobs or found.orphan_references:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -38,6 +39,7 @@ class S3Request:
     signing_key: bytes = b""
     operation: str = ""
     begun: bool = False  # the head of the answer has gone out
+    started: float = 0.0  # time.monotonic()
     continued: bool = True  # no client waits for "100 Continue" any more
 
     @property
@@ -116,8 +118,25 @@ def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domain
             raise S3Error("InvalidURI", "The object key is not valid UTF-8.") from None
     continued = headers.get("expect", "").lower() != "100-continue"
     return S3Request(
-        http, request_id, http.method, path, bucket, key, query, pairs, headers, limits, continued=continued
+        http,
+        request_id,
+        http.method,
+        path,
+        bucket,
+        key,
+        query,
+        pairs,
+        headers,
+        limits,
+        started=time.monotonic(),
+        continued=continued,
     )
+
+
+def request_patience(request: S3Request) -> float:
+    """Seconds to wait for the client's next bytes: at most `stall_s`, and not past the request's end."""
+    left = request.started + request.limits.request_s - time.monotonic()
+    return max(0.0, min(request.limits.stall_s, left))
 
 
 def _number(text: str, name: str) -> int:
@@ -132,7 +151,6 @@ class HttpBody:
     def __init__(self, request: S3Request, encoded: bool) -> None:
         headers, claim = request.headers, request.claim
         self._content = request.http.content
-        self._stall_s = request.limits.stall_s
         self._request = request
         streaming = claim is not None and claim.payload_hash in sigv4.STREAMING_MODES
         length = headers.get("content-length")
@@ -174,7 +192,7 @@ class HttpBody:
         if self._left == 0:
             return b""
         try:
-            async with asyncio.timeout(self._stall_s):
+            async with asyncio.timeout(request_patience(self._request)):
                 data = await self._content.readany()
         except TimeoutError:
             raise S3Error("RequestTimeout", headers={"Connection": "close"}) from None

@@ -67,6 +67,10 @@ class S3Server:
             read_bufsize=1 << 20,
         )
 
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
     def admit(self) -> bool:
         """Whether one more connection may come."""
         if self._connections >= self._limits.connections:
@@ -100,11 +104,9 @@ class S3Server:
             return self._error(error, http.method, http.raw_path, request_id)
         self._in_flight += 1
         self._idle.clear()
-        self._metrics.in_flight.inc()
         try:
             return await self._serve(http, request_id)
         finally:
-            self._metrics.in_flight.dec()
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
@@ -143,9 +145,6 @@ class S3Server:
         request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
         if not roles.allowed(grants, ACCESS[request.operation], request.bucket):
             raise S3Error("AccessDenied")
-        if self._limits.request_s:
-            async with asyncio.timeout(self._limits.request_s):
-                return await OPERATIONS[request.operation](self._gateway, request)
         return await OPERATIONS[request.operation](self._gateway, request)
 
     async def _authenticate(self, request: S3Request) -> None:

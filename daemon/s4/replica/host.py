@@ -31,6 +31,7 @@ from s4.metadata.rows import Answer, Counters, Head, decode, encode
 from s4.storage.leveldb import Cursor, Database
 
 TURN_COMMANDS = 512
+SETTINGS_TABLES = frozenset((keys.BUCKET, keys.USER, keys.ACCESS_KEY, keys.POLICY))
 _answer_encoder = msgspec.msgpack.Encoder()
 _answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
 
@@ -117,6 +118,7 @@ class Host:
                  cache_bytes: int, max_waiting: int, sync_every_s: float = 0.0, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self.database, self.partitions, self.epochs = database, partitions, epochs
         self._sync, self._fatal, self._on_outbox, self._clock = sync, fatal, on_outbox, clock
+        self.on_settings: Callable[[], None] = lambda: None
         self._cache = RowCache(cache_bytes)
         self._max_waiting = max_waiting
         self._sync_every_s, self._synced_at = sync_every_s, time.monotonic()
@@ -242,6 +244,8 @@ class Host:
                 self._cache.drop(key[: -keys.VERSION_BYTES])
             elif name == keys.OUTBOX and value is not None:
                 self._on_outbox(int.from_bytes(key[:2], "big"), key, value)
+            elif name in SETTINGS_TABLES:
+                self.on_settings()
 
     def _newest(self, entry: Entry, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
         prefix = keys.object_versions(entry.partition, bucket, key)

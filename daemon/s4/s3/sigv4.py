@@ -116,16 +116,10 @@ def _parse_header(request: Request, header: str) -> Claim:
         if header.startswith("AWS "):
             raise _sigv2()
         raise S3Error("InvalidArgument", "Unsupported Authorization Type")
-    fields: dict[str, str] = {}
-    for piece in header[len(ALGORITHM) :].split(","):
-        name, _, value = piece.strip().partition("=")
-        fields[name] = value
-    try:
-        credential, signed, signature = fields["Credential"], fields["SignedHeaders"], fields["Signature"]
-    except KeyError as missing:
-        raise S3Error(
-            "AuthorizationHeaderMalformed", f"The authorization header is malformed; it has no {missing.args[0]}."
-        ) from None
+    front, comma, signature = header.rpartition("Signature=")
+    if not comma:
+        raise S3Error("AuthorizationHeaderMalformed", "The authorization header is malformed; it has no Signature.")
+    access_key, date, region, names = _authorization_front(front)
     payload = request.headers.get("x-amz-content-sha256")
     if payload is None:
         raise S3Error("MissingSecurityHeader", "Your request is missing the header x-amz-content-sha256.")
@@ -133,10 +127,8 @@ def _parse_header(request: Request, header: str) -> Claim:
     timestamp = request.headers.get("x-amz-date") or ""
     if not timestamp:
         raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header")
-    access_key, date, region = _credential(credential, "AuthorizationHeaderMalformed")
     if timestamp[:8] != date:
         raise S3Error("SignatureDoesNotMatch", "The date in the credential scope is not that of x-amz-date.")
-    names = tuple(signed.split(";"))
     if "host" not in names:
         raise S3Error(
             "AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned="host"
@@ -149,6 +141,20 @@ def _parse_header(request: Request, header: str) -> Claim:
             HeadersNotSigned=", ".join(unsigned),
         )
     return Claim(access_key, date, region, timestamp, names, signature, payload, presigned=False)
+
+
+@lru_cache(maxsize=4096)
+def _authorization_front(front: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """(access key, date, region, signed headers) of what comes before the signature: kept, as it rarely changes."""
+    fields: dict[str, str] = {}
+    for piece in front[len(ALGORITHM) :].split(","):
+        name, _, value = piece.strip().partition("=")
+        fields[name] = value
+    for name in ("Credential", "SignedHeaders"):
+        if name not in fields:
+            raise S3Error("AuthorizationHeaderMalformed", f"The authorization header is malformed; it has no {name}.")
+    access_key, date, region = _credential(fields["Credential"], "AuthorizationHeaderMalformed")
+    return access_key, date, region, tuple(fields["SignedHeaders"].split(";"))
 
 
 def _parse_presigned(request: Request) -> Claim:

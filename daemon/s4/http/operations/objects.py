@@ -12,7 +12,7 @@ from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import Attributes, Copy
 from s4.gateway.read import Opened, open_object, read_small, stream
-from s4.http.request import S3Request
+from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
     checksum_headers,
     header_value,
@@ -163,17 +163,17 @@ async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
         async with gateway.memory.hold(2 * len(first)):
             request.begun = True
             await response.prepare(request.http)
-            await _send(response, first, pieces, request.limits.stall_s)
+            await _send(request, response, first, pieces)
         return response
 
 
 async def _send(
-    response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview], stall_s: float
+    request: S3Request, response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview]
 ) -> None:
-    async with asyncio.timeout(stall_s) as patience:
+    async with asyncio.timeout(request_patience(request)) as patience:
         await response.write(first)
         async for piece in pieces:
-            patience.reschedule(asyncio.get_running_loop().time() + stall_s)
+            patience.reschedule(asyncio.get_running_loop().time() + request_patience(request))
             await response.write(piece)
         await response.write_eof()
 
