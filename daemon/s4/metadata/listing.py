@@ -7,7 +7,7 @@ prefix is skipped by seeking past it, older versions of a key by seeking past th
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +20,8 @@ PAUSE_EVERY = 256
 class Cursor(Protocol):
     """A walk over one partition's rows of a bucket; keys come without the prefix."""
 
-    def next(self) -> tuple[bytes, bytes] | None: ...
+    @property
+    def next(self) -> Callable[[], tuple[bytes, bytes] | None]: ...
 
     def seek(self, key: bytes) -> None: ...
 
@@ -64,6 +65,7 @@ class Merge:
 
     def __init__(self, cursors: Sequence[Cursor], start: bytes) -> None:
         self._cursors = cursors
+        self._next = [cursor.next for cursor in cursors]
         self._heap: list[tuple[bytes, int, bytes]] = []
         for index, cursor in enumerate(cursors):
             cursor.seek(start)
@@ -76,8 +78,8 @@ class Merge:
         return self._heap[0] if self._heap else None
 
     def advance(self) -> None:
-        _, index, _ = self._heap[0]
-        row = self._cursors[index].next()
+        index = self._heap[0][1]
+        row = self._next[index]()
         if row is None:
             heapq.heappop(self._heap)
         else:

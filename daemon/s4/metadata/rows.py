@@ -314,8 +314,9 @@ def decode_object(value: bytes) -> tuple[Object, bytes]:
 
 def decode_summary(value: bytes) -> Summary:
     """The part of an object row that listings need. Raises RowError."""
-    front, _ = _front(value)
+    if value[:1] != b"\x01":
+        _front(value)
     try:
-        return _summary_decoder.decode(front)
+        return _summary_decoder.decode(memoryview(value)[5 : 5 + int.from_bytes(value[1:5], "little")])
     except msgspec.MsgspecError as error:
         raise RowError(f"an object row is damaged: {error}") from error

@@ -6,6 +6,7 @@ local names. Namespaces are ignored on the way in, as S3 does for most clients' 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from s4.s3.errors import S3Error, text
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
 MAX_ELEMENTS = 50_000
+_PLAIN_KEY = re.compile(rb"[A-Za-z0-9/_.~*-]*").fullmatch
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ def tag(name: str, value: str | int) -> str:
 def encode_key(key: bytes, url: bool) -> str:
     """A key for a listing: percent-encoded where the client asked (encoding-type=url), else as XML text."""
     if url:
-        return quote(key, safe="/-_.~*")
+        return key.decode() if _PLAIN_KEY(key) else quote(key, safe="/-_.~*")
     return text(key.decode("utf-8", "replace"))
 
 

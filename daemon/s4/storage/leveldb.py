@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,7 @@ class Cursor:
 
     def __init__(self, iterator: Iterator[tuple[bytes, bytes]]) -> None:
         self._iterator = iterator
-
-    def next(self) -> tuple[bytes, bytes] | None:
-        return next(self._iterator, None)
+        self.next: Callable[[], tuple[bytes, bytes] | None] = partial(next, iterator, None)
 
     def seek(self, key: bytes) -> None:
         self._iterator.seek(key)  # type: ignore[attr-defined]
