@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import hypothesis.strategies as st
+import msgspec
 import pytest
 from hypothesis import given
 
@@ -77,3 +79,20 @@ def test_a_block_is_valid_as_its_own_shard_only() -> None:
     assert all(block_crcs(data, other, SECRET) != table for other in others)
     assert block_crcs(data, SHARD, bytes(16)) != table
     assert block_crcs(data[BLOCK:], SHARD, SECRET)[:4] != table[4:8]
+
+
+def test_golden_bytes_of_a_data_directory(tmp_path: Path) -> None:
+    """The index's mark and sums, s4.json and root.json: version 1 of each."""
+    from s4.embedded import RootKeys
+    from s4.storage.directory import Identity, open_directory
+    from s4.storage.files import Files
+    from s4.storage.shards import _MARK, _VOLUME
+
+    assert _MARK.pack(1, 9, 4096).hex() == "01" + "09000000" + "0010000000000000"
+    assert _VOLUME.pack(1, 5000, 100).hex() == "01" + "8813000000000000" + "6400000000000000"
+    kept = b'{"cluster":"' + b"c" * 32 + b'","store":"' + b"5" * 32 + b'","created_s":1700000000,"partitions":16,"format":1}'
+    (tmp_path / "s4.json").write_bytes(kept)
+    identity, lock = open_directory(Files(), tmp_path, 16)
+    os.close(lock)
+    assert identity == Identity("c" * 32, "5" * 32, 1_700_000_000, 16)
+    assert msgspec.json.decode(b'{"access_key":"a","secret_key":"b"}', type=RootKeys) == RootKeys("a", "b")

@@ -37,6 +37,7 @@ class RemoteNode:
         self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
         self._next = 0
         self._incarnation = 0
+        self._gone = False
         self._lease_until = 0.0
         self._generation = 0
         self._buckets: dict[str, Bucket | None] = {}
@@ -102,6 +103,8 @@ class RemoteNode:
         return memoryview(raw) if method.raw_result else method.result.decode(header.value)
 
     async def _send(self, name: str, value: Any, payload: bytes | memoryview = b"") -> tuple[Header, bytes]:
+        if self._gone:
+            raise UnavailableError("ServiceUnavailable", "The store does not answer. Try again.")
         self._next += 1
         number = self._next
         future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
@@ -129,6 +132,7 @@ class RemoteNode:
                 if future is not None and not future.done():
                     future.set_result((header, payload))
         except (asyncio.IncompleteReadError, ConnectionError, frames.FrameError):
+            self._gone = True
             for future in self._calls.values():
                 if not future.done():
                     future.set_exception(ConnectionResetError("the store is gone"))

@@ -1,0 +1,39 @@
+"""The code keeps its shape: functions fit a screen, files a sitting, modules open with why they are there."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "daemon").rglob("*.py")) + sorted((ROOT / "bench").glob("*.py"))
+
+
+def test_functions_and_files_are_short() -> None:
+    long = []
+    for path in FILES:
+        text = path.read_text()
+        if text.count("\n") > 500:
+            long.append(f"{path.name} has {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno > 60:
+                long.append(f"{path.name}:{node.name} has {(node.end_lineno or 0) - node.lineno} lines")
+    assert not long
+
+
+def test_modules_say_what_they_are_for() -> None:
+    assert [path for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_operator_is_no_package() -> None:
+    """operator/__init__.py would shadow the standard library's module of that name."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+def test_every_lint_exception_gives_its_reason() -> None:
+    bare = []
+    for path in FILES:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if "# noqa" in line and " - " not in line.partition("# noqa")[2] and "PLC0415" not in line:
+                bare.append(f"{path.name}:{number}")
+    assert not bare
