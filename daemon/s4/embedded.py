@@ -113,7 +113,7 @@ async def open_store(directory: Path, settings: StoreSettings, limits: Limits, *
 
     host = Host(
         database, current.partitions, [status.epoch for status in current.status], sync=durable, fatal=fatal,
-        on_outbox=on_outbox, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
+        sync_shards=shards.sync_now, on_outbox=on_outbox, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
         sync_every_s=1.0 if settings.durability == "interval" else 0.0,
     )  # fmt: skip
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])

@@ -27,7 +27,7 @@ class Fixture:
         self.fatal: list[BaseException] = []
         self.database = Database(path / "meta", cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=20)
         self.host = Host(
-            self.database, PARTITIONS, [1] * PARTITIONS, sync=True, fatal=self.fatal.append,
+            self.database, PARTITIONS, [1] * PARTITIONS, sync=True, fatal=self.fatal.append, sync_shards=lambda: None,
             on_outbox=lambda _partition, _key, value: self.outbox.append(decode_action(value)), cache_bytes=1 << 20, max_waiting=8,
         )  # fmt: skip
 

@@ -154,6 +154,7 @@ class Gateway:
     cache: BlobCache
     buffers: Buffers
     pool: ThreadPoolExecutor
+    commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
     random: Callable[[int], bytes] = os.urandom
     clock: Callable[[], float] = time.time
 

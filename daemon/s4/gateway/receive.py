@@ -116,12 +116,12 @@ class _BlobWriter:
             await self._send(*self._full.popleft(), sync=False)
 
     async def finish(self) -> None:
-        """Send the rest; durable on return."""
+        """Send the rest; durable on return, or by the commit where that is on the same node."""
         self._seal()
         while len(self._full) > 1:
             await self._send(*self._full.popleft(), sync=False)
         await self._drain(0)
-        await self._send(*self._full.popleft(), sync=True)
+        await self._send(*self._full.popleft(), sync=not self._gateway.commit_syncs)
         await self._drain(0)
 
     async def _send(self, buffer: bytearray, length: int, *, sync: bool) -> None:

@@ -101,7 +101,10 @@ class NodeApi(Protocol):
     ) -> UploadPage: ...
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> None:
-        """Append a shard to the store; durable on return, with all before it, when `sync`."""
+        """Append a shard to the store; durable on return, with all before it, when `sync`.
+
+        Without `sync` a commit that brings the blob, executed on this same node, makes it durable first.
+        """
         ...
 
     async def read(self, shard: Shard, offset: int, length: int) -> memoryview: ...

@@ -114,9 +114,10 @@ class Host:
     """Primaries of `partitions` partitions over one database."""
 
     def __init__(self, database: Database, partitions: int, epochs: list[int], *, sync: bool,
-                 fatal: Callable[[BaseException], None], on_outbox: Callable[[int, bytes, bytes], None],
+                 fatal: Callable[[BaseException], None], sync_shards: Callable[[], None], on_outbox: Callable[[int, bytes, bytes], None],
                  cache_bytes: int, max_waiting: int, sync_every_s: float = 0.0, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self.database, self.partitions, self.epochs = database, partitions, epochs
+        self._sync_shards = sync_shards
         self._sync, self._fatal, self._on_outbox, self._clock = sync, fatal, on_outbox, clock
         self.on_settings: Callable[[], None] = lambda: None
         self._cache = RowCache(cache_bytes)
@@ -168,7 +169,8 @@ class Host:
         if turn.overlay.rows:
             rows = list(turn.overlay.rows.items())
             write = self.database.batch(rows, self._sync or self._sync_due())
-            await self._loop.run_in_executor(self._thread, write)
+            shards = any(getattr(item.command, "blobs", None) for item in group)
+            await self._loop.run_in_executor(self._thread, self._write, write, shards)
             self._committed(rows)
         self.turns += 1
         self.commands += len(group)
@@ -228,6 +230,12 @@ class Host:
         for partition in turn.touched:
             rows[keys.head_row(partition)] = encode(Head(self.epochs[partition], turn.sequences[partition]))
         turn.overlay.rows.update(rows)
+
+    def _write(self, write: Callable[[], None], shards: bool) -> None:
+        """On the writer's thread: what the entries refer to is durable before they are (rule D1)."""
+        if shards:
+            self._sync_shards()
+        write()
 
     def _sync_due(self) -> bool:
         """With durability `interval`: whether this turn is the one of its interval that syncs."""

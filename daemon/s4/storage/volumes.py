@@ -250,6 +250,8 @@ class Appender:
         self._next = tail.next_number
         self._volume: Volume | None = None
         self._offset = self._reserved = 0
+        self._lock = threading.Lock()  # the tail: this thread's, and for a moment that of `write_now` and `sync_now`
+        self._written = self._synced = 0
         if tail.current is not None and tail.current[1] < volume_bytes:
             self._volume = volumes.acquire(tail.current[0])
             self._offset = self._reserved = tail.current[1]
@@ -299,8 +301,47 @@ class Appender:
             size += sum(map(len, item.pieces))
         return group, False
 
+    def write_now(self, append: Append) -> Location | None:
+        """Write one small record on the caller's thread, not synced; None where that would have to wait."""
+        size = self._size_of(append)
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            volume = self._volume
+            if volume is None or self._full(size) or self._offset + size > self._reserved:
+                return None
+            buffers: list[Buffer] = []
+            start = self._offset
+            self._place(append, volume, buffers)
+            self._flush(buffers, start)
+            return append.location
+        finally:
+            self._lock.release()
+
+    def sync_now(self) -> None:
+        """Make every record written so far durable. Blocks; runs on any thread."""
+        with self._lock:
+            written, number = self._written, self.current
+            if written == self._synced or number is None:
+                return
+            volume = self._volumes.acquire(number)
+        try:
+            self._files.sync(volume.fd)
+        finally:
+            self._volumes.release(volume)
+        self._synced = max(self._synced, written)
+
     def _write(self, group: list[Append]) -> None:
         """Place, write and sync a group, then report. One call for many records: each costs a switch of threads."""
+        with self._lock:
+            placed = self._place_group(group)
+        if self._durable and any(append.sync for append in placed):
+            self.sync_now()
+        for append in placed:
+            if append.location is not None:
+                append.done(append.location)
+
+    def _place_group(self, group: list[Append]) -> list[Append]:
         placed: list[Append] = []
         buffers: list[Buffer] = []
         start = self._offset
@@ -321,11 +362,7 @@ class Appender:
             self._place(append, volume, buffers)
             placed.append(append)
         self._flush(buffers, start)
-        if self._durable and self._volume is not None and any(append.sync for append in placed):
-            self._files.sync(self._volume.fd)
-        for append in placed:
-            if append.location is not None:
-                append.done(append.location)
+        return placed
 
     def _size_of(self, append: Append) -> int:
         return Record(append.shard, sum(map(len, append.pieces)), 0).size
@@ -349,6 +386,7 @@ class Appender:
             self._files.write(self._volume.fd, buffers, start)
         except OSError as error:  # after preallocation this is no clean refusal: rule D7
             raise RuntimeError(f"writing to {self._volume.path} failed: {error}") from error
+        self._written += 1
 
     def _room_for(self, size: int) -> Volume:
         """The volume to append to, with `size` bytes reserved. Raises OSError ENOSPC with nothing changed."""
