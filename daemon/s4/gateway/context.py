@@ -13,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from s4.limits import Limits
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
@@ -124,6 +124,19 @@ class BlobCache:
             self.size_bytes -= len(old) + 200
 
 
+class RandomBytes:
+    """os.urandom in gulps: a system call for each id costs more than the id."""
+
+    def __init__(self, gulp: int = 4096) -> None:
+        self._gulp, self._at, self._pool = gulp, gulp, b""
+
+    def __call__(self, size: int) -> bytes:
+        if self._at + size > len(self._pool):
+            self._pool, self._at = os.urandom(max(self._gulp, size)), 0
+        self._at += size
+        return self._pool[self._at - size : self._at]
+
+
 class Buffers:
     """Stripe buffers used over again, so that uploads do not pay for fresh pages."""
 
@@ -155,7 +168,7 @@ class Gateway:
     buffers: Buffers
     pool: ThreadPoolExecutor
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
-    random: Callable[[int], bytes] = os.urandom
+    random: Callable[[int], bytes] = field(default_factory=RandomBytes)
     clock: Callable[[], float] = time.time
 
     def now_ms(self) -> int:

@@ -42,6 +42,7 @@ from s4.storage.volumes import Append, Appender, Location, Volume, Volumes
 log = logging.getLogger(__name__)
 
 _KEY = struct.Struct(">cH16sBI")  # 'i', partition, blob, position, stripe
+_BLOB_END = 19  # a key up to here names its partition and blob
 _VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
 _MARK = struct.Struct("<BIQ")  # version, volume, offset
 _VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
@@ -107,6 +108,8 @@ class ShardStore:
         self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes)
         self._pending: dict[bytes, bytes | None] = {}
         self._flushing: dict[bytes, bytes | None] = {}
+        self._pending_blobs: dict[bytes, set[bytes]] = {}  # the same keys by partition and blob
+        self._flushing_blobs: dict[bytes, set[bytes]] = {}
         self._flush_lock = asyncio.Lock()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flush_task: asyncio.Task[None] | None = None
@@ -247,6 +250,7 @@ class ShardStore:
 
     def _put(self, key: bytes, value: bytes | None) -> None:
         self._pending[key] = value
+        self._pending_blobs.setdefault(key[:_BLOB_END], set()).add(key)
         if len(self._pending) >= self.settings.flush_rows:
             self._start_flush()
         elif self._flush_timer is None:
@@ -265,6 +269,7 @@ class ShardStore:
             if not self._pending:
                 return
             self._flushing, self._pending = self._pending, {}
+            self._flushing_blobs, self._pending_blobs = self._pending_blobs, {}
             rows: list[tuple[bytes, bytes | None]] = list(self._flushing.items())
             rows.append((_MARK_KEY, _MARK.pack(1, *self._mark)))
             rows += [(b"v" + number.to_bytes(4, "big"), _VOLUME.pack(1, use.used, use.dead))
@@ -275,7 +280,7 @@ class ShardStore:
             except Exception as error:
                 self._fatal(error)
                 raise
-            self._flushing = {}
+            self._flushing, self._flushing_blobs = {}, {}
 
     def _write_index(self, current: int | None, rows: list[tuple[bytes, bytes | None]]) -> None:
         if self.settings.sync_index and current is not None:
@@ -350,7 +355,8 @@ class ShardStore:
         start = _KEY.pack(b"i", partition, blob, 0, 0)
         stop = _KEY.pack(b"i", partition, blob, 255, 2**32 - 1) + b"\x00"
         keys = {key for key, _ in self._index.scan(start, stop)}
-        keys |= {key for rows in (self._pending, self._flushing) for key in rows if start <= key < stop}
+        for recent in (self._pending_blobs, self._flushing_blobs):
+            keys |= recent.get(start[:_BLOB_END], set())
         freed = 0
         for key in sorted(keys):
             row = self._locate_row(key)
