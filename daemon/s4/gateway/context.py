@@ -24,6 +24,10 @@ from s4.s3.errors import S3Error
 SETTINGS_TRIES = 8
 
 
+class NotCommittedError(S3Error):
+    """A command was refused: it surely changed nothing, so what was prepared for it can be dropped."""
+
+
 class MemoryBudget:
     """Bytes that requests may hold in buffers, given first come first served."""
 
@@ -84,14 +88,22 @@ class Readers:
         self._started: OrderedDict[int, float] = OrderedDict()
         self._next = 0
 
+    def begin(self) -> int:
+        """Note a request that is about to read; give the number to `end`."""
+        self._next += 1
+        self._started[self._next] = self._clock()
+        return self._next
+
+    def end(self, number: int) -> None:
+        del self._started[number]
+
     @contextmanager
     def reading(self) -> Iterator[None]:
-        number = self._next = self._next + 1
-        self._started[number] = self._clock()
+        number = self.begin()
         try:
             yield
         finally:
-            del self._started[number]
+            self.end(number)
 
     def oldest(self) -> float:
         """When the oldest one began; now where there is none."""
@@ -190,7 +202,7 @@ async def execute(gateway: Gateway, partition: int, command: AnyCommand) -> AnyA
     except UnavailableError as error:
         raise S3Error(error.code, error.message, headers={"Retry-After": "1"}) from error
     if isinstance(answer, Refused):
-        raise S3Error(answer.code, answer.message)
+        raise NotCommittedError(answer.code, answer.message)
     return answer
 
 
@@ -204,6 +216,6 @@ async def commit(gateway: Gateway, name: str, bucket: Bucket, partition: int,
             return answer
         newer = await find_bucket(gateway, name)
         if newer.id != bucket.id:
-            raise S3Error("NoSuchBucket", BucketName=name)
+            raise NotCommittedError("NoSuchBucket", BucketName=name)
         bucket = newer
-    raise S3Error("OperationAborted", "The bucket's settings keep changing. Try again.")
+    raise NotCommittedError("OperationAborted", "The bucket's settings keep changing. Try again.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from s4.gateway.context import Gateway, commit, find_bucket
+from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket
 from s4.gateway.objects import Attributes, Put, take_extents, with_null
 from s4.gateway.read import Opened, stream
 from s4.gateway.receive import Body, Decoder, Place, Stored, abandon, receive
@@ -106,9 +106,8 @@ async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: i
         await commit(gateway, name, bucket, partition, lambda settings: PutPart(
             settings, key, upload, stored.extent, stored.inline, stored.blobs, stored.granted,
         ))  # fmt: skip
-    except S3Error as error:
-        if error.status < 500:
-            await abandon(gateway, stored)
+    except NotCommittedError:
+        await abandon(gateway, stored)
         raise
 
 

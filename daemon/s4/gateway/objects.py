@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from s4.gateway.context import Gateway, commit, execute, find_bucket
+from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket
 from s4.gateway.read import Opened, open_object
 from s4.gateway.receive import Body, Place, Stored, abandon, drop_references, receive
 from s4.metadata import keys
@@ -72,9 +72,8 @@ async def _commit_put(gateway: Gateway, name: str, bucket: Bucket, partition: in
         answer = await commit(gateway, name, bucket, partition, lambda settings: PutObject(
             settings, key, with_null(row, settings.versioning), stored.inline, stored.blobs, stored.granted, conditions,
         ))  # fmt: skip
-    except S3Error as error:
-        if error.status < 500:  # refused: surely not committed
-            await abandon(gateway, stored)
+    except NotCommittedError:
+        await abandon(gateway, stored)
         raise
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
@@ -186,9 +185,8 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
             settings, copy.key, with_null(row, settings.versioning), source.inline, [], granted, copy.conditions,
             source.key if copy.rename else b"", rename_version,
         ))  # fmt: skip
-    except S3Error as error:
-        if error.status < 500:
-            await drop_references(gateway, extents)
+    except NotCommittedError:
+        await drop_references(gateway, extents)
         raise
     if not isinstance(answer, Written):
         raise S3Error("InternalError")

@@ -98,10 +98,9 @@ def split_address(path: str, host: str, domains: tuple[str, ...]) -> tuple[str, 
 def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domains: tuple[str, ...]) -> S3Request:
     """Raises S3Error for what no S3 request may have."""
     path, _, raw_query = http.raw_path.partition("?")
-    headers: dict[str, str] = {}
-    for name, value in http.headers.items():
-        lower = name.lower()
-        headers[lower] = f"{headers[lower]},{value}" if lower in headers else value
+    headers = {name.lower(): value for name, value in http.headers.items()}
+    if len(headers) != len(http.headers):
+        headers = {name: ",".join(http.headers.getall(name)) for name in headers}
     pairs = sigv4.parse_query(raw_query) if raw_query else []
     query: dict[str, str] = {}
     for name, value in pairs:

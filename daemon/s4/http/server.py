@@ -194,7 +194,8 @@ class S3Server:
     def _account(self, request: S3Request | None, http: web.BaseRequest, response: web.StreamResponse, code: str,
                  seconds: float, request_id: str) -> None:  # fmt: skip
         operation = request.operation if request and request.operation else "Unknown"
-        received = int(http.headers.get("Content-Length", "0")) if http.body_exists and _is_number(http) else 0
+        length = request.headers.get("content-length", "") if request else ""
+        received = int(length) if length.isdigit() else 0
         sent = response.content_length or 0 if http.method != "HEAD" else 0
         self._metrics.observe(operation, code, seconds, received, sent)
         if operation in AUDITED and request is not None:
@@ -208,11 +209,6 @@ class S3Server:
                      path=http.raw_path.partition("?")[0], status=response.status, code=code,
                      user=request.user if request else "", remote=http.remote, received=received, sent=sent,
                      milliseconds=round(seconds * 1000, 2))  # fmt: skip
-
-
-def _is_number(http: web.BaseRequest) -> bool:
-    text = http.headers.get("Content-Length", "")
-    return text.isascii() and text.isdigit()
 
 
 class _Connection(RequestHandler):

@@ -149,22 +149,31 @@ def _read_headers(request: S3Request, opened: Opened, span: dict[str, str], stat
 
 
 async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    with gateway.readers.reading():
+    reading = gateway.readers.begin()
+    try:
         opened = await _open(gateway, request)
         offset, length, span, status = _span(request, opened)
         headers = _read_headers(request, opened, span, status)
         small = await read_small(gateway, opened, offset, length)
         if small is not None:
             return respond(status, headers, small)
-        pieces = stream(gateway, opened, offset, length)
-        first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
-        response = web.StreamResponse(status=status, headers=headers)
-        response.content_length = length
-        async with gateway.memory.hold(2 * len(first)):
-            request.begun = True
-            await response.prepare(request.http)
-            await _send(request, response, first, pieces)
-        return response
+        return await _stream(gateway, request, opened, (offset, length), status, headers)
+    finally:
+        gateway.readers.end(reading)
+
+
+async def _stream(
+    gateway: Gateway, request: S3Request, opened: Opened, span: tuple[int, int], status: int, headers: dict[str, str]
+) -> web.StreamResponse:
+    pieces = stream(gateway, opened, *span)
+    first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = span[1]
+    async with gateway.memory.hold(2 * len(first)):
+        request.begun = True
+        await response.prepare(request.http)
+        await _send(request, response, first, pieces)
+    return response
 
 
 async def _send(

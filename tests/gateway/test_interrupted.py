@@ -1,0 +1,110 @@
+"""Work that a crash cut off between two steps is finished or undone at the next start (rule L3, RELIABILITY.md 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from s4.embedded import OpenStore, StoreSettings, open_store
+from s4.gateway.buckets import create_bucket, delete_bucket, resume_deletes
+from s4.gateway.context import Gateway, Readers, find_bucket
+from s4.gateway.objects import Attributes, put_object
+from s4.gateway.receive import Decoder
+from s4.limits import Limits
+from s4.metadata import commands, keys
+from s4.s3.checksums import Expected
+from s4.s3.chunked import PlainDecoder
+from s4.s3.errors import S3Error
+from s4.serve import ServerSettings, make_gateway
+
+
+class Bytes:
+    """A body that is at hand."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self.decoder: Decoder = PlainDecoder(len(data))
+        self._left = data
+
+    async def read(self) -> bytes:
+        data, self._left = self._left, b""
+        return data
+
+
+async def put(gateway: Gateway, bucket: str, key: bytes, data: bytes) -> None:
+    await put_object(gateway, bucket, key, Bytes(data), Expected(), Attributes(), "root")
+
+
+def with_store(path: Path, test: Callable[[OpenStore, Gateway], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        def die(error: BaseException) -> None:
+            raise error
+
+        store = await open_store(path, StoreSettings(reserve_bytes=0), Limits(), horizon=time.monotonic, fatal=die)
+        gateway = make_gateway(store.node, store.node.partitions, ServerSettings(str(path)), Readers())
+        try:
+            await test(store, gateway)
+        finally:
+            await store.close()
+            gateway.pool.shutdown()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("closed", [0, 1, 9, 16])
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_bucket_deletion_that_was_cut_off(tmp_path: Path, closed: int, empty: bool) -> None:
+    key = b"kept"
+
+    async def cut_off(store: OpenStore, gateway: Gateway) -> None:
+        bucket = await create_bucket(gateway, "photos", "root")
+        if not empty:
+            await put(gateway, "photos", key, b"x" * 5000)
+        await store.node.execute(0, commands.BeginDelete("photos", b"token"))
+        home = keys.partition_of(bucket.id, key, 16)
+        for partition in range(closed):
+            if empty or partition != home:
+                await store.node.execute(partition, commands.CloseBucket(bucket.id, b"token"))
+
+    async def resumed(store: OpenStore, gateway: Gateway) -> None:
+        await resume_deletes(gateway)
+        if empty:
+            with pytest.raises(S3Error, match="NoSuchBucket"):
+                await find_bucket(gateway, "photos")
+            return
+        assert (await find_bucket(gateway, "photos")).deleting == b""
+        for number in range(40):  # every partition takes writes again
+            await put(gateway, "photos", b"%d" % number, b"y")
+        with pytest.raises(S3Error, match="BucketNotEmpty"):
+            await delete_bucket(gateway, "photos")
+        await put(gateway, "photos", b"after", b"z")
+
+    with_store(tmp_path / "data", cut_off)
+    with_store(tmp_path / "data", resumed)
+
+
+def test_a_reference_without_a_holder_goes_with_the_audit(tmp_path: Path) -> None:
+    """A crash between taking a reference and committing its object leaves garbage, never a dangling reference."""
+    from s4.upkeep.orphans import audit
+    from s4.upkeep.verify import verify
+
+    async def test(store: OpenStore, gateway: Gateway) -> None:
+        bucket = await create_bucket(gateway, "photos", "root")
+        await put(gateway, "photos", b"a", b"x" * 9000)
+        home = keys.partition_of(bucket.id, b"a", 16)
+        blob = next(iter(store.host.scan(keys.table(home, keys.BLOB))))[0][3:]
+        claim = commands.Claim(blob, b"r" * 16, 5, bucket.id, b"never")
+        assert await store.node.execute(home, commands.TakeReferences([claim])) == commands.Taken(True)
+        reports = [report async for report in verify(store.node, read=False, deep=False)]
+        assert ["held by nobody" in problem for problem in reports[-1].problems] == [True]
+        assert (await audit(store.node, age_s=86400)).orphan_references == 0
+        assert (await audit(store.node, age_s=-1)).orphan_references == 1
+        reports = [report async for report in verify(store.node, read=True, deep=True)]
+        assert reports[-1].problems == []
+        assert reports[-1].references == 1
+
+    with_store(tmp_path / "data", test)
