@@ -31,6 +31,8 @@ def test_put_then_get_gives_the_same_bytes(s3: Any, bucket: str, size: int) -> N
     assert (got["ContentLength"], got["ETag"]) == (size, put["ETag"])
     head = s3.head_object(Bucket=bucket, Key="k")
     assert (head["ContentLength"], head["ETag"], head["LastModified"]) == (size, put["ETag"], got["LastModified"])
+    ids = {answer["ResponseMetadata"]["HTTPHeaders"]["x-amz-request-id"] for answer in (put, got, head)}
+    assert len(ids) == 3
 
 
 @pytest.mark.parametrize("size", [1000, 5000, 2_500_000])

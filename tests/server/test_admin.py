@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from process import ServerProcess, wait_until
-from raw import send, signed
+from raw import exchange, send, signed
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,31 @@ def test_verify_sees_damage(own_server: Any, client: Any) -> None:
         s3.get_object(Bucket="damage", Key="bad")
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
     assert s3.get_object(Bucket="damage", Key="good")["Body"].read() == b"g" * 100_000
+
+
+def test_damage_in_the_middle_of_a_download_cuts_it_off(own_server: Any, client: Any) -> None:
+    """What came before is right, and nothing else follows it: no error page passes for data."""
+    server = own_server("--dedup", "off")
+    s3 = client(server.endpoint)
+    s3.create_bucket(Bucket="damage")
+    body = os.urandom(5 << 20)
+    s3.put_object(Bucket="damage", Key="k", Body=body)
+    server.stop()
+    path = next((server.directory / "volumes").glob("*.vol"))
+    at = path.read_bytes().index(body[(3 << 20) + 500_000 : (3 << 20) + 500_100])
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"damage")
+    server.start()
+    target, headers, _ = signed(server.endpoint, "GET", "/damage/k")
+    host = server.endpoint.partition("//")[2]
+    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
+    received = exchange(server.endpoint, head.encode() + b"\r\n")
+    top, _, data = received.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in top.lower()
+    assert len(data) == 3 << 20
+    assert body.startswith(data)
+    assert s3.get_object(Bucket="damage", Key="k", Range="bytes=4194304-")["Body"].read() == body[4 << 20 :]
 
 
 def test_renaming_a_prefix(server: ServerProcess, client: Any) -> None:

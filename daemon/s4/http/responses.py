@@ -28,6 +28,11 @@ def respond_xml(document: bytes, headers: Mapping[str, str] | None = None) -> we
     return web.Response(status=200, headers=CIMultiDict({"Content-Type": XML, **(headers or {})}), body=document)
 
 
+def common_headers(request_id: str) -> dict[str, str]:
+    """What every answer has."""
+    return {"x-amz-request-id": request_id, "x-amz-id-2": request_id, "Server": "S4"}
+
+
 def put_headers(put: Put) -> dict[str, str]:
     """ETag, version and checksum of a version that was written."""
     headers = {"ETag": f'"{put.etag}"'}

@@ -25,7 +25,7 @@ from s4.gateway.context import Gateway
 from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS
 from s4.http.request import S3Request, parse_request
-from s4.http.responses import XML, respond
+from s4.http.responses import XML, common_headers, respond
 from s4.limits import Limits
 from s4.peer.api import UnavailableError
 from s4.s3 import roles, sigv4
@@ -97,7 +97,7 @@ class S3Server:
         request_id = self.request_id()
         if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
             status, body = self._health(http.raw_path)
-            return respond(status, {"Content-Type": "text/plain", "x-amz-request-id": request_id}, body)
+            return respond(status, {"Content-Type": "text/plain", **common_headers(request_id)}, body)
         if self._in_flight >= self._limits.requests or self._draining:
             self._metrics.refused.inc()
             error = S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
@@ -129,8 +129,7 @@ class S3Server:
             response = self._error(failure, http.method, http.raw_path, request_id)
         headers = response.headers
         if not response.prepared:
-            headers["x-amz-request-id"] = headers["x-amz-id-2"] = request_id
-            headers["Server"] = "S4"
+            headers.update(common_headers(request_id))
         if "Expect" in http.headers and (request is None or not request.continued):
             response.force_close()  # whether the client still sends the body cannot be known
         self._account(request, http, response, code, time.perf_counter() - started, request_id)
@@ -140,7 +139,7 @@ class S3Server:
         """Authenticate, route, authorize, run."""
         await self._authenticate(request)
         grants = request.identity.grants if request.identity else []
-        if request.bucket == "api" and not request.key.strip(b"/").strip(b"stats"):
+        if (request.bucket, request.key) == ("api", b"stats"):  # no bucket can have this name
             return await self._stats(request)
         request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
         if not roles.allowed(grants, ACCESS[request.operation], request.bucket):
@@ -162,7 +161,7 @@ class S3Server:
         request.identity, request.claim = identity, claim
 
     async def _stats(self, request: S3Request) -> web.StreamResponse:
-        if request.method != "GET" or request.key != b"stats":
+        if request.method != "GET":
             raise S3Error("MethodNotAllowed")
         request.operation = "Stats"
         stats = await self._gateway.node.stats()
@@ -184,7 +183,7 @@ class S3Server:
         return S3Error("InternalError")
 
     def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> web.Response:
-        headers = {"x-amz-request-id": request_id, "x-amz-id-2": request_id, "Server": "S4", **error.headers}
+        headers = {**common_headers(request_id), **error.headers}
         if method == "HEAD" or error.status == 304:
             return web.Response(status=error.status, headers=CIMultiDict(headers))
         headers["Content-Type"] = XML
@@ -236,6 +235,8 @@ class _Connection(RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
+        if request.writer.output_size > 0:  # an answer has begun: more of anything would pass for its body
+            raise ConnectionResetError("the answer cannot be finished")
         owner: Any = self._manager
         request_id = owner.endpoint.request_id() if owner is not None else ""
         code = "InternalError" if status >= 500 else "InvalidRequest"

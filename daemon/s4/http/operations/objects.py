@@ -15,6 +15,7 @@ from s4.gateway.read import Opened, open_object, read_small, stream
 from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
     checksum_headers,
+    common_headers,
     header_value,
     object_headers,
     put_headers,
@@ -167,7 +168,7 @@ async def _stream(
 ) -> web.StreamResponse:
     pieces = stream(gateway, opened, *span)
     first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
-    response = web.StreamResponse(status=status, headers=headers)
+    response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id)})
     response.content_length = span[1]
     async with gateway.memory.hold(2 * len(first)):
         request.begun = True
