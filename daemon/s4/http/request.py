@@ -17,6 +17,7 @@ from s4.s3 import sigv4
 from s4.s3.checksums import Digests, expected_of
 from s4.s3.chunked import ChunkedDecoder, PlainDecoder
 from s4.s3.errors import S3Error
+from s4.s3.names import number
 from s4.s3.xml import Element, parse
 
 
@@ -89,9 +90,10 @@ def split_address(path: str, host: str, domains: tuple[str, ...]) -> tuple[str, 
     rest = path[1:]
     if not bucket:
         bucket, _, rest = rest.partition("/")
-    key = unquote_to_bytes(rest) if "%" in rest else rest.encode("utf-8", "surrogateescape")
-    if "%" in bucket:
-        bucket = unquote_to_bytes(bucket).decode("utf-8", "replace")
+    raw = rest.encode("utf-8", "surrogateescape")
+    key = unquote_to_bytes(raw) if b"%" in raw else raw
+    if "%" in bucket or not bucket.isascii():
+        bucket = unquote_to_bytes(bucket.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
     return bucket, key
 
 
@@ -139,9 +141,10 @@ def request_patience(request: S3Request) -> float:
 
 
 def _number(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 18:
+    value = number(text, 0, 10**18)
+    if value is None:
         raise S3Error("InvalidArgument", f"{name} is not a number", ArgumentName=name, ArgumentValue=text)
-    return int(text)
+    return value
 
 
 class HttpBody:

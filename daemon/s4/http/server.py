@@ -28,7 +28,7 @@ from s4.http.request import S3Request, parse_request
 from s4.http.responses import XML, common_headers, respond
 from s4.limits import Limits
 from s4.peer.api import UnavailableError
-from s4.s3 import roles, sigv4
+from s4.s3 import names, roles, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.routing import ACCESS, route
 from s4.storage.records import DamagedError, DiskFullError
@@ -194,7 +194,7 @@ class S3Server:
                  seconds: float, request_id: str) -> None:  # fmt: skip
         operation = request.operation if request and request.operation else "Unknown"
         length = request.headers.get("content-length", "") if request else ""
-        received = int(length) if length.isdigit() else 0
+        received = names.number(length, 0, 10**18) or 0
         sent = response.content_length or 0 if http.method != "HEAD" else 0
         self._metrics.observe(operation, code, seconds, received, sent)
         if operation in AUDITED and request is not None:

@@ -154,4 +154,4 @@ def bucket_state_row(partition: int, bucket: int) -> bytes:
 
 def named_row(name_of: bytes, name: str) -> bytes:
     """A row of partition 0 that has a name: bucket, user, access key, policy, job."""
-    return table(0, name_of) + name.encode()
+    return table(0, name_of) + name.encode("utf-8", "surrogateescape")

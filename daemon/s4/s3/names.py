@@ -9,8 +9,14 @@ from functools import lru_cache
 from s4.s3.errors import S3Error
 
 RESERVED = ("healthz", "readyz", "api", "metrics")
+_DIGITS = re.compile(r"\d{1,18}", re.ASCII).fullmatch
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)
+
+
+def number(text: str, least: int, most: int) -> int | None:
+    """The number that a client wrote in ASCII digits; None where it is none, or out of bounds."""
+    return value if _DIGITS(text) and least <= (value := int(text)) <= most else None
 
 
 def check_new_bucket(name: str) -> None:

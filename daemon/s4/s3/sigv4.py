@@ -19,6 +19,7 @@ from time import strptime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from s4.s3.errors import S3Error
+from s4.s3.names import number
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -83,8 +84,8 @@ def parse_query(raw: str) -> list[tuple[str, str]]:
 
 
 def _decode(text: str) -> str:
-    if "%" in text or "+" in text:
-        return unquote_to_bytes(text.replace("+", " ")).decode()
+    if "%" in text or "+" in text or not text.isascii():
+        return unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape")).decode()
     return text
 
 
@@ -170,7 +171,7 @@ def _parse_presigned(request: Request) -> Claim:
     if fields["X-Amz-Algorithm"] != ALGORITHM:
         raise S3Error("AuthorizationQueryParametersError", f'X-Amz-Algorithm only supports "{ALGORITHM}"')
     expires = fields["X-Amz-Expires"]
-    if not expires.isascii() or not expires.isdigit() or len(expires) > 9:
+    if number(expires, 0, 10**9) is None:
         raise S3Error("AuthorizationQueryParametersError", "X-Amz-Expires should be a number")
     access_key, date, region = _credential(fields["X-Amz-Credential"], "AuthorizationQueryParametersError")
     timestamp = fields["X-Amz-Date"]
@@ -256,7 +257,7 @@ def check(
 
 def sign(key: bytes, text: str) -> str:
     """The signature, 64 hexadecimal digits."""
-    return hmac.digest(key, text.encode(), "sha256").hex()
+    return hmac.digest(key, text.encode("utf-8", "surrogateescape"), "sha256").hex()
 
 
 def authorization(access: str, secret: str, region: str, method: str, target: str, headers: Mapping[str, str]) -> str:
@@ -270,7 +271,8 @@ def authorization(access: str, secret: str, region: str, method: str, target: st
 
 
 def string_to_sign(claim: Claim, request: Request) -> str:
-    canonical = hashlib.sha256(canonical_request(claim, request).encode()).hexdigest()
+    # What is no UTF-8 in a header comes as surrogates, which stand for the bytes that the client signed.
+    canonical = hashlib.sha256(canonical_request(claim, request).encode("utf-8", "surrogateescape")).hexdigest()
     return f"{ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{canonical}"
 
 
@@ -291,9 +293,10 @@ def _trim(value: str) -> str:
 
 def canonical_path(path: str) -> str:
     """The path with every byte encoded but unreserved ones and `/`, whatever way it was sent."""
-    if _UNRESERVED.issuperset(path.encode("latin-1", "replace")):
+    raw = path.encode("utf-8", "surrogateescape")
+    if _UNRESERVED.issuperset(raw):
         return path
-    return quote_from_bytes(unquote_to_bytes(path), safe=_SAFE + "/")
+    return quote_from_bytes(unquote_to_bytes(raw), safe=_SAFE + "/")
 
 
 def canonical_query(pairs: Iterable[tuple[str, str]], presigned: bool) -> str:

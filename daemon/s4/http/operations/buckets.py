@@ -28,7 +28,7 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamRespon
     grants = request.identity.grants if request.identity else []
     prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
     text = query.get("max-buckets", "10000")
-    if not text.isdigit() or not 1 <= int(text) <= 10000:
+    if names.number(text, 1, 10_000) is None:
         raise S3Error(
             "InvalidArgument", "max-buckets must be between 1 and 10000", ArgumentName="max-buckets", ArgumentValue=text
         )

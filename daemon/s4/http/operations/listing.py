@@ -41,14 +41,14 @@ def _parameters(request: S3Request, count: str) -> Parameters:
             ArgumentValue=encoding or "",
         )
     text = query.get(count) or str(request.limits.list_keys)
-    if not text.isascii() or not text.lstrip("-").isdigit() or len(text) > 12:
+    if names.number(text.removeprefix("-"), 0, 10**12) is None:
         raise S3Error(
             "InvalidArgument",
             f"Provided {count} not an integer or within integer range",
             ArgumentName=count,
             ArgumentValue=text,
         )
-    if not 0 <= int(text) <= 2**31 - 1:
+    if names.number(text, 0, 2**31 - 1) is None:
         raise S3Error(
             "InvalidArgument",
             f"Argument {count} must be an integer between 0 and 2147483647",

@@ -37,7 +37,7 @@ async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamRespo
 
 def _part_number(request: S3Request) -> int:
     text = request.query.get("partNumber", "")
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= request.limits.parts:
+    if names.number(text, 1, request.limits.parts) is None:
         raise S3Error(
             "InvalidArgument",
             f"Part number must be an integer between 1 and {request.limits.parts}, inclusive",
@@ -88,7 +88,7 @@ async def upload_part_copy(gateway: Gateway, request: S3Request) -> web.StreamRe
 
 def _bounded(request: S3Request, name: str, default: int) -> int:
     text = request.query.get(name) or str(default)
-    if not text.isascii() or not text.isdigit() or int(text) > 2**31 - 1:
+    if names.number(text, 0, 2**31 - 1) is None:
         raise S3Error(
             "InvalidArgument",
             f"Argument {name} must be an integer between 0 and 2147483647",
@@ -125,7 +125,7 @@ async def list_parts(gateway: Gateway, request: S3Request) -> web.StreamResponse
 
 def _wanted_part(element: Element, limit: int) -> WantedPart:
     number, etag = element.get("PartNumber") or "", element.get("ETag")
-    if not number.isascii() or not number.isdigit() or etag is None:
+    if names.number(number, 0, 10**9) is None or etag is None:
         raise S3Error("MalformedXML", "A Part needs a PartNumber and an ETag.")
     if not 1 <= int(number) <= limit:
         raise S3Error(
@@ -147,7 +147,7 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
     if any(left.number >= right.number for left, right in pairwise(parts)):
         raise S3Error("InvalidPartOrder")
     size = request.headers.get("x-amz-mp-object-size")
-    if size is not None and (not size.isascii() or not size.isdigit()):
+    if size is not None and names.number(size, 0, 10**17) is None:
         raise S3Error("InvalidArgument", "x-amz-mp-object-size is not a number")
     given = next(
         ((algorithm, request.headers[name]) for algorithm, name in checksums.HEADER.items() if name in request.headers),

@@ -103,7 +103,7 @@ def _span(request: S3Request, opened: Opened) -> tuple[int, int, dict[str, str],
 
 
 def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int, dict[str, str], int]:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= request.limits.parts:
+    if names.number(text, 1, request.limits.parts) is None:
         raise S3Error(
             "InvalidArgument",
             "Part number must be an integer between 1 and 10000, inclusive",
@@ -225,7 +225,7 @@ def _parts_xml(request: S3Request, opened: Opened) -> str:
     row, headers = opened.row, request.headers
     marker_text, limit_text = headers.get("x-amz-part-number-marker", "0"), headers.get("x-amz-max-parts", "1000")
     for name, value in (("x-amz-part-number-marker", marker_text), ("x-amz-max-parts", limit_text)):
-        if not value.isascii() or not value.isdigit() or len(value) > 9:
+        if names.number(value, 0, 10**9) is None:
             raise S3Error("InvalidArgument", f"{name} is not a number", ArgumentName=name, ArgumentValue=value)
     marker, limit = int(marker_text), min(int(limit_text), 1000)
     xml = tag("PartsCount", len(row.extents))
