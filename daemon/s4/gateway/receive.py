@@ -236,12 +236,18 @@ async def _known(gateway: Gateway, sha256: bytes, size: int, place: Place) -> _G
 
 
 async def _read_small(body: Body, digests: Digests) -> bytes:
-    pieces: list[bytes | memoryview] = []
+    received = bytearray()
+    whole = b""
     while data := await body.read():
-        pieces += body.decoder.feed(data)
+        pieces = body.decoder.feed(data)
+        if not received and len(pieces) == 1 and len(pieces[0]) == body.length:
+            whole = bytes(pieces[0])
+        else:  # copied, so that thousands of tiny chunks do not hold what surrounded them
+            for piece in pieces:
+                received += piece
     if not body.decoder.finished:
         raise S3Error("IncompleteBody")
-    whole = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+    whole = whole or bytes(received)
     digests.update(whole)
     return whole
 

@@ -251,6 +251,7 @@ class Appender:
         self._volume: Volume | None = None
         self._offset = self._reserved = 0
         self._lock = threading.Lock()  # the tail: this thread's, and for a moment that of `write_now` and `sync_now`
+        self._syncing = threading.Lock()
         self._written = self._synced = 0
         if tail.current is not None and tail.current[1] < volume_bytes:
             self._volume = volumes.acquire(tail.current[0])
@@ -279,9 +280,7 @@ class Appender:
                 if group:
                     self._write(group)
             if self._volume is not None:
-                self._files.sync(self._volume.fd)
-                self._files.truncate(self._volume.fd, self._offset)
-                self._volumes.release(self._volume)
+                self._seal(self._volume)
         except BaseException as error:
             self._fatal(error)
 
@@ -319,17 +318,28 @@ class Appender:
             self._lock.release()
 
     def sync_now(self) -> None:
-        """Make every record written so far durable. Blocks; runs on any thread."""
+        """Make every record written so far durable. Blocks; runs on any thread.
+
+        One sync at a time: the kernel tells of a failed writeback once, so a second sync beside the first could
+        succeed over lost bytes. A failure ends the process before anybody else gets to sync.
+        """
         with self._lock:
-            written, number = self._written, self.current
-            if written == self._synced or number is None:
+            wanted = self._written
+        with self._syncing:
+            if wanted <= self._synced:
                 return
-            volume = self._volumes.acquire(number)
-        try:
-            self._files.sync(volume.fd)
-        finally:
-            self._volumes.release(volume)
-        self._synced = max(self._synced, written)
+            with self._lock:
+                written, number = self._written, self.current
+                volume = self._volumes.acquire(number) if number is not None else None
+            if volume is not None:  # a volume that is no longer current was synced when it was sealed
+                try:
+                    self._files.sync(volume.fd)
+                except OSError as error:
+                    self._fatal(error)
+                    raise
+                finally:
+                    self._volumes.release(volume)
+            self._synced = written
 
     def _write(self, group: list[Append]) -> None:
         """Place, write and sync a group, then report. One call for many records: each costs a switch of threads."""
@@ -388,15 +398,22 @@ class Appender:
             raise RuntimeError(f"writing to {self._volume.path} failed: {error}") from error
         self._written += 1
 
+    def _seal(self, volume: Volume) -> None:
+        try:
+            self._files.sync(volume.fd)
+            self._files.truncate(volume.fd, self._offset)
+        except OSError as error:  # even ENOSPC: what was written before is in doubt now
+            self._fatal(error)
+            raise RuntimeError(f"sealing {volume.path} failed: {error}") from error
+        self._volumes.release(volume)
+        self._volume = None
+
     def _room_for(self, size: int) -> Volume:
         """The volume to append to, with `size` bytes reserved. Raises OSError ENOSPC with nothing changed."""
         volume = self._volume
         if volume is None or self._full(size):
             if volume is not None:
-                self._files.sync(volume.fd)
-                self._files.truncate(volume.fd, self._offset)
-                self._volumes.release(volume)
-                self._volume = None
+                self._seal(volume)
             self._next += 1  # first: a number whose file could not be finished is not used again
             volume = self._volumes.create(self._next - 1)
             volume.users += 1
