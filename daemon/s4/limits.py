@@ -32,7 +32,7 @@ class Limits:
     delete_keys: int = 1000  # keys in one DeleteObjects
     list_keys: int = 1000  # rows on a page
     buckets_per_user: int = 1000
-    buckets: int = 100_000
+    buckets: int = 10_000  # in all: creating one counts them
     users: int = 10_000
     keys_per_user: int = 16
     requests: int = 256  # in flight
