@@ -40,7 +40,7 @@ def test_metrics_are_right_across_workers(own_server: Any, client: Any, workers:
     assert metric(server, r's4_request_seconds_count\{operation="PutObject"\}') == 40
     assert metric(server, "s4_received_bytes_total") >= 200_000
     assert metric(server, "s4_objects ") == 40
-    assert metric(server, "s4_requests_in_flight") == 0
+    wait_until(lambda: metric(server, "s4_requests_in_flight") == 0, "the gauge is looked at twice a second")
 
 
 def test_workers_see_each_others_settings_at_once(own_server: Any, client: Any) -> None:

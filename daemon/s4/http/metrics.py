@@ -24,7 +24,10 @@ class RequestMetrics:
         self._in = Counter("s4_received_bytes", "Bytes of request bodies", registry=registry)
         self._out = Counter("s4_sent_bytes", "Bytes of response bodies", registry=registry)
         self.in_flight = Gauge(
-            "s4_requests_in_flight", "S3 requests being served", multiprocess_mode="livesum", registry=registry
+            "s4_requests_in_flight",
+            "S3 requests being served, as of the last half second",
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self.refused = Counter(
             "s4_overload_refusals", "Requests answered 503 at once because of limits", registry=registry
