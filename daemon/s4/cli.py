@@ -132,10 +132,21 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
         certificate=arguments.certificate, key=arguments.key, durability=arguments.durability, inline_bytes=inline,
         dedup=arguments.dedup == "on", reserve_bytes=parse_size(arguments.reserve),
         volume_bytes=parse_size(arguments.volume_size), preallocate_bytes=parse_size(arguments.preallocate),
-        garbage_ratio=float(arguments.garbage), orphan_age_s=float(arguments.orphan_age),
+        garbage_ratio=_number(arguments.garbage, "--garbage", 0.01, 1), orphan_age_s=_number(arguments.orphan_age, "--orphan-age", 0, 1e9),
         audit_log=arguments.audit_log, access_log=arguments.access_log == "on", log_level=arguments.log_level,
         log_format=arguments.log_format, limits=bounds,
     )  # fmt: skip
+
+
+def _number(text: str, option: str, least: float, most: float) -> float:
+    """Raises ValueError that names the option and its bounds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise ValueError(f"{option} {text}: give a number from {least:g} to {most:g}")
+    return value
 
 
 def run_server(arguments: argparse.Namespace) -> int:

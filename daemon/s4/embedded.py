@@ -27,7 +27,6 @@ from s4.storage.leveldb import Database
 from s4.storage.shards import ShardSettings, ShardStore
 
 PARTITIONS = 16
-DURABILITIES = ("sync", "interval", "none")
 
 
 @dataclass(frozen=True, slots=True)

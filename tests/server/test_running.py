@@ -275,6 +275,7 @@ def test_one_server_to_a_directory_and_clear_messages(own_server: Any, tmp_path:
     assert "no limit named 'x'" in start(str(tmp_path / "c"), "--limit", "x=1")
     assert "go together" in start(str(tmp_path / "c"), "--certificate", "x")
     assert "both" in start(str(tmp_path / "c"), "--listen", "127.0.0.1:0", S4_ROOT_ACCESS_KEY="abc", S4_ROOT_SECRET_KEY="")
+    assert "--garbage half: give a number from 0.01 to 1" in start(str(tmp_path / "c"), "--garbage", "half")
     assert "not a size" in start(str(tmp_path / "c"), "--reserve", "much")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -72,7 +71,3 @@ def _only(collector: Collector) -> bytes:
     registry = CollectorRegistry()
     registry.register(collector)
     return bytes(generate_latest(registry))
-
-
-def now() -> float:
-    return time.perf_counter()

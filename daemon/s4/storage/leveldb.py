@@ -84,9 +84,6 @@ class Database:
         size: int = self._db.approximate_size(start, stop)
         return size
 
-    def compact(self) -> None:
-        self._db.compact_range()
-
     def close(self) -> None:
         del self.get
         self._db.close()

@@ -73,7 +73,6 @@ class ShardSettings:
     flush_s: float = 1.0
     durable: bool = True
     sync_index: bool = True
-    garbage_ratio: float = 0.5
 
 
 def index_key(shard: Shard) -> bytes:
