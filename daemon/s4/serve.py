@@ -376,6 +376,7 @@ async def run(
 ) -> None:
     """Run until SIGTERM or SIGINT; `announce` is called once the server is up."""
     logs.configure(settings.log_level, settings.log_format)
+    os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
     keep_buffers_on_the_heap()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -395,6 +396,7 @@ async def run(
 async def run_worker(settings: ServerSettings, say: Callable[[], Any]) -> None:
     """Run one gateway process of a server with workers."""
     logs.configure(settings.log_level, settings.log_format)
+    os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
     keep_buffers_on_the_heap()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()

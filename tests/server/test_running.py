@@ -297,7 +297,8 @@ def test_root_keys_are_made_printed_once_and_kept(tmp_path: Path) -> None:
             assert process.wait(30) == 0
     assert "root secret key: " in said[0]
     assert "secret" not in said[1]
-    assert (tmp_path / "data" / "root.json").stat().st_mode & 0o777 == 0o600
+    open_to_others = [path for path in (tmp_path / "data").rglob("*") if path.stat().st_mode & 0o077]
+    assert not open_to_others
 
 
 def test_logs_and_audit(own_server: Any, client: Any) -> None:
