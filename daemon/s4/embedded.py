@@ -17,7 +17,8 @@ import msgspec
 from s4.cluster import shardmap
 from s4.cluster.coordinator import LocalCoordinator
 from s4.limits import MIB, Limits
-from s4.metadata.rows import Grant
+from s4.metadata import keys
+from s4.metadata.rows import Grant, Head, decode
 from s4.node import ROOT_USER, Node
 from s4.peer.api import Identity
 from s4.replica.host import Host
@@ -94,9 +95,11 @@ async def open_store(directory: Path, settings: StoreSettings, limits: Limits, *
     identity, lock = open_directory(files, directory, settings.partitions)
     root, root_made = root_keys(files, directory, dict(environment or {}))
     coordinator = LocalCoordinator(files, directory)
-    current = await _new_epoch(coordinator, identity.cluster, identity.store, identity.partitions)
     database = Database(
         directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=32 * MIB, open_files=limits.open_tables
+    )
+    current = await _new_epoch(
+        coordinator, identity.cluster, identity.store, identity.partitions, newest_epoch(database, identity.partitions)
     )
     durable = settings.durability == "sync"
     shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
@@ -121,9 +124,17 @@ async def open_store(directory: Path, settings: StoreSettings, limits: Limits, *
     return OpenStore(directory, node, host, shards, database, coordinator, root, root_made, lock)
 
 
-async def _new_epoch(coordinator: LocalCoordinator, cluster: str, store: str, partitions: int) -> shardmap.ShardMap:
+def newest_epoch(database: Database, partitions: int) -> int:
+    """The highest epoch of any entry in the database."""
+    heads = (database.get(keys.head_row(partition)) for partition in range(partitions))
+    return max((decode(Head, value).epoch for value in heads if value is not None), default=0)
+
+
+async def _new_epoch(
+    coordinator: LocalCoordinator, cluster: str, store: str, partitions: int, newest: int
+) -> shardmap.ShardMap:
     value, revision = await coordinator.read("map")
     old = shardmap.decode(value) if revision else shardmap.single(cluster, store, partitions)
-    current = shardmap.restarted(old, store)
+    current = shardmap.restarted(old, store, newest)
     await coordinator.replace("map", shardmap.encode(current), revision)
     return current

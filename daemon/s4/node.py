@@ -289,7 +289,10 @@ class Node:
         """Free the shards of dead blobs once every request that began before has ended (rule D6)."""
         while True:
             await asyncio.sleep(REAP_S)
-            await self.reap()
+            try:
+                await self.reap()
+            except Exception:  # the rows stay in the outbox; the others must not wait for a restart
+                log.exception("freeing shards failed")
 
     async def reap(self) -> None:
         horizon = self._horizon()
@@ -303,4 +306,4 @@ class Node:
         if done:
             await self.shards.flush()
         for partition, rows in done.items():
-            await self.host.submit(partition, commands.ForgetRows(rows))
+            await self.host.submit(partition, commands.ForgetRows(rows), own=True)

@@ -227,7 +227,10 @@ class Server:
         else:
             self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
             await self._s3.start(bound)
-        self._tasks += [asyncio.create_task(self._compact()), asyncio.create_task(self._audit_orphans())]
+        self._tasks += [
+            asyncio.create_task(self._every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
+            asyncio.create_task(self._every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans)),
+        ]
         self._not_ready = ""
 
     def _ready(self) -> str:
@@ -275,25 +278,30 @@ class Server:
             log.error("worker ended and is started again", worker=number, code=code)
             await asyncio.sleep(WORKER_RESTART_S)
 
-    async def _compact(self) -> None:
+    async def _every(self, first_s: float, then_s: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Do background work for ever; one failure is logged and does not end it."""
+        await asyncio.sleep(first_s)
         while True:
-            await asyncio.sleep(COMPACT_EVERY_S)
-            self.audit.rotate()
-            for number in compaction.candidates(self.store.shards, self.settings.garbage_ratio):
-                await compaction.compact_one(self.store.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
+            try:
+                await work()
+            except Exception as error:
+                log.error("background work failed and is tried again", work=work.__name__, exc_info=error)
+            await asyncio.sleep(then_s)
+
+    async def _compact(self) -> None:
+        self.audit.rotate()
+        for number in compaction.candidates(self.store.shards, self.settings.garbage_ratio):
+            await compaction.compact_one(self.store.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
 
     async def _audit_orphans(self) -> None:
-        await asyncio.sleep(AUDIT_FIRST_S)
-        while True:
-            found = await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)
-            if found.orphan_blobs or found.orphan_references:
-                log.info(
-                    "orphans dropped",
-                    blobs=found.orphan_blobs,
-                    bytes=found.orphan_bytes,
-                    references=found.orphan_references,
-                )
-            await asyncio.sleep(AUDIT_EVERY_S)
+        found = await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)
+        if found.orphan_blobs or found.orphan_references:
+            log.info(
+                "orphans dropped",
+                blobs=found.orphan_blobs,
+                bytes=found.orphan_bytes,
+                references=found.orphan_references,
+            )
 
     def reload(self) -> None:
         """Read the certificate again, here and in the workers."""

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from s4.embedded import OpenStore, StoreSettings, open_store
-from s4.gateway.buckets import create_bucket, delete_bucket, resume_deletes
+from s4.gateway.buckets import create_bucket, delete_bucket, resume_deletes, set_versioning
 from s4.gateway.context import Gateway, Readers, find_bucket
-from s4.gateway.objects import Attributes, put_object
+from s4.gateway.objects import Attributes, delete_object, put_object
+from s4.gateway.read import open_object
 from s4.gateway.receive import Decoder
 from s4.limits import Limits
 from s4.metadata import commands, keys
@@ -106,5 +107,58 @@ def test_a_reference_without_a_holder_goes_with_the_audit(tmp_path: Path) -> Non
         reports = [report async for report in verify(store.node, read=True, deep=True)]
         assert reports[-1].problems == []
         assert reports[-1].references == 1
+
+    with_store(tmp_path / "data", test)
+
+
+def test_a_format_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "s4.json.new").write_bytes(b'{"clus')
+
+    async def test(store: OpenStore, gateway: Gateway) -> None:
+        await create_bucket(gateway, "photos", "root")
+
+    with_store(tmp_path / "data", test)
+
+
+def test_a_lost_map_does_not_put_new_versions_below_old_ones(tmp_path: Path) -> None:
+    async def write(store: OpenStore, gateway: Gateway) -> None:
+        if await gateway.node.find_bucket("photos") is None:
+            await create_bucket(gateway, "photos", "root")
+            await set_versioning(gateway, "photos", "Enabled")
+        await put(gateway, "photos", b"k", b"%d" % store.host.epochs[0])
+        opened = await open_object(gateway, "photos", b"k", "")
+        assert opened.inline == b"%d" % store.host.epochs[0]
+
+    for _ in range(3):
+        with_store(tmp_path / "data", write)
+    (tmp_path / "data" / "map").unlink()
+    with_store(tmp_path / "data", write)
+    with_store(tmp_path / "data", write)
+
+
+def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s4.node.REAP_S", 0.01)
+
+    async def test(store: OpenStore, gateway: Gateway) -> None:
+        await create_bucket(gateway, "photos", "root")
+        free, failed = store.shards.free, asyncio.Event()
+
+        async def failing(partition: int, blob: bytes) -> int:
+            if not failed.is_set():
+                failed.set()
+                raise OSError("once")
+            return await free(partition, blob)
+
+        store.shards.free = failing  # type: ignore[method-assign]
+        for key in (b"a", b"b"):
+            await put(gateway, "photos", key, key * 9000)
+            await delete_object(gateway, "photos", key, "", "root")
+            await asyncio.wait_for(failed.wait(), 5)
+        async with asyncio.timeout(5):
+            while store.node.outbox_waiting:  # noqa: ASYNC110 - the reaper has no event to wait for
+                await asyncio.sleep(0.01)
+        dead = sum(use.dead for use in store.shards.usage().values())
+        assert dead >= 9000
 
     with_store(tmp_path / "data", test)

@@ -197,6 +197,28 @@ def test_a_shard_freed_while_it_is_copied_stays_dead(tmp_path: Path) -> None:
     run(test)
 
 
+def test_compaction_does_not_unlink_a_live_record_that_the_scan_passes_over(tmp_path: Path) -> None:
+    """The index still finds a record whose header is damaged: its volume must stay."""
+
+    async def test() -> None:
+        store, _ = await open_store(tmp_path)
+        for number in range(3):
+            await store.append(shard(number), [bytes([number]) * 5000], sync=True)
+        location = store.locate(shard(1))
+        assert location is not None
+        with (tmp_path / "volumes" / "00000001.vol").open("r+b") as file:
+            file.seek(location.offset + 20)
+            file.write(b"damage")
+        await store.append(shard(9), [os.urandom(1 << 20)], sync=True)
+        await compaction.compact_one(store, 1, time.monotonic)
+        for number in range(3):
+            assert await store.read(shard(number), 0, 5000) == bytes([number]) * 5000
+        assert (tmp_path / "volumes" / "00000001.vol").exists()
+        await store.close()
+
+    run(test)
+
+
 def test_readers_hold_compaction_back(tmp_path: Path) -> None:
     async def test() -> None:
         store, _ = await open_store(tmp_path)

@@ -46,10 +46,16 @@ def single(cluster: str, store: str, partitions: int) -> ShardMap:
     return ShardMap(cluster, Spec(1, 0, 1, [[store]] * partitions, {store: "serving"}), status)
 
 
-def restarted(shard_map: ShardMap, store: str) -> ShardMap:
-    """The map once the primary on `store` has restarted: a new epoch for each of its partitions (rule R10)."""
+def restarted(shard_map: ShardMap, store: str, newest: int = 0) -> ShardMap:
+    """The map once the primary on `store` has restarted: a new epoch for each of its partitions (rule R10).
+
+    `newest` is the highest epoch in its rows: where the map was lost or restored, the new one is above it too,
+    or later versions would sort below earlier ones (R13).
+    """
     status = [
-        PartitionStatus(old.epoch + 1, old.primary, old.in_sync, old.members) if old.primary == store else old
+        PartitionStatus(max(old.epoch, newest) + 1, old.primary, old.in_sync, old.members)
+        if old.primary == store
+        else old
         for old in shard_map.status
     ]
     return ShardMap(shard_map.cluster, shard_map.spec, status, shard_map.format)

@@ -138,9 +138,14 @@ class Host:
 
     # -- writing
 
-    def submit(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> asyncio.Future[AnyAnswer]:
-        """Queue a command. The future resolves when its entry is committed. Raises OverloadedError."""
-        if len(self._queue) >= self._max_waiting:
+    def submit(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False
+    ) -> asyncio.Future[AnyAnswer]:
+        """Queue a command. The future resolves when its entry is committed. Raises OverloadedError.
+
+        The store's `own` upkeep is never turned away: it is little, and frees what clients wait for.
+        """
+        if len(self._queue) >= self._max_waiting and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = self._loop.create_future()
         self._queue.append(_Waiting(partition, command, command_id, future))

@@ -19,6 +19,7 @@ from s4.storage.files import Files
 
 FORMAT = 1
 _NAME = "s4.json"
+_OURS_BEFORE_FORMAT = ("lock", "lost+found", _NAME + ".new")  # the last is left by a crash while formatting
 
 
 class DirectoryError(Exception):
@@ -65,7 +66,7 @@ def _identity(files: Files, directory: Path, partitions: int) -> Identity:
         if identity.format != FORMAT:
             raise DirectoryError(f"{directory} has format {identity.format}; this S4 knows {FORMAT}. Run a newer S4.")
         return identity
-    foreign = [entry.name for entry in directory.iterdir() if entry.name not in ("lock", "lost+found")]
+    foreign = [entry.name for entry in directory.iterdir() if entry.name not in _OURS_BEFORE_FORMAT]
     if foreign:
         raise DirectoryError(f"{directory} has files that are not S4's, such as {foreign[0]}; give an empty directory")
     identity = Identity(os.urandom(16).hex(), os.urandom(16).hex(), int(time.time()), partitions)

@@ -273,21 +273,16 @@ class ShardStore:
             rows.append((_MARK_KEY, _MARK.pack(1, *self._mark)))
             rows += [(b"v" + number.to_bytes(4, "big"), _VOLUME.pack(1, use.used, use.dead))
                      for number, use in self._use.items()]  # fmt: skip
-            current = self._appender.current
             try:
-                await self._loop.run_in_executor(self._pool, self._write_index, current, rows)
+                await self._loop.run_in_executor(self._pool, self._write_index, rows)
             except Exception as error:
                 self._fatal(error)
                 raise
             self._flushing, self._flushing_blobs = {}, {}
 
-    def _write_index(self, current: int | None, rows: list[tuple[bytes, bytes | None]]) -> None:
-        if self.settings.sync_index and current is not None:
-            volume = self._volumes.acquire(current)
-            try:
-                self.files.sync(volume.fd)
-            finally:
-                self._volumes.release(volume)
+    def _write_index(self, rows: list[tuple[bytes, bytes | None]]) -> None:
+        if self.settings.sync_index:
+            self._appender.sync_now()
         self._index.write(rows, sync=self.settings.sync_index)
 
     def records(self) -> Iterator[tuple[Shard, Location]]:
@@ -381,7 +376,10 @@ class ShardStore:
         start, stop = -(-data // _ALIGN) * _ALIGN, (data + location.length) // _ALIGN * _ALIGN
         if start >= stop:
             return
-        volume = self._volumes.acquire(location.volume)
+        try:
+            volume = self._volumes.acquire(location.volume)
+        except FileNotFoundError:  # compacted away meanwhile, and its space with it
+            return
         try:
             self.files.punch(volume.fd, start, stop - start)
         finally:

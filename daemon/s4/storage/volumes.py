@@ -256,6 +256,7 @@ class Appender:
         if tail.current is not None and tail.current[1] < volume_bytes:
             self._volume = volumes.acquire(tail.current[0])
             self._offset = self._reserved = tail.current[1]
+            self._written = 1  # what a killed process left may be in the page cache only
         self._thread = threading.Thread(target=self._run, name="appender", daemon=True)
         self._thread.start()
 

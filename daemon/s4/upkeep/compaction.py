@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from s4.storage.records import DamagedError
+from s4.storage.records import DamagedError, DiskFullError
 from s4.storage.shards import ShardStore
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,9 @@ async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], 
             copied += record.size
             if bytes_per_s:
                 await asyncio.sleep(record.size / bytes_per_s)
+    left = shards.usage().get(number)
+    if left is not None and left.used > left.dead:  # a live record's header is damaged, and the scan passed it over
+        raise DamagedError(f"{left.used - left.dead} live bytes were not found by their headers")
     await shards.flush()
     moved = time.monotonic()
     while horizon() < moved:  # noqa: ASYNC110 - readers end in any process, which no event here tells
@@ -66,7 +69,7 @@ async def compact_one(
     shards.compacting.add(number)
     try:
         return await compact_volume(shards, number, horizon, bytes_per_s=bytes_per_s)
-    except (DamagedError, OSError) as error:
+    except (DamagedError, DiskFullError, OSError) as error:
         log.error("volume %08x is left as it is: %s", number, error)
         return 0
     finally:

@@ -58,9 +58,13 @@ async def _references(node: Node, age_s: float, result: Audit) -> None:
                 continue
             blob, reference = key[len(prefix) : len(prefix) + 16], key[len(prefix) + 16 :]
             asked = commands.RefuseReference(row.bucket, row.key, row.upload, blob, reference)
-            answer = await node.execute(row.partition, asked) if not _held(node, row, reference) else Taken(True)
+            answer = (
+                await node.host.submit(row.partition, asked, own=True)
+                if not _held(node, row, reference)
+                else Taken(True)
+            )
             if isinstance(answer, Taken) and not answer.granted:
-                await node.execute(partition, commands.DropReferences([(blob, reference)]))
+                await node.host.submit(partition, commands.DropReferences([(blob, reference)]), own=True)
                 result.orphan_references += 1
 
 
@@ -80,7 +84,7 @@ async def _shards(node: Node, age_s: float, result: Audit) -> None:
             await asyncio.sleep(0)
         if created_s > limit_s or node.host.get(keys.blob_row(partition, blob)) is not None:
             continue
-        answer = await node.execute(partition, commands.RefuseBlob(blob))
+        answer = await node.host.submit(partition, commands.RefuseBlob(blob), own=True)
         if isinstance(answer, Taken) and not answer.granted:
             result.orphan_bytes += await node.shards.free(partition, blob)
             result.orphan_blobs += 1
@@ -94,7 +98,7 @@ async def _expire(node: Node) -> None:
         old = [*_older(node, partition, keys.ANSWER, Answer, now_ms - FORGET_ANSWERS_S * 1000),
                *_older(node, partition, keys.REFUSED, Refused, now_ms - FORGET_REFUSED_S * 1000)]  # fmt: skip
         if old:
-            await node.execute(partition, commands.ForgetRows(old))
+            await node.host.submit(partition, commands.ForgetRows(old), own=True)
 
 
 def _older(

@@ -72,13 +72,22 @@ class Renames:
     async def _run(self, name: str, job: Job) -> None:
         error = ""
         try:
-            while (following := await self._page(name, job)) is not None:
+            while (following := await self._patiently(name, job)) is not None:
                 job = following
         except S3Error as failure:
             error = f"{failure.code}: {failure.message}"
             log.error("rename of %s to %s stopped: %s", job.source, job.destination, error)
         done = Job(job.bucket, job.source, job.destination, job.created_ms, job.cursor, job.done, True, error)
         await execute(self._gateway, 0, commands.PutJob(name, done))
+
+    async def _patiently(self, name: str, job: Job) -> Job | None:
+        while True:
+            try:
+                return await self._page(name, job)
+            except S3Error as error:
+                if error.status != 503:
+                    raise
+                await asyncio.sleep(1.0)  # overloaded: the page is done again from its start
 
     async def _page(self, name: str, job: Job) -> Job | None:
         """Rename one page of keys; the job's new state, or None when nothing is left."""
