@@ -379,20 +379,25 @@ def _store_figures(store: OpenStore) -> Iterator[tuple[str, str, float, bool]]:
     yield "s4_damaged_reads", "Reads that found a shard missing or damaged", shards.damaged, True
 
 
+def _prepare_process(settings: ServerSettings) -> asyncio.Event:
+    """What every process of a server needs; the event is set by SIGTERM and SIGINT."""
+    logs.configure(settings.log_level, settings.log_format)
+    os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
+    keep_buffers_on_the_heap()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
 async def run(
     settings: ServerSettings, environment: dict[str, str], announce: Callable[[Server], Awaitable[None]]
 ) -> None:
     """Run until SIGTERM or SIGINT; `announce` is called once the server is up."""
-    logs.configure(settings.log_level, settings.log_format)
-    os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
-    keep_buffers_on_the_heap()
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _prepare_process(settings)
     server = Server(settings, environment)
     await server.start()
-    loop.add_signal_handler(signal.SIGHUP, server.reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
     started = time.monotonic()
     settle_garbage_collector()
     await announce(server)
@@ -403,19 +408,13 @@ async def run(
 
 async def run_worker(settings: ServerSettings, say: Callable[[], Any]) -> None:
     """Run one gateway process of a server with workers."""
-    logs.configure(settings.log_level, settings.log_format)
-    os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
-    keep_buffers_on_the_heap()
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _prepare_process(settings)
     readers = Readers()
     node = await RemoteNode.connect(settings.socket_path, readers.oldest, stop.set)
     gateway = make_gateway(node, await node.partition_count(), settings, readers)
     audit = AuditLog(settings.audit_path)
     endpoint = S3Endpoint(settings, gateway, CollectorRegistry(), audit, lambda: "")
-    loop.add_signal_handler(signal.SIGHUP, endpoint.reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
     await endpoint.start(listening_socket(settings.listen, shared=True))
     settle_garbage_collector()
     say()
