@@ -18,8 +18,11 @@ REGION = "us-east-1"
 class ServerProcess:
     """`endpoint` and `admin` are URLs once it runs; ports stay the same over restarts."""
 
-    def __init__(self, directory: Path, *options: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *options: str, drives: int = 1, environment: dict[str, str] | None = None
+    ) -> None:
         self.directory, self.options = directory, options
+        self.directories = [directory / f"d{number}" for number in range(1, drives + 1)] if drives > 1 else [directory]
         self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint = self.admin = ""
@@ -31,7 +34,7 @@ class ServerProcess:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "s4.cli", "server", str(self.directory), *listen, *admin, *self.options],
+                [sys.executable, "-m", "s4.cli", "server", *map(str, self.directories), *listen, *admin, *self.options],
                 stdout=subprocess.PIPE, stderr=log, env={**clean, **self.environment},
             )  # fmt: skip
         assert self.process.stdout is not None

@@ -85,6 +85,7 @@ def add_arguments(commands: Any) -> None:
         "--s3", default="http://127.0.0.1:9000", metavar="URL", help="the S3 endpoint [http://127.0.0.1:9000]"
     )
     actions.add_parser("status", help="what the server holds and how it is")
+    actions.add_parser("drives", help="the drives, and how far new ones are filled")
     actions.add_parser("buckets", help="buckets with objects and bytes")
     user = actions.add_parser("user", help="users, their access keys and grants").add_subparsers(
         dest="user_action", required=True, metavar="ACTION"
@@ -110,11 +111,17 @@ def add_arguments(commands: Any) -> None:
     gone = user.add_parser("remove-key", help="delete an access key")
     gone.add_argument("name")
     gone.add_argument("access_key")
+    _add_upkeep(actions)
+
+
+def _add_upkeep(actions: Any) -> None:
     compact = actions.add_parser("compact", help="rewrite volumes that are mostly garbage, and free the disk")
     compact.add_argument("--garbage", default="0.5", metavar="SHARE", help="from this share of garbage on [0.5]")
     check = actions.add_parser("verify", help="check every row, reference and counter against each other")
     check.add_argument("--read", action="store_true", help="read every block and check its CRC")
     check.add_argument("--deep", action="store_true", help="read everything and check SHA-256 too")
+    scrub = actions.add_parser("scrub", help="read every shard and heal what is missing or damaged, at full speed")
+    scrub.add_argument("--deep", action="store_true", help="check the SHA-256 of each blob too")
     orphans = actions.add_parser("audit", help="drop orphaned shards and references now")
     orphans.add_argument("--age", default="86400", metavar="SECONDS", help="only what is older [86400]")
     rename = actions.add_parser("rename-prefix", help="give all keys of a prefix another one, in the background")
@@ -217,8 +224,47 @@ def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
         ["damage", f"{value['damaged_reads']} reads found damage" if value["damaged_reads"] else "none seen"],
         ["durability", value["settings"]["durability"]],
     ]
+    if len(value["drives"]) > 1:
+        rows += _drive_lines(value)
     _print(arguments, value, table(rows))
     return 0
+
+
+def _drive_lines(value: dict[str, Any]) -> list[list[str]]:
+    """What `status` says of a server with several drives."""
+    drives, scrub = value["drives"], value["scrub"]
+    states = [f"{sum(drive['state'] == state for drive in drives)} {state}" for state in ("online", "filling", "away")]
+    healing = f"{value['heal_waiting']} shards wait, {value['healed_shards']} made again"
+    if value["heal_failed"]:
+        healing += f", {value['heal_failed']} CANNOT BE MADE: too many others are lost"
+    ended = time.strftime("%Y-%m-%d %H:%M", time.gmtime(scrub["ended_s"])) + " UTC" if scrub["ended_s"] else "never"
+    running = f"running, {scrub['progress']:.0%}; " if scrub["running"] else ""
+    return [
+        ["erasure", f"{value['erasure']} over {len(drives)} drives: {', '.join(states)}"],
+        ["metadata", f"{value['metadata_copies']} of {value['metadata_copies_wanted']} copies"],
+        ["healing", healing],
+        ["scrub", f"{running}last ended {ended}, {scrub['damaged']} shards damaged"],
+    ]
+
+
+def _drives(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value = _one(client.call("GET", "/status"))
+    rows = [["DRIVE", "DIRECTORY", "STATE", "FILLED", "METADATA", "USED", "FREE", "DAMAGED READS", "REASON"]]
+    rows += [
+        [str(drive["number"]), drive["directory"], drive["state"], f"{drive['filled']:.0%}", "yes" if drive["metadata"] else "",
+         human(drive["used_bytes"]), human(drive["free_bytes"]), str(drive["damaged_reads"]), drive["reason"]]
+        for drive in value["drives"]
+    ]  # fmt: skip
+    _print(arguments, value["drives"], table(rows))
+    return 0
+
+
+def _scrub(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value = _last(client.call("POST", "/scrub", query="deep=1" if arguments.deep else ""), arguments, "scrubbing")
+    text = f"{value['blobs']} blobs, {human(value['bytes_read'])} read: {value['damaged']} shards missing or damaged\n"
+    text += "".join(f"  blob {blob} does not have its SHA-256\n" for blob in value["unhealable"])
+    _print(arguments, value, text)
+    return EXIT_PROBLEMS if value["damaged"] or value["unhealable"] else 0
 
 
 def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -331,6 +377,6 @@ def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
-    "status": _status, "buckets": _buckets, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
+    "status": _status, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
     "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

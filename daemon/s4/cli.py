@@ -30,6 +30,7 @@ EXIT_USAGE = 2
 _EPILOG = """\
 start here:
   s4 server ./data                      serve S3 on port 9000, data in ./data; prints the root keys once
+  s4 server /mnt/d1 /mnt/d2 … /mnt/d6   the same over six drives, of which any two may be lost
   aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://first
   s4 admin --dir ./data status          what the server holds and how it is
   s4 admin --dir ./data user add ana --grant Writer:photos-*
@@ -56,8 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"s4 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     bounds = "".join(f"  {field.name:18} {_shown(field.default)}\n" for field in fields(Limits))
-    server = commands.add_parser("server", help="serve S3 from a directory", formatter_class=raw, epilog=_SERVER_EPILOG + bounds,
-                                 description="Serve S3 from a directory, which is made and formatted when it is new.")  # fmt: skip
+    server = commands.add_parser("server", help="serve S3 from directories", formatter_class=raw, epilog=_SERVER_EPILOG + bounds,
+                                 description="Serve S3 from one directory, or from several with erasure coding across them. "
+                                             "New ones are made and formatted.")  # fmt: skip
     _server_arguments(server)
     from s4.admin_cli import add_arguments  # noqa: PLC0415
 
@@ -79,7 +81,13 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
             name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more
         )
 
-    server.add_argument("directory", metavar="DIR", help="the data directory")
+    server.add_argument(
+        "directories", nargs="+", metavar="DIR", help="data directories, one for each drive, always in the same order"
+    )
+    option("--erasure", "", "data and parity shards, such as 4+2; fixed at the first start", metavar="K+M")
+    option("--strict", "off", "refuse writes while not every drive can take them: on or off", choices=("on", "off"))
+    option("--scrub-every", "604800", "seconds between two checks of every byte", metavar="SECONDS")
+    option("--scrub-rate", "32MiB", "bytes a second that a check reads", metavar="SIZE")
     option("--listen", "0.0.0.0:9000", "address of the S3 port", metavar="HOST:PORT")
     option("--admin-listen", "127.0.0.1:9001", "address of the admin, metrics and health port", metavar="HOST:PORT")
     option("--workers", "0", "gateway processes beside the store's; 0 serves S3 from the store's own", metavar="N")
@@ -99,6 +107,9 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
     option("--access-log", "off", "log every request: on or off", choices=("on", "off"))
     option("--log-level", "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     option("--log-format", "auto", "json, text, or auto: text on a terminal", choices=("json", "text", "auto"))
+    server.add_argument(
+        "--degraded", action="store_true", help="start with less than a majority of the drives, all else being lost"
+    )
     server.add_argument("--check", action="store_true", help="once up, put a first object and get it back")
     server.add_argument(
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a bound; see the list below"
@@ -107,6 +118,7 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
 
 def server_settings(arguments: argparse.Namespace) -> ServerSettings:
     """Settings of parsed arguments and the environment. Raises ValueError that says what to change."""
+    from s4.erasure.codec import parse_geometry  # noqa: PLC0415
     from s4.serve import ServerSettings, parse_address  # noqa: PLC0415
 
     chosen = {name[9:].lower(): value for name, value in os.environ.items() if name.startswith("S4_LIMIT_")}
@@ -126,7 +138,10 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
     return ServerSettings(
-        directory=str(Path(arguments.directory).absolute()), listen=arguments.listen, admin_listen=arguments.admin_listen,
+        directories=[str(Path(one).absolute()) for one in arguments.directories], degraded=arguments.degraded,
+        erasure=parse_geometry(arguments.erasure) if arguments.erasure else None, strict=arguments.strict == "on",
+        scrub_every_s=_number(arguments.scrub_every, "--scrub-every", 0, 1e9), scrub_bytes_per_s=parse_size(arguments.scrub_rate),
+        listen=arguments.listen, admin_listen=arguments.admin_listen,
         workers=int(arguments.workers), region=arguments.region,
         domains=[domain for domain in arguments.domain.lower().split(",") if domain],
         certificate=arguments.certificate, key=arguments.key, durability=arguments.durability, inline_bytes=inline,

@@ -1,44 +1,56 @@
-"""The embedded server's store side: from a directory to a running `Node`. One process, the `local` coordinator.
+"""The embedded server's store side: from directories to a running `Node`. One process, the `local` coordinator.
 
-Order at start: lock, identity, shard map with a new epoch (rule R10), databases, volumes past the mark, then
-the writer loop, then whatever a crash cut off. At the end the reverse: what is acknowledged is durable anyway.
+Order at start: locks and identities (lineup.py), volumes past the mark, copies of metadata brought level, the
+shard map with a new epoch (rule R10) that says which stores and copies count now, then the writer loop, then
+whatever a crash or a new drive left to do. A drive that fails on the way is left out, as far as the others
+can do without it. At the end the reverse: what is acknowledged is durable anyway.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from s4.cluster import shardmap
-from s4.cluster.coordinator import LocalCoordinator
+from s4.cluster.membership import Membership
 from s4.limits import MIB, Limits
+from s4.lineup import Lineup, Seat, line_up
 from s4.metadata import keys
 from s4.metadata.rows import Grant, Head, decode
 from s4.node import ROOT_USER, Node
 from s4.peer.api import Identity
+from s4.replica.copies import Copies, level
 from s4.replica.host import Host
-from s4.storage.directory import open_directory
+from s4.storage.directory import DirectoryError, DriveError
+from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
-from s4.storage.leveldb import Database
+from s4.storage.leveldb import DAMAGED, Database, DatabaseError
 from s4.storage.shards import ShardSettings, ShardStore
+
+log = logging.getLogger(__name__)
 
 PARTITIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """`reserve_bytes` is kept free; `durability` is sync, interval (each second) or none."""
+    """`reserve_bytes` is kept free; `durability` is sync, interval (each second) or none; `geometry` is (k, m)."""
 
     durability: str = "sync"
     reserve_bytes: int = 1 << 30
     volume_bytes: int = 1 << 30
     preallocate_bytes: int = 64 * MIB
     partitions: int = PARTITIONS
+    geometry: tuple[int, int] | None = None
+    degraded: bool = False
+    failed: frozenset[Path] = frozenset()
 
 
 class RootKeys(msgspec.Struct, frozen=True):
@@ -46,8 +58,8 @@ class RootKeys(msgspec.Struct, frozen=True):
     secret_key: str
 
 
-def root_keys(files: Files, directory: Path, environment: dict[str, str]) -> tuple[RootKeys, bool]:
-    """(keys, made just now): from the environment, or kept in the directory, or made and kept."""
+def root_keys(files: Files, directories: Sequence[Path], environment: dict[str, str]) -> tuple[RootKeys, bool]:
+    """(keys, made just now): from the environment, or kept in every directory, or made and kept."""
     access, secret = environment.get("S4_ROOT_ACCESS_KEY", ""), environment.get("S4_ROOT_SECRET_KEY", "")
     if bool(access) != bool(secret):
         raise ValueError("set both S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY, or neither")
@@ -57,56 +69,60 @@ def root_keys(files: Files, directory: Path, environment: dict[str, str]) -> tup
                 "S4_ROOT_ACCESS_KEY needs 3 characters or more without a slash, S4_ROOT_SECRET_KEY 8 or more"
             )
         return RootKeys(access, secret), False
-    path = directory / "root.json"
-    if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=RootKeys), False
-    keys = RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
-    files.replace(path, msgspec.json.encode(keys))
-    return keys, True
+    paths = [directory / "root.json" for directory in directories]
+    kept = [path for path in paths if path.exists()]
+    if kept:
+        keys = msgspec.json.decode(kept[0].read_bytes(), type=RootKeys)
+    else:
+        keys = RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
+    for path in paths:
+        if path not in kept:
+            files.replace(path, msgspec.json.encode(keys))
+    return keys, not kept
 
 
 @dataclass(slots=True)
 class OpenStore:
-    """A running store."""
+    """A running store. `directory` is the first one whose drive is there."""
 
     directory: Path
     node: Node
     host: Host
-    shards: ShardStore
-    database: Database
-    coordinator: LocalCoordinator
+    drives: Drives
+    membership: Membership
     root: RootKeys
     root_made: bool
-    lock: int
+    joiners: list[tuple[str, Database]]
+    locks: list[int]
 
     async def close(self) -> None:
         await self.node.close()
         await self.host.close()
-        await self.shards.close()
-        self.database.close()
-        os.close(self.lock)
+        await self.drives.close()
+        self.host.copies.close()
+        for lock in self.locks:
+            os.close(lock)
 
 
-async def open_store(directory: Path, settings: StoreSettings, limits: Limits, *, horizon: Callable[[], float],
-                     fatal: Callable[[BaseException], None], files: Files | None = None,
+async def open_store(directories: Sequence[Path], settings: StoreSettings, limits: Limits, *,
+                     horizon: Callable[[], float], fatal: Callable[[BaseException], None], files: Files | None = None,
                      environment: dict[str, str] | None = None) -> OpenStore:  # fmt: skip
-    """Open or format a directory. Raises DirectoryError, DatabaseError, ValueError."""
+    """Open or format directories. Raises DirectoryError, DatabaseError, ValueError."""
     files = files or Files()
-    identity, lock = open_directory(files, directory, settings.partitions)
-    root, root_made = root_keys(files, directory, dict(environment or {}))
-    coordinator = LocalCoordinator(files, directory)
-    database = Database(
-        directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=32 * MIB, open_files=limits.open_tables
-    )
-    current = await _new_epoch(
-        coordinator, identity.cluster, identity.store, identity.partitions, newest_epoch(database, identity.partitions)
-    )
+    lineup = line_up(
+        files, directories, geometry=settings.geometry, partitions=settings.partitions, degraded=settings.degraded,
+        failed=settings.failed,
+    )  # fmt: skip
+    drives = await _open_drives(files, lineup, settings, limits, fatal)
+    lineup.check()
+    there = [seat.directory for seat in lineup.online()]
+    root, root_made = root_keys(files, there, dict(environment or {}))
+    copies, in_sync, joiners = _open_copies(lineup, limits)
+    newest = newest_epoch(copies.primary, lineup.shard_map.partitions)
+    membership = Membership(lineup.coordinator, lineup.shard_map, lineup.revision)
+    online = {seat.store for seat in lineup.online()}
+    current = await membership.change(lambda old: shardmap.restarted(old, online, in_sync, newest))
     durable = settings.durability == "sync"
-    shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
-        volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
-        reserve_bytes=settings.reserve_bytes, open_volumes=limits.open_volumes,
-        durable=durable, sync_index=settings.durability != "none",
-    ), fatal)  # fmt: skip
     node: Node | None = None
 
     def on_outbox(partition: int, key: bytes, value: bytes) -> None:
@@ -114,27 +130,94 @@ async def open_store(directory: Path, settings: StoreSettings, limits: Limits, *
             node.on_outbox(partition, key, value)
 
     host = Host(
-        database, current.partitions, [status.epoch for status in current.status], sync=durable, fatal=fatal,
-        sync_shards=shards.sync_now, on_outbox=on_outbox, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
+        copies, current.partitions, [status.epoch for status in current.status], sync=durable, fatal=fatal,
+        sync_shards=drives.sync_now, on_outbox=on_outbox, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
         sync_every_s=1.0 if settings.durability == "interval" else 0.0,
     )  # fmt: skip
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
-    node = Node(host, shards, partitions=current.partitions, horizon=horizon, root=owner, root_key=root.access_key)
+    node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key)
     node.start()
-    return OpenStore(directory, node, host, shards, database, coordinator, root, root_made, lock)
+    locks = [seat.lock for seat in lineup.seats if seat.lock >= 0]
+    return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks)
+
+
+async def _open_drives(files: Files, lineup: Lineup, settings: StoreSettings, limits: Limits,
+                       fatal: Callable[[BaseException], None]) -> Drives:  # fmt: skip
+    """A shard store for each seat; one that fails to open leaves the lineup, unless it is the only one."""
+    sizes = ShardSettings(
+        volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
+        reserve_bytes=settings.reserve_bytes, open_volumes=max(2, limits.open_volumes // len(lineup.seats)),
+        durable=settings.durability == "sync", sync_index=settings.durability != "none",
+    )  # fmt: skip
+    drives = []
+    for seat in lineup.seats:
+        shards = None
+        if seat.online and seat.identity is not None:
+            try:
+                shards = await ShardStore.open(
+                    files, seat.directory, seat.identity.store_bytes, sizes, _blaming(seat.directory, fatal)
+                )
+            except (OSError, DatabaseError) as error:
+                if len(lineup.seats) == 1:
+                    raise
+                seat.leave(str(error))
+        store = seat.store if seat.online else lineup.shard_map.order[seat.number]
+        drives.append(Drive(seat.number, seat.directory, store, shards, seat.reason))
+    places = {store: number for number, store in enumerate(lineup.shard_map.order)}
+    return Drives(drives, [[places[store] for store in kept] for kept in lineup.shard_map.spec.members])
+
+
+def _blaming(directory: Path, fatal: Callable[[BaseException], None]) -> Callable[[BaseException], None]:
+    return lambda error: fatal(DriveError(directory, error))
+
+
+def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str], list[tuple[str, Database]]]:
+    """(copies, stores whose copies are level, those to be filled with their empty databases). Raises DirectoryError."""
+    spec = lineup.shard_map.spec
+    wanted = lineup.shard_map.order[: spec.replicas]
+    if len(wanted) == 1:
+        return Copies(_database(lineup.seats[0], limits)), wanted, []
+    listed = lineup.shard_map.status[0].in_sync
+    opened: dict[str, Database] = {}
+    for seat in _seats(lineup, listed):
+        damaged = seat.directory / ("meta" + DAMAGED)
+        if damaged.exists() and len(listed) > 1:
+            log.error("the metadata in %s is damaged and will be made again", seat.directory)
+            continue
+        try:
+            opened[seat.store] = _database(seat, limits)
+        except DatabaseError as error:
+            log.error("the metadata in %s cannot be opened and will be made again: %s", seat.directory, error)
+    if not opened:
+        raise DirectoryError("no copy of the metadata is there; bring back one of the first drives")
+    turn, whole = level(list(opened.values()))
+    in_sync = [store for store, database in opened.items() if database in whole]
+    for store, database in opened.items():
+        if store not in in_sync:
+            database.close()
+    joiners = []
+    for seat in _seats(lineup, wanted):
+        if seat.store not in in_sync:
+            shutil.rmtree(seat.directory / "meta", ignore_errors=True)
+            (seat.directory / ("meta" + DAMAGED)).unlink(missing_ok=True)
+            joiners.append((seat.store, _database(seat, limits)))
+    first = opened[in_sync[0]]
+    others = [opened[store] for store in in_sync[1:]]
+    return Copies(first, others, turn=turn, alone=False), in_sync, joiners
+
+
+def _seats(lineup: Lineup, stores: Iterable[str]) -> list[Seat]:
+    by_store = {seat.store: seat for seat in lineup.online()}
+    return [by_store[store] for store in stores if store in by_store]
+
+
+def _database(seat: Seat, limits: Limits) -> Database:
+    return Database(
+        seat.directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=32 * MIB, open_files=limits.open_tables
+    )
 
 
 def newest_epoch(database: Database, partitions: int) -> int:
     """The highest epoch of any entry in the database."""
     heads = (database.get(keys.head_row(partition)) for partition in range(partitions))
     return max((decode(Head, value).epoch for value in heads if value is not None), default=0)
-
-
-async def _new_epoch(
-    coordinator: LocalCoordinator, cluster: str, store: str, partitions: int, newest: int
-) -> shardmap.ShardMap:
-    value, revision = await coordinator.read("map")
-    old = shardmap.decode(value) if revision else shardmap.single(cluster, store, partitions)
-    current = shardmap.restarted(old, store, newest)
-    await coordinator.replace("map", shardmap.encode(current), revision)
-    return current

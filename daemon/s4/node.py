@@ -1,7 +1,7 @@
-"""A node: one store with its partitions, as gateways see it (`peer.api.NodeApi`), and its outbox.
+"""A node: the stores of this process with their partitions, as gateways see them (`peer.api.NodeApi`), and the outbox.
 
 It composes the pieces and owns none of their state: rows belong to `replica.host`, shards to
-`storage.shards`, memory of who still reads to the gateways. The outbox frees shards once more after a crash
+`storage.drives`, the map to `cluster.membership`, memory of who still reads to the gateways. The outbox frees shards once more after a crash
 rather than not at all, which is harmless (rule C2).
 """
 
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from s4.cluster.membership import Membership
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query, common_prefix, list_page
@@ -31,10 +32,10 @@ from s4.metadata.rows import (
     decode_action,
     decode_object,
 )
-from s4.peer.api import Found, Identity, UnavailableError, UploadFound, UploadListed, UploadPage
+from s4.peer.api import Found, Identity, Layout, UnavailableError, UploadFound, UploadListed, UploadPage
 from s4.replica.host import Host, OverloadedError
-from s4.storage.records import DamagedError, Shard
-from s4.storage.shards import ShardStore
+from s4.storage.drives import Drives
+from s4.storage.records import DamagedError, OfflineError, Shard
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +52,11 @@ SETTINGS_COMMANDS = (
 class Node:
     """The local node. `horizon()` is the start (monotonic seconds) of the oldest request that may still read."""
 
-    def __init__(self, host: Host, shards: ShardStore, *, partitions: int, horizon: Callable[[], float],
+    def __init__(self, host: Host, drives: Drives, membership: Membership, *, horizon: Callable[[], float],
                  root: Identity, root_key: str, clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
-        self.host, self.shards, self.partitions = host, shards, partitions
+        self.host, self.drives, self.membership = host, drives, membership
+        self.partitions = membership.current.partitions
+        self.on_damage: Callable[[], None] = lambda: None
         self._horizon, self._clock = horizon, clock
         self._root, self._root_key = root, root_key
         self._started = clock()
@@ -76,13 +79,15 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def partition_count(self) -> int:
-        return self.partitions
+    async def layout(self) -> Layout:
+        return Layout(self.partitions, *self.membership.geometry)
 
     # -- commands
 
     async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
-        if not self.shards.has_room() and isinstance(
+        if isinstance(command, commands.TakeReferences) and not self.membership.is_whole(partition):
+            return commands.Taken(False)  # a drive is away or being filled: its blobs have fewer shards (rule C4)
+        if not self.drives.has_room() and isinstance(
             command, commands.PutObject | commands.PutPart | commands.CreateUpload | commands.CreateBucket
         ):
             return commands.Refused("StorageFull", "The disk has no room for more; delete something or add disk.")
@@ -130,11 +135,11 @@ class Node:
         value = self.host.get(keys.content_row(partition, sha256))
         return decode(Content, value) if value is not None else None
 
-    async def stripe_of(self, partition: int, blob: bytes) -> int:
+    async def find_blob(self, partition: int, blob: bytes) -> Blob:
         value = self.host.get(keys.blob_row(partition, blob))
         if value is None:
             raise DamagedError(f"there is no row for blob {blob.hex()} in partition {partition}")
-        return decode(Blob, value).stripe
+        return decode(Blob, value)
 
     async def find_bucket(self, name: str) -> Bucket | None:
         found = self._buckets.get(name)
@@ -227,13 +232,29 @@ class Node:
     # -- shards
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> None:
-        await self.shards.append(shard, [payload], sync=sync)
+        await self.drives.append(shard, [payload], sync=sync)
 
     async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
-        return await self.shards.read(shard, offset, length)
+        store = self.drives.at(shard.partition, shard.position)
+        filled = self.membership.current.status[shard.partition].members[shard.position]
+        if store is not None and not filled and store.locate(shard) is None:
+            raise OfflineError(f"{shard} is not on the drive that is being filled yet")  # no damage
+        try:
+            return await self.drives.read(shard, offset, length)
+        except OfflineError:
+            raise
+        except DamagedError:
+            self.found_damage(shard.partition, shard.blob, shard.position)
+            raise
+
+    def found_damage(self, partition: int, blob: bytes, position: int) -> None:
+        """Queue a shard for healing; without parity there is nothing to heal it from."""
+        if self.membership.geometry[1]:
+            self.host.submit(partition, commands.NeedHeal(blob, [position]), own=True)
+            self.on_damage()
 
     async def discard(self, partition: int, blob: bytes) -> None:
-        await self.shards.free(partition, blob)
+        await self.drives.free(partition, blob)
 
     # -- figures
 
@@ -259,7 +280,7 @@ class Node:
     async def stats(self) -> dict[str, float]:
         sums = self.counters()
         buckets = sum(1 for _ in self.host.scan(keys.table(0, keys.BUCKET)))
-        use = self.shards.usage().values()
+        use = [volume for store in self.drives.stores for volume in store.usage().values()]
         stored = sum(volume.used - volume.dead for volume in use) + self.host.database.size_bytes()
         return {
             "uptime_seconds": round(self._clock() - self._started, 3),
@@ -300,10 +321,10 @@ class Node:
         count = 0
         while self._freed and self._freed[0][0] < horizon and count < REAP_BLOBS:
             _, partition, key, blob = self._freed.popleft()
-            await self.shards.free(partition, blob)
+            await self.drives.free(partition, blob)
             done.setdefault(partition, []).append(key)
             count += 1
         if done:
-            await self.shards.flush()
+            await self.drives.flush()
         for partition, rows in done.items():
             await self.host.submit(partition, commands.ForgetRows(rows), own=True)

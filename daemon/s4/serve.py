@@ -16,8 +16,7 @@ import signal
 import socket
 import sys
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,13 @@ from typing import Any
 import msgspec
 import structlog
 from aiohttp import web
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
-from s4 import logs
+from s4 import logs, restart
 from s4.audit import AuditLog
-from s4.embedded import OpenStore, StoreSettings, open_store
+from s4.embedded import StoreSettings, open_store
+from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Buffers, Gateway, MemoryBudget, Readers
 from s4.http.admin import AdminApi, AdminContext
@@ -37,20 +38,24 @@ from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.server import S3Server
 from s4.http.tls import Certificate
 from s4.limits import MIB, Limits
-from s4.peer.api import NodeApi
+from s4.peer.api import Layout, NodeApi
 from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer
+from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
+from s4.upkeep.heal import Healer
 from s4.upkeep.renames import Renames
+from s4.upkeep.scrub import Scrubber
 
 log = structlog.get_logger("s4")
 
-EXIT_FATAL = 70
 STRIPE_BYTES = MIB
 HASHING_THREADS = 8
 COMPACT_EVERY_S = 30.0
 GAUGE_S = 0.5
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
+HEAL_EVERY_S = 0.5
+SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 AUDIT_FIRST_S = 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
@@ -58,9 +63,17 @@ WORKER_RESTART_S = 1.0
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
-    """Everything a server is told. Addresses are HOST:PORT; `certificate` and `key` are files, both or neither."""
+    """Everything a server is told. Addresses are HOST:PORT; `certificate` and `key` are files, both or neither.
 
-    directory: str
+    `erasure` is (k, m); `degraded` starts with less than a majority of the drives.
+    """
+
+    directories: list[str]
+    erasure: tuple[int, int] | None = None
+    strict: bool = False
+    degraded: bool = False
+    scrub_every_s: float = 7 * 86_400.0
+    scrub_bytes_per_s: int = 32 * MIB
     listen: str = "0.0.0.0:9000"
     admin_listen: str = "127.0.0.1:9001"
     workers: int = 0
@@ -81,14 +94,6 @@ class ServerSettings(msgspec.Struct, frozen=True):
     log_level: str = "info"
     log_format: str = "auto"
     limits: Limits = Limits()
-
-    @property
-    def socket_path(self) -> Path:
-        return Path(self.directory) / "peer.sock"
-
-    @property
-    def audit_path(self) -> str:
-        return self.audit_log or str(Path(self.directory) / "audit.log")
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -115,20 +120,13 @@ def listening_socket(address: str, *, shared: bool = False) -> socket.socket:
     return bound
 
 
-def die(error: BaseException) -> None:
-    """End at once after an error that leaves durability in doubt (rule D7); the next start recovers."""
-    traceback.print_exception(error)
-    sys.stderr.write(f"s4: durability is in doubt, stopping to recover at the next start: {error}\n")
-    sys.stderr.flush()
-    os._exit(EXIT_FATAL)
-
-
-def make_gateway(node: NodeApi, partitions: int, settings: ServerSettings, readers: Readers) -> Gateway:
+def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, readers: Readers) -> Gateway:
     limits = settings.limits
+    stripe_bytes = layout.data * -(-STRIPE_BYTES // layout.data // BLOCK) * BLOCK  # shards of whole blocks
     return Gateway(
-        node, partitions, limits, settings.inline_bytes, STRIPE_BYTES, settings.dedup,
+        node, layout, limits, settings.inline_bytes, stripe_bytes, settings.dedup,
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
-        Buffers(STRIPE_BYTES), ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"),
+        Buffers(stripe_bytes), ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
     )  # fmt: skip
 
 
@@ -192,7 +190,8 @@ class Server:
     """A running server: the store, the admin endpoint, and S3 here or in workers."""
 
     def __init__(self, settings: ServerSettings, environment: dict[str, str]) -> None:
-        self.settings, self._environment = settings, environment
+        self.settings = self._settings = settings
+        self._environment = environment
         self._readers = Readers()
         self._peers: PeerServer | None = None
         self._s3: S3Endpoint | None = None
@@ -210,17 +209,26 @@ class Server:
     async def start(self) -> None:
         """Raises DirectoryError, OSError, ValueError with messages for people."""
         settings = self.settings
-        bound = listening_socket(settings.listen, shared=settings.workers > 0)
-        admin_bound = listening_socket(settings.admin_listen)
+        bound = restart.kept_open("s3") or listening_socket(settings.listen, shared=settings.workers > 0)
+        admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
+        restart.keep_open("s3", bound)
+        restart.keep_open("admin", admin_bound)
         self.endpoint, self.admin_endpoint = _shown(bound), _shown(admin_bound)
-        self.store = await open_store(Path(settings.directory), StoreSettings(
+        history = restart.History.read(self._environment)
+        self.store = await open_store([Path(one) for one in settings.directories], StoreSettings(
             settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
-        ), settings.limits, horizon=self.horizon, fatal=die, environment=self._environment)  # fmt: skip
-        self._gateway = make_gateway(self.store.node, self.store.node.partitions, settings, self._readers)
+            geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(),
+        ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment)  # fmt: skip
+        self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
+        self._healer = Healer(self.store.node, self.store.joiners)
+        self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self.store.node, self._gateway)
         self._renames.resume()
-        self.audit = AuditLog(settings.audit_path)
+        self._settings = settings = replace(
+            settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
+        )
+        self.audit = AuditLog(settings.audit_log)
         await self._start_admin(admin_bound)
         if settings.workers:
             await self._start_workers(bound)
@@ -230,6 +238,8 @@ class Server:
         self._tasks += [
             asyncio.create_task(self._every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
             asyncio.create_task(self._every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans)),
+            asyncio.create_task(self._every(0.0, HEAL_EVERY_S, self._healer.work)),
+            asyncio.create_task(self._every(SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub)),
         ]
         self._not_ready = ""
 
@@ -238,11 +248,11 @@ class Server:
 
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
-        collector = StoreCollector(lambda: _store_figures(self.store))
+        collector = StoreCollector(lambda: store_figures(self.store, self._healer, self._scrubber))
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self.store.node, self._gateway, self._renames, self.audit, limits, self.settings.region, self.horizon,
+            self.store.node, self._gateway, self._renames, self._healer, self._scrubber, self.audit, limits, self.settings.region, self.horizon,
             self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown,
         )  # fmt: skip
         self._admin = web.AppRunner(AdminApi(context).application(), access_log=None)
@@ -250,21 +260,24 @@ class Server:
         await web.SockSite(self._admin, bound).start()
 
     async def _start_workers(self, bound: socket.socket) -> None:
-        self._peers = PeerServer(self.store.node, self.settings.socket_path)
+        socket_path = self.store.directory / "peer.sock"
+        self._peers = PeerServer(self.store.node, socket_path)
         await self._peers.start()
         self._bound = bound  # kept bound, never listening: it holds the port for the workers
         address = f"{'[' + bound.getsockname()[0] + ']' if bound.family == socket.AF_INET6 else bound.getsockname()[0]}:{bound.getsockname()[1]}"
-        settings = msgspec.structs.replace(self.settings, listen=address)
+        settings = replace(self._settings, listen=address)
         started = [asyncio.Event() for _ in range(self.settings.workers)]
         for number, event in enumerate(started):
-            self._tasks.append(asyncio.create_task(self._keep_worker(number, settings, event)))
+            self._tasks.append(asyncio.create_task(self._keep_worker(number, settings, socket_path, event)))
         async with asyncio.timeout(60):
             await asyncio.gather(*(event.wait() for event in started))
 
-    async def _keep_worker(self, number: int, settings: ServerSettings, started: asyncio.Event) -> None:
+    async def _keep_worker(
+        self, number: int, settings: ServerSettings, socket_path: Path, started: asyncio.Event
+    ) -> None:
         while True:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "s4.worker", msgspec.json.encode(settings).decode(), str(number),
+                sys.executable, "-m", "s4.worker", msgspec.json.encode(settings).decode(), str(socket_path),
                 stdout=asyncio.subprocess.PIPE, env={**os.environ, **self._environment},
             )  # fmt: skip
             self._processes.append(process)
@@ -290,8 +303,13 @@ class Server:
 
     async def _compact(self) -> None:
         self.audit.rotate()
-        for number in compaction.candidates(self.store.shards, self.settings.garbage_ratio):
-            await compaction.compact_one(self.store.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
+        for store in self.store.drives.stores:
+            for number in compaction.candidates(store, self.settings.garbage_ratio):
+                await compaction.compact_one(store, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
+
+    async def _scrub(self) -> None:
+        if self._scrubber.due(self.settings.scrub_every_s):
+            await self._scrubber.run(deep=True)
 
     async def _audit_orphans(self) -> None:
         found = await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)
@@ -353,32 +371,6 @@ def _shown(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _store_figures(store: OpenStore) -> Iterator[tuple[str, str, float, bool]]:
-    shards, host = store.shards, store.host
-    use = shards.usage().values()
-    sums = store.node.counters()
-    free, total = shards.files.free_bytes(shards.directory)
-    yield "s4_objects", "Object versions that are not delete markers", sums.objects, False
-    yield "s4_logical_bytes", "Bytes of these as clients see them", sums.bytes, False
-    yield "s4_blobs", "Unique blobs", sums.blobs, False
-    yield "s4_references", "References to blobs", sums.references, False
-    yield "s4_blob_bytes", "Bytes of unique blobs", sums.blob_bytes, False
-    yield "s4_volumes", "Volume files", len(use), False
-    yield "s4_volume_bytes", "Bytes of records in volumes", sum(volume.used for volume in use), False
-    yield "s4_garbage_bytes", "Bytes of dead records in volumes", sum(volume.dead for volume in use), False
-    yield "s4_disk_free_bytes", "Free bytes of the file system", free, False
-    yield "s4_disk_bytes", "All bytes of the file system", total, False
-    yield "s4_accepts_writes", "1 while free disk is above the reserve", float(shards.has_room()), False
-    yield "s4_commands_waiting", "Commands that wait for the writer loop", host.waiting, False
-    yield "s4_turns", "Turns of the writer loop, one synced batch each", host.turns, True
-    yield "s4_commands", "Commands decided", host.commands, True
-    yield "s4_freeing_blobs", "Dead blobs whose shards are not freed yet", store.node.outbox_waiting, False
-    yield "s4_row_cache_bytes", "Bytes of the row cache", host.cache_bytes, False
-    yield "s4_shard_read_bytes", "Bytes read from shards", shards.bytes_read, True
-    yield "s4_shard_written_bytes", "Bytes written to volumes", shards.bytes_written, True
-    yield "s4_damaged_reads", "Reads that found a shard missing or damaged", shards.damaged, True
-
-
 def _prepare_process(settings: ServerSettings) -> asyncio.Event:
     """What every process of a server needs; the event is set by SIGTERM and SIGINT."""
     logs.configure(settings.log_level, settings.log_format)
@@ -406,13 +398,13 @@ async def run(
     await server.close()
 
 
-async def run_worker(settings: ServerSettings, say: Callable[[], Any]) -> None:
+async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[[], Any]) -> None:
     """Run one gateway process of a server with workers."""
     stop = _prepare_process(settings)
     readers = Readers()
-    node = await RemoteNode.connect(settings.socket_path, readers.oldest, stop.set)
-    gateway = make_gateway(node, await node.partition_count(), settings, readers)
-    audit = AuditLog(settings.audit_path)
+    node = await RemoteNode.connect(socket_path, readers.oldest, stop.set)
+    gateway = make_gateway(node, await node.layout(), settings, readers)
+    audit = AuditLog(settings.audit_log)
     endpoint = S3Endpoint(settings, gateway, CollectorRegistry(), audit, lambda: "")
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
     await endpoint.start(listening_socket(settings.listen, shared=True))

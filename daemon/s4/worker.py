@@ -1,8 +1,9 @@
-"""Entry of a gateway process: `python -m s4.worker SETTINGS NUMBER`, started by the server and by nobody else."""
+"""Entry of a gateway process: `python -m s4.worker SETTINGS SOCKET`, started by the server and by nobody else."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -16,7 +17,7 @@ def _say() -> None:
 
 
 def main() -> None:
-    uvloop.run(run_worker(msgspec.json.decode(sys.argv[1].encode(), type=ServerSettings), _say))
+    uvloop.run(run_worker(msgspec.json.decode(sys.argv[1].encode(), type=ServerSettings), Path(sys.argv[2]), _say))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from s4.storage.files import Files
 
 @pytest.fixture(params=["local"])
 def coordinator(request: pytest.FixtureRequest, tmp_path: Path) -> Coordinator:
-    return LocalCoordinator(Files(), tmp_path)
+    return LocalCoordinator(Files(), [tmp_path])
 
 
 def test_replace_needs_the_revision_that_was_read(coordinator: Coordinator) -> None:
@@ -57,7 +57,7 @@ def test_the_local_file_is_whole_or_old_after_a_crash(tmp_path: Path) -> None:
     """The new value is written beside the old one, synced and renamed: golden bytes, and a left-over is ignored."""
 
     async def test() -> None:
-        coordinator = LocalCoordinator(Files(), tmp_path)
+        coordinator = LocalCoordinator(Files(), [tmp_path])
         await coordinator.replace("map", b"value", 0)
         assert (tmp_path / "map").read_bytes() == b"revision 1\nvalue"
         (tmp_path / "map.new").write_bytes(b"torn")

@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.test_interrupted import Bytes, put
-from s4.embedded import StoreSettings, open_store
+from inprocess import Bytes, opened, put
 from s4.gateway.buckets import create_bucket
-from s4.gateway.context import Readers
 from s4.gateway.multipart import create_upload, put_part
 from s4.gateway.objects import Attributes
-from s4.limits import Limits
 from s4.s3.checksums import Expected
-from s4.serve import ServerSettings, make_gateway
 from storage.fakes import RecordingFiles
 
 
@@ -30,40 +25,34 @@ from storage.fakes import RecordingFiles
 @pytest.mark.parametrize("multipart", [False, True])
 def test_shards_are_synced_before_the_rows_that_name_them(tmp_path: Path, size: int, multipart: bool) -> None:
     async def test() -> None:
-        def die(error: BaseException) -> None:
-            raise error
-
         files = RecordingFiles()
-        store = await open_store(tmp_path / "data", StoreSettings(reserve_bytes=0), Limits(), horizon=time.monotonic, fatal=die, files=files)
-        gateway = make_gateway(store.node, store.node.partitions, ServerSettings(str(tmp_path)), Readers())
-        batch = store.host.database.batch
+        async with opened(tmp_path / "data", files=files) as (store, gateway):
+            batch = store.host.database.batch
 
-        def recorded(rows: Any, sync: bool = True) -> Callable[[], None]:
-            write = batch(rows, sync)
+            def recorded(rows: Any, sync: bool = True) -> Callable[[], None]:
+                write = batch(rows, sync)
 
-            def run() -> None:
-                write()
-                files.events.append(("batch", sync))
+                def run() -> None:
+                    write()
+                    files.events.append(("batch", sync))
 
-            return run
+                return run
 
-        store.host.database.batch = recorded  # type: ignore[method-assign]
-        await create_bucket(gateway, "photos", "root")
-        upload = await create_upload(gateway, "photos", b"m", Attributes(), "root", "", "") if multipart else ""
-        for _ in range(3):
-            before = len(files.events)
-            if multipart:
-                await put_part(gateway, "photos", b"m", upload, 1, Bytes(os.urandom(size)), Expected())
-            else:
-                await put(gateway, "photos", b"k", os.urandom(size))
-            happened = [event[0] for event in files.events[before:]]
-            assert files.events[-1] == ("batch", True)  # acknowledged right after a synced batch
-            if size < 4096:
-                assert "write" not in happened
-                continue
-            last_write = len(happened) - 1 - happened[::-1].index("write")
-            assert "sync" in happened[last_write : happened.index("batch", last_write)]
-        await store.close()
-        gateway.pool.shutdown()
+            store.host.database.batch = recorded  # type: ignore[method-assign]
+            await create_bucket(gateway, "photos", "root")
+            upload = await create_upload(gateway, "photos", b"m", Attributes(), "root", "", "") if multipart else ""
+            for _ in range(3):
+                before = len(files.events)
+                if multipart:
+                    await put_part(gateway, "photos", b"m", upload, 1, Bytes(os.urandom(size)), Expected())
+                else:
+                    await put(gateway, "photos", b"k", os.urandom(size))
+                happened = [event[0] for event in files.events[before:]]
+                assert files.events[-1] == ("batch", True)  # acknowledged right after a synced batch
+                if size < 4096:
+                    assert "write" not in happened
+                    continue
+                last_write = len(happened) - 1 - happened[::-1].index("write")
+                assert "sync" in happened[last_write : happened.index("batch", last_write)]
 
     asyncio.run(test())

@@ -3,55 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from s4.embedded import OpenStore, StoreSettings, open_store
+from inprocess import opened, put
+from s4.embedded import OpenStore
 from s4.gateway.buckets import create_bucket, delete_bucket, resume_deletes, set_versioning
-from s4.gateway.context import Gateway, Readers, find_bucket
-from s4.gateway.objects import Attributes, delete_object, put_object
+from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.objects import delete_object
 from s4.gateway.read import open_object
-from s4.gateway.receive import Decoder
-from s4.limits import Limits
 from s4.metadata import commands, keys
-from s4.s3.checksums import Expected
-from s4.s3.chunked import PlainDecoder
 from s4.s3.errors import S3Error
-from s4.serve import ServerSettings, make_gateway
-
-
-class Bytes:
-    """A body that is at hand."""
-
-    def __init__(self, data: bytes) -> None:
-        self.length = len(data)
-        self.decoder: Decoder = PlainDecoder(len(data))
-        self._left = data
-
-    async def read(self) -> bytes:
-        data, self._left = self._left, b""
-        return data
-
-
-async def put(gateway: Gateway, bucket: str, key: bytes, data: bytes) -> None:
-    await put_object(gateway, bucket, key, Bytes(data), Expected(), Attributes(), "root")
 
 
 def with_store(path: Path, test: Callable[[OpenStore, Gateway], Awaitable[None]]) -> None:
     async def whole() -> None:
-        def die(error: BaseException) -> None:
-            raise error
-
-        store = await open_store(path, StoreSettings(reserve_bytes=0), Limits(), horizon=time.monotonic, fatal=die)
-        gateway = make_gateway(store.node, store.node.partitions, ServerSettings(str(path)), Readers())
-        try:
+        async with opened(path) as (store, gateway):
             await test(store, gateway)
-        finally:
-            await store.close()
-            gateway.pool.shutdown()
 
     asyncio.run(whole())
 
@@ -142,7 +112,7 @@ def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
 
     async def test(store: OpenStore, gateway: Gateway) -> None:
         await create_bucket(gateway, "photos", "root")
-        free, failed = store.shards.free, asyncio.Event()
+        free, failed = store.drives.stores[0].free, asyncio.Event()
 
         async def failing(partition: int, blob: bytes) -> int:
             if not failed.is_set():
@@ -150,7 +120,7 @@ def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
                 raise OSError("once")
             return await free(partition, blob)
 
-        store.shards.free = failing  # type: ignore[method-assign]
+        store.drives.stores[0].free = failing  # type: ignore[method-assign]
         for key in (b"a", b"b"):
             await put(gateway, "photos", key, key * 9000)
             await delete_object(gateway, "photos", key, "", "root")
@@ -158,7 +128,7 @@ def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
         async with asyncio.timeout(5):
             while store.node.outbox_waiting:  # noqa: ASYNC110 - the reaper has no event to wait for
                 await asyncio.sleep(0.01)
-        dead = sum(use.dead for use in store.shards.usage().values())
+        dead = sum(use.dead for use in store.drives.stores[0].usage().values())
         assert dead >= 9000
 
     with_store(tmp_path / "data", test)

@@ -38,6 +38,7 @@ ROWS: dict[str, Any] = {
     "Heal": rows.Heal(10),
     "Answer": rows.Answer(11, b"answer"),
     "Refused": rows.Refused(12),
+    "Turn": rows.Turn(99, [(b"key", b"value"), (b"gone", None)]),
     "Dereference": rows.Dereference(3, BLOB, REF),
     "Publish": rows.Publish(bytes(32), 3, BLOB, 5000),
     "Unpublish": rows.Unpublish(bytes(32), BLOB),
@@ -52,7 +53,7 @@ KEYS = {
     "reference key": keys.reference_row(5, BLOB, REF),
     "content key": keys.content_row(5, bytes(32)),
     "outbox key": keys.outbox_row(5, 99, 1),
-    "heal key": keys.heal_row(5, BLOB, 3, REF),
+    "heal key": keys.heal_row(5, BLOB, 3),
     "answer key": keys.answer_row(5, REF),
     "refused key": keys.refused_row(5, REF),
     "head key": keys.head_row(5),
@@ -98,9 +99,11 @@ def test_partitions_of_keys_never_change() -> None:
 
 
 def test_shard_map() -> None:
-    shard_map = shardmap.restarted(shardmap.single("c" * 32, "s" * 32, 2), "s" * 32)
-    assert shardmap.encode(shard_map).decode() == GOLDEN["shard map 1"]
-    assert shardmap.decode(GOLDEN["shard map 1"].encode()) == shard_map
+    shard_map = shardmap.restarted(shardmap.single("c" * 32, "s" * 32, 2), {"s" * 32}, ["s" * 32])
+    assert shardmap.encode(shard_map).decode() == GOLDEN["shard map 1, drives"]
+    assert shardmap.decode(GOLDEN["shard map 1, drives"].encode()) == shard_map
+    older = shardmap.decode(GOLDEN["shard map 1"].encode())  # before there were drives
+    assert (older.order, older.status) == (shard_map.order, shard_map.status)
 
 
 def test_unknown_versions_and_damage_are_refused() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from s4.embedded import OpenStore, StoreSettings, open_store
-from s4.limits import Limits
+from inprocess import opened
+from s4.embedded import OpenStore
 from s4.metadata import commands
 from s4.metadata.listing import Query
 from s4.metadata.rows import Grant
@@ -26,21 +26,16 @@ from s4.storage.records import DamagedError, Shard
 
 def with_remote(tmp_path: Path, test: Callable[[OpenStore, PeerServer, RemoteNode], Awaitable[None]]) -> None:
     async def whole() -> None:
-        def die(error: BaseException) -> None:
-            raise error
-
-        limits = Limits()
-        store = await open_store(tmp_path / "data", StoreSettings(reserve_bytes=0), limits, horizon=time.monotonic, fatal=die)
-        server = PeerServer(store.node, tmp_path / "peer.sock")
-        await server.start()
-        remote = await RemoteNode.connect(tmp_path / "peer.sock", time.monotonic, lambda: None)
-        try:
-            await test(store, server, remote)
-        finally:
-            await remote.close()
-            await server.close()
-            await asyncio.sleep(0.01)
-            await store.close()
+        async with opened(tmp_path / "data") as (store, _):
+            server = PeerServer(store.node, tmp_path / "peer.sock")
+            await server.start()
+            remote = await RemoteNode.connect(tmp_path / "peer.sock", time.monotonic, lambda: None)
+            try:
+                await test(store, server, remote)
+            finally:
+                await remote.close()
+                await server.close()
+                await asyncio.sleep(0.01)
 
     asyncio.run(whole())
 
@@ -48,7 +43,7 @@ def with_remote(tmp_path: Path, test: Callable[[OpenStore, PeerServer, RemoteNod
 def test_every_method_travels(tmp_path: Path) -> None:
     async def test(store: OpenStore, _: PeerServer, remote: RemoteNode) -> None:
         node: NodeApi = remote
-        assert await node.partition_count() == 16
+        assert (await node.layout()).partitions == 16
         made = await node.execute(0, commands.CreateBucket("photos", "root", 10, 10))
         assert isinstance(made, commands.BucketMade)
         assert (await node.list_buckets())[0][0] == "photos"
@@ -66,7 +61,7 @@ def test_every_method_travels(tmp_path: Path) -> None:
         with pytest.raises(DamagedError):
             await node.read(shard, 0, 1)
         with pytest.raises(DamagedError):
-            await node.stripe_of(3, b"b" * 16)
+            await node.find_blob(3, b"b" * 16)
         page = await node.list_objects(made.bucket.id, Query())
         assert (page.items, page.truncated) == ([], False)
         assert (await node.list_uploads(made.bucket.id, b"", b"", b"", None, 10)).items == []
@@ -87,7 +82,7 @@ def test_nonsense_ends_its_connection_only(tmp_path: Path, junk: bytes) -> None:
         assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
-        assert await remote.partition_count() == 16
+        assert (await remote.layout()).partitions == 16
 
     with_remote(tmp_path, test)
 
@@ -98,7 +93,7 @@ def test_another_incarnation_is_refused(tmp_path: Path) -> None:
     async def test(_: OpenStore, server: PeerServer, remote: RemoteNode) -> None:
         remote._incarnation += 1
         with pytest.raises(UnavailableError):
-            await remote.partition_count()
+            await remote.layout()
 
     with_remote(tmp_path, test)
 
@@ -110,7 +105,7 @@ def test_a_lost_store_fails_calls_and_ends_the_gateway(tmp_path: Path) -> None:
         await server.close()
         await asyncio.wait_for(lost.wait(), 5)
         with pytest.raises(UnavailableError):
-            await asyncio.wait_for(remote.partition_count(), 5)
+            await asyncio.wait_for(remote.layout(), 5)
 
     with_remote(tmp_path, test)
 

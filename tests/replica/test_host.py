@@ -12,6 +12,7 @@ import pytest
 from s4.metadata import commands, keys
 from s4.metadata.commands import Claim, Conditions, NewBlob, PutObject, Settings
 from s4.metadata.rows import Counters, Extent, FreeBlob, Object, RowError, decode, decode_action
+from s4.replica.copies import Copies
 from s4.replica.host import Host, OverloadedError
 from s4.storage.leveldb import Database
 
@@ -27,7 +28,7 @@ class Fixture:
         self.fatal: list[BaseException] = []
         self.database = Database(path / "meta", cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=20)
         self.host = Host(
-            self.database, PARTITIONS, [1] * PARTITIONS, sync=True, fatal=self.fatal.append, sync_shards=lambda: None,
+            Copies(self.database), PARTITIONS, [1] * PARTITIONS, sync=True, fatal=self.fatal.append, sync_shards=lambda: None,
             on_outbox=lambda _partition, _key, value: self.outbox.append(decode_action(value)), cache_bytes=1 << 20, max_waiting=8,
         )  # fmt: skip
 

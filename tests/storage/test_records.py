@@ -92,7 +92,7 @@ def test_golden_bytes_of_a_data_directory(tmp_path: Path) -> None:
     assert _VOLUME.pack(1, 5000, 100).hex() == "01" + "8813000000000000" + "6400000000000000"
     kept = b'{"cluster":"' + b"c" * 32 + b'","store":"' + b"5" * 32 + b'","created_s":1700000000,"partitions":16,"format":1}'
     (tmp_path / "s4.json").write_bytes(kept)
-    identity, lock = open_directory(Files(), tmp_path, 16)
+    identity, lock = open_directory(Files(), tmp_path, make=False)
     os.close(lock)
     assert identity == Identity("c" * 32, "5" * 32, 1_700_000_000, 16)
     assert msgspec.json.decode(b'{"access_key":"a","secret_key":"b"}', type=RootKeys) == RootKeys("a", "b")

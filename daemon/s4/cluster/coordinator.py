@@ -1,17 +1,29 @@
-"""The coordinator: named documents with compare-and-swap. Here `local`, a file per document."""
+"""The coordinator: named documents with compare-and-swap. Here `local`, a file for each document in each directory.
+
+A document's value is what the newest revision says that any of the directories has (rule M2). A change counts
+once it is durable in `quorum` of them, which is a majority unless the operator said otherwise; so any majority
+that is there at a later start knows it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from s4.storage.files import Files
 
+log = logging.getLogger(__name__)
+
 
 class ConflictError(Exception):
     """The document is not at the revision that the caller read: read it again and decide again (rule R4)."""
+
+
+class QuorumError(Exception):
+    """Too few directories took a change: it may or may not count."""
 
 
 class Coordinator(Protocol):
@@ -20,7 +32,7 @@ class Coordinator(Protocol):
     async def read(self, document: str) -> tuple[bytes, int]: ...
 
     async def replace(self, document: str, value: bytes, revision: int) -> int:
-        """Returns the new revision. Raises ConflictError."""
+        """Returns the new revision. Raises ConflictError, QuorumError."""
         ...
 
     def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
@@ -29,27 +41,39 @@ class Coordinator(Protocol):
 
 
 class LocalCoordinator:
-    """Documents in a directory that one process owns. A file begins with its revision on a line of its own."""
+    """Documents in directories that one process owns. A file begins with its revision on a line of its own."""
 
-    def __init__(self, files: Files, directory: Path) -> None:
-        self._files, self._directory = files, directory
+    def __init__(self, files: Files, directories: Sequence[Path], quorum: int = 1) -> None:
+        self._files, self._directories, self._quorum = files, list(directories), quorum
         self._changed = asyncio.Condition()
 
     async def read(self, document: str) -> tuple[bytes, int]:
-        path = self._directory / document
-        if not path.exists():
-            return b"", 0
-        head, _, value = path.read_bytes().partition(b"\n")
-        return value, int(head.removeprefix(b"revision "))
+        return self.newest(document)
+
+    def newest(self, document: str) -> tuple[bytes, int]:
+        """(value, revision) of a document, (b"", 0) where there is none."""
+        return max((_read(directory / document) for directory in self._directories), key=lambda found: found[1])
 
     async def replace(self, document: str, value: bytes, revision: int) -> int:
         async with self._changed:
             _, known = await self.read(document)
             if known != revision:
                 raise ConflictError(f"{document} is at revision {known}, not {revision}")
-            self._files.replace(self._directory / document, b"revision %d\n" % (known + 1) + value)
+            content = b"revision %d\n" % (known + 1) + value
+            await asyncio.get_running_loop().run_in_executor(None, self._write, document, content)
             self._changed.notify_all()
         return known + 1
+
+    def _write(self, document: str, content: bytes) -> None:
+        written = 0
+        for directory in self._directories:
+            try:
+                self._files.replace(directory / document, content)
+                written += 1
+            except OSError as error:
+                log.error("%s cannot be written: %s", directory / document, error)
+        if written < self._quorum:
+            raise QuorumError(f"{document} was written to {written} directories of which {self._quorum} are needed")
 
     async def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
         while True:
@@ -62,3 +86,15 @@ class LocalCoordinator:
                 _, revision = await self.read(document)
                 if revision <= since:
                     await self._changed.wait()
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """(value, revision) of one file; (b"", 0) where there is none or it cannot be read."""
+    try:
+        head, _, value = path.read_bytes().partition(b"\n")
+        return value, int(head.removeprefix(b"revision "))
+    except FileNotFoundError:
+        return b"", 0
+    except (OSError, ValueError) as error:
+        log.error("%s cannot be read: %s", path, error)
+        return b"", 0

@@ -1,12 +1,16 @@
 """The shard map: which stores are meant to hold a partition (spec), and which do (status). Values only.
 
 Spec is written by the planner, status by the partition's primary. Version 1 of the document is this struct as
-JSON; fields are only added, with defaults.
+JSON; fields are only added, with defaults. A position whose store is away, or is not filled yet, has an empty
+name in `members`; a store that is being filled is in `joining`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import msgspec
+from msgspec.structs import replace
 
 FORMAT = 1
 
@@ -18,15 +22,19 @@ class PartitionStatus(msgspec.Struct, frozen=True):
     primary: str
     in_sync: list[str]
     members: list[str]
+    joining: list[str] = []
 
 
 class Spec(msgspec.Struct, frozen=True):
+    """`order` is the stores as the server's directories name them; `stores` is the state of each: serving or gone."""
+
     data: int
     parity: int
     replicas: int
     members: list[list[str]]
     stores: dict[str, str]
     freeze: bool = False
+    order: list[str] = []
 
 
 class ShardMap(msgspec.Struct, frozen=True):
@@ -39,26 +47,87 @@ class ShardMap(msgspec.Struct, frozen=True):
     def partitions(self) -> int:
         return len(self.status)
 
+    @property
+    def order(self) -> list[str]:
+        """Stores in the order of the server's directories."""
+        return self.spec.order or list(self.spec.stores)
+
+
+def replicas_wanted(stores: int, parity: int) -> int:
+    """Copies of metadata: three, and one more than may be lost at once, as far as there are stores."""
+    return min(stores, max(3, parity + 1))
+
+
+def spread(cluster: str, stores: Sequence[str], data: int, parity: int, partitions: int) -> ShardMap:
+    """A new map: partition p keeps its shards on k+m stores from the p-th on, metadata is on the first stores."""
+    shards = data + parity
+    members = [[stores[(first + at) % len(stores)] for at in range(shards)] for first in range(partitions)]
+    replicas = replicas_wanted(len(stores), parity)
+    spec = Spec(data, parity, replicas, members, dict.fromkeys(stores, "serving"), order=list(stores))
+    copies = list(stores[:replicas])
+    return ShardMap(cluster, spec, [PartitionStatus(0, copies[0], copies, kept) for kept in members])
+
 
 def single(cluster: str, store: str, partitions: int) -> ShardMap:
     """The map of one store that holds everything: 1+0."""
-    status = [PartitionStatus(0, store, [store], [store])] * partitions
-    return ShardMap(cluster, Spec(1, 0, 1, [[store]] * partitions, {store: "serving"}), status)
+    return spread(cluster, [store], 1, 0, partitions)
 
 
-def restarted(shard_map: ShardMap, store: str, newest: int = 0) -> ShardMap:
-    """The map once the primary on `store` has restarted: a new epoch for each of its partitions (rule R10).
+def replaced(shard_map: ShardMap, old: str, new: str) -> ShardMap:
+    """The map once store `new`, which is empty, stands where `old` was; `old` is gone for good (rule M1)."""
 
-    `newest` is the highest epoch in its rows: where the map was lost or restored, the new one is above it too,
-    or later versions would sort below earlier ones (R13).
-    """
+    def other(store: str) -> str:
+        return new if store == old else store
+
+    spec = shard_map.spec
+    members = [[other(store) for store in kept] for kept in spec.members]
+    stores = {**spec.stores, old: "gone", new: "serving"}
     status = [
-        PartitionStatus(max(old.epoch, newest) + 1, old.primary, old.in_sync, old.members)
-        if old.primary == store
-        else old
+        replace(
+            one,
+            members=["" if store == old else store for store in one.members],
+            in_sync=[store for store in one.in_sync if store != old],
+        )
+        for one in shard_map.status
+    ]
+    order = [other(store) for store in shard_map.order]
+    return replace(shard_map, spec=replace(spec, members=members, stores=stores, order=order), status=status)
+
+
+def restarted(shard_map: ShardMap, online: Collection[str], in_sync: Sequence[str], newest: int = 0) -> ShardMap:
+    """The map once the process with the stores `online` has restarted: a new epoch for each partition (rule R10).
+
+    `in_sync` are the copies of metadata that are level, the primary first. Stores that are away lose their
+    positions until they were filled again. `newest` is the highest epoch in the rows: where the map was lost or
+    restored, the new one is above it too, or later versions would sort below earlier ones (R13).
+    """
+    status = []
+    for old, wanted in zip(shard_map.status, shard_map.spec.members, strict=True):
+        members = [store if store in online else "" for store in old.members]
+        joining = [store for store, kept in zip(wanted, members, strict=True) if not kept and store in online]
+        epoch = max(old.epoch, newest) + 1
+        status.append(PartitionStatus(epoch, in_sync[0], list(in_sync), members, joining))
+    return replace(shard_map, status=status)
+
+
+def filled(shard_map: ShardMap, partition: int, store: str) -> ShardMap:
+    """The map once `store` holds every shard of its position in the partition (rule D3)."""
+    old = shard_map.status[partition]
+    wanted = shard_map.spec.members[partition]
+    members = [store if want == store else have for want, have in zip(wanted, old.members, strict=True)]
+    joining = [one for one in old.joining if one != store]
+    status = list(shard_map.status)
+    status[partition] = replace(old, epoch=old.epoch + 1, members=members, joining=joining)
+    return replace(shard_map, status=status)
+
+
+def joined(shard_map: ShardMap, store: str) -> ShardMap:
+    """The map once `store` has all metadata and gets every turn (rule R8)."""
+    status = [
+        replace(old, epoch=old.epoch + 1, in_sync=[*(one for one in old.in_sync if one != store), store])
         for old in shard_map.status
     ]
-    return ShardMap(shard_map.cluster, shard_map.spec, status, shard_map.format)
+    return replace(shard_map, status=status)
 
 
 def encode(shard_map: ShardMap) -> bytes:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from s4.limits import Limits
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
 from s4.metadata.rows import Bucket
-from s4.peer.api import NodeApi, UnavailableError
+from s4.peer.api import Layout, NodeApi, UnavailableError
 from s4.s3.errors import S3Error
 
 SETTINGS_TRIES = 8
@@ -166,10 +166,10 @@ class Buffers:
 
 @dataclass(slots=True)
 class Gateway:
-    """One gateway. `partitions` is the cluster's number, `stripe_bytes` the size of new stripes."""
+    """One gateway. `stripe_bytes` is the size of new stripes; `strict` wants every shard of a write at once (D1)."""
 
     node: NodeApi
-    partitions: int
+    layout: Layout
     limits: Limits
     inline_bytes: int
     stripe_bytes: int
@@ -179,9 +179,21 @@ class Gateway:
     cache: BlobCache
     buffers: Buffers
     pool: ThreadPoolExecutor
+    strict: bool = False
+    hedge_s: float = 0.2  # without a shard for so long, others are asked
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
     random: Callable[[int], bytes] = field(default_factory=RandomBytes)
     clock: Callable[[], float] = time.time
+
+    @property
+    def partitions(self) -> int:
+        return self.layout.partitions
+
+    @property
+    def shards_needed(self) -> int:
+        """Shards that must be durable before a write is acknowledged (rule D1)."""
+        data, parity = self.layout.data, self.layout.parity
+        return data + parity if self.strict else data + (1 if parity > 1 else 0)
 
     def now_ms(self) -> int:
         return int(self.clock() * 1000)

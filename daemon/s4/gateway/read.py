@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.stripes import Stripe
 from s4.metadata import keys
 from s4.metadata.rows import Bucket, Extent, Object, decode_object
 from s4.s3.errors import S3Error
-from s4.storage.records import Shard
 
 READ_BYTES = 1 << 20
 
@@ -76,7 +76,9 @@ async def read_small(gateway: Gateway, opened: Opened, offset: int, length: int)
 async def _cached(gateway: Gateway, extent: Extent) -> bytes:
     data = gateway.cache.get(extent.blob)
     if data is None:
-        data = bytes(await gateway.node.read(Shard(extent.partition, extent.blob, 0, 0), 0, extent.size))
+        row = await gateway.node.find_blob(extent.partition, extent.blob)
+        stripe = Stripe(gateway, extent.partition, extent.blob, row, 0)
+        data = b"".join(await stripe.read(0, extent.size))
         gateway.cache.put(extent.blob, data)
     return data
 
@@ -105,9 +107,10 @@ async def stream(gateway: Gateway, opened: Opened, offset: int, length: int) -> 
 
 
 async def _stream_blob(gateway: Gateway, extent: Extent, offset: int, length: int) -> AsyncIterator[memoryview]:
-    stripe_bytes = await gateway.node.stripe_of(extent.partition, extent.blob)
+    row = await gateway.node.find_blob(extent.partition, extent.blob)
     while length:
-        stripe, start = divmod(offset, stripe_bytes)
-        take = min(length, stripe_bytes - start, READ_BYTES)
-        yield await gateway.node.read(Shard(extent.partition, extent.blob, 0, stripe), start, take)
+        number, start = divmod(offset, row.stripe)
+        take = min(length, row.stripe - start, READ_BYTES)
+        for piece in await Stripe(gateway, extent.partition, extent.blob, row, number).read(start, take):
+            yield piece
         offset, length = offset + take, length - take

@@ -18,13 +18,14 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from s4.erasure.codec import Buffer, codec
 from s4.gateway.context import Gateway, execute
 from s4.metadata import keys
 from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeReferences
 from s4.metadata.rows import Extent
 from s4.s3.checksums import Digests, Expected
 from s4.s3.errors import S3Error
-from s4.storage.records import DiskFullError, Shard
+from s4.storage.records import DiskFullError, OfflineError, Shard
 
 SMALL_BYTES = 64 * 1024
 BATCH_BYTES = 512 * 1024
@@ -82,11 +83,16 @@ class _Granted:
 
 
 class _BlobWriter:
-    """Stripes of one new blob on their way to the store."""
+    """Stripes of one new blob on their way to the stores: encoded as they fill, one shard for each position.
+
+    A position whose drive is away is `missing` from then on, for the whole blob (D2), and healed later.
+    """
 
     def __init__(self, gateway: Gateway, partition: int) -> None:
         self._gateway, self._partition = gateway, partition
+        self._codec = codec(gateway.layout.data, gateway.layout.parity)
         self.blob = gateway.random(16)
+        self.missing: set[int] = set()
         self._buffer: bytearray | None = None
         self._fill = 0
         self._full: deque[tuple[bytearray, int]] = deque()
@@ -116,23 +122,46 @@ class _BlobWriter:
             await self._send(*self._full.popleft(), sync=False)
 
     async def finish(self) -> None:
-        """Send the rest; durable on return, or by the commit where that is on the same node."""
+        """Send the rest; durable on return, or by the commit where that is on the same node. Raises S3Error."""
         self._seal()
         while len(self._full) > 1:
             await self._send(*self._full.popleft(), sync=False)
         await self._drain(0)
         await self._send(*self._full.popleft(), sync=not self._gateway.commit_syncs)
         await self._drain(0)
+        shards = self._codec.k + self._codec.m - len(self.missing)
+        if shards < self._gateway.shards_needed:
+            raise S3Error(
+                "ServiceUnavailable",
+                f"{shards} drives can take this object and {self._gateway.shards_needed} are needed. Try again later.",
+                headers={"Retry-After": "5"},
+            )
 
     async def _send(self, buffer: bytearray, length: int, *, sync: bool) -> None:
         await self._drain(APPENDS_IN_FLIGHT - 1)
-        shard = Shard(self._partition, self.blob, 0, self._stripes)
+        self._appends.append(asyncio.ensure_future(self._append(self._stripes, buffer, length, sync)))
         self._stripes += 1
-        self._appends.append(asyncio.ensure_future(self._append(shard, buffer, length, sync)))
 
-    async def _append(self, shard: Shard, buffer: bytearray, length: int, sync: bool) -> None:
-        await self._gateway.node.append(shard, memoryview(buffer)[:length], sync)
+    async def _append(self, stripe: int, buffer: bytearray, length: int, sync: bool) -> None:
+        shards = self._codec.encode(memoryview(buffer)[:length])
+        if length <= SMALL_BYTES:  # written where we stand, mostly: tasks would cost more than they overlap
+            for position, data in enumerate(shards):
+                await self._append_shard(stripe, position, data, sync)
+        else:
+            writes = [self._append_shard(stripe, position, data, sync) for position, data in enumerate(shards)]
+            for failure in await asyncio.gather(*writes, return_exceptions=True):  # all have ended before one is told
+                if failure is not None:
+                    raise failure
         self._gateway.buffers.give(buffer)
+
+    async def _append_shard(self, stripe: int, position: int, data: Buffer, sync: bool) -> None:
+        if position in self.missing:
+            return
+        shard = Shard(self._partition, self.blob, position, stripe)
+        try:
+            await self._gateway.node.append(shard, memoryview(data), sync)
+        except OfflineError:
+            self.missing.add(position)
 
     async def _drain(self, most: int) -> None:
         while len(self._appends) > most:
@@ -190,7 +219,10 @@ def _stored(
         return Stored(extent, etag, checksum, granted=[granted.reference])
     if writer is None:
         raise S3Error("InternalError", "A body was neither written nor known.")
-    new = NewBlob(writer.blob, gateway.random(16), size, gateway.stripe_bytes, 1, 0, digests.sha256())
+    new = NewBlob(
+        writer.blob, gateway.random(16), size, gateway.stripe_bytes, gateway.layout.data, gateway.layout.parity,
+        digests.sha256(), sorted(writer.missing),
+    )  # fmt: skip
     extent = Extent(place.number, size, place.partition, new.blob, new.reference, etag, checksum)
     return Stored(extent, etag, checksum, blobs=[new])
 

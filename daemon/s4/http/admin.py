@@ -6,6 +6,7 @@ It listens on loopback unless told otherwise. Long work answers with one JSON li
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -26,7 +27,10 @@ from s4.peer.api import Identity
 from s4.s3 import roles, sigv4
 from s4.s3.errors import S3Error
 from s4.upkeep import compaction, orphans
+from s4.upkeep.drives import drives_status
+from s4.upkeep.heal import Healer
 from s4.upkeep.renames import Renames
+from s4.upkeep.scrub import Scrubber, progress
 from s4.upkeep.verify import verify
 
 log = structlog.get_logger("s4.admin")
@@ -41,6 +45,8 @@ class AdminContext:
     node: Node
     gateway: Gateway
     renames: Renames
+    healer: Healer
+    scrubber: Scrubber
     audit: AuditLog
     limits: Limits
     region: str
@@ -73,6 +79,7 @@ class AdminApi:
             ("GET", "/admin/v1/buckets", self._buckets),
             ("POST", "/admin/v1/compact", self._compact),
             ("POST", "/admin/v1/verify", self._verify),
+            ("POST", "/admin/v1/scrub", self._scrub),
             ("POST", "/admin/v1/audit", self._audit),
             ("GET", "/admin/v1/renames", self._rename_jobs),
             ("POST", "/admin/v1/renames", self._start_rename),
@@ -143,16 +150,22 @@ class AdminApi:
         return identity
 
     async def _status(self, _: web.Request) -> web.Response:
-        node, shards = self._node, self._node.shards
-        free, total = shards.files.free_bytes(shards.directory)
-        use = shards.usage()
+        node, drives, healer = self._node, self._node.drives, self._context.healer
+        space = [store.files.free_bytes(store.directory) for store in drives.stores]
+        use = [volume for store in drives.stores for volume in store.usage().values()]
+        data, parity = node.membership.geometry
         return _json({
             "version": __version__, "ready": self._context.ready() or "ready", **await node.stats(),
-            "disk_free_bytes": free, "disk_total_bytes": total, "disk_reserve_bytes": shards.settings.reserve_bytes,
-            "accepts_writes": shards.has_room(), "volumes": len(use),
-            "volume_bytes": sum(volume.used for volume in use.values()),
-            "garbage_bytes": sum(volume.dead for volume in use.values()),
-            "freeing_blobs": node.outbox_waiting, "damaged_reads": shards.damaged,
+            "disk_free_bytes": min(free for free, _ in space), "disk_total_bytes": min(total for _, total in space),
+            "disk_reserve_bytes": drives.stores[0].settings.reserve_bytes,
+            "accepts_writes": drives.has_room(), "volumes": len(use),
+            "volume_bytes": sum(volume.used for volume in use), "garbage_bytes": sum(volume.dead for volume in use),
+            "freeing_blobs": node.outbox_waiting, "damaged_reads": sum(store.damaged for store in drives.stores),
+            "erasure": f"{data}+{parity}", "drives": drives_status(node, healer),
+            "metadata_copies": len(node.membership.current.status[0].in_sync),
+            "metadata_copies_wanted": node.membership.current.spec.replicas,
+            "heal_waiting": healer.waiting, "heal_failed": healer.failed, "healed_shards": healer.healed,
+            "scrub": dict(progress(self._context.scrubber.place, node.partitions)),
             "partitions": node.partitions, "epoch": node.host.epochs[0], "settings": self._context.settings,
         })  # fmt: skip
 
@@ -223,13 +236,13 @@ class AdminApi:
             raise ValueError("ratio is a share of garbage above 0 and at most 1")
         steps = _Lines(request)
         await steps.start()
-        shards = self._node.shards
         await self._node.reap()
-        numbers = compaction.candidates(shards, ratio)
+        numbers = [(store, number) for store in self._node.drives.stores
+                   for number in compaction.candidates(store, ratio)]  # fmt: skip
         freed = 0
-        for done, number in enumerate(numbers):
+        for done, (store, number) in enumerate(numbers):
             await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})
-            freed += await compaction.compact_one(shards, number, self._context.horizon)
+            freed += await compaction.compact_one(store, number, self._context.horizon)
         return await steps.end({"done": len(numbers), "total": len(numbers), "freed_bytes": freed})
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
@@ -242,6 +255,20 @@ class AdminApi:
                 last = {"done": report.blobs, "total": report.total_blobs, **asdict(report)}
                 await steps.send({name: value for name, value in last.items() if name != "problems"})
         return await steps.end(last)
+
+    async def _scrub(self, request: web.Request) -> web.StreamResponse:
+        steps = _Lines(request)
+        await steps.start()
+        scrubber = self._context.scrubber
+        total = self._node.counters().blobs
+        run = asyncio.create_task(scrubber.run(deep=request.query.get("deep") == "1", bytes_per_s=0))
+        while not run.done():
+            await steps.send({"done": scrubber.place.blobs, "total": total, "damaged": scrubber.place.damaged})
+            await asyncio.wait([run], timeout=0.2)
+        place = run.result()
+        return await steps.end(
+            {"done": place.blobs, "total": place.blobs, **dict(progress(place, self._node.partitions))}
+        )
 
     async def _audit(self, request: web.Request) -> web.Response:
         age_s = float(request.query.get("age_s", "86400"))

@@ -154,6 +154,20 @@ class RefuseBlob(Command, frozen=True):
     blob: bytes
 
 
+class NeedHeal(Command, frozen=True):
+    """Shards of a blob were found missing or damaged. Answers whether the blob is still there."""
+
+    blob: bytes
+    positions: list[int]
+
+
+class Healed(Command, frozen=True):
+    """These shards were made again and are durable. Answers whether the blob is still there (rule D6)."""
+
+    blob: bytes
+    positions: list[int]
+
+
 class ForgetRows(Command, frozen=True):
     """Delete rows that have served: outbox actions that are done, answers and refusals that expired."""
 
@@ -289,7 +303,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 AnyCommand = (
     PutObject | DeleteObject | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
-    | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
+    | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | PutJob | DeleteJob
 )  # fmt: skip
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

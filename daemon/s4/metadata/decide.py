@@ -29,6 +29,8 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.UnpublishContent: references.unpublish,
     commands.RefuseReference: references.refuse_reference,
     commands.RefuseBlob: references.refuse_blob,
+    commands.NeedHeal: references.need_heal,
+    commands.Healed: references.healed,
     commands.ForgetRows: forget_rows,
     commands.CreateBucket: buckets.create,
     commands.SetVersioning: buckets.set_versioning,

@@ -16,6 +16,8 @@ BLOB, REFERENCE, CONTENT = b"b", b"r", b"c"
 OUTBOX, HEAL, ANSWER, REFUSED, HEAD = b"x", b"h", b"a", b"d", b"H"
 BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
 COUNTERS, BUCKET_STATE = b"C", b"S"
+TURN_ROW = b"\xff\xffT"  # of a store, not of a partition: above every partition's rows
+END = b"\xff\xff"
 
 _END = b"\x00\x01"
 _MAX32, _MAX64 = 2**32 - 1, 2**64 - 1
@@ -128,8 +130,14 @@ def outbox_row(partition: int, sequence: int, index: int) -> bytes:
     return table(partition, OUTBOX) + sequence.to_bytes(8, "big") + index.to_bytes(4, "big")
 
 
-def heal_row(partition: int, blob: bytes, position: int, store: bytes) -> bytes:
-    return table(partition, HEAL) + blob + position.to_bytes(1, "big") + store
+def heal_row(partition: int, blob: bytes, position: int) -> bytes:
+    """A shard to be made again, on the store that the map names for its position when that is done."""
+    return table(partition, HEAL) + blob + position.to_bytes(1, "big")
+
+
+def split_heal(key: bytes) -> tuple[int, bytes, int]:
+    """(partition, blob, position) of a heal row's key."""
+    return int.from_bytes(key[:2], "big"), key[3:19], key[19]
 
 
 def answer_row(partition: int, command: bytes) -> bytes:

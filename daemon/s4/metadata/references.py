@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from s4.metadata import keys
 from s4.metadata.commands import (
     Done,
     DropReferences,
+    Healed,
+    NeedHeal,
     NewBlob,
     PublishContent,
     RefuseBlob,
@@ -27,6 +31,7 @@ from s4.metadata.rows import (
     Dereference,
     Extent,
     FreeBlob,
+    Heal,
     Part,
     Publish,
     Reference,
@@ -74,6 +79,8 @@ def dereference(entry: Entry, blob: bytes, reference: bytes) -> None:
         return
     gone = decode(Blob, value)
     entry.delete(blob_key)
+    for position in gone.missing:
+        entry.delete(keys.heal_row(entry.partition, blob, position))
     entry.count(0, blobs=-1, blob_bytes=-gone.size)
     entry.post(FreeBlob(blob))
     home = keys.partition_of_content(gone.sha256, entry.partitions)
@@ -109,6 +116,8 @@ def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], buck
             )
         row = Blob(new.size, new.stripe, new.k, new.m, new.sha256, entry.now_ms, new.missing)
         entry.put(keys.blob_row(entry.partition, new.blob), encode(row))
+        for position in new.missing:
+            entry.put(keys.heal_row(entry.partition, new.blob, position), encode(Heal(entry.now_ms)))
         claim = Reference(entry.partition, bucket, key, upload, entry.now_ms)
         entry.put(keys.reference_row(entry.partition, new.blob, new.reference), encode(claim))
         entry.count(0, blobs=1, references=1, blob_bytes=new.size)
@@ -155,3 +164,31 @@ def refuse_blob(entry: Entry, command: RefuseBlob) -> Taken:
         return Taken(True)
     entry.put(keys.refused_row(entry.partition, command.blob), encode(Refused(entry.now_ms)))
     return Taken(False)
+
+
+def need_heal(entry: Entry, command: NeedHeal) -> Taken:
+    """Queue shards for healing; no new reference is granted until they are whole (C4)."""
+    key = keys.blob_row(entry.partition, command.blob)
+    value = entry.get(key)
+    if value is None:
+        return Taken(False)
+    row = decode(Blob, value)
+    found = [position for position in command.positions if position < row.k + row.m and position not in row.missing]
+    if found:
+        entry.put(key, encode(replace(row, missing=sorted([*row.missing, *found]))))
+        for position in found:
+            entry.put(keys.heal_row(entry.partition, command.blob, position), encode(Heal(entry.now_ms)))
+    return Taken(True)
+
+
+def healed(entry: Entry, command: Healed) -> Taken:
+    key = keys.blob_row(entry.partition, command.blob)
+    value = entry.get(key)
+    for position in command.positions:
+        entry.delete(keys.heal_row(entry.partition, command.blob, position))
+    if value is None:
+        return Taken(False)
+    row = decode(Blob, value)
+    left = [position for position in row.missing if position not in command.positions]
+    entry.put(key, encode(replace(row, missing=left)))
+    return Taken(True)

@@ -201,6 +201,13 @@ class Head(_Row, frozen=True):
     sequence: int
 
 
+class Turn(_Row, frozen=True):
+    """The newest turn of the writer loop in this copy; `rows` is None where no other copy can need them."""
+
+    number: int
+    rows: list[tuple[bytes, bytes | None]] | None = None
+
+
 class Heal(_Row, frozen=True):
     created_ms: int
 

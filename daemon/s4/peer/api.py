@@ -12,7 +12,7 @@ import msgspec
 
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query
-from s4.metadata.rows import Bucket, Content, Grant, Upload
+from s4.metadata.rows import Blob, Bucket, Content, Grant, Upload
 from s4.storage.records import Shard
 
 
@@ -61,11 +61,22 @@ class Identity(msgspec.Struct, frozen=True):
     grants: list[Grant]
 
 
-class NodeApi(Protocol):
-    """Calls on one node. All raise UnavailableError; `append` also DiskFullError, `read` DamagedError."""
+class Layout(msgspec.Struct, frozen=True):
+    """Number of partitions; data and parity shards of new blobs."""
 
-    async def partition_count(self) -> int:
-        """Partitions of the cluster."""
+    partitions: int
+    data: int
+    parity: int
+
+
+class NodeApi(Protocol):
+    """Calls on one node. All raise UnavailableError.
+
+    `append` also DiskFullError, `read` DamagedError, both OfflineError where the drive is away.
+    """
+
+    async def layout(self) -> Layout:
+        """Partitions of the cluster and the geometry of new blobs."""
         ...
 
     async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
@@ -84,8 +95,8 @@ class NodeApi(Protocol):
 
     async def find_content(self, partition: int, sha256: bytes) -> Content | None: ...
 
-    async def stripe_of(self, partition: int, blob: bytes) -> int:
-        """Bytes of data in each stripe of a blob. Raises DamagedError where its row is gone."""
+    async def find_blob(self, partition: int, blob: bytes) -> Blob:
+        """The row of a blob. Raises DamagedError where it is gone."""
         ...
 
     async def find_bucket(self, name: str) -> Bucket | None: ...
@@ -101,7 +112,7 @@ class NodeApi(Protocol):
     ) -> UploadPage: ...
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> None:
-        """Append a shard to the store; durable on return, with all before it, when `sync`.
+        """Append a shard to the store of its position; durable on return, with all before it, when `sync`.
 
         Without `sync` a commit that brings the blob, executed on this same node, makes it durable first.
         """

@@ -21,7 +21,7 @@ from s4.peer import frames
 from s4.peer.api import Identity, UnavailableError
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
-from s4.storage.records import DamagedError, DiskFullError
+from s4.storage.records import DamagedError, DiskFullError, OfflineError
 
 CALL_S = 120.0
 BEACON_S = 0.5
@@ -167,6 +167,8 @@ class RemoteNode:
 def _error(failure: Failure) -> Exception:
     if failure.kind == "full":
         return DiskFullError(failure.message)
+    if failure.kind == "offline":
+        return OfflineError(failure.message)
     if failure.kind == "damaged":
         return DamagedError(failure.message)
     return UnavailableError(failure.code, failure.message)

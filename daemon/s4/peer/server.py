@@ -21,7 +21,7 @@ from s4.node import Node
 from s4.peer import frames
 from s4.peer.api import UnavailableError
 from s4.peer.frames import Failure, Header
-from s4.storage.records import DamagedError, DiskFullError
+from s4.storage.records import DamagedError, DiskFullError, OfflineError
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +148,8 @@ class PeerServer:
             self._fail(writer, header.id, Failure("unavailable", error.code, error.message))
         except DiskFullError as error:
             self._fail(writer, header.id, Failure("full", "StorageFull", str(error)))
+        except OfflineError as error:
+            self._fail(writer, header.id, Failure("offline", "InternalError", str(error)))
         except DamagedError as error:
             self._fail(writer, header.id, Failure("damaged", "InternalError", str(error)))
         except ConnectionError:

@@ -1,9 +1,15 @@
-"""The host of a store's partitions: one writer loop, and reads of committed rows.
+"""The host of a process's partitions: one writer loop, and reads of committed rows.
 
 Each turn takes the commands that wait, decides them in order into entries, writes all rows in ONE synced
-LevelDB batch and only then answers, refusals too (rule R11). With one replica an entry is committed when it
-is durable here, and its rows are in with the same batch: so there is no log to keep apart, the database
-holds committed rows only, and reads need no overlay. Replication puts the log between deciding and applying.
+LevelDB batch and only then answers, refusals too (rule R11). With one copy an entry is committed when it is
+durable here, and its rows are in with the same batch: so there is no log to keep apart, the database holds
+committed rows only, and reads need no overlay.
+
+With several drives the metadata has copies on the first of them (replica/copies.py). The copies get the
+turn's batch first, with all of its rows once more in a turn row, and the one that is read gets it last: so
+nothing is read that is not on every copy (R2), and after a crash between two of them the newest turn row
+brings the others level. A copy that joins is filled by the turns themselves: each takes along the next rows
+in order of keys, so no write can fall between (R8).
 
 For editors: decisions see the turn's overlay, readers never do. The newest-version cache is dropped for
 every key that a turn changed before its answers go out. A failed write ends the process (rule D7). Crash
@@ -19,6 +25,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -28,7 +35,8 @@ from s4.metadata.decide import decide
 from s4.metadata.entry import Entry, Overlay, add_counters
 from s4.metadata.outbox import follow_up
 from s4.metadata.rows import Answer, Counters, Head, decode, encode
-from s4.storage.leveldb import Cursor, Database
+from s4.replica.copies import Copies
+from s4.storage.leveldb import Cursor, Database, Snapshot
 
 TURN_COMMANDS = 512
 SETTINGS_TABLES = frozenset((keys.BUCKET, keys.USER, keys.ACCESS_KEY, keys.POLICY))
@@ -113,10 +121,11 @@ class RowCache:
 class Host:
     """Primaries of `partitions` partitions over one database."""
 
-    def __init__(self, database: Database, partitions: int, epochs: list[int], *, sync: bool,
+    def __init__(self, copies: Copies, partitions: int, epochs: list[int], *, sync: bool,
                  fatal: Callable[[BaseException], None], sync_shards: Callable[[], None], on_outbox: Callable[[int, bytes, bytes], None],
                  cache_bytes: int, max_waiting: int, sync_every_s: float = 0.0, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
-        self.database, self.partitions, self.epochs = database, partitions, epochs
+        self.copies, self.partitions, self.epochs = copies, partitions, epochs
+        self.database = database = copies.primary
         self._sync_shards = sync_shards
         self._sync, self._fatal, self._on_outbox, self._clock = sync, fatal, on_outbox, clock
         self.on_settings: Callable[[], None] = lambda: None
@@ -124,6 +133,7 @@ class Host:
         self._max_waiting = max_waiting
         self._sync_every_s, self._synced_at = sync_every_s, time.monotonic()
         self._queue: list[_Waiting] = []
+        self._between: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._loop = asyncio.get_running_loop()
@@ -156,7 +166,8 @@ class Host:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue:
+            while self._queue or self._between or self.copies.joining:
+                self._call_between()
                 group, self._queue = self._queue[:TURN_COMMANDS], self._queue[TURN_COMMANDS:]
                 try:
                     await self._turn(group)
@@ -166,16 +177,41 @@ class Host:
             if self._closing:
                 return
 
+    def _call_between(self) -> None:
+        waiting, self._between = self._between, []
+        for call, future in waiting:
+            if not future.done():
+                future.set_result(call())
+
+    async def between_turns(self, call: Callable[[], Any]) -> Any:
+        """Call something while no turn is under way, so that it sees none of one or all of it."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._between.append((call, future))
+        self._wake.set()
+        return await future
+
+    async def snapshot(self) -> Snapshot:
+        """All committed rows as they are between two turns."""
+        found: Snapshot = await self.between_turns(self.database.snapshot)
+        return found
+
+    async def join(self, copy: Database) -> None:
+        """Fill an empty copy while turns go on; on return it has every row and gets every turn (rule R8)."""
+        done = self.copies.join(copy)
+        self._wake.set()
+        await done
+
     async def _turn(self, group: list[_Waiting]) -> None:
         turn = _Turn(Overlay(self.database), list(self._sequences))
         answers = [self._answer(turn, item) for item in group]
         self._sequences = turn.sequences
         self._close_turn(turn)
-        if turn.overlay.rows:
+        if turn.overlay.rows or self.copies.joining:
             rows = list(turn.overlay.rows.items())
-            write = self.database.batch(rows, self._sync or self._sync_due())
+            write = self.copies.batch(rows, self._sync or self._sync_due())
             shards = any(getattr(item.command, "blobs", None) for item in group)
             await self._loop.run_in_executor(self._thread, self._write, write, shards)
+            self.copies.written()
             self._committed(rows)
         self.turns += 1
         self.commands += len(group)

@@ -1,9 +1,9 @@
 """A data directory: its identity, made once at format, and the lock that keeps a second process out.
 
 s4.json    format, cluster id, store id (a wiped disk gets a new one: rule M3)
-map        the shard map            meta/      LevelDB with the rows
+map        the shard map            meta/      LevelDB with the rows, on the first directories
 volumes/   shard records            index/     LevelDB with the shard index, made again when lost
-root.json  root keys that were made here
+root.json  root keys that were made here, in every directory
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ class DirectoryError(Exception):
     """The directory cannot be used; the message says why and what to do."""
 
 
+class DriveError(Exception):
+    """A drive failed so that what is durable on it is in doubt (rule D7)."""
+
+    def __init__(self, directory: Path, cause: BaseException) -> None:
+        super().__init__(f"{directory}: {cause}")
+        self.directory, self.__cause__ = directory, cause
+
+
 class Identity(msgspec.Struct, frozen=True):
     cluster: str
     store: str
@@ -38,37 +46,59 @@ class Identity(msgspec.Struct, frozen=True):
         return bytes.fromhex(self.store)
 
 
-def open_directory(files: Files, directory: Path, partitions: int) -> tuple[Identity, int]:
-    """(identity, lock descriptor) of a data directory, formatted when it is empty. Raises DirectoryError."""
+class UnusableError(DirectoryError):
+    """The drive below the directory fails or is not there: others may do without it."""
+
+
+def open_directory(files: Files, directory: Path, *, make: bool) -> tuple[Identity | None, int]:
+    """(identity, lock descriptor) of a data directory; no identity where it is empty. Raises DirectoryError."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DirectoryError(f"{directory} cannot be made: {error.strerror}") from error
-    try:
+        if make:
+            directory.mkdir(parents=True, exist_ok=True)
         lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DirectoryError(f"{directory} cannot be written: {error.strerror}") from error
+        raise UnusableError(f"{directory} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
         raise DirectoryError(f"{directory} is in use by another s4 server; stop it first") from error
-    return _identity(files, directory, partitions), lock
+    try:
+        return _identity(directory), lock
+    except OSError as error:
+        os.close(lock)
+        raise UnusableError(f"{directory} cannot be read: {error.strerror}") from error
+    except DirectoryError:
+        os.close(lock)
+        raise
 
 
-def _identity(files: Files, directory: Path, partitions: int) -> Identity:
+def _identity(directory: Path) -> Identity | None:
     path = directory / _NAME
     if path.exists():
         try:
             identity = msgspec.json.decode(path.read_bytes(), type=Identity)
-        except msgspec.MsgspecError as error:
-            raise DirectoryError(f"{path} is damaged: {error}") from error
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UnusableError(f"{path} is damaged: {error}") from error
         if identity.format != FORMAT:
             raise DirectoryError(f"{directory} has format {identity.format}; this S4 knows {FORMAT}. Run a newer S4.")
         return identity
     foreign = [entry.name for entry in directory.iterdir() if entry.name not in _OURS_BEFORE_FORMAT]
     if foreign:
         raise DirectoryError(f"{directory} has files that are not S4's, such as {foreign[0]}; give an empty directory")
-    identity = Identity(os.urandom(16).hex(), os.urandom(16).hex(), int(time.time()), partitions)
-    files.replace(path, msgspec.json.format(msgspec.json.encode(identity), indent=1))
+    return None
+
+
+def format_directory(files: Files, directory: Path, cluster: str, partitions: int) -> Identity:
+    """Give an empty directory an identity: a new store of `cluster` (rule M3). Raises UnusableError."""
+    identity = Identity(cluster, os.urandom(16).hex(), int(time.time()), partitions)
+    try:
+        files.replace(directory / _NAME, msgspec.json.format(msgspec.json.encode(identity), indent=1))
+    except OSError as error:
+        raise UnusableError(f"{directory} cannot be written: {error.strerror}") from error
     return identity
+
+
+def holds_data(directory: Path) -> bool:
+    """Whether a formatted directory was ever used."""
+    return any((directory / name).exists() for name in ("meta", "volumes", "index"))

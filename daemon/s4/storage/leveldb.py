@@ -11,12 +11,16 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import plyvel
 
 Rows = Iterable[tuple[bytes, bytes | None]]
+
+
+DAMAGED = ".damaged"  # added to a database's name: a file that says so
 
 
 class DatabaseError(Exception):
@@ -66,6 +70,23 @@ class Database:
         """Rows with start <= key < stop, in order, as of now."""
         iterator: Iterator[tuple[bytes, bytes]] = self._db.iterator(start=start, stop=stop, verify_checksums=True)
         return iterator
+
+    def verified(self, start: bytes, stop: bytes, limit: int) -> bytes:
+        """The last key of up to `limit` rows from `start` on, each read and checked; empty at the end.
+
+        Raises DatabaseError for damage, and leaves word beside the database that it is damaged.
+        """
+        last = b""
+        try:
+            with self._db.iterator(
+                start=start, stop=stop, include_value=False, verify_checksums=True, fill_cache=False
+            ) as iterator:
+                for last in islice(iterator, limit):  # noqa: B007 - the last one is what is wanted
+                    pass
+        except plyvel.Error as error:
+            self.path.with_name(self.path.name + DAMAGED).touch()
+            raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
+        return last
 
     def snapshot(self) -> Snapshot:
         """All rows as they are now, whatever is written later. Close it."""

@@ -40,6 +40,10 @@ class DamagedError(Exception):
     """A shard is missing or its bytes fail their check."""
 
 
+class OfflineError(DamagedError):
+    """The store that keeps this position is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """Names one shard record: what it holds, never where it is."""

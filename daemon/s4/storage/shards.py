@@ -134,6 +134,7 @@ class ShardStore:
             _, used, dead = _VOLUME.unpack(value)
             self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
         tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, self._mark)
+        tail.next_number = max(tail.next_number, self._mark[0] + 1)  # a number below the mark would not be scanned
         for record, location in tail.records:
             self._appended(record.shard, location, record.size)
         if tail.records:
@@ -180,6 +181,11 @@ class ShardStore:
             self._appended(shard, location, size)
             self.bytes_written += size
         return location
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something was written that is not durable yet."""
+        return self._appender.dirty
 
     def sync_now(self) -> None:
         """Make every append so far durable. Blocks: the writer loop calls it on its thread before a commit."""
@@ -304,6 +310,8 @@ class ShardStore:
         data = self._read(shard, location, offset, length, True)
         if data is None:
             data = await self._loop.run_in_executor(self._pool, self._read, shard, location, offset, length, False)
+        if data is None and self.locate(shard) != location:  # moved by compaction or healing meanwhile
+            return await self.read(shard, offset, length)
         if data is None:
             self.damaged += 1
             raise DamagedError(f"{shard} is damaged in volume {location.volume:08x} at {location.offset}")

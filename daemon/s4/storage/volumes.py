@@ -265,6 +265,11 @@ class Appender:
         """The number of the volume that is being appended to."""
         return self._volume.number if self._volume else None
 
+    @property
+    def dirty(self) -> bool:
+        """Whether records were written since the last sync."""
+        return self._written > self._synced
+
     def submit(self, append: Append) -> None:
         self._queue.put(append)
 

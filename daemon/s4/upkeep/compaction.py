@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from s4.storage.records import DamagedError, DiskFullError
+from s4.storage.records import DamagedError, DiskFullError, FormatError
 from s4.storage.shards import ShardStore
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ async def compact_one(
     shards.compacting.add(number)
     try:
         return await compact_volume(shards, number, horizon, bytes_per_s=bytes_per_s)
-    except (DamagedError, DiskFullError, OSError) as error:
+    except (DamagedError, DiskFullError, FormatError, OSError) as error:
         log.error("volume %08x is left as it is: %s", number, error)
         return 0
     finally:

@@ -17,6 +17,7 @@ from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Answer, Reference, Refused, decode
 from s4.node import Node
+from s4.storage.shards import ShardStore
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ PAUSE_EVERY = 1000
 
 @dataclass(slots=True)
 class Audit:
-    """What an audit found and dropped."""
+    """What an audit found and dropped. Blobs are counted on each drive."""
 
     blobs_checked: int = 0
     orphan_blobs: int = 0
@@ -75,9 +76,15 @@ def _held(node: Node, row: Reference, reference: bytes) -> bool:
 
 
 async def _shards(node: Node, age_s: float, result: Audit) -> None:
-    await node.shards.flush()
+    await node.drives.flush()
+    for store in node.drives.stores:
+        await _shards_of(node, store, age_s, result)
+    await node.drives.flush()
+
+
+async def _shards_of(node: Node, store: ShardStore, age_s: float, result: Audit) -> None:
     limit_s = time.time() - age_s
-    for (partition, blob), group in groupby(node.shards.records(), lambda item: (item[0].partition, item[0].blob)):
+    for (partition, blob), group in groupby(store.records(), lambda item: (item[0].partition, item[0].blob)):
         created_s = max(location.created_s for _, location in group)
         result.blobs_checked += 1
         if result.blobs_checked % PAUSE_EVERY == 0:
@@ -86,9 +93,8 @@ async def _shards(node: Node, age_s: float, result: Audit) -> None:
             continue
         answer = await node.host.submit(partition, commands.RefuseBlob(blob), own=True)
         if isinstance(answer, Taken) and not answer.granted:
-            result.orphan_bytes += await node.shards.free(partition, blob)
+            result.orphan_bytes += await store.free(partition, blob)
             result.orphan_blobs += 1
-    await node.shards.flush()
 
 
 async def _expire(node: Node) -> None:

@@ -19,6 +19,7 @@ from s4.metadata.rows import Blob, Counters, Extent, Part, decode, decode_object
 from s4.node import Node
 from s4.storage.leveldb import Snapshot
 from s4.storage.records import DamagedError, Shard
+from s4.upkeep.heal import stripes_of
 
 MAX_PROBLEMS = 1000
 PAUSE_EVERY = 1000
@@ -42,7 +43,7 @@ class Report:
 
 async def verify(node: Node, *, read: bool, deep: bool) -> AsyncIterator[Report]:
     """Yields the report as it grows; the last one is whole."""
-    walk = _Walk(node, node.host.database.snapshot(), Report(total_blobs=node.counters().blobs))
+    walk = _Walk(node, await node.host.snapshot(), Report(total_blobs=node.counters().blobs))
     try:
         for partition in range(node.partitions):
             await walk.objects(partition)
@@ -131,23 +132,36 @@ class _Walk:
 
     async def _check_blob(self, partition: int, blob: bytes, row: Blob, *, read: bool, deep: bool) -> None:
         digest = hashlib.sha256()
-        for stripe, start in enumerate(range(0, row.size, row.stripe)):
-            shard, length = Shard(partition, blob, 0, stripe), min(row.stripe, row.size - start)
-            location = self.node.shards.locate(shard)
-            if location is None or location.length != length:
-                self.report.problem(f"blob {blob.hex()} lacks stripe {stripe}")
-                return
-            if read:
-                try:
-                    data = await self.node.shards.read(shard, 0, length)
-                except DamagedError as error:
-                    self.report.problem(str(error))
+        for position in row.missing:
+            if self.rows.get(keys.heal_row(partition, blob, position)) is None:
+                self.report.problem(f"blob {blob.hex()} lacks position {position}, and no heal row says so")
+        for stripe, length in stripes_of(row):
+            for position in range(row.k + row.m):
+                shard = Shard(partition, blob, position, stripe)
+                data = await self._check_shard(shard, length, read=read)
+                if data is None:
                     return
-                self.report.bytes_read += length
-                if deep:
-                    digest.update(data)
+                if deep and position < row.k:
+                    digest.update(data[: max(0, row.size - stripe * row.stripe - position * length)])
         if deep and digest.digest() != row.sha256:
             self.report.problem(f"blob {blob.hex()} does not have its SHA-256")
+
+    async def _check_shard(self, shard: Shard, length: int, *, read: bool) -> memoryview | None:
+        """The shard's bytes (none without `read`); None where there is a problem with it, which is noted."""
+        store = self.node.drives.at(shard.partition, shard.position)
+        location = store.locate(shard) if store is not None else None
+        if store is None or location is None or location.length != length:
+            self.report.problem(f"blob {shard.blob.hex()} lacks stripe {shard.stripe} at position {shard.position}")
+            return None
+        if not read:
+            return memoryview(b"")
+        try:
+            data = await store.read(shard, 0, length)
+        except DamagedError as error:
+            self.report.problem(str(error))
+            return None
+        self.report.bytes_read += length
+        return data
 
     def counters(self) -> None:
         for partition in range(self.node.partitions):

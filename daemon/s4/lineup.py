@@ -1,0 +1,254 @@
+"""Who is who among the directories that a server is given: which store each holds, which are away, new or wrong.
+
+The shard map names the stores in the order of the directories. A directory that is missing or fails counts as a
+drive that is away; one that is empty where the map names a store is a replaced drive, and becomes a new store;
+one that holds another place's store, the same store twice, or a store of another server is refused, because
+going on would mix data. Nothing is written before all of them were judged, but for the locks. A crash while
+formatting leaves directories with an identity and no data, which the next start takes up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s4.cluster import shardmap
+from s4.cluster.coordinator import LocalCoordinator
+from s4.cluster.membership import DOCUMENT
+from s4.cluster.shardmap import ShardMap
+from s4.erasure.codec import default_geometry
+from s4.storage.directory import (
+    DirectoryError,
+    Identity,
+    UnusableError,
+    format_directory,
+    holds_data,
+    open_directory,
+)
+from s4.storage.files import Files
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Seat:
+    """One directory. `reason` says why its drive is taken for away; without one it has an identity and a lock."""
+
+    number: int
+    directory: Path
+    identity: Identity | None = None
+    lock: int = -1
+    reason: str = ""
+    fresh: bool = False
+
+    @property
+    def online(self) -> bool:
+        return not self.reason
+
+    @property
+    def store(self) -> str:
+        return self.identity.store if self.identity is not None else ""
+
+    def leave(self, reason: str) -> None:
+        """Take the drive for away."""
+        self.reason = reason
+        log.error("drive %d, %s, is left out: %s", self.number + 1, self.directory, reason)
+
+
+@dataclass(slots=True)
+class Lineup:
+    """The seats, with the map that they agree on; `revision` 0 is a map that is not written yet."""
+
+    seats: list[Seat]
+    shard_map: ShardMap
+    revision: int
+    coordinator: LocalCoordinator
+
+    def online(self) -> list[Seat]:
+        return [seat for seat in self.seats if seat.online]
+
+    def check(self) -> None:
+        """Refuse to start where data or metadata that is not lost would look lost. Raises DirectoryError."""
+        there = {seat.store for seat in self.online()}
+        need = self.shard_map.spec.data
+        for one in self.shard_map.status:
+            have = sum(1 for store in one.members if store in there)
+            if have < need:
+                raise DirectoryError(
+                    f"{need} of {len(one.members)} drives that hold the data are needed and {have} are there"
+                    f"{_away(self.seats)}; bring back drives that are not empty"
+                )
+
+
+def line_up(files: Files, directories: Sequence[Path], *, geometry: tuple[int, int] | None, partitions: int,
+            degraded: bool = False, failed: Collection[Path] = ()) -> Lineup:  # fmt: skip
+    """Judge the directories, formatting what is new. Raises DirectoryError, which says what to change.
+
+    `degraded` starts with less than a majority; `failed` are directories to leave out.
+    """
+    _no_twins(directories)
+    seats = [_take(files, number, directory, failed, len(directories) == 1)
+             for number, directory in enumerate(directories)]  # fmt: skip
+    try:
+        if not any(seat.identity for seat in seats):
+            return _format(files, seats, geometry, partitions, os.urandom(16).hex())
+        cluster = _one_cluster(seats)
+        quorum = len(seats) // 2 + 1
+        coordinator = _coordinator(files, seats, quorum, degraded)
+        value, revision = coordinator.newest(DOCUMENT)
+        if not revision:
+            if len(seats) > 1 and any(seat.online and holds_data(seat.directory) for seat in seats):
+                raise DirectoryError("the shard map is lost in every directory; restore the file named map in one")
+            return _format(files, seats, geometry, partitions, cluster)
+        shard_map = shardmap.decode(value)
+        _check_places(seats, shard_map, geometry)
+        _check_majority(seats, quorum, degraded)
+        shard_map = _replace(files, seats, shard_map)
+        return Lineup(seats, shard_map, revision, _coordinator(files, seats, quorum, degraded))
+    except BaseException:
+        for seat in seats:
+            if seat.lock >= 0:
+                os.close(seat.lock)
+        raise
+
+
+def _no_twins(directories: Sequence[Path]) -> None:
+    known: dict[tuple[int, int], Path] = {}
+    for directory in directories:
+        if directory.exists():
+            stat = directory.stat()
+            twin = known.setdefault((stat.st_dev, stat.st_ino), directory)
+        else:
+            twin = known.setdefault((-1, hash(directory.absolute())), directory)
+        if twin is not directory:
+            raise DirectoryError(f"{directory} and {twin} are the same directory, mounted or named twice")
+
+
+def _take(files: Files, number: int, directory: Path, failed: Collection[Path], only: bool) -> Seat:
+    seat = Seat(number, directory)
+    if directory in failed:
+        seat.leave("it failed while the server ran; start the server again once it is mended or replaced")
+    elif not directory.exists() and not only:
+        seat.reason = "it does not exist"
+    else:
+        try:
+            seat.identity, seat.lock = open_directory(files, directory, make=only)
+        except UnusableError as error:
+            if only:
+                raise
+            seat.leave(str(error))
+    return seat
+
+
+def _format(files: Files, seats: list[Seat], geometry: tuple[int, int] | None, partitions: int, cluster: str) -> Lineup:
+    """Make new stores of all seats. All must be there: what is formatted without a drive would never use it."""
+    data, parity = geometry or default_geometry(len(seats))
+    if data + parity > len(seats):
+        raise DirectoryError(f"{data}+{parity} needs {data + parity} directories and {len(seats)} are given")
+    for seat in seats:
+        if seat.reason == "it does not exist":
+            seat.identity, seat.lock = open_directory(files, seat.directory, make=True)
+            seat.reason = ""
+        if seat.reason:
+            raise DirectoryError(f"a new server needs all its drives: {seat.directory}: {seat.reason}")
+        if seat.identity is None:
+            seat.identity = format_directory(files, seat.directory, cluster, partitions)
+    partitions = next(seat.identity.partitions for seat in seats if seat.identity is not None)
+    new = shardmap.spread(cluster, [seat.store for seat in seats], data, parity, partitions)
+    return Lineup(seats, new, 0, LocalCoordinator(files, [seat.directory for seat in seats], len(seats)))
+
+
+def _one_cluster(seats: list[Seat]) -> str:
+    counted = Counter(seat.identity.cluster for seat in seats if seat.identity is not None)
+    cluster = counted.most_common(1)[0][0]
+    for seat in seats:
+        if seat.identity is not None and seat.identity.cluster != cluster:
+            raise DirectoryError(
+                f"{seat.directory} belongs to another server (cluster {seat.identity.cluster[:8]}, not {cluster[:8]}); "
+                "give the drive of this server, or an empty directory"
+            )
+    held: dict[str, Seat] = {}
+    for seat in seats:
+        if seat.identity is not None:
+            twin = held.setdefault(seat.store, seat)
+            if twin is not seat:
+                raise DirectoryError(
+                    f"{seat.directory} and {twin.directory} hold the same store: one is a copy of the other or "
+                    "mounted twice; give each drive once"
+                )
+    return cluster
+
+
+def _coordinator(files: Files, seats: list[Seat], quorum: int, degraded: bool) -> LocalCoordinator:
+    there = [seat.directory for seat in seats if seat.online and seat.identity is not None]
+    return LocalCoordinator(files, there, min(quorum, len(there)) if degraded else quorum)
+
+
+def _check_places(seats: list[Seat], shard_map: ShardMap, geometry: tuple[int, int] | None) -> None:
+    order, spec = shard_map.order, shard_map.spec
+    if len(order) != len(seats):
+        raise DirectoryError(
+            f"this server has {len(order)} directories and {len(seats)} are given; name all of them in their order, "
+            "also those whose drives are missing"
+        )
+    if geometry is not None and geometry != (spec.data, spec.parity):
+        raise DirectoryError(f"this server was made with --erasure {spec.data}+{spec.parity}, which cannot be changed")
+    places = {store: number for number, store in enumerate(order)}
+    for seat in seats:
+        if seat.identity is None:
+            continue
+        if spec.stores.get(seat.store) == "gone":
+            raise DirectoryError(
+                f"{seat.directory} holds a store that was replaced by another drive; what it has is out of date. "
+                "Empty it, and it will be filled again"
+            )
+        place = places.get(seat.store)
+        if place is None and holds_data(seat.directory):
+            raise DirectoryError(f"{seat.directory} holds a store that this server does not know")
+        if place is not None and place != seat.number:
+            right = {places[one.store]: one.directory for one in seats if one.store in places}
+            named = " ".join(str(right.get(number, seats[number].directory)) for number in range(len(seats)))
+            raise DirectoryError(f"the directories are not in their order: {seat.directory} is number {place + 1}, "
+                                 f"not {seat.number + 1}; give them as: {named}")  # fmt: skip
+
+
+def _check_majority(seats: list[Seat], quorum: int, degraded: bool) -> None:
+    there = sum(1 for seat in seats if seat.online and seat.identity is not None and not seat.fresh)
+    if there < quorum and not degraded:
+        raise DirectoryError(
+            f"{quorum} of {len(seats)} drives are needed to know the newest state and {there} are there{_away(seats)}; "
+            "bring back more, or give --degraded if you know that the missing ones did not run without these"
+        )
+
+
+def _replace(files: Files, seats: list[Seat], shard_map: ShardMap) -> ShardMap:
+    """Take empty directories for replaced drives, and make new stores of them."""
+    mounted = [seat.directory.is_mount() for seat in seats if seat.online and seat.identity is not None]
+    for seat in seats:
+        if seat.reason == "it does not exist":
+            seat.leave(seat.reason)
+        if not seat.online or seat.store in shard_map.order:
+            continue
+        if mounted and all(mounted) and not seat.directory.is_mount():
+            seat.leave("no drive is mounted there, as on the others; mount it and start again")
+            continue
+        try:
+            seat.identity = seat.identity or format_directory(
+                files, seat.directory, shard_map.cluster, shard_map.partitions
+            )
+        except UnusableError as error:
+            seat.leave(str(error))
+            continue
+        seat.fresh = True
+        log.warning("drive %d, %s, is new: it will be filled", seat.number + 1, seat.directory)
+        shard_map = shardmap.replaced(shard_map, shard_map.order[seat.number], seat.store)
+    return shard_map
+
+
+def _away(seats: list[Seat]) -> str:
+    away = [f"{seat.directory}: {seat.reason or 'empty'}" for seat in seats if seat.reason or seat.identity is None]
+    return f" ({'; '.join(away)})" if away else ""

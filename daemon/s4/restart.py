@@ -1,0 +1,100 @@
+"""Ending after an error that leaves durability in doubt (rule D7), and starting again by itself.
+
+Nothing in memory can be trusted then, so the process replaces itself by a new one of the same command line,
+which recovers from what is on disk and goes on listening on the same sockets. What failed, and when, travels in an environment variable: a drive that
+fails a second time within minutes is left out, and a server that keeps failing ends for good, so that whatever
+started it can wait and see. `S4_RESTART=off` always ends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from s4.storage.directory import DriveError
+
+EXIT_FATAL = 70
+VARIABLE = "S4_FAILURES"
+WITHIN_S = 300.0
+DRIVE_FAILURES = 2
+MOST_RESTARTS = 8
+
+_ending = threading.Lock()
+
+
+class History(msgspec.Struct):
+    """(seconds since 1970, directory or "") of failures in the last minutes, the oldest first; listening sockets."""
+
+    failures: list[tuple[float, str]] = []
+    sockets: dict[str, int] = {}
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str], now: float | None = None) -> History:
+        """What the process before this one, and those before it, left."""
+        history = msgspec.json.decode(environment.get(VARIABLE, "{}"), type=cls)
+        since = (time.time() if now is None else now) - WITHIN_S
+        return cls([failure for failure in history.failures if failure[0] >= since], history.sockets)
+
+    def failed(self) -> frozenset[Path]:
+        """Directories whose drives are left out: they failed more than once."""
+        named = [directory for _, directory in self.failures if directory]
+        return frozenset(Path(one) for one in named if named.count(one) >= DRIVE_FAILURES)
+
+    def add(self, directory: str, now: float) -> None:
+        self.failures.append((now, directory))
+
+    def write(self) -> None:
+        """Leave it to the process that comes after."""
+        os.environ[VARIABLE] = msgspec.json.encode(self).decode()
+
+
+def keep_open(name: str, bound: socket.socket) -> None:
+    """Hand a listening socket on to the next process, so that clients wait for it instead of being refused."""
+    history = History.read(os.environ)
+    history.sockets[name] = bound.fileno()
+    history.write()
+
+
+def kept_open(name: str) -> socket.socket | None:
+    """The socket that the process before this one handed on."""
+    number = History.read(os.environ).sockets.get(name)
+    if number is None:
+        return None
+    kept = socket.socket(fileno=number)
+    kept.set_inheritable(False)
+    return kept
+
+
+def die(error: BaseException) -> None:
+    """End at once; a new process takes over unless there were too many. Does not return."""
+    if not _ending.acquire(blocking=False):
+        time.sleep(60)  # another thread is about to end this process
+    traceback.print_exception(error)
+    history = History.read(os.environ)
+    history.add(str(error.directory) if isinstance(error, DriveError) else "", time.time())
+    again = os.environ.get("S4_RESTART", "on") != "off" and len(history.failures) < MOST_RESTARTS
+    then = "starting again to recover" if again else "stopping to recover at the next start"
+    sys.stderr.write(f"s4: durability is in doubt, {then}: {error}\n")
+    sys.stderr.flush()
+    if again:
+        history.write()
+        for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+            if fd > 2:
+                _inherit(fd, fd in history.sockets.values())
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+    os._exit(EXIT_FATAL)
+
+
+def _inherit(fd: int, keep: bool) -> None:
+    try:
+        os.set_inheritable(fd, keep)
+    except OSError:
+        return  # the one that listed the directory

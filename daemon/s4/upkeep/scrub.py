@@ -1,0 +1,172 @@
+"""Scrub: reads every shard of every blob on a cycle, and every row of every copy of the metadata.
+
+Each block's CRC is checked by reading it; a deep scrub checks the SHA-256 of each blob's data too, which the
+CRCs of its shards cannot vouch for. What is missing or damaged is queued for healing. The place is kept in a
+file, so that a scrub goes on after a restart; losing the file costs reading some of it again. Bytes a second
+are bounded. Rows are read in short runs, since an iterator that is kept open holds old tables on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from s4.metadata import keys
+from s4.metadata.rows import Blob, decode
+from s4.node import Node
+from s4.storage.directory import DriveError
+from s4.storage.leveldb import DatabaseError
+from s4.storage.records import DamagedError, Shard
+from s4.upkeep.heal import stripes_of
+
+log = logging.getLogger(__name__)
+
+RUN = 64
+SAVE_S = 10.0
+COPY_ROWS = 5000
+_NAME = "scrub.json"
+
+
+class Place(msgspec.Struct):
+    """Where a scrub is. `after` is the last blob that was read, in hexadecimal; times are seconds since 1970."""
+
+    running: bool = False
+    deep: bool = False
+    partition: int = 0
+    after: str = ""
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    blobs: int = 0
+    bytes_read: int = 0
+    damaged: int = 0
+    unhealable: list[str] = []
+
+
+class Scrubber:
+    """Scrubs one node. One run at a time; a second caller waits for it and gets the same result."""
+
+    def __init__(self, node: Node, bytes_per_s: float, fatal: Callable[[BaseException], None],
+                 clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+        self._node, self._bytes_per_s, self._fatal, self._clock = node, bytes_per_s, fatal, clock
+        self._path = next(drive.directory for drive, _ in node.drives.online()) / _NAME
+        self._files = node.drives.stores[0].files
+        self._lock = asyncio.Lock()
+        self._saved = 0.0
+        self.bytes_read = self.damaged = 0
+        self.place = self._load()
+
+    def _load(self) -> Place:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Place)
+        except FileNotFoundError:
+            return Place()
+        except msgspec.MsgspecError as error:
+            log.error("%s is damaged, the scrub begins anew: %s", self._path, error)
+            return Place()
+
+    @property
+    def ended_s(self) -> float:
+        return self.place.ended_s
+
+    def due(self, every_s: float) -> bool:
+        """Whether a scrub was cut off, or the last one is longer ago than `every_s`; 0 is never."""
+        return every_s > 0 and (self.place.running or self._clock() - self.place.ended_s >= every_s)
+
+    async def run(self, *, deep: bool, bytes_per_s: float | None = None) -> Place:
+        """Scrub everything, or go on with what was cut off. Without `bytes_per_s` as fast as was set; 0 is no bound."""
+        rate = self._bytes_per_s if bytes_per_s is None else bytes_per_s
+        async with self._lock:
+            if not self.place.running:
+                self.place = Place(True, deep, started_s=self._clock(), ended_s=self.place.ended_s)
+            for partition in range(self.place.partition, self._node.partitions):
+                await self._partition(partition, rate)
+                self.place.partition, self.place.after = partition + 1, ""
+            await self._check_copies()
+            self.place.running, self.place.ended_s = False, self._clock()
+            self._save()
+            if self.place.damaged:
+                log.error("scrub found %d shards missing or damaged; they are being healed", self.place.damaged)
+            return self.place
+
+    async def _partition(self, partition: int, rate: float) -> None:
+        table = keys.table(partition, keys.BLOB)
+        start = table + bytes.fromhex(self.place.after) + b"\x00" if self.place.after else table
+        while rows := list(islice(self._node.host.scan(table, start), RUN)):
+            for key, value in rows:
+                read = await self._blob(partition, key[len(table) :], decode(Blob, value))
+                self.place.blobs += 1
+                self.place.partition, self.place.after = partition, key[len(table) :].hex()
+                await asyncio.sleep(read / rate if rate else 0)
+            start = rows[-1][0] + b"\x00"
+            if time.monotonic() - self._saved > SAVE_S:
+                self._save()
+
+    async def _blob(self, partition: int, blob: bytes, row: Blob) -> int:
+        """Read one blob's shards; returns their bytes. Queues what is damaged."""
+        digest, read, bad = hashlib.sha256(), 0, False
+        for number, length in stripes_of(row):
+            for position in range(row.k + row.m):
+                store = self._node.drives.at(partition, position)
+                if store is None:
+                    bad = True
+                    continue
+                try:
+                    data = await store.read(Shard(partition, blob, position, number), 0, length)
+                except DamagedError:
+                    if self._node.host.get(keys.blob_row(partition, blob)) is None:
+                        return read  # deleted meanwhile
+                    self._found(partition, blob, position)
+                    bad = True
+                    continue
+                read += length
+                if self.place.deep and position < row.k:
+                    last = row.size - number * row.stripe - position * length
+                    digest.update(data[: max(0, min(length, last))])
+        self.bytes_read += read
+        self.place.bytes_read += read
+        if self.place.deep and not bad and digest.digest() != row.sha256:
+            self.place.unhealable.append(blob.hex())
+            log.error("blob %s does not have its SHA-256 though all of its shards are whole", blob.hex())
+        return read
+
+    def _found(self, partition: int, blob: bytes, position: int) -> None:
+        self.damaged += 1
+        self.place.damaged += 1
+        self._node.found_damage(partition, blob, position)
+
+    async def _check_copies(self) -> None:
+        """Read every row of every copy of the metadata. A damaged one ends the process and is made again at start."""
+        for copy in self._node.host.copies.all():
+            cursor = b""
+            try:
+                while last := copy.verified(cursor, keys.END, COPY_ROWS):
+                    cursor = last + b"\x00"
+                    await asyncio.sleep(0)
+            except DatabaseError as error:
+                if len(self._node.host.copies.all()) > 1:
+                    self._fatal(DriveError(copy.path.parent, error))
+                raise
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        self._files.replace(Path(self._path), msgspec.json.encode(self.place))
+
+
+def progress(place: Place, partitions: int) -> Iterator[tuple[str, object]]:
+    """What is shown of a scrub."""
+    yield "running", place.running
+    yield "deep", place.deep
+    yield "progress", round(place.partition / partitions, 3) if place.running else 1.0
+    yield "blobs", place.blobs
+    yield "bytes_read", place.bytes_read
+    yield "damaged", place.damaged
+    yield "unhealable", place.unhealable
+    yield "started_s", place.started_s
+    yield "ended_s", place.ended_s

@@ -1,0 +1,62 @@
+"""A store with its gateway in this process, for tests that put faults under it or look inside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from s4.embedded import OpenStore, StoreSettings, open_store
+from s4.gateway.context import Gateway, Readers
+from s4.gateway.objects import Attributes, put_object
+from s4.gateway.read import open_object, stream
+from s4.gateway.receive import Decoder
+from s4.limits import Limits
+from s4.s3.checksums import Expected
+from s4.s3.chunked import PlainDecoder
+from s4.serve import ServerSettings, make_gateway
+from s4.storage.files import Files
+
+
+class Bytes:
+    """A body that is at hand."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self.decoder: Decoder = PlainDecoder(len(data))
+        self._left = data
+
+    async def read(self) -> bytes:
+        data, self._left = self._left, b""
+        return data
+
+
+async def put(gateway: Gateway, bucket: str, key: bytes, data: bytes) -> None:
+    await put_object(gateway, bucket, key, Bytes(data), Expected(), Attributes(), "root")
+
+
+async def get(gateway: Gateway, bucket: str, key: bytes) -> bytes:
+    opened = await open_object(gateway, bucket, key, "")
+    return b"".join([bytes(piece) async for piece in stream(gateway, opened, 0, opened.row.size)])
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+@asynccontextmanager
+async def opened(
+    paths: Path | Sequence[Path], *, files: Files | None = None, fatal: Any = _raise, strict: bool = False, **more: Any
+) -> AsyncIterator[tuple[OpenStore, Gateway]]:
+    """An open store; `more` are StoreSettings."""
+    directories = [paths] if isinstance(paths, Path) else list(paths)
+    settings = StoreSettings(reserve_bytes=0, **more)
+    store = await open_store(directories, settings, Limits(), horizon=time.monotonic, fatal=fatal, files=files)
+    gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([], strict=strict), Readers())
+    try:
+        yield store, gateway
+    finally:
+        await store.close()
+        gateway.pool.shutdown()
