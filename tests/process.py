@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,24 @@ class ServerProcess:
             [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.admin, *arguments],
             capture_output=True, text=True, check=check, timeout=120, env={**os.environ, **self.environment},
         )  # fmt: skip
+
+
+@contextmanager
+def injected(server: ServerProcess, calls: str, fault: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs the server's system calls under strace fault injection; lets go of it at the end."""
+    assert server.process is not None
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(server.process.pid), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"],
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert tracer.stderr is not None
+    tracer.stderr.readline()
+    try:
+        yield tracer
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(10)
+        tracer.stderr.close()
 
 
 def wait_until(condition: Any, what: str, limit_s: float = 30.0) -> Any:

@@ -171,6 +171,7 @@ def run_server(arguments: argparse.Namespace) -> int:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
     import uvloop  # noqa: PLC0415
 
+    from s4 import restart  # noqa: PLC0415
     from s4.serve import run  # noqa: PLC0415
     from s4.storage.directory import DirectoryError  # noqa: PLC0415
     from s4.storage.leveldb import DatabaseError  # noqa: PLC0415
@@ -179,6 +180,8 @@ def run_server(arguments: argparse.Namespace) -> int:
         settings = server_settings(arguments)
         uvloop.run(run(settings, dict(os.environ), _announce_and_check if arguments.check else _announce))
     except (DirectoryError, DatabaseError, ValueError, OSError) as error:
+        if isinstance(error, DatabaseError | OSError) and restart.History.read(os.environ).failures:
+            restart.die(error)  # what failed is still failing
         sys.stderr.write(f"s4: {error}\n")
         return EXIT_USAGE
     return 0

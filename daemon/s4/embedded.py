@@ -51,6 +51,7 @@ class StoreSettings:
     geometry: tuple[int, int] | None = None
     degraded: bool = False
     failed: frozenset[Path] = frozenset()
+    strict: bool = False
 
 
 class RootKeys(msgspec.Struct, frozen=True):
@@ -135,7 +136,7 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
         sync_every_s=1.0 if settings.durability == "interval" else 0.0,
     )  # fmt: skip
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
-    node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key)
+    node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)
     node.start()
     locks = [seat.lock for seat in lineup.seats if seat.lock >= 0]
     return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks)
@@ -199,8 +200,11 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str], lis
     for seat in _seats(lineup, wanted):
         if seat.store not in in_sync:
             shutil.rmtree(seat.directory / "meta", ignore_errors=True)
-            (seat.directory / ("meta" + DAMAGED)).unlink(missing_ok=True)
-            joiners.append((seat.store, _database(seat, limits)))
+            try:
+                joiners.append((seat.store, _database(seat, limits)))
+                (seat.directory / ("meta" + DAMAGED)).unlink(missing_ok=True)
+            except (DatabaseError, OSError) as error:
+                log.error("no metadata can be kept in %s: %s", seat.directory, error)
     first = opened[in_sync[0]]
     others = [opened[store] for store in in_sync[1:]]
     return Copies(first, others, turn=turn, alone=False), in_sync, joiners

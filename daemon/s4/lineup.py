@@ -130,7 +130,7 @@ def _no_twins(directories: Sequence[Path]) -> None:
 
 def _take(files: Files, number: int, directory: Path, failed: Collection[Path], only: bool) -> Seat:
     seat = Seat(number, directory)
-    if directory in failed:
+    if directory in failed and not only:
         seat.leave("it failed while the server ran; start the server again once it is mended or replaced")
     elif not directory.exists() and not only:
         seat.reason = "it does not exist"

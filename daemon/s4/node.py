@@ -53,12 +53,12 @@ class Node:
     """The local node. `horizon()` is the start (monotonic seconds) of the oldest request that may still read."""
 
     def __init__(self, host: Host, drives: Drives, membership: Membership, *, horizon: Callable[[], float],
-                 root: Identity, root_key: str, clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
+                 root: Identity, root_key: str, strict: bool = False,
+                 clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
         self.host, self.drives, self.membership = host, drives, membership
         self.partitions = membership.current.partitions
-        self.on_damage: Callable[[], None] = lambda: None
         self._horizon, self._clock = horizon, clock
-        self._root, self._root_key = root, root_key
+        self._root, self._root_key, self._strict = root, root_key, strict
         self._started = clock()
         self._buckets: dict[str, Bucket] = {}
         self._identities: dict[str, Identity] = {}
@@ -91,6 +91,8 @@ class Node:
             command, commands.PutObject | commands.PutPart | commands.CreateUpload | commands.CreateBucket
         ):
             return commands.Refused("StorageFull", "The disk has no room for more; delete something or add disk.")
+        if self.membership.copies() < self.membership.copies_needed(self._strict):
+            raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
         try:
             answer = await self.host.submit(partition, command, command_id)
         except OverloadedError:
@@ -247,11 +249,11 @@ class Node:
             self.found_damage(shard.partition, shard.blob, shard.position)
             raise
 
-    def found_damage(self, partition: int, blob: bytes, position: int) -> None:
+    def found_damage(self, partition: int, blob: bytes, position: int) -> asyncio.Future[AnyAnswer] | None:
         """Queue a shard for healing; without parity there is nothing to heal it from."""
-        if self.membership.geometry[1]:
-            self.host.submit(partition, commands.NeedHeal(blob, [position]), own=True)
-            self.on_damage()
+        if not self.membership.geometry[1]:
+            return None
+        return self.host.submit(partition, commands.NeedHeal(blob, [position]), own=True)
 
     async def discard(self, partition: int, blob: bytes) -> None:
         await self.drives.free(partition, blob)

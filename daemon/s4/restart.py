@@ -26,6 +26,7 @@ VARIABLE = "S4_FAILURES"
 WITHIN_S = 300.0
 DRIVE_FAILURES = 2
 MOST_RESTARTS = 8
+FIRST_WAIT_S, MOST_WAIT_S = 0.02, 5.0
 
 _ending = threading.Lock()
 
@@ -86,6 +87,7 @@ def die(error: BaseException) -> None:
     sys.stderr.flush()
     if again:
         history.write()
+        time.sleep(min(FIRST_WAIT_S * 2 ** len(history.failures), MOST_WAIT_S))
         for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
             if fd > 2:
                 _inherit(fd, fd in history.sockets.values())

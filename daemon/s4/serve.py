@@ -217,7 +217,7 @@ class Server:
         history = restart.History.read(self._environment)
         self.store = await open_store([Path(one) for one in settings.directories], StoreSettings(
             settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
-            geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(),
+            geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
         ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment)  # fmt: skip
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._healer = Healer(self.store.node, self.store.joiners)

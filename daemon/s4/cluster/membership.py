@@ -29,6 +29,17 @@ class Membership:
         """(k, m) of new blobs."""
         return self.current.spec.data, self.current.spec.parity
 
+    def copies(self) -> int:
+        """Copies of the metadata that are level."""
+        return len(self.current.status[0].in_sync)
+
+    def copies_needed(self, strict: bool) -> int:
+        """Copies without which nothing is written (rules R2, R9)."""
+        wanted = self.current.spec.replicas
+        if strict:
+            return min(wanted, self.current.spec.parity + 1)
+        return 2 if wanted >= 3 else 1
+
     def is_whole(self, partition: int) -> bool:
         """Whether every position of a partition has its store, filled (rule C4)."""
         return all(self.current.status[partition].members)

@@ -43,6 +43,10 @@ class Files:
     def size(self, fd: int) -> int:
         return os.fstat(fd).st_size
 
+    def is_linked(self, fd: int) -> bool:
+        """Whether an open file still has a name."""
+        return os.fstat(fd).st_nlink > 0
+
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
         """Write all pieces at `offset`; returns the number of bytes."""
         total = 0

@@ -414,6 +414,13 @@ class ShardStore:
         finally:
             self._volumes.release(volume)
 
+    async def drop_deleted(self) -> None:
+        """Notice volumes that were deleted while they were open: what was in them is lost, and reads say so."""
+        gone = await self._loop.run_in_executor(self._pool, self._volumes.drop_unlinked)
+        if gone:
+            self._appender.leave(gone)
+            log.error("volumes deleted by somebody else: %s", ", ".join(f"{number:08x}" for number in gone))
+
     async def forget_volume(self, number: int) -> None:
         """Unlink a volume that holds nothing live."""
         self._use.pop(number, None)

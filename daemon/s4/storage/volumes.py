@@ -19,7 +19,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,6 +137,16 @@ class Volumes:
         if volume is not None:
             self.files.close(volume.fd)
         self.files.unlink(self.path(number))
+
+    def drop_unlinked(self) -> list[int]:
+        """Forget open files whose names are gone, deleted by somebody else; returns their numbers."""
+        with self._lock:
+            gone = [volume for volume in self._open.values() if not self.files.is_linked(volume.fd)]
+            for volume in gone:
+                del self._open[volume.number]
+                if volume.users == 0:
+                    self.files.close(volume.fd)
+        return [volume.number for volume in gone]
 
     def close(self) -> None:
         for volume in self._open.values():
@@ -277,6 +287,12 @@ class Appender:
         """Write what waits, sync, stop."""
         self._queue.put(None)
         self._thread.join()
+
+    def leave(self, numbers: Collection[int]) -> None:
+        """Append no more to these volumes: their files were deleted, and what goes there is lost."""
+        with self._lock:
+            if self._volume is not None and self._volume.number in numbers:
+                self._volume = None
 
     def _run(self) -> None:
         try:

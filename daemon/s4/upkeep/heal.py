@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BATCH = 64
 CONCURRENT = 4
 RETRY_S = 60.0
+COUNTED = 100_000
 
 
 def stripes_of(row: Blob) -> Iterator[tuple[int, int]]:
@@ -58,9 +59,16 @@ class Healer:
         self._limit = asyncio.Semaphore(CONCURRENT)
         self._later: dict[bytes, float] = {}  # heal rows that failed, and when they are tried again
         self.fills: dict[str, Fill] = {}
-        self.waiting = self.healed = self.healed_bytes = self.read_bytes = 0
+        self.healed = self.healed_bytes = self.read_bytes = 0
         for partition, store in self._unfilled():
             self.fills.setdefault(store, Fill()).total += self._blobs(partition)
+
+    @property
+    def waiting(self) -> int:
+        """Shards that must be made again, counted up to COUNTED."""
+        rows = (row for partition in range(self._node.partitions)
+                for row in self._node.host.scan(keys.table(partition, keys.HEAL)))  # fmt: skip
+        return sum(1 for _ in islice(rows, COUNTED))
 
     @property
     def failed(self) -> int:
@@ -104,27 +112,25 @@ class Healer:
     # -- the queue
 
     async def _heal_queue(self) -> None:
-        rows = [row for partition in range(self._node.partitions) for row in self._queued(partition)]
-        self.waiting = len(rows)
         now = time.monotonic()
-        self._later = {row: when for row, when in self._later.items() if row in rows}
-        ready = iter([row for row in rows if self._later.get(row, 0) <= now])
-        while batch := list(islice(ready, BATCH)):
-            done = await asyncio.gather(*(self._heal(row) for row in batch))
+        self._later = {row: when for row, when in self._later.items() if self._node.host.get(row) is not None}
+        for partition in range(self._node.partitions):
+            table = start = keys.table(partition, keys.HEAL)
+            while rows := [key for key, _ in islice(self._node.host.scan(table, start), BATCH)]:
+                start = rows[-1] + b"\x00"
+                await self._heal_batch([row for row in rows if self._later.get(row, 0) <= now and self._can(row)])
+
+    def _can(self, row: bytes) -> bool:
+        partition, _, position = keys.split_heal(row)
+        return self._node.drives.at(partition, position) is not None
+
+    async def _heal_batch(self, batch: list[bytes]) -> None:
+        done = await asyncio.gather(*(self._heal(row) for row in batch))
+        if any(done):
             await self._node.drives.flush()
-            for row, good in zip(batch, done, strict=True):
-                if good:
-                    await self._forget(row)
-
-    def _queued(self, partition: int) -> Iterator[bytes]:
-        for key, _ in self._node.host.scan(keys.table(partition, keys.HEAL)):
-            if self._node.drives.at(*self._place(key)) is not None:
-                yield key
-
-    @staticmethod
-    def _place(key: bytes) -> tuple[int, int]:
-        partition, _, position = keys.split_heal(key)
-        return partition, position
+        for row, good in zip(batch, done, strict=True):
+            if good:
+                await self._forget(row)
 
     async def _heal(self, row: bytes) -> bool:
         """Whether the shard that a heal row names is whole now, or not wanted any more."""
@@ -144,7 +150,6 @@ class Healer:
     async def _forget(self, row: bytes) -> None:
         partition, blob, position = keys.split_heal(row)
         answer = await self._node.host.submit(partition, commands.Healed(blob, [position]), own=True)
-        self.waiting -= 1
         if isinstance(answer, Taken) and not answer.granted:
             await self._node.drives.free(partition, blob)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from s4.metadata import keys
+from s4.metadata.commands import AnyAnswer
 from s4.metadata.rows import Blob, decode
 from s4.node import Node
 from s4.storage.directory import DriveError
@@ -59,6 +60,7 @@ class Scrubber:
         self._files = node.drives.stores[0].files
         self._lock = asyncio.Lock()
         self._saved = 0.0
+        self._queued: list[asyncio.Future[AnyAnswer]] = []
         self.bytes_read = self.damaged = 0
         self.place = self._load()
 
@@ -85,6 +87,8 @@ class Scrubber:
         async with self._lock:
             if not self.place.running:
                 self.place = Place(True, deep, started_s=self._clock(), ended_s=self.place.ended_s)
+            for store in self._node.drives.stores:
+                await store.drop_deleted()
             for partition in range(self.place.partition, self._node.partitions):
                 await self._partition(partition, rate)
                 self.place.partition, self.place.after = partition + 1, ""
@@ -105,6 +109,8 @@ class Scrubber:
                 self.place.partition, self.place.after = partition, key[len(table) :].hex()
                 await asyncio.sleep(read / rate if rate else 0)
             start = rows[-1][0] + b"\x00"
+            await asyncio.gather(*self._queued)
+            self._queued.clear()
             if time.monotonic() - self._saved > SAVE_S:
                 self._save()
 
@@ -139,7 +145,9 @@ class Scrubber:
     def _found(self, partition: int, blob: bytes, position: int) -> None:
         self.damaged += 1
         self.place.damaged += 1
-        self._node.found_damage(partition, blob, position)
+        queued = self._node.found_damage(partition, blob, position)
+        if queued is not None:
+            self._queued.append(queued)
 
     async def _check_copies(self) -> None:
         """Read every row of every copy of the metadata. A damaged one ends the process and is made again at start."""
