@@ -199,8 +199,9 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str], lis
     joiners = []
     for seat in _seats(lineup, wanted):
         if seat.store not in in_sync:
-            shutil.rmtree(seat.directory / "meta", ignore_errors=True)
             try:
+                if (seat.directory / "meta").exists():  # what is kept would bring deleted objects back (R8)
+                    shutil.rmtree(seat.directory / "meta")
                 joiners.append((seat.store, _database(seat, limits)))
                 (seat.directory / ("meta" + DAMAGED)).unlink(missing_ok=True)
             except (DatabaseError, OSError) as error:

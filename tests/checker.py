@@ -1,0 +1,188 @@
+"""An independent look at the directories of a stopped server: every row and every volume, without the server's code.
+
+It knows the formats (keys, rows, records) and nothing else: no index, no map of what should be where but the
+shard map's order of members, no caches. A problem is a sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import plyvel
+from pyeclib.ec_iface import ECDriver
+
+from s4.metadata import keys
+from s4.metadata.rows import Blob, Content, Counters, Part, decode, decode_object
+from s4.storage.files import Files
+from s4.storage.records import HEADER_SIZE, block_crcs, unpack_volume
+from s4.storage.shards import parse_index_key
+from s4.storage.volumes import Volumes
+
+Shards = dict[tuple[int, bytes, int, int], bytes]
+
+
+def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
+    """Problems. With `audited` nothing may be unreachable, as after an audit and a heal; else only what dangles."""
+    maps = [path.read_bytes().partition(b"\n") for directory in directories if (path := directory / "map").exists()]
+    newest = json.loads(max(maps, key=lambda one: int(one[0].split()[1]))[2])
+    order = newest["spec"]["order"]
+    stores = {json.loads((path / "s4.json").read_text())["store"]: path for path in directories if (path / "s4.json").exists()}
+    copies = {store: _rows(stores[store]) for store in newest["status"][0]["in_sync"] if store in stores}
+    found: list[str] = []
+    first, *others = copies.values()
+    for store, rows in list(copies.items())[1:]:
+        if rows != first:
+            found.append(f"the copy on {store[:8]} differs in {len(set(first.items()) ^ set(rows.items()))} rows")
+    shards = {store: _shards(path) for store, path in stores.items()}
+    members = newest["spec"]["members"]
+    at = {(partition, position): shards.get(store, {}) for partition, kept in enumerate(members) for position, store in enumerate(kept)}
+    found += _check_rows(first, newest["spec"]["data"] + newest["spec"]["parity"])
+    found += _check_blobs(first, at, audited)
+    if audited:
+        blobs = {(int.from_bytes(key[:2], "big"), key[3:]) for key in first if key[2:3] == keys.BLOB}
+        for store, path in stores.items():
+            for partition, blob in {(shard.partition, shard.blob) for shard in _index(path)} - blobs:
+                found.append(f"unreachable: shards of blob {blob.hex()} of partition {partition} on {store[:8]}")
+    assert len(order) == len(directories)
+    return found
+
+
+def _rows(directory: Path) -> dict[bytes, bytes]:
+    database = plyvel.DB(str(directory / "meta"), paranoid_checks=True)
+    try:
+        return {key: value for key, value in database.iterator(verify_checksums=True) if key != keys.TURN_ROW}
+    finally:
+        database.close()
+
+
+def _index(directory: Path) -> list:
+    database = plyvel.DB(str(directory / "index"))
+    try:
+        return [parse_index_key(key) for key, _ in database.iterator(start=b"i", stop=b"j")]
+    finally:
+        database.close()
+
+
+def _shards(directory: Path) -> Shards:
+    """Every shard in the volumes whose CRCs are right; of several the newest."""
+    found: Shards = {}
+    store = bytes.fromhex(json.loads((directory / "s4.json").read_text())["store"])
+    for path in sorted((directory / "volumes").glob("*.vol")):
+        raw = path.read_bytes()
+        try:
+            header = unpack_volume(raw[:HEADER_SIZE])
+        except Exception:
+            continue
+        if header.store != store:
+            continue
+        volumes = Volumes(Files(), directory / "volumes", store, 4)
+        volume = volumes.acquire(header.number)
+        for offset, record, _ in volumes.headers(volume, 0):
+            start = offset + HEADER_SIZE
+            table, data = raw[start : start + record.table_bytes], raw[start + record.table_bytes : offset + record.size]
+            if block_crcs(data, record.shard, header.secret) == table:
+                shard = record.shard
+                found[shard.partition, shard.blob, shard.position, shard.stripe] = data
+        volumes.close()
+    return found
+
+
+def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
+    found: list[str] = []
+    held: Counter[bytes] = Counter()
+    sums: dict[tuple[int, int], list[int]] = {}
+    for key, value in rows.items():
+        partition, table = int.from_bytes(key[:2], "big"), key[2:3]
+        extents = []
+        if table == keys.OBJECT:
+            row, _ = decode_object(value)
+            extents = row.extents
+            if not row.marker:
+                total = sums.setdefault((partition, int.from_bytes(key[3:11], "big")), [0] * 5)
+                total[0] += 1
+                total[1] += row.size
+        elif table == keys.PART:
+            extents = [decode(Part, value).extent]
+        for extent in extents:
+            if not extent.blob:
+                continue
+            held[extent.reference] += 1
+            if keys.reference_row(extent.partition, extent.blob, extent.reference) not in rows:
+                found.append(f"dangling: {key!r} holds a reference that is no row")
+            blob = rows.get(keys.blob_row(extent.partition, extent.blob))
+            if blob is None or decode(Blob, blob).size != extent.size:
+                found.append(f"dangling: {key!r} names a blob that is not there")
+        if table == keys.REFERENCE:
+            sums.setdefault((partition, 0), [0] * 5)[3] += 1
+            if keys.blob_row(partition, key[3:19]) not in rows:
+                found.append(f"dangling: reference {key!r} without a blob")
+        elif table == keys.BLOB:
+            blob_row = decode(Blob, value)
+            total = sums.setdefault((partition, 0), [0] * 5)
+            total[2] += 1
+            total[4] += blob_row.size
+            if not any(name.startswith(keys.blob_references(partition, key[3:])) for name in rows):
+                found.append(f"blob {key[3:].hex()} has no reference")
+            for position in blob_row.missing:
+                if keys.heal_row(partition, key[3:], position) not in rows:
+                    found.append(f"blob {key[3:].hex()} misses {position} and no heal row says so")
+        elif table == keys.CONTENT:
+            content = decode(Content, value)
+            if keys.blob_row(content.partition, content.blob) not in rows:
+                found.append("a content row names a blob that is not there")
+        elif table == keys.HEAL:
+            where, blob_id, position = keys.split_heal(key)
+            blob = rows.get(keys.blob_row(where, blob_id))
+            if blob is None or position not in decode(Blob, blob).missing or position >= width:
+                found.append(f"heal row {key!r} for nothing")
+    found += [f"reference {name.hex()} is held {count} times" for name, count in held.items() if count > 1]
+    loose = sum(1 for key in rows if key[2:3] == keys.REFERENCE and key[19:] not in held)
+    if loose:
+        found.append(f"unreachable: {loose} references that nobody holds")
+    kept = {(int.from_bytes(key[:2], "big"), int.from_bytes(key[3:], "big")): decode(Counters, value)
+            for key, value in rows.items() if key[2:3] == keys.COUNTERS}  # fmt: skip
+    for name in kept.keys() | sums.keys():
+        true = Counters(*sums.get(name, [0] * 5))
+        if kept.get(name, Counters()) != true:
+            found.append(f"counters {name} say {kept.get(name)}, the rows {true}")
+    return found
+
+
+def _check_blobs(rows: dict[bytes, bytes], at: dict[tuple[int, int], Shards], whole: bool) -> list[str]:
+    found: list[str] = []
+    for key, value in rows.items():
+        if key[2:3] != keys.BLOB:
+            continue
+        partition, blob, row = int.from_bytes(key[:2], "big"), key[3:], decode(Blob, value)
+        digest = hashlib.sha256()
+        for number, start in enumerate(range(0, row.size, row.stripe)):
+            size = min(row.stripe, row.size - start)
+            shards = {position: data for position in range(row.k + row.m)
+                      if (data := at[partition, position].get((partition, blob, position, number))) is not None}  # fmt: skip
+            if whole and len(shards) < row.k + row.m:
+                found.append(f"blob {blob.hex()} stripe {number} lacks {set(range(row.k + row.m)) - set(shards)}")
+            if len(shards) < row.k:
+                found.append(f"dangling: blob {blob.hex()} stripe {number} cannot be read")
+                break
+            digest.update(_stripe(shards, row.k, row.m, size))
+        else:
+            if digest.digest() != row.sha256:
+                found.append(f"blob {blob.hex()} has other bytes than its SHA-256 says")
+    return found
+
+
+def _stripe(shards: dict[int, bytes], k: int, m: int, size: int) -> bytes:
+    if k == 1:
+        return next(iter(shards.values()))[:size]
+    lost = [position for position in range(k) if position not in shards]
+    if lost:
+        driver = ECDriver(k=k, m=m, ec_type="isa_l_rs_cauchy")
+        length = len(next(iter(shards.values())))
+        heads = [fragment[:80] for fragment in driver.encode(bytes(length * k))]
+        made = driver.reconstruct([heads[position] + data for position, data in shards.items()], lost)
+        shards = {**shards, **{position: fragment[80:] for position, fragment in zip(lost, made, strict=True)}}
+    return b"".join(shards[position] for position in range(k))[:size]
