@@ -28,6 +28,7 @@ class ServerProcess:
         self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint = self.admin = ""
+        self.wrapper: list[str] = []  # a program that runs the server, such as strace
         self.log = directory.parent / f"{directory.name}.log"
 
     def start(self) -> ServerProcess:
@@ -36,7 +37,7 @@ class ServerProcess:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "s4.cli", "server", *map(str, self.directories), *listen, *admin, *self.options],
+                [*self.wrapper, sys.executable, "-m", "s4.cli", "server", *map(str, self.directories), *listen, *admin, *self.options],
                 stdout=subprocess.PIPE, stderr=log, env={**clean, **self.environment},
             )  # fmt: skip
         assert self.process.stdout is not None

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from s4.cluster import shardmap
-from s4.cluster.membership import Membership
+from s4.cluster.membership import DOCUMENT, Membership
 from s4.limits import MIB, Limits
 from s4.lineup import Lineup, Seat, line_up
 from s4.metadata import keys
@@ -114,6 +114,10 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
         files, directories, geometry=settings.geometry, partitions=settings.partitions, degraded=settings.degraded,
         failed=settings.failed,
     )  # fmt: skip
+    lineup.check()
+    if not lineup.revision or any(seat.fresh for seat in lineup.seats):  # before anything is kept under it
+        value = shardmap.encode(lineup.shard_map)
+        lineup.revision = await lineup.coordinator.replace(DOCUMENT, value, lineup.revision)
     drives = await _open_drives(files, lineup, settings, limits, fatal)
     lineup.check()
     there = [seat.directory for seat in lineup.online()]

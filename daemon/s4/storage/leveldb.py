@@ -9,6 +9,8 @@ loop, `write` with `sync` waits for the disk and runs on a thread.
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -32,9 +34,10 @@ class Database:
 
     def __init__(self, path: Path, *, cache_bytes: int, write_buffer_bytes: int, open_files: int) -> None:
         try:
+            if not path.exists():
+                _create(path)
             self._db = plyvel.DB(
                 str(path),
-                create_if_missing=True,
                 paranoid_checks=True,
                 write_buffer_size=write_buffer_bytes,
                 lru_cache_size=cache_bytes,
@@ -109,6 +112,26 @@ class Database:
         del self.get
         self._db.close()
         gc.collect(0)
+
+
+def _create(path: Path) -> None:
+    """Make an empty database durably: LevelDB does not sync a new one, and cannot open what a crash leaves of it."""
+    making = path.with_name(path.name + ".making")
+    if making.exists():
+        shutil.rmtree(making)
+    plyvel.DB(str(making), create_if_missing=True).close()
+    for file in [*making.iterdir(), making]:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    making.rename(path)
+    parent = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 class Cursor:

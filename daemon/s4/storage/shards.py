@@ -25,7 +25,7 @@ from itertools import islice
 from pathlib import Path
 
 from s4.storage.files import Buffer, Files
-from s4.storage.leveldb import Database
+from s4.storage.leveldb import Database, DatabaseError
 from s4.storage.records import (
     BLOCK,
     HEADER_SIZE,
@@ -47,6 +47,7 @@ _VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
 _MARK = struct.Struct("<BIQ")  # version, volume, offset
 _VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
 _MARK_KEY = b"m"
+INDEX_CACHE_BYTES, INDEX_BUFFER_BYTES = 16 << 20, 4 << 20
 ROOM_S = 0.5
 NOW_BYTES = 64 * 1024
 PUNCH_MIN = 64 * 1024
@@ -73,6 +74,17 @@ class ShardSettings:
     flush_s: float = 1.0
     durable: bool = True
     sync_index: bool = True
+
+
+def _open_index(path: Path) -> Database:
+    """The index; one that is damaged is put aside, and made again from the volumes."""
+    try:
+        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
+    except DatabaseError as error:
+        aside = path.with_name(f"{path.name}.damaged-{time.time_ns():x}")
+        log.error("%s; it is put aside as %s and made again from the volumes", error, aside.name)
+        path.rename(aside)
+        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
 
 
 def index_key(shard: Shard) -> bytes:
@@ -102,7 +114,7 @@ class ShardStore:
                  fatal: Callable[[BaseException], None]) -> None:  # fmt: skip
         self.settings, self.files, self.directory = settings, files, directory
         self._fatal = fatal
-        self._index = Database(directory / "index", cache_bytes=16 << 20, write_buffer_bytes=4 << 20, open_files=64)
+        self._index = _open_index(directory / "index")
         (directory / "volumes").mkdir(exist_ok=True)
         self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes)
         self._pending: dict[bytes, bytes | None] = {}

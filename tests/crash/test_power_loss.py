@@ -1,0 +1,94 @@
+"""Loss of power, by replaying the system calls of a real server: what was acknowledged is there each time.
+
+Everything counts, LevelDB's log, tables and manifest too, which no file layer of ours sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import make_client
+from crash.history import History, recover
+from crash.syscalls import CALLS, Recording, parse
+from process import ServerProcess
+
+
+class Told:
+    """When each operation began and was acknowledged."""
+
+    def __init__(self) -> None:
+        self.operations: list[tuple[float, float, bytes, bytes | None]] = []
+
+    def do(self, key: str, value: bytes | None, work: Any) -> None:
+        began = time.time()
+        work()
+        self.operations.append((began, time.time(), key.encode(), value))
+
+    def at(self, moment: float) -> History:
+        """What was known and under way at a moment."""
+        history = History()
+        for began, ended, key, value in self.operations:
+            if ended < moment:
+                history.known[key] = value
+            elif began < moment:
+                history.maybe[key] = value
+        return history
+
+
+def work(s3: Any, told: Told) -> None:
+    chosen = random.Random(3)
+    same = chosen.randbytes(20_000)
+    for number in range(24):
+        key, body = f"k{number % 9}", chosen.randbytes(chosen.choice([200, 5_000, 30_000]))
+        if number % 5 == 4:
+            told.do(key, None, lambda: s3.delete_object(Bucket="crash", Key=key))  # noqa: B023 - called at once
+            continue
+        if number % 6 == 3:
+            body = same
+        told.do(key, body, lambda: s3.put_object(Bucket="crash", Key=key, Body=body))  # noqa: B023
+    upload = s3.create_multipart_upload(Bucket="crash", Key="parts")["UploadId"]
+    part = s3.upload_part(Bucket="crash", Key="parts", UploadId=upload, PartNumber=1, Body=same)
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    told.do("parts", same, lambda: s3.complete_multipart_upload(Bucket="crash", Key="parts", UploadId=upload, MultipartUpload=parts))
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize(("drives", "most"), [(1, 60), (6, 30)])
+def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: int) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    log = tmp_path / "calls"
+    server = ServerProcess(root, "--reserve", "64MiB", "--volume-size", "200KiB", "--preallocate", "64KiB", drives=drives)
+    server.wrapper = ["strace", "-f", "-ttt", "-y", "-xx", "-s", "4000000", "-o", str(log), "-e", f"trace={CALLS}", "--seccomp-bpf"]
+    server.start()
+    told = Told()
+    try:
+        s3 = make_client(server.endpoint)
+        s3.create_bucket(Bucket="crash")
+        ready = time.time()
+        work(s3, told)
+        s3.close()
+    finally:
+        subprocess.run(["pkill", "-KILL", "-P", str(server.process.pid)], check=True)  # strace's child, our server
+        server._wait()
+    recording = Recording(parse(log), root)
+    after = next(number for number, call in enumerate(recording.calls) if call.began > ready)
+    chosen = random.Random(drives)
+    for upto in [*recording.points(0, 12, chosen), *recording.points(after, most, chosen)]:  # the first start, too
+        for mode in ("kept", "lost", "torn"):
+            target = tmp_path / "after"
+            recording.replay(target, upto, mode, random.Random(upto))
+            call = recording.calls[upto]
+            try:
+                asyncio.run(recover([target / f"d{number}" for number in range(1, drives + 1)] if drives > 1 else [target], told.at(call.began)))
+            except BaseException as error:
+                raise AssertionError(f"{mode}, before call {upto} of {len(recording.calls)}, {call.name}: {error}") from error
+            shutil.rmtree(target)
