@@ -82,11 +82,11 @@ class ServerProcess:
 
 
 @contextmanager
-def injected(server: ServerProcess, calls: str, fault: str) -> Iterator[subprocess.Popen[bytes]]:
+def injected(server: ServerProcess, calls: str, fault: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Runs the server's system calls under strace fault injection; lets go of it at the end."""
     assert server.process is not None
     tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(server.process.pid), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}"],
+        ["strace", "-f", "-p", str(server.process.pid), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}", *options],
         stderr=subprocess.PIPE,
     )  # fmt: skip
     assert tracer.stderr is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -108,4 +109,5 @@ async def workload(store: OpenStore, gateway: Gateway, history: History) -> None
     await history.doing(b"same", ABSENT, delete_object(gateway, "crash", b"same", "", "root"))
     await history.doing(b"big", small, put(gateway, "crash", b"big", small))
     store.node._horizon = lambda: float("inf")
-    await store.node.reap()
+    with contextlib.suppress(OSError):  # the server's own loop says so and goes on
+        await store.node.reap()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,84 @@ class FailingFiles(Files):
     def create(self, path: Path) -> int:
         self._maybe("create")
         return super().create(path)
+
+
+class FaultyFiles(Files):
+    """The faulty twin: call number `at` of the named methods, counted from `arm` on, fails once.
+
+    `code` is an errno, or TORN for a write of which half is done before it fails, or SLOW for a call that
+    comes late and is right.
+    """
+
+    TORN, SLOW = -1, -2
+
+    def __init__(self, methods: set[str], at: int, code: int) -> None:
+        self.methods, self.at, self.code = methods, at, code
+        self.calls = 0
+        self.armed = self.fired = False
+
+    def arm(self) -> None:
+        """Count from here on."""
+        self.armed = True
+
+    def _due(self, method: str) -> bool:
+        if not self.armed or method not in self.methods:
+            return False
+        self.calls += 1
+        if self.calls != self.at:
+            return False
+        self.fired = True
+        if self.code == self.SLOW:
+            threading.Event().wait(0.5)
+            return False
+        return True
+
+    def _maybe(self, method: str) -> None:
+        if self._due(method):
+            code = errno.EIO if self.code == self.TORN else self.code
+            raise OSError(code, os.strerror(code))
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        if self._due("write"):
+            if self.code == self.TORN:
+                whole = b"".join(bytes(piece) for piece in pieces)
+                super().write(fd, [whole[: len(whole) // 2]], offset)
+            code = errno.EIO if self.code == self.TORN else self.code
+            raise OSError(code, os.strerror(code))
+        return super().write(fd, pieces, offset)
+
+    def create(self, path: Path) -> int:
+        self._maybe("create")
+        return super().create(path)
+
+    def sync(self, fd: int) -> None:
+        self._maybe("sync")
+        super().sync(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        self._maybe("sync_directory")
+        super().sync_directory(path)
+
+    def preallocate(self, fd: int, offset: int, length: int) -> None:
+        self._maybe("preallocate")
+        super().preallocate(fd, offset, length)
+
+    def punch(self, fd: int, offset: int, length: int) -> None:
+        self._maybe("punch")
+        super().punch(fd, offset, length)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self._maybe("truncate")
+        super().truncate(fd, size)
+
+    def unlink(self, path: Path) -> None:
+        self._maybe("unlink")
+        super().unlink(path)
+
+    def replace(self, path: Path, content: bytes) -> None:
+        self._maybe("replace")
+        super().replace(path, content)
+
+    def read(self, fd: int, buffers: Sequence[bytearray | memoryview], offset: int, *, nowait: bool = False) -> int:
+        self._maybe("read")
+        return super().read(fd, buffers, offset, nowait=nowait)

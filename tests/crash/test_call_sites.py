@@ -1,0 +1,72 @@
+"""Each call of the file layer fails once, wherever it is made: EIO, ENOSPC, a torn write, a delay.
+
+A server must then either refuse cleanly and go on, or end; what is on disk is recovered without the fault, and
+everything that was acknowledged is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from crash import sites
+from crash.history import History, recover
+from s4.restart import EXIT_FATAL
+from storage.fakes import FaultyFiles
+
+METHODS = ("write", "sync", "create", "preallocate", "truncate", "unlink", "punch", "read")
+FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "torn": FaultyFiles.TORN, "slow": FaultyFiles.SLOW}
+CASES = [(method, fault) for method in METHODS for fault in FAULTS
+         if (fault != "torn" or method == "write") and (fault != "slow" or method in ("sync", "read"))]  # fmt: skip
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["crash.sites"])
+
+
+def run(directories: list[Path], method: str, at: int, code: int) -> tuple[int, bool, History]:
+    """(exit status, whether the fault came, what the process told) of one run."""
+    ours, theirs = _processes.Pipe()
+    process = _processes.Process(target=sites.main, args=(directories, method, at, code, theirs))
+    process.start()
+    theirs.close()
+    history, fired = History(), False
+    while True:
+        try:
+            kind, key, value = ours.recv()
+        except EOFError:
+            break
+        if kind == "fired":
+            fired = True
+        elif kind == "begun":
+            history.maybe[key] = value
+        else:
+            history.known[key] = history.maybe.pop(key)
+    process.join()
+    ours.close()
+    status = process.exitcode
+    process.close()
+    assert status is not None
+    return status, fired, history
+
+
+@pytest.mark.parametrize("drives", [1, 6])
+@pytest.mark.parametrize(("method", "fault"), CASES)
+def test_each_call_fails_once(tmp_path: Path, method: str, fault: str, drives: int) -> None:
+    outcomes = set()
+    for at in (1, 7, 30) if fault == "slow" else (1, 2, 4, 9, 20, 45):
+        directories = [tmp_path / f"{at}" / f"d{number}" for number in range(1, drives + 1)]
+        status, fired, history = run(directories, method, at, FAULTS[fault])
+        assert status in (sites.DONE, sites.REFUSED, EXIT_FATAL), status
+        if not fired:
+            break
+        outcomes.add(status)
+        asyncio.run(recover(directories, history))
+    if method in ("write", "sync") and fault != "slow":
+        assert EXIT_FATAL in outcomes
+    if (method, fault) == ("preallocate", "ENOSPC"):
+        assert outcomes == {sites.REFUSED}
+    if fault == "slow":
+        assert outcomes <= {sites.DONE}
