@@ -61,25 +61,30 @@ def said(*command: str, pattern: str = r"(\S+)") -> str:
     return match[1] if match else "unknown"
 
 
-def start_s4(directory: Path, *options: str) -> Peer:
+def drives(directory: Path, count: int) -> list[str]:
+    """Directories for a server of so many drives."""
+    return [str(directory / f"d{number}") for number in range(1, count + 1)] if count > 1 else [str(directory)]
+
+
+def start_s4(directory: Path, *options: str, count: int = 1) -> Peer:
     process = subprocess.Popen(
-        [sys.executable, "-m", "s4.cli", "server", str(directory), "--listen", "127.0.0.1:9100", "--admin-listen", "127.0.0.1:9101", "--log-format", "json", *options],
+        [sys.executable, "-m", "s4.cli", "server", *drives(directory, count), "--listen", "127.0.0.1:9100", "--admin-listen", "127.0.0.1:9101", "--log-format", "json", *options],
         env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for("http://127.0.0.1:9100/readyz", process)
-    return Peer("S4", said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)"), "http://127.0.0.1:9100", process, settings=" ".join(["durability sync", *options]))
+    return Peer("S4", said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)"), "http://127.0.0.1:9100", process, settings=" ".join([f"{count} drives, durability sync", *options]))
 
 
-def start_minio(directory: Path) -> Peer | None:
+def start_minio(directory: Path, count: int = 1) -> Peer | None:
     binary = find("minio")
     if binary is None:
         return None
     process = subprocess.Popen(
-        [binary, "server", str(directory), "--address", "127.0.0.1:9200", "--console-address", "127.0.0.1:9201"],
-        env={**os.environ, "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [binary, "server", *drives(directory, count), "--address", "127.0.0.1:9200", "--console-address", "127.0.0.1:9201"],
+        env={**os.environ, "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET, **({"MINIO_STORAGE_CLASS_STANDARD": "EC:2", "MINIO_CI_CD": "1"} if count > 1 else {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     wait_for("http://127.0.0.1:9200/minio/health/ready", process)
-    return Peer("MinIO", _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"), "http://127.0.0.1:9200", process, settings="1 drive")
+    return Peer("MinIO", _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"), "http://127.0.0.1:9200", process, settings=f"{count} drives" + (", EC 4+2" if count == 6 else ""))
 
 
 def _module_version(binary: str) -> str:

@@ -33,7 +33,7 @@ def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
     stores = {json.loads((path / "s4.json").read_text())["store"]: path for path in directories if (path / "s4.json").exists()}
     copies = {store: _rows(stores[store]) for store in newest["status"][0]["in_sync"] if store in stores}
     found: list[str] = []
-    first, *others = copies.values()
+    first = next(iter(copies.values()))
     for store, rows in list(copies.items())[1:]:
         if rows != first:
             found.append(f"the copy on {store[:8]} differs in {len(set(first.items()) ^ set(rows.items()))} rows")

@@ -44,12 +44,12 @@ def parse(log: Path) -> list[Call]:
         if match := _UNFINISHED.match(line):
             begun[match[1]] = (float(match[2]), match[3], match[4])
             continue
-        ended = 0.0
+        whole, ended = line, 0.0
         if match := _RESUMED.match(line):
             started, name, front = begun.pop(match[1])
             ended = float(match[2])
-            line = f"{match[1]} {started:.6f} {name}({front}{match[4]}"
-        if (match := _LINE.match(line)) and match[5] not in ("?", "-1"):
+            whole = f"{match[1]} {started:.6f} {name}({front}{match[4]}"
+        if (match := _LINE.match(whole)) and match[5] not in ("?", "-1"):
             began = float(match[2])
             found.append(Call(began, max(began, ended), match[3], match[4], int(match[5])))
     return found
@@ -184,17 +184,15 @@ class Recording:
         for number, offset, data in file.operations:
             if number >= upto:
                 break
-            if number >= covered:
-                if mode == "lost" or chosen.random() < 0.4:
-                    continue
-                if data is not None and mode == "torn":
-                    data = data[: chosen.randrange(0, len(data) + SECTOR, SECTOR)]
+            if number >= covered and (mode == "lost" or chosen.random() < 0.4):
+                continue
+            torn = number >= covered and mode == "torn"
             if data is None:
                 del content[offset:]
                 content.extend(bytes(offset - len(content)))
-            elif data:
-                content.extend(bytes(max(0, offset + len(data) - len(content))))
-                content[offset : offset + len(data)] = data
+            elif written := data[: chosen.randrange(0, len(data) + SECTOR, SECTOR)] if torn else data:
+                content.extend(bytes(max(0, offset + len(written) - len(content))))
+                content[offset : offset + len(written)] = written
         return bytes(content)
 
     def points(self, after: int, most: int, chosen: random.Random) -> Iterator[int]:
