@@ -4,7 +4,9 @@ UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 PYTHON ?= python3
 DATA ?= ./data
 
-.PHONY: run test lint setup clients bench image clean
+SECONDS ?= 60
+
+.PHONY: run test lint setup clients bench fuzz image clean
 
 run: .venv/daemon
 	.venv/bin/s4 server $(DATA) --check
@@ -22,6 +24,11 @@ setup: .venv/all
 
 bench: setup
 	.venv/bin/python -m bench
+
+# SECONDS for each target; inputs that reach new lines are kept in tests/fuzz/corpus, which the tests run.
+fuzz: setup
+	$(UV) sync --quiet --frozen --extra daemon --extra operator --group fuzz
+	cd tests && ../.venv/bin/python -m fuzz --seconds $(SECONDS)
 
 image:
 	docker build -t s4 .

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
+
+from crc32c import crc32c
 
 from s4.storage.files import Files
 
@@ -41,7 +44,10 @@ class Coordinator(Protocol):
 
 
 class LocalCoordinator:
-    """Documents in directories that one process owns. A file begins with its revision on a line of its own."""
+    """Documents in directories that one process owns.
+
+    A file is a line `s4 1 revision N crc C` (format 1, CRC-32C of N and the value in hexadecimal), then the value.
+    """
 
     def __init__(self, files: Files, directories: Sequence[Path], quorum: int = 1) -> None:
         self._files, self._directories, self._quorum = files, list(directories), quorum
@@ -59,7 +65,7 @@ class LocalCoordinator:
             _, known = await self.read(document)
             if known != revision:
                 raise ConflictError(f"{document} is at revision {known}, not {revision}")
-            content = b"revision %d\n" % (known + 1) + value
+            content = _pack(value, known + 1)
             await asyncio.get_running_loop().run_in_executor(None, self._write, document, content)
             self._changed.notify_all()
         return known + 1
@@ -88,13 +94,29 @@ class LocalCoordinator:
                     await self._changed.wait()
 
 
+_HEAD = re.compile(rb"s4 1 revision (\d{1,18}) crc ([0-9a-f]{8})\n")
+
+
+def _pack(value: bytes, revision: int) -> bytes:
+    return b"s4 1 revision %d crc %08x\n" % (revision, _crc(value, revision)) + value
+
+
+def _crc(value: bytes, revision: int) -> int:
+    return crc32c(value, crc32c(b"%d" % revision))
+
+
 def _read(path: Path) -> tuple[bytes, int]:
-    """(value, revision) of one file; (b"", 0) where there is none or it cannot be read."""
+    """(value, revision) of one file; (b"", 0) where there is none or it is damaged, which the others outvote."""
     try:
-        head, _, value = path.read_bytes().partition(b"\n")
-        return value, int(head.removeprefix(b"revision "))
+        content = path.read_bytes()
     except FileNotFoundError:
         return b"", 0
-    except (OSError, ValueError) as error:
+    except OSError as error:
         log.error("%s cannot be read: %s", path, error)
         return b"", 0
+    head = _HEAD.match(content)
+    value, revision = content[head.end() :] if head else b"", int(head[1]) if head else 0
+    if head is None or int(head[2], 16) != _crc(value, revision):
+        log.error("%s is damaged or of a newer format", path)
+        return b"", 0
+    return value, revision

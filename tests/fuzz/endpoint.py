@@ -1,0 +1,64 @@
+"""The whole S3 endpoint in this process, fed through a pair of sockets, with a bucket `b`, a key and an upload in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from inprocess import opened, put
+from s4.audit import AuditLog
+from s4.gateway.buckets import create_bucket
+from s4.gateway.multipart import create_upload
+from s4.gateway.objects import Attributes
+from s4.http.metrics import RequestMetrics
+from s4.http.server import S3Server
+from s4.limits import Limits
+
+REGION = "us-east-1"
+
+
+@dataclass
+class Endpoint:
+    """`send` gives the whole answer to the bytes of one connection."""
+
+    access: str
+    secret: str
+    upload: str  # id of a multipart upload of key `m`
+    _server: web.Server
+
+    async def send(self, data: bytes, limit_s: float = 10.0) -> bytes:
+        ours, theirs = socket.socketpair()
+        await asyncio.get_running_loop().connect_accepted_socket(self._server, theirs)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            writer.write(data)
+            return await asyncio.wait_for(reader.read(), limit_s)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def endpoint(directory: Path, clock: Callable[[], float]) -> AsyncIterator[Endpoint]:
+    async with opened(directory / "data", durability="none") as (store, gateway):
+        await create_bucket(gateway, "bbb", "root")
+        await put(gateway, "bbb", b"k", b"inline")
+        await put(gateway, "bbb", b"big", b"x" * 100_000)
+        upload = await create_upload(gateway, "bbb", b"m", Attributes(), "root", "", "")
+        audit = AuditLog(str(directory / "audit.log"))
+        server = S3Server(gateway, Limits(stall_s=1.0), RequestMetrics(CollectorRegistry()), audit, region=REGION,
+                          domains=(), health=lambda _: (200, b"ok\n"), clock=clock)  # fmt: skip
+        http = server.http_server()
+        try:
+            yield Endpoint(store.root.access_key, store.root.secret_key, upload, http)
+        finally:
+            await http.shutdown(1.0)
+            audit.close()

@@ -1,0 +1,305 @@
+"""What the fuzzer drives: each target takes any bytes and fails where a promise about hostile input is broken.
+
+A target is a context manager that gives a function of bytes. The function raises nothing for input that is
+refused the way the product refuses it, and AssertionError for everything else: an exception that would become
+a 500, an answer from 500 up, bytes that are not those stored, a parser whose result depends on how the input was cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from fuzz.endpoint import REGION, Endpoint, endpoint
+from s4.peer import frames
+from s4.s3 import checksums, chunked, conditions, names, ranges, roles, sigv4, xml
+from s4.s3.errors import S3Error
+from s4.storage.files import Files
+from s4.storage.records import DamagedError, FormatError, Shard, unpack_record, unpack_volume
+from s4.storage.shards import ShardSettings, ShardStore
+
+Target = Callable[[bytes], None]
+STAMP = "20260101T000000Z"
+NOW_S = 1767225600.0
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """What S4 refuses is refused as a client's error."""
+    try:
+        yield
+    except S3Error as error:
+        assert error.status < 500, f"answered {error.status} {error.code}"
+        assert error.xml("/", "id").decode()
+
+
+def lines_of(data: bytes) -> tuple[list[str], bytes]:
+    """Header lines as a server gives them (what is no UTF-8 as surrogates), and the rest after an empty line."""
+    head, _, rest = data.partition(b"\n\n")
+    return [line.strip() for line in head.decode("utf-8", "surrogateescape").split("\n")], rest
+
+
+@contextmanager
+def sigv4_target() -> Iterator[Target]:
+    """`METHOD /path?query`, header lines. Nothing that a fuzzer writes may pass for signed with this secret."""
+    secret = hashlib.sha256(b"unguessable").hexdigest()
+
+    def run(data: bytes) -> None:
+        (first, *lines), _ = lines_of(data)
+        method, _, target = first.partition(" ")
+        path, _, query = target.partition("?")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        with refused():
+            request = sigv4.Request(method, path, sigv4.parse_query(query), headers)
+            claim = sigv4.parse(request)
+            if claim is not None:
+                sigv4.check(claim, request, secret, "us-east-1", NOW_S, 900, 604_800)
+                raise AssertionError("a forged signature was taken")
+
+    yield run
+
+
+@contextmanager
+def chunked_target() -> Iterator[Target]:
+    """Two bytes of settings and a body: the same outcome whole as cut anywhere, and never more than was declared."""
+    key, trailers = b"k" * 32, ("x-amz-checksum-crc32",)
+    claim = sigv4.Claim("a", STAMP[:8], "us-east-1", STAMP, ("host",), "0" * 64, sigv4.STREAMING, presigned=False)
+
+    def outcome(settings: int, length: int, body: bytes, step: int) -> tuple[bytes, str, bool]:
+        signer = sigv4.ChunkSigner(key, claim) if settings & 1 else None
+        decoder = chunked.ChunkedDecoder(length, signer, trailers if settings & 2 else (), bool(settings & 4))
+        payload, code = b"", ""
+        try:
+            for at in range(0, len(body), step):
+                payload += b"".join(decoder.feed(body[at : at + step]))
+        except S3Error as error:
+            assert error.status < 500
+            code = error.code
+        assert len(payload) <= length
+        assert not (settings & 1 and decoder.finished), "a forged chunk signature was taken"
+        return payload, code, decoder.finished
+
+    def run(data: bytes) -> None:
+        if len(data) > 2:
+            settings, length, body = data[0], data[1], data[2:]
+            whole = outcome(settings, length, body, len(body))
+            pieces = outcome(settings, length, body, 1 + settings // 8)
+            assert whole[1:] == pieces[1:], "how the body was cut changed the outcome"
+            assert whole[1] or whole[0] == pieces[0]
+
+    yield run
+
+
+@contextmanager
+def xml_target() -> Iterator[Target]:
+    """A tree within its bounds, or MalformedXML."""
+
+    def run(data: bytes) -> None:
+        with refused():
+            stack = [(xml.parse(data, "Delete", 5), 1)]
+            while stack:
+                element, depth = stack.pop()
+                assert depth <= 5
+                stack += [(child, depth + 1) for child in element.children]
+
+    yield run
+
+
+@contextmanager
+def headers_target() -> Iterator[Target]:
+    """One byte of size, then lines: ranges inside the object; dates, ETags, checksums and numbers parsed or refused."""
+
+    def run(data: bytes) -> None:
+        size, (text, *rest) = data[0] if data else 0, lines_of(data[1:])[0]
+        for parse in (ranges.parse, ranges.parse_copy):
+            with refused():
+                span = parse(text, size)
+                assert span is None or (span[0] >= 0 < span[1] and span[0] + span[1] <= size)
+        assert conditions.parse_date(text) is None or conditions.parse_date(text) is not None
+        conditions.matches(text, "0" * 32)
+        found = names.number(text, 0, 10_000)
+        assert found is None or 0 <= found <= 10_000
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
+        with refused():
+            checksums.Digests(checksums.expected_of(headers, sigv4.UNSIGNED).algorithm)
+        with refused():
+            conditions.check_read(headers, "0" * 32, int(NOW_S * 1000))
+
+    yield run
+
+
+@contextmanager
+def grants_target() -> Iterator[Target]:
+    """`Role:pattern` and a bucket's name: decided, and never SuperUser by another role's pattern."""
+
+    def run(data: bytes) -> None:
+        (text, *rest), _ = lines_of(data)
+        try:
+            grant = roles.parse_grant(text)
+        except ValueError:
+            return
+        bucket = rest[0] if rest else "photos"
+        assert roles.allowed([grant], roles.ADMIN, bucket) == (grant.role == roles.SUPER_USER)
+        if roles.allowed([grant], roles.WRITE, bucket):
+            assert roles.allowed([grant], roles.READ, bucket)
+
+    yield run
+
+
+@contextmanager
+def frames_target() -> Iterator[Target]:
+    """A stream of peer frames: decoded, or the connection ends with FrameError."""
+
+    async def read(data: bytes) -> None:
+        reader = asyncio.StreamReader(limit=1 << 16)
+        reader.feed_data(data)
+        reader.feed_eof()
+        with contextlib.suppress(frames.FrameError, asyncio.IncompleteReadError):
+            while not reader.at_eof():
+                header, _ = await frames.read_frame(reader)
+                for method in frames.METHODS.values():
+                    with contextlib.suppress(msgspec.MsgspecError):
+                        method.arguments.decode(header.value)
+
+    with asyncio.Runner() as runner:
+        yield lambda data: runner.run(read(data))
+
+
+@contextmanager
+def headers_of_volumes_target() -> Iterator[Target]:
+    """Any bytes as a volume's and a record's header: read back as they were written, or FormatError."""
+
+    def run(data: bytes) -> None:
+        with contextlib.suppress(FormatError):
+            unpack_volume(data[:64])
+            raise AssertionError("a forged volume header was taken")
+        with contextlib.suppress(FormatError):
+            unpack_record(data[:64], b"s" * 16, 64)
+            raise AssertionError("a forged record header was taken")
+
+    yield run
+
+
+SHARDS = {number: hashlib.shake_128(bytes([number])).digest(size) for number, size in enumerate((1, 700, 4096, 65_536, 66_000, 5))}
+
+
+def _shard(number: int) -> Shard:
+    return Shard(number % 2, bytes([number]) * 16, number % 3, 0)
+
+
+@contextmanager
+def volume_target() -> Iterator[Target]:
+    """Edits (offset, length, bytes) of a volume, or a cut: the store opens, with its index and without; a shard
+    read is the one that was written or damaged, never other bytes; a record that no edit touched is still found."""
+    files, settings = Files(), ShardSettings(volume_bytes=1 << 20, preallocate_bytes=0, reserve_bytes=0, flush_s=3600)
+
+    def die(error: BaseException) -> None:
+        raise AssertionError("the store would have died") from error
+
+    async def fill(path: Path) -> None:
+        store = await ShardStore.open(files, path, bytes(16), settings, die)
+        for number, body in SHARDS.items():
+            await store.append(_shard(number), [body], sync=True)
+        await store.close()
+
+    async def check(path: Path, touched: bool) -> None:
+        store = await ShardStore.open(files, path, bytes(16), settings, die)
+        for number, body in SHARDS.items():
+            try:
+                assert await store.read(_shard(number), 0, len(body)) == body, "wrong bytes"
+            except DamagedError:
+                assert touched, "an untouched volume lost a shard"
+        await store.append(_shard(0), [b"still writable"], sync=True)
+        assert await store.read(_shard(0), 0, 14) == b"still writable"
+        await store.close()
+
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as scratch:
+        pristine, work = Path(scratch) / "pristine", Path(scratch) / "work"
+        pristine.mkdir()
+        runner.run(fill(pristine))
+        volume = next(path for path in pristine.rglob("*") if path.is_file() and path.read_bytes()[:8] == b"S4VOLUME")
+        whole = volume.read_bytes()
+        index = next(path.name for path in pristine.iterdir() if path.is_dir() and (path / "CURRENT").exists())
+
+        def run(data: bytes) -> None:
+            keep_index, edited = bool(data) and data[0] & 1, edit(whole, data[1:])
+            shutil.rmtree(work, ignore_errors=True)
+            shutil.copytree(pristine, work)
+            (work / volume.relative_to(pristine)).write_bytes(edited)
+            if not keep_index:
+                shutil.rmtree(work / index)
+            runner.run(check(work, edited != whole))
+
+        yield run
+
+
+def edit(whole: bytes, edits: bytes) -> bytes:
+    """Each edit is 3 bytes of offset and one of length, and that many bytes put there; length 0 cuts the file."""
+    made = bytearray(whole)
+    while len(edits) >= 4:
+        offset, length = int.from_bytes(edits[:3], "big") % (len(whole) + 1), edits[3]
+        piece, edits = edits[4 : 4 + length], edits[4 + length :]
+        if length:
+            made[offset : offset + len(piece)] = piece
+        else:
+            del made[offset:]
+    return bytes(made)
+
+
+@contextmanager
+def request_target() -> Iterator[Target]:
+    """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to a whole server. No 500, no hang."""
+    modes = (sigv4.UNSIGNED, "", sigv4.STREAMING_UNSIGNED_TRAILER, sigv4.STREAMING)
+    ours = ("host", "connection", "content-length", "transfer-encoding", "expect")
+
+    def signed(server: Endpoint, data: bytes) -> bytes:
+        lines, body = lines_of(data[1:])
+        method, _, target = lines[0].partition(" ")
+        mode = modes[data[0] % 4] or hashlib.sha256(body).hexdigest()
+        headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": mode}
+        for name, _, value in (line.partition(":") for line in lines[1:]):
+            if name and name.strip().lower() not in ours:
+                headers.setdefault(name.strip().lower(), value.strip())
+        with contextlib.suppress(S3Error, UnicodeError):
+            headers["authorization"] = sigv4.authorization(server.access, server.secret, REGION, method, target, headers)
+        sent = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        head = "\r\n".join([*sent, f"content-length: {len(body)}", "connection: close", "", ""])
+        return head.encode("utf-8", "surrogateescape") + body
+
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as scratch:
+        loop = runner.get_loop()
+        made = endpoint(Path(scratch), lambda: NOW_S)
+        server = loop.run_until_complete(made.__aenter__())
+
+        def run(data: bytes) -> None:
+            if data:
+                data = data.replace(b"UPLOAD", server.upload.encode())
+                answer = loop.run_until_complete(server.send(signed(server, data)))
+                status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+                assert 200 <= status < 500 or status in (501, 503), answer[:600]
+
+        try:
+            yield run
+        finally:
+            loop.run_until_complete(made.__aexit__(None, None, None))
+
+
+TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
+    "sigv4": sigv4_target,
+    "chunked": chunked_target,
+    "xml": xml_target,
+    "headers": headers_target,
+    "grants": grants_target,
+    "frames": frames_target,
+    "volume-headers": headers_of_volumes_target,
+    "volume": volume_target,
+    "request": request_target,
+}
