@@ -91,7 +91,7 @@ def main() -> None:
     print(f"Date {datetime.now(UTC):%Y-%m-%d}, commit {commit()}, {machine()}.\n")
     with tempfile.TemporaryDirectory() as scratch:
         if arguments.memory:
-            print(memory_figures(program, Path(scratch)))
+            print(memory_figures(program, Path(scratch), arguments.drives))
             return
         started = [
             start_s4(Path(scratch) / "s4", *arguments.s4_options.split(), count=arguments.drives),

@@ -57,9 +57,9 @@ def put_large(peer: Peer, size: int) -> None:
     connection.close()
 
 
-def memory_figures(program: Path, scratch: Path) -> str:
+def memory_figures(program: Path, scratch: Path, drives: int) -> str:
     """A Markdown table of resident sizes in MiB."""
-    peer = start_s4(scratch / "s4")
+    peer = start_s4(scratch / "s4", count=drives)
 
     def load(operation: str, size: int, workers: int, seconds: int, objects: int = 0) -> Callable[[], object]:
         command = [str(program), "-endpoint", peer.endpoint, "-access", ACCESS, "-secret", SECRET, "-op", operation, "-size", str(size),
@@ -75,4 +75,4 @@ def memory_figures(program: Path, scratch: Path) -> str:
         rows.append(("lists of 20,000 keys, 5 s", peak(peer, load("list", 100, 4, 5, 20_000))))
     finally:
         peer.stop()
-    return "| S4 | resident MiB |\n|---|---|\n" + "".join(f"| {name} | {size / (1 << 20):.0f} |\n" for name, size in rows)
+    return f"| S4, {drives} drives | resident MiB |\n|---|---|\n" + "".join(f"| {name} | {size / (1 << 20):.0f} |\n" for name, size in rows)

@@ -28,7 +28,7 @@ Shards = dict[tuple[int, bytes, int, int], bytes]
 def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
     """Problems. With `audited` nothing may be unreachable, as after an audit and a heal; else only what dangles."""
     maps = [path.read_bytes().partition(b"\n") for directory in directories if (path := directory / "map").exists()]
-    newest = json.loads(max(maps, key=lambda one: int(one[0].split()[1]))[2])
+    newest = json.loads(max(maps, key=lambda one: int(one[0].split()[3]))[2])
     order = newest["spec"]["order"]
     stores = {json.loads((path / "s4.json").read_text())["store"]: path for path in directories if (path / "s4.json").exists()}
     copies = {store: _rows(stores[store]) for store in newest["status"][0]["in_sync"] if store in stores}

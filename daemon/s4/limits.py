@@ -38,8 +38,8 @@ class Limits:
     requests: int = 256  # in flight
     connections: int = 4096
     waiting_commands: int = 4096  # for the writer loop
-    memory_bytes: int = 256 * MIB  # buffers of uploads and downloads
-    memory_wait_s: float = 10.0  # for a share of them, then 503
+    memory_bytes: int = 384 * MIB  # buffers of uploads and downloads
+    memory_wait_s: float = 30.0  # for a share of them, then 503
     row_cache_bytes: int = 64 * MIB
     blob_cache_bytes: int = 64 * MIB
     open_volumes: int = 256

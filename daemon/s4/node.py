@@ -249,6 +249,10 @@ class Node:
             self.found_damage(shard.partition, shard.blob, shard.position)
             raise
 
+    def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
+        store = self.drives.at(shard.partition, shard.position)
+        return store.read_now(shard, offset, length) if store is not None else None
+
     def found_damage(self, partition: int, blob: bytes, position: int) -> asyncio.Future[AnyAnswer] | None:
         """Queue a shard for healing; without parity there is nothing to heal it from."""
         if not self.membership.geometry[1]:

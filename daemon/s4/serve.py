@@ -32,7 +32,7 @@ from s4.audit import AuditLog
 from s4.embedded import StoreSettings, open_store
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
-from s4.gateway.context import BlobCache, Buffers, Gateway, MemoryBudget, Readers
+from s4.gateway.context import BlobCache, Gateway, MemoryBudget, Readers
 from s4.http.admin import AdminApi, AdminContext
 from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.server import S3Server
@@ -49,7 +49,7 @@ from s4.upkeep.scrub import Scrubber
 
 log = structlog.get_logger("s4")
 
-STRIPE_BYTES = MIB
+STRIPE_BYTES = 2 * MIB
 HASHING_THREADS = 8
 COMPACT_EVERY_S = 30.0
 GAUGE_S = 0.5
@@ -126,7 +126,7 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
     return Gateway(
         node, layout, limits, settings.inline_bytes, stripe_bytes, settings.dedup,
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
-        Buffers(stripe_bytes), ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
+        ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
     )  # fmt: skip
 
 

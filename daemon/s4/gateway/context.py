@@ -149,21 +149,6 @@ class RandomBytes:
         return self._pool[self._at - size : self._at]
 
 
-class Buffers:
-    """Stripe buffers used over again, so that uploads do not pay for fresh pages."""
-
-    def __init__(self, size: int, keep: int = 64) -> None:
-        self.size, self._keep = size, keep
-        self._free: list[bytearray] = []
-
-    def take(self) -> bytearray:
-        return self._free.pop() if self._free else bytearray(self.size)
-
-    def give(self, buffer: bytearray) -> None:
-        if len(self._free) < self._keep:
-            self._free.append(buffer)
-
-
 @dataclass(slots=True)
 class Gateway:
     """One gateway. `stripe_bytes` is the size of new stripes; `strict` wants every shard of a write at once (D1)."""
@@ -177,7 +162,6 @@ class Gateway:
     memory: MemoryBudget
     readers: Readers
     cache: BlobCache
-    buffers: Buffers
     pool: ThreadPoolExecutor
     strict: bool = False
     hedge_s: float = 0.2  # without a shard for so long, others are asked

@@ -29,7 +29,9 @@ from s4.storage.records import DiskFullError, OfflineError, Shard
 
 SMALL_BYTES = 64 * 1024
 BATCH_BYTES = 512 * 1024
-APPENDS_IN_FLIGHT = 2
+APPENDS_IN_FLIGHT = 1  # beside the stripe that fills; two were no faster
+STRIPES_HELD = 6  # memory of one large upload: what fills, what is encoded with its parity, what is on its way, what waits in the socket
+MANY_PIECES = 32  # of one read: joined, so that thousands of tiny chunks do not hold what surrounded them
 
 
 class Decoder(Protocol):
@@ -93,41 +95,47 @@ class _BlobWriter:
         self._codec = codec(gateway.layout.data, gateway.layout.parity)
         self.blob = gateway.random(16)
         self.missing: set[int] = set()
-        self._buffer: bytearray | None = None
+        self._pieces: list[bytes | memoryview] = []
         self._fill = 0
-        self._full: deque[tuple[bytearray, int]] = deque()
+        self._full: deque[list[Buffer]] = deque()
         self._appends: deque[asyncio.Task[None]] = deque()
         self._stripes = 0
 
-    def add(self, piece: bytes | memoryview) -> None:
-        """Copy bytes into stripes. Runs on a hashing thread."""
-        view = memoryview(piece)
-        while view:
-            if self._buffer is None or self._fill == len(self._buffer):
-                self._seal()
-                self._buffer = self._gateway.buffers.take()
-            step = min(len(view), len(self._buffer) - self._fill)
-            self._buffer[self._fill : self._fill + step] = view[:step]
-            self._fill += step
-            view = view[step:]
+    def add(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Gather bytes into stripes. Runs on a hashing thread."""
+        if len(pieces) > MANY_PIECES:
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                if self._fill == self._gateway.stripe_bytes:
+                    self._seal()
+                step = min(len(view), self._gateway.stripe_bytes - self._fill)
+                self._pieces.append(view[:step])
+                self._fill += step
+                view = view[step:]
 
     def _seal(self) -> None:
-        if self._buffer is not None:
-            self._full.append((self._buffer, self._fill))
-        self._buffer, self._fill = None, 0
+        """Encode the stripe that is full, or the last one."""
+        data = b"".join(self._pieces)
+        self._pieces, self._fill = [], 0
+        self._full.append(self._codec.encode(data))
 
     async def push(self) -> None:
         """Send full stripes; wait where too many are on their way."""
         while self._full:
-            await self._send(*self._full.popleft(), sync=False)
+            await self._send(self._full.popleft(), sync=False)
 
     async def finish(self) -> None:
         """Send the rest; durable on return, or by the commit where that is on the same node. Raises S3Error."""
-        self._seal()
+        if self._fill <= SMALL_BYTES:
+            self._seal()
+        else:
+            await asyncio.get_running_loop().run_in_executor(self._gateway.pool, self._seal)
         while len(self._full) > 1:
-            await self._send(*self._full.popleft(), sync=False)
+            await self._send(self._full.popleft(), sync=False)
         await self._drain(0)
-        await self._send(*self._full.popleft(), sync=not self._gateway.commit_syncs)
+        await self._send(self._full.popleft(), sync=not self._gateway.commit_syncs)
         await self._drain(0)
         shards = self._codec.k + self._codec.m - len(self.missing)
         if shards < self._gateway.shards_needed:
@@ -137,22 +145,20 @@ class _BlobWriter:
                 headers={"Retry-After": "5"},
             )
 
-    async def _send(self, buffer: bytearray, length: int, *, sync: bool) -> None:
+    async def _send(self, shards: list[Buffer], *, sync: bool) -> None:
         await self._drain(APPENDS_IN_FLIGHT - 1)
-        self._appends.append(asyncio.ensure_future(self._append(self._stripes, buffer, length, sync)))
+        self._appends.append(asyncio.ensure_future(self._append(self._stripes, shards, sync)))
         self._stripes += 1
 
-    async def _append(self, stripe: int, buffer: bytearray, length: int, sync: bool) -> None:
-        shards = self._codec.encode(memoryview(buffer)[:length])
-        if length <= SMALL_BYTES:  # written where we stand, mostly: tasks would cost more than they overlap
+    async def _append(self, stripe: int, shards: list[Buffer], sync: bool) -> None:
+        if len(shards[0]) <= SMALL_BYTES:  # written where we stand, mostly: tasks would cost more than they overlap
             for position, data in enumerate(shards):
                 await self._append_shard(stripe, position, data, sync)
-        else:
-            writes = [self._append_shard(stripe, position, data, sync) for position, data in enumerate(shards)]
-            for failure in await asyncio.gather(*writes, return_exceptions=True):  # all have ended before one is told
-                if failure is not None:
-                    raise failure
-        self._gateway.buffers.give(buffer)
+            return
+        writes = [self._append_shard(stripe, position, data, sync) for position, data in enumerate(shards)]
+        for failure in await asyncio.gather(*writes, return_exceptions=True):  # all have ended before one is told
+            if failure is not None:
+                raise failure
 
     async def _append_shard(self, stripe: int, position: int, data: Buffer, sync: bool) -> None:
         if position in self.missing:
@@ -187,12 +193,12 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
     granted = await _known(gateway, expected.sha256, body.length, place) if expected.sha256 else None
     writer = None if granted else _BlobWriter(gateway, place.partition)
     try:
-        size = SMALL_BYTES if body.length <= SMALL_BYTES else 4 * gateway.stripe_bytes
+        size = SMALL_BYTES if body.length <= SMALL_BYTES else STRIPES_HELD * gateway.stripe_bytes
         async with gateway.memory.hold(min(size, 2 * body.length)):
             if body.length <= SMALL_BYTES:
                 data = await _read_small(body, digests)
                 if writer is not None:
-                    writer.add(data)
+                    writer.add([data])
             else:
                 await _pipeline(gateway, body, digests, writer)
             digests.verify(expected, body.decoder.trailers)
@@ -290,10 +296,11 @@ async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _Blo
 
     def work(batch: list[bytes]) -> None:
         for data in batch:
-            for piece in body.decoder.feed(data):
+            pieces = body.decoder.feed(data)
+            for piece in pieces:
                 digests.update(piece)
-                if writer is not None:
-                    writer.add(piece)
+            if writer is not None:
+                writer.add(pieces)
 
     hashing: Awaitable[None] | None = None
     try:

@@ -120,6 +120,10 @@ class NodeApi(Protocol):
 
     async def read(self, shard: Shard, offset: int, length: int) -> memoryview: ...
 
+    def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
+        """What `read` gives, where that takes no waiting; else None, and `read` is to be asked."""
+        ...
+
     async def discard(self, partition: int, blob: bytes) -> None:
         """Drop the shards of a blob that was never committed."""
         ...

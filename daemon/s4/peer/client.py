@@ -21,7 +21,7 @@ from s4.peer import frames
 from s4.peer.api import Identity, UnavailableError
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
-from s4.storage.records import DamagedError, DiskFullError, OfflineError
+from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 
 CALL_S = 120.0
 BEACON_S = 0.5
@@ -72,6 +72,9 @@ class RemoteNode:
     async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
         answer: AnyAnswer = await self._call("execute", partition, command, command_id)
         return answer
+
+    def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
+        return None  # nothing of another process is at hand
 
     async def find_bucket(self, name: str) -> Bucket | None:
         found: Bucket | None = await self._cached(self._buckets, "find_bucket", name)

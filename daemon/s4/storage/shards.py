@@ -330,6 +330,15 @@ class ShardStore:
         self.bytes_read += length
         return data
 
+    def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
+        """What `read` gives, where the page cache has all of it and it is whole; else None."""
+        location = self.locate(shard)
+        if location is None or offset + length > location.length:
+            return None
+        data = self._read(shard, location, offset, length, True)
+        self.bytes_read += length if data is not None else 0
+        return data
+
     def _read(self, shard: Shard, location: Location, offset: int, length: int, nowait: bool) -> memoryview | None:
         """The bytes; None where they would have to be waited for (`nowait`) or are damaged."""
         first, last = offset // BLOCK, blocks(offset + length)
