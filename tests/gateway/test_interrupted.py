@@ -126,7 +126,7 @@ def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
             await delete_object(gateway, "photos", key, "", "root")
             await asyncio.wait_for(failed.wait(), 5)
         async with asyncio.timeout(5):
-            while store.node.outbox_waiting:  # noqa: ASYNC110 - the reaper has no event to wait for
+            while store.node.outbox_waiting:
                 await asyncio.sleep(0.01)
         dead = sum(use.dead for use in store.drives.stores[0].usage().values())
         assert dead >= 9000
