@@ -46,20 +46,20 @@ def drive(name: str, seconds: int) -> None:
         atheris.Fuzz()
 
 
-def keep_small(name: str, inputs: list[bytes]) -> list[bytes]:
-    """The inputs, shortest first, that reach a line of s4 which no shorter one reached."""
+def that_reach_more(name: str, kept: list[bytes], found: list[bytes]) -> list[bytes]:
+    """What was kept before, and of what was found, shortest first, each that reaches a line of s4 not reached before."""
     from fuzz.coverage import Lines
     from fuzz.targets import TARGETS
 
-    kept, seen = [], set[tuple[str, int]]()
+    more, seen = list(kept), set[tuple[str, int]]()
     with TARGETS[name]() as run:
-        for data in sorted(set(inputs), key=lambda one: (len(one), one)):
+        for data in [*kept, *sorted(set(found) - set(kept), key=lambda one: (len(one), one))]:
             with Lines() as lines:
                 run(data)
-            if lines.reached - seen:
-                seen |= lines.reached
-                kept.append(data)
-    return kept
+            if lines.reached - seen and data not in kept:
+                more.append(data)
+            seen |= lines.reached
+    return more
 
 
 def fuzz(name: str, seconds: int) -> None:
@@ -74,9 +74,10 @@ def fuzz(name: str, seconds: int) -> None:
         broken = [path.read_bytes() for path in crashes.iterdir()]
         if done.returncode or broken:
             store(name, load(name) + broken)
-            sys.exit(f"{name}: {broken}\n{done.stdout[-3000:]}{done.stderr[-6000:]}")
+            said = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("INFO"))
+            sys.exit(f"{name}: {broken}\n{said[:6000]}")
         runs = next((line.split()[-1] for line in done.stderr.splitlines() if "number_of_executed_units" in line), "?")
-        kept = keep_small(name, found)
+        kept = that_reach_more(name, load(name), found)
         store(name, kept)
         print(f"{name}: {runs} inputs in {seconds} s, {len(found)} reached something new, {len(kept)} kept", flush=True)
 

@@ -19,6 +19,8 @@ from pathlib import Path
 import msgspec
 
 from fuzz.endpoint import REGION, Endpoint, endpoint
+from s4.cluster import shardmap
+from s4.metadata import rows
 from s4.peer import frames
 from s4.s3 import checksums, chunked, conditions, names, ranges, roles, sigv4, xml
 from s4.s3.errors import S3Error
@@ -165,12 +167,30 @@ def frames_target() -> Iterator[Target]:
         with contextlib.suppress(frames.FrameError, asyncio.IncompleteReadError):
             while not reader.at_eof():
                 header, _ = await frames.read_frame(reader)
-                for method in frames.METHODS.values():
-                    with contextlib.suppress(msgspec.MsgspecError):
-                        method.arguments.decode(header.value)
+                for decoder in (frames.revision_decoder, frames.age_decoder, *(method.arguments for method in frames.METHODS.values())):
+                    with contextlib.suppress(frames.FrameError):
+                        frames.value_of(decoder, header.value)
 
     with asyncio.Runner() as runner:
         yield lambda data: runner.run(read(data))
+
+
+@contextmanager
+def rows_target() -> Iterator[Target]:
+    """Any bytes as a row of any kind, and as a shard map: decoded, or refused as damaged."""
+    kinds = [kind for kind in vars(rows).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+
+    def run(data: bytes) -> None:
+        for kind in kinds:
+            with contextlib.suppress(rows.RowError):
+                rows.decode(kind, data)
+        for decode in (rows.decode_object, rows.decode_summary, rows.decode_action):
+            with contextlib.suppress(rows.RowError):
+                decode(data)
+        with contextlib.suppress(ValueError, msgspec.MsgspecError):
+            shardmap.decode(data)
+
+    yield run
 
 
 @contextmanager
@@ -299,6 +319,7 @@ TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
     "headers": headers_target,
     "grants": grants_target,
     "frames": frames_target,
+    "rows": rows_target,
     "volume-headers": headers_of_volumes_target,
     "volume": volume_target,
     "request": request_target,

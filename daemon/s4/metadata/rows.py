@@ -285,7 +285,7 @@ def decode(kind: type[R], value: bytes) -> R:
         )
     try:
         row: R = _decoder(kind).decode(memoryview(value)[1:])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RowError(f"a {getattr(kind, '__name__', kind)} row is damaged: {error}") from error
     return row
 
@@ -315,7 +315,7 @@ def decode_object(value: bytes) -> tuple[Object, bytes]:
     front, end = _front(value)
     try:
         return _object_decoder.decode(front), value[end:]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RowError(f"an object row is damaged: {error}") from error
 
 
@@ -325,5 +325,5 @@ def decode_summary(value: bytes) -> Summary:
         _front(value)
     try:
         return _summary_decoder.decode(memoryview(value)[5 : 5 + int.from_bytes(value[1:5], "little")])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RowError(f"an object row is damaged: {error}") from error

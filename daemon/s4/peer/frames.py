@@ -74,8 +74,21 @@ METHODS = {name: _method(function) for name, function in vars(NodeApi).items() i
 _header_decoder = msgspec.msgpack.Decoder(Header)
 
 
+T = typing.TypeVar("T")
+revision_decoder = msgspec.msgpack.Decoder(int)
+age_decoder = msgspec.msgpack.Decoder(float)
+
+
 class FrameError(Exception):
     """The other side does not speak this protocol, or broke it."""
+
+
+def value_of(decoder: msgspec.msgpack.Decoder[T], raw: bytes | msgspec.Raw) -> T:
+    """Raises FrameError for what is no such value."""
+    try:
+        return decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise FrameError(f"a frame is damaged: {error}") from error
 
 
 async def read_frame(reader: asyncio.StreamReader) -> tuple[Header, bytes]:
@@ -83,10 +96,7 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[Header, bytes]:
     size, payload_size = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
     if size > MAX_HEADER or payload_size > MAX_PAYLOAD:
         raise FrameError(f"a frame of {size}+{payload_size} bytes is too large")
-    try:
-        header = _header_decoder.decode(await reader.readexactly(size))
-    except msgspec.MsgspecError as error:
-        raise FrameError(f"a frame's header is damaged: {error}") from error
+    header = value_of(_header_decoder, await reader.readexactly(size))
     return header, await reader.readexactly(payload_size) if payload_size else b""
 
 

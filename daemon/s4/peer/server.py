@@ -98,10 +98,11 @@ class PeerServer:
             while True:
                 header, payload = await frames.read_frame(reader)
                 if header.name == frames.ACK:
-                    gateway.acked = msgspec.msgpack.decode(header.value)
+                    gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
-                    gateway.oldest, gateway.beacon_at = msgspec.msgpack.decode(header.value), time.monotonic()
+                    gateway.oldest = frames.value_of(frames.age_decoder, header.value)
+                    gateway.beacon_at = time.monotonic()
                     self._answer(writer, header.id, None)
                 elif header.name == frames.HELLO:
                     self._answer(writer, header.id, self.incarnation)
@@ -135,7 +136,7 @@ class PeerServer:
             method = frames.METHODS.get(header.name)
             if method is None or header.incarnation != self.incarnation:
                 raise UnavailableError("ServiceUnavailable", "The store has restarted or speaks another version.")
-            arguments = list(method.arguments.decode(header.value))
+            arguments = list(frames.value_of(method.arguments, header.value))
             if method.payload_at is not None:
                 arguments.insert(method.payload_at, payload)
             result = await getattr(self._node, header.name)(*arguments)

@@ -40,7 +40,7 @@ def parse(body: bytes, root: str, max_depth: int) -> Element:
     top = Element("")
     stack = [top]
     count = 0
-    parser = expat.ParserCreate(namespace_separator=" ")
+    parser = expat.ParserCreate("UTF-8", namespace_separator=" ")  # whatever it declares: no other codec is started
     parser.buffer_text = True
 
     def refuse(*_: object) -> None:

@@ -69,7 +69,7 @@ class Scrubber:
             return msgspec.json.decode(self._path.read_bytes(), type=Place)
         except FileNotFoundError:
             return Place()
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.error("%s is damaged, the scrub begins anew: %s", self._path, error)
             return Place()
 

@@ -1,0 +1,105 @@
+"""`python -m bench.growth`: what PUT, GET, HEAD, DELETE and a LIST page cost with few keys and with many.
+
+    python -m bench.growth [--keys 10000,10000000] [--seconds 5]
+
+Keys are loaded through the writer loop of a store in this process, not over HTTP; then a server is started over
+the directory. GET and HEAD pick any of the keys, so that with many keys their rows are in no cache of S4's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from bench.__main__ import build, commit, machine
+from bench.memory import resident
+from bench.peers import ACCESS, SECRET, Peer, start_s4
+from s4.embedded import StoreSettings, open_store
+from s4.gateway.context import Readers
+from s4.limits import Limits
+from s4.metadata import commands, keys
+from s4.metadata.rows import Extent, Object
+from s4.serve import ServerSettings, make_gateway
+
+BATCH = 8192
+INLINE = b"x" * 64
+WORK = {"PUT 1 KiB (16)": ("put", 1024, 16), "GET (16)": ("get", 64, 16), "HEAD (16)": ("head", 64, 16), "LIST 1000 keys (4)": ("list", 64, 4)}
+
+
+async def load(directory: Path, count: int) -> float:
+    """Put `count` small objects into the bucket s3load; returns seconds."""
+
+    def fatal(error: BaseException) -> None:
+        raise error
+
+    environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
+    limits = Limits(waiting_commands=2 * BATCH)
+    store = await open_store([directory], StoreSettings("interval", reserve_bytes=0), limits, horizon=time.monotonic, fatal=fatal, environment=environment)
+    gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([]), Readers())
+    made = await store.node.execute(0, commands.CreateBucket("s3load", "root", 10, 10))
+    if not isinstance(made, commands.BucketMade):
+        raise TypeError(f"no bucket: {made}")
+    settings = commands.Settings(made.bucket.id, made.bucket.revision, "")
+    started = time.monotonic()
+    for first in range(1, count + 1, BATCH):
+        waiting = []
+        for number in range(first, min(first + BATCH, count + 1)):
+            key = b"grow/%02x/%08d" % (number % 256, number)
+            row = Object(1_700_000_000_000 + number, len(INLINE), f"{number:032x}", False, True, "root", "", "", "", {}, {}, {}, [Extent(0, len(INLINE))])
+            partition = keys.partition_of(made.bucket.id, key, gateway.partitions)
+            waiting.append(store.node.host.submit(partition, commands.PutObject(settings, key, row, INLINE)))
+        await asyncio.gather(*waiting)
+    took = time.monotonic() - started
+    await store.close()
+    gateway.pool.shutdown()
+    return took
+
+
+def measure(program: Path, peer: Peer, operation: str, size: int, workers: int, seconds: float, count: int) -> float:
+    """The median, in milliseconds: what one operation costs."""
+    existing = [] if operation == "put" else ["-existing", "grow"]
+    command = [str(program), "-endpoint", peer.endpoint, "-access", peer.access, "-secret", peer.secret, "-op", operation, "-size", str(size),
+               "-workers", str(workers), "-seconds", str(seconds), "-objects", str(count), *existing]  # fmt: skip
+    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    if report["errors"]:
+        raise RuntimeError(report["first_error"])
+    return float(report["p50_ms"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m bench.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keys", default="10000,10000000")
+    parser.add_argument("--seconds", type=float, default=5)
+    arguments = parser.parse_args()
+    counts = [int(one) for one in arguments.keys.split(",")]
+    program = build()
+    print(f"Commit {commit()}, {machine()}. Median milliseconds of an operation.\n")
+    columns: list[dict[str, float]] = []
+    for count in counts:
+        with tempfile.TemporaryDirectory() as scratch:
+            directory = Path(scratch) / "s4"
+            took = asyncio.run(load(directory, count))
+            begun = time.monotonic()
+            peer = start_s4(directory)
+            started = time.monotonic() - begun
+            try:
+                column = {name: measure(program, peer, *work, arguments.seconds, count) for name, work in WORK.items()}
+                column["resident MiB"] = resident(peer) / (1 << 20)
+            finally:
+                peer.stop()
+            size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+            column |= {"loaded, keys a second": count / took, "start, s": started, "bytes on disk a key": size / count}
+            columns.append(column)
+    print("| | " + " | ".join(f"{count:,} keys" for count in counts) + " | ratio |\n|---|" + "---|" * (len(counts) + 1))
+    for name in columns[0]:
+        values = [column[name] for column in columns]
+        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + f" | {values[-1] / values[0]:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
