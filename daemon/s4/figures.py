@@ -43,6 +43,8 @@ def store_figures(store: OpenStore, healer: Healer, scrubber: Scrubber) -> Itera
     )
     yield "s4_drives", "Drives of this server", len(drives.all), False
     yield "s4_drives_online", "Drives that are there", len(drives.stores), False
+    filling = {one for status in store.membership.current.status for one in status.joining}
+    yield "s4_drives_filling", "Drives that do not hold all of their shards yet", len(filling), False
     yield (
         "s4_metadata_copies",
         "Copies of the metadata that are level",
@@ -53,6 +55,7 @@ def store_figures(store: OpenStore, healer: Healer, scrubber: Scrubber) -> Itera
     yield "s4_heal_failed", "Shards that cannot be made again, too many others being lost", healer.failed, False
     yield "s4_healed_shards", "Shards made again", healer.healed, True
     yield "s4_healed_bytes", "Bytes of shards made again", healer.healed_bytes, True
+    yield "s4_heal_read_bytes", "Bytes of other shards read for that", healer.read_bytes, True
     yield (
         "s4_fill_blobs_left",
         "Blobs that drives which are being filled have not been checked for yet",

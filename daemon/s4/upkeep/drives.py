@@ -49,6 +49,11 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
             fill = healer.fills[drive.store]
             state, done, rows, made = "filling", fill.done, fill.total, fill.made_bytes
         yield DriveStatus(
-            name, where, drive.store, state, "", done / rows if rows else float(state == "online"), done, rows, made,
+            name, where, drive.store, state, "", _share(state, done, rows), done, rows, made,
             copy, free, total, used, drive.shards.damaged,
         )  # fmt: skip
+
+
+def _share(state: str, done: int, rows: int) -> float:
+    """How much of a drive is filled. `rows` were counted when the filling began; it is whole only when its state says so."""
+    return 1.0 if state == "online" else min(done / rows, 0.999) if rows else 0.0
