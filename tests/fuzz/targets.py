@@ -304,7 +304,7 @@ def request_target() -> Iterator[Target]:
             if data:
                 data = data.replace(b"UPLOAD", server.upload.encode())
                 answer = loop.run_until_complete(server.send(signed(server, data)))
-                status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+                status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
                 assert 200 <= status < 500 or status in (501, 503), answer[:600]
 
         try:
