@@ -97,6 +97,7 @@ def test_a_drive_that_fails_twice_is_left_out(own_server: Any, client: Any) -> N
     server: ServerProcess = own_server(drives=6)
     s3 = client(server.endpoint, read_timeout=10, retries={"max_attempts": 0})
     s3.create_bucket(Bucket="dying")
+    s3.put_object(Bucket="dying", Key="first", Body=os.urandom(50_000))  # each drive has its volume now, which is to fail
     for _ in range(2):
         assert server.process is not None
         number = server.log.read_text().count("starting again")
