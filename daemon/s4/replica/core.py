@@ -1,0 +1,486 @@
+"""One replica of one partition, as values: messages, time, finished writes and configurations go in; writes,
+messages, compare-and-swaps and commits come out. Source: Lin et al., "PacificA: Replication in Log-Based
+Distributed Storage Systems", MSR-TR-2008-25; the rules R1 to R10 are named where they are enforced.
+
+Invariants, which an editor must not break:
+- Every committed entry is in the log, or in the rows, of every in-sync replica (R2). So any of them may become primary.
+- At most one replica serves: the primary, while each in-sync secondary has promised not to promote itself (R5).
+- What a replica says about its disk (`Durable`, a new epoch, being filled) it says after the write was synced: such
+  messages wait behind the number of their write, and `synced` lets them go.
+- A configuration is decided from the very document that it replaces. Until a newer document was seen, its outcome is
+  unknown: both sets count (R4), and a replica that promotes itself gives no promise and takes nothing.
+
+A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full
+grace before it promotes itself, a primary takes a new epoch before it serves (R10).
+
+The host (replica/host.py) owns disk, network and clock: it calls one input at a time, then takes `writes`, `messages`,
+`swap` and `committed` away. `now` is seconds on a clock that goes on while the machine sleeps, and is this replica's alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from s4.replica.wire import (
+    Again,
+    AnyMessage,
+    Append,
+    Beacon,
+    Commit,
+    Config,
+    CutLog,
+    Document,
+    Durable,
+    Entry,
+    Fault,
+    Install,
+    Join,
+    KeepEntry,
+    KeepEpoch,
+    MarkJoining,
+    Plan,
+    Promise,
+    Snapshot,
+    State,
+    Write,
+)
+
+NEVER = float("-inf")
+MOST_ENTRIES = 256  # in one Append
+MOST_KEPT = 100_000  # committed entries kept for a joining replica, which else begins anew
+
+
+class NotServingError(Exception):
+    """This replica does not serve the partition now: ask its primary, later or elsewhere."""
+
+
+class TooFewError(Exception):
+    """Too few replicas are in sync for a write (R9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds. A lease ends before a grace does though two clocks run apart by a quarter (R5)."""
+
+    beacon: float = 0.5
+    lease: float = 2.0
+    grace: float = 3.0
+    resend: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A compare-and-swap whose outcome is unknown: `config` in place of the document at `revision`."""
+
+    config: Config
+    revision: int
+    sent: float
+
+
+@dataclass(slots=True)
+class Peer:
+    """What the primary knows of another replica in this epoch. Times are the primary's own."""
+
+    since: float
+    promised: float = NEVER  # when the beacon was sent that it answered last
+    acked: int | None = None  # what it said to be durable
+    exact: bool = True  # it must be told where its log ends
+    next: int = 0  # sequence to send next
+    told: int = 0  # commit sequence that it was told
+    beaconed: float = NEVER
+    sent: float = NEVER
+    base: int | None = None  # a snapshot was ordered when this was committed: what follows is kept for it
+
+
+class Replica:
+    """`me` is a store's id; `state` is what its disk had at start, and is kept up with every write given out."""
+
+    def __init__(self, me: str, state: State, timing: Timing, now: float) -> None:
+        self.me, self.state, self.timing, self.now = me, state, timing, now
+        self.document: Document | None = None
+        self.revision = 0
+        self.writes: list[Write] = []
+        self.messages: list[tuple[str, AnyMessage]] = []
+        self.snapshots: list[str] = []  # replicas that the host is to send a Snapshot
+        self.swap: Swap | None = None  # the host repeats it until a newer document was seen
+        self.behind = False  # somebody has a newer document: the host reads it
+        self.alarm = ""
+        self._heard = now
+        self._written = self._synced = 0  # numbers of the last write that was given out, that is durable
+        self._own = self.last
+        self._waiting: deque[tuple[int, str, AnyMessage]] = deque()
+        self._unsynced: deque[tuple[int, int]] = deque()  # (number of the write, sequence) of our own entries
+        self._peers: dict[str, Peer] = {}
+        self._kept: deque[Entry] = deque()  # committed entries that a joining replica may lack
+        self._leading = False  # primary, made so by a swap of this process
+        self._settled: int | None = None  # what must be committed before this primary serves (R7)
+        self._exact_in = 0  # epoch in which the primary told us where our log ends
+
+    # -- what the host may ask
+
+    @property
+    def last(self) -> int:
+        """Sequence of the last entry in the log."""
+        return self.state.log[-1].sequence if self.state.log else self.state.commit
+
+    @property
+    def leading(self) -> bool:
+        return self._leading
+
+    def serves(self, now: float) -> bool:
+        """Whether reads may be answered from committed rows: every in-sync secondary's promise holds (R5, R6)."""
+        if not self._leading or self._settled is not None or self.alarm or self._handing_over():
+            return False
+        return all(self._peers[one].promised > now - self.timing.lease for one in self._needed())
+
+    # -- inputs
+
+    def propose(self, rows: bytes, now: float) -> Entry:
+        """The next entry, on its way to all. Raises NotServingError, TooFewError."""
+        self.now = now
+        if not self.serves(now):
+            raise NotServingError(f"{self.me} does not serve this partition")
+        if not self._enough():
+            raise TooFewError("too few replicas are in sync for a write")
+        entry = Entry(self.state.epoch, self.last + 1, rows)
+        self._keep(entry)
+        for name, peer in list(self._peers.items()):
+            if not peer.exact:
+                self._send_entries(name, peer)
+        return entry
+
+    def see(self, document: Document, revision: int, now: float) -> None:
+        """A document of the coordinator, maybe not its newest. It settles an older swap (R4)."""
+        self.now = now
+        if revision <= self.revision:
+            return
+        if document.config.epoch < self.state.epoch:  # a map from a backup (R7)
+            self.alarm = f"the map is at epoch {document.config.epoch}, this replica has been at {self.state.epoch}"
+            return
+        config, previous, swap = document.config, self.document, self.swap
+        self.document, self.revision, self.behind, self.swap = document, revision, False, None
+        if previous is not None and previous.config == config:
+            return  # only the plan changed
+        self._write(KeepEpoch(config.epoch))
+        if swap is not None and swap.config == config and config.primary == self.me:
+            self._lead(config, swap, previous)
+            return
+        self._leading, self._peers, self._settled = False, {}, None
+        self._kept.clear()
+        self._heard = now
+        joining = self.state.joining
+        if joining is not None and self.me in config.in_sync and config.epoch > joining:
+            self._write(MarkJoining(None))  # added by the primary, so we had everything (R8)
+
+    def receive(self, sender: str, message: AnyMessage, now: float) -> None:
+        self.now = now
+        config = self.document.config if self.document else None
+        if config is None or message.epoch > config.epoch:
+            self.behind = True
+        elif message.epoch < config.epoch:
+            return  # its sender will see the newer configuration by itself
+        elif self._leading:
+            self._from_peer(config, sender, message)
+        elif sender == config.primary and not self._promoting():
+            self._from_primary(config, message)
+
+    def synced(self, number: int, now: float) -> None:
+        """The first `number` writes, in the order they were given out, are durable."""
+        self.now = now
+        self._synced = max(self._synced, number)
+        while self._unsynced and self._unsynced[0][0] <= self._synced:
+            self._own = self._unsynced.popleft()[1]
+        while self._waiting and self._waiting[0][0] <= self._synced:
+            _, to, message = self._waiting.popleft()
+            if message.epoch == self.state.epoch:
+                self.messages.append((to, message))
+        self._advance()
+
+    def tick(self, now: float) -> None:
+        """Time passed: beacons, what was lost on the way, promotion, changes of configuration."""
+        self.now = now
+        if self.document is None or self.alarm:
+            return
+        config, plan = self.document.config, self.document.plan
+        if self._leading:
+            self._tend(config, plan)
+        elif config.primary == self.me:  # we were before a restart: a new epoch first (R10)
+            self._propose(replace(config, epoch=config.epoch + 1))
+        elif self.me in config.in_sync:
+            if now - self._heard >= self.timing.grace and self.state.joining is None:
+                self._propose(self._without(config, plan, {config.primary}, self.me))
+        elif self.me in config.eligible and set(config.in_sync) <= set(plan.gone):
+            others = tuple(one for one in config.eligible if one != self.me)
+            self._propose(Config(config.epoch + 1, self.me, (self.me,), others))
+        elif self.me in plan.replicas:
+            if self._exact_in != config.epoch:
+                self.messages.append((config.primary, Join(config.epoch)))
+            else:  # said before, but that may have been lost
+                self._say(config.primary, Durable(config.epoch, self.last))
+
+    # -- writes and what waits for them
+
+    def _write(self, write: Write) -> None:
+        self.state.add(write)
+        self.writes.append(write)
+        self._written += 1
+
+    def _keep(self, entry: Entry) -> None:
+        self._write(KeepEntry(entry))
+        self._unsynced.append((self._written, entry.sequence))
+
+    def _cut(self, sequence: int) -> None:
+        self._write(CutLog(sequence))
+        self._unsynced = deque(one for one in self._unsynced if one[1] <= sequence)
+        self._own = min(self._own, sequence)
+
+    def _say(self, to: str, message: AnyMessage) -> None:
+        """Send once everything that was written so far is durable."""
+        if self._synced >= self._written:
+            self.messages.append((to, message))
+        else:
+            self._waiting.append((self._written, to, message))
+
+    # -- configuration
+
+    def _propose(self, config: Config) -> None:
+        """Ask for a configuration; nothing else is asked for until the outcome is known (R4)."""
+        if self.swap is None:
+            self.swap = Swap(config, self.revision, self.now)
+
+    def _promoting(self) -> bool:
+        """Whether our own promotion may have happened: no promise, no entry, no read until we know (R5)."""
+        return self.swap is not None and not self._leading
+
+    def _handing_over(self) -> bool:
+        return self.swap is not None and self.swap.config.primary != self.me
+
+    def _without(self, config: Config, plan: Plan, lost: set[str], primary: str) -> Config:
+        """The configuration without some replicas. Where too few are left, those stay eligible (R9)."""
+        left = tuple(one for one in config.in_sync if one not in lost)
+        eligible: tuple[str, ...] = ()
+        if len(left) < plan.minimum:
+            eligible = (*config.eligible, *(one for one in config.in_sync if one in lost))
+        return Config(config.epoch + 1, primary, left, eligible)
+
+    def _needed(self) -> set[str]:
+        """The replicas whose word counts: while a swap's outcome is unknown, those of both configurations (R4)."""
+        needed = set(self.document.config.in_sync) if self.document else set()
+        if self.swap is not None:
+            needed |= set(self.swap.config.in_sync)
+        return needed - {self.me}
+
+    def _enough(self) -> bool:
+        """Whether an entry on all in-sync replicas is on as many copies as a commit needs (R2)."""
+        document = self.document
+        return document is not None and len(document.config.in_sync) >= document.plan.minimum
+
+    def _lead(self, config: Config, swap: Swap, previous: Document | None) -> None:
+        """Our swap happened: begin the epoch as its primary.
+
+        Nobody else can promote itself in this epoch before it has seen it, which is after the swap was sent, and
+        has then waited a grace: so the lease of all of them begins with the swap.
+        """
+        stayed = self._leading and previous is not None
+        peers = {}
+        for name in config.in_sync:
+            if name != self.me:
+                old = self._peers.get(name) if stayed else None
+                peers[name] = Peer(self.now, swap.sent, old.acked if old else None)
+                if old is not None and name in previous.config.in_sync:  # type: ignore[union-attr]
+                    peers[name].since = old.since
+                    peers[name].promised = max(old.promised, swap.sent)
+        self._peers = peers
+        self._kept.clear()
+        if not stayed:
+            self._leading = True
+            self._settled = self.last
+        for name, peer in peers.items():
+            self._send_exact(name, peer)
+        self._advance()
+
+    # -- the primary
+
+    def _tend(self, config: Config, plan: Plan) -> None:
+        for name, peer in list(self._peers.items()):
+            if self.now - peer.beaconed >= self.timing.beacon:
+                peer.beaconed = self.now
+                self._say(name, Beacon(config.epoch, self.now))
+            late = peer.exact or (peer.acked or 0) < self.last or peer.told < self.state.commit
+            if late and self.now - peer.sent >= self.timing.resend:
+                if peer.exact:
+                    self._send_exact(name, peer)
+                else:
+                    peer.next = (peer.acked or 0) + 1
+                    self._send_entries(name, peer)
+        if self.swap is None:
+            self._change(config, plan)
+
+    def _change(self, config: Config, plan: Plan) -> None:
+        """The change of configuration that is due, if any: one at a time."""
+        limit = self.now - self.timing.lease
+        lost = {one for one in self._needed() if max(self._peers[one].promised, self._peers[one].since) <= limit}
+        lost |= {one for one in self._needed() if one in plan.gone}
+        if lost:
+            self._propose(self._without(config, plan, lost, self.me))
+            return
+        ready = [name for name, peer in self._peers.items() if name not in config.in_sync and self._caught_up(peer)]
+        if ready:
+            in_sync = (*config.in_sync, ready[0])
+            left = tuple(one for one in config.eligible if one != ready[0])
+            self._propose(Config(config.epoch + 1, self.me, in_sync, left if len(in_sync) < plan.minimum else ()))
+            return
+        surplus = [one for one in config.in_sync if one not in plan.replicas]
+        if surplus and len(config.in_sync) > plan.minimum and self._settled is None:
+            leaving = min(surplus, key=lambda one: one == self.me)
+            heirs = [one for one in config.in_sync if one in plan.replicas]
+            if leaving != self.me:
+                self._propose(self._without(config, plan, {leaving}, self.me))
+            elif heirs:
+                self._propose(self._without(config, plan, {leaving}, heirs[0]))
+
+    def _caught_up(self, peer: Peer) -> bool:
+        """Whether a joining replica has all that is committed, which a new primary may not know yet to be (R7)."""
+        committed = max(self.state.commit, self._settled or 0)
+        alive = peer.promised > self.now - self.timing.lease
+        return alive and not peer.exact and peer.acked is not None and peer.acked >= committed
+
+    def _from_peer(self, config: Config, sender: str, message: AnyMessage) -> None:
+        if isinstance(message, Join):
+            self._joins(config, sender)
+            return
+        peer = self._peers.get(sender)
+        if peer is None:
+            if isinstance(message, Durable):
+                self.messages.append((sender, Again(config.epoch, self.last)))
+            return
+        match message:
+            case Promise(_, sent_s):
+                peer.promised = max(peer.promised, sent_s)
+            case Durable(_, sequence):
+                peer.acked = max(peer.acked or 0, sequence)
+                peer.next = max(peer.next, peer.acked + 1)
+                peer.exact = False
+                self._advance()
+            case Again(_, last):
+                if last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
+                    peer.promised = peer.since = NEVER
+                elif peer.base is None:
+                    peer.exact = True
+                    self._send_exact(sender, peer)
+            case Fault(_, commit):
+                self.alarm = f"{sender} has committed up to {commit}, and the log here ends at {self.last}"
+                self._propose(Config(config.epoch + 1, sender, tuple(one for one in config.in_sync if one != self.me)))
+
+    def _joins(self, config: Config, sender: str) -> None:
+        """A replica wants to be in sync: by the log where it lacks nothing committed, else by a snapshot (R8)."""
+        if sender in config.in_sync or self.document is None or sender not in self.document.plan.replicas:
+            return
+        peer = self._peers.get(sender)
+        if peer is not None and self.now - peer.since < 10 * self.timing.resend:
+            return
+        self._peers[sender] = peer = Peer(self.now)
+        if sender in config.eligible:
+            self._send_exact(sender, peer)
+        else:
+            peer.base, peer.exact, peer.sent = self.state.commit, False, self.now
+            self.snapshots.append(sender)
+
+    def _send_exact(self, name: str, peer: Peer) -> None:
+        """All that is not committed: the other's log is to be exactly ours (R7)."""
+        if peer.base is None:
+            peer.sent, peer.next, peer.told = self.now, self.last + 1, self.state.commit
+            log = tuple(self.state.log)
+            self.messages.append(
+                (name, Append(self.state.epoch, self.state.commit, log, self.state.commit, exact=True))
+            )
+
+    def _send_entries(self, name: str, peer: Peer) -> None:
+        """What comes next for another replica, pipelined: without waiting for what went before."""
+        if peer.acked is None:
+            return  # a snapshot is on its way
+        entries = tuple(one for one in (*self._kept, *self.state.log) if one.sequence >= peer.next)[:MOST_ENTRIES]
+        if entries and entries[0].sequence != peer.next:
+            del self._peers[name]  # what it needs is no longer kept: it joins anew
+            return
+        after, peer.sent, peer.told = peer.next - 1, self.now, self.state.commit
+        peer.next += len(entries)
+        self.messages.append((name, Append(self.state.epoch, after, entries, self.state.commit)))
+
+    def _advance(self) -> None:
+        """Commit what is durable on every replica that counts (R2)."""
+        if not self._leading or not self._enough():
+            return
+        acked = [self._peers[one].acked if not self._peers[one].exact else None for one in self._needed()]
+        if any(one is None for one in acked):
+            return
+        upto = min([self._own, *(one for one in acked if one is not None)])
+        if upto > self.state.commit:
+            bases = [peer.base for peer in self._peers.values() if peer.base is not None]
+            if bases:
+                self._kept.extend(entry for entry in self.state.log if entry.sequence <= upto)
+                while self._kept and (self._kept[0].sequence <= min(bases) or len(self._kept) > MOST_KEPT):
+                    self._kept.popleft()
+            self._write(Commit(upto))
+        if self._settled is not None and self.state.commit >= self._settled:
+            self._settled = None
+
+    # -- the others
+
+    def _from_primary(self, config: Config, message: AnyMessage) -> None:
+        match message:
+            case Beacon(epoch, sent_s):
+                self._heard = self.now
+                self._say(config.primary, Promise(epoch, sent_s))
+            case Again() if self.state.joining == config.epoch:
+                self._exact_in = 0  # the primary kept no entries for us: join anew
+            case Append():
+                if self.me in config.in_sync or self.me in config.eligible or self.state.joining == config.epoch:
+                    self._append(config, message)
+            case Snapshot(epoch, sequence, rows):
+                if self.me in config.in_sync or self.me in config.eligible:
+                    return
+                if self.state.joining != epoch or sequence > self.last:
+                    self._write(MarkJoining(epoch))
+                    self._unsynced.clear()
+                    self._write(Install(sequence, rows))
+                    self._own = sequence
+                self._exact_in = epoch
+                self._say(config.primary, Durable(epoch, self.last))
+
+    def _append(self, config: Config, message: Append) -> None:
+        if message.exact and self._exact_in != config.epoch:
+            if not self._be_exactly(config, message):
+                return
+        elif self._exact_in != config.epoch:
+            self._say(config.primary, Again(config.epoch, self.last))
+            return
+        for entry in message.entries:
+            if entry.sequence == self.last + 1:
+                self._keep(entry)
+        commit = min(message.commit, self.last)
+        if commit > self.state.commit:
+            self._write(Commit(commit))
+        self._say(config.primary, Durable(config.epoch, self.last))
+
+    def _be_exactly(self, config: Config, message: Append) -> bool:
+        """Make our log a beginning of the primary's. False where one of us lost what it must not lack (R7)."""
+        end = message.after + len(message.entries)
+        if end < self.state.commit:
+            self._say(config.primary, Fault(config.epoch, self.state.commit))
+            return False
+        if message.after > self.last:
+            self._say(config.primary, Again(config.epoch, self.last))
+            return False
+        ours = {entry.sequence: entry.epoch for entry in self.state.log}
+        for entry in message.entries:
+            if ours.get(entry.sequence, entry.epoch) != entry.epoch:
+                self._cut(entry.sequence - 1)
+                break
+        if self.last > end:
+            self._cut(end)
+        self._exact_in = config.epoch
+        return True

@@ -1,0 +1,164 @@
+"""The values of replication: entries, configurations, messages between replicas, and what a replica keeps on disk."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Value(msgspec.Struct, frozen=True, tag=True):
+    """Base of what travels or is kept."""
+
+
+class Entry(Value, frozen=True):
+    """One turn of the primary (rule R1). `rows` is opaque here; the sequence rises by one, the epoch never falls."""
+
+    epoch: int
+    sequence: int
+    rows: bytes
+
+
+# -- configuration, kept by the coordinator and changed by compare-and-swap only (R4)
+
+
+class Config(Value, frozen=True):
+    """Who holds a partition. `eligible` were removed when too few were left, and lack nothing committed (R9)."""
+
+    epoch: int
+    primary: str
+    in_sync: tuple[str, ...]
+    eligible: tuple[str, ...] = ()
+
+
+class Plan(Value, frozen=True):
+    """What the planner wants: replicas, stores that are gone for good, copies that a commit needs (R2)."""
+
+    replicas: tuple[str, ...]
+    minimum: int
+    gone: tuple[str, ...] = ()
+
+
+class Document(Value, frozen=True):
+    config: Config
+    plan: Plan
+
+
+# -- messages; each names the epoch that its sender is in
+
+
+class Message(Value, frozen=True):
+    epoch: int
+
+
+class Beacon(Message, frozen=True):
+    """From the primary; `sent_s` is its own clock, given back by the answer, which renews its lease (R5)."""
+
+    sent_s: float
+
+
+class Promise(Message, frozen=True):
+    sent_s: float
+
+
+class Append(Message, frozen=True):
+    """Entries that follow `after`. With `exact` nothing may follow them in the receiver's log (R7)."""
+
+    after: int
+    entries: tuple[Entry, ...]
+    commit: int
+    exact: bool = False
+
+
+class Durable(Message, frozen=True):
+    """Everything up to `sequence` is on the sender's disk."""
+
+    sequence: int
+
+
+class Again(Message, frozen=True):
+    """The sender's log cannot be continued as it is: begin anew with an exact Append, or a snapshot."""
+
+    last: int
+
+
+class Fault(Message, frozen=True):
+    """The primary wanted to undo what was committed: it lost part of its log (R7)."""
+
+    commit: int
+
+
+class Join(Message, frozen=True):
+    """A replica that is not in sync wants to be (R8)."""
+
+
+class Snapshot(Message, frozen=True):
+    """All rows as of `sequence`. The host adds them; the core only orders one."""
+
+    sequence: int
+    rows: bytes
+
+
+AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Snapshot
+
+
+# -- what a replica keeps; written in this order, a crash leaves a prefix
+
+
+class KeepEpoch(Value, frozen=True):
+    epoch: int
+
+
+class KeepEntry(Value, frozen=True):
+    entry: Entry
+
+
+class CutLog(Value, frozen=True):
+    """Entries after `sequence` are void."""
+
+    sequence: int
+
+
+class Commit(Value, frozen=True):
+    """Entries up to `sequence` are committed: apply their rows, and forget them."""
+
+    sequence: int
+
+
+class MarkJoining(Value, frozen=True):
+    """In `epoch` this replica is being filled and may not be promoted; None: it is whole."""
+
+    epoch: int | None
+
+
+class Install(Value, frozen=True):
+    """Replace all rows by a snapshot's, which are those as of `sequence`; the log is empty then."""
+
+    sequence: int
+    rows: bytes
+
+
+Write = KeepEpoch | KeepEntry | CutLog | Commit | MarkJoining | Install
+
+
+class State(msgspec.Struct):
+    """What `Write`s add up to, as a replica finds it at start. `log` follows `commit` without a gap."""
+
+    epoch: int = 0
+    commit: int = 0
+    log: list[Entry] = []
+    joining: int | None = None
+
+    def add(self, write: Write) -> None:
+        match write:
+            case KeepEpoch(epoch):
+                self.epoch = epoch
+            case KeepEntry(entry):
+                self.log.append(entry)
+            case CutLog(sequence):
+                self.log = [entry for entry in self.log if entry.sequence <= sequence]
+            case Commit(sequence):
+                self.commit = sequence
+                self.log = [entry for entry in self.log if entry.sequence > sequence]
+            case MarkJoining(epoch):
+                self.joining = epoch
+            case Install(sequence, _):
+                self.commit, self.log = sequence, []

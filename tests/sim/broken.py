@@ -1,0 +1,172 @@
+"""Each rule of PROTOCOL.md that has a counterexample, switched off: what the simulator must catch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from s4.replica.core import NEVER, Peer, Replica, Swap
+from s4.replica.wire import Append, Config, Document, MarkJoining, Plan
+from sim.world import Node, Waiter
+
+
+class CommitsWithTooFewCopies(Replica):
+    """R2: on every in-sync replica is enough, be it one."""
+
+    def _enough(self) -> bool:
+        return True
+
+
+class CommitsBeforeAllHaveIt(Replica):
+    """R2: a majority would do."""
+
+    def _needed(self) -> set[str]:
+        needed = sorted(super()._needed())
+        return set(needed[: len(needed) // 2])
+
+
+class ForgetsAnUnknownSwap(Replica):
+    """R4: while a swap's outcome is unknown only the proposed configuration counts."""
+
+    def _needed(self) -> set[str]:
+        if self.swap is not None:
+            return set(self.swap.config.in_sync) - {self.me}
+        return super()._needed()
+
+
+class CountsTheOldSetOnly(Replica):
+    """R4: while a swap's outcome is unknown only the old configuration counts."""
+
+    def _needed(self) -> set[str]:
+        return set(self.document.config.in_sync) - {self.me} if self.document else set()
+
+
+class ServesWithoutLease(Replica):
+    """R5: a primary serves until it hears of another."""
+
+    def serves(self, now: float) -> bool:
+        return self._leading and self._settled is None
+
+
+class PromisesWhilePromoting(Replica):
+    """R5: its node still answers the old primary's beacons, and takes its entries."""
+
+    def _promoting(self) -> bool:
+        return False
+
+
+class PromotesAtOnce(Replica):
+    """R5: no grace after a start."""
+
+    def see(self, document: Document, revision: int, now: float) -> None:
+        first = self.document is None
+        super().see(document, revision, now)
+        if first:
+            self._heard = NEVER
+
+
+class ServesBeforeAllIsCommitted(Replica):
+    """R7: a new primary serves what it knows to be committed, at once."""
+
+    def _lead(self, config: Config, swap: Swap, previous: Document | None) -> None:
+        super()._lead(config, swap, previous)
+        self._settled = None
+
+
+class LeavesOtherLogsAlone(Replica):
+    """R7: what another replica has beyond the new primary's log stays."""
+
+    def _cut(self, sequence: int) -> None:
+        if sequence < self.state.commit:
+            super()._cut(sequence)
+
+
+class AddsBeforeItHasAll(Replica):
+    """R8: a joining replica is added as soon as it has answered."""
+
+    def _caught_up(self, peer: Peer) -> bool:
+        return peer.promised > self.now - self.timing.lease
+
+
+class JoinsAsItIs(Replica):
+    """R8: a replica that was away counts as whole again without being filled."""
+
+    def _joins(self, config: Config, sender: str) -> None:
+        if sender not in config.in_sync and sender not in self._peers:
+            self._peers[sender] = Peer(self.now, acked=self.state.commit, exact=False, next=self.last + 1)
+
+
+class ForgetsThatItIsJoining(Replica):
+    """R8: that it is being filled is not kept on disk, and a full log is taken for a whole one."""
+
+    def _write(self, write: Any) -> None:
+        super()._write(MarkJoining(None) if isinstance(write, MarkJoining) else write)
+
+
+class ForgetsWhoIsEligible(Replica):
+    """R9: a replica that comes back after too few were left is emptied like any other."""
+
+    def _without(self, config: Config, plan: Plan, lost: set[str], primary: str) -> Config:
+        left = tuple(one for one in config.in_sync if one not in lost)
+        return Config(config.epoch + 1, primary, left)
+
+
+class GoesOnAfterARestart(Replica):
+    """R10: a primary that restarts serves in its old epoch."""
+
+    def see(self, document: Document, revision: int, now: float) -> None:
+        super().see(document, revision, now)
+        config = document.config
+        if not self._leading and config.primary == self.me and self.swap is None and self.revision == revision:
+            self._lead(config, Swap(config, revision, now), None)
+
+
+class TakesEntriesOfOldEpochs(Replica):
+    """R3: a secondary takes entries from whoever was primary when they were sent."""
+
+    def receive(self, sender: str, message: Any, now: float) -> None:
+        config = self.document.config if self.document else None
+        if config is not None and isinstance(message, Append) and message.epoch < config.epoch and not self._leading:
+            self._append(config, message)
+            return
+        super().receive(sender, message, now)
+
+
+class KeepsRowsUnderASnapshot(Node):
+    """R8: a snapshot is laid over the rows that are there."""
+
+    snapshots_over = True
+
+
+class RefusesAtOnce(Node):
+    """R11: a refusal goes out before what it rests on is committed."""
+
+    def refuse(self, named: tuple[int, int]) -> None:
+        self.world.reply(named, (False,))
+
+
+class ForgetsAnswers(Node):
+    """R12: a repeated command is decided once more."""
+
+    def repeated(self, named: tuple[int, int]) -> bool:
+        return False
+
+
+class ForgetsRefusals(Node):
+    """R12: a refusal is not kept, so an earlier attempt that comes late takes effect."""
+
+    def refuse(self, named: tuple[int, int]) -> None:
+        self.waiters.append(Waiter(self.replica.last, named, False, refusal=True))
+
+
+CORES = [
+    CommitsWithTooFewCopies, CommitsBeforeAllHaveIt, ForgetsAnUnknownSwap, CountsTheOldSetOnly, ServesWithoutLease,
+    PromisesWhilePromoting, PromotesAtOnce, ServesBeforeAllIsCommitted, LeavesOtherLogsAlone, AddsBeforeItHasAll, JoinsAsItIs,
+    ForgetsThatItIsJoining, ForgetsWhoIsEligible, GoesOnAfterARestart, TakesEntriesOfOldEpochs,
+]  # fmt: skip
+NODES = [KeepsRowsUnderASnapshot, RefusesAtOnce, ForgetsAnswers, ForgetsRefusals]
+# Rules whose counterexample is rare among all faults: those that make it likely.
+FAULTS = {
+    GoesOnAfterARestart: ("restart", "restart", "one way", "slow", "heal"),
+    PromisesWhilePromoting: ("pause", "slow coordinator", "cut but one", "one way", "heal"),
+    PromotesAtOnce: ("restart", "slow", "cut but one", "heal"),
+}

@@ -1,0 +1,138 @@
+"""The replication core under seeded faults; and that the simulator finds what goes wrong with any rule left out.
+
+    python -m sim.run 0 10000        from tests/: more seeds than CI runs; a failure prints its seed, which replays
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from s4.replica.core import Replica, Timing
+from s4.replica.wire import Config, Document, Durable, Plan, Promise, State
+from sim import broken
+from sim.linear import FOREVER, Call, is_linearizable
+from sim.world import BrokenError, Node, World
+
+
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_seeds(first: int) -> None:
+    calls = 0
+    for seed in range(first, first + 20):
+        try:
+            world = World(seed).run()
+            world.check_end()
+        except BrokenError as found:
+            raise AssertionError(f"seed {seed}: {found}") from found
+        calls += sum(1 for history in world.history.values() for call in history if call.end != FOREVER)
+    assert calls > 20 * 50, "hardly anything was done"
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4, 5])
+def test_other_numbers_of_replicas(replicas: int) -> None:
+    for seed in range(15):
+        try:
+            World(seed, replicas=replicas).run().check_end()
+        except BrokenError as found:
+            raise AssertionError(f"seed {seed}: {found}") from found
+
+
+def test_a_seed_replays() -> None:
+    assert World(7).run().history == World(7).run().history
+
+
+@pytest.mark.parametrize("kind", [*broken.CORES, *broken.NODES], ids=lambda kind: kind.__name__)
+def test_no_rule_can_be_left_out(kind: type) -> None:
+    """Each switched off makes the simulator fail, within a number of seeds that leaves room above what it took."""
+    node_class: type[Node] = kind if issubclass(kind, Node) else type("Altered", (Node,), {"replica_class": kind})
+    faults = {"faults": broken.FAULTS[kind]} if kind in broken.FAULTS else {}
+    with pytest.raises(BrokenError):
+        for seed in range(400):
+            World(seed, node_class=node_class, **faults).run().check_end()
+
+
+def leading(me: str = "a", in_sync: tuple[str, ...] = ("a", "b")) -> Replica:
+    """A primary at epoch 2 that serves, its secondaries having promised and acknowledged."""
+    replica = Replica(me, State(), Timing(), 0.0)
+    plan = Plan(("a", "b", "c"), 2)
+    replica.see(Document(Config(1, me, in_sync), plan), 1, 0.0)
+    replica.tick(0.0)
+    assert replica.swap is not None
+    replica.see(Document(replica.swap.config, plan), 2, 0.1)
+    for other in in_sync:
+        if other != me:
+            replica.receive(other, Durable(2, 0), 0.1)
+            replica.receive(other, Promise(2, 0.1), 0.1)
+    replica.synced(len(replica.writes), 0.1)
+    assert replica.serves(0.2)
+    return replica
+
+
+def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen() -> None:
+    """R4's sequence: the swap that adds C may have landed, so nothing commits without C, however long no news comes."""
+    from s4.replica.wire import Join
+
+    replica = leading()
+    replica.receive("c", Join(2), 0.3)
+    assert replica.snapshots == ["c"]
+    replica.receive("c", Durable(2, 0), 0.4)
+    replica.receive("c", Promise(2, 0.3), 0.4)
+    replica.receive("b", Promise(2, 0.3), 0.4)
+    replica.tick(0.5)
+    swap = replica.swap
+    assert swap is not None
+    assert swap.config == Config(3, "a", ("a", "b", "c"))
+    entry = replica.propose(b"x", 0.6)
+    replica.synced(len(replica.writes), 0.7)
+    for now in range(1, 60):
+        replica.receive("b", Durable(2, entry.sequence), float(now))
+        replica.receive("b", Promise(2, float(now)), float(now))
+        replica.tick(float(now))
+        assert replica.swap == swap, "no other swap before the outcome of this one is known"
+    assert replica.state.commit == 0
+    assert not replica.serves(60.0), "C may hold a later epoch's promise"
+    replica.receive("c", Durable(2, entry.sequence), 60.0)
+    assert replica.state.commit == entry.sequence
+
+
+def test_a_primary_whose_log_was_cut_leaves_the_set_with_an_alarm() -> None:
+    """R7: a restored volume. The secondary refuses to undo what it has committed."""
+    from s4.replica.wire import Append, Entry, Fault
+
+    second = Replica("b", State(epoch=2, commit=5), Timing(), 0.0)
+    second.see(Document(Config(3, "a", ("a", "b", "c")), Plan(("a", "b", "c"), 2)), 3, 0.0)
+    second.receive("a", Append(3, 3, (Entry(2, 4, b""),), 3, exact=True), 0.1)
+    second.synced(len(second.writes), 0.2)
+    fault = next(message for _, message in second.messages if isinstance(message, Fault))
+    assert fault.commit == 5
+    replica = leading(in_sync=("a", "b", "c"))
+    replica.receive("b", Fault(2, 5), 0.3)
+    assert replica.alarm
+    assert not replica.serves(0.3)
+    assert replica.swap is not None
+    assert replica.swap.config == Config(3, "b", ("b", "c"))
+
+
+def test_a_map_from_a_backup_is_refused() -> None:
+    replica = Replica("b", State(epoch=7), Timing(), 0.0)
+    replica.see(Document(Config(6, "b", ("b",)), Plan(("b",), 1)), 9, 0.0)
+    replica.tick(100.0)
+    assert "epoch 6" in replica.alarm
+    assert replica.swap is None
+
+
+@pytest.mark.parametrize(("history", "fits"), [
+    ([Call("put", "1", 0, 1, True), Call("get", None, 2, 3, "1")], True),
+    ([Call("put", "1", 0, 1, True), Call("get", None, 2, 3, None)], False),
+    ([Call("put", "1", 0, 1, True), Call("put", "2", 2, 3, True), Call("get", None, 4, 5, "1")], False),
+    ([Call("put", "1", 0, 9, True), Call("get", None, 1, 2, "1"), Call("get", None, 3, 4, None)], False),
+    ([Call("put", "1", 0, 9, True), Call("get", None, 1, 2, None), Call("get", None, 3, 4, "1")], True),
+    ([Call("put", "1", 0, FOREVER), Call("get", None, 5, 6, None), Call("get", None, 7, 8, "1")], True),
+    ([Call("put", "1", 0, FOREVER), Call("get", None, 5, 6, "1"), Call("get", None, 7, 8, None)], False),
+    ([Call("create", "1", 0, 5, True), Call("create", "2", 0, 5, True)], False),
+    ([Call("create", "1", 0, 5, True), Call("create", "2", 0, 5, False)], True),
+    ([Call("create", "1", 0, 5, False)], False),
+    ([Call("create", "1", 0, 1, True), Call("delete", "", 2, 3, True), Call("create", "2", 4, 5, True), Call("get", None, 6, 7, "2")], True),
+])  # fmt: skip
+def test_the_judge_of_histories(history: list[Call], fits: bool) -> None:
+    """A planted stale read, a lost write and two winners are seen; what is allowed is not."""
+    assert is_linearizable(history) == fits

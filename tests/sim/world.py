@@ -1,0 +1,521 @@
+"""A partition's replicas, a coordinator and clients in one thread, in made-up time, under seeded faults.
+
+Faults, all within what S4 promises to survive: messages are lost, late, doubled and overtaken, links are cut in one
+direction or both; a process is paused, crashes with any suffix of its unsynced writes lost, or its store is wiped and
+replaced by a new one while another copy is good; clocks differ in rate; the coordinator is slow or away, answers get
+lost, a compare-and-swap lands late or twice. The same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from s4.replica.core import NotServingError, Replica, Timing, TooFewError
+from s4.replica.wire import Commit, Config, Document, Entry, Install, Plan, Snapshot, State, Write
+from sim.linear import FOREVER, Call, is_linearizable
+
+KEYS = ("a", "b", "c")
+PATIENCE_S = 8.0
+COORDINATOR = "coordinator"
+FAULTS = ("crash", "restart", "restart", "pause", "cut", "cut off", "one way", "cut but one", "heal", "heal", "loss", "slow", "slow coordinator", "no coordinator", "wipe", "wipe")
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """What an entry carries here: a key's new value, and the answer to the command that asked for it."""
+
+    command: int
+    key: str
+    value: str | None
+    answer: bool = True
+
+
+@dataclass
+class Waiter:
+    """An answer that waits for a commit: of its own entry, or of what a refusal rests on (R11)."""
+
+    sequence: int
+    command: tuple[int, int]
+    result: str | bool
+    refusal: bool = False
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold."""
+
+
+@dataclass
+class Disk:
+    """`kept` is durable; `loose` would be lost by a crash, from the end on."""
+
+    state: State = field(default_factory=State)
+    rows: dict[str, str] = field(default_factory=dict)
+    answers: dict[int, str | bool] = field(default_factory=dict)
+    loose: list[Write] = field(default_factory=list)
+
+
+class Node:
+    """One store's process: `rows` and `answers` are what its replica has applied."""
+
+    replica_class: type[Replica] = Replica
+    snapshots_over = False
+
+    def __init__(self, world: World, store: str) -> None:
+        self.world, self.store = world, store
+        self.incarnation, self.up = 0, False
+        self.paused_until = 0.0
+        self.disk = Disk()
+        self.rate, self.offset = world.random.uniform(0.92, 1.08), world.random.uniform(0, 100)
+
+    def clock(self) -> float:
+        return self.offset + self.world.now * self.rate
+
+    def start(self) -> None:
+        self.up = True
+        self.incarnation += 1
+        kept = self.disk.state
+        state = State(kept.epoch, kept.commit, list(kept.log), kept.joining)
+        self.given = State(log=list(kept.log))  # what the writes given out so far add up to
+        self.rows, self.answers = dict(self.disk.rows), dict(self.disk.answers)
+        self.replica = self.replica_class(self.store, state, Timing(), self.clock())
+        self.numbers = 0
+        self.waiters: list[Waiter] = []
+        self.syncing = False
+        self.ask_coordinator()
+        self.alarm_clock(self.incarnation)
+
+    def crash(self) -> None:
+        """Any number of the last unsynced writes are lost."""
+        keep = self.world.random.randint(0, len(self.disk.loose))
+        for write in self.disk.loose[:keep]:
+            self.settle(write)
+        self.disk.loose.clear()
+        self.up = False
+
+    def settle(self, write: Write) -> None:
+        """A write is durable now."""
+        apply(self.disk.rows, self.disk.answers, self.disk.state, write, self.snapshots_over)
+
+    # -- its own loop
+
+    def alarm_clock(self, incarnation: int) -> None:
+        if self.up and self.incarnation == incarnation:
+            self.step(lambda: self.replica.tick(self.clock()))
+            self.world.later(self.world.random.uniform(0.1, 0.3), lambda: self.alarm_clock(incarnation), self)
+            if self.world.random.random() < 0.3 or self.replica.behind or self.replica.swap:
+                self.ask_coordinator()
+
+    def step(self, work: Callable[[], None]) -> None:
+        work()
+        replica, random = self.replica, self.world.random
+        for write in replica.writes:
+            self.world.check_commit(self, write)
+            apply(self.rows, self.answers, self.given, write, self.snapshots_over)
+        self.disk.loose += replica.writes
+        replica.writes.clear()
+        for to, message in replica.messages:
+            self.world.send(self, to, message)
+        replica.messages.clear()
+        for to in replica.snapshots:
+            rows = msgspec.json.encode((self.rows, list(self.answers.items())))
+            self.world.send(self, to, Snapshot(replica.state.epoch, replica.state.commit, rows))
+        replica.snapshots.clear()
+        if self.disk.loose and not self.syncing:
+            self.syncing = True
+            count, incarnation = len(self.disk.loose), self.incarnation
+            took = random.uniform(0.5, 1.5) if random.random() < 0.02 and not self.world.calm else random.uniform(0.001, 0.02)
+            self.world.later(took, lambda: self.synced(count, incarnation), self)
+        self.answer()
+        self.world.check_serving()
+
+    def synced(self, count: int, incarnation: int) -> None:
+        if not self.up or self.incarnation != incarnation:
+            return
+        for write in self.disk.loose[:count]:
+            self.settle(write)
+        del self.disk.loose[:count]
+        self.numbers += count
+        self.syncing = False
+        self.step(lambda: self.replica.synced(self.numbers, self.clock()))
+
+    # -- clients
+
+    def overlay(self, key: str) -> str | None:
+        value = self.rows.get(key)
+        for entry in self.replica.state.log:
+            rows = msgspec.json.decode(entry.rows, type=Rows)
+            value = rows.value if rows.key == key else value
+        return value
+
+    def command(self, command: int, attempt: int, kind: str, key: str, value: str) -> None:
+        """A client's command; an answer goes out when it is due, if ever."""
+        named = (command, attempt)
+        if self.repeated(named):
+            return
+        if not self.replica.serves(self.clock()):
+            self.world.reply(named, None)
+        elif kind == "get":
+            self.world.reply(named, (self.rows.get(key),))
+        elif kind == "create" and self.overlay(key) is not None:
+            self.refuse(named)
+        else:
+            self.propose(named, Rows(command, key, None if kind == "delete" else value))
+
+    def propose(self, named: tuple[int, int], rows: Rows) -> None:
+        try:
+            entry = self.replica.propose(msgspec.json.encode(rows), self.clock())
+        except (NotServingError, TooFewError):
+            self.world.reply(named, None)
+            return
+        self.waiters.append(Waiter(entry.sequence, named, rows.answer))
+
+    def repeated(self, named: tuple[int, int]) -> bool:
+        """R12: a command that is in the log, or was, gets the first answer."""
+        if named[0] in self.answers and self.replica.serves(self.clock()):
+            self.world.reply(named, (self.answers[named[0]],))
+            return True
+        for entry in self.replica.state.log if self.replica.leading else ():
+            rows = msgspec.json.decode(entry.rows, type=Rows)
+            if rows.command == named[0]:
+                self.waiters.append(Waiter(entry.sequence, named, rows.answer))
+                return True
+        return False
+
+    def refuse(self, named: tuple[int, int]) -> None:
+        """R11: once everything that the refusal rests on is committed. R12: where an earlier attempt may still come,
+        the refusal is an entry too, or that attempt could take effect after the client was told that it had none."""
+        if named[1] > 1:
+            self.propose(named, Rows(named[0], "", None, answer=False))
+        else:
+            self.waiters.append(Waiter(self.replica.last, named, False, refusal=True))
+
+    def answer(self) -> None:
+        if not self.replica.leading:
+            self.waiters.clear()
+        for waiter in list(self.waiters):
+            if self.replica.state.commit >= waiter.sequence and (not waiter.refusal or self.replica.serves(self.clock())):
+                self.waiters.remove(waiter)
+                if not waiter.refusal:
+                    self.world.check_copies(waiter.sequence)
+                self.world.reply(waiter.command, (waiter.result,))
+
+    # -- the coordinator
+
+    def ask_coordinator(self) -> None:
+        world, incarnation = self.world, self.incarnation
+
+        def hear(document: Document, revision: int) -> None:
+            if self.up and self.incarnation == incarnation:
+                self.step(lambda: self.replica.see(document, revision, self.clock()))
+
+        swap = self.replica.swap
+        if swap is not None:
+            world.swap(swap.config, swap.revision, hear, self)
+        else:
+            world.read(hear, self)
+
+
+def apply(rows: dict[str, str], answers: dict[int, str | bool], state: State, write: Write, over: bool = False) -> None:
+    """What a write does to rows and state. With `over` a snapshot is laid over what is there, which is wrong."""
+    match write:
+        case Commit(sequence):
+            for entry in state.log:
+                if entry.sequence <= sequence:
+                    one = msgspec.json.decode(entry.rows, type=Rows)
+                    if one.value is None:
+                        rows.pop(one.key, None)
+                    else:
+                        rows[one.key] = one.value
+                    answers[one.command] = one.answer
+        case Install(_, content):
+            found, answered = msgspec.json.decode(content, type=tuple[dict[str, str], list[tuple[int, bool]]])
+            if not over:
+                rows.clear()
+            rows.update(found)
+            answers.clear()
+            answers.update(answered)
+    state.add(write)
+
+
+class World:
+    """Runs one seed. `check_end` raises BrokenError where something was lost, wrong, or never came right."""
+
+    def __init__(self, seed: int, *, replicas: int = 3, seconds: float = 60.0, node_class: type[Node] = Node,
+                 faults: tuple[str, ...] = FAULTS) -> None:  # fmt: skip
+        self.random = random.Random(seed)
+        self.now, self.count = 0.0, 0
+        self.queue: list[tuple[float, int, Callable[[], None], Node | None]] = []
+        self.seconds, self.faults = seconds, faults
+        self.committed: dict[int, Entry] = {}
+        self.acknowledged = 0
+        self.history: dict[str, list[Call]] = {key: [] for key in KEYS}
+        self.open: dict[int, tuple[str, str, str, float]] = {}
+        self.done: dict[int, Callable[[Any, int], None]] = {}
+        self.commands = 0
+        self.cut: set[tuple[str, str]] = set()
+        self.loss, self.slow, self.slow_coordinator, self.coordinator_away_until, self.calm = 0.0, 0.03, 0.1, 0.0, False
+        self.lacks_nothing: set[str] = set()  # removed from the in-sync set when too few were left, and since
+        self.made = replicas
+        self.node_class = node_class
+        self.nodes = {f"s{number}": node_class(self, f"s{number}") for number in range(replicas)}
+        stores = tuple(self.nodes)
+        minimum = 2 if replicas >= 3 else 1
+        self.document = Document(Config(1, stores[0], stores), Plan(stores, minimum))
+        self.revision = 1
+        self.gone: dict[str, Node] = {}
+        for node in self.nodes.values():
+            node.start()
+
+    # -- time
+
+    def later(self, delay: float, work: Callable[[], None], node: Node | None = None) -> None:
+        self.count += 1
+        heapq.heappush(self.queue, (self.now + delay, self.count, work, node))
+
+    def run_until(self, end: float) -> None:
+        while self.queue and self.queue[0][0] <= end:
+            at, number, work, node = heapq.heappop(self.queue)
+            if node is not None and node.paused_until > at:
+                heapq.heappush(self.queue, (node.paused_until, number, work, node))
+                continue
+            self.now = max(self.now, at)
+            work()
+        self.now = end
+
+    # -- the network
+
+    def send(self, sender: Node, to: str, message: Any) -> None:
+        target = self.nodes.get(to)
+        if target is None or not target.up:
+            return
+        incarnation = target.incarnation
+
+        def arrive() -> None:
+            if target.up and target.incarnation == incarnation and (sender.store, to) not in self.cut:
+                target.step(lambda: target.replica.receive(sender.store, message, target.clock()))
+
+        for _ in range(1 + (self.random.random() < 0.03)):
+            if self.random.random() >= self.loss and (sender.store, to) not in self.cut:
+                slow = self.random.random() < self.slow
+                self.later(self.random.uniform(0.2, 4.0) if slow else self.random.uniform(0.001, 0.02), arrive, target)
+
+    # -- the coordinator
+
+    def _later_there(self, node: Node, work: Callable[[], None]) -> None:
+        """At the coordinator, once it is reached; some requests get lost, some come twice."""
+        if (node.store, COORDINATOR) in self.cut or self.now < self.coordinator_away_until or self.random.random() < (0 if self.calm else 0.1):
+            return
+        for _ in range(1 + (self.random.random() < 0.05)):
+            slow = self.random.random() < self.slow_coordinator
+            self.later(self.random.uniform(0.5, 6.0) if slow else self.random.uniform(0.005, 0.05), work)
+
+    def _tell(self, hear: Callable[[Document, int], None], node: Node) -> None:
+        if (COORDINATOR, node.store) in self.cut or self.random.random() < (0 if self.calm else 0.15):
+            return
+        document, revision = self.document, self.revision
+        self.later(self.random.uniform(0.005, 0.1), lambda: hear(document, revision), node)
+
+    def read(self, hear: Callable[[Document, int], None], node: Node) -> None:
+        self._later_there(node, lambda: self._tell(hear, node))
+
+    def swap(self, config: Config, revision: int, hear: Callable[[Document, int], None], node: Node) -> None:
+        def decide() -> None:
+            if self.revision == revision:
+                if config.epoch != self.document.config.epoch + 1:
+                    raise BrokenError(f"an epoch was skipped: {self.document.config} -> {config}")
+                self.lacks_nothing |= set(self.document.config.in_sync) - set(config.in_sync)
+                if len(config.in_sync) >= self.document.plan.minimum:
+                    self.lacks_nothing.clear()
+                self.document, self.revision = Document(config, self.document.plan), revision + 1
+                self.check_in_sync()
+            self._tell(hear, node)
+
+        self._later_there(node, decide)
+
+    def replan(self, old: str, new: str) -> None:
+        """Store `old` is gone for good and `new` takes its place."""
+        plan = self.document.plan
+        replicas = tuple(new if one == old else one for one in plan.replicas)
+        self.document = Document(self.document.config, msgspec.structs.replace(plan, replicas=replicas, gone=(*plan.gone, old)))
+        self.revision += 1
+
+    # -- clients
+
+    def client(self) -> None:
+        """One command after another, each tried again under the same id until an answer or the end of patience."""
+        self.commands += 1
+        command, key = self.commands, self.random.choice(KEYS)
+        kind = self.random.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0]
+        if len(self.history[key]) > 200:
+            return
+        value, begin = f"v{command}", self.now
+        self.open[command] = (kind, key, value, begin)
+        attempts = 0
+
+        def done(result: Any, attempt: int) -> None:
+            """An answer to any but the last attempt is no answer (R12)."""
+            if attempt == attempts and self.open.pop(command, None) is not None:
+                self.history[key].append(Call(kind, value, begin, self.now, result))
+                self.later(self.random.uniform(0.01, 0.4), self.client)
+
+        def attempt() -> None:
+            nonlocal attempts
+            if command not in self.open:
+                return
+            if self.now - begin > PATIENCE_S:
+                del self.open[command]
+                self.history[key].append(Call(kind, value, begin, FOREVER))
+                self.later(self.random.uniform(0.01, 0.2), self.client)
+                return
+            node = self.nodes.get(self.document.config.primary)
+            if node is None or self.random.random() < 0.2:
+                node = self.random.choice(list(self.nodes.values()))
+            attempts += 1
+            number, target, incarnation = attempts, node, node.incarnation
+            delay = self.random.uniform(0.5, 5) if self.random.random() < 0.1 else self.random.uniform(0.001, 0.02)
+
+            def arrive() -> None:
+                if target.up and target.incarnation == incarnation:
+                    target.step(lambda: target.command(command, number, kind, key, value))
+
+            self.later(delay, arrive, target)
+            self.later(self.random.uniform(0.3, 1.0), attempt)
+
+        self.done[command] = done
+        attempt()
+
+    def reply(self, named: tuple[int, int], result: tuple[Any] | None) -> None:
+        if result is not None and self.random.random() >= self.loss:
+            slow = self.random.random() < 0.05
+            self.later(self.random.uniform(0.5, 3) if slow else self.random.uniform(0.001, 0.02), lambda: self.done[named[0]](result[0], named[1]))
+
+    # -- faults
+
+    def trouble(self) -> None:
+        if self.calm:
+            return
+        node = self.random.choice(list(self.nodes.values()))
+        names = list(self.nodes)
+        match self.random.choice(self.faults):
+            case "crash" if node.up:
+                node.crash()
+                self.later(self.random.uniform(0.05, 8), lambda: node.up or node.store in self.gone or node.start())
+            case "restart" if node.up:
+                node.crash()
+                self.later(self.random.uniform(0.01, 0.4), lambda: node.up or node.store in self.gone or node.start())
+            case "pause":
+                node.paused_until = self.now + self.random.uniform(0.5, 8)
+            case "cut" | "cut off" as kind:
+                for other in [*names, COORDINATOR] if kind == "cut off" else names:
+                    self.cut |= {(node.store, other), (other, node.store)}
+            case "one way":
+                ends = (node.store, self.random.choice([*names, COORDINATOR]))
+                self.cut.add(ends if self.random.random() < 0.5 else ends[::-1])
+            case "heal":
+                self.cut.clear()
+            case "loss":
+                self.loss = self.random.choice((0.0, 0.0, 0.1, 0.4))
+            case "cut but one":  # from the coordinator
+                for other in names:
+                    if other != node.store:
+                        self.cut |= {(other, COORDINATOR), (COORDINATOR, other)}
+            case "slow":
+                self.slow = self.random.choice((0.03, 0.03, 0.3))
+            case "slow coordinator":
+                self.slow_coordinator = self.random.choice((0.1, 0.1, 0.6))
+            case "no coordinator":
+                self.coordinator_away_until = self.now + self.random.uniform(0.5, 10)
+            case "wipe" if self.may_wipe(node.store):
+                self.wipe(node)
+        self.later(self.random.expovariate(1 / 2.0), self.trouble)
+
+    def may_wipe(self, store: str) -> bool:
+        """Losing one store is promised to be survived while another holds all that was committed."""
+        config, plan = self.document.config, self.document.plan
+        whole = (set(config.in_sync) | self.lacks_nothing) - set(self.gone)
+        return store in config.in_sync and len(whole) >= 2 and not set(plan.gone) & set(config.in_sync)
+
+    def wipe(self, node: Node) -> None:
+        if node.up:
+            node.crash()
+        self.gone[node.store] = node
+        del self.nodes[node.store]
+        new = f"s{self.made}"
+        self.made += 1
+        self.replan(node.store, new)
+        self.nodes[new] = self.node_class(self, new)
+        self.nodes[new].start()
+
+    # -- invariants
+
+    def check_commit(self, node: Node, write: Write) -> None:
+        if isinstance(write, Commit):
+            for entry in node.given.log:
+                if entry.sequence <= write.sequence:
+                    known = self.committed.setdefault(entry.sequence, entry)
+                    if known != entry:
+                        raise BrokenError(f"two entries were committed at {entry.sequence}: {known} and, on {node.store}, {entry}")
+
+    def check_serving(self) -> None:
+        serving = [node.store for node in self.nodes.values() if node.up and node.replica.serves(node.clock()) and node.paused_until <= self.now]
+        if len(serving) > 1:
+            raise BrokenError(f"{serving} serve at once")
+
+    def check_copies(self, sequence: int) -> None:
+        """What is acknowledged was durable on as many stores as were promised, those lost since among them."""
+        self.acknowledged = max(self.acknowledged, sequence)
+        copies = [node.store for node in (*self.nodes.values(), *self.gone.values()) if durable(node) >= sequence]
+        if len(copies) < self.document.plan.minimum:
+            raise BrokenError(f"entry {sequence} was acknowledged with copies on {copies} only")
+
+    def check_in_sync(self) -> None:
+        for store in self.document.config.in_sync:
+            node = self.nodes.get(store)
+            if node is not None and durable(node) < self.acknowledged:
+                raise BrokenError(f"{store} is in sync and lacks acknowledged entries: {durable(node)} of {self.acknowledged}")
+
+    # -- the whole
+
+    def run(self) -> World:
+        for _ in range(4):
+            self.client()
+        self.later(2.0, self.trouble)
+        self.run_until(self.seconds)
+        self.calm, self.loss, self.slow, self.slow_coordinator = True, 0.0, 0.0, 0.0
+        self.cut.clear()
+        self.coordinator_away_until = 0.0
+        for node in self.nodes.values():
+            node.paused_until = 0.0
+            if not node.up:
+                node.start()
+        self.run_until(self.seconds + 60.0)
+        return self
+
+    def check_end(self) -> None:
+        config = self.document.config
+        alarms = {node.store: node.replica.alarm for node in self.nodes.values() if node.replica.alarm}
+        if alarms:
+            raise BrokenError(f"alarms: {alarms}")
+        if set(config.in_sync) != set(self.nodes):
+            raise BrokenError(f"the replicas never came together: {config}, nodes {sorted(self.nodes)}")
+        primary = self.nodes[config.primary]
+        if not primary.replica.serves(primary.clock()):
+            raise BrokenError("no primary serves though all is calm")
+        for node in self.nodes.values():
+            if len(node.replica.state.log) == 0 and (node.rows, node.answers) != (primary.rows, primary.answers) and len(primary.replica.state.log) == 0:
+                raise BrokenError(f"{node.store} differs from {primary.store}")
+        for key, calls in self.history.items():
+            unfinished = [Call(kind, value, begin, FOREVER) for kind, other, value, begin in self.open.values() if other == key]
+            if not is_linearizable(calls + unfinished):
+                raise BrokenError(f"the history of {key} is not linearizable: {calls}")
+
+
+def durable(node: Node) -> int:
+    """The last sequence that would survive a crash of the node."""
+    state = node.disk.state
+    return state.log[-1].sequence if state.log else state.commit
