@@ -1,0 +1,221 @@
+"""Placement: which stores are meant to hold which positions of each partition. Values in, values out.
+
+What is kept, in this order: a partition's positions are on different stores, in as many failure domains as there are
+(so that the loss of one domain costs as few positions as it can); only serving stores hold any; each store holds its
+share by weight, to within one position where the rest allows; and of all that satisfies this, little moves.
+
+A kept position costs nothing, so kept ones are taken first. Vacancies go to the stores furthest below their share.
+Then positions are shifted from stores above their share to stores below it along the shortest chains of single
+replacements, as in a maximum flow: each shift along a chain of length one moves one position, which is the least.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+SERVING, DRAINING, GONE = "serving", "draining", "gone"
+
+
+class PlacementError(Exception):
+    """There are too few stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """`domain` is what fails together, such as a node or a zone. `weight` is relative: bytes, or 1 for all."""
+
+    id: str
+    domain: str
+    weight: float = 1.0
+    state: str = SERVING
+
+
+def place(stores: Sequence[Store], previous: Sequence[Sequence[str]], shards: int, replicas: int) -> list[list[str]]:
+    """The members of each partition, by position. `previous` has a row for each partition, empty for a new one.
+
+    The first `replicas` positions keep metadata too. Raises PlacementError.
+    """
+    serving = {store.id: store for store in stores if store.state == SERVING}
+    if len(serving) < shards:
+        raise PlacementError(f"{shards} shards need as many stores; {len(serving)} serve")
+    plan = _Plan(serving, previous, shards, replicas, domain_limit(list(serving.values()), shards))
+    plan.keep()
+    plan.fill()
+    plan.balance(
+        lambda store: plan.load[store] > math.ceil(plan.share[store]),
+        lambda store: plan.load[store] < math.ceil(plan.share[store]),
+    )
+    plan.balance(
+        lambda store: plan.load[store] > math.floor(plan.share[store]),
+        lambda store: plan.load[store] < math.floor(plan.share[store]),
+    )
+    return [list(members) for members in plan.members]
+
+
+def moved(previous: Sequence[Sequence[str]], members: Sequence[Sequence[str]]) -> int:
+    """Positions that are on another store than before."""
+    return sum(
+        old != new
+        for before, after in zip(previous, members, strict=True)
+        for old, new in zip(before, after, strict=False)
+    )
+
+
+def domain_limit(serving: Sequence[Store], shards: int) -> int:
+    """The most positions of a partition that one failure domain must take: 1 where there are domains enough."""
+    sizes = Counter(store.domain for store in serving).values()
+    return next(limit for limit in range(1, shards + 1) if sum(min(limit, size) for size in sizes) >= shards)
+
+
+def shares(serving: Sequence[Store], partitions: int, shards: int, limit: int) -> dict[str, float]:
+    """The positions that each store should hold: by weight, but no more than one for each partition, and no more
+    for a domain than `limit` for each partition; what is over goes to the others by weight."""
+    domains: dict[str, list[Store]] = {}
+    for store in serving:
+        domains.setdefault(store.domain, []).append(store)
+    weights = {name: sum(store.weight for store in inside) for name, inside in domains.items()}
+    bounds = {name: partitions * min(limit, len(inside)) for name, inside in domains.items()}
+    found: dict[str, float] = {}
+    for name, total in _pour(partitions * shards, weights, bounds).items():
+        inside = {store.id: store.weight for store in domains[name]}
+        found.update(_pour(total, inside, dict.fromkeys(inside, partitions)))
+    return found
+
+
+def _pour(total: float, weights: Mapping[str, float], bounds: Mapping[str, float]) -> dict[str, float]:
+    """`total` shared out by weight, none above its bound."""
+    found: dict[str, float] = {}
+    left = dict(weights)
+    while left:
+        whole = sum(left.values())
+        full = [name for name, weight in left.items() if total * weight / whole >= bounds[name]]
+        if not full:
+            found.update({name: total * weight / whole for name, weight in left.items()})
+            break
+        for name in full:
+            found[name] = bounds[name]
+            total -= bounds[name]
+            del left[name]
+    return found
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The members while they are made; an empty name is a vacancy."""
+
+    serving: dict[str, Store]
+    previous: Sequence[Sequence[str]]
+    shards: int
+    replicas: int
+    limit: int
+    members: list[list[str]] = field(init=False)
+    load: Counter[str] = field(init=False)
+    share: dict[str, float] = field(init=False)
+    _first: Counter[str] = field(init=False)  # positions with metadata
+
+    def __post_init__(self) -> None:
+        self.members = [[""] * self.shards for _ in self.previous]
+        self.load, self._first = Counter(), Counter()
+        self.share = shares(list(self.serving.values()), len(self.previous), self.shards, self.limit)
+
+    def keep(self) -> None:
+        """Take over every position that may stay where it is."""
+        for partition, before in enumerate(self.previous):
+            for position, store in enumerate(before[: self.shards]):
+                if store in self.serving and self._fits(partition, store):
+                    self._set(partition, position, store)
+
+    def fill(self) -> None:
+        for position in range(self.shards):
+            for partition, members in enumerate(self.members):
+                if not members[position]:
+                    self._set(partition, position, self._best(partition, position))
+
+    def _best(self, partition: int, position: int) -> str:
+        """The store furthest below its share among those that fit, for metadata one in a domain of its own."""
+        fit = [store for store in self.serving if self._fits(partition, store)]
+        first = {self.serving[one].domain for one in self.members[partition][: self.replicas] if one}
+        metadata = position < self.replicas
+
+        def rank(store: str) -> tuple[bool, float, float, bytes]:
+            together = metadata and self.serving[store].domain in first
+            share = self.share[store] or 1e-9
+            part = self._first[store] / share if metadata else 0.0
+            return (
+                together,
+                part,
+                self.load[store] / share,
+                blake2b(f"{partition} {store}".encode(), digest_size=8).digest(),
+            )
+
+        if not fit:  # all that would fit are members: the limit could be kept only by moving others
+            fit = [store for store in self.serving if store not in self.members[partition]]
+        return min(fit, key=rank)
+
+    def _fits(self, partition: int, store: str, instead: str = "") -> bool:
+        """Whether a store may become a member, in place of another or of none."""
+        members = self.members[partition]
+        if store in members:
+            return False
+        domain = self.serving[store].domain
+        return sum(self.serving[one].domain == domain for one in members if one and one != instead) < self.limit
+
+    def _set(self, partition: int, position: int, store: str) -> None:
+        old = self.members[partition][position]
+        for name, change in ((old, -1), (store, 1)):
+            if name:
+                self.load[name] += change
+                self._first[name] += change * (position < self.replicas)
+        self.members[partition][position] = store
+
+    def balance(self, above: Callable[[str], bool], below: Callable[[str], bool]) -> None:
+        """Shift positions from stores above their share to stores below it, one chain at a time."""
+        while chain := self._chain([store for store in self.serving if above(store)], below):
+            for partition, position, store in chain:
+                self._set(partition, position, store)
+
+    def _chain(self, sources: list[str], below: Callable[[str], bool]) -> list[tuple[int, int, str]]:
+        """The shortest chain of replacements (partition, position, new store) from a source to a store below."""
+        came: dict[str, tuple[str, int, int]] = {}
+        seen, queue = set(sources), deque(sources)
+        while queue:
+            store = queue.popleft()
+            for partition, position, other in self._replacements(store, seen):
+                seen.add(other)
+                came[other] = (store, partition, position)
+                if below(other):
+                    return list(self._back(other, came))
+                queue.append(other)
+        return []
+
+    @staticmethod
+    def _back(store: str, came: Mapping[str, tuple[str, int, int]]) -> Iterator[tuple[int, int, str]]:
+        """From the end of the chain to its source: so each replacement finds its partition as it was looked at."""
+        while store in came:
+            before, partition, position = came[store]
+            yield partition, position, store
+            store = before
+
+    def _replacements(self, store: str, seen: set[str]) -> Iterator[tuple[int, int, str]]:
+        """One replacement of `store` by each other store that was not seen, cheap ones first."""
+        held = [(partition, members.index(store)) for partition, members in enumerate(self.members) if store in members]
+        held.sort(key=lambda place: (self._stayed(*place), place[1] < self.replicas, self._moved(place[0])))
+        left = [one for one in self.serving if one not in seen]
+        for partition, position in held:
+            for other in list(left):
+                if other not in seen and self._fits(partition, other, instead=store):
+                    left.remove(other)
+                    yield partition, position, other
+            if not left:
+                return
+
+    def _stayed(self, partition: int, position: int) -> bool:
+        before = self.previous[partition]
+        return position < len(before) and before[position] == self.members[partition][position]
+
+    def _moved(self, partition: int) -> int:
+        return sum(not self._stayed(partition, position) for position in range(self.shards))
