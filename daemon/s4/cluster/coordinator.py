@@ -25,17 +25,27 @@ class ConflictError(Exception):
     """The document is not at the revision that the caller read: read it again and decide again (rule R4)."""
 
 
-class QuorumError(Exception):
-    """Too few directories took a change: it may or may not count."""
+class CoordinatorError(Exception):
+    """The coordinator cannot be reached, or is not fit."""
+
+
+class UnknownOutcomeError(CoordinatorError):
+    """A change may have happened, now or later: repeat it as it is until a newer revision is seen (rule R4)."""
+
+
+class QuorumError(UnknownOutcomeError):
+    """Too few directories took a change."""
 
 
 class Coordinator(Protocol):
     """Revisions rise with every change; 0 means that there is no such document."""
 
-    async def read(self, document: str) -> tuple[bytes, int]: ...
+    async def read(self, document: str) -> tuple[bytes, int]:
+        """The newest value and revision. Raises CoordinatorError."""
+        ...
 
     async def replace(self, document: str, value: bytes, revision: int) -> int:
-        """Returns the new revision. Raises ConflictError, QuorumError."""
+        """Returns the new revision. Raises ConflictError, UnknownOutcomeError."""
         ...
 
     def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
