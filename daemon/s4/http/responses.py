@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from functools import lru_cache
+from http import HTTPStatus
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from s4.gateway.objects import Put
 from s4.gateway.read import Opened
@@ -17,15 +19,84 @@ from s4.s3.errors import S3Error
 XML = "application/xml"
 
 
-def respond(
-    status: int = 200, headers: Mapping[str, str] | None = None, body: bytes | memoryview = b""
-) -> web.Response:
-    """A response without a content type of its own unless `headers` has one."""
-    return web.Response(status=status, headers=CIMultiDict(headers or {}), body=bytes(body))
+class Answer(web.StreamResponse):
+    """A whole answer, put together here and written in one piece: a third of what aiohttp's own response costs.
+
+    `headers` is a plain dict, each name spelled in one way. A value that could end its line is refused.
+    """
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes | memoryview) -> None:
+        self._answer_status, self._answer_headers, self._answer_body = status, headers, body
+        self._goes_on: bool | None = None
+        self._request: web.BaseRequest | None = None
+
+    @property
+    def status(self) -> int:
+        return self._answer_status
+
+    @property
+    def headers(self) -> dict[str, str]:  # type: ignore[override]  # nothing of aiohttp's reads or changes it here
+        return self._answer_headers
+
+    @property
+    def prepared(self) -> bool:
+        return self._request is not None
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._goes_on
+
+    def force_close(self) -> None:
+        self._goes_on = False
+
+    @property  # type: ignore[misc]  # set by nobody
+    def content_length(self) -> int | None:
+        return len(self._answer_body)
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        self._request = request
+        if "Connection" in self._answer_headers:
+            self._goes_on = self._answer_headers.pop("Connection") != "close"
+        if self._goes_on is None:
+            self._goes_on = request.keep_alive
+
+    async def write_eof(self, data: bytes | bytearray | memoryview = b"") -> None:
+        request = self._request
+        if request is None:
+            raise RuntimeError("an answer is written after it was prepared")
+        head, body = self._head(request), self._answer_body
+        await request.writer.write(b"".join((head, body)) if body and request.method != "HEAD" else head)
+
+    def _head(self, request: web.BaseRequest) -> bytes:
+        """Status line and headers. Raises ValueError for a header that would be more than one line."""
+        status, headers, version = self._answer_status, self._answer_headers, request.version
+        lines = [_status_line(version.major, version.minor, status)]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        lines.append(f"Date: {names.http_date(int(time.time()))}")
+        if status not in (204, 304) and "Content-Length" not in headers:
+            lines.append(f"Content-Length: {len(self._answer_body)}")
+        if not self._goes_on:
+            lines.append("Connection: close")
+        elif version.minor == 0:
+            lines.append("Connection: keep-alive")
+        text = "\r\n".join(lines)
+        if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1:
+            raise ValueError("a header has an end of line in it")
+        return f"{text}\r\n\r\n".encode()
 
 
-def respond_xml(document: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(status=200, headers=CIMultiDict({"Content-Type": XML, **(headers or {})}), body=document)
+@lru_cache(256)
+def _status_line(major: int, minor: int, status: int) -> str:
+    return f"HTTP/{major}.{minor} {status} {HTTPStatus(status).phrase}"
+
+
+def respond(status: int = 200, headers: dict[str, str] | None = None, body: bytes | memoryview = b"") -> Answer:
+    """An answer without a content type unless `headers` has one."""
+    return Answer(status, headers if headers is not None else {}, body)
+
+
+def respond_xml(document: bytes, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(200, {"Content-Type": XML, **(headers or {})}, document)
 
 
 def common_headers(request_id: str) -> dict[str, str]:

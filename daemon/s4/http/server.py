@@ -18,7 +18,6 @@ import msgspec
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict
 
 from s4.audit import AuditLog
 from s4.gateway.context import Gateway
@@ -182,13 +181,13 @@ class S3Server:
         log.error("request failed", path=http.raw_path, method=http.method, request_id=request_id, exc_info=error)
         return S3Error("InternalError")
 
-    def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> web.Response:
+    def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> web.StreamResponse:
         headers = {**common_headers(request_id), **error.headers}
         if method == "HEAD" or error.status == 304:
-            return web.Response(status=error.status, headers=CIMultiDict(headers))
+            return respond(error.status, headers)
         headers["Content-Type"] = XML
         body = error.xml(resource.partition("?")[0], request_id)
-        return web.Response(status=error.status, headers=CIMultiDict(headers), body=body)
+        return respond(error.status, headers, body)
 
     def _account(self, request: S3Request | None, http: web.BaseRequest, response: web.StreamResponse, code: str,
                  seconds: float, request_id: str) -> None:  # fmt: skip

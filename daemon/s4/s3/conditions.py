@@ -15,6 +15,8 @@ from s4.s3.errors import S3Error
 
 def parse_date(text: str) -> int | None:
     """Seconds since 1970 of an HTTP date; None for what is not one, which is then ignored."""
+    if not text:
+        return None
     fields = parsedate(text)
     try:
         return timegm(fields) if fields else None

@@ -33,6 +33,7 @@ _UNSUPPORTED_HEADERS = (
     "x-amz-write-offset-bytes", "x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner",
 )  # fmt: skip
 _HEADER_PREFIXES = ("x-amz-server-side-encryption", "x-amz-grant-", "x-amz-copy-source-server-side-encryption")
+_SIGNED = frozenset(("x-amz-date", "x-amz-content-sha256"))  # in every request
 _PRIVATE = ("private", "bucket-owner-full-control", "bucket-owner-read")
 
 
@@ -57,7 +58,7 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
 def check_headers(headers: Mapping[str, str]) -> None:
     """Refuse headers that ask for what this server would not do."""
     for name, value in headers.items():
-        if not name.startswith("x-amz-") or name.startswith("x-amz-meta-"):
+        if name in _SIGNED or not name.startswith("x-amz-") or name.startswith("x-amz-meta-"):
             continue
         if name in _UNSUPPORTED_HEADERS or name.startswith(_HEADER_PREFIXES):
             raise S3Error("NotImplemented", f"S4 does not implement the header {name}.")
