@@ -8,6 +8,7 @@ with UnavailableError and the process ends: its parent starts it again with the 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,12 @@ from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 
 CALL_S = 120.0
 BEACON_S = 0.5
+BEACON_LIMIT_S = 5.0
 CACHED = 10_000
+
+
+class RefusedError(Exception):
+    """The one who answers is not the store that is meant, or speaks another version. The message says which."""
 
 
 class RemoteNode:
@@ -36,7 +42,7 @@ class RemoteNode:
         self._reader, self._writer, self._oldest, self._lost = reader, writer, oldest, lost
         self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
         self._next = 0
-        self._incarnation = 0
+        self._incarnation = self.version = 0
         self._gone = False
         self._lease_until = 0.0
         self._generation = 0
@@ -45,12 +51,28 @@ class RemoteNode:
         self._tasks = [asyncio.create_task(self._read())]
 
     @classmethod
-    async def connect(cls, path: Path, oldest: Callable[[], float], lost: Callable[[], None]) -> RemoteNode:
-        reader, writer = await asyncio.open_unix_connection(path, limit=4 << 20)
+    async def connect(cls, address: Path | tuple[str, int], oldest: Callable[[], float], lost: Callable[[], None], *,
+                      cluster: str = "", store: str = "", context: ssl.SSLContext | None = None,
+                      versions: tuple[int, int] = frames.VERSIONS) -> RemoteNode:  # fmt: skip
+        """`context` is for TCP: it shows our certificate and checks the store's, whose name is its id.
+
+        Raises OSError where nobody answers, RefusedError where the one who does is not whom we mean.
+        """
+        if isinstance(address, Path):
+            reader, writer = await asyncio.open_unix_connection(address, limit=4 << 20)
+        else:
+            reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context, server_hostname=store)
         self = cls(reader, writer, oldest, lost)
-        header, _ = await self._send(frames.HELLO, None)
-        self._incarnation = msgspec.msgpack.decode(header.value)
-        await self._beacon()
+        try:
+            header, _ = await self._send(frames.HELLO, frames.Hello(*versions, cluster, store), limit_s=BEACON_LIMIT_S)
+            if header.outcome == frames.FAILED:
+                raise RefusedError(msgspec.msgpack.decode(header.value, type=Failure).message)
+            welcome = frames.value_of(frames.welcome_decoder, header.value)
+            self.version, self._incarnation = welcome.version, welcome.incarnation
+            await self._beacon()
+        except BaseException:
+            await self.close()
+            raise
         self._tasks.append(asyncio.create_task(self._beacons()))
         return self
 
@@ -105,19 +127,23 @@ class RemoteNode:
             raise _error(msgspec.msgpack.decode(header.value, type=Failure))
         return memoryview(raw) if method.raw_result else method.result.decode(header.value)
 
-    async def _send(self, name: str, value: Any, payload: bytes | memoryview = b"") -> tuple[Header, bytes]:
+    async def _send(
+        self, name: str, value: Any, payload: bytes | memoryview = b"", limit_s: float = CALL_S
+    ) -> tuple[Header, bytes]:
         if self._gone:
             raise UnavailableError("ServiceUnavailable", "The store does not answer. Try again.")
         self._next += 1
         number = self._next
         future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
-        header = Header(number, self._incarnation, name, frames.OK, msgspec.Raw(frames.encode(value)))
+        header = Header(
+            number, self._incarnation, name, frames.OK, msgspec.Raw(frames.encode(value)), int(limit_s * 1000)
+        )
         try:
             self._writer.writelines(frames.pack(header, payload))
             if payload:
                 await self._writer.drain()
-            async with asyncio.timeout(CALL_S):
+            async with asyncio.timeout(limit_s):
                 return await future
         except (ConnectionError, TimeoutError) as error:
             raise UnavailableError("ServiceUnavailable", "The store does not answer. Try again.") from error
@@ -149,7 +175,7 @@ class RemoteNode:
 
     async def _beacon(self) -> None:
         sent = time.monotonic()
-        await self._send(frames.BEACON, self._oldest())
+        await self._send(frames.BEACON, self._oldest(), limit_s=BEACON_LIMIT_S)
         self._lease_until = sent + LEASE_S
 
     async def _beacons(self) -> None:
@@ -157,7 +183,8 @@ class RemoteNode:
             await asyncio.sleep(BEACON_S)
             try:
                 await self._beacon()
-            except UnavailableError:
+            except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes
+                self._writer.close()
                 return
 
     async def close(self) -> None:

@@ -2,9 +2,15 @@
 
     frame = header length (4), payload length (4), header (msgpack), payload (raw)          little-endian
 
-A call's header is [id, incarnation, method, arguments], an answer's [id, outcome, value]. `METHODS` is derived
-from the annotations of `peer.api.NodeApi`: the interface is the wire format. Bulk bytes are the raw payload.
-Id 0 is the server's own word: settings changed, forget what you cached.
+A call's header is [id, incarnation, method, 0, arguments, patience], an answer's [id, incarnation, "", outcome, value].
+`METHODS` is derived from the annotations of `peer.api.NodeApi`: the interface is the wire format. Bulk bytes are the
+raw payload. Id 0 is the server's own word: settings changed, forget what you cached.
+
+A connection begins with HELLO, which names the versions that the caller speaks, its cluster and the store that it
+means; the answer is WELCOME with the newest version that both speak and the process's incarnation (rule D2), or a
+refusal that says why. Fields are only added, at the end of arrays, where an older reader passes over them; what an
+older peer must understand differently is a new version. A release speaks its own version and the one before, so that
+a rolling upgrade, which mixes two releases, never cuts a cluster in half.
 """
 
 from __future__ import annotations
@@ -25,18 +31,38 @@ MAX_PAYLOAD = 16 << 20
 OK, FAILED = 0, 1
 INVALIDATE = "invalidate"
 BEACON, HELLO, ACK = "beacon", "hello", "ack"
+VERSIONS = (1, 1)  # the least and the most that this release speaks
 
 encode = msgspec.msgpack.Encoder().encode
 
 
 class Header(msgspec.Struct, array_like=True):
-    """A call or an answer. `name` is the method, or empty in answers; `value` is decoded by the method's types."""
+    """A call or an answer. `name` is the method, or empty in answers; `value` is decoded by the method's types.
+
+    `patience_ms` is how long the caller waits for an answer; 0 where it did not say.
+    """
 
     id: int
     incarnation: int
     name: str
     outcome: int
     value: msgspec.Raw
+    patience_ms: int = 0
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True):
+    """`store` is the id of the store that is meant; `caller` that of the caller's own, empty for a gateway."""
+
+    least: int
+    most: int
+    cluster: str
+    store: str
+    caller: str = ""
+
+
+class Welcome(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    incarnation: int
 
 
 class Failure(msgspec.Struct, array_like=True):
@@ -74,13 +100,15 @@ METHODS = {name: _method(function) for name, function in vars(NodeApi).items() i
 _header_decoder = msgspec.msgpack.Decoder(Header)
 
 
+class FrameError(Exception):
+    """The other side does not speak this protocol, or broke it."""
+
+
 T = typing.TypeVar("T")
 revision_decoder = msgspec.msgpack.Decoder(int)
 age_decoder = msgspec.msgpack.Decoder(float)
-
-
-class FrameError(Exception):
-    """The other side does not speak this protocol, or broke it."""
+hello_decoder = msgspec.msgpack.Decoder(Hello)
+welcome_decoder = msgspec.msgpack.Decoder(Welcome)
 
 
 def value_of(decoder: msgspec.msgpack.Decoder[T], raw: bytes | msgspec.Raw) -> T:
@@ -105,3 +133,14 @@ def pack(header: Header, payload: bytes | memoryview = b"") -> list[bytes | memo
     if payload:
         return [LENGTHS.pack(len(raw), len(payload)) + raw, payload]
     return [LENGTHS.pack(len(raw), 0) + raw]
+
+
+def agree(hello: Hello, versions: tuple[int, int] = VERSIONS) -> int:
+    """The newest version that both speak. Raises FrameError that says who has to be upgraded."""
+    least, most = max(hello.least, versions[0]), min(hello.most, versions[1])
+    if least > most:
+        raise FrameError(
+            f"the caller speaks versions {hello.least} to {hello.most} of the peer protocol, this S4 {versions[0]} to "
+            f"{versions[1]}: upgrade one release at a time"
+        )
+    return most

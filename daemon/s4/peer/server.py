@@ -1,6 +1,8 @@
-"""Serves a node to gateways over a socket: here the Unix socket of `--workers`.
+"""Serves a node to gateways: over the Unix socket of `--workers`, or over TCP with TLS on both sides.
 
-Each connection is a gateway. It sends a beacon twice a second with the start of its oldest reader, which holds
+Each connection is a gateway. It must say HELLO first: what is of another cluster, means another store, or speaks no
+version that we speak is told so and cut off before anything else is looked at. Over TCP the certificate has been
+checked by then: only those of the cluster's authority get as far. It sends a beacon twice a second with the start of its oldest reader, which holds
 back the freeing of shards (rule D6) and renews its lease on cached settings. When a setting changes, the call
 that changed it waits until every gateway said that it forgot, or until that gateway's lease has run out (L2).
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 2.0
 CALLS_PER_CONNECTION = 1024
+HELLO_S = 10.0  # for a caller to show its certificate and say who it is
 
 
 @dataclass(eq=False, slots=True)
@@ -36,15 +40,23 @@ class _Gateway:
     writer: asyncio.StreamWriter
     oldest: float
     beacon_at: float
+    welcome: bool = False
     acked: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class PeerServer:
-    """Listens on a Unix socket. `incarnation` names this process (rule D2)."""
+    """Listens on a Unix socket (a Path) or on (host, port). `incarnation` names this process (rule D2).
 
-    def __init__(self, node: Node, path: Path) -> None:
-        self._node, self._path = node, path
+    `context` is for TCP and must ask for the caller's certificate. Raises ValueError for TCP without one.
+    """
+
+    def __init__(self, node: Node, address: Path | tuple[str, int], *, cluster: str = "", store: str = "",
+                 context: ssl.SSLContext | None = None, versions: tuple[int, int] = frames.VERSIONS) -> None:  # fmt: skip
+        if not isinstance(address, Path) and (context is None or context.verify_mode != ssl.CERT_REQUIRED):
+            raise ValueError("peers are served over TCP only to those who show a certificate of this cluster")
+        self._node, self._address, self._context = node, address, context
+        self._cluster, self._store, self._versions = cluster, store, versions
         self.incarnation = int.from_bytes(os.urandom(7), "big")
         self._gateways: set[_Gateway] = set()
         self._revision = 0
@@ -52,16 +64,28 @@ class PeerServer:
         node.on_settings = self.settings_changed
 
     async def start(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._connected, self._path, limit=4 << 20)
-        self._path.chmod(0o600)
+        if isinstance(self._address, Path):
+            self._address.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._connected, self._address, limit=4 << 20)
+            self._address.chmod(0o600)
+        else:
+            host, port = self._address
+            self._server = await asyncio.start_server(
+                self._connected, host, port, limit=4 << 20, ssl=self._context, ssl_handshake_timeout=HELLO_S
+            )
+
+    @property
+    def port(self) -> int:
+        """Where it listens on TCP."""
+        return int(self._server.sockets[0].getsockname()[1]) if self._server is not None else 0
 
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
         for gateway in list(self._gateways):
             gateway.writer.close()
-        self._path.unlink(missing_ok=True)
+        if isinstance(self._address, Path):
+            self._address.unlink(missing_ok=True)
 
     def oldest_reader(self) -> float:
         """Start of the oldest request of any gateway that may still read."""
@@ -96,23 +120,30 @@ class PeerServer:
         limit = asyncio.Semaphore(CALLS_PER_CONNECTION)
         try:
             while True:
-                header, payload = await frames.read_frame(reader)
-                if header.name == frames.ACK:
+                async with asyncio.timeout(None if gateway.welcome else HELLO_S):
+                    header, payload = await frames.read_frame(reader)
+                if not gateway.welcome:
+                    gateway.welcome = self._hello(writer, header)
+                    if not gateway.welcome:
+                        break
+                elif header.name == frames.ACK:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
                     gateway.oldest = frames.value_of(frames.age_decoder, header.value)
                     gateway.beacon_at = time.monotonic()
                     self._answer(writer, header.id, None)
-                elif header.name == frames.HELLO:
-                    self._answer(writer, header.id, self.incarnation)
                 else:
+                    came = time.monotonic()
                     await limit.acquire()
+                    if header.patience_ms and time.monotonic() - came > header.patience_ms / 1000:
+                        limit.release()  # nobody waits for it any more
+                        continue
                     task = asyncio.create_task(self._call(writer, header, payload))
                     calls.add(task)
                     task.add_done_callback(calls.discard)
                     task.add_done_callback(lambda _: limit.release())
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             pass
         except frames.FrameError as error:
             log.error("gateway sent nonsense: %s", error)
@@ -122,6 +153,27 @@ class PeerServer:
             if calls:
                 await asyncio.wait(calls)
             writer.close()
+
+    def _hello(self, writer: asyncio.StreamWriter, header: Header) -> bool:
+        """Whether the caller may go on; else it is told why not."""
+        if header.name != frames.HELLO:
+            raise frames.FrameError(f"a connection begins with hello, not {header.name}")
+        hello = frames.value_of(frames.hello_decoder, header.value)
+        reason = ""
+        if hello.cluster != self._cluster:
+            reason = f"this is cluster {self._cluster}, not {hello.cluster}"
+        elif hello.store != self._store:
+            reason = f"this is store {self._store}, not {hello.store}"
+        try:
+            version = frames.agree(hello, self._versions)
+        except frames.FrameError as error:
+            reason = str(error)
+        if reason:
+            log.error("a peer was refused: %s", reason)
+            self._fail(writer, header.id, Failure("refused", "ServiceUnavailable", reason))
+            return False
+        self._answer(writer, header.id, frames.Welcome(version, self.incarnation))
+        return True
 
     def _answer(self, writer: asyncio.StreamWriter, call: int, value: Any, payload: bytes | memoryview = b"") -> None:
         raw = msgspec.Raw(frames.encode(value))
