@@ -54,14 +54,14 @@ class RemoteNode:
     async def connect(cls, address: Path | tuple[str, int], oldest: Callable[[], float], lost: Callable[[], None], *,
                       cluster: str = "", store: str = "", context: ssl.SSLContext | None = None,
                       versions: tuple[int, int] = frames.VERSIONS) -> RemoteNode:  # fmt: skip
-        """`context` is for TCP: it shows our certificate and checks the store's, whose name is its id.
+        """`context` is for TCP: it shows our certificate and checks the store's (peer/trust.py).
 
         Raises OSError where nobody answers, RefusedError where the one who does is not whom we mean.
         """
         if isinstance(address, Path):
             reader, writer = await asyncio.open_unix_connection(address, limit=4 << 20)
         else:
-            reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context, server_hostname=store)
+            reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context)
         self = cls(reader, writer, oldest, lost)
         try:
             header, _ = await self._send(frames.HELLO, frames.Hello(*versions, cluster, store), limit_s=BEACON_LIMIT_S)

@@ -1,0 +1,42 @@
+"""A cluster's certificate authority, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+
+class Authority:
+    """Writes `ca.pem`, and for each name `NAME.pem` and `NAME.key`, into a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory, self.ca = directory, directory / "ca.pem"
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s4 cluster")])
+        self.ca.write_bytes(self._signed("s4 cluster", self._key.public_key(), authority=True))
+
+    def _signed(self, name: str, key: ec.EllipticCurvePublicKey, *, authority: bool) -> bytes:
+        now = datetime.datetime.now(datetime.UTC)
+        built = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(self._name).public_key(key).serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        )  # fmt: skip
+        return built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def issue(self, name: str) -> tuple[Path, Path, Path]:
+        """(authority, certificate, key) of a member."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate, secret = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        certificate.write_bytes(self._signed(name, key.public_key(), authority=False))
+        pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        secret.write_bytes(key.private_bytes(*pem))
+        return self.ca, certificate, secret

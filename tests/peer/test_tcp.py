@@ -1,0 +1,187 @@
+"""Peers over TCP: who may speak to whom, in which version, and what happens when the other side falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from inprocess import opened
+from peer.authority import Authority
+from s4.metadata import commands
+from s4.peer import client, frames
+from s4.peer.api import NodeApi, UnavailableError
+from s4.peer.client import RefusedError, RemoteNode
+from s4.peer.server import PeerServer
+from s4.peer.trust import client_context, server_context
+from s4.storage.records import Shard
+
+CLUSTER, STORE = "c" * 32, "5" * 32
+
+
+class Served:
+    """A store served over TCP."""
+
+    def __init__(self, authority: Authority, server: PeerServer, node: NodeApi) -> None:
+        self.authority, self.server, self.node = authority, server, node
+        self.lost = 0
+
+    async def connect(self, authority: Authority | None = None, **options: Any) -> RemoteNode:
+        def lost() -> None:
+            self.lost += 1
+
+        context = client_context(*(authority or self.authority).issue("gateway"))
+        named = {"cluster": CLUSTER, "store": STORE, "context": context, **options}
+        return await RemoteNode.connect(("127.0.0.1", self.server.port), time.monotonic, lost, **named)
+
+
+def served(tmp_path: Path, test: Callable[[Served], Awaitable[None]], versions: tuple[int, int] = frames.VERSIONS) -> None:
+    async def whole() -> None:
+        authority = Authority(tmp_path / "authority")
+        async with opened(tmp_path / "data") as (store, _):
+            context = server_context(*authority.issue("node"))
+            server = PeerServer(store.node, ("127.0.0.1", 0), cluster=CLUSTER, store=STORE, context=context, versions=versions)
+            await server.start()
+            try:
+                await test(Served(authority, server, store.node))
+            finally:
+                await server.close()
+                await asyncio.sleep(0.02)
+
+    asyncio.run(whole())
+
+
+def test_calls_and_bulk_at_once(tmp_path: Path) -> None:
+    """Many calls of all sizes on one connection: each gets its own answer."""
+
+    async def test(at: Served) -> None:
+        remote = await at.connect()
+        node: NodeApi = remote
+        assert remote.version == frames.VERSIONS[1]
+        bodies = {number: os.urandom(1 + number * 37_000) for number in range(40)}
+
+        async def one(number: int, body: bytes) -> None:
+            shard = Shard(number % 16, bytes([number]) * 16, 0, 0)
+            await node.append(shard, memoryview(body), True)
+            assert await node.read(shard, 0, len(body)) == body
+            made = await node.execute(0, commands.CreateBucket(f"bucket-{number}", "root", 100, 100))
+            assert isinstance(made, commands.BucketMade)
+            assert await node.find_bucket(f"bucket-{number}") == made.bucket
+
+        await asyncio.gather(*(one(*item) for item in bodies.items()))
+        assert len(await node.list_buckets()) == 40
+        await remote.close()
+
+    served(tmp_path, test)
+
+
+def test_only_members_of_the_cluster_get_in(tmp_path: Path) -> None:
+    """No certificate, one of another authority, and a plain connection: nothing is answered."""
+
+    async def test(at: Served) -> None:
+        with pytest.raises((ssl.SSLError, ConnectionError, UnavailableError)):
+            await at.connect(Authority(tmp_path / "other"))
+        bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        bare.check_hostname = False
+        bare.load_verify_locations(at.authority.ca)
+        with pytest.raises((ssl.SSLError, ConnectionError, UnavailableError)):
+            await at.connect(context=bare)
+        stranger = client_context(*Authority(tmp_path / "third").issue("x"))
+        stranger.load_verify_locations(at.authority.ca)
+        with pytest.raises((ssl.SSLError, ConnectionError, UnavailableError)):
+            await at.connect(context=stranger)
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.server.port)
+        writer.write(b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"\x00" * 16)
+        assert await asyncio.wait_for(reader.read(), 15) in (b"", b"\x15\x03\x01\x00\x02\x02\x46")  # at most a TLS alert
+        writer.close()
+        good = await at.connect()
+        assert (await good.layout()).partitions == 16
+        await good.close()
+
+    served(tmp_path, test)
+
+
+def test_a_server_on_tcp_must_ask_for_certificates(tmp_path: Path) -> None:
+    async def test(at: Served) -> None:
+        for context in (None, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)):
+            with pytest.raises(ValueError, match="only to those who show a certificate"):
+                PeerServer(at.node, ("127.0.0.1", 0), context=context)  # type: ignore[arg-type]
+
+    served(tmp_path, test)
+
+
+def test_whom_one_means_is_checked(tmp_path: Path) -> None:
+    """D2: another cluster's disk, or a wiped pod under its old name, is another store, and says so."""
+
+    async def test(at: Served) -> None:
+        with pytest.raises(RefusedError, match=f"this is store {STORE}, not {'6' * 32}"):
+            await at.connect(store="6" * 32)
+        with pytest.raises(RefusedError, match=f"this is cluster {CLUSTER}, not dddd"):
+            await at.connect(cluster="dddd")
+
+    served(tmp_path, test)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "agreed"), [((1, 1), (1, 2), 1), ((1, 2), (1, 2), 2), ((2, 3), (1, 2), 2), ((1, 3), (2, 4), 3)])
+def test_two_releases_speak_the_newest_version_of_both(tmp_path: Path, ours: tuple[int, int], theirs: tuple[int, int], agreed: int) -> None:
+    async def test(at: Served) -> None:
+        remote = await at.connect(versions=theirs)
+        assert remote.version == agreed
+        await remote.close()
+
+    served(tmp_path, test, versions=ours)
+
+
+def test_releases_too_far_apart_are_told_which_to_upgrade(tmp_path: Path) -> None:
+    async def test(at: Served) -> None:
+        with pytest.raises(RefusedError, match="the caller speaks versions 1 to 1 of the peer protocol, this S4 3 to 4: upgrade one release"):
+            await at.connect(versions=(1, 1))
+
+    served(tmp_path, test, versions=(3, 4))
+
+
+def test_fields_of_a_later_release_are_passed_over() -> None:
+    raw = frames.encode([7, 1, "layout", 0, [], 5000, "new", {"x": 1}])
+    header = frames.value_of(msgspec.msgpack.Decoder(frames.Header), raw)
+    assert (header.id, header.name, header.patience_ms) == (7, "layout", 5000)
+    assert frames.value_of(frames.hello_decoder, frames.encode([1, 2, "c", "s", "me", "new"])) == frames.Hello(1, 2, "c", "s", "me")
+    assert frames.value_of(msgspec.msgpack.Decoder(frames.Header), frames.encode([7, 1, "layout", 0, []])).patience_ms == 0
+
+
+def test_a_caller_without_a_hello_is_cut_off(tmp_path: Path) -> None:
+    async def test(at: Served) -> None:
+        context = client_context(*at.authority.issue("rude"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.server.port, ssl=context)
+        header = frames.Header(1, at.server.incarnation, "list_buckets", frames.OK, msgspec.Raw(frames.encode([])))
+        writer.writelines(frames.pack(header))
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+
+    served(tmp_path, test)
+
+
+def test_a_store_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine died: no answer, no end of the connection. Beacons notice, and calls in flight fail with them."""
+    monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
+
+    async def test(at: Served) -> None:
+        remote = await at.connect()
+        execute: Any = remote.execute
+        at.server._answer = lambda *_: None  # type: ignore[method-assign]  # it reads, and says nothing any more
+        started = time.monotonic()
+        with pytest.raises(UnavailableError):
+            await execute(0, commands.CreateBucket("silent", "root", 10, 10))
+        assert time.monotonic() - started < 10
+        assert at.lost == 1
+        with pytest.raises(UnavailableError):
+            await remote.layout()
+        await remote.close()
+
+    served(tmp_path, test)
