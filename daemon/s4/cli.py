@@ -88,6 +88,7 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
     option("--strict", "off", "refuse writes while not every drive can take them: on or off", choices=("on", "off"))
     option("--scrub-every", "604800", "seconds between two checks of every byte", metavar="SECONDS")
     option("--scrub-rate", "32MiB", "bytes a second that a check reads", metavar="SIZE")
+    option("--heal-rate", "0", "bytes a second that healing and filling read; 0 is no bound", metavar="SIZE")
     option("--listen", "0.0.0.0:9000", "address of the S3 port", metavar="HOST:PORT")
     option("--admin-listen", "127.0.0.1:9001", "address of the admin, metrics and health port", metavar="HOST:PORT")
     option("--workers", "0", "gateway processes beside the store's; 0 serves S3 from the store's own", metavar="N")
@@ -140,7 +141,7 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         directories=[str(Path(one).absolute()) for one in arguments.directories], degraded=arguments.degraded,
         erasure=parse_geometry(arguments.erasure) if arguments.erasure else None, strict=arguments.strict == "on",
-        scrub_every_s=_number(arguments.scrub_every, "--scrub-every", 0, 1e9), scrub_bytes_per_s=parse_size(arguments.scrub_rate),
+        scrub_every_s=_number(arguments.scrub_every, "--scrub-every", 0, 1e9), scrub_bytes_per_s=parse_size(arguments.scrub_rate), heal_bytes_per_s=parse_size(arguments.heal_rate),
         listen=arguments.listen, admin_listen=arguments.admin_listen,
         workers=int(arguments.workers), region=arguments.region,
         domains=[domain for domain in arguments.domain.lower().split(",") if domain],

@@ -74,6 +74,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     degraded: bool = False
     scrub_every_s: float = 7 * 86_400.0
     scrub_bytes_per_s: int = 32 * MIB
+    heal_bytes_per_s: int = 0
     listen: str = "0.0.0.0:9000"
     admin_listen: str = "127.0.0.1:9001"
     workers: int = 0
@@ -220,7 +221,7 @@ class Server:
             geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
         ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment)  # fmt: skip
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
-        self._healer = Healer(self.store.node, self.store.joiners)
+        self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self.store.node, self._gateway)

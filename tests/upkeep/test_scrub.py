@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -115,5 +116,24 @@ def test_what_is_found(tmp_path: Path, kind: str) -> None:
             assert place.damaged == 3
             await Healer(store.node, store.joiners).work()
             assert (await Scrubber(store.node, 0.0, fail).run(deep=True)).damaged == 0
+
+    asyncio.run(whole())
+
+
+def test_healing_keeps_to_its_rate(tmp_path: Path) -> None:
+    """A drive is replaced: what is read to fill it is bounded too."""
+
+    async def whole() -> None:
+        async with opened(drives(tmp_path)) as (_, gateway):
+            await fill(gateway, 20)
+        shutil.rmtree(tmp_path / "d2")
+        (tmp_path / "d2").mkdir()
+        async with opened(drives(tmp_path)) as (store, _):
+            healer = Healer(store.node, store.joiners, bytes_per_s=1_000_000.0)
+            started = time.monotonic()
+            await healer.work()
+            assert healer.read_bytes == 20 * 2 * 10_000
+            assert time.monotonic() - started >= healer.read_bytes / 1_000_000.0
+            assert not any(one.joining for one in store.membership.current.status)
 
     asyncio.run(whole())

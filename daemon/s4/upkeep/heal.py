@@ -52,7 +52,10 @@ class Fill:
 
 
 class Healer:
-    """`joiners` are stores with the empty databases that want to become copies of the metadata."""
+    """`joiners` are stores with the empty databases that want to become copies of the metadata.
+
+    No more than `bytes_per_s` are read to make shards again; 0 is no bound.
+    """
 
     def __init__(self, node: Node, joiners: list[tuple[str, Database]], *, bytes_per_s: float = 0.0) -> None:
         self._node, self._joiners, self._bytes_per_s = node, joiners, bytes_per_s
@@ -208,8 +211,8 @@ class Healer:
                 self.healed += 1
                 self.healed_bytes += length
                 self.read_bytes += length * row.k
-                if self._bytes_per_s:
-                    await asyncio.sleep(length * row.k / self._bytes_per_s)
+                if self._bytes_per_s:  # each of those that run at once takes its part of the rate
+                    await asyncio.sleep(CONCURRENT * length * row.k / self._bytes_per_s)
         return made
 
     async def _sources(self, shard: Shard, row: Blob, length: int) -> dict[int, Buffer]:
