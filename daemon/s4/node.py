@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from s4.cluster.membership import Membership
+from s4.cluster.wire import AnyMessage
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query, common_prefix, list_page
@@ -261,6 +262,9 @@ class Node:
 
     async def discard(self, partition: int, blob: bytes) -> None:
         await self.drives.free(partition, blob)
+
+    async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
+        raise UnavailableError("ServiceUnavailable", "This server keeps its metadata by itself and has no peers.")
 
     # -- figures
 

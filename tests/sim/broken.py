@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from s4.cluster.wire import Append, Config, Document, MarkJoining, Plan
 from s4.replica.core import NEVER, Peer, Replica, Swap
-from s4.replica.wire import Append, Config, Document, MarkJoining, Plan
 from sim.world import Node, Waiter
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from s4.cluster.wire import Config, Document, Durable, Plan, Promise, State
 from s4.replica.core import Replica, Timing
-from s4.replica.wire import Config, Document, Durable, Plan, Promise, State
 from sim import broken
 from sim.linear import FOREVER, Call, is_linearizable
 from sim.world import BrokenError, Node, World
@@ -69,7 +69,7 @@ def leading(me: str = "a", in_sync: tuple[str, ...] = ("a", "b")) -> Replica:
 
 def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen() -> None:
     """R4's sequence: the swap that adds C may have landed, so nothing commits without C, however long no news comes."""
-    from s4.replica.wire import Join
+    from s4.cluster.wire import Join
 
     replica = leading()
     replica.receive("c", Join(2), 0.3)
@@ -96,7 +96,7 @@ def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen()
 
 def test_a_primary_whose_log_was_cut_leaves_the_set_with_an_alarm() -> None:
     """R7: a restored volume. The secondary refuses to undo what it has committed."""
-    from s4.replica.wire import Append, Entry, Fault
+    from s4.cluster.wire import Append, Entry, Fault
 
     second = Replica("b", State(epoch=2, commit=5), Timing(), 0.0)
     second.see(Document(Config(3, "a", ("a", "b", "c")), Plan(("a", "b", "c"), 2)), 3, 0.0)

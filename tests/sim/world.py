@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from s4.cluster.wire import Commit, Config, Document, Entry, Install, Plan, Snapshot, State, Write
 from s4.replica.core import NotServingError, Replica, Timing, TooFewError
-from s4.replica.wire import Commit, Config, Document, Entry, Install, Plan, Snapshot, State, Write
 from sim.linear import FOREVER, Call, is_linearizable
 
 KEYS = ("a", "b", "c")

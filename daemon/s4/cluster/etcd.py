@@ -9,6 +9,7 @@ on the next endpoint; it can only land once (rule R4).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -38,11 +39,8 @@ class EtcdCoordinator:
     """`endpoints` are HOST:PORT of members of one etcd cluster; `prefix` is this S4 cluster's."""
 
     def __init__(self, endpoints: Sequence[str], prefix: str) -> None:
-        self._prefix = prefix
-        self._clients: list[aetcd.Client] = []
-        for endpoint in endpoints:
-            host, _, port = endpoint.rpartition(":")
-            self._clients.append(aetcd.Client(host.strip("[]"), int(port), timeout=CALL_S))
+        self._prefix, self._endpoints = prefix, list(endpoints)
+        self._clients = [_client(endpoint) for endpoint in endpoints]
         self._current = 0
 
     def _key(self, document: str) -> bytes:
@@ -121,8 +119,9 @@ class EtcdCoordinator:
             await self._leave(client)
             await asyncio.sleep(RETRY_S)
         finally:
-            if watch is not None:
-                await watch.cancel()
+            if watch is not None and client in self._clients:  # else it was closed, and the watch with it
+                with contextlib.suppress(*_Failed):
+                    await watch.cancel()
 
     async def _anywhere(self, call: Callable[[aetcd.Client], Awaitable[T]], failure: type[CoordinatorError]) -> T:
         """The call on the current endpoint, then on the others. Raises `failure` where none answers."""
@@ -140,11 +139,24 @@ class EtcdCoordinator:
         raise failure(f"no etcd endpoint answers: {reason}") from reason
 
     async def _leave(self, client: aetcd.Client) -> None:
-        """Use the next endpoint, and a new connection when this one's turn comes again."""
-        if self._clients[self._current] is client:
-            self._current = (self._current + 1) % len(self._clients)
-        await client.close()
+        """Use the next endpoint, and a new connection when this one's turn comes again.
+
+        Others may be using this one: their calls end with it, and they come here too and find it gone.
+        """
+        if client not in self._clients:
+            return
+        number = self._clients.index(client)
+        self._clients[number] = _client(self._endpoints[number])
+        if self._current == number:
+            self._current = (number + 1) % len(self._clients)
+        with contextlib.suppress(*_Failed):
+            await client.close()
 
     async def close(self) -> None:
         for client in self._clients:
             await client.close()
+
+
+def _client(endpoint: str) -> aetcd.Client:
+    host, _, port = endpoint.rpartition(":")
+    return aetcd.Client(host.strip("[]"), int(port), timeout=CALL_S)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import msgspec
 
+from s4.cluster.wire import AnyMessage
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query
 from s4.metadata.rows import Blob, Bucket, Content, Grant, Upload
@@ -126,6 +127,10 @@ class NodeApi(Protocol):
 
     async def discard(self, partition: int, blob: bytes) -> None:
         """Drop the shards of a blob that was never committed."""
+        ...
+
+    async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
+        """What replicas of the store `sender` say to ours, each with its partition."""
         ...
 
     async def stats(self) -> dict[str, float]:

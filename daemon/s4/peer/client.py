@@ -76,6 +76,11 @@ class RemoteNode:
         self._tasks.append(asyncio.create_task(self._beacons()))
         return self
 
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended."""
+        return self._gone
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...

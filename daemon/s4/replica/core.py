@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from s4.replica.wire import (
+from s4.cluster.wire import (
     Again,
     AnyMessage,
     Append,

@@ -42,6 +42,27 @@ class Document(Value, frozen=True):
     plan: Plan
 
 
+FORMAT = 1
+
+
+class _Kept(msgspec.Struct):
+    format: int
+    config: Config
+    plan: Plan
+
+
+def encode_document(document: Document) -> bytes:
+    return msgspec.json.encode(_Kept(FORMAT, document.config, document.plan))
+
+
+def decode_document(raw: bytes) -> Document:
+    """Raises ValueError for what is no document, or one of a newer format."""
+    kept = msgspec.json.decode(raw, type=_Kept)
+    if kept.format != FORMAT:
+        raise ValueError(f"the document has format {kept.format}; this S4 knows {FORMAT}")
+    return Document(kept.config, kept.plan)
+
+
 # -- messages; each names the epoch that its sender is in
 
 

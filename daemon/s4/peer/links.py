@@ -1,0 +1,101 @@
+"""Connections to the other stores' nodes, for what replicas say to each other: kept up, and never waited for.
+
+Messages for one store are sent in batches, several on their way at once; what cannot be sent is dropped, for the
+cores of the replicas repeat what matters. A connection that breaks, or falls silent, is made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from s4.cluster.wire import AnyMessage
+from s4.peer.api import UnavailableError
+from s4.peer.client import RefusedError, RemoteNode
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 10_000
+BATCH = 512
+IN_FLIGHT = 32
+RETRY_S = 0.2
+
+
+class _Link:
+    """One store."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[int, AnyMessage]] = deque(maxlen=MOST_WAITING)
+        self.wake = asyncio.Event()
+
+
+class Links:
+    """`addresses` has the (host, port) of each other store; it may be changed."""
+
+    def __init__(
+        self, me: str, cluster: str, addresses: Mapping[str, tuple[str, int]], context: ssl.SSLContext
+    ) -> None:
+        self._me, self._cluster, self._addresses, self._context = me, cluster, addresses, context
+        self._links: dict[str, _Link] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def send(self, store: str, partition: int, message: AnyMessage) -> None:
+        link = self._links.get(store)
+        if link is None:
+            if store not in self._addresses:
+                return
+            link = self._links[store] = _Link()
+            self._tasks.append(asyncio.create_task(self._keep(store, link)))
+        link.waiting.append((partition, message))
+        link.wake.set()
+
+    async def _keep(self, store: str, link: _Link) -> None:
+        while True:
+            try:
+                remote = await RemoteNode.connect(
+                    self._addresses[store], time.monotonic, link.wake.set,
+                    cluster=self._cluster, store=store, context=self._context,
+                )  # fmt: skip
+            except (OSError, RefusedError, UnavailableError) as error:
+                log.info("store %s cannot be reached: %s", store[:8], error)
+                link.waiting.clear()
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                await self._pump(remote, link)
+            finally:
+                await remote.close()
+
+    async def _pump(self, remote: RemoteNode, link: _Link) -> None:
+        """Send until the connection breaks."""
+        limit, calls = asyncio.Semaphore(IN_FLIGHT), set[asyncio.Task[None]]()
+        try:
+            while not remote.gone:
+                await link.wake.wait()
+                link.wake.clear()
+                while link.waiting and not remote.gone:
+                    await limit.acquire()
+                    batch = [link.waiting.popleft() for _ in range(min(BATCH, len(link.waiting)))]
+                    task = asyncio.create_task(self._deliver(remote, batch, limit))
+                    calls.add(task)
+                    task.add_done_callback(calls.discard)
+        finally:
+            for task in calls:
+                task.cancel()
+
+    async def _deliver(self, remote: RemoteNode, batch: list[tuple[int, AnyMessage]], limit: asyncio.Semaphore) -> None:
+        try:
+            await remote.deliver(self._me, batch)
+        except UnavailableError as error:
+            log.info("messages were lost: %s", error)
+        finally:
+            limit.release()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

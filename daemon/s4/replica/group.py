@@ -1,0 +1,375 @@
+"""The replicas of one store's partitions, on a disk, a network and a clock: the host of `replica/core.py`.
+
+One writer loop: each turn makes one synced LevelDB batch of everything that the cores of all partitions have given
+out since the last one (new entries, rows of entries that were committed, what they no longer need), and only then
+tells the cores that it is durable. Messages go out as soon as a core gives them out; a core keeps back by itself what
+depends on its disk. Reads see committed rows that are not written yet through `_overlay`.
+
+A partition's rows are rows of the database. Beside them, above all partitions:
+
+    ff ff "E" partition                 state: epoch, commit sequence, joining epoch or nil
+    ff ff "L" partition sequence        an entry that is not committed: epoch, rows
+
+Both begin with a version byte. A batch is in wholly or not at all, so what a crash leaves is what some turn left:
+a prefix of what each core gave out, which is all that it asks for. A failed write ends the process (D7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError
+from s4.cluster.wire import (
+    AnyMessage,
+    Commit,
+    CutLog,
+    Document,
+    Entry,
+    Install,
+    KeepEntry,
+    Snapshot,
+    State,
+    Write,
+    decode_document,
+    encode_document,
+)
+from s4.replica.core import NotServingError, Replica, Swap, Timing
+from s4.storage.leveldb import Database
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+RETRY_S = 0.2
+VERSION = b"\x01"
+_STATE, _LOG = b"\xff\xffE", b"\xff\xffL"
+
+Rows = Sequence[tuple[bytes, bytes | None]]
+View = Callable[[bytes], bytes | None]
+Send = Callable[[str, int, AnyMessage], None]
+
+_encoder = msgspec.msgpack.Encoder()
+_rows_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
+_entry_decoder = msgspec.msgpack.Decoder(tuple[int, bytes])
+_state_decoder = msgspec.msgpack.Decoder(tuple[int, int, int | None])
+
+
+class UnknownResultError(Exception):
+    """This replica stopped being primary while a write was on its way: it may happen. Ask again under the same id."""
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """Something to be said once `sequence` is committed: for a refusal only if we still serve then (R11)."""
+
+    sequence: int
+    future: asyncio.Future[None]
+    refusal: bool
+
+
+@dataclass(slots=True)
+class _Partition:
+    number: int
+    core: Replica
+    document: str
+    kept: State  # what the database has once this turn is written
+    given: int = 0  # writes taken from the core so far
+    log: dict[int, Entry] = field(default_factory=dict)  # as of the writes taken so far
+    waiters: deque[_Waiter] = field(default_factory=deque)
+    swapping: Swap | None = None
+    reading: bool = False
+
+
+class Group:
+    """`send(store, partition, message)` must not wait; what it cannot send it drops. `clock` goes on in suspend."""
+
+    def __init__(self, store: str, database: Database, coordinator: Coordinator, send: Send, *, partitions: int, clock: Callable[[], float],
+                 fatal: Callable[[BaseException], None], timing: Timing | None = None) -> None:  # fmt: skip
+        self._store, self._database, self._coordinator, self._send = store, database, coordinator, send
+        self._clock, self._fatal = clock, fatal
+        self._overlay: dict[bytes, tuple[bytes | None, int]] = {}
+        self._turn = 0
+        self._writes: list[tuple[_Partition, Write]] = []
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        now, used = clock(), timing or Timing()
+        self._partitions = [
+            _Partition(
+                number, Replica(store, load(database, number), used, now), f"partition/{number}", load(database, number)
+            )
+            for number in range(partitions)
+        ]
+        for one in self._partitions:
+            one.log = {entry.sequence: entry for entry in one.core.state.log}
+
+    async def start(self) -> None:
+        self._task(self._run())
+        self._task(self._tick())
+        for one in self._partitions:
+            self._task(self._watch(one))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # -- for those who read and write
+
+    def serves(self, partition: int) -> bool:
+        return self._partitions[partition].core.serves(self._clock())
+
+    def primary(self, partition: int) -> str:
+        """The store that is primary as far as is known here; empty before anything is known."""
+        document = self._partitions[partition].core.document
+        return document.config.primary if document is not None else ""
+
+    def replica(self, partition: int) -> Replica:
+        """For figures and status; not to be changed."""
+        return self._partitions[partition].core
+
+    def read(self, partition: int, key: bytes) -> bytes | None:
+        """A committed row. Raises NotServingError where another replica may know better."""
+        if not self.serves(partition):
+            raise NotServingError(f"{self._store} does not serve partition {partition}")
+        return self._committed(key)
+
+    async def write(self, partition: int, decide: Callable[[View], Rows]) -> None:
+        """Commit the rows that `decide` gives, which sees all that is committed or on its way (R1).
+
+        Returns once they are committed; where there are none, which is a refusal, once all that it may rest on is
+        (R11). Raises NotServingError, TooFewError with nothing done, UnknownResultError.
+        """
+        one = self._partitions[partition]
+        now = self._clock()
+        if not one.core.serves(now):
+            raise NotServingError(f"{self._store} does not serve partition {partition}")
+        rows = decide(lambda key: self._newest(one, key))
+        if rows:
+            one.core.propose(VERSION + _encoder.encode(list(rows)), now)
+        waiter = _Waiter(one.core.last, asyncio.get_running_loop().create_future(), not rows)
+        one.waiters.append(waiter)
+        self._drain(one)
+        await waiter.future
+
+    def deliver(self, sender: str, messages: Iterable[tuple[int, AnyMessage]]) -> None:
+        """Messages from another store's replicas."""
+        now = self._clock()
+        for number, message in messages:
+            if number < len(self._partitions):
+                one = self._partitions[number]
+                one.core.receive(sender, message, now)
+                self._drain(one)
+
+    def _committed(self, key: bytes) -> bytes | None:
+        found = self._overlay.get(key)
+        return found[0] if found is not None else self._database.get(key)
+
+    def _newest(self, one: _Partition, key: bytes) -> bytes | None:
+        for entry in reversed(one.core.state.log):
+            for name, value in reversed(_rows_of(entry)):
+                if name == key:
+                    return value
+        return self._committed(key)
+
+    # -- what comes out of a core
+
+    def _drain(self, one: _Partition) -> None:
+        core = one.core
+        for write in core.writes:
+            if isinstance(write, KeepEntry):
+                one.log[write.entry.sequence] = write.entry
+            elif isinstance(write, Commit):
+                self._committing(one, write.sequence)
+            elif isinstance(write, CutLog):
+                one.log = {sequence: entry for sequence, entry in one.log.items() if sequence <= write.sequence}
+            elif isinstance(write, Install):
+                one.log = {}
+            self._writes.append((one, write))
+        if core.writes:
+            core.writes.clear()
+            self._wake.set()
+        for to, message in core.messages:
+            self._send(to, one.number, message)
+        core.messages.clear()
+        for to in core.snapshots:
+            self._send(to, one.number, self._snapshot(one))
+        core.snapshots.clear()
+        if core.swap is not None and one.swapping is not core.swap:
+            one.swapping = core.swap
+            self._task(self._swap(one, core.swap))
+        if core.behind and not one.reading:
+            one.reading = True
+            self._task(self._read_document(one))
+        self._answer(one)
+
+    def _committing(self, one: _Partition, upto: int) -> None:
+        """Committed rows are seen from now on, and written with the next turn."""
+        for sequence in sorted(sequence for sequence in one.log if sequence <= upto):
+            for key, value in _rows_of(one.log.pop(sequence)):
+                self._overlay[key] = (value, self._turn + 1)
+
+    def _answer(self, one: _Partition) -> None:
+        core = one.core
+        while one.waiters:
+            waiter = one.waiters[0]
+            if not core.leading:
+                error = UnknownResultError(f"{self._store} is no longer primary of partition {one.number}")
+                if not waiter.future.done():
+                    waiter.future.set_exception(error)
+            elif core.state.commit < waiter.sequence or (waiter.refusal and not core.serves(self._clock())):
+                return
+            elif not waiter.future.done():
+                waiter.future.set_result(None)
+            one.waiters.popleft()
+
+    def _snapshot(self, one: _Partition) -> Snapshot:
+        """All rows as of the commit sequence: those of the database under those of the overlay."""
+        first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
+        rows: dict[bytes, bytes | None] = dict(self._database.scan(first, last))
+        rows.update({key: value for key, (value, _) in self._overlay.items() if first <= key < last})
+        kept = [(key, value) for key, value in rows.items() if value is not None]
+        return Snapshot(one.core.state.epoch, one.core.state.commit, VERSION + _encoder.encode(kept))
+
+    # -- the writer loop
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            taken, self._writes = self._writes, []
+            self._turn += 1
+            rows: dict[bytes, bytes | None] = {}
+            for one, write in taken:
+                self._rows(one, write, rows)
+                one.given += 1
+            if not taken:
+                continue
+            try:
+                await loop.run_in_executor(None, self._database.batch(list(rows.items()), True))
+            except Exception as error:
+                self._fatal(error)
+                raise
+            turn = self._turn
+            self._overlay = {key: kept for key, kept in self._overlay.items() if kept[1] > turn}
+            for one in {id(one): one for one, _ in taken}.values():
+                one.core.synced(one.given, self._clock())
+                self._drain(one)
+
+    def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
+        """The database's rows for a write. Later ones of a turn stand over earlier ones."""
+        kept, prefix = one.kept, _LOG + one.number.to_bytes(2, "big")
+        match write:
+            case KeepEntry(entry):
+                kept.log.append(entry)
+                rows[prefix + entry.sequence.to_bytes(8, "big")] = VERSION + _encoder.encode((entry.epoch, entry.rows))
+                return
+            case CutLog(sequence):
+                for entry in kept.log:
+                    if entry.sequence > sequence:
+                        rows[prefix + entry.sequence.to_bytes(8, "big")] = None
+            case Commit(sequence):
+                for entry in kept.log:
+                    if entry.sequence <= sequence:
+                        rows.update(_rows_of(entry))
+                        rows[prefix + entry.sequence.to_bytes(8, "big")] = None
+            case Install(_, content):
+                self._install(one, content, rows)
+        kept.add(write)
+        state = kept.epoch, kept.commit, kept.joining
+        rows[_STATE + one.number.to_bytes(2, "big")] = VERSION + _encoder.encode(state)
+
+    def _install(self, one: _Partition, content: bytes, rows: dict[bytes, bytes | None]) -> None:
+        """R8: what was there goes, whatever the snapshot brings."""
+        first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
+        rows.update({key: None for key, _ in self._database.scan(first, last)})
+        rows.update({key: None for key in rows if first <= key < last})
+        prefix = _LOG + one.number.to_bytes(2, "big")
+        for entry in one.kept.log:
+            rows[prefix + entry.sequence.to_bytes(8, "big")] = None
+        rows.update(_rows_decoder.decode(content[1:]))
+
+    # -- the coordinator and time
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            for one in self._partitions:
+                one.core.tick(self._clock())
+                self._drain(one)
+
+    async def _watch(self, one: _Partition) -> None:
+        async for value, revision in self._coordinator.watch(one.document, 0):
+            self._see(one, value, revision)
+
+    def _see(self, one: _Partition, value: bytes, revision: int) -> None:
+        if value:
+            one.core.see(decode_document(value), revision, self._clock())
+            self._drain(one)
+
+    async def _read_document(self, one: _Partition) -> None:
+        try:
+            with contextlib.suppress(CoordinatorError):
+                self._see(one, *await self._coordinator.read(one.document))
+            if one.core.behind:
+                await asyncio.sleep(RETRY_S)
+        finally:
+            one.reading = False
+
+    async def _swap(self, one: _Partition, swap: Swap) -> None:
+        """Repeat a swap as it is until a newer document was seen (R4)."""
+        document = one.core.document
+        if document is None:
+            return
+        value = encode_document(Document(swap.config, document.plan))
+        while one.core.swap is swap:
+            try:
+                self._see(one, value, await self._coordinator.replace(one.document, value, swap.revision))
+            except ConflictError:
+                with contextlib.suppress(CoordinatorError):
+                    self._see(one, *await self._coordinator.read(one.document))
+            except CoordinatorError as error:
+                log.warning(
+                    "partition %d: the change to epoch %d is not known to have happened: %s",
+                    one.number,
+                    swap.config.epoch,
+                    error,
+                )
+            if one.core.swap is swap:
+                await asyncio.sleep(RETRY_S)
+
+    def _task(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fatal(error)
+
+
+def _rows_of(entry: Entry) -> list[tuple[bytes, bytes | None]]:
+    """An entry's rows. Raises ValueError for a version that is not known."""
+    if entry.rows[:1] != VERSION:
+        raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, this S4 knows 01")
+    return _rows_decoder.decode(entry.rows[1:])
+
+
+def load(database: Database, partition: int) -> State:
+    """What the database keeps of a partition's replica."""
+    number = partition.to_bytes(2, "big")
+    raw = database.get(_STATE + number)
+    epoch, commit, joining = _state_decoder.decode(raw[1:]) if raw is not None else (0, 0, None)
+    entries = []
+    for key, value in database.scan(_LOG + number, _LOG + number + b"\xff" * 9):
+        held, rows = _entry_decoder.decode(value[1:])
+        entries.append(Entry(held, int.from_bytes(key[-8:], "big"), rows))
+    return State(epoch, commit, entries, joining)
