@@ -1,8 +1,9 @@
 """The coordinator in etcd: a document is a key below a prefix, its revision the key's mod revision.
 
-The only module that knows aetcd, which talks to one host and whose watch ends when etcd restarts; so several
-endpoints, and watching on, are made here. A watch only wakes us: what is given is always read, linearizably, so
-an event that is lost or comes twice costs nothing. A compare-and-swap whose answer is lost is repeated as it was,
+The only module that knows aetcd, which talks to one host; several endpoints are made here. Its watcher shares one
+stream between all watches of a client, and when etcd restarts it can hang with its lock held, so watches are streams
+of their own here. A watch only wakes us: what is given is always read, linearizably, so an event that is lost or
+comes twice costs nothing. A compare-and-swap whose answer is lost is repeated as it was,
 on the next endpoint; it can only land once (rule R4).
 """
 
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import aetcd
+from aetcd import rpc
 from grpc.aio import AioRpcError
 
 from s4.cluster.coordinator import ConflictError, CoordinatorError, UnknownOutcomeError
@@ -41,6 +43,7 @@ class EtcdCoordinator:
     def __init__(self, endpoints: Sequence[str], prefix: str) -> None:
         self._prefix, self._endpoints = prefix, list(endpoints)
         self._clients = [_client(endpoint) for endpoint in endpoints]
+        self._left: list[tuple[float, aetcd.Client]] = []
         self._current = 0
 
     def _key(self, document: str) -> bytes:
@@ -105,13 +108,16 @@ class EtcdCoordinator:
 
     async def _wait(self, document: str, since: int) -> None:
         """Until the document may have changed."""
-        client, watch = self._clients[self._current], None
+        client, call = self._clients[self._current], None
+        create = rpc.WatchCreateRequest(key=self._key(document), start_revision=since + 1)
         try:
             async with asyncio.timeout(REFRESH_S):
                 await client.connect()
-                watch = await client.watch(self._key(document), start_revision=since + 1)
-                async for _ in watch:
-                    return
+                call = rpc.WatchStub(client.channel).Watch(metadata=client.metadata)
+                await call.write(rpc.WatchRequest(create_request=create))
+                async for answer in call:
+                    if answer.events or answer.canceled:
+                        return
         except TimeoutError:
             return
         except _Failed as error:
@@ -119,9 +125,8 @@ class EtcdCoordinator:
             await self._leave(client)
             await asyncio.sleep(RETRY_S)
         finally:
-            if watch is not None and client in self._clients:  # else it was closed, and the watch with it
-                with contextlib.suppress(*_Failed):
-                    await watch.cancel()
+            if call is not None:
+                call.cancel()
 
     async def _anywhere(self, call: Callable[[aetcd.Client], Awaitable[T]], failure: type[CoordinatorError]) -> T:
         """The call on the current endpoint, then on the others. Raises `failure` where none answers."""
@@ -141,20 +146,24 @@ class EtcdCoordinator:
     async def _leave(self, client: aetcd.Client) -> None:
         """Use the next endpoint, and a new connection when this one's turn comes again.
 
-        Others may be using this one: their calls end with it, and they come here too and find it gone.
+        Closing a channel cancels the tasks that use it, whoever they are. So it is closed once all of their calls
+        must have ended by their own time limits.
         """
-        if client not in self._clients:
-            return
-        number = self._clients.index(client)
-        self._clients[number] = _client(self._endpoints[number])
-        if self._current == number:
-            self._current = (number + 1) % len(self._clients)
-        with contextlib.suppress(*_Failed):
-            await client.close()
+        now = asyncio.get_running_loop().time()
+        if client in self._clients:
+            number = self._clients.index(client)
+            self._clients[number] = _client(self._endpoints[number])
+            if self._current == number:
+                self._current = (number + 1) % len(self._clients)
+            self._left.append((now, client))
+        while self._left and self._left[0][0] + 2 * REFRESH_S < now:
+            with contextlib.suppress(*_Failed):
+                await self._left.pop(0)[1].close()
 
     async def close(self) -> None:
-        for client in self._clients:
-            await client.close()
+        for client in [*self._clients, *(client for _, client in self._left)]:
+            with contextlib.suppress(*_Failed):
+                await client.close()
 
 
 def _client(endpoint: str) -> aetcd.Client:

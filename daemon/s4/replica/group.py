@@ -94,7 +94,7 @@ class Group:
         self._store, self._database, self._coordinator, self._send = store, database, coordinator, send
         self._clock, self._fatal = clock, fatal
         self._overlay: dict[bytes, tuple[bytes | None, int]] = {}
-        self._turn = 0
+        self._turn, self._closing = 0, False
         self._writes: list[tuple[_Partition, Write]] = []
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,6 +115,7 @@ class Group:
             self._task(self._watch(one))
 
     async def close(self) -> None:
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -351,8 +352,10 @@ class Group:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if task.cancelled():
+            if not self._closing:
+                self._fatal(RuntimeError(f"{task.get_coro()} was cancelled by somebody else"))
+        elif error := task.exception():
             self._fatal(error)
 
 
