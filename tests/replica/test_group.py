@@ -1,0 +1,125 @@
+"""The host of the core by itself: what it keeps on disk, byte by byte, and what a crash between turns leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.memory import MemoryCoordinator
+from s4.cluster.wire import Config, Document, Entry, Plan, decode_document, encode_document
+from s4.replica.core import NotServingError, Timing
+from s4.replica.group import Group, View, load
+from s4.storage.leveldb import Database
+
+TIMING = Timing(beacon=0.02, lease=0.2, grace=0.3, resend=0.05)
+ONE = b"\x00\x00k"
+
+
+def database(path: Path) -> Database:
+    return Database(path, cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=50)
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def rows(*made: tuple[bytes, bytes | None]) -> Callable[[View], list[tuple[bytes, bytes | None]]]:
+    return lambda _: list(made)
+
+
+def alone(path: Path, test: Callable[[Group, Database], Awaitable[None]], stores: tuple[str, ...] = ("a",)) -> None:
+    """A group of one partition on one store; other stores of the set are away."""
+
+    async def whole() -> None:
+        kept, coordinator = database(path), MemoryCoordinator()
+        document = Document(Config(1, "a", stores), Plan(stores, 1))
+        await coordinator.replace("partition/0", encode_document(document), 0)
+        group = Group("a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        await group.start()
+        try:
+            await test(group, kept)
+        finally:
+            await group.close()
+            kept.close()
+
+    asyncio.run(whole())
+
+
+def test_rows_are_read_back_and_after_a_restart(tmp_path: Path) -> None:
+    async def first(group: Group, kept: Database) -> None:
+        with pytest.raises(NotServingError):
+            group.read(0, ONE)
+        await until(lambda: group.serves(0))
+        await asyncio.gather(*(group.write(0, rows((ONE + b"%d" % number, b"v%d" % number))) for number in range(50)))
+        await group.write(0, rows((ONE + b"7", None)))
+        assert group.read(0, ONE + b"49") == b"v49"
+        assert group.read(0, ONE + b"7") is None
+        seen: list[bytes | None] = []
+        await group.write(0, lambda view: seen.append(view(ONE + b"1")) or [])  # type: ignore[func-returns-value]
+        assert seen == [b"v1"]
+
+    async def second(group: Group, kept: Database) -> None:
+        assert group.replica(0).state.epoch == 2
+        await until(lambda: group.serves(0))
+        assert group.replica(0).state.epoch >= 3, "a primary takes a new epoch after a restart (R10)"
+        assert group.read(0, ONE + b"49") == b"v49"
+        assert group.read(0, ONE + b"7") is None
+
+    alone(tmp_path / "meta", first)
+
+    async def restarted() -> None:
+        kept, coordinator = database(tmp_path / "meta"), MemoryCoordinator()
+        await coordinator.replace("partition/0", encode_document(Document(Config(2, "a", ("a",)), Plan(("a",), 1))), 0)
+        group = Group("a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        await group.start()
+        try:
+            await second(group, kept)
+        finally:
+            await group.close()
+            kept.close()
+
+    asyncio.run(restarted())
+
+
+def test_what_is_not_committed_is_kept_apart_byte_by_byte(tmp_path: Path) -> None:
+    """Golden bytes of version 1: the state of a replica, and an entry that waits for a replica that is away."""
+
+    async def test(group: Group, kept: Database) -> None:
+        await until(lambda: group.serves(0))
+        await group.write(0, rows((ONE, b"committed")))
+        group._partitions[0].core._enough = lambda: False  # type: ignore[method-assign]  # no commit from here on
+        group._partitions[0].core.serves = lambda _: True  # type: ignore[method-assign]
+        core = group._partitions[0].core
+        core._keep(Entry(core.state.epoch, core.last + 1, b"\x01\x91\x92\xc4\x03\x00\x00k\xc0"))
+        group._drain(group._partitions[0])
+        await until(lambda: kept.get(b"\xff\xffL\x00\x00" + (2).to_bytes(8, "big")))
+        assert kept.get(ONE) == b"committed"
+        assert dict(kept.scan(b"\xff\xff", b"\xff\xff\xff")) == {
+            b"\xff\xffE\x00\x00": bytes.fromhex("01 93 02 01 c0"),
+            b"\xff\xffL\x00\x00" + (2).to_bytes(8, "big"): bytes.fromhex("01 92 02 c4 09 01 91 92 c4 03 00 00 6b c0"),
+        }
+        state = load(kept, 0)
+        assert (state.epoch, state.commit, state.joining) == (2, 1, None)
+        assert state.log == [Entry(2, 2, b"\x01\x91\x92\xc4\x03\x00\x00k\xc0")]
+
+    alone(tmp_path / "meta", test)
+
+
+def test_the_document_byte_by_byte() -> None:
+    document = Document(Config(7, "a", ("a", "b"), ("c",)), Plan(("a", "b", "c"), 2, ("d",)))
+    raw = b'{"format":1,"config":{"type":"Config","epoch":7,"primary":"a","in_sync":["a","b"],"eligible":["c"]},"plan":{"type":"Plan","replicas":["a","b","c"],"minimum":2,"gone":["d"]}}'
+    assert encode_document(document) == raw
+    assert decode_document(raw) == document
+    with pytest.raises(ValueError, match="format 2; this S4 knows 1"):
+        decode_document(raw.replace(b'"format":1', b'"format":2'))
