@@ -3,7 +3,7 @@
     python register.py '{"store": ..., "directory": ..., ...}'
 
 HTTP on loopback: POST /do runs a command, GET /state tells what it knows, POST /cut drops what is exchanged with the
-stores that it names.
+stores that it names, or with "etcd".
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import sys
 import time
 import traceback
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from s4.cluster.coordinator import CoordinatorError, UnknownOutcomeError
 from s4.cluster.etcd import EtcdCoordinator
 from s4.cluster.wire import AnyMessage
 from s4.peer.links import Links
@@ -37,6 +39,24 @@ def die(error: BaseException) -> None:
     os._exit(70)
 
 
+class CutOff(EtcdCoordinator):
+    """etcd as it is seen over a link that may be cut."""
+
+    def __init__(self, endpoints: list[str], prefix: str, cut: Callable[[], set[str]]) -> None:
+        super().__init__(endpoints, prefix)
+        self._cut = cut
+
+    async def read(self, document: str) -> tuple[bytes, int]:
+        if "etcd" in self._cut():
+            raise CoordinatorError("cut off")
+        return await super().read(document)
+
+    async def replace(self, document: str, value: bytes, revision: int) -> int:
+        if "etcd" in self._cut():
+            raise UnknownOutcomeError("cut off")
+        return await super().replace(document, value, revision)
+
+
 class Register:
     """What PeerServer sees as a node; and the commands."""
 
@@ -51,7 +71,7 @@ class Register:
         database = Database(Path(settings["directory"]), cache_bytes=1 << 20, write_buffer_bytes=4 << 20, open_files=50)
         self.database = database
         self.group = Group(
-            self.store, database, EtcdCoordinator(settings["etcd"], "s4/register"), self.send, partitions=self.partitions,
+            self.store, database, CutOff(settings["etcd"], "s4/register", lambda: self.cut), self.send, partitions=self.partitions,
             clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME), fatal=die, timing=TIMING,
         )  # fmt: skip
         self.server = PeerServer(self, addresses[self.store], cluster="cluster", store=self.store, context=server_context(*trust))  # type: ignore[arg-type]

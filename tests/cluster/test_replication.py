@@ -174,7 +174,8 @@ async def trouble(cluster: Cluster, session: aiohttp.ClientSession, seconds: flo
             await asyncio.sleep(chosen.uniform(0.3, 3.0))
             cluster.processes[store].send_signal(signal.SIGCONT)
         elif kind == "cut":
-            for away in ([one for one in STORES if one != store], []):
+            others = [one for one in STORES if one != store]
+            for away in ([*others, "etcd"] if chosen.random() < 0.6 else others, []):
                 try:
                     async with session.post(f"{cluster.http[store]}/cut", json=away, timeout=aiohttp.ClientTimeout(2)):
                         pass
