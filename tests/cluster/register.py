@@ -64,6 +64,7 @@ class Register:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.store, self.cut = settings["store"], set[str]()
+        self.stale: bool = settings["stale"]  # planted: reads are answered by whoever is asked
         self.partitions: int = settings["partitions"]
         trust = [Path(settings["trust"]) / name for name in ("ca.pem", "node.pem", "node.key")]
         addresses = {store: tuple(address) for store, address in settings["addresses"].items()}
@@ -96,7 +97,7 @@ class Register:
         number = partition.to_bytes(2, "big")
         row, answer = number + b"k" + key.encode(), number + b"a" + id.encode()
         if kind == "get":
-            found = self.group.read(partition, row)
+            found = self.database.get(row) if self.stale else self.group.read(partition, row)
             return found.decode() if found is not None else None
         result = True
 

@@ -34,8 +34,8 @@ PATIENCE_S = 6.0
 class Cluster:
     """Three register processes and an etcd."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, *, stale: bool = False) -> None:
+        self.directory, self.stale = directory, stale
         (directory / "etcd").mkdir()
         self.etcd = EtcdCluster(directory / "etcd")
         Authority(directory / "trust").issue("node")
@@ -57,7 +57,7 @@ class Cluster:
     def start(self, store: str) -> None:
         settings = {
             "store": store, "directory": str(self.directory / store), "partitions": PARTITIONS, "trust": str(self.directory / "trust"),
-            "addresses": self.addresses, "etcd": self.etcd.endpoints, "http": int(self.http[store].rpartition(":")[2]),
+            "addresses": self.addresses, "etcd": self.etcd.endpoints, "http": int(self.http[store].rpartition(":")[2]), "stale": self.stale,
         }  # fmt: skip
         with (self.directory / f"{store[0]}.log").open("ab") as log:
             self.processes[store] = subprocess.Popen(
@@ -190,38 +190,53 @@ async def trouble(cluster: Cluster, session: aiohttp.ClientSession, seconds: flo
     return done
 
 
+async def histories(cluster: Cluster, seed: int, seconds: float) -> tuple[dict[str, list[Call]], list[str]]:
+    """What clients saw while there was trouble, and what it was; all replicas have come together after it."""
+
+    async def all_whole() -> bool:
+        return whole(await states(cluster, session))
+
+    await cluster.begin()
+    async with aiohttp.ClientSession() as session:
+        await until(all_whole, "all partitions serve")
+        clients = Clients(cluster, seed)
+        working = [asyncio.create_task(clients.work(session)) for _ in range(8)]
+        done = await trouble(cluster, session, seconds, random.Random(seed))
+        clients.ended = True
+        await asyncio.gather(*working)
+        try:
+            await until(all_whole, "all replicas came together")
+        except AssertionError as never:
+            raise AssertionError(f"after {done}: {short(await states(cluster, session))}") from never
+        alarms = [one["alarm"] for found in (await states(cluster, session)).values() for one in found if one["alarm"]]
+        assert not alarms
+    return clients.history, done
+
+
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
 def test_histories_of_real_processes_are_linearizable(tmp_path: Path) -> None:
+    """S4_SEED and S4_SECONDS search elsewhere and longer."""
     seed, seconds = int(os.environ.get("S4_SEED", "1")), float(os.environ.get("S4_SECONDS", "25"))
-
-    async def test() -> None:
-        await cluster.begin()
-        async with aiohttp.ClientSession() as session:
-            await until(lambda: _whole(session), "all partitions serve")
-            clients = Clients(cluster, seed)
-            working = [asyncio.create_task(clients.work(session)) for _ in range(8)]
-            done = await trouble(cluster, session, seconds, random.Random(seed))
-            clients.ended = True
-            await asyncio.gather(*working)
-            try:
-                await until(lambda: _whole(session), "all replicas came together")
-            except AssertionError as never:
-                raise AssertionError(f"after {done}: {short(await states(cluster, session))}") from never
-            alarms = [one["alarm"] for found in (await states(cluster, session)).values() for one in found if one["alarm"]]
-            assert not alarms
-        sys.stderr.write(f"{sum(map(len, clients.history.values()))} calls; {done}\n")
-        answered = [call for calls in clients.history.values() for call in calls if call.end != FOREVER]
-        assert len(answered) > 20 * seconds, f"hardly anything was done: {len(answered)}"
-        assert any("kill" in one for one in done)
-        for key, calls in clients.history.items():
-            assert is_linearizable(calls), f"{key}: {sorted(calls, key=lambda call: call.begin)}"
-
-    async def _whole(session: aiohttp.ClientSession) -> bool:
-        return whole(await states(cluster, session))
-
     cluster = Cluster(tmp_path)
     try:
-        asyncio.run(test())
+        history, done = asyncio.run(histories(cluster, seed, seconds))
     finally:
         cluster.stop()
+    answered = [call for calls in history.values() for call in calls if call.end != FOREVER]
+    assert len(answered) > 10 * seconds, f"hardly anything was done: {len(answered)}"
+    assert any("kill" in one for one in done)
+    for key, calls in history.items():
+        assert is_linearizable(calls), f"{key}, after {done}: {sorted(calls, key=lambda call: call.begin)}"
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
+def test_a_planted_stale_read_is_caught(tmp_path: Path) -> None:
+    """The test of the test: reads that any replica answers from what it happens to have."""
+    cluster = Cluster(tmp_path, stale=True)
+    try:
+        history, _ = asyncio.run(histories(cluster, 10, 12))
+    finally:
+        cluster.stop()
+    assert not all(is_linearizable(calls) for calls in history.values())
