@@ -80,7 +80,6 @@ class Node:
         self.incarnation += 1
         kept = self.disk.state
         state = State(kept.epoch, kept.commit, list(kept.log), kept.joining)
-        self.given = State(log=list(kept.log))  # what the writes given out so far add up to
         self.rows, self.answers = dict(self.disk.rows), dict(self.disk.answers)
         self.replica = self.replica_class(self.store, state, Timing(), self.clock())
         self.numbers = 0
@@ -99,7 +98,8 @@ class Node:
 
     def settle(self, write: Write) -> None:
         """A write is durable now."""
-        apply(self.disk.rows, self.disk.answers, self.disk.state, write, self.snapshots_over)
+        apply(self.disk.rows, self.disk.answers, write, self.snapshots_over)
+        self.disk.state.add(write)
 
     # -- its own loop
 
@@ -115,7 +115,7 @@ class Node:
         replica, random = self.replica, self.world.random
         for write in replica.writes:
             self.world.check_commit(self, write)
-            apply(self.rows, self.answers, self.given, write, self.snapshots_over)
+            apply(self.rows, self.answers, write, self.snapshots_over)
         self.disk.loose += replica.writes
         replica.writes.clear()
         for to, message in replica.messages:
@@ -220,18 +220,17 @@ class Node:
             world.read(hear, self)
 
 
-def apply(rows: dict[str, str], answers: dict[int, str | bool], state: State, write: Write, over: bool = False) -> None:
-    """What a write does to rows and state. With `over` a snapshot is laid over what is there, which is wrong."""
+def apply(rows: dict[str, str], answers: dict[int, str | bool], write: Write, over: bool = False) -> None:
+    """What a write does to the rows. With `over` a snapshot is laid over what is there, which is wrong."""
     match write:
-        case Commit(sequence):
-            for entry in state.log:
-                if entry.sequence <= sequence:
-                    one = msgspec.json.decode(entry.rows, type=Rows)
-                    if one.value is None:
-                        rows.pop(one.key, None)
-                    else:
-                        rows[one.key] = one.value
-                    answers[one.command] = one.answer
+        case Commit(entries):
+            for entry in entries:
+                one = msgspec.json.decode(entry.rows, type=Rows)
+                if one.value is None:
+                    rows.pop(one.key, None)
+                else:
+                    rows[one.key] = one.value
+                answers[one.command] = one.answer
         case Install(_, content):
             found, answered = msgspec.json.decode(content, type=tuple[dict[str, str], list[tuple[int, bool]]])
             if not over:
@@ -239,7 +238,6 @@ def apply(rows: dict[str, str], answers: dict[int, str | bool], state: State, wr
             rows.update(found)
             answers.clear()
             answers.update(answered)
-    state.add(write)
 
 
 class World:
@@ -455,11 +453,10 @@ class World:
 
     def check_commit(self, node: Node, write: Write) -> None:
         if isinstance(write, Commit):
-            for entry in node.given.log:
-                if entry.sequence <= write.sequence:
-                    known = self.committed.setdefault(entry.sequence, entry)
-                    if known != entry:
-                        raise BrokenError(f"two entries were committed at {entry.sequence}: {known} and, on {node.store}, {entry}")
+            for entry in write.entries:
+                known = self.committed.setdefault(entry.sequence, entry)
+                if known != entry:
+                    raise BrokenError(f"two entries were committed at {entry.sequence}: {known} and, on {node.store}, {entry}")
 
     def check_serving(self) -> None:
         serving = [node.store for node in self.nodes.values() if node.up and node.replica.serves(node.clock()) and node.paused_until <= self.now]

@@ -139,9 +139,13 @@ class CutLog(Value, frozen=True):
 
 
 class Commit(Value, frozen=True):
-    """Entries up to `sequence` are committed: apply their rows, and forget them."""
+    """The next entries of the log are committed, at least one: apply their rows, and forget them."""
 
-    sequence: int
+    entries: tuple[Entry, ...]
+
+    @property
+    def sequence(self) -> int:
+        return self.entries[-1].sequence
 
 
 class MarkJoining(Value, frozen=True):
@@ -176,9 +180,9 @@ class State(msgspec.Struct):
                 self.log.append(entry)
             case CutLog(sequence):
                 self.log = [entry for entry in self.log if entry.sequence <= sequence]
-            case Commit(sequence):
-                self.commit = sequence
-                self.log = [entry for entry in self.log if entry.sequence > sequence]
+            case Commit(entries):
+                self.commit = write.sequence
+                self.log = self.log[len(entries) :]
             case MarkJoining(epoch):
                 self.joining = epoch
             case Install(sequence, _):

@@ -14,7 +14,7 @@ A crash at any point leaves a prefix of the writes. Everything else is made anew
 grace before it promotes itself, a primary takes a new epoch before it serves (R10).
 
 The host (replica/host.py) owns disk, network and clock: it calls one input at a time, then takes `writes`, `messages`,
-`swap` and `committed` away. `now` is seconds on a clock that goes on while the machine sleeps, and is this replica's alone.
+`snapshots` away, and sees to `swap`. `now` is seconds on a clock that goes on while the machine sleeps, and is this replica's alone.
 """
 
 from __future__ import annotations
@@ -232,6 +232,9 @@ class Replica:
         self._write(KeepEntry(entry))
         self._unsynced.append((self._written, entry.sequence))
 
+    def _commit(self, upto: int) -> None:
+        self._write(Commit(tuple(entry for entry in self.state.log if entry.sequence <= upto)))
+
     def _cut(self, sequence: int) -> None:
         self._write(CutLog(sequence))
         self._unsynced = deque(one for one in self._unsynced if one[1] <= sequence)
@@ -424,7 +427,7 @@ class Replica:
                 self._kept.extend(entry for entry in self.state.log if entry.sequence <= upto)
                 while self._kept and (self._kept[0].sequence <= min(bases) or len(self._kept) > MOST_KEPT):
                     self._kept.popleft()
-            self._write(Commit(upto))
+            self._commit(upto)
         if self._settled is not None and self.state.commit >= self._settled:
             self._settled = None
 
@@ -463,7 +466,7 @@ class Replica:
                 self._keep(entry)
         commit = min(message.commit, self.last)
         if commit > self.state.commit:
-            self._write(Commit(commit))
+            self._commit(commit)
         self._say(config.primary, Durable(config.epoch, self.last))
 
     def _be_exactly(self, config: Config, message: Append) -> bool:

@@ -80,7 +80,6 @@ class _Partition:
     document: str
     kept: State  # what the database has once this turn is written
     given: int = 0  # writes taken from the core so far
-    log: dict[int, Entry] = field(default_factory=dict)  # as of the writes taken so far
     waiters: deque[_Waiter] = field(default_factory=deque)
     swapping: Swap | None = None
     reading: bool = False
@@ -105,8 +104,6 @@ class Group:
             )
             for number in range(partitions)
         ]
-        for one in self._partitions:
-            one.log = {entry.sequence: entry for entry in one.core.state.log}
 
     async def start(self) -> None:
         self._task(self._run())
@@ -172,10 +169,9 @@ class Group:
         return found[0] if found is not None else self._database.get(key)
 
     def _newest(self, one: _Partition, key: bytes) -> bytes | None:
-        for entry in reversed(one.core.state.log):
-            for name, value in reversed(_rows_of(entry)):
-                if name == key:
-                    return value
+        for name, value in reversed(_rows_of(*one.core.state.log)):
+            if name == key:
+                return value
         return self._committed(key)
 
     # -- what comes out of a core
@@ -183,14 +179,9 @@ class Group:
     def _drain(self, one: _Partition) -> None:
         core = one.core
         for write in core.writes:
-            if isinstance(write, KeepEntry):
-                one.log[write.entry.sequence] = write.entry
-            elif isinstance(write, Commit):
-                self._committing(one, write.sequence)
-            elif isinstance(write, CutLog):
-                one.log = {sequence: entry for sequence, entry in one.log.items() if sequence <= write.sequence}
-            elif isinstance(write, Install):
-                one.log = {}
+            if isinstance(write, Commit):  # seen from now on, and written with the next turn
+                for key, value in _rows_of(*write.entries):
+                    self._overlay[key] = (value, self._turn + 1)
             self._writes.append((one, write))
         if core.writes:
             core.writes.clear()
@@ -208,12 +199,6 @@ class Group:
             one.reading = True
             self._task(self._read_document(one))
         self._answer(one)
-
-    def _committing(self, one: _Partition, upto: int) -> None:
-        """Committed rows are seen from now on, and written with the next turn."""
-        for sequence in sorted(sequence for sequence in one.log if sequence <= upto):
-            for key, value in _rows_of(one.log.pop(sequence)):
-                self._overlay[key] = (value, self._turn + 1)
 
     def _answer(self, one: _Partition) -> None:
         core = one.core
@@ -275,11 +260,9 @@ class Group:
                 for entry in kept.log:
                     if entry.sequence > sequence:
                         rows[prefix + entry.sequence.to_bytes(8, "big")] = None
-            case Commit(sequence):
-                for entry in kept.log:
-                    if entry.sequence <= sequence:
-                        rows.update(_rows_of(entry))
-                        rows[prefix + entry.sequence.to_bytes(8, "big")] = None
+            case Commit(entries):
+                rows.update(_rows_of(*entries))
+                rows.update({prefix + entry.sequence.to_bytes(8, "big"): None for entry in entries})
             case Install(_, content):
                 self._install(one, content, rows)
         kept.add(write)
@@ -359,11 +342,14 @@ class Group:
             self._fatal(error)
 
 
-def _rows_of(entry: Entry) -> list[tuple[bytes, bytes | None]]:
-    """An entry's rows. Raises ValueError for a version that is not known."""
-    if entry.rows[:1] != VERSION:
-        raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, this S4 knows 01")
-    return _rows_decoder.decode(entry.rows[1:])
+def _rows_of(*entries: Entry) -> list[tuple[bytes, bytes | None]]:
+    """The rows of entries, in order. Raises ValueError for a version that is not known."""
+    rows: list[tuple[bytes, bytes | None]] = []
+    for entry in entries:
+        if entry.rows[:1] != VERSION:
+            raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, not 01")
+        rows += _rows_decoder.decode(entry.rows[1:])
+    return rows
 
 
 def load(database: Database, partition: int) -> State:
