@@ -6,7 +6,7 @@ from typing import Any
 
 from s4.cluster.wire import Append, Config, Document, MarkJoining, Plan
 from s4.replica.core import NEVER, Peer, Replica, Swap
-from sim.world import Node, Waiter
+from sim.node import Node, Waiter
 
 
 class CommitsWithTooFewCopies(Replica):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
-from sim.world import BrokenError, World
+from sim.node import BrokenError
+from sim.world import World
 
 
 def main() -> None:

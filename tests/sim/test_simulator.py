@@ -11,7 +11,8 @@ from s4.cluster.wire import Config, Document, Durable, Plan, Promise, State
 from s4.replica.core import Replica, Timing
 from sim import broken
 from sim.linear import FOREVER, Call, is_linearizable
-from sim.world import BrokenError, Node, World
+from sim.node import BrokenError, Node
+from sim.world import World
 
 
 @pytest.mark.parametrize("first", range(0, 200, 20))

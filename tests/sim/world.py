@@ -11,233 +11,19 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from s4.cluster.wire import Commit, Config, Document, Entry, Install, Plan, Snapshot, State, Write
-from s4.replica.core import NotServingError, Replica, Timing, TooFewError
+from s4.cluster.wire import Commit, Config, Document, Entry, Plan, Write
 from sim.linear import FOREVER, Call, is_linearizable
+from sim.node import BrokenError, Node, durable
 
 KEYS = ("a", "b", "c")
 PATIENCE_S = 8.0
 COORDINATOR = "coordinator"
+CALM_S, QUIET_S = 60.0, 15.0  # without faults at the end, and of that without clients
 FAULTS = ("crash", "restart", "restart", "pause", "cut", "cut off", "one way", "cut but one", "heal", "heal", "loss", "slow", "slow coordinator", "no coordinator", "wipe", "wipe")
-
-
-class Rows(msgspec.Struct, frozen=True):
-    """What an entry carries here: a key's new value, and the answer to the command that asked for it."""
-
-    command: int
-    key: str
-    value: str | None
-    answer: bool = True
-
-
-@dataclass
-class Waiter:
-    """An answer that waits for a commit: of its own entry, or of what a refusal rests on (R11)."""
-
-    sequence: int
-    command: tuple[int, int]
-    result: str | bool
-    refusal: bool = False
-
-
-class BrokenError(AssertionError):
-    """An invariant does not hold."""
-
-
-@dataclass
-class Disk:
-    """`kept` is durable; `loose` would be lost by a crash, from the end on."""
-
-    state: State = field(default_factory=State)
-    rows: dict[str, str] = field(default_factory=dict)
-    answers: dict[int, str | bool] = field(default_factory=dict)
-    loose: list[Write] = field(default_factory=list)
-
-
-class Node:
-    """One store's process: `rows` and `answers` are what its replica has applied."""
-
-    replica_class: type[Replica] = Replica
-    snapshots_over = False
-
-    def __init__(self, world: World, store: str) -> None:
-        self.world, self.store = world, store
-        self.incarnation, self.up = 0, False
-        self.paused_until = 0.0
-        self.disk = Disk()
-        self.rate, self.offset = world.random.uniform(0.92, 1.08), world.random.uniform(0, 100)
-
-    def clock(self) -> float:
-        return self.offset + self.world.now * self.rate
-
-    def start(self) -> None:
-        self.up = True
-        self.incarnation += 1
-        kept = self.disk.state
-        state = State(kept.epoch, kept.commit, list(kept.log), kept.joining)
-        self.rows, self.answers = dict(self.disk.rows), dict(self.disk.answers)
-        self.replica = self.replica_class(self.store, state, Timing(), self.clock())
-        self.numbers = 0
-        self.waiters: list[Waiter] = []
-        self.syncing = False
-        self.ask_coordinator()
-        self.alarm_clock(self.incarnation)
-
-    def crash(self) -> None:
-        """Any number of the last unsynced writes are lost."""
-        keep = self.world.random.randint(0, len(self.disk.loose))
-        for write in self.disk.loose[:keep]:
-            self.settle(write)
-        self.disk.loose.clear()
-        self.up = False
-
-    def settle(self, write: Write) -> None:
-        """A write is durable now."""
-        apply(self.disk.rows, self.disk.answers, write, self.snapshots_over)
-        self.disk.state.add(write)
-
-    # -- its own loop
-
-    def alarm_clock(self, incarnation: int) -> None:
-        if self.up and self.incarnation == incarnation:
-            self.step(lambda: self.replica.tick(self.clock()))
-            self.world.later(self.world.random.uniform(0.1, 0.3), lambda: self.alarm_clock(incarnation), self)
-            if self.world.random.random() < 0.3 or self.replica.behind or self.replica.swap:
-                self.ask_coordinator()
-
-    def step(self, work: Callable[[], None]) -> None:
-        work()
-        replica, random = self.replica, self.world.random
-        for write in replica.writes:
-            self.world.check_commit(self, write)
-            apply(self.rows, self.answers, write, self.snapshots_over)
-        self.disk.loose += replica.writes
-        replica.writes.clear()
-        for to, message in replica.messages:
-            self.world.send(self, to, message)
-        replica.messages.clear()
-        for to in replica.snapshots:
-            rows = msgspec.json.encode((self.rows, list(self.answers.items())))
-            self.world.send(self, to, Snapshot(replica.state.epoch, replica.state.commit, rows))
-        replica.snapshots.clear()
-        if self.disk.loose and not self.syncing:
-            self.syncing = True
-            count, incarnation = len(self.disk.loose), self.incarnation
-            took = random.uniform(0.5, 1.5) if random.random() < 0.02 and not self.world.calm else random.uniform(0.001, 0.02)
-            self.world.later(took, lambda: self.synced(count, incarnation), self)
-        self.answer()
-        self.world.check_serving()
-
-    def synced(self, count: int, incarnation: int) -> None:
-        if not self.up or self.incarnation != incarnation:
-            return
-        for write in self.disk.loose[:count]:
-            self.settle(write)
-        del self.disk.loose[:count]
-        self.numbers += count
-        self.syncing = False
-        self.step(lambda: self.replica.synced(self.numbers, self.clock()))
-
-    # -- clients
-
-    def overlay(self, key: str) -> str | None:
-        value = self.rows.get(key)
-        for entry in self.replica.state.log:
-            rows = msgspec.json.decode(entry.rows, type=Rows)
-            value = rows.value if rows.key == key else value
-        return value
-
-    def command(self, command: int, attempt: int, kind: str, key: str, value: str) -> None:
-        """A client's command; an answer goes out when it is due, if ever."""
-        named = (command, attempt)
-        if self.repeated(named):
-            return
-        if not self.replica.serves(self.clock()):
-            self.world.reply(named, None)
-        elif kind == "get":
-            self.world.reply(named, (self.rows.get(key),))
-        elif kind == "create" and self.overlay(key) is not None:
-            self.refuse(named)
-        else:
-            self.propose(named, Rows(command, key, None if kind == "delete" else value))
-
-    def propose(self, named: tuple[int, int], rows: Rows) -> None:
-        try:
-            entry = self.replica.propose(msgspec.json.encode(rows), self.clock())
-        except (NotServingError, TooFewError):
-            self.world.reply(named, None)
-            return
-        self.waiters.append(Waiter(entry.sequence, named, rows.answer))
-
-    def repeated(self, named: tuple[int, int]) -> bool:
-        """R12: a command that is in the log, or was, gets the first answer."""
-        if named[0] in self.answers and self.replica.serves(self.clock()):
-            self.world.reply(named, (self.answers[named[0]],))
-            return True
-        for entry in self.replica.state.log if self.replica.leading else ():
-            rows = msgspec.json.decode(entry.rows, type=Rows)
-            if rows.command == named[0]:
-                self.waiters.append(Waiter(entry.sequence, named, rows.answer))
-                return True
-        return False
-
-    def refuse(self, named: tuple[int, int]) -> None:
-        """R11: once everything that the refusal rests on is committed. R12: where an earlier attempt may still come,
-        the refusal is an entry too, or that attempt could take effect after the client was told that it had none."""
-        if named[1] > 1:
-            self.propose(named, Rows(named[0], "", None, answer=False))
-        else:
-            self.waiters.append(Waiter(self.replica.last, named, False, refusal=True))
-
-    def answer(self) -> None:
-        if not self.replica.leading:
-            self.waiters.clear()
-        for waiter in list(self.waiters):
-            if self.replica.state.commit >= waiter.sequence and (not waiter.refusal or self.replica.serves(self.clock())):
-                self.waiters.remove(waiter)
-                if not waiter.refusal:
-                    self.world.check_copies(waiter.sequence)
-                self.world.reply(waiter.command, (waiter.result,))
-
-    # -- the coordinator
-
-    def ask_coordinator(self) -> None:
-        world, incarnation = self.world, self.incarnation
-
-        def hear(document: Document, revision: int) -> None:
-            if self.up and self.incarnation == incarnation:
-                self.step(lambda: self.replica.see(document, revision, self.clock()))
-
-        swap = self.replica.swap
-        if swap is not None:
-            world.swap(swap.config, swap.revision, hear, self)
-        else:
-            world.read(hear, self)
-
-
-def apply(rows: dict[str, str], answers: dict[int, str | bool], write: Write, over: bool = False) -> None:
-    """What a write does to the rows. With `over` a snapshot is laid over what is there, which is wrong."""
-    match write:
-        case Commit(entries):
-            for entry in entries:
-                one = msgspec.json.decode(entry.rows, type=Rows)
-                if one.value is None:
-                    rows.pop(one.key, None)
-                else:
-                    rows[one.key] = one.value
-                answers[one.command] = one.answer
-        case Install(_, content):
-            found, answered = msgspec.json.decode(content, type=tuple[dict[str, str], list[tuple[int, bool]]])
-            if not over:
-                rows.clear()
-            rows.update(found)
-            answers.clear()
-            answers.update(answered)
 
 
 class World:
@@ -346,6 +132,8 @@ class World:
 
     def client(self) -> None:
         """One command after another, each tried again under the same id until an answer or the end of patience."""
+        if self.now > self.seconds + CALM_S - QUIET_S:
+            return
         self.commands += 1
         command, key = self.commands, self.random.choice(KEYS)
         kind = self.random.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0]
@@ -490,7 +278,7 @@ class World:
             node.paused_until = 0.0
             if not node.up:
                 node.start()
-        self.run_until(self.seconds + 60.0)
+        self.run_until(self.seconds + CALM_S)
         return self
 
     def check_end(self) -> None:
@@ -504,15 +292,9 @@ class World:
         if not primary.replica.serves(primary.clock()):
             raise BrokenError("no primary serves though all is calm")
         for node in self.nodes.values():
-            if len(node.replica.state.log) == 0 and (node.rows, node.answers) != (primary.rows, primary.answers) and len(primary.replica.state.log) == 0:
-                raise BrokenError(f"{node.store} differs from {primary.store}")
+            if node.replica.state.log or (node.rows, node.answers) != (primary.rows, primary.answers):
+                raise BrokenError(f"{node.store} differs from {primary.store}, though nobody writes any more")
         for key, calls in self.history.items():
             unfinished = [Call(kind, value, begin, FOREVER) for kind, other, value, begin in self.open.values() if other == key]
             if not is_linearizable(calls + unfinished):
                 raise BrokenError(f"the history of {key} is not linearizable: {calls}")
-
-
-def durable(node: Node) -> int:
-    """The last sequence that would survive a crash of the node."""
-    state = node.disk.state
-    return state.log[-1].sequence if state.log else state.commit
