@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from s4.restart import VARIABLE, WITHIN_S, History
 
 
-def test_a_drive_is_left_out_once_it_failed_twice_within_minutes(monkeypatch: object) -> None:
+def test_a_drive_is_left_out_once_it_failed_twice_within_minutes() -> None:
     history = History()
     history.add("/d1", 1000.0)
     history.add("/d2", 1001.0)
@@ -17,16 +20,10 @@ def test_a_drive_is_left_out_once_it_failed_twice_within_minutes(monkeypatch: ob
     assert history.failed() == {Path("/d1")}
 
 
-def test_failures_are_handed_on_and_forgotten_after_a_while(monkeypatch: object) -> None:
-    import os
-
+def test_failures_are_handed_on_and_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")  # so that it is put back afterwards
     history = History([(1000.0, "/d1"), (1200.0, "/d1")], {"s3": 5})
-    before = os.environ.get(VARIABLE)
-    try:
-        history.write()
-        left = dict(os.environ)
-    finally:
-        os.environ.pop(VARIABLE, None) if before is None else os.environ.update({VARIABLE: before})
-    assert History.read(left, 1200.0) == history
-    assert History.read(left, 1000.0 + WITHIN_S + 1) == History([(1200.0, "/d1")], {"s3": 5})
+    history.write()
+    assert History.read(os.environ, 1200.0) == history
+    assert History.read(os.environ, 1000.0 + WITHIN_S + 1) == History([(1200.0, "/d1")], {"s3": 5})
     assert History.read({}, 0.0) == History()

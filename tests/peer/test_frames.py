@@ -35,7 +35,6 @@ def with_remote(tmp_path: Path, test: Callable[[OpenStore, PeerServer, RemoteNod
             finally:
                 await remote.close()
                 await server.close()
-                await asyncio.sleep(0.01)
 
     asyncio.run(whole())
 

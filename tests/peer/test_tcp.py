@@ -53,7 +53,6 @@ def served(tmp_path: Path, test: Callable[[Served], Awaitable[None]], versions: 
                 await test(Served(authority, server, store.node))
             finally:
                 await server.close()
-                await asyncio.sleep(0.02)
 
     asyncio.run(whole())
 

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 2.0
 CALLS_PER_CONNECTION = 1024
+CLOSE_S = 5.0  # for calls in progress when the server ends
 HELLO_S = 10.0  # for a caller to show its certificate and say who it is
 
 
@@ -59,6 +60,7 @@ class PeerServer:
         self._cluster, self._store, self._versions = cluster, store, versions
         self.incarnation = int.from_bytes(os.urandom(7), "big")
         self._gateways: set[_Gateway] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._revision = 0
         self._server: asyncio.Server | None = None
         node.on_settings = self.settings_changed
@@ -84,6 +86,8 @@ class PeerServer:
             self._server.close()
         for gateway in list(self._gateways):
             gateway.writer.close()
+        if self._serving:  # Server.wait_closed of Python 3.11 does not wait for them
+            await asyncio.wait(self._serving, timeout=CLOSE_S)
         if isinstance(self._address, Path):
             self._address.unlink(missing_ok=True)
 
@@ -113,6 +117,10 @@ class PeerServer:
                 continue
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
         now = time.monotonic()
         gateway = _Gateway(writer, now, now)
         self._gateways.add(gateway)

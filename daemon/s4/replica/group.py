@@ -122,11 +122,6 @@ class Group:
     def serves(self, partition: int) -> bool:
         return self._partitions[partition].core.serves(self._clock())
 
-    def primary(self, partition: int) -> str:
-        """The store that is primary as far as is known here; empty before anything is known."""
-        document = self._partitions[partition].core.document
-        return document.config.primary if document is not None else ""
-
     def replica(self, partition: int) -> Replica:
         """For figures and status; not to be changed."""
         return self._partitions[partition].core
