@@ -122,11 +122,12 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     lineup.check()
     there = [seat.directory for seat in lineup.online()]
     root, root_made = root_keys(files, there, dict(environment or {}))
-    copies, in_sync, joiners = _open_copies(lineup, limits)
+    copies, in_sync = _open_copies(lineup, limits)
     newest = newest_epoch(copies.primary, lineup.shard_map.partitions)
     membership = Membership(lineup.coordinator, lineup.shard_map, lineup.revision)
     online = {seat.store for seat in lineup.online()}
     current = await membership.change(lambda old: shardmap.restarted(old, online, in_sync, newest))
+    joiners = _open_joiners(lineup, in_sync, limits)
     durable = settings.durability == "sync"
     node: Node | None = None
 
@@ -176,12 +177,12 @@ def _blaming(directory: Path, fatal: Callable[[BaseException], None]) -> Callabl
     return lambda error: fatal(DriveError(directory, error))
 
 
-def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str], list[tuple[str, Database]]]:
-    """(copies, stores whose copies are level, those to be filled with their empty databases). Raises DirectoryError."""
+def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
+    """(copies, stores whose copies are level). Changes nothing that is kept but for levelling. Raises DirectoryError."""
     spec = lineup.shard_map.spec
     wanted = lineup.shard_map.order[: spec.replicas]
     if len(wanted) == 1:
-        return Copies(_database(lineup.seats[0], limits)), wanted, []
+        return Copies(_database(lineup.seats[0], limits)), wanted
     listed = lineup.shard_map.status[0].in_sync
     opened: dict[str, Database] = {}
     for seat in _seats(lineup, listed):
@@ -200,8 +201,16 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str], lis
     for store, database in opened.items():
         if store not in in_sync:
             database.close()
+    first = opened[in_sync[0]]
+    others = [opened[store] for store in in_sync[1:]]
+    return Copies(first, others, turn=turn, alone=False), in_sync
+
+
+def _open_joiners(lineup: Lineup, in_sync: Sequence[str], limits: Limits) -> list[tuple[str, Database]]:
+    """Copies that are to be filled, emptied. The map must say by now that they do not count: else a crash would
+    leave an empty copy that does, and if the others were lost next it would be served as if it were all."""
     joiners = []
-    for seat in _seats(lineup, wanted):
+    for seat in _seats(lineup, lineup.shard_map.order[: lineup.shard_map.spec.replicas]):
         if seat.store not in in_sync:
             try:
                 if (seat.directory / "meta").exists():  # what is kept would bring deleted objects back (R8)
@@ -210,9 +219,7 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str], lis
                 (seat.directory / ("meta" + DAMAGED)).unlink(missing_ok=True)
             except (DatabaseError, OSError) as error:
                 log.error("no metadata can be kept in %s: %s", seat.directory, error)
-    first = opened[in_sync[0]]
-    others = [opened[store] for store in in_sync[1:]]
-    return Copies(first, others, turn=turn, alone=False), in_sync, joiners
+    return joiners
 
 
 def _seats(lineup: Lineup, stores: Iterable[str]) -> list[Seat]:

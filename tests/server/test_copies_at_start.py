@@ -1,0 +1,57 @@
+"""What a start does to copies of the metadata, in which order."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from inprocess import get, opened, put
+from s4.cluster.coordinator import QuorumError
+from s4.gateway.buckets import create_bucket
+from s4.storage.files import Files
+
+
+class NoMap(Files):
+    """The shard map cannot be written."""
+
+    def replace(self, path: Path, content: bytes) -> None:
+        if path.name == "map":
+            raise OSError(5, "planted")
+        super().replace(path, content)
+
+
+def test_a_copy_is_emptied_only_once_the_map_says_that_it_does_not_count(tmp_path: Path) -> None:
+    """R8 at a crash between the two: an empty copy that counts would pass for all there is, were the others lost next."""
+
+    async def whole() -> None:
+        drives = [tmp_path / f"d{number}" for number in range(1, 5)]
+        async with opened(drives) as (_, gateway):
+            await create_bucket(gateway, "kept", "root")
+            await put(gateway, "kept", b"k", b"inline")
+        current = drives[1] / "meta" / "CURRENT"
+        current.write_bytes(b"no database")
+        with pytest.raises(QuorumError):
+            async with opened(drives, files=NoMap()):
+                pass
+        assert current.read_bytes() == b"no database"
+        for kept in (drives[0], drives[2]):
+            assert (kept / "meta" / "CURRENT").exists()
+
+    asyncio.run(whole())
+
+
+def test_a_damaged_copy_is_filled_again(tmp_path: Path) -> None:
+    async def whole() -> None:
+        drives = [tmp_path / f"d{number}" for number in range(1, 5)]
+        async with opened(drives) as (_, gateway):
+            await create_bucket(gateway, "kept", "root")
+            await put(gateway, "kept", b"k", b"inline")
+        (drives[0] / "meta" / "CURRENT").write_bytes(b"no database")
+        async with opened(drives) as (store, gateway):
+            assert len(store.membership.current.status[0].in_sync) == 2
+            assert [name for name, _ in store.joiners] == [store.membership.current.order[0]]
+            assert await get(gateway, "kept", b"k") == b"inline"
+
+    asyncio.run(whole())
