@@ -181,11 +181,13 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
     """(copies, stores whose copies are level). Changes nothing that is kept but for levelling. Raises DirectoryError."""
     spec = lineup.shard_map.spec
     wanted = lineup.shard_map.order[: spec.replicas]
-    if len(wanted) == 1:
-        return Copies(_database(lineup.seats[0], limits)), wanted
     listed = lineup.shard_map.status[0].in_sync
+    begun = lineup.shard_map.status[0].epoch > 0  # databases are made before the map gets its first epoch
     opened: dict[str, Database] = {}
     for seat in _seats(lineup, listed):
+        if begun and not (seat.directory / "meta").exists():  # a new one would pass for all there is
+            log.error("the metadata in %s is gone", seat.directory)
+            continue
         damaged = seat.directory / ("meta" + DAMAGED)
         if damaged.exists() and len(listed) > 1:
             log.error("the metadata in %s is damaged and will be made again", seat.directory)
@@ -193,9 +195,15 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
         try:
             opened[seat.store] = _database(seat, limits)
         except DatabaseError as error:
+            if len(wanted) == 1:
+                raise
             log.error("the metadata in %s cannot be opened and will be made again: %s", seat.directory, error)
     if not opened:
-        raise DirectoryError("no copy of the metadata is there; bring back one of the first drives")
+        raise DirectoryError(
+            "no copy of the metadata is there; bring back one of the first drives, or its meta directory"
+        )
+    if len(wanted) == 1:
+        return Copies(opened[wanted[0]]), wanted
     turn, whole = level(list(opened.values()))
     in_sync = [store for store, database in opened.items() if database in whole]
     for store, database in opened.items():

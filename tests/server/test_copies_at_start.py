@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from inprocess import get, opened, put
 from s4.cluster.coordinator import QuorumError
 from s4.gateway.buckets import create_bucket
+from s4.storage.directory import DirectoryError
 from s4.storage.files import Files
 
 
@@ -38,6 +40,29 @@ def test_a_copy_is_emptied_only_once_the_map_says_that_it_does_not_count(tmp_pat
         assert current.read_bytes() == b"no database"
         for kept in (drives[0], drives[2]):
             assert (kept / "meta" / "CURRENT").exists()
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_metadata_that_is_gone_is_not_taken_for_empty(tmp_path: Path, count: int) -> None:
+    """Somebody removed `meta`: of all drives, and nothing starts; of one of several, and it is filled again."""
+
+    async def whole() -> None:
+        drives = [tmp_path / f"d{number}" for number in range(1, count + 1)]
+        async with opened(drives) as (_, gateway):
+            await create_bucket(gateway, "kept", "root")
+            await put(gateway, "kept", b"k", b"inline")
+        (drives[0] / "meta").rename(tmp_path / "aside")
+        if count > 1:
+            async with opened(drives) as (store, gateway):
+                assert len(store.joiners) == 1
+                assert await get(gateway, "kept", b"k") == b"inline"
+            for drive in drives[:3]:
+                shutil.rmtree(drive / "meta", ignore_errors=True)
+        with pytest.raises(DirectoryError, match="no copy of the metadata is there"):
+            async with opened(drives):
+                pass
 
     asyncio.run(whole())
 
