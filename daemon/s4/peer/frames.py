@@ -51,13 +51,12 @@ class Header(msgspec.Struct, array_like=True):
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):
-    """`store` is the id of the store that is meant; `caller` that of the caller's own, empty for a gateway."""
+    """`store` is the id of the store that is meant."""
 
     least: int
     most: int
     cluster: str
     store: str
-    caller: str = ""
 
 
 class Welcome(msgspec.Struct, array_like=True, frozen=True):
