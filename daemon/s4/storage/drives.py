@@ -48,19 +48,19 @@ class Drives:
             if drive.shards is not None:
                 yield drive, drive.shards
 
-    async def append(self, shard: Shard, pieces: Sequence[Buffer], *, sync: bool) -> None:
-        """Raises OfflineError, DiskFullError."""
+    def _store(self, shard: Shard) -> ShardStore:
         store = self.at(shard.partition, shard.position)
         if store is None:
             raise OfflineError(f"the drive for position {shard.position} of partition {shard.partition} is away")
-        await store.append(shard, pieces, sync=sync)
+        return store
+
+    async def append(self, shard: Shard, pieces: Sequence[Buffer], *, sync: bool) -> None:
+        """Raises OfflineError, DiskFullError."""
+        await self._store(shard).append(shard, pieces, sync=sync)
 
     async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
         """Raises DamagedError, of which OfflineError is one."""
-        store = self.at(shard.partition, shard.position)
-        if store is None:
-            raise OfflineError(f"the drive for position {shard.position} of partition {shard.partition} is away")
-        return await store.read(shard, offset, length)
+        return await self._store(shard).read(shard, offset, length)
 
     async def free(self, partition: int, blob: bytes) -> int:
         """Drop a blob's shards on every drive that may have some; returns the bytes."""
