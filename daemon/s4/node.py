@@ -34,7 +34,8 @@ from s4.metadata.rows import (
     decode_object,
 )
 from s4.peer.api import Found, Identity, Layout, UnavailableError, UploadFound, UploadListed, UploadPage
-from s4.replica.host import Host, OverloadedError
+from s4.replica.host import Host
+from s4.replica.turn import OverloadedError
 from s4.storage.drives import Drives
 from s4.storage.records import DamagedError, OfflineError, Shard
 

@@ -13,7 +13,8 @@ from s4.metadata import commands, keys
 from s4.metadata.commands import Claim, Conditions, NewBlob, PutObject, Settings
 from s4.metadata.rows import Counters, Extent, FreeBlob, Object, RowError, decode, decode_action
 from s4.replica.copies import Copies
-from s4.replica.host import Host, OverloadedError
+from s4.replica.host import Host
+from s4.replica.turn import OverloadedError
 from s4.storage.leveldb import Database
 
 PARTITIONS = 4

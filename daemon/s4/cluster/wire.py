@@ -21,20 +21,28 @@ class Entry(Value, frozen=True):
 
 
 class Config(Value, frozen=True):
-    """Who holds a partition. `eligible` were removed when too few were left, and lack nothing committed (R9)."""
+    """Who holds a partition. `eligible` were removed when too few were left, and lack nothing committed (R9).
+
+    `members` really hold the shards of each position; a name is empty where nobody does. `joining` is being filled
+    for the position at which the plan wants it, one at a time (D3).
+    """
 
     epoch: int
     primary: str
     in_sync: tuple[str, ...]
     eligible: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    joining: str = ""
 
 
 class Plan(Value, frozen=True):
-    """What the planner wants: replicas, stores that are gone for good, copies that a commit needs (R2)."""
+    """What the planner wants: replicas, stores that are gone for good, copies that a commit needs (R2), and the
+    member for each position."""
 
     replicas: tuple[str, ...]
     minimum: int
     gone: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 class Document(Value, frozen=True):

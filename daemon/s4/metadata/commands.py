@@ -67,7 +67,14 @@ class DeleteObject(Command, frozen=True):
     version: str = ""
     owner: str = ""
     conditions: Conditions = NO_CONDITIONS
-    only_if_newest: str = ""
+
+
+class DeleteIfNewest(Command, frozen=True):
+    """The second half of a rename, under the settings that the key's partition knows (an outbox action)."""
+
+    bucket: int
+    key: bytes
+    version: str
 
 
 class CreateUpload(Command, frozen=True):
@@ -301,7 +308,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 
 
 AnyCommand = (
-    PutObject | DeleteObject | CreateUpload | PutPart | CompleteUpload | AbortUpload
+    PutObject | DeleteObject | DeleteIfNewest | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
     | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | PutJob | DeleteJob

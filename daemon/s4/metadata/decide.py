@@ -19,6 +19,7 @@ def forget_rows(entry: Entry, command: commands.ForgetRows) -> commands.Done:
 _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.PutObject: objects.put,
     commands.DeleteObject: objects.delete,
+    commands.DeleteIfNewest: objects.delete_if_newest,
     commands.CreateUpload: uploads.create,
     commands.PutPart: uploads.put_part,
     commands.CompleteUpload: uploads.complete,

@@ -7,7 +7,7 @@ sees; each removed row lets go of its extents in the same entry.
 from __future__ import annotations
 
 from s4.metadata import keys, references
-from s4.metadata.commands import Conditions, Deleted, DeleteObject, PutObject, Settings, Stale, Written
+from s4.metadata.commands import Conditions, Deleted, DeleteIfNewest, DeleteObject, PutObject, Settings, Stale, Written
 from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.rows import BucketState, Object, RemoveSource, decode, decode_object, encode, encode_object
 
@@ -110,10 +110,6 @@ def delete(entry: Entry, command: DeleteObject) -> Deleted:
     found = entry.newest(bucket, key)
     if command.conditions.if_match:
         check_conditions(command.conditions, decode_object(found[1])[0] if found else None)
-    if command.only_if_newest and (
-        found is None or keys.version_id(found[0][-keys.VERSION_BYTES :]) != command.only_if_newest
-    ):
-        return Deleted()
     if settings.versioning == "":
         if found is not None:
             remove_row(entry, bucket, *found)
@@ -122,6 +118,15 @@ def delete(entry: Entry, command: DeleteObject) -> Deleted:
     marker = Object(entry.now_ms, 0, "", marker=True, null=null, owner=command.owner)
     written = write_version(entry, settings, key, marker, b"", Conditions())
     return Deleted(written.version, marker=True)
+
+
+def delete_if_newest(entry: Entry, command: DeleteIfNewest) -> Deleted:
+    found = entry.newest(command.bucket, command.key)
+    if found is None or keys.version_id(found[0][-keys.VERSION_BYTES :]) != command.version:
+        return Deleted()
+    value = entry.get(keys.bucket_state_row(entry.partition, command.bucket))
+    state = decode(BucketState, value) if value is not None else BucketState(1, "")
+    return delete(entry, DeleteObject(Settings(command.bucket, state.revision, state.versioning), command.key))
 
 
 def delete_version(entry: Entry, command: DeleteObject) -> Deleted:

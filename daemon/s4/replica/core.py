@@ -152,6 +152,15 @@ class Replica:
                 self._send_entries(name, peer)
         return entry
 
+    def seat(self, members: tuple[str, ...], joining: str, now: float) -> bool:
+        """Ask for a configuration with other holders of shards (D3). False where another change is under way."""
+        self.now = now
+        if not self._leading or self.swap is not None or self.document is None:
+            return False
+        config = self.document.config
+        self._propose(replace(config, epoch=config.epoch + 1, members=members, joining=joining))
+        return True
+
     def see(self, document: Document, revision: int, now: float) -> None:
         """A document of the coordinator, maybe not its newest. It settles an older swap (R4)."""
         self.now = now
@@ -214,7 +223,7 @@ class Replica:
                 self._propose(self._without(config, plan, {config.primary}, self.me))
         elif self.me in config.eligible and set(config.in_sync) <= set(plan.gone):
             others = tuple(one for one in config.eligible if one != self.me)
-            self._propose(Config(config.epoch + 1, self.me, (self.me,), others))
+            self._propose(replace(config, epoch=config.epoch + 1, primary=self.me, in_sync=(self.me,), eligible=others))
         elif self.me in plan.replicas:
             if self._exact_in != config.epoch:
                 self.messages.append((config.primary, Join(config.epoch)))
@@ -267,7 +276,7 @@ class Replica:
         eligible: tuple[str, ...] = ()
         if len(left) < plan.minimum:
             eligible = (*config.eligible, *(one for one in config.in_sync if one in lost))
-        return Config(config.epoch + 1, primary, left, eligible)
+        return replace(config, epoch=config.epoch + 1, primary=primary, in_sync=left, eligible=eligible)
 
     def _needed(self) -> set[str]:
         """The replicas whose word counts: while a swap's outcome is unknown, those of both configurations (R4)."""
@@ -334,7 +343,8 @@ class Replica:
         if ready:
             in_sync = (*config.in_sync, ready[0])
             left = tuple(one for one in config.eligible if one != ready[0])
-            self._propose(Config(config.epoch + 1, self.me, in_sync, left if len(in_sync) < plan.minimum else ()))
+            eligible = left if len(in_sync) < plan.minimum else ()
+            self._propose(replace(config, epoch=config.epoch + 1, in_sync=in_sync, eligible=eligible))
             return
         surplus = [one for one in config.in_sync if one not in plan.replicas]
         if surplus and len(config.in_sync) > plan.minimum and self._settled is None:
@@ -376,7 +386,8 @@ class Replica:
                     self._send_exact(sender, peer)
             case Fault(_, commit):
                 self.alarm = f"{sender} has committed up to {commit}, and the log here ends at {self.last}"
-                self._propose(Config(config.epoch + 1, sender, tuple(one for one in config.in_sync if one != self.me)))
+                left = tuple(one for one in config.in_sync if one != self.me)
+                self._propose(replace(config, epoch=config.epoch + 1, primary=sender, in_sync=left, eligible=()))
 
     def _joins(self, config: Config, sender: str) -> None:
         """A replica wants to be in sync: by the log where it lacks nothing committed, else by a snapshot (R8)."""

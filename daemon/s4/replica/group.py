@@ -3,7 +3,8 @@
 One writer loop: each turn makes one synced LevelDB batch of everything that the cores of all partitions have given
 out since the last one (new entries, rows of entries that were committed, what they no longer need), and only then
 tells the cores that it is durable. Messages go out as soon as a core gives them out; a core keeps back by itself what
-depends on its disk. Reads see committed rows that are not written yet through `_overlay`.
+depends on its disk. Two layers stand over the database: `committed` has rows that are committed and not written yet,
+which readers see, and each partition's `pending` those of its log, which only decisions see.
 
 A partition's rows are rows of the database. Beside them, above all partitions:
 
@@ -41,6 +42,7 @@ from s4.cluster.wire import (
     encode_document,
 )
 from s4.replica.core import NotServingError, Replica, Swap, Timing
+from s4.replica.layer import Layer
 from s4.storage.leveldb import Database
 
 log = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class _Partition:
     core: Replica
     document: str
     kept: State  # what the database has once this turn is written
+    pending: Layer
+    rows: dict[int, Rows] = field(default_factory=dict)  # of entries, by sequence, while they are at hand
     given: int = 0  # writes taken from the core so far
     waiters: deque[_Waiter] = field(default_factory=deque)
     swapping: Swap | None = None
@@ -90,20 +94,25 @@ class Group:
 
     def __init__(self, store: str, database: Database, coordinator: Coordinator, send: Send, *, partitions: int, clock: Callable[[], float],
                  fatal: Callable[[BaseException], None], timing: Timing | None = None) -> None:  # fmt: skip
-        self._store, self._database, self._coordinator, self._send = store, database, coordinator, send
+        self._store, self.database, self._coordinator, self._send = store, database, coordinator, send
         self._clock, self._fatal = clock, fatal
-        self._overlay: dict[bytes, tuple[bytes | None, int]] = {}
-        self._turn, self._closing = 0, False
+        self.committed = Layer(database)
+        self.before_turn: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[int, Rows], None] = lambda _partition, _rows: None
+        self.on_lead: Callable[[int], None] = lambda _partition: None
+        self.turns = self._turn = 0
+        self._closing = False
+        self._settling: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._writes: list[tuple[_Partition, Write]] = []
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         now, used = clock(), timing or Timing()
-        self._partitions = [
-            _Partition(
-                number, Replica(store, load(database, number), used, now), f"partition/{number}", load(database, number)
-            )
-            for number in range(partitions)
-        ]
+        self._partitions = []
+        for number in range(partitions):
+            core, kept = Replica(store, load(database, number), used, now), load(database, number)
+            one = _Partition(number, core, f"partition/{number}", kept, Layer(self.committed))
+            self._refill(one)
+            self._partitions.append(one)
 
     async def start(self) -> None:
         self._task(self._run())
@@ -126,11 +135,23 @@ class Group:
         """For figures and status; not to be changed."""
         return self._partitions[partition].core
 
+    def wake(self) -> None:
+        """Have a turn begin, with what `before_turn` brings."""
+        self._wake.set()
+
     def read(self, partition: int, key: bytes) -> bytes | None:
         """A committed row. Raises NotServingError where another replica may know better."""
-        if not self.serves(partition):
+        found = self.committed.get(key)
+        if not self.serves(partition):  # looked at last: a process may stand still between any two lines (R5)
             raise NotServingError(f"{self._store} does not serve partition {partition}")
-        return self._committed(key)
+        return found
+
+    def pending(self, partition: int) -> Layer:
+        """All that is committed or on its way, for decisions."""
+        return self._partitions[partition].pending
+
+    def last(self, partition: int) -> int:
+        return self._partitions[partition].core.last
 
     async def write(self, partition: int, decide: Callable[[View], Rows]) -> None:
         """Commit the rows that `decide` gives, which sees all that is committed or on its way (R1).
@@ -138,17 +159,32 @@ class Group:
         Returns once they are committed; where there are none, which is a refusal, once all that it may rest on is
         (R11). Raises NotServingError, TooFewError with nothing done, UnknownResultError.
         """
-        one = self._partitions[partition]
-        now = self._clock()
-        if not one.core.serves(now):
+        self.must_serve(partition)
+        await self.propose(partition, decide(self.pending(partition).get))
+
+    def must_serve(self, partition: int) -> None:
+        """Raises NotServingError."""
+        if not self.serves(partition):
             raise NotServingError(f"{self._store} does not serve partition {partition}")
-        rows = decide(lambda key: self._newest(one, key))
+
+    def propose(self, partition: int, rows: Rows) -> asyncio.Future[None]:
+        """As `write`, with rows that were decided just now. The future raises UnknownResultError."""
+        one = self._partitions[partition]
         if rows:
-            one.core.propose(VERSION + _encoder.encode(list(rows)), now)
+            entry = one.core.propose(VERSION + _encoder.encode(list(rows)), self._clock())
+            one.rows[entry.sequence] = rows
+            one.pending.add(rows, entry.sequence)
         waiter = _Waiter(one.core.last, asyncio.get_running_loop().create_future(), not rows)
         one.waiters.append(waiter)
         self._drain(one)
-        await waiter.future
+        return waiter.future
+
+    def seat(self, partition: int, members: tuple[str, ...], joining: str) -> bool:
+        """Change who holds a partition's shards (D3). False where another change is under way; seen in the map later."""
+        one = self._partitions[partition]
+        done = one.core.seat(members, joining, self._clock())
+        self._drain(one)
+        return done
 
     def deliver(self, sender: str, messages: Iterable[tuple[int, AnyMessage]]) -> None:
         """Messages from another store's replicas."""
@@ -159,24 +195,17 @@ class Group:
                 one.core.receive(sender, message, now)
                 self._drain(one)
 
-    def _committed(self, key: bytes) -> bytes | None:
-        found = self._overlay.get(key)
-        return found[0] if found is not None else self._database.get(key)
-
-    def _newest(self, one: _Partition, key: bytes) -> bytes | None:
-        for name, value in reversed(_rows_of(*one.core.state.log)):
-            if name == key:
-                return value
-        return self._committed(key)
-
     # -- what comes out of a core
 
     def _drain(self, one: _Partition) -> None:
         core = one.core
         for write in core.writes:
             if isinstance(write, Commit):  # seen from now on, and written with the next turn
-                for key, value in _rows_of(*write.entries):
-                    self._overlay[key] = (value, self._turn + 1)
+                self._commit(one, write)
+            elif isinstance(write, CutLog | Install):
+                self._refill(one)
+            elif isinstance(write, KeepEntry) and not core.leading:
+                one.pending.add(_rows_of(one, write.entry), write.entry.sequence)
             self._writes.append((one, write))
         if core.writes:
             core.writes.clear()
@@ -195,6 +224,20 @@ class Group:
             self._task(self._read_document(one))
         self._answer(one)
 
+    def _commit(self, one: _Partition, write: Commit) -> None:
+        for entry in write.entries:
+            rows = _rows_of(one, entry)
+            self.committed.add(rows, self._turn + 1)
+            self.on_commit(one.number, rows)
+        one.pending.drop(write.sequence)
+
+    def _refill(self, one: _Partition) -> None:
+        """Make the layer of what is pending anew, from the log."""
+        one.pending.clear()
+        one.rows.clear()
+        for entry in one.core.state.log:
+            one.pending.add(_rows_of(one, entry), entry.sequence)
+
     def _answer(self, one: _Partition) -> None:
         core = one.core
         while one.waiters:
@@ -212,8 +255,8 @@ class Group:
     def _snapshot(self, one: _Partition) -> Snapshot:
         """All rows as of the commit sequence: those of the database under those of the overlay."""
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
-        rows: dict[bytes, bytes | None] = dict(self._database.scan(first, last))
-        rows.update({key: value for key, (value, _) in self._overlay.items() if first <= key < last})
+        rows: dict[bytes, bytes | None] = dict(self.database.scan(first, last))
+        rows.update({key: value for key, value in self.committed.rows.items() if first <= key < last})
         kept = [(key, value) for key, value in rows.items() if value is not None]
         return Snapshot(one.core.state.epoch, one.core.state.commit, VERSION + _encoder.encode(kept))
 
@@ -224,6 +267,7 @@ class Group:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self.before_turn()
             taken, self._writes = self._writes, []
             self._turn += 1
             rows: dict[bytes, bytes | None] = {}
@@ -233,12 +277,13 @@ class Group:
             if not taken:
                 continue
             try:
-                await loop.run_in_executor(None, self._database.batch(list(rows.items()), True))
+                await loop.run_in_executor(None, self.database.batch(list(rows.items()), True))
             except Exception as error:
                 self._fatal(error)
                 raise
-            turn = self._turn
-            self._overlay = {key: kept for key, kept in self._overlay.items() if kept[1] > turn}
+            self.turns += 1
+            self.committed.drop(self._turn)
+            self._written()
             for one in {id(one): one for one, _ in taken}.values():
                 one.core.synced(one.given, self._clock())
                 self._drain(one)
@@ -256,7 +301,9 @@ class Group:
                     if entry.sequence > sequence:
                         rows[prefix + entry.sequence.to_bytes(8, "big")] = None
             case Commit(entries):
-                rows.update(_rows_of(*entries))
+                for entry in entries:
+                    rows.update(_rows_of(one, entry))
+                    one.rows.pop(entry.sequence, None)
                 rows.update({prefix + entry.sequence.to_bytes(8, "big"): None for entry in entries})
             case Install(_, content):
                 self._install(one, content, rows)
@@ -264,10 +311,23 @@ class Group:
         state = kept.epoch, kept.commit, kept.joining
         rows[_STATE + one.number.to_bytes(2, "big")] = VERSION + _encoder.encode(state)
 
+    async def settled(self) -> None:
+        """Return once everything that is committed now is in the database."""
+        if self.committed.rows:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._settling.append((self.committed.newest, waiter))
+            await waiter
+
+    def _written(self) -> None:
+        while self._settling and self._settling[0][0] <= self._turn:
+            waiter = self._settling.popleft()[1]
+            if not waiter.done():
+                waiter.set_result(None)
+
     def _install(self, one: _Partition, content: bytes, rows: dict[bytes, bytes | None]) -> None:
         """R8: what was there goes, whatever the snapshot brings."""
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
-        rows.update({key: None for key, _ in self._database.scan(first, last)})
+        rows.update({key: None for key, _ in self.database.scan(first, last)})
         rows.update({key: None for key in rows if first <= key < last})
         prefix = _LOG + one.number.to_bytes(2, "big")
         for entry in one.kept.log:
@@ -337,13 +397,13 @@ class Group:
             self._fatal(error)
 
 
-def _rows_of(*entries: Entry) -> list[tuple[bytes, bytes | None]]:
-    """The rows of entries, in order. Raises ValueError for a version that is not known."""
-    rows: list[tuple[bytes, bytes | None]] = []
-    for entry in entries:
+def _rows_of(one: _Partition, entry: Entry) -> Rows:
+    """The rows of an entry, in order. Raises ValueError for a version that is not known."""
+    rows = one.rows.get(entry.sequence)
+    if rows is None:
         if entry.rows[:1] != VERSION:
             raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, not 01")
-        rows += _rows_decoder.decode(entry.rows[1:])
+        rows = one.rows[entry.sequence] = _rows_decoder.decode(entry.rows[1:])
     return rows
 
 

@@ -21,31 +21,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
-from s4.metadata.decide import decide
-from s4.metadata.entry import Entry, Overlay, add_counters
-from s4.metadata.outbox import follow_up
-from s4.metadata.rows import Answer, Counters, Head, decode, encode
+from s4.metadata.entry import Entry, Overlay
+from s4.metadata.rows import Head, decode
 from s4.replica.copies import Copies
+from s4.replica.rowcache import RowCache
+from s4.replica.turn import Decider, OverloadedError, Turn
 from s4.storage.leveldb import Cursor, Database, Snapshot
 
 TURN_COMMANDS = 512
 SETTINGS_TABLES = frozenset((keys.BUCKET, keys.USER, keys.ACCESS_KEY, keys.POLICY))
-_answer_encoder = msgspec.msgpack.Encoder()
-_answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
-
-
-class OverloadedError(Exception):
-    """More commands wait than the host takes."""
 
 
 @dataclass(slots=True)
@@ -54,68 +45,6 @@ class _Waiting:
     command: AnyCommand
     id: bytes
     future: asyncio.Future[AnyAnswer]
-
-
-class _Turn:
-    """What a turn has decided so far: rows, new sequences, sums of counters."""
-
-    def __init__(self, overlay: Overlay, sequences: list[int]) -> None:
-        self.overlay, self.sequences = overlay, sequences
-        self.touched: set[int] = set()
-        self.deltas: dict[tuple[int, int], list[int]] = {}
-
-    def nested(self) -> _Turn:
-        """A turn on top of this one, which may still be thrown away."""
-        return _Turn(Overlay(self.overlay), list(self.sequences))
-
-    def add(self, entry: Entry) -> None:
-        self.overlay.merge(entry.rows)
-        self.sequences[entry.partition] = entry.sequence
-        self.touched.add(entry.partition)
-        self._sum({(entry.partition, bucket): delta for bucket, delta in entry.deltas.items()})
-
-    def take(self, inner: _Turn) -> None:
-        self.overlay.merge(inner.overlay.rows)
-        self.sequences[:] = inner.sequences
-        self.touched |= inner.touched
-        self._sum(inner.deltas)
-
-    def _sum(self, deltas: dict[tuple[int, int], list[int]]) -> None:
-        for name, delta in deltas.items():
-            sums = self.deltas.setdefault(name, [0] * 5)
-            for index, value in enumerate(delta):
-                sums[index] += value
-
-
-class RowCache:
-    """Newest rows of object keys, least recently used out first, bounded in bytes."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._rows: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
-        self._limit, self.size_bytes = limit_bytes, 0
-
-    def get(self, prefix: bytes) -> tuple[bytes, bytes] | None:
-        row = self._rows.get(prefix)
-        if row is not None:
-            self._rows.move_to_end(prefix)
-        return row
-
-    def put(self, prefix: bytes, row: tuple[bytes, bytes]) -> None:
-        self.drop(prefix)
-        self._rows[prefix] = row
-        self.size_bytes += self._weight(prefix, row)
-        while self.size_bytes > self._limit:
-            old, value = self._rows.popitem(last=False)
-            self.size_bytes -= self._weight(old, value)
-
-    def drop(self, prefix: bytes) -> None:
-        old = self._rows.pop(prefix, None)
-        if old is not None:
-            self.size_bytes -= self._weight(prefix, old)
-
-    @staticmethod
-    def _weight(prefix: bytes, row: tuple[bytes, bytes]) -> int:
-        return 400 + 2 * len(prefix) + len(row[1])
 
 
 class Host:
@@ -127,7 +56,7 @@ class Host:
         self.copies, self.partitions, self.epochs = copies, partitions, epochs
         self.database = database = copies.primary
         self._sync_shards = sync_shards
-        self._sync, self._fatal, self._on_outbox, self._clock = sync, fatal, on_outbox, clock
+        self._sync, self._fatal, self._on_outbox = sync, fatal, on_outbox
         self.on_settings: Callable[[], None] = lambda: None
         self._cache = RowCache(cache_bytes)
         self._max_waiting = max_waiting
@@ -139,7 +68,9 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self.turns = self.commands = 0
-        self._sequences = [0] * partitions
+        self._decider = Decider(partitions, self._newest, clock)
+        self._epochs = dict(enumerate(epochs))
+        self._sequences = dict.fromkeys(range(partitions), 0)
         for partition in range(partitions):
             value = database.get(keys.head_row(partition))
             if value is not None:
@@ -202,10 +133,10 @@ class Host:
         await done
 
     async def _turn(self, group: list[_Waiting]) -> None:
-        turn = _Turn(Overlay(self.database), list(self._sequences))
-        answers = [self._answer(turn, item) for item in group]
+        turn = Turn(Overlay(self.database), self._epochs, dict(self._sequences))
+        answers = [self._decider.answer(turn, item.partition, item.command, item.id) for item in group]
         self._sequences = turn.sequences
-        self._close_turn(turn)
+        turn.close()
         if turn.overlay.rows or self.copies.joining:
             rows = list(turn.overlay.rows.items())
             write = self.copies.batch(rows, self._sync or self._sync_due())
@@ -222,55 +153,6 @@ class Host:
                 item.future.set_exception(answer)
             else:
                 item.future.set_result(answer)
-
-    def _answer(self, turn: _Turn, item: _Waiting) -> AnyAnswer | Exception:
-        """Decide one command with all that follows from it, wholly or not at all."""
-        if item.id:
-            known = turn.overlay.get(keys.answer_row(item.partition, item.id))
-            if known is not None:
-                repeated: AnyAnswer = _answer_decoder.decode(decode(Answer, known).answer)
-                return repeated
-        try:
-            return self._enter(turn, item.partition, item.command, item.id)
-        except Exception as error:  # a damaged row: this command fails, the others go on
-            return error
-
-    def _enter(self, turn: _Turn, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
-        now_ms = int(self._clock() * 1000)
-        sequence = turn.sequences[partition] + 1
-        entry = Entry(turn.overlay, partition, self.partitions, self.epochs[partition], sequence, now_ms, self._newest)
-        answer = decide(entry, command)
-        if not entry.rows:
-            return answer
-        if command_id:
-            row = Answer(now_ms, _answer_encoder.encode(answer))
-            entry.put(keys.answer_row(partition, command_id), encode(row))
-        if not entry.posted:
-            turn.add(entry)
-            return answer
-        inner = turn.nested()
-        inner.add(entry)
-        for index, action in enumerate(entry.posted):
-            follow = follow_up(action, self.partitions, inner.overlay)
-            if follow is None:
-                inner.overlay.merge({keys.outbox_row(partition, sequence, index): encode(action)})
-            else:
-                self._enter(inner, *follow)
-        turn.take(inner)
-        return answer
-
-    def _close_turn(self, turn: _Turn) -> None:
-        """Add the rows that a turn's entries share: counters and heads."""
-        rows: dict[bytes, bytes | None] = {}
-        for (partition, bucket), delta in turn.deltas.items():
-            if any(delta):
-                row_key = keys.counters_row(partition, bucket)
-                value = self.database.get(row_key)
-                row = decode(Counters, value) if value is not None else Counters()
-                rows[row_key] = encode(add_counters(row, delta))
-        for partition in turn.touched:
-            rows[keys.head_row(partition)] = encode(Head(self.epochs[partition], turn.sequences[partition]))
-        turn.overlay.rows.update(rows)
 
     def _write(self, write: Callable[[], None], shards: bool) -> None:
         """On the writer's thread: what the entries refer to is durable before they are (rule D1)."""
@@ -303,6 +185,12 @@ class Host:
         return self._cache.get(prefix) or self.database.first(prefix, keys.after(prefix))
 
     # -- reading what is committed
+
+    def check(self, partition: int) -> None:
+        """Called before anything that was read is answered: one process is always the one to say (R5)."""
+
+    async def settled(self) -> None:
+        """Return once all that is committed is in the database: here nothing is committed before."""
 
     def newest(self, partition: int, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
         """(row key, value) of the newest version of an object key."""

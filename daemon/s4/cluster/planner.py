@@ -1,0 +1,143 @@
+"""What people ask of a cluster, as changes of its map: from a map to a map. Making a change twice is making it once.
+
+Only the plan is changed here, and the state of stores; who really holds what is for the partitions' primaries to
+say, who follow the plan (DESIGN.md 3). The one exception is a partition's first configuration, which begins empty.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from s4.cluster.clustermap import STANDBY, ClusterMap, Member, Partition
+from s4.cluster.placement import DRAINING, GONE, SERVING, Store, place
+from s4.cluster.wire import Config
+
+
+class PlanError(Exception):
+    """What was asked cannot be done; the message says why and what to do."""
+
+
+def new(cluster: str, data: int, parity: int, partitions: int) -> ClusterMap:
+    """A cluster without stores. Raises PlanError."""
+    if partitions & (partitions - 1) or not 1 <= partitions <= 4096:
+        raise PlanError(f"{partitions} partitions: give a power of two up to 4096; it can never be changed")
+    return ClusterMap(cluster, data, parity, partitions, {})
+
+
+def registered(old: ClusterMap, store: str, node: str, address: str, domain: str, weight: float) -> ClusterMap:
+    """The map once a store's node has said where it is. An unknown store waits until it is added. Raises PlanError."""
+    known = old.stores.get(store)
+    if known is not None and known.state == GONE:
+        raise PlanError(f"store {store[:8]} was declared gone, which is for good; empty its directory to use it again")
+    state = known.state if known is not None else STANDBY
+    weight = known.weight if known is not None else weight
+    return replace(old, stores={**old.stores, store: Member(node, address, domain, weight, state)})
+
+
+def find(old: ClusterMap, name: str) -> str:
+    """The store of a node's name, a store id or its beginning. Raises PlanError."""
+    alive = [store for store, one in old.stores.items() if one.state != GONE]
+    for found in (
+        [one for one in alive if old.stores[one].node == name],
+        [one for one in alive if one.startswith(name)],
+    ):
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(f"{one[:8]} ({old.stores[one].state})" for one in found)
+            raise PlanError(f"{name} is the name of several stores: {listed}; give the store's id")
+    raise PlanError(f"there is no store named {name}; `s4 admin cluster status` lists them")
+
+
+def added(old: ClusterMap, stores: Iterable[str]) -> ClusterMap:
+    """The plan with more stores, or with stores that were to be drained. Raises PlanError."""
+    return _planned(_with_state(old, stores, SERVING))
+
+
+def drained(old: ClusterMap, stores: Iterable[str]) -> ClusterMap:
+    """The plan without some stores, which hold what they have until others do. Raises PlanError."""
+    return _planned(_with_state(old, stores, DRAINING))
+
+
+def gone(old: ClusterMap, stores: Iterable[str]) -> ClusterMap:
+    """Stores are lost for good: others are to make their shards again. Raises PlanError."""
+    lost = list(stores)
+    marked = _with_state(old, lost, GONE)
+    return _planned(_touched(marked, lost))
+
+
+def swapped(old: ClusterMap, lost: str, instead: str) -> ClusterMap:
+    """A store is gone for good, and another takes all of its places. Raises PlanError."""
+    if old.stores[lost].state == GONE and old.stores[instead].state == SERVING:
+        return old
+    if old.stores[instead].state != STANDBY:
+        raise PlanError(f"{instead[:8]} is {old.stores[instead].state}; a replacement is a store that is standing by")
+    stores = {**old.stores, lost: replace(old.stores[lost], state=GONE)}
+    stores[instead] = replace(old.stores[instead], state=old.stores[lost].state, weight=old.stores[lost].weight)
+    wanted = [[instead if one == lost else one for one in part.wanted] for part in old.partitions]
+    return _touched(_with_wanted(replace(old, stores=stores), wanted), [lost])
+
+
+def frozen(old: ClusterMap, freeze: bool) -> ClusterMap:
+    return replace(old, freeze=freeze)
+
+
+def rebalanced(old: ClusterMap) -> ClusterMap:
+    """The plan once more for the stores as they are. Raises PlanError."""
+    return _planned(old)
+
+
+def _with_state(old: ClusterMap, stores: Iterable[str], state: str) -> ClusterMap:
+    known = dict(old.stores)
+    for store in stores:
+        if known[store].state == GONE != state:
+            raise PlanError(f"store {store[:8]} is gone, which is for good")
+        known[store] = replace(known[store], state=state)
+    return replace(old, stores=known)
+
+
+def _planned(old: ClusterMap) -> ClusterMap:
+    states = {SERVING: SERVING, DRAINING: DRAINING}
+    stores = [Store(name, one.domain, one.weight, states.get(one.state, GONE)) for name, one in old.stores.items()]
+    serving = len(old.in_state(SERVING))
+    if serving < old.shards:
+        raise PlanError(
+            f"{old.data}+{old.parity} needs {old.shards} serving stores, and there would be {serving}; add others first"
+        )
+    previous: list[Sequence[str]] = [one.wanted for one in old.partitions] or [()] * old.count
+    return _with_wanted(old, place(stores, previous, old.shards, old.replicas))
+
+
+def _with_wanted(old: ClusterMap, wanted: Sequence[Sequence[str]]) -> ClusterMap:
+    """The map with other members wanted. Revisions rise where something changed."""
+    if not old.partitions:
+        return replace(old, partitions=tuple(_first(wanted, old.replicas)))
+    partitions = [
+        one if one.wanted == tuple(members) else replace(one, revision=one.revision + 1, wanted=tuple(members))
+        for one, members in zip(old.partitions, wanted, strict=True)
+    ]
+    return replace(old, partitions=tuple(partitions))
+
+
+def _first(wanted: Sequence[Sequence[str]], replicas: int) -> Iterable[Partition]:
+    """The first configuration of each partition, with primaries spread evenly."""
+    primaries: Counter[str] = Counter()
+    for members in wanted:
+        copies = tuple(members[:replicas])
+        primary = min(copies, key=lambda one: primaries[one])
+        primaries[primary] += 1
+        yield Partition(1, Config(1, primary, copies, members=tuple(members)), tuple(members))
+
+
+def _touched(old: ClusterMap, lost: Sequence[str]) -> ClusterMap:
+    """Revisions rise where a lost store is named, so that the replicas there look at the plan again."""
+    partitions = tuple(
+        replace(one, revision=one.revision + 1)
+        if any(store in (*one.config.in_sync, *one.config.eligible, *one.config.members) for store in lost)
+        else one
+        for one in old.partitions
+    )
+    return replace(old, partitions=partitions)

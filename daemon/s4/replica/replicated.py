@@ -1,0 +1,170 @@
+"""The host of a store's partitions in a cluster: commands in, entries of the replicas of `group.py` out.
+
+It has the face of `host.py`, which keeps everything by itself. Each turn of the group's writer loop first decides,
+for each partition, the commands that wait into one entry: its rows go to the other replicas and to the own disk at
+the same time, and its answers, refusals too (R11), are given once it is committed. What an entry asks of other
+partitions waits in outbox rows, whose primary (`cluster/upkeep`) carries it out.
+
+For editors: decisions see what is pending, readers only what is committed. A reader must call `check` after it has
+read and before it answers: between any two lines this process may have stood still for longer than its lease (R5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from s4.metadata import keys
+from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.entry import Entry, Overlay
+from s4.metadata.rows import Head, decode
+from s4.replica.core import NotServingError, TooFewError
+from s4.replica.group import Group, Rows, UnknownResultError
+from s4.replica.host import SETTINGS_TABLES
+from s4.replica.rowcache import RowCache
+from s4.replica.turn import Decider, OverloadedError, Turn, touches
+from s4.storage.leveldb import Cursor
+
+TURN_COMMANDS = 512
+
+__all__ = ["NotServingError", "ReplicatedHost", "TooFewError", "UnknownResultError"]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    command: AnyCommand
+    id: bytes
+    again: bool
+    future: asyncio.Future[AnyAnswer]
+
+
+class ReplicatedHost:
+    """`on_outbox(partition)` is called when a partition that this store leads has something in its outbox."""
+
+    def __init__(self, group: Group, partitions: int, *, cache_bytes: int, max_waiting: int,
+                 clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+        self.group, self.partitions = group, partitions
+        self.on_settings: Callable[[], None] = lambda: None
+        self.on_outbox: Callable[[int], None] = lambda _partition: None
+        self._cache = RowCache(cache_bytes)
+        self._max_waiting, self.waiting = max_waiting, 0
+        self._queues: dict[int, list[_Waiting]] = {}
+        self._decider = Decider(partitions, self._newest, clock)
+        self.commands = 0
+        group.before_turn, group.on_commit = self._decide_all, self._committed
+
+    # -- writing
+
+    def submit(self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False,
+               again: bool = False) -> asyncio.Future[AnyAnswer]:  # fmt: skip
+        """Queue a command. The future resolves when its entry is committed.
+
+        Raises OverloadedError, and NotServingError with nothing done. The future raises these, TooFewError with
+        nothing done, and UnknownResultError. `again`: the command was sent before under this id (R12).
+        """
+        self.group.must_serve(partition)
+        if self.waiting >= self._max_waiting and not own:
+            raise OverloadedError
+        future: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(partition, []).append(_Waiting(command, command_id, again, future))
+        self.waiting += 1
+        self.group.wake()
+        return future
+
+    def _decide_all(self) -> None:
+        queues, self._queues = self._queues, {}
+        for partition, queue in queues.items():
+            taken, left = queue[:TURN_COMMANDS], queue[TURN_COMMANDS:]
+            if left:
+                self._queues[partition] = left
+                self.group.wake()
+            self.waiting -= len(taken)
+            try:
+                self.group.must_serve(partition)
+                self._decide(partition, taken)
+            except (NotServingError, TooFewError) as error:
+                for item in taken:
+                    if not item.future.done():
+                        item.future.set_exception(error)
+
+    def _decide(self, partition: int, taken: list[_Waiting]) -> None:
+        pending = self.group.pending(partition)
+        head = pending.get(keys.head_row(partition))
+        sequence = decode(Head, head).sequence if head is not None else 0
+        epoch = self.group.replica(partition).state.epoch
+        turn = Turn(Overlay(pending), {partition: epoch}, {partition: sequence})
+        answers = [self._decider.answer(turn, partition, item.command, item.id, again=item.again) for item in taken]
+        turn.close()
+        committed = self.group.propose(partition, list(turn.overlay.rows.items()))
+        self.commands += len(taken)
+        committed.add_done_callback(partial(_answer, taken, answers))
+
+    def _committed(self, partition: int, rows: Rows) -> None:
+        leads = self.group.replica(partition).leading
+        for key, _ in rows:
+            if key[2:3] == keys.OBJECT:
+                self._cache.drop(key[: -keys.VERSION_BYTES])
+        names = [key for key, value in rows if value is not None]
+        if leads and touches(names, (keys.OUTBOX,)):
+            self.on_outbox(partition)
+        if touches([key for key, _ in rows], SETTINGS_TABLES):
+            self.on_settings()
+
+    def _newest(self, entry: Entry, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
+        prefix = keys.object_versions(entry.partition, bucket, key)
+        if entry.changed(prefix):
+            return next(entry.scan(prefix), None)
+        return self._cache.get(prefix) or next(self.scan(prefix), None)
+
+    # -- reading what is committed
+
+    def check(self, partition: int) -> None:
+        """Raises NotServingError where another store may know better by now."""
+        self.group.must_serve(partition)
+
+    async def settled(self) -> None:
+        await self.group.settled()
+
+    def newest(self, partition: int, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
+        """(row key, value) of the newest version of an object key."""
+        prefix = keys.object_versions(partition, bucket, key)
+        row = self._cache.get(prefix)
+        if row is None:
+            row = next(self.scan(prefix), None)
+            if row is not None:
+                self._cache.put(prefix, row)
+        return row
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.group.committed.get(key)
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Rows with this prefix, from `start` (a whole key) on. To be used up before the loop runs again."""
+        return self.group.committed.scan(max(prefix, start), keys.after(prefix))
+
+    def cursor(self, prefix: bytes) -> Cursor:
+        """A walk over the database alone: call `settled` before."""
+        return self.group.database.cursor(prefix)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self._cache.size_bytes
+
+    async def close(self) -> None:
+        await self.group.close()
+
+
+def _answer(taken: list[_Waiting], answers: list[AnyAnswer | Exception], committed: asyncio.Future[None]) -> None:
+    failure = committed.exception() if not committed.cancelled() else UnknownResultError("this store is stopping")
+    for item, answer in zip(taken, answers, strict=True):
+        if item.future.done():
+            continue
+        if failure is not None:
+            item.future.set_exception(failure)
+        elif isinstance(answer, Exception):
+            item.future.set_exception(answer)
+        else:
+            item.future.set_result(answer)

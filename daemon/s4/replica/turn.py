@@ -1,0 +1,128 @@
+"""Deciding: commands, one after the other, become rows. What hosts of one copy and of replicas have in common.
+
+A turn sees what is committed, or on its way, through its overlay, and every decision of its own. A command is
+decided with all that follows from it in the turn's partitions, wholly or not at all; what it asks of other
+partitions, or of the store, is left in outbox rows (C2). Answers are kept with the rows that they speak of (R12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import msgspec
+
+from s4.metadata import keys
+from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.decide import decide
+from s4.metadata.entry import Entry, Overlay, add_counters
+from s4.metadata.outbox import follow_up
+from s4.metadata.rows import Answer, Counters, Head, decode, encode
+
+_answer_encoder = msgspec.msgpack.Encoder()
+_answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
+
+Newest = Callable[[Entry, int, bytes], tuple[bytes, bytes] | None]
+
+
+class OverloadedError(Exception):
+    """More commands wait than the host takes."""
+
+
+class Turn:
+    """What a turn has decided so far: rows, new sequences, sums of counters. `epochs` has the turn's partitions."""
+
+    def __init__(self, overlay: Overlay, epochs: dict[int, int], sequences: dict[int, int]) -> None:
+        self.overlay, self.epochs, self.sequences = overlay, epochs, sequences
+        self.touched: set[int] = set()
+        self.deltas: dict[tuple[int, int], list[int]] = {}
+
+    def nested(self) -> Turn:
+        """A turn on top of this one, which may still be thrown away."""
+        return Turn(Overlay(self.overlay), self.epochs, dict(self.sequences))
+
+    def add(self, entry: Entry) -> None:
+        self.overlay.merge(entry.rows)
+        self.sequences[entry.partition] = entry.sequence
+        self.touched.add(entry.partition)
+        self._sum({(entry.partition, bucket): delta for bucket, delta in entry.deltas.items()})
+
+    def take(self, inner: Turn) -> None:
+        self.overlay.merge(inner.overlay.rows)
+        self.sequences.update(inner.sequences)
+        self.touched |= inner.touched
+        self._sum(inner.deltas)
+
+    def _sum(self, deltas: dict[tuple[int, int], list[int]]) -> None:
+        for name, delta in deltas.items():
+            sums = self.deltas.setdefault(name, [0] * 5)
+            for index, value in enumerate(delta):
+                sums[index] += value
+
+    def close(self) -> None:
+        """Add the rows that a turn's entries share: counters and heads."""
+        rows: dict[bytes, bytes | None] = {}
+        for (partition, bucket), delta in self.deltas.items():
+            if any(delta):
+                row_key = keys.counters_row(partition, bucket)
+                value = self.overlay.get(row_key)
+                row = decode(Counters, value) if value is not None else Counters()
+                rows[row_key] = encode(add_counters(row, delta))
+        for partition in self.touched:
+            rows[keys.head_row(partition)] = encode(Head(self.epochs[partition], self.sequences[partition]))
+        self.overlay.rows.update(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """`partitions` is how many the cluster has. `newest` finds the newest version of a key, for an entry."""
+
+    partitions: int
+    newest: Newest
+    clock: Callable[[], float]
+
+    def answer(
+        self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes, *, again: bool = False
+    ) -> AnyAnswer | Exception:
+        """The answer to a command, or why there is none; its rows are in the turn. `again`: it was sent before, so
+        that even an answer without rows is kept: the first sending may still arrive (R12)."""
+        if command_id:
+            known = turn.overlay.get(keys.answer_row(partition, command_id))
+            if known is not None:
+                repeated: AnyAnswer = _answer_decoder.decode(decode(Answer, known).answer)
+                return repeated
+        try:
+            return self._enter(turn, partition, command, command_id, again)
+        except Exception as error:  # a damaged row: this command fails, the others go on
+            return error
+
+    def _enter(
+        self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
+        now_ms = int(self.clock() * 1000)
+        sequence = turn.sequences[partition] + 1
+        entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms, self.newest)
+        answer = decide(entry, command)
+        if not entry.rows and not again:
+            return answer
+        if command_id:
+            row = Answer(now_ms, _answer_encoder.encode(answer))
+            entry.put(keys.answer_row(partition, command_id), encode(row))
+        if not entry.posted:
+            turn.add(entry)
+            return answer
+        inner = turn.nested()
+        inner.add(entry)
+        for index, action in enumerate(entry.posted):
+            follow = follow_up(action, self.partitions)
+            if follow is None or follow[0] not in turn.epochs:
+                inner.overlay.merge({keys.outbox_row(partition, sequence, index): encode(action)})
+            else:
+                self._enter(inner, *follow)
+        turn.take(inner)
+        return answer
+
+
+def touches(rows: Collection[bytes], tables: Collection[bytes]) -> bool:
+    """Whether any of the rows is of one of the tables."""
+    return any(key[2:3] in tables for key in rows)
