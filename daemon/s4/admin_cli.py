@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from s4 import cluster_cli
 from s4.check import CheckError, check
 from s4.s3 import sigv4
 
@@ -112,6 +113,7 @@ def add_arguments(commands: Any) -> None:
     gone.add_argument("name")
     gone.add_argument("access_key")
     _add_upkeep(actions)
+    cluster_cli.admin_arguments(actions)
 
 
 def _add_upkeep(actions: Any) -> None:
@@ -133,6 +135,10 @@ def _add_upkeep(actions: Any) -> None:
 
 def run_admin(arguments: argparse.Namespace) -> int:
     try:
+        done = cluster_cli.local_action(arguments) if arguments.action == "cluster" else None
+        if done is not None:
+            _print(arguments, done, "".join(f"{name}: {value}\n" for name, value in done.items()))
+            return 0
         access, secret = _keys(arguments)
         client = AdminClient(arguments.endpoint, access, secret, arguments.region)
         if arguments.action == "check":
@@ -140,7 +146,7 @@ def run_admin(arguments: argparse.Namespace) -> int:
             _print(arguments, {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n")
             return 0
         return _ACTIONS[arguments.action](client, arguments)
-    except (AdminError, CheckError) as error:
+    except (AdminError, CheckError, cluster_cli.InitError) as error:
         sys.stderr.write(f"s4 admin: {error}\n")
         return EXIT_FAILED
 
@@ -203,8 +209,17 @@ def _one(lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return next(lines, {})
 
 
+def _cluster(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value, text, code = cluster_cli.remote_action(client.call, arguments)
+    _print(arguments, value, text)
+    return code
+
+
 def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/status"))
+    if "stores" in value:
+        _print(arguments, value, cluster_cli.status_text(value))
+        return 0
     rows = [
         ["S4", value["version"] + ", " + value["ready"]],
         ["up", f"{value['uptime_seconds']:.0f} s"],
@@ -377,6 +392,6 @@ def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
-    "status": _status, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
+    "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
     "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

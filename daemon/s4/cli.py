@@ -1,4 +1,5 @@
-"""The `s4` command: `s4 server` runs a server, `s4 admin` talks to one.
+"""The `s4` command: `s4 server` runs a server, `s4 node` and `s4 gateway` run parts of a cluster, `s4 dev` all of one,
+`s4 admin` talks to any of them.
 
 Every option of the server is also an environment variable (S4_LISTEN for --listen), so that containers and
 units need no command line. Heavy imports happen once the command is known.
@@ -33,11 +34,14 @@ start here:
   s4 server /mnt/d1 /mnt/d2 … /mnt/d6   the same over six drives, of which any two may be lost
   aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://first
   s4 admin --dir ./data status          what the server holds and how it is
+  s4 dev ./cluster --nodes 6            a whole cluster, with an etcd, on this machine
   s4 admin --dir ./data user add ana --grant Writer:photos-*
 
 Keys of the root user come from S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY, or are made and kept in the data
 directory. `s4 server --help` lists every setting, `s4 admin --help` every command.
 """
+
+_LIMITS = "limits (each with --limit NAME=VALUE or S4_LIMIT_NAME; sizes as 64KiB, 5GiB):\n"
 
 _SERVER_EPILOG = """\
 durability:
@@ -45,7 +49,6 @@ durability:
   interval   synced once a second: a crash of the machine may lose the last second or so
   none       the kernel decides; for scratch data
 
-limits (each with --limit NAME=VALUE or S4_LIMIT_NAME; sizes as 64KiB, 5GiB):
 """
 
 
@@ -57,13 +60,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"s4 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     bounds = "".join(f"  {field.name:18} {_shown(field.default)}\n" for field in fields(Limits))
-    server = commands.add_parser("server", help="serve S3 from directories", formatter_class=raw, epilog=_SERVER_EPILOG + bounds,
+    server = commands.add_parser("server", help="serve S3 from directories", formatter_class=raw, epilog=_SERVER_EPILOG + _LIMITS + bounds,
                                  description="Serve S3 from one directory, or from several with erasure coding across them. "
                                              "New ones are made and formatted.")  # fmt: skip
     _server_arguments(server)
-    from s4.admin_cli import add_arguments  # noqa: PLC0415
+    from s4 import admin_cli, cluster_cli  # noqa: PLC0415
 
-    add_arguments(commands)
+    node = commands.add_parser("node", help="be one store of a cluster", formatter_class=raw, epilog=_LIMITS + bounds,
+                               description="Keep one directory as a store of a cluster, and serve S3 for all of it.")  # fmt: skip
+    gateway = commands.add_parser("gateway", help="serve S3 for a cluster", formatter_class=raw, epilog=_LIMITS + bounds,
+                                  description="Serve S3 for a cluster without keeping anything.")  # fmt: skip
+    for one in (node, gateway):
+        cluster_cli.cluster_arguments(functools.partial(_option, one), one, store=one is node)
+        common_arguments(one)
+    cluster_cli.dev_arguments(commands)
+    admin_cli.add_arguments(commands)
     return parser
 
 
@@ -74,29 +85,41 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _server_arguments(server: argparse.ArgumentParser) -> None:
-    def option(name: str, default: str, text: str, **more: Any) -> None:
-        variable = "S4_" + name.strip("-").upper().replace("-", "_")
-        server.add_argument(
-            name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more
-        )
+def _option(parser: argparse.ArgumentParser, name: str, default: str, text: str, **more: Any) -> None:
+    """An option that is an environment variable too."""
+    variable = "S4_" + name.strip("-").upper().replace("-", "_")
+    parser.add_argument(name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more)
 
+
+def _server_arguments(server: argparse.ArgumentParser) -> None:
     server.add_argument(
         "directories", nargs="+", metavar="DIR", help="data directories, one for each drive, always in the same order"
     )
-    option("--erasure", "", "data and parity shards, such as 4+2; fixed at the first start", metavar="K+M")
+    _option(server, "--erasure", "", "data and parity shards, such as 4+2; fixed at the first start", metavar="K+M")
+    _option(
+        server, "--workers", "0", "gateway processes beside the store's; 0 serves S3 from the store's own", metavar="N"
+    )
+    _option(server, "--durability", "sync", "sync, interval or none", choices=("sync", "interval", "none"))
+    common_arguments(server)
+    server.add_argument(
+        "--degraded", action="store_true", help="start with less than a majority of the drives, all else being lost"
+    )
+    server.add_argument("--check", action="store_true", help="once up, put a first object and get it back")
+
+
+def common_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a server, a node and a gateway are told alike."""
+    option = functools.partial(_option, parser)
     option("--strict", "off", "refuse writes while not every drive can take them: on or off", choices=("on", "off"))
     option("--scrub-every", "604800", "seconds between two checks of every byte", metavar="SECONDS")
     option("--scrub-rate", "32MiB", "bytes a second that a check reads", metavar="SIZE")
     option("--heal-rate", "0", "bytes a second that healing and filling read; 0 is no bound", metavar="SIZE")
     option("--listen", "0.0.0.0:9000", "address of the S3 port", metavar="HOST:PORT")
     option("--admin-listen", "127.0.0.1:9001", "address of the admin, metrics and health port", metavar="HOST:PORT")
-    option("--workers", "0", "gateway processes beside the store's; 0 serves S3 from the store's own", metavar="N")
     option("--region", "us-east-1", "the region that requests must be signed for")
     option("--domain", "", "serve BUCKET.DOMAIN as virtual hosts; several with commas", metavar="DOMAIN")
     option("--certificate", "", "TLS certificate chain (PEM); read again when it changes", metavar="FILE")
     option("--key", "", "key of the certificate (PEM)", metavar="FILE")
-    option("--durability", "sync", "sync, interval or none", choices=("sync", "interval", "none"))
     option("--inline", "4096", "objects smaller than this live in their metadata row", metavar="BYTES")
     option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
@@ -108,19 +131,14 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
     option("--access-log", "off", "log every request: on or off", choices=("on", "off"))
     option("--log-level", "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error"))
     option("--log-format", "auto", "json, text, or auto: text on a terminal", choices=("json", "text", "auto"))
-    server.add_argument(
-        "--degraded", action="store_true", help="start with less than a majority of the drives, all else being lost"
-    )
-    server.add_argument("--check", action="store_true", help="once up, put a first object and get it back")
-    server.add_argument(
+    parser.add_argument(
         "--limit", action="append", default=[], metavar="NAME=VALUE", help="change a bound; see the list below"
     )
 
 
-def server_settings(arguments: argparse.Namespace) -> ServerSettings:
-    """Settings of parsed arguments and the environment. Raises ValueError that says what to change."""
-    from s4.erasure.codec import parse_geometry  # noqa: PLC0415
-    from s4.serve import ServerSettings, parse_address  # noqa: PLC0415
+def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ServerSettings that `common_arguments` give. Raises ValueError that says what to change."""
+    from s4.serve import parse_address  # noqa: PLC0415
 
     chosen = {name[9:].lower(): value for name, value in os.environ.items() if name.startswith("S4_LIMIT_")}
     for text in arguments.limit:
@@ -133,24 +151,35 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
         raise ValueError("--certificate and --key go together")
     parse_address(arguments.listen)
     parse_address(arguments.admin_listen)
-    if not arguments.workers.isdigit() or int(arguments.workers) > 64:
-        raise ValueError(f"--workers {arguments.workers}: give a number from 0 to 64")
     inline = parse_size(arguments.inline)
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
+    return {
+        "strict": arguments.strict == "on", "scrub_every_s": _number(arguments.scrub_every, "--scrub-every", 0, 1e9),
+        "scrub_bytes_per_s": parse_size(arguments.scrub_rate), "heal_bytes_per_s": parse_size(arguments.heal_rate),
+        "listen": arguments.listen, "admin_listen": arguments.admin_listen, "region": arguments.region,
+        "domains": [domain for domain in arguments.domain.lower().split(",") if domain],
+        "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
+        "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
+        "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
+        "garbage_ratio": _number(arguments.garbage, "--garbage", 0.01, 1),
+        "orphan_age_s": _number(arguments.orphan_age, "--orphan-age", 0, 1e9), "audit_log": arguments.audit_log,
+        "access_log": arguments.access_log == "on", "log_level": arguments.log_level,
+        "log_format": arguments.log_format, "limits": bounds,
+    }  # fmt: skip
+
+
+def server_settings(arguments: argparse.Namespace) -> ServerSettings:
+    """Settings of parsed arguments and the environment. Raises ValueError that says what to change."""
+    from s4.erasure.codec import parse_geometry  # noqa: PLC0415
+    from s4.serve import ServerSettings  # noqa: PLC0415
+
+    if not arguments.workers.isdigit() or int(arguments.workers) > 64:
+        raise ValueError(f"--workers {arguments.workers}: give a number from 0 to 64")
     return ServerSettings(
         directories=[str(Path(one).absolute()) for one in arguments.directories], degraded=arguments.degraded,
-        erasure=parse_geometry(arguments.erasure) if arguments.erasure else None, strict=arguments.strict == "on",
-        scrub_every_s=_number(arguments.scrub_every, "--scrub-every", 0, 1e9), scrub_bytes_per_s=parse_size(arguments.scrub_rate), heal_bytes_per_s=parse_size(arguments.heal_rate),
-        listen=arguments.listen, admin_listen=arguments.admin_listen,
-        workers=int(arguments.workers), region=arguments.region,
-        domains=[domain for domain in arguments.domain.lower().split(",") if domain],
-        certificate=arguments.certificate, key=arguments.key, durability=arguments.durability, inline_bytes=inline,
-        dedup=arguments.dedup == "on", reserve_bytes=parse_size(arguments.reserve),
-        volume_bytes=parse_size(arguments.volume_size), preallocate_bytes=parse_size(arguments.preallocate),
-        garbage_ratio=_number(arguments.garbage, "--garbage", 0.01, 1), orphan_age_s=_number(arguments.orphan_age, "--orphan-age", 0, 1e9),
-        audit_log=arguments.audit_log, access_log=arguments.access_log == "on", log_level=arguments.log_level,
-        log_format=arguments.log_format, limits=bounds,
+        erasure=parse_geometry(arguments.erasure) if arguments.erasure else None, workers=int(arguments.workers),
+        durability=arguments.durability, **common_settings(arguments),
     )  # fmt: skip
 
 
@@ -183,6 +212,26 @@ def run_server(arguments: argparse.Namespace) -> int:
     except (DirectoryError, DatabaseError, ValueError, OSError) as error:
         if isinstance(error, DatabaseError | OSError) and restart.History.read(os.environ).failures:
             restart.die(error)  # what failed is still failing
+        sys.stderr.write(f"s4: {error}\n")
+        return EXIT_USAGE
+    return 0
+
+
+def run_member(arguments: argparse.Namespace) -> int:
+    """Run `s4 node` or `s4 gateway`."""
+    import uvloop  # noqa: PLC0415
+
+    from s4.cluster.coordinator import CoordinatorError  # noqa: PLC0415
+    from s4.cluster.planner import PlanError  # noqa: PLC0415
+    from s4.cluster_cli import announce, cluster_settings  # noqa: PLC0415
+    from s4.serve_cluster import run_cluster  # noqa: PLC0415
+    from s4.storage.directory import DirectoryError  # noqa: PLC0415
+    from s4.storage.leveldb import DatabaseError  # noqa: PLC0415
+
+    try:
+        settings = cluster_settings(arguments, common_settings(arguments))
+        uvloop.run(run_cluster(settings, dict(os.environ), announce))
+    except (DirectoryError, DatabaseError, PlanError, CoordinatorError, ValueError, OSError) as error:
         sys.stderr.write(f"s4: {error}\n")
         return EXIT_USAGE
     return 0
@@ -222,6 +271,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     if arguments.command == "server":
         return run_server(arguments)
+    if arguments.command in ("node", "gateway"):
+        return run_member(arguments)
+    if arguments.command == "dev":
+        from s4.dev import run_dev  # noqa: PLC0415
+
+        return run_dev(arguments)
     from s4.admin_cli import run_admin  # noqa: PLC0415
 
     return run_admin(arguments)

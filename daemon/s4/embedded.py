@@ -24,10 +24,11 @@ from s4.limits import MIB, Limits
 from s4.lineup import Lineup, Seat, line_up
 from s4.metadata import keys
 from s4.metadata.rows import Grant, Head, decode
-from s4.node import ROOT_USER, Node
+from s4.node import Node
 from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
+from s4.rownode import ROOT_USER
 from s4.storage.directory import DirectoryError, DriveError
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from s4.embedded import OpenStore
+from s4.member import Member
+from s4.metadata import keys
+from s4.peer.router import Router
+from s4.replica.replicated import ReplicatedHost
 from s4.upkeep.heal import Healer
+from s4.upkeep.mend import Mender
+from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.scrub import Scrubber
 
-Figure = tuple[str, str, float, bool]
+Figure = tuple[str, str, float, bool, str]
+"""(name, help, value, whether it only rises, partition or empty)."""
 
 
-def store_figures(store: OpenStore, healer: Healer, scrubber: Scrubber) -> Iterator[Figure]:
+def store_figures(store: OpenStore, healer: Healer, scrubber: Scrubber) -> Iterator[tuple[str, str, float, bool]]:
     """(name, help, value, whether it only rises) of each figure."""
     drives, host = store.drives, store.host
     use = [volume for shards in drives.stores for volume in shards.usage().values()]
@@ -65,3 +72,61 @@ def store_figures(store: OpenStore, healer: Healer, scrubber: Scrubber) -> Itera
     yield "s4_scrubbed_bytes", "Bytes that scrubbing read", scrubber.bytes_read, True
     yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", scrubber.damaged, True
     yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", scrubber.ended_s, False
+
+
+def router_figures(router: Router) -> Iterator[Figure]:
+    """What every process of a cluster knows."""
+    current = router.map
+    alive = [store for store, one in current.stores.items() if one.state in ("serving", "draining")]
+    yield "s4_map_revision", "Revision of the map that this process knows", router.keeper.revision, False, ""
+    yield "s4_stores", "Stores that serve or are drained", len(alive), False, ""
+    yield "s4_stores_up", "Those of them that this process reaches", sum(map(router.is_up, alive)), False, ""
+    yield "s4_frozen", "1 while planned moves are stopped", float(current.freeze), False, ""
+
+
+def member_figures(member: Member, mender: Mender, own: OwnStore) -> Iterator[Figure]:
+    """What a node knows of its store and of the partitions that it leads."""
+    node, group, shards = member.node, member.node.host.group, member.node.shards
+    free, total = shards.files.free_bytes(shards.directory)
+    use = shards.usage().values()
+    yield "s4_volume_bytes", "Bytes of records in volumes", sum(one.used for one in use), False, ""
+    yield "s4_garbage_bytes", "Bytes of dead records in volumes", sum(one.dead for one in use), False, ""
+    yield "s4_disk_free_bytes", "Free bytes of the disk", free, False, ""
+    yield "s4_disk_bytes", "All bytes of the disk", total, False, ""
+    yield "s4_accepts_writes", "1 while free disk is above the reserve", float(shards.has_room()), False, ""
+    yield "s4_commands_waiting", "Commands that wait for the writer loop", node.host.waiting, False, ""
+    yield "s4_commands", "Commands decided", node.host.commands, True, ""
+    yield "s4_turns", "Turns of the writer loop, one synced batch each", group.turns, True, ""
+    yield "s4_row_cache_bytes", "Bytes of the row cache", node.host.cache_bytes, False, ""
+    yield "s4_shard_read_bytes", "Bytes read from shards", shards.bytes_read, True, ""
+    yield "s4_shard_written_bytes", "Bytes written to volumes", shards.bytes_written, True, ""
+    yield "s4_damaged_reads", "Reads that found a shard missing or damaged", shards.damaged, True, ""
+    yield "s4_heal_failed", "Shards that could not be made again when last tried", mender.failed, False, ""
+    yield "s4_healed_shards", "Shards made again", mender.made_shards, True, ""
+    yield "s4_healed_bytes", "Bytes of shards made again", mender.made_bytes, True, ""
+    yield "s4_heal_read_bytes", "Bytes of other shards read for that", mender.read_bytes, True, ""
+    yield "s4_fills", "Positions that are being filled", len(mender.fills), False, ""
+    yield "s4_scrubbed_bytes", "Bytes that the last scrub read", own.scrubbed.bytes_read, False, ""
+    yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
+    led = set(node.led())
+    for partition in range(node.partitions):
+        replica, name = group.replica(partition), str(partition)
+        yield "s4_partition_epoch", "Epoch of a replica", replica.state.epoch, False, name
+        yield "s4_partition_serves", "1 where this node is the primary, under a lease", partition in led, False, name
+        yield "s4_partition_alarm", "1 where a replica refuses to go on", bool(replica.alarm), False, name
+        if partition in led and replica.document is not None:
+            in_sync = len(replica.document.config.in_sync)
+            yield "s4_partition_in_sync", "Replicas in sync", in_sync, False, name
+            yield "s4_partition_lag", "Entries that the slowest replica in sync lacks", replica.lag, False, name
+            yield (
+                "s4_partition_heal",
+                "Shards that must be made again",
+                _rows(node.host, partition, keys.HEAL),
+                False,
+                name,
+            )
+            yield "s4_partition_outbox", "Outbox rows", _rows(node.host, partition, keys.OUTBOX), False, name
+
+
+def _rows(host: ReplicatedHost, partition: int, table: bytes) -> int:
+    return sum(1 for _ in host.scan(keys.table(partition, table)))

@@ -33,7 +33,8 @@ from s4.embedded import StoreSettings, open_store
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, MemoryBudget, Readers
-from s4.http.admin import AdminApi, AdminContext
+from s4.http.admin import AdminContext
+from s4.http.admin_server import ServerAdmin
 from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.server import S3Server
 from s4.http.tls import Certificate
@@ -173,7 +174,7 @@ class S3Endpoint:
         await self.server.drain()
         if self._http is not None:
             await self._http.shutdown(1.0)
-        await _cancel(self._tasks)
+        await cancel(self._tasks)
 
 
 def _health(path: str, ready: Callable[[], str]) -> tuple[int, bytes]:
@@ -181,7 +182,18 @@ def _health(path: str, ready: Callable[[], str]) -> tuple[int, bytes]:
     return (503, reason.encode() + b"\n") if reason else (200, b"ok\n")
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def every(first_s: float, then_s: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do background work for ever; one failure is logged and does not end it."""
+    await asyncio.sleep(first_s)
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log.error("background work failed and is tried again", work=work.__name__, exc_info=error)
+        await asyncio.sleep(then_s)
+
+
+async def cancel(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,7 +226,7 @@ class Server:
         admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
         restart.keep_open("s3", bound)
         restart.keep_open("admin", admin_bound)
-        self.endpoint, self.admin_endpoint = _shown(bound), _shown(admin_bound)
+        self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
         history = restart.History.read(self._environment)
         self.store = await open_store([Path(one) for one in settings.directories], StoreSettings(
             settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
@@ -224,8 +236,8 @@ class Server:
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
-        self._renames = Renames(self.store.node, self._gateway)
-        self._renames.resume()
+        self._renames = Renames(self._gateway)
+        await self._renames.resume()
         self._settings = settings = replace(
             settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
         )
@@ -237,10 +249,10 @@ class Server:
             self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
             await self._s3.start(bound)
         self._tasks += [
-            asyncio.create_task(self._every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
-            asyncio.create_task(self._every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans)),
-            asyncio.create_task(self._every(0.0, HEAL_EVERY_S, self._healer.work)),
-            asyncio.create_task(self._every(SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub)),
+            asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
+            asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans)),
+            asyncio.create_task(every(0.0, HEAL_EVERY_S, self._healer.work)),
+            asyncio.create_task(every(SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub)),
         ]
         self._not_ready = ""
 
@@ -253,10 +265,10 @@ class Server:
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self.store.node, self._gateway, self._renames, self._healer, self._scrubber, self.audit, limits, self.settings.region, self.horizon,
-            self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown,
         )  # fmt: skip
-        self._admin = web.AppRunner(AdminApi(context).application(), access_log=None)
+        admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon)
+        self._admin = web.AppRunner(admin.application(), access_log=None)
         await self._admin.setup()
         await web.SockSite(self._admin, bound).start()
 
@@ -291,16 +303,6 @@ class Server:
                 return
             log.error("worker ended and is started again", worker=number, code=code)
             await asyncio.sleep(WORKER_RESTART_S)
-
-    async def _every(self, first_s: float, then_s: float, work: Callable[[], Awaitable[None]]) -> None:
-        """Do background work for ever; one failure is logged and does not end it."""
-        await asyncio.sleep(first_s)
-        while True:
-            try:
-                await work()
-            except Exception as error:
-                log.error("background work failed and is tried again", work=work.__name__, exc_info=error)
-            await asyncio.sleep(then_s)
 
     async def _compact(self) -> None:
         self.audit.rotate()
@@ -341,7 +343,7 @@ class Server:
         await asyncio.gather(*waiting)
         await self._admin.cleanup()
         await self._renames.close()
-        await _cancel(self._tasks)
+        await cancel(self._tasks)
         if self._peers is not None:
             await self._peers.close()
             self._bound.close()
@@ -365,14 +367,14 @@ def settle_garbage_collector() -> None:
     gc.set_threshold(20_000, 50, 50)
 
 
-def _shown(bound: socket.socket) -> str:
+def shown(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _prepare_process(settings: ServerSettings) -> asyncio.Event:
+def prepare_process(settings: ServerSettings) -> asyncio.Event:
     """What every process of a server needs; the event is set by SIGTERM and SIGINT."""
     logs.configure(settings.log_level, settings.log_format)
     os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
@@ -387,7 +389,7 @@ async def run(
     settings: ServerSettings, environment: dict[str, str], announce: Callable[[Server], Awaitable[None]]
 ) -> None:
     """Run until SIGTERM or SIGINT; `announce` is called once the server is up."""
-    stop = _prepare_process(settings)
+    stop = prepare_process(settings)
     server = Server(settings, environment)
     await server.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
@@ -401,7 +403,7 @@ async def run(
 
 async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[[], Any]) -> None:
     """Run one gateway process of a server with workers."""
-    stop = _prepare_process(settings)
+    stop = prepare_process(settings)
     readers = Readers()
     node = await RemoteNode.connect(socket_path, readers.oldest, stop.set)
     gateway = make_gateway(node, await node.layout(), settings, readers)

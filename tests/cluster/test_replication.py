@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 
 from cluster.etcd_process import EtcdCluster, free_ports, program
-from peer.authority import Authority
+from s4.authority import Authority
 from s4.cluster.etcd import EtcdCoordinator
 from s4.cluster.wire import Config, Document, Plan, encode_document
 from sim.linear import FOREVER, Call, is_linearizable

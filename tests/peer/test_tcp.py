@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from inprocess import opened
-from peer.authority import Authority
+from s4.authority import Authority
 from s4.metadata import commands
 from s4.peer import client, frames
 from s4.peer.api import NodeApi, UnavailableError

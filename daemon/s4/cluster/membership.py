@@ -25,6 +25,10 @@ class Membership:
         self._lock = asyncio.Lock()
 
     @property
+    def partitions(self) -> int:
+        return self.current.partitions
+
+    @property
     def geometry(self) -> tuple[int, int]:
         """(k, m) of new blobs."""
         return self.current.spec.data, self.current.spec.parity

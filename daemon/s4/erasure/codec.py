@@ -9,8 +9,9 @@ and m = 0 slices, which need no code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
@@ -23,6 +24,25 @@ _HEADER = 80
 
 class ErasureError(Exception):
     """Too few shards, or shards that do not belong together."""
+
+
+class Striped(Protocol):
+    """The geometry of a blob: its bytes, those of a stripe, and data shards."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def stripe(self) -> int: ...
+
+    @property
+    def k(self) -> int: ...
+
+
+def stripes_of(blob: Striped) -> Iterator[tuple[int, int]]:
+    """(number, length of its shards) of each stripe of a blob."""
+    for number, start in enumerate(range(0, blob.size, blob.stripe)):
+        yield number, shard_length(min(blob.stripe, blob.size - start), blob.k)
 
 
 def shard_length(size: int, k: int) -> int:

@@ -87,7 +87,8 @@ class _Granted:
 class _BlobWriter:
     """Stripes of one new blob on their way to the stores: encoded as they fill, one shard for each position.
 
-    A position whose drive is away is `missing` from then on, for the whole blob (D2), and healed later.
+    A position whose drive is away or full is `missing` from then on, for the whole blob, and healed later; so is one
+    whose stripes met two processes, or two stores (D2).
     """
 
     def __init__(self, gateway: Gateway, partition: int) -> None:
@@ -95,6 +96,8 @@ class _BlobWriter:
         self._codec = codec(gateway.layout.data, gateway.layout.parity)
         self.blob = gateway.random(16)
         self.missing: set[int] = set()
+        self.takers: dict[int, str] = {}  # by position, the store and its process
+        self._full_drives = 0
         self._pieces: list[bytes | memoryview] = []
         self._fill = 0
         self._full: deque[list[Buffer]] = deque()
@@ -139,6 +142,8 @@ class _BlobWriter:
         await self._drain(0)
         shards = self._codec.k + self._codec.m - len(self.missing)
         if shards < self._gateway.shards_needed:
+            if self._full_drives:
+                raise S3Error("StorageFull")
             raise S3Error(
                 "ServiceUnavailable",
                 f"{shards} drives can take this object and {self._gateway.shards_needed} are needed. Try again later.",
@@ -165,9 +170,23 @@ class _BlobWriter:
             return
         shard = Shard(self._partition, self.blob, position, stripe)
         try:
-            await self._gateway.node.append(shard, memoryview(data), sync)
+            taker = await self._gateway.node.append(shard, memoryview(data), sync)
         except OfflineError:
             self.missing.add(position)
+            return
+        except DiskFullError:
+            self.missing.add(position)
+            self._full_drives += 1
+            return
+        if self.takers.setdefault(position, taker) != taker:
+            self.missing.add(position)
+
+    def stores(self) -> list[str]:
+        """The store that has the shards of each position, empty where they are missing."""
+        return [
+            "" if position in self.missing else self.takers[position].partition(".")[0]
+            for position in range(self._codec.k + self._codec.m)
+        ]
 
     async def _drain(self, most: int) -> None:
         while len(self._appends) > most:
@@ -227,7 +246,7 @@ def _stored(
         raise S3Error("InternalError", "A body was neither written nor known.")
     new = NewBlob(
         writer.blob, gateway.random(16), size, gateway.stripe_bytes, gateway.layout.data, gateway.layout.parity,
-        digests.sha256(), sorted(writer.missing),
+        digests.sha256(), sorted(writer.missing), writer.stores(),
     )  # fmt: skip
     extent = Extent(place.number, size, place.partition, new.blob, new.reference, etag, checksum)
     return Stored(extent, etag, checksum, blobs=[new])

@@ -47,15 +47,21 @@ class RequestMetrics:
 
 
 class StoreCollector(Collector):
-    """Figures of the store, read when they are asked for. `read()` gives (name, help, value, is a counter)."""
+    """Figures of the store, read when they are asked for. `read()` gives (name, help, value, is a counter), and the
+    partition that a figure is of, if it is of one."""
 
-    def __init__(self, read: Callable[[], Iterable[tuple[str, str, float, bool]]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[tuple[Any, ...]]]) -> None:
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        for name, text, value, counter in self._read():
-            kind = CounterMetricFamily if counter else GaugeMetricFamily
-            yield kind(name, text, value=value)
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for name, text, value, counter, *partition in self._read():
+            labels = partition if partition and partition[0] else []
+            if name not in families:
+                kind = CounterMetricFamily if counter else GaugeMetricFamily
+                families[name] = kind(name, text, labels=["partition"] if labels else [])
+            families[name].add_metric(labels, value)
+        yield from families.values()
 
 
 def exposition(registry: CollectorRegistry, directory: str | None, collector: Collector) -> bytes:

@@ -24,7 +24,8 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class NewBlob(msgspec.Struct, frozen=True):
-    """A blob whose shards are durable, to be made known by this commit."""
+    """A blob whose shards are durable, to be made known by this commit. In a cluster `stores` names, by position,
+    the store that took each shard, empty where none did."""
 
     blob: bytes
     reference: bytes
@@ -34,6 +35,7 @@ class NewBlob(msgspec.Struct, frozen=True):
     m: int
     sha256: bytes
     missing: list[int] = []
+    stores: list[str] = []
 
 
 class Conditions(msgspec.Struct, frozen=True):
@@ -169,10 +171,14 @@ class NeedHeal(Command, frozen=True):
 
 
 class Healed(Command, frozen=True):
-    """These shards were made again and are durable. Answers whether the blob is still there (rule D6)."""
+    """These shards were made again and are durable. Answers whether the blob is still there (rule D6).
+
+    In a cluster `stores` names the store that has each.
+    """
 
     blob: bytes
     positions: list[int]
+    stores: list[str] = []
 
 
 class ForgetRows(Command, frozen=True):

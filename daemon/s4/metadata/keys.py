@@ -130,6 +130,11 @@ def outbox_row(partition: int, sequence: int, index: int) -> bytes:
     return table(partition, OUTBOX) + sequence.to_bytes(8, "big") + index.to_bytes(4, "big")
 
 
+def split_outbox(key: bytes) -> tuple[int, int]:
+    """(partition, sequence) of an outbox row's key."""
+    return int.from_bytes(key[:2], "big"), int.from_bytes(key[3:11], "big")
+
+
 def heal_row(partition: int, blob: bytes, position: int) -> bytes:
     """A shard to be made again, on the store that the map names for its position when that is done."""
     return table(partition, HEAL) + blob + position.to_bytes(1, "big")

@@ -52,9 +52,11 @@ def take(entry: Entry, command: TakeReferences) -> Taken:
         if entry.get(keys.refused_row(entry.partition, claim.reference)) is not None:
             return Taken(False)
     for claim in command.claims:
-        row = Reference(claim.partition, claim.bucket, claim.key, claim.upload, entry.now_ms)
-        entry.put(keys.reference_row(entry.partition, claim.blob, claim.reference), encode(row))
-        entry.count(0, references=1)
+        key = keys.reference_row(entry.partition, claim.blob, claim.reference)
+        if entry.get(key) is None:  # else it was asked before
+            row = Reference(claim.partition, claim.bucket, claim.key, claim.upload, entry.now_ms)
+            entry.put(key, encode(row))
+            entry.count(0, references=1)
     return Taken(True)
 
 

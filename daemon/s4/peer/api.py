@@ -6,6 +6,7 @@ result types from these annotations. A parameter named `payload` and a `memoryvi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -13,8 +14,10 @@ import msgspec
 from s4.cluster.wire import AnyMessage
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query
-from s4.metadata.rows import Blob, Bucket, Content, Grant, Upload
+from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, Upload, User
 from s4.storage.records import Shard
+
+Where = Sequence[tuple[int, int]]  # (partition, epoch)
 
 
 class UnavailableError(Exception):
@@ -23,6 +26,18 @@ class UnavailableError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code, self.message = code, message
+
+
+class LostError(UnavailableError):
+    """The connection broke, or nobody answered: what was asked may happen."""
+
+
+class StaleError(Exception):
+    """This store does not serve that partition, at that epoch: what was asked was not done (R12). Look at the map."""
+
+
+class UnknownResultError(Exception):
+    """What was asked may happen or not: ask again under the same id (R12)."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -70,8 +85,31 @@ class Layout(msgspec.Struct, frozen=True):
     parity: int
 
 
+class Census(msgspec.Struct, frozen=True):
+    """What one node says of itself. `led` are the partitions that it serves; the other numbers are sums over these:
+    rows, heal rows, outbox rows, and by how many entries the slowest in-sync replica is behind."""
+
+    store: str
+    version: str
+    uptime_s: float
+    free_bytes: int
+    total_bytes: int
+    used_bytes: int
+    reserve_bytes: int
+    led: list[int]
+    counters: Counters
+    heals: int
+    heals_failed: int
+    outbox: int
+    lag: int
+    made_bytes: int
+    filled: float
+    alarms: list[str] = []
+
+
 class NodeApi(Protocol):
-    """Calls on one node. All raise UnavailableError.
+    """Calls on one node, or on a whole cluster through `peer.router`. All raise UnavailableError; those that name
+    partitions StaleError where another store serves them, `execute` also UnknownResultError.
 
     `append` also DiskFullError, `read` DamagedError, both OfflineError where the drive is away.
     """
@@ -80,8 +118,13 @@ class NodeApi(Protocol):
         """Partitions of the cluster and the geometry of new blobs."""
         ...
 
-    async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
-        """Have the partition's primary decide a command; returns when its entry is committed."""
+    async def execute(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
+        """Have the partition's primary decide a command; returns when its entry is committed.
+
+        `again`: it was sent before under this id, and maybe got there.
+        """
         ...
 
     async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
@@ -106,16 +149,34 @@ class NodeApi(Protocol):
 
     async def list_buckets(self) -> list[tuple[str, Bucket]]: ...
 
-    async def list_objects(self, bucket: int, query: Query) -> Page: ...
+    async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
+        """Every user with its access keys and grants."""
+        ...
+
+    async def list_jobs(self) -> list[tuple[str, Job]]: ...
+
+    async def bucket_counters(self, bucket: int, where: Where = ()) -> Counters: ...
+
+    async def list_objects(self, bucket: int, query: Query, where: Where = ()) -> Page:
+        """One page of the partitions `where`, each at its epoch (L1); of all where none is named."""
+        ...
 
     async def list_uploads(
-        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int
+        self,
+        bucket: int,
+        prefix: bytes,
+        delimiter: bytes,
+        after_key: bytes,
+        after_upload: bytes | None,
+        limit: int,
+        where: Where = (),
     ) -> UploadPage: ...
 
-    async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> None:
+    async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
         """Append a shard to the store of its position; durable on return, with all before it, when `sync`.
 
-        Without `sync` a commit that brings the blob, executed on this same node, makes it durable first.
+        Returns the store and its process, as one word: all stripes must meet the same (D2). Without `sync` a commit
+        that brings the blob, executed on this same node, makes it durable first.
         """
         ...
 
@@ -129,8 +190,24 @@ class NodeApi(Protocol):
         """Drop the shards of a blob that was never committed."""
         ...
 
+    async def lacking(self, partition: int, position: int, blobs: list[tuple[bytes, Blob]]) -> list[bytes]:
+        """Those of the blobs of which this store does not have every shard of the position, by its index."""
+        ...
+
+    async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
+        """Those of the blobs that have no row."""
+        ...
+
+    async def heals_of(self, partition: int) -> int:
+        """Heal rows of a partition."""
+        ...
+
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         """What replicas of the store `sender` say to ours, each with its partition."""
+        ...
+
+    async def census(self) -> Census:
+        """What this node knows of itself and of the partitions that it serves."""
         ...
 
     async def stats(self) -> dict[str, float]:

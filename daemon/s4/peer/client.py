@@ -19,7 +19,7 @@ import msgspec
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.rows import Bucket
 from s4.peer import frames
-from s4.peer.api import Identity, UnavailableError
+from s4.peer.api import Identity, LostError, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
@@ -96,8 +96,10 @@ class RemoteNode:
             setattr(self, name, call)
             return call
 
-    async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"") -> AnyAnswer:
-        answer: AnyAnswer = await self._call("execute", partition, command, command_id)
+    async def execute(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
+        answer: AnyAnswer = await self._call("execute", partition, command, command_id, again)
         return answer
 
     def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
@@ -110,6 +112,13 @@ class RemoteNode:
     async def find_identity(self, access_key: str) -> Identity | None:
         found: Identity | None = await self._cached(self._identities, "find_identity", access_key)
         return found
+
+    def known_bucket(self, name: str) -> Bucket | None:
+        """What `find_bucket` gives, where it is cached."""
+        return self._buckets.get(name) if time.monotonic() < self._lease_until else None
+
+    def known_identity(self, access_key: str) -> Identity | None:
+        return self._identities.get(access_key) if time.monotonic() < self._lease_until else None
 
     async def _cached(self, cache: dict[str, Any], method: str, name: str) -> Any:
         if time.monotonic() < self._lease_until and name in cache:
@@ -136,7 +145,7 @@ class RemoteNode:
         self, name: str, value: Any, payload: bytes | memoryview = b"", limit_s: float = CALL_S
     ) -> tuple[Header, bytes]:
         if self._gone:
-            raise UnavailableError("ServiceUnavailable", "The store does not answer. Try again.")
+            raise LostError("ServiceUnavailable", "The store does not answer. Try again.")
         self._next += 1
         number = self._next
         future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
@@ -151,7 +160,7 @@ class RemoteNode:
             async with asyncio.timeout(limit_s):
                 return await future
         except (ConnectionError, TimeoutError) as error:
-            raise UnavailableError("ServiceUnavailable", "The store does not answer. Try again.") from error
+            raise LostError("ServiceUnavailable", "The store does not answer. Try again.") from error
         finally:
             self._calls.pop(number, None)
 
@@ -180,8 +189,9 @@ class RemoteNode:
 
     async def _beacon(self) -> None:
         sent = time.monotonic()
-        await self._send(frames.BEACON, self._oldest(), limit_s=BEACON_LIMIT_S)
-        self._lease_until = sent + LEASE_S
+        header, _ = await self._send(frames.BEACON, max(0.0, sent - self._oldest()), limit_s=BEACON_LIMIT_S)
+        # a node that does not serve the settings now gives no lease on what it said of them before (L2)
+        self._lease_until = sent + LEASE_S if frames.value_of(frames.lease_decoder, header.value) else 0.0
 
     async def _beacons(self) -> None:
         while True:
@@ -202,6 +212,10 @@ class RemoteNode:
 def _error(failure: Failure) -> Exception:
     if failure.kind == "full":
         return DiskFullError(failure.message)
+    if failure.kind == "stale":
+        return StaleError(failure.message)
+    if failure.kind == "unknown":
+        return UnknownResultError(failure.message)
     if failure.kind == "offline":
         return OfflineError(failure.message)
     if failure.kind == "damaged":

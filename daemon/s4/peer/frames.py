@@ -106,6 +106,7 @@ class FrameError(Exception):
 T = typing.TypeVar("T")
 revision_decoder = msgspec.msgpack.Decoder(int)
 age_decoder = msgspec.msgpack.Decoder(float)
+lease_decoder = msgspec.msgpack.Decoder(bool)
 hello_decoder = msgspec.msgpack.Decoder(Hello)
 welcome_decoder = msgspec.msgpack.Decoder(Welcome)
 

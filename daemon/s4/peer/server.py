@@ -14,15 +14,15 @@ import logging
 import os
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from s4.node import Node
 from s4.peer import frames
-from s4.peer.api import UnavailableError
+from s4.peer.api import NodeApi, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
 from s4.storage.records import DamagedError, DiskFullError, OfflineError
 
@@ -31,7 +31,16 @@ log = logging.getLogger(__name__)
 LEASE_S = 2.0
 CALLS_PER_CONNECTION = 1024
 CLOSE_S = 5.0  # for calls in progress when the server ends
+GHOST_S = 60.0  # for a gateway whose connection ended to come back, before what it reads is freed
 HELLO_S = 10.0  # for a caller to show its certificate and say who it is
+
+
+class Served(NodeApi, Protocol):
+    """A node as its server needs it."""
+
+    on_settings: Callable[[], Awaitable[None]] | None
+
+    def may_cache(self) -> bool: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -52,14 +61,16 @@ class PeerServer:
     `context` is for TCP and must ask for the caller's certificate. Raises ValueError for TCP without one.
     """
 
-    def __init__(self, node: Node, address: Path | tuple[str, int], *, cluster: str = "", store: str = "",
+    def __init__(self, node: Served, address: Path | tuple[str, int], *, cluster: str = "", store: str = "",
                  context: ssl.SSLContext | None = None, versions: tuple[int, int] = frames.VERSIONS) -> None:  # fmt: skip
         if not isinstance(address, Path) and (context is None or context.verify_mode != ssl.CERT_REQUIRED):
             raise ValueError("peers are served over TCP only to those who show a certificate of this cluster")
         self._node, self._address, self._context = node, address, context
         self._cluster, self._store, self._versions = cluster, store, versions
         self.incarnation = int.from_bytes(os.urandom(7), "big")
+        self._lasting = not isinstance(address, Path)  # a worker ends with its connection, a gateway goes on
         self._gateways: set[_Gateway] = set()
+        self._ghosts: list[_Gateway] = []  # whose connection ended: they may still read, and use settings
         self._serving: set[asyncio.Task[None]] = set()
         self._revision = 0
         self._server: asyncio.Server | None = None
@@ -93,7 +104,9 @@ class PeerServer:
 
     def oldest_reader(self) -> float:
         """Start of the oldest request of any gateway that may still read."""
-        return min((gateway.oldest for gateway in self._gateways), default=time.monotonic())
+        now = time.monotonic()
+        self._ghosts = [ghost for ghost in self._ghosts if ghost.beacon_at + GHOST_S > now]
+        return min((gateway.oldest for gateway in (*self._gateways, *self._ghosts)), default=now)
 
     async def settings_changed(self) -> None:
         """Return once no gateway uses older settings."""
@@ -104,6 +117,8 @@ class PeerServer:
         for gateway in waiting:
             gateway.writer.writelines(frames.pack(header))
         await asyncio.gather(*(self._forgotten(gateway, revision) for gateway in waiting))
+        last = max((ghost.beacon_at for ghost in self._ghosts), default=0.0)
+        await asyncio.sleep(max(0.0, last + LEASE_S - time.monotonic()))
 
     async def _forgotten(self, gateway: _Gateway, revision: int) -> None:
         while gateway in self._gateways and gateway.acked < revision:
@@ -138,9 +153,9 @@ class PeerServer:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
-                    gateway.oldest = frames.value_of(frames.age_decoder, header.value)
                     gateway.beacon_at = time.monotonic()
-                    self._answer(writer, header.id, None)
+                    gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
+                    self._answer(writer, header.id, self._node.may_cache())
                 else:
                     came = time.monotonic()
                     await limit.acquire()
@@ -157,6 +172,8 @@ class PeerServer:
             log.error("gateway sent nonsense: %s", error)
         finally:
             self._gateways.discard(gateway)
+            if self._lasting:
+                self._ghosts.append(gateway)
             gateway.changed.set()
             if calls:
                 await asyncio.wait(calls)
@@ -205,6 +222,10 @@ class PeerServer:
             else:
                 self._answer(writer, header.id, result)
             await writer.drain()
+        except StaleError as error:
+            self._fail(writer, header.id, Failure("stale", "ServiceUnavailable", str(error)))
+        except UnknownResultError as error:
+            self._fail(writer, header.id, Failure("unknown", "ServiceUnavailable", str(error)))
         except UnavailableError as error:
             self._fail(writer, header.id, Failure("unavailable", error.code, error.message))
         except DiskFullError as error:

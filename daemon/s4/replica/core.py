@@ -127,6 +127,12 @@ class Replica:
         return self.state.log[-1].sequence if self.state.log else self.state.commit
 
     @property
+    def lag(self) -> int:
+        """By how many entries the slowest in-sync replica is behind what this primary has."""
+        acked = [self._peers[one].acked or 0 for one in self._needed() if one in self._peers]
+        return max((self.last - one for one in acked), default=0) if self._leading else 0
+
+    @property
     def leading(self) -> bool:
         return self._leading
 

@@ -87,6 +87,7 @@ class _Partition:
     waiters: deque[_Waiter] = field(default_factory=deque)
     swapping: Swap | None = None
     reading: bool = False
+    leads: bool = False
 
 
 class Group:
@@ -216,6 +217,10 @@ class Group:
         for to in core.snapshots:
             self._send(to, one.number, self._snapshot(one))
         core.snapshots.clear()
+        if core.leading != one.leads:
+            one.leads = core.leading
+            if one.leads:
+                self.on_lead(one.number)
         if core.swap is not None and one.swapping is not core.swap:
             one.swapping = core.swap
             self._task(self._swap(one, core.swap))

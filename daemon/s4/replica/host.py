@@ -80,7 +80,7 @@ class Host:
     # -- writing
 
     def submit(
-        self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
     ) -> asyncio.Future[AnyAnswer]:
         """Queue a command. The future resolves when its entry is committed. Raises OverloadedError.
 
@@ -186,8 +186,11 @@ class Host:
 
     # -- reading what is committed
 
-    def check(self, partition: int) -> None:
+    def check(self, partition: int, epoch: int = 0) -> None:
         """Called before anything that was read is answered: one process is always the one to say (R5)."""
+
+    async def settings_may_change(self) -> None:
+        """Called before a setting is changed: nobody else can have given leases on the old ones (L2)."""
 
     async def settled(self) -> None:
         """Return once all that is committed is in the database: here nothing is committed before."""

@@ -12,6 +12,7 @@ read and before it answers: between any two lines this process may have stood st
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,16 +22,20 @@ from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Head, decode
+from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import NotServingError, TooFewError
-from s4.replica.group import Group, Rows, UnknownResultError
+from s4.replica.group import Group, Rows
 from s4.replica.host import SETTINGS_TABLES
 from s4.replica.rowcache import RowCache
 from s4.replica.turn import Decider, OverloadedError, Turn, touches
 from s4.storage.leveldb import Cursor
 
+log = logging.getLogger(__name__)
+
 TURN_COMMANDS = 512
 
-__all__ = ["NotServingError", "ReplicatedHost", "TooFewError", "UnknownResultError"]
+SETTINGS_LEASE_S = 2.0  # that gateways hold on settings (peer/server.py)
+Prepare = Callable[[int, AnyCommand], AnyCommand]
 
 
 @dataclass(slots=True)
@@ -42,19 +47,33 @@ class _Waiting:
 
 
 class ReplicatedHost:
-    """`on_outbox(partition)` is called when a partition that this store leads has something in its outbox."""
+    """`on_outbox(partition)` is called when a partition that this store leads has something in its outbox, `on_lead`
+    when it begins to lead one. `prepare` sees a command when it is decided, with the map that counts then (D3)."""
 
-    def __init__(self, group: Group, partitions: int, *, cache_bytes: int, max_waiting: int,
+    def __init__(self, group: Group, partitions: int, *, cache_bytes: int, max_waiting: int, prepare: Prepare = lambda _partition, command: command,
                  clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self.group, self.partitions = group, partitions
         self.on_settings: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[int], None] = lambda _partition: None
+        self.on_lead: Callable[[int], None] = lambda _partition: None
+        self._prepare = prepare
+        self._led_at = dict.fromkeys(range(partitions), float("-inf"))
         self._cache = RowCache(cache_bytes)
         self._max_waiting, self.waiting = max_waiting, 0
         self._queues: dict[int, list[_Waiting]] = {}
         self._decider = Decider(partitions, self._newest, clock)
         self.commands = 0
-        group.before_turn, group.on_commit = self._decide_all, self._committed
+        group.before_turn, group.on_commit, group.on_lead = self._decide_all, self._committed, self._leads
+
+    def _leads(self, partition: int) -> None:
+        self._led_at[partition] = time.monotonic()
+        self._cache = RowCache(self._cache.limit_bytes)
+        self.on_settings()
+        self.on_lead(partition)
+
+    async def settings_may_change(self) -> None:
+        """Return once every lease has run out that the primary before this one gave on settings (L2)."""
+        await asyncio.sleep(max(0.0, self._led_at[0] + SETTINGS_LEASE_S - time.monotonic()))
 
     # -- writing
 
@@ -62,10 +81,10 @@ class ReplicatedHost:
                again: bool = False) -> asyncio.Future[AnyAnswer]:  # fmt: skip
         """Queue a command. The future resolves when its entry is committed.
 
-        Raises OverloadedError, and NotServingError with nothing done. The future raises these, TooFewError with
-        nothing done, and UnknownResultError. `again`: the command was sent before under this id (R12).
+        Raises OverloadedError and StaleError; the future StaleError and UnavailableError, all with nothing done, and
+        UnknownResultError. `again`: the command was sent before under this id (R12).
         """
-        self.group.must_serve(partition)
+        self.check(partition)
         if self.waiting >= self._max_waiting and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
@@ -83,20 +102,24 @@ class ReplicatedHost:
                 self.group.wake()
             self.waiting -= len(taken)
             try:
-                self.group.must_serve(partition)
                 self._decide(partition, taken)
             except (NotServingError, TooFewError) as error:
-                for item in taken:
-                    if not item.future.done():
-                        item.future.set_exception(error)
+                _fail(taken, _shown(error))
+            except Exception as error:  # a damaged row that all of them need, such as the head: nothing was proposed
+                log.exception("partition %d: a turn failed", partition)
+                _fail(taken, error)
 
     def _decide(self, partition: int, taken: list[_Waiting]) -> None:
+        self.group.must_serve(partition)
         pending = self.group.pending(partition)
         head = pending.get(keys.head_row(partition))
         sequence = decode(Head, head).sequence if head is not None else 0
         epoch = self.group.replica(partition).state.epoch
         turn = Turn(Overlay(pending), {partition: epoch}, {partition: sequence})
-        answers = [self._decider.answer(turn, partition, item.command, item.id, again=item.again) for item in taken]
+        answers = [
+            self._decider.answer(turn, partition, self._prepare(partition, item.command), item.id, again=item.again)
+            for item in taken
+        ]
         turn.close()
         committed = self.group.propose(partition, list(turn.overlay.rows.items()))
         self.commands += len(taken)
@@ -121,9 +144,10 @@ class ReplicatedHost:
 
     # -- reading what is committed
 
-    def check(self, partition: int) -> None:
-        """Raises NotServingError where another store may know better by now."""
-        self.group.must_serve(partition)
+    def check(self, partition: int, epoch: int = 0) -> None:
+        """Raises StaleError where another store may know better by now, or it serves at another epoch than is meant."""
+        if not self.group.serves(partition) or epoch not in (0, self.group.replica(partition).state.epoch):
+            raise StaleError(f"partition {partition} is not served here at this epoch")
 
     async def settled(self) -> None:
         await self.group.settled()
@@ -157,14 +181,32 @@ class ReplicatedHost:
         await self.group.close()
 
 
+def _shown(error: BaseException) -> Exception:
+    if isinstance(error, TooFewError):
+        return UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
+    if isinstance(error, NotServingError):
+        return StaleError(str(error))
+    return UnknownResultError(str(error))
+
+
+def _fail(taken: list[_Waiting], error: Exception) -> None:
+    for item in taken:
+        if not item.future.done():
+            item.future.set_exception(error)
+
+
 def _answer(taken: list[_Waiting], answers: list[AnyAnswer | Exception], committed: asyncio.Future[None]) -> None:
-    failure = committed.exception() if not committed.cancelled() else UnknownResultError("this store is stopping")
+    if committed.cancelled():
+        _fail(taken, UnknownResultError("this store is stopping"))
+        return
+    failure = committed.exception()
+    if failure is not None:
+        _fail(taken, _shown(failure))
+        return
     for item, answer in zip(taken, answers, strict=True):
         if item.future.done():
             continue
-        if failure is not None:
-            item.future.set_exception(failure)
-        elif isinstance(answer, Exception):
+        if isinstance(answer, Exception):
             item.future.set_exception(answer)
         else:
             item.future.set_result(answer)

@@ -10,7 +10,7 @@ class RowCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._rows: OrderedDict[bytes, tuple[bytes, bytes]] = OrderedDict()
-        self._limit, self.size_bytes = limit_bytes, 0
+        self.limit_bytes, self.size_bytes = limit_bytes, 0
 
     def get(self, prefix: bytes) -> tuple[bytes, bytes] | None:
         row = self._rows.get(prefix)
@@ -22,7 +22,7 @@ class RowCache:
         self.drop(prefix)
         self._rows[prefix] = row
         self.size_bytes += self._weight(prefix, row)
-        while self.size_bytes > self._limit:
+        while self.size_bytes > self.limit_bytes:
             old, value = self._rows.popitem(last=False)
             self.size_bytes -= self._weight(old, value)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from s4.metadata import keys
+from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.decide import decide
 from s4.metadata.entry import Entry, Overlay, add_counters
@@ -21,6 +21,13 @@ from s4.metadata.rows import Answer, Counters, Head, decode, encode
 
 _answer_encoder = msgspec.msgpack.Encoder()
 _answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
+
+# What changes something else when it is done twice. The others may simply be repeated.
+REMEMBERED = (
+    commands.PutObject, commands.DeleteObject, commands.PutPart, commands.CompleteUpload, commands.AbortUpload,
+    commands.CreateBucket, commands.SetVersioning, commands.BeginDelete, commands.EndDelete, commands.PutUser,
+    commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
+)  # fmt: skip
 
 Newest = Callable[[Entry, int, bytes], tuple[bytes, bytes] | None]
 
@@ -86,6 +93,8 @@ class Decider:
     ) -> AnyAnswer | Exception:
         """The answer to a command, or why there is none; its rows are in the turn. `again`: it was sent before, so
         that even an answer without rows is kept: the first sending may still arrive (R12)."""
+        if not isinstance(command, REMEMBERED):
+            command_id, again = b"", False
         if command_id:
             known = turn.overlay.get(keys.answer_row(partition, command_id))
             if known is not None:

@@ -303,9 +303,21 @@ class ShardStore:
             self._appender.sync_now()
         self._index.write(rows, sync=self.settings.sync_index)
 
-    def records(self) -> Iterator[tuple[Shard, Location]]:
-        """Every shard that the flushed index names, in order of partition and blob."""
-        for key, value in self._index.scan(b"i", b"j"):
+    def partitions(self) -> Iterator[int]:
+        """The partitions of which the flushed index has any shard."""
+        start = b"i"
+        while row := self._index.first(start, b"j"):
+            partition = parse_index_key(row[0]).partition
+            yield partition
+            start = b"i" + (partition + 1).to_bytes(2, "big")
+
+    def records(self, partition: int | None = None) -> Iterator[tuple[Shard, Location]]:
+        """Every shard that the flushed index names, or those of one partition, in order of partition and blob."""
+        start, stop = b"i", b"j"
+        if partition is not None:
+            start = b"i" + partition.to_bytes(2, "big")
+            stop = start + b"\xff" * 32
+        for key, value in self._index.scan(start, stop):
             if self._pending.get(key, value) is not None:
                 yield parse_index_key(key), parse_index_value(value)
 
@@ -382,6 +394,17 @@ class ShardStore:
             keys |= recent.get(start[:_BLOB_END], set())
         freed = 0
         for key in sorted(keys):
+            row = self._locate_row(key)
+            if row is not None:
+                freed += await self._free_one(parse_index_key(key), parse_index_value(row))
+        return freed
+
+    async def free_position(self, partition: int, blob: bytes, position: int) -> int:
+        """As `free`, of one position."""
+        start = _KEY.pack(b"i", partition, blob, position, 0)
+        stop = _KEY.pack(b"i", partition, blob, position, 2**32 - 1) + b"\x00"
+        freed = 0
+        for key in [key for key, _ in self._index.scan(start, stop)]:
             row = self._locate_row(key)
             if row is not None:
                 freed += await self._free_one(parse_index_key(key), parse_index_value(row))

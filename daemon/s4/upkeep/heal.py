@@ -12,12 +12,11 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
 from s4.cluster import shardmap
-from s4.erasure.codec import Buffer, ErasureError, codec, shard_length
+from s4.erasure.codec import Buffer, ErasureError, codec, stripes_of
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Blob, decode
@@ -33,12 +32,6 @@ BATCH = 64
 CONCURRENT = 4
 RETRY_S = 60.0
 COUNTED = 100_000
-
-
-def stripes_of(row: Blob) -> Iterator[tuple[int, int]]:
-    """(number, length of its shards) of each stripe of a blob."""
-    for number, start in enumerate(range(0, row.size, row.stripe)):
-        yield number, shard_length(min(row.stripe, row.size - start), row.k)
 
 
 @dataclass(slots=True)

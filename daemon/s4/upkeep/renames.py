@@ -12,10 +12,10 @@ import time
 
 from s4.gateway.context import Gateway, execute, find_bucket
 from s4.gateway.objects import rename_object
-from s4.metadata import commands, keys
+from s4.metadata import commands
 from s4.metadata.listing import Query, Version
-from s4.metadata.rows import Job, decode
-from s4.node import ROOT_USER, Node
+from s4.metadata.rows import Job
+from s4.rownode import ROOT_USER
 from s4.s3.errors import S3Error
 
 log = logging.getLogger(__name__)
@@ -27,18 +27,17 @@ CONCURRENCY = 16
 class Renames:
     """The rename jobs of a server. Finished ones stay listed until they are forgotten."""
 
-    def __init__(self, node: Node, gateway: Gateway) -> None:
-        self._node, self._gateway = node, gateway
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def jobs(self) -> dict[str, Job]:
-        prefix = keys.table(0, keys.JOB)
-        return {key[len(prefix) :].decode(): decode(Job, value) for key, value in self._node.host.scan(prefix)}
+    async def jobs(self) -> list[tuple[str, Job]]:
+        return await self._gateway.node.list_jobs()
 
-    def resume(self) -> None:
-        """Take up what was not finished."""
-        for name, job in self.jobs().items():
-            if not job.finished:
+    async def resume(self) -> None:
+        """Take up what was not finished and is not under way here."""
+        for name, job in await self.jobs():
+            if not job.finished and name not in self._tasks:
                 self._spawn(name, job)
 
     async def start(self, bucket: str, source: str, destination: str) -> str:
@@ -51,7 +50,7 @@ class Renames:
         name = f"{int(time.time() * 1000):x}-{self._gateway.random(4).hex()}"
         job = Job(bucket, source, destination, int(time.time() * 1000))
         await execute(self._gateway, 0, commands.PutJob(name, job))
-        self._spawn(name, job)
+        await self.resume()
         return name
 
     async def forget(self, name: str) -> None:
@@ -62,9 +61,12 @@ class Renames:
         await execute(self._gateway, 0, commands.DeleteJob(name))
 
     async def close(self) -> None:
-        for task in self._tasks.values():
+        """Stop all jobs; `resume` takes them up again, here or elsewhere."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _spawn(self, name: str, job: Job) -> None:
         self._tasks[name] = asyncio.create_task(self._run(name, job))
@@ -93,7 +95,7 @@ class Renames:
         """Rename one page of keys; the job's new state, or None when nothing is left."""
         bucket = await find_bucket(self._gateway, job.bucket)
         query = Query(job.source.encode(), b"", job.cursor, b"", PAGE)
-        page = await self._node.list_objects(bucket.id, query)
+        page = await self._gateway.node.list_objects(bucket.id, query)
         found = [item.key for item in page.items if isinstance(item, Version)]
         if not found:
             return None

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from s4.erasure.codec import stripes_of
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer
 from s4.metadata.rows import Blob, decode
@@ -25,7 +26,6 @@ from s4.node import Node
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import DatabaseError
 from s4.storage.records import DamagedError, Shard
-from s4.upkeep.heal import stripes_of
 
 log = logging.getLogger(__name__)
 

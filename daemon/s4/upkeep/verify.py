@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from s4.erasure.codec import stripes_of
 from s4.metadata import keys
 from s4.metadata.rows import Blob, Counters, Extent, Part, decode, decode_object
 from s4.node import Node
 from s4.storage.leveldb import Snapshot
 from s4.storage.records import DamagedError, Shard
-from s4.upkeep.heal import stripes_of
 
 MAX_PROBLEMS = 1000
 PAUSE_EVERY = 1000

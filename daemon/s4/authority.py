@@ -1,4 +1,8 @@
-"""A cluster's certificate authority, for tests and benchmarks."""
+"""A certificate authority for the processes of one cluster (peer/trust.py), for those who have none.
+
+Its own key stays in memory and is forgotten: who wants more members later makes a new authority for all of them, or
+brings their own.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+DAYS = 3650
 
 
 class Authority:
@@ -27,7 +33,7 @@ class Authority:
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .issuer_name(self._name).public_key(key).serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=DAYS))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         )  # fmt: skip
         return built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -38,5 +44,6 @@ class Authority:
         certificate, secret = self.directory / f"{name}.pem", self.directory / f"{name}.key"
         certificate.write_bytes(self._signed(name, key.public_key(), authority=False))
         pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        secret.touch(mode=0o600)
         secret.write_bytes(key.private_bytes(*pem))
         return self.ca, certificate, secret

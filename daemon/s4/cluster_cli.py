@@ -1,0 +1,224 @@
+"""The command line of clusters: options of `s4 node`, `s4 gateway` and `s4 dev`, and `s4 admin cluster`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from s4 import __version__
+
+if TYPE_CHECKING:
+    from s4.serve_cluster import ClusterServer, ClusterSettings
+
+Option = Callable[..., None]
+PARTITIONS, DEV_PARTITIONS = "256", "32"
+
+
+def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store: bool) -> None:
+    """What a node (`store`) or a gateway is told of its cluster."""
+    option("--coordinator", "", "where the cluster's map is, and the cluster's name", metavar="etcd://HOST:PORT,…/NAME")
+    option("--authority", "", "certificate of the cluster's authority (PEM)", metavar="FILE")
+    option("--peer-certificate", "", "certificate of this process, for its peers (PEM)", metavar="FILE")
+    option("--peer-key", "", "key of that certificate (PEM)", metavar="FILE")
+    if not store:
+        return
+    parser.add_argument("directory", metavar="DIR", help="the store's directory, on a disk of its own")
+    option("--name", os.uname().nodename, "what people call this node", metavar="NAME")
+    option("--peer-listen", "0.0.0.0:9002", "address for peers", metavar="HOST:PORT")
+    option("--advertise", "", "where peers reach that; default NAME and its port", metavar="HOST:PORT")
+    option("--zone", "", "what fails together with this node; default its name", metavar="NAME")
+    option("--weight", "1", "this store's share of the data relative to others", metavar="NUMBER")
+
+
+def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> ClusterSettings:
+    """Raises ValueError that says what to change."""
+    from s4.serve import parse_address  # noqa: PLC0415
+    from s4.serve_cluster import ClusterSettings, parse_coordinator  # noqa: PLC0415
+
+    parse_coordinator(arguments.coordinator)
+    named = {"--authority": "authority", "--peer-certificate": "peer_certificate", "--peer-key": "peer_key"}
+    for name, field in named.items():
+        if not getattr(arguments, field):
+            raise ValueError(f"give {name}: peers trust only certificates of the cluster's authority, "
+                             "which `s4 admin cluster certificates` makes")  # fmt: skip
+    files: dict[str, Any] = {field: str(Path(getattr(arguments, field)).absolute()) for field in named.values()}
+    scale = float(os.environ.get("S4_TIMING_SCALE", "1"))
+    if arguments.command == "gateway":
+        return ClusterSettings(directories=[], coordinator=arguments.coordinator, timing_scale=scale, **files, **common)
+    _, port = parse_address(arguments.peer_listen)
+    advertise = arguments.advertise or f"{arguments.name}:{port}"
+    parse_address(advertise)
+    weight = float(arguments.weight)
+    if not 0 < weight < 1e6:
+        raise ValueError(f"--weight {arguments.weight}: give a number above 0")
+    return ClusterSettings(
+        directories=[str(Path(arguments.directory).absolute())], coordinator=arguments.coordinator, name=arguments.name,
+        peer_listen=arguments.peer_listen, advertise=advertise, zone=arguments.zone, weight=weight, timing_scale=scale,
+        **files, **common,
+    )  # fmt: skip
+
+
+async def announce(server: ClusterServer) -> None:
+    scheme = "https" if server.settings.certificate else "http"
+    where = f"S3 at {scheme}://{server.endpoint}, admin at http://{server.admin_endpoint}"
+    if server.member is None:
+        sys.stdout.write(f"S4 {__version__} gateway serves {where}\n")
+    else:
+        store = server.member.node.store
+        state = server.member.keeper.current.stores[store].state
+        sys.stdout.write(f"S4 {__version__} store {store} ({state}) serves {where}\n")
+    sys.stdout.flush()
+
+
+# -- s4 dev
+
+
+def dev_arguments(commands: Any) -> None:
+    raw = argparse.RawDescriptionHelpFormatter
+    dev = commands.add_parser("dev", help="a whole cluster on this machine, to try and to test", formatter_class=raw, description=(
+        "Start a cluster on this machine: an etcd, and a process for each node. Says ids and endpoints as JSON lines.\n"
+        "`s4 dev DIR kill|stop|start|wipe NODE`, from another terminal, acts on a node of it (node-1, node-2, …);\n"
+        "`wipe` kills it, empties its disk, starts it again and has the cluster fill it. `s4 dev DIR status` lists them.\n"
+        "etcd comes from S4_ETCD or the PATH."
+    ))  # fmt: skip
+    dev.add_argument("directory", metavar="DIR", help="where everything is kept; started again, it goes on as it was")
+    dev.add_argument("act", nargs="?", choices=("kill", "stop", "start", "wipe", "status"), help="what to do to a node")
+    dev.add_argument("node", nargs="?", metavar="NODE")
+    dev.add_argument("--nodes", type=int, default=6, metavar="N", help="nodes [6]")
+    dev.add_argument("--gateways", type=int, default=0, metavar="N", help="gateways beside the nodes [0]")
+    dev.add_argument("--erasure", default="4+2", metavar="K+M", help="data and parity shards [4+2]")
+    dev.add_argument(
+        "--partitions", type=int, default=int(DEV_PARTITIONS), metavar="N", help=f"partitions [{DEV_PARTITIONS}]"
+    )
+    dev.add_argument(
+        "--listen",
+        default="127.0.0.1:9000",
+        metavar="HOST:PORT",
+        help="S3 of the first node; others follow [127.0.0.1:9000]",
+    )
+    dev.add_argument(
+        "--reserve", default="1GiB", metavar="SIZE", help="free disk below which a node takes no data [1GiB]"
+    )
+
+
+# -- s4 admin cluster
+
+
+def admin_arguments(actions: Any) -> None:
+    cluster = actions.add_parser("cluster", help="make a cluster, and change which stores it has")
+    todo = cluster.add_subparsers(dest="cluster_action", required=True, metavar="ACTION")
+    init = todo.add_parser("init", help="make a cluster: before its first node starts")
+    init.add_argument("--coordinator", required=True, metavar="etcd://HOST:PORT,…/NAME")
+    init.add_argument("--erasure", default="4+2", metavar="K+M", help="data and parity shards of every object [4+2]")
+    init.add_argument(
+        "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"
+    )
+    certificates = todo.add_parser("certificates", help="make an authority and certificates for a cluster's processes")
+    certificates.add_argument("directory", metavar="DIR")
+    certificates.add_argument("names", nargs="+", metavar="NAME", help="of nodes and gateways")
+    todo.add_parser("status", help="how the cluster is, store by store")
+    add = todo.add_parser("add", help="use stores that stand by, or that were to be drained")
+    add.add_argument("stores", nargs="*", metavar="STORE", help="node name, id or its beginning; all that stand by")
+    for name, text in (
+        ("drain", "move everything away from stores"),
+        ("remove", "stores are lost for good: have others make their shards again"),
+        ("stop-check", "may these nodes be stopped together now?"),
+    ):
+        todo.add_parser(name, help=text).add_argument("stores", nargs="+", metavar="STORE")
+    swap = todo.add_parser("replace", help="a store is lost for good, and a new one takes its places")
+    swap.add_argument(
+        "stores", nargs="+", metavar="STORE", help="the lost one and the new one, or a node whose disk is new"
+    )
+    todo.add_parser("rebalance", help="place everything anew for the stores there are")
+    freeze = todo.add_parser("freeze", help="stop planned moves, or let them go on")
+    freeze.add_argument("state", choices=("on", "off"))
+
+
+class InitError(Exception):
+    """A cluster could not be made; the message says why."""
+
+
+def init(coordinator: str, erasure: str, partitions: str) -> dict[str, Any]:
+    """Make a cluster. Raises InitError."""
+    from s4.cluster import clustermap, planner  # noqa: PLC0415
+    from s4.cluster.coordinator import ConflictError, CoordinatorError  # noqa: PLC0415
+    from s4.cluster.keeper import DOCUMENT  # noqa: PLC0415
+    from s4.erasure.codec import ErasureError, parse_geometry  # noqa: PLC0415
+    from s4.serve_cluster import open_coordinator  # noqa: PLC0415
+
+    async def make() -> dict[str, Any]:
+        data, parity = parse_geometry(erasure)
+        made = planner.new(os.urandom(16).hex(), data, parity, int(partitions))
+        opened = open_coordinator(coordinator)
+        try:
+            await opened.check_versions()
+            await opened.replace(DOCUMENT, clustermap.encode(made), 0)
+        except ConflictError:
+            raise InitError(f"there is a cluster at {coordinator} already") from None
+        finally:
+            await opened.close()
+        return {"cluster": made.cluster, "erasure": f"{data}+{parity}", "partitions": made.count}
+
+    try:
+        return asyncio.run(make())
+    except (CoordinatorError, planner.PlanError, ErasureError, ValueError) as error:
+        raise InitError(str(error)) from error
+
+
+def local_action(arguments: argparse.Namespace) -> dict[str, Any] | None:
+    """Actions that need no running node; None for the others. Raises InitError."""
+    if arguments.cluster_action == "init":
+        return init(arguments.coordinator, arguments.erasure, arguments.partitions)
+    if arguments.cluster_action == "certificates":
+        from s4.authority import Authority  # noqa: PLC0415
+
+        authority = Authority(Path(arguments.directory))
+        return {"authority": str(authority.ca), "issued": [str(authority.issue(name)[1]) for name in arguments.names]}
+    return None
+
+
+Call = Callable[..., Iterator[dict[str, Any]]]
+
+
+def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    """(value, text for people, exit status) of the others."""
+    action = arguments.cluster_action
+    if action == "status":
+        value = next(call("GET", "/status"))
+        return value, status_text(value), 0 if value["health"] in ("ok", "degraded") else 3
+    if action == "stop-check":
+        query = urlencode([("store", store) for store in arguments.stores])
+        value = next(call("GET", "/cluster/safe-to-stop", query=query))
+        text = "yes\n" if value["safe"] else "no:\n" + "".join(f"  {reason}\n" for reason in value["reasons"])
+        return value, text, 0 if value["safe"] else 3
+    if action == "freeze":
+        action = "freeze" if arguments.state == "on" else "unfreeze"
+    value = next(call("POST", f"/cluster/{action}", {"stores": getattr(arguments, "stores", [])}))
+    return value, f"{value['moves']} positions are to move; `s4 admin cluster status` shows how far that is\n", 0
+
+
+def status_text(value: dict[str, Any]) -> str:
+    """The cluster at a glance."""
+    from s4.admin_cli import human, table  # noqa: PLC0415
+
+    lines = [
+        ["health", value["health"].upper() if value["health"] != "ok" else "ok"],
+        ["cluster", f"{value['cluster'][:8]}, {value['erasure']}, {value['partitions']} partitions" + (", FROZEN" if value["frozen"] else "")],
+        ["objects", f"{value['objects_count']}, {human(value['logical_bytes'])}; stored {human(value['storage_used_bytes'])}"],
+        ["moving", f"{value['moves']} positions; fills under way are at {value['filled']:.0%}" if value["moves"] else "nothing"],
+        ["healing", f"{value['heals']} shards wait" if value["heals"] else "nothing"],
+    ]  # fmt: skip
+    rows = [["NODE", "STORE", "STATE", "UP", "ZONE", "PRIMARY", "COPIES", "POSITIONS", "USED", "FREE", "ADDRESS"]]
+    rows += [
+        [one["node"], one["store"][:8], one["state"], "yes" if one["up"] else "NO", one["domain"], str(one["primaries"]),
+         str(one["copies"]), f"{one['positions']} of {one['wanted']}", human(one["used_bytes"]), human(one["free_bytes"]), one["address"]]
+        for one in value["stores"]
+    ]  # fmt: skip
+    reasons = "".join(f"  ! {reason}\n" for reason in value["reasons"])
+    return table(lines) + (reasons and "\n" + reasons) + "\n" + table(rows)

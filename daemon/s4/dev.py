@@ -1,0 +1,278 @@
+"""`s4 dev`: a whole cluster as processes on one machine, with a real etcd, for trying things out and for tests.
+
+Everything is below one directory: `dev.json` says which ports and keys it has, so that it goes on as it was when it is
+started again. One process starts the others and is their parent; acts of other terminals (`s4 dev DIR kill node-2`)
+come to it over a Unix socket, one JSON line each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from s4.admin_cli import AdminClient, AdminError
+from s4.authority import Authority
+from s4.cluster_cli import InitError, init
+
+LIMIT_S = 60.0
+
+
+class DevError(Exception):
+    """The message is for people."""
+
+
+def run_dev(arguments: argparse.Namespace) -> int:
+    try:
+        if arguments.act:
+            return _act(Path(arguments.directory).absolute(), arguments.act, arguments.node or "")
+        return asyncio.run(_serve(arguments))
+    except (DevError, InitError, AdminError, OSError) as error:
+        sys.stderr.write(f"s4 dev: {error}\n")
+        return 1
+
+
+def _act(directory: Path, act: str, node: str) -> int:
+    """Tell the running cluster to do something, and print what it says."""
+    with socket.socket(socket.AF_UNIX) as talk:
+        try:
+            talk.connect(str(directory / "dev.sock"))
+        except OSError as error:
+            raise DevError(f"no cluster runs in {directory}: {error.strerror}") from error
+        talk.sendall(json.dumps([act, node]).encode() + b"\n")
+        answer = talk.makefile().read()
+    sys.stdout.write(answer)
+    return 1 if '"error"' in answer else 0
+
+
+def _ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    found: list[int] = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return found
+
+
+def _plan(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """What the cluster is, kept from its first start on."""
+    path = directory / "dev.json"
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text())
+        return kept
+    directory.mkdir(parents=True, exist_ok=True)
+    host, _, port = arguments.listen.rpartition(":")
+    names = [f"node-{number + 1}" for number in range(arguments.nodes)]
+    gateways = [f"gateway-{number + 1}" for number in range(arguments.gateways)]
+    ports = _ports(2 + 3 * len(names) + 2 * len(gateways))
+    etcd, ports = ports[:2], ports[2:]
+    members = {}
+    for number, name in enumerate(names + gateways):
+        s3 = int(port) + number if int(port) else ports.pop()
+        members[name] = {
+            "s3": f"{host}:{s3}",
+            "admin": f"127.0.0.1:{ports.pop()}",
+            "peer": f"127.0.0.1:{ports.pop() if name in names else 0}",
+        }
+    trust = directory / "trust"
+    authority = Authority(trust)
+    for name in members:
+        authority.issue(name)
+    made = {
+        "erasure": arguments.erasure, "partitions": arguments.partitions, "reserve": arguments.reserve, "etcd": etcd, "members": members,
+        "access_key": os.environ.get("S4_ROOT_ACCESS_KEY") or "S4" + secrets.token_hex(9).upper(),
+        "secret_key": os.environ.get("S4_ROOT_SECRET_KEY") or secrets.token_urlsafe(30),
+    }  # fmt: skip
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(made, indent=1))
+    return made
+
+
+class Dev:
+    """The running cluster."""
+
+    def __init__(self, directory: Path, plan: dict[str, Any]) -> None:
+        self.directory, self.plan = directory, plan
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._stores: dict[str, str] = {}
+        self.coordinator = f"etcd://127.0.0.1:{plan['etcd'][0]}/dev"
+        self._environment = {
+            **os.environ, "S4_ROOT_ACCESS_KEY": plan["access_key"], "S4_ROOT_SECRET_KEY": plan["secret_key"],
+        }  # fmt: skip
+
+    def _log(self, name: str) -> Any:
+        return (self.directory / f"{name}.log").open("ab")
+
+    async def start_etcd(self) -> None:
+        program = os.environ.get("S4_ETCD") or shutil.which("etcd")
+        if program is None:
+            raise DevError("no etcd; install one (Debian: etcd-server) or name it in S4_ETCD")
+        client, peer = (f"http://127.0.0.1:{port}" for port in self.plan["etcd"])
+        with self._log("etcd") as log:
+            self._processes["etcd"] = await asyncio.create_subprocess_exec(
+                program, "--name", "dev", "--data-dir", str(self.directory / "etcd"), "--listen-client-urls", client,
+                "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+                "--initial-cluster", f"dev={peer}", stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
+            )  # fmt: skip
+        await self._until(lambda: b'"true"' in _get(f"{client}/health"), "etcd is healthy")
+
+    async def _until(self, condition: Any, what: str) -> Any:
+        deadline = time.monotonic() + LIMIT_S
+        while True:
+            try:
+                value = await asyncio.to_thread(condition)
+                if value:
+                    return value
+            except (OSError, AdminError):
+                pass
+            if time.monotonic() > deadline:
+                raise DevError(f"never: {what}; the logs are in {self.directory}")
+            await asyncio.sleep(0.1)
+
+    async def start(self, name: str) -> None:
+        """Start a node or a gateway, and wait until it serves."""
+        if name in self._processes and self._processes[name].returncode is None:
+            self._processes[name].send_signal(signal.SIGCONT)
+            return
+        where, trust = self.plan["members"][name], self.directory / "trust"
+        kind = ["node", str(self.directory / name), "--name", name, "--peer-listen", where["peer"], "--advertise", where["peer"],
+                "--reserve", self.plan["reserve"]] if name.startswith("node") else ["gateway"]  # fmt: skip
+        with self._log(name) as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "s4.cli", *kind, "--coordinator", self.coordinator, "--listen", where["s3"],
+                "--admin-listen", where["admin"], "--authority", str(trust / "ca.pem"), "--peer-certificate",
+                str(trust / f"{name}.pem"), "--peer-key", str(trust / f"{name}.key"), stdout=asyncio.subprocess.PIPE,
+                stderr=log, env=self._environment, start_new_session=True,
+            )  # fmt: skip
+        self._processes[name] = process
+        line = (await process.stdout.readline()).decode() if process.stdout else ""
+        if " serves " not in line:
+            raise DevError(f"{name} did not start; see {self.directory / name}.log")
+        self._stores[name] = line.split(" store ")[1].split()[0] if " store " in line else ""
+
+    def describe(self, name: str) -> dict[str, Any]:
+        where, process = self.plan["members"][name], self._processes.get(name)
+        alive = process is not None and process.returncode is None
+        return {"node": name, "store": self._stores.get(name, ""), "s3": f"http://{where['s3']}", "admin": f"http://{where['admin']}",
+                "peer": where["peer"], "pid": process.pid if process is not None and alive else 0}  # fmt: skip
+
+    def admin(self) -> AdminClient:
+        """A client of the first node that runs."""
+        for name, process in self._processes.items():
+            if name != "etcd" and process.returncode is None:
+                where = self.plan["members"][name]["admin"]
+                return AdminClient(where, self.plan["access_key"], self.plan["secret_key"], "us-east-1")
+        raise DevError("no node runs")
+
+    async def ready(self) -> None:
+        """Until every partition is served by a primary under a lease."""
+        await self._until(
+            lambda: next(self.admin().call("GET", "/status"))["health"] in ("ok", "degraded"),
+            "every partition is served",
+        )
+
+    async def act(self, act: str, name: str) -> dict[str, Any]:
+        if act == "status":
+            return {"nodes": [self.describe(one) for one in self.plan["members"]], "coordinator": self.coordinator}
+        if name != "etcd" and name not in self.plan["members"]:
+            raise DevError(f"there is no {name!r} here; there are {', '.join(self.plan['members'])}, etcd")
+        if name == "etcd":
+            if act == "start":
+                await self.start_etcd()
+            else:
+                await self._end(name, signal.SIGKILL if act == "kill" else signal.SIGTERM)
+            return {"etcd": act}
+        if act == "start":
+            await self.start(name)
+        else:
+            await self._end(name, signal.SIGTERM if act == "stop" else signal.SIGKILL)
+        if act == "wipe":
+            await asyncio.to_thread(shutil.rmtree, self.directory / name, ignore_errors=True)
+            await self.start(name)
+            await self._until(
+                lambda: next(self.admin().call("POST", "/cluster/replace", {"stores": [name]})),
+                "the store was replaced",
+            )
+        return self.describe(name)
+
+    async def _end(self, name: str, how: signal.Signals) -> None:
+        process = self._processes.get(name)
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(how)
+        await process.wait()
+
+    async def close(self) -> None:
+        names = [name for name in self._processes if name != "etcd"]
+        await asyncio.gather(*(self._end(name, signal.SIGTERM) for name in names))
+        await self._end("etcd", signal.SIGTERM)
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own etcd
+        content: bytes = answer.read()
+        return content
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    directory = Path(arguments.directory).absolute()
+    dev = Dev(directory, _plan(arguments, directory))
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    try:
+        new = not (directory / "etcd").exists()
+        await dev.start_etcd()
+        if new:
+            await asyncio.to_thread(init, dev.coordinator, dev.plan["erasure"], str(dev.plan["partitions"]))
+        await asyncio.gather(*(dev.start(name) for name in dev.plan["members"]))
+        if new:
+            await asyncio.to_thread(lambda: next(dev.admin().call("POST", "/cluster/add", {"stores": []})))
+        await dev.ready()
+        socket_path = directory / "dev.sock"
+        socket_path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(lambda reader, writer: _talk(dev, reader, writer), socket_path)
+        for name in dev.plan["members"]:
+            _say(dev.describe(name))
+        _say(
+            {
+                "ready": True,
+                "access_key": dev.plan["access_key"],
+                "secret_key": dev.plan["secret_key"],
+                "coordinator": dev.coordinator,
+            }
+        )
+        await ended.wait()
+        server.close()
+        return 0
+    finally:
+        await dev.close()
+
+
+def _say(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+async def _talk(dev: Dev, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        act, name = json.loads(await reader.readline())
+        answer = await dev.act(act, name)
+    except (DevError, AdminError, OSError, ValueError) as error:
+        answer = {"error": str(error)}
+    writer.write(json.dumps(answer).encode() + b"\n")
+    await writer.drain()
+    writer.close()

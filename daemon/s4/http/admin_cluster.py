@@ -1,0 +1,166 @@
+"""The admin endpoint of a node or a gateway: the cluster's state from any of them, and changes of the plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+
+import msgspec
+from aiohttp import web
+
+from s4 import __version__
+from s4.cluster import planner
+from s4.cluster.clustermap import STANDBY, ClusterMap
+from s4.cluster.keeper import MapKeeper
+from s4.cluster.placement import GONE
+from s4.cluster.planner import PlanError
+from s4.cluster.status import Said, safe_to_stop, status
+from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
+from s4.peer.api import Census
+from s4.peer.router import Router
+from s4.upkeep import compaction
+from s4.upkeep.ownstore import OwnStore
+
+Plan = Callable[[ClusterMap, list[str]], ClusterMap]
+
+
+class ClusterAdmin(AdminApi):
+    """Handlers for `s4 node` and `s4 gateway`."""
+
+    def __init__(self, context: AdminContext, router: Router, keeper: MapKeeper) -> None:
+        super().__init__(context)
+        self._router, self._keeper = router, keeper
+
+    def routes(self) -> list[Route]:
+        return [
+            *super().routes(),
+            ("GET", "/admin/v1/status", self._status),
+            ("GET", "/admin/v1/cluster/safe-to-stop", self._safe_to_stop),
+            ("POST", "/admin/v1/cluster/{action}", self._change),
+        ]
+
+    async def _said(self) -> dict[str, Said | None]:
+        found = await self._router.censuses()
+        return {store: None if one is None else said(one) for store, one in found.items()}
+
+    async def _status(self, _: web.Request) -> web.Response:
+        told = await self._said()
+        found = msgspec.to_builtins(status(self._keeper.current, told))
+        return as_json({"version": __version__, "ready": self._context.ready() or "ready", "time_s": time.time(),
+                        **(await self._router.stats() if self._keeper.current.partitions else {}), **found, "settings": self._context.settings})  # fmt: skip
+
+    async def _safe_to_stop(self, request: web.Request) -> web.Response:
+        current = await self._keeper.refresh()
+        stores = [planner.find(current, name) for name in request.query.getall("store", [])]
+        reasons = safe_to_stop(current, await self._said(), stores)
+        return as_json({"safe": not reasons, "reasons": reasons, "stores": stores})
+
+    async def _change(self, request: web.Request) -> web.Response:
+        action, raw = request.match_info["action"], await request.read()
+        names = msgspec.json.decode(raw, type=_Stores).stores if raw else []
+        made = _PLANS.get(action)
+        if made is None:
+            raise PlanError(f"there is no action named {action}; known are {', '.join(_PLANS)}")
+        changed = await self._keeper.change(lambda old: made(old, names))
+        moves = sum(
+            have != want
+            for one in changed.partitions
+            for have, want in zip(one.config.members, one.wanted, strict=True)
+        )
+        return as_json({"moves": moves})
+
+
+class NodeAdmin(ClusterAdmin):
+    """With what concerns one node's own store."""
+
+    def __init__(self, context: AdminContext, router: Router, keeper: MapKeeper, own: OwnStore,
+                 horizon: Callable[[], float]) -> None:  # fmt: skip
+        super().__init__(context, router, keeper)
+        self._own, self._horizon = own, horizon
+
+    def routes(self) -> list[Route]:
+        return [
+            *super().routes(),
+            ("POST", "/admin/v1/compact", self._compact),
+            ("POST", "/admin/v1/scrub", self._scrub),
+            ("POST", "/admin/v1/audit", self._audit),
+        ]
+
+    async def _compact(self, request: web.Request) -> web.StreamResponse:
+        ratio = float(request.query.get("ratio", "0.5"))
+        if not 0 < ratio <= 1:
+            raise ValueError("ratio is a share of garbage above 0 and at most 1")
+        steps, freed = Lines(request), 0
+        await steps.start()
+        numbers = compaction.candidates(self._own.shards, ratio)
+        for done, number in enumerate(numbers):
+            await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})
+            freed += await compaction.compact_one(self._own.shards, number, self._horizon)
+        return await steps.end({"done": len(numbers), "total": len(numbers), "freed_bytes": freed})
+
+    async def _scrub(self, request: web.Request) -> web.StreamResponse:
+        steps = Lines(request)
+        await steps.start()
+        place = await self._own.scrub(0)
+        return await steps.end({"blobs": place.shards, "unhealable": [], **asdict(place)})
+
+    async def _audit(self, request: web.Request) -> web.Response:
+        return as_json(asdict(await self._own.audit(float(request.query.get("age_s", "86400")))))
+
+
+def said(one: Census) -> Said:
+    return Said(
+        one.led, one.heals, one.version, one.free_bytes, one.total_bytes, one.used_bytes, one.filled, one.alarms
+    )
+
+
+class _Stores(msgspec.Struct, forbid_unknown_fields=True):
+    stores: list[str] = []
+
+
+def _add(old: ClusterMap, names: list[str]) -> ClusterMap:
+    stores = [planner.find(old, name) for name in names] or old.in_state(STANDBY)
+    if not stores and not old.partitions:
+        raise PlanError("no store stands by; start `s4 node` on each machine first")
+    return planner.added(old, stores)
+
+
+def _replace(old: ClusterMap, names: list[str]) -> ClusterMap:
+    """By two stores, the lost one first, or by the name of a node whose disk is a new one."""
+    if len(names) == 2:
+        lost, instead = names
+        found = [store for store in old.stores if store.startswith(lost) or old.stores[store].node == lost]
+        lost = next((store for store in found if old.stores[store].state != STANDBY), planner.find(old, lost))
+        return planner.swapped(old, lost, planner.find(old, instead))
+    if len(names) != 1:
+        raise PlanError(
+            "name the store that is lost and the one that takes its place, or a node whose disk was replaced"
+        )
+    here = [store for store, one in old.stores.items() if one.node == names[0] or store.startswith(names[0])]
+    new = [store for store in here if old.stores[store].state == STANDBY]
+    lost_ones = [store for store in here if old.stores[store].state not in (STANDBY, GONE)]
+    if not lost_ones and any(old.stores[store].state == GONE for store in here):
+        return old  # done before
+    if len(new) != 1 or len(lost_ones) != 1:
+        raise PlanError(
+            f"node {names[0]} has {len(lost_ones)} stores in use and {len(new)} standing by; one of each is needed"
+        )
+    return planner.swapped(old, lost_ones[0], new[0])
+
+
+def _found(old: ClusterMap, names: list[str]) -> list[str]:
+    if not names:
+        raise PlanError("name at least one store or node")
+    return [planner.find(old, name) for name in names]
+
+
+_PLANS: dict[str, Plan] = {
+    "add": _add,
+    "drain": lambda old, names: planner.drained(old, _found(old, names)),
+    "remove": lambda old, names: planner.gone(old, _found(old, names)),
+    "replace": _replace,
+    "rebalance": lambda old, _: planner.rebalanced(old),
+    "freeze": lambda old, _: planner.frozen(old, True),
+    "unfreeze": lambda old, _: planner.frozen(old, False),
+}

@@ -1,0 +1,103 @@
+"""The admin endpoint of a server that keeps everything by itself: its drives, and work on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from aiohttp import web
+
+from s4 import __version__
+from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
+from s4.node import Node
+from s4.upkeep import compaction, orphans
+from s4.upkeep.drives import drives_status
+from s4.upkeep.heal import Healer
+from s4.upkeep.scrub import Scrubber, progress
+from s4.upkeep.verify import verify
+
+
+class ServerAdmin(AdminApi):
+    """Handlers for `s4 server`."""
+
+    def __init__(
+        self, context: AdminContext, node: Node, healer: Healer, scrubber: Scrubber, horizon: Callable[[], float]
+    ) -> None:
+        super().__init__(context)
+        self._local, self._healer, self._scrubber, self._horizon = node, healer, scrubber, horizon
+
+    def routes(self) -> list[Route]:
+        return [
+            *super().routes(),
+            ("GET", "/admin/v1/status", self._status),
+            ("POST", "/admin/v1/compact", self._compact),
+            ("POST", "/admin/v1/verify", self._verify),
+            ("POST", "/admin/v1/scrub", self._scrub),
+            ("POST", "/admin/v1/audit", self._audit),
+        ]
+
+    async def _status(self, _: web.Request) -> web.Response:
+        node, drives, healer = self._local, self._local.drives, self._healer
+        space = [store.files.free_bytes(store.directory) for store in drives.stores]
+        use = [volume for store in drives.stores for volume in store.usage().values()]
+        data, parity = node.membership.geometry
+        return as_json({
+            "version": __version__, "ready": self._context.ready() or "ready", **await node.stats(),
+            "disk_free_bytes": min(free for free, _ in space), "disk_total_bytes": min(total for _, total in space),
+            "disk_reserve_bytes": drives.stores[0].settings.reserve_bytes,
+            "accepts_writes": drives.has_room(), "volumes": len(use),
+            "volume_bytes": sum(volume.used for volume in use), "garbage_bytes": sum(volume.dead for volume in use),
+            "freeing_blobs": node.outbox_waiting, "damaged_reads": sum(store.damaged for store in drives.stores),
+            "erasure": f"{data}+{parity}", "drives": drives_status(node, healer),
+            "metadata_copies": len(node.membership.current.status[0].in_sync),
+            "metadata_copies_wanted": node.membership.current.spec.replicas,
+            "heal_waiting": healer.waiting, "heal_failed": healer.failed, "healed_shards": healer.healed,
+            "scrub": dict(progress(self._scrubber.place, node.partitions)),
+            "partitions": node.partitions, "epoch": node.host.epochs[0], "settings": self._context.settings,
+        })  # fmt: skip
+
+    async def _compact(self, request: web.Request) -> web.StreamResponse:
+        ratio = float(request.query.get("ratio", "0.5"))
+        if not 0 < ratio <= 1:
+            raise ValueError("ratio is a share of garbage above 0 and at most 1")
+        steps = Lines(request)
+        await steps.start()
+        await self._local.reap()
+        numbers = [(store, number) for store in self._local.drives.stores
+                   for number in compaction.candidates(store, ratio)]  # fmt: skip
+        freed = 0
+        for done, (store, number) in enumerate(numbers):
+            await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})
+            freed += await compaction.compact_one(store, number, self._horizon)
+        return await steps.end({"done": len(numbers), "total": len(numbers), "freed_bytes": freed})
+
+    async def _verify(self, request: web.Request) -> web.StreamResponse:
+        read, deep = request.query.get("read") == "1", request.query.get("deep") == "1"
+        steps = Lines(request)
+        await steps.start()
+        last: dict[str, Any] = {}
+        with self._gateway.readers.reading():
+            async for report in verify(self._local, read=read, deep=deep):
+                last = {"done": report.blobs, "total": report.total_blobs, **asdict(report)}
+                await steps.send({name: value for name, value in last.items() if name != "problems"})
+        return await steps.end(last)
+
+    async def _scrub(self, request: web.Request) -> web.StreamResponse:
+        steps = Lines(request)
+        await steps.start()
+        scrubber = self._scrubber
+        total = self._local.counters().blobs
+        run = asyncio.create_task(scrubber.run(deep=request.query.get("deep") == "1", bytes_per_s=0))
+        while not run.done():
+            await steps.send({"done": scrubber.place.blobs, "total": total, "damaged": scrubber.place.damaged})
+            await asyncio.wait([run], timeout=0.2)
+        place = run.result()
+        return await steps.end(
+            {"done": place.blobs, "total": place.blobs, **dict(progress(place, self._local.partitions))}
+        )
+
+    async def _audit(self, request: web.Request) -> web.Response:
+        age_s = float(request.query.get("age_s", "86400"))
+        return as_json(asdict(await orphans.audit(self._local, age_s=age_s)))

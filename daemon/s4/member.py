@@ -1,0 +1,308 @@
+"""A member of a cluster: one store with its replicas and shards, as `peer.server` serves it.
+
+It adds to `node.Node` what only a cluster has: commands are decided against the newest map (D3), a shard counts
+only with the name of the process that took it (D2), and the outbox is for the partitions that this store leads. It
+owns the store's databases and volumes; the map belongs to `cluster.keeper`, work on lost shards to `upkeep.cluster`.
+
+Order at start: lock and identity, then volumes past the mark, then this store says in the map where it is, then
+replicas, then peers may call. A store that the map does not know stands by until somebody adds it. What a crash
+leaves between two of these the next start finds and goes on from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from s4 import __version__
+from s4.cluster import planner
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.keeper import MapKeeper
+from s4.cluster.wire import AnyMessage
+from s4.embedded import RootKeys, StoreSettings
+from s4.limits import MIB, Limits
+from s4.metadata import commands, keys
+from s4.metadata.commands import AnyCommand, NewBlob
+from s4.metadata.rows import Grant
+from s4.peer.api import Census, Identity
+from s4.peer.links import Links
+from s4.peer.router import Router, parse_endpoint
+from s4.peer.server import PeerServer
+from s4.peer.trust import client_context, server_context
+from s4.replica.core import Timing
+from s4.replica.group import Group
+from s4.replica.replicated import ReplicatedHost
+from s4.rownode import ROOT_USER, RowNode
+from s4.storage.directory import DirectoryError, format_directory, open_directory
+from s4.storage.drives import Drive, Drives
+from s4.storage.files import Files
+from s4.storage.leveldb import Database
+from s4.storage.records import OfflineError, Shard
+from s4.storage.shards import ShardSettings, ShardStore
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Files of the cluster's authority, and of this process's certificate and key."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+    def client(self) -> ssl.SSLContext:
+        """Raises OSError, ssl.SSLError."""
+        return client_context(self.authority, self.certificate, self.key)
+
+    def server(self) -> ssl.SSLContext:
+        return server_context(self.authority, self.certificate, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Who and where a node is: a name that people use, the addresses that it listens on and that others reach, and
+    what it fails together with."""
+
+    node: str
+    listen: str
+    advertise: str
+    domain: str
+    weight: float = 1.0
+
+
+class OneStore(Drives):
+    """The one store of a member: any shard that it is sent is for it; which are is the map's to say."""
+
+    def __init__(self, drive: Drive, shards: ShardStore) -> None:
+        super().__init__([drive], [])
+        self.store = shards
+
+    def at(self, partition: int, position: int) -> ShardStore | None:
+        return self.store
+
+    async def free(self, partition: int, blob: bytes) -> int:
+        return await self.store.free(partition, blob)
+
+
+class MapView:
+    """The map as `node.Node` asks for it."""
+
+    def __init__(self, keeper: MapKeeper, is_up: Callable[[str], bool]) -> None:
+        self._keeper, self._is_up = keeper, is_up
+
+    @property
+    def geometry(self) -> tuple[int, int]:
+        return self._keeper.current.data, self._keeper.current.parity
+
+    @property
+    def partitions(self) -> int:
+        return self._keeper.current.count
+
+    def copies(self) -> int:
+        return 1  # the replicas count for themselves
+
+    def copies_needed(self, strict: bool) -> int:
+        return 1
+
+    def is_whole(self, partition: int) -> bool:
+        """Whether every position has its store, which answers (C4)."""
+        return all(one and self._is_up(one) for one in self._keeper.current.partitions[partition].config.members)
+
+    def is_held(self, partition: int, position: int, store: str) -> bool:
+        """Whether a store is to have every shard of a position: a shard that it lacks is lost."""
+        parts = self._keeper.current.partitions
+        return bool(parts) and parts[partition].config.members[position] == store
+
+
+class MemberNode(RowNode):
+    """The node of one store of a cluster. `router` is set before it starts."""
+
+    router: Router
+
+    def __init__(self, store: str, keeper: MapKeeper, host: ReplicatedHost, drives: OneStore, view: MapView, *,
+                 horizon: Callable[[], float], root: RootKeys, strict: bool) -> None:  # fmt: skip
+        owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
+        super().__init__(host, drives, view, horizon=horizon, root=owner, root_key=root.access_key, strict=strict)
+        self.host, self.membership, self.store, self.keeper = host, view, store, keeper
+        self.shards = drives.store
+        self.process = ""  # the store's name with its process's (D2); set once that is known
+        self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
+
+    def start(self) -> None:
+        self.host.on_settings = self.on_settings_committed
+
+    def horizon(self) -> float:
+        """Start of the oldest request that may still read shards (D6)."""
+        return self._horizon()
+
+    def led(self) -> list[int]:
+        return [partition for partition in range(self.partitions) if self.host.group.serves(partition)]
+
+    def _has_room(self) -> bool:
+        """Rows are small: they may use half of the reserve, so that a full disk stops no writes that go elsewhere."""
+        free, _ = self.shards.files.free_bytes(self.shards.directory)
+        return free > self.shards.settings.reserve_bytes // 2
+
+    # -- shards
+
+    async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
+        await self.shards.append(shard, [payload], sync=sync)
+        return self.process
+
+    async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
+        if self.shards.locate(shard) is None and not self.membership.is_held(
+            shard.partition, shard.position, self.store
+        ):
+            raise OfflineError(f"{shard} is not on store {self.store[:8]}, which does not hold its position")
+        return await self.shards.read(shard, offset, length)
+
+    async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
+        self.host.group.deliver(sender, messages)
+
+    # -- what this node says of itself
+
+    async def stats(self) -> dict[str, float]:
+        return await self.router.stats()
+
+    async def census(self) -> Census:
+        led, group = self.led(), self.host.group
+        heals = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.HEAL)))
+        outbox = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.OUTBOX)))
+        free, total = self.shards.files.free_bytes(self.shards.directory)
+        volumes = self.shards.usage().values()
+        used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
+        alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
+        failed, made, filled = self.figures()
+        return Census(
+            self.store, __version__, round(self._clock() - self._started, 3), free, total, used,
+            self.shards.settings.reserve_bytes, led, self.counters(), heals, failed, outbox,
+            sum(group.replica(one).lag for one in led), made, filled, alarms,
+        )  # fmt: skip
+
+
+def adjusted(current: ClusterMap, partition: int, command: AnyCommand) -> AnyCommand:
+    """A command as the map has it when it is decided: a shard on a store that is not its position's any more, or not
+    the one that is being filled, is missing (D3)."""
+    if isinstance(command, commands.PutObject | commands.PutPart) and command.blobs:
+        return replace(command, blobs=[_with_missing(current, partition, new) for new in command.blobs])
+    if isinstance(command, commands.Healed) and command.stores:
+        there = [
+            position
+            for position, store in zip(command.positions, command.stores, strict=True)
+            if current.target(partition, position) == store
+        ]
+        return replace(command, positions=there, stores=[])
+    return command
+
+
+def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
+    wrong = {
+        position for position, store in enumerate(new.stores) if store != (current.target(partition, position) or None)
+    }
+    return replace(new, missing=sorted(wrong | set(new.missing)), stores=[])
+
+
+@dataclass(slots=True)
+class Member:
+    """A running member. `router` reaches the whole cluster."""
+
+    node: MemberNode
+    router: Router
+    keeper: MapKeeper
+    peers: PeerServer
+    links: Links
+    following: asyncio.Task[None]
+    lock: int
+
+    async def close(self) -> None:
+        """Take no more calls, then stop. What was acknowledged is durable anyway."""
+        await self.peers.close()
+        self.following.cancel()
+        await self.router.close()
+        await self.node.host.close()
+        await self.links.close()
+        await self.node.shards.close()
+        self.node.host.group.database.close()
+        os.close(self.lock)
+
+
+async def open_member(directory: Path, place: Place, keeper: MapKeeper, credentials: Credentials, settings: StoreSettings, limits: Limits, *,
+                      root: RootKeys, horizon: Callable[[], float], oldest: Callable[[], float],
+                      fatal: Callable[[BaseException], None], timing: Timing | None = None) -> Member:  # fmt: skip
+    """Open or format a directory as a store of the cluster. Raises DirectoryError, PlanError, CoordinatorError."""
+    files = Files()
+    identity, lock = open_directory(files, directory, make=True)
+    known = keeper.current
+    if identity is None:
+        identity = format_directory(files, directory, known.cluster, known.count)
+    if identity.cluster != known.cluster:
+        raise DirectoryError(f"{directory} belongs to cluster {identity.cluster[:8]}, and this is {known.cluster[:8]}; "
+                             "give an empty directory, or the coordinator of its own cluster")  # fmt: skip
+    store = identity.store
+    shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
+        volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
+        reserve_bytes=settings.reserve_bytes, open_volumes=limits.open_volumes,
+    ), fatal)  # fmt: skip
+    await keeper.change(
+        lambda old: planner.registered(old, store, place.node, place.advertise, place.domain, place.weight)
+    )
+    following = asyncio.ensure_future(_follow(keeper, fatal))
+    links = Links(store, known.cluster, _Addresses(keeper), credentials.client())
+    database = Database(
+        directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
+    )
+    group = Group(
+        store, database, keeper, links.send, partitions=known.count, clock=boot_clock, fatal=fatal, timing=timing
+    )
+    host = ReplicatedHost(
+        group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
+        prepare=lambda partition, command: adjusted(keeper.current, partition, command),
+    )  # fmt: skip
+    drives = OneStore(Drive(0, directory, store, shards), shards)
+    router = Router(keeper, credentials.client(), oldest)
+    view = MapView(keeper, router.is_up)
+    node = MemberNode(store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict)
+    router.serve(store, node)
+    node.router = router
+    peers = PeerServer(
+        node, parse_endpoint(place.listen), cluster=known.cluster, store=store, context=credentials.server()
+    )
+    node.process = f"{store}.{peers.incarnation:x}"
+    node.start()
+    await peers.start()
+    await group.start()
+    router.start()
+    return Member(node, router, keeper, peers, links, following, lock)
+
+
+class _Addresses(dict[str, tuple[str, int]]):
+    """Where the map says that stores are."""
+
+    def __init__(self, keeper: MapKeeper) -> None:
+        super().__init__()
+        self._keeper = keeper
+
+    def __contains__(self, store: object) -> bool:
+        return store in self._keeper.current.stores
+
+    def __getitem__(self, store: str) -> tuple[str, int]:
+        return parse_endpoint(self._keeper.current.stores[store].address)
+
+
+async def _follow(keeper: MapKeeper, fatal: Callable[[BaseException], None]) -> None:
+    try:
+        await keeper.follow()
+    except Exception as error:  # a map that cannot be read: a newer S4 wrote it, or it is damaged
+        fatal(error)
+        raise
+
+
+def boot_clock() -> float:
+    """Seconds on a clock that goes on while the machine sleeps (R5)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

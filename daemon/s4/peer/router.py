@@ -1,0 +1,491 @@
+"""A whole cluster with the face of one node: every call goes to the store that it is for, by the map.
+
+Rows are asked of a partition's primary. Who is not it says `stale`, a connection may break, a primary may be silent:
+then the map is looked at again and the call repeated, commands under the same id (R12), until it is answered or
+PATIENCE_S are over. Shards go to the members of their partition and to who is being filled; a store that cannot be
+reached is `OfflineError` at once, for other shards can stand in. What is answered from here of settings is what the
+primary of partition 0 gave a lease on (L2).
+
+It owns connections, one to each store, and nothing that must survive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
+
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.coordinator import CoordinatorError
+from s4.cluster.keeper import MapKeeper
+from s4.cluster.placement import GONE
+from s4.cluster.wire import AnyMessage
+from s4.metadata import commands, keys
+from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.listing import Page, Query, Version
+from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, User
+from s4.peer.api import (
+    Census,
+    Found,
+    Identity,
+    Layout,
+    LostError,
+    NodeApi,
+    StaleError,
+    UnavailableError,
+    UnknownResultError,
+    UploadFound,
+    UploadListed,
+    UploadPage,
+    Where,
+)
+from s4.peer.client import RefusedError, RemoteNode
+from s4.storage.records import DamagedError, OfflineError, Shard
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 20.0
+LOOK_S = 0.1  # between two looks at the map while a call waits or is to be repeated
+CONNECT_S = 2.0
+RETRY_S = 0.5  # before a store that could not be reached is tried again
+SHARD_S = 15.0  # for one shard to be written
+CENSUS_S = 3.0
+CACHED_BLOBS = 20_000
+
+T = TypeVar("T")
+Call = Callable[[NodeApi, bool], Awaitable[T]]
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class LocalNode(NodeApi, Protocol):
+    """The node of this process, which knows the root user's key from its environment."""
+
+    def root_identity(self, access_key: str) -> Identity | None: ...
+
+
+class Router:
+    """`oldest` is the start of the oldest request that may still read (monotonic seconds), which every store is
+    told (D6)."""
+
+    def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float]) -> None:
+        self.keeper, self._context, self._oldest = keeper, context, oldest
+        self._me = ""
+        self._local: LocalNode | None = None
+        self._remotes: dict[str, RemoteNode] = {}
+        self._connecting: dict[str, asyncio.Task[RemoteNode]] = {}
+        self._failed: dict[str, float] = {}
+        self._blobs: OrderedDict[bytes, Blob] = OrderedDict()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reported: set[tuple[int, bytes, int]] = set()
+
+    def serve(self, me: str, local: LocalNode) -> None:
+        """The store of this process and its node, which are called without a connection. A gateway has none."""
+        self._me, self._local = me, local
+
+    def start(self) -> None:
+        """Keep connections to all stores, so that each knows of us what it must before it frees or changes anything."""
+        self._spawn(self._keep())
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        for task in (*self._tasks, *self._connecting.values()):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._connecting.values(), return_exceptions=True)
+        await asyncio.gather(*(remote.close() for remote in self._remotes.values()))
+
+    @property
+    def map(self) -> ClusterMap:
+        return self.keeper.current
+
+    # -- connections
+
+    async def _keep(self) -> None:
+        while True:
+            for store, one in self.map.stores.items():
+                if store != self._me and one.state != GONE and not self.is_up(store):
+                    self._spawn(self._try(store))
+            await asyncio.sleep(RETRY_S)
+
+    async def _try(self, store: str) -> None:
+        try:
+            await self.node(store)
+        except UnavailableError as error:
+            log.debug("store %s: %s", store[:8], error)
+
+    def is_up(self, store: str) -> bool:
+        """Whether a store answers, as far as is known here."""
+        remote = self._remotes.get(store)
+        return (store == self._me and self._local is not None) or (remote is not None and not remote.gone)
+
+    def _ready(self, store: str) -> NodeApi | None:
+        if store == self._me and self._local is not None:
+            return self._local
+        remote = self._remotes.get(store)
+        return remote if remote is not None and not remote.gone else None
+
+    async def node(self, store: str) -> NodeApi:
+        """A store's node. Raises UnavailableError where it cannot be reached; nothing was asked of it then."""
+        found = self._ready(store)
+        if found is not None:
+            return found
+        task = self._connecting.get(store)
+        if task is None:
+            if time.monotonic() < self._failed.get(store, 0.0):
+                raise UnavailableError("ServiceUnavailable", f"Store {store[:8]} cannot be reached. Try again.")
+            task = self._connecting[store] = asyncio.ensure_future(self._connect(store))
+        try:
+            return await asyncio.shield(task)
+        except (OSError, TimeoutError, RefusedError, UnavailableError, KeyError) as error:
+            raise UnavailableError("ServiceUnavailable", f"Store {store[:8]} cannot be reached: {error}") from error
+
+    async def _connect(self, store: str) -> RemoteNode:
+        try:
+            old = self._remotes.pop(store, None)
+            if old is not None:
+                await old.close()
+            address = parse_endpoint(self.map.stores[store].address)
+            async with asyncio.timeout(CONNECT_S):
+                remote = await RemoteNode.connect(
+                    address, self._oldest, lambda: None, cluster=self.map.cluster, store=store, context=self._context
+                )
+            self._remotes[store] = remote
+            return remote
+        except BaseException:
+            self._failed[store] = time.monotonic() + RETRY_S
+            raise
+        finally:
+            del self._connecting[store]
+
+    # -- calls on the primary of a partition
+
+    def _primary(self, partition: int) -> str:
+        if not self.map.partitions:
+            raise UnavailableError("ServiceUnavailable", "The cluster has no stores yet; add them.")
+        return self.map.partitions[partition].config.primary
+
+    async def _at_primary(self, partition: int, call: Call[T]) -> T:
+        """Raises UnavailableError where no primary answered in time."""
+        deadline, again = time.monotonic() + PATIENCE_S, False
+        while True:
+            store = self._primary(partition)
+            revision, reason = self.keeper.revision, ""
+            try:
+                return await self._while_primary(partition, store, call, again)
+            except StaleError as error:
+                reason = str(error)
+            except (UnknownResultError, LostError) as error:
+                again, reason = True, str(error)
+            except UnavailableError as error:
+                if self._ready(store) is not None:
+                    raise  # its own word: it has too much to do, or too few copies
+                reason = str(error)
+            if time.monotonic() > deadline:
+                raise LostError("ServiceUnavailable", f"Partition {partition} is not served: {reason}. Try again.")
+            await self._look(revision)
+
+    async def _while_primary(self, partition: int, store: str, call: Call[T], again: bool) -> T:
+        """The call's result. Raises LostError once another store became primary, for this one may stay silent."""
+        if store == self._me and self._local is not None:
+            return await call(self._local, again)
+        node = await self.node(store)
+        task = asyncio.ensure_future(call(node, again))
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=10 * LOOK_S)
+                if not task.done() and self._primary(partition) != store:
+                    raise LostError("ServiceUnavailable", f"store {store[:8]} is no longer primary")
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+
+    async def _look(self, revision: int) -> None:
+        """Wait a little; where the map did not change meanwhile, ask for the newest."""
+        await asyncio.sleep(LOOK_S)
+        if self.keeper.revision == revision:
+            try:
+                await self.keeper.refresh()
+            except CoordinatorError as error:
+                log.warning("the map cannot be read: %s", error)
+
+    async def layout(self) -> Layout:
+        return Layout(self.map.count, self.map.data, self.map.parity)
+
+    async def execute(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
+        named = command_id or self.command_id()
+
+        async def call(node: NodeApi, repeated: bool) -> AnyAnswer:
+            return await node.execute(partition, command, named, again or repeated)
+
+        return await self._at_primary(partition, call)
+
+    @staticmethod
+    def command_id() -> bytes:
+        """Begins with the time, so that old answers stand together (upkeep drops them)."""
+        return int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10)
+
+    async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        return await self._at_primary(partition, lambda node, _: node.find_object(partition, bucket, key, version))
+
+    async def find_upload(
+        self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
+    ) -> UploadFound | None:
+        return await self._at_primary(
+            partition, lambda node, _: node.find_upload(partition, bucket, key, upload, after, limit)
+        )
+
+    async def find_content(self, partition: int, sha256: bytes) -> Content | None:
+        return await self._at_primary(partition, lambda node, _: node.find_content(partition, sha256))
+
+    async def find_blob(self, partition: int, blob: bytes) -> Blob:
+        """The row, or what it was: what reading needs of it never changes."""
+        row = self._blobs.get(blob)
+        if row is None:
+            row = await self._at_primary(partition, lambda node, _: node.find_blob(partition, blob))
+            self._blobs[blob] = row
+            if len(self._blobs) > CACHED_BLOBS:
+                self._blobs.popitem(last=False)
+        return row
+
+    async def find_bucket(self, name: str) -> Bucket | None:
+        remote = self._remotes.get(self._primary(0))
+        known = remote.known_bucket(name) if remote is not None else None
+        return known or await self._at_primary(0, lambda node, _: node.find_bucket(name))
+
+    async def find_identity(self, access_key: str) -> Identity | None:
+        if self._local is not None and (root := self._local.root_identity(access_key)) is not None:
+            return root
+        remote = self._remotes.get(self._primary(0))
+        known = remote.known_identity(access_key) if remote is not None else None
+        return known or await self._at_primary(0, lambda node, _: node.find_identity(access_key))
+
+    async def list_buckets(self) -> list[tuple[str, Bucket]]:
+        return await self._at_primary(0, lambda node, _: node.list_buckets())
+
+    async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
+        return await self._at_primary(0, lambda node, _: node.list_users())
+
+    async def list_jobs(self) -> list[tuple[str, Job]]:
+        return await self._at_primary(0, lambda node, _: node.list_jobs())
+
+    async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
+        return await self._at_primary(partition, lambda node, _: node.unknown_blobs(partition, blobs))
+
+    async def heals_of(self, partition: int) -> int:
+        return await self._at_primary(partition, lambda node, _: node.heals_of(partition))
+
+    # -- calls on all primaries
+
+    async def _everywhere(self, call: Callable[[NodeApi, Where], Awaitable[T]]) -> list[T]:
+        """The call's results from all primaries, each for its partitions, each partition exactly once (L1)."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            revision, where = self.keeper.revision, dict[str, list[tuple[int, int]]]()
+            self._primary(0)
+            for number, one in enumerate(self.map.partitions):
+                where.setdefault(one.config.primary, []).append((number, one.config.epoch))
+            asked = [self._ask(store, named, call) for store, named in where.items()]
+            results = await asyncio.gather(*asked, return_exceptions=True)
+            failures = [one for one in results if isinstance(one, BaseException)]
+            if not failures:
+                return results  # type: ignore[return-value]
+            for failure in failures:
+                if not isinstance(failure, StaleError | UnavailableError | UnknownResultError):
+                    raise failure
+            if time.monotonic() > deadline:
+                raise LostError("ServiceUnavailable", f"Not all partitions are served: {failures[0]}. Try again.")
+            await self._look(revision)
+
+    async def _ask(self, store: str, where: Where, call: Callable[[NodeApi, Where], Awaitable[T]]) -> T:
+        return await self._while_primary(where[0][0], store, lambda node, _: call(node, where), False)
+
+    async def list_objects(self, bucket: int, query: Query, where: Where = ()) -> Page:
+        pages = await self._everywhere(lambda node, named: node.list_objects(bucket, query, named))
+        return merged_objects(pages, query.limit)
+
+    async def list_uploads(
+        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int,
+        where: Where = (),
+    ) -> UploadPage:  # fmt: skip
+        pages = await self._everywhere(
+            lambda node, named: node.list_uploads(bucket, prefix, delimiter, after_key, after_upload, limit, named)
+        )
+        return merged_uploads(pages, limit)
+
+    async def bucket_counters(self, bucket: int, where: Where = ()) -> Counters:
+        found = await self._everywhere(lambda node, named: node.bucket_counters(bucket, named))
+        return summed(found)
+
+    # -- shards
+
+    def _holders(self, partition: int, position: int) -> list[str]:
+        """Who may have a shard, the likeliest first."""
+        config = self.map.partitions[partition].config
+        return list(
+            dict.fromkeys(one for one in (self.map.target(partition, position), config.members[position]) if one)
+        )
+
+    async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
+        store = self.map.target(shard.partition, shard.position)
+        return await self.append_to(store, shard, payload, sync)
+
+    async def append_to(self, store: str, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
+        """Raises OfflineError, DiskFullError."""
+        if not store:
+            raise OfflineError(f"nobody holds position {shard.position} of partition {shard.partition} now")
+        try:
+            async with asyncio.timeout(SHARD_S):
+                return await (await self.node(store)).append(shard, payload, sync)
+        except (UnavailableError, TimeoutError) as error:
+            raise OfflineError(f"store {store[:8]} does not take {shard}: {error}") from error
+
+    async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
+        """Raises DamagedError, of which OfflineError is one."""
+        failure: DamagedError = OfflineError(f"nobody holds {shard} now")
+        holders = self._holders(shard.partition, shard.position)
+        for store in holders:
+            try:
+                return await (await self.node(store)).read(shard, offset, length)
+            except UnavailableError as error:
+                failure = OfflineError(f"store {store[:8]} does not give {shard}: {error}")
+            except DamagedError as error:
+                failure = error
+                if len(holders) == 1 and not isinstance(error, OfflineError):
+                    self._report(shard)
+        raise failure
+
+    def _report(self, shard: Shard) -> None:
+        """Have a damaged shard made again; its partition's primary is told once a while."""
+        name = (shard.partition, shard.blob, shard.position)
+        if name in self._reported or self.map.parity == 0:
+            return
+        self._reported.add(name)
+        self._spawn(self._need_heal(name))
+
+    async def _need_heal(self, name: tuple[int, bytes, int]) -> None:
+        partition, blob, position = name
+        try:
+            await self.execute(partition, commands.NeedHeal(blob, [position]))
+        except (UnavailableError, UnknownResultError, StaleError) as error:
+            log.warning("blob %s, position %d: damage could not be reported: %s", blob.hex(), position, error)
+        await asyncio.sleep(RETRY_S)
+        self._reported.discard(name)
+
+    def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
+        if self._local is None or self._me not in self._holders(shard.partition, shard.position):
+            return None
+        return self._local.read_now(shard, offset, length)
+
+    async def lacking(self, partition: int, position: int, blobs: list[tuple[bytes, Blob]]) -> list[bytes]:
+        store = self.map.target(partition, position)
+        try:
+            return await (await self.node(store)).lacking(partition, position, blobs)
+        except UnavailableError as error:
+            raise OfflineError(f"store {store[:8]} does not answer: {error}") from error
+
+    async def discard(self, partition: int, blob: bytes) -> None:
+        """What cannot be reached keeps its shards until its auditor finds them (C3)."""
+        config = self.map.partitions[partition].config
+        stores = {store for store in (*config.members, config.joining) if store}
+        await asyncio.gather(*(self._discard_at(store, partition, blob) for store in stores))
+
+    async def _discard_at(self, store: str, partition: int, blob: bytes) -> None:
+        try:
+            await (await self.node(store)).discard(partition, blob)
+        except UnavailableError as error:
+            log.info("store %s keeps shards of blob %s: %s", store[:8], blob.hex(), error)
+
+    async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
+        raise UnavailableError("ServiceUnavailable", "Messages of replicas go from store to store.")
+
+    # -- figures
+
+    async def censuses(self) -> dict[str, Census | None]:
+        """What each store that is not gone says of itself; None where it does not answer."""
+        stores = [store for store, one in self.map.stores.items() if one.state != GONE]
+        return dict(zip(stores, await asyncio.gather(*map(self._census_of, stores)), strict=True))
+
+    async def _census_of(self, store: str) -> Census | None:
+        try:
+            async with asyncio.timeout(CENSUS_S):
+                return await (await self.node(store)).census()
+        except (UnavailableError, TimeoutError):
+            return None
+
+    async def census(self) -> Census:
+        raise UnavailableError("ServiceUnavailable", "Ask one store for its census.")
+
+    async def stats(self) -> dict[str, float]:
+        found = [one for one in (await self.censuses()).values() if one is not None]
+        sums = summed(one.counters for one in found)
+        return {
+            "uptime_seconds": round(max((one.uptime_s for one in found), default=0.0), 3),
+            "buckets_count": len(await self.list_buckets()),
+            "objects_count": sums.objects,
+            "logical_bytes": sums.bytes,
+            "storage_used_bytes": sum(one.used_bytes for one in found),
+            "dedup_unique_blobs": sums.blobs,
+            "dedup_total_references": sums.references,
+            "dedup_ratio": round(sums.references / sums.blobs, 4) if sums.blobs else 1.0,
+        }
+
+
+def summed(found: Iterable[Counters]) -> Counters:
+    total = [0] * 5
+    for one in found:
+        for index, number in enumerate((one.objects, one.bytes, one.blobs, one.references, one.blob_bytes)):
+            total[index] += number
+    return Counters(*total)
+
+
+def merged_objects(pages: list[Page], limit: int) -> Page:
+    """One page of several, each of other partitions and at most `limit` long: so each has all that the page needs."""
+    items: list[Version | bytes] = []
+    page, left = Page(items), False
+    for item in sorted((item for one in pages for item in one.items), key=_order):
+        if isinstance(item, bytes) and items and items[-1] == item:
+            continue
+        if len(items) >= limit:
+            left = True
+            break
+        items.append(item)
+    page.truncated = left or any(one.truncated for one in pages)
+    if items:
+        last = items[-1]
+        page.next_key, page.next_version = (last, b"") if isinstance(last, bytes) else (last.key, last.suffix)
+    return page
+
+
+def _order(item: Version | bytes) -> tuple[bytes, bytes]:
+    return (keys.escape(item), b"") if isinstance(item, bytes) else (keys.escape(item.key), item.suffix)
+
+
+def merged_uploads(pages: list[UploadPage], limit: int) -> UploadPage:
+    items: list[UploadListed | bytes] = []
+    left, next_key, next_upload = False, b"", b""
+    everything = [item for page in pages for item in page.items]
+    for item in sorted(everything, key=lambda one: (one, b"") if isinstance(one, bytes) else (one.key, one.upload)):
+        if isinstance(item, bytes) and items and items[-1] == item:
+            continue
+        if len(items) >= limit:
+            left = True
+            break
+        items.append(item)
+        next_key, next_upload = (item, b"") if isinstance(item, bytes) else (item.key, item.upload)
+    truncated = limit > 0 and (left or any(page.truncated for page in pages))
+    return UploadPage(items, truncated, next_key if truncated else b"", next_upload if truncated else b"")

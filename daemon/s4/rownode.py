@@ -1,0 +1,377 @@
+"""The rows of a node, as gateways and other nodes ask for them: the same for one process and for a cluster's member.
+
+Nothing is kept here but what was read of settings. A host answers from committed rows; its `check` comes after every
+read and before every answer, and refuses where another store may know better by then (R5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
+
+from s4.erasure.codec import stripes_of
+from s4.metadata import commands, keys
+from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.listing import Cursor, Page, Query, common_prefix, list_page
+from s4.metadata.rows import (
+    AccessKey,
+    Blob,
+    Bucket,
+    Content,
+    Counters,
+    Grant,
+    Job,
+    Policy,
+    Upload,
+    User,
+    decode,
+    decode_object,
+)
+from s4.peer.api import (
+    Found,
+    Identity,
+    Layout,
+    StaleError,
+    UnavailableError,
+    UploadFound,
+    UploadListed,
+    UploadPage,
+    Where,
+)
+from s4.replica.turn import OverloadedError
+from s4.storage.drives import Drives
+from s4.storage.records import DamagedError, OfflineError, Shard
+from s4.storage.shards import ShardStore
+
+ROOT_USER = "root"
+CACHED_SETTINGS = 10_000
+SETTINGS_COMMANDS = (
+    commands.CreateBucket, commands.SetVersioning, commands.BeginDelete, commands.EndDelete,
+    commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
+)  # fmt: skip
+
+
+class AnyHost(Protocol):
+    """What `replica.host` and `replica.replicated` have in common."""
+
+    def submit(self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False,
+               again: bool = False) -> asyncio.Future[AnyAnswer]: ...  # fmt: skip
+
+    async def settings_may_change(self) -> None: ...
+
+    def check(self, partition: int, epoch: int = 0) -> None: ...
+
+    async def settled(self) -> None: ...
+
+    def newest(self, partition: int, bucket: int, key: bytes) -> tuple[bytes, bytes] | None: ...
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
+
+    def cursor(self, prefix: bytes) -> Cursor: ...
+
+
+class AnyMap(Protocol):
+    """What a node asks of the map."""
+
+    @property
+    def partitions(self) -> int: ...
+
+    @property
+    def geometry(self) -> tuple[int, int]: ...
+
+    def copies(self) -> int: ...
+
+    def copies_needed(self, strict: bool) -> int: ...
+
+    def is_whole(self, partition: int) -> bool: ...
+
+
+def page_of_uploads(
+    listed: list[UploadListed], prefix: bytes, delimiter: bytes, after_key: bytes, limit: int
+) -> UploadPage:
+    """The first `limit` of some uploads and of what they have in common."""
+    listed.sort(key=lambda item: (item.key, item.upload))
+    items: list[UploadListed | bytes] = []
+    next_key = next_upload = b""
+    for item in listed:
+        common = common_prefix(item.key, prefix, delimiter)
+        if common is not None and (common == after_key or (items and items[-1] == common)):
+            continue
+        if len(items) >= limit:
+            return UploadPage(items, limit > 0, next_key, next_upload)
+        items.append(item if common is None else common)
+        next_key, next_upload = (item.key, item.upload) if common is None else (common, b"")
+    return UploadPage(items, False, b"", b"")
+
+
+class RowNode:
+    """The part of `peer.api.NodeApi` that is about rows. `horizon()` is the start (monotonic seconds) of the oldest
+    request that may still read."""
+
+    def __init__(self, host: AnyHost, drives: Drives, membership: AnyMap, *, horizon: Callable[[], float],
+                 root: Identity, root_key: str, strict: bool = False,
+                 clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
+        self._host, self._map = host, membership
+        self.drives = drives
+        self.partitions = membership.partitions
+        self._horizon, self._clock = horizon, clock
+        self._root, self._root_key, self._strict = root, root_key, strict
+        self._started = clock()
+        self._buckets: dict[str, Bucket] = {}
+        self._identities: dict[str, Identity] = {}
+        self.on_settings: Callable[[], Awaitable[None]] | None = None
+
+    async def layout(self) -> Layout:
+        return Layout(self.partitions, *self._map.geometry)
+
+    # -- commands
+
+    async def execute(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
+        if isinstance(command, commands.TakeReferences) and not self._map.is_whole(partition):
+            return commands.Taken(False)  # a drive is away or being filled: its blobs have fewer shards (rule C4)
+        if not self._has_room() and isinstance(
+            command, commands.PutObject | commands.PutPart | commands.CreateUpload | commands.CreateBucket
+        ):
+            return commands.Refused("StorageFull", "The disk has no room for more; delete something or add disk.")
+        if self._map.copies() < self._map.copies_needed(self._strict):
+            raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
+        settings = isinstance(command, SETTINGS_COMMANDS)
+        if settings:
+            await self._host.settings_may_change()
+        try:
+            answer = await self._host.submit(partition, command, command_id, again=again)
+        except OverloadedError:
+            raise UnavailableError("SlowDown", "Please reduce your request rate.") from None
+        if self.on_settings is not None and settings:
+            await self.on_settings()
+        return answer
+
+    def _has_room(self) -> bool:
+        return self.drives.has_room()
+
+    # -- metadata reads
+
+    async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        found = self._find_object(partition, bucket, key, version)
+        self._host.check(partition)
+        return found
+
+    def _find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        if not version:
+            row = self._host.newest(partition, bucket, key)
+            return Found(row[1], row[0][-keys.VERSION_BYTES :]) if row else None
+        prefix = keys.object_versions(partition, bucket, key)
+        if version == "null":
+            for row_key, value in self._host.scan(prefix):
+                if decode_object(value)[0].null:
+                    return Found(value, row_key[-keys.VERSION_BYTES :])
+            return None
+        suffix = keys.parse_version_id(version)
+        found = self._host.get(prefix + suffix) if suffix is not None else None
+        if suffix is None or found is None or decode_object(found)[0].null:
+            return None
+        return Found(found, suffix)
+
+    async def find_upload(
+        self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
+    ) -> UploadFound | None:
+        value = self._host.get(keys.upload_row(partition, bucket, key, upload))
+        if value is None:
+            self._host.check(partition)
+            return None
+        prefix = keys.upload_parts(partition, bucket, key, upload)
+        parts: list[bytes] = []
+        for _, part in self._host.scan(prefix, prefix + min(after + 1, 65535).to_bytes(2, "big")):
+            if len(parts) >= limit:
+                break
+            parts.append(part)
+        self._host.check(partition)
+        return UploadFound(decode(Upload, value), parts)
+
+    async def find_content(self, partition: int, sha256: bytes) -> Content | None:
+        value = self._host.get(keys.content_row(partition, sha256))
+        self._host.check(partition)
+        return decode(Content, value) if value is not None else None
+
+    async def find_blob(self, partition: int, blob: bytes) -> Blob:
+        value = self._host.get(keys.blob_row(partition, blob))
+        self._host.check(partition)
+        if value is None:
+            raise DamagedError(f"there is no row for blob {blob.hex()} in partition {partition}")
+        return decode(Blob, value)
+
+    async def find_bucket(self, name: str) -> Bucket | None:
+        found = self._buckets.get(name)
+        if found is None:
+            value = self._host.get(keys.named_row(keys.BUCKET, name))
+            if value is not None:
+                found = decode(Bucket, value)
+                if len(self._buckets) < CACHED_SETTINGS:
+                    self._buckets[name] = found
+        self._host.check(0)
+        return found
+
+    async def find_identity(self, access_key: str) -> Identity | None:
+        found = self._identities.get(access_key)
+        if found is None:
+            found = self._read_identity(access_key)
+            if found is not None and len(self._identities) < CACHED_SETTINGS:
+                self._identities[access_key] = found
+        self._host.check(0)
+        return found
+
+    def may_cache(self) -> bool:
+        """Whether a gateway may go on using the settings that it was told: its lease is renewed (L2)."""
+        try:
+            self._host.check(0)
+        except StaleError:
+            return False
+        return True
+
+    def on_settings_committed(self) -> None:
+        """Called when a turn changed a bucket, user, key or policy, before its answers go out."""
+        self._buckets.clear()
+        self._identities.clear()
+
+    def root_identity(self, access_key: str) -> Identity | None:
+        """Root, if this is root's key."""
+        return self._root if access_key == self._root_key else None
+
+    def _read_identity(self, access_key: str) -> Identity | None:
+        if access_key == self._root_key:
+            return self._root
+        value = self._host.get(keys.named_row(keys.ACCESS_KEY, access_key))
+        if value is None:
+            return None
+        row = decode(AccessKey, value)
+        user = self._host.get(keys.named_row(keys.USER, row.user))
+        policy = self._host.get(keys.named_row(keys.POLICY, row.user))
+        if user is None or not row.enabled or not decode(User, user).enabled:
+            return None
+        return Identity(row.user, row.secret, decode(Policy, policy).grants if policy else [])
+
+    async def list_buckets(self) -> list[tuple[str, Bucket]]:
+        found = [
+            (key[3:].decode(), decode(Bucket, value)) for key, value in self._host.scan(keys.table(0, keys.BUCKET))
+        ]
+        self._host.check(0)
+        return found
+
+    def _where(self, where: Where) -> list[int]:
+        """The partitions of a request that names some, all served here at these epochs (L1); or else all."""
+        for partition, epoch in where:
+            self._host.check(partition, epoch)
+        return [partition for partition, _ in where] or list(range(self.partitions))
+
+    async def list_objects(self, bucket: int, query: Query, where: Where = ()) -> Page:
+        await self._host.settled()
+        cursors = [self._host.cursor(keys.bucket_objects(partition, bucket)) for partition in self._where(where)]
+        try:
+            for page in list_page(cursors, query):
+                if page is not None:
+                    self._where(where)
+                    return page
+                await asyncio.sleep(0)
+        finally:
+            for cursor in cursors:
+                cursor.close()
+        raise AssertionError("a listing ends with its page")
+
+    async def list_uploads(
+        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int,
+        where: Where = (),
+    ) -> UploadPage:  # fmt: skip
+        listed: list[UploadListed] = []
+        for partition in self._where(where):
+            table = keys.bucket_uploads(partition, bucket)
+            for row_key, value in self._host.scan(table + keys.escape(prefix)):
+                key, upload = keys.split_upload(row_key[len(table) :])
+                if (key, upload) > (after_key, after_upload if after_upload is not None else b"\xff" * 17):
+                    listed.append(UploadListed(key, upload, decode(Upload, value)))
+            await asyncio.sleep(0)
+        self._where(where)
+        return page_of_uploads(listed, prefix, delimiter, after_key, limit)
+
+    async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
+        held: dict[str, list[str]] = {}
+        for key, value in self._host.scan(keys.table(0, keys.ACCESS_KEY)):
+            held.setdefault(decode(AccessKey, value).user, []).append(key[3:].decode())
+        users = [decode(User, value) for _, value in self._host.scan(keys.table(0, keys.USER))]
+        listed = [(user, held.get(user.name, []), self._grants_of(user.name)) for user in users]
+        self._host.check(0)
+        return listed
+
+    def _grants_of(self, user: str) -> list[Grant]:
+        value = self._host.get(keys.named_row(keys.POLICY, user))
+        return decode(Policy, value).grants if value else []
+
+    async def list_jobs(self) -> list[tuple[str, Job]]:
+        prefix = keys.table(0, keys.JOB)
+        listed = [(key[len(prefix) :].decode(), decode(Job, value)) for key, value in self._host.scan(prefix)]
+        self._host.check(0)
+        return listed
+
+    # -- for those who make shards again
+
+    async def lacking(self, partition: int, position: int, blobs: list[tuple[bytes, Blob]]) -> list[bytes]:
+        store = self.drives.at(partition, position)
+        if store is None:
+            raise OfflineError(f"the drive for position {position} of partition {partition} is away")
+        return [blob for blob, row in blobs if not self._holds(store, Shard(partition, blob, position, 0), row)]
+
+    @staticmethod
+    def _holds(store: ShardStore, first: Shard, row: Blob) -> bool:
+        for number, length in stripes_of(row):
+            found = store.locate(Shard(first.partition, first.blob, first.position, number))
+            if found is None or found.length != length:
+                return False
+        return True
+
+    async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
+        unknown = [blob for blob in blobs if self._host.get(keys.blob_row(partition, blob)) is None]
+        self._host.check(partition)
+        return unknown
+
+    async def heals_of(self, partition: int) -> int:
+        heals = sum(1 for _ in self._host.scan(keys.table(partition, keys.HEAL)))
+        self._host.check(partition)
+        return heals
+
+    def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
+        store = self.drives.at(shard.partition, shard.position)
+        return store.read_now(shard, offset, length) if store is not None else None
+
+    async def discard(self, partition: int, blob: bytes) -> None:
+        await self.drives.free(partition, blob)
+
+    # -- figures
+
+    def led(self) -> list[int]:
+        """The partitions that are served here."""
+        return list(range(self.partitions))
+
+    def counters(self) -> Counters:
+        """Sums over all buckets of the partitions that are served here."""
+        total = [0] * 5
+        for partition in self.led():
+            for _, value in self._host.scan(keys.table(partition, keys.COUNTERS)):
+                row = decode(Counters, value)
+                for index, number in enumerate((row.objects, row.bytes, row.blobs, row.references, row.blob_bytes)):
+                    total[index] += number
+        return Counters(*total)
+
+    async def bucket_counters(self, bucket: int, where: Where = ()) -> Counters:
+        objects = size = 0
+        for partition in self._where(where):
+            value = self._host.get(keys.counters_row(partition, bucket))
+            if value is not None:
+                row = decode(Counters, value)
+                objects, size = objects + row.objects, size + row.bytes
+        self._where(where)
+        return Counters(objects, size)

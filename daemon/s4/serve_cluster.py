@@ -1,0 +1,278 @@
+"""Puts a node or a gateway of a cluster together from its parts, runs it, and takes it down in order.
+
+A node is a member (member.py) with a gateway beside it and the upkeep of what it leads and holds; a gateway has
+neither store nor state, only the map. Both wait at start until there is a cluster. While a node stops, it first lets
+requests end, then hands nothing on: its partitions are taken over within a grace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import structlog
+from aiohttp import web
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
+
+from s4 import restart
+from s4.audit import AuditLog
+from s4.cluster.coordinator import CoordinatorError
+from s4.cluster.etcd import EtcdCoordinator
+from s4.cluster.keeper import MapKeeper, NoMapError
+from s4.embedded import RootKeys, StoreSettings
+from s4.figures import Figure, member_figures, router_figures
+from s4.gateway.context import Gateway, Readers
+from s4.http.admin import AdminContext
+from s4.http.admin_cluster import ClusterAdmin, NodeAdmin
+from s4.http.metrics import StoreCollector, exposition
+from s4.member import Credentials, Member, Place, open_member
+from s4.peer.router import Router
+from s4.replica.core import Timing
+from s4.serve import (
+    S3Endpoint,
+    ServerSettings,
+    cancel,
+    every,
+    listening_socket,
+    make_gateway,
+    prepare_process,
+    settle_garbage_collector,
+    shown,
+)
+from s4.upkeep import compaction
+from s4.upkeep.leader import Leader
+from s4.upkeep.mend import Mender
+from s4.upkeep.ownstore import OwnStore
+from s4.upkeep.renames import Renames
+
+log = structlog.get_logger("s4")
+
+COMPACT_EVERY_S, COMPACT_BYTES_PER_S = 30.0, 64 << 20
+LEAVE_EVERY_S = 2.0
+AUDIT_FIRST_S, AUDIT_EVERY_S = 60.0, 3600.0
+WAIT_S = 0.5
+
+
+class ClusterSettings(ServerSettings, frozen=True):
+    """`coordinator` is etcd://HOST:PORT[,HOST:PORT]/NAME. Without a directory it is a gateway. `timing_scale` shortens
+    leases and graces, all alike, for tests."""
+
+    coordinator: str = ""
+    name: str = ""
+    peer_listen: str = "0.0.0.0:9002"
+    advertise: str = ""
+    zone: str = ""
+    weight: float = 1.0
+    authority: str = ""
+    peer_certificate: str = ""
+    peer_key: str = ""
+    timing_scale: float = 1.0
+
+
+def parse_coordinator(text: str) -> tuple[list[str], str]:
+    """(endpoints, prefix) of etcd://HOST:PORT,HOST:PORT/NAME. Raises ValueError."""
+    match = re.fullmatch(r"etcd://([^/]+:\d+(?:,[^/,]+:\d+)*)/([A-Za-z0-9._-]{1,63})", text)
+    if match is None:
+        raise ValueError(f"--coordinator {text!r}: write etcd://HOST:PORT,HOST:PORT/NAME, NAME being the cluster's")
+    return match[1].split(","), f"/s4/{match[2]}"
+
+
+def open_coordinator(text: str) -> EtcdCoordinator:
+    """Raises ValueError."""
+    endpoints, prefix = parse_coordinator(text)
+    return EtcdCoordinator(endpoints, prefix)
+
+
+class ClusterServer:
+    """A running node, or a gateway where the settings name no directory."""
+
+    def __init__(self, settings: ClusterSettings, environment: dict[str, str]) -> None:
+        self.settings, self._environment = settings, environment
+        access, secret = environment.get("S4_ROOT_ACCESS_KEY", ""), environment.get("S4_ROOT_SECRET_KEY", "")
+        if settings.directories and (len(access) < 3 or len(secret) < 8 or "/" in access):
+            raise ValueError(
+                "set S4_ROOT_ACCESS_KEY (3 characters or more) and S4_ROOT_SECRET_KEY (8 or more), the same for every node"
+            )
+        self._root = RootKeys(access, secret)
+        self._credentials = Credentials(
+            Path(settings.authority), Path(settings.peer_certificate), Path(settings.peer_key)
+        )
+        self._readers = Readers()
+        self._registry = CollectorRegistry()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._not_ready = "starting"
+        self.member: Member | None = None
+
+    def horizon(self) -> float:
+        """Start of the oldest request that may still read shards, at any gateway (D6)."""
+        local = self._readers.oldest()
+        return min(local, self.member.peers.oldest_reader()) if self.member is not None else local
+
+    async def start(self) -> None:
+        """Raises DirectoryError, OSError, ValueError, CoordinatorError with messages for people."""
+        settings = self.settings
+        bound = restart.kept_open("s3") or listening_socket(settings.listen)
+        admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
+        restart.keep_open("s3", bound)
+        restart.keep_open("admin", admin_bound)
+        self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
+        self._coordinator = open_coordinator(settings.coordinator)
+        await self._coordinator.check_versions()
+        self._keeper = await self._wait_for_map()
+        if settings.directories:
+            await self._start_member()
+        else:
+            self._router = Router(self._keeper, self._credentials.client(), self._readers.oldest)
+            self._router.start()
+            self._tasks.append(asyncio.create_task(self._follow()))
+        made = make_gateway(self._router, await self._router.layout(), settings, self._readers)
+        self._gateway: Gateway = made
+        made.commit_syncs = False
+        directory = Path(settings.directories[0]) if settings.directories else None
+        self.audit = AuditLog(settings.audit_log or (str(directory / "audit.log") if directory else "none"))
+        self._renames = Renames(self._gateway)
+        if self.member is not None:
+            self._start_upkeep(self.member)
+        await self._start_admin(admin_bound)
+        self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
+        await self._s3.start(bound)
+        self._not_ready = ""
+
+    async def _wait_for_map(self) -> MapKeeper:
+        said = ""
+        while True:
+            try:
+                return await MapKeeper.open(self._coordinator)
+            except (NoMapError, CoordinatorError) as error:
+                if str(error) != said:
+                    log.warning("waiting for the cluster", reason=str(error))
+                    said = str(error)
+                await asyncio.sleep(WAIT_S)
+
+    async def _follow(self) -> None:
+        try:
+            await self._keeper.follow()
+        except Exception as error:
+            restart.die(error)
+
+    async def _start_member(self) -> None:
+        settings, scale = self.settings, self.settings.timing_scale
+        place = Place(
+            settings.name, settings.peer_listen, settings.advertise, settings.zone or settings.name, settings.weight
+        )
+        self.member = await open_member(
+            Path(settings.directories[0]), place, self._keeper, self._credentials,
+            StoreSettings(reserve_bytes=settings.reserve_bytes, volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes, strict=settings.strict),
+            settings.limits, root=self._root, horizon=self.horizon, oldest=self._readers.oldest, fatal=restart.die,
+            timing=Timing(0.5 * scale, 2.0 * scale, 3.0 * scale, 0.5 * scale),
+        )  # fmt: skip
+        self._router = self.member.router
+
+    def _start_upkeep(self, member: Member) -> None:
+        node, settings = member.node, self.settings
+        self._mender = Mender(node, settings.heal_bytes_per_s)
+        self._leader = Leader(node, self._gateway, self._renames)
+        self._own = OwnStore(node)
+        node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
+        self._leader.start()
+        self._tasks += [
+            asyncio.create_task(every(0.0, 1.0, self._mender.run)),
+            asyncio.create_task(every(LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave)),
+            asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own)),
+            asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
+        ]
+        if settings.scrub_every_s:
+            self._tasks.append(asyncio.create_task(every(settings.scrub_every_s, settings.scrub_every_s, self._scrub)))
+
+    async def _scrub(self) -> None:
+        await self._own.scrub(self.settings.scrub_bytes_per_s)
+
+    async def _audit_own(self) -> None:
+        found = await self._own.audit(self.settings.orphan_age_s)
+        if found.orphan_blobs or found.orphan_references:
+            log.info(
+                "orphans dropped",
+                blobs=found.orphan_blobs,
+                bytes=found.orphan_bytes,
+                references=found.orphan_references,
+            )
+
+    async def _compact(self) -> None:
+        self.audit.rotate()
+        for number in compaction.candidates(self._own.shards, self.settings.garbage_ratio):
+            await compaction.compact_one(self._own.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
+
+    def _ready(self) -> str:
+        """Why requests should go elsewhere: the start is not over, or partition 0, with all settings, is not served."""
+        if self._not_ready or not self._keeper.current.partitions:
+            return self._not_ready or "the cluster has no stores yet"
+        return ""
+
+    def _figures(self) -> Iterator[Figure]:
+        yield from router_figures(self._router)
+        if self.member is not None:
+            yield from member_figures(self.member, self._mender, self._own)
+
+    async def _start_admin(self, bound: socket.socket) -> None:
+        collector = StoreCollector(self._figures)
+        hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
+        context = AdminContext(
+            self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
+            lambda: exposition(self._registry, None, collector), hidden,
+        )  # fmt: skip
+        if self.member is not None:
+            admin: ClusterAdmin = NodeAdmin(context, self._router, self._keeper, self._own, self.horizon)
+        else:
+            admin = ClusterAdmin(context, self._router, self._keeper)
+        self._admin = web.AppRunner(admin.application(), access_log=None)
+        await self._admin.setup()
+        await web.SockSite(self._admin, bound).start()
+
+    def reload(self) -> None:
+        """Read the S3 port's certificate again."""
+        self._s3.reload()
+
+    async def close(self) -> None:
+        self._not_ready = "stopping"
+        await self._s3.close()
+        await self._admin.cleanup()
+        await cancel(self._tasks)
+        if self.member is not None:
+            await self._leader.close()
+            await self._mender.close()
+            await self.member.close()
+        else:
+            await self._renames.close()
+            await self._router.close()
+        await self._coordinator.close()
+        pool: ThreadPoolExecutor = self._gateway.pool
+        pool.shutdown()
+        self.audit.close()
+
+
+async def run_cluster(
+    settings: ClusterSettings, environment: dict[str, str], announce: Callable[[ClusterServer], Awaitable[None]]
+) -> None:
+    """Run a node or a gateway until SIGTERM or SIGINT; `announce` is called once it is up."""
+    stop = prepare_process(settings)
+    server = ClusterServer(settings, environment)
+    starting = asyncio.ensure_future(server.start())
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # told to end while it waited for a cluster
+        starting.cancel()
+        return
+    starting.result()
+    started = time.monotonic()
+    settle_garbage_collector()
+    await announce(server)
+    await stopped
+    log.info("stopping", uptime_s=round(time.monotonic() - started, 1))
+    await server.close()

@@ -1,0 +1,172 @@
+"""What the primary of a partition does besides shards: its outbox, answers that nobody asks for any more, and, for
+partition 0, deletions of buckets that somebody left half done, and renames of prefixes.
+
+An outbox row goes once its action was carried out; everything that it asks for may be asked twice (C2). Actions of
+one partition for the same other partition are carried out in their order. The shards of a dead blob are freed once
+every request that began before has ended, as far as gateways are known (D6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from itertools import islice
+
+from s4.gateway.buckets import finish_delete
+from s4.gateway.context import Gateway
+from s4.member import MemberNode
+from s4.metadata import commands, keys
+from s4.metadata.outbox import follow_up
+from s4.metadata.rows import Answer, FreeBlob, decode, decode_action
+from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.s3.errors import S3Error
+from s4.upkeep.renames import Renames
+
+log = logging.getLogger(__name__)
+
+BATCH = 256
+LOOK_S = 0.5
+TRIM_S = 10.0
+ANSWER_S = 900.0  # much longer than a command is repeated (peer/router.py)
+DELETE_S = 60.0  # after which a deletion of a bucket that is under way is taken for abandoned
+JOBS_S = 5.0
+
+Failed = (UnavailableError, UnknownResultError, StaleError)
+
+
+class Leader:
+    """The tasks of one node for the partitions that it leads."""
+
+    def __init__(self, node: MemberNode, gateway: Gateway, renames: Renames) -> None:
+        self._node, self._gateway, self._renames = node, gateway, renames
+        self._dirty: set[int] = set()
+        self._wake = asyncio.Event()
+        self._freeing: dict[bytes, float] = {}  # outbox rows of dead blobs, and since when they are known
+        self._deleting: dict[str, tuple[bytes, float]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._node.host.on_outbox = self._note
+        self._node.host.on_lead = self._note
+        self._tasks = [asyncio.ensure_future(work()) for work in (self._outboxes, self._trim, self._jobs)]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._renames.close()
+
+    def _note(self, partition: int) -> None:
+        self._dirty.add(partition)
+        self._wake.set()
+
+    # -- the outbox
+
+    async def _outboxes(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+            except TimeoutError:
+                self._dirty |= {keys.split_outbox(row)[0] for row in self._freeing}
+            self._wake.clear()
+            dirty, self._dirty = self._dirty, set()
+            await asyncio.gather(*(self._outbox(partition) for partition in dirty))
+
+    async def _outbox(self, partition: int) -> None:
+        try:
+            await self._carry_out(partition)
+        except Failed as error:
+            if self._node.host.group.replica(partition).leading:
+                log.info("partition %d: its outbox waits: %s", partition, error)
+                await asyncio.sleep(LOOK_S)
+                self._note(partition)
+        except Exception:
+            log.exception("partition %d: its outbox failed", partition)
+            await asyncio.sleep(LOOK_S)
+            self._note(partition)
+
+    async def _carry_out(self, partition: int) -> None:
+        table = start = keys.table(partition, keys.OUTBOX)
+        while rows := list(islice(self._node.host.scan(table, start), BATCH)):
+            self._node.host.check(partition)
+            start = rows[-1][0] + b"\x00"
+            queues: dict[int, list[commands.AnyCommand]] = {}
+            done: list[bytes] = []
+            for key, value in rows:
+                action = decode_action(value)
+                if isinstance(action, FreeBlob):
+                    if self._may_free(key):
+                        await self._node.router.discard(partition, action.blob)
+                        done.append(key)
+                    continue
+                follow = follow_up(action, self._node.partitions)
+                if follow is not None:
+                    queues.setdefault(follow[0], []).append(follow[1])
+                done.append(key)
+            await asyncio.gather(*(self._in_order(target, queue) for target, queue in queues.items()))
+            if done:
+                await self._node.host.submit(partition, commands.ForgetRows(done), own=True)
+                for key in done:
+                    self._freeing.pop(key, None)
+
+    def _may_free(self, key: bytes) -> bool:
+        """Whether every request that began before the blob died has ended (D6)."""
+        return self._freeing.setdefault(key, time.monotonic()) < self._node.horizon()
+
+    async def _in_order(self, partition: int, queue: list[commands.AnyCommand]) -> None:
+        for command in queue:
+            await self._node.router.execute(partition, command)
+
+    # -- answers
+
+    async def _trim(self) -> None:
+        while True:
+            await asyncio.sleep(TRIM_S)
+            for partition in self._node.led():
+                try:
+                    await self._trim_one(partition)
+                except Failed as error:
+                    log.info("partition %d: old answers stay: %s", partition, error)
+
+    async def _trim_one(self, partition: int) -> None:
+        """Ids begin with the time at which their gateway made them, so old answers stand first."""
+        limit_ms = (time.time() - ANSWER_S) * 1000
+        while True:
+            rows = islice(self._node.host.scan(keys.table(partition, keys.ANSWER)), BATCH)
+            old = [key for key, value in rows if decode(Answer, value).created_ms < limit_ms]
+            if old:
+                await self._node.host.submit(partition, commands.ForgetRows(old), own=True)
+            if len(old) < BATCH:
+                return
+
+    # -- partition 0
+
+    async def _jobs(self) -> None:
+        leads = False
+        while True:
+            await asyncio.sleep(JOBS_S)
+            try:
+                if self._node.host.group.serves(0):
+                    leads = True
+                    await self._renames.resume()
+                    await self._finish_deletes()
+                elif leads:
+                    leads = False
+                    await self._renames.close()
+            except (*Failed, S3Error) as error:
+                log.info("jobs are tried again: %s", error)
+
+    async def _finish_deletes(self) -> None:
+        now = time.monotonic()
+        found = {name: row for name, row in await self._node.list_buckets() if row.deleting}
+        self._deleting = {
+            name: self._deleting[name] if self._deleting.get(name, (b"",))[0] == row.deleting else (row.deleting, now)
+            for name, row in found.items()
+        }
+        for name, (_, since) in self._deleting.items():
+            if now - since > DELETE_S:
+                try:
+                    await finish_delete(self._gateway, name, found[name])
+                except S3Error as error:
+                    log.info("bucket %s was not deleted: %s", name, error)

@@ -1,0 +1,189 @@
+"""What a member does for its own store: shards that it need not keep any more, orphans, and a check of every byte.
+
+A shard is dropped here only after its partition's primary had its say: for a position that moved away once nothing
+of the partition waits to be healed (D3), for an orphan once a `refused` row is committed (C3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from s4.member import MemberNode
+from s4.metadata import commands, keys
+from s4.metadata.commands import Taken
+from s4.metadata.rows import Reference, Refused, decode
+from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.storage.records import DamagedError, Shard
+from s4.upkeep.orphans import FORGET_REFUSED_S, Audit
+
+log = logging.getLogger(__name__)
+
+LEAVE_S = 10.0
+BATCH = 256
+
+Failed = (UnavailableError, UnknownResultError, StaleError)
+
+
+@dataclass(slots=True)
+class Scrubbed:
+    """What a scrub has read and found so far; times are seconds since 1970."""
+
+    running: bool = False
+    shards: int = 0
+    bytes_read: int = 0
+    damaged: int = 0
+    ended_s: float = 0.0
+
+
+class OwnStore:
+    """Work on one member's shards."""
+
+    def __init__(self, node: MemberNode) -> None:
+        self._node, self.shards = node, node.shards
+        self._seen_revision = -1
+        self._moved: dict[int, float] = {}  # partitions that may hold shards of positions that are not ours
+        self.scrubbed = Scrubbed()
+
+    # -- positions that moved away
+
+    async def leave(self) -> None:
+        """One round: drop shards of positions that other stores hold now."""
+        if self._seen_revision < 0:  # after a start: whatever is here
+            self._moved = dict.fromkeys(self._partitions_here(), time.monotonic())
+        if self._seen_revision != self._node.keeper.revision:
+            self._seen_revision = self._node.keeper.revision
+            for partition in self._partitions_here():
+                self._moved.setdefault(partition, time.monotonic())
+        for partition, since in list(self._moved.items()):
+            if since < self._node.horizon() - LEAVE_S and await self._leave(partition):
+                del self._moved[partition]
+
+    def _partitions_here(self) -> list[int]:
+        """Partitions of which the index has any shard."""
+        return list(self._node.shards.partitions())
+
+    async def _leave(self, partition: int) -> bool:
+        """Whether nothing is left here of the partition that others hold."""
+        config = self._node.keeper.current.partitions[partition].config
+        if config.joining:
+            return False
+        ours = [at for at, store in enumerate(config.members) if store == self._node.store]
+        others = [at for at, store in enumerate(config.members) if store not in (self._node.store, "")]
+        try:
+            if await self._node.router.heals_of(partition):
+                return False
+        except Failed:
+            return False
+        dropped = 0
+        for shard, _ in self._node.shards.records(partition):
+            if shard.position in others and shard.position not in ours:
+                dropped += await self._node.shards.free_position(partition, shard.blob, shard.position)
+        if dropped:
+            log.info("partition %d: %d bytes were dropped, which other stores hold", partition, dropped)
+        await self._node.shards.flush()
+        return self._node.keeper.current.partitions[partition].config == config
+
+    # -- orphans
+
+    async def audit(self, age_s: float) -> Audit:
+        """Drop orphans older than `age_s` seconds: shards on this store, references of partitions that it leads."""
+        result = Audit()
+        for partition in self._node.led():
+            try:
+                await self._references(partition, age_s, result)
+            except Failed as error:
+                log.info("partition %d: its references are audited later: %s", partition, error)
+        await self._node.shards.flush()
+        await self._shards(age_s, result)
+        await self._node.shards.flush()
+        return result
+
+    async def _references(self, partition: int, age_s: float, result: Audit) -> None:
+        limit_ms = (time.time() - age_s) * 1000
+        start = prefix = keys.table(partition, keys.REFERENCE)
+        while rows := _some(self._node.host.scan(prefix, start)):
+            start = rows[-1][0] + b"\x00"
+            result.references_checked += len(rows)
+            for key, value in rows:
+                row = decode(Reference, value)
+                if row.created_ms <= limit_ms:
+                    await self._reference(partition, key[len(prefix) :], row, result)
+        old = [key for key, value in self._node.host.scan(keys.table(partition, keys.REFUSED))
+               if decode(Refused, value).created_ms < (time.time() - FORGET_REFUSED_S) * 1000]  # fmt: skip
+        if old:
+            await self._node.host.submit(partition, commands.ForgetRows(old), own=True)
+
+    async def _reference(self, partition: int, name: bytes, row: Reference, result: Audit) -> None:
+        blob, reference = name[:16], name[16:]
+        found = await self._node.router.find_object(row.partition, row.bucket, row.key, "")
+        if found is not None and reference in found.value:
+            return
+        asked = commands.RefuseReference(row.bucket, row.key, row.upload, blob, reference)
+        answer = await self._node.router.execute(row.partition, asked)
+        if isinstance(answer, Taken) and not answer.granted:
+            await self._node.host.submit(partition, commands.DropReferences([(blob, reference)]), own=True)
+            result.orphan_references += 1
+
+    async def _shards(self, age_s: float, result: Audit) -> None:
+        limit_s = time.time() - age_s
+        batch: list[bytes] = []
+        last = -1
+        for (partition, blob), group in groupby(
+            self._node.shards.records(), lambda one: (one[0].partition, one[0].blob)
+        ):
+            if partition != last or len(batch) >= BATCH:
+                await self._orphans(last, batch, result)
+                batch, last = [], partition
+            result.blobs_checked += 1
+            if max(location.created_s for _, location in group) <= limit_s:
+                batch.append(blob)
+        await self._orphans(last, batch, result)
+
+    async def _orphans(self, partition: int, blobs: list[bytes], result: Audit) -> None:
+        if not blobs:
+            return
+        try:
+            for blob in await self._node.router.unknown_blobs(partition, blobs):
+                answer = await self._node.router.execute(partition, commands.RefuseBlob(blob))
+                if isinstance(answer, Taken) and not answer.granted:
+                    result.orphan_bytes += await self._node.shards.free(partition, blob)
+                    result.orphan_blobs += 1
+        except Failed as error:
+            log.info("partition %d: its shards are audited later: %s", partition, error)
+
+    # -- scrub
+
+    async def scrub(self, bytes_per_s: float) -> Scrubbed:
+        """Read every shard here that this store holds; what is damaged is queued for healing."""
+        place = self.scrubbed = Scrubbed(True, ended_s=self.scrubbed.ended_s)
+        await self._node.shards.flush()
+        await self._node.shards.drop_deleted()
+        for shard, location in self._node.shards.records():
+            if not self._node.membership.is_held(shard.partition, shard.position, self._node.store):
+                continue
+            try:
+                await self._node.shards.read(shard, 0, location.length)
+            except DamagedError:
+                if self._node.shards.locate(shard) is not None:
+                    place.damaged += 1
+                    await self._report(shard)
+            place.shards += 1
+            place.bytes_read += location.length
+            await asyncio.sleep(location.length / bytes_per_s if bytes_per_s else 0)
+        place.running, place.ended_s = False, time.time()
+        return place
+
+    async def _report(self, shard: Shard) -> None:
+        try:
+            await self._node.router.execute(shard.partition, commands.NeedHeal(shard.blob, [shard.position]))
+        except Failed as error:
+            log.warning("%s is damaged, which could not be reported: %s", shard, error)
+
+
+def _some(rows: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [row for row, _ in zip(rows, range(BATCH), strict=False)]
