@@ -19,12 +19,13 @@ from pathlib import Path
 from bench.__main__ import build, commit, machine
 from bench.memory import resident
 from bench.peers import ACCESS, SECRET, Peer, start_s4
-from s4.embedded import StoreSettings, open_store
+from s4.embedded import open_store
 from s4.gateway.context import Readers
 from s4.limits import Limits
 from s4.metadata import commands, keys
 from s4.metadata.rows import Extent, Object
 from s4.serve import ServerSettings, make_gateway
+from s4.settings import StoreSettings
 
 BATCH = 8192
 INLINE = b"x" * 64

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from s4.embedded import OpenStore, StoreSettings, open_store
+from s4.embedded import OpenStore, open_store
 from s4.gateway.context import Gateway, Readers
 from s4.gateway.objects import Attributes, put_object
 from s4.gateway.read import open_object, stream
@@ -17,6 +17,7 @@ from s4.limits import Limits
 from s4.s3.checksums import Expected
 from s4.s3.chunked import PlainDecoder
 from s4.serve import ServerSettings, make_gateway
+from s4.settings import StoreSettings
 from s4.storage.files import Files
 
 

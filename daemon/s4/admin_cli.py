@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from s4 import cluster_cli
 from s4.check import CheckError, check
 from s4.s3 import sigv4
+from s4.text import human, table
 
 EXIT_FAILED, EXIT_PROBLEMS = 1, 3
 
@@ -166,22 +167,6 @@ def _keys(arguments: argparse.Namespace) -> tuple[str, str]:
         if os.environ.get(access) and os.environ.get(secret):
             return os.environ[access], os.environ[secret]
     raise AdminError("no keys; give --dir DIR, or set S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY")
-
-
-def human(size: float) -> str:
-    """1536 as "1.5 KiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1024 or unit == "TiB":
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise ValueError(size)
-
-
-def table(rows: list[list[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
-    )
 
 
 def _print(arguments: argparse.Namespace, value: Any, text: str) -> None:

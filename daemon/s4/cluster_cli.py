@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from s4 import __version__
+from s4.text import human, table
 
 if TYPE_CHECKING:
     from s4.serve_cluster import ClusterServer, ClusterSettings
@@ -205,8 +206,6 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
 
 def status_text(value: dict[str, Any]) -> str:
     """The cluster at a glance."""
-    from s4.admin_cli import human, table  # noqa: PLC0415
-
     lines = [
         ["health", value["health"].upper() if value["health"] != "ok" else "ok"],
         ["cluster", f"{value['cluster'][:8]}, {value['erasure']}, {value['partitions']} partitions" + (", FROZEN" if value["frozen"] else "")],

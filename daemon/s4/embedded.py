@@ -29,6 +29,7 @@ from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
 from s4.rownode import ROOT_USER
+from s4.settings import RootKeys, StoreSettings
 from s4.storage.directory import DirectoryError, DriveError
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
@@ -36,28 +37,6 @@ from s4.storage.leveldb import DAMAGED, Database, DatabaseError
 from s4.storage.shards import ShardSettings, ShardStore
 
 log = logging.getLogger(__name__)
-
-PARTITIONS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """`reserve_bytes` is kept free; `durability` is sync, interval (each second) or none; `geometry` is (k, m)."""
-
-    durability: str = "sync"
-    reserve_bytes: int = 1 << 30
-    volume_bytes: int = 1 << 30
-    preallocate_bytes: int = 64 * MIB
-    partitions: int = PARTITIONS
-    geometry: tuple[int, int] | None = None
-    degraded: bool = False
-    failed: frozenset[Path] = frozenset()
-    strict: bool = False
-
-
-class RootKeys(msgspec.Struct, frozen=True):
-    access_key: str
-    secret_key: str
 
 
 def root_keys(files: Files, directories: Sequence[Path], environment: dict[str, str]) -> tuple[RootKeys, bool]:

@@ -25,8 +25,8 @@ from s4 import __version__
 from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
+from s4.cluster.placement import GONE
 from s4.cluster.wire import AnyMessage
-from s4.embedded import RootKeys, StoreSettings
 from s4.limits import MIB, Limits
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyCommand, NewBlob
@@ -40,6 +40,7 @@ from s4.replica.core import Timing
 from s4.replica.group import Group
 from s4.replica.replicated import ReplicatedHost
 from s4.rownode import ROOT_USER, RowNode
+from s4.settings import RootKeys, StoreSettings
 from s4.storage.directory import DirectoryError, format_directory, open_directory
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
@@ -282,14 +283,15 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
 
 
 class _Addresses(dict[str, tuple[str, int]]):
-    """Where the map says that stores are."""
+    """Where the map says that stores are which are not gone."""
 
     def __init__(self, keeper: MapKeeper) -> None:
         super().__init__()
         self._keeper = keeper
 
     def __contains__(self, store: object) -> bool:
-        return store in self._keeper.current.stores
+        known = self._keeper.current.stores.get(str(store))
+        return known is not None and known.state != GONE
 
     def __getitem__(self, store: str) -> tuple[str, int]:
         return parse_endpoint(self._keeper.current.stores[store].address)

@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from s4 import logs, restart
 from s4.audit import AuditLog
-from s4.embedded import StoreSettings, open_store
+from s4.embedded import open_store
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, MemoryBudget, Readers
@@ -42,6 +42,7 @@ from s4.limits import MIB, Limits
 from s4.peer.api import Layout, NodeApi
 from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer
+from s4.settings import StoreSettings
 from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
 from s4.upkeep.heal import Healer

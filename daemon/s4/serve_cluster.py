@@ -26,7 +26,6 @@ from s4.audit import AuditLog
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.etcd import EtcdCoordinator
 from s4.cluster.keeper import MapKeeper, NoMapError
-from s4.embedded import RootKeys, StoreSettings
 from s4.figures import Figure, member_figures, router_figures
 from s4.gateway.context import Gateway, Readers
 from s4.http.admin import AdminContext
@@ -46,6 +45,7 @@ from s4.serve import (
     settle_garbage_collector,
     shown,
 )
+from s4.settings import RootKeys, StoreSettings
 from s4.upkeep import compaction
 from s4.upkeep.leader import Leader
 from s4.upkeep.mend import Mender

@@ -44,27 +44,32 @@ class Links:
         self._tasks: list[asyncio.Task[None]] = []
 
     def send(self, store: str, partition: int, message: AnyMessage) -> None:
+        if store not in self._addresses:
+            return
         link = self._links.get(store)
         if link is None:
-            if store not in self._addresses:
-                return
             link = self._links[store] = _Link()
             self._tasks.append(asyncio.create_task(self._keep(store, link)))
         link.waiting.append((partition, message))
         link.wake.set()
 
     async def _keep(self, store: str, link: _Link) -> None:
+        said = ""
         while True:
             try:
                 remote = await RemoteNode.connect(
                     self._addresses[store], time.monotonic, link.wake.set,
                     cluster=self._cluster, store=store, context=self._context,
                 )  # fmt: skip
-            except (OSError, RefusedError, UnavailableError) as error:
-                log.info("store %s cannot be reached: %s", store[:8], error)
+            except (OSError, RefusedError, UnavailableError, KeyError) as error:
+                if str(error) != said:
+                    log.info("store %s cannot be reached: %s", store[:8], error)
+                said = str(error)
                 link.waiting.clear()
                 await asyncio.sleep(RETRY_S)
+                await link.wake.wait()
                 continue
+            said = ""
             try:
                 await self._pump(remote, link)
             finally:

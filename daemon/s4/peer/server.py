@@ -194,7 +194,7 @@ class PeerServer:
         except frames.FrameError as error:
             reason = str(error)
         if reason:
-            log.error("a peer was refused: %s", reason)
+            log.info("a peer was refused: %s", reason)
             self._fail(writer, header.id, Failure("refused", "ServiceUnavailable", reason))
             return False
         self._answer(writer, header.id, frames.Welcome(version, self.incarnation))

@@ -86,9 +86,10 @@ class Mender:
             await asyncio.sleep(WORK_S)
 
     async def close(self) -> None:
-        for task in self._filling.values():
+        tasks = list(self._filling.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._filling.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- the plan
 
@@ -113,12 +114,11 @@ class Mender:
                     return
 
     def _begin_fill(self, partition: int) -> None:
-        task = self._filling.get(partition)
-        if task is not None and task.done():
-            del self._filling[partition]
-        elif task is not None or len(self._filling) >= FILLS or time.monotonic() < self._retry.get(partition, 0.0):
-            return
-        else:
+        if (
+            partition not in self._filling
+            and len(self._filling) < FILLS
+            and time.monotonic() >= self._retry.get(partition, 0.0)
+        ):
             self._filling[partition] = asyncio.ensure_future(self._fill(partition))
 
     async def _fill(self, partition: int) -> None:
@@ -132,6 +132,7 @@ class Mender:
             self._retry[partition] = time.monotonic() + RETRY_S
         finally:
             self.fills.pop(partition, None)
+            del self._filling[partition]
 
     async def _fill_position(self, partition: int) -> None:
         """Have every shard of the joining store's position made on it, then let it hold the position (D3)."""

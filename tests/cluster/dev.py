@@ -1,0 +1,153 @@
+"""A real cluster for tests: `s4 dev` with its nodes and etcd, S3 clients of each node, and what to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from process import wait_until
+from s4.admin_cli import AdminClient, AdminError
+from s4.cluster import clustermap
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.keeper import DOCUMENT
+from s4.serve_cluster import open_coordinator
+
+ACCESS, SECRET = "testroot", "testrootsecret"
+
+
+class DevCluster:
+    """`lines` is what `s4 dev` said of each node, by name."""
+
+    def __init__(self, directory: Path, *, nodes: int = 6, erasure: str = "4+2", partitions: int = 8, gateways: int = 0,
+                 environment: dict[str, str] | None = None) -> None:  # fmt: skip
+        self.directory = directory
+        self.options = ["--nodes", str(nodes), "--erasure", erasure, "--partitions", str(partitions), "--gateways", str(gateways),
+                        "--listen", "127.0.0.1:0", "--reserve", "64MiB"]  # fmt: skip
+        self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
+        self.lines: dict[str, dict[str, Any]] = {}
+        self.coordinator = ""
+
+    def start(self) -> DevCluster:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_") or name == "S4_ETCD"}
+        with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "s4.cli", "dev", str(self.directory), *self.options],
+                stdout=subprocess.PIPE, stderr=log, env={**clean, **self.environment},
+            )  # fmt: skip
+        assert self.process.stdout is not None
+        for raw in self.process.stdout:
+            line = json.loads(raw)
+            if "ready" in line:
+                self.coordinator = line["coordinator"]
+                return self
+            self.lines[line["node"]] = line
+        raise AssertionError(f"the cluster did not start: {self.logs()}")
+
+    def logs(self) -> str:
+        texts = [path.read_text()[-1500:] for path in (self.directory.parent / f"{self.directory.name}.log", *self.directory.glob("*.log"))]
+        return "\n".join(texts)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def act(self, act: str, node: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "s4.cli", "dev", str(self.directory), act, node], capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        if "pid" in answer:
+            self.lines[node] = answer
+        return answer
+
+    def wipe(self, *nodes: str) -> None:
+        """Kill nodes, empty their disks and start them again, all at once; have the new stores take the places."""
+        for node in nodes:
+            self.act("kill", node)
+        for node in nodes:
+            shutil.rmtree(self.directory / node)
+        for node in nodes:
+            self.act("start", node)
+        for node in nodes:
+            self.ask("POST", "/cluster/replace", {"stores": [node]})
+
+    def signal(self, node: str, number: signal.Signals) -> None:
+        os.kill(self.lines[node]["pid"], number)
+
+    def client(self, node: str, **options: Any) -> Any:
+        config = Config(retries={"max_attempts": 1, "mode": "standard"}, s3={"addressing_style": "path"}, read_timeout=30, connect_timeout=2,
+                        max_pool_connections=20, **options)  # fmt: skip
+        return boto3.client("s3", endpoint_url=self.lines[node]["s3"], aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
+                            region_name="us-east-1", config=config)  # fmt: skip
+
+    def admin(self, node: str = "") -> AdminClient:
+        name = node or next(name for name, line in self.lines.items() if line["pid"] and _alive(line["pid"]))
+        return AdminClient(self.lines[name]["admin"], ACCESS, SECRET, "us-east-1")
+
+    def ask(self, method: str, path: str, body: Any = None, query: str = "", node: str = "") -> dict[str, Any]:
+        """An admin call, repeated while nobody answers."""
+        found: list[dict[str, Any]] = []
+
+        def try_once() -> bool:
+            try:
+                found.append(list(self.admin(node).call(method, path, body, query))[-1])
+            except AdminError as error:
+                assert "Unavailable" in str(error) or "reach" in str(error), error
+                return False
+            return True
+
+        wait_until(try_once, f"{method} {path}", 60)
+        return found[0]
+
+    def status(self) -> dict[str, Any]:
+        return self.ask("GET", "/status")
+
+    def wait(self, condition: Callable[[dict[str, Any]], Any], what: str, limit_s: float = 120.0) -> dict[str, Any]:
+        last: dict[str, Any] = {}
+
+        def look() -> bool:
+            nonlocal last
+            last = self.status()
+            return bool(condition(last))
+
+        try:
+            wait_until(look, what, limit_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {last['health']} {last['reasons']} {last['stores']}\n{self.map().partitions}\n{self.logs()[-3000:]}") from None
+        return last
+
+    def wait_whole(self, limit_s: float = 180.0) -> dict[str, Any]:
+        """Until every shard is where it belongs, every heal queue is empty and every replica is in sync."""
+        return self.wait(lambda said: said["health"] == "ok", "the cluster is whole", limit_s)
+
+    def map(self) -> ClusterMap:
+        async def read() -> ClusterMap:
+            opened = open_coordinator(self.coordinator)
+            try:
+                return clustermap.decode((await opened.read(DOCUMENT))[0])
+            finally:
+                await opened.close()
+
+        return asyncio.run(read())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

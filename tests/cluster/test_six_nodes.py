@@ -1,0 +1,179 @@
+"""Six nodes, 4+2, as real processes: what may be lost, stopped and changed while clients write and read."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cluster.dev import DevCluster
+from cluster.etcd_process import program
+from process import wait_until
+
+pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+
+FAILOVER_S = 5.0
+SIZES = (10, 5_000, 40_000, 300_000, 5_000_000)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[DevCluster]:
+    made = DevCluster(tmp_path / "dev")
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+def fill(client: Any, count: int, seed: int, prefix: str = "o") -> dict[str, bytes]:
+    """Objects of all sizes, some with the same content."""
+    chosen = random.Random(seed)
+    kept: dict[str, bytes] = {}
+    for number in range(count):
+        body = kept[f"{prefix}/{number - 5}"] if number % 10 == 9 else chosen.randbytes(SIZES[number % len(SIZES)])
+        client.put_object(Bucket="bucket", Key=f"{prefix}/{number}", Body=body)
+        kept[f"{prefix}/{number}"] = body
+    return kept
+
+
+def check(client: Any, kept: dict[str, bytes]) -> None:
+    for key, body in kept.items():
+        got = client.get_object(Bucket="bucket", Key=key)["Body"].read()
+        assert hashlib.sha256(got).digest() == hashlib.sha256(body).digest(), key
+
+
+def names(cluster: DevCluster) -> list[str]:
+    return list(cluster.lines)
+
+
+def test_any_two_stores_wiped_at_once(cluster: DevCluster) -> None:
+    client = cluster.client("node-1")
+    client.create_bucket(Bucket="bucket")
+    kept = fill(client, 40, 1)
+    cluster.wait_whole()
+    chosen = random.Random(2)
+    for round_number in range(2):
+        lost = chosen.sample(names(cluster), 2)
+        cluster.wipe(*lost)
+        reader = next(name for name in names(cluster) if name not in lost)
+        check(cluster.client(reader), kept)
+        kept |= fill(cluster.client(lost[0]), 10, 10 + round_number, f"r{round_number}")
+        cluster.wait_whole()
+    lost = names(cluster)[:2]
+    for node in lost:  # what was made again is really there: four of six are enough once more
+        cluster.act("kill", node)
+    check(cluster.client("node-5"), kept)
+
+
+class Load:
+    """Clients that write and read all the time, and note every failure with its time."""
+
+    def __init__(self, cluster: DevCluster, through: list[str], writers: int = 2, readers: int = 2) -> None:
+        self.cluster, self.through, self.ended = cluster, through, False
+        self.kept: dict[str, bytes] = {}
+        self.failures: list[tuple[float, str, str]] = []
+        self.done: list[tuple[float, str]] = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(writers)]
+        self._threads += [threading.Thread(target=self._read, args=(number,)) for number in range(readers)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = True
+        for thread in self._threads:
+            thread.join(60)
+
+    def _call(self, kind: str, call: Any) -> Any:
+        started = time.monotonic()
+        try:
+            found = call()
+        except (BotoCoreError, ClientError, OSError) as error:
+            self.failures.append((started, kind, repr(error)))
+            time.sleep(0.05)
+            return None
+        self.done.append((started, kind))
+        return found
+
+    def _write(self, number: int) -> None:
+        client, chosen, count = self.cluster.client(self.through[number % len(self.through)]), random.Random(number), 0
+        while not self.ended:
+            count += 1
+            key, body = f"w{number}/{count}", chosen.randbytes(chosen.choice((100, 6000, 200_000)))
+            if self._call("put", lambda key=key, body=body: client.put_object(Bucket="bucket", Key=key, Body=body)):
+                with self._lock:
+                    self.kept[key] = body
+
+    def _read(self, number: int) -> None:
+        client, chosen = self.cluster.client(self.through[(number + 1) % len(self.through)]), random.Random(100 + number)
+        while not self.ended:
+            with self._lock:
+                known = list(self.kept)
+            if not known:
+                time.sleep(0.01)
+                continue
+            key = chosen.choice(known)
+            got = self._call("get", lambda key=key: client.get_object(Bucket="bucket", Key=key)["Body"].read())
+            assert got is None or got == self.kept[key], key
+
+    def wait_for(self, count: int) -> None:
+        start = len(self.done)
+        wait_until(lambda: len(self.done) >= start + count, f"{count} more calls", 120)
+
+
+def test_a_node_dies_under_load(cluster: DevCluster) -> None:
+    cluster.client("node-1").create_bucket(Bucket="bucket")
+    alive = [name for name in names(cluster) if name != "node-3"]
+    with Load(cluster, alive) as load:
+        load.wait_for(200)
+        died = time.monotonic()
+        cluster.act("kill", "node-3")
+        wait_until(lambda: time.monotonic() > died + FAILOVER_S, "the failover time", 20)
+        load.wait_for(200)
+        cluster.act("start", "node-3")
+        cluster.wait_whole()
+    late = [one for one in load.failures if one[0] > died + FAILOVER_S]
+    assert not late, late[:5]
+    assert not [one for one in load.failures if one[1] == "get"], load.failures[:5]
+    assert any(kind == "put" and died + FAILOVER_S < when for when, kind in load.done)
+    check(cluster.client("node-3"), load.kept)
+
+
+def test_membership_changes_while_nodes_die(tmp_path: Path) -> None:
+    cluster = DevCluster(tmp_path / "dev", nodes=8)
+    try:
+        cluster.start()
+        client = cluster.client("node-1")
+        client.create_bucket(Bucket="bucket")
+        kept = fill(client, 30, 3)
+        cluster.wait_whole()
+        with Load(cluster, ["node-1", "node-2"]) as load:
+            cluster.ask("POST", "/cluster/drain", {"stores": ["node-8"]})
+            for node in ("node-4", "node-6", "node-8"):
+                load.wait_for(50)
+                cluster.act("kill", node)
+                load.wait_for(20)
+                cluster.act("start", node)
+            said = cluster.wait_whole()
+            drained = next(one for one in said["stores"] if one["node"] == "node-8")
+            assert (drained["state"], drained["positions"], drained["copies"]) == ("draining", 0, 0)
+            cluster.ask("POST", "/cluster/add", {"stores": ["node-8"]})
+            cluster.act("kill", "node-5")
+            load.wait_for(50)
+            cluster.act("start", "node-5")
+            said = cluster.wait_whole()
+            assert next(one for one in said["stores"] if one["node"] == "node-8")["positions"] > 0
+        check(cluster.client("node-2"), kept | load.kept)
+    finally:
+        cluster.stop()
+
