@@ -432,21 +432,25 @@ class Replica:
 
     def _advance(self) -> None:
         """Commit what is durable on every replica that counts (R2)."""
-        if not self._leading or not self._enough():
+        if not self._leading:
             return
         acked = [self._peers[one].acked if not self._peers[one].exact else None for one in self._needed()]
-        if any(one is None for one in acked):
-            return
-        upto = min([self._own, *(one for one in acked if one is not None)])
-        if upto > self.state.commit:
-            bases = [peer.base for peer in self._peers.values() if peer.base is not None]
-            if bases:
-                self._kept.extend(entry for entry in self.state.log if entry.sequence <= upto)
-                while self._kept and (self._kept[0].sequence <= min(bases) or len(self._kept) > MOST_KEPT):
-                    self._kept.popleft()
-            self._commit(upto)
+        if self._enough():
+            if None in acked:
+                return
+            self._commit_upto(min([self._own, *(one for one in acked if one is not None)]))
         if self._settled is not None and self.state.commit >= self._settled:
-            self._settled = None
+            self._settled = None  # with too few replicas too, where all was committed before: reads go on (R9)
+
+    def _commit_upto(self, upto: int) -> None:
+        if upto <= self.state.commit:
+            return
+        bases = [peer.base for peer in self._peers.values() if peer.base is not None]
+        if bases:
+            self._kept.extend(entry for entry in self.state.log if entry.sequence <= upto)
+            while self._kept and (self._kept[0].sequence <= min(bases) or len(self._kept) > MOST_KEPT):
+                self._kept.popleft()
+        self._commit(upto)
 
     # -- the others
 
