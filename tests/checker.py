@@ -15,6 +15,7 @@ from pathlib import Path
 import plyvel
 from pyeclib.ec_iface import ECDriver
 
+from s4.cluster.clustermap import ClusterMap
 from s4.metadata import keys
 from s4.metadata.rows import Blob, Content, Counters, Part, decode, decode_object
 from s4.storage.files import Files
@@ -51,10 +52,36 @@ def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
     return found
 
 
+def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool = True) -> list[str]:
+    """As `check`, of the stopped nodes of a cluster whose map is given. What is in a log only counts as not there."""
+    found: list[str] = []
+    kept = {store: _rows(path) for store, path in stores.items()}
+    shards = {store: _shards(path) for store, path in stores.items()}
+    rows: dict[bytes, bytes] = {}
+    at: dict[tuple[int, int], Shards] = {}
+    for partition, one in enumerate(current.partitions):
+        prefix = partition.to_bytes(2, "big")
+        copies = {store: {key: value for key, value in kept[store].items() if key.startswith(prefix)} for store in one.config.in_sync}
+        first = copies[one.config.primary]
+        found += [f"partition {partition}: the replica on {store[:8]} differs in {len(set(first.items()) ^ set(copy.items()))} rows"
+                  for store, copy in copies.items() if copy != first]  # fmt: skip
+        rows.update(first)
+        at.update({(partition, position): shards[store] for position, store in enumerate(one.config.members) if store})
+    found += _check_rows(rows, current.shards)
+    found += _check_blobs(rows, at, audited)
+    if audited:
+        found += [f"an outbox row is left: {key!r}" for key in rows if key[2:3] == keys.OUTBOX]
+        blobs = {(int.from_bytes(key[:2], "big"), key[3:]) for key in rows if key[2:3] == keys.BLOB}
+        for store, path in stores.items():
+            for partition, blob in {(shard.partition, shard.blob) for shard in _index(path)} - blobs:
+                found.append(f"unreachable: shards of blob {blob.hex()} of partition {partition} on {store[:8]}")
+    return found
+
+
 def _rows(directory: Path) -> dict[bytes, bytes]:
     database = plyvel.DB(str(directory / "meta"), paranoid_checks=True)
     try:
-        return {key: value for key, value in database.iterator(verify_checksums=True) if key != keys.TURN_ROW}
+        return {key: value for key, value in database.iterator(verify_checksums=True) if not key.startswith(keys.END)}
     finally:
         database.close()
 

@@ -85,6 +85,13 @@ class DevCluster:
         for node in nodes:
             self.ask("POST", "/cluster/replace", {"stores": [node]})
 
+    def alive(self, node: str) -> bool:
+        """Whether a node's process runs; one that just died may not have been waited for yet."""
+        try:
+            return "Z" not in Path(f"/proc/{self.lines[node]['pid']}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+
     def signal(self, node: str, number: signal.Signals) -> None:
         os.kill(self.lines[node]["pid"], number)
 
@@ -95,7 +102,7 @@ class DevCluster:
                             region_name="us-east-1", config=config)  # fmt: skip
 
     def admin(self, node: str = "") -> AdminClient:
-        name = node or next(name for name, line in self.lines.items() if line["pid"] and _alive(line["pid"]))
+        name = node or next(name for name, line in self.lines.items() if line["pid"] and self.alive(name))
         return AdminClient(self.lines[name]["admin"], ACCESS, SECRET, "us-east-1")
 
     def ask(self, method: str, path: str, body: Any = None, query: str = "", node: str = "") -> dict[str, Any]:
@@ -144,10 +151,3 @@ class DevCluster:
 
         return asyncio.run(read())
 
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

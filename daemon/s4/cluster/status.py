@@ -20,6 +20,7 @@ class Said(msgspec.Struct, frozen=True):
 
     led: Collection[int]
     heals: int
+    outbox: int = 0
     version: str = ""
     free_bytes: int = 0
     total_bytes: int = 0
@@ -58,6 +59,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     frozen: bool
     moves: int
     heals: int
+    outbox: int
     filled: float
     stores: list[StoreStatus]
 
@@ -75,7 +77,7 @@ def status(current: ClusterMap, said: Mapping[str, Said | None]) -> ClusterStatu
     filled = min((one.filled for one in said.values() if one is not None), default=1.0)
     return ClusterStatus(
         current.cluster, f"{current.data}+{current.parity}", current.count, worst, reasons, current.freeze, moves, heals,
-        filled, _stores(current, said),
+        sum(one.outbox for one in said.values() if one is not None), filled, _stores(current, said),
     )  # fmt: skip
 
 

@@ -1,0 +1,69 @@
+"""Put on the path of a cluster's processes: the first of them that comes to the step named in S4_CRASH_FILE dies there.
+
+A step is `before:NAME` or `after:NAME`; the file is taken away by whoever dies of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+FILE = os.environ.get("S4_CRASH_FILE", "")
+
+
+def die_at(step: str) -> None:
+    path = Path(FILE)
+    try:
+        if path.read_text() != step:
+            return
+        path.unlink()
+    except OSError:
+        return
+    os.kill(os.getpid(), 9)
+
+
+def around(owner: Any, method: str, name: Any) -> None:
+    """Have a coroutine method die before or after its work; `name(arguments)` is the step's name, or None."""
+    inner = getattr(owner, method)
+
+    @functools.wraps(inner)
+    async def outer(self: Any, *arguments: Any, **named: Any) -> Any:
+        step = name(arguments)
+        die_at(f"before:{step}")
+        result = await inner(self, *arguments, **named)
+        die_at(f"after:{step}")
+        return result
+
+    setattr(owner, method, outer)
+
+
+def patch() -> None:
+    from s4.member import MemberNode
+    from s4.peer.router import Router
+    from s4.upkeep.leader import Leader
+    from s4.upkeep.mend import Mender
+
+    around(Router, "execute", lambda arguments: type(arguments[1]).__name__)
+    around(Router, "append_to", lambda _: "append")
+    around(Router, "discard", lambda _: "discard")
+    around(MemberNode, "append", lambda _: "take-shard")
+    around(MemberNode, "execute", lambda arguments: f"decide-{type(arguments[1]).__name__}")
+    around(Leader, "_in_order", lambda arguments: f"outbox-{type(arguments[1][0]).__name__}")
+    around(Mender, "_make", lambda _: "make")
+
+
+if FILE:
+    import importlib.abc
+    import sys
+
+    class Late(importlib.abc.MetaPathFinder):
+        """Patches once the last of the modules is there: nothing may be imported while Python starts."""
+
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+            if name == "s4.http.admin_cluster":
+                sys.meta_path.remove(self)
+                patch()
+
+    sys.meta_path.insert(0, Late())
