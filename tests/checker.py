@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import plyvel
 from pyeclib.ec_iface import ECDriver
 
@@ -22,6 +23,8 @@ from s4.storage.files import Files
 from s4.storage.records import HEADER_SIZE, block_crcs, unpack_volume
 from s4.storage.shards import parse_index_key
 from s4.storage.volumes import Volumes
+
+LOG = b"\xff\xffL"
 
 Shards = dict[tuple[int, bytes, int, int], bytes]
 
@@ -53,9 +56,10 @@ def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
 
 
 def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool = True) -> list[str]:
-    """As `check`, of the stopped nodes of a cluster whose map is given. What is in a log only counts as not there."""
+    """As `check`, of the nodes of a cluster that was stopped when nothing was under way, and whose map is given. What a
+    replica was not told to be committed when it was stopped is in its log, and counts."""
     found: list[str] = []
-    kept = {store: _rows(path) for store, path in stores.items()}
+    kept = {store: _with_log(_rows(path)) for store, path in stores.items()}
     shards = {store: _shards(path) for store, path in stores.items()}
     rows: dict[bytes, bytes] = {}
     at: dict[tuple[int, int], Shards] = {}
@@ -78,10 +82,23 @@ def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool
     return found
 
 
+def _with_log(rows: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """The rows of one store with what its replicas' logs say."""
+    made = {key: value for key, value in rows.items() if not key.startswith(keys.END)}
+    for _, value in sorted((key, value) for key, value in rows.items() if key.startswith(LOG)):
+        _, entry = msgspec.msgpack.decode(value[1:], type=tuple[int, bytes])
+        for key, changed in msgspec.msgpack.decode(entry[1:], type=list[tuple[bytes, bytes | None]]):
+            if changed is None:
+                made.pop(key, None)
+            else:
+                made[key] = changed
+    return made
+
+
 def _rows(directory: Path) -> dict[bytes, bytes]:
     database = plyvel.DB(str(directory / "meta"), paranoid_checks=True)
     try:
-        return {key: value for key, value in database.iterator(verify_checksums=True) if not key.startswith(keys.END)}
+        return {key: value for key, value in database.iterator(verify_checksums=True) if key != keys.TURN_ROW}
     finally:
         database.close()
 

@@ -74,7 +74,7 @@ def test_a_node_dies_at_each_step(tmp_path: Path) -> None:
         work = Work(cluster)
         for step in STEPS:
             crash.write_text(step)
-            for _ in range(300):
+            for _ in range(1000):
                 work.one()
                 if not crash.exists():
                     break

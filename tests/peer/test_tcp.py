@@ -150,7 +150,7 @@ def test_fields_of_a_later_release_are_passed_over() -> None:
     raw = frames.encode([7, 1, "layout", 0, [], 5000, "new", {"x": 1}])
     header = frames.value_of(msgspec.msgpack.Decoder(frames.Header), raw)
     assert (header.id, header.name, header.patience_ms) == (7, "layout", 5000)
-    assert frames.value_of(frames.hello_decoder, frames.encode([1, 2, "c", "s", "new"])) == frames.Hello(1, 2, "c", "s")
+    assert frames.value_of(frames.hello_decoder, frames.encode([1, 2, "c", "s", "w", "new"])) == frames.Hello(1, 2, "c", "s", "w")
     assert frames.value_of(msgspec.msgpack.Decoder(frames.Header), frames.encode([7, 1, "layout", 0, []])).patience_ms == 0
 
 

@@ -111,7 +111,15 @@ class NodeAdmin(ClusterAdmin):
 
 def said(one: Census) -> Said:
     return Said(
-        one.led, one.heals, one.outbox, one.version, one.free_bytes, one.total_bytes, one.used_bytes, one.filled, one.alarms
+        one.led,
+        one.heals,
+        one.outbox,
+        one.version,
+        one.free_bytes,
+        one.total_bytes,
+        one.used_bytes,
+        one.filled,
+        one.alarms,
     )
 
 

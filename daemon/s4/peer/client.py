@@ -52,7 +52,7 @@ class RemoteNode:
 
     @classmethod
     async def connect(cls, address: Path | tuple[str, int], oldest: Callable[[], float], lost: Callable[[], None], *,
-                      cluster: str = "", store: str = "", context: ssl.SSLContext | None = None,
+                      cluster: str = "", store: str = "", caller: str = "", context: ssl.SSLContext | None = None,
                       versions: tuple[int, int] = frames.VERSIONS) -> RemoteNode:  # fmt: skip
         """`context` is for TCP: it shows our certificate and checks the store's (peer/trust.py).
 
@@ -64,7 +64,9 @@ class RemoteNode:
             reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context)
         self = cls(reader, writer, oldest, lost)
         try:
-            header, _ = await self._send(frames.HELLO, frames.Hello(*versions, cluster, store), limit_s=BEACON_LIMIT_S)
+            header, _ = await self._send(
+                frames.HELLO, frames.Hello(*versions, cluster, store, caller), limit_s=BEACON_LIMIT_S
+            )
             if header.outcome == frames.FAILED:
                 raise RefusedError(msgspec.msgpack.decode(header.value, type=Failure).message)
             welcome = frames.value_of(frames.welcome_decoder, header.value)
@@ -136,7 +138,7 @@ class RemoteNode:
         method = frames.METHODS[name]
         sent = list(arguments)
         payload: bytes | memoryview = sent.pop(method.payload_at) if method.payload_at is not None else b""
-        header, raw = await self._send(name, sent, payload)
+        header, raw = await self._send(name, method.whole(sent), payload)
         if header.outcome == frames.FAILED:
             raise _error(msgspec.msgpack.decode(header.value, type=Failure))
         return memoryview(raw) if method.raw_result else method.result.decode(header.value)

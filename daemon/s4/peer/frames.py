@@ -51,12 +51,14 @@ class Header(msgspec.Struct, array_like=True):
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):
-    """`store` is the id of the store that is meant."""
+    """`store` is the id of the store that is meant, `caller` the caller's own or a gateway's name: whoever calls again
+    under it reads nothing any more that it read through an earlier connection of another process."""
 
     least: int
     most: int
     cluster: str
     store: str
+    caller: str = ""
 
 
 class Welcome(msgspec.Struct, array_like=True, frozen=True):
@@ -78,6 +80,13 @@ class Method:
     result: msgspec.msgpack.Decoder[Any]
     payload_at: int | None
     raw_result: bool
+    defaults: tuple[Any, ...]  # of the last arguments, payload aside
+    count: int
+
+    def whole(self, arguments: list[Any]) -> list[Any]:
+        """The arguments with the defaults of those that were left out."""
+        missing = self.count - len(arguments)
+        return [*arguments, *self.defaults[len(self.defaults) - missing :]] if missing else arguments
 
 
 def _method(function: Any) -> Method:
@@ -92,6 +101,8 @@ def _method(function: Any) -> Method:
         msgspec.msgpack.Decoder(type(None) if raw else result),
         payload_at,
         raw,
+        function.__defaults__ or (),
+        len(types),
     )
 
 

@@ -78,7 +78,7 @@ class Router:
 
     def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float]) -> None:
         self.keeper, self._context, self._oldest = keeper, context, oldest
-        self._me = ""
+        self._me, self._name = "", os.urandom(16).hex()
         self._local: LocalNode | None = None
         self._remotes: dict[str, RemoteNode] = {}
         self._connecting: dict[str, asyncio.Task[RemoteNode]] = {}
@@ -159,7 +159,13 @@ class Router:
             address = parse_endpoint(self.map.stores[store].address)
             async with asyncio.timeout(CONNECT_S):
                 remote = await RemoteNode.connect(
-                    address, self._oldest, lambda: None, cluster=self.map.cluster, store=store, context=self._context
+                    address,
+                    self._oldest,
+                    lambda: None,
+                    cluster=self.map.cluster,
+                    store=store,
+                    caller=self._me or self._name,
+                    context=self._context,
                 )
             self._remotes[store] = remote
             return remote

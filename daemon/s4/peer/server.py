@@ -51,6 +51,7 @@ class _Gateway:
     oldest: float
     beacon_at: float
     welcome: bool = False
+    caller: str = ""
     acked: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -146,7 +147,7 @@ class PeerServer:
                 async with asyncio.timeout(None if gateway.welcome else HELLO_S):
                     header, payload = await frames.read_frame(reader)
                 if not gateway.welcome:
-                    gateway.welcome = self._hello(writer, header)
+                    gateway.welcome = self._hello(writer, header, gateway)
                     if not gateway.welcome:
                         break
                 elif header.name == frames.ACK:
@@ -172,14 +173,14 @@ class PeerServer:
             log.error("gateway sent nonsense: %s", error)
         finally:
             self._gateways.discard(gateway)
-            if self._lasting:
+            if self._lasting and gateway.welcome:
                 self._ghosts.append(gateway)
             gateway.changed.set()
             if calls:
                 await asyncio.wait(calls)
             writer.close()
 
-    def _hello(self, writer: asyncio.StreamWriter, header: Header) -> bool:
+    def _hello(self, writer: asyncio.StreamWriter, header: Header, gateway: _Gateway) -> bool:
         """Whether the caller may go on; else it is told why not."""
         if header.name != frames.HELLO:
             raise frames.FrameError(f"a connection begins with hello, not {header.name}")
@@ -197,6 +198,8 @@ class PeerServer:
             log.info("a peer was refused: %s", reason)
             self._fail(writer, header.id, Failure("refused", "ServiceUnavailable", reason))
             return False
+        gateway.caller = hello.caller
+        self._ghosts = [ghost for ghost in self._ghosts if not ghost.caller or ghost.caller != hello.caller]
         self._answer(writer, header.id, frames.Welcome(version, self.incarnation))
         return True
 

@@ -47,8 +47,8 @@ from s4.cluster.wire import (
     State,
     Write,
 )
+from s4.replica.peer import NEVER, Peer
 
-NEVER = float("-inf")
 MOST_ENTRIES = 256  # in one Append
 MOST_KEPT = 100_000  # committed entries kept for a joining replica, which else begins anew
 
@@ -78,21 +78,6 @@ class Swap:
     config: Config
     revision: int
     sent: float
-
-
-@dataclass(slots=True)
-class Peer:
-    """What the primary knows of another replica in this epoch. Times are the primary's own."""
-
-    since: float
-    promised: float = NEVER  # when the beacon was sent that it answered last
-    acked: int | None = None  # what it said to be durable
-    exact: bool = True  # it must be told where its log ends
-    next: int = 0  # sequence to send next
-    told: int = 0  # commit sequence that it was told
-    beaconed: float = NEVER
-    sent: float = NEVER
-    base: int | None = None  # a snapshot was ordered when this was committed: what follows is kept for it
 
 
 class Replica:
