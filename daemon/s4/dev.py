@@ -146,9 +146,10 @@ class Dev:
         if name in self._processes and self._processes[name].returncode is None:
             self._processes[name].send_signal(signal.SIGCONT)
             return
+        self.plan = json.loads((self.directory / "dev.json").read_text())  # somebody may have changed it
         where, trust = self.plan["members"][name], self.directory / "trust"
         kind = ["node", str(self.directory / name), "--name", name, "--peer-listen", where["peer"], "--advertise", where["peer"],
-                "--reserve", self.plan["reserve"]] if name.startswith("node") else ["gateway"]  # fmt: skip
+                "--reserve", where.get("reserve", self.plan["reserve"])] if name.startswith("node") else ["gateway"]  # fmt: skip
         with self._log(name) as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "s4.cli", *kind, "--coordinator", self.coordinator, "--listen", where["s3"],

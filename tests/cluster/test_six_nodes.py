@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -177,3 +179,93 @@ def test_membership_changes_while_nodes_die(tmp_path: Path) -> None:
     finally:
         cluster.stop()
 
+
+
+def test_a_full_disk_on_one_node(cluster: DevCluster) -> None:
+    """The others take what it cannot; what it lacks is made once there is room."""
+    client = cluster.client("node-1")
+    client.create_bucket(Bucket="bucket")
+    kept = fill(client, 10, 4)
+    free = next(one["free_bytes"] for one in cluster.status()["stores"] if one["node"] == "node-2")
+    reserve(cluster, "node-2", str(free * 5 // 4))  # below it for data; rows may use half of it
+    kept |= fill(client, 20, 5, "full")
+    assert cluster.status()["heals"] > 0
+    for node in names(cluster):
+        check(cluster.client(node), {key: kept[key] for key in list(kept)[-5:]})
+    client.delete_object(Bucket="bucket", Key="o/3")
+    del kept["o/3"]
+    reserve(cluster, "node-2", "64MiB")
+    cluster.wait_whole()
+    for node in ("node-4", "node-5"):
+        cluster.act("kill", node)
+    check(cluster.client("node-2"), kept)
+
+
+def reserve(cluster: DevCluster, node: str, size: str) -> None:
+    """Start a node anew with another reserve: with one above what its disk has free it takes no data."""
+    cluster.act("stop", node)
+    path = cluster.directory / "dev.json"
+    plan = json.loads(path.read_text())
+    plan["members"][node]["reserve"] = size
+    path.write_text(json.dumps(plan))
+    cluster.act("start", node)
+
+
+def writes_go_on(acknowledged: dict[str, int], before: dict[str, int]) -> None:
+    wait_until(lambda: all(acknowledged[key] > before[key] for key in before), "writes go on", 30)
+
+
+def test_a_node_that_stood_still_answers_nothing_old(cluster: DevCluster) -> None:
+    """A counter is written through one node while others stand still for longer than their leases, one after the
+    other; readers through those nodes never see less than what was acknowledged before they asked."""
+    cluster.client("node-1").create_bucket(Bucket="bucket")
+    keys, ended = [f"counter-{number}" for number in range(8)], threading.Event()
+    acknowledged, faults = dict.fromkeys(keys, 0), list[str]()
+    slowest = 0.0
+
+    def write() -> None:
+        nonlocal slowest
+        client, number = cluster.client("node-1"), 0
+        while not ended.is_set():
+            number += 1
+            for key in keys:
+                started = time.monotonic()
+                try:
+                    client.put_object(Bucket="bucket", Key=key, Body=str(number).encode())
+                except (BotoCoreError, ClientError):
+                    continue
+                slowest = max(slowest, time.monotonic() - started)
+                acknowledged[key] = number
+
+    def read(node: str) -> None:
+        client, chosen = cluster.client(node), random.Random(node)
+        while not ended.is_set():
+            key = chosen.choice(keys)
+            least = acknowledged[key]
+            try:
+                got = int(client.get_object(Bucket="bucket", Key=key)["Body"].read())
+            except (BotoCoreError, ClientError):
+                continue
+            if got < least:
+                faults.append(f"{node} said {got} of {key} when {least} was acknowledged")
+
+    threads = [threading.Thread(target=write), *(threading.Thread(target=read, args=(node,)) for node in ("node-2", "node-3", "node-4"))]
+    wait_for_first = threads[0]
+    wait_for_first.start()
+    wait_until(lambda: all(acknowledged.values()), "every counter was written")
+    for thread in threads[1:]:
+        thread.start()
+    try:
+        for node in ("node-2", "node-3", "node-4"):
+            cluster.signal(node, signal.SIGSTOP)
+            stopped = time.monotonic()
+            writes_go_on(acknowledged, dict(acknowledged))
+            wait_until(lambda stopped=stopped: time.monotonic() > stopped + 4, "leases have run out", 30)
+            cluster.signal(node, signal.SIGCONT)
+            cluster.wait_whole()
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+    assert not faults, faults[:5]
+    assert slowest < FAILOVER_S + 5, slowest  # its own call may have been in the node that stood still

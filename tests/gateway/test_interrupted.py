@@ -35,11 +35,11 @@ def test_a_bucket_deletion_that_was_cut_off(tmp_path: Path, closed: int, empty: 
         bucket = await create_bucket(gateway, "photos", "root")
         if not empty:
             await put(gateway, "photos", key, b"x" * 5000)
-        await store.node.execute(0, commands.BeginDelete("photos", b"token"))
+        begun = await store.node.execute(0, commands.BeginDelete("photos", b"token"))
         home = keys.partition_of(bucket.id, key, 16)
         for partition in range(closed):
             if empty or partition != home:
-                await store.node.execute(partition, commands.CloseBucket(bucket.id, b"token"))
+                await store.node.execute(partition, commands.CloseBucket(bucket.id, begun.bucket.deleting))
 
     async def resumed(store: OpenStore, gateway: Gateway) -> None:
         await resume_deletes(gateway)
@@ -132,3 +132,26 @@ def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
         assert dead >= 9000
 
     with_store(tmp_path / "data", test)
+
+
+def test_two_who_delete_one_bucket_end_it_once(tmp_path: Path) -> None:
+    """One finds the bucket in use, the other comes later and finds it empty: the deletion that was to be undone is not
+    ended as done, and a message that closes a partition late closes nothing (L3)."""
+
+    async def test() -> None:
+        async with opened(tmp_path / "data") as (store, gateway):
+            await create_bucket(gateway, "photos", "root")
+            answer = await store.node.execute(0, commands.BeginDelete("photos", b"t" * 16))
+            token, bucket = answer.bucket.deleting, answer.bucket.id
+            assert (await store.node.execute(0, commands.UndoDelete("photos", token))).granted
+            assert not (await store.node.execute(0, commands.EndDelete("photos", token, done=True))).granted
+            for partition in range(store.node.partitions):
+                await store.node.execute(partition, commands.ReopenBucket(bucket, token))
+            assert (await store.node.execute(0, commands.EndDelete("photos", token, done=False))).granted
+            late = await store.node.execute(3, commands.CloseBucket(bucket, token))
+            assert late.code == "OperationAborted"
+            assert not (await store.node.execute(0, commands.EndDelete("photos", token, done=True))).granted
+            await delete_bucket(gateway, "photos")
+            assert await store.node.find_bucket("photos") is None
+
+    asyncio.run(test())

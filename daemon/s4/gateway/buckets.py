@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s4.gateway.context import Gateway, execute, find_bucket
+from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket
 from s4.metadata.commands import (
     BeginDelete,
     BucketMade,
@@ -13,6 +13,8 @@ from s4.metadata.commands import (
     Settings,
     SetVersioning,
     SpreadSettings,
+    Taken,
+    UndoDelete,
 )
 from s4.metadata.rows import Bucket
 from s4.s3.errors import S3Error
@@ -45,17 +47,28 @@ async def delete_bucket(gateway: Gateway, name: str) -> None:
 
 
 async def finish_delete(gateway: Gateway, name: str, bucket: Bucket) -> None:
-    """Close the id in every partition and remove the row, or undo it all; also after a crash in between."""
+    """Close the id in every partition and remove the row, or undo it all; also after a crash in between, and while
+    others work on the same deletion. Raises S3Error with the bucket open, or for others to open."""
     token = bucket.deleting
-    try:
-        for partition in range(gateway.partitions):
-            await execute(gateway, partition, CloseBucket(bucket.id, token))
-    except S3Error:
-        for partition in range(gateway.partitions):
-            await execute(gateway, partition, ReopenBucket(bucket.id, token))
-        await execute(gateway, 0, EndDelete(name, token, done=False))
-        raise
-    await execute(gateway, 0, EndDelete(name, token, done=True))
+    refusal = S3Error("OperationAborted", "The bucket was found in use while it was deleted. Try again.")
+    if not bucket.undoing:
+        try:
+            for partition in range(gateway.partitions):
+                await execute(gateway, partition, CloseBucket(bucket.id, token))
+        except NotCommittedError as error:
+            refusal = error
+            await execute(gateway, 0, UndoDelete(name, token))
+        else:
+            ended = await execute(gateway, 0, EndDelete(name, token, done=True))
+            if isinstance(ended, Taken) and ended.granted:
+                return
+    found = await gateway.node.find_bucket(name)
+    if found is None or found.id != bucket.id:
+        return  # somebody else ended it as done: what is closed stays closed
+    for partition in range(gateway.partitions):
+        await execute(gateway, partition, ReopenBucket(bucket.id, token))
+    await execute(gateway, 0, EndDelete(name, token, done=False))
+    raise refusal
 
 
 async def resume_deletes(gateway: Gateway) -> None:
@@ -65,5 +78,5 @@ async def resume_deletes(gateway: Gateway) -> None:
             try:
                 await finish_delete(gateway, name, bucket)
             except S3Error as error:
-                if error.code != "BucketNotEmpty":
+                if error.code not in ("BucketNotEmpty", "OperationAborted"):
                     raise

@@ -1,8 +1,10 @@
 """Decisions on buckets. The bucket row is in partition 0; each partition knows the settings it needs.
 
 Deleting (rule L3): partition 0 puts a token into the bucket row; each partition closes the id if it holds no
-version of it; partition 0 removes the row, or takes the token out again after the others reopened. Each step
-names the token and can be repeated, so whoever finds a token after a crash finishes or undoes it.
+version of it; partition 0 removes the row. Where a partition does hold one, partition 0 first marks the deletion as
+to be undone, so that nobody else who works on it can end it as done, then the others reopen, then the token goes.
+Each step names the token and can be repeated by whoever finds it after a crash; tokens rise, so a partition that has
+reopened is not closed once more by a message that comes late.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from s4.metadata.commands import (
     ReopenBucket,
     SetVersioning,
     SpreadSettings,
+    Taken,
+    UndoDelete,
 )
 from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.objects import check_settings
@@ -82,7 +86,7 @@ def spread(entry: Entry, command: SpreadSettings) -> Done:
 
 def begin_delete(entry: Entry, command: BeginDelete) -> BucketMade:
     old = bucket_row(entry, command.name)
-    token = old.deleting or command.token
+    token = old.deleting or entry.sequence.to_bytes(8, "big") + command.token[:8]
     row = msgspec.structs.replace(old, deleting=token)
     entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
     return BucketMade(row)
@@ -93,37 +97,51 @@ def close(entry: Entry, command: CloseBucket) -> Done:
         raise RefusalError(
             "BucketNotEmpty", "The bucket you tried to delete is not empty. You must delete all versions in the bucket."
         )
-    row_key = keys.bucket_state_row(entry.partition, command.bucket)
-    value = entry.get(row_key)
-    state = decode(BucketState, value) if value is not None else BucketState(1, "")
+    state = _state(entry, command.bucket)
+    if command.token <= state.reopened:
+        raise RefusalError("OperationAborted", "This deletion of the bucket was undone already. Try again.")
     prefix = keys.bucket_uploads(entry.partition, command.bucket)
     for upload_key, _ in list(entry.scan(prefix)):
         key, upload = keys.split_upload(upload_key[len(prefix) :])
         uploads.remove(entry, command.bucket, key, upload)
-    entry.put(row_key, encode(BucketState(state.revision, state.versioning, state.closed or command.token)))
+    _put_state(entry, command.bucket, msgspec.structs.replace(state, closed=state.closed or command.token))
     return Done()
 
 
 def reopen(entry: Entry, command: ReopenBucket) -> Done:
-    row_key = keys.bucket_state_row(entry.partition, command.bucket)
-    value = entry.get(row_key)
-    if value is not None:
-        state = decode(BucketState, value)
-        if state.closed == command.token:
-            entry.put(row_key, encode(BucketState(state.revision, state.versioning)))
+    state = _state(entry, command.bucket)
+    closed = b"" if state.closed == command.token else state.closed
+    reopened = max(state.reopened, command.token)
+    _put_state(entry, command.bucket, msgspec.structs.replace(state, closed=closed, reopened=reopened))
     return Done()
 
 
-def end_delete(entry: Entry, command: EndDelete) -> Done:
+def _state(entry: Entry, bucket: int) -> BucketState:
+    value = entry.get(keys.bucket_state_row(entry.partition, bucket))
+    return decode(BucketState, value) if value is not None else BucketState(1, "")
+
+
+def _put_state(entry: Entry, bucket: int, state: BucketState) -> None:
+    entry.put(keys.bucket_state_row(entry.partition, bucket), encode(state))
+
+
+def undo_delete(entry: Entry, command: UndoDelete) -> Taken:
     row_key = keys.named_row(keys.BUCKET, command.name)
     value = entry.get(row_key)
-    if value is None:
-        return Done()
-    row = decode(Bucket, value)
-    if row.deleting != command.token:
-        return Done()
+    if value is None or decode(Bucket, value).deleting != command.token:
+        return Taken(False)
+    entry.put(row_key, encode(msgspec.structs.replace(decode(Bucket, value), undoing=True)))
+    return Taken(True)
+
+
+def end_delete(entry: Entry, command: EndDelete) -> Taken:
+    row_key = keys.named_row(keys.BUCKET, command.name)
+    value = entry.get(row_key)
+    row = decode(Bucket, value) if value is not None else None
+    if row is None or row.deleting != command.token or row.undoing == command.done:
+        return Taken(False)
     if command.done:
         entry.delete(row_key)
     else:
-        entry.put(row_key, encode(msgspec.structs.replace(row, deleting=b"")))
-    return Done()
+        entry.put(row_key, encode(msgspec.structs.replace(row, deleting=b"", undoing=False)))
+    return Taken(True)

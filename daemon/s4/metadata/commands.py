@@ -226,7 +226,16 @@ class ReopenBucket(Command, frozen=True):
     token: bytes
 
 
+class UndoDelete(Command, frozen=True):
+    """The bucket is in use: nobody may end this deletion as done any more. Answers whether it was under way."""
+
+    name: str
+    token: bytes
+
+
 class EndDelete(Command, frozen=True):
+    """Answers whether the deletion ended so: as done, or (not `done`) as undone."""
+
     name: str
     token: bytes
     done: bool
@@ -317,6 +326,6 @@ AnyCommand = (
     PutObject | DeleteObject | DeleteIfNewest | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
     | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
-    | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | PutJob | DeleteJob
+    | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | PutJob | DeleteJob
 )  # fmt: skip
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

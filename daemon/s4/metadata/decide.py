@@ -39,6 +39,7 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.BeginDelete: buckets.begin_delete,
     commands.CloseBucket: buckets.close,
     commands.ReopenBucket: buckets.reopen,
+    commands.UndoDelete: buckets.undo_delete,
     commands.EndDelete: buckets.end_delete,
     commands.PutUser: accounts.put_user,
     commands.DeleteUser: accounts.delete_user,

@@ -6,6 +6,8 @@ sees; each removed row lets go of its extents in the same entry.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from s4.metadata import keys, references
 from s4.metadata.commands import Conditions, Deleted, DeleteIfNewest, DeleteObject, PutObject, Settings, Stale, Written
 from s4.metadata.entry import Entry, RefusalError
@@ -32,7 +34,7 @@ def check_settings(entry: Entry, settings: Settings) -> None:
     if settings.revision < state.revision:
         raise StaleSettingsError
     if settings.revision > state.revision:
-        entry.put(row, encode(BucketState(settings.revision, settings.versioning)))
+        entry.put(row, encode(replace(state, revision=settings.revision, versioning=settings.versioning)))
 
 
 def check_conditions(conditions: Conditions, newest: Object | None) -> None:

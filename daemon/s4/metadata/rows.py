@@ -122,7 +122,8 @@ class Content(_Row, frozen=True):
 
 
 class Bucket(_Row, frozen=True):
-    """A bucket. Its id is new at each creation. `versioning`: "", "Enabled" or "Suspended"."""
+    """A bucket. Its id is new at each creation. `versioning`: "", "Enabled" or "Suspended". `deleting` is the token of
+    the deletion that is under way, `undoing` tells that it found the bucket in use."""
 
     id: int
     owner: str
@@ -135,14 +136,17 @@ class Bucket(_Row, frozen=True):
     cors: str = ""
     lock: bool = False
     quota_bytes: int = 0
+    undoing: bool = False
 
 
 class BucketState(_Row, frozen=True):
-    """What a partition knows of a bucket: the settings' revision, and the token of the deletion that closed it."""
+    """What a partition knows of a bucket: the settings' revision, the token of the deletion that closed it, and the
+    last one that was undone here. Tokens rise."""
 
     revision: int
     versioning: str
     closed: bytes = b""
+    reopened: bytes = b""
 
 
 class User(_Row, frozen=True):
