@@ -1,6 +1,6 @@
 """`python -m bench`: prints a Markdown table of S4 and the peers that are on this machine, with ratios.
 
-    python -m bench [--seconds 5] [--rounds 2] [--only put-4k,get-4k] [--drives 6] [--s4-options "--workers 2"] [--memory]
+    python -m bench [--seconds 5] [--rounds 2] [--only put-4k,get-4k] [--drives 6 | --nodes 6] [--s4-options "--workers 2"] [--memory]
 
 Peers are found as `minio` and `garage` on the PATH, in .tools/, or through S4_BENCH_MINIO and S4_BENCH_GARAGE.
 Each round runs each work on every server, one after the other; the better round counts for all alike.
@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.memory import memory_figures
-from bench.peers import Peer, start_garage, start_minio, start_s4
+from bench.peers import Peer, start_cluster, start_garage, start_minio, start_s4
 
 # name: operation, bytes, workers, objects put before, label, unit
 WORK = {
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(WORK))
     parser.add_argument("--s4-options", default="")
     parser.add_argument("--drives", type=int, default=1, help="directories of S4 and MinIO; six are 4+2")
+    parser.add_argument("--nodes", type=int, default=0, help="a cluster of so many S4 nodes, 4+2, beside MinIO with as many drives")
     parser.add_argument("--memory", action="store_true", help="measure S4's memory instead")
     arguments = parser.parse_args()
     program = build()
@@ -93,10 +94,13 @@ def main() -> None:
         if arguments.memory:
             print(memory_figures(program, Path(scratch), arguments.drives))
             return
-        started = [
-            start_s4(Path(scratch) / "s4", *arguments.s4_options.split(), count=arguments.drives),
-            start_minio(Path(scratch) / "minio", arguments.drives), start_garage(Path(scratch) / "garage"),
-        ]  # fmt: skip
+        if arguments.nodes:
+            started = [start_cluster(Path(scratch) / "s4", arguments.nodes), start_minio(Path(scratch) / "minio", arguments.nodes)]
+        else:
+            started = [
+                start_s4(Path(scratch) / "s4", *arguments.s4_options.split(), count=arguments.drives),
+                start_minio(Path(scratch) / "minio", arguments.drives), start_garage(Path(scratch) / "garage"),
+            ]  # fmt: skip
         peers = [peer for peer in started if peer is not None]
         try:
             for peer in peers:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
+from s4 import tracing
 from s4.erasure.codec import stripes_of
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
@@ -145,7 +146,8 @@ class RowNode:
         if settings:
             await self._host.settings_may_change()
         try:
-            answer = await self._host.submit(partition, command, command_id, again=again)
+            with tracing.span("commit", partition=partition, command=type(command).__name__):
+                answer = await self._host.submit(partition, command, command_id, again=again)
         except OverloadedError:
             raise UnavailableError("SlowDown", "Please reduce your request rate.") from None
         if self.on_settings is not None and settings:

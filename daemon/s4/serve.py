@@ -27,7 +27,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
-from s4 import logs, restart
+from s4 import logs, restart, tracing
 from s4.audit import AuditLog
 from s4.embedded import open_store
 from s4.figures import store_figures
@@ -391,6 +391,7 @@ async def run(
 ) -> None:
     """Run until SIGTERM or SIGINT; `announce` is called once the server is up."""
     stop = prepare_process(settings)
+    send_traces = tracing.configure(environment, "s4-server")
     server = Server(settings, environment)
     await server.start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
@@ -400,6 +401,7 @@ async def run(
     await stop.wait()
     log.info("stopping", uptime_s=round(time.monotonic() - started, 1))
     await server.close()
+    send_traces()
 
 
 async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[[], Any]) -> None:

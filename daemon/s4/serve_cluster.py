@@ -21,7 +21,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from s4 import restart
+from s4 import restart, tracing
 from s4.audit import AuditLog
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.etcd import EtcdCoordinator
@@ -262,6 +262,7 @@ async def run_cluster(
 ) -> None:
     """Run a node or a gateway until SIGTERM or SIGINT; `announce` is called once it is up."""
     stop = prepare_process(settings)
+    send_traces = tracing.configure(environment, "s4-node" if settings.directories else "s4-gateway")
     server = ClusterServer(settings, environment)
     starting = asyncio.ensure_future(server.start())
     stopped = asyncio.ensure_future(stop.wait())
@@ -276,3 +277,4 @@ async def run_cluster(
     await stopped
     log.info("stopping", uptime_s=round(time.monotonic() - started, 1))
     await server.close()
+    send_traces()

@@ -19,6 +19,7 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from s4 import tracing
 from s4.audit import AuditLog
 from s4.gateway.context import Gateway
 from s4.http.metrics import RequestMetrics
@@ -104,7 +105,8 @@ class S3Server:
         self._in_flight += 1
         self._idle.clear()
         try:
-            return await self._serve(http, request_id)
+            with tracing.span(f"S3 {http.method}", http.headers.get("traceparent", ""), request_id=request_id):
+                return await self._serve(http, request_id)
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:

@@ -11,11 +11,13 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from s4 import tracing
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.rows import Bucket
 from s4.peer import frames
@@ -43,7 +45,7 @@ class RemoteNode:
         self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
         self._next = 0
         self._incarnation = self.version = 0
-        self._gone = False
+        self._gone, self.store = False, ""
         self._lease_until = 0.0
         self._generation = 0
         self._buckets: dict[str, Bucket | None] = {}
@@ -63,6 +65,7 @@ class RemoteNode:
         else:
             reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context)
         self = cls(reader, writer, oldest, lost)
+        self.store = store
         try:
             header, _ = await self._send(
                 frames.HELLO, frames.Hello(*versions, cluster, store, caller), limit_s=BEACON_LIMIT_S
@@ -138,7 +141,8 @@ class RemoteNode:
         method = frames.METHODS[name]
         sent = list(arguments)
         payload: bytes | memoryview = sent.pop(method.payload_at) if method.payload_at is not None else b""
-        header, raw = await self._send(name, method.whole(sent), payload)
+        with tracing.span(f"call {name}", store=self.store) if name != "deliver" else nullcontext():
+            header, raw = await self._send(name, method.whole(sent), payload)
         if header.outcome == frames.FAILED:
             raise _error(msgspec.msgpack.decode(header.value, type=Failure))
         return memoryview(raw) if method.raw_result else method.result.decode(header.value)
@@ -153,7 +157,13 @@ class RemoteNode:
         future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         header = Header(
-            number, self._incarnation, name, frames.OK, msgspec.Raw(frames.encode(value)), int(limit_s * 1000)
+            number,
+            self._incarnation,
+            name,
+            frames.OK,
+            msgspec.Raw(frames.encode(value)),
+            int(limit_s * 1000),
+            tracing.current(),
         )
         try:
             self._writer.writelines(frames.pack(header, payload))

@@ -39,7 +39,7 @@ encode = msgspec.msgpack.Encoder().encode
 class Header(msgspec.Struct, array_like=True):
     """A call or an answer. `name` is the method, or empty in answers; `value` is decoded by the method's types.
 
-    `patience_ms` is how long the caller waits for an answer; 0 where it did not say.
+    `patience_ms` is how long the caller waits for an answer; 0 where it did not say. `trace` is its traceparent.
     """
 
     id: int
@@ -48,6 +48,7 @@ class Header(msgspec.Struct, array_like=True):
     outcome: int
     value: msgspec.Raw
     patience_ms: int = 0
+    trace: str = ""
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):

@@ -15,12 +15,14 @@ import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from s4 import tracing
 from s4.peer import frames
 from s4.peer.api import NodeApi, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
@@ -219,7 +221,8 @@ class PeerServer:
             arguments = list(frames.value_of(method.arguments, header.value))
             if method.payload_at is not None:
                 arguments.insert(method.payload_at, payload)
-            result = await getattr(self._node, header.name)(*arguments)
+            with tracing.span(f"serve {header.name}", header.trace) if header.trace else nullcontext():
+                result = await getattr(self._node, header.name)(*arguments)
             if method.raw_result:
                 self._answer(writer, header.id, None, result)
             else:
