@@ -77,6 +77,9 @@ class Register:
         )  # fmt: skip
         self.server = PeerServer(self, addresses[self.store], cluster="cluster", store=self.store, context=server_context(*trust))  # type: ignore[arg-type]
 
+    def may_cache(self) -> bool:
+        return False
+
     def send(self, store: str, partition: int, message: AnyMessage) -> None:
         if store not in self.cut:
             self.links.send(store, partition, message)
