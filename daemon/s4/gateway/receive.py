@@ -156,7 +156,8 @@ class _BlobWriter:
         self._stripes += 1
 
     async def _append(self, stripe: int, shards: list[Buffer], sync: bool) -> None:
-        if len(shards[0]) <= SMALL_BYTES:  # written where we stand, mostly: tasks would cost more than they overlap
+        if self._gateway.commit_syncs and len(shards[0]) <= SMALL_BYTES:
+            # on this process's drives, written where we stand: tasks would cost more than they overlap
             for position, data in enumerate(shards):
                 await self._append_shard(stripe, position, data, sync)
             return

@@ -11,7 +11,6 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,11 +140,20 @@ class RemoteNode:
         method = frames.METHODS[name]
         sent = list(arguments)
         payload: bytes | memoryview = sent.pop(method.payload_at) if method.payload_at is not None else b""
-        with tracing.span(f"call {name}", store=self.store) if name != "deliver" else nullcontext():
+        with tracing.span(f"call {name}", store=self.store):
             header, raw = await self._send(name, method.whole(sent), payload)
         if header.outcome == frames.FAILED:
             raise _error(msgspec.msgpack.decode(header.value, type=Failure))
         return memoryview(raw) if method.raw_result else method.result.decode(header.value)
+
+    def post(self, name: str, *arguments: Any) -> None:
+        """Send a call that nobody answers; what becomes of it is not known. Await `drained` now and then."""
+        header = Header(0, self._incarnation, name, frames.OK, msgspec.Raw(frames.encode(arguments)))
+        self._writer.writelines(frames.pack(header))
+
+    async def drained(self) -> None:
+        """Return once the connection takes more. Raises ConnectionError."""
+        await self._writer.drain()
 
     async def _send(
         self, name: str, value: Any, payload: bytes | memoryview = b"", limit_s: float = CALL_S

@@ -1,7 +1,7 @@
 """Connections to the other stores' nodes, for what replicas say to each other: kept up, and never waited for.
 
-Messages for one store are sent in batches, several on their way at once; what cannot be sent is dropped, for the
-cores of the replicas repeat what matters. A connection that breaks, or falls silent, is made anew.
+Messages for one store are sent in batches that nobody answers; what cannot be sent is dropped, for the cores of the
+replicas repeat what matters. A connection that breaks, or falls silent, is made anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
 BATCH = 512
-IN_FLIGHT = 32
 RETRY_S = 0.2
 
 
@@ -77,28 +76,16 @@ class Links:
 
     async def _pump(self, remote: RemoteNode, link: _Link) -> None:
         """Send until the connection breaks."""
-        limit, calls = asyncio.Semaphore(IN_FLIGHT), set[asyncio.Task[None]]()
-        try:
-            while not remote.gone:
-                await link.wake.wait()
-                link.wake.clear()
-                while link.waiting and not remote.gone:
-                    await limit.acquire()
-                    batch = [link.waiting.popleft() for _ in range(min(BATCH, len(link.waiting)))]
-                    task = asyncio.create_task(self._deliver(remote, batch, limit))
-                    calls.add(task)
-                    task.add_done_callback(calls.discard)
-        finally:
-            for task in calls:
-                task.cancel()
-
-    async def _deliver(self, remote: RemoteNode, batch: list[tuple[int, AnyMessage]], limit: asyncio.Semaphore) -> None:
-        try:
-            await remote.deliver(self._me, batch)
-        except UnavailableError as error:
-            log.info("messages were lost: %s", error)
-        finally:
-            limit.release()
+        while not remote.gone:
+            await link.wake.wait()
+            link.wake.clear()
+            while link.waiting and not remote.gone:
+                batch = [link.waiting.popleft() for _ in range(min(BATCH, len(link.waiting)))]
+                try:
+                    remote.post("deliver", self._me, batch)
+                    await remote.drained()
+                except ConnectionError as error:
+                    log.info("messages were lost: %s", error)
 
     async def close(self) -> None:
         for task in self._tasks:

@@ -159,6 +159,8 @@ class PeerServer:
                     gateway.beacon_at = time.monotonic()
                     gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
                     self._answer(writer, header.id, self._node.may_cache())
+                elif header.id == 0:
+                    await self._posted(header)
                 else:
                     came = time.monotonic()
                     await limit.acquire()
@@ -212,6 +214,16 @@ class PeerServer:
     def _fail(self, writer: asyncio.StreamWriter, call: int, failure: Failure) -> None:
         raw = msgspec.Raw(frames.encode(failure))
         writer.writelines(frames.pack(Header(call, self.incarnation, "", frames.FAILED, raw)))
+
+    async def _posted(self, header: Header) -> None:
+        """A call that nobody waits for: messages of replicas, handled in their order."""
+        method = frames.METHODS.get(header.name)
+        if method is None or method.payload_at is not None or header.incarnation != self.incarnation:
+            raise frames.FrameError(f"{header.name} cannot be posted to this process")
+        try:
+            await getattr(self._node, header.name)(*frames.value_of(method.arguments, header.value))
+        except UnavailableError as error:
+            log.info("what a peer posted was lost: %s", error)
 
     async def _call(self, writer: asyncio.StreamWriter, header: Header, payload: bytes) -> None:
         try:

@@ -49,6 +49,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 RETRY_S = 0.2
+LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
 VERSION = b"\x01"
 _STATE, _LOG = b"\xff\xffE", b"\xff\xffL"
 
@@ -105,7 +106,8 @@ class Group:
         self._closing = False
         self._settling: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._writes: list[tuple[_Partition, Write]] = []
-        self._wake = asyncio.Event()
+        self._wake, self._urgent = asyncio.Event(), False
+        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         now, used = clock(), timing or Timing()
         self._partitions = []
@@ -138,7 +140,10 @@ class Group:
 
     def wake(self) -> None:
         """Have a turn begin, with what `before_turn` brings."""
+        self._urgent = True
         self._wake.set()
+        if not self._hurry.done():
+            self._hurry.set_result(None)
 
     def read(self, partition: int, key: bytes) -> bytes | None:
         """A committed row. Raises NotServingError where another replica may know better."""
@@ -209,6 +214,8 @@ class Group:
                 one.pending.add(_rows_of(one, write.entry), write.entry.sequence)
             self._writes.append((one, write))
         if core.writes:
+            if any(not isinstance(write, Commit) for write in core.writes):
+                self.wake()
             core.writes.clear()
             self._wake.set()
         for to, message in core.messages:
@@ -271,6 +278,9 @@ class Group:
         loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
+            if not self._urgent:  # rows of committed entries can wait for company: their entries are durable
+                await asyncio.wait((self._hurry,), timeout=LAZY_S)
+            self._urgent, self._hurry = False, loop.create_future()
             self._wake.clear()
             self.before_turn()
             taken, self._writes = self._writes, []
@@ -321,6 +331,7 @@ class Group:
         if self.committed.rows:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._settling.append((self.committed.newest, waiter))
+            self.wake()
             await waiter
 
     def _written(self) -> None:
