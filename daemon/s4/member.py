@@ -36,9 +36,9 @@ from s4.peer.links import Links
 from s4.peer.router import Router, parse_endpoint
 from s4.peer.server import PeerServer
 from s4.peer.trust import client_context, server_context
-from s4.replica.core import Timing
 from s4.replica.group import Group
 from s4.replica.replicated import ReplicatedHost
+from s4.replica.terms import Timing
 from s4.rownode import ROOT_USER, RowNode
 from s4.settings import RootKeys, StoreSettings
 from s4.storage.directory import DirectoryError, format_directory, open_directory
@@ -47,6 +47,8 @@ from s4.storage.files import Files
 from s4.storage.leveldb import Database
 from s4.storage.records import OfflineError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
+
+LEAVE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,8 @@ class Member:
     lock: int
 
     async def close(self) -> None:
-        """Take no more calls, then stop. What was acknowledged is durable anyway."""
+        """Let others lead, take no more calls, then stop. What was acknowledged is durable anyway."""
+        await self.node.host.group.leave(LEAVE_S)
         await self.peers.close()
         self.following.cancel()
         await self.router.close()

@@ -33,7 +33,7 @@ from s4.http.admin_cluster import ClusterAdmin, NodeAdmin
 from s4.http.metrics import StoreCollector, exposition
 from s4.member import Credentials, Member, Place, open_member
 from s4.peer.router import Router
-from s4.replica.core import Timing
+from s4.replica.terms import Timing
 from s4.serve import (
     S3Endpoint,
     ServerSettings,

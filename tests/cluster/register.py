@@ -27,8 +27,8 @@ from s4.cluster.wire import AnyMessage
 from s4.peer.links import Links
 from s4.peer.server import PeerServer
 from s4.peer.trust import client_context, server_context
-from s4.replica.core import NotServingError, Timing, TooFewError
 from s4.replica.group import Group, UnknownResultError, View
+from s4.replica.terms import NotServingError, Timing, TooFewError
 from s4.storage.leveldb import Database
 
 TIMING = Timing(beacon=0.15, lease=0.6, grace=0.9, resend=0.2)  # the proportions of the real ones, to fit more into a test

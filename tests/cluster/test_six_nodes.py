@@ -82,6 +82,7 @@ class Load:
         self.kept: dict[str, bytes] = {}
         self.failures: list[tuple[float, str, str]] = []
         self.done: list[tuple[float, str]] = []
+        self.slowest = 0.0
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(writers)]
         self._threads += [threading.Thread(target=self._read, args=(number,)) for number in range(readers)]
@@ -105,6 +106,7 @@ class Load:
             time.sleep(0.05)
             return None
         self.done.append((started, kind))
+        self.slowest = max(self.slowest, time.monotonic() - started)
         return found
 
     def _write(self, number: int) -> None:
@@ -148,6 +150,21 @@ def test_a_node_dies_under_load(cluster: DevCluster) -> None:
     assert not late, late[:5]
     assert not [one for one in load.failures if one[1] == "get"], load.failures[:5]
     assert any(kind == "put" and died + FAILOVER_S < when for when, kind in load.done)
+    check(cluster.client("node-3"), load.kept)
+
+
+def test_nodes_are_restarted_one_after_the_other(cluster: DevCluster) -> None:
+    """As an upgrade does it: a node that is told to stop hands its partitions over, and no request fails."""
+    cluster.client("node-1").create_bucket(Bucket="bucket")
+    with Load(cluster, ["node-1"]) as load:
+        load.wait_for(50)
+        for node in names(cluster)[1:]:
+            wait_until(lambda node=node: cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"], f"{node} may be stopped", 60)
+            cluster.act("stop", node)
+            load.wait_for(100)
+            cluster.act("start", node)
+        cluster.wait_whole()
+    assert not load.failures, load.failures[:5]
     check(cluster.client("node-3"), load.kept)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from cluster.memory import MemoryCoordinator
 from s4.cluster.wire import Config, Document, Entry, Plan, decode_document, encode_document
-from s4.replica.core import NotServingError, Timing
 from s4.replica.group import Group, View, load
+from s4.replica.terms import NotServingError, Timing
 from s4.storage.leveldb import Database
 
 TIMING = Timing(beacon=0.02, lease=0.2, grace=0.3, resend=0.05)

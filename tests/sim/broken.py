@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from s4.cluster.wire import Append, Config, Document, MarkJoining, Plan
-from s4.replica.core import NEVER, Peer, Replica, Swap
+from s4.replica.core import Replica
+from s4.replica.terms import NEVER, Peer, Swap
 from sim.node import Node, Waiter
 
 
@@ -90,7 +91,7 @@ class AddsBeforeItHasAll(Replica):
 class JoinsAsItIs(Replica):
     """R8: a replica that was away counts as whole again without being filled."""
 
-    def _joins(self, config: Config, sender: str) -> None:
+    def _joins(self, config: Config, sender: str, have: int | None) -> None:
         if sender not in config.in_sync and sender not in self._peers:
             self._peers[sender] = Peer(self.now, acked=self.state.commit, exact=False, next=self.last + 1)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from s4.cluster.wire import Commit, Document, Install, Snapshot, State, Write
-from s4.replica.core import NotServingError, Replica, Timing, TooFewError
+from s4.replica.core import Replica
+from s4.replica.terms import NotServingError, Timing, TooFewError
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -71,6 +72,7 @@ class Node:
         state = State(kept.epoch, kept.commit, list(kept.log), kept.joining)
         self.rows, self.answers = dict(self.disk.rows), dict(self.disk.answers)
         self.replica = self.replica_class(self.store, state, Timing(), self.clock())
+        self.replica._kept.limit_bytes = self.world.kept_bytes
         self.numbers = 0
         self.waiters: list[Waiter] = []
         self.syncing = False

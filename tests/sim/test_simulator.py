@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from s4.cluster.wire import Config, Document, Durable, Plan, Promise, State
-from s4.replica.core import Replica, Timing
+from s4.replica.core import Replica
+from s4.replica.terms import Timing
 from sim import broken
 from sim.linear import FOREVER, Call, is_linearizable
 from sim.node import BrokenError, Node

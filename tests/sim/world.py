@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from s4.cluster.wire import Commit, Config, Document, Entry, Plan, Write
+from s4.replica.core import Replica
 from sim.linear import FOREVER, Call, is_linearizable
 from sim.node import BrokenError, Node, durable
 
@@ -23,7 +24,7 @@ KEYS = ("a", "b", "c")
 PATIENCE_S = 8.0
 COORDINATOR = "coordinator"
 CALM_S, QUIET_S = 60.0, 15.0  # without faults at the end, and of that without clients
-FAULTS = ("crash", "restart", "restart", "pause", "cut", "cut off", "one way", "cut but one", "heal", "heal", "loss", "slow", "slow coordinator", "no coordinator", "wipe", "wipe")
+FAULTS = ("crash", "restart", "restart", "pause", "cut", "cut off", "one way", "cut but one", "heal", "heal", "loss", "slow", "slow coordinator", "no coordinator", "wipe", "wipe", "leave", "leave", "seat")
 
 
 class World:
@@ -44,6 +45,7 @@ class World:
         self.cut: set[tuple[str, str]] = set()
         self.loss, self.slow, self.slow_coordinator, self.coordinator_away_until, self.calm = 0.0, 0.03, 0.1, 0.0, False
         self.lacks_nothing: set[str] = set()  # removed from the in-sync set when too few were left, and since
+        self.kept_bytes = self.random.choice((-1, 100, 600, 1 << 20))  # so that replicas join by snapshot, by log, or by either
         self.made = replicas
         self.node_class = node_class
         self.nodes = {f"s{number}": node_class(self, f"s{number}") for number in range(replicas)}
@@ -194,6 +196,14 @@ class World:
             case "restart" if node.up:
                 node.crash()
                 self.later(self.random.uniform(0.01, 0.4), lambda: node.up or node.store in self.gone or node.start())
+            case "leave" if node.up and self.document.plan.minimum > 1:  # of two copies, one that stops is the one that may be lost
+                # told to stop: it gets out of the way first, if it can
+                replica = node.replica  # of this process; the one after it is not told
+                for number in range(5):
+                    self.later(number * 0.1, lambda: node.up and node.replica is replica and node.step(lambda: replica.leave(node.clock())), node)
+                self.later(self.random.uniform(0.6, 2), lambda: self.stop(node, replica), node)
+            case "seat" if node.up:  # other holders of shards: a configuration that changes no replica
+                node.step(lambda: node.replica.seat((str(self.now),), "", node.clock()))
             case "pause":
                 node.paused_until = self.now + self.random.uniform(0.5, 8)
             case "cut" | "cut off" as kind:
@@ -219,6 +229,11 @@ class World:
             case "wipe" if self.may_wipe(node.store):
                 self.wipe(node)
         self.later(self.random.expovariate(1 / 2.0), self.trouble)
+
+    def stop(self, node: Node, replica: Replica) -> None:
+        if node.up and node.replica is replica:
+            node.crash()
+            self.later(self.random.uniform(0.05, 4), lambda: node.up or node.store in self.gone or node.start())
 
     def may_wipe(self, store: str) -> bool:
         """Losing one store is promised to be survived while another holds all that was committed."""

@@ -116,7 +116,14 @@ class Fault(Message, frozen=True):
 
 
 class Join(Message, frozen=True):
-    """A replica that is not in sync wants to be (R8)."""
+    """A replica that is not in sync wants to be (R8). `have` is its commit sequence where it holds all rows up to
+    there; None where it does not."""
+
+    have: int | None = None
+
+
+class Leave(Message, frozen=True):
+    """A replica in sync is about to stop: it need not be waited for."""
 
 
 class Snapshot(Message, frozen=True):
@@ -126,7 +133,7 @@ class Snapshot(Message, frozen=True):
     rows: bytes
 
 
-AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Snapshot
+AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Leave | Snapshot
 
 
 # -- what a replica keeps; written in this order, a crash leaves a prefix

@@ -13,14 +13,13 @@ Invariants, which an editor must not break:
 A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full
 grace before it promotes itself, a primary takes a new epoch before it serves (R10).
 
-The host (replica/host.py) owns disk, network and clock: it calls one input at a time, then takes `writes`, `messages`,
+The host (replica/group.py) owns disk, network and clock: it calls one input at a time, then takes `writes`, `messages`,
 `snapshots` away, and sees to `swap`. `now` is seconds on a clock that goes on while the machine sleeps, and is this replica's alone.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -40,6 +39,7 @@ from s4.cluster.wire import (
     Join,
     KeepEntry,
     KeepEpoch,
+    Leave,
     MarkJoining,
     Plan,
     Promise,
@@ -47,37 +47,9 @@ from s4.cluster.wire import (
     State,
     Write,
 )
-from s4.replica.peer import NEVER, Peer
+from s4.replica.terms import NEVER, Kept, NotServingError, Peer, Swap, Timing, TooFewError
 
 MOST_ENTRIES = 256  # in one Append
-MOST_KEPT = 100_000  # committed entries kept for a joining replica, which else begins anew
-
-
-class NotServingError(Exception):
-    """This replica does not serve the partition now: ask its primary, later or elsewhere."""
-
-
-class TooFewError(Exception):
-    """Too few replicas are in sync for a write (R9)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds. A lease ends before a grace does though two clocks run apart by a quarter (R5)."""
-
-    beacon: float = 0.5
-    lease: float = 2.0
-    grace: float = 3.0
-    resend: float = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Swap:
-    """A compare-and-swap whose outcome is unknown: `config` in place of the document at `revision`."""
-
-    config: Config
-    revision: int
-    sent: float
 
 
 class Replica:
@@ -99,7 +71,8 @@ class Replica:
         self._waiting: deque[tuple[int, str, AnyMessage]] = deque()
         self._unsynced: deque[tuple[int, int]] = deque()  # (number of the write, sequence) of our own entries
         self._peers: dict[str, Peer] = {}
-        self._kept: deque[Entry] = deque()  # committed entries that a joining replica may lack
+        self._kept = Kept()
+        self._leaving = False  # about to stop
         self._leading = False  # primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = 0  # epoch in which the primary told us where our log ends
@@ -152,6 +125,25 @@ class Replica:
         self._propose(replace(config, epoch=config.epoch + 1, members=members, joining=joining))
         return True
 
+    def leave(self, now: float) -> bool:
+        """Make others go on without this one before it stops. False where they do, or cannot now. From its swap on
+        this one serves no more (R5); the heir takes a new epoch."""
+        self.now, self._leaving = now, True
+        if self.document is None or self.me not in self.document.config.in_sync:
+            return False
+        config, plan = self.document.config, self.document.plan
+        spared = len(config.in_sync) > plan.minimum  # nobody need wait for our disk
+        if not self._leading:
+            if spared and config.primary != self.me:
+                self.messages.append((config.primary, Leave(config.epoch)))
+            return spared
+        limit = now - self.timing.lease
+        heirs = {one: self._peers[one].acked or 0 for one in self._needed() if self._peers[one].promised > limit}
+        if heirs and self.swap is None and self._settled is None:
+            heir = max(heirs, key=lambda one: heirs[one])
+            self._propose(self._without(config, plan, {self.me} if spared else set(), heir))
+        return bool(heirs)
+
     def see(self, document: Document, revision: int, now: float) -> None:
         """A document of the coordinator, maybe not its newest. It settles an older swap (R4)."""
         self.now = now
@@ -169,7 +161,6 @@ class Replica:
             self._lead(config, swap, previous)
             return
         self._leading, self._peers, self._settled = False, {}, None
-        self._kept.clear()
         self._heard = now
         joining = self.state.joining
         if joining is not None and self.me in config.in_sync and config.epoch > joining:
@@ -215,9 +206,10 @@ class Replica:
         elif self.me in config.eligible and set(config.in_sync) <= set(plan.gone):
             others = tuple(one for one in config.eligible if one != self.me)
             self._propose(replace(config, epoch=config.epoch + 1, primary=self.me, in_sync=(self.me,), eligible=others))
-        elif self.me in plan.replicas:
+        elif self.me in plan.replicas and not self._leaving:
             if self._exact_in != config.epoch:
-                self.messages.append((config.primary, Join(config.epoch)))
+                have = self.state.commit if self.state.joining is None else None
+                self.messages.append((config.primary, Join(config.epoch, have)))
             else:  # said before, but that may have been lost
                 self._say(config.primary, Durable(config.epoch, self.last))
 
@@ -233,7 +225,10 @@ class Replica:
         self._unsynced.append((self._written, entry.sequence))
 
     def _commit(self, upto: int) -> None:
-        self._write(Commit(tuple(entry for entry in self.state.log if entry.sequence <= upto)))
+        entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)
+        self._write(Commit(entries))
+        base = min((peer.base for peer in self._peers.values() if peer.base is not None), default=self.state.commit)
+        self._kept.add(entries, base)
 
     def _cut(self, sequence: int) -> None:
         self._write(CutLog(sequence))
@@ -297,7 +292,6 @@ class Replica:
                     peers[name].since = old.since
                     peers[name].promised = max(old.promised, swap.sent)
         self._peers = peers
-        self._kept.clear()
         if not stayed:
             self._leading = True
             self._settled = self.last
@@ -312,29 +306,32 @@ class Replica:
             if self.now - peer.beaconed >= self.timing.beacon:
                 peer.beaconed = self.now
                 self._say(name, Beacon(config.epoch, self.now))
-            late = peer.exact or (peer.acked or 0) < self.last or peer.told < self.state.commit
-            if late and self.now - peer.sent >= self.timing.resend:
-                if peer.exact:
-                    self._send_exact(name, peer)
-                else:
-                    peer.next = (peer.acked or 0) + 1
-                    self._send_entries(name, peer)
+            quiet, acked = self.now - peer.sent, peer.acked or 0
+            if quiet >= self.timing.resend and peer.exact:
+                self._send_exact(name, peer)
+            elif quiet >= self.timing.resend and acked < self.last:
+                peer.next = acked + 1
+                self._send_entries(name, peer)
+            elif quiet >= self.timing.tell and not peer.exact and peer.told < self.state.commit:
+                self._send_entries(name, peer)
         if self.swap is None:
             self._change(config, plan)
 
     def _change(self, config: Config, plan: Plan) -> None:
-        """The change of configuration that is due, if any: one at a time."""
+        """The change of configuration that is due, if any."""
         limit = self.now - self.timing.lease
         lost = {one for one in self._needed() if max(self._peers[one].promised, self._peers[one].since) <= limit}
         lost |= {one for one in self._needed() if one in plan.gone}
+        going = {one for one in self._needed() if self._peers[one].leaving}
+        if len(config.in_sync) - len(lost | going) >= plan.minimum:
+            lost |= going
         if lost:
             self._propose(self._without(config, plan, lost, self.me))
             return
         ready = [name for name, peer in self._peers.items() if name not in config.in_sync and self._caught_up(peer)]
         if ready:
             in_sync = (*config.in_sync, ready[0])
-            left = tuple(one for one in config.eligible if one != ready[0])
-            eligible = left if len(in_sync) < plan.minimum else ()
+            eligible = tuple(one for one in config.eligible if one != ready[0] and len(in_sync) < plan.minimum)
             self._propose(replace(config, epoch=config.epoch + 1, in_sync=in_sync, eligible=eligible))
             return
         surplus = [one for one in config.in_sync if one not in plan.replicas]
@@ -354,7 +351,7 @@ class Replica:
 
     def _from_peer(self, config: Config, sender: str, message: AnyMessage) -> None:
         if isinstance(message, Join):
-            self._joins(config, sender)
+            self._joins(config, sender, message.have)
             return
         peer = self._peers.get(sender)
         if peer is None:
@@ -362,6 +359,8 @@ class Replica:
                 self.messages.append((sender, Again(config.epoch, self.last)))
             return
         match message:
+            case Leave():
+                peer.leaving = True
             case Promise(_, sent_s):
                 peer.promised = max(peer.promised, sent_s)
             case Durable(_, sequence):
@@ -380,8 +379,8 @@ class Replica:
                 left = tuple(one for one in config.in_sync if one != self.me)
                 self._propose(replace(config, epoch=config.epoch + 1, primary=sender, in_sync=left, eligible=()))
 
-    def _joins(self, config: Config, sender: str) -> None:
-        """A replica wants to be in sync: by the log where it lacks nothing committed, else by a snapshot (R8)."""
+    def _joins(self, config: Config, sender: str, have: int | None) -> None:
+        """A replica wants to be in sync: by the log where we have all that it lacks, else by a snapshot (R8)."""
         if sender in config.in_sync or self.document is None or sender not in self.document.plan.replicas:
             return
         peer = self._peers.get(sender)
@@ -390,24 +389,37 @@ class Replica:
         self._peers[sender] = peer = Peer(self.now)
         if sender in config.eligible:
             self._send_exact(sender, peer)
+        elif have is not None and self._have_after(have):
+            peer.have = have
+            self._send_exact(sender, peer)
         else:
             peer.base, peer.exact, peer.sent = self.state.commit, False, self.now
             self.snapshots.append(sender)
 
+    def _have_after(self, sequence: int) -> bool:
+        """Whether every entry after a sequence is at hand: what a replica with all up to there is to be told."""
+        return self._kept.begins(self.state.commit) <= sequence <= self.last
+
     def _send_exact(self, name: str, peer: Peer) -> None:
-        """All that is not committed: the other's log is to be exactly ours (R7)."""
-        if peer.base is None:
-            peer.sent, peer.next, peer.told = self.now, self.last + 1, self.state.commit
-            log = tuple(self.state.log)
-            self.messages.append(
-                (name, Append(self.state.epoch, self.state.commit, log, self.state.commit, exact=True))
-            )
+        """All that is not committed, or that a joining replica lacks: the other's log is to be exactly ours (R7)."""
+        after = self.state.commit if peer.have is None else peer.have
+        if peer.base is not None:
+            return
+        if not self._have_after(after) and name not in self._needed():
+            del self._peers[name]  # too much was committed meanwhile: it joins anew
+            return
+        after = after if self._have_after(after) else self.state.commit
+        peer.sent, peer.next, peer.told = self.now, self.last + 1, self.state.commit
+        log = tuple(one for one in (*self._kept.entries, *self.state.log) if one.sequence > after)
+        self.messages.append((name, Append(self.state.epoch, after, log, self.state.commit, exact=True)))
 
     def _send_entries(self, name: str, peer: Peer) -> None:
         """What comes next for another replica, pipelined: without waiting for what went before."""
         if peer.acked is None:
             return  # a snapshot is on its way
-        entries = tuple(one for one in (*self._kept, *self.state.log) if one.sequence >= peer.next)[:MOST_ENTRIES]
+        entries = tuple(one for one in (*self._kept.entries, *self.state.log) if one.sequence >= peer.next)[
+            :MOST_ENTRIES
+        ]
         if entries and entries[0].sequence != peer.next:
             del self._peers[name]  # what it needs is no longer kept: it joins anew
             return
@@ -423,19 +435,11 @@ class Replica:
         if self._enough():
             if None in acked:
                 return
-            self._commit_upto(min([self._own, *(one for one in acked if one is not None)]))
+            upto = min([self._own, *(one for one in acked if one is not None)])
+            if upto > self.state.commit:
+                self._commit(upto)
         if self._settled is not None and self.state.commit >= self._settled:
             self._settled = None  # with too few replicas too, where all was committed before: reads go on (R9)
-
-    def _commit_upto(self, upto: int) -> None:
-        if upto <= self.state.commit:
-            return
-        bases = [peer.base for peer in self._peers.values() if peer.base is not None]
-        if bases:
-            self._kept.extend(entry for entry in self.state.log if entry.sequence <= upto)
-            while self._kept and (self._kept[0].sequence <= min(bases) or len(self._kept) > MOST_KEPT):
-                self._kept.popleft()
-        self._commit(upto)
 
     # -- the others
 
@@ -444,10 +448,10 @@ class Replica:
             case Beacon(epoch, sent_s):
                 self._heard = self.now
                 self._say(config.primary, Promise(epoch, sent_s))
-            case Again() if self.state.joining == config.epoch:
+            case Again() if self.me not in config.in_sync:
                 self._exact_in = 0  # the primary kept no entries for us: join anew
             case Append():
-                if self.me in config.in_sync or self.me in config.eligible or self.state.joining == config.epoch:
+                if self.state.joining in (None, config.epoch):
                     self._append(config, message)
             case Snapshot(epoch, sequence, rows):
                 if self.me in config.in_sync or self.me in config.eligible:
@@ -455,6 +459,7 @@ class Replica:
                 if self.state.joining != epoch or sequence > self.last:
                     self._write(MarkJoining(epoch))
                     self._unsynced.clear()
+                    self._kept.clear()
                     self._write(Install(sequence, rows))
                     self._own = sequence
                 self._exact_in = epoch

@@ -41,8 +41,9 @@ from s4.cluster.wire import (
     decode_document,
     encode_document,
 )
-from s4.replica.core import NotServingError, Replica, Swap, Timing
+from s4.replica.core import Replica
 from s4.replica.layer import Layer
+from s4.replica.terms import NotServingError, Swap, Timing
 from s4.storage.leveldb import Database
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,17 @@ class Group:
         done = one.core.seat(members, joining, self._clock())
         self._drain(one)
         return done
+
+    async def leave(self, limit_s: float) -> None:
+        """Let others lead, and go on without this store, before it stops; return once they do, or after `limit_s`."""
+        deadline = self._clock() + limit_s
+        while self._clock() < deadline:
+            waits = [one.core.leave(self._clock()) for one in self._partitions]
+            for one in self._partitions:
+                self._drain(one)
+            if not any(waits):
+                return
+            await asyncio.sleep(TICK_S)
 
     def deliver(self, sender: str, messages: Iterable[tuple[int, AnyMessage]]) -> None:
         """Messages from another store's replicas."""

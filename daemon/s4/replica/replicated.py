@@ -23,10 +23,10 @@ from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Head, decode
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
-from s4.replica.core import NotServingError, TooFewError
 from s4.replica.group import Group, Rows
 from s4.replica.host import SETTINGS_TABLES
 from s4.replica.rowcache import RowCache
+from s4.replica.terms import NotServingError, TooFewError
 from s4.replica.turn import Decider, OverloadedError, Turn, touches
 from s4.storage.leveldb import Cursor
 
