@@ -1,12 +1,14 @@
 """Put on the path of a cluster's processes: the first of them that comes to the step named in S4_CRASH_FILE dies there.
 
-A step is `before:NAME` or `after:NAME`; the file is taken away by whoever dies of it.
+A step is `before:NAME` or `after:NAME`; the file is taken away by whoever dies of it. With S4_STRACE_DIR a node runs
+under strace, which leaves its system calls there.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,21 @@ def patch() -> None:
     around(Mender, "_make", lambda _: "make")
 
 
+def trace(directory: str, calls: str) -> None:
+    """Start this process again under strace, if it is a node."""
+    words = sys.orig_argv
+    if "node" in words and "--name" in words:
+        del os.environ["S4_STRACE_DIR"]
+        log = Path(directory) / words[words.index("--name") + 1]
+        options = ["-f", "-ttt", "-y", "-xx", "-s", "4000000", "-o", str(log), "-e", f"trace={calls}", "--seccomp-bpf"]
+        os.execvp("strace", ["strace", *options, sys.executable, *words[1:]])
+
+
+if os.environ.get("S4_STRACE_DIR"):
+    trace(os.environ["S4_STRACE_DIR"], os.environ["S4_STRACE_CALLS"])
+
 if FILE:
     import importlib.abc
-    import sys
 
     class Late(importlib.abc.MetaPathFinder):
         """Patches once the last of the modules is there: nothing may be imported while Python starts."""
