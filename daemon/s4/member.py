@@ -30,7 +30,7 @@ from s4.cluster.wire import AnyMessage
 from s4.limits import MIB, Limits
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyCommand, NewBlob
-from s4.metadata.rows import Grant
+from s4.metadata.rows import Blob, Grant
 from s4.peer.api import Census, Identity
 from s4.peer.links import Links
 from s4.peer.router import Router, parse_endpoint
@@ -134,6 +134,7 @@ class MemberNode(RowNode):
         super().__init__(host, drives, view, horizon=horizon, root=owner, root_key=root.access_key, strict=strict)
         self.host, self.membership, self.store, self.keeper = host, view, store, keeper
         self.shards = drives.store
+        self.asked: dict[int, float] = {}  # when somebody last relied on what we have of a partition
         self.process = ""  # the store's name with its process's (D2); set once that is known
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
@@ -164,6 +165,10 @@ class MemberNode(RowNode):
         ):
             raise OfflineError(f"{shard} is not on store {self.store[:8]}, which does not hold its position")
         return await self.shards.read(shard, offset, length)
+
+    async def lacking(self, partition: int, position: int, blobs: list[tuple[bytes, Blob]]) -> list[bytes]:
+        self.asked[partition] = self._clock()  # whatever the map says here, nothing of it may be dropped now (D3)
+        return await super().lacking(partition, position, blobs)
 
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         self.host.group.deliver(sender, messages)
@@ -208,7 +213,8 @@ def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
     wrong = {
         position for position, store in enumerate(new.stores) if store != (current.target(partition, position) or None)
     }
-    return replace(new, missing=sorted(wrong | set(new.missing)), stores=[])
+    needed = current.data + (1 if current.parity > 1 else 0)
+    return replace(new, missing=sorted(wrong | set(new.missing)), stores=[], needed=needed)
 
 
 @dataclass(slots=True)

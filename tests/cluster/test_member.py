@@ -68,6 +68,17 @@ def test_where_nobody_holds_a_position_nothing_counts_for_it() -> None:
     assert adjusted(lost, 0, put(["", *part.config.members[1:]])).blobs[0].missing == [0]
 
 
+def test_what_has_too_few_shards_when_it_is_decided_is_refused() -> None:
+    """Two stores changed places while an object was written with one shard missing: three good ones are no object (D1)."""
+    one = made()
+    members = list(one.partitions[0].config.members)
+    decide, turn = decider()
+    swapped = adjusted(one, 0, put([members[1], members[0], *members[2:5], ""], [5]))
+    assert decide.answer(turn, 0, swapped, b"id") == Refused("ServiceUnavailable", "Too few stores hold this object's shards. Try again.")
+    fewer = adjusted(one, 0, put([*members[:5], ""], [5]))
+    assert isinstance(decide.answer(turn, 0, fewer, b"other"), commands.Written)
+
+
 # -- commands that come twice
 
 

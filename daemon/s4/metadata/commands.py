@@ -25,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 class NewBlob(msgspec.Struct, frozen=True):
     """A blob whose shards are durable, to be made known by this commit. In a cluster `stores` names, by position,
-    the store that took each shard, empty where none did."""
+    the store that took each shard, empty where none did; `needed` shards must be there when it is decided (D1)."""
 
     blob: bytes
     reference: bytes
@@ -36,6 +36,7 @@ class NewBlob(msgspec.Struct, frozen=True):
     sha256: bytes
     missing: list[int] = []
     stores: list[str] = []
+    needed: int = 0
 
 
 class Conditions(msgspec.Struct, frozen=True):

@@ -116,6 +116,8 @@ def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], buck
             raise RefusalError(
                 "RequestTimeout", "The request took so long that its content was collected; send it again."
             )
+        if new.k + new.m - len(new.missing) < new.needed:  # stores changed places while it was written
+            raise RefusalError("ServiceUnavailable", "Too few stores hold this object's shards. Try again.")
         row = Blob(new.size, new.stripe, new.k, new.m, new.sha256, entry.now_ms, new.missing)
         entry.put(keys.blob_row(entry.partition, new.blob), encode(row))
         for position in new.missing:

@@ -193,8 +193,8 @@ class Replica:
     def tick(self, now: float) -> None:
         """Time passed: beacons, what was lost on the way, promotion, changes of configuration."""
         self.now = now
-        if self.document is None or self.alarm:
-            return
+        if self.document is None or self.alarm or self.me in self.document.plan.gone:
+            return  # declared lost though it lives: it neither leads nor follows (M1)
         config, plan = self.document.config, self.document.plan
         if self._leading:
             self._tend(config, plan)

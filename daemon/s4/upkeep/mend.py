@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from s4.cluster.placement import GONE
+from s4.cluster.wire import Config
 from s4.erasure.codec import Buffer, ErasureError, codec, stripes_of
 from s4.member import MemberNode
 from s4.metadata import commands, keys
@@ -148,11 +149,18 @@ class Mender:
             lacking = await self._router.lacking(partition, position, list(blobs.items()))
             await _all(self._confirm(partition, blob, blobs[blob], position, store) for blob in lacking)
             fill.done += len(rows)
-            if self._node.keeper.current.partitions[partition].config != config:
-                return  # another epoch: whoever leads begins again, and passes over what is there
+            if not self._still(partition, config):
+                return
+        if not self._still(partition, config):
+            return
         members = tuple(store if at == position else held for at, held in enumerate(config.members))
         if self._node.host.group.seat(partition, members, ""):
             log.info("partition %d: store %s holds position %d now", partition, store[:8], position)
+
+    def _still(self, partition: int, config: Config) -> bool:
+        """Whether this is the partition's configuration. In another one whoever leads begins again, and passes over
+        what is there."""
+        return self._node.keeper.current.partitions[partition].config == config
 
     def _blobs(self, partition: int) -> int:
         value = self._node.host.get(keys.counters_row(partition, 0))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from s4.cluster.coordinator import CoordinatorError
 from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
@@ -24,7 +25,10 @@ from s4.upkeep.orphans import FORGET_REFUSED_S, Audit
 log = logging.getLogger(__name__)
 
 LEAVE_S = 10.0
+ASKED_S = 60.0
 BATCH = 256
+PAUSE_EVERY = 1000
+ALL = set(range(256))  # positions
 
 Failed = (UnavailableError, UnknownResultError, StaleError)
 
@@ -45,48 +49,50 @@ class OwnStore:
 
     def __init__(self, node: MemberNode) -> None:
         self._node, self.shards = node, node.shards
-        self._seen_revision = -1
-        self._moved: dict[int, float] = {}  # partitions that may hold shards of positions that are not ours
+        self._held: dict[int, set[int]] = {}  # our positions of each partition, as last seen
+        self._moved: dict[int, float] = {}  # partitions of which there may be shards here that others hold
         self.scrubbed = Scrubbed()
 
     # -- positions that moved away
 
     async def leave(self) -> None:
         """One round: drop shards of positions that other stores hold now."""
-        if self._seen_revision < 0:  # after a start: whatever is here
-            self._moved = dict.fromkeys(self._partitions_here(), time.monotonic())
-        if self._seen_revision != self._node.keeper.revision:
-            self._seen_revision = self._node.keeper.revision
-            for partition in self._partitions_here():
-                self._moved.setdefault(partition, time.monotonic())
+        current = self._node.keeper.current
+        for partition, one in enumerate(current.partitions):
+            ours = {at for at, store in enumerate(one.config.members) if store == self._node.store}
+            if self._held.get(partition, ALL) - ours:  # after a start: whatever may be here
+                self._moved[partition] = time.monotonic()
+            self._held[partition] = ours
         for partition, since in list(self._moved.items()):
             if since < self._node.horizon() - LEAVE_S and await self._leave(partition):
-                del self._moved[partition]
-
-    def _partitions_here(self) -> list[int]:
-        """Partitions of which the index has any shard."""
-        return list(self._node.shards.partitions())
+                self._moved.pop(partition, None)
 
     async def _leave(self, partition: int) -> bool:
         """Whether nothing is left here of the partition that others hold."""
-        config = self._node.keeper.current.partitions[partition].config
-        if config.joining:
-            return False
-        ours = [at for at, store in enumerate(config.members) if store == self._node.store]
-        others = [at for at, store in enumerate(config.members) if store not in (self._node.store, "")]
         try:
-            if await self._node.router.heals_of(partition):
+            current = await self._node.keeper.refresh()
+            config = current.partitions[partition].config
+            others = [at for at, store in enumerate(config.members) if store not in (self._node.store, "")]
+            if config.joining or await self._node.router.heals_of(partition):
                 return False
-        except Failed:
+        except (*Failed, CoordinatorError):
             return False
         dropped = 0
-        for shard, _ in self._node.shards.records(partition):
-            if shard.position in others and shard.position not in ours:
+        for number, (shard, _) in enumerate(self._node.shards.records(partition)):
+            if number % PAUSE_EVERY == 0:
+                await asyncio.sleep(0)
+            if self._node.keeper.current.partitions[partition].config != config or self._is_asked(partition):
+                return False
+            if shard.position in others:
                 dropped += await self._node.shards.free_position(partition, shard.blob, shard.position)
         if dropped:
             log.info("partition %d: %d bytes were dropped, which other stores hold", partition, dropped)
         await self._node.shards.flush()
-        return self._node.keeper.current.partitions[partition].config == config
+        return True
+
+    def _is_asked(self, partition: int) -> bool:
+        """Whether somebody fills us with this partition again, which our map may not know yet."""
+        return time.monotonic() - self._node.asked.get(partition, float("-inf")) < ASKED_S
 
     # -- orphans
 
