@@ -1,0 +1,119 @@
+"""Histories of real S3 clients of a real cluster, under kill -9, pauses and restarts of the coordinator, are linearizable
+for each key: with conditional writes, small objects in rows and larger ones in shards. S4_SECONDS says how long (20).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cluster.dev import DevCluster
+from cluster.etcd_process import program
+from sim.linear import FOREVER, Call, is_linearizable
+
+pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+
+SECONDS = float(os.environ.get("S4_SECONDS", "20"))
+KEYS = [f"key-{number}" for number in range(6)]
+PADDING = "." * 6000  # above what is kept in rows
+
+
+class Clients:
+    """Threads that write and read through all nodes, and note every call."""
+
+    def __init__(self, cluster: DevCluster) -> None:
+        self.cluster, self.ended, self.count = cluster, False, 0
+        self.history: dict[str, list[Call]] = {key: [] for key in KEYS}
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._work, args=(number,)) for number in range(6)]
+
+    def __enter__(self) -> Clients:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = True
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, number: int) -> None:
+        chosen = random.Random(number)
+        clients = [self.cluster.client(node) for node in self.cluster.lines]
+        while not self.ended:
+            key, kind = chosen.choice(KEYS), chosen.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0]
+            with self._lock:
+                self.count += 1
+                value = f"v{self.count}"
+            body, s3 = value + (PADDING if chosen.random() < 0.4 else ""), chosen.choice(clients)
+            calls: dict[str, Callable[[], object]] = {
+                "put": lambda s3=s3, key=key, body=body: s3.put_object(Bucket="bucket", Key=key, Body=body.encode()),
+                "create": lambda s3=s3, key=key, body=body: s3.put_object(Bucket="bucket", Key=key, Body=body.encode(), IfNoneMatch="*"),
+                "delete": lambda s3=s3, key=key: s3.delete_object(Bucket="bucket", Key=key),
+                "get": lambda s3=s3, key=key: s3.get_object(Bucket="bucket", Key=key)["Body"].read().decode().rstrip("."),
+            }
+            begin = time.monotonic()
+            end, result = self._call(kind, calls[kind])
+            if end != FOREVER or kind != "get":
+                self.history[key].append(Call(kind, value, begin, end, result))
+            time.sleep(chosen.uniform(0.0, 0.1))
+
+    def _call(self, kind: str, call: Callable[[], object]) -> tuple[float, object]:
+        """(when it ended, its result). One whose outcome is not known may still happen."""
+        try:
+            result = call()
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "NoSuchKey":
+                return time.monotonic(), None
+            if code == "PreconditionFailed":
+                return time.monotonic(), False
+            return FOREVER, None
+        except (BotoCoreError, OSError):
+            return FOREVER, None
+        return time.monotonic(), result if kind == "get" else True
+
+
+def trouble(cluster: DevCluster, seconds: float) -> list[str]:
+    """One fault after the other, a node or etcd at a time; what was done."""
+    chosen, done, end = random.Random(7), list[str](), time.monotonic() + seconds
+    while time.monotonic() < end:
+        node, kind = chosen.choice(list(cluster.lines)), chosen.choice(("kill", "pause", "coordinator"))
+        done.append(f"{kind} {node}")
+        if kind == "kill":
+            cluster.act("kill", node)
+            time.sleep(chosen.uniform(0.1, 4.0))
+            cluster.act("start", node)
+        elif kind == "pause":
+            cluster.signal(node, signal.SIGSTOP)
+            time.sleep(chosen.uniform(0.5, 5.0))
+            cluster.signal(node, signal.SIGCONT)
+        else:
+            cluster.act("kill", "etcd")
+            time.sleep(chosen.uniform(0.1, 2.0))
+            cluster.act("start", "etcd")
+        time.sleep(chosen.uniform(0.2, 2.0))
+    return done
+
+
+def test_histories_of_a_cluster_are_linearizable(tmp_path: Path) -> None:
+    cluster = DevCluster(tmp_path / "dev", nodes=3, erasure="2+1", partitions=4)
+    try:
+        cluster.start().client("node-1").create_bucket(Bucket="bucket")
+        with Clients(cluster) as clients:
+            done = trouble(cluster, SECONDS)
+        cluster.wait_whole()
+    finally:
+        cluster.stop()
+    known = sum(call.end != FOREVER for calls in clients.history.values() for call in calls)
+    assert known > 200, (known, done)
+    for key, calls in clients.history.items():
+        assert is_linearizable(calls), f"{key} after {done}: {sorted(calls, key=lambda call: call.begin)}"
