@@ -254,17 +254,19 @@ def test_a_node_that_stood_still_answers_nothing_old(cluster: DevCluster) -> Non
                 slowest = max(slowest, time.monotonic() - started)
                 acknowledged[key] = number
 
+    def ask(node: str, client: Any, key: str) -> None:
+        least = acknowledged[key]
+        try:
+            got = int(client.get_object(Bucket="bucket", Key=key)["Body"].read())
+        except (BotoCoreError, ClientError):
+            return
+        if got < least:
+            faults.append(f"{node} said {got} of {key} when {least} was acknowledged")
+
     def read(node: str) -> None:
         client, chosen = cluster.client(node), random.Random(node)
         while not ended.is_set():
-            key = chosen.choice(keys)
-            least = acknowledged[key]
-            try:
-                got = int(client.get_object(Bucket="bucket", Key=key)["Body"].read())
-            except (BotoCoreError, ClientError):
-                continue
-            if got < least:
-                faults.append(f"{node} said {got} of {key} when {least} was acknowledged")
+            ask(node, client, chosen.choice(keys))
 
     threads = [threading.Thread(target=write), *(threading.Thread(target=read, args=(node,)) for node in ("node-2", "node-3", "node-4"))]
     wait_for_first = threads[0]
@@ -278,7 +280,14 @@ def test_a_node_that_stood_still_answers_nothing_old(cluster: DevCluster) -> Non
             stopped = time.monotonic()
             writes_go_on(acknowledged, dict(acknowledged))
             wait_until(lambda stopped=stopped: time.monotonic() > stopped + 4, "leases have run out", 30)
+            late = [threading.Thread(target=ask, args=(node, cluster.client(node), key)) for key in keys * 3]
+            for thread in late:  # these lie in its sockets when it goes on, before it hears that others lead now
+                thread.start()
+            sent = time.monotonic()
+            wait_until(lambda sent=sent: time.monotonic() > sent + 1, "they were sent", 30)
             cluster.signal(node, signal.SIGCONT)
+            for thread in late:
+                thread.join(60)
             cluster.wait_whole()
     finally:
         ended.set()

@@ -1,0 +1,191 @@
+"""The router between a moving map and stores that answer, refuse, or are silent: with made-up stores, for control of both."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.memory import MemoryCoordinator
+from cluster.test_map import made
+from s4.cluster import clustermap
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.keeper import DOCUMENT, MapKeeper
+from s4.metadata import commands
+from s4.metadata.commands import Done
+from s4.metadata.listing import Page, Query, Version
+from s4.metadata.rows import Summary
+from s4.peer.api import LostError, StaleError, UnavailableError, UnknownResultError
+from s4.peer.router import Router
+from s4.storage.records import DamagedError, OfflineError, Shard
+
+QUERY = Query(limit=100)
+
+
+class Store:
+    """A store that serves what the test says, and keeps what it was asked."""
+
+    gone = False
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+        self.then: Callable[..., Any] = lambda *_: None
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any) -> Any:
+            self.asked.append((name, *arguments))
+            found = self.then(name, *arguments)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        return call
+
+    def known_bucket(self, name: str) -> None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+
+class Fixture:
+    """A router over six stores, of which none is real."""
+
+    def __init__(self, router: Router, coordinator: MemoryCoordinator, stores: dict[str, Store]) -> None:
+        self.router, self.coordinator, self.stores = router, coordinator, stores
+
+    async def change(self, made_of: Callable[[ClusterMap], ClusterMap]) -> None:
+        """Somebody else changes the map; this process does not know it yet."""
+        value, revision = await self.coordinator.read(DOCUMENT)
+        await self.coordinator.replace(DOCUMENT, clustermap.encode(made_of(clustermap.decode(value))), revision)
+
+    def primary(self, partition: int) -> Store:
+        return self.stores[self.router.map.partitions[partition].config.primary]
+
+
+def moved(partition: int, store: str) -> Callable[[ClusterMap], ClusterMap]:
+    def change(old: ClusterMap) -> ClusterMap:
+        one = old.partitions[partition]
+        config = replace(one.config, epoch=one.config.epoch + 1, primary=store)
+        parts = [*old.partitions]
+        parts[partition] = replace(one, revision=one.revision + 1, config=config)
+        return replace(old, partitions=tuple(parts))
+
+    return change
+
+
+def routed(test: Callable[[Fixture], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        coordinator = MemoryCoordinator()
+        await coordinator.replace(DOCUMENT, clustermap.encode(made()), 0)
+        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), time.monotonic)
+        stores = {store: Store() for store in router.map.stores}
+        router._remotes = dict(stores)  # type: ignore[arg-type]
+        await test(Fixture(router, coordinator, stores))
+        await router.close()
+
+    asyncio.run(whole())
+
+
+def test_a_command_that_may_have_happened_is_sent_again_under_its_id() -> None:
+    """R12: `stale` was not done, a broken connection leaves it open; the id stays, and the store is told that it may know it."""
+
+    async def test(fixture: Fixture) -> None:
+        failures = [StaleError("not here"), LostError("x", "cut"), UnknownResultError("cut off while it was on its way")]
+        first = fixture.primary(3)
+        first.then = lambda *_: failures.pop(0) if failures else Done()
+        assert await fixture.router.execute(3, commands.AbortUpload(commands.Settings(1, 1, ""), b"k", b"u" * 16)) == Done()
+        ids = {call[3] for call in first.asked}
+        assert len(ids) == 1
+        assert [call[4] for call in first.asked] == [False, False, True, True]
+
+    routed(test)
+
+
+def test_what_a_store_says_itself_is_not_repeated() -> None:
+    async def test(fixture: Fixture) -> None:
+        fixture.primary(3).then = lambda *_: UnavailableError("SlowDown", "too much to do")
+        with pytest.raises(UnavailableError, match="too much to do"):
+            await fixture.router.find_content(3, bytes(32))
+        assert len(fixture.primary(3).asked) == 1
+
+    routed(test)
+
+
+def test_a_call_follows_its_partition_to_another_primary() -> None:
+    async def test(fixture: Fixture) -> None:
+        old, new = fixture.primary(3), fixture.stores["s5"]
+        old.then, new.then = lambda *_: StaleError("moved"), lambda *_: None
+        await fixture.change(moved(3, "s5"))
+        assert await fixture.router.find_content(3, bytes(32)) is None
+        assert new.asked[-1][0] == "find_content"
+
+    routed(test)
+
+
+def test_a_listing_asks_for_every_partition_exactly_once() -> None:
+    """L1: partition 3 moves between two answers. What was asked at its old epoch is thrown away, and all are asked again."""
+
+    async def test(fixture: Fixture) -> None:
+        old = fixture.router.map.partitions[3].config.primary
+        new = next(store for store in fixture.stores if store != old)
+        row = Summary(1, 1, "e", False, False, "root", "", "")
+
+        def answer(store: str) -> Callable[..., Any]:
+            def then(name: str, bucket: int, query: Query, where: list[tuple[int, int]]) -> Any:
+                served = {number: part.config.epoch for number, part in enumerate(truth().partitions) if part.config.primary == store}
+                if any(served.get(number) != epoch for number, epoch in where):
+                    return StaleError("not here at that epoch")
+                return Page([Version(b"%02d" % number, b"", row, True) for number, _ in where])
+
+            return then
+
+        def truth() -> ClusterMap:
+            return clustermap.decode(fixture.coordinator._documents[DOCUMENT][0])
+
+        for store, one in fixture.stores.items():
+            one.then = answer(store)
+        await fixture.change(moved(3, new))
+        page = await fixture.router.list_objects(1, QUERY)
+        assert [item.key for item in page.items if isinstance(item, Version)] == [b"%02d" % number for number in range(8)]
+
+    routed(test)
+
+
+def test_a_shard_is_read_from_the_store_that_is_filled_or_else_from_the_one_before() -> None:
+    async def test(fixture: Fixture) -> None:
+        part = fixture.router.map.partitions[0]
+        old, new = part.config.members[2], next(store for store in fixture.stores if store not in part.config.members[:2] and store != part.config.members[2])
+        wanted = tuple(new if at == 2 else store for at, store in enumerate(part.wanted))
+        changed = replace(part, revision=2, wanted=wanted, config=replace(part.config, epoch=2, joining=new))
+        await fixture.change(lambda known: replace(known, partitions=(changed, *known.partitions[1:])))
+        await fixture.router.keeper.refresh()
+        fixture.stores[new].then = lambda *_: OfflineError("not there yet")
+        fixture.stores[old].then = lambda *_: memoryview(b"shard")
+        assert bytes(await fixture.router.read(Shard(0, bytes(16), 2, 0), 0, 5)) == b"shard"
+        fixture.stores[new].then = lambda *_: "new.1"
+        assert await fixture.router.append(Shard(0, bytes(16), 2, 0), b"x", True) == "new.1"
+
+    routed(test)
+
+
+def test_damage_is_reported_to_the_primary_once() -> None:
+    async def test(fixture: Fixture) -> None:
+        shard = Shard(0, bytes(16), 4, 0)
+        fixture.stores[fixture.router.map.partitions[0].config.members[4]].then = lambda *_: DamagedError("flipped")
+        for _ in range(3):
+            with pytest.raises(DamagedError):
+                await fixture.router.read(shard, 0, 5)
+        await asyncio.sleep(0)
+        primary = fixture.primary(0)
+        while not primary.asked:
+            await asyncio.sleep(0)
+        told = [call for call in primary.asked if call[0] == "execute"]
+        assert [call[2] for call in told] == [commands.NeedHeal(bytes(16), [4])]
+
+    routed(test)
