@@ -5,16 +5,14 @@ Distributed Storage Systems", MSR-TR-2008-25; the rules R1 to R10 are named wher
 Invariants, which an editor must not break:
 - Every committed entry is in the log, or in the rows, of every in-sync replica (R2). So any of them may become primary.
 - At most one replica serves: the primary, while each in-sync secondary has promised not to promote itself (R5).
-- What a replica says about its disk (`Durable`, a new epoch, being filled) it says after the write was synced: such
-  messages wait behind the number of their write, and `synced` lets them go.
+- What a replica says about its disk it says after the write was synced: such messages wait behind the write's number.
 - A configuration is decided from the very document that it replaces. Until a newer document was seen, its outcome is
   unknown: both sets count (R4), and a replica that promotes itself gives no promise and takes nothing.
+- Within an epoch nothing is cut that this replica said to be durable, however late a message comes (`_followed`).
 
-A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full
-grace before it promotes itself, a primary takes a new epoch before it serves (R10).
-
-The host (replica/group.py) owns disk, network and clock: it calls one input at a time, then takes `writes`, `messages`,
-`snapshots` away, and sees to `swap`. `now` is seconds on a clock that goes on while the machine sleeps, and is this replica's alone.
+A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full grace
+before it promotes itself, a primary takes a new epoch before it serves (R10). The host (replica/group.py) owns disk,
+network and clock: it calls one input at a time, then takes `writes`, `messages`, `snapshots`, and sees to `swap`.
 """
 
 from __future__ import annotations
@@ -76,6 +74,7 @@ class Replica:
         self._leading = False  # primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = 0  # epoch in which the primary told us where our log ends
+        self._followed = 0  # epoch since when our log is a beginning of its primary's
 
     # -- what the host may ask
 
@@ -456,19 +455,20 @@ class Replica:
             case Snapshot(epoch, sequence, rows):
                 if self.me in config.in_sync or self.me in config.eligible:
                     return
-                if self.state.joining != epoch or sequence > self.last:
+                if self._followed != epoch or sequence > self.last:  # else what we said to be durable would go
                     self._write(MarkJoining(epoch))
                     self._unsynced.clear()
                     self._kept.clear()
                     self._write(Install(sequence, rows))
                     self._own = sequence
-                self._exact_in = epoch
+                self._exact_in = self._followed = epoch
                 self._say(config.primary, Durable(epoch, self.last))
 
     def _append(self, config: Config, message: Append) -> None:
         if message.exact and self._exact_in != config.epoch:
             if not self._be_exactly(config, message):
                 return
+            self._exact_in = self._followed = config.epoch
         elif self._exact_in != config.epoch:
             self._say(config.primary, Again(config.epoch, self.last))
             return
@@ -482,12 +482,14 @@ class Replica:
 
     def _be_exactly(self, config: Config, message: Append) -> bool:
         """Make our log a beginning of the primary's. False where one of us lost what it must not lack (R7)."""
+        if message.after > self.last:
+            self._say(config.primary, Again(config.epoch, self.last))
+            return False
+        if self._followed == config.epoch:
+            return True  # it is one: a message that comes late must not cut what we said to be durable
         end = message.after + len(message.entries)
         if end < self.state.commit:
             self._say(config.primary, Fault(config.epoch, self.state.commit))
-            return False
-        if message.after > self.last:
-            self._say(config.primary, Again(config.epoch, self.last))
             return False
         ours = {entry.sequence: entry.epoch for entry in self.state.log}
         for entry in message.entries:
@@ -496,5 +498,4 @@ class Replica:
                 break
         if self.last > end:
             self._cut(end)
-        self._exact_in = config.epoch
         return True
