@@ -73,8 +73,7 @@ class Replica:
         self._leaving = False  # about to stop
         self._leading = False  # primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
-        self._exact_in = 0  # epoch in which the primary told us where our log ends
-        self._followed = 0  # epoch since when our log is a beginning of its primary's
+        self._exact_in = self._followed = 0  # epoch in which our log goes on its primary's; has been a beginning of it
 
     # -- what the host may ask
 
