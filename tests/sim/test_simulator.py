@@ -114,6 +114,47 @@ def test_a_primary_whose_log_was_cut_leaves_the_set_with_an_alarm() -> None:
     assert replica.swap.config == Config(3, "b", ("b", "c"))
 
 
+def joined_by_log() -> Replica:
+    """A replica that was away and joined by the log in epoch 4: it said entries up to 9 to be durable."""
+    from s4.cluster.wire import Append, Entry
+
+    replica = Replica("c", State(epoch=3, commit=5), Timing(), 0.0)
+    replica.see(Document(Config(4, "a", ("a", "b")), Plan(("a", "b", "c"), 2)), 4, 0.0)
+    replica.receive("a", Append(4, 5, tuple(Entry(3, number, b"") for number in range(6, 9)), 8, exact=True), 0.1)
+    replica.receive("a", Append(4, 8, (Entry(4, 9, b""),), 8), 0.2)
+    replica.synced(len(replica.writes), 0.3)
+    assert replica.messages[-1] == ("a", Durable(4, 9))
+    return replica
+
+
+def test_what_was_said_to_be_durable_is_not_cut_by_what_comes_late() -> None:
+    """R8, found by the simulator: a snapshot that was sent for an earlier try to join came after the replica had joined by
+    the log; installing it cut what the primary counted on. So did an exact append after `Again`."""
+    from s4.cluster.wire import Again, Append, Entry, Snapshot
+
+    replica = joined_by_log()
+    replica.receive("a", Snapshot(4, 7, b""), 0.4)
+    assert (replica.last, replica.state.joining) == (9, None)
+    replica.receive("a", Again(4, 9), 0.5)
+    replica.receive("a", Append(4, 5, (Entry(3, 6, b""),), 5, exact=True), 0.6)
+    assert replica.last == 9
+    replica.receive("a", Snapshot(4, 12, b""), 0.7)  # newer than all we have: it stands
+    assert (replica.last, replica.state.joining) == (12, 4)
+
+
+def test_a_primary_that_stops_hands_over_and_is_not_waited_for() -> None:
+    replica = leading(in_sync=("a", "b", "c"))
+    assert replica.leave(0.2)
+    assert replica.swap is not None
+    assert replica.swap.config.primary in ("b", "c")
+    assert replica.swap.config.in_sync == ("b", "c")
+    assert not replica.serves(0.2), "from the swap on (R5)"
+    two = leading()
+    assert two.leave(0.2)
+    assert two.swap is not None
+    assert two.swap.config.in_sync == ("a", "b"), "with two copies left both count (R2)"
+
+
 def test_a_map_from_a_backup_is_refused() -> None:
     replica = Replica("b", State(epoch=7), Timing(), 0.0)
     replica.see(Document(Config(6, "b", ("b",)), Plan(("b",), 1)), 9, 0.0)
