@@ -267,15 +267,27 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     database = Database(
         directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
     )
+    router = Router(keeper, credentials.client(), oldest)
+
+    async def send_bulk(to: str, partition: int, message: AnyMessage) -> None:
+        await (await router.node(to)).deliver(store, [(partition, message)])
+
     group = Group(
-        store, database, keeper, links.send, partitions=known.count, clock=boot_clock, fatal=fatal, timing=timing
+        store,
+        database,
+        keeper,
+        links.send,
+        partitions=known.count,
+        clock=boot_clock,
+        fatal=fatal,
+        timing=timing,
+        send_bulk=send_bulk,
     )
     host = ReplicatedHost(
         group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
         prepare=lambda partition, command: adjusted(keeper.current, partition, command),
     )  # fmt: skip
     drives = OneStore(Drive(0, directory, store, shards), shards)
-    router = Router(keeper, credentials.client(), oldest)
     view = MapView(keeper, router.is_up)
     node = MemberNode(store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict)
     router.serve(store, node)

@@ -24,10 +24,11 @@ from aiohttp import web
 from s4.cluster.coordinator import CoordinatorError, UnknownOutcomeError
 from s4.cluster.etcd import EtcdCoordinator
 from s4.cluster.wire import AnyMessage
+from s4.peer.api import UnknownResultError
 from s4.peer.links import Links
 from s4.peer.server import PeerServer
 from s4.peer.trust import client_context, server_context
-from s4.replica.group import Group, UnknownResultError, View
+from s4.replica.group import Group, View
 from s4.replica.terms import NotServingError, Timing, TooFewError
 from s4.storage.leveldb import Database
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.memory import MemoryCoordinator
-from s4.cluster.wire import Config, Document, Entry, Plan, decode_document, encode_document
+from s4.cluster.wire import Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
 from s4.replica.group import Group, View, load
 from s4.replica.terms import NotServingError, Timing
 from s4.storage.leveldb import Database
@@ -123,3 +123,49 @@ def test_the_document_byte_by_byte() -> None:
     assert decode_document(raw) == document
     with pytest.raises(ValueError, match="format 2; this S4 knows 1"):
         decode_document(raw.replace(b'"format":1', b'"format":2'))
+
+
+def test_a_snapshot_travels_in_parts_and_replaces_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that has other rows and lacks entries that nobody keeps joins: what it had goes, what was deleted stays
+    deleted, and a part that is lost costs another try only."""
+    monkeypatch.setattr("s4.replica.group.PART_ROWS", 70)
+    lost = [3]
+
+    async def whole() -> None:
+        coordinator, groups = MemoryCoordinator(), dict[str, Group]()
+        document = Document(Config(1, "a", ("a",)), Plan(("a", "b"), 1))
+        await coordinator.replace("partition/0", encode_document(document), 0)
+
+        def send(sender: str) -> Callable[[str, int, Any], None]:
+            def to(store: str, partition: int, message: Any) -> None:
+                if isinstance(message, SnapshotPart) and message.number == 3 and lost:
+                    lost.clear()
+                    return
+                if store in groups:
+                    asyncio.get_running_loop().call_soon(groups[store].deliver, sender, [(partition, message)])
+
+            return to
+
+        kept = {name: database(tmp_path / name) for name in "ab"}
+        kept["b"].write([(b"\x00\x00old", b"x"), (b"\x00\x01other", b"stays")])
+        groups["a"] = Group("a", kept["a"], coordinator, send("a"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        groups["a"].replica(0)._kept.limit_bytes = -1
+        await groups["a"].start()
+        await until(lambda: groups["a"].serves(0))
+        for number in range(500):
+            await groups["a"].write(0, rows((b"\x00\x00%03d" % number, b"v")))
+        await groups["a"].write(0, rows(*((b"\x00\x00%03d" % number, None) for number in range(0, 500, 2))))
+        groups["b"] = Group("b", kept["b"], coordinator, send("b"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        await groups["b"].start()
+        await until(lambda: groups["a"].replica(0).document.config.in_sync == ("a", "b"))
+        await groups["a"].write(0, rows((b"\x00\x00last", b"v")))
+        wanted = {b"\x00\x00%03d" % number: b"v" for number in range(1, 500, 2)} | {b"\x00\x00last": b"v"}
+        await until(lambda: dict(kept["b"].scan(b"\x00\x00", b"\x00\x01")) == wanted)
+        assert kept["b"].get(b"\x00\x01other") == b"stays"
+        assert not lost
+        for group in groups.values():
+            await group.close()
+        for one in kept.values():
+            one.close()
+
+    asyncio.run(whole())

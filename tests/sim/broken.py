@@ -45,7 +45,7 @@ class ServesWithoutLease(Replica):
     """R5: a primary serves until it hears of another."""
 
     def serves(self, now: float) -> bool:
-        return self._leading and self._settled is None
+        return self.leading and self._settled is None
 
 
 class PromisesWhilePromoting(Replica):
@@ -117,7 +117,7 @@ class GoesOnAfterARestart(Replica):
     def see(self, document: Document, revision: int, now: float) -> None:
         super().see(document, revision, now)
         config = document.config
-        if not self._leading and config.primary == self.me and self.swap is None and self.revision == revision:
+        if not self.leading and config.primary == self.me and self.swap is None and self.revision == revision:
             self._lead(config, Swap(config, revision, now), None)
 
 
@@ -126,7 +126,7 @@ class TakesEntriesOfOldEpochs(Replica):
 
     def receive(self, sender: str, message: Any, now: float) -> None:
         config = self.document.config if self.document else None
-        if config is not None and isinstance(message, Append) and message.epoch < config.epoch and not self._leading:
+        if config is not None and isinstance(message, Append) and message.epoch < config.epoch and not self.leading:
             self._append(config, message)
             return
         super().receive(sender, message, now)

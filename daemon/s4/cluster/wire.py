@@ -133,7 +133,16 @@ class Snapshot(Message, frozen=True):
     rows: bytes
 
 
-AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Leave | Snapshot
+class SnapshotPart(Message, frozen=True):
+    """The rows of a snapshot in pieces, numbered from 0; the hosts put them together."""
+
+    sequence: int
+    number: int
+    rows: bytes
+    last: bool
+
+
+AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Leave | Snapshot | SnapshotPart
 
 
 # -- what a replica keeps; written in this order, a crash leaves a prefix

@@ -62,8 +62,7 @@ class Replica:
         self.snapshots: list[str] = []  # replicas that the host is to send a Snapshot
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
         self.behind = False  # somebody has a newer document: the host reads it
-        self.alarm = ""
-        self._heard = now
+        self.alarm, self._heard = "", now
         self._written = self._synced = 0  # numbers of the last write that was given out, that is durable
         self._own = self.last
         self._waiting: deque[tuple[int, str, AnyMessage]] = deque()
@@ -71,7 +70,7 @@ class Replica:
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
         self._leaving = False  # about to stop
-        self._leading = False  # primary, made so by a swap of this process
+        self.leading = False  # primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._followed = 0  # epoch in which our log goes on its primary's; has been a beginning of it
 
@@ -86,15 +85,11 @@ class Replica:
     def lag(self) -> int:
         """By how many entries the slowest in-sync replica is behind what this primary has."""
         acked = [self._peers[one].acked or 0 for one in self._needed() if one in self._peers]
-        return max((self.last - one for one in acked), default=0) if self._leading else 0
-
-    @property
-    def leading(self) -> bool:
-        return self._leading
+        return max((self.last - one for one in acked), default=0) if self.leading else 0
 
     def serves(self, now: float) -> bool:
         """Whether reads may be answered from committed rows: every in-sync secondary's promise holds (R5, R6)."""
-        if not self._leading or self._settled is not None or self.alarm or self._handing_over():
+        if not self.leading or self._settled is not None or self.alarm or self._handing_over():
             return False
         return all(self._peers[one].promised > now - self.timing.lease for one in self._needed())
 
@@ -117,7 +112,7 @@ class Replica:
     def seat(self, members: tuple[str, ...], joining: str, now: float) -> bool:
         """Ask for a configuration with other holders of shards (D3). False where another change is under way."""
         self.now = now
-        if not self._leading or self.swap is not None or self.document is None:
+        if not self.leading or self.swap is not None or self.document is None:
             return False
         config = self.document.config
         self._propose(replace(config, epoch=config.epoch + 1, members=members, joining=joining))
@@ -131,7 +126,7 @@ class Replica:
             return False
         config, plan = self.document.config, self.document.plan
         spared = len(config.in_sync) > plan.minimum  # nobody need wait for our disk
-        if not self._leading:
+        if not self.leading:
             if spared and config.primary != self.me:
                 self.messages.append((config.primary, Leave(config.epoch)))
             return spared
@@ -158,7 +153,7 @@ class Replica:
         if swap is not None and swap.config == config and config.primary == self.me:
             self._lead(config, swap, previous)
             return
-        self._leading, self._peers, self._settled = False, {}, None
+        self.leading, self._peers, self._settled = False, {}, None
         self._heard = now
         joining = self.state.joining
         if joining is not None and self.me in config.in_sync and config.epoch > joining:
@@ -171,7 +166,7 @@ class Replica:
             self.behind = True
         elif message.epoch < config.epoch:
             return  # its sender will see the newer configuration by itself
-        elif self._leading:
+        elif self.leading:
             self._from_peer(config, sender, message)
         elif sender == config.primary and not self._promoting():
             self._from_primary(config, message)
@@ -194,7 +189,7 @@ class Replica:
         if self.document is None or self.alarm or self.me in self.document.plan.gone:
             return  # declared lost though it lives: it neither leads nor follows (M1)
         config, plan = self.document.config, self.document.plan
-        if self._leading:
+        if self.leading:
             self._tend(config, plan)
         elif config.primary == self.me:  # we were before a restart: a new epoch first (R10)
             self._propose(replace(config, epoch=config.epoch + 1))
@@ -249,7 +244,7 @@ class Replica:
 
     def _promoting(self) -> bool:
         """Whether our own promotion may have happened: no promise, no entry, no read until we know (R5)."""
-        return self.swap is not None and not self._leading
+        return self.swap is not None and not self.leading
 
     def _handing_over(self) -> bool:
         return self.swap is not None and self.swap.config.primary != self.me
@@ -280,7 +275,7 @@ class Replica:
         Nobody else can promote itself in this epoch before it has seen it, which is after the swap was sent, and
         has then waited a grace: so the lease of all of them begins with the swap.
         """
-        stayed = self._leading and previous is not None
+        stayed = self.leading and previous is not None
         peers = {}
         for name in config.in_sync:
             if name != self.me:
@@ -291,7 +286,7 @@ class Replica:
                     peers[name].promised = max(old.promised, swap.sent)
         self._peers = peers
         if not stayed:
-            self._leading = True
+            self.leading = True
             self._settled = self.last
         for name, peer in peers.items():
             self._send_exact(name, peer)
@@ -394,6 +389,11 @@ class Replica:
             peer.base, peer.exact, peer.sent = self.state.commit, False, self.now
             self.snapshots.append(sender)
 
+    def sending(self, name: str, now: float) -> None:
+        """A snapshot is still on its way to a joining replica, which need not ask for another."""
+        if name in self._peers:
+            self._peers[name].since = now
+
     def _have_after(self, sequence: int) -> bool:
         """Whether every entry after a sequence is at hand: what a replica with all up to there is to be told."""
         return self._kept.begins(self.state.commit) <= sequence <= self.last
@@ -427,7 +427,7 @@ class Replica:
 
     def _advance(self) -> None:
         """Commit what is durable on every replica that counts (R2)."""
-        if not self._leading:
+        if not self.leading:
             return
         acked = [self._peers[one].acked if not self._peers[one].exact else None for one in self._needed()]
         if self._enough():

@@ -21,8 +21,9 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 
@@ -36,11 +37,13 @@ from s4.cluster.wire import (
     Install,
     KeepEntry,
     Snapshot,
+    SnapshotPart,
     State,
     Write,
     decode_document,
     encode_document,
 )
+from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import Replica
 from s4.replica.layer import Layer
 from s4.replica.terms import NotServingError, Swap, Timing
@@ -50,6 +53,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 RETRY_S = 0.2
+PART_ROWS = 2000  # of a snapshot, in one message
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
 VERSION = b"\x01"
 _STATE, _LOG = b"\xff\xffE", b"\xff\xffL"
@@ -57,15 +61,12 @@ _STATE, _LOG = b"\xff\xffE", b"\xff\xffL"
 Rows = Sequence[tuple[bytes, bytes | None]]
 View = Callable[[bytes], bytes | None]
 Send = Callable[[str, int, AnyMessage], None]
+SendBulk = Callable[[str, int, AnyMessage], Awaitable[None]]
 
 _encoder = msgspec.msgpack.Encoder()
 _rows_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
 _entry_decoder = msgspec.msgpack.Decoder(tuple[int, bytes])
 _state_decoder = msgspec.msgpack.Decoder(tuple[int, int, int | None])
-
-
-class UnknownResultError(Exception):
-    """This replica stopped being primary while a write was on its way: it may happen. Ask again under the same id."""
 
 
 @dataclass(slots=True)
@@ -89,16 +90,19 @@ class _Partition:
     waiters: deque[_Waiter] = field(default_factory=deque)
     swapping: Swap | None = None
     reading: bool = False
+    parts: tuple[tuple[str, int, int], list[bytes]] = (("", 0, 0), [])  # of a snapshot that comes in
     leads: bool = False
 
 
 class Group:
-    """`send(store, partition, message)` must not wait; what it cannot send it drops. `clock` goes on in suspend."""
+    """`send(store, partition, message)` must not wait; what it cannot send it drops. `send_bulk` waits until the other
+    side took it, and raises UnavailableError; it is for snapshots. `clock` goes on in suspend."""
 
     def __init__(self, store: str, database: Database, coordinator: Coordinator, send: Send, *, partitions: int, clock: Callable[[], float],
-                 fatal: Callable[[BaseException], None], timing: Timing | None = None) -> None:  # fmt: skip
+                 fatal: Callable[[BaseException], None], timing: Timing | None = None, send_bulk: SendBulk | None = None) -> None:  # fmt: skip
         self._store, self.database, self._coordinator, self._send = store, database, coordinator, send
         self._clock, self._fatal = clock, fatal
+        self._send_bulk = send_bulk or self._just_send
         self.committed = Layer(database)
         self.before_turn: Callable[[], None] = lambda: None
         self.on_commit: Callable[[int, Rows], None] = lambda _partition, _rows: None
@@ -117,6 +121,9 @@ class Group:
             one = _Partition(number, core, f"partition/{number}", kept, Layer(self.committed))
             self._refill(one)
             self._partitions.append(one)
+
+    async def _just_send(self, store: str, partition: int, message: AnyMessage) -> None:
+        self._send(store, partition, message)
 
     async def start(self) -> None:
         self._task(self._run())
@@ -210,7 +217,10 @@ class Group:
         for number, message in messages:
             if number < len(self._partitions):
                 one = self._partitions[number]
-                one.core.receive(sender, message, now)
+                if isinstance(message, SnapshotPart):
+                    self._gather(one, sender, message)
+                else:
+                    one.core.receive(sender, message, now)
                 self._drain(one)
 
     # -- what comes out of a core
@@ -234,7 +244,7 @@ class Group:
             self._send(to, one.number, message)
         core.messages.clear()
         for to in core.snapshots:
-            self._send(to, one.number, self._snapshot(one))
+            self._task(self._transfer(one, to))
         core.snapshots.clear()
         if core.leading != one.leads:
             one.leads = core.leading
@@ -276,13 +286,47 @@ class Group:
                 waiter.future.set_result(None)
             one.waiters.popleft()
 
-    def _snapshot(self, one: _Partition) -> Snapshot:
-        """All rows as of the commit sequence: those of the database under those of the overlay."""
+    async def _transfer(self, one: _Partition, to: str) -> None:
+        """Send all rows as of the commit sequence: those of the database under those of the layer over it."""
+        epoch, sequence = one.core.state.epoch, one.core.state.commit
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
-        rows: dict[bytes, bytes | None] = dict(self.database.scan(first, last))
-        rows.update({key: value for key, value in self.committed.rows.items() if first <= key < last})
-        kept = [(key, value) for key, value in rows.items() if value is not None]
-        return Snapshot(one.core.state.epoch, one.core.state.commit, VERSION + _encoder.encode(kept))
+        over = {key: value for key, value in self.committed.rows.items() if first <= key < last}
+        snapshot, number = self.database.snapshot(), 0
+        part: list[tuple[bytes, bytes]] = []
+        try:
+            for key, value in chain(snapshot.scan(first, last), over.items()):
+                if value is not None and over.get(key, value) == value:
+                    part.append((key, value))
+                if len(part) >= PART_ROWS:
+                    rows, part = VERSION + _encoder.encode(part), []
+                    await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, False))
+                    one.core.sending(to, self._clock())
+                    number += 1
+            rows = VERSION + _encoder.encode(part)
+            await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, True))
+        except (UnavailableError, StaleError, UnknownResultError) as error:
+            log.info(
+                "partition %d: a snapshot for %s was cut off, and will be asked for again: %s",
+                one.number,
+                to[:8],
+                error,
+            )
+        finally:
+            snapshot.close()
+
+    def _gather(self, one: _Partition, sender: str, part: SnapshotPart) -> None:
+        """Put a snapshot together; one that lacks a part is dropped, and asked for again."""
+        name = (sender, part.epoch, part.sequence)
+        if part.number == 0:
+            one.parts = (name, [])
+        if one.parts[0] != name or len(one.parts[1]) != part.number:
+            return
+        one.parts[1].append(part.rows)
+        if part.last:
+            rows = [row for piece in one.parts[1] for row in _rows_decoder.decode(piece[1:])]
+            one.parts = (("", 0, 0), [])
+            snapshot = Snapshot(part.epoch, part.sequence, VERSION + _encoder.encode(rows))
+            one.core.receive(sender, snapshot, self._clock())
 
     # -- the writer loop
 
