@@ -67,6 +67,6 @@ def test_each_call_fails_once(tmp_path: Path, method: str, fault: str, drives: i
     if method in ("write", "sync") and fault != "slow":
         assert EXIT_FATAL in outcomes
     if (method, fault) == ("preallocate", "ENOSPC"):
-        assert outcomes == {sites.REFUSED}
+        assert outcomes == {sites.REFUSED if drives == 1 else sites.DONE}  # of six, the one that is full is done without
     if fault == "slow":
         assert outcomes <= {sites.DONE}
