@@ -41,10 +41,10 @@ def admins(directory: Path) -> list[str]:
     return [one["admin"] for one in act(directory, "status")["nodes"]]
 
 
-def metric(directory: Path, name: str) -> float:
-    """A metric's sum over nodes and labels."""
+def metric(directory: Path, name: str, but: str) -> float:
+    """A metric's sum over nodes and labels, but for one node, which starts again."""
     total = 0.0
-    for admin in admins(directory):
+    for admin in [one["admin"] for one in act(directory, "status")["nodes"] if one["node"] != but]:
         text = urllib.request.urlopen(f"{admin}/metrics", timeout=30).read().decode()
         total += sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
     return total
@@ -116,7 +116,7 @@ def rebuild(program: Path, directory: Path, peer: Peer, gib: float) -> None:
     load(program, peer, "get", 16 << 20, 2, 0.1, int(gib * 64))
     before = load(program, peer, "get", 4096, 8, 5, 500)
     for node, busy in (("node-4", False), ("node-6", True)):
-        made, read = metric(directory, "s4_healed_bytes_total"), metric(directory, "s4_heal_read_bytes_total")
+        made, read = metric(directory, "s4_healed_bytes_total", node), metric(directory, "s4_heal_read_bytes_total", node)
         during: list[dict[str, float]] = []
         thread = threading.Thread(target=lambda during=during: during.append(load(program, peer, "get", 4096, 8, 5, 500)))
         started = time.monotonic()
@@ -125,7 +125,7 @@ def rebuild(program: Path, directory: Path, peer: Peer, gib: float) -> None:
             thread.start()
         wait_whole(directory)
         took = time.monotonic() - started
-        made, read = metric(directory, "s4_healed_bytes_total") - made, metric(directory, "s4_heal_read_bytes_total") - read
+        made, read = metric(directory, "s4_healed_bytes_total", node) - made, metric(directory, "s4_heal_read_bytes_total", node) - read
         print(f"- rebuild {'beside GETs' if busy else 'alone'}: {made / 1e6:.0f} MB made from {read / 1e6:.0f} MB in {took:.1f} s, the node's start with it: {read / 1e6 / took:.0f} MB/s of source, {made / 1e6 / took:.0f} MB/s made", flush=True)
         if busy:
             thread.join()
