@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 from s4.cluster.placement import GONE
 from s4.cluster.wire import Config
@@ -37,6 +38,7 @@ CONCURRENT = 4  # shards that are made at the same time
 FILLS = 2  # partitions that are filled at the same time
 RETRY_S = 5.0
 
+T = TypeVar("T")
 Failed = (DamagedError, ErasureError, DiskFullError, UnavailableError, UnknownResultError, StaleError)
 
 
@@ -57,7 +59,8 @@ class Mender:
     def __init__(self, node: MemberNode, bytes_per_s: float) -> None:
         self._node, self._router, self._bytes_per_s = node, node.router, bytes_per_s
         self._limit = asyncio.Semaphore(CONCURRENT)
-        self._later: dict[bytes, float] = {}
+        self._later: dict[bytes, float] = {}  # heal rows that failed, and when they are tried again
+        self._waits: dict[int, float] = {}  # partitions whose queue cannot be worked on now
         self._filling: dict[int, asyncio.Task[None]] = {}
         self._retry: dict[int, float] = {}
         self.fills: dict[int, Fill] = {}
@@ -182,18 +185,26 @@ class Mender:
     # -- the queue
 
     async def _heal_queue(self, partition: int) -> None:
+        """One round. Where nothing could be done the next one waits, for a store may be away for long."""
         now = time.monotonic()
+        if now < self._waits.get(partition, 0.0):
+            return
         table = start = keys.table(partition, keys.HEAL)
+        rows_seen = done = 0
         while rows := [key for key, _ in islice(self._node.host.scan(table, start), BATCH)]:
             start = rows[-1] + b"\x00"
-            await _all(self._heal(row) for row in rows if self._later.get(row, 0.0) <= now)
+            rows_seen += len(rows)
+            done += sum(await _all(self._heal(row) for row in rows if self._later.get(row, 0.0) <= now))
+        if rows_seen and not done:
+            self._waits[partition] = time.monotonic() + RETRY_S
         self._later = {row: when for row, when in self._later.items() if self._node.host.get(row) is not None}
 
-    async def _heal(self, row: bytes) -> None:
+    async def _heal(self, row: bytes) -> bool:
+        """Whether the shard that a heal row names is whole now, or not wanted any more."""
         partition, blob, position = keys.split_heal(row)
         store = self._node.keeper.current.target(partition, position)
         if not store or not self._router.is_up(store):
-            return
+            return False
         value = self._node.host.get(keys.blob_row(partition, blob))
         if value is not None:
             try:
@@ -201,11 +212,12 @@ class Mender:
             except Failed as error:
                 self._later[row] = time.monotonic() + RETRY_S
                 log.error("blob %s, position %d cannot be healed: %s", blob.hex(), position, error)
-                return
+                return False
         healed = commands.Healed(blob, [position], [store])
         answer = await self._node.host.submit(partition, healed, own=True)
         if isinstance(answer, Taken) and not answer.granted:
             await self._router.discard(partition, blob)
+        return True
 
     # -- making shards
 
@@ -265,8 +277,11 @@ class Mender:
         return codec(row.k, row.m).reconstruct(found, [shard.position])[shard.position]
 
 
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    """Wait for all; raise the first failure once all have ended."""
+async def _all(work: Iterable[Awaitable[T]]) -> list[T]:
+    """All results; raises the first failure once all have ended."""
+    found: list[T] = []
     for result in await asyncio.gather(*work, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
+        found.append(result)
+    return found
