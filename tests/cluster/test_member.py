@@ -29,7 +29,7 @@ def moving(one: ClusterMap, position: int) -> tuple[ClusterMap, str]:
     """The map while a new store is filled for a position of partition 0, and that store."""
     part = one.partitions[0]
     wanted = tuple("new" if at == position else store for at, store in enumerate(part.wanted))
-    changed = replace(part, wanted=wanted, config=replace(part.config, joining="new"))
+    changed = replace(part, wanted=wanted, config=replace(part.config, joining="new", position=position))
     return replace(one, partitions=(changed, *one.partitions[1:])), part.wanted[position]
 
 

@@ -162,7 +162,7 @@ def test_a_shard_is_read_from_the_store_that_is_filled_or_else_from_the_one_befo
         part = fixture.router.map.partitions[0]
         old, new = part.config.members[2], next(store for store in fixture.stores if store not in part.config.members[:2] and store != part.config.members[2])
         wanted = tuple(new if at == 2 else store for at, store in enumerate(part.wanted))
-        changed = replace(part, revision=2, wanted=wanted, config=replace(part.config, epoch=2, joining=new))
+        changed = replace(part, revision=2, wanted=wanted, config=replace(part.config, epoch=2, joining=new, position=2))
         await fixture.change(lambda known: replace(known, partitions=(changed, *known.partitions[1:])))
         await fixture.router.keeper.refresh()
         fixture.stores[new].then = lambda *_: OfflineError("not there yet")

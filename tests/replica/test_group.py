@@ -117,8 +117,8 @@ def test_what_is_not_committed_is_kept_apart_byte_by_byte(tmp_path: Path) -> Non
 
 
 def test_the_document_byte_by_byte() -> None:
-    document = Document(Config(7, "a", ("a", "b"), ("c",), ("e", ""), "f"), Plan(("a", "b", "c"), 2, ("d",), ("e", "f")))
-    raw = b'{"format":1,"config":{"type":"Config","epoch":7,"primary":"a","in_sync":["a","b"],"eligible":["c"],"members":["e",""],"joining":"f"},"plan":{"type":"Plan","replicas":["a","b","c"],"minimum":2,"gone":["d"],"members":["e","f"]}}'
+    document = Document(Config(7, "a", ("a", "b"), ("c",), ("e", ""), "f", 1), Plan(("a", "b", "c"), 2, ("d",), ("e", "f")))
+    raw = b'{"format":1,"config":{"type":"Config","epoch":7,"primary":"a","in_sync":["a","b"],"eligible":["c"],"members":["e",""],"joining":"f","position":1},"plan":{"type":"Plan","replicas":["a","b","c"],"minimum":2,"gone":["d"],"members":["e","f"]}}'
     assert encode_document(document) == raw
     assert decode_document(raw) == document
     with pytest.raises(ValueError, match="format 2; this S4 knows 1"):

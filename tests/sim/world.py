@@ -203,7 +203,7 @@ class World:
                     self.later(number * 0.1, lambda: node.up and node.replica is replica and node.step(lambda: replica.leave(node.clock())), node)
                 self.later(self.random.uniform(0.6, 2), lambda: self.stop(node, replica), node)
             case "seat" if node.up:  # other holders of shards: a configuration that changes no replica
-                node.step(lambda: node.replica.seat((str(self.now),), "", node.clock()))
+                node.step(lambda: node.replica.seat((str(self.now),), "", -1, node.clock()))
             case "pause":
                 node.paused_until = self.now + self.random.uniform(0.5, 8)
             case "cut" | "cut off" as kind:

@@ -76,12 +76,12 @@ class ClusterMap(Value, frozen=True):
     def target(self, number: int, position: int) -> str:
         """The store that new shards of a position go to: who is being filled for it, else who holds it; or empty."""
         one = self.partitions[number]
-        if one.config.joining and one.wanted[position] == one.config.joining:
+        if one.config.joining and one.config.position == position:
             return one.config.joining
         return one.config.members[position]
 
 
-_Packed = tuple[int, int, int, list[int], list[int], list[int], int, list[int]]
+_Packed = tuple[int, int, int, list[int], list[int], list[int], int, int, list[int]]
 
 
 class _Kept(msgspec.Struct):
@@ -111,7 +111,7 @@ def _pack(one: Partition, places: Mapping[str, int]) -> _Packed:
     config = one.config
     return (
         one.revision, config.epoch, places[config.primary], named(config.in_sync), named(config.eligible),
-        named(config.members), places[config.joining], named(one.wanted),
+        named(config.members), places[config.joining], config.position, named(one.wanted),
     )  # fmt: skip
 
 
@@ -130,8 +130,14 @@ def _unpack(one: _Packed, names: list[str]) -> Partition:
     def named(places: list[int]) -> tuple[str, ...]:
         return tuple(names[place] if place >= 0 else "" for place in places)
 
-    revision, epoch, primary, in_sync, eligible, members, joining, wanted = one
+    revision, epoch, primary, in_sync, eligible, members, joining, position, wanted = one
     config = Config(
-        epoch, names[primary], named(in_sync), named(eligible), named(members), names[joining] if joining >= 0 else ""
+        epoch,
+        names[primary],
+        named(in_sync),
+        named(eligible),
+        named(members),
+        names[joining] if joining >= 0 else "",
+        position,
     )
     return Partition(revision, config, named(wanted))

@@ -24,7 +24,7 @@ class Config(Value, frozen=True):
     """Who holds a partition. `eligible` were removed when too few were left, and lack nothing committed (R9).
 
     `members` really hold the shards of each position; a name is empty where nobody does. `joining` is being filled
-    for the position at which the plan wants it, one at a time (D3).
+    for `position`, one at a time (D3).
     """
 
     epoch: int
@@ -33,6 +33,7 @@ class Config(Value, frozen=True):
     eligible: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     joining: str = ""
+    position: int = -1
 
 
 class Plan(Value, frozen=True):

@@ -109,13 +109,13 @@ class Replica:
                 self._send_entries(name, peer)
         return entry
 
-    def seat(self, members: tuple[str, ...], joining: str, now: float) -> bool:
+    def seat(self, members: tuple[str, ...], joining: str, position: int, now: float) -> bool:
         """Ask for a configuration with other holders of shards (D3). False where another change is under way."""
         self.now = now
         if not self.leading or self.swap is not None or self.document is None:
             return False
-        config = self.document.config
-        self._propose(replace(config, epoch=config.epoch + 1, members=members, joining=joining))
+        config, epoch = self.document.config, self.document.config.epoch + 1
+        self._propose(replace(config, epoch=epoch, members=members, joining=joining, position=position))
         return True
 
     def leave(self, now: float) -> bool:

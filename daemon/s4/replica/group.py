@@ -193,10 +193,10 @@ class Group:
         self._drain(one)
         return waiter.future
 
-    def seat(self, partition: int, members: tuple[str, ...], joining: str) -> bool:
+    def seat(self, partition: int, members: tuple[str, ...], joining: str = "", position: int = -1) -> bool:
         """Change who holds a partition's shards (D3). False where another change is under way; seen in the map later."""
         one = self._partitions[partition]
-        done = one.core.seat(members, joining, self._clock())
+        done = one.core.seat(members, joining, position, self._clock())
         self._drain(one)
         return done
 

@@ -225,7 +225,10 @@ class Volumes:
                 log.error("volume passed over: %s", error)
                 continue
             try:
+                before = len(tail.records)
                 end, whole = self._scan_tail(volume, mark[1] if number == mark[0] else HEADER_SIZE, tail)
+                if len(tail.records) > before:  # a process that was killed did not sync what is read here
+                    self.files.sync(volume.fd)
             finally:
                 self.release(volume)
             tail.current = (number, end) if whole else None

@@ -104,17 +104,15 @@ class Mender:
         config, group = one.config, self._node.host.group
         gone = set(current.in_state(GONE))
         members = tuple("" if store in gone else store for store in config.members)
-        if config.joining and (config.joining in gone or config.joining not in one.wanted):
-            group.seat(partition, members, "")
-        elif config.joining:
+        if config.joining:
             self._begin_fill(partition)
         elif members != config.members:
-            group.seat(partition, members, "")
+            group.seat(partition, members)
         else:
-            for held, wanted in zip(members, one.wanted, strict=True):
+            for position, (held, wanted) in enumerate(zip(members, one.wanted, strict=True)):
                 planned = bool(held) and self._router.is_up(held)
                 if held != wanted and self._router.is_up(wanted) and not (current.freeze and planned):
-                    group.seat(partition, members, wanted)
+                    group.seat(partition, members, wanted, position)
                     return
 
     def _begin_fill(self, partition: int) -> None:
@@ -139,29 +137,39 @@ class Mender:
             del self._filling[partition]
 
     async def _fill_position(self, partition: int) -> None:
-        """Have every shard of the joining store's position made on it, then let it hold the position (D3)."""
-        one = self._node.keeper.current.partitions[partition]
-        config, store = one.config, one.config.joining
-        position = one.wanted.index(store)
+        """Have every shard of a position made on the store that joins, then let it hold the position (D3).
+
+        A store that joins is filled to the end though the plan may want another by now: shards that were written
+        meanwhile are on it alone. Where it is gone itself, what the store before it lacks of these is queued first.
+        """
+        current = self._node.keeper.current
+        config = current.partitions[partition].config
+        store, position, gone = config.joining, config.position, current.in_state(GONE)
+        held, left = config.members[position], store in gone
         await self._node.host.group.propose(partition, [])  # what was decided under the map before this is committed
         self.fills[partition] = fill = Fill(store, self._blobs(partition))
         table = start = keys.table(partition, keys.BLOB)
-        while rows := list(islice(self._node.host.scan(table, start), BATCH)):
+        holds = held if left else store
+        while holds and holds not in gone and (rows := list(islice(self._node.host.scan(table, start), BATCH))):
             start = rows[-1][0] + b"\x00"
             blobs = {key[3:]: decode(Blob, value) for key, value in rows}
-            lacking = await self._router.lacking(partition, position, list(blobs.items()))
-            await _all(self._confirm(partition, blob, blobs[blob], position, store) for blob in lacking)
+            lacking = await (await self._router.node(holds)).lacking(partition, position, list(blobs.items()))
+            if left:
+                need = [commands.NeedHeal(blob, [position]) for blob in lacking]
+                await _all(self._node.host.submit(partition, one, own=True) for one in need)
+            else:
+                await _all(self._confirm(partition, blob, blobs[blob], position, store) for blob in lacking)
             fill.done += len(rows)
             if not self._still(partition, config):
                 return
         if not self._still(partition, config):
             return
-        members = tuple(store if at == position else held for at, held in enumerate(config.members))
-        if self._node.host.group.seat(partition, members, ""):
-            log.info("partition %d: store %s holds position %d now", partition, store[:8], position)
+        members = tuple(holds if at == position else one for at, one in enumerate(config.members))
+        if self._node.host.group.seat(partition, members):
+            log.info("partition %d: store %s holds position %d now", partition, holds[:8] or "none", position)
 
     def _still(self, partition: int, config: Config) -> bool:
-        """Whether this is the partition's configuration. In another one whoever leads begins again, and passes over
+        """Whether this is the partition's configuration: in another one whoever leads begins again, and passes over
         what is there."""
         return self._node.keeper.current.partitions[partition].config == config
 
@@ -173,7 +181,7 @@ class Mender:
         if position >= row.k + row.m:
             return
         try:
-            await self._make(partition, blob, row, position, store, check=False)
+            await self._make(partition, blob, row, position, store)
         except (DamagedError, ErasureError) as error:
             if isinstance(error, OfflineError) and not self._router.is_up(store):
                 raise
@@ -208,7 +216,7 @@ class Mender:
         value = self._node.host.get(keys.blob_row(partition, blob))
         if value is not None:
             try:
-                await self._make(partition, blob, decode(Blob, value), position, store, check=True)
+                await self._make(partition, blob, decode(Blob, value), position, store)
             except Failed as error:
                 self._later[row] = time.monotonic() + RETRY_S
                 log.error("blob %s, position %d cannot be healed: %s", blob.hex(), position, error)
@@ -221,30 +229,22 @@ class Mender:
 
     # -- making shards
 
-    async def _make(self, partition: int, blob: bytes, row: Blob, position: int, store: str, *, check: bool) -> None:
-        """Make a blob's shards of a position on a store; with `check` only those that cannot be read there."""
+    async def _make(self, partition: int, blob: bytes, row: Blob, position: int, store: str) -> None:
+        """Make a blob's shards of a position on a store, durable on return, all of them: what can be read there may
+        not be on its disk yet."""
         taken: set[str] = set()
         async with self._limit:
             stripes = list(stripes_of(row))
             for number, length in stripes:
                 shard = Shard(partition, blob, position, number)
-                if check and await self._is_good(store, shard, length):
-                    continue
                 data = await self._copied(shard, length, store) or await self._reconstructed(shard, row, length)
-                taken.add(await self._router.append_to(store, shard, bytes(data), number == stripes[-1][0] or check))
+                taken.add(await self._router.append_to(store, shard, bytes(data), number == stripes[-1][0]))
                 self.made_shards += 1
                 self.made_bytes += length
                 if self._bytes_per_s:
                     await asyncio.sleep(CONCURRENT * length * row.k / self._bytes_per_s)
         if len(taken) > 1:
             raise OfflineError(f"store {store[:8]} started again while shards were made on it")
-
-    async def _is_good(self, store: str, shard: Shard, length: int) -> bool:
-        try:
-            await (await self._router.node(store)).read(shard, 0, length)
-        except DamagedError:
-            return False
-        return True
 
     async def _copied(self, shard: Shard, length: int, store: str) -> Buffer | None:
         """The shard as the store has it that holds the position until now, if there is one."""

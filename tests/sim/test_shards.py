@@ -1,0 +1,82 @@
+"""The rules of shards, with the code that states them: nothing is lost while stores die and move; each rule left out is found."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from s4.gateway.receive import _BlobWriter
+from s4.metadata.commands import AnyCommand
+from s4.storage.records import Shard
+from s4.upkeep.mend import Mender
+from sim.shards import BrokenError, ShardWorld
+
+
+@pytest.mark.parametrize("first", range(0, 200, 20))
+def test_no_shard_is_lost(first: int) -> None:
+    for seed in range(first, first + 20):
+        asyncio.run(ShardWorld(seed).run())
+
+
+class ByTheOldMap(ShardWorld):
+    """D3: a shard on a store that does not hold its position any more counts."""
+
+    @staticmethod
+    def adjust(_map: Any, _partition: int, command: AnyCommand) -> AnyCommand:
+        return command
+
+
+class TakesAnyProcess(_BlobWriter):
+    """D2: stripes that two processes took count as one shard."""
+
+    async def _append_shard(self, stripe: int, position: int, data: Any, sync: bool) -> None:
+        self.takers.pop(position, None)
+        await super()._append_shard(stripe, position, data, sync)
+
+
+class AnyProcess(ShardWorld):
+    writer = TakesAnyProcess
+
+
+class FlipsAtOnce(Mender):
+    """D3: a store holds its position before it was filled."""
+
+    async def _confirm(self, *_: Any) -> None:
+        return
+
+
+class Flips(ShardWorld):
+    mender = FlipsAtOnce
+
+
+class HealsWithoutSync(Mender):
+    """D1: a heal row goes before the shard is durable."""
+
+    async def _make(self, partition: int, blob: bytes, row: Any, position: int, store: str) -> None:
+        router = self._router
+
+        class Loose:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(router, name)
+
+            async def append_to(self, to: str, shard: Shard, data: bytes, sync: bool) -> str:
+                return await router.append_to(to, shard, data, False)
+
+        self._router = Loose()  # type: ignore[assignment]
+        try:
+            await super()._make(partition, blob, row, position, store)
+        finally:
+            self._router = router
+
+
+class Unsynced(ShardWorld):
+    mender = HealsWithoutSync
+
+
+@pytest.mark.parametrize("broken", [ByTheOldMap, AnyProcess, Flips, Unsynced], ids=lambda broken: broken.__name__)
+def test_no_rule_can_be_left_out(broken: type[ShardWorld]) -> None:
+    with pytest.raises(BrokenError):
+        for seed in range(300):
+            asyncio.run(broken(seed).run())
