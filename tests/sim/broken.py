@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from s4.cluster.wire import Append, Config, Document, MarkJoining, Plan
+from s4.cluster.wire import Append, Config, Document, Plan
 from s4.replica.core import Replica
 from s4.replica.terms import NEVER, Peer, Swap
 from sim.node import Node, Waiter
@@ -96,13 +96,6 @@ class JoinsAsItIs(Replica):
             self._peers[sender] = Peer(self.now, acked=self.state.commit, exact=False, next=self.last + 1)
 
 
-class ForgetsThatItIsJoining(Replica):
-    """R8: that it is being filled is not kept on disk, and a full log is taken for a whole one."""
-
-    def _write(self, write: Any) -> None:
-        super()._write(MarkJoining(None) if isinstance(write, MarkJoining) else write)
-
-
 class ForgetsWhoIsEligible(Replica):
     """R9: a replica that comes back after too few were left is emptied like any other."""
 
@@ -162,7 +155,7 @@ class ForgetsRefusals(Node):
 CORES = [
     CommitsWithTooFewCopies, CommitsBeforeAllHaveIt, ForgetsAnUnknownSwap, CountsTheOldSetOnly, ServesWithoutLease,
     PromisesWhilePromoting, PromotesAtOnce, ServesBeforeAllIsCommitted, LeavesOtherLogsAlone, AddsBeforeItHasAll, JoinsAsItIs,
-    ForgetsThatItIsJoining, ForgetsWhoIsEligible, GoesOnAfterARestart, TakesEntriesOfOldEpochs,
+    ForgetsWhoIsEligible, GoesOnAfterARestart, TakesEntriesOfOldEpochs,
 ]  # fmt: skip
 NODES = [KeepsRowsUnderASnapshot, RefusesAtOnce, ForgetsAnswers, ForgetsRefusals]
 # Rules whose counterexample is rare among all faults: those that make it likely.

@@ -112,9 +112,9 @@ class Node:
         for to, message in replica.messages:
             self.world.send(self, to, message)
         replica.messages.clear()
-        for to in replica.snapshots:
+        for to, attempt in replica.snapshots:
             rows = msgspec.json.encode((self.rows, list(self.answers.items())))
-            self.world.send(self, to, Snapshot(replica.state.epoch, replica.state.commit, rows))
+            self.world.send(self, to, Snapshot(replica.state.epoch, replica.state.commit, rows, attempt))
         replica.snapshots.clear()
         if self.disk.loose and not self.syncing:
             self.syncing = True

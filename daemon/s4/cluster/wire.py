@@ -90,24 +90,31 @@ class Promise(Message, frozen=True):
 
 
 class Append(Message, frozen=True):
-    """Entries that follow `after`. With `exact` nothing may follow them in the receiver's log (R7)."""
+    """Entries that follow `after`. With `exact` nothing may follow them in the receiver's log (R7).
+
+    `attempt`, here and below: which of the epoch's tries of a replica to join this belongs to, 0 for one in sync. What
+    is said of an earlier try says nothing of a later one.
+    """
 
     after: int
     entries: tuple[Entry, ...]
     commit: int
     exact: bool = False
+    attempt: int = 0
 
 
 class Durable(Message, frozen=True):
     """Everything up to `sequence` is on the sender's disk."""
 
     sequence: int
+    attempt: int = 0
 
 
 class Again(Message, frozen=True):
     """The sender's log cannot be continued as it is: begin anew with an exact Append, or a snapshot."""
 
     last: int
+    attempt: int = 0
 
 
 class Fault(Message, frozen=True):
@@ -132,6 +139,7 @@ class Snapshot(Message, frozen=True):
 
     sequence: int
     rows: bytes
+    attempt: int = 0
 
 
 class SnapshotPart(Message, frozen=True):
@@ -141,6 +149,7 @@ class SnapshotPart(Message, frozen=True):
     number: int
     rows: bytes
     last: bool
+    attempt: int = 0
 
 
 AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Leave | Snapshot | SnapshotPart

@@ -8,7 +8,7 @@ Invariants, which an editor must not break:
 - What a replica says about its disk it says after the write was synced: such messages wait behind the write's number.
 - A configuration is decided from the very document that it replaces. Until a newer document was seen, its outcome is
   unknown: both sets count (R4), and a replica that promotes itself gives no promise and takes nothing.
-- Within an epoch nothing is cut that this replica said to be durable, however late a message comes (`_followed`).
+- What a replica that joins says counts for the try in which it says it, however late or twice messages come (`attempt`).
 
 A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full grace
 before it promotes itself, a primary takes a new epoch before it serves (R10). The host (replica/group.py) owns disk,
@@ -59,7 +59,7 @@ class Replica:
         self.revision = 0
         self.writes: list[Write] = []
         self.messages: list[tuple[str, AnyMessage]] = []
-        self.snapshots: list[str] = []  # replicas that the host is to send a Snapshot
+        self.snapshots: list[tuple[str, int]] = []  # (replica, attempt) that the host is to send a Snapshot
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
         self.behind = False  # somebody has a newer document: the host reads it
         self.alarm, self._heard = "", now
@@ -69,10 +69,10 @@ class Replica:
         self._unsynced: deque[tuple[int, int]] = deque()  # (number of the write, sequence) of our own entries
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
-        self._leaving = False  # about to stop
-        self.leading = False  # primary, made so by a swap of this process
+        self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
-        self._exact_in = self._followed = 0  # epoch in which our log goes on its primary's; has been a beginning of it
+        self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
+        self._attempts = 0  # that we as primary gave numbers
 
     # -- what the host may ask
 
@@ -154,7 +154,7 @@ class Replica:
             self._lead(config, swap, previous)
             return
         self.leading, self._peers, self._settled = False, {}, None
-        self._heard = now
+        self._heard, self._attempt = now, 0
         joining = self.state.joining
         if joining is not None and self.me in config.in_sync and config.epoch > joining:
             self._write(MarkJoining(None))  # added by the primary, so we had everything (R8)
@@ -204,7 +204,7 @@ class Replica:
                 have = self.state.commit if self.state.joining is None else None
                 self.messages.append((config.primary, Join(config.epoch, have)))
             else:  # said before, but that may have been lost
-                self._say(config.primary, Durable(config.epoch, self.last))
+                self._say(config.primary, Durable(config.epoch, self.last, self._attempt))
 
     # -- writes and what waits for them
 
@@ -356,12 +356,12 @@ class Replica:
                 peer.leaving = True
             case Promise(_, sent_s):
                 peer.promised = max(peer.promised, sent_s)
-            case Durable(_, sequence):
+            case Durable(_, sequence, attempt) if attempt == peer.attempt:
                 peer.acked = max(peer.acked or 0, sequence)
                 peer.next = max(peer.next, peer.acked + 1)
                 peer.exact = False
                 self._advance()
-            case Again(_, last):
+            case Again(_, last, attempt) if attempt == peer.attempt:
                 if last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
                     peer.promised = peer.since = NEVER
                 elif peer.base is None:
@@ -379,7 +379,8 @@ class Replica:
         peer = self._peers.get(sender)
         if peer is not None and self.now - peer.since < 10 * self.timing.resend:
             return
-        self._peers[sender] = peer = Peer(self.now)
+        self._attempts += 1
+        self._peers[sender] = peer = Peer(self.now, attempt=self._attempts)
         if sender in config.eligible:
             self._send_exact(sender, peer)
         elif have is not None and self._have_after(have):
@@ -387,7 +388,7 @@ class Replica:
             self._send_exact(sender, peer)
         else:
             peer.base, peer.exact, peer.sent = self.state.commit, False, self.now
-            self.snapshots.append(sender)
+            self.snapshots.append((sender, peer.attempt))
 
     def sending(self, name: str, now: float) -> None:
         """A snapshot is still on its way to a joining replica, which need not ask for another."""
@@ -409,7 +410,7 @@ class Replica:
         after = after if self._have_after(after) else self.state.commit
         peer.sent, peer.next, peer.told = self.now, self.last + 1, self.state.commit
         log = tuple(one for one in (*self._kept.entries, *self.state.log) if one.sequence > after)
-        self.messages.append((name, Append(self.state.epoch, after, log, self.state.commit, exact=True)))
+        self.messages.append((name, Append(self.state.epoch, after, log, self.state.commit, True, peer.attempt)))
 
     def _send_entries(self, name: str, peer: Peer) -> None:
         """What comes next for another replica, pipelined: without waiting for what went before."""
@@ -423,7 +424,7 @@ class Replica:
             return
         after, peer.sent, peer.told = peer.next - 1, self.now, self.state.commit
         peer.next += len(entries)
-        self.messages.append((name, Append(self.state.epoch, after, entries, self.state.commit)))
+        self.messages.append((name, Append(self.state.epoch, after, entries, self.state.commit, False, peer.attempt)))
 
     def _advance(self) -> None:
         """Commit what is durable on every replica that counts (R2)."""
@@ -448,28 +449,29 @@ class Replica:
                 self._say(config.primary, Promise(epoch, sent_s))
             case Again() if self.me not in config.in_sync:
                 self._exact_in = 0  # the primary kept no entries for us: join anew
-            case Append():
+            case Append() if message.attempt >= self._attempt:
                 if self.state.joining in (None, config.epoch):
                     self._append(config, message)
-            case Snapshot(epoch, sequence, rows):
+            case Snapshot(epoch, sequence, rows, attempt) if attempt >= self._attempt:
                 if self.me in config.in_sync or self.me in config.eligible:
                     return
-                if self._followed != epoch or sequence > self.last:  # else what we said to be durable would go
+                if (self._exact_in, self._attempt) != (epoch, attempt):
                     self._write(MarkJoining(epoch))
                     self._unsynced.clear()
                     self._kept.clear()
                     self._write(Install(sequence, rows))
                     self._own = sequence
-                self._exact_in = self._followed = epoch
-                self._say(config.primary, Durable(epoch, self.last))
+                self._exact_in, self._attempt = epoch, attempt
+                self._say(config.primary, Durable(epoch, self.last, attempt))
 
     def _append(self, config: Config, message: Append) -> None:
-        if message.exact and self._exact_in != config.epoch:
+        now = (config.epoch, message.attempt)
+        if message.exact and now != (self._exact_in, self._attempt):
             if not self._be_exactly(config, message):
                 return
-            self._exact_in = self._followed = config.epoch
-        elif self._exact_in != config.epoch:
-            self._say(config.primary, Again(config.epoch, self.last))
+            self._exact_in, self._attempt = now
+        elif now != (self._exact_in, self._attempt):
+            self._say(config.primary, Again(config.epoch, self.last, message.attempt))
             return
         for entry in message.entries:
             if entry.sequence == self.last + 1:
@@ -477,15 +479,13 @@ class Replica:
         commit = min(message.commit, self.last)
         if commit > self.state.commit:
             self._commit(commit)
-        self._say(config.primary, Durable(config.epoch, self.last))
+        self._say(config.primary, Durable(config.epoch, self.last, self._attempt))
 
     def _be_exactly(self, config: Config, message: Append) -> bool:
         """Make our log a beginning of the primary's. False where one of us lost what it must not lack (R7)."""
         if message.after > self.last:
-            self._say(config.primary, Again(config.epoch, self.last))
+            self._say(config.primary, Again(config.epoch, self.last, message.attempt))
             return False
-        if self._followed == config.epoch:
-            return True  # it is one: a message that comes late must not cut what we said to be durable
         end = message.after + len(message.entries)
         if end < self.state.commit:
             self._say(config.primary, Fault(config.epoch, self.state.commit))

@@ -243,8 +243,8 @@ class Group:
         for to, message in core.messages:
             self._send(to, one.number, message)
         core.messages.clear()
-        for to in core.snapshots:
-            self._task(self._transfer(one, to))
+        for to, attempt in core.snapshots:
+            self._task(self._transfer(one, to, attempt))
         core.snapshots.clear()
         if core.leading != one.leads:
             one.leads = core.leading
@@ -286,7 +286,7 @@ class Group:
                 waiter.future.set_result(None)
             one.waiters.popleft()
 
-    async def _transfer(self, one: _Partition, to: str) -> None:
+    async def _transfer(self, one: _Partition, to: str, attempt: int) -> None:
         """Send all rows as of the commit sequence: those of the database under those of the layer over it."""
         epoch, sequence = one.core.state.epoch, one.core.state.commit
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
@@ -299,11 +299,11 @@ class Group:
                     part.append((key, value))
                 if len(part) >= PART_ROWS:
                     rows, part = VERSION + _encoder.encode(part), []
-                    await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, False))
+                    await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, False, attempt))
                     one.core.sending(to, self._clock())
                     number += 1
             rows = VERSION + _encoder.encode(part)
-            await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, True))
+            await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, True, attempt))
         except (UnavailableError, StaleError, UnknownResultError) as error:
             log.info(
                 "partition %d: a snapshot for %s was cut off, and will be asked for again: %s",
@@ -316,7 +316,7 @@ class Group:
 
     def _gather(self, one: _Partition, sender: str, part: SnapshotPart) -> None:
         """Put a snapshot together; one that lacks a part is dropped, and asked for again."""
-        name = (sender, part.epoch, part.sequence)
+        name = (sender, part.epoch, part.attempt)
         if part.number == 0:
             one.parts = (name, [])
         if one.parts[0] != name or len(one.parts[1]) != part.number:
@@ -325,7 +325,7 @@ class Group:
         if part.last:
             rows = [row for piece in one.parts[1] for row in _rows_decoder.decode(piece[1:])]
             one.parts = (("", 0, 0), [])
-            snapshot = Snapshot(part.epoch, part.sequence, VERSION + _encoder.encode(rows))
+            snapshot = Snapshot(part.epoch, part.sequence, VERSION + _encoder.encode(rows), part.attempt)
             one.core.receive(sender, snapshot, self._clock())
 
     # -- the writer loop

@@ -54,6 +54,7 @@ class Peer:
     beaconed: float = NEVER
     sent: float = NEVER
     leaving: bool = False
+    attempt: int = 0
     have: int | None = None  # it joins by the log, from this sequence on
     base: int | None = None  # a snapshot was ordered when this was committed: what follows is kept for it
 
