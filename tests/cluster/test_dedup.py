@@ -17,7 +17,7 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from process import wait_until
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
 
 STEPS = [
     f"{when}:{what}"

@@ -19,7 +19,7 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from sim.linear import FOREVER, Call, is_linearizable
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
 
 SECONDS = float(os.environ.get("S4_SECONDS", "20"))
 KEYS = [f"key-{number}" for number in range(6)]

@@ -24,6 +24,7 @@ from crash.test_power_loss import Told, work
 pytestmark = [
     pytest.mark.skipif(program() is None, reason="no etcd on this machine"),
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+    pytest.mark.timeout(900),
 ]
 
 ROUNDS = int(os.environ.get("S4_ROUNDS", "3"))

@@ -19,7 +19,7 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from process import wait_until
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
 
 FAILOVER_S = 5.0
 SIZES = (10, 5_000, 40_000, 300_000, 5_000_000)

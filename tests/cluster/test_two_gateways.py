@@ -16,7 +16,7 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from cluster.test_six_nodes import Load
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
 
 ROUNDS = int(os.environ.get("S4_ROUNDS", "300"))
 
