@@ -5,7 +5,6 @@ At the end an independent checker walks the rows and volumes of all nodes: nothi
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from process import wait_until
 
-pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900),
-              pytest.mark.skipif("S4_DEDUP" not in os.environ, reason="fails now and then since shards are always made anew; run with S4_DEDUP=1")]  # fmt: skip
+pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
 
 STEPS = [
     f"{when}:{what}"
