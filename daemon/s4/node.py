@@ -35,12 +35,6 @@ log = logging.getLogger(__name__)
 
 REAP_BLOBS = 2048
 REAP_S = 0.5
-ROOT_USER = "root"
-CACHED_SETTINGS = 10_000
-SETTINGS_COMMANDS = (
-    commands.CreateBucket, commands.SetVersioning, commands.BeginDelete, commands.EndDelete,
-    commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
-)  # fmt: skip
 
 
 class Node(RowNode):

@@ -316,14 +316,7 @@ class Server:
             await self._scrubber.run(deep=True)
 
     async def _audit_orphans(self) -> None:
-        found = await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)
-        if found.orphan_blobs or found.orphan_references:
-            log.info(
-                "orphans dropped",
-                blobs=found.orphan_blobs,
-                bytes=found.orphan_bytes,
-                references=found.orphan_references,
-            )
+        (await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)).report()
 
     def reload(self) -> None:
         """Read the certificate again, here and in the workers."""

@@ -195,14 +195,7 @@ class ClusterServer:
         await self._own.scrub(self.settings.scrub_bytes_per_s)
 
     async def _audit_own(self) -> None:
-        found = await self._own.audit(self.settings.orphan_age_s)
-        if found.orphan_blobs or found.orphan_references:
-            log.info(
-                "orphans dropped",
-                blobs=found.orphan_blobs,
-                bytes=found.orphan_bytes,
-                references=found.orphan_references,
-            )
+        (await self._own.audit(self.settings.orphan_age_s)).report()
 
     async def _compact(self) -> None:
         self.audit.rotate()

@@ -32,7 +32,7 @@ from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Head, decode
 from s4.replica.copies import Copies
 from s4.replica.rowcache import RowCache
-from s4.replica.turn import Decider, OverloadedError, Turn
+from s4.replica.turn import Decider, OverloadedError, Turn, deliver
 from s4.storage.leveldb import Cursor, Database, Snapshot
 
 TURN_COMMANDS = 512
@@ -146,13 +146,7 @@ class Host:
             self._committed(rows)
         self.turns += 1
         self.commands += len(group)
-        for item, answer in zip(group, answers, strict=True):
-            if item.future.done():
-                continue
-            if isinstance(answer, Exception):
-                item.future.set_exception(answer)
-            else:
-                item.future.set_result(answer)
+        deliver([item.future for item in group], answers)
 
     def _write(self, write: Callable[[], None], shards: bool) -> None:
         """On the writer's thread: what the entries refer to is durable before they are (rule D1)."""

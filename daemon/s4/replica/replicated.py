@@ -27,7 +27,7 @@ from s4.replica.group import Group, Rows
 from s4.replica.host import SETTINGS_TABLES
 from s4.replica.rowcache import RowCache
 from s4.replica.terms import NotServingError, TooFewError
-from s4.replica.turn import Decider, OverloadedError, Turn, touches
+from s4.replica.turn import Decider, OverloadedError, Turn, deliver, touches
 from s4.storage.leveldb import Cursor
 
 log = logging.getLogger(__name__)
@@ -203,10 +203,4 @@ def _answer(taken: list[_Waiting], answers: list[AnyAnswer | Exception], committ
     if failure is not None:
         _fail(taken, _shown(failure))
         return
-    for item, answer in zip(taken, answers, strict=True):
-        if item.future.done():
-            continue
-        if isinstance(answer, Exception):
-            item.future.set_exception(answer)
-        else:
-            item.future.set_result(answer)
+    deliver([item.future for item in taken], answers)

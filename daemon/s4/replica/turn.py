@@ -7,6 +7,7 @@ partitions, or of the store, is left in outbox rows (C2). Answers are kept with 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -135,3 +136,14 @@ class Decider:
 def touches(rows: Collection[bytes], tables: Collection[bytes]) -> bool:
     """Whether any of the rows is of one of the tables."""
     return any(key[2:3] in tables for key in rows)
+
+
+def deliver(waiting: list[asyncio.Future[AnyAnswer]], answers: list[AnyAnswer | Exception]) -> None:
+    """Give each command's answer to who waits for it, if somebody still does."""
+    for future, answer in zip(waiting, answers, strict=True):
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

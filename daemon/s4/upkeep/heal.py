@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from s4.cluster import shardmap
-from s4.erasure.codec import Buffer, ErasureError, codec, stripes_of
+from s4.erasure.codec import ErasureError, codec, stripes_of
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Blob, decode
@@ -25,6 +25,7 @@ from s4.node import Node
 from s4.storage.leveldb import Database
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 from s4.storage.shards import ShardStore
+from s4.upkeep.sources import sources
 
 log = logging.getLogger(__name__)
 
@@ -197,8 +198,8 @@ class Healer:
                 shard = Shard(partition, blob, position, number)
                 if await _is_good(store, shard, length, read):
                     continue
-                sources = await self._sources(shard, row, length)
-                data = codec(row.k, row.m).reconstruct(sources, [position])[position]
+                found = await sources(self._node.read, shard, row, length)
+                data = codec(row.k, row.m).reconstruct(found, [position])[position]
                 await store.append(shard, [data], sync=False)
                 made += length
                 self.healed += 1
@@ -207,22 +208,6 @@ class Healer:
                 if self._bytes_per_s:  # each of those that run at once takes its part of the rate
                     await asyncio.sleep(CONCURRENT * length * row.k / self._bytes_per_s)
         return made
-
-    async def _sources(self, shard: Shard, row: Blob, length: int) -> dict[int, Buffer]:
-        """k other shards of the stripe. Damage that is met on the way is queued too."""
-        others = [position for position in range(row.k + row.m) if position != shard.position]
-        found: dict[int, Buffer] = {}
-        while len(found) < row.k and others:
-            group, others = others[: row.k - len(found)], others[row.k - len(found) :]
-            reads = [self._node.read(Shard(shard.partition, shard.blob, one, shard.stripe), 0, length) for one in group]
-            for one, result in zip(group, await asyncio.gather(*reads, return_exceptions=True), strict=True):
-                if isinstance(result, memoryview):
-                    found[one] = result
-                elif not isinstance(result, DamagedError):
-                    raise result
-        if len(found) < row.k:
-            raise DamagedError(f"stripe {shard.stripe} has {len(found)} good shards of which {row.k} are needed")
-        return found
 
 
 async def _is_good(store: ShardStore, shard: Shard, length: int, read: bool) -> bool:

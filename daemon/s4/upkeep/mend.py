@@ -29,6 +29,7 @@ from s4.metadata.rows import Blob, decode
 from s4.metadata.rows import Counters as CountersRow
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
+from s4.upkeep.sources import sources
 
 log = logging.getLogger(__name__)
 
@@ -259,20 +260,7 @@ class Mender:
         return data
 
     async def _reconstructed(self, shard: Shard, row: Blob, length: int) -> Buffer:
-        others = [position for position in range(row.k + row.m) if position != shard.position]
-        found: dict[int, Buffer] = {}
-        while len(found) < row.k and others:
-            group, others = others[: row.k - len(found)], others[row.k - len(found) :]
-            reads = [
-                self._router.read(Shard(shard.partition, shard.blob, one, shard.stripe), 0, length) for one in group
-            ]
-            for one, result in zip(group, await asyncio.gather(*reads, return_exceptions=True), strict=True):
-                if isinstance(result, memoryview):
-                    found[one] = result
-                elif not isinstance(result, DamagedError):
-                    raise result
-        if len(found) < row.k:
-            raise DamagedError(f"{shard}: {len(found)} good shards of which {row.k} are needed")
+        found = await sources(self._router.read, shard, row, length)
         self.read_bytes += length * row.k
         return codec(row.k, row.m).reconstruct(found, [shard.position])[shard.position]
 

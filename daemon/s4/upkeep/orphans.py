@@ -36,6 +36,14 @@ class Audit:
     references_checked: int = 0
     orphan_references: int = 0
 
+    def report(self) -> None:
+        """Log what was dropped, if anything was."""
+        if self.orphan_blobs or self.orphan_references:
+            log.info(
+                "orphans dropped: %d blobs of %d bytes, %d references",
+                self.orphan_blobs, self.orphan_bytes, self.orphan_references,
+            )  # fmt: skip
+
 
 async def audit(node: Node, *, age_s: float) -> Audit:
     """Drop orphans that are older than `age_s` seconds."""
