@@ -7,11 +7,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 ACCESS, SECRET = "testroot", "testrootsecret"
 REGION = "us-east-1"
@@ -109,3 +110,22 @@ def wait_until(condition: Any, what: str, limit_s: float = 30.0) -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"never: {what}")
         time.sleep(0.02)
+
+
+class Crew:
+    """Threads, one for each function, from the start of a `with` block to its end; they look at `ended`."""
+
+    def __init__(self, *work: Callable[[], None]) -> None:
+        self.ended = False
+        self._threads = [threading.Thread(target=one) for one in work]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = True
+        for thread in self._threads:
+            thread.join(120)
+            assert not thread.is_alive(), "a thread of the test does not end"

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster.dev import DevCluster
 from cluster.etcd_process import program
+from process import Crew
 from sim.linear import FOREVER, Call, is_linearizable
 
 pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
@@ -26,24 +28,14 @@ KEYS = [f"key-{number}" for number in range(6)]
 PADDING = "." * 6000  # above what is kept in rows
 
 
-class Clients:
+class Clients(Crew):
     """Threads that write and read through all nodes, and note every call."""
 
     def __init__(self, cluster: DevCluster) -> None:
-        self.cluster, self.ended, self.count = cluster, False, 0
+        super().__init__(*(partial(self._work, number) for number in range(6)))
+        self.cluster, self.count = cluster, 0
         self.history: dict[str, list[Call]] = {key: [] for key in KEYS}
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._work, args=(number,)) for number in range(6)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended = True
-        for thread in self._threads:
-            thread.join()
 
     def _work(self, number: int) -> None:
         chosen = random.Random(number)

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster.dev import DevCluster
 from cluster.etcd_process import program
-from process import wait_until
+from process import Crew, wait_until
 
 pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
 
@@ -74,28 +75,18 @@ def test_any_two_stores_wiped_at_once(cluster: DevCluster) -> None:
     check(cluster.client("node-5"), kept)
 
 
-class Load:
+class Load(Crew):
     """Clients that write and read all the time, and note every failure with its time."""
 
     def __init__(self, cluster: DevCluster, through: list[str], writers: int = 2, readers: int = 2) -> None:
-        self.cluster, self.through, self.ended = cluster, through, False
+        write, read = ([partial(one, number) for number in range(count)] for one, count in ((self._write, writers), (self._read, readers)))
+        super().__init__(*write, *read)
+        self.cluster, self.through = cluster, through
         self.kept: dict[str, bytes] = {}
         self.failures: list[tuple[float, str, str]] = []
         self.done: list[tuple[float, str]] = []
         self.slowest = 0.0
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(writers)]
-        self._threads += [threading.Thread(target=self._read, args=(number,)) for number in range(readers)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended = True
-        for thread in self._threads:
-            thread.join(60)
 
     def _call(self, kind: str, call: Any) -> Any:
         started = time.monotonic()
