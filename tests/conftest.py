@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from botocore.config import Config
 from hypothesis import HealthCheck, settings
 
+from kube.apiserver import ApiServer, missing, started
 from process import ACCESS, REGION, SECRET, ServerProcess
 
 settings.register_profile("s4", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
@@ -79,3 +81,17 @@ def client() -> Iterator[Callable[..., Any]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def one_api() -> Iterator[ApiServer]:
+    """One API server for all tests."""
+    if missing():
+        pytest.skip("no kube-apiserver: make e2e-programs")
+    server = started()
+    try:
+        server.install_crds()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.directory, ignore_errors=True)

@@ -23,7 +23,12 @@ PARTITIONS, DEV_PARTITIONS = "256", "32"
 
 def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store: bool) -> None:
     """What a node (`store`) or a gateway is told of its cluster."""
-    option("--coordinator", "", "where the cluster's map is, and the cluster's name", metavar="etcd://HOST:PORT,…/NAME")
+    option(
+        "--coordinator",
+        "",
+        "where the cluster's map is, and the cluster's name",
+        metavar="etcd://HOST:PORT,…/NAME|kubernetes://NAMESPACE/NAME",
+    )
     option("--authority", "", "certificate of the cluster's authority (PEM)", metavar="FILE")
     option("--peer-certificate", "", "certificate of this process, for its peers (PEM)", metavar="FILE")
     option("--peer-key", "", "key of that certificate (PEM)", metavar="FILE")
@@ -40,9 +45,9 @@ def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store:
 def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> ClusterSettings:
     """Raises ValueError that says what to change."""
     from s4.serve import parse_address  # noqa: PLC0415
-    from s4.serve_cluster import ClusterSettings, parse_coordinator  # noqa: PLC0415
+    from s4.serve_cluster import ClusterSettings, check_coordinator  # noqa: PLC0415
 
-    parse_coordinator(arguments.coordinator)
+    check_coordinator(arguments.coordinator)
     named = {"--authority": "authority", "--peer-certificate": "peer_certificate", "--peer-key": "peer_key"}
     for name, field in named.items():
         if not getattr(arguments, field):
@@ -115,7 +120,7 @@ def admin_arguments(actions: Any) -> None:
     cluster = actions.add_parser("cluster", help="make a cluster, and change which stores it has")
     todo = cluster.add_subparsers(dest="cluster_action", required=True, metavar="ACTION")
     init = todo.add_parser("init", help="make a cluster: before its first node starts")
-    init.add_argument("--coordinator", required=True, metavar="etcd://HOST:PORT,…/NAME")
+    init.add_argument("--coordinator", required=True, metavar="etcd://HOST:PORT,…/NAME|kubernetes://NAMESPACE/NAME")
     init.add_argument("--erasure", default="4+2", metavar="K+M", help="data and parity shards of every object [4+2]")
     init.add_argument(
         "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"

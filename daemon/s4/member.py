@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from s4.peer.api import Census, Identity
 from s4.peer.links import Links
 from s4.peer.router import Router, parse_endpoint
 from s4.peer.server import PeerServer
-from s4.peer.trust import client_context, server_context
+from s4.peer.trust import Credentials
 from s4.replica.group import Group
 from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
@@ -49,22 +48,6 @@ from s4.storage.records import OfflineError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
 
 LEAVE_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Files of the cluster's authority, and of this process's certificate and key."""
-
-    authority: Path
-    certificate: Path
-    key: Path
-
-    def client(self) -> ssl.SSLContext:
-        """Raises OSError, ssl.SSLError."""
-        return client_context(self.authority, self.certificate, self.key)
-
-    def server(self) -> ssl.SSLContext:
-        return server_context(self.authority, self.certificate, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +246,11 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
         lambda old: planner.registered(old, store, place.node, place.advertise, place.domain, place.weight)
     )
     following = asyncio.ensure_future(_follow(keeper, fatal))
-    links = Links(store, known.cluster, _Addresses(keeper), credentials.client())
+    links = Links(store, known.cluster, _Addresses(keeper), credentials.client)
     database = Database(
         directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
     )
-    router = Router(keeper, credentials.client(), oldest)
+    router = Router(keeper, credentials.client, oldest)
 
     async def send_bulk(to: str, partition: int, message: AnyMessage) -> None:
         await (await router.node(to)).deliver(store, [(partition, message)])
@@ -293,7 +276,7 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     router.serve(store, node)
     node.router = router
     peers = PeerServer(
-        node, parse_endpoint(place.listen), cluster=known.cluster, store=store, context=credentials.server()
+        node, parse_endpoint(place.listen), cluster=known.cluster, store=store, context=credentials.server
     )
     node.process = f"{store}.{peers.incarnation:x}"
     node.start()

@@ -110,8 +110,12 @@ def parse_address(text: str) -> tuple[str, int]:
 def listening_socket(address: str, *, shared: bool = False) -> socket.socket:
     """A bound socket. Raises OSError with the address in its message."""
     host, port = parse_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = address.startswith(":") and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
+    if both:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        host = "::"
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if shared:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

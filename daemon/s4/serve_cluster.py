@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -23,16 +24,16 @@ from prometheus_client import CollectorRegistry
 
 from s4 import restart, tracing
 from s4.audit import AuditLog
-from s4.cluster.coordinator import CoordinatorError
-from s4.cluster.etcd import EtcdCoordinator
+from s4.cluster.coordinator import Coordinator, CoordinatorError
 from s4.cluster.keeper import MapKeeper, NoMapError
 from s4.figures import Figure, member_figures, router_figures
 from s4.gateway.context import Gateway, Readers
 from s4.http.admin import AdminContext
 from s4.http.admin_cluster import ClusterAdmin, NodeAdmin
 from s4.http.metrics import StoreCollector, exposition
-from s4.member import Credentials, Member, Place, open_member
+from s4.member import Member, Place, open_member
 from s4.peer.router import Router
+from s4.peer.trust import Credentials
 from s4.replica.terms import Timing
 from s4.serve import (
     S3Endpoint,
@@ -76,18 +77,44 @@ class ClusterSettings(ServerSettings, frozen=True):
     timing_scale: float = 1.0
 
 
+def check_coordinator(text: str) -> None:
+    """Raises ValueError that says how to write it."""
+    if text.startswith("kubernetes:"):
+        from s4.cluster.kubernetes import parse  # noqa: PLC0415
+
+        parse(text)
+    else:
+        parse_coordinator(text)
+
+
+class AnyCoordinator(Coordinator, Protocol):
+    """One that has connections."""
+
+    async def check_versions(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 def parse_coordinator(text: str) -> tuple[list[str], str]:
     """(endpoints, prefix) of etcd://HOST:PORT,HOST:PORT/NAME. Raises ValueError."""
     match = re.fullmatch(r"etcd://([^/]+:\d+(?:,[^/,]+:\d+)*)/([A-Za-z0-9._-]{1,63})", text)
     if match is None:
-        raise ValueError(f"--coordinator {text!r}: write etcd://HOST:PORT,HOST:PORT/NAME, NAME being the cluster's")
+        raise ValueError(
+            f"--coordinator {text!r}: write etcd://HOST:PORT,HOST:PORT/NAME, NAME being the cluster's, "
+            "or kubernetes://NAMESPACE/NAME"
+        )
     return match[1].split(","), f"/s4/{match[2]}"
 
 
-def open_coordinator(text: str) -> EtcdCoordinator:
-    """Raises ValueError."""
-    endpoints, prefix = parse_coordinator(text)
-    return EtcdCoordinator(endpoints, prefix)
+def open_coordinator(text: str) -> AnyCoordinator:
+    """Raises ValueError. Imports what is needed for the one that is named."""
+    if text.startswith("kubernetes:"):
+        from s4.cluster.kubernetes import KubernetesCoordinator, parse  # noqa: PLC0415
+
+        return KubernetesCoordinator(*parse(text))
+    from s4.cluster.etcd import EtcdCoordinator  # noqa: PLC0415
+
+    return EtcdCoordinator(*parse_coordinator(text))
 
 
 class ClusterServer:
@@ -129,7 +156,7 @@ class ClusterServer:
         if settings.directories:
             await self._start_member()
         else:
-            self._router = Router(self._keeper, self._credentials.client(), self._readers.oldest)
+            self._router = Router(self._keeper, self._credentials.client, self._readers.oldest)
             self._router.start()
             self._tasks.append(asyncio.create_task(self._follow()))
         made = make_gateway(self._router, await self._router.layout(), settings, self._readers)
@@ -143,6 +170,7 @@ class ClusterServer:
         await self._start_admin(admin_bound)
         self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
         await self._s3.start(bound)
+        self._tasks.append(asyncio.create_task(self._credentials.watch()))
         self._not_ready = ""
 
     async def _wait_for_map(self) -> MapKeeper:
@@ -229,8 +257,9 @@ class ClusterServer:
         await web.SockSite(self._admin, bound).start()
 
     def reload(self) -> None:
-        """Read the S3 port's certificate again."""
+        """Read the certificates again."""
         self._s3.reload()
+        self._credentials.reload()
 
     async def close(self) -> None:
         self._not_ready = "stopping"

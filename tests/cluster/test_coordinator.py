@@ -13,6 +13,7 @@ from aetcd.client import Status
 
 from cluster.etcd_process import EtcdCluster, program
 from cluster.memory import MemoryCoordinator
+from s4.cluster import clustermap, planner
 from s4.cluster.coordinator import (
     ConflictError,
     Coordinator,
@@ -22,6 +23,7 @@ from s4.cluster.coordinator import (
     UnknownOutcomeError,
 )
 from s4.cluster.etcd import EtcdCoordinator, UnusableVersionError
+from s4.cluster.kubernetes import KubernetesCoordinator, client
 from s4.storage.files import Files
 
 
@@ -34,10 +36,15 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     cluster.stop()
 
 
+def doc(text: str) -> bytes:
+    """A value: a map, which is all that some coordinators take."""
+    return clustermap.encode(planner.new(text, 4, 2, 8))
+
+
 Made = Callable[[], AbstractAsyncContextManager[Coordinator]]
 
 
-@pytest.fixture(params=["local", "local in three directories", "memory", "etcd"])
+@pytest.fixture(params=["local", "local in three directories", "memory", "etcd", "kubernetes"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
     """Every implementation, empty."""
 
@@ -45,6 +52,10 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
     async def made() -> AsyncIterator[Coordinator]:
         if request.param == "memory":
             yield MemoryCoordinator()
+        elif request.param == "kubernetes":
+            api = await client(str(request.getfixturevalue("one_api").kubeconfig))
+            yield KubernetesCoordinator("default", f"m{uuid.uuid4().hex}", api, planner=True)
+            await api.close()  # type: ignore[no-untyped-call]
         elif request.param == "etcd":
             found = EtcdCoordinator(request.getfixturevalue("etcd").endpoints, f"s4/{uuid.uuid4().hex}")
             try:
@@ -72,14 +83,14 @@ def run(make: Made, test: Callable[[Coordinator], Awaitable[None]]) -> None:
 def test_replace_needs_the_revision_that_was_read(make: Made) -> None:
     async def test(coordinator: Coordinator) -> None:
         assert await coordinator.read("map") == (b"", 0)
-        first = await coordinator.replace("map", b"one\ntwo", 0)
-        assert await coordinator.read("map") == (b"one\ntwo", first)
+        first = await coordinator.replace("map", doc("one\ntwo"), 0)
+        assert await coordinator.read("map") == (doc("one\ntwo"), first)
         for stale in (0, first + 1):
             with pytest.raises(ConflictError):
-                await coordinator.replace("map", b"other", stale)
-        second = await coordinator.replace("map", b"three", first)
+                await coordinator.replace("map", doc("other"), stale)
+        second = await coordinator.replace("map", doc("three"), first)
         assert second > first
-        assert await coordinator.read("map") == (b"three", second)
+        assert await coordinator.read("map") == (doc("three"), second)
         assert await coordinator.read("other") == (b"", 0)
 
     run(make, test)
@@ -87,7 +98,7 @@ def test_replace_needs_the_revision_that_was_read(make: Made) -> None:
 
 def test_one_of_many_wins(make: Made) -> None:
     async def test(coordinator: Coordinator) -> None:
-        results = await asyncio.gather(*(coordinator.replace("map", b"%d" % number, 0) for number in range(10)), return_exceptions=True)
+        results = await asyncio.gather(*(coordinator.replace("map", doc(str(number)), 0) for number in range(10)), return_exceptions=True)
         assert sum(isinstance(result, int) for result in results) == 1
         assert sum(isinstance(result, ConflictError) for result in results) == 9
 
@@ -96,13 +107,13 @@ def test_one_of_many_wins(make: Made) -> None:
 
 def test_watch_gives_what_is_newer(make: Made) -> None:
     async def test(coordinator: Coordinator) -> None:
-        revision = await coordinator.replace("map", b"one", 0)
+        revision = await coordinator.replace("map", doc("one"), 0)
         watch = coordinator.watch("map", 0)
-        assert await anext(watch) == (b"one", revision)
+        assert await anext(watch) == (doc("one"), revision)
         following = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
-        newer = await coordinator.replace("map", b"two", revision)
-        assert await asyncio.wait_for(following, 10) == (b"two", newer)
+        newer = await coordinator.replace("map", doc("two"), revision)
+        assert await asyncio.wait_for(following, 10) == (doc("two"), newer)
         await watch.aclose()
 
     run(make, test)
@@ -113,8 +124,8 @@ def test_a_watch_from_nothing_waits_for_the_first_value(make: Made) -> None:
         watch = coordinator.watch("map", 0)
         following = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
-        revision = await coordinator.replace("map", b"first", 0)
-        assert await asyncio.wait_for(following, 10) == (b"first", revision)
+        revision = await coordinator.replace("map", doc("first"), 0)
+        assert await asyncio.wait_for(following, 10) == (doc("first"), revision)
         await watch.aclose()
 
     run(make, test)

@@ -33,6 +33,10 @@ class UnknownOutcomeError(CoordinatorError):
     """A change may have happened, now or later: repeat it as it is until a newer revision is seen (rule R4)."""
 
 
+class NotPlannerError(ValueError):
+    """This process may say what it holds, but the plan is somebody else's."""
+
+
 class QuorumError(UnknownOutcomeError):
     """Too few directories took a change."""
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-from s4.cluster.clustermap import ClusterMap
+from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import GONE
 
 
@@ -98,7 +98,7 @@ def _health(current: ClusterMap, up: set[str], served: set[int], heals: int, mov
     reasons = [f"{count} of {current.count} partitions {name}" for name, count in counts.items() if count]
     if not current.partitions:
         return "down", ["no stores were added yet: `s4 admin cluster add`"]
-    down = [store for store, one in current.stores.items() if store not in up and one.state != GONE]
+    down = [store for store, one in current.stores.items() if store not in up and one.state not in (GONE, STANDBY)]
     reasons += [f"{current.stores[store].node or store[:8]} does not answer" for store in down]
     if heals:
         reasons.append(f"{heals} shards wait to be made again")

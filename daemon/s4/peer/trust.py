@@ -6,8 +6,52 @@ HELLO, by store id, to somebody who has proved to belong to this cluster.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 5.0
+
+
+class Credentials:
+    """Files of the cluster's authority, and of this process's certificate and key, read again when they change.
+
+    A new authority is trusted beside the old one until the process starts again, so that one can follow the other
+    without a moment in which two processes do not trust each other. Raises OSError, ssl.SSLError.
+    """
+
+    def __init__(self, authority: Path, certificate: Path, key: Path) -> None:
+        self._files = (authority, certificate, key)
+        self._loaded = self._stamp()
+        self.server = server_context(*self._files)
+        self.client = client_context(*self._files)
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._files))
+
+    def reload(self) -> bool:
+        """Use the files as they are now for new connections; files that cannot be used leave the old ones in force."""
+        try:
+            stamp = self._stamp()
+            if stamp == self._loaded:
+                return False
+            server_context(*self._files)
+            for context in (self.server, self.client):
+                _trusting(context, *self._files)
+        except (OSError, ssl.SSLError) as error:
+            log.error("the new certificate for peers cannot be used: %s", error)
+            return False
+        self._loaded = stamp
+        log.info("the certificate for peers was loaded again")
+        return True
+
+    async def watch(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_S)
+            self.reload()
 
 
 def server_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:

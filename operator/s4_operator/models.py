@@ -1,0 +1,265 @@
+"""The resources as people write them. crds/ is generated from these models (`python -m s4_operator.crd`), and the
+operator reads every object through them, so that neither can say what the other does not.
+
+A field that is immutable, and a combination that cannot be, are refused by the API server (CEL), with the message
+that is given here. Quantities are those of Kubernetes (10Gi), durations a number with s, m or h.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+GROUP, VERSION = "s4.dev", "v1alpha1"
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$", max_length=32)]
+Duration = Annotated[str, Field(pattern=r"^[0-9]+(s|m|h)$", max_length=16)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
+FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+
+
+def rule(check: str, message: str) -> dict[str, str]:
+    """One CEL validation."""
+    return {"rule": check, "message": message}
+
+
+def rules(*checks: dict[str, str]) -> dict[str, Any]:
+    return {"x-kubernetes-validations": list(checks)}
+
+
+def immutable(name: str, why: str) -> Any:
+    return rules(rule("self == oldSelf", f"{name} cannot be changed: {why}"))
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+class Erasure(Model):
+    model_config = ConfigDict(json_schema_extra=immutable("erasure", "make another S4Cluster and copy the data to it"))
+    data: int = Field(4, ge=1, le=16, description="Shards of which an object is read.")
+    parity: int = Field(2, ge=1, le=8, description="Shards beside them: so many stores may be lost at once.")
+
+
+class Storage(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("self.size == oldSelf.size", "storage.size cannot be changed: drain nodes one after the other onto new volumes, or add nodes"),
+        rule("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || "
+             "self.storageClassName == oldSelf.storageClassName)", "storage.storageClassName cannot be changed"),
+    ))  # fmt: skip
+    storageClassName: str | None = Field(None, max_length=253, description="Class of the volumes; the default class where there is none.")
+    size: Quantity = Field("100Gi", description="Size of each node's volume.")
+    reclaim: Literal["Retain", "Delete"] = Field("Retain", description="What becomes of volumes of nodes that are no more.")
+    reserve: Quantity = Field("1Gi", description="Free disk below which uploads are refused.")
+
+
+class Placement(Model):
+    failureDomain: Literal["hostname", "zone", "none"] = Field("hostname", description="What fails together: no two shards of an object there where avoidable.")
+    nodeSelector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[FreeForm] = Field(default_factory=list)
+    affinity: FreeForm = Field(default_factory=dict)
+    topologySpread: list[FreeForm] = Field(default_factory=list)
+
+
+class S3Service(Model):
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    annotations: dict[str, str] = Field(default_factory=dict)
+    ipFamilyPolicy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] = "SingleStack"
+
+
+class GatewayTls(Model):
+    enabled: bool = Field(False, description="Serve S3 over TLS, with a certificate of the cluster's own authority.")
+    secretName: str | None = Field(None, max_length=253, description="A Secret with tls.crt and tls.key to use instead, as cert-manager makes them.")
+
+
+class Ingress(Model):
+    host: str = Field(max_length=253)
+    className: str | None = Field(None, max_length=253)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    tlsSecretName: str | None = Field(None, max_length=253)
+
+
+class GatewaySpec(Model):
+    replicas: int = Field(0, ge=0, le=1000, description="Gateways beside the nodes, which serve S3 themselves while there are none.")
+    service: S3Service = Field(default_factory=S3Service)
+    tls: GatewayTls = Field(default_factory=GatewayTls)
+    ingress: Ingress | None = None
+    resources: FreeForm = Field(default_factory=dict)
+
+
+class Failure(Model):
+    replaceAfter: Duration = Field("10m", description="How long a Kubernetes node is away until its store is made again elsewhere.")
+    maxConcurrent: int = Field(1, ge=0, le=16, description="Stores that are replaced at the same time; 0 replaces none.")
+
+
+class Upgrade(Model):
+    strategy: Literal["Supervised", "Automatic"] = Field("Supervised", description="After a node that fails with a new version: wait for a person, or roll back.")
+    pause: bool = Field(False, description="Restart no node.")
+    progressDeadline: Duration = Field("5m", description="How long a node may take until it serves again.")
+
+
+class Rebuild(Model):
+    bandwidthPerNode: Quantity | None = Field(None, description="Bytes a second that healing reads on a node; no bound where absent.")
+
+
+class Monitoring(Model):
+    enabled: bool = Field(True, description="Make a ServiceMonitor, a PrometheusRule and a dashboard where their APIs exist.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels for them, such as `release: prometheus`.")
+
+
+class NetworkPolicySpec(Model):
+    enabled: bool = Field(True, description="Let only this cluster's pods reach its peer ports.")
+    s3From: list[FreeForm] = Field(default_factory=list, description="Who may reach S3, as peers of a NetworkPolicy; everybody where empty.")
+
+
+class PodSecurity(Model):
+    runAsUser: int | None = Field(10001, description="null leaves it to the platform, as OpenShift wants.")
+    fsGroup: int | None = Field(10001)
+
+
+class SecretRef(Model):
+    name: Name
+
+
+class ClusterSpec(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("self.nodes >= self.erasure.data + self.erasure.parity", "nodes must be at least erasure.data + erasure.parity: every shard of an object is on a node of its own"),
+        rule("self.partitions == oldSelf.partitions", "partitions cannot be changed: they are fixed when the cluster is made"),
+        rule("self.partitions in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]", "partitions must be a power of two up to 4096"),
+    ))  # fmt: skip
+    image: str | None = Field(None, max_length=512, description="The image of the daemons; the operator's own where absent.")
+    version: str | None = Field(None, max_length=128, description="Another tag of that image.")
+    imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    imagePullSecrets: list[SecretRef] = Field(default_factory=list)
+    nodes: int = Field(6, ge=1, le=1000, description="Stores, one pod and one volume each.")
+    erasure: Erasure = Field(default_factory=Erasure)
+    partitions: int = Field(256, ge=1, le=4096, description="Parts that the key space is cut into; a power of two.")
+    storage: Storage = Field(default_factory=Storage)
+    placement: Placement = Field(default_factory=Placement)
+    gateway: GatewaySpec = Field(default_factory=GatewaySpec)
+    resources: FreeForm = Field(default_factory=dict, description="Requests and limits of each node.")
+    region: str = Field("us-east-1", max_length=64)
+    dedup: bool = True
+    inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")
+    strictWrites: bool = Field(False, description="Refuse writes while not every store of a partition can take them.")
+    failure: Failure = Field(default_factory=Failure)
+    upgrade: Upgrade = Field(default_factory=Upgrade)
+    rebuild: Rebuild = Field(default_factory=Rebuild)
+    allowedNamespaces: list[str] = Field(default_factory=list, description="Where Buckets may be beside the cluster's own namespace; `*` is everywhere.")
+    monitoring: Monitoring = Field(default_factory=Monitoring)
+    networkPolicy: NetworkPolicySpec = Field(default_factory=NetworkPolicySpec)
+    podSecurity: PodSecurity = Field(default_factory=PodSecurity)
+    credentialsSecretRef: SecretRef | None = Field(None, description="A Secret with accessKey and secretKey of an administrator; one is made where absent.")
+
+
+class Condition(Model):
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    lastTransitionTime: str
+    observedGeneration: int = 0
+
+
+Conditions = Annotated[list[Condition], Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})]
+
+
+class NodeStatus(Model):
+    name: str
+    store: str = ""
+    host: str = ""
+    state: str = ""
+    ready: bool = False
+    version: str = ""
+    primaries: int = 0
+    positions: int = 0
+    used: int = 0
+
+
+class PartitionCounts(Model):
+    healthy: int = 0
+    degraded: int = 0
+    moving: int = 0
+    unavailable: int = 0
+
+
+class RebuildStatus(Model):
+    percent: int = 100
+    waitingShards: int = 0
+    remainingSeconds: int | None = None
+
+
+class ClusterState(Model):
+    observedGeneration: int = 0
+    phase: str = ""
+    message: str = ""
+    conditions: Conditions = Field(default_factory=list)
+    nodes: list[NodeStatus] = Field(default_factory=list)
+    nodesReady: str = ""
+    replicas: int = 0
+    selector: str = ""
+    epoch: int = 0
+    partitions: PartitionCounts = Field(default_factory=PartitionCounts)
+    usedBytes: int = 0
+    rawBytes: int = 0
+    used: str = ""
+    rebuild: RebuildStatus = Field(default_factory=RebuildStatus)
+    image: str = Field("", description="The image that every node ran well last.")
+    blockedImage: str = Field("", description="An image that was rolled back.")
+    version: str = ""
+    buckets: int = Field(0, description="Buckets that use this cluster, which cannot be deleted meanwhile.")
+
+
+class ClusterRef(Model):
+    name: Name
+    namespace: Name | None = Field(None, description="The Bucket's own where absent.")
+
+
+class BucketSpec(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("self.clusterRef == oldSelf.clusterRef", "clusterRef cannot be changed: make another Bucket"),
+        rule("has(self.bucketName) == has(oldSelf.bucketName) && (!has(self.bucketName) || self.bucketName == oldSelf.bucketName)", "bucketName cannot be changed: make another Bucket"),
+    ))  # fmt: skip
+    clusterRef: ClusterRef
+    bucketName: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(None, description="Made of namespace, name and uid where absent.")
+    versioning: Literal["Enabled", "Suspended", "Off"] = "Off"
+    deletionPolicy: Literal["Retain", "Delete"] = Field("Retain", description="Delete removes the bucket and every object in it with this resource.")
+    adoptExisting: bool = Field(False, description="Use a bucket that is there already. It is never deleted with this resource.")
+    keyGrace: Duration = Field("24h", description="How long an old key works after `s4.dev/rotate-key` was changed.")
+
+
+class BucketKey(Model):
+    accessKey: str
+    createdAt: str
+    expiresAt: str | None = None
+
+
+class BucketState(Model):
+    observedGeneration: int = 0
+    phase: str = ""
+    message: str = ""
+    conditions: Conditions = Field(default_factory=list)
+    bucketName: str = ""
+    owned: bool = Field(False, description="Whether this resource made the bucket.")
+    endpoint: str = ""
+    secretName: str = ""
+    configMapName: str = ""
+    keys: list[BucketKey] = Field(default_factory=list)
+    rotation: str = Field("", description="The value of `s4.dev/rotate-key` that the newest key was made for.")
+
+
+def seconds(duration: str) -> int:
+    """Seconds of a Duration."""
+    return int(duration[:-1]) * {"s": 1, "m": 60, "h": 3600}[duration[-1]]
+
+
+def size(quantity: str) -> int:
+    """Bytes of a Quantity."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?", quantity)
+    if match is None:
+        raise ValueError(f"{quantity!r} is no quantity; write 10Gi, 500Mi or a number of bytes")
+    unit = match[2] or ""
+    base = 1024 if unit.endswith("i") else 1000
+    return int(float(match[1]) * base ** (["", "K", "M", "G", "T", "P"].index(unit[:1].upper())))

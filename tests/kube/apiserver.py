@@ -1,0 +1,95 @@
+"""A real Kubernetes API without nodes: etcd and kube-apiserver as processes, for tests of what is stored and watched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from cluster.etcd_process import free_ports
+from process import wait_until
+
+PROGRAMS = Path(os.environ.get("S4_E2E_BIN", Path.home() / ".cache" / "s4-e2e" / "bin"))
+ROOT = Path(__file__).parents[2]
+
+
+def missing() -> bool:
+    return not all((PROGRAMS / name).exists() for name in ("etcd", "kube-apiserver", "kubectl"))
+
+
+class ApiServer:
+    """`kubeconfig` is an administrator's; `kubeconfig_of(user)` somebody's with the rights that RBAC gives them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.client, peer, self.port = free_ports(3)
+        self.peer = peer
+        self.kubeconfig = directory / "admin.conf"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> ApiServer:
+        here = self.directory
+        subprocess.run(["openssl", "genrsa", "-out", here / "sa.key", "2048"], check=True, capture_output=True)
+        (here / "tokens").write_text("admin,admin,1,system:masters\n" + "".join(f"{user},{user},{user}\n" for user in ("daemon", "operator", "nobody")))
+        etcd = f"http://127.0.0.1:{self.client}"
+        self._run("etcd", PROGRAMS / "etcd", "--data-dir", here / "etcd", "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
+                  "--listen-peer-urls", f"http://127.0.0.1:{self.peer}", "--unsafe-no-fsync")  # fmt: skip
+        self.serve()
+        return self
+
+    def serve(self) -> None:
+        here = self.directory
+        self._run("apiserver", PROGRAMS / "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self.client}", "--bind-address=127.0.0.1",
+                  f"--secure-port={self.port}", f"--cert-dir={here}/certs", f"--token-auth-file={here}/tokens", "--authorization-mode=RBAC",
+                  "--service-account-issuer=https://test", f"--service-account-key-file={here}/sa.key", f"--service-account-signing-key-file={here}/sa.key",
+                  "--service-cluster-ip-range=10.97.0.0/16", "--disable-admission-plugins=ServiceAccount")  # fmt: skip
+        for user in ("admin", "daemon", "operator", "nobody"):
+            self.kubeconfig_of(user)
+        wait_until(lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, "the API server is ready", 60)
+
+    def kubeconfig_of(self, user: str) -> Path:
+        path = self.directory / f"{user}.conf"
+        path.write_text(yaml.safe_dump({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": f"https://127.0.0.1:{self.port}", "insecure-skip-tls-verify": True}}],
+            "users": [{"name": "u", "user": {"token": user}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        }))  # fmt: skip
+        return path
+
+    def _run(self, name: str, *command: object) -> None:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            self._processes.append(subprocess.Popen([str(word) for word in command], stdout=log, stderr=log))
+
+    def kubectl(self, *words: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = [str(PROGRAMS / "kubectl"), f"--kubeconfig={self.kubeconfig}", *words]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, input=text, timeout=60)
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def install_crds(self) -> None:
+        self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
+        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+
+    def stop_api(self) -> None:
+        """The API server is away; etcd keeps what there is. `serve` brings it back."""
+        api = self._processes.pop()
+        api.kill()
+        api.wait()
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.kill()
+            process.wait()
+
+
+def started() -> ApiServer:
+    directory = Path(tempfile.mkdtemp(prefix="s4-api-"))
+    try:
+        return ApiServer(directory).start()
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise

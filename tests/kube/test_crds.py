@@ -1,0 +1,93 @@
+"""The resources on a real API server: defaults, what is refused and in which words, and that crds/ is the models'."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from s4_operator import crd
+from s4_operator.models import BucketSpec, ClusterSpec
+
+from kube.apiserver import ApiServer, missing
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(missing(), reason="no kube-apiserver: make e2e-programs")
+
+
+def cluster(**spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "c", "namespace": "default"}, "spec": spec}
+
+
+def apply(api: ApiServer, value: dict[str, Any]) -> str:
+    """What the API server says; empty where it took it."""
+    done = api.kubectl("apply", "-f", "-", text=json.dumps(value), check=False)
+    return done.stderr if done.returncode else ""
+
+
+def test_the_files_are_those_of_the_models() -> None:
+    assert {path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")} == crd.written()
+
+
+def test_defaults_are_the_models(api: ApiServer) -> None:
+    assert apply(api, cluster()) == ""
+    kept = json.loads(api.kubectl("get", "s4clusters", "c", "-o", "json").stdout)["spec"]
+    assert ClusterSpec(**kept) == ClusterSpec()
+    assert kept["erasure"] == {"data": 4, "parity": 2}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"nodes": 3}, "nodes must be at least erasure.data + erasure.parity"),
+        ({"partitions": 100}, "partitions must be a power of two"),
+        ({"nodes": 0}, "greater than or equal to 1"),
+        ({"storage": {"size": "many"}}, "should match"),
+        ({"storage": {"reclaim": "Keep"}}, "Unsupported value"),
+        ({"erasure": {"data": 0}}, "greater than or equal to 1"),
+        ({"failure": {"replaceAfter": "soon"}}, "should match"),
+    ],
+)
+def test_what_cannot_be_is_refused(api: ApiServer, spec: dict[str, Any], message: str) -> None:
+    assert message in apply(api, cluster(**spec))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"erasure": {"data": 2, "parity": 2}}, "erasure cannot be changed"),
+        ({"partitions": 16}, "partitions cannot be changed"),
+        ({"storage": {"size": "200Gi"}}, "storage.size cannot be changed"),
+        ({"storage": {"storageClassName": "fast"}}, "storage.storageClassName cannot be changed"),
+    ],
+)
+def test_what_cannot_change_is_refused(api: ApiServer, spec: dict[str, Any], message: str) -> None:
+    assert apply(api, cluster()) == ""
+    assert message in apply(api, cluster(**spec))
+
+
+def test_a_bucket_stays_where_it_is(api: ApiServer) -> None:
+    def bucket(**spec: Any) -> dict[str, Any]:
+        return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": "b", "namespace": "default"}, "spec": spec}
+
+    assert apply(api, bucket(clusterRef={"name": "c"}, bucketName="photos")) == ""
+    assert "clusterRef cannot be changed" in apply(api, bucket(clusterRef={"name": "d"}, bucketName="photos"))
+    assert "bucketName cannot be changed" in apply(api, bucket(clusterRef={"name": "c"}, bucketName="films"))
+    assert "should match" in apply(api, {**bucket(clusterRef={"name": "c"}, bucketName="No"), "metadata": {"name": "n", "namespace": "default"}})
+    kept = json.loads(api.kubectl("get", "buckets.s4.dev", "b", "-o", "json").stdout)["spec"]
+    assert BucketSpec(**kept).deletionPolicy == "Retain"
+
+
+def test_kubectl_scale_changes_the_nodes(api: ApiServer) -> None:
+    assert apply(api, cluster()) == ""
+    api.kubectl("scale", "s4clusters/c", "--replicas=8")
+    assert json.loads(api.kubectl("get", "s4clusters", "c", "-o", "json").stdout)["spec"]["nodes"] == 8
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "operator" / "samples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_samples_are_taken(api: ApiServer, path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text()):
+        if document["apiVersion"].startswith("s4.dev"):
+            assert not api.kubectl("apply", "--dry-run=server", "-f", "-", text=json.dumps(document)).stderr

@@ -1,0 +1,89 @@
+"""The coordinator on a real API server, with the rights that a daemon's Role gives and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from kube.apiserver import ApiServer
+from s4.cluster import clustermap, planner
+from s4.cluster.coordinator import CoordinatorError, NotPlannerError, UnknownOutcomeError
+from s4.cluster.keeper import MapKeeper
+from s4.cluster.kubernetes import KubernetesCoordinator, client
+
+STORES = [f"{number:032x}" for number in range(5)]
+ROLE = {
+    "apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "daemon", "namespace": "default"}, "rules": [
+            {"apiGroups": ["s4.dev"], "resources": ["shardmaps"], "verbs": ["get", "list", "watch"]},
+            {"apiGroups": ["s4.dev"], "resources": ["shardmaps/status"], "verbs": ["update"]}]},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "daemon", "namespace": "default"},
+         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
+         "subjects": [{"kind": "User", "name": "daemon", "apiGroup": "rbac.authorization.k8s.io"}]},
+    ],
+}  # fmt: skip
+
+
+async def opened(api: ApiServer, user: str, *, plans: bool) -> KubernetesCoordinator:
+    return KubernetesCoordinator("default", "c", await client(str(api.kubeconfig_of(user))), planner=plans)
+
+
+async def shut(*coordinators: KubernetesCoordinator) -> None:
+    for one in coordinators:
+        assert one._api is not None
+        await one._api.close()  # type: ignore[no-untyped-call]
+
+
+def test_daemons_say_what_they_hold_and_the_planner_plans(api: ApiServer) -> None:
+    api.kubectl("apply", "-f", "-", text=json.dumps(ROLE))
+
+    async def test() -> None:
+        plans, says = await opened(api, "admin", plans=True), await opened(api, "daemon", plans=False)
+        await plans.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
+        of_planner, of_daemon = await MapKeeper.open(plans), await MapKeeper.open(says)
+        for number, store in enumerate(STORES):
+            await of_daemon.change(lambda old, store=store, number=number: planner.registered(old, store, f"n{number}", f"n{number}:9002", f"d{number}", 1.0))
+        formed = await of_planner.change(lambda old: planner.added(old, STORES[:4]))
+        assert await of_daemon.refresh() == formed
+        value, revision = await of_daemon.read("partition/1")
+        assert await of_daemon.replace("partition/1", value, revision) == revision + 1
+        with pytest.raises(NotPlannerError, match="the operator plans"):
+            await of_daemon.change(lambda old: planner.added(old, STORES))
+        grown = await of_planner.change(lambda old: planner.added(old, STORES))
+        assert {store for one in grown.partitions for store in one.wanted} == set(STORES)
+        await shut(plans, says)
+
+    asyncio.run(test())
+
+
+def test_a_daemon_without_rights_is_told_so(api: ApiServer) -> None:
+    async def test() -> None:
+        stranger = await opened(api, "nobody", plans=False)
+        with pytest.raises(CoordinatorError, match=r"cannot be read: .*forbidden"):
+            await stranger.read("map")
+        await shut(stranger)
+
+    asyncio.run(test())
+
+
+def test_the_api_server_goes_away_and_comes_back(api: ApiServer) -> None:
+    async def test() -> None:
+        one = await opened(api, "admin", plans=True)
+        first = await one.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
+        watch = one.watch("map", first)
+        following = asyncio.ensure_future(anext(watch))
+        await asyncio.sleep(0)
+        api.stop_api()
+        with pytest.raises(CoordinatorError):
+            await one.read("map")
+        with pytest.raises(UnknownOutcomeError):
+            await one.replace("map", clustermap.encode(planner.frozen(planner.new("c", 2, 2, 4), True)), first)
+        await asyncio.to_thread(api.serve)
+        newer = await one.replace("map", clustermap.encode(planner.frozen(planner.new("c", 2, 2, 4), True)), first)
+        assert (await asyncio.wait_for(following, 60))[1] == newer
+        await watch.aclose()
+        await shut(one)
+
+    asyncio.run(test())
