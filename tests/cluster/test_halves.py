@@ -88,11 +88,21 @@ def test_a_plan_whose_first_status_was_never_written_is_no_plan() -> None:
 def test_a_domain_that_the_planner_gave_counts() -> None:
     current = formed(4)
     spec, status = split(current, {}, {}, plans=True)
-    spec["stores"][0]["domain"] = "zone-a"
+    spec, status = split(planner.placed(current, {STORES[0]: "zone-a"}), spec, status, plans=True)
     assert joined(spec, status).stores[STORES[0]].domain == "zone-a"
     again = planner.registered(joined(spec, status), STORES[0], "n0", "elsewhere:9002", "other", 1.0)
     _, status = split(again, spec, status, plans=False)
     assert joined(spec, status).stores[STORES[0]].domain == "zone-a"
+    assert joined(spec, status).stores[STORES[0]].address == "elsewhere:9002"
+
+
+def test_a_store_that_was_let_go_stands_by() -> None:
+    current = planner.drained(formed(5), [STORES[4]])
+    halves = split(current, {}, {}, plans=True)
+    with pytest.raises(planner.PlanError, match="still holds"):
+        planner.released(joined(*halves), STORES[4])
+    empty = replace(current, partitions=tuple(replace(one, config=replace(one.config, members=one.wanted, in_sync=one.wanted[:3], eligible=())) for one in current.partitions))
+    assert joined(*split(planner.released(empty, STORES[4]), {}, {}, plans=True)).stores[STORES[4]].state == "standby"
 
 
 def test_nobody_writes_the_others_half() -> None:

@@ -64,18 +64,15 @@ def split(wanted: ClusterMap, spec: Half, status: Half, *, plans: bool) -> tuple
     old = joined(spec, status) if spec else ClusterMap(wanted.cluster, wanted.data, wanted.parity, wanted.count, {})
     said = {one["id"]: one for one in status.get("stores", ())}
     for name, member in wanted.stores.items():
-        if name not in said or old.stores.get(name) != member:
-            known = said.get(name, {"weight": member.weight})
-            said[name] = {
-                "id": name, "node": member.node, "address": member.address, "weight": known["weight"],
-                "domain": known["domain"] if (spec_domain(spec, name) and "domain" in known) else member.domain,
-            }  # fmt: skip
+        if name not in said or (not plans and old.stores.get(name) != member):
+            weight = said.get(name, {"weight": member.weight})["weight"]
+            said[name] = {"id": name, "node": member.node, "address": member.address, "weight": weight, "domain": member.domain}  # fmt: skip
     planned = {}
     for name, member in wanted.stores.items():
-        if member.state != STANDBY:
-            planned[name] = {"id": name, "state": member.state, "weight": member.weight}
-            if domain := spec_domain(spec, name):
-                planned[name]["domain"] = domain
+        domain = member.domain if plans else spec_domain(spec, name)
+        other = {"domain": domain} if domain and domain != said[name]["domain"] else {}
+        if member.state != STANDBY or other:
+            planned[name] = {"id": name, "state": member.state, "weight": member.weight, **other}
     new_spec = {
         "format": FORMAT, "cluster": wanted.cluster, "data": wanted.data, "parity": wanted.parity,
         "count": wanted.count, "freeze": wanted.freeze, "stores": list(planned.values()),

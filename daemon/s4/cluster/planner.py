@@ -7,7 +7,7 @@ say, who follow the plan (DESIGN.md 3). The one exception is a partition's first
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -79,6 +79,23 @@ def swapped(old: ClusterMap, lost: str, instead: str) -> ClusterMap:
     stores[instead] = replace(old.stores[instead], state=old.stores[lost].state, weight=old.stores[lost].weight)
     wanted = [[instead if one == lost else one for one in part.wanted] for part in old.partitions]
     return _touched(_with_wanted(replace(old, stores=stores), wanted), [lost])
+
+
+def released(old: ClusterMap, store: str) -> ClusterMap:
+    """A store that was drained and is empty stands by: it is planned with no more, and may be gone. Raises PlanError."""
+    if old.stores[store].state == STANDBY:
+        return old
+    for one in old.partitions:
+        config = one.config
+        if store in (*config.in_sync, *config.eligible, *config.members, config.joining, *one.wanted):
+            raise PlanError(f"store {store[:8]} still holds something")
+    return replace(old, stores={**old.stores, store: replace(old.stores[store], state=STANDBY)})
+
+
+def placed(old: ClusterMap, domains: Mapping[str, str]) -> ClusterMap:
+    """Stores are in other failure domains than they say. What that moves, the next plan does."""
+    named = {store: replace(one, domain=domains.get(store, one.domain)) for store, one in old.stores.items()}
+    return replace(old, stores=named)
 
 
 def frozen(old: ClusterMap, freeze: bool) -> ClusterMap:

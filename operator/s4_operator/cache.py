@@ -1,0 +1,60 @@
+"""Objects as last seen, fed by watches: what is read at rest, without asking the API server.
+
+It may be late, and a deletion during a lost watch may be missed until the next `refresh`; so nothing is taken away on
+its word alone (act.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from s4_operator.kube import Kube, Object
+
+WATCHED = {
+    "S4Cluster": "", "Bucket": "", "ShardMap": "", "Node": "", "PersistentVolume": "",
+    "Pod": "app.kubernetes.io/name=s4", "PersistentVolumeClaim": "app.kubernetes.io/name=s4",
+    "StatefulSet": "app.kubernetes.io/name=s4", "Secret": "app.kubernetes.io/name=s4",
+}  # fmt: skip
+
+
+class Cache:
+    """Objects by kind, namespace and name."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[tuple[str, str], Object]] = {kind: {} for kind in WATCHED}
+
+    def see(self, kind: str, value: Object, *, deleted: bool = False) -> bool:
+        """Take in an object; whether it is another than the one before."""
+        metadata = value["metadata"]
+        key = metadata.get("namespace", ""), metadata["name"]
+        known = self._objects[kind].get(key)
+        if deleted:
+            if known is not None and known["metadata"]["uid"] == metadata["uid"]:
+                del self._objects[kind][key]
+            return True
+        if known is not None and known["metadata"]["resourceVersion"] == metadata["resourceVersion"]:
+            return False
+        metadata.pop("managedFields", None)
+        self._objects[kind][key] = value
+        return True
+
+    def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        return self._objects[kind].get((namespace, name))
+
+    def list(self, kind: str, namespace: str | None = None, cluster: str = "") -> Iterator[Object]:
+        """Objects of a namespace, or of all; only those of a cluster, where one is named."""
+        for (where, _), value in sorted(self._objects[kind].items()):
+            if namespace is not None and where != namespace:
+                continue
+            if not cluster or value["metadata"].get("labels", {}).get("s4.dev/cluster") == cluster:
+                yield value
+
+    async def refresh(self, kube: Kube) -> None:
+        """Everything anew. Raises KubeError."""
+        for kind, labels in WATCHED.items():
+            found: dict[tuple[str, str], Object] = {}
+            for value in await kube.list(kind, labels=labels):
+                value["metadata"].pop("managedFields", None)
+                value.setdefault("kind", kind)
+                found[value["metadata"].get("namespace", ""), value["metadata"]["name"]] = value
+            self._objects[kind] = found

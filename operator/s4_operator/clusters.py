@@ -1,0 +1,307 @@
+"""Brings one S4Cluster from what is to what is asked for: look, plan, act, report; again and again.
+
+It keeps in memory only what saves work: when things were checked last, and what was applied. All else is read, so it
+may be killed at any moment. What takes something away is fenced: a deletion names the uid that was seen, a change
+of the map is one compare-and-swap from the map that it was made for, and a daemon is asked whether a store may stop
+right before its pod goes, with the other pods looked at once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from s4.cluster import clustermap, planner
+from s4.cluster.coordinator import ConflictError, CoordinatorError
+from s4.cluster.keeper import DOCUMENT, MapKeeper
+from s4.cluster.kubernetes import KubernetesCoordinator
+from s4.cluster.planner import PlanError
+from s4.cluster.status import ClusterStatus
+from s4_operator.cache import Cache
+from s4_operator.daemons import DaemonError, Daemons
+from s4_operator.kube import Kube, KubeError, Object
+from s4_operator.manifests import ADMIN, Builder
+from s4_operator.models import ClusterSpec
+from s4_operator.observe import observe, pod
+from s4_operator.observed import Observed
+from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, plan
+from s4_operator.report import report
+from s4_operator.secrets_of import Keys, Secrets, Trusted
+
+log = logging.getLogger(__name__)
+
+APPLY_AGAIN_S = 600.0
+CHECK_S, CHECK_SOON_S = 60.0, 5.0
+AT_REST_S, AT_WORK_S = 15.0, 2.0
+ADMIN_USER = "admin"
+BUCKET_USER = "bucket-"  # and the uid of a Bucket
+
+Tell = Callable[[Object, str, str, bool], None]  # (resource, reason, message, whether it is a warning)
+
+
+@dataclass(slots=True)
+class Memory:
+    """What was done for a cluster and need not be done again for a while."""
+
+    applied: str = ""
+    applied_at: float = 0.0
+    checked_at: float = 0.0
+    served: str = "not checked yet"
+    keys: str = ""
+    keys_at: float = 0.0
+    sweep: bool = True
+    filled: tuple[float, float] = (0.0, 1.0)  # when, and how far
+    said: dict[str, str] = field(default_factory=dict)
+
+
+class Clusters:
+    """Reconciles S4Clusters. `apis` are the kinds of optional APIs that this Kubernetes has."""
+
+    def __init__(self, kube: Kube, cache: Cache, session: aiohttp.ClientSession, default_image: str, tell: Tell,
+                 secrets: Secrets, apis: frozenset[str] = frozenset()) -> None:  # fmt: skip
+        self._kube, self._cache, self._session, self._image, self._tell = kube, cache, session, default_image, tell
+        self._secrets, self._apis = secrets, apis
+        self._memory: dict[tuple[str, str], Memory] = {}
+
+    def sweep(self, namespace: str, name: str) -> None:
+        """Have users of Buckets that are no more removed soon."""
+        if (namespace, name) in self._memory:
+            self._memory[namespace, name].sweep = True
+
+    async def reconcile(self, namespace: str, name: str) -> float:
+        """One round; seconds until the next, 0 where the cluster is no more. Raises KubeError, DaemonError."""
+        cluster = self._cache.get("S4Cluster", namespace, name)
+        if cluster is None or cluster["metadata"].get("deletionTimestamp"):
+            self._memory.pop((namespace, name), None)
+            return 0.0
+        memory = self._memory.setdefault((namespace, name), Memory())
+        builder = Builder(namespace, name, cluster["metadata"]["uid"], ClusterSpec(**cluster["spec"]))
+        now_s = time.time()
+        trusted = await self._secrets.ensure(builder, now_s)
+        daemons = self.daemons(builder, trusted)
+        status = await _status(daemons)
+        await self._check(daemons, memory, status)
+        seen = observe(
+            self._cache, cluster, now_s=now_s, default_image=self._image, status=status, served=memory.served,
+            certificates=trusted.problem, buckets=len(buckets_of(self._cache, namespace, name)),
+        )  # fmt: skip
+        made = plan(seen)
+        trouble = await self._act(cluster, builder, daemons, seen, made, memory)
+        if not trouble and status is not None and seen.map is not None and seen.map.partitions:
+            trouble = await self._users(namespace, name, daemons, trusted, memory)
+        await self._report(cluster, seen, made, memory, trouble)
+        return AT_WORK_S if made.steps or made.doing or trouble or memory.served else AT_REST_S
+
+    def daemons(self, builder: Builder, trusted: Trusted) -> Daemons:
+        """The daemons of a cluster, as its pods are now."""
+        pods = self._cache.list("Pod", builder.namespace, builder.name)
+        running = sorted((pod(one) for one in pods if _is_node(one)), key=lambda one: not one.ready)
+        admins = [f"[{one.ip}]:{ADMIN}" if ":" in one.ip else f"{one.ip}:{ADMIN}" for one in running if one.ip]
+        trust = None
+        if builder.spec.gateway.tls.enabled:
+            trust = ssl.create_default_context(cadata=trusted.authority if builder.spec.gateway.tls.secretName is None else None)
+        return Daemons(self._session, admins, builder.endpoint, builder.spec.region, trusted.root.access, trusted.root.secret, trust)
+
+    async def _check(self, daemons: Daemons, memory: Memory, status: ClusterStatus | None) -> None:
+        """Write and read an object now and then: Ready means that this works."""
+        if status is None or not status.stores or status.health == "down":
+            memory.served = "no daemon answers" if status is None else "; ".join(status.reasons) or "the cluster has no stores yet"
+            memory.checked_at = 0.0
+            return
+        if time.monotonic() - memory.checked_at < (CHECK_SOON_S if memory.served else CHECK_S):
+            return
+        try:
+            await daemons.check()
+            memory.served = ""
+        except DaemonError as error:
+            memory.served = str(error)
+        memory.checked_at = time.monotonic()
+
+    # -- acting
+
+    async def _act(self, cluster: Object, builder: Builder, daemons: Daemons, seen: Observed, made: Plan, memory: Memory) -> str:
+        """What went wrong, in words; the rest is done all the same."""
+        trouble = []
+        try:
+            await self._apply(cluster, builder, made, memory)
+        except KubeError as error:
+            trouble.append(str(error))
+        for step in made.steps:
+            try:
+                done = await self._step(builder, daemons, seen, step)
+            except (KubeError, DaemonError, CoordinatorError, PlanError) as error:
+                log.warning("%s/%s: %s: %s", builder.namespace, builder.name, step, error)
+                trouble.append(str(error))
+                break
+            if done:
+                log.info("%s/%s: %s", builder.namespace, builder.name, done)
+                self._tell(cluster, type(step).__name__, done, False)
+        return "; ".join(trouble)
+
+    async def _apply(self, cluster: Object, builder: Builder, made: Plan, memory: Memory) -> None:
+        objects = [
+            one for one in builder.all(replicas=made.replicas, image=made.image, max_unavailable=made.max_unavailable)
+            if one["kind"] not in ("ServiceMonitor", "PrometheusRule") or one["kind"] in self._apis
+        ]  # fmt: skip
+        digest = hashlib.sha256(json.dumps(objects, sort_keys=True).encode()).hexdigest()
+        if digest == memory.applied and time.monotonic() - memory.applied_at < APPLY_AGAIN_S:
+            return
+        for one in objects:
+            value = await self._kube.apply(one)
+            if one["kind"] == "StatefulSet":
+                self._cache.see("StatefulSet", {"kind": "StatefulSet", **value})
+        await self._prune(builder, {(one["kind"], one["metadata"]["name"]) for one in objects})
+        memory.applied, memory.applied_at = digest, time.monotonic()
+
+    async def _prune(self, builder: Builder, kept: set[tuple[str, str]]) -> None:
+        """Remove what a setting that is off now had made."""
+        optional = [("Ingress", "s3"), ("NetworkPolicy", "s3"), ("Deployment", "gateway"), ("PodDisruptionBudget", "gateway"), ("ConfigMap", "dashboard")]
+        optional += [(kind, "s3") for kind in ("ServiceMonitor", "PrometheusRule") if kind in self._apis]
+        for kind, part in optional:
+            if (kind, builder.names[part]) not in kept:
+                found = await self._kube.get(kind, builder.namespace, builder.names[part])
+                owners = found["metadata"].get("ownerReferences", ()) if found is not None else ()
+                if found is not None and any(one["uid"] == builder.uid for one in owners):
+                    await self._kube.delete(kind, builder.namespace, builder.names[part], found["metadata"]["uid"])
+
+    async def _step(self, builder: Builder, daemons: Daemons, seen: Observed, step: Step) -> str:
+        """What was done, in words; empty where it has to wait."""
+        if isinstance(step, MakeMap):
+            return await self._make_map(builder)
+        if isinstance(step, DeletePod):
+            return await self._delete_pod(builder, daemons, step)
+        if isinstance(step, RetainVolume):
+            await self._kube.patch("PersistentVolume", "", step.volume, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+            return f"the volume {step.volume} is kept"
+        if isinstance(step, DeleteClaim):
+            await self._kube.delete("PersistentVolumeClaim", builder.namespace, step.claim.name, step.claim.uid)
+            return f"the claim {step.claim.name} was deleted"
+        keeper = await MapKeeper.open(self._coordinator(builder))
+        if seen.map is None or keeper.current.stores != seen.map.stores or keeper.current.freeze != seen.map.freeze:
+            return ""  # the plan was made for another map: look again
+        before = keeper.current
+        after = await keeper.change(lambda old: changed(step, old))
+        return "" if after == before else f"the plan was changed: {step}"
+
+    def _coordinator(self, builder: Builder) -> KubernetesCoordinator:
+        return KubernetesCoordinator(builder.namespace, builder.names["map"], self._kube.api, planner=True)
+
+    async def _make_map(self, builder: Builder) -> str:
+        spec, coordinator = builder.spec, self._coordinator(builder)
+        identity = hashlib.sha256(builder.uid.encode()).hexdigest()[:32]
+        made = planner.new(identity, spec.erasure.data, spec.erasure.parity, spec.partitions)
+        try:
+            await coordinator.replace(DOCUMENT, clustermap.encode(made), 0)
+        except ConflictError:
+            return ""  # it is there, and the cache will know; or it was kept from a cluster of that name
+        if spec.storage.reclaim == "Delete":
+            owner = builder.object("", "", "")["metadata"]["ownerReferences"]
+            await self._kube.patch("ShardMap", builder.namespace, builder.names["map"], {"metadata": {"ownerReferences": owner}})
+        return "the shard map was made"
+
+    async def _delete_pod(self, builder: Builder, daemons: Daemons, step: DeletePod) -> str:
+        namespace = builder.namespace
+        if step.store:
+            others = await self._kube.list("Pod", namespace, f"s4.dev/cluster={builder.name},app.kubernetes.io/component=node")
+            away = [one.name for one in map(pod, others) if not one.ready and one.name != step.pod.name]
+            reasons = [f"{', '.join(away)} is not ready"] if away else await daemons.is_safe_to_stop(step.store)
+            if reasons:
+                log.info("%s/%s: %s stays for now: %s", namespace, builder.name, step.pod.name, "; ".join(reasons))
+                return ""
+        await self._kube.delete("Pod", namespace, step.pod.name, step.pod.uid, 0 if step.force else None)
+        return f"the pod {step.pod.name} was deleted"
+
+    # -- users
+
+    async def _users(self, namespace: str, name: str, daemons: Daemons, trusted: Trusted, memory: Memory) -> str:
+        """The administrator's keys are those of its Secret, and users of Buckets that are no more are gone."""
+        wanted = repr(trusted.admin)
+        try:
+            if trusted.admin is None:
+                return "the Secret of credentialsSecretRef needs accessKey and secretKey"
+            if wanted != memory.keys or time.monotonic() - memory.keys_at > APPLY_AGAIN_S:
+                await ensure_user(daemons, ADMIN_USER, ["SuperUser"], [trusted.admin])
+                memory.keys, memory.keys_at = wanted, time.monotonic()
+                memory.sweep = True
+            if memory.sweep:
+                alive = {BUCKET_USER + one["metadata"]["uid"] for one in await self._kube.list("Bucket")}
+                for user in await daemons.users():
+                    if user.startswith(BUCKET_USER) and user not in alive:
+                        await daemons.delete_user(user)
+                        log.info("%s/%s: the keys of a Bucket that is no more were removed", namespace, name)
+                memory.sweep = False
+        except (DaemonError, KubeError) as error:
+            return str(error)
+        return ""
+
+    # -- reporting
+
+    async def _report(self, cluster: Object, seen: Observed, made: Plan, memory: Memory, trouble: str) -> None:
+        filled = seen.status.filled if seen.status is not None else 1.0
+        at, before = memory.filled
+        remaining = None
+        if filled < 1.0 and filled > before and at:
+            remaining = int((1.0 - filled) * (time.monotonic() - at) / (filled - before))
+        if filled >= 1.0 or not at or filled < before:
+            memory.filled = (time.monotonic(), filled)
+        state = report(seen, made, cluster["metadata"]["generation"], remaining, trouble)
+        await write_status(self._kube, self._cache, cluster, seen.before, state)
+        for one in state.conditions:
+            worth = one.type in ("Ready", "DataAtRisk", "UpgradeBlocked", "DrainBlocked", "Degraded", "CertificatesReady")
+            if worth and memory.said.get(one.type, one.status) != one.status:
+                bad = (one.status == "True") == (one.type not in ("Ready", "CertificatesReady"))
+                self._tell(cluster, one.type if one.status == "True" else f"Not{one.type}", one.message or one.reason, bad)
+            memory.said[one.type] = one.status
+
+
+async def write_status(kube: Kube, cache: Cache, resource: Object, before: Any, state: Any) -> None:
+    """Write a status where it differs. Fields that are null are left out, as the API server keeps them."""
+    if state == before:
+        return
+    metadata = resource["metadata"]
+    value = state.model_dump()
+    found = await kube.patch(resource["kind"], metadata["namespace"], metadata["name"], {"status": value}, status=True)
+    cache.see(resource["kind"], {"kind": resource["kind"], **found})
+
+
+async def ensure_user(daemons: Daemons, name: str, grants: list[str], keys: list[Keys]) -> None:
+    """A user with these keys and no others; new keys are there before old ones go."""
+    await daemons.put_user(name, grants)
+    for one in keys:
+        await daemons.put_key(name, one.access, one.secret)
+    for access in (await daemons.users()).get(name, []):
+        if access not in {one.access for one in keys}:
+            await daemons.delete_key(name, access)
+
+
+def buckets_of(cache: Cache, namespace: str, name: str) -> list[Object]:
+    """Buckets that name a cluster."""
+    found = []
+    for one in cache.list("Bucket"):
+        reference = one["spec"]["clusterRef"]
+        if reference["name"] == name and (reference.get("namespace") or one["metadata"]["namespace"]) == namespace:
+            found.append(one)
+    return found
+
+
+def _is_node(value: Object) -> bool:
+    return bool(value["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "node")
+
+
+async def _status(daemons: Daemons) -> ClusterStatus | None:
+    try:
+        return await daemons.status()
+    except (DaemonError, msgspec.ValidationError) as error:
+        log.info("no daemon says how the cluster is: %s", error)
+        return None
+
+

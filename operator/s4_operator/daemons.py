@@ -1,0 +1,187 @@
+"""Calls on the daemons of a cluster: their admin port, and S3 as a client would. Signed with the operator's own keys."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from s4.cluster.status import ClusterStatus
+from s4.s3 import sigv4
+
+CALL_S = 10.0
+CHECK_BUCKET, CHECK_KEY = "s4-operator-check", "ready"
+
+
+class DaemonError(Exception):
+    """A daemon refused, or none answers. `status` is the HTTP status, 0 for no answer; `code` the S3 error code."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Daemons:
+    """The daemons of one cluster. `admins` are HOST:PORT of admin ports, of which any that answers will do."""
+
+    def __init__(self, session: aiohttp.ClientSession, admins: Sequence[str], endpoint: str, region: str, access: str, secret: str,
+                 trust: ssl.SSLContext | None = None) -> None:  # fmt: skip
+        self._session, self._admins, self._endpoint, self._region = session, list(admins), endpoint, region
+        self._access, self._secret, self._trust = access, secret, trust
+
+    def as_user(self, access: str, secret: str) -> Daemons:
+        """The same daemons with the keys of somebody else."""
+        return Daemons(self._session, self._admins, self._endpoint, self._region, access, secret, self._trust)
+
+    # -- the admin port
+
+    async def status(self) -> ClusterStatus:
+        return msgspec.convert(await self.admin("GET", "/status"), ClusterStatus)
+
+    async def is_safe_to_stop(self, store: str) -> list[str]:
+        """Why a store may not be stopped now; empty where it may."""
+        found = await self.admin("GET", f"/cluster/safe-to-stop?store={store}")
+        return list(found["reasons"])
+
+    async def put_user(self, name: str, grants: list[str]) -> None:
+        await self.admin("PUT", f"/users/{quote(name, safe='')}", {"grants": grants})
+
+    async def put_key(self, user: str, access: str, secret: str) -> None:
+        """Have a key of a user work; that it is there already is success."""
+        await self.admin("POST", f"/users/{quote(user, safe='')}/keys", {"access_key": access, "secret_key": secret})
+
+    async def delete_key(self, user: str, access: str) -> None:
+        await self._gone(self.admin("DELETE", f"/users/{quote(user, safe='')}/keys/{access}"))
+
+    async def delete_user(self, name: str) -> None:
+        await self._gone(self.admin("DELETE", f"/users/{quote(name, safe='')}"))
+
+    async def users(self) -> dict[str, list[str]]:
+        """Access keys by user."""
+        return {one["name"]: one["access_keys"] for one in (await self.admin("GET", "/users"))["users"]}
+
+    @staticmethod
+    async def _gone(call: Any) -> None:
+        try:
+            await call
+        except DaemonError as error:
+            if error.status != 404:
+                raise
+
+    async def admin(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """One call on the first admin port that answers. Raises DaemonError."""
+        raw = json.dumps(body).encode() if body is not None else b""
+        last = DaemonError(0, "", "the cluster has no daemon that runs")
+        for host in self._admins:
+            try:
+                status, answer = await self._send(f"http://{host}", method, f"/admin/v1{path}", raw)
+            except DaemonError as error:
+                last = error
+                continue
+            value = json.loads(answer) if answer.strip() else {}
+            if status >= 500:
+                last = DaemonError(status, str(value.get("error", "")), str(value.get("message", "")))
+                continue
+            if status >= 400:
+                raise DaemonError(status, str(value.get("error", "")), str(value.get("message", status)))
+            return dict(value)
+        raise last
+
+    # -- S3
+
+    async def check(self) -> None:
+        """Write an object and read it back, through the Service that users use. Raises DaemonError."""
+        data = f"{time.time()}".encode() * 500  # large enough for shards of its own
+        await self.make_bucket(CHECK_BUCKET)
+        await self.s3("PUT", f"/{CHECK_BUCKET}/{CHECK_KEY}", data)
+        if await self.s3("GET", f"/{CHECK_BUCKET}/{CHECK_KEY}") != data:
+            raise DaemonError(0, "", "the object that came back is not the one that was written")
+
+    async def make_bucket(self, name: str) -> bool:
+        """Whether the bucket was made now; it may be there already. Raises DaemonError."""
+        try:
+            await self.s3("HEAD", f"/{name}")
+        except DaemonError as error:
+            if error.status != 404:
+                raise
+        else:
+            return False
+        await self.s3("PUT", f"/{name}")
+        return True
+
+    async def has_bucket(self, name: str) -> bool:
+        try:
+            await self.s3("HEAD", f"/{name}")
+        except DaemonError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    async def set_versioning(self, name: str, state: str) -> None:
+        """`state` is Enabled or Suspended."""
+        body = f"<VersioningConfiguration><Status>{state}</Status></VersioningConfiguration>".encode()
+        await self.s3("PUT", f"/{name}?versioning=", body)
+
+    async def empty_bucket(self, name: str) -> None:
+        """Delete every version and every upload of a bucket."""
+        while True:
+            page = ElementTree.fromstring(await self.s3("GET", f"/{name}?max-keys=1000&versions="))  # noqa: S314 - our own daemons' answer
+            found = [one for one in page.iter() if _tag(one) in ("Version", "DeleteMarker")]
+            if not found:
+                break
+            await asyncio.gather(*(self._delete(name, _text(one, "Key"), _text(one, "VersionId")) for one in found))
+        page = ElementTree.fromstring(await self.s3("GET", f"/{name}?uploads="))  # noqa: S314 - as above
+        for one in page.iter():
+            if _tag(one) == "Upload":
+                key, upload = quote(_text(one, "Key"), safe="/~"), quote(_text(one, "UploadId"), safe="~")
+                await self.s3("DELETE", f"/{name}/{key}?uploadId={upload}")
+
+    async def _delete(self, bucket: str, key: str, version: str) -> None:
+        await self.s3("DELETE", f"/{bucket}/{quote(key, safe='/~')}?versionId={quote(version, safe='~')}")
+
+    async def delete_bucket(self, name: str) -> None:
+        await self._gone(self.s3("DELETE", f"/{name}"))
+
+    async def s3(self, method: str, target: str, body: bytes = b"") -> bytes:
+        """The answer's body. Raises DaemonError."""
+        status, answer = await self._send(self._endpoint, method, target, body)
+        if status >= 400:
+            code = message = ""
+            if answer.lstrip().startswith(b"<"):
+                error = ElementTree.fromstring(answer)  # noqa: S314 - our own daemons' answer
+                code, message = _text(error, "Code"), _text(error, "Message")
+            raise DaemonError(status, code, f"{method} {target.partition('?')[0]} was answered {status} {code} {message}".strip())
+        return answer
+
+    async def _send(self, base: str, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        digest = hashlib.sha256(body).hexdigest()
+        headers = {"host": base.partition("//")[2], "x-amz-content-sha256": digest, "x-amz-date": stamp}
+        headers["authorization"] = sigv4.authorization(self._access, self._secret, self._region, method, target, headers)
+        try:
+            async with self._session.request(
+                method, URL(base + target, encoded=True), data=body, headers=headers, ssl=self._trust or True,
+                timeout=aiohttp.ClientTimeout(total=CALL_S),
+            ) as answer:  # fmt: skip
+                return answer.status, await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise DaemonError(0, "", f"{base} does not answer: {error!r}") from error
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _text(element: ElementTree.Element, name: str) -> str:
+    return next((one.text or "" for one in element if _tag(one) == name), "")

@@ -1,0 +1,154 @@
+"""The operator's only Kubernetes client: objects as dictionaries, by kind. Wraps `kubernetes.aio`.
+
+Everything that the operator makes is applied server-side under one field manager, so that making it twice is making
+it once, and what others add to it stays. Deletions name the uid that was seen: another object of that name is safe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from kubernetes import aio
+
+from s4.cluster.kubernetes import client
+
+MANAGER = "s4-operator"
+CALL_S = 30.0
+
+Object = dict[str, Any]
+
+# What the operator works with: (group and version, plural, namespaced).
+KINDS: dict[str, tuple[str, str, bool]] = {
+    "Namespace": ("v1", "namespaces", False),
+    "Node": ("v1", "nodes", False),
+    "Pod": ("v1", "pods", True),
+    "PersistentVolume": ("v1", "persistentvolumes", False),
+    "PersistentVolumeClaim": ("v1", "persistentvolumeclaims", True),
+    "Secret": ("v1", "secrets", True),
+    "ConfigMap": ("v1", "configmaps", True),
+    "Service": ("v1", "services", True),
+    "ServiceAccount": ("v1", "serviceaccounts", True),
+    "StatefulSet": ("apps/v1", "statefulsets", True),
+    "Deployment": ("apps/v1", "deployments", True),
+    "PodDisruptionBudget": ("policy/v1", "poddisruptionbudgets", True),
+    "Role": ("rbac.authorization.k8s.io/v1", "roles", True),
+    "RoleBinding": ("rbac.authorization.k8s.io/v1", "rolebindings", True),
+    "NetworkPolicy": ("networking.k8s.io/v1", "networkpolicies", True),
+    "Ingress": ("networking.k8s.io/v1", "ingresses", True),
+    "ServiceMonitor": ("monitoring.coreos.com/v1", "servicemonitors", True),
+    "PrometheusRule": ("monitoring.coreos.com/v1", "prometheusrules", True),
+    "S4Cluster": ("s4.dev/v1alpha1", "s4clusters", True),
+    "Bucket": ("s4.dev/v1alpha1", "buckets", True),
+    "ShardMap": ("s4.dev/v1alpha1", "shardmaps", True),
+}
+
+
+class KubeError(Exception):
+    """The API server refused, or does not answer. `status` is the HTTP status, 0 for no answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Kube:
+    """Calls on the API server. Each raises KubeError."""
+
+    def __init__(self, api: aio.client.ApiClient) -> None:
+        self.api = api
+        self.calls = 0
+
+    @classmethod
+    async def connect(cls, kubeconfig: str | None = None) -> Kube:
+        return cls(await client(kubeconfig))
+
+    async def close(self) -> None:
+        await self.api.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: str, namespace: str, name: str) -> Object | None:
+        """The object, None where there is none."""
+        try:
+            return await self._call("GET", _path(kind, namespace, name))
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(self, kind: str, namespace: str = "", labels: str = "") -> list[Object]:
+        """Objects of one namespace, or of all."""
+        query = {"labelSelector": labels} if labels else {}
+        found = await self._call("GET", _path(kind, namespace), query)
+        return list(found["items"])
+
+    async def create(self, value: Object) -> Object:
+        return await self._call("POST", _path(value["kind"], _namespace(value)), body=value)
+
+    async def apply(self, value: Object) -> Object:
+        """Make the object, or have these fields of it be so."""
+        query = {"fieldManager": MANAGER, "force": "true"}
+        path = _path(value["kind"], _namespace(value), value["metadata"]["name"])
+        return await self._call("PATCH", path, query, value, "application/apply-patch+yaml")
+
+    async def patch(self, kind: str, namespace: str, name: str, change: Object, *, status: bool = False) -> Object:
+        """Merge a change; null removes a field."""
+        path = _path(kind, namespace, name) + ("/status" if status else "")
+        return await self._call("PATCH", path, {}, change, "application/merge-patch+json")
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str = "", grace_s: int | None = None) -> None:
+        """Delete the object with this uid; that it is gone already is success."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        if grace_s is not None:
+            body["gracePeriodSeconds"] = grace_s
+        try:
+            await self._call("DELETE", _path(kind, namespace, name), body=body)
+        except KubeError as error:
+            if error.status not in (404, 409):
+                raise
+
+    async def has_api(self, kind: str) -> bool:
+        """Whether the API server knows a kind at all."""
+        group, plural, _ = KINDS[kind]
+        try:
+            found = await self._call("GET", f"/apis/{group}")
+        except KubeError as error:
+            if error.status == 404:
+                return False
+            raise
+        return any(one["name"] == plural for one in found["resources"])
+
+    async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None,
+                    kind: str = "application/json") -> Object:  # fmt: skip
+        self.calls += 1
+        headers = {"Accept": "application/json", "Content-Type": kind}
+        try:
+            called = await self.api.param_serialize(
+                method, path, query_params=list((query or {}).items()), header_params=headers, body=body,
+                auth_settings=["BearerToken"],
+            )  # fmt: skip
+            answer = await self.api.call_api(*called, _request_timeout=CALL_S)
+            raw = await answer.read()  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise KubeError(0, f"the Kubernetes API does not answer: {error!r}") from error
+        try:
+            value: Object = json.loads(raw) if raw else {}
+        except ValueError:  # a path that no API has is answered in plain text
+            value = {"message": raw.decode(errors="replace").strip()[:300]}
+        if answer.status >= 400:
+            raise KubeError(answer.status, str(value.get("message", answer.reason)))
+        return value
+
+
+def _namespace(value: Object) -> str:
+    return str(value["metadata"].get("namespace", ""))
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    group, plural, namespaced = KINDS[kind]
+    start = f"/api/{group}" if group == "v1" else f"/apis/{group}"
+    middle = f"/namespaces/{namespace}" if namespaced and namespace else ""
+    return f"{start}{middle}/{plural}" + (f"/{name}" if name else "")

@@ -1,0 +1,235 @@
+"""The wiring: kopf watches, the cache takes in what it says, the queue works. Run with
+`kopf run -m s4_operator.main --all-namespaces`.
+
+kopf's daemons and timers would put a finalizer on every resource, with which a namespace cannot be deleted while no
+operator runs. Event handlers put none; the queue here is what makes it level-triggered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import Any, cast
+
+import aiohttp
+import kopf
+from aiohttp import web
+
+from s4_operator import certificates
+from s4_operator.buckets import Buckets
+from s4_operator.cache import Cache
+from s4_operator.clusters import Clusters
+from s4_operator.kube import Kube, KubeError, Object
+from s4_operator.queue import Key, Queue
+from s4_operator.secrets_of import Secrets
+
+log = logging.getLogger(__name__)
+
+REFRESH_S = 300.0
+RETRY_S = 2.0
+STUCK_S = 900.0  # without a turn of the queue while something waits: the process is started again
+WORKERS = 16
+
+
+class Operator:
+    """All parts of a running operator."""
+
+    def __init__(self, kube: Kube, session: aiohttp.ClientSession, apis: frozenset[str], environment: dict[str, str]) -> None:
+        self.kube, self.session, self.cache = kube, session, Cache()
+        leaf_s = float(environment.get("S4_CERTIFICATE_SECONDS", certificates.LEAF_S))
+        secrets = Secrets(kube, self.cache, leaf_s)
+        self.clusters = Clusters(kube, self.cache, session, environment.get("S4_IMAGE", "s4:latest"), tell, secrets, apis)
+        self.buckets = Buckets(kube, self.cache, self.clusters, secrets)
+        self.queue = Queue(self._work, WORKERS)
+        self.beat_at = time.monotonic()
+        self._refreshing = asyncio.create_task(self._refresh())
+
+    async def _work(self, key: Key) -> float:
+        kind, namespace, name = key
+        reconciler = self.clusters if kind == "S4Cluster" else self.buckets
+        return await reconciler.reconcile(namespace, name)
+
+    async def _refresh(self) -> None:
+        while True:
+            self.beat_at, wait_s = time.monotonic(), REFRESH_S
+            try:
+                await self.cache.refresh(self.kube)
+                self.wake_all()
+            except KubeError as error:
+                log.warning("what is cached cannot be read again now: %s", error)
+                wait_s = RETRY_S
+            await asyncio.sleep(wait_s)
+
+    def wake_all(self) -> None:
+        for kind in ("S4Cluster", "Bucket"):
+            for one in self.cache.list(kind):
+                self.queue.add((kind, one["metadata"]["namespace"], one["metadata"]["name"]))
+
+    def see(self, kind: str, value: Object, *, deleted: bool) -> None:
+        """Take in what a watch says, and look at what it concerns."""
+        before = self.cache.get(kind, value["metadata"].get("namespace", ""), value["metadata"]["name"])
+        if not self.cache.see(kind, {**value, "kind": kind}, deleted=deleted):
+            return
+        metadata = value["metadata"]
+        if kind in ("S4Cluster", "Bucket"):
+            if before is None or deleted or _asked(before) != _asked(value):
+                self.queue.add((kind, metadata["namespace"], metadata["name"]))
+            if kind == "Bucket" and (deleted or before is None):
+                self._of_bucket(value, deleted=deleted)
+        elif kind in ("Node", "PersistentVolume"):
+            if kind == "Node" and (before is None or _node_state(before) != _node_state(value)):
+                for one in self.cache.list("S4Cluster"):
+                    self.queue.add(("S4Cluster", one["metadata"]["namespace"], one["metadata"]["name"]))
+        elif name := metadata.get("labels", {}).get("s4.dev/cluster", metadata["name"] if kind == "ShardMap" else ""):
+            self.queue.add(("S4Cluster", metadata["namespace"], name))
+
+    def _of_bucket(self, value: Object, *, deleted: bool) -> None:
+        reference = value["spec"]["clusterRef"]
+        namespace = reference.get("namespace") or value["metadata"]["namespace"]
+        if deleted:
+            self.clusters.sweep(namespace, reference["name"])
+        self.queue.add(("S4Cluster", namespace, reference["name"]))
+
+    def health(self) -> str:
+        """What is wrong with this process, or nothing."""
+        if time.monotonic() - self.beat_at > REFRESH_S + STUCK_S:
+            return "nothing was looked at for long"
+        return ""
+
+    async def close(self) -> None:
+        self._refreshing.cancel()
+        await self.queue.close()
+        await self.session.close()
+        await self.kube.close()
+
+
+def _asked(value: Object) -> tuple[Any, ...]:
+    """What of a resource people change; its status is ours."""
+    metadata = value["metadata"]
+    return metadata["uid"], metadata.get("generation"), metadata.get("annotations"), metadata.get("deletionTimestamp")
+
+
+def _node_state(value: Object) -> tuple[Any, ...]:
+    ready = [one["status"] for one in value.get("status", {}).get("conditions", ()) if one["type"] == "Ready"]
+    return ready, value["spec"].get("unschedulable", False)
+
+
+def tell(resource: Object, reason: str, message: str, warning: bool) -> None:
+    """An event on a resource."""
+    kopf.event(cast(kopf.Body, resource), type="Warning" if warning else "Normal", reason=reason, message=message)
+
+
+running: Operator | None = None
+_servers: list[web.AppRunner] = []
+
+
+@kopf.on.startup()
+async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
+    global running  # noqa: PLW0603 - kopf's handlers are functions of a module
+    settings.persistence.finalizer = "s4.dev/kopf"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="operator.s4.dev")
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="operator.s4.dev")
+    settings.watching.server_timeout, settings.watching.client_timeout = 600, 660
+    settings.networking.request_timeout = 60
+    settings.execution.default_backoff = 15
+    settings.queueing.worker_limit = 50
+    settings.posting.level = logging.WARNING
+    settings.process.ultimate_exiting_timeout = 60
+    settings.peering.standalone = True
+    kube = await Kube.connect()
+    running = Operator(kube, aiohttp.ClientSession(), await _first_look(kube), dict(os.environ))
+    app = web.Application()
+    app.router.add_get("/healthz", _health)
+    app.router.add_get("/metrics", _metrics)
+    server = web.AppRunner(app, access_log=None)
+    await server.setup()
+    await web.TCPSite(server, None, int(os.environ.get("S4_OPERATOR_PORT", "8080"))).start()
+    _servers.append(server)
+
+
+async def _first_look(kube: Kube) -> frozenset[str]:
+    """The optional kinds that this Kubernetes has, once it answers."""
+    while True:
+        try:
+            return frozenset([kind for kind in ("ServiceMonitor", "PrometheusRule") if await kube.has_api(kind)])
+        except KubeError as error:
+            log.warning("the Kubernetes API cannot be used yet: %s", error)
+            await asyncio.sleep(RETRY_S)
+
+
+async def _health(_: web.Request) -> web.Response:
+    reason = running.health() if running is not None else "starting"
+    return web.Response(text=(reason or "ok") + "\n", status=503 if reason else 200)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    if running is None:
+        return web.Response(status=503)
+    lines = [
+        f"s4_operator_turns_total {running.queue.turns}", f"s4_operator_failures_total {running.queue.failures}",
+        f"s4_operator_api_requests_total {running.kube.calls}",
+    ]  # fmt: skip
+    return web.Response(text="\n".join(lines) + "\n")
+
+
+@kopf.on.cleanup()
+async def stop(**_: Any) -> None:
+    for server in _servers:
+        await server.cleanup()
+    if running is not None:
+        await running.close()
+
+
+def _see(kind: str, event: Any) -> None:
+    if running is not None and event["object"].get("metadata", {}).get("name"):
+        running.see(kind, dict(event["object"]), deleted=event["type"] == "DELETED")
+
+
+OURS = {"app.kubernetes.io/name": "s4"}
+
+
+@kopf.on.event("s4.dev", "v1alpha1", "s4clusters")
+async def on_cluster(event: Any, **_: Any) -> None:
+    _see("S4Cluster", event)
+
+
+@kopf.on.event("s4.dev", "v1alpha1", "buckets")
+async def on_bucket(event: Any, **_: Any) -> None:
+    _see("Bucket", event)
+
+
+@kopf.on.event("s4.dev", "v1alpha1", "shardmaps")
+async def on_map(event: Any, **_: Any) -> None:
+    _see("ShardMap", event)
+
+
+@kopf.on.event("v1", "nodes")
+async def on_node(event: Any, **_: Any) -> None:
+    _see("Node", event)
+
+
+@kopf.on.event("v1", "persistentvolumes")
+async def on_volume(event: Any, **_: Any) -> None:
+    _see("PersistentVolume", event)
+
+
+@kopf.on.event("v1", "pods", labels=OURS)
+async def on_pod(event: Any, **_: Any) -> None:
+    _see("Pod", event)
+
+
+@kopf.on.event("v1", "persistentvolumeclaims", labels=OURS)
+async def on_claim(event: Any, **_: Any) -> None:
+    _see("PersistentVolumeClaim", event)
+
+
+@kopf.on.event("apps", "v1", "statefulsets", labels=OURS)
+async def on_set(event: Any, **_: Any) -> None:
+    _see("StatefulSet", event)
+
+
+@kopf.on.event("v1", "secrets", labels=OURS)
+async def on_secret(event: Any, **_: Any) -> None:
+    _see("Secret", event)

@@ -1,0 +1,113 @@
+"""From Kubernetes objects to the values of observed.py: pure but for what the caller has read."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.halves import joined
+from s4.cluster.status import ClusterStatus
+from s4_operator.cache import Cache
+from s4_operator.manifests import names
+from s4_operator.models import ClusterSpec, ClusterState
+from s4_operator.observed import Claim, Host, Observed, Pod
+
+Object = dict[str, Any]
+CONFIRM = "s4.dev/confirm-data-loss"
+
+
+def stamp(text: str | None) -> float:
+    """Seconds since 1970 of a Kubernetes time; 0 for none."""
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+
+
+def _condition(value: Object, kind: str) -> Object:
+    found = value.get("status", {}).get("conditions") or ()
+    return next((dict(one) for one in found if one["type"] == kind), {})
+
+
+def pod(value: Object) -> Pod:
+    metadata, status = value["metadata"], value.get("status", {})
+    return Pod(
+        metadata["name"], _ordinal(metadata["name"]), metadata["uid"], status.get("podIP", ""), value["spec"].get("nodeName", ""),
+        _condition(value, "Ready").get("status") == "True" and not metadata.get("deletionTimestamp"),
+        metadata.get("labels", {}).get("controller-revision-hash", ""), value["spec"]["containers"][0]["image"],
+        bool(metadata.get("deletionTimestamp")), _broken(status), stamp(metadata.get("creationTimestamp")),
+    )  # fmt: skip
+
+
+def _broken(status: Object) -> str:
+    """Why a pod's container does not run, where it will not by itself."""
+    for one in status.get("containerStatuses") or ():
+        waiting = one.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+            return f"{waiting['reason']}: {waiting.get('message', '')}"[:300]
+        if waiting.get("reason") == "CrashLoopBackOff" or (one.get("restartCount", 0) >= 3 and not one.get("ready")):
+            last = (one.get("lastState") or {}).get("terminated") or {}
+            return f"it crashes: exit code {last.get('exitCode', 'unknown')} {last.get('message', '')}".strip()[:300]
+    return ""
+
+
+def _ordinal(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
+def claim(value: Object, volumes: dict[str, Object]) -> Claim:
+    metadata, volume = value["metadata"], value["spec"].get("volumeName", "")
+    return Claim(
+        metadata["name"], _ordinal(metadata["name"]), metadata["uid"], volume, _bound_host(volumes.get(volume, {})),
+        bool(metadata.get("deletionTimestamp")),
+    )  # fmt: skip
+
+
+def _bound_host(volume: Object) -> str:
+    """The host that a volume is on, where it can be nowhere else."""
+    required = volume.get("spec", {}).get("nodeAffinity", {}).get("required", {})
+    for term in required.get("nodeSelectorTerms", ()):
+        for one in (*term.get("matchExpressions", ()), *term.get("matchFields", ())):
+            if one["key"] in ("kubernetes.io/hostname", "metadata.name") and one["operator"] == "In" and len(one["values"]) == 1:
+                return str(one["values"][0])
+    return ""
+
+
+def host(value: Object) -> Host:
+    metadata, ready = value["metadata"], _condition(value, "Ready")
+    gone = None if ready.get("status") == "True" else stamp(ready.get("lastTransitionTime"))
+    zone = metadata.get("labels", {}).get("topology.kubernetes.io/zone", "")
+    return Host(metadata["name"], gone, not value["spec"].get("unschedulable", False), zone)
+
+
+def shard_map(value: Object | None) -> ClusterMap | None:
+    return joined(value["spec"], value.get("status") or {}) if value is not None else None
+
+
+def observe(cache: Cache, cluster: Object, *, now_s: float, default_image: str, status: ClusterStatus | None, served: str,
+            certificates: str, buckets: int) -> Observed:  # fmt: skip
+    """One cluster as the cache and its daemons have it."""
+    namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
+    called, spec = names(name), ClusterSpec(**cluster["spec"])
+    volumes = {one["metadata"]["name"]: one for one in cache.list("PersistentVolume")}
+    found = cache.get("StatefulSet", namespace, called["node"])
+    state = (found or {}).get("status", {})
+    confirmed = cluster["metadata"].get("annotations", {}).get(CONFIRM, "")
+    own = [one for one in cache.list("Pod", namespace, name) if one["metadata"]["labels"].get("app.kubernetes.io/component") == "node"]
+    return Observed(
+        name, spec, ClusterState(**(cluster.get("status") or {})), now_s, image(spec, default_image),
+        found["spec"]["replicas"] if found is not None else None, state.get("updateRevision", ""),
+        found is None or state.get("observedGeneration", 0) >= found["metadata"]["generation"],
+        tuple(sorted((pod(one) for one in own), key=lambda one: one.ordinal)),
+        tuple(claim(one, volumes) for one in cache.list("PersistentVolumeClaim", namespace, name)),
+        {one["metadata"]["name"]: host(one) for one in cache.list("Node")},
+        shard_map(cache.get("ShardMap", namespace, called["map"])), status,
+        frozenset(one.strip() for one in confirmed.split(",") if one.strip()), served, certificates, buckets,
+    )  # fmt: skip
+
+
+def image(spec: ClusterSpec, default: str) -> str:
+    """The image that a spec asks for."""
+    chosen = spec.image or default
+    if not spec.version:
+        return chosen
+    repository, colon, tag = chosen.partition("@")[0].rpartition(":")
+    return f"{repository if colon and '/' not in tag else chosen.partition('@')[0]}:{spec.version}"

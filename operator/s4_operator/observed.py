@@ -1,0 +1,73 @@
+"""What the operator sees of one cluster, as values: the input of plan.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.status import ClusterStatus
+from s4_operator.models import ClusterSpec, ClusterState
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A storage pod. `revision` is that of its template, `broken` why it does not run; times are seconds since 1970."""
+
+    name: str
+    ordinal: int
+    uid: str
+    ip: str = ""
+    host: str = ""
+    ready: bool = False
+    revision: str = ""
+    image: str = ""
+    deleting: bool = False
+    broken: str = ""
+    created_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A storage pod's volume claim. `host` is the Kubernetes node that its volume is bound to, if to one."""
+
+    name: str
+    ordinal: int
+    uid: str
+    volume: str = ""
+    host: str = ""
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A Kubernetes node. `gone_since_s` is since when it is not ready; None while it is."""
+
+    name: str
+    gone_since_s: float | None = None
+    schedulable: bool = True
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """`status` is None where no daemon answers. `replicas` is None without a StatefulSet; `settled` says whether its
+    controller has seen its newest template, whose revision is `revision`."""
+
+    name: str
+    spec: ClusterSpec
+    before: ClusterState
+    now_s: float
+    image: str  # that the spec asks for
+    replicas: int | None = None
+    revision: str = ""
+    settled: bool = True
+    pods: tuple[Pod, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    map: ClusterMap | None = None
+    status: ClusterStatus | None = None
+    confirmed: frozenset[str] = frozenset()  # stores whose loss a person has confirmed by name
+    served: str = "not checked yet"  # why the last real write and read failed; empty where they did not
+    certificates: str = ""  # what is wrong with them
+    buckets: int = 0

@@ -1,0 +1,443 @@
+"""What to do next for one cluster: a pure function from what is to a few steps. It remembers nothing.
+
+Every step is one that is safe by itself in the state that was seen, and that leads to a state from which the rest
+follows; so the operator may die between any two, and doing a step twice is doing it once. A step that takes something
+away (a pod, a claim, a store) comes only where the data plane itself has said that everything stays readable
+and writable without it; not knowing means waiting. Before it is done, act.py asks once more.
+
+Order, which is also what waits for what: the map is made; stores are added to it; lost stores are replaced and nodes
+added (repair never waits for an upgrade); surplus stores are drained, highest ordinals first, and let go of when empty;
+then, with everything whole, outdated pods start again one at a time, under a freeze of planned moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from s4.cluster import planner
+from s4.cluster.clustermap import STANDBY, ClusterMap
+from s4.cluster.placement import DRAINING, GONE, SERVING
+from s4.cluster.status import Said, safe_to_stop
+from s4_operator.models import seconds
+from s4_operator.observed import Claim, Host, Observed, Pod
+
+
+@dataclass(frozen=True, slots=True)
+class MakeMap:
+    """A map without stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddStores:
+    stores: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStores:
+    stores: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStore:
+    """An empty store that was drained is planned with no more; it may come back as a new one."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwapStore:
+    """`lost` is gone for good, and `instead` makes its shards again."""
+
+    lost: str
+    instead: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    freeze: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetDomains:
+    """Failure domains of stores, where they are not what the stores say themselves."""
+
+    domains: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetainVolume:
+    """A volume outlives its claim (M1)."""
+
+    volume: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteClaim:
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """`store` is asked about once more before a pod that serves is deleted; `force` does not wait for its host."""
+
+    pod: Pod
+    store: str = ""
+    force: bool = False
+
+
+Step = (
+    MakeMap | AddStores | DrainStores | ReleaseStore | SwapStore | Freeze | SetDomains | RetainVolume | DeleteClaim | DeletePod
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do now. `doing` says what is under way, in words; the others are why something does not go on."""
+
+    replicas: int
+    image: str
+    steps: list[Step] = field(default_factory=list)
+    max_unavailable: int = 0
+    doing: list[str] = field(default_factory=list)
+    at_risk: str = ""
+    upgrade_blocked: str = ""
+    blocked_image: str = ""
+    drain_blocked: str = ""
+    outdated: int = 0
+
+
+def plan(seen: Observed) -> Plan:
+    """The next steps."""
+    made = Plan(seen.spec.nodes if seen.replicas is None else seen.replicas, _image(seen), blocked_image=_blocked(seen))
+    if seen.map is None:
+        made.steps.append(MakeMap())
+        made.doing.append("making the shard map")
+        return made
+    if not seen.map.partitions:
+        _form(seen, seen.map, made)
+        return made
+    made.replicas = max(made.replicas, seen.spec.nodes)
+    known = said(seen)
+    _domains(seen, seen.map, made)
+    _repair(seen, seen.map, known, made)
+    _scale_in(seen, seen.map, known, made)
+    made.max_unavailable = _disruptions(seen, seen.map, known)
+    _drains(seen, made)
+    _roll(seen, seen.map, known, made)
+    return made
+
+
+def said(seen: Observed) -> dict[str, Said | None] | None:
+    """What every store that is not gone says, as far as `safe_to_stop` needs it; None where nobody answers."""
+    if seen.status is None or seen.map is None:
+        return None
+    up = {one.store: one for one in seen.status.stores if one.up}
+    found: dict[str, Said | None] = {}
+    for store, member in seen.map.stores.items():
+        if member.state != GONE:
+            found[store] = Said((), 0) if store in up else None
+    first = next((store for store, one in found.items() if one is not None), "")
+    if first:
+        found[first] = Said((), seen.status.heals)
+    return found
+
+
+def store_of(current: ClusterMap, pod: str, *states: str) -> str:
+    """The store of a pod in one of some states, or empty."""
+    return next((store for store, one in current.stores.items() if one.node == pod and one.state in states), "")
+
+
+def pod_name(cluster: str, ordinal: int) -> str:
+    return f"{cluster}-node-{ordinal}"
+
+
+# -- formation
+
+
+def _form(seen: Observed, current: ClusterMap, made: Plan) -> None:
+    made.replicas = max(made.replicas, seen.spec.nodes)
+    stores = [store_of(current, pod_name(seen.name, number), STANDBY) for number in range(seen.spec.nodes)]
+    present = [store for store in stores if store]
+    made.doing.append(f"waiting for nodes: {len(present)} of {seen.spec.nodes} have a store")
+    made.max_unavailable = seen.spec.nodes
+    if len(present) == len(stores):
+        _domains(seen, current, made)
+        made.steps.append(AddStores(tuple(present)))
+    _unstick(seen, made)
+
+
+def _unstick(seen: Observed, made: Plan) -> None:
+    """While nothing is kept yet, pods of an older template, and broken ones, need no care."""
+    if seen.settled and seen.revision:
+        made.steps += [DeletePod(pod) for pod in seen.pods if pod.revision != seen.revision and not pod.deleting]
+
+
+def _domains(seen: Observed, current: ClusterMap, made: Plan) -> None:
+    """With failure domains that are zones, or none, the planner says what a store's is; pods know their host only."""
+    kind, wanted = seen.spec.placement.failureDomain, []
+    if kind == "hostname":
+        return
+    for pod in seen.pods:
+        store = store_of(current, pod.name, STANDBY, SERVING)
+        zone = seen.hosts[pod.host].zone if pod.host in seen.hosts else ""
+        domain = zone if kind == "zone" else pod.name
+        if store and domain and current.stores[store].domain != domain:
+            wanted.append((store, domain))
+    if wanted:
+        made.steps.append(SetDomains(tuple(wanted)))
+
+
+# -- repair
+
+
+def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
+    moving, acted = replacing(current), set[str]()
+    added = []
+    for ordinal in range(seen.spec.nodes):
+        name = pod_name(seen.name, ordinal)
+        fresh, old = store_of(current, name, STANDBY), store_of(current, name, SERVING, DRAINING)
+        if fresh and not old:
+            added.append(fresh)
+        elif fresh and known is not None and known.get(fresh) is not None:
+            why = _cannot_lose(seen, current, known, old)
+            if why:
+                made.at_risk = f"store {old[:8]} of {name} is lost, and {why}; to give it up, annotate the S4Cluster with s4.dev/confirm-data-loss={old}"
+            elif len(moving | acted - {old}) >= max(1, seen.spec.failure.maxConcurrent):
+                made.doing.append(f"{name} is replaced once another store is")
+            else:
+                acted.add(old)
+                made.steps.append(SwapStore(old, fresh))
+                made.doing.append(f"replacing the lost store {old[:8]} of {name}")
+    draining_back = [store for store in current.in_state(DRAINING) if _ordinal(seen, current, store) < seen.spec.nodes]
+    if added or draining_back:
+        made.steps.append(AddStores((*added, *draining_back)))
+        made.doing.append(f"adding {len(added) + len(draining_back)} stores")
+    _dead_hosts(seen, current, known, made, len(moving | acted))
+    if moving:
+        made.doing.append(f"making again what {len(moving)} lost stores held")
+
+
+def _ordinal(seen: Observed, current: ClusterMap, store: str) -> int:
+    """The ordinal of a store's pod; very large for one that is not of this StatefulSet."""
+    node = current.stores[store].node
+    prefix = f"{seen.name}-node-"
+    return int(node[len(prefix) :]) if node.startswith(prefix) and node[len(prefix) :].isdigit() else 1 << 30
+
+
+def replacing(current: ClusterMap) -> set[str]:
+    """Stores that are on their way to hold what a lost one did."""
+    gone = set(current.in_state(GONE))
+    return {
+        want
+        for one in current.partitions
+        for have, want in zip(one.config.members, one.wanted, strict=True)
+        if (not have or have in gone) and want != have
+    }
+
+
+def _cannot_lose(seen: Observed, current: ClusterMap, known: dict[str, Said | None], store: str) -> str:
+    """Why declaring a store gone would lose data, as far as is known; empty where every shard can be made again, or a
+    person has confirmed the loss."""
+    if store in seen.confirmed:
+        return ""
+    up = {name for name, one in known.items() if one is not None} - {store}
+    unreadable = copies = 0
+    for one in current.partitions:
+        if store in one.config.members:
+            unreadable += sum(name in up for name in one.config.members) < current.data
+        if store in one.config.in_sync:
+            copies += not any(name in up for name in one.config.in_sync)
+    if unreadable or copies:
+        return f"without it {unreadable} partitions have too few shards and {copies} have no copy of their metadata"
+    return ""
+
+
+def _dead_hosts(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan, busy: int) -> None:
+    """Free pods and claims of hosts that are away for too long, so that they are made again elsewhere."""
+    claims = {claim.ordinal: claim for claim in seen.claims}
+    pods = {pod.ordinal: pod for pod in seen.pods}
+    for ordinal in range(made.replicas):
+        claim, pod, name = claims.get(ordinal), pods.get(ordinal), pod_name(seen.name, ordinal)
+        host = (claim.host if claim is not None else "") or (pod.host if pod is not None else "")
+        if not host or not _is_dead(seen, host) or (pod is not None and pod.ready):
+            continue
+        if claim is None or not claim.host:  # the volume can follow its pod
+            if pod is not None:
+                made.steps.append(DeletePod(pod, force=True))
+                made.doing.append(f"{name} is started again away from {host}, which is gone")
+            continue
+        store = store_of(current, name, SERVING, DRAINING)
+        if store and known is None:
+            made.doing.append(f"{name} was on {host}, which is gone; no daemon says what would be lost")
+            continue
+        why = _cannot_lose(seen, current, known or {}, store) if store else ""
+        if why:
+            made.at_risk = f"{name} was on {host}, which is gone, and {why}; bring the host back, or annotate the S4Cluster with s4.dev/confirm-data-loss={store}"
+        elif busy >= seen.spec.failure.maxConcurrent:
+            made.doing.append(f"{name} was on {host}, which is gone; it is replaced after others (failure.maxConcurrent)")
+        else:
+            busy += 1
+            made.doing.append(f"{name} is made again elsewhere: {host} is gone")
+            if not claim.deleting:
+                made.steps += [RetainVolume(claim.volume)] if claim.volume else []
+                made.steps.append(DeleteClaim(claim))
+            if pod is not None:
+                made.steps.append(DeletePod(pod, force=True))
+
+
+def _is_dead(seen: Observed, host: str) -> bool:
+    found = seen.hosts.get(host)
+    if found is None:
+        return True
+    return found.gone_since_s is not None and seen.now_s - found.gone_since_s > seconds(seen.spec.failure.replaceAfter)
+
+
+# -- fewer nodes
+
+
+def _scale_in(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
+    if seen.replicas is None or seen.replicas <= seen.spec.nodes:
+        return
+    surplus = {pod_name(seen.name, number) for number in range(seen.spec.nodes, seen.replicas)}
+    stay = [store for store in current.in_state(SERVING) if current.stores[store].node not in surplus]
+    leave = tuple(store for store in current.in_state(SERVING) if current.stores[store].node in surplus)
+    if leave:
+        if len(stay) < current.shards:
+            made.doing.append(f"{len(leave)} nodes stay: {current.data}+{current.parity} needs {current.shards} others that serve")
+            return
+        made.steps.append(DrainStores(leave))
+    last = pod_name(seen.name, seen.replicas - 1)
+    store = store_of(current, last, DRAINING)
+    if store:
+        made.doing.append(f"draining {last}")
+        if known is not None and known.get(store) is not None and _is_empty(seen, current, store):
+            made.steps.append(ReleaseStore(store))
+    elif not leave:
+        made.doing.append(f"{last} is let go")
+        made.replicas = seen.replicas - 1
+        if seen.spec.storage.reclaim == "Delete":
+            made.steps += [DeleteClaim(claim) for claim in seen.claims if claim.ordinal == seen.replicas - 1]
+
+
+def _is_empty(seen: Observed, current: ClusterMap, store: str) -> bool:
+    """Whether nothing is on a store that others do not have: the map names it nowhere, and nothing is to be healed."""
+    for one in current.partitions:
+        config = one.config
+        if store in (*config.in_sync, *config.eligible, *config.members, config.joining, *one.wanted):
+            return False
+    return seen.status is not None and seen.status.heals == 0
+
+
+# -- disruptions
+
+
+def _disruptions(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None) -> int:
+    """How many storage pods may be unavailable: those that are, and one more where any one may stop now."""
+    away = sum(not pod.ready for pod in seen.pods) + max(0, (seen.replicas or 0) - len(seen.pods))
+    if known is None:
+        return away
+    ready = [store_of(current, pod.name, SERVING, DRAINING) for pod in seen.pods if pod.ready]
+    return away + all(not safe_to_stop(current, known, [store]) for store in ready if store)
+
+
+def _drains(seen: Observed, made: Plan) -> None:
+    away = sum(not pod.ready for pod in seen.pods)
+    waiting = [pod.name for pod in seen.pods if pod.ready and not _schedulable(seen.hosts.get(pod.host))]
+    if waiting and made.max_unavailable <= away:
+        made.drain_blocked = f"{', '.join(waiting)} cannot leave their hosts yet: every partition must stay writable without them"
+
+
+def _schedulable(host: Host | None) -> bool:
+    return host is None or host.schedulable
+
+
+# -- new templates
+
+
+def _image(seen: Observed) -> str:
+    return seen.before.image if _blocked(seen) and seen.before.image else seen.image
+
+
+def _blocked(seen: Observed) -> str:
+    """The image that the spec asks for, if it was rolled back."""
+    return seen.image if seen.before.blockedImage == seen.image else ""
+
+
+def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
+    """Start outdated pods again, one at a time, highest ordinals first."""
+    outdated = [pod for pod in seen.pods if pod.revision != seen.revision] if seen.settled and seen.revision else []
+    made.outdated = len(outdated)
+    current_broken = [pod for pod in seen.pods if pod not in outdated and not pod.ready and not pod.deleting]
+    late = [pod for pod in current_broken if seen.now_s - pod.created_s > seconds(seen.spec.upgrade.progressDeadline)]
+    stuck = [pod for pod in current_broken if pod.broken]
+    held = not seen.settled or bool(_repairs(made.steps))
+    if outdated or not seen.settled:
+        made.doing.append(f"{len(outdated)} nodes wait for their new version" if outdated else "the new version is being rolled out")
+    if made.blocked_image:
+        made.upgrade_blocked = f"{made.blocked_image} was rolled back: its first node did not come up; set another image"
+    if outdated and (late or stuck) and not any(_host_is_away(seen, pod) for pod in late + stuck):
+        pod = (stuck or late)[0]
+        made.upgrade_blocked = f"{pod.name} does not come up with {pod.image}: {pod.broken or 'it is not ready in time'}"
+        if seen.spec.upgrade.strategy == "Automatic" and seen.before.image and seen.image != seen.before.image:
+            made.blocked_image, made.image = seen.image, seen.before.image
+    broken = [pod for pod in outdated if pod.broken and not pod.ready and not pod.deleting]
+    if broken and not seen.spec.upgrade.pause:
+        made.steps.append(DeletePod(broken[-1]))  # it serves nothing; the newest template may do
+        return
+    wait = _wait(seen, current, known, made, outdated)
+    if wait and not seen.spec.upgrade.pause and outdated and not made.upgrade_blocked:
+        made.doing.append(wait)
+    if not outdated or held or made.upgrade_blocked or seen.spec.upgrade.pause or replacing(current):
+        if current.freeze:
+            made.steps.append(Freeze(False))
+        return
+    if wait:
+        return
+    pod = max(outdated, key=lambda one: one.ordinal)
+    if not current.freeze:
+        made.steps.append(Freeze(True))
+    else:
+        made.steps.append(DeletePod(pod, store=store_of(current, pod.name, SERVING, DRAINING)))
+    made.doing.append(f"restarting {pod.name}")
+
+
+def _wait(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan, outdated: list[Pod]) -> str:
+    """Why no pod may be restarted now; empty where one may."""
+    away = [pod.name for pod in seen.pods if not pod.ready or pod.deleting]
+    if away or len(seen.pods) < (seen.replicas or 0):
+        return f"waiting until {', '.join(away) or 'every pod'} serves"
+    if known is None:
+        return "waiting until a daemon answers"
+    if outdated:
+        store = store_of(current, max(outdated, key=lambda one: one.ordinal).name, SERVING, DRAINING)
+        reasons = safe_to_stop(current, known, [store]) if store else []
+        if reasons:
+            return f"waiting: {'; '.join(reasons)}"
+    return ""
+
+
+def _host_is_away(seen: Observed, pod: Pod) -> bool:
+    host = seen.hosts.get(pod.host)
+    return bool(pod.host) and (host is None or host.gone_since_s is not None)
+
+
+def _repairs(steps: Iterable[Step]) -> list[Step]:
+    return [step for step in steps if isinstance(step, AddStores | SwapStore | DeleteClaim)]
+
+
+def changed(step: Step, old: ClusterMap) -> ClusterMap:
+    """The map once a step was made that is one of the map. Raises PlanError."""
+    if isinstance(step, AddStores):
+        return planner.added(old, step.stores)
+    if isinstance(step, DrainStores):
+        return planner.drained(old, step.stores)
+    if isinstance(step, ReleaseStore):
+        return planner.released(old, step.store)
+    if isinstance(step, SwapStore):
+        return planner.swapped(old, step.lost, step.instead)
+    if isinstance(step, SetDomains):
+        return planner.placed(old, dict(step.domains))
+    if isinstance(step, Freeze):
+        return planner.frozen(old, step.freeze)
+    raise TypeError(f"{step} is no change of the map")

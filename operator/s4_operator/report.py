@@ -1,0 +1,135 @@
+"""The status of a cluster, in words that a person can act on: pure, from what is seen and what is planned."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from s4.text import human
+from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
+from s4_operator.observed import Observed
+from s4_operator.plan import Plan, store_of
+
+
+def text_time(now_s: float) -> str:
+    return datetime.datetime.fromtimestamp(int(now_s), datetime.UTC).isoformat().replace("+00:00", "Z")
+
+
+def conditions(before: list[Condition], found: list[tuple[str, str, str, str]], now_s: float, generation: int) -> list[Condition]:
+    """Conditions of (type, status, reason, message); the time is when a status last changed."""
+    known = {one.type: one for one in before}
+    made = []
+    for kind, status, reason, message in found:
+        old = known.get(kind)
+        since = old.lastTransitionTime if old is not None and old.status == status else text_time(now_s)
+        made.append(Condition(type=kind, status=status, reason=reason, message=message[:1024], lastTransitionTime=since, observedGeneration=generation))
+    return made
+
+
+def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None, trouble: str = "") -> ClusterState:
+    """`trouble` is an error that keeps the operator from going on."""
+    status, formed = seen.status, seen.map is not None and bool(seen.map.partitions)
+    health = status.health if status is not None else "unknown"
+    reasons = "; ".join(status.reasons) if status is not None else "no daemon answers"
+    ready = formed and not seen.served and health in ("ok", "degraded")
+    doing = "; ".join(made.doing)
+    degraded = formed and health != "ok"
+    why_not = seen.served or (reasons if health not in ("ok", "degraded") else "")
+    listed = [
+        ("Ready", _truth(ready), "Serving" if ready else ("Forming" if not formed else "NotServing"),
+         "an object was written and read back" if ready else (why_not or doing)),
+        ("Progressing", _truth(bool(made.steps or made.doing)), "Working" if made.steps or made.doing else "Done", doing or "nothing is to be done"),
+        ("Degraded", _truth(degraded) if status is not None or not formed else "Unknown", health.title().replace(" ", "") if formed else "Forming", reasons if degraded else ""),
+        ("DataAtRisk", _truth(bool(made.at_risk)), "NeedsConfirmation" if made.at_risk else "Safe", made.at_risk),
+        ("UpgradeBlocked", _truth(bool(made.upgrade_blocked)), "NodeFailed" if made.upgrade_blocked else "Free", made.upgrade_blocked),
+        ("DrainBlocked", _truth(bool(made.drain_blocked)), "DataWouldBeUnavailable" if made.drain_blocked else "Free", made.drain_blocked),
+        ("DeletionBlocked", _truth(seen.buckets > 0), "InUse" if seen.buckets else "Free",
+         f"{seen.buckets} Buckets use this cluster: delete them first" if seen.buckets else ""),
+        ("CertificatesReady", _truth(not seen.certificates), "Valid" if not seen.certificates else "Renewing", seen.certificates),
+        ("Reconciled", _truth(not trouble), "Done" if not trouble else "Failed", trouble),
+    ]  # fmt: skip
+    # What a person should read first: what needs a decision, then what is broken, then what is under way.
+    first = made.at_risk or trouble or made.upgrade_blocked or (why_not if formed else "") or made.drain_blocked
+    message = first or doing or (reasons if degraded else "")
+    return ClusterState(
+        observedGeneration=generation, phase=_phase(seen, made, formed, ready, health), message=message[:500],
+        conditions=conditions(seen.before.conditions, listed, seen.now_s, generation), nodes=_nodes(seen),
+        nodesReady=f"{sum(pod.ready for pod in seen.pods)}/{seen.spec.nodes}", replicas=len(seen.pods),
+        selector=f"s4.dev/cluster={seen.name},app.kubernetes.io/component=node",
+        epoch=max((one.config.epoch for one in seen.map.partitions), default=0) if seen.map is not None else 0,
+        partitions=_partitions(seen), usedBytes=_used(seen), rawBytes=_raw(seen), used=f"{human(_used(seen))} of {human(_raw(seen))}",
+        rebuild=RebuildStatus(percent=int(100 * status.filled) if status else 100, waitingShards=status.heals if status else 0, remainingSeconds=remaining_s),
+        image=_good_image(seen, made), blockedImage=made.blocked_image, version=_versions(seen), buckets=seen.buckets,
+    )  # fmt: skip
+
+
+def _truth(value: bool) -> str:
+    return "True" if value else "False"
+
+
+def _phase(seen: Observed, made: Plan, formed: bool, ready: bool, health: str) -> str:
+    if not formed:
+        return "Forming"
+    if not ready:
+        return "Unavailable"
+    if made.at_risk:
+        return "DataAtRisk"
+    if made.outdated and not made.upgrade_blocked:
+        return "Upgrading"
+    if made.upgrade_blocked:
+        return "UpgradeBlocked"
+    if made.steps or made.doing:
+        return "Progressing"
+    return "Ready" if health == "ok" else "Degraded"
+
+
+def _nodes(seen: Observed) -> list[NodeStatus]:
+    said = {one.store: one for one in seen.status.stores} if seen.status is not None else {}
+    found = []
+    for pod in seen.pods:
+        store = store_of(seen.map, pod.name, "serving", "draining", "standby") if seen.map is not None else ""
+        one = said.get(store)
+        more: dict[str, Any] = {}
+        if one is not None:
+            more = {"version": one.version, "primaries": one.primaries, "positions": one.positions, "used": one.used_bytes}
+        state = seen.map.stores[store].state if store and seen.map is not None else ""
+        found.append(NodeStatus(name=pod.name, store=store, host=pod.host, state=state, ready=pod.ready, **more))
+    return found
+
+
+def _partitions(seen: Observed) -> PartitionCounts:
+    counts = PartitionCounts()
+    if seen.map is None:
+        return counts
+    up = {one.store for one in seen.status.stores if one.up} if seen.status is not None else set()
+    for one in seen.map.partitions:
+        live = sum(store in up for store in one.config.members)
+        if live < seen.map.data or not any(store in up for store in one.config.in_sync):
+            counts.unavailable += 1
+        elif live < seen.map.shards or len(one.config.in_sync) < seen.map.replicas:
+            counts.degraded += 1
+        elif one.config.members != one.wanted:
+            counts.moving += 1
+        else:
+            counts.healthy += 1
+    return counts
+
+
+def _used(seen: Observed) -> int:
+    return sum(one.used_bytes for one in seen.status.stores) if seen.status is not None else seen.before.usedBytes
+
+
+def _raw(seen: Observed) -> int:
+    return sum(one.total_bytes for one in seen.status.stores) if seen.status is not None else seen.before.rawBytes
+
+
+def _versions(seen: Observed) -> str:
+    found = sorted({one.version for one in seen.status.stores if one.version}) if seen.status is not None else []
+    return " and ".join(found) or seen.before.version
+
+
+def _good_image(seen: Observed, made: Plan) -> str:
+    """The image that every node runs well, or the last one that it was."""
+    images = {pod.image for pod in seen.pods if pod.ready}
+    whole = len(seen.pods) >= seen.spec.nodes and all(pod.ready for pod in seen.pods) and not made.outdated
+    return images.pop() if whole and len(images) == 1 and not seen.served else seen.before.image

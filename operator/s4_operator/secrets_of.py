@@ -1,0 +1,114 @@
+"""The Secrets of a cluster: made where they are missing or due, and read back. Each is written whole or not at all.
+
+The daemons' own root keys are made once and known to nobody else; what people use are keys of users, so that a
+changed Secret of theirs restarts no pod and locks nobody out.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from dataclasses import dataclass
+
+from s4_operator import certificates
+from s4_operator.cache import Cache
+from s4_operator.certificates import Pair
+from s4_operator.kube import Kube
+from s4_operator.manifests import Builder, Object
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    access: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What the operator needs to talk to a cluster. `problem` says what is wrong with certificates, or nothing."""
+
+    root: Keys
+    authority: str
+    admin: Keys | None
+    problem: str = ""
+
+
+def read(value: Object | None) -> dict[str, str]:
+    """The data of a Secret; {} where there is none."""
+    return {name: base64.b64decode(part).decode() for name, part in ((value or {}).get("data") or {}).items()}
+
+
+def new_keys() -> Keys:
+    return Keys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
+
+
+class Secrets:
+    """Keeps the Secrets of clusters."""
+
+    def __init__(self, kube: Kube, cache: Cache, leaf_s: float = certificates.LEAF_S) -> None:
+        self._kube, self._cache, self._leaf_s = kube, cache, leaf_s
+
+    async def ensure(self, builder: Builder, now_s: float) -> Trusted:
+        """Raises KubeError."""
+        names, spec = builder.names, builder.spec
+        root = await self._once(builder, names["root"])
+        authority = await self._authority(builder, now_s)
+        hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
+        await self._leaf(builder, names["peers"], authority, hosts, now_s)
+        problem = ""
+        if spec.gateway.tls.enabled:
+            if spec.gateway.tls.secretName is None:
+                await self._leaf(builder, names["tls"], authority, builder.hosts(), now_s)
+            else:
+                problem = await self._brought(builder, spec.gateway.tls.secretName, now_s)
+        if spec.credentialsSecretRef is None:
+            admin: Keys | None = await self._once(builder, names["credentials"])
+        else:
+            found = read(await self._kube.get("Secret", builder.namespace, spec.credentialsSecretRef.name))
+            admin = Keys(found["accessKey"], found["secretKey"]) if {"accessKey", "secretKey"} <= set(found) else None
+        return Trusted(root, authority.certificate, admin, problem)
+
+    async def _read(self, builder: Builder, name: str) -> dict[str, str]:
+        """From the cache; from the API server where the cache has nothing, before anything new is made."""
+        return read(self._cache.get("Secret", builder.namespace, name) or await self._kube.get("Secret", builder.namespace, name))
+
+    async def _write(self, builder: Builder, name: str, data: dict[str, str], kind: str = "Opaque") -> None:
+        value = await self._kube.apply(builder.secret(name, data, kind))
+        self._cache.see("Secret", {"kind": "Secret", **value})
+
+    async def _once(self, builder: Builder, name: str) -> Keys:
+        found = await self._read(builder, name)
+        if "accessKey" not in found or "secretKey" not in found:
+            made = new_keys()
+            found = {"accessKey": made.access, "secretKey": made.secret}
+            await self._write(builder, name, found)
+        return Keys(found["accessKey"], found["secretKey"])
+
+    async def _authority(self, builder: Builder, now_s: float) -> Pair:
+        name = builder.names["authority"]
+        found = await self._read(builder, name)
+        old = found.get("ca.crt", "")
+        valid_s = max(certificates.AUTHORITY_S if self._leaf_s >= certificates.LEAF_S else 0, self._leaf_s * 10)
+        if not old or certificates.is_due(old, now_s):
+            made = certificates.make(f"S4 {builder.namespace}/{builder.name}", now_s, valid_s)
+            found = {"ca.crt": certificates.bundle(made.certificate, old, now_s), "ca.key": made.key}
+            await self._write(builder, name, found)
+        return Pair(found["ca.crt"], found["ca.key"])
+
+    async def _leaf(self, builder: Builder, name: str, authority: Pair, hosts: list[str], now_s: float) -> None:
+        found = await self._read(builder, name)
+        stale = found.get("ca.pem") != authority.certificate
+        if stale or certificates.is_due(found.get("tls.crt", ""), now_s, hosts, authority.certificate):
+            made = certificates.make(builder.name, now_s, self._leaf_s, hosts, authority)
+            data = {"tls.crt": made.certificate, "tls.key": made.key, "ca.pem": authority.certificate}
+            await self._write(builder, name, data, "kubernetes.io/tls")
+
+    async def _brought(self, builder: Builder, name: str, now_s: float) -> str:
+        found = read(await self._kube.get("Secret", builder.namespace, name))
+        if not found.get("tls.crt") or not found.get("tls.key"):
+            return f"the Secret {name} has no tls.crt and tls.key: make it, as gateway.tls.secretName names it"
+        try:
+            left_s = certificates.ends_s(found["tls.crt"]) - now_s
+        except ValueError as error:
+            return f"the certificate in the Secret {name} cannot be read: {error}"
+        return "" if left_s > 0 else f"the certificate in the Secret {name} has ended"
