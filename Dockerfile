@@ -5,9 +5,10 @@ FROM ${BASE} AS build
 WORKDIR /build
 COPY pyproject.toml uv.lock README.md ./
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv>=0.5" \
- && /opt/uv/bin/uv export --quiet --frozen --no-dev --extra daemon --no-emit-project -o requirements.txt \
+ && /opt/uv/bin/uv export --quiet --frozen --no-dev --extra daemon --extra operator --no-emit-project -o requirements.txt \
  && python3 -m venv /opt/s4 && /opt/s4/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt
 COPY daemon daemon
+COPY operator operator
 RUN /opt/s4/bin/pip install --no-cache-dir --no-deps . && find /opt/s4 -name __pycache__ -prune -exec rm -rf {} +
 
 FROM ${BASE}

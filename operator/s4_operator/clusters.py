@@ -13,7 +13,6 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,8 +44,6 @@ AT_REST_S, AT_WORK_S = 15.0, 2.0
 ADMIN_USER = "admin"
 BUCKET_USER = "bucket-"  # and the uid of a Bucket
 
-Tell = Callable[[Object, str, str, bool], None]  # (resource, reason, message, whether it is a warning)
-
 
 @dataclass(slots=True)
 class Memory:
@@ -66,9 +63,9 @@ class Memory:
 class Clusters:
     """Reconciles S4Clusters. `apis` are the kinds of optional APIs that this Kubernetes has."""
 
-    def __init__(self, kube: Kube, cache: Cache, session: aiohttp.ClientSession, default_image: str, tell: Tell,
+    def __init__(self, kube: Kube, cache: Cache, session: aiohttp.ClientSession, default_image: str,
                  secrets: Secrets, apis: frozenset[str] = frozenset()) -> None:  # fmt: skip
-        self._kube, self._cache, self._session, self._image, self._tell = kube, cache, session, default_image, tell
+        self._kube, self._cache, self._session, self._image = kube, cache, session, default_image
         self._secrets, self._apis = secrets, apis
         self._memory: dict[tuple[str, str], Memory] = {}
 
@@ -144,7 +141,7 @@ class Clusters:
                 break
             if done:
                 log.info("%s/%s: %s", builder.namespace, builder.name, done)
-                self._tell(cluster, type(step).__name__, done, False)
+                await self._kube.tell(cluster, type(step).__name__, done)
         return "; ".join(trouble)
 
     async def _apply(self, cluster: Object, builder: Builder, made: Plan, memory: Memory) -> None:
@@ -259,7 +256,7 @@ class Clusters:
             worth = one.type in ("Ready", "DataAtRisk", "UpgradeBlocked", "DrainBlocked", "Degraded", "CertificatesReady")
             if worth and memory.said.get(one.type, one.status) != one.status:
                 bad = (one.status == "True") == (one.type not in ("Ready", "CertificatesReady"))
-                self._tell(cluster, one.type if one.status == "True" else f"Not{one.type}", one.message or one.reason, bad)
+                await self._kube.tell(cluster, one.type if one.status == "True" else f"Not{one.type}", one.message or one.reason, warning=bad)
             memory.said[one.type] = one.status
 
 

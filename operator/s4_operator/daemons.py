@@ -54,7 +54,14 @@ class Daemons:
         return list(found["reasons"])
 
     async def put_user(self, name: str, grants: list[str]) -> None:
-        await self.admin("PUT", f"/users/{quote(name, safe='')}", {"grants": grants})
+        """Have a user with these grants, new or not."""
+        path = f"/users/{quote(name, safe='')}"
+        try:
+            await self.admin("PUT", path, {"grants": grants})
+        except DaemonError as error:
+            if error.status != 404:
+                raise
+            await self.admin("PUT", path, {"grants": grants, "create": True})
 
     async def put_key(self, user: str, access: str, secret: str) -> None:
         """Have a key of a user work; that it is there already is success."""

@@ -6,7 +6,9 @@ it once, and what others add to it stays. Deletions name the uid that was seen: 
 
 from __future__ import annotations
 
+import datetime
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ import aiohttp
 from kubernetes import aio
 
 from s4.cluster.kubernetes import client
+
+log = logging.getLogger(__name__)
 
 MANAGER = "s4-operator"
 CALL_S = 30.0
@@ -42,6 +46,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "PrometheusRule": ("monitoring.coreos.com/v1", "prometheusrules", True),
     "S4Cluster": ("s4.dev/v1alpha1", "s4clusters", True),
     "Bucket": ("s4.dev/v1alpha1", "buckets", True),
+    "Event": ("v1", "events", True),
     "ShardMap": ("s4.dev/v1alpha1", "shardmaps", True),
 }
 
@@ -109,6 +114,20 @@ class Kube:
         except KubeError as error:
             if error.status not in (404, 409):
                 raise
+
+    async def tell(self, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
+        """An event on an object, for people. One that cannot be written is only logged."""
+        metadata, now = about["metadata"], datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        where = {name: metadata[name] for name in ("name", "namespace", "uid")}
+        event = {
+            "apiVersion": "v1", "kind": "Event", "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "involvedObject": {"apiVersion": "s4.dev/v1alpha1", "kind": about["kind"], **where}, "type": "Warning" if warning else "Normal",
+            "reason": reason, "message": message[:1024], "source": {"component": MANAGER}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
+        }  # fmt: skip
+        try:
+            await self.create(event)
+        except KubeError as error:
+            log.warning("no event for %s: %s", message, error)
 
     async def has_api(self, kind: str) -> bool:
         """Whether the API server knows a kind at all."""

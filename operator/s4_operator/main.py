@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import kopf
@@ -40,7 +40,7 @@ class Operator:
         self.kube, self.session, self.cache = kube, session, Cache()
         leaf_s = float(environment.get("S4_CERTIFICATE_SECONDS", certificates.LEAF_S))
         secrets = Secrets(kube, self.cache, leaf_s)
-        self.clusters = Clusters(kube, self.cache, session, environment.get("S4_IMAGE", "s4:latest"), tell, secrets, apis)
+        self.clusters = Clusters(kube, self.cache, session, environment.get("S4_IMAGE", "s4:latest"), secrets, apis)
         self.buckets = Buckets(kube, self.cache, self.clusters, secrets)
         self.queue = Queue(self._work, WORKERS)
         self.beat_at = time.monotonic()
@@ -116,11 +116,6 @@ def _node_state(value: Object) -> tuple[Any, ...]:
     return ready, value["spec"].get("unschedulable", False)
 
 
-def tell(resource: Object, reason: str, message: str, warning: bool) -> None:
-    """An event on a resource."""
-    kopf.event(cast(kopf.Body, resource), type="Warning" if warning else "Normal", reason=reason, message=message)
-
-
 running: Operator | None = None
 _servers: list[web.AppRunner] = []
 
@@ -138,6 +133,7 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.posting.level = logging.WARNING
     settings.process.ultimate_exiting_timeout = 60
     settings.peering.standalone = True
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every event that was handled
     kube = await Kube.connect()
     running = Operator(kube, aiohttp.ClientSession(), await _first_look(kube), dict(os.environ))
     app = web.Application()

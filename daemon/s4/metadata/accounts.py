@@ -45,11 +45,13 @@ def delete_user(entry: Entry, command: DeleteUser) -> Done:
 
 
 def put_key(entry: Entry, command: PutAccessKey) -> KeyKnown:
+    """A key of the user's own gets the secret that is given."""
     if entry.get(keys.named_row(keys.USER, command.user)) is None:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.user}.")
     row_key = keys.named_row(keys.ACCESS_KEY, command.access_key)
-    if entry.get(row_key) is not None:
-        raise RefusalError("EntityAlreadyExists", f"The access key {command.access_key} exists already.")
+    held = entry.get(row_key)
+    if held is not None and decode(AccessKey, held).user != command.user:
+        raise RefusalError("EntityAlreadyExists", f"The access key {command.access_key} is another user's.")
     row = AccessKey(command.user, command.secret, entry.now_ms)
     entry.put(row_key, encode(row))
     return KeyKnown(row)
