@@ -154,6 +154,49 @@ def test_a_primary_that_stops_hands_over_and_is_not_waited_for() -> None:
     assert two.swap.config.in_sync == ("a", "b"), "with two copies left both count (R2)"
 
 
+def test_an_heir_that_also_asked_for_itself_counts_on_no_lease() -> None:
+    """R5, found by the simulator (seed 34993): the primary handed over to b with the very configuration that b, hearing
+    nothing of it for a grace, asked for later. The others have waited since the first, so b's lease cannot begin with its
+    own swap: c promotes itself while b still thinks that it is promised to."""
+    plan = Plan(("a", "b", "c"), 2)
+    heir = Replica("b", State(epoch=2), Timing(), 0.0)
+    heir.see(Document(Config(2, "a", ("a", "b", "c")), plan), 2, 0.0)
+    heir.tick(3.5)
+    assert heir.swap is not None
+    heir.see(Document(heir.swap.config, plan), 3, 3.6)
+    assert heir.leading
+    heir.receive("c", Durable(3, 0), 3.7)
+    assert not heir.serves(3.7), "c has promised nothing in this epoch"
+    heir.receive("c", Promise(3, 3.65), 3.8)
+    assert heir.serves(3.8)
+
+
+def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
+    """Liveness, found by the simulator (seed 34039): c has the snapshot of its second try and says so for ever; a had
+    begun a third, whose snapshot was lost."""
+    from s4.cluster.wire import Again, Join, Snapshot
+
+    primary = leading(in_sync=("a", "b"))
+    for at in (1.0, 11.0, 21.0):
+        primary.receive("c", Join(2), at)
+    primary.messages.clear()
+    primary.receive("c", Durable(2, 0, 2), 21.1)
+    (to, said), = primary.messages
+    assert (to, type(said)) == ("c", Again)
+    replica = Replica("c", State(), Timing(), 0.0)
+    replica.see(Document(Config(2, "a", ("a", "b")), Plan(("a", "b", "c"), 2)), 2, 0.0)
+    replica.receive("a", Snapshot(2, 0, b"", 2), 0.1)
+    replica.messages.clear()
+    replica.receive("a", said, 0.2)
+    replica.tick(0.3)
+    assert isinstance(replica.messages[-1][1], Join)
+    replica.receive("a", Snapshot(2, 0, b"", 3), 0.4)
+    replica.messages.clear()
+    replica.receive("a", said, 0.5)
+    replica.tick(0.6)
+    assert not any(isinstance(message, Join) for _, message in replica.messages), "said of a try before this one"
+
+
 def test_a_map_from_a_backup_is_refused() -> None:
     replica = Replica("b", State(epoch=7), Timing(), 0.0)
     replica.see(Document(Config(6, "b", ("b",)), Plan(("b",), 1)), 9, 0.0)

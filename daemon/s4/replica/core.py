@@ -130,8 +130,8 @@ class Replica:
             if spared and config.primary != self.me:
                 self.messages.append((config.primary, Leave(config.epoch)))
             return spared
-        limit = now - self.timing.lease
-        heirs = {one: self._peers[one].acked or 0 for one in self._needed() if self._peers[one].promised > limit}
+        alive = [one for one in self._needed() if self._peers[one].promised > now - self.timing.lease]
+        heirs = {one: self._peers[one].acked or 0 for one in alive}
         if heirs and self.swap is None and self._settled is None:
             heir = max(heirs, key=lambda one: heirs[one])
             self._propose(self._without(config, plan, {self.me} if spared else set(), heir))
@@ -220,8 +220,8 @@ class Replica:
     def _commit(self, upto: int) -> None:
         entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)
         self._write(Commit(entries))
-        base = min((peer.base for peer in self._peers.values() if peer.base is not None), default=self.state.commit)
-        self._kept.add(entries, base)
+        bases = [peer.base for peer in self._peers.values() if peer.base is not None]
+        self._kept.add(entries, min(bases, default=self.state.commit))
 
     def _cut(self, sequence: int) -> None:
         self._write(CutLog(sequence))
@@ -252,9 +252,8 @@ class Replica:
     def _without(self, config: Config, plan: Plan, lost: set[str], primary: str) -> Config:
         """The configuration without some replicas. Where too few are left, those stay eligible (R9)."""
         left = tuple(one for one in config.in_sync if one not in lost)
-        eligible: tuple[str, ...] = ()
-        if len(left) < plan.minimum:
-            eligible = (*config.eligible, *(one for one in config.in_sync if one in lost))
+        stay = (*config.eligible, *(one for one in config.in_sync if one in lost))
+        eligible = stay if len(left) < plan.minimum else ()
         return replace(config, epoch=config.epoch + 1, primary=primary, in_sync=left, eligible=eligible)
 
     def _needed(self) -> set[str]:
@@ -266,21 +265,21 @@ class Replica:
 
     def _enough(self) -> bool:
         """Whether an entry on all in-sync replicas is on as many copies as a commit needs (R2)."""
-        document = self.document
-        return document is not None and len(document.config.in_sync) >= document.plan.minimum
+        return self.document is not None and len(self.document.config.in_sync) >= self.document.plan.minimum
 
     def _lead(self, config: Config, swap: Swap, previous: Document | None) -> None:
-        """Our swap happened: begin the epoch as its primary.
+        """The configuration that our swap asked for is in force: begin the epoch as its primary.
 
-        Nobody else can promote itself in this epoch before it has seen it, which is after the swap was sent, and
-        has then waited a grace: so the lease of all of them begins with the swap.
+        One that led before made the swap itself: nobody else asks for a primary that leads. No other can promote itself
+        before it has seen the epoch and waited a grace: so all leases begin with the swap. What one that did not lead
+        asked for may be what the primary before it made when it handed over, long ago: leases begin with promises.
         """
         stayed = self.leading and previous is not None
         peers = {}
         for name in config.in_sync:
             if name != self.me:
                 old = self._peers.get(name) if stayed else None
-                peers[name] = Peer(self.now, swap.sent, old.acked if old else None)
+                peers[name] = Peer(self.now, swap.sent if stayed else NEVER, old.acked if old else None)
                 if old is not None and name in previous.config.in_sync:  # type: ignore[union-attr]
                     peers[name].since = old.since
                     peers[name].promised = max(old.promised, swap.sent)
@@ -361,6 +360,8 @@ class Replica:
                 peer.next = max(peer.next, peer.acked + 1)
                 peer.exact = False
                 self._advance()
+            case Durable(_, _, attempt) if attempt < peer.attempt:  # it waits for what was lost on its way
+                self.messages.append((sender, Again(config.epoch, self.last, peer.attempt)))
             case Again(_, last, attempt) if attempt == peer.attempt:
                 if last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
                     peer.promised = peer.since = NEVER
@@ -416,9 +417,8 @@ class Replica:
         """What comes next for another replica, pipelined: without waiting for what went before."""
         if peer.acked is None:
             return  # a snapshot is on its way
-        entries = tuple(one for one in (*self._kept.entries, *self.state.log) if one.sequence >= peer.next)[
-            :MOST_ENTRIES
-        ]
+        log = (*self._kept.entries, *self.state.log)
+        entries = tuple(one for one in log if one.sequence >= peer.next)[:MOST_ENTRIES]
         if entries and entries[0].sequence != peer.next:
             del self._peers[name]  # what it needs is no longer kept: it joins anew
             return
@@ -447,7 +447,7 @@ class Replica:
             case Beacon(epoch, sent_s):
                 self._heard = self.now
                 self._say(config.primary, Promise(epoch, sent_s))
-            case Again() if self.me not in config.in_sync:
+            case Again(_, _, attempt) if self.me not in config.in_sync and attempt != self._attempt:
                 self._exact_in = 0  # the primary kept no entries for us: join anew
             case Append() if message.attempt >= self._attempt:
                 if self.state.joining in (None, config.epoch):
