@@ -15,7 +15,7 @@ test: setup clients
 	.venv/bin/pytest
 
 lint: setup
-	.venv/bin/ruff check daemon tests bench
+	.venv/bin/ruff check daemon operator tests e2e bench
 	.venv/bin/ruff format --check daemon
 	.venv/bin/mypy
 	.venv/bin/lint-imports
@@ -58,3 +58,20 @@ clients: .tools/aws/bin/aws .tools/minio-go-client
 .tools/minio-go-client: tests/clients/minio-go/main.go tests/clients/minio-go/go.mod
 	@mkdir -p .tools
 	-command -v go >/dev/null && cd tests/clients/minio-go && go build -o ../../../.tools/minio-go-client .
+
+# A real Kubernetes on this machine, and everything on it. The programs are built once, outside the tree.
+E2E_CACHE ?= $(HOME)/.cache/s4-e2e
+E2E_PACKAGES = containerd runc containernetworking-plugins iptables conntrack buildah debootstrap
+
+.PHONY: e2e e2e-programs crds
+
+e2e: setup e2e-programs
+	S4_E2E_CACHE=$(E2E_CACHE) .venv/bin/pytest e2e -p no:cacheprovider --timeout 900 -x -rP
+
+e2e-programs:
+	@command -v buildah containerd runc debootstrap conntrack iptables >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES); }
+	e2e/cluster/programs $(E2E_CACHE)/bin
+
+crds: setup
+	.venv/bin/python -m s4_operator.crd crds
+	cp crds/*.yaml charts/s4/files/crds/

@@ -203,7 +203,7 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
             why = _cannot_lose(seen, current, known, old)
             if why:
                 made.at_risk = f"store {old[:8]} of {name} is lost, and {why}; to give it up, annotate the S4Cluster with s4.dev/confirm-data-loss={old}"
-            elif len(moving | acted - {old}) >= max(1, seen.spec.failure.maxConcurrent):
+            elif len((moving | acted) - {old}) >= max(1, seen.spec.failure.maxConcurrent):
                 made.doing.append(f"{name} is replaced once another store is")
             else:
                 acted.add(old)
@@ -260,30 +260,39 @@ def _dead_hosts(seen: Observed, current: ClusterMap, known: dict[str, Said | Non
     for ordinal in range(made.replicas):
         claim, pod, name = claims.get(ordinal), pods.get(ordinal), pod_name(seen.name, ordinal)
         host = (claim.host if claim is not None else "") or (pod.host if pod is not None else "")
-        if not host or not _is_dead(seen, host) or (pod is not None and pod.ready):
+        gone = f"{host}, which is gone" if _is_dead(seen, host) else _taken(seen, pod, host)
+        if not host or not gone or (pod is not None and pod.ready):
             continue
         if claim is None or not claim.host:  # the volume can follow its pod
             if pod is not None:
                 made.steps.append(DeletePod(pod, force=True))
-                made.doing.append(f"{name} is started again away from {host}, which is gone")
+                made.doing.append(f"{name} is started again away from {gone}")
             continue
         store = store_of(current, name, SERVING, DRAINING)
         if store and known is None:
-            made.doing.append(f"{name} was on {host}, which is gone; no daemon says what would be lost")
+            made.doing.append(f"{name} was on {gone}; no daemon says what would be lost")
             continue
         why = _cannot_lose(seen, current, known or {}, store) if store else ""
         if why:
-            made.at_risk = f"{name} was on {host}, which is gone, and {why}; bring the host back, or annotate the S4Cluster with s4.dev/confirm-data-loss={store}"
+            made.at_risk = f"{name} was on {gone}, and {why}; bring the host back, or annotate the S4Cluster with s4.dev/confirm-data-loss={store}"
         elif busy >= seen.spec.failure.maxConcurrent:
-            made.doing.append(f"{name} was on {host}, which is gone; it is replaced after others (failure.maxConcurrent)")
+            made.doing.append(f"{name} was on {gone}; it is replaced after others (failure.maxConcurrent)")
         else:
             busy += 1
-            made.doing.append(f"{name} is made again elsewhere: {host} is gone")
+            made.doing.append(f"{name} is made again elsewhere: it was on {gone}")
             if not claim.deleting:
                 made.steps += [RetainVolume(claim.volume)] if claim.volume else []
                 made.steps.append(DeleteClaim(claim))
             if pod is not None:
                 made.steps.append(DeletePod(pod, force=True))
+
+
+def _taken(seen: Observed, pod: Pod | None, host: str) -> str:
+    """Why a pod can never start where its volume is: another store has moved there meanwhile. Empty where none has."""
+    other = next((one.name for one in seen.pods if one.host == host and one is not pod), "")
+    if pod is None or pod.host or not other or seen.now_s - pod.created_s <= seconds(seen.spec.failure.replaceAfter):
+        return ""
+    return f"{host}, where {other} is now"
 
 
 def _is_dead(seen: Observed, host: str) -> bool:
@@ -311,7 +320,7 @@ def _scale_in(seen: Observed, current: ClusterMap, known: dict[str, Said | None]
     store = store_of(current, last, DRAINING)
     if store:
         made.doing.append(f"draining {last}")
-        if known is not None and known.get(store) is not None and _is_empty(seen, current, store):
+        if known is not None and _is_empty(seen, current, store):
             made.steps.append(ReleaseStore(store))
     elif not leave:
         made.doing.append(f"{last} is let go")
@@ -321,7 +330,8 @@ def _scale_in(seen: Observed, current: ClusterMap, known: dict[str, Said | None]
 
 
 def _is_empty(seen: Observed, current: ClusterMap, store: str) -> bool:
-    """Whether nothing is on a store that others do not have: the map names it nowhere, and nothing is to be healed."""
+    """Whether nothing is on a store that others do not have: the primaries, who say in the map who holds what, name it
+    nowhere, and nothing is to be healed. The store itself may be down by then."""
     for one in current.partitions:
         config = one.config
         if store in (*config.in_sync, *config.eligible, *config.members, config.joining, *one.wanted):

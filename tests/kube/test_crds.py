@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from s4_operator import crd
-from s4_operator.models import BucketSpec, ClusterSpec
 
 from kube.apiserver import ApiServer, missing
+from s4_operator import crd
+from s4_operator.models import BucketSpec, ClusterSpec
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(missing(), reason="no kube-apiserver: make e2e-programs")

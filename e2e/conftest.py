@@ -1,0 +1,97 @@
+"""One real cluster for all tests: brought up, S4 installed with Helm, an S4Cluster of four nodes 2+2 made ready.
+
+With S4_E2E_KUBECONFIG the cluster is somebody's, and has the images; else `kind` where Docker runs; else the one that
+e2e/cluster/local.py makes of network namespaces. Figures are printed at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from world import BIN, CACHE, CLIENT, IMAGE, ROOT, STORAGE_CLASS, LocalNodes, World, have, volume
+
+NODES = 6
+STATE = Path(os.environ.get("S4_E2E_STATE", "/var/lib/s4-e2e"))
+
+
+def build_images(archive: Path) -> None:
+    subprocess.run([ROOT / "e2e/cluster/image", CACHE, archive, f"{IMAGE}:one"], check=True)
+    subprocess.run([ROOT / "e2e/cluster/client-image", CACHE / "client.tar", CLIENT], check=True)
+
+
+@pytest.fixture(scope="session")
+def local() -> LocalNodes:
+    """The machines, where they are ours to kill."""
+    if os.environ.get("S4_E2E_KUBECONFIG") or have("docker"):
+        pytest.skip("nodes are killed only where they are network namespaces of this machine")
+    return LocalNodes()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    given = os.environ.get("S4_E2E_KUBECONFIG")
+    if given:
+        found = World(Path(given))
+        install(found)
+        yield found
+        return
+    archive = tmp_path_factory.mktemp("images") / "s4.tar"
+    if have("docker") and have("kind"):
+        yield from kind(archive)
+        return
+    nodes = LocalNodes()
+    build_images(archive)
+    nodes.act("down")
+    nodes.act("up", NODES)
+    try:
+        nodes.act("load", archive)
+        nodes.act("load", CACHE / "client.tar")
+        for tag in ("two", "three"):
+            nodes.act("tag", f"{IMAGE}:one", f"{IMAGE}:{tag}")
+        found = World(STATE / "admin.conf")
+        found.apply(STORAGE_CLASS, *(volume(node, number, STATE / f"node{node}/disks/{number}") for node in range(1, NODES + 1) for number in (1, 2)))
+        install(found)
+        yield found
+        print("\n" + "\n".join(f"{name}: {value:.1f}" for name, value in found.figures.items()))
+    finally:
+        if not os.environ.get("S4_E2E_KEEP"):
+            nodes.act("down")
+
+
+def kind(archive: Path) -> Iterator[World]:
+    """A cluster of `kind`; see e2e/cluster/kind for its command lines."""
+    script = str(ROOT / "e2e" / "cluster" / "kind")
+    kubeconfig = archive.parent / "kubeconfig"
+    subprocess.run([script, "up", str(kubeconfig), str(NODES), IMAGE, CLIENT], check=True)
+    try:
+        found = World(kubeconfig)
+        install(found, storage_class="standard")
+        yield found
+    finally:
+        subprocess.run([script, "down"], check=True)
+
+
+def install(world: World, storage_class: str = "local") -> None:
+    for name in ("s4", "app"):
+        world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
+    world.helm("upgrade", "--install", "s4", ROOT / "charts/s4", "-n", "s4", "--wait", "--timeout", "3m", "--set", f"image.repository={IMAGE}",
+               "--set", "image.tag=one", "--set", "image.pullPolicy=Never", "--set", "certificates.validSeconds=240", "--set", "test.cluster=demo")  # fmt: skip
+    started = time.monotonic()
+    world.apply({
+        "apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "demo", "namespace": "s4"},
+        "spec": {
+            "image": f"{IMAGE}:one", "nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, "imagePullPolicy": "Never", "allowedNamespaces": ["app"],
+            "storage": {"storageClassName": storage_class, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete"},
+            "failure": {"replaceAfter": "30s"}, "upgrade": {"progressDeadline": "60s"},
+        },
+    })  # fmt: skip
+    world.wait("Ready by a real write", lambda: world.condition("Ready").get("status") == "True", 180)
+    world.figures["seconds to Ready, four nodes 2+2"] = time.monotonic() - started
+
+
+__all__ = ["BIN"]

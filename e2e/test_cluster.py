@@ -1,0 +1,300 @@
+"""S4 on a real Kubernetes, in the order in which people meet it. One cluster lives through all of it.
+
+From `test_load_begins` on a verified load runs: every acknowledged object is read back and compared at the end, and no call
+may have failed that the SDK's own retries did not absorb.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from world import CLIENT, IMAGE, ROOT, KubectlError, LocalNodes, Object, World
+
+RESTRICTED: Object = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+POD_SECURITY: Object = {"runAsNonRoot": True, "runAsUser": 10002, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def bucket(name: str, **spec: Any) -> Object:
+    reference = {"name": "demo", "namespace": "s4"}
+    return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": name, "namespace": "app"}, "spec": {"clusterRef": reference, **spec}}
+
+
+def pod_spec(name: str, program: str) -> Object:
+    """A pod that runs a program of e2e/, knowing only a Bucket's Secret and ConfigMap."""
+    mounts = [{"name": "program", "mountPath": "/program"}, {"name": "tmp", "mountPath": "/tmp"}]
+    container = {
+        "name": "main", "image": CLIENT, "imagePullPolicy": "Never", "command": ["python3", "-u", f"/program/{program}"], "volumeMounts": mounts,
+        "envFrom": [{"secretRef": {"name": name}}, {"configMapRef": {"name": name}}], "securityContext": RESTRICTED,
+    }  # fmt: skip
+    volumes = [{"name": "program", "configMap": {"name": "programs"}}, {"name": "tmp", "emptyDir": {}}]
+    return {"restartPolicy": "Never", "securityContext": POD_SECURITY, "containers": [container], "volumes": volumes}
+
+
+def programs(world: World) -> None:
+    data = {name: (ROOT / "e2e" / name).read_text() for name in ("program.py", "load.py")}
+    world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "programs", "namespace": "app"}, "data": data})
+
+
+def bucket_ready(world: World, name: str) -> None:
+    world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/{name}", "-n", "app", "--timeout=60s")
+
+
+def test_an_sdk_program_needs_only_what_a_bucket_gives(world: World) -> None:
+    programs(world)
+    world.apply(bucket("photos"))
+    bucket_ready(world, "photos")
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "program", "namespace": "app"},
+           "spec": {"backoffLimit": 0, "template": {"spec": pod_spec("photos", "program.py")}}}  # fmt: skip
+    world.apply(job)
+    world.wait("the program ends", lambda: any(one["type"] in ("Complete", "Failed") for one in world.get("job", "program", "app")["status"].get("conditions", [])), 120)
+    assert "all done" in world.kubectl("logs", "-n", "app", "job/program")
+
+
+def test_helm_test_writes_and_reads_an_object(world: World) -> None:
+    world.helm("test", "s4", "-n", "s4", "--timeout", "2m")
+
+
+def test_a_bucket_elsewhere_is_refused_in_words(world: World) -> None:
+    other = bucket("stray")
+    other["metadata"]["namespace"] = "default"
+    world.apply(other)
+    message = world.wait("a message", lambda: world.get("buckets.s4.dev", "stray", "default").get("status", {}).get("message"), 30)
+    assert "add it to allowedNamespaces" in message
+    world.kubectl("delete", "buckets.s4.dev", "stray", "-n", "default", "--timeout=20s")
+
+
+def test_keys_are_rotated_and_old_ones_end(world: World) -> None:
+    world.apply(bucket("rotated", keyGrace="5s"))
+    bucket_ready(world, "rotated")
+
+    def key() -> str:
+        return str(world.get("secret", "rotated", "app")["data"]["AWS_ACCESS_KEY_ID"])
+
+    before = key()
+    world.kubectl("annotate", "buckets.s4.dev", "rotated", "-n", "app", "s4.dev/rotate-key=once")
+    world.wait("another key", lambda: key() != before, 30)
+    world.wait("both are shown", lambda: len(world.get("buckets.s4.dev", "rotated", "app")["status"]["keys"]) == 2, 20)
+    world.wait("the old one ends", lambda: len(world.get("buckets.s4.dev", "rotated", "app")["status"]["keys"]) == 1, 60)
+    world.kubectl("delete", "buckets.s4.dev", "rotated", "-n", "app", "--timeout=30s")
+
+
+def test_a_bucket_is_deleted_with_its_objects_where_that_is_asked(world: World) -> None:
+    world.apply(bucket("scratch", deletionPolicy="Delete", versioning="Enabled"))
+    bucket_ready(world, "scratch")
+    run = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "scratch", "namespace": "app"}, "spec": pod_spec("scratch", "program.py")}
+    world.apply(run)
+    world.wait("the program ends", lambda: world.get("pod", "scratch", "app")["status"]["phase"] == "Succeeded", 90)
+    name = world.get("buckets.s4.dev", "scratch", "app")["status"]["bucketName"]
+    world.kubectl("delete", "buckets.s4.dev", "scratch", "-n", "app", "--timeout=60s")
+    world.apply(bucket("again", bucketName=name))
+    bucket_ready(world, "again")
+    assert world.get("buckets.s4.dev", "again", "app")["status"]["owned"], "the old one is gone, so this one made it"
+    world.kubectl("delete", "buckets.s4.dev", "again", "-n", "app", "--timeout=30s")
+
+
+def test_a_cluster_in_use_is_not_deleted(world: World) -> None:
+    world.wait("the cluster knows that it is used", lambda: world.cluster()["status"]["buckets"] == 1, 30)
+    with pytest.raises(KubectlError, match="used by 1 Buckets: delete them first"):
+        world.kubectl("delete", "s4clusters", "demo", "-n", "s4", "--wait=false")
+    assert world.condition("DeletionBlocked")["status"] == "True"
+
+
+@pytest.mark.parametrize(("spec", "words"), [
+    ({"nodes": 3}, "nodes must be at least"), ({"erasure": {"data": 3}}, "erasure cannot be changed"),
+    ({"storage": {"size": "20Gi"}}, "storage.size cannot be changed"), ({"partitions": 32}, "partitions cannot be changed"),
+])  # fmt: skip
+def test_invalid_edits_are_refused_in_words(world: World, spec: Object, words: str) -> None:
+    with pytest.raises(KubectlError, match=words):
+        world.patch(spec)
+
+
+# -- under load
+
+
+def test_load_begins(world: World) -> None:
+    world.apply(bucket("load"))
+    bucket_ready(world, "load")
+    spec = pod_spec("load", "load.py")
+    world.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "load", "namespace": "app"}, "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": "node6"}}})
+    world.wait("the load runs", lambda: "running" in world.kubectl("logs", "-n", "app", "load"), 60)
+
+
+@contextmanager
+def operator_dies(world: World) -> Iterator[None]:
+    """The operator's pod is killed at random moments."""
+    ended = threading.Event()
+
+    def work() -> None:
+        chosen = random.Random(5)
+        while not ended.wait(chosen.uniform(6, 20)):
+            world.kubectl("delete", "pod", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "--grace-period=0", "--force", check=False)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def images(world: World) -> set[str]:
+    return {one["spec"]["containers"][0]["image"] for one in world.node_pods()}
+
+
+def test_rolling_upgrade_with_an_operator_that_dies(world: World) -> None:
+    started = time.monotonic()
+    with operator_dies(world):
+        world.patch({"image": f"{IMAGE}:two"})
+        world.wait("every node runs the new version", lambda: images(world) == {f"{IMAGE}:two"} and len(world.node_pods()) == 4, 400)
+        world.whole(4)
+    world.figures["seconds for a rolling upgrade of four nodes"] = time.monotonic() - started
+
+
+def test_a_broken_image_stops_at_the_first_node_and_rolls_back(world: World) -> None:
+    world.patch({"image": f"{IMAGE}:none"})
+    blocked = world.wait("the upgrade is blocked", lambda: world.condition("UpgradeBlocked").get("status") == "True" and world.condition("UpgradeBlocked"), 180)
+    assert f"{IMAGE}:none" in blocked["message"]
+    assert "ErrImageNeverPull" in blocked["message"]
+    assert len([one for one in world.node_pods() if one["spec"]["containers"][0]["image"] == f"{IMAGE}:none"]) == 1
+    assert world.condition("Ready")["status"] == "True"
+    world.patch({"image": f"{IMAGE}:two"})
+    world.whole(4)
+    assert images(world) == {f"{IMAGE}:two"}
+
+
+def test_automatic_roll_back(world: World) -> None:
+    world.patch({"image": f"{IMAGE}:none", "upgrade": {"strategy": "Automatic"}})
+    world.wait("it was rolled back", lambda: world.cluster()["status"].get("blockedImage") == f"{IMAGE}:none", 180)
+    world.wait("every node serves", lambda: world.cluster()["status"]["nodesReady"] == "4/4" and images(world) == {f"{IMAGE}:two"}, 180)
+    assert "was rolled back" in world.condition("UpgradeBlocked")["message"]
+    world.patch({"image": f"{IMAGE}:two", "upgrade": {"strategy": "Supervised"}})
+    world.whole(4)
+
+
+def host_of(world: World, pod: str) -> str:
+    return str(world.get("pod", pod, "s4")["spec"]["nodeName"])
+
+
+def test_kubectl_drain_and_back(world: World) -> None:
+    host = host_of(world, "demo-node-1")
+    started = time.monotonic()
+    world.kubectl("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app.kubernetes.io/name=s4", "--timeout=180s")
+    world.figures["seconds for kubectl drain"] = time.monotonic() - started
+    assert world.condition("Ready")["status"] == "True"
+    other = next(host_of(world, one["metadata"]["name"]) for one in world.node_pods() if one["metadata"]["name"] == "demo-node-2")
+    world.wait("no second pod may leave", lambda: world.get("pdb", "demo-node", "s4")["status"]["disruptionsAllowed"] == 0, 60)
+    world.kubectl("cordon", other)
+    world.wait("that is said", lambda: world.condition("DrainBlocked").get("status") == "True", 60)
+    world.kubectl("uncordon", host)
+    world.kubectl("uncordon", other)
+    world.whole(4)
+    assert world.condition("DrainBlocked")["status"] == "False"
+
+
+def test_a_dead_host_with_its_disk_is_made_again_elsewhere(world: World, local: LocalNodes) -> None:
+    host = host_of(world, "demo-node-2")
+    before = {one["name"]: one["store"] for one in world.cluster()["status"]["nodes"]}
+    number = int(host.removeprefix("node"))
+    started = time.monotonic()
+    local.act("kill", number)
+    local.act("wipe", number)
+    with operator_dies(world):
+        world.wait("another store", lambda: {one["name"]: one["store"] for one in world.cluster()["status"]["nodes"]}.get("demo-node-2") not in ("", None, before["demo-node-2"]), 240)
+    world.figures["seconds from a host's death to a new store"] = time.monotonic() - started
+    world.whole(4)
+    world.figures["seconds from a host's death to whole again"] = time.monotonic() - started
+    assert host_of(world, "demo-node-2") != host
+    gone = [one for one in world.get("shardmap", "demo", "s4")["spec"]["stores"] if one["state"] == "gone"]
+    assert [one["id"] for one in gone] == [before["demo-node-2"]]
+    local.act("start", number)
+    world.wait("the host is back", lambda: f"{host} " in world.kubectl("get", "nodes", "--no-headers") and "NotReady" not in world.kubectl("get", "nodes", "--no-headers"), 90)
+
+
+def test_scale_out_by_two_and_in_by_two(world: World) -> None:
+    recycle(world)
+    with operator_dies(world):
+        started = time.monotonic()
+        world.kubectl("scale", "s4clusters/demo", "-n", "s4", "--replicas=6")
+        world.whole(6, 400)
+        world.figures["seconds to scale out by two"] = time.monotonic() - started
+        assert all(one["positions"] > 0 for one in world.cluster()["status"]["nodes"])
+        started = time.monotonic()
+        world.kubectl("scale", "s4clusters/demo", "-n", "s4", "--replicas=4")
+        world.whole(4, 400)
+        world.figures["seconds to scale in by two"] = time.monotonic() - started
+    names = {one["metadata"]["name"] for one in world.list("pvc", "s4", "s4.dev/cluster=demo")}
+    assert names == {f"data-demo-node-{number}" for number in range(4)}
+
+
+def recycle(world: World) -> None:
+    """Volumes that were released can be used again, as a provisioner would make new ones."""
+    for one in json.loads(world.kubectl("get", "pv", "-o", "json"))["items"]:
+        if one["status"]["phase"] == "Released":
+            world.kubectl("patch", "pv", one["metadata"]["name"], "--type=json", "-p", '[{"op": "remove", "path": "/spec/claimRef"}]')
+
+
+def test_the_api_server_is_away_for_a_minute(world: World, local: LocalNodes) -> None:
+    local.act("stop-api")
+    time.sleep(60)  # the minute of the test's name
+    local.act("start-api")
+    world.whole(4)
+
+
+def test_the_administrators_secret_changes(world: World) -> None:
+    def check(access: str, secret: str) -> str:
+        return world.kubectl("exec", "-n", "s4", "demo-node-0", "--", "env", f"AWS_ACCESS_KEY_ID={access}", f"AWS_SECRET_ACCESS_KEY={secret}",
+                             "s4", "admin", "check", "--s3", "http://127.0.0.1:9000", check=False)  # fmt: skip
+
+    from base64 import b64decode
+
+    held = {name: b64decode(value).decode() for name, value in world.get("secret", "demo-credentials", "s4")["data"].items()}
+    assert "ms" in check(held["accessKey"], held["secretKey"])
+    world.kubectl("patch", "secret", "demo-credentials", "-n", "s4", "-p", json.dumps({"stringData": {"accessKey": "another", "secretKey": "another-secret"}}))
+    world.wait("the new keys work", lambda: "ms" in check("another", "another-secret"), 60)
+    world.wait("the old ones do not", lambda: "InvalidAccessKeyId" in check(held["accessKey"], held["secretKey"]), 60)
+    assert world.condition("Ready")["status"] == "True"
+
+
+def test_certificates_were_rotated_while_serving(world: World) -> None:
+    """They are good for four minutes, and the load has run for longer."""
+    age = world.get("secret", "demo-peers", "s4")["metadata"]["resourceVersion"]
+    world.wait("another certificate", lambda: world.get("secret", "demo-peers", "s4")["metadata"]["resourceVersion"] != age, 240)
+    world.whole(4)
+
+
+def test_load_lost_nothing(world: World) -> None:
+    world.kubectl("exec", "-n", "app", "load", "--", "touch", "/tmp/stop")
+    world.wait("the load ends", lambda: world.get("pod", "load", "app")["status"]["phase"] in ("Succeeded", "Failed"), 400)
+    said = json.loads(world.kubectl("logs", "-n", "app", "load").splitlines()[-1])
+    print(f"\nload: {said['calls']} calls, {said['acknowledged']} objects read back, slowest {said['slowest_s']} s")
+    world.figures["slowest call under all of it, seconds"] = said["slowest_s"]
+    assert said["acknowledged"] > 1000
+    assert said["wrong"] == []
+    assert said["failed"] == []
+
+
+# -- the end
+
+
+def test_a_namespace_goes_without_an_operator(world: World) -> None:
+    world.kubectl("scale", "deploy/s4-operator", "-n", "s4", "--replicas=0")
+    world.kubectl("delete", "namespace", "app", "--timeout=120s")
+    world.kubectl("scale", "deploy/s4-operator", "-n", "s4", "--replicas=1")
+    world.wait("the cluster knows that nobody uses it", lambda: world.cluster()["status"]["buckets"] == 0, 120)
+
+
+def test_a_cluster_goes_with_its_volumes_and_its_namespace(world: World) -> None:
+    world.kubectl("delete", "s4clusters", "demo", "-n", "s4", "--timeout=60s")
+    world.wait("its pods are gone", lambda: not world.list("pods", "s4", "s4.dev/cluster=demo"), 120)
+    world.wait("its claims are gone, as reclaim says", lambda: not world.list("pvc", "s4", "s4.dev/cluster=demo"), 60)
+    world.helm("uninstall", "s4", "-n", "s4", "--wait")
+    assert "s4clusters.s4.dev" in world.kubectl("get", "crd", "-o", "name"), "CRDs stay"
+    world.kubectl("delete", "namespace", "s4", "--timeout=120s")

@@ -1,0 +1,141 @@
+"""What the tests of a real cluster use: kubectl, waiting, resources as dictionaries, and the provider of the cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+CACHE = Path(os.environ.get("S4_E2E_CACHE", Path.home() / ".cache" / "s4-e2e"))
+BIN = Path(os.environ.get("S4_E2E_BIN", CACHE / "bin"))
+IMAGE = "localhost/s4"
+CLIENT = "localhost/s4-e2e/client:1"
+Object = dict[str, Any]
+
+
+class KubectlError(Exception):
+    """kubectl failed; its message says why."""
+
+
+class World:
+    """A Kubernetes cluster. `kubeconfig` is an administrator's."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self.figures: dict[str, float] = {}
+
+    def run(self, program: str, *words: object, stdin: str | None = None, check: bool = True) -> str:
+        path = BIN / program
+        done = subprocess.run(
+            [str(path if path.exists() else program), *map(str, words)], capture_output=True, text=True, check=False, input=stdin,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)}, timeout=600,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise KubectlError(f"{program} {' '.join(map(str, words))}: {done.stdout}{done.stderr}")
+        return done.stdout if done.returncode == 0 else done.stderr
+
+    def kubectl(self, *words: object, stdin: str | None = None, check: bool = True) -> str:
+        return self.run("kubectl", *words, stdin=stdin, check=check)
+
+    def helm(self, *words: object) -> str:
+        return self.run("helm", *words)
+
+    def apply(self, *values: Object) -> str:
+        return self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(values)}))
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Object:
+        found: Object = json.loads(self.kubectl("get", kind, name, *(("-n", namespace) if namespace else ()), "-o", "json"))
+        return found
+
+    def list(self, kind: str, namespace: str, labels: str = "") -> list[Object]:
+        found: list[Object] = json.loads(self.kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json"))["items"]
+        return found
+
+    def wait(self, what: str, check: Callable[[], Any], limit_s: float = 180.0) -> Any:
+        """What `check` gives once it is true. Errors of kubectl count as not yet."""
+        until, last = time.monotonic() + limit_s, ""
+        while time.monotonic() < until:
+            try:
+                if found := check():
+                    return found
+            except (KubectlError, KeyError, IndexError) as error:
+                last = str(error)
+            time.sleep(0.5)  # between two looks at another machine
+        raise AssertionError(f"{what}: not within {limit_s:.0f} s {last}\n{self.diagnosis()}")
+
+    def diagnosis(self) -> str:
+        """What one would look at first."""
+        looks = [
+            ("get", "s4clusters,buckets.s4.dev,pods,pvc", "-A", "-o", "wide"), ("get", "s4clusters", "-A", "-o", "jsonpath={.items[*].status}"),
+            ("logs", "-n", "s4", "deploy/s4-operator", "--tail=40"), ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+        ]  # fmt: skip
+        return "\n".join(self.kubectl(*words, check=False)[-6000:] for words in looks)
+
+    # -- S4
+
+    def cluster(self, name: str = "demo", namespace: str = "s4") -> Object:
+        return self.get("s4clusters", name, namespace)
+
+    def condition(self, kind: str, name: str = "demo", namespace: str = "s4") -> Object:
+        """A condition of an S4Cluster; {} while it has none."""
+        found = self.cluster(name, namespace).get("status", {}).get("conditions", [])
+        return next((one for one in found if one["type"] == kind), {})
+
+    def is_whole(self, nodes: int, name: str = "demo", namespace: str = "s4") -> bool:
+        """Whether everything asked for is there: as many nodes, nothing to do, no shard to be made again."""
+        value = self.cluster(name, namespace)
+        status = value.get("status", {})
+        return (
+            status.get("phase") == "Ready" and status["observedGeneration"] == value["metadata"]["generation"] and status["replicas"] == nodes
+            and status["nodesReady"] == f"{nodes}/{nodes}" and not status["partitions"]["moving"] and not status["partitions"]["degraded"]
+        )  # fmt: skip
+
+    def whole(self, nodes: int, limit_s: float = 300.0) -> None:
+        self.wait(f"{nodes} nodes are whole", lambda: self.is_whole(nodes), limit_s)
+
+    def patch(self, spec: Object, name: str = "demo", namespace: str = "s4", **metadata: Any) -> str:
+        change: Object = {"spec": spec}
+        if metadata:
+            change["metadata"] = metadata
+        return self.kubectl("patch", "s4clusters", name, "-n", namespace, "--type=merge", "-p", json.dumps(change))
+
+    def node_pods(self, name: str = "demo", namespace: str = "s4") -> list[Object]:
+        return self.list("pods", namespace, f"s4.dev/cluster={name},app.kubernetes.io/component=node")
+
+
+class LocalNodes:
+    """Acts on the machines of the local cluster (e2e/cluster/local.py)."""
+
+    def act(self, *words: object) -> None:
+        done = subprocess.run([sys.executable, str(ROOT / "e2e" / "cluster" / "local.py"), *map(str, words)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def volume(node: int, number: int, folder: Path) -> Object:
+    """A local volume on a disk of a node."""
+    folder.mkdir(parents=True, exist_ok=True)
+    term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [f"node{node}"]}]}
+    return {
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"node{node}-{number}"},
+        "spec": {
+            "capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Delete", "storageClassName": "local",
+            "local": {"path": str(folder)}, "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+        },
+    }  # fmt: skip
+
+
+STORAGE_CLASS: Object = {
+    "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "local"},
+    "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
+}  # fmt: skip
+
+
+def have(program: str) -> bool:
+    return shutil.which(program) is not None

@@ -1,0 +1,217 @@
+"""The plan by itself: from any state, finitely many steps reach what is asked for, and no step takes a partition below what
+must stay up; and each behaviour by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from kube.model import Model, UnsafeError
+from s4.cluster import planner
+from s4_operator import plan as planned
+from s4_operator.models import ClusterState
+from s4_operator.plan import AddStores, DeleteClaim, DeletePod, DrainStores, Freeze, RetainVolume, SwapStore, plan
+
+ROUNDS = 400
+
+
+def settled(model: Model) -> Model:
+    for _ in range(ROUNDS):
+        model.round(troubled=False)
+        if model.is_as_wanted():
+            return model
+    raise AssertionError(f"not as wanted after {ROUNDS} rounds: {plan(model.seen())}\n" + "\n".join(model.log[-30:]))
+
+
+@pytest.mark.parametrize("first", range(0, 300, 20))
+def test_every_state_leads_to_what_is_wanted(first: int) -> None:
+    for seed in range(first, first + 20):
+        model = settled(Model(seed, nodes=4 + seed % 3))
+        for _ in range(150):
+            model.round(troubled=True)
+        for host in model.hosts.values():
+            host.alive = True
+        model.spec = model.spec.model_copy(update={"image": "two"})
+        settled(model)
+        made = plan(model.seen())
+        assert (made.steps, made.doing, made.at_risk, made.upgrade_blocked) == ([], [], "", ""), seed
+
+
+def test_a_plan_that_asks_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of the test: without the question whether a store may stop, some step takes too much."""
+    monkeypatch.setattr(planned, "safe_to_stop", lambda *_: [])
+    monkeypatch.setattr(planned, "_wait", lambda *_: "")
+    with pytest.raises(UnsafeError):
+        for seed in range(60):
+            model = settled(Model(seed))
+            for _ in range(150):
+                model.round(troubled=True)
+
+
+def test_losing_without_asking_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = settled(Model(1))
+    for host in {pod.host for pod in list(model.pods.values())[:3]}:
+        model.hosts[host].alive, model.hosts[host].since = False, model.now
+    model.now += 60
+    made = plan(model.seen())
+    assert "too few shards" in made.at_risk
+    assert not [step for step in made.steps if isinstance(step, DeleteClaim | SwapStore)]
+    monkeypatch.setattr(planned, "_cannot_lose", lambda *_: "")
+    assert [step for step in plan(model.seen()).steps if isinstance(step, DeleteClaim)]
+
+
+def test_a_loss_that_a_person_confirmed_is_taken() -> None:
+    model = settled(Model(1))
+    lost = list(model.pods.values())[:3]
+    for pod in lost:
+        model.hosts[pod.host].alive, model.hosts[pod.host].since = False, model.now
+    model.now += 60
+    from dataclasses import replace
+
+    made = plan(replace(model.seen(), confirmed=frozenset({lost[0].store})))
+    assert [step.claim.ordinal for step in made.steps if isinstance(step, DeleteClaim)] == [lost[0].ordinal]
+
+
+def test_a_volume_is_kept_before_its_claim_goes() -> None:
+    """M1: where Kubernetes deletes first, the volume was set to Retain."""
+    model = settled(Model(2))
+    host = model.hosts[model.pods[1].host]
+    host.alive, host.since = False, model.now
+    assert not plan(model.seen()).steps, "not before replaceAfter"
+    model.now += 31
+    steps = plan(model.seen()).steps
+    assert [type(step) for step in steps] == [RetainVolume, DeleteClaim, DeletePod]
+
+
+def test_one_host_after_the_other() -> None:
+    """failure.maxConcurrent, though both could be lost."""
+    model = settled(Model(3, nodes=6))
+    for pod in list(model.pods.values())[:2]:
+        model.hosts[pod.host].alive, model.hosts[pod.host].since = False, model.now
+    model.now += 60
+    made = plan(model.seen())
+    assert len([step for step in made.steps if isinstance(step, DeleteClaim)]) <= 1
+
+
+def test_repair_does_not_wait_for_an_upgrade_that_is_stuck() -> None:
+    """rook 4910: nodes are added, and lost ones replaced, while the first node of an upgrade does not come up."""
+    model = settled(Model(4, nodes=5))
+    model.spec = model.spec.model_copy(update={"image": "none"})
+    for _ in range(60):
+        model.round(troubled=False)
+    assert plan(model.seen()).upgrade_blocked
+    model.spec = model.spec.model_copy(update={"nodes": 6, "image": "two"})
+    settled(model)
+
+
+def test_a_broken_pod_of_an_old_template_is_replaced() -> None:
+    """kubernetes 67250: rolling back works, though the pod that is broken never becomes ready."""
+    model = settled(Model(5))
+    model.spec = model.spec.model_copy(update={"image": "none"})
+    for _ in range(60):
+        model.round(troubled=False)
+    assert sum(pod.revision == "none" for pod in model.pods.values()) == 1, "it stops at the first"
+    model.spec = model.spec.model_copy(update={"image": "one"})
+    settled(model)
+
+
+def test_automatic_roll_back_remembers_the_image() -> None:
+    model = settled(Model(6))
+    model.spec = model.spec.model_copy(update={"image": "none", "upgrade": model.spec.upgrade.model_copy(update={"strategy": "Automatic"})})
+    for _ in range(120):
+        model.round(troubled=False)
+    assert model.state.blockedImage == "none"
+    assert {pod.revision for pod in model.pods.values()} == {"one"}
+
+
+def test_pause_restarts_nobody() -> None:
+    model = settled(Model(7))
+    model.spec = model.spec.model_copy(update={"image": "two", "upgrade": model.spec.upgrade.model_copy(update={"pause": True})})
+    for _ in range(60):
+        model.round(troubled=False)
+    assert {pod.revision for pod in model.pods.values()} == {"one"}
+
+
+def test_an_upgrade_freezes_what_is_planned_and_asks_first() -> None:
+    model = settled(Model(8))
+    model.spec = model.spec.model_copy(update={"image": "two"})
+    model.operate()
+    (step,) = plan(model.seen()).steps
+    if step == Freeze(True):
+        model.step(step)
+        (step,) = plan(model.seen()).steps
+    assert isinstance(step, DeletePod)
+    assert step.store, "the daemons are asked about it once more"
+    model.heals.add(1)
+    assert not [one for one in plan(model.seen()).steps if isinstance(one, DeletePod)], "a queue is not empty"
+
+
+def test_scale_in_drains_the_highest_first_and_waits_for_the_word_of_the_data() -> None:
+    model = settled(Model(9, nodes=6))
+    model.spec = model.spec.model_copy(update={"nodes": 4})
+    made = plan(model.seen())
+    (step,) = [one for one in made.steps if isinstance(one, DrainStores)]
+    assert {model.map.stores[one].node for one in step.stores} == {"c-node-4", "c-node-5"}  # type: ignore[union-attr]
+    assert made.replicas == 6, "not before they are empty"
+    model.step(step)
+    model.heals.add(1)
+    for _ in range(40):
+        model.daemons()
+    assert plan(model.seen()).replicas == 6, "something is still to be healed"
+    model.heals.clear()
+    settled(model)
+
+
+def test_scale_in_that_is_taken_back() -> None:
+    model = settled(Model(10, nodes=6))
+    model.spec = model.spec.model_copy(update={"nodes": 4})
+    model.operate()
+    model.spec = model.spec.model_copy(update={"nodes": 6})
+    assert [one for one in plan(model.seen()).steps if isinstance(one, AddStores)] or not model.map.in_state("draining")  # type: ignore[union-attr]
+    settled(model)
+
+
+def test_the_budget_lets_one_go_and_counts_who_is_away() -> None:
+    """rook 14730: a host that is long dead, its data made again elsewhere, blocks nobody."""
+    model = settled(Model(11, nodes=6))
+    assert plan(model.seen()).max_unavailable == 1
+    model.heals.add(1)
+    assert plan(model.seen()).max_unavailable == 0
+    model.heals.clear()
+    assert model.map is not None
+    store = model.pods[5].store
+    model.map = planner.drained(model.map, [store])
+    for _ in range(60):
+        model.daemons()
+    model.broken.add("gone")
+    model.pods[5].revision = "gone"
+    assert plan(model.seen()).max_unavailable == 2
+
+
+def test_nobody_answers_means_wait() -> None:
+    model = settled(Model(12))
+    model.spec = model.spec.model_copy(update={"image": "two"})
+    model.operate()
+    from dataclasses import replace
+
+    made = plan(replace(model.seen(), status=None))
+    assert not [step for step in made.steps if isinstance(step, DeletePod | DeleteClaim | SwapStore)]
+    assert made.max_unavailable == 0
+
+
+def test_an_empty_disk_under_the_same_name_is_another_store() -> None:
+    model = settled(Model(13))
+    pod = model.pods[2]
+    old = pod.store
+    model.hosts[pod.host].disk.clear()
+    del model.pods[2]
+    settled(model)
+    assert model.pods[2].store != old
+    assert model.map is not None
+    assert model.map.stores[old].state == "gone"
+
+
+def test_state_is_kept_out_of_memory() -> None:
+    """All that the plan knows is in what it sees."""
+    model = settled(Model(14))
+    assert plan(model.seen()) == plan(model.seen())
+    assert ClusterState() == ClusterState(**ClusterState().model_dump())
