@@ -39,7 +39,7 @@ from s4_operator.secrets_of import Keys, Secrets, Trusted
 log = logging.getLogger(__name__)
 
 APPLY_AGAIN_S = 600.0
-CHECK_S, CHECK_SOON_S = 60.0, 5.0
+CHECK_S, CHECK_SOON_S, PATIENCE_S = 60.0, 3.0, 15.0
 AT_REST_S, AT_WORK_S = 15.0, 2.0
 ADMIN_USER = "admin"
 BUCKET_USER = "bucket-"  # and the uid of a Bucket
@@ -51,7 +51,8 @@ class Memory:
 
     applied: str = ""
     applied_at: float = 0.0
-    checked_at: float = 0.0
+    checked_at: float = -CHECK_S
+    failing_since: float = 0.0
     served: str = "not checked yet"
     keys: str = ""
     keys_at: float = 0.0
@@ -96,7 +97,7 @@ class Clusters:
         if not trouble and status is not None and seen.map is not None and seen.map.partitions:
             trouble = await self._users(namespace, name, daemons, trusted, memory)
         await self._report(cluster, seen, made, memory, trouble)
-        return AT_WORK_S if made.steps or made.doing or trouble or memory.served else AT_REST_S
+        return AT_WORK_S if made.steps or made.doing or trouble or memory.failing_since else AT_REST_S
 
     def daemons(self, builder: Builder, trusted: Trusted) -> Daemons:
         """The daemons of a cluster, as its pods are now."""
@@ -109,19 +110,24 @@ class Clusters:
         return Daemons(self._session, admins, builder.endpoint, builder.spec.region, trusted.root.access, trusted.root.secret, trust)
 
     async def _check(self, daemons: Daemons, memory: Memory, status: ClusterStatus | None) -> None:
-        """Write and read an object now and then: Ready means that this works."""
+        """Write and read an object now and then: Ready means that this works. What an SDK's retries get over, such as a
+        failover, does not count as not working."""
         if status is None or not status.stores or status.health == "down":
-            memory.served = "no daemon answers" if status is None else "; ".join(status.reasons) or "the cluster has no stores yet"
-            memory.checked_at = 0.0
+            reason = "no daemon answers" if status is None else "; ".join(status.reasons) or "the cluster has no stores yet"
+        elif time.monotonic() - memory.checked_at < (CHECK_SOON_S if memory.failing_since else CHECK_S):
             return
-        if time.monotonic() - memory.checked_at < (CHECK_SOON_S if memory.served else CHECK_S):
+        else:
+            reason, memory.checked_at = "", time.monotonic()
+            try:
+                await daemons.check()
+            except DaemonError as error:
+                reason = str(error)
+        if not reason:
+            memory.served, memory.failing_since = "", 0.0
             return
-        try:
-            await daemons.check()
-            memory.served = ""
-        except DaemonError as error:
-            memory.served = str(error)
-        memory.checked_at = time.monotonic()
+        memory.failing_since = memory.failing_since or time.monotonic()
+        if memory.served or time.monotonic() - memory.failing_since > PATIENCE_S:
+            memory.served = reason
 
     # -- acting
 

@@ -197,6 +197,27 @@ def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
     assert not any(isinstance(message, Join) for _, message in replica.messages), "said of a try before this one"
 
 
+def test_a_replica_that_is_being_added_is_not_begun_anew() -> None:
+    """R4, found by the simulator (seed 40645): a asks for a configuration with c, which had caught up. c starts again, and asks
+    to join as if nothing had been; a snapshot would cut what made it count, and then the configuration lands."""
+    from s4.cluster.wire import Join
+
+    primary = leading(in_sync=("a", "b"))
+    primary.receive("c", Join(2), 0.3)
+    primary.receive("c", Durable(2, 0, 1), 0.4)
+    for other in ("b", "c"):
+        primary.receive(other, Promise(2, 0.3), 0.4)
+    primary.tick(0.5)
+    assert primary.swap is not None
+    assert "c" in primary.swap.config.in_sync
+    primary.snapshots.clear()
+    primary.receive("c", Join(2), 30.0)
+    assert primary.snapshots == []
+    primary.swap = None
+    primary.receive("c", Join(2), 31.0)
+    assert primary.snapshots
+
+
 def test_a_map_from_a_backup_is_refused() -> None:
     replica = Replica("b", State(epoch=7), Timing(), 0.0)
     replica.see(Document(Config(6, "b", ("b",)), Plan(("b",), 1)), 9, 0.0)

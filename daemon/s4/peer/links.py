@@ -69,6 +69,7 @@ class Links:
                 await link.wake.wait()
                 continue
             said = ""
+            link.waiting.clear()  # meant for the process that was there before
             try:
                 await self._pump(remote, link)
             finally:

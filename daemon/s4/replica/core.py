@@ -378,8 +378,8 @@ class Replica:
         if sender in config.in_sync or self.document is None or sender not in self.document.plan.replicas:
             return
         peer = self._peers.get(sender)
-        if peer is not None and self.now - peer.since < 10 * self.timing.resend:
-            return
+        if (peer is not None and self.now - peer.since < 10 * self.timing.resend) or sender in self._needed():
+            return  # it counts already: nothing of its log may be cut until the swap's outcome is known (R4)
         self._attempts += 1
         self._peers[sender] = peer = Peer(self.now, attempt=self._attempts)
         if sender in config.eligible:
