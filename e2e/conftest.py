@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import BIN, CACHE, CLIENT, IMAGE, ROOT, STORAGE_CLASS, LocalNodes, World, have, volume
+from world import CACHE, CLIENT, IMAGE, ROOT, STATE, STORAGE_CLASS, LocalNodes, World, have, volume
 
 NODES = 6
-STATE = Path(os.environ.get("S4_E2E_STATE", "/var/lib/s4-e2e"))
 
 
 def build_images(archive: Path) -> None:
@@ -93,5 +92,3 @@ def install(world: World, storage_class: str = "local") -> None:
     world.wait("Ready by a real write", lambda: world.condition("Ready").get("status") == "True", 180)
     world.figures["seconds to Ready, four nodes 2+2"] = time.monotonic() - started
 
-
-__all__ = ["BIN"]

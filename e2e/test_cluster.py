@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from world import CLIENT, IMAGE, ROOT, KubectlError, LocalNodes, Object, World
+from world import CLIENT, IMAGE, ROOT, STATE, KubectlError, LocalNodes, Object, World
 
 RESTRICTED: Object = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 POD_SECURITY: Object = {"runAsNonRoot": True, "runAsUser": 10002, "seccompProfile": {"type": "RuntimeDefault"}}
@@ -282,6 +282,37 @@ def test_load_lost_nothing(world: World) -> None:
 
 
 # -- the end
+
+# Rules for what this cluster has not, or that only a person's change makes necessary.
+UNUSED = {
+    ("servicemonitors", verb) for verb in ("get", "create", "patch", "delete")
+} | {("prometheusrules", verb) for verb in ("get", "create", "patch", "delete")} | {
+    ("ingresses", "create"), ("ingresses", "patch"), ("ingresses", "delete"), ("networkpolicies", "delete"), ("configmaps", "delete"),
+    ("poddisruptionbudgets", "delete"), ("poddisruptionbudgets", "get"), ("deployments", "delete"),
+}  # fmt: skip
+
+
+def test_the_chart_gives_the_rights_that_the_operator_uses(world: World, local: LocalNodes) -> None:
+    """seaweedfs-operator 231: nothing was denied, and nothing is given that is not used. From the API server's audit log."""
+    world.patch({"gateway": {"replicas": 1}, "networkPolicy": {"enabled": False}})
+    world.wait("a gateway serves", lambda: world.get("deploy", "demo-gateway", "s4")["status"].get("readyReplicas") == 1, 120)
+    world.patch({"gateway": {"replicas": 0}, "networkPolicy": {"enabled": True}})
+    world.wait("it is gone", lambda: "NotFound" in world.kubectl("get", "deploy", "demo-gateway", "-n", "s4", check=False), 60)
+    used, denied = set(), []
+    for line in (STATE / "log" / "audit.json").read_text().splitlines():
+        event = json.loads(line)
+        if event["user"]["username"] != "system:serviceaccount:s4:s4-operator" or "objectRef" not in event:
+            continue
+        reference = event["objectRef"]
+        kind = reference["resource"] + (f"/{reference['subresource']}" if "subresource" in reference else "")
+        if event["responseStatus"]["code"] == 403:
+            denied.append(f"{event['verb']} {kind}: {event['responseStatus'].get('message')}")
+        used.add((kind, event["verb"]))
+    assert denied == []
+    rules = world.get("clusterrole", "s4-s4-operator")["rules"]
+    given = {(kind, verb) for one in rules for kind in one["resources"] for verb in one["verbs"]}
+    assert given - used - UNUSED == set()
+
 
 
 def test_a_namespace_goes_without_an_operator(world: World) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("S4_E2E_CACHE", Path.home() / ".cache" / "s4-e2e"))
 BIN = Path(os.environ.get("S4_E2E_BIN", CACHE / "bin"))
+STATE = Path(os.environ.get("S4_E2E_STATE", "/var/lib/s4-e2e"))
 IMAGE = "localhost/s4"
 CLIENT = "localhost/s4-e2e/client:1"
 Object = dict[str, Any]

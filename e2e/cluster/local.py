@@ -99,13 +99,15 @@ def kubeconfig(name: str, path: Path) -> None:
 
 
 def start_api() -> None:
-    pki = STATE / "pki"
+    pki, policy = STATE / "pki", STATE / "audit.yaml"
+    listed = [{"level": "Metadata", "userGroups": ["system:serviceaccounts:s4"], "omitStages": ["RequestReceived"]}, {"level": "None"}]
+    policy.write_text(yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": listed}))
     start("apiserver", BIN / "kube-apiserver", "--etcd-servers=http://127.0.0.1:12379", "--bind-address=0.0.0.0", f"--advertise-address={HOST}",
           "--secure-port=6443", f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/apiserver.crt", f"--tls-private-key-file={pki}/apiserver.key",
           f"--kubelet-client-certificate={pki}/admin.crt", f"--kubelet-client-key={pki}/admin.key", "--service-account-issuer=https://kubernetes.default.svc",
           f"--service-account-key-file={pki}/sa.pub", f"--service-account-signing-key-file={pki}/sa.key", f"--service-cluster-ip-range={SERVICES}.0/16",
           "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-          "--kubelet-preferred-address-types=InternalIP")  # fmt: skip
+          "--kubelet-preferred-address-types=InternalIP", f"--audit-policy-file={policy}", f"--audit-log-path={STATE}/log/audit.json")  # fmt: skip
     wait("the API server", 90, lambda: kubectl("get", "--raw", "/readyz", check=False).strip() == "ok")
 
 

@@ -17,13 +17,14 @@ from s4_operator.daemons import DaemonError, Daemons
 from s4_operator.kube import Kube, Object
 from s4_operator.manifests import S3, Builder
 from s4_operator.models import GROUP, VERSION, BucketKey, BucketSpec, BucketState, ClusterSpec, seconds
+from s4_operator.observe import stamp
 from s4_operator.report import conditions, text_time
 from s4_operator.secrets_of import Keys, Secrets, new_keys, read
 
 FINALIZER = "s4.dev/bucket"
 ROTATE = "s4.dev/rotate-key"
 PREVIOUS = "s4.dev/previous-keys"  # of the Secret: ACCESS=SECRET-less end time, with commas
-AT_REST_S, SOON_S = 1800.0, 3.0
+AT_REST_S, SOON_S, LATER_S, LONG_S = 1800.0, 3.0, 30.0, 60.0
 
 
 class RefusedError(Exception):
@@ -52,8 +53,9 @@ class Buckets:
             state, wait_s = await self._ensure(bucket, spec, before)
         except (RefusedError, DaemonError) as error:
             reason = error.reason if isinstance(error, RefusedError) else "ClusterNotReachable"
-            state, wait_s = before.model_copy(), SOON_S
+            state = before.model_copy()
             self._say(bucket, state, before, reason, str(error))
+            wait_s = SOON_S if time.time() - stamp(state.conditions[0].lastTransitionTime) < LONG_S else LATER_S
         await write_status(self._kube, self._cache, bucket, before, state)
         return wait_s
 

@@ -1,0 +1,148 @@
+"""The operator's process on a real API server without nodes: what it makes, leaves alone, takes back, and says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.etcd_process import free_ports
+from kube.apiserver import ApiServer
+from process import wait_until
+from s4_operator import certificates
+
+KINDS = "statefulsets,services,deployments,poddisruptionbudgets,networkpolicies,configmaps,serviceaccounts,roles,rolebindings,secrets,ingresses"
+
+
+class OperatorProcess:
+    """`kopf run` as in the chart; `log` is what it wrote."""
+
+    def __init__(self, api: ApiServer, directory: Path) -> None:
+        self.api, self.log = api, directory / "operator.log"
+        self.port = free_ports(1)[0]
+
+    def start(self, **environment: str) -> OperatorProcess:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kopf", "run", "-m", "s4_operator.main", "--all-namespaces"], stdout=log, stderr=log,
+                env={**os.environ, "KUBECONFIG": str(self.api.kubeconfig), "S4_OPERATOR_PORT": str(self.port), "S4_IMAGE": "registry/s4:1", **environment},
+            )  # fmt: skip
+        return self
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def operator(api: ApiServer, tmp_path: Path) -> Iterator[OperatorProcess]:
+    for kind in ("statefulsets", "deployments", "services", "secrets", "configmaps", "poddisruptionbudgets", "networkpolicies", "roles", "rolebindings", "ingresses"):
+        api.kubectl("delete", kind, "-n", "default", "-l", "s4.dev/cluster=c", "--ignore-not-found")
+    process = OperatorProcess(api, tmp_path).start()
+    try:
+        yield process
+    finally:
+        process.stop()
+        assert "Patching failed with inconsistencies" not in process.log.read_text(), "a field of the status that the CRD does not have"
+        assert "Traceback" not in process.log.read_text()
+
+
+def cluster(**spec: Any) -> str:
+    chosen = {"nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, **spec}
+    return json.dumps({"apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "c", "namespace": "default"}, "spec": chosen})
+
+
+def get(api: ApiServer, kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(api.kubectl("get", kind, name, "-n", "default", "-o", "json").stdout)
+    return found
+
+
+def status(api: ApiServer) -> dict[str, Any]:
+    found: dict[str, Any] = get(api, "s4clusters", "c").get("status", {})
+    return found
+
+
+def versions(api: ApiServer) -> dict[str, str]:
+    items = json.loads(api.kubectl("get", KINDS, "-n", "default", "-l", "s4.dev/cluster=c", "-o", "json").stdout)["items"]
+    return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in items}
+
+
+def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorProcess) -> None:
+    api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 1, "tls": {"enabled": True}}))
+    wait_until(lambda: "waiting for nodes: 0 of 4" in status(api).get("message", ""), "the cluster forms", 60)
+    wait_until(lambda: "Deployment/c-gateway" in versions(api), "a gateway", 30)
+    made = versions(api)
+    assert {"StatefulSet/c-node", "Service/c", "Service/c-nodes", "PodDisruptionBudget/c-node", "Secret/c-peers", "Secret/c-tls", "Role/c-daemon"} <= set(made)
+    items = json.loads(api.kubectl("get", KINDS, "-n", "default", "-l", "s4.dev/cluster=c", "-o", "json").stdout)["items"]
+    assert all(one["metadata"]["ownerReferences"][0]["kind"] == "S4Cluster" for one in items)
+    assert "ownerReferences" not in get(api, "shardmaps", "c")["metadata"], "with Retain the map outlives the resource, as the volumes do"
+    assert not get(api, "s4clusters", "c")["metadata"].get("finalizers"), "nothing holds its namespace"
+    operator.stop()
+    operator.start()
+    wait_until(lambda: operator.log.read_text().count("Initial authentication has finished") == 2, "it runs again", 60)
+    api.kubectl("annotate", "s4clusters", "c", "-n", "default", "look=again")
+    api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 0, "tls": {"enabled": True}}))
+    wait_until(lambda: "Deployment/c-gateway" not in versions(api), "what is not asked for any more goes", 60)
+    after = versions(api)
+    same = {name for name in after if after[name] == made.get(name)}
+    assert {"StatefulSet/c-node", "Secret/c-peers", "Secret/c-root", "Secret/c-authority", "Role/c-daemon"} <= same, "nothing is done twice"
+
+
+def test_certificates_name_who_they_are_for(api: ApiServer, operator: OperatorProcess) -> None:
+    """minio/operator 2485: nodes that come later are covered too."""
+    from base64 import b64decode
+
+    api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}}))
+    wait_until(lambda: "Secret/c-tls" in versions(api), "the certificate", 60)
+    data = {name: b64decode(value).decode() for name, value in get(api, "secret", "c-tls")["data"].items()}
+    hosts = ["c.default.svc", "c.default.svc.cluster.local", "c.default", "c", "*.c-nodes.default.svc", "*.c-nodes.default.svc.cluster.local", "localhost"]
+    import time
+
+    assert not certificates.is_due(data["tls.crt"], time.time(), hosts, data["ca.pem"])
+    api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}, "ingress": {"host": "s3.example.com"}}))
+    wait_until(lambda: not certificates.is_due(b64decode(get(api, "secret", "c-tls")["data"]["tls.crt"]).decode(), time.time(), [*hosts, "s3.example.com"], data["ca.pem"]), "another name", 30)
+
+
+def test_a_secret_that_somebody_deleted_is_made_again(api: ApiServer, operator: OperatorProcess) -> None:
+    api.kubectl("apply", "-f", "-", text=cluster())
+    wait_until(lambda: "Secret/c-peers" in versions(api), "the certificate", 60)
+    api.kubectl("delete", "secret", "c-peers", "-n", "default")
+    wait_until(lambda: "Secret/c-peers" in versions(api), "the certificate, again", 30)
+
+
+def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorProcess) -> None:
+    def message() -> str:
+        return str(get(api, "buckets.s4.dev", "b").get("status", {}).get("message", ""))
+
+    def bucket(**reference: str) -> str:
+        return json.dumps({"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": "b", "namespace": "default"}, "spec": {"clusterRef": reference}})
+
+    api.kubectl("apply", "-f", "-", text=bucket(name="nobody"))
+    wait_until(lambda: "there is no S4Cluster nobody in the namespace default" in message(), "a reason", 60)
+    api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s")
+    api.kubectl("apply", "-f", "-", text=cluster())
+    api.kubectl("apply", "-f", "-", text=bucket(name="c"))
+    wait_until(lambda: "no daemon" in message(), "another reason", 60)
+    wait_until(lambda: status(api).get("buckets") == 1, "the cluster knows that it is used", 30)
+    assert api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s").returncode == 0, "nothing holds it"
+
+
+def test_it_says_that_it_lives(api: ApiServer, operator: OperatorProcess) -> None:
+    import urllib.error
+    import urllib.request
+
+    def answer(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{operator.port}{path}", timeout=5) as said:
+                return str(said.read().decode())
+        except (urllib.error.URLError, OSError):
+            return ""
+
+    wait_until(lambda: answer("/healthz") == "ok\n", "it is healthy", 60)
+    assert "s4_operator_turns_total" in answer("/metrics")
