@@ -188,7 +188,7 @@ def test_kubectl_drain_and_back(world: World) -> None:
     started = time.monotonic()
     world.kubectl("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app.kubernetes.io/name=s4", "--timeout=180s")
     world.figures["seconds for kubectl drain"] = time.monotonic() - started
-    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Ready")["status"] == "True", world.condition("Ready")
     other = next(host_of(world, one["metadata"]["name"]) for one in world.node_pods() if one["metadata"]["name"] == "demo-node-2")
     world.wait("no second pod may leave", lambda: world.get("pdb", "demo-node", "s4")["status"]["disruptionsAllowed"] == 0, 60)
     world.kubectl("cordon", other)

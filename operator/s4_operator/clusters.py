@@ -112,7 +112,7 @@ class Clusters:
     async def _check(self, daemons: Daemons, memory: Memory, status: ClusterStatus | None) -> None:
         """Write and read an object now and then: Ready means that this works. What an SDK's retries get over, such as a
         failover, does not count as not working."""
-        if status is None or not status.stores or status.health == "down":
+        if status is None or not status.stores or status.health in ("down", "at risk"):
             reason = "no daemon answers" if status is None else "; ".join(status.reasons) or "the cluster has no stores yet"
         elif time.monotonic() - memory.checked_at < (CHECK_SOON_S if memory.failing_since else CHECK_S):
             return

@@ -31,10 +31,10 @@ def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None,
     status, formed = seen.status, seen.map is not None and bool(seen.map.partitions)
     health = status.health if status is not None else "unknown"
     reasons = "; ".join(status.reasons) if status is not None else "no daemon answers"
-    ready = formed and not seen.served and health in ("ok", "degraded")
+    ready = formed and not seen.served
     doing = "; ".join(made.doing)
     degraded = formed and health != "ok"
-    why_not = seen.served or (reasons if health not in ("ok", "degraded") else "")
+    why_not = seen.served
     listed = [
         ("Ready", _truth(ready), "Serving" if ready else ("Forming" if not formed else "NotServing"),
          "an object was written and read back" if ready else (why_not or doing)),
