@@ -18,6 +18,11 @@ from world import CACHE, CLIENT, IMAGE, ROOT, STATE, STORAGE_CLASS, LocalNodes, 
 NODES = 6
 
 
+def uses_kind() -> bool:
+    """Whether `kind` can be used: Docker runs here."""
+    return have("kind") and have("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
 def build_images(archive: Path) -> None:
     subprocess.run([ROOT / "e2e/cluster/image", CACHE, archive, f"{IMAGE}:one"], check=True)
     subprocess.run([ROOT / "e2e/cluster/client-image", CACHE / "client.tar", CLIENT], check=True)
@@ -26,7 +31,7 @@ def build_images(archive: Path) -> None:
 @pytest.fixture(scope="session")
 def local() -> LocalNodes:
     """The machines, where they are ours to kill."""
-    if os.environ.get("S4_E2E_KUBECONFIG") or have("docker"):
+    if os.environ.get("S4_E2E_KUBECONFIG") or uses_kind():
         pytest.skip("nodes are killed only where they are network namespaces of this machine")
     return LocalNodes()
 
@@ -40,7 +45,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield found
         return
     archive = tmp_path_factory.mktemp("images") / "s4.tar"
-    if have("docker") and have("kind"):
+    if uses_kind():
         yield from kind(archive)
         return
     nodes = LocalNodes()

@@ -117,6 +117,7 @@ def _node_state(value: Object) -> tuple[Any, ...]:
 
 
 running: Operator | None = None
+new_session = aiohttp.ClientSession  # what calls daemons
 _servers: list[web.AppRunner] = []
 
 
@@ -135,7 +136,7 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.peering.standalone = True
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every event that was handled
     kube = await Kube.connect()
-    running = Operator(kube, aiohttp.ClientSession(), await _first_look(kube), dict(os.environ))
+    running = Operator(kube, new_session(), await _first_look(kube), dict(os.environ))
     app = web.Application()
     app.router.add_get("/healthz", _health)
     app.router.add_get("/metrics", _metrics)
