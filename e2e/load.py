@@ -62,7 +62,8 @@ class Worker(threading.Thread):
                 gone = self.random.choice(list(self.kept))
                 del self.kept[gone]
                 self.call(f"delete {gone}", lambda gone=gone: s3.delete_object(Bucket=BUCKET, Key=gone))
-            time.sleep(0.02)
+            time.sleep(0.1)  # a load for minutes, on a machine that is six
+        self.check()
 
     def compare(self, s3: Any, key: str) -> None:
         body = self.call(f"get {key}", lambda: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())  # noqa: PLW0108 - both calls may fail
@@ -82,8 +83,6 @@ def main() -> None:
     print("running", flush=True)
     for worker in workers:
         worker.join()
-    for worker in workers:
-        worker.check()
     print(json.dumps({
         "acknowledged": sum(len(one.kept) for one in workers), "calls": sum(one.calls for one in workers),
         "failed": [line for one in workers for line in one.failed], "wrong": [key for one in workers for key in one.wrong],
