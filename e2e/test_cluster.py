@@ -312,7 +312,8 @@ def test_the_chart_gives_the_rights_that_the_operator_uses(world: World, local: 
     assert denied == []
     rules = world.get("clusterrole", "s4-s4-operator")["rules"]
     given = {(kind, verb) for one in rules for kind in one["resources"] for verb in one["verbs"]}
-    assert given - used - UNUSED == set()
+    made = {(kind, "create") for kind, verb in used if verb == "patch"}  # what is applied may be new
+    assert sorted(given - used - made - UNUSED) == []
 
 
 
