@@ -30,8 +30,11 @@ fuzz: setup
 	$(UV) sync --quiet --frozen --extra daemon --extra operator --group fuzz
 	cd tests && ../.venv/bin/python -m fuzz --seconds $(SECONDS)
 
+# For one machine; PLATFORMS=linux/amd64,linux/arm64 with a registry in IMAGE and PUSH=--push for both.
+IMAGE ?= s4:latest
+PLATFORMS ?=
 image:
-	docker build -t s4 .
+	docker buildx build $(if $(PLATFORMS),--platform $(PLATFORMS) $(PUSH),--load) -t $(IMAGE) .
 
 clean:
 	rm -rf .venv .tools

@@ -161,7 +161,7 @@ class Buckets:
     def _object(self, bucket: Object, kind: str, **parts: Any) -> Object:
         metadata = bucket["metadata"]
         owner = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Bucket", "name": metadata["name"], "uid": metadata["uid"], "controller": True}
-        labels = {"app.kubernetes.io/managed-by": "s4-operator", "s4.dev/bucket": metadata["name"]}
+        labels = {"app.kubernetes.io/name": "s4", "app.kubernetes.io/managed-by": "s4-operator", "s4.dev/bucket": metadata["name"]}
         head = {"name": metadata["name"], "namespace": metadata["namespace"], "labels": labels, "ownerReferences": [owner]}
         return {"apiVersion": "v1", "kind": kind, "metadata": head, **parts}
 

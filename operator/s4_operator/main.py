@@ -82,6 +82,8 @@ class Operator:
             if kind == "Node" and (before is None or _node_state(before) != _node_state(value)):
                 for one in self.cache.list("S4Cluster"):
                     self.queue.add(("S4Cluster", one["metadata"]["namespace"], one["metadata"]["name"]))
+        elif name := metadata.get("labels", {}).get("s4.dev/bucket", ""):
+            self.queue.add(("Bucket", metadata["namespace"], name))
         elif name := metadata.get("labels", {}).get("s4.dev/cluster", metadata["name"] if kind == "ShardMap" else ""):
             self.queue.add(("S4Cluster", metadata["namespace"], name))
 
