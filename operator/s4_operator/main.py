@@ -55,17 +55,22 @@ class Operator:
         while True:
             self.beat_at, wait_s = time.monotonic(), REFRESH_S
             try:
+                before = self._versions()
                 await self.cache.refresh(self.kube)
-                self.wake_all()
+                for key, version in self._versions().items():  # what a watch that was lost did not tell
+                    if key[0] == "S4Cluster" or before.get(key) != version:
+                        self.queue.add(key)
             except KubeError as error:
                 log.warning("what is cached cannot be read again now: %s", error)
                 wait_s = RETRY_S
             await asyncio.sleep(wait_s)
 
-    def wake_all(self) -> None:
-        for kind in ("S4Cluster", "Bucket"):
-            for one in self.cache.list(kind):
-                self.queue.add((kind, one["metadata"]["namespace"], one["metadata"]["name"]))
+    def _versions(self) -> dict[Key, str]:
+        return {
+            (kind, one["metadata"]["namespace"], one["metadata"]["name"]): one["metadata"]["resourceVersion"]
+            for kind in ("S4Cluster", "Bucket")
+            for one in self.cache.list(kind)
+        }
 
     def see(self, kind: str, value: Object, *, deleted: bool) -> None:
         """Take in what a watch says, and look at what it concerns."""
