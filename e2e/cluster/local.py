@@ -294,8 +294,10 @@ def tag(old: str, new: str) -> None:
 
 
 def wipe(number: int) -> None:
-    shutil.rmtree(folder(number) / "disks")
-    (folder(number) / "disks").mkdir()
+    """Other disks, empty, in the places of those that there were."""
+    for disk in (folder(number) / "disks").iterdir():
+        shutil.rmtree(disk)
+        disk.mkdir()
 
 
 ACTIONS: dict[str, Callable[..., None]] = {
