@@ -197,7 +197,9 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
     for ordinal in range(seen.spec.nodes):
         name = pod_name(seen.name, ordinal)
         fresh, old = store_of(current, name, STANDBY), store_of(current, name, SERVING, DRAINING)
-        if fresh and not old:
+        if not fresh and not old:
+            made.doing.append(f"waiting for {name}, which has no store yet")
+        elif fresh and not old:
             added.append(fresh)
         elif fresh and known is not None and known.get(fresh) is not None:
             why = _cannot_lose(seen, current, known, old)
