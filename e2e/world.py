@@ -31,6 +31,7 @@ class World:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
         self.figures: dict[str, float] = {}
+        self.audit = ""  # of API servers that were stopped
         self.certificate = ""  # of peers, when the load began
 
     def run(self, program: str, *words: object, stdin: str | None = None, check: bool = True) -> str:

@@ -95,3 +95,11 @@ def one_api() -> Iterator[ApiServer]:
     finally:
         server.stop()
         shutil.rmtree(server.directory, ignore_errors=True)
+
+
+@pytest.fixture
+def api(one_api: ApiServer) -> ApiServer:
+    """That API server without resources of ours."""
+    for plural in ("s4clusters", "buckets.s4.dev", "shardmaps"):
+        one_api.kubectl("delete", plural, "--all", "-A", "--wait=true")
+    return one_api

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kube.model import Model, UnsafeError
+from kube.worlds import Model, UnsafeError
 from s4.cluster import planner
 from s4_operator import plan as planned
 from s4_operator.models import ClusterState
