@@ -93,6 +93,8 @@ class Clusters:
             certificates=trusted.problem, buckets=len(buckets_of(self._cache, namespace, name)),
         )  # fmt: skip
         made = plan(seen)
+        if seen.replicas is not None and made.replicas < seen.replicas and not await self._is_newest(namespace, builder.names["map"]):
+            return AT_WORK_S  # planned for another map: look again before a node is let go
         trouble = await self._act(cluster, builder, daemons, seen, made, memory)
         if not trouble and status is not None and seen.map is not None and seen.map.partitions:
             trouble = await self._users(namespace, name, daemons, trusted, memory)
@@ -108,6 +110,14 @@ class Clusters:
         if builder.spec.gateway.tls.enabled:
             trust = ssl.create_default_context(cadata=trusted.authority if builder.spec.gateway.tls.secretName is None else None)
         return Daemons(self._session, admins, builder.endpoint, builder.spec.region, trusted.root.access, trusted.root.secret, trust)
+
+    async def _is_newest(self, namespace: str, name: str) -> bool:
+        """Whether the cache has the ShardMap as it is."""
+        cached, found = self._cache.get("ShardMap", namespace, name), await self._kube.get("ShardMap", namespace, name)
+        if cached is None or found is None:
+            return False
+        self._cache.see("ShardMap", {"kind": "ShardMap", **found})
+        return bool(cached["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"])
 
     async def _check(self, daemons: Daemons, memory: Memory, status: ClusterStatus | None) -> None:
         """Write and read an object now and then: Ready means that this works. What an SDK's retries get over, such as a
