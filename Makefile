@@ -64,7 +64,7 @@ clients: .tools/aws/bin/aws .tools/minio-go-client
 
 # A real Kubernetes on this machine, and everything on it. The programs are built once, outside the tree.
 E2E_CACHE ?= $(HOME)/.cache/s4-e2e
-E2E_PACKAGES = containerd runc containernetworking-plugins iptables conntrack buildah debootstrap
+E2E_PACKAGES = containerd runc containernetworking-plugins iptables conntrack buildah debootstrap gcc libc6-dev iproute2 openssl procps
 
 .PHONY: e2e e2e-programs crds
 
@@ -72,7 +72,10 @@ e2e: setup e2e-programs
 	S4_E2E_CACHE=$(E2E_CACHE) .venv/bin/pytest e2e -p no:cacheprovider --timeout 900 -x -rP
 
 e2e-programs:
-	@command -v buildah containerd runc debootstrap conntrack iptables >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES); }
+	@for program in buildah containerd runc debootstrap conntrack iptables gcc ip openssl /usr/lib/cni/bridge; do \
+	    command -v $$program >/dev/null || missing=yes; \
+	done; \
+	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES); }
 	e2e/cluster/programs $(E2E_CACHE)/bin
 
 crds: setup
