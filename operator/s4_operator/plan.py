@@ -22,6 +22,8 @@ from s4.cluster.status import Said, safe_to_stop
 from s4_operator.models import seconds
 from s4_operator.observed import Claim, Host, Observed, Pod
 
+UNBOUND_S = 20.0  # after which a pod on a host whose claim has no volume was scheduled with another claim
+
 
 @dataclass(frozen=True, slots=True)
 class MakeMap:
@@ -216,6 +218,7 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
         made.steps.append(AddStores((*added, *draining_back)))
         made.doing.append(f"adding {len(added) + len(draining_back)} stores")
     _dead_hosts(seen, current, known, made, len(moving | acted))
+    _unbound(seen, made)
     if moving:
         made.doing.append(f"making again what {len(moving)} lost stores held")
 
@@ -287,6 +290,17 @@ def _dead_hosts(seen: Observed, current: ClusterMap, known: dict[str, Said | Non
                 made.steps.append(DeleteClaim(claim))
             if pod is not None:
                 made.steps.append(DeletePod(pod, force=True))
+
+
+def _unbound(seen: Observed, made: Plan) -> None:
+    """A pod that was scheduled with a claim that went right then waits for ever: its new claim is bound by scheduling."""
+    claims = {claim.ordinal: claim for claim in seen.claims}
+    for pod in seen.pods:
+        claim = claims.get(pod.ordinal)
+        late = seen.now_s - pod.created_s > UNBOUND_S
+        if claim is not None and not claim.volume and pod.host and late and not pod.ready and not pod.deleting:
+            made.steps.append(DeletePod(pod))
+            made.doing.append(f"{pod.name} is scheduled again, with the claim that it has now")
 
 
 def _taken(seen: Observed, pod: Pod | None, host: str) -> str:

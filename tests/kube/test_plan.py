@@ -3,6 +3,8 @@ must stay up; and each behaviour by name."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from kube.worlds import Model, UnsafeError
@@ -65,8 +67,6 @@ def test_a_loss_that_a_person_confirmed_is_taken() -> None:
     for pod in lost:
         model.hosts[pod.host].alive, model.hosts[pod.host].since = False, model.now
     model.now += 60
-    from dataclasses import replace
-
     made = plan(replace(model.seen(), confirmed=frozenset({lost[0].store})))
     assert [step.claim.ordinal for step in made.steps if isinstance(step, DeleteClaim)] == [lost[0].ordinal]
 
@@ -187,12 +187,23 @@ def test_the_budget_lets_one_go_and_counts_who_is_away() -> None:
     assert plan(model.seen()).max_unavailable == 2
 
 
+def test_a_pod_that_was_scheduled_with_a_claim_that_went_is_scheduled_again() -> None:
+    """Found on the real cluster: the pod was made between the deletion of its claim and the end of it, and stayed on its
+    host with a claim that nobody binds."""
+    model = settled(Model(15))
+    seen = model.seen()
+    pods = tuple(replace(pod, ready=False, created_s=model.now) if pod.ordinal == 1 else pod for pod in seen.pods)
+    claims = tuple(replace(claim, volume="", host="") if claim.ordinal == 1 else claim for claim in seen.claims)
+    early = replace(seen, pods=pods, claims=claims)
+    assert not [step for step in plan(early).steps if isinstance(step, DeletePod)]
+    (step,) = [step for step in plan(replace(early, now_s=model.now + 30)).steps if isinstance(step, DeletePod)]
+    assert step.pod.ordinal == 1
+
+
 def test_nobody_answers_means_wait() -> None:
     model = settled(Model(12))
     model.spec = model.spec.model_copy(update={"image": "two"})
     model.operate()
-    from dataclasses import replace
-
     made = plan(replace(model.seen(), status=None))
     assert not [step for step in made.steps if isinstance(step, DeletePod | DeleteClaim | SwapStore)]
     assert made.max_unavailable == 0
