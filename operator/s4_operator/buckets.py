@@ -23,7 +23,7 @@ from s4_operator.secrets_of import Keys, Secrets, new_keys, read
 
 FINALIZER = "s4.dev/bucket"
 ROTATE = "s4.dev/rotate-key"
-PREVIOUS = "s4.dev/previous-keys"  # of the Secret: ACCESS=SECRET-less end time, with commas
+PREVIOUS = "s4.dev/previous-keys"  # of the Secret: ACCESS=END in Unix seconds, with commas
 AT_REST_S, SOON_S, LATER_S, LONG_S = 1800.0, 3.0, 30.0, 60.0
 
 
@@ -93,7 +93,7 @@ class Buckets:
         metadata = bucket["metadata"]
         name = spec.bucketName or before.bucketName or f"{metadata['namespace'][:20]}-{metadata['name'][:20]}-{metadata['uid'][:8]}".strip("-.")
         keys, kept, wait_s = await self._keys(bucket, spec, before, daemons, name)
-        owned = await self._bucket(spec, name, daemons, daemons.as_user(keys.access, keys.secret))
+        owned = await self._bucket(spec, name, daemons.as_user(keys.access, keys.secret))
         await self._finalizer(bucket, wanted=owned and spec.deletionPolicy == "Delete")
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
@@ -105,7 +105,7 @@ class Buckets:
         self._say(bucket, state, before, "Ready", "the bucket can be used")
         return state, wait_s
 
-    async def _bucket(self, spec: BucketSpec, name: str, daemons: Daemons, own: Daemons) -> bool:
+    async def _bucket(self, spec: BucketSpec, name: str, own: Daemons) -> bool:
         """Have the bucket; whether this resource made it. Raises RefusedError."""
         try:
             await own.s3("PUT", f"/{name}")

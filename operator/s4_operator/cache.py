@@ -1,7 +1,7 @@
 """Objects as last seen, fed by watches: what is read at rest, without asking the API server.
 
 It may be late, and a deletion during a lost watch may be missed until the next `refresh`; so nothing is taken away on
-its word alone (act.py).
+its word alone (clusters.py).
 """
 
 from __future__ import annotations

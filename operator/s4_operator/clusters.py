@@ -316,5 +316,3 @@ async def _status(daemons: Daemons) -> ClusterStatus | None:
     except (DaemonError, msgspec.ValidationError) as error:
         log.info("no daemon says how the cluster is: %s", error)
         return None
-
-

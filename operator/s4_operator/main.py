@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 REFRESH_S = 300.0
 RETRY_S = 2.0
-STUCK_S = 900.0  # without a turn of the queue while something waits: the process is started again
+STUCK_S = 900.0  # later than due that the loop which looks at every cluster comes round: the process is started again
 WORKERS = 16
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes objects of one cluster: pure builders, from the spec and what the plan says. Applied by act.py.
+"""The Kubernetes objects of one cluster: pure builders, from the spec and what the plan says. Applied by clusters.py.
 
 Nothing in a pod's template changes but by a change of what the pod runs: an object that is only relabelled, or a
 setting that daemons do not read at start, restarts nobody.

@@ -3,7 +3,7 @@
 Every step is one that is safe by itself in the state that was seen, and that leads to a state from which the rest
 follows; so the operator may die between any two, and doing a step twice is doing it once. A step that takes something
 away (a pod, a claim, a store) comes only where the data plane itself has said that everything stays readable
-and writable without it; not knowing means waiting. Before it is done, act.py asks once more.
+and writable without it; not knowing means waiting. Before it is done, clusters.py asks once more.
 
 Order, which is also what waits for what: the map is made; stores are added to it; lost stores are replaced and nodes
 added (repair never waits for an upgrade); surplus stores are drained, highest ordinals first, and let go of when empty;
@@ -360,17 +360,21 @@ def _is_empty(seen: Observed, current: ClusterMap, store: str) -> bool:
 
 def _disruptions(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None) -> int:
     """How many storage pods may be unavailable: those that are, and one more where any one may stop now."""
-    away = sum(not pod.ready for pod in seen.pods) + max(0, (seen.replicas or 0) - len(seen.pods))
+    away = _away(seen)
     if known is None:
         return away
     ready = [store_of(current, pod.name, SERVING, DRAINING) for pod in seen.pods if pod.ready]
     return away + all(not safe_to_stop(current, known, [store]) for store in ready if store)
 
 
+def _away(seen: Observed) -> int:
+    """Storage pods that do not serve, those that are not there included."""
+    return sum(not pod.ready for pod in seen.pods) + max(0, (seen.replicas or 0) - len(seen.pods))
+
+
 def _drains(seen: Observed, made: Plan) -> None:
-    away = sum(not pod.ready for pod in seen.pods)
     waiting = [pod.name for pod in seen.pods if pod.ready and not _schedulable(seen.hosts.get(pod.host))]
-    if waiting and made.max_unavailable <= away:
+    if waiting and made.max_unavailable <= _away(seen):
         made.drain_blocked = f"{', '.join(waiting)} cannot leave their hosts yet: every partition must stay writable without them"
 
 
@@ -411,7 +415,7 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
     if broken and not seen.spec.upgrade.pause:
         made.steps.append(DeletePod(broken[-1]))  # it serves nothing; the newest template may do
         return
-    wait = _wait(seen, current, known, made, outdated)
+    wait = _wait(seen, current, known, outdated)
     if wait and not seen.spec.upgrade.pause and outdated and not made.upgrade_blocked:
         made.doing.append(wait)
     if not outdated or held or made.upgrade_blocked or seen.spec.upgrade.pause or replacing(current):
@@ -428,7 +432,7 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
     made.doing.append(f"restarting {pod.name}")
 
 
-def _wait(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan, outdated: list[Pod]) -> str:
+def _wait(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, outdated: list[Pod]) -> str:
     """Why no pod may be restarted now; empty where one may."""
     away = [pod.name for pod in seen.pods if not pod.ready or pod.deleting]
     if away or len(seen.pods) < (seen.replicas or 0):

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
+
+from s4.cluster.coordinator import CoordinatorError
+from s4.cluster.planner import PlanError
+from s4_operator.daemons import DaemonError
+from s4_operator.kube import KubeError
 
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]  # kind, namespace, name
+EXPECTED = (KubeError, DaemonError, CoordinatorError, PlanError)  # what others say no to; all else is told with its trace
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
 
 
@@ -21,7 +26,6 @@ class Queue:
         self._work, self._limit = work, asyncio.Semaphore(workers)
         self._wakes: dict[Key, asyncio.Event] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self.turned_at = time.monotonic()
         self.turns = self.failures = 0
 
     def add(self, key: Key) -> None:
@@ -36,13 +40,12 @@ class Queue:
             wake.clear()
             try:
                 async with self._limit:
-                    self.turned_at = time.monotonic()
                     self.turns += 1
                     wait_s = await self._work(key)
                 retry_s = FIRST_RETRY_S
             except Exception as error:
                 self.failures += 1
-                log.warning("%s %s/%s is tried again in %.0f s: %s", *key, retry_s, error, exc_info=type(error).__name__ not in ("KubeError", "DaemonError", "CoordinatorError", "PlanError"))
+                log.warning("%s %s/%s is tried again in %.0f s: %s", *key, retry_s, error, exc_info=not isinstance(error, EXPECTED))
                 wait_s, retry_s = retry_s, min(LAST_RETRY_S, retry_s * 2)
             if not wait_s and not wake.is_set():
                 del self._tasks[key], self._wakes[key]
