@@ -75,10 +75,10 @@ def start_s4(directory: Path, *options: str, count: int = 1) -> Peer:
     return Peer("S4", said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)"), "http://127.0.0.1:9100", process, settings=" ".join([f"{count} drives, durability sync", *options]))
 
 
-def start_cluster(directory: Path, nodes: int, *, partitions: int = 32) -> Peer:
-    """Nodes with an etcd (`s4 dev`), 4+2, asked through the first node, with its gateway."""
+def start_cluster(directory: Path, nodes: int, *, partitions: int = 32, erasure: str = "4+2") -> Peer:
+    """Nodes with an etcd (`s4 dev`), asked through the first node, with its gateway."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "s4.cli", "dev", str(directory), "--nodes", str(nodes), "--partitions", str(partitions), "--listen", "127.0.0.1:9100"],
+        [sys.executable, "-m", "s4.cli", "dev", str(directory), "--nodes", str(nodes), "--partitions", str(partitions), "--erasure", erasure, "--listen", "127.0.0.1:9100"],
         env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stdout is not None
@@ -88,7 +88,7 @@ def start_cluster(directory: Path, nodes: int, *, partitions: int = 32) -> Peer:
     else:
         raise RuntimeError(f"the cluster did not start; see the logs in {directory}")
     version = said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)")
-    return Peer("S4", version, "http://127.0.0.1:9100", process, settings=f"cluster of {nodes} nodes, 4+2, 3 copies of metadata, {partitions} partitions, etcd, TLS between nodes, through one node")
+    return Peer("S4", version, "http://127.0.0.1:9100", process, settings=f"cluster of {nodes} nodes, {erasure}, 3 copies of metadata, {partitions} partitions, etcd, TLS between nodes, through one node")
 
 
 def start_minio(directory: Path, count: int = 1) -> Peer | None:
