@@ -92,7 +92,7 @@ def load_cluster(directory: Path, count: int) -> float:
             copy.write(rows, sync=False)
     took = time.monotonic() - started
     for copy in copies:  # as it would be, had the keys come slowly
-        copy._db.compact_range()  # noqa: SLF001 - nothing of S4's needs it
+        copy._db.compact_range()
         copy.write([(keys.counters_row(one, bucket.id), encode(Counters(held, held * len(INLINE)))) for one, held in enumerate(counts)])
         copy.close()
     return took

@@ -49,7 +49,7 @@ from s4.storage.shards import ShardStore
 ROOT_USER = "root"
 CACHED_SETTINGS = 10_000
 SETTINGS_COMMANDS = (
-    commands.CreateBucket, commands.SetVersioning, commands.BeginDelete, commands.EndDelete,
+    commands.CreateBucket, commands.SetVersioning, commands.SetDocument, commands.BeginDelete, commands.EndDelete,
     commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
 )  # fmt: skip
 

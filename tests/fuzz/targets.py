@@ -19,10 +19,12 @@ from pathlib import Path
 import msgspec
 
 from fuzz.endpoint import REGION, Endpoint, endpoint
+from s4.access import policy as policies
+from s4.access.requester import SUPER_USER, parse_grant, policy_of, requester
 from s4.cluster import shardmap
 from s4.metadata import rows
 from s4.peer import frames
-from s4.s3 import checksums, chunked, conditions, names, ranges, roles, sigv4, xml
+from s4.s3 import checksums, chunked, conditions, names, ranges, sigv4, xml
 from s4.s3.errors import S3Error
 from s4.storage.files import Files
 from s4.storage.records import DamagedError, FormatError, Shard, pack_record, pack_volume, unpack_record, unpack_volume
@@ -31,6 +33,10 @@ from s4.storage.shards import ShardSettings, ShardStore
 Target = Callable[[bytes], None]
 STAMP = "20260101T000000Z"
 NOW_S = 1767225600.0
+POLICY_ASKS = [
+    policies.Ask(policies.Asker(arns), action, "arn:aws:s3:::photos/a*b", {"aws:sourceip": ("10.0.0.1",), "s3:prefix": ("home/",), "aws:currenttime": (str(NOW_S),)})
+    for arns in ((), ("arn:aws:iam::000000000000:user/ana",)) for action in ("s3:GetObject", "s3:PutObject")
+]  # fmt: skip
 
 
 @contextmanager
@@ -145,13 +151,32 @@ def grants_target() -> Iterator[Target]:
     def run(data: bytes) -> None:
         (text, *rest), _ = lines_of(data)
         try:
-            grant = roles.parse_grant(text)
+            grant = parse_grant(text)
         except ValueError:
             return
         bucket = rest[0] if rest else "photos"
-        assert roles.allowed([grant], roles.ADMIN, bucket) == (grant.role == roles.SUPER_USER)
-        if roles.allowed([grant], roles.WRITE, bucket):
-            assert roles.allowed([grant], roles.READ, bucket)
+        who = requester("User", "u", ["arn:aws:iam::000000000000:user/u"], [policy_of(grant)])
+        arn = f"arn:aws:s3:::{bucket}"
+        asks = (("s4:Admin", "*"), ("iam:CreateUser", "arn:aws:iam::000000000000:user/u"), ("s3:PutObject", arn), ("s3:GetObject", arn))
+        may = {action: who.allowed(policies.Ask(who.asker, action, resource)) for action, resource in asks}
+        assert may["s4:Admin"] == may["iam:CreateUser"] == (grant.role == SUPER_USER)
+        assert may["s3:GetObject"] or not may["s3:PutObject"]
+
+    yield run
+
+
+@contextmanager
+def policies_target() -> Iterator[Target]:
+    """Whatever is no policy is refused; what is one decides on anything."""
+
+    def run(data: bytes) -> None:
+        try:
+            policy = policies.parse(data.decode("utf-8", "replace"), principals=True)
+        except policies.PolicyError:
+            return
+        for ask in POLICY_ASKS:
+            assert policy.decide(ask) in ("Allow", "Deny", "")
+        assert policy.public in (True, False)
 
     yield run
 
@@ -319,6 +344,7 @@ TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
     "xml": xml_target,
     "headers": headers_target,
     "grants": grants_target,
+    "policies": policies_target,
     "frames": frames_target,
     "rows": rows_target,
     "volume-headers": headers_of_volumes_target,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from s4.cluster import shardmap
 from s4.metadata import keys, rows
@@ -19,15 +20,15 @@ BLOB, REF = bytes(range(16)), bytes(range(16, 32))
 EXTENT = rows.Extent(2, 5000, 3, BLOB, REF, "0" * 32, "AAAAAA==")
 OBJECT = rows.Object(
     1_700_000_000_123, 5003, "1" * 32, False, True, "ana", "CRC32", "FULL_OBJECT", "AAAAAA==", {"Content-Type": "a/b"}, {"m": "ü"},
-    {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False,
+    {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False, "[]",
 )  # fmt: skip
 ROWS: dict[str, Any] = {
-    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}),
+    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]"),
     "Part": rows.Part(2, EXTENT, b"inline"),
     "Blob": rows.Blob(5000, 1 << 20, 4, 2, bytes(32), 3, [1, 5]),
     "Reference": rows.Reference(3, 7, b"key", b"u" * 16, 4),
     "Content": rows.Content(3, BLOB, 5000),
-    "Bucket": rows.Bucket(7, "ana", 5, 2, "Enabled", b"", "", "", "", False, 0, True),
+    "Bucket": rows.Bucket(7, "ana", 5, 2, "Enabled", b"", "", "", "", False, 0, True, {"policy": "{}"}),
     "BucketState": rows.BucketState(2, "Enabled", b"token", b"before"),
     "User": rows.User("ana", 6, True),
     "AccessKey": rows.AccessKey("ana", "secret", 7, True),
@@ -79,6 +80,12 @@ def test_rows_of_release_0_2() -> None:
     bucket = rows.Bucket(7, "ana", 5, 2, "Enabled", b"", "", "", "", False, 0)
     assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.2"])) == bucket
     assert rows.decode(rows.BucketState, bytes.fromhex(GOLDEN["BucketState 0.2"])) == rows.BucketState(2, "Enabled", b"token")
+
+
+def test_rows_of_release_0_4() -> None:
+    assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.4"])) == replace(ROWS["Bucket"], documents={})
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(ROWS["Upload"], acl="")
+    assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.4"])) == (replace(OBJECT, acl=""), b"abc")
 
 
 def test_object_row() -> None:

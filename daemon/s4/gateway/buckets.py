@@ -10,6 +10,7 @@ from s4.metadata.commands import (
     CreateBucket,
     EndDelete,
     ReopenBucket,
+    SetDocument,
     Settings,
     SetVersioning,
     SpreadSettings,
@@ -20,9 +21,11 @@ from s4.metadata.rows import Bucket
 from s4.s3.errors import S3Error
 
 
-async def create_bucket(gateway: Gateway, name: str, owner: str) -> Bucket:
+async def create_bucket(gateway: Gateway, name: str, owner: str, documents: dict[str, str] | None = None) -> Bucket:
     limits = gateway.limits
-    answer = await execute(gateway, 0, CreateBucket(name, owner, limits.buckets_per_user, limits.buckets))
+    answer = await execute(
+        gateway, 0, CreateBucket(name, owner, limits.buckets_per_user, limits.buckets, documents=documents or {})
+    )
     if not isinstance(answer, BucketMade):
         raise S3Error("InternalError")
     return answer.bucket
@@ -35,6 +38,11 @@ async def set_versioning(gateway: Gateway, name: str, versioning: str) -> None:
     settings = Settings(answer.bucket.id, answer.bucket.revision, versioning)
     for partition in range(gateway.partitions):
         await execute(gateway, partition, SpreadSettings(settings))
+
+
+async def set_document(gateway: Gateway, name: str, setting: str, document: str) -> None:
+    """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return."""
+    await execute(gateway, 0, SetDocument(name, setting, document))
 
 
 async def delete_bucket(gateway: Gateway, name: str) -> None:

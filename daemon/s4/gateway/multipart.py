@@ -64,7 +64,16 @@ async def create_upload(gateway: Gateway, name: str, key: bytes, attributes: Att
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     upload = gateway.now_ms().to_bytes(6, "big") + gateway.random(10)
-    row = Upload(gateway.now_ms(), owner, algorithm, kind, attributes.headers, attributes.metadata, attributes.tags)
+    row = Upload(
+        gateway.now_ms(),
+        owner,
+        algorithm,
+        kind,
+        attributes.headers,
+        attributes.metadata,
+        attributes.tags,
+        attributes.acl,
+    )
     await commit(gateway, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
     return upload.hex()
 
@@ -207,7 +216,7 @@ def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Comple
         raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
     return Object(
         gateway.now_ms(), size, checksums.multipart_etag(extent.etag for extent in extents), False, True, info.owner,
-        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload,
+        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload, acl=info.acl,
     )  # fmt: skip
 
 

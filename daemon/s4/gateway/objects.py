@@ -13,6 +13,7 @@ from s4.gateway.receive import Body, Place, Stored, abandon, drop_references, re
 from s4.metadata import keys
 from s4.metadata.commands import (
     NO_CONDITIONS,
+    ChangeObject,
     Claim,
     Conditions,
     Deleted,
@@ -37,6 +38,7 @@ class Attributes:
     headers: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    acl: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     row = Object(
         gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", owner,
         expected.algorithm, kind, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
-        [stored.extent],
+        [stored.extent], acl=attributes.acl,
     )  # fmt: skip
     written = await _commit_put(gateway, name, bucket, partition, key, row, stored, conditions)
     return Put(written.version, written.etag, (expected.algorithm, stored.checksum, kind), row.modified_ms, row.size)
@@ -139,14 +141,29 @@ async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) ->
     return taken
 
 
+async def change_object(gateway: Gateway, name: str, key: bytes, version: str, *, tags: dict[str, str] | None = None,
+                        acl: str | None = None) -> str:  # fmt: skip
+    """Give a version other tags or another ACL; returns its id. Raises S3Error."""
+    bucket = await find_bucket(gateway, name)
+    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    answer = await commit(
+        gateway, name, bucket, partition, lambda settings: ChangeObject(settings, key, version, tags, acl)
+    )
+    if not isinstance(answer, Written):
+        raise S3Error("InternalError")
+    return answer.version
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Where a copy goes and what changes on the way. `attributes` None keeps the source's."""
+    """Where a copy goes and what changes on the way. `attributes` and `tags` None keep the source's."""
 
     name: str
     key: bytes
     owner: str
     attributes: Attributes | None = None
+    tags: dict[str, str] | None = None
+    acl: str = ""
     conditions: Conditions = NO_CONDITIONS
     rename: bool = False
 
@@ -173,10 +190,12 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
 async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int,
                        extents: list[Extent]) -> Put:  # fmt: skip
     old = source.row
-    kept = copy.attributes or Attributes(old.headers, old.metadata, old.tags)
+    kept = copy.attributes or Attributes(old.headers, old.metadata)
+    tags = old.tags if copy.tags is None else copy.tags
+    acl = old.acl if copy.rename else copy.acl
     row = Object(
         gateway.now_ms(), old.size, old.etag, False, bucket.versioning != "Enabled", copy.owner,
-        old.checksum_algorithm, old.checksum_type, old.checksum, kept.headers, kept.metadata, kept.tags, extents,
+        old.checksum_algorithm, old.checksum_type, old.checksum, kept.headers, kept.metadata, tags, extents, acl=acl,
     )  # fmt: skip
     granted = [extent.reference for extent in extents if extent.blob]
     rename_version = keys.version_id(source.suffix) if copy.rename else ""
@@ -201,4 +220,4 @@ async def rename_object(gateway: Gateway, name: str, source_key: bytes, key: byt
     source = await open_object(gateway, name, source_key, "")
     if source_key == key:
         raise S3Error("InvalidRequest", "The source and the destination of a rename must differ.")
-    return await copy_object(gateway, source, Copy(name, key, owner, None, conditions, rename=True))
+    return await copy_object(gateway, source, Copy(name, key, owner, conditions=conditions, rename=True))

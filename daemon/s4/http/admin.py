@@ -16,13 +16,16 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from s4.access.policy import Ask
+from s4.access.requester import parse_grant
 from s4.audit import AuditLog
 from s4.cluster.planner import PlanError
 from s4.gateway.context import Gateway, execute
+from s4.http.authorize import requester_of
 from s4.limits import Limits
 from s4.metadata import commands
 from s4.peer.api import Identity, UnavailableError
-from s4.s3 import roles, sigv4
+from s4.s3 import sigv4
 from s4.s3.errors import S3Error
 from s4.upkeep.renames import Renames
 
@@ -136,7 +139,8 @@ class AdminApi:
         sigv4.check(
             claim, signed, identity.secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s
         )
-        if not roles.allowed(identity.grants, roles.ADMIN, ""):
+        who = requester_of(identity)
+        if not who.allowed(Ask(who.asker, "s4:Admin", "*", who.about)):
             raise S3Error("AccessDenied")
         return identity
 
@@ -158,12 +162,12 @@ class AdminApi:
     async def _put_user(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         body = msgspec.json.decode(await request.read(), type=_UserBody)
-        if not name.isprintable() or not 1 <= len(name) <= 64 or name == "root":
-            raise ValueError("a user's name has 1 to 64 printable characters and is not root")
+        if not name.isprintable() or not 1 <= len(name) <= 64 or name in ("root", "anonymous"):
+            raise ValueError("a user's name has 1 to 64 printable characters and is not root or anonymous")
         users = await self._node.list_users()
         if len(users) >= self._context.limits.users and body.create:
             raise S3Error("TooManyEntities", f"There are {len(users)} users, which is the limit named users.")
-        grants = [roles.parse_grant(text) for text in body.grants]
+        grants = [parse_grant(text) for text in body.grants]
         await execute(self._gateway, 0, commands.PutUser(name, grants, body.enabled, body.create))
         return as_json({"name": name, "grants": body.grants, "enabled": body.enabled})
 

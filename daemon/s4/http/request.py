@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from s4.access.requester import NOBODY, Requester
 from s4.gateway.receive import Decoder
 from s4.limits import Limits
 from s4.peer.api import Identity
@@ -19,6 +21,11 @@ from s4.s3.chunked import ChunkedDecoder, PlainDecoder
 from s4.s3.errors import S3Error
 from s4.s3.names import number
 from s4.s3.xml import Element, parse
+
+if TYPE_CHECKING:
+    from s4.http.authorize import Judge
+
+ANONYMOUS_USER = "anonymous"  # owns what nobody signed for
 
 
 @dataclass(slots=True)
@@ -36,6 +43,9 @@ class S3Request:
     headers: dict[str, str]
     limits: Limits
     identity: Identity | None = None
+    requester: Requester = NOBODY
+    judge: Judge | None = None  # set when the request may go on to its operation
+    extra: dict[str, str] = field(default_factory=dict)  # headers of the answer, whatever it is
     claim: sigv4.Claim | None = None
     signing_key: bytes = b""
     operation: str = ""
@@ -45,7 +55,7 @@ class S3Request:
 
     @property
     def user(self) -> str:
-        return self.identity.user if self.identity else ""
+        return self.identity.user if self.identity else ANONYMOUS_USER
 
     def body(self, *, encoded: bool = True) -> HttpBody:
         """The body, to be read once. Raises S3Error where its length is missing or too large."""

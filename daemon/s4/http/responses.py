@@ -130,6 +130,8 @@ def object_headers(opened: Opened, checksum: bool) -> dict[str, str]:
         headers["x-amz-meta-" + name] = value
     if opened.version:
         headers["x-amz-version-id"] = opened.version
+    if row.tags:
+        headers["x-amz-tagging-count"] = str(len(row.tags))
     if checksum:
         headers.update(checksum_headers(row))
     return headers

@@ -20,22 +20,23 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from s4 import tracing
+from s4.access.actions import WRITES
 from s4.audit import AuditLog
 from s4.gateway.context import Gateway
+from s4.http.authorize import authorize, hidden, requester_of
 from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS
+from s4.http.operations.settings import cross_origin, preflight
 from s4.http.request import S3Request, parse_request
 from s4.http.responses import XML, common_headers, respond
 from s4.limits import Limits
 from s4.peer.api import UnavailableError
-from s4.s3 import names, roles, sigv4
+from s4.s3 import names, sigv4
 from s4.s3.errors import S3Error
-from s4.s3.routing import ACCESS, route
+from s4.s3.routing import route
 from s4.storage.records import DamagedError, DiskFullError
 
 log = structlog.get_logger("s4.http")
-
-AUDITED = frozenset(name for name, access in ACCESS.items() if access == roles.WRITE)
 
 
 class S3Server:
@@ -131,6 +132,8 @@ class S3Server:
         headers = response.headers
         if not response.prepared:
             headers.update(common_headers(request_id))
+            if request is not None and request.extra:
+                headers.update(request.extra)
         if "Expect" in http.headers and (request is None or not request.continued):
             response.force_close()  # whether the client still sends the body cannot be known
         self._account(request, http, response, code, time.perf_counter() - started, request_id)
@@ -138,20 +141,29 @@ class S3Server:
 
     async def _operate(self, request: S3Request) -> web.StreamResponse:
         """Authenticate, route, authorize, run."""
+        if request.method == "OPTIONS":
+            request.operation = "Preflight"
+            return await preflight(self._gateway, request)
+        if "origin" in request.headers:
+            request.extra = await cross_origin(self._gateway, request)
         await self._authenticate(request)
-        grants = request.identity.grants if request.identity else []
         if (request.bucket, request.key) == ("api", b"stats"):  # no bucket can have this name
             return await self._stats(request)
-        request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
-        if not roles.allowed(grants, ACCESS[request.operation], request.bucket):
-            raise S3Error("AccessDenied")
-        return await OPERATIONS[request.operation](self._gateway, request)
+        try:
+            request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
+        except S3Error as error:
+            raise (error if request.identity else S3Error("AccessDenied")) from error
+        await authorize(self._gateway, request)
+        try:
+            return await OPERATIONS[request.operation](self._gateway, request)
+        except S3Error as error:
+            raise await hidden(request, error) from error
 
     async def _authenticate(self, request: S3Request) -> None:
         signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)
         claim = sigv4.parse(signed)
         if claim is None:
-            raise S3Error("AccessDenied")
+            return  # anonymous: what a bucket's policy or ACLs give to everybody
         identity = await self._gateway.node.find_identity(claim.access_key)
         if identity is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
@@ -159,9 +171,11 @@ class S3Server:
         request.signing_key = sigv4.check(
             claim, signed, identity.secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s
         )
-        request.identity, request.claim = identity, claim
+        request.identity, request.claim, request.requester = identity, claim, requester_of(identity)
 
     async def _stats(self, request: S3Request) -> web.StreamResponse:
+        if request.identity is None:
+            raise S3Error("AccessDenied")
         if request.method != "GET":
             raise S3Error("MethodNotAllowed")
         request.operation = "Stats"
@@ -198,7 +212,7 @@ class S3Server:
         received = names.number(length, 0, 10**18) or 0
         sent = response.content_length or 0 if http.method != "HEAD" else 0
         self._metrics.observe(operation, code, seconds, received, sent)
-        if operation in AUDITED and request is not None:
+        if operation in WRITES and request is not None:
             self._audit.write(
                 request_id=request_id, user=request.user, operation=operation, bucket=request.bucket,
                 key=request.key, version=response.headers.get("x-amz-version-id", ""), status=response.status,

@@ -20,6 +20,7 @@ from s4.metadata.commands import (
     Done,
     EndDelete,
     ReopenBucket,
+    SetDocument,
     SetVersioning,
     SpreadSettings,
     Taken,
@@ -62,18 +63,32 @@ def create(entry: Entry, command: CreateBucket) -> BucketMade:
     if owned >= command.max_per_owner or total >= command.max_total:
         raise RefusalError("TooManyBuckets", "You have attempted to create more buckets than allowed")
     # The sequence of this entry was never given out before, so it is an id that no bucket had.
-    row = Bucket(entry.sequence, command.owner, entry.now_ms, lock=command.lock)
+    row = Bucket(entry.sequence, command.owner, entry.now_ms, lock=command.lock, documents=command.documents)
     entry.put(row_key, encode(row))
     return BucketMade(row)
 
 
-def set_versioning(entry: Entry, command: SetVersioning) -> BucketMade:
-    old = bucket_row(entry, command.name)
-    if old.deleting:
+def _open_row(entry: Entry, name: str) -> Bucket:
+    """The row of a bucket that is not being deleted."""
+    row = bucket_row(entry, name)
+    if row.deleting:
         raise RefusalError(
             "OperationAborted",
             "A conflicting conditional operation is currently in progress against this resource. Try again.",
         )
+    return row
+
+
+def set_document(entry: Entry, command: SetDocument) -> BucketMade:
+    old = _open_row(entry, command.name)
+    documents = {**old.documents, command.setting: command.document}
+    row = msgspec.structs.replace(old, documents={name: text for name, text in documents.items() if text})
+    entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
+    return BucketMade(row)
+
+
+def set_versioning(entry: Entry, command: SetVersioning) -> BucketMade:
+    old = _open_row(entry, command.name)
     row = msgspec.structs.replace(old, revision=old.revision + 1, versioning=command.versioning)
     entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
     return BucketMade(row)

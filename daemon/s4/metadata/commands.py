@@ -80,6 +80,16 @@ class DeleteIfNewest(Command, frozen=True):
     version: str
 
 
+class ChangeObject(Command, frozen=True):
+    """New tags, or a new ACL, of a version that stays as it is: the newest, or the one named. None leaves it."""
+
+    settings: Settings
+    key: bytes
+    version: str = ""
+    tags: dict[str, str] | None = None
+    acl: str | None = None
+
+
 class CreateUpload(Command, frozen=True):
     settings: Settings
     key: bytes
@@ -197,11 +207,20 @@ class CreateBucket(Command, frozen=True):
     max_per_owner: int
     max_total: int
     lock: bool = False
+    documents: dict[str, str] = {}
 
 
 class SetVersioning(Command, frozen=True):
     name: str
     versioning: str
+
+
+class SetDocument(Command, frozen=True):
+    """A setting that only gateways read; empty removes it."""
+
+    name: str
+    setting: str
+    document: str
 
 
 class SpreadSettings(Command, frozen=True):
@@ -324,7 +343,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 
 
 AnyCommand = (
-    PutObject | DeleteObject | DeleteIfNewest | CreateUpload | PutPart | CompleteUpload | AbortUpload
+    PutObject | DeleteObject | DeleteIfNewest | ChangeObject | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
     | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | PutJob | DeleteJob

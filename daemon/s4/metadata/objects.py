@@ -9,7 +9,17 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from s4.metadata import keys, references
-from s4.metadata.commands import Conditions, Deleted, DeleteIfNewest, DeleteObject, PutObject, Settings, Stale, Written
+from s4.metadata.commands import (
+    ChangeObject,
+    Conditions,
+    Deleted,
+    DeleteIfNewest,
+    DeleteObject,
+    PutObject,
+    Settings,
+    Stale,
+    Written,
+)
 from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.rows import BucketState, Object, RemoveSource, decode, decode_object, encode, encode_object
 
@@ -131,18 +141,39 @@ def delete_if_newest(entry: Entry, command: DeleteIfNewest) -> Deleted:
     return delete(entry, DeleteObject(Settings(command.bucket, state.revision, state.versioning), command.key))
 
 
+def find_version(entry: Entry, bucket: int, key: bytes, version: str) -> tuple[bytes, bytes] | None:
+    """The row of a version by its id, or of the null version."""
+    if version == "null":
+        return find_null(entry, bucket, key)
+    suffix = keys.parse_version_id(version)
+    if suffix is None:
+        raise RefusalError("InvalidArgument", "Invalid version id specified")
+    row_key = keys.object_versions(entry.partition, bucket, key) + suffix
+    value = entry.get(row_key)
+    return (row_key, value) if value is not None and not decode_object(value)[0].null else None
+
+
+def change(entry: Entry, command: ChangeObject) -> Written:
+    check_settings(entry, command.settings)
+    bucket, key, version = command.settings.bucket, command.key, command.version
+    found = find_version(entry, bucket, key, version) if version else entry.newest(bucket, key)
+    if found is None:
+        raise RefusalError(*(("NoSuchVersion", "The specified version does not exist.") if version
+                             else ("NoSuchKey", "The specified key does not exist.")))  # fmt: skip
+    row, inline = decode_object(found[1])
+    if row.marker:
+        raise RefusalError("MethodNotAllowed", "The specified method is not allowed against this resource.")
+    row = replace(row, tags=row.tags if command.tags is None else command.tags,
+                  acl=row.acl if command.acl is None else command.acl)  # fmt: skip
+    entry.put(found[0], encode_object(row, inline))
+    shown = "null" if row.null else keys.version_id(found[0][-keys.VERSION_BYTES :])
+    return Written(shown if command.settings.versioning else "", row.etag)
+
+
 def delete_version(entry: Entry, command: DeleteObject) -> Deleted:
     """Remove one version for good. A version that is not there is deleted already, as S3 answers."""
     bucket, key = command.settings.bucket, command.key
-    if command.version == "null":
-        found = find_null(entry, bucket, key)
-    else:
-        suffix = keys.parse_version_id(command.version)
-        if suffix is None:
-            raise RefusalError("InvalidArgument", "Invalid version id specified")
-        row_key = keys.object_versions(entry.partition, bucket, key) + suffix
-        value = entry.get(row_key)
-        found = (row_key, value) if value is not None and not decode_object(value)[0].null else None
+    found = find_version(entry, bucket, key, command.version)
     if found is None:
         return Deleted(command.version)
     if command.conditions.if_match:

@@ -69,6 +69,7 @@ class Object(_Row, frozen=True):
     lock_mode: str = ""
     lock_until_ms: int = 0
     legal_hold: bool = False
+    acl: str = ""
 
 
 class Upload(_Row, frozen=True):
@@ -81,6 +82,7 @@ class Upload(_Row, frozen=True):
     headers: dict[str, str] = {}
     metadata: dict[str, str] = {}
     tags: dict[str, str] = {}
+    acl: str = ""
 
 
 class Part(_Row, frozen=True):
@@ -123,7 +125,8 @@ class Content(_Row, frozen=True):
 
 class Bucket(_Row, frozen=True):
     """A bucket. Its id is new at each creation. `versioning`: "", "Enabled" or "Suspended". `deleting` is the token of
-    the deletion that is under way, `undoing` tells that it found the bucket in use."""
+    the deletion that is under way, `undoing` tells that it found the bucket in use. `documents` are settings that only
+    gateways read, by name, each as text; `policy`, `lifecycle` and `cors` were never written."""
 
     id: int
     owner: str
@@ -137,6 +140,7 @@ class Bucket(_Row, frozen=True):
     lock: bool = False
     quota_bytes: int = 0
     undoing: bool = False
+    documents: dict[str, str] = {}
 
 
 class BucketState(_Row, frozen=True):

@@ -75,6 +75,7 @@ class Identity(msgspec.Struct, frozen=True):
     user: str
     secret: str
     grants: list[Grant]
+    policies: list[str] = []
 
 
 class Layout(msgspec.Struct, frozen=True):

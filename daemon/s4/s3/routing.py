@@ -8,33 +8,53 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from s4.s3.errors import S3Error
-from s4.s3.roles import READ, WRITE
 
-# operation -> access that it needs to the bucket
-ACCESS = {
-    "ListBuckets": READ, "HeadBucket": READ, "GetBucketLocation": READ, "GetBucketVersioning": READ,
-    "ListObjects": READ, "ListObjectsV2": READ, "ListObjectVersions": READ, "ListMultipartUploads": READ,
-    "GetObject": READ, "HeadObject": READ, "GetObjectAttributes": READ, "ListParts": READ,
-    "CreateBucket": WRITE, "DeleteBucket": WRITE, "PutBucketVersioning": WRITE, "DeleteObjects": WRITE,
-    "PutObject": WRITE, "CopyObject": WRITE, "DeleteObject": WRITE, "RenameObject": WRITE,
-    "CreateMultipartUpload": WRITE, "UploadPart": WRITE, "UploadPartCopy": WRITE,
-    "CompleteMultipartUpload": WRITE, "AbortMultipartUpload": WRITE,
+# Operations on what a bucket or an object has besides its bytes: query name -> method -> operation.
+_OF_BUCKET = {
+    "location": {"GET": "GetBucketLocation"},
+    "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
+    "versions": {"GET": "ListObjectVersions"},
+    "uploads": {"GET": "ListMultipartUploads"},
+    "delete": {"POST": "DeleteObjects"},
+    "tagging": {"GET": "GetBucketTagging", "PUT": "PutBucketTagging", "DELETE": "DeleteBucketTagging"},
+    "policy": {"GET": "GetBucketPolicy", "PUT": "PutBucketPolicy", "DELETE": "DeleteBucketPolicy"},
+    "policyStatus": {"GET": "GetBucketPolicyStatus"},
+    "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
+    "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
+    "ownershipControls": {
+        "GET": "GetBucketOwnershipControls", "PUT": "PutBucketOwnershipControls", "DELETE": "DeleteBucketOwnershipControls",
+    },
+    "publicAccessBlock": {
+        "GET": "GetPublicAccessBlock", "PUT": "PutPublicAccessBlock", "DELETE": "DeletePublicAccessBlock",
+    },
 }  # fmt: skip
+_OF_OBJECT = {
+    "tagging": {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"},
+    "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
+    "attributes": {"GET": "GetObjectAttributes"},
+    "renameObject": {"PUT": "RenameObject"},
+    "uploads": {"POST": "CreateMultipartUpload"},
+    "uploadId": {
+        "GET": "ListParts", "PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload",
+    },
+    "partNumber": {"PUT": "UploadPart"},
+}  # fmt: skip
+_PLAIN_BUCKET = {"GET": "ListObjects", "PUT": "CreateBucket", "HEAD": "HeadBucket", "DELETE": "DeleteBucket"}
+_PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
 
+# Query names of S3's that stand for operations which S4 has not.
 _UNSUPPORTED = frozenset({
-    "accelerate", "acl", "analytics", "cors", "encryption", "intelligent-tiering", "inventory", "legal-hold",
-    "lifecycle", "logging", "metadataConfiguration", "metadataTable", "metrics", "notification", "object-lock",
-    "ownershipControls", "policy", "policyStatus", "publicAccessBlock", "replication", "requestPayment", "restore",
-    "retention", "select", "tagging", "torrent", "website", "session", "abac",
+    "abac", "accelerate", "analytics", "annotation", "encryption", "intelligent-tiering", "inventory", "legal-hold",
+    "lifecycle", "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
+    "metadataJournalTable", "metadataTable", "metrics", "notification", "object-lock", "replication", "requestPayment",
+    "restore", "retention", "select", "session", "torrent", "website",
 })  # fmt: skip
 _UNSUPPORTED_HEADERS = (
-    "x-amz-tagging", "x-amz-website-redirect-location", "x-amz-object-lock-mode",
-    "x-amz-object-lock-retain-until-date", "x-amz-object-lock-legal-hold", "x-amz-bucket-object-lock-enabled",
-    "x-amz-write-offset-bytes", "x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner",
+    "x-amz-website-redirect-location", "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-legal-hold", "x-amz-bucket-object-lock-enabled", "x-amz-write-offset-bytes",
 )  # fmt: skip
-_HEADER_PREFIXES = ("x-amz-server-side-encryption", "x-amz-grant-", "x-amz-copy-source-server-side-encryption")
+_HEADER_PREFIXES = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")
 _SIGNED = frozenset(("x-amz-date", "x-amz-content-sha256"))  # in every request
-_PRIVATE = ("private", "bucket-owner-full-control", "bucket-owner-read")
 
 
 def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], headers: Mapping[str, str]) -> str:
@@ -43,9 +63,13 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
         raise S3Error("NotImplemented", f"S4 does not implement {', '.join(sorted(_UNSUPPORTED & query.keys()))}.")
     check_headers(headers)
     if key:
-        operation = _object(method, query, headers)
+        operation = _find(_OF_OBJECT, _PLAIN_OBJECT, method, query)
+        if "x-amz-copy-source" in headers and operation in ("PutObject", "UploadPart"):
+            operation = "CopyObject" if operation == "PutObject" else "UploadPartCopy"
     elif bucket:
-        operation = _bucket(method, query)
+        operation = _find(_OF_BUCKET, _PLAIN_BUCKET, method, query)
+        if operation == "ListObjects" and query.get("list-type") == "2":
+            operation = "ListObjectsV2"
     else:
         operation = "ListBuckets" if method == "GET" else ""
     if not operation:
@@ -55,6 +79,16 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
     return operation
 
 
+def _find(
+    special: Mapping[str, Mapping[str, str]], plain: Mapping[str, str], method: str, query: Mapping[str, str]
+) -> str:
+    if query:
+        for name, methods in special.items():
+            if name in query and (method in methods or (name != "partNumber" and method != "HEAD")):
+                return methods.get(method, "")
+    return plain.get(method, "")
+
+
 def check_headers(headers: Mapping[str, str]) -> None:
     """Refuse headers that ask for what this server would not do."""
     for name, value in headers.items():
@@ -62,41 +96,5 @@ def check_headers(headers: Mapping[str, str]) -> None:
             continue
         if name in _UNSUPPORTED_HEADERS or name.startswith(_HEADER_PREFIXES):
             raise S3Error("NotImplemented", f"S4 does not implement the header {name}.")
-        if name == "x-amz-acl" and value not in _PRIVATE:
-            raise S3Error("NotImplemented", f"S4 does not implement the ACL {value}.")
         if name == "x-amz-storage-class" and value != "STANDARD":
             raise S3Error("NotImplemented", f"S4 does not implement the storage class {value}.")
-
-
-def _object(method: str, query: Mapping[str, str], headers: Mapping[str, str]) -> str:
-    if method == "GET":
-        return "GetObjectAttributes" if "attributes" in query else "ListParts" if "uploadId" in query else "GetObject"
-    if method == "HEAD":
-        return "HeadObject"
-    if method == "PUT":
-        if "uploadId" in query or "partNumber" in query:
-            return "UploadPartCopy" if "x-amz-copy-source" in headers else "UploadPart"
-        if "renameObject" in query:
-            return "RenameObject"
-        return "CopyObject" if "x-amz-copy-source" in headers else "PutObject"
-    if method == "POST":
-        return (
-            "CreateMultipartUpload" if "uploads" in query else "CompleteMultipartUpload" if "uploadId" in query else ""
-        )
-    if method == "DELETE":
-        return "AbortMultipartUpload" if "uploadId" in query else "DeleteObject"
-    return ""
-
-
-def _bucket(method: str, query: Mapping[str, str]) -> str:
-    if method == "GET":
-        for name, operation in (("location", "GetBucketLocation"), ("versioning", "GetBucketVersioning"),
-                                ("versions", "ListObjectVersions"), ("uploads", "ListMultipartUploads")):  # fmt: skip
-            if name in query:
-                return operation
-        return "ListObjectsV2" if query.get("list-type") == "2" else "ListObjects"
-    if method == "PUT":
-        return "PutBucketVersioning" if "versioning" in query else "CreateBucket"
-    if method == "POST":
-        return "DeleteObjects" if "delete" in query else ""
-    return {"HEAD": "HeadBucket", "DELETE": "DeleteBucket"}.get(method, "")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from s4.gateway.context import Gateway
-from s4.http.operations import buckets, listing, multipart, objects
+from s4.http.operations import buckets, labels, listing, multipart, objects, settings
 from s4.http.request import S3Request
 
 Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
@@ -20,6 +20,24 @@ OPERATIONS: dict[str, Operation] = {
     "GetBucketLocation": buckets.get_location,
     "GetBucketVersioning": buckets.get_versioning,
     "PutBucketVersioning": buckets.put_versioning,
+    "GetBucketTagging": settings.get_tagging,
+    "PutBucketTagging": settings.put_tagging,
+    "DeleteBucketTagging": settings.delete_tagging,
+    "GetBucketPolicy": settings.get_policy,
+    "PutBucketPolicy": settings.put_policy,
+    "DeleteBucketPolicy": settings.delete_policy,
+    "GetBucketPolicyStatus": settings.get_policy_status,
+    "GetPublicAccessBlock": settings.get_block,
+    "PutPublicAccessBlock": settings.put_block,
+    "DeletePublicAccessBlock": settings.delete_block,
+    "GetBucketOwnershipControls": settings.get_ownership,
+    "PutBucketOwnershipControls": settings.put_ownership,
+    "DeleteBucketOwnershipControls": settings.delete_ownership,
+    "GetBucketAcl": settings.get_acl,
+    "PutBucketAcl": settings.put_acl,
+    "GetBucketCors": settings.get_cors,
+    "PutBucketCors": settings.put_cors,
+    "DeleteBucketCors": settings.delete_cors,
     "ListObjects": listing.list_objects,
     "ListObjectsV2": listing.list_objects_v2,
     "ListObjectVersions": listing.list_versions,
@@ -30,6 +48,11 @@ OPERATIONS: dict[str, Operation] = {
     "GetObjectAttributes": objects.get_attributes,
     "DeleteObject": objects.delete_object,
     "DeleteObjects": objects.delete_objects,
+    "GetObjectTagging": labels.get_tagging,
+    "PutObjectTagging": labels.put_tagging,
+    "DeleteObjectTagging": labels.delete_tagging,
+    "GetObjectAcl": labels.get_acl,
+    "PutObjectAcl": labels.put_acl,
     "CopyObject": objects.copy_object,
     "RenameObject": objects.rename_object,
     "CreateMultipartUpload": multipart.create_upload,

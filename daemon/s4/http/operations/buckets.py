@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 from aiohttp import web
 
+from s4.access import documents
+from s4.access.requester import canonical_id
 from s4.gateway import buckets
 from s4.gateway.context import Gateway, find_bucket
+from s4.http.authorize import Judge
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
-from s4.s3 import names, roles
+from s4.s3 import acl, names
 from s4.s3.errors import S3Error
 from s4.s3.xml import document, parse, tag
 
@@ -20,22 +22,25 @@ from s4.s3.xml import document, parse, tag
 @lru_cache(maxsize=1024)
 def owner_xml(user: str) -> str:
     """An Owner's elements. The id is derived from the user's name, in the shape of a canonical id."""
-    return tag("ID", hashlib.sha256(user.encode()).hexdigest()) + tag("DisplayName", user)
+    return tag("ID", canonical_id(user)) + tag("DisplayName", user)
 
 
 async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     query = request.query
-    grants = request.identity.grants if request.identity else []
     prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
     text = query.get("max-buckets", "10000")
     if names.number(text, 1, 10_000) is None:
         raise S3Error(
             "InvalidArgument", "max-buckets must be between 1 and 10000", ArgumentName="max-buckets", ArgumentValue=text
         )
+    if not request.requester.may_somewhere("s3:ListAllMyBuckets"):
+        raise S3Error("AccessDenied")
     rows = [
         (name, row)
         for name, row in await gateway.node.list_buckets()
-        if name > after and name.startswith(prefix) and roles.allowed(grants, roles.READ, name)
+        if name > after
+        and name.startswith(prefix)
+        and await Judge(gateway, request, name, None).may("s3:ListAllMyBuckets")
     ]
     page = rows[: int(text)]
     listed = "".join(_bucket_xml(name, row) for name, row in page)
@@ -61,8 +66,30 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamRespo
             raise S3Error(
                 "InvalidLocationConstraint", f"This server is in the region {region}.", LocationConstraint=location
             )
-    await buckets.create_bucket(gateway, request.bucket, request.user)
+    await buckets.create_bucket(gateway, request.bucket, request.user, await _asked(request))
     return respond(200, {"Location": f"/{request.bucket}"})
+
+
+async def _asked(request: S3Request) -> dict[str, str]:
+    """The documents that a new bucket begins with: its ownership controls and ACL. Raises S3Error."""
+    ownership = request.headers.get("x-amz-object-ownership", "")
+    wanted = acl.from_headers(request.headers, canonical_id(request.user)) or acl.Acl()
+    if ownership and request.judge is not None:
+        await request.judge.must("s3:PutBucketOwnershipControls")
+    if ownership not in ("", documents.ENFORCED, documents.PREFERRED, documents.WRITER):
+        raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership", ArgumentValue=ownership)
+    if wanted.grants:
+        if request.judge is not None:
+            await request.judge.must("s3:PutBucketAcl")
+        if ownership in ("", documents.ENFORCED):
+            raise S3Error("InvalidBucketAclWithObjectOwnership")
+        if wanted.public:
+            raise S3Error(
+                "AccessDenied",
+                "A new bucket's public access block allows no public ACL (BlockPublicAcls): remove it first.",
+            )
+    asked = {documents.OWNERSHIP: ownership, documents.ACL: acl.encode(wanted)}
+    return {name: text for name, text in asked.items() if text}
 
 
 async def head_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:

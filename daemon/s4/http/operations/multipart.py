@@ -10,7 +10,7 @@ from s4.gateway import multipart
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import Completion, WantedPart
 from s4.http.operations.buckets import owner_xml
-from s4.http.operations.objects import attributes_of, open_source, write_conditions
+from s4.http.operations.objects import open_source, with_acl, write_conditions
 from s4.http.request import S3Request
 from s4.http.responses import put_headers, respond, respond_xml
 from s4.metadata.rows import Part, decode
@@ -28,7 +28,7 @@ async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamRespo
         )
     kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
     upload = await multipart.create_upload(
-        gateway, request.bucket, request.key, attributes_of(request), request.user, algorithm, kind
+        gateway, request.bucket, request.key, await with_acl(gateway, request), request.user, algorithm, kind
     )
     headers = {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": kind} if algorithm else {}
     result = f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>{tag('UploadId', upload)}"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
+from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import Attributes, Copy
 from s4.gateway.read import Opened, open_object, read_small, stream
+from s4.http.authorize import judge_of
+from s4.http.operations.settings import check_acl
 from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
     checksum_headers,
@@ -22,9 +26,9 @@ from s4.http.responses import (
     respond,
     respond_xml,
 )
-from s4.metadata.commands import Conditions
+from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent
-from s4.s3 import checksums, conditions, names, ranges, roles
+from s4.s3 import acl, checksums, conditions, names, ranges, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
@@ -57,7 +61,18 @@ def attributes_of(request: S3Request) -> Attributes:
             kept[_SHOWN[name]] = header_value(value, name)
     if size > request.limits.metadata_bytes:
         raise S3Error("MetadataTooLarge", Size=str(size), MaxSizeAllowed=str(request.limits.metadata_bytes))
-    return Attributes(kept, metadata)
+    return Attributes(kept, metadata, tags.from_header(request.headers))
+
+
+async def asked_acl(gateway: Gateway, request: S3Request) -> str:
+    """The ACL that a write asks for, as it is kept. Raises S3Error where the bucket takes no such, or the caller may not."""
+    wanted = acl.from_headers(request.headers, canonical_id(request.user))
+    if wanted is None or not wanted.grants:
+        return ""
+    if request.judge is not None:
+        await request.judge.must("s3:PutObjectAcl", request.key)
+    check_acl(await find_bucket(gateway, request.bucket), wanted)
+    return acl.encode(wanted)
 
 
 def _without_chunked(value: str) -> str:
@@ -74,6 +89,14 @@ def write_conditions(headers: Mapping[str, str]) -> Conditions:
     return Conditions(if_match.strip('"'), if_none)
 
 
+async def with_acl(gateway: Gateway, request: S3Request) -> Attributes:
+    """What a write says of the object to be, its ACL included."""
+    found = attributes_of(request)
+    if not acl.ASKED.isdisjoint(request.headers):
+        found = replace(found, acl=await asked_acl(gateway, request))
+    return found
+
+
 async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     body = request.body()
     if body.length > request.limits.put_bytes:
@@ -82,7 +105,7 @@ async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
         raise S3Error("MissingContentLength")
     expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
     put = await objects.put_object(
-        gateway, request.bucket, request.key, body, expected, attributes_of(request), request.user,
+        gateway, request.bucket, request.key, body, expected, await with_acl(gateway, request), request.user,
         write_conditions(request.headers),
     )  # fmt: skip
     return respond(200, put_headers(put))
@@ -168,7 +191,7 @@ async def _stream(
 ) -> web.StreamResponse:
     pieces = stream(gateway, opened, *span)
     first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
-    response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id)})
+    response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id), **request.extra})
     response.content_length = span[1]
     async with gateway.memory.hold(2 * len(first)):
         request.begun = True
@@ -275,7 +298,7 @@ async def delete_objects(gateway: Gateway, request: S3Request) -> web.StreamResp
     if not wanted or len(wanted) > request.limits.delete_keys:
         raise S3Error("MalformedXML", f"A request deletes 1 to {request.limits.delete_keys} keys.")
     quiet = (root.get("Quiet") or "").lower() == "true"
-    answers = await objects.delete_objects(gateway, request.bucket, wanted, request.user)
+    answers = await _delete_allowed(gateway, request, wanted)
     xml = ""
     for (key, version, _), answer in zip(wanted, answers, strict=True):
         name = f"<Key>{encode_key(key, url=False)}</Key>" + (tag("VersionId", version) if version else "")
@@ -286,6 +309,17 @@ async def delete_objects(gateway: Gateway, request: S3Request) -> web.StreamResp
             made = tag("DeleteMarkerVersionId", answer.version) if answer.marker and answer.version else ""
             xml += f"<Deleted>{name}{marker}{made}</Deleted>"
     return respond_xml(document("DeleteResult", xml))
+
+
+async def _delete_allowed(
+    gateway: Gateway, request: S3Request, wanted: list[tuple[bytes, str, str]]
+) -> list[Deleted | S3Error]:
+    """Delete what the caller may; who may delete none of it learns nothing of the bucket either."""
+    judge = request.judge
+    may = [judge is not None and await judge.may("s3:DeleteObject", key, version) for key, version, _ in wanted]
+    asked = [one for one, allowed in zip(wanted, may, strict=True) if allowed]
+    done = iter(await objects.delete_objects(gateway, request.bucket, asked, request.user) if asked else ())
+    return [next(done) if allowed else S3Error("AccessDenied") for allowed in may]
 
 
 def _wanted_delete(element: Element) -> tuple[bytes, str, str]:
@@ -324,9 +358,8 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
             ArgumentName=header,
             ArgumentValue=text,
         )
-    grants = request.identity.grants if request.identity else []
-    if not roles.allowed(grants, roles.READ, name):
-        raise S3Error("AccessDenied")
+    judge = await judge_of(gateway, request, name)
+    await judge.must("s3:GetObject", key, version)
     if len(key) > request.limits.key_bytes:
         raise S3Error("KeyTooLongError")
     await find_bucket(gateway, request.bucket)
@@ -352,23 +385,34 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
             ArgumentName="x-amz-metadata-directive",
             ArgumentValue=directive,
         )
-    if request.headers.get("x-amz-tagging-directive", "COPY") != "COPY":
-        raise S3Error("NotImplemented", "S4 does not implement tags.")
+    tagging = request.headers.get("x-amz-tagging-directive", "COPY")
+    if tagging not in ("COPY", "REPLACE"):
+        raise S3Error(
+            "InvalidArgument",
+            "Unknown tagging directive.",
+            ArgumentName="x-amz-tagging-directive",
+            ArgumentValue=tagging,
+        )
     algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
     if algorithm and algorithm not in checksums.ALGORITHMS:
         raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
     source = await open_source(gateway, request)
     same = (source.name, source.key) == (request.bucket, request.key)
-    if same and directive == "COPY" and not source.asked_version:
+    if same and directive == "COPY" and tagging == "COPY" and not source.asked_version:
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
         )
     if algorithm and algorithm != source.row.checksum_algorithm:
         raise S3Error("NotImplemented", "A copy keeps its source's checksum; another algorithm cannot be asked for.")
-    changed = attributes_of(request) if directive == "REPLACE" else None
+    if tagging == "COPY" and source.row.tags:
+        await (await judge_of(gateway, request, source.name)).must(
+            "s3:GetObjectTagging", source.key, source.asked_version
+        )
+    given = attributes_of(request)
     put = await objects.copy_object(gateway, source, Copy(
-        request.bucket, request.key, request.user, changed, write_conditions(request.headers),
+        request.bucket, request.key, request.user, given if directive == "REPLACE" else None,
+        given.tags if tagging == "REPLACE" else None, await asked_acl(gateway, request), write_conditions(request.headers),
     ))  # fmt: skip
     headers = {"x-amz-version-id": put.version} if put.version else {}
     if source.version:
@@ -394,6 +438,9 @@ async def rename_object(gateway: Gateway, request: S3Request) -> web.StreamRespo
             ArgumentName=header,
             ArgumentValue=text,
         )
+    if request.judge is not None:
+        for action in ("s3:GetObject", "s3:DeleteObject"):
+            await request.judge.must(action, key)
     source = await open_object(gateway, request.bucket, key, "")
     conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
     await objects.rename_object(

@@ -1,0 +1,86 @@
+"""Settings of a bucket that gateways obey: how each is kept as a text in the bucket's row, and what holds without it.
+
+What cannot be read is the strictest there is: a policy that denies, a block of everything public, no ACLs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+
+from s4.access.policy import DENY, Policy
+from s4.access.requester import UNREADABLE, read_of_bucket
+from s4.metadata.rows import Bucket
+from s4.s3.cors import Rule
+
+POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
+ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
+REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
+
+
+class Block(msgspec.Struct, frozen=True):
+    """S3's public access block. As in S3 today, a new bucket has all four."""
+
+    acls: bool = True
+    ignore: bool = True
+    policy: bool = True
+    restrict: bool = True
+    shown: bool = True
+
+
+NO_BLOCK = Block(False, False, False, False, shown=False)
+
+
+@lru_cache(maxsize=1024)
+def _block(text: str) -> Block:
+    try:
+        return msgspec.json.decode(text, type=Block) if text else Block()
+    except msgspec.MsgspecError:
+        return Block()
+
+
+@lru_cache(maxsize=1024)
+def _rules(text: str) -> list[Rule]:
+    try:
+        return msgspec.json.decode(text, type=list[Rule]) if text else []
+    except msgspec.MsgspecError:
+        return []
+
+
+def encode(value: msgspec.Struct | list[Rule] | dict[str, str]) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def block_of(bucket: Bucket) -> Block:
+    return _block(bucket.documents.get(BLOCK, ""))
+
+
+def ownership_of(bucket: Bucket) -> str:
+    return bucket.documents.get(OWNERSHIP, ENFORCED)
+
+
+def has_acls(bucket: Bucket) -> bool:
+    return ownership_of(bucket) in (PREFERRED, WRITER, REMOVED)
+
+
+def cors_of(bucket: Bucket) -> list[Rule]:
+    return _rules(bucket.documents.get(CORS, ""))
+
+
+def tags_of(bucket: Bucket) -> dict[str, str]:
+    text = bucket.documents.get(TAGS, "")
+    return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+
+
+def policy_of(bucket: Bucket) -> Policy | None:
+    text = bucket.documents.get(POLICY, "")
+    return read_of_bucket(text) if text else None
+
+
+def policy_for(bucket: Bucket, *, anonymous: bool) -> Policy | None:
+    """The bucket's policy as it counts for a requester: one that is public lets in no stranger past a block."""
+    found = policy_of(bucket)
+    if found is None or found is UNREADABLE or not anonymous or not found.public or not block_of(bucket).restrict:
+        return found
+    return Policy(tuple(one for one in found.statements if one.effect == DENY))

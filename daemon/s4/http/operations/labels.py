@@ -1,0 +1,61 @@
+"""What a version of an object has besides its bytes and can be changed later: tags and ACL."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from s4.access.requester import canonical_id
+from s4.gateway import objects
+from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.read import Opened, open_object
+from s4.http.authorize import of_tags
+from s4.http.operations.buckets import owner_xml
+from s4.http.operations.settings import asked_acl, check_acl
+from s4.http.request import S3Request
+from s4.http.responses import respond, respond_xml
+from s4.s3 import acl, tags
+from s4.s3.xml import document
+
+
+async def _open(gateway: Gateway, request: S3Request) -> Opened:
+    return await open_object(gateway, request.bucket, request.key, request.query.get("versionId", ""))
+
+
+def _version(version: str) -> dict[str, str]:
+    return {"x-amz-version-id": version} if version else {}
+
+
+async def get_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    opened = await _open(gateway, request)
+    return respond_xml(document("Tagging", tags.to_xml(opened.row.tags)), _version(opened.version))
+
+
+async def put_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    wanted = tags.from_xml(await request.xml("Tagging"), tags.OF_OBJECT)
+    version = request.query.get("versionId", "")
+    if request.judge is not None:
+        await request.judge.must("s3:PutObjectTagging", request.key, version, of_tags(wanted))
+    return respond(
+        200, _version(await objects.change_object(gateway, request.bucket, request.key, version, tags=wanted))
+    )
+
+
+async def delete_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    version = request.query.get("versionId", "")
+    return respond(204, _version(await objects.change_object(gateway, request.bucket, request.key, version, tags={})))
+
+
+async def get_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    opened = await _open(gateway, request)
+    owner = opened.row.owner
+    listed = acl.to_xml(acl.decode(opened.row.acl), canonical_id(owner), owner_xml(owner))
+    return respond_xml(document("AccessControlPolicy", listed), _version(opened.version))
+
+
+async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    opened = await _open(gateway, request)
+    wanted = await asked_acl(request, canonical_id(opened.row.owner))
+    check_acl(await find_bucket(gateway, request.bucket), wanted)
+    version = request.query.get("versionId", "")
+    text = acl.encode(wanted)
+    return respond(200, _version(await objects.change_object(gateway, request.bucket, request.key, version, acl=text)))

@@ -1,0 +1,270 @@
+"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules.
+
+Each is one document in the bucket's row: a put replaces it whole, and every gateway obeys it when the call returns.
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from s4.access import documents
+from s4.access.documents import Block
+from s4.access.policy import Policy, PolicyError, Statement, parse
+from s4.access.requester import canonical_id
+from s4.gateway.buckets import set_document
+from s4.gateway.context import Gateway, find_bucket
+from s4.http.operations.buckets import owner_xml
+from s4.http.request import S3Request
+from s4.http.responses import respond, respond_xml
+from s4.metadata.rows import Bucket
+from s4.s3 import acl, cors, tags
+from s4.s3.errors import S3Error
+from s4.s3.xml import Element, document, tag
+
+POLICY_BYTES = 20 * 1024
+
+
+async def _remove(gateway: Gateway, request: S3Request, setting: str) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    await set_document(gateway, request.bucket, setting, "")
+    return respond(204)
+
+
+# -- tags
+
+
+async def get_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    found = documents.tags_of(await find_bucket(gateway, request.bucket))
+    if not found:
+        raise S3Error("NoSuchTagSet", BucketName=request.bucket)
+    return respond_xml(document("Tagging", tags.to_xml(found)))
+
+
+async def put_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    found = tags.from_xml(await request.xml("Tagging"), tags.OF_BUCKET)
+    await set_document(gateway, request.bucket, documents.TAGS, documents.encode(found) if found else "")
+    return respond(204)
+
+
+async def delete_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    return await _remove(gateway, request, documents.TAGS)
+
+
+# -- policy
+
+
+async def get_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    text = _policy_text(await find_bucket(gateway, request.bucket), request.bucket)
+    return respond(200, {"Content-Type": "application/json"}, text.encode())
+
+
+def _policy_text(bucket: Bucket, name: str) -> str:
+    text = bucket.documents.get(documents.POLICY, "")
+    if not text:
+        raise S3Error("NoSuchBucketPolicy", BucketName=name)
+    return text
+
+
+async def put_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    raw = await request.small_body(request.limits.xml_bytes)
+    if len(raw) > POLICY_BYTES:
+        raise S3Error("MalformedPolicy", f"Policies must be at most {POLICY_BYTES} bytes long.")
+    try:
+        text = raw.decode()
+        policy = parse(text, principals=True)
+        for statement in policy.statements:
+            _check_statement(statement, request.bucket)
+    except (PolicyError, UnicodeDecodeError) as error:
+        raise S3Error("MalformedPolicy", str(error)) from error
+    bucket = await find_bucket(gateway, request.bucket)
+    if policy.public and documents.block_of(bucket).policy:
+        raise S3Error(
+            "AccessDenied",
+            "The policy is public, and the bucket's public access block does not allow that (BlockPublicPolicy).",
+        )
+    await set_document(gateway, request.bucket, documents.POLICY, text)
+    return respond(204)
+
+
+def _check_statement(statement: Statement, bucket: str) -> None:
+    arn = f"arn:aws:s3:::{bucket}"
+    if not any(one == "*" or one.startswith(("s3:", "s3-", "*")) for one in statement.actions):
+        raise PolicyError("Policy has invalid action")
+    for resource in statement.resources:
+        if resource != arn and not resource.startswith(arn + "/") and resource.rstrip("*") != arn:
+            raise PolicyError("Policy has invalid resource")
+
+
+async def delete_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    return await _remove(gateway, request, documents.POLICY)
+
+
+async def get_policy_status(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    bucket = await find_bucket(gateway, request.bucket)
+    _policy_text(bucket, request.bucket)
+    policy: Policy | None = documents.policy_of(bucket)
+    return respond_xml(document("PolicyStatus", tag("IsPublic", str(policy is not None and policy.public).lower())))
+
+
+# -- public access block
+
+_BLOCK = {
+    "BlockPublicAcls": "acls",
+    "IgnorePublicAcls": "ignore",
+    "BlockPublicPolicy": "policy",
+    "RestrictPublicBuckets": "restrict",
+}
+
+
+async def get_block(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    block = documents.block_of(await find_bucket(gateway, request.bucket))
+    if not block.shown:
+        raise S3Error("NoSuchPublicAccessBlockConfiguration", BucketName=request.bucket)
+    listed = "".join(tag(name, str(getattr(block, field)).lower()) for name, field in _BLOCK.items())
+    return respond_xml(document("PublicAccessBlockConfiguration", listed))
+
+
+async def put_block(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    root = await request.xml("PublicAccessBlockConfiguration")
+    given = {field: _truth(root, name) for name, field in _BLOCK.items()}
+    await set_document(gateway, request.bucket, documents.BLOCK, documents.encode(Block(**given)))
+    return respond(200)
+
+
+def _truth(root: Element, name: str) -> bool:
+    text = (root.get(name) or "false").lower()
+    if text not in ("true", "false"):
+        raise S3Error("MalformedXML")
+    return text == "true"
+
+
+async def delete_block(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    await set_document(gateway, request.bucket, documents.BLOCK, documents.encode(documents.NO_BLOCK))
+    return respond(204)
+
+
+# -- ownership controls
+
+OWNERSHIPS = (documents.ENFORCED, documents.PREFERRED, documents.WRITER)
+
+
+async def get_ownership(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    found = documents.ownership_of(await find_bucket(gateway, request.bucket))
+    if found == documents.REMOVED:
+        raise S3Error("OwnershipControlsNotFoundError", BucketName=request.bucket)
+    return respond_xml(document("OwnershipControls", f"<Rule>{tag('ObjectOwnership', found)}</Rule>"))
+
+
+async def put_ownership(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    root = await request.xml("OwnershipControls")
+    rules = list(root.all("Rule"))
+    wanted = rules[0].get("ObjectOwnership") if len(rules) == 1 else None
+    if wanted not in OWNERSHIPS:
+        raise S3Error("MalformedXML")
+    bucket = await find_bucket(gateway, request.bucket)
+    if wanted == documents.ENFORCED and bucket.documents.get(documents.ACL):
+        raise S3Error("InvalidBucketAclWithObjectOwnership")
+    await set_document(gateway, request.bucket, documents.OWNERSHIP, wanted)
+    return respond(200)
+
+
+async def delete_ownership(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    await set_document(gateway, request.bucket, documents.OWNERSHIP, documents.REMOVED)
+    return respond(204)
+
+
+# -- ACL
+
+
+async def get_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    bucket = await find_bucket(gateway, request.bucket)
+    held = acl.decode(bucket.documents.get(documents.ACL, ""))
+    return respond_xml(
+        document("AccessControlPolicy", acl.to_xml(held, canonical_id(bucket.owner), owner_xml(bucket.owner)))
+    )
+
+
+async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    bucket = await find_bucket(gateway, request.bucket)
+    wanted = await asked_acl(request, canonical_id(bucket.owner))
+    check_acl(bucket, wanted)
+    await set_document(gateway, request.bucket, documents.ACL, acl.encode(wanted))
+    return respond(200)
+
+
+async def asked_acl(request: S3Request, owner: str) -> acl.Acl:
+    """What a PutBucketAcl or PutObjectAcl asks for, in headers or body. Raises S3Error."""
+    wanted = acl.from_headers(request.headers, owner)
+    if wanted is not None:
+        return wanted
+    try:
+        return acl.from_xml(await request.xml("AccessControlPolicy"), owner)
+    except S3Error as error:
+        raise S3Error("MalformedACLError") if error.code == "MalformedXML" else error from error
+
+
+def check_acl(bucket: Bucket, wanted: acl.Acl) -> None:
+    """Raises S3Error where a bucket takes no such ACL."""
+    if not wanted.grants:
+        return
+    if not documents.has_acls(bucket):
+        raise S3Error("AccessControlListNotSupported")
+    if wanted.public and documents.block_of(bucket).acls:
+        raise S3Error(
+            "AccessDenied",
+            "The ACL is public, and the bucket's public access block does not allow that (BlockPublicAcls).",
+        )
+
+
+# -- cross-origin rules
+
+
+async def get_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    rules = documents.cors_of(await find_bucket(gateway, request.bucket))
+    if not rules:
+        raise S3Error("NoSuchCORSConfiguration", BucketName=request.bucket)
+    return respond_xml(document("CORSConfiguration", cors.to_xml(rules)))
+
+
+async def put_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    rules = cors.from_xml(await request.xml("CORSConfiguration"))
+    await set_document(gateway, request.bucket, documents.CORS, documents.encode(rules))
+    return respond(200)
+
+
+async def delete_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    return await _remove(gateway, request, documents.CORS)
+
+
+async def preflight(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    """What a browser asks before a request from another origin: needs no signature, and tells the rules only."""
+    origin, method = request.headers.get("origin", ""), request.headers.get("access-control-request-method", "")
+    asked = [
+        name.strip().lower()
+        for name in request.headers.get("access-control-request-headers", "").split(",")
+        if name.strip()
+    ]
+    if not origin:
+        raise S3Error("BadRequest", "Insufficient information. Origin request header needed.")
+    if method not in cors.METHODS:
+        raise S3Error("BadRequest", f"Invalid Access-Control-Request-Method: {method}")
+    bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
+    rules = documents.cors_of(bucket) if bucket is not None else []
+    rule = cors.find(rules, origin, method, asked)
+    if rule is None:
+        raise S3Error(
+            "AccessForbidden",
+            "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.",
+        )
+    return respond(200, cors.answer(rule, origin, asked, preflight=True))
+
+
+async def cross_origin(gateway: Gateway, request: S3Request) -> dict[str, str]:
+    """Headers for the answer to a request from another origin; empty where no rule takes it."""
+    bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
+    rules = documents.cors_of(bucket) if bucket is not None else []
+    origin = request.headers["origin"]
+    rule = cors.find(rules, origin, request.method)
+    return cors.answer(rule, origin) if rule is not None else {}
