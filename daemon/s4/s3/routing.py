@@ -61,6 +61,8 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
     """The operation's name in the S3 API. Raises S3Error MethodNotAllowed or NotImplemented."""
     if query and not _UNSUPPORTED.isdisjoint(query):
         raise S3Error("NotImplemented", f"S4 does not implement {', '.join(sorted(_UNSUPPORTED & query.keys()))}.")
+    if bucket == "WriteGetObjectResponse":  # of Object Lambda; no bucket can have this name
+        raise S3Error("NotImplemented", "S4 does not implement WriteGetObjectResponse.")
     check_headers(headers)
     if key:
         operation = _find(_OF_OBJECT, _PLAIN_OBJECT, method, query)

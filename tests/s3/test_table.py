@@ -1,0 +1,60 @@
+"""The README's table of operations says what the router does, for every operation of botocore's model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+import botocore.session
+import pytest
+
+from s4.access.actions import NEEDS
+from s4.http.operations import OPERATIONS
+from s4.s3.errors import S3Error
+from s4.s3.routing import route
+
+README = Path(__file__).parents[2] / "README.md"
+MODEL = botocore.session.get_session().get_service_model("s3")
+# Asked for at another server's name, or told apart by nothing but what botocore calls them.
+ALIKE = {"ListDirectoryBuckets": "ListBuckets"}
+COPIES = ("CopyObject", "UploadPartCopy")
+MORE = {"UploadPart": {"partNumber": "1", "uploadId": "u"}, "UploadPartCopy": {"partNumber": "1", "uploadId": "u"}, "ListParts": {"uploadId": "u"},
+        "CompleteMultipartUpload": {"uploadId": "u"}, "AbortMultipartUpload": {"uploadId": "u"}}  # fmt: skip
+
+
+def rows() -> Iterator[tuple[str, str]]:
+    text = README.read_text().partition("| operation | |\n|---|---|\n")[2].partition("\n\n")[0]
+    for line in text.splitlines():
+        _, name, done, _ = (part.strip() for part in line.split("|"))
+        yield name, done
+
+
+def test_every_operation_of_the_model_has_a_row() -> None:
+    names = [name for name, _ in rows()]
+    assert names == sorted(names)
+    assert set(names) == set(MODEL.operation_names)
+    assert {done for _, done in rows()} == {"yes", "NotImplemented"}
+
+
+@pytest.mark.parametrize(("name", "done"), list(rows()))
+def test_the_router_does_what_the_row_says(name: str, done: str) -> None:
+    http = MODEL.operation_model(name).http
+    path, query = urlsplit(http["requestUri"]).path, dict(parse_qsl(urlsplit(http["requestUri"]).query, keep_blank_values=True))
+    parts = path.replace("{Bucket}", "bucket").replace("{Key+}", "key").split("/", 2)
+    bucket, key = parts[1], parts[2].encode() if len(parts) > 2 else b""
+    headers = {"x-amz-copy-source": "/a/b"} if name in COPIES else {}
+    if done == "yes":
+        found = route(http["method"], bucket, key, {**query, **MORE.get(name, {})}, headers)
+        assert found == name
+        assert name in OPERATIONS
+    elif name in ALIKE:
+        assert route(http["method"], bucket, key, query, headers) == ALIKE[name]
+    else:
+        with pytest.raises(S3Error) as refusal:
+            route(http["method"], bucket, key, query, headers)
+        assert refusal.value.code == "NotImplemented"
+
+
+def test_every_operation_needs_an_action() -> None:
+    assert set(NEEDS) == set(OPERATIONS)
