@@ -120,6 +120,9 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option("--domain", "", "serve BUCKET.DOMAIN as virtual hosts; several with commas", metavar="DOMAIN")
     option("--certificate", "", "TLS certificate chain (PEM); read again when it changes", metavar="FILE")
     option("--key", "", "key of the certificate (PEM)", metavar="FILE")
+    option(
+        "--master-key", "", "file with the key that secrets are sealed with: the same for every process", metavar="FILE"
+    )
     option("--inline", "4096", "objects smaller than this live in their metadata row", metavar="BYTES")
     option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
@@ -160,6 +163,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "listen": arguments.listen, "admin_listen": arguments.admin_listen, "region": arguments.region,
         "domains": [domain for domain in arguments.domain.lower().split(",") if domain],
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
+        "master_key": arguments.master_key,
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
         "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
         "garbage_ratio": _number(arguments.garbage, "--garbage", 0.01, 1),

@@ -21,6 +21,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from s4 import keyring
 from s4.admin_cli import AdminClient, AdminError
 from s4.authority import Authority
 from s4.cluster_cli import InitError, init
@@ -106,6 +107,8 @@ class Dev:
         self.directory, self.plan = directory, plan
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stores: dict[str, str] = {}
+        if not (directory / "trust" / keyring.FILE).exists():
+            keyring.write(directory / "trust" / keyring.FILE, keyring.new())
         self.coordinator = f"etcd://127.0.0.1:{plan['etcd'][0]}/dev"
         self._environment = {
             **os.environ, "S4_ROOT_ACCESS_KEY": plan["access_key"], "S4_ROOT_SECRET_KEY": plan["secret_key"],
@@ -153,7 +156,7 @@ class Dev:
         with self._log(name) as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "s4.cli", *kind, "--coordinator", self.coordinator, "--listen", where["s3"],
-                "--admin-listen", where["admin"], "--authority", str(trust / "ca.pem"), "--peer-certificate",
+                "--admin-listen", where["admin"], "--authority", str(trust / "ca.pem"), "--master-key", str(trust / keyring.FILE), "--peer-certificate",
                 str(trust / f"{name}.pem"), "--peer-key", str(trust / f"{name}.key"), stdout=asyncio.subprocess.PIPE,
                 stderr=log, env=self._environment, start_new_session=True,
             )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Protocol
 from s4 import tracing
 from s4.erasure.codec import stripes_of
 from s4.metadata import commands, keys
+from s4.metadata.builtin import BUILT_IN
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Cursor, Page, Query, common_prefix, list_page
 from s4.metadata.rows import (
@@ -23,8 +24,11 @@ from s4.metadata.rows import (
     Content,
     Counters,
     Grant,
+    Group,
     Job,
+    Managed,
     Policy,
+    Role,
     Upload,
     User,
     decode,
@@ -51,6 +55,7 @@ CACHED_SETTINGS = 10_000
 SETTINGS_COMMANDS = (
     commands.CreateBucket, commands.SetVersioning, commands.SetDocument, commands.BeginDelete, commands.EndDelete,
     commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
+    commands.ChangeAccounts,
 )  # fmt: skip
 
 
@@ -248,15 +253,61 @@ class RowNode:
     def _read_identity(self, access_key: str) -> Identity | None:
         if access_key == self._root_key:
             return self._root
+        kind, slash, name = access_key.partition("/")
+        if slash:  # no access key has one
+            if kind == "user" and name == ROOT_USER:
+                return self._root
+            return self._user(name) if kind == "user" else self._role(name)
         value = self._host.get(keys.named_row(keys.ACCESS_KEY, access_key))
         if value is None:
             return None
         row = decode(AccessKey, value)
-        user = self._host.get(keys.named_row(keys.USER, row.user))
-        policy = self._host.get(keys.named_row(keys.POLICY, row.user))
-        if user is None or not row.enabled or not decode(User, user).enabled:
+        return self._user(row.user, row.secret) if row.enabled else None
+
+    def _user(self, name: str, secret: str = "") -> Identity | None:
+        value = self._host.get(keys.named_row(keys.USER, name))
+        row = decode(User, value) if value is not None else None
+        if row is None or not row.enabled:
             return None
-        return Identity(row.user, row.secret, decode(Policy, policy).grants if policy else [])
+        documents = [*row.inline.values(), *self._documents(row.attached)]
+        for group in row.groups:
+            held = self._host.get(keys.named_row(keys.GROUP, group))
+            if held is not None:
+                one = decode(Group, held)
+                documents += [*one.inline.values(), *self._documents(one.attached)]
+        bounds = self._documents([row.boundary]) if row.boundary else []
+        return Identity(name, secret, self._grants_of(name), documents, bounds, row.id, row.path, row.tags)
+
+    def _role(self, name: str) -> Identity | None:
+        value = self._host.get(keys.named_row(keys.ROLE, name))
+        if value is None:
+            return None
+        row = decode(Role, value)
+        documents = [*row.inline.values(), *self._documents(row.attached)]
+        bounds = self._documents([row.boundary]) if row.boundary else []
+        return Identity(name, "", [], documents, bounds, row.id, row.path, row.tags, role=True)
+
+    def _documents(self, arns: list[str]) -> list[str]:
+        """The documents of managed policies; one that is not there is empty, which denies."""
+        found = []
+        for arn in arns:
+            if arn in BUILT_IN:
+                found.append(BUILT_IN[arn])
+                continue
+            value = self._host.get(keys.named_row(keys.MANAGED, arn.rpartition("/")[2]))
+            row = decode(Managed, value) if value is not None else None
+            found.append(row.versions[row.default][0] if row is not None else "")
+        return found
+
+    async def find_accounts(self, rows: list[bytes]) -> list[bytes | None]:
+        found = [self._host.get(row) for row in rows]
+        self._host.check(0)
+        return found
+
+    async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
+        found = [(key[3:].decode(), value) for key, value in self._host.scan(keys.table(0, table))]
+        self._host.check(0)
+        return found
 
     async def list_buckets(self) -> list[tuple[str, Bucket]]:
         found = [

@@ -27,7 +27,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
-from s4 import logs, restart, tracing
+from s4 import keyring, logs, restart, tracing
 from s4.audit import AuditLog
 from s4.embedded import open_store
 from s4.figures import store_figures
@@ -39,6 +39,7 @@ from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.server import S3Server
 from s4.http.tls import Certificate
 from s4.limits import MIB, Limits
+from s4.metadata.commands import NoteUses
 from s4.peer.api import Layout, NodeApi
 from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer
@@ -55,6 +56,7 @@ STRIPE_BYTES = 2 * MIB
 HASHING_THREADS = 8
 COMPACT_EVERY_S = 30.0
 GAUGE_S = 0.5
+NOTE_S = 60.0  # how late it may be known that an access key was used
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 HEAL_EVERY_S = 0.5
 SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
@@ -84,6 +86,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     domains: list[str] = []
     certificate: str = ""
     key: str = ""
+    master_key: str = ""
     durability: str = "sync"
     inline_bytes: int = 4096
     dedup: bool = True
@@ -134,6 +137,7 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
         node, layout, limits, settings.inline_bytes, stripe_bytes, settings.dedup,
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
         ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
+        keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
     )  # fmt: skip
 
 
@@ -150,6 +154,7 @@ class S3Endpoint:
             gateway, settings.limits, self._metrics, audit, region=settings.region,
             domains=tuple(settings.domains), health=lambda path: _health(path, ready), access_log=settings.access_log,
         )  # fmt: skip
+        self._gateway = gateway
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -159,7 +164,7 @@ class S3Endpoint:
         self._http = self.server.http_server()
         context = self._certificate.context if self._certificate else None
         self._listener = await loop.create_server(self._http, sock=bound, ssl=context, backlog=1024)
-        self._tasks.append(asyncio.create_task(self._gauge()))
+        self._tasks += [asyncio.create_task(self._gauge()), asyncio.create_task(every(NOTE_S, NOTE_S, self._note_uses))]
         if self._certificate is not None:
             self._tasks.append(asyncio.create_task(self._certificate.watch()))
 
@@ -167,6 +172,12 @@ class S3Endpoint:
         while True:
             self._metrics.in_flight.set(self.server.in_flight)
             await asyncio.sleep(GAUGE_S)
+
+    async def _note_uses(self) -> None:
+        """Keep when access keys were used."""
+        uses, self.server.uses = self.server.uses, {}
+        if uses:
+            await self._gateway.node.execute(0, NoteUses(list(uses.items())))
 
     def reload(self) -> None:
         if self._certificate is not None:
@@ -237,6 +248,9 @@ class Server:
             settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
             geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
         ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment)  # fmt: skip
+        if not settings.master_key:
+            found = keyring.of_directories([store.directory for store in self.store.drives.stores])
+            self._settings = settings = replace(settings, master_key=str(found))
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)

@@ -30,7 +30,12 @@ ROWS: dict[str, Any] = {
     "Content": rows.Content(3, BLOB, 5000),
     "Bucket": rows.Bucket(7, "ana", 5, 2, "Enabled", b"", "", "", "", False, 0, True, {"policy": "{}"}),
     "BucketState": rows.BucketState(2, "Enabled", b"token", b"before"),
-    "User": rows.User("ana", 6, True),
+    "User": rows.User("ana", 6, True, "AIDA", "/p/", {"t": "v"}, {"in": "{}"}, ["arn"], ["g"], "bound"),
+    "Group": rows.Group("g", 7, "AGPA", "/p/", {"in": "{}"}, ["arn"]),
+    "Role": rows.Role("r", 8, "AROA", "/p/", "{}", "what", 7200, {"t": "v"}, {"in": "{}"}, ["arn"], "bound"),
+    "Managed": rows.Managed("m", 9, "ANPA", "/p/", {1: ("{}", 9), 3: ("[]", 10)}, 3, 3, "what", 11, {"t": "v"}),
+    "Provider": rows.Provider("issuer/path", 12, ["s4"], ["0" * 40], {"t": "v"}),
+    "LastUse": rows.LastUse(13, "s3", "us-east-1"),
     "AccessKey": rows.AccessKey("ana", "secret", 7, True),
     "Policy": rows.Policy([rows.Grant("Writer", "photos-*")]),
     "Job": rows.Job("b", "from/", "to/", 8, b"from/x", 9, False, ""),
@@ -85,6 +90,7 @@ def test_rows_of_release_0_2() -> None:
 def test_rows_of_release_0_4() -> None:
     assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.4"])) == replace(ROWS["Bucket"], documents={})
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(ROWS["Upload"], acl="")
+    assert rows.decode(rows.User, bytes.fromhex(GOLDEN["User 0.4"])) == rows.User("ana", 6, True)
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.4"])) == (replace(OBJECT, acl=""), b"abc")
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from s4.keyring import Keyring
 from s4.limits import Limits
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
 from s4.metadata.rows import Bucket
@@ -165,6 +166,7 @@ class Gateway:
     pool: ThreadPoolExecutor
     strict: bool = False
     hedge_s: float = 0.2  # without a shard for so long, others are asked
+    keyring: Keyring | None = None  # what secrets are sealed with
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
     random: Callable[[int], bytes] = field(default_factory=RandomBytes)
     clock: Callable[[], float] = time.time

@@ -17,14 +17,15 @@ import structlog
 from aiohttp import web
 
 from s4.access.policy import Ask
-from s4.access.requester import parse_grant
+from s4.access.requester import Requester, parse_grant
 from s4.audit import AuditLog
 from s4.cluster.planner import PlanError
+from s4.gateway.accounts import kept_secret
 from s4.gateway.context import Gateway, execute
-from s4.http.authorize import requester_of
+from s4.http.credentials import find
 from s4.limits import Limits
 from s4.metadata import commands
-from s4.peer.api import Identity, UnavailableError
+from s4.peer.api import UnavailableError
 from s4.s3 import sigv4
 from s4.s3.errors import S3Error
 from s4.upkeep.renames import Renames
@@ -102,7 +103,7 @@ class AdminApi:
         async def guarded(request: web.Request) -> web.StreamResponse:
             started, code, user = time.perf_counter(), "OK", ""
             try:
-                user = (await self._authenticate(request)).user
+                user = (await self._authenticate(request)).name
                 response = await handler(request)
             except S3Error as error:
                 code = error.code
@@ -125,24 +126,24 @@ class AdminApi:
 
         return guarded
 
-    async def _authenticate(self, request: web.Request) -> Identity:
+    async def _authenticate(self, request: web.Request) -> Requester:
         headers = {name.lower(): value for name, value in request.headers.items()}
         path, _, query = request.raw_path.partition("?")
         signed = sigv4.Request(request.method, path, sigv4.parse_query(query), headers)
         claim = sigv4.parse(signed)
         if claim is None:
             raise S3Error("AccessDenied")
-        identity = await self._node.find_identity(claim.access_key)
-        if identity is None:
-            raise S3Error("InvalidAccessKeyId")
+        if claim.service != "s3":
+            raise S3Error("SignatureDoesNotMatch", "The request must be signed for S3.")
+        found = await find(self._gateway, claim)
         limits = self._context.limits
         sigv4.check(
-            claim, signed, identity.secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s
+            claim, signed, found.secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s
         )
-        who = requester_of(identity)
+        who = found.requester
         if not who.allowed(Ask(who.asker, "s4:Admin", "*", who.about)):
             raise S3Error("AccessDenied")
-        return identity
+        return who
 
     async def _users(self, _: web.Request) -> web.Response:
         listed = []
@@ -190,7 +191,7 @@ class AdminApi:
         )
         if not 3 <= len(access) <= 128 or "/" in access or len(secret) < 8:
             raise ValueError("an access key has 3 to 128 characters without a slash, a secret key 8 or more")
-        await execute(self._gateway, 0, commands.PutAccessKey(access, name, secret))
+        await execute(self._gateway, 0, commands.PutAccessKey(access, name, kept_secret(self._gateway, access, secret)))
         return as_json({"access_key": access, "secret_key": secret})
 
     async def _delete_key(self, request: web.Request) -> web.Response:

@@ -14,17 +14,14 @@ from ssl import SSLObject
 from s4.access import documents
 from s4.access.actions import BUCKET, NEEDS, OBJECT, bucket_arn, object_arn, of_version
 from s4.access.policy import ACCOUNT, Ask
-from s4.access.requester import ANONYMOUS, NOBODY, ROOT, USER, Requester, policy_of, read, requester, user_arn
+from s4.access.requester import ANONYMOUS, ROOT
 from s4.gateway.context import Gateway
 from s4.http.request import S3Request
 from s4.metadata import keys
 from s4.metadata.rows import Bucket, Object, decode_object
-from s4.peer.api import Identity
 from s4.s3 import acl, sigv4, tags
 from s4.s3.errors import S3Error
 
-ROOT_USER = "root"
-KNOWN = 4096
 _OF_ROOT = frozenset(
     ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
 )  # so that nobody locks out all
@@ -36,30 +33,6 @@ _HEADERS = (
 _QUERY = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys", "versionId": "s3:versionid"}
 _LATER = frozenset(("DeleteObjects", "PutObjectTagging"))  # the body says what is asked
 _TAG = "s3:existingobjecttag/"
-
-_known: dict[int, tuple[Identity, Requester]] = {}
-
-
-def requester_of(identity: Identity | None) -> Requester:
-    """Who an identity is, with its policies read; kept as long as the identity is."""
-    if identity is None:
-        return NOBODY
-    found = _known.get(id(identity))
-    if found is not None and found[0] is identity:
-        return found[1]
-    if len(_known) >= KNOWN:
-        _known.clear()
-    made = _requester(identity)
-    _known[id(identity)] = identity, made
-    return made
-
-
-def _requester(identity: Identity) -> Requester:
-    name = identity.user
-    policies = [policy_of(grant) for grant in identity.grants] + [read(text) for text in identity.policies]
-    if name == ROOT_USER:
-        return requester(ROOT, name, [f"arn:aws:iam::{ACCOUNT}:root"], policies, about={"aws:userid": (ACCOUNT,)})
-    return requester(USER, name, [user_arn(name)], policies, about={"aws:username": (name,), "aws:userid": (name,)})
 
 
 class Judge:

@@ -14,7 +14,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from s4.access.requester import NOBODY, Requester
 from s4.gateway.receive import Decoder
 from s4.limits import Limits
-from s4.peer.api import Identity
 from s4.s3 import sigv4
 from s4.s3.checksums import Digests, expected_of
 from s4.s3.chunked import ChunkedDecoder, PlainDecoder
@@ -42,20 +41,20 @@ class S3Request:
     pairs: list[tuple[str, str]]
     headers: dict[str, str]
     limits: Limits
-    identity: Identity | None = None
     requester: Requester = NOBODY
     judge: Judge | None = None  # set when the request may go on to its operation
     extra: dict[str, str] = field(default_factory=dict)  # headers of the answer, whatever it is
     claim: sigv4.Claim | None = None
     signing_key: bytes = b""
     operation: str = ""
+    failure: str = ""  # the code of an error that was answered in another form than S3's
     begun: bool = False  # the head of the answer has gone out
     started: float = 0.0  # time.monotonic()
     continued: bool = True  # no client waits for "100 Continue" any more
 
     @property
     def user(self) -> str:
-        return self.identity.user if self.identity else ANONYMOUS_USER
+        return self.requester.name or ANONYMOUS_USER
 
     def body(self, *, encoded: bool = True) -> HttpBody:
         """The body, to be read once. Raises S3Error where its length is missing or too large."""

@@ -23,13 +23,16 @@ from s4 import tracing
 from s4.access.actions import WRITES
 from s4.audit import AuditLog
 from s4.gateway.context import Gateway
-from s4.http.authorize import authorize, hidden, requester_of
+from s4.http.authorize import authorize, hidden
+from s4.http.credentials import find
+from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS
 from s4.http.operations.settings import cross_origin, preflight
 from s4.http.request import S3Request, parse_request
 from s4.http.responses import XML, common_headers, respond
 from s4.limits import Limits
+from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
 from s4.s3 import names, sigv4
 from s4.s3.errors import S3Error
@@ -37,6 +40,13 @@ from s4.s3.routing import route
 from s4.storage.records import DamagedError, DiskFullError
 
 log = structlog.get_logger("s4.http")
+
+USES = 10_000
+AUDITED = (
+    WRITES
+    | {name for name in IAM if not name.startswith(("Get", "List"))}
+    | {"AssumeRole", "AssumeRoleWithWebIdentity"}
+)
 
 
 class S3Server:
@@ -48,6 +58,8 @@ class S3Server:
         self._gateway, self._limits, self._metrics, self._audit = gateway, limits, metrics, audit
         self._region, self._domains, self._health, self._clock = region, domains, health, clock
         self._access_log = access_log
+        self._query = QueryEndpoint(gateway, region, clock)
+        self.uses: dict[str, LastUse] = {}  # of access keys, since they were noted last
         self._in_flight = self._connections = 0
         self._draining = False
         self._ids = int(time.time() * 1000) << 20
@@ -120,6 +132,7 @@ class S3Server:
         try:
             request = parse_request(http, request_id, self._limits, self._domains)
             response = await self._operate(request)
+            code = request.failure or code
         except S3Error as error:
             code = error.code
             response = self._error(error, http.method, http.raw_path, request_id)
@@ -144,6 +157,8 @@ class S3Server:
         if request.method == "OPTIONS":
             request.operation = "Preflight"
             return await preflight(self._gateway, request)
+        if is_call(request):
+            return await self._query(request)
         if "origin" in request.headers:
             request.extra = await cross_origin(self._gateway, request)
         await self._authenticate(request)
@@ -152,7 +167,7 @@ class S3Server:
         try:
             request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
         except S3Error as error:
-            raise (error if request.identity else S3Error("AccessDenied")) from error
+            raise (error if request.claim else S3Error("AccessDenied")) from error
         await authorize(self._gateway, request)
         try:
             return await OPERATIONS[request.operation](self._gateway, request)
@@ -164,17 +179,22 @@ class S3Server:
         claim = sigv4.parse(signed)
         if claim is None:
             return  # anonymous: what a bucket's policy or ACLs give to everybody
-        identity = await self._gateway.node.find_identity(claim.access_key)
-        if identity is None:
-            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
+        if claim.service != "s3":
+            raise S3Error("SignatureDoesNotMatch", "The request is signed for another service than S3.")
+        found = await find(self._gateway, claim)
         limits = self._limits
         request.signing_key = sigv4.check(
-            claim, signed, identity.secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s
+            claim, signed, found.secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s
         )
-        request.identity, request.claim, request.requester = identity, claim, requester_of(identity)
+        request.claim, request.requester = claim, found.requester
+        self.note_use(claim)
+
+    def note_use(self, claim: sigv4.Claim) -> None:
+        if not claim.token and len(self.uses) < USES:
+            self.uses[claim.access_key] = LastUse(int(self._clock() * 1000), claim.service, claim.region)
 
     async def _stats(self, request: S3Request) -> web.StreamResponse:
-        if request.identity is None:
+        if request.claim is None:
             raise S3Error("AccessDenied")
         if request.method != "GET":
             raise S3Error("MethodNotAllowed")
@@ -212,7 +232,7 @@ class S3Server:
         received = names.number(length, 0, 10**18) or 0
         sent = response.content_length or 0 if http.method != "HEAD" else 0
         self._metrics.observe(operation, code, seconds, received, sent)
-        if operation in WRITES and request is not None:
+        if operation in AUDITED and request is not None:
             self._audit.write(
                 request_id=request_id, user=request.user, operation=operation, bucket=request.bucket,
                 key=request.key, version=response.headers.get("x-amz-version-id", ""), status=response.status,

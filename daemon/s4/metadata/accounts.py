@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from s4.metadata import keys
 from s4.metadata.commands import (
+    ChangeAccounts,
     DeleteAccessKey,
     DeleteJob,
     DeleteUser,
     Done,
     KeyKnown,
+    NoteUses,
     PutAccessKey,
     PutJob,
     PutUser,
+    Taken,
     UserKnown,
 )
 from s4.metadata.entry import Entry, RefusalError
-from s4.metadata.rows import AccessKey, Policy, User, decode, encode
+from s4.metadata.rows import AccessKey, LastUse, Policy, User, decode, encode
 
 
 def put_user(entry: Entry, command: PutUser) -> UserKnown:
@@ -25,8 +30,9 @@ def put_user(entry: Entry, command: PutUser) -> UserKnown:
         raise RefusalError("EntityAlreadyExists", f"A user named {command.name} exists already.")
     if not command.create and value is None:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
-    created = decode(User, value).created_ms if value is not None else entry.now_ms
-    user = User(command.name, created, command.enabled)
+    user = replace(
+        decode(User, value) if value is not None else User(command.name, entry.now_ms), enabled=command.enabled
+    )
     entry.put(row_key, encode(user))
     entry.put(keys.named_row(keys.POLICY, command.name), encode(Policy(command.grants)))
     return UserKnown(user, command.grants)
@@ -38,10 +44,16 @@ def delete_user(entry: Entry, command: DeleteUser) -> Done:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
     entry.delete(row_key)
     entry.delete(keys.named_row(keys.POLICY, command.name))
-    for key, value in list(entry.scan(keys.table(0, keys.ACCESS_KEY))):
-        if decode(AccessKey, value).user == command.name:
-            entry.delete(key)
+    _delete_keys(entry, command.name)
     return Done()
+
+
+def _delete_keys(entry: Entry, user: str) -> None:
+    """No key outlives its user: a new one of that name would have it."""
+    for key, value in list(entry.scan(keys.table(0, keys.ACCESS_KEY))):
+        if decode(AccessKey, value).user == user:
+            entry.delete(key)
+            entry.delete(keys.named_row(keys.LAST_USE, key[3:].decode()))
 
 
 def put_key(entry: Entry, command: PutAccessKey) -> KeyKnown:
@@ -63,6 +75,39 @@ def delete_key(entry: Entry, command: DeleteAccessKey) -> Done:
     if value is None or (command.user and decode(AccessKey, value).user != command.user):
         raise RefusalError("NoSuchEntity", f"There is no access key {command.access_key}.")
     entry.delete(row_key)
+    return Done()
+
+
+ACCOUNT_TABLES = frozenset(
+    (keys.USER, keys.GROUP, keys.ROLE, keys.MANAGED, keys.PROVIDER, keys.ACCESS_KEY, keys.POLICY)
+)
+
+
+def change(entry: Entry, command: ChangeAccounts) -> Taken:
+    for row_key, _ in command.rows:
+        if row_key[:2] != bytes(2) or row_key[2:3] not in ACCOUNT_TABLES:
+            raise RefusalError("InternalError", "A change of accounts names another row.")
+    if any(entry.get(row_key) != value for row_key, value in command.seen):
+        return Taken(False)
+    for row_key, value in command.rows:
+        if value is None:
+            entry.delete(row_key)
+            if row_key[2:3] == keys.USER:
+                _delete_keys(entry, row_key[3:].decode())
+            elif row_key[2:3] == keys.ACCESS_KEY:
+                entry.delete(keys.named_row(keys.LAST_USE, row_key[3:].decode()))
+        else:
+            entry.put(row_key, value)
+    return Taken(True)
+
+
+def note_uses(entry: Entry, command: NoteUses) -> Done:
+    for access_key, use in command.uses:
+        row_key = keys.named_row(keys.LAST_USE, access_key)
+        before = entry.get(row_key)
+        older = before is not None and decode(LastUse, before).used_ms >= use.used_ms  # another gateway was first
+        if not older and entry.get(keys.named_row(keys.ACCESS_KEY, access_key)) is not None:
+            entry.put(row_key, encode(use))
     return Done()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from s4.metadata.rows import AccessKey, Bucket, Extent, Grant, Job, Object, Upload, User
+from s4.metadata.rows import AccessKey, Bucket, Extent, Grant, Job, LastUse, Object, Upload, User
 
 
 class Command(msgspec.Struct, tag=True, frozen=True):
@@ -286,6 +286,20 @@ class DeleteAccessKey(Command, frozen=True):
     user: str = ""
 
 
+class ChangeAccounts(Command, frozen=True):
+    """Put and delete rows of users, groups, roles, policies, providers and access keys, if those that were `seen` are
+    still as they were. Answers whether it was done."""
+
+    seen: list[tuple[bytes, bytes | None]]
+    rows: list[tuple[bytes, bytes | None]]
+
+
+class NoteUses(Command, frozen=True):
+    """When access keys were used: keys that are gone are left out."""
+
+    uses: list[tuple[str, LastUse]]
+
+
 class PutJob(Command, frozen=True):
     id: str
     job: Job
@@ -346,6 +360,6 @@ AnyCommand = (
     PutObject | DeleteObject | DeleteIfNewest | ChangeObject | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
     | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
-    | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | PutJob | DeleteJob
+    | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob
 )  # fmt: skip
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

@@ -47,6 +47,8 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.DeleteUser: accounts.delete_user,
     commands.PutAccessKey: accounts.put_key,
     commands.DeleteAccessKey: accounts.delete_key,
+    commands.ChangeAccounts: accounts.change,
+    commands.NoteUses: accounts.note_uses,
     commands.PutJob: accounts.put_job,
     commands.DeleteJob: accounts.delete_job,
 }

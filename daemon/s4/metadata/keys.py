@@ -15,6 +15,7 @@ OBJECT, UPLOAD, PART = b"o", b"u", b"p"
 BLOB, REFERENCE, CONTENT = b"b", b"r", b"c"
 OUTBOX, HEAL, ANSWER, REFUSED, HEAD = b"x", b"h", b"a", b"d", b"H"
 BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
+GROUP, ROLE, MANAGED, PROVIDER, LAST_USE = b"G", b"R", b"M", b"I", b"L"
 COUNTERS, BUCKET_STATE = b"C", b"S"
 TURN_ROW = b"\xff\xffT"  # of a store, not of a partition: above every partition's rows
 END = b"\xff\xff"
@@ -166,5 +167,5 @@ def bucket_state_row(partition: int, bucket: int) -> bytes:
 
 
 def named_row(name_of: bytes, name: str) -> bytes:
-    """A row of partition 0 that has a name: bucket, user, access key, policy, job."""
+    """A row of partition 0 that has a name: bucket, user, group, role, …"""
     return table(0, name_of) + name.encode("utf-8", "surrogateescape")

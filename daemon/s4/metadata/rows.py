@@ -154,9 +154,77 @@ class BucketState(_Row, frozen=True):
 
 
 class User(_Row, frozen=True):
+    """`inline` maps names to policy documents, `attached` are ARNs of managed policies, as in Group and Role."""
+
     name: str
     created_ms: int
     enabled: bool = True
+    id: str = ""
+    path: str = "/"
+    tags: dict[str, str] = {}
+    inline: dict[str, str] = {}
+    attached: list[str] = []
+    groups: list[str] = []
+    boundary: str = ""
+
+
+class Group(_Row, frozen=True):
+    name: str
+    created_ms: int
+    id: str
+    path: str = "/"
+    inline: dict[str, str] = {}
+    attached: list[str] = []
+
+
+class Role(_Row, frozen=True):
+    """`trust` is the document that says who may assume it."""
+
+    name: str
+    created_ms: int
+    id: str
+    path: str
+    trust: str
+    description: str = ""
+    session_s: int = 3600
+    tags: dict[str, str] = {}
+    inline: dict[str, str] = {}
+    attached: list[str] = []
+    boundary: str = ""
+
+
+class Managed(_Row, frozen=True):
+    """A managed policy: its documents by version number, with the time of each; `default` counts, `last` was the
+    highest number ever."""
+
+    name: str
+    created_ms: int
+    id: str
+    path: str
+    versions: dict[int, tuple[str, int]]
+    default: int = 1
+    last: int = 1
+    description: str = ""
+    updated_ms: int = 0
+    tags: dict[str, str] = {}
+
+
+class Provider(_Row, frozen=True):
+    """An OpenID Connect provider, whose tokens buy credentials: its issuer's URL is its name."""
+
+    url: str
+    created_ms: int
+    clients: list[str] = []
+    thumbprints: list[str] = []
+    tags: dict[str, str] = {}
+
+
+class LastUse(_Row, frozen=True):
+    """When an access key was last used, within a minute or so, and for what service."""
+
+    used_ms: int
+    service: str
+    region: str
 
 
 class AccessKey(_Row, frozen=True):

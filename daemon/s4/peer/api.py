@@ -70,12 +70,18 @@ class UploadPage(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who holds an access key, with the secret to check signatures and what the user may do."""
+    """Who holds an access key, with the secret to check signatures and what the user may do: roles of `s4 admin`, and
+    documents of policies. `bounds` are documents of its permission boundary. Of a role there is no secret."""
 
     user: str
     secret: str
     grants: list[Grant]
     policies: list[str] = []
+    bounds: list[str] = []
+    id: str = ""
+    path: str = "/"
+    tags: dict[str, str] = {}
+    role: bool = False
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -146,7 +152,17 @@ class NodeApi(Protocol):
 
     async def find_bucket(self, name: str) -> Bucket | None: ...
 
-    async def find_identity(self, access_key: str) -> Identity | None: ...
+    async def find_identity(self, access_key: str) -> Identity | None:
+        """Who holds an access key; or the user or role that is named, as `user/NAME` or `role/NAME`."""
+        ...
+
+    async def find_accounts(self, rows: list[bytes]) -> list[bytes | None]:
+        """Rows of partition 0 by their keys, as they are stored."""
+        ...
+
+    async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
+        """All rows of a table of partition 0, by name."""
+        ...
 
     async def list_buckets(self) -> list[tuple[str, Bucket]]: ...
 

@@ -280,6 +280,12 @@ class Router:
         known = remote.known_identity(access_key) if remote is not None else None
         return known or await self._at_primary(0, lambda node, _: node.find_identity(access_key))
 
+    async def find_accounts(self, rows: list[bytes]) -> list[bytes | None]:
+        return await self._at_primary(0, lambda node, _: node.find_accounts(rows))
+
+    async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
+        return await self._at_primary(0, lambda node, _: node.list_accounts(table))
+
     async def list_buckets(self) -> list[tuple[str, Bucket]]:
         return await self._at_primary(0, lambda node, _: node.list_buckets())
 

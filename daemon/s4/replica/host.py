@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s4.metadata import keys
+from s4.metadata.accounts import ACCOUNT_TABLES
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Head, decode
@@ -36,7 +37,7 @@ from s4.replica.turn import Decider, OverloadedError, Turn, deliver
 from s4.storage.leveldb import Cursor, Database, Snapshot
 
 TURN_COMMANDS = 512
-SETTINGS_TABLES = frozenset((keys.BUCKET, keys.USER, keys.ACCESS_KEY, keys.POLICY))
+SETTINGS_TABLES = frozenset((keys.BUCKET, *ACCOUNT_TABLES))
 
 
 @dataclass(slots=True)

@@ -54,10 +54,12 @@ class Claim:
     payload_hash: str
     presigned: bool
     expires_s: int = 0
+    service: str = "s3"
+    token: str = ""  # of a session's temporary credentials
 
     @property
     def scope(self) -> str:
-        return f"{self.date}/{self.region}/s3/aws4_request"
+        return f"{self.date}/{self.region}/{self.service}/aws4_request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,10 @@ def _parse_header(request: Request, header: str) -> Claim:
     front, comma, signature = header.rpartition("Signature=")
     if not comma:
         raise S3Error("AuthorizationHeaderMalformed", "The authorization header is malformed; it has no Signature.")
-    access_key, date, region, names = _authorization_front(front)
+    access_key, date, region, service, names = _authorization_front(front)
     payload = request.headers.get("x-amz-content-sha256")
+    if service != "s3":
+        payload = EMPTY_SHA256  # of a body that the caller must hash
     if payload is None:
         raise S3Error("MissingSecurityHeader", "Your request is missing the header x-amz-content-sha256.")
     _check_payload(payload)
@@ -141,12 +145,13 @@ def _parse_header(request: Request, header: str) -> Claim:
             "There were headers present in the request which were not signed",
             HeadersNotSigned=", ".join(unsigned),
         )
-    return Claim(access_key, date, region, timestamp, names, signature, payload, presigned=False)
+    token = request.headers.get("x-amz-security-token", "")
+    return Claim(access_key, date, region, timestamp, names, signature, payload, False, service=service, token=token)
 
 
 @lru_cache(maxsize=4096)
-def _authorization_front(front: str) -> tuple[str, str, str, tuple[str, ...]]:
-    """(access key, date, region, signed headers) of what comes before the signature: kept, as it rarely changes."""
+def _authorization_front(front: str) -> tuple[str, str, str, str, tuple[str, ...]]:
+    """(access key, date, region, service, signed headers) of what comes before the signature: kept, as it rarely changes."""
     fields: dict[str, str] = {}
     for piece in front[len(ALGORITHM) :].split(","):
         name, _, value = piece.strip().partition("=")
@@ -154,8 +159,8 @@ def _authorization_front(front: str) -> tuple[str, str, str, tuple[str, ...]]:
     for name in ("Credential", "SignedHeaders"):
         if name not in fields:
             raise S3Error("AuthorizationHeaderMalformed", f"The authorization header is malformed; it has no {name}.")
-    access_key, date, region = _credential(fields["Credential"], "AuthorizationHeaderMalformed")
-    return access_key, date, region, tuple(fields["SignedHeaders"].split(";"))
+    credential = _credential(fields["Credential"], "AuthorizationHeaderMalformed")
+    return *credential, tuple(fields["SignedHeaders"].split(";"))
 
 
 def _parse_presigned(request: Request) -> Claim:
@@ -173,7 +178,9 @@ def _parse_presigned(request: Request) -> Claim:
     expires = fields["X-Amz-Expires"]
     if number(expires, 0, 10**9) is None:
         raise S3Error("AuthorizationQueryParametersError", "X-Amz-Expires should be a number")
-    access_key, date, region = _credential(fields["X-Amz-Credential"], "AuthorizationQueryParametersError")
+    access_key, date, region, service = _credential(fields["X-Amz-Credential"], "AuthorizationQueryParametersError")
+    if service != "s3":
+        raise S3Error("AuthorizationQueryParametersError", "Only requests of S3 can be presigned.")
     timestamp = fields["X-Amz-Date"]
     if timestamp[:8] != date:
         raise S3Error(
@@ -193,7 +200,10 @@ def _parse_presigned(request: Request) -> Claim:
     if payload in STREAMING_MODES:
         raise S3Error("InvalidRequest", "A presigned request cannot have a chunk-signed payload.")
     _check_payload(payload)
-    return Claim(access_key, date, region, timestamp, names, fields["X-Amz-Signature"], payload, True, int(expires))
+    token = fields.get("X-Amz-Security-Token", "")
+    return Claim(
+        access_key, date, region, timestamp, names, fields["X-Amz-Signature"], payload, True, int(expires), token=token
+    )
 
 
 def _check_payload(payload: str) -> None:
@@ -206,16 +216,19 @@ def _check_payload(payload: str) -> None:
         )
 
 
-def _credential(text: str, code: str) -> tuple[str, str, str]:
+SERVICES = ("s3", "iam", "sts")
+
+
+def _credential(text: str, code: str) -> tuple[str, str, str, str]:
     parts = text.rsplit("/", 4)
     if len(parts) != 5 or not parts[0]:
         raise S3Error(
             code, 'The Credential is malformed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".'
         )
     access_key, date, region, service, terminal = parts
-    if service != "s3" or terminal != "aws4_request":
+    if service not in SERVICES or terminal != "aws4_request":
         raise S3Error(code, 'The Credential is malformed; the service must be "s3" and the end "aws4_request".')
-    return access_key, date, region
+    return access_key, date, region, service
 
 
 @lru_cache(maxsize=1024)
@@ -233,7 +246,7 @@ def check(
     claim: Claim, request: Request, secret: str, region: str, now_s: float, skew_s: float, presign_s: int
 ) -> bytes:
     """Verify a claim; returns the signing key, which chunk signatures go on with. Raises S3Error."""
-    if claim.region != region:
+    if claim.region != region and not (claim.service != "s3" and claim.region == "us-east-1"):  # where IAM is for AWS
         code = "AuthorizationQueryParametersError" if claim.presigned else "AuthorizationHeaderMalformed"
         raise S3Error(code, f"The region '{claim.region}' is wrong; expecting '{region}'", Region=region)
     sent = parse_time(claim.timestamp)
@@ -248,7 +261,7 @@ def check(
             raise S3Error("AccessDenied", "Request is not valid yet")
     elif abs(now_s - sent) > skew_s:
         raise S3Error("RequestTimeTooSkewed")
-    key = signing_key(secret, claim.date, claim.region)
+    key = signing_key(secret, claim.date, claim.region, claim.service)
     expected = sign(key, string_to_sign(claim, request))
     if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
         raise S3Error("SignatureDoesNotMatch")
@@ -309,10 +322,10 @@ def canonical_query(pairs: Iterable[tuple[str, str]], presigned: bool) -> str:
 
 
 @lru_cache(maxsize=4096)
-def signing_key(secret: str, date: str, region: str) -> bytes:
+def signing_key(secret: str, date: str, region: str, service: str = "s3") -> bytes:
     """The key of one day; kept, since it costs four HMACs."""
     key = ("AWS4" + secret).encode()
-    for piece in (date, region, "s3", "aws4_request"):
+    for piece in (date, region, service, "aws4_request"):
         key = hmac.digest(key, piece.encode(), "sha256")
     return key
 

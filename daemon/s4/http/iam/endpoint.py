@@ -1,0 +1,130 @@
+"""One call of IAM or STS: read, authenticate, authorize, do it as one step, answer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from s4.access.policy import ACCOUNT, Ask
+from s4.access.requester import ANONYMOUS, user_arn
+from s4.gateway.accounts import Accounts, change
+from s4.gateway.context import Gateway
+from s4.http.authorize import context_of
+from s4.http.credentials import find, role_arn
+from s4.http.iam import policies, protocol, roles, sts, users
+from s4.http.iam.protocol import Call, Form, Handler, IamError
+from s4.http.request import S3Request
+from s4.http.responses import respond
+from s4.metadata.rows import Group, Role, User
+from s4.s3 import sigv4
+from s4.s3.errors import S3Error
+
+log = structlog.get_logger("s4.iam")
+
+IAM: dict[str, Handler] = {**policies.OPERATIONS, **users.OPERATIONS, **roles.OPERATIONS}
+OPEN = frozenset(
+    ("GetCallerIdentity", "GetSessionToken", "AssumeRole", "AssumeRoleWithWebIdentity")
+)  # decide themselves
+UNSIGNED = "AssumeRoleWithWebIdentity"
+XML = "text/xml"
+
+
+def is_call(request: S3Request) -> bool:
+    """Whether a request speaks the query protocol: S3 has no form at its root."""
+    kind = request.headers.get("content-type", "")
+    return request.method == "POST" and request.path == "/" and kind.startswith("application/x-www-form-urlencoded")
+
+
+class QueryEndpoint:
+    """IAM and STS over one gateway."""
+
+    def __init__(self, gateway: Gateway, region: str, clock: Callable[[], float]) -> None:
+        self._gateway, self._region, self._clock = gateway, region, clock
+
+    async def __call__(self, request: S3Request) -> web.StreamResponse:
+        service = "iam"
+        try:
+            body = await request.small_body(protocol.FORM_BYTES)
+            form = protocol.read_form(body)
+            action = form.get("Action")
+            service = "sts" if action in sts.OPERATIONS else "iam"
+            request.operation = action if action in IAM or action in sts.OPERATIONS else "Unknown"
+            await self._authenticate(request, body, service)
+            handler = (sts.OPERATIONS if service == "sts" else IAM).get(action)
+            if request.requester.kind == ANONYMOUS and action != UNSIGNED:
+                raise S3Error("AccessDenied", "Request is missing Authentication Token")
+            if handler is None:
+                raise IamError("InvalidAction", f"Could not find operation {action} for version {form.get('Version')}")
+            result = await self._do(handler, action, service, form, request)
+        except (IamError, S3Error) as error:
+            request.failure = error.code
+            status, text = protocol.failure(service, error, request.id)
+            return respond(status, {"Content-Type": XML}, text)
+        return respond(200, {"Content-Type": XML}, protocol.answer(service, action, result, request.id))
+
+    async def _authenticate(self, request: S3Request, body: bytes, service: str) -> None:
+        signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)
+        claim = sigv4.parse(signed)
+        if claim is None:
+            return
+        if claim.service != service:
+            raise S3Error("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{service}'.")
+        claim = replace(claim, payload_hash=hashlib.sha256(body).hexdigest())
+        found = await find(self._gateway, claim)
+        limits = request.limits
+        sigv4.check(claim, signed, found.secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s)
+        request.claim, request.requester = claim, found.requester
+
+    async def _do(
+        self, handler: Handler, action: str, service: str, form: Form, request: S3Request
+    ) -> Mapping[str, Any]:
+        context = context_of(request, self._clock)
+
+        async def work(accounts: Accounts) -> dict[str, Any]:
+            temporary = request.claim is not None and bool(request.claim.token)
+            call = Call(self._gateway, form, request.requester, accounts, context, temporary)
+            if action not in OPEN:
+                resource = await _resource(call)
+                if not call.who.allowed(Ask(call.who.asker, f"{service}:{action}", resource, context)):
+                    raise IamError(
+                        "AccessDenied",
+                        f"User: {call.who.asker.arns[0]} is not authorized to perform: {service}:{action} on resource: {resource}",
+                    )
+            return await handler(call)
+
+        return await change(self._gateway, work)
+
+
+async def _resource(call: Call) -> str:
+    """The ARN of what a call is about: of the first that it names, or of the caller where it could name a user."""
+    form, accounts = call.form, call.accounts
+    if form.has("PolicyArn") and not (form.has("UserName") or form.has("GroupName") or form.has("RoleName")):
+        return form.get("PolicyArn")
+    if form.has("OpenIDConnectProviderArn"):
+        return form.get("OpenIDConnectProviderArn")
+    if form.has("Url"):
+        return roles.provider_arn(form.get("Url").removeprefix("https://"))
+    if form.has("GroupName"):
+        name = form.get("GroupName")
+        group = await accounts.get(Group, name)
+        return f"arn:aws:iam::{ACCOUNT}:group{group.path if group else form.get('Path', '/')}{name}"
+    if form.has("RoleName"):
+        role = await accounts.get(Role, form.get("RoleName"))
+        return role_arn(form.get("RoleName"), role.path if role else form.get("Path", "/"))
+    if form.has("UserName"):
+        user = await accounts.get(User, form.get("UserName"))
+        return user_arn(form.get("UserName"), user.path if user else form.get("Path", "/"))
+    if form.has("PolicyName"):
+        return f"arn:aws:iam::{ACCOUNT}:policy{form.get('Path', '/')}{form.get('PolicyName')}"
+    return call.who.asker.arns[0] if form.get("Action") in OF_CALLER else "*"
+
+
+OF_CALLER = frozenset((
+    "GetUser", "UpdateUser", "DeleteUser", "CreateAccessKey", "ListAccessKeys", "UpdateAccessKey", "DeleteAccessKey",
+    "GetAccessKeyLastUsed",
+))  # fmt: skip

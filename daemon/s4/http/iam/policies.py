@@ -1,0 +1,298 @@
+"""Managed policies with versions; inline policies, attachments and boundaries of users, groups and roles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from s4.access.policy import ACCOUNT
+from s4.gateway.accounts import Accounts
+from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid, missing, new_id, quoted, tag_list
+from s4.metadata.builtin import BUILT_IN
+from s4.metadata.rows import Group, Managed, Role, User
+
+VERSIONS, ATTACHED = 5, 20
+INLINE = {User: 2048, Group: 5120, Role: 10240}  # bytes of all inline policies together
+KINDS: dict[str, Any] = {"User": User, "Group": Group, "Role": Role}
+
+
+def policy_arn(row: Managed) -> str:
+    return f"arn:aws:iam::{ACCOUNT}:policy{row.path}{row.name}"
+
+
+async def find(accounts: Accounts, arn: str) -> Managed:
+    """A policy of this account. Raises IamError."""
+    name = arn.rpartition("/")[2]
+    row = await accounts.get(Managed, name) if arn.startswith(f"arn:aws:iam::{ACCOUNT}:policy/") else None
+    if row is None or policy_arn(row) != arn:
+        raise IamError("NoSuchEntity", f"Policy {arn} does not exist or is not attachable.")
+    return row
+
+
+async def check_arn(accounts: Accounts, arn: str) -> str:
+    """An ARN that can be attached. Raises IamError."""
+    if not 20 <= len(arn) <= 2048:
+        raise invalid(f"ARN {arn} is not valid.")
+    if arn not in BUILT_IN:
+        await find(accounts, arn)
+    return arn
+
+
+async def users_of(accounts: Accounts, arn: str) -> dict[str, list[Any]]:
+    """Who has a policy attached, by kind; and whose boundary it is."""
+    found: dict[str, list[Any]] = {}
+    for kind, row_kind in KINDS.items():
+        rows = [row for _, row in await accounts.all(row_kind)]
+        found[kind] = [row for row in rows if arn in row.attached]
+        found[f"{kind} boundary"] = [row for row in rows if getattr(row, "boundary", "") == arn]
+    return found
+
+
+async def shown(accounts: Accounts, row: Managed) -> dict[str, Any]:
+    used = await users_of(accounts, policy_arn(row))
+    return {
+        "PolicyName": row.name, "PolicyId": row.id, "Arn": policy_arn(row), "Path": row.path, "DefaultVersionId": f"v{row.default}",
+        "AttachmentCount": sum(len(used[kind]) for kind in KINDS), "PermissionsBoundaryUsageCount": sum(len(used[f"{kind} boundary"]) for kind in KINDS),
+        "IsAttachable": True, "Description": row.description or None, "CreateDate": date(row.created_ms), "UpdateDate": date(row.updated_ms),
+        "Tags": tag_list(row.tags),
+    }  # fmt: skip
+
+
+def _built_in(arn: str) -> dict[str, Any]:
+    return {
+        "PolicyName": arn.rpartition("/")[2], "PolicyId": "ANPA" + arn.rpartition("/")[2].upper()[:17], "Arn": arn, "Path": "/",
+        "DefaultVersionId": "v1", "AttachmentCount": 0, "IsAttachable": True, "CreateDate": date(0), "UpdateDate": date(0),
+    }  # fmt: skip
+
+
+async def create_policy(call: Call) -> dict[str, Any]:
+    name, now = call.form.name("PolicyName", 128), call.gateway.now_ms()
+    if await call.accounts.get(Managed, name) is not None:
+        raise exists("Policy", name)
+    document = call.form.document()
+    row = Managed(name, now, new_id("ANPA"), call.form.path(), {1: (document, now)}, description=call.form.get("Description")[:1000],
+                  updated_ms=now, tags=call.form.tags())  # fmt: skip
+    call.accounts.put(name, row)
+    return {"Policy": await shown(call.accounts, row)}
+
+
+async def get_policy(call: Call) -> dict[str, Any]:
+    arn = call.form.need("PolicyArn")
+    return {"Policy": _built_in(arn) if arn in BUILT_IN else await shown(call.accounts, await find(call.accounts, arn))}
+
+
+async def list_policies(call: Call) -> dict[str, Any]:
+    scope, prefix = call.form.get("Scope", "All"), call.form.get("PathPrefix", "/")
+    rows = [await shown(call.accounts, row) for _, row in await call.accounts.all(Managed)] if scope != "AWS" else []
+    rows += [_built_in(arn) for arn in BUILT_IN] if scope != "Local" else []
+    rows = [row for row in rows if row["Path"].startswith(prefix)]
+    if call.form.get("OnlyAttached") == "true":
+        rows = [row for row in rows if row["AttachmentCount"]]
+    page, more = call.page(rows, lambda row: str(row["Arn"]))
+    return {"Policies": page, **more}
+
+
+async def delete_policy(call: Call) -> dict[str, Any]:
+    row = await find(call.accounts, call.form.need("PolicyArn"))
+    if any((await users_of(call.accounts, policy_arn(row))).values()):
+        raise IamError("DeleteConflict", "Cannot delete a policy attached to entities.")
+    if len(row.versions) > 1:
+        raise IamError(
+            "DeleteConflict",
+            "This policy has more than one version. Before you delete a policy, you must delete the policy's versions. The default version is deleted with the policy.",
+        )
+    call.accounts.delete(Managed, row.name)
+    return {}
+
+
+async def create_version(call: Call) -> dict[str, Any]:
+    row, now = await find(call.accounts, call.form.need("PolicyArn")), call.gateway.now_ms()
+    if len(row.versions) >= VERSIONS:
+        raise IamError(
+            "LimitExceeded",
+            f"A managed policy can have up to {VERSIONS} versions. Before you create a new version, you must delete an existing version.",
+        )
+    number = row.last + 1
+    default = number if call.form.get("SetAsDefault") == "true" else row.default
+    versions = {**row.versions, number: (call.form.document(), now)}
+    call.accounts.put(row.name, replace(row, versions=versions, last=number, default=default, updated_ms=now))
+    return {
+        "PolicyVersion": {"VersionId": f"v{number}", "IsDefaultVersion": default == number, "CreateDate": date(now)}
+    }
+
+
+def _version(call: Call, row: Managed) -> int:
+    text = call.form.need("VersionId")
+    number = int(text[1:]) if text[:1] == "v" and text[1:].isascii() and text[1:].isdigit() else 0
+    if number not in row.versions:
+        raise IamError("NoSuchEntity", f"Policy {policy_arn(row)} version {text} does not exist or is not attachable.")
+    return number
+
+
+async def get_version(call: Call) -> dict[str, Any]:
+    arn = call.form.need("PolicyArn")
+    if arn in BUILT_IN:
+        row = Managed("", 0, "", "/", {1: (BUILT_IN[arn], 0)})
+    else:
+        row = await find(call.accounts, arn)
+    number = _version(call, row)
+    document, created = row.versions[number]
+    return {
+        "PolicyVersion": {
+            "Document": quoted(document),
+            "VersionId": f"v{number}",
+            "IsDefaultVersion": number == row.default,
+            "CreateDate": date(created),
+        }
+    }
+
+
+async def list_versions(call: Call) -> dict[str, Any]:
+    row = await find(call.accounts, call.form.need("PolicyArn"))
+    page, more = call.page(sorted(row.versions.items(), reverse=True), lambda one: f"{one[0]:08d}")
+    return {
+        "Versions": [
+            {"VersionId": f"v{number}", "IsDefaultVersion": number == row.default, "CreateDate": date(created)}
+            for number, (_, created) in reversed(page)
+        ],
+        **more,
+    }
+
+
+async def delete_version(call: Call) -> dict[str, Any]:
+    row = await find(call.accounts, call.form.need("PolicyArn"))
+    number = _version(call, row)
+    if number == row.default:
+        raise IamError("DeleteConflict", "Cannot delete the default version of a policy.")
+    call.accounts.put(
+        row.name, replace(row, versions={one: held for one, held in row.versions.items() if one != number})
+    )
+    return {}
+
+
+async def set_default(call: Call) -> dict[str, Any]:
+    row = await find(call.accounts, call.form.need("PolicyArn"))
+    call.accounts.put(row.name, replace(row, default=_version(call, row), updated_ms=call.gateway.now_ms()))
+    return {}
+
+
+async def list_entities(call: Call) -> dict[str, Any]:
+    used = await users_of(call.accounts, await check_arn(call.accounts, call.form.need("PolicyArn")))
+    listed = {
+        f"Policy{kind}s": [{f"{kind}Name": row.name, f"{kind}Id": row.id or row.name} for row in used[kind]]
+        for kind in KINDS
+    }
+    return {**listed, "IsTruncated": False}
+
+
+# -- of users, groups and roles: one function for each, made for every kind
+
+
+async def _holder(call: Call, kind: str) -> Any:
+    name = call.form.name(f"{kind}Name", 128)
+    row = await call.accounts.get(KINDS[kind], name)
+    if row is None:
+        raise missing(kind.lower(), name)
+    return row
+
+
+def of_holders(kind: str) -> dict[str, Handler]:
+    """The operations on the policies of a kind: User, Group or Role."""
+
+    async def put_inline(call: Call) -> dict[str, Any]:
+        row, name = await _holder(call, kind), call.form.name("PolicyName", 128)
+        most = INLINE[KINDS[kind]]
+        inline = {**row.inline, name: call.form.document(most=most)}
+        if sum(len("".join(text.split())) for text in inline.values()) > most:
+            raise IamError(
+                "LimitExceeded", f"Maximum policy size of {most} bytes exceeded for {kind.lower()} {row.name}"
+            )
+        call.accounts.put(row.name, replace(row, inline=inline))
+        return {}
+
+    async def get_inline(call: Call) -> dict[str, Any]:
+        row, name = await _holder(call, kind), call.form.name("PolicyName", 128)
+        if name not in row.inline:
+            raise missing(f"{kind.lower()} policy", name)
+        return {f"{kind}Name": row.name, "PolicyName": name, "PolicyDocument": quoted(row.inline[name])}
+
+    async def delete_inline(call: Call) -> dict[str, Any]:
+        row, name = await _holder(call, kind), call.form.name("PolicyName", 128)
+        if name not in row.inline:
+            raise missing(f"{kind.lower()} policy", name)
+        call.accounts.put(row.name, replace(row, inline={one: text for one, text in row.inline.items() if one != name}))
+        return {}
+
+    async def list_inline(call: Call) -> dict[str, Any]:
+        page, more = call.page((await _holder(call, kind)).inline, str)
+        return {"PolicyNames": page, **more}
+
+    async def attach(call: Call) -> dict[str, Any]:
+        row, arn = await _holder(call, kind), await check_arn(call.accounts, call.form.need("PolicyArn"))
+        if arn not in row.attached:
+            if len(row.attached) >= ATTACHED:
+                raise IamError("LimitExceeded", f"Cannot exceed quota for PoliciesPer{kind}: {ATTACHED}")
+            call.accounts.put(row.name, replace(row, attached=[*row.attached, arn]))
+        return {}
+
+    async def detach(call: Call) -> dict[str, Any]:
+        row, arn = await _holder(call, kind), call.form.need("PolicyArn")
+        if arn not in row.attached:
+            raise IamError("NoSuchEntity", f"Policy {arn} was not found.")
+        call.accounts.put(row.name, replace(row, attached=[one for one in row.attached if one != arn]))
+        return {}
+
+    async def list_attached(call: Call) -> dict[str, Any]:
+        page, more = call.page((await _holder(call, kind)).attached, str)
+        return {"AttachedPolicies": [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in page], **more}
+
+    async def put_boundary(call: Call) -> dict[str, Any]:
+        row = await _holder(call, kind)
+        call.accounts.put(
+            row.name, replace(row, boundary=await check_arn(call.accounts, call.form.need("PermissionsBoundary")))
+        )
+        return {}
+
+    async def delete_boundary(call: Call) -> dict[str, Any]:
+        row = await _holder(call, kind)
+        if not row.boundary:
+            raise IamError("NoSuchEntity", f"{kind} {row.name} has no permissions boundary.")
+        call.accounts.put(row.name, replace(row, boundary=""))
+        return {}
+
+    async def tag(call: Call) -> dict[str, Any]:
+        row = await _holder(call, kind)
+        call.accounts.put(row.name, replace(row, tags={**row.tags, **call.form.tags()}))
+        return {}
+
+    async def untag(call: Call) -> dict[str, Any]:
+        row, gone = await _holder(call, kind), set(call.form.members("TagKeys"))
+        call.accounts.put(
+            row.name, replace(row, tags={name: value for name, value in row.tags.items() if name not in gone})
+        )
+        return {}
+
+    async def list_tags(call: Call) -> dict[str, Any]:
+        page, more = call.page((await _holder(call, kind)).tags.items(), lambda one: one[0])
+        return {"Tags": tag_list(dict(page)), **more}
+
+    found: dict[str, Handler] = {
+        f"Put{kind}Policy": put_inline, f"Get{kind}Policy": get_inline, f"Delete{kind}Policy": delete_inline,
+        f"List{kind}Policies": list_inline, f"Attach{kind}Policy": attach, f"Detach{kind}Policy": detach,
+        f"ListAttached{kind}Policies": list_attached,
+    }  # fmt: skip
+    if kind != "Group":
+        found |= {
+            f"Put{kind}PermissionsBoundary": put_boundary, f"Delete{kind}PermissionsBoundary": delete_boundary,
+            f"Tag{kind}": tag, f"Untag{kind}": untag, f"List{kind}Tags": list_tags,
+        }  # fmt: skip
+    return found
+
+
+OPERATIONS: dict[str, Handler] = {
+    "CreatePolicy": create_policy, "GetPolicy": get_policy, "ListPolicies": list_policies, "DeletePolicy": delete_policy,
+    "CreatePolicyVersion": create_version, "GetPolicyVersion": get_version, "ListPolicyVersions": list_versions,
+    "DeletePolicyVersion": delete_version, "SetDefaultPolicyVersion": set_default, "ListEntitiesForPolicy": list_entities,
+    **of_holders("User"), **of_holders("Group"), **of_holders("Role"),
+}  # fmt: skip

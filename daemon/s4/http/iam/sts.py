@@ -1,0 +1,273 @@
+"""STS: temporary credentials. A session is its token (http/credentials.py); nothing is stored.
+
+A web identity is a JSON Web Token of a provider that IAM knows. Its issuer's keys are fetched from the issuer itself, whose
+URL an administrator gave; they are kept for a while, and asked for anew where a token names a key that is not among
+them. Source: STS API reference; OpenID Connect Discovery 1.0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import ssl
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jwt
+import msgspec
+
+from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, PolicyError, parse
+from s4.access.requester import ANONYMOUS, ROLE, ROOT, UNREADABLE
+from s4.gateway.accounts import Accounts
+from s4.http.credentials import Session, role_arn, session_arn
+from s4.http.iam.policies import check_arn
+from s4.http.iam.protocol import Call, Handler, IamError, date, invalid, new_id
+from s4.http.iam.roles import provider_arn
+from s4.metadata.builtin import BUILT_IN
+from s4.metadata.rows import Managed, Provider, Role
+
+SESSION_POLICY = 2048
+TOKEN_S, TOKEN_MOST_S = 43_200, 129_600
+FETCH_S, KEYS_S, AGAIN_S = 10.0, 3600.0, 10.0
+ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
+JWT_BYTES, DOCUMENT_BYTES = 20_000, 256 * 1024
+_SESSION = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
+
+
+def _credentials(call: Call, session: Session) -> dict[str, Any]:
+    """Raises IamError where there is nothing to seal the token with."""
+    if call.gateway.keyring is None:
+        raise IamError(
+            "NotImplemented", "This S4 gives no temporary credentials: start every process with --master-key."
+        )
+    access = new_id("ASIA", 16)
+    token = call.gateway.keyring.seal(msgspec.json.encode(session).decode(), access)
+    return {
+        "AccessKeyId": access,
+        "SecretAccessKey": session.secret,
+        "SessionToken": token,
+        "Expiration": date(session.until_s * 1000),
+    }
+
+
+async def caller_identity(call: Call) -> dict[str, Any]:
+    about = call.who.about.get("aws:userid", ("",))[0]
+    return {"UserId": about, "Account": ACCOUNT, "Arn": call.who.asker.arns[0]}
+
+
+async def session_token(call: Call) -> dict[str, Any]:
+    """For a user: what the user may do, for a time."""
+    if call.who.kind in (ROLE, ANONYMOUS) or call.temporary:
+        raise IamError("AccessDenied", "Cannot call GetSessionToken with session credentials")
+    now, lasts = int(call.gateway.clock()), call.form.number("DurationSeconds", TOKEN_S, 900, TOKEN_MOST_S)
+    session = Session(f"user/{call.who.name}", call.who.name, secrets.token_urlsafe(30), now, now + lasts)
+    return {"Credentials": _credentials(call, session)}
+
+
+async def _session_policies(call: Call) -> list[str]:
+    found = []
+    text = call.form.get("Policy")
+    if text:
+        if len(text) > SESSION_POLICY:
+            raise IamError("PackedPolicyTooLarge", f"A session policy has at most {SESSION_POLICY} characters")
+        try:
+            parse(text)
+        except PolicyError as error:
+            raise IamError("MalformedPolicyDocument", str(error)) from error
+        found.append(text)
+    number = 1
+    while arn := call.form.get(f"PolicyArns.member.{number}.arn"):
+        await check_arn(call.accounts, arn)
+        row = await call.accounts.get(Managed, arn.rpartition("/")[2]) if arn not in BUILT_IN else None
+        found.append(row.versions[row.default][0] if row is not None else BUILT_IN[arn])
+        number += 1
+    return found
+
+
+async def _role(accounts: Accounts, arn: str) -> Role | None:
+    row = await accounts.get(Role, arn.rpartition("/")[2]) if ":role/" in arn else None
+    return row if row is not None and role_arn(row.name, row.path) == arn else None
+
+
+def _trusts(row: Role, ask: Ask) -> str:
+    try:
+        policy = parse(row.trust, principals=True, resources=False)
+    except PolicyError:
+        policy = UNREADABLE
+    return policy.decide(ask)
+
+
+def _lasts(call: Call, row: Role) -> int:
+    most = 3600 if call.temporary else row.session_s  # a chain of roles lasts an hour at most
+    return call.form.number("DurationSeconds", min(3600, most), 900, most)
+
+
+def _name(call: Call) -> str:
+    name = call.form.need("RoleSessionName")
+    if not _SESSION.fullmatch(name):
+        raise invalid(
+            f"Value '{name}' at 'roleSessionName' must have 2 to 64 characters out of letters, digits and +=,.@_-"
+        )
+    return name
+
+
+async def assume_role(call: Call) -> dict[str, Any]:
+    """Who is trusted by name may; who is trusted as part of the account needs a policy of its own too."""
+    arn, name = call.form.need("RoleArn"), _name(call)
+    denied = IamError(
+        "AccessDenied",
+        f"User: {call.who.asker.arns[0]} is not authorized to perform: sts:AssumeRole on resource: {arn}",
+    )
+    row = await _role(call.accounts, arn)
+    if row is None or call.who.kind == ROOT:
+        raise denied
+    context = dict(call.context)
+    if call.form.has("ExternalId"):
+        context["sts:externalid"] = (call.form.get("ExternalId"),)
+    context["sts:rolesessionname"] = (name,)
+    ask = Ask(call.who.asker, "sts:AssumeRole", arn, context)
+    account = Ask(Asker((f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT)), "sts:AssumeRole", arn, context)
+    said, by_account = _trusts(row, ask), _trusts(row, account)
+    if said == DENY or ALLOW not in (said, by_account):
+        raise denied
+    if not call.who.allowed(ask, granted=said == ALLOW):
+        raise denied
+    return await _assumed(call, row, name, "")
+
+
+async def _assumed(call: Call, row: Role, name: str, provider: str) -> dict[str, Any]:
+    now = int(call.gateway.clock())
+    session = Session(
+        f"role/{row.name}",
+        name,
+        secrets.token_urlsafe(30),
+        now,
+        now + _lasts(call, row),
+        await _session_policies(call),
+        provider,
+        call.form.tags(),
+    )
+    user = {"AssumedRoleId": f"{row.id}:{name}", "Arn": session_arn(row.name, name)}
+    return {"Credentials": _credentials(call, session), "AssumedRoleUser": user}
+
+
+# -- web identities
+
+
+@dataclass(slots=True)
+class _Issuer:
+    keys: dict[str, Any] = field(default_factory=dict)
+    asked_at: float = float("-inf")
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_issuers: dict[str, _Issuer] = {}
+
+
+def _trust_store() -> ssl.SSLContext:
+    """The system's authorities, those of S4_OIDC_AUTHORITY, and inside Kubernetes the cluster's own."""
+    context = ssl.create_default_context()
+    for path in (os.environ.get("S4_OIDC_AUTHORITY", ""), "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"):
+        if path and Path(path).exists():
+            context.load_verify_locations(path)
+    return context
+
+
+async def _fetch(session: aiohttp.ClientSession, url: str) -> Any:
+    async with session.get(url, allow_redirects=False) as response:
+        body = await response.content.read(DOCUMENT_BYTES)
+        if response.status != 200:
+            raise IamError("IDPCommunicationError", f"{url} answers {response.status}")
+        return msgspec.json.decode(body)
+
+
+async def _keys(url: str) -> dict[str, Any]:
+    """The signing keys of an issuer, by their ids. Raises IamError IDPCommunicationError."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=FETCH_S)
+        async with aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(ssl=_trust_store())
+        ) as session:
+            found = await _fetch(session, f"https://{url.rstrip('/')}/.well-known/openid-configuration")
+            address = found.get("jwks_uri", "") if isinstance(found, dict) else ""
+            if not str(address).startswith("https://"):
+                raise IamError("IDPCommunicationError", f"{url} names no https jwks_uri")
+            listed = await _fetch(session, address)
+        return {one.key_id or "": one.key for one in jwt.PyJWKSet.from_dict(listed).keys}
+    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, jwt.PyJWTError, AttributeError) as error:
+        raise IamError("IDPCommunicationError", f"The keys of {url} cannot be had: {error}") from error
+
+
+async def _key(url: str, name: str) -> Any:
+    issuer = _issuers.setdefault(url, _Issuer())
+    async with issuer.lock:
+        age = time.monotonic() - issuer.asked_at
+        if age > KEYS_S or (name not in issuer.keys and age > AGAIN_S):
+            issuer.keys, issuer.asked_at = await _keys(url), time.monotonic()
+    if name not in issuer.keys:
+        raise IamError("InvalidIdentityToken", "The token is signed with a key that its issuer does not have")
+    return issuer.keys[name]
+
+
+async def _claims(call: Call) -> tuple[Provider, dict[str, Any]]:
+    """The provider and the claims of the token, once they are proven. Raises IamError."""
+    token = call.form.need("WebIdentityToken")
+    if len(token) > JWT_BYTES:
+        raise IamError("InvalidIdentityToken", "The token is too long")
+    try:
+        head, told = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
+        issuer = str(told.get("iss", ""))
+        row = await call.accounts.get(Provider, issuer.removeprefix("https://"))
+        if row is None or not issuer.startswith("https://"):
+            raise IamError(
+                "InvalidIdentityToken", "No OpenIDConnect provider found in your account for the token's issuer"
+            )
+        key = await _key(row.url, str(head.get("kid", "")))
+        claims = jwt.decode(
+            token,
+            key,
+            ALGORITHMS,
+            audience=row.clients,
+            issuer=issuer,
+            options={"require": ["exp", "iat", "iss", "aud", "sub"]},
+        )
+    except jwt.ExpiredSignatureError:
+        raise IamError("ExpiredTokenException", "The web identity token is expired") from None
+    except jwt.PyJWTError as error:
+        raise IamError("InvalidIdentityToken", f"The token is not valid: {error}") from error
+    return row, claims
+
+
+async def assume_with_web_identity(call: Call) -> dict[str, Any]:
+    arn, name = call.form.need("RoleArn"), _name(call)
+    provider, claims = await _claims(call)
+    row = await _role(call.accounts, arn)
+    audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+    about = {f"{provider.url.lower()}:{key}": (str(claims[key]),) for key in ("sub", "email", "azp") if key in claims}
+    context = {
+        **call.context,
+        **about,
+        f"{provider.url.lower()}:aud": tuple(map(str, audience)),
+        "sts:rolesessionname": (name,),
+    }
+    asker = Asker((provider_arn(provider.url), provider.url))
+    if row is None or _trusts(row, Ask(asker, "sts:AssumeRoleWithWebIdentity", arn, context)) != ALLOW:
+        raise IamError("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+    made = await _assumed(call, row, name, provider_arn(provider.url))
+    return {
+        **made,
+        "SubjectFromWebIdentityToken": str(claims["sub"]),
+        "Audience": str(audience[0]),
+        "Provider": provider_arn(provider.url),
+    }
+
+
+OPERATIONS: dict[str, Handler] = {
+    "GetCallerIdentity": caller_identity, "GetSessionToken": session_token, "AssumeRole": assume_role,
+    "AssumeRoleWithWebIdentity": assume_with_web_identity,
+}  # fmt: skip
