@@ -32,7 +32,7 @@ from s4.metadata.commands import AnyCommand, NewBlob
 from s4.metadata.rows import Blob, Grant
 from s4.peer.api import Census, Identity
 from s4.peer.links import Links
-from s4.peer.router import Router, parse_endpoint
+from s4.peer.router import Router
 from s4.peer.server import PeerServer
 from s4.peer.trust import Credentials
 from s4.replica.group import Group
@@ -46,6 +46,7 @@ from s4.storage.files import Files
 from s4.storage.leveldb import Database
 from s4.storage.records import OfflineError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
+from s4.text import parse_endpoint
 
 LEAVE_S = 3.0
 

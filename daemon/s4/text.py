@@ -1,4 +1,4 @@
-"""Figures and tables for people."""
+"""Figures and tables for people, and the addresses that people write."""
 
 from __future__ import annotations
 
@@ -17,3 +17,8 @@ def table(rows: list[list[str]]) -> str:
     return "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
     )
+
+
+def parse_endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)

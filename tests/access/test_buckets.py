@@ -10,10 +10,13 @@ import pytest
 from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
+from access import where
 from conftest import make_client
 from process import ServerProcess
 from raw import call, send
 from server.test_admin import admin
+
+server, s3, bucket = where.server, where.s3, where.bucket
 
 ANA = "arn:aws:iam::000000000000:user/ana-of-policies"
 

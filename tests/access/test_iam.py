@@ -22,9 +22,12 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from access import where
 from process import ACCESS, REGION, SECRET, ServerProcess
 from s4_operator import certificates
 from server.test_admin import admin
+
+server, s3, bucket = where.server, where.s3, where.bucket
 
 ACCOUNT = "000000000000"
 _numbers = itertools.count(1)

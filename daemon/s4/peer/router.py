@@ -46,6 +46,7 @@ from s4.peer.api import (
 )
 from s4.peer.client import RefusedError, RemoteNode
 from s4.storage.records import DamagedError, OfflineError, Shard
+from s4.text import parse_endpoint
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,6 @@ CACHED_BLOBS = 20_000
 
 T = TypeVar("T")
 Call = Callable[[NodeApi, bool], Awaitable[T]]
-
-
-def parse_endpoint(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host.strip("[]"), int(port)
 
 
 class LocalNode(NodeApi, Protocol):

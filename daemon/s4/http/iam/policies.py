@@ -197,102 +197,107 @@ async def _holder(call: Call, kind: str) -> Any:
     return row
 
 
-def of_holders(kind: str) -> dict[str, Handler]:
-    """The operations on the policies of a kind: User, Group or Role."""
+class Held:
+    """The operations on the policies and tags of a kind: User, Group or Role."""
 
-    async def put_inline(call: Call) -> dict[str, Any]:
-        row, name = await _holder(call, kind), call.form.name("PolicyName", 128)
-        most = INLINE[KINDS[kind]]
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    async def put_inline(self, call: Call) -> dict[str, Any]:
+        row, name = await _holder(call, self.kind), call.form.name("PolicyName", 128)
+        most = INLINE[KINDS[self.kind]]
         inline = {**row.inline, name: call.form.document(most=most)}
         if sum(len("".join(text.split())) for text in inline.values()) > most:
             raise IamError(
-                "LimitExceeded", f"Maximum policy size of {most} bytes exceeded for {kind.lower()} {row.name}"
+                "LimitExceeded", f"Maximum policy size of {most} bytes exceeded for {self.kind.lower()} {row.name}"
             )
         call.accounts.put(row.name, replace(row, inline=inline))
         return {}
 
-    async def get_inline(call: Call) -> dict[str, Any]:
-        row, name = await _holder(call, kind), call.form.name("PolicyName", 128)
+    async def get_inline(self, call: Call) -> dict[str, Any]:
+        row, name = await _holder(call, self.kind), call.form.name("PolicyName", 128)
         if name not in row.inline:
-            raise missing(f"{kind.lower()} policy", name)
-        return {f"{kind}Name": row.name, "PolicyName": name, "PolicyDocument": quoted(row.inline[name])}
+            raise missing(f"{self.kind.lower()} policy", name)
+        return {f"{self.kind}Name": row.name, "PolicyName": name, "PolicyDocument": quoted(row.inline[name])}
 
-    async def delete_inline(call: Call) -> dict[str, Any]:
-        row, name = await _holder(call, kind), call.form.name("PolicyName", 128)
+    async def delete_inline(self, call: Call) -> dict[str, Any]:
+        row, name = await _holder(call, self.kind), call.form.name("PolicyName", 128)
         if name not in row.inline:
-            raise missing(f"{kind.lower()} policy", name)
+            raise missing(f"{self.kind.lower()} policy", name)
         call.accounts.put(row.name, replace(row, inline={one: text for one, text in row.inline.items() if one != name}))
         return {}
 
-    async def list_inline(call: Call) -> dict[str, Any]:
-        page, more = call.page((await _holder(call, kind)).inline, str)
+    async def list_inline(self, call: Call) -> dict[str, Any]:
+        page, more = call.page((await _holder(call, self.kind)).inline, str)
         return {"PolicyNames": page, **more}
 
-    async def attach(call: Call) -> dict[str, Any]:
-        row, arn = await _holder(call, kind), await check_arn(call.accounts, call.form.need("PolicyArn"))
+    async def attach(self, call: Call) -> dict[str, Any]:
+        row, arn = await _holder(call, self.kind), await check_arn(call.accounts, call.form.need("PolicyArn"))
         if arn not in row.attached:
             if len(row.attached) >= ATTACHED:
-                raise IamError("LimitExceeded", f"Cannot exceed quota for PoliciesPer{kind}: {ATTACHED}")
+                raise IamError("LimitExceeded", f"Cannot exceed quota for PoliciesPer{self.kind}: {ATTACHED}")
             call.accounts.put(row.name, replace(row, attached=[*row.attached, arn]))
         return {}
 
-    async def detach(call: Call) -> dict[str, Any]:
-        row, arn = await _holder(call, kind), call.form.need("PolicyArn")
+    async def detach(self, call: Call) -> dict[str, Any]:
+        row, arn = await _holder(call, self.kind), call.form.need("PolicyArn")
         if arn not in row.attached:
             raise IamError("NoSuchEntity", f"Policy {arn} was not found.")
         call.accounts.put(row.name, replace(row, attached=[one for one in row.attached if one != arn]))
         return {}
 
-    async def list_attached(call: Call) -> dict[str, Any]:
-        page, more = call.page((await _holder(call, kind)).attached, str)
+    async def list_attached(self, call: Call) -> dict[str, Any]:
+        page, more = call.page((await _holder(call, self.kind)).attached, str)
         return {"AttachedPolicies": [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in page], **more}
 
-    async def put_boundary(call: Call) -> dict[str, Any]:
-        row = await _holder(call, kind)
+    async def put_boundary(self, call: Call) -> dict[str, Any]:
+        row = await _holder(call, self.kind)
         call.accounts.put(
             row.name, replace(row, boundary=await check_arn(call.accounts, call.form.need("PermissionsBoundary")))
         )
         return {}
 
-    async def delete_boundary(call: Call) -> dict[str, Any]:
-        row = await _holder(call, kind)
+    async def delete_boundary(self, call: Call) -> dict[str, Any]:
+        row = await _holder(call, self.kind)
         if not row.boundary:
-            raise IamError("NoSuchEntity", f"{kind} {row.name} has no permissions boundary.")
+            raise IamError("NoSuchEntity", f"{self.kind} {row.name} has no permissions boundary.")
         call.accounts.put(row.name, replace(row, boundary=""))
         return {}
 
-    async def tag(call: Call) -> dict[str, Any]:
-        row = await _holder(call, kind)
+    async def tag(self, call: Call) -> dict[str, Any]:
+        row = await _holder(call, self.kind)
         call.accounts.put(row.name, replace(row, tags={**row.tags, **call.form.tags()}))
         return {}
 
-    async def untag(call: Call) -> dict[str, Any]:
-        row, gone = await _holder(call, kind), set(call.form.members("TagKeys"))
+    async def untag(self, call: Call) -> dict[str, Any]:
+        row, gone = await _holder(call, self.kind), set(call.form.members("TagKeys"))
         call.accounts.put(
             row.name, replace(row, tags={name: value for name, value in row.tags.items() if name not in gone})
         )
         return {}
 
-    async def list_tags(call: Call) -> dict[str, Any]:
-        page, more = call.page((await _holder(call, kind)).tags.items(), lambda one: one[0])
+    async def list_tags(self, call: Call) -> dict[str, Any]:
+        page, more = call.page((await _holder(call, self.kind)).tags.items(), lambda one: one[0])
         return {"Tags": tag_list(dict(page)), **more}
 
-    found: dict[str, Handler] = {
-        f"Put{kind}Policy": put_inline, f"Get{kind}Policy": get_inline, f"Delete{kind}Policy": delete_inline,
-        f"List{kind}Policies": list_inline, f"Attach{kind}Policy": attach, f"Detach{kind}Policy": detach,
-        f"ListAttached{kind}Policies": list_attached,
-    }  # fmt: skip
-    if kind != "Group":
-        found |= {
-            f"Put{kind}PermissionsBoundary": put_boundary, f"Delete{kind}PermissionsBoundary": delete_boundary,
-            f"Tag{kind}": tag, f"Untag{kind}": untag, f"List{kind}Tags": list_tags,
+    def operations(self) -> dict[str, Handler]:
+        kind = self.kind
+        found: dict[str, Handler] = {
+            f"Put{kind}Policy": self.put_inline, f"Get{kind}Policy": self.get_inline, f"Delete{kind}Policy": self.delete_inline,
+            f"List{kind}Policies": self.list_inline, f"Attach{kind}Policy": self.attach, f"Detach{kind}Policy": self.detach,
+            f"ListAttached{kind}Policies": self.list_attached,
         }  # fmt: skip
-    return found
+        if kind != "Group":
+            found |= {
+                f"Put{kind}PermissionsBoundary": self.put_boundary, f"Delete{kind}PermissionsBoundary": self.delete_boundary,
+                f"Tag{kind}": self.tag, f"Untag{kind}": self.untag, f"List{kind}Tags": self.list_tags,
+            }  # fmt: skip
+        return found
 
 
 OPERATIONS: dict[str, Handler] = {
     "CreatePolicy": create_policy, "GetPolicy": get_policy, "ListPolicies": list_policies, "DeletePolicy": delete_policy,
     "CreatePolicyVersion": create_version, "GetPolicyVersion": get_version, "ListPolicyVersions": list_versions,
     "DeletePolicyVersion": delete_version, "SetDefaultPolicyVersion": set_default, "ListEntitiesForPolicy": list_entities,
-    **of_holders("User"), **of_holders("Group"), **of_holders("Role"),
+    **Held("User").operations(), **Held("Group").operations(), **Held("Role").operations(),
 }  # fmt: skip

@@ -1,0 +1,72 @@
+"""Where these tests run: one server, and a cluster of three nodes asked through two gateways in turn."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.dev import DevCluster
+from cluster.etcd_process import program
+from conftest import make_client
+from process import ACCESS, SECRET, ServerProcess
+
+_numbers = itertools.count(1)
+
+
+class TwoGateways:
+    """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
+
+    def __init__(self, directory: Path) -> None:
+        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
+        self.cluster = DevCluster(directory, nodes=3, erasure="2+1", partitions=4, gateways=2, environment=keys)
+        self._gateways = itertools.cycle(("gateway-1", "gateway-2"))
+
+    @property
+    def endpoint(self) -> str:
+        return str(self.cluster.lines[next(self._gateways)]["s3"])
+
+    def admin_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.cluster.lines["node-1"]["admin"], *arguments],
+            capture_output=True, text=True, check=True, timeout=120, env={**os.environ, **self.cluster.environment},
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["one server", "two gateways"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    directory = tmp_path_factory.mktemp("access") / "data"
+    if request.param == "one server":
+        process = ServerProcess(directory, "--reserve", "64MiB").start()
+        yield process
+        assert process.stop() == 0
+        return
+    if program() is None:
+        pytest.skip("no etcd on this machine")
+    made = TwoGateways(directory)
+    try:
+        made.cluster.start()
+        made.cluster.wait_whole()
+        yield made
+    finally:
+        made.cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def s3(server: Any) -> Iterator[Any]:
+    client = make_client(server.endpoint)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def bucket(s3: Any) -> str:
+    name = f"access-{os.getpid()}-{next(_numbers)}"
+    s3.create_bucket(Bucket=name)
+    return name
