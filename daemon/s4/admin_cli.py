@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 
 from s4 import cluster_cli
 from s4.check import CheckError, check
+from s4.limits import parse_size
 from s4.s3 import sigv4
 from s4.text import human, table
 
@@ -89,6 +90,9 @@ def add_arguments(commands: Any) -> None:
     actions.add_parser("status", help="what the server holds and how it is")
     actions.add_parser("drives", help="the drives, and how far new ones are filled")
     actions.add_parser("buckets", help="buckets with objects and bytes")
+    quota = actions.add_parser("quota", help="how many bytes a bucket may hold")
+    quota.add_argument("bucket")
+    quota.add_argument("size", help="such as 10GiB; 0 for no bound")
     user = actions.add_parser("user", help="users, their access keys and grants").add_subparsers(
         dest="user_action", required=True, metavar="ACTION"
     )
@@ -269,12 +273,29 @@ def _scrub(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/buckets"))
-    rows = [["BUCKET", "OBJECTS", "SIZE", "VERSIONING", "OWNER"]]
+    rows = [["BUCKET", "OBJECTS", "SIZE", "QUOTA", "VERSIONING", "OWNER"]]
     rows += [
-        [row["name"], str(row["objects"]), human(row["bytes"]), row["versioning"], row["owner"]]
+        [
+            row["name"],
+            str(row["objects"]),
+            human(row["bytes"]),
+            human(row["quota_bytes"]) if row["quota_bytes"] else "-",
+            row["versioning"],
+            row["owner"],
+        ]
         for row in value["buckets"]
     ]
     _print(arguments, value, table(rows))
+    return 0
+
+
+def _quota(client: AdminClient, arguments: argparse.Namespace) -> int:
+    try:
+        size = parse_size(arguments.size)
+    except ValueError as error:
+        raise AdminError(str(error)) from error
+    value = _one(client.call("PUT", f"/buckets/{arguments.bucket}/quota", {"bytes": size}))
+    _print(arguments, value, f"{arguments.bucket} may hold {human(size) if size else 'any number of bytes'}\n")
     return 0
 
 
@@ -377,6 +398,6 @@ def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
-    "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
+    "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
     "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

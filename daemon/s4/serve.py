@@ -175,9 +175,9 @@ class S3Endpoint:
 
     async def _note_uses(self) -> None:
         """Keep when access keys were used."""
-        uses, self.server.uses = self.server.uses, {}
+        uses = self.server.take_uses()
         if uses:
-            await self._gateway.node.execute(0, NoteUses(list(uses.items())))
+            await self._gateway.node.execute(0, NoteUses(uses))
 
     def reload(self) -> None:
         if self._certificate is not None:

@@ -14,14 +14,14 @@ from s4_operator.models import GROUP, VERSION, ClusterSpec, size
 
 Object = dict[str, Any]
 S3, ADMIN, PEER = 9000, 9001, 9002
-TRUST, TLS = "/etc/s4/peers", "/etc/s4/tls"
+TRUST, TLS, MASTER = "/etc/s4/peers", "/etc/s4/tls", "/etc/s4/master"
 
 
 def names(cluster: str) -> dict[str, str]:
     """What the objects of a cluster are called."""
     return {
         "daemon": f"{cluster}-daemon", "nodes": f"{cluster}-nodes", "node": f"{cluster}-node", "gateway": f"{cluster}-gateway",
-        "root": f"{cluster}-root", "authority": f"{cluster}-authority", "peers": f"{cluster}-peers", "tls": f"{cluster}-tls",
+        "root": f"{cluster}-root", "master": f"{cluster}-master", "authority": f"{cluster}-authority", "peers": f"{cluster}-peers", "tls": f"{cluster}-tls",
         "credentials": f"{cluster}-credentials", "dashboard": f"{cluster}-dashboard", "map": cluster, "s3": cluster,
     }  # fmt: skip
 
@@ -102,7 +102,7 @@ class Builder:
         spec = self.spec
         plain = {
             "S4_COORDINATOR": f"kubernetes://{self.namespace}/{self.names['map']}", "S4_LISTEN": f":{S3}", "S4_ADMIN_LISTEN": f":{ADMIN}",
-            "S4_AUTHORITY": f"{TRUST}/ca.pem", "S4_PEER_CERTIFICATE": f"{TRUST}/tls.crt", "S4_PEER_KEY": f"{TRUST}/tls.key",
+            "S4_AUTHORITY": f"{TRUST}/ca.pem", "S4_PEER_CERTIFICATE": f"{TRUST}/tls.crt", "S4_PEER_KEY": f"{TRUST}/tls.key", "S4_MASTER_KEY": f"{MASTER}/master.key",
             "S4_REGION": spec.region, "S4_DEDUP": "on" if spec.dedup else "off", "S4_INLINE": str(size(spec.inlineThreshold)),
             "S4_STRICT": "on" if spec.strictWrites else "off", "S4_LOG_FORMAT": "json",
         }  # fmt: skip
@@ -114,7 +114,8 @@ class Builder:
              mounts: list[Object]) -> Object:  # fmt: skip
         spec, placement = self.spec, self.spec.placement
         volumes: list[Object] = [{"name": "peers", "secret": {"secretName": self.names["peers"], "defaultMode": 0o440}}, {"name": "tmp", "emptyDir": {}}]
-        mounts = [*mounts, {"name": "peers", "mountPath": TRUST, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
+        volumes.append({"name": "master", "secret": {"secretName": self.names["master"], "defaultMode": 0o440}})
+        mounts = [*mounts, {"name": "peers", "mountPath": TRUST, "readOnly": True}, {"name": "master", "mountPath": MASTER, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
         if spec.gateway.tls.enabled:
             volumes.append({"name": "tls", "secret": {"secretName": spec.gateway.tls.secretName or self.names["tls"], "defaultMode": 0o440}})
             mounts.append({"name": "tls", "mountPath": TLS, "readOnly": True})

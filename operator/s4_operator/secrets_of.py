@@ -52,6 +52,7 @@ class Secrets:
         """Raises KubeError."""
         names, spec = builder.names, builder.spec
         root = await self._once(builder, names["root"])
+        await self._master(builder)
         authority = await self._authority(builder, now_s)
         hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
         await self._leaf(builder, names["peers"], authority, hosts, now_s)
@@ -74,6 +75,17 @@ class Secrets:
 
     async def _write(self, builder: Builder, name: str, data: dict[str, str], kind: str = "Opaque") -> None:
         value = await self._kube.apply(builder.secret(name, data, kind))
+        self._cache.see("Secret", {"kind": "Secret", **value})
+
+    async def _master(self, builder: Builder) -> None:
+        """What the users' secrets are sealed with: made once, never changed, and kept as long as the data is."""
+        name = builder.names["master"]
+        if "master.key" in await self._read(builder, name):
+            return
+        made = builder.secret(name, {"master.key": base64.b64encode(secrets.token_bytes(32)).decode()})
+        if builder.spec.storage.reclaim != "Delete":
+            del made["metadata"]["ownerReferences"]
+        value = await self._kube.apply(made)
         self._cache.see("Secret", {"kind": "Secret", **value})
 
     async def _once(self, builder: Builder, name: str) -> Keys:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from access import naive
-from s4.access.policy import ALLOW, DENY, Ask, Asker, PolicyError, parse
+from s4.access.patterns import PolicyError
+from s4.access.policy import ALLOW, DENY, Ask, Asker, parse
 from s4.access.requester import UNREADABLE, parse_grant, policy_of, read, requester
 
 ANA, BOB = "arn:aws:iam::000000000000:user/ana", "arn:aws:iam::000000000000:user/bob"

@@ -20,6 +20,7 @@ import msgspec
 
 from fuzz.endpoint import REGION, Endpoint, endpoint
 from s4.access import policy as policies
+from s4.access.patterns import PolicyError
 from s4.access.requester import SUPER_USER, parse_grant, policy_of, requester
 from s4.cluster import shardmap
 from s4.metadata import rows
@@ -172,7 +173,7 @@ def policies_target() -> Iterator[Target]:
     def run(data: bytes) -> None:
         try:
             policy = policies.parse(data.decode("utf-8", "replace"), principals=True)
-        except policies.PolicyError:
+        except PolicyError:
             return
         for ask in POLICY_ASKS:
             assert policy.decide(ask) in ("Allow", "Deny", "")

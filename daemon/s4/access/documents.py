@@ -15,6 +15,7 @@ from s4.metadata.rows import Bucket
 from s4.s3.cors import Rule
 
 POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
+QUOTA = "quota"
 ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
 REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
 
@@ -71,6 +72,11 @@ def cors_of(bucket: Bucket) -> list[Rule]:
 def tags_of(bucket: Bucket) -> dict[str, str]:
     text = bucket.documents.get(TAGS, "")
     return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+
+
+def quota_of(bucket: Bucket) -> int:
+    """Bytes that a bucket may hold; 0 is no bound."""
+    return int(bucket.documents.get(QUOTA, "0"))
 
 
 def policy_of(bucket: Bucket) -> Policy | None:

@@ -10,237 +10,19 @@ request lacks holds for negated operators, `...IfExists` and `ForAllValues:` onl
 
 from __future__ import annotations
 
-import base64
-import binascii
-import datetime
-import ipaddress
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
-from functools import lru_cache
 from typing import Any
+
+from s4.access.conditions import Condition, is_positive
+from s4.access.conditions import read as read_conditions
+from s4.access.patterns import VARIABLE, Context, PolicyError, as_object, filled, matches
 
 ACCOUNT = "000000000000"  # S4 is one account
 ALLOW, DENY = "Allow", "Deny"
 VERSIONS = ("2012-10-17", "2008-10-17")
-
-Context = Mapping[str, tuple[str, ...]]  # condition keys in lower case
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
-_KEPT = {"*": "\ue000", "?": "\ue001", "$": "$"}  # ${*} is a star that is no wildcard
-
-
-class PolicyError(ValueError):
-    """A document that is no policy; the message says what to change."""
-
-
-@lru_cache(maxsize=4096)
-def glob(pattern: str) -> re.Pattern[str]:
-    """A pattern with `*` and `?` as an expression for `fullmatch`, in time that is bounded by text times pattern."""
-    parts = ["".join("." if char == "?" else re.escape(char) for char in part) for part in pattern.split("*")]
-    if len(parts) == 1:
-        found = parts[0]
-    else:  # atomic: a part that was found first is never looked for again
-        found = parts[0] + "".join(f"(?>.*?{part})" for part in parts[1:-1] if part) + f".*{parts[-1]}"
-    return re.compile(found.replace(_KEPT["*"], r"\*").replace(_KEPT["?"], r"\?"), re.DOTALL)
-
-
-def matches(pattern: str, text: str) -> bool:
-    return pattern == "*" or glob(pattern).fullmatch(text) is not None
-
-
-def filled(pattern: str, context: Context) -> str | None:
-    """A pattern with its variables; None where the request lacks one, so that nothing matches."""
-    if "${" not in pattern:
-        return pattern
-    lacking = False
-
-    def value(match: re.Match[str]) -> str:
-        nonlocal lacking
-        name, comma, default = match[1].partition(",")
-        if name in _KEPT:
-            return _KEPT[name]
-        found = context.get(name.strip().lower(), ())
-        if len(found) != 1:
-            lacking = lacking or not comma
-            return default.strip().strip("'")
-        return found[0].replace("*", _KEPT["*"]).replace("?", _KEPT["?"])
-
-    made = _VARIABLE.sub(value, pattern)
-    return None if lacking else made
-
-
-def plain(pattern: str) -> str:
-    """What `filled` gives, for a comparison without wildcards."""
-    return pattern.replace(_KEPT["*"], "*").replace(_KEPT["?"], "?")
-
-
-# -- conditions
-
-
-def _number(text: str) -> Decimal:
-    value = Decimal(text)
-    if not value.is_finite():
-        raise ValueError(f"{text} is not a number")
-    return value
-
-
-def _date(text: str) -> float:
-    if re.fullmatch(r"-?\d+(\.\d+)?", text):
-        return float(text)
-    found = datetime.datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
-
-
-def _network(text: str) -> Any:
-    return ipaddress.ip_network(text, strict=False)
-
-
-def _in_network(address: str, network: Any) -> bool:
-    found = ipaddress.ip_address(address)
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found) in network
-
-
-def _arn(pattern: str, text: str) -> bool:
-    """Each of the six parts for itself, so that a star does not reach over a colon."""
-    wanted, found = pattern.split(":", 5), text.split(":", 5)
-    return len(wanted) == len(found) == 6 and all(matches(*pair) for pair in zip(wanted, found, strict=True))
-
-
-def _check_arn(pattern: str) -> str:
-    if len(pattern.split(":", 5)) != 6:
-        raise ValueError(f"{pattern!r} is not an ARN")
-    return pattern
-
-
-def _same(text: str) -> str:
-    return text
-
-
-Test = Callable[[str, Any], bool]
-Read = Callable[[str], Any]
-
-# operator -> (reads a policy's value, compares a request's value with it, negated)
-_OPERATORS: dict[str, tuple[Read, Test, bool]] = {
-    "stringequals": (_same, lambda have, want: have == plain(want), False),
-    "stringequalsignorecase": (_same, lambda have, want: have.lower() == plain(want).lower(), False),
-    "stringlike": (_same, lambda have, want: matches(want, have), False),
-    "numericequals": (_number, lambda have, want: _number(have) == want, False),
-    "numericlessthan": (_number, lambda have, want: _number(have) < want, False),
-    "numericlessthanequals": (_number, lambda have, want: _number(have) <= want, False),
-    "numericgreaterthan": (_number, lambda have, want: _number(have) > want, False),
-    "numericgreaterthanequals": (_number, lambda have, want: _number(have) >= want, False),
-    "dateequals": (_date, lambda have, want: _date(have) == want, False),
-    "datelessthan": (_date, lambda have, want: _date(have) < want, False),
-    "datelessthanequals": (_date, lambda have, want: _date(have) <= want, False),
-    "dategreaterthan": (_date, lambda have, want: _date(have) > want, False),
-    "dategreaterthanequals": (_date, lambda have, want: _date(have) >= want, False),
-    "bool": (_truth, lambda have, want: _truth(have) == want, False),
-    "binaryequals": (base64.b64decode, lambda have, want: base64.b64decode(have) == want, False),
-    "ipaddress": (_network, _in_network, False),
-    "arnequals": (_check_arn, lambda have, want: _arn(want, have), False),
-    "arnlike": (_check_arn, lambda have, want: _arn(want, have), False),
-}
-for _name, _of in (("stringnotequals", "stringequals"), ("stringnotequalsignorecase", "stringequalsignorecase"),
-                   ("stringnotlike", "stringlike"), ("numericnotequals", "numericequals"), ("datenotequals", "dateequals"),
-                   ("notipaddress", "ipaddress"), ("arnnotequals", "arnequals"), ("arnnotlike", "arnlike")):  # fmt: skip
-    _OPERATORS[_name] = (*_OPERATORS[_of][:2], True)
-_WITH_VARIABLES = ("string", "arn")
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One key of one operator. `values` are texts where they may hold variables, else what the operator reads."""
-
-    operator: str
-    every: bool | None  # ForAllValues, ForAnyValue, or neither
-    if_exists: bool
-    key: str
-    values: tuple[Any, ...]
-
-    def holds(self, context: Context) -> bool:
-        have = context.get(self.key, ())
-        if self.operator == "null":
-            return any(want != bool(have) for want in self.values)
-        _, test, negated = _OPERATORS[self.operator]
-        if not have:
-            return self.if_exists or self.every is True or (negated and self.every is None)
-        wanted: list[Any] = list(self.values)
-        if self.operator.startswith(_WITH_VARIABLES):
-            wanted = [value for text in self.values if (value := filled(text, context)) is not None]
-
-        def one(text: str) -> bool:
-            return any(_safely(test, text, want) for want in wanted) != negated
-
-        if self.every is True:
-            return all(one(text) for text in have)
-        if self.every is False or not negated:
-            return any(one(text) for text in have)
-        return all(one(text) for text in have)
-
-
-def _safely(test: Test, have: str, want: Any) -> bool:
-    """A request's value that is not of the operator's type equals nothing."""
-    try:
-        return test(have, want)
-    except (ValueError, InvalidOperation, TypeError, binascii.Error):
-        return False
-
-
-def _conditions(block: Any) -> tuple[Condition, ...]:
-    found = []
-    for name, keys in _object(block, "Condition").items():
-        every: bool | None = None
-        operator = name
-        for prefix, meaning in (("forallvalues:", True), ("foranyvalue:", False)):
-            if name.lower().startswith(prefix):
-                operator, every = name[len(prefix) :], meaning
-        operator = operator.lower()
-        if_exists = operator.endswith("ifexists") and operator != "null"
-        operator = operator.removesuffix("ifexists")
-        if operator != "null" and operator not in _OPERATORS:
-            raise PolicyError(f"there is no condition operator {name}")
-        for key, value in _object(keys, f"Condition {name}").items():
-            texts = [_scalar(one) for one in (value if isinstance(value, list) else [value])]
-            if not texts:
-                raise PolicyError(f"the condition {name} on {key} has no value")
-            found.append(Condition(operator, every, if_exists, key.lower(), _values(name, operator, texts)))
-    return tuple(found)
-
-
-def _values(name: str, operator: str, texts: list[str]) -> tuple[Any, ...]:
-    if operator.startswith(_WITH_VARIABLES):
-        if operator.startswith("arn"):
-            for text in texts:
-                _read(name, _check_arn, text)
-        return tuple(texts)
-    return tuple(_read(name, _truth if operator == "null" else _OPERATORS[operator][0], text) for text in texts)
-
-
-def _read(name: str, read: Read, text: str) -> Any:
-    try:
-        return read(text)
-    except (ValueError, InvalidOperation, binascii.Error) as error:
-        raise PolicyError(f"the condition {name} cannot have the value {text!r}") from error
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise PolicyError("a condition's value must be a text, a number or a truth value")
-
-
-# -- statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +72,18 @@ class Statement:
         text = action.lower()
         return any(matches(pattern, text) for pattern in self.actions) != self.not_actions
 
+    def allows_all(self, action: str, bucket_arn: str, *, keys: bool) -> bool:
+        """Whether a statement without conditions allows an action on a bucket, or on every key in it. A pattern that ends
+        in `/*` has every key of the buckets that the rest names."""
+        if self.not_resources or not self.names_action(action):
+            return False
+        if keys:
+            return any(
+                one == "*" or (one.endswith("/*") and "${" not in one and matches(one[:-2], bucket_arn))
+                for one in self.resources
+            )
+        return any("${" not in one and matches(one, bucket_arn) for one in self.resources)
+
     def applies(self, ask: Ask) -> bool:
         if not self.names_action(ask.action):
             return False
@@ -332,7 +126,7 @@ class Policy:
             if any(condition.key.startswith(prefix) for condition in statement.conditions):
                 return True
             texts = [*statement.resources, *(str(value) for one in statement.conditions for value in one.values)]
-            if any(match.lower().startswith(prefix) for text in texts for match in _VARIABLE.findall(text)):
+            if any(match.lower().startswith(prefix) for text in texts for match in VARIABLE.findall(text)):
                 return True
         return False
 
@@ -366,12 +160,7 @@ def _is_public(statement: Statement) -> bool:
     if not statement.not_principals and "*" not in statement.principals.get("aws", ()):
         return False
     for one in statement.conditions:
-        positive = (
-            one.operator in _OPERATORS
-            and not _OPERATORS[one.operator][2]
-            and not one.if_exists
-            and one.every is not True
-        )
+        positive = is_positive(one.operator) and not one.if_exists and one.every is not True
         if one.key in _FIXING and positive and all(_is_fixed(one, value) for value in one.values):
             return False
     return True
@@ -384,12 +173,6 @@ def _is_fixed(condition: Condition, value: Any) -> bool:
 
 
 # -- reading
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise PolicyError(f"{what} must be an object")
-    return value
 
 
 def _texts(value: Any, what: str) -> tuple[str, ...]:
@@ -413,7 +196,7 @@ def _principals(value: Any) -> dict[str, tuple[str, ...]]:
     if value == "*":
         return {"aws": ("*",)}
     found: dict[str, tuple[str, ...]] = {}
-    for kind, names in _object(value, "Principal").items():
+    for kind, names in as_object(value, "Principal").items():
         if kind not in PRINCIPAL_KINDS:
             raise PolicyError("Invalid principal in policy")
         texts = _texts(names, f"Principal {kind}")
@@ -450,7 +233,7 @@ _ELEMENTS = frozenset({
 
 
 def _statement(value: Any, *, principals: bool, resources: bool) -> Statement:
-    statement = _object(value, "Statement")
+    statement = as_object(value, "Statement")
     unknown = statement.keys() - _ELEMENTS
     if unknown:
         raise PolicyError(f"a statement has no element {', '.join(sorted(unknown))}")
@@ -473,7 +256,7 @@ def _statement(value: Any, *, principals: bool, resources: bool) -> Statement:
         raise PolicyError("Policy has invalid resource")
     return Statement(
         statement["Effect"], tuple(name.lower() for name in names), held, not_actions, not_resources,
-        _principals(who) if who is not None else None, not_principals, _conditions(statement.get("Condition", {})),
+        _principals(who) if who is not None else None, not_principals, read_conditions(statement.get("Condition", {})),
     )  # fmt: skip
 
 
@@ -485,7 +268,7 @@ def parse(text: str, *, principals: bool = False, resources: bool = True) -> Pol
         raise
     except (ValueError, RecursionError) as error:
         raise PolicyError("This policy contains invalid Json") from error
-    top = _object(document, "A policy")
+    top = as_object(document, "A policy")
     unknown = top.keys() - {"Version", "Id", "Statement"}
     if unknown:
         raise PolicyError(f"a policy has no element {', '.join(sorted(unknown))}")

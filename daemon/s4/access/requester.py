@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, Policy, PolicyError, Statement, parse
+from s4.access.patterns import PolicyError
+from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, Policy, Statement, parse
 from s4.metadata.rows import Grant
 
 READER, WRITER, SUPER_USER = "Reader", "Writer", "SuperUser"
+MEMO = 1000
 ROLES = (READER, WRITER, SUPER_USER)
 ROOT, USER, ROLE, ANONYMOUS = "Account", "User", "AssumedRole", "Anonymous"
 
@@ -90,6 +92,8 @@ class Requester:
     limits: tuple[tuple[Policy, ...], ...] = ()
     about: dict[str, tuple[str, ...]] = field(default_factory=dict)
     everything: bool = False
+    plain: bool = False  # its policies only allow, without conditions, and nothing limits them
+    memo: dict[tuple[str, str, bool], bool] = field(default_factory=dict)
 
     def allowed(self, ask: Ask, of_bucket: Policy | None = None, *, granted: bool = False) -> bool:
         """`granted`: an ACL allows it."""
@@ -101,6 +105,19 @@ class Requester:
         if not (granted or ALLOW in said or by_bucket == ALLOW):
             return False
         return all(ALLOW in one for one in limited)
+
+    def plainly(self, action: str, bucket: str, *, keys: bool) -> bool:
+        """Whether its own policies allow an action on a bucket, or on every key in it, whatever else is asked."""
+        if not self.plain:
+            return False
+        asked = action, bucket, keys
+        found = self.memo.get(asked)
+        if found is None:
+            arn = f"arn:aws:s3:::{bucket}"
+            found = any(one.allows_all(action, arn, keys=keys) for policy in self.policies for one in policy.statements)
+            if len(self.memo) < MEMO:
+                self.memo[asked] = found
+        return found
 
     def may_somewhere(self, action: str) -> bool:
         """Whether any policy allows an action on anything at all."""
@@ -124,6 +141,8 @@ def requester(
         and all(one.effect == ALLOW for policy in policies for one in policy.statements)
         and not limits
     )
+    statements = [one for policy in policies for one in policy.statements]
+    plain = all(one.effect == ALLOW and not one.conditions for one in statements) and not limits
     keys = {
         "aws:principalarn": (arns[-1],),
         "aws:principalaccount": (ACCOUNT,),
@@ -138,4 +157,5 @@ def requester(
         tuple(tuple(one) for one in limits),
         keys,
         everything,
+        plain,
     )

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from s4.gateway.quota import Quotas
 from s4.keyring import Keyring
 from s4.limits import Limits
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
@@ -168,6 +169,7 @@ class Gateway:
     hedge_s: float = 0.2  # without a shard for so long, others are asked
     keyring: Keyring | None = None  # what secrets are sealed with
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
+    quotas: Quotas = field(default_factory=Quotas)
     random: Callable[[int], bytes] = field(default_factory=RandomBytes)
     clock: Callable[[], float] = time.time
 

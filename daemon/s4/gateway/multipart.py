@@ -163,6 +163,7 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
     try:
         bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id, 0, gateway.limits.parts)
         row = manifest(gateway, found, upload, wanted)
+        await gateway.quotas.take(gateway.node, bucket, row.size)
         answer = await commit(gateway, name, bucket, partition, lambda settings: CompleteUpload(
             settings, key, upload, with_null(row, settings.versioning), wanted.conditions,
         ))  # fmt: skip

@@ -57,6 +57,7 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     """Store a body under a key. Raises S3Error."""
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    await gateway.quotas.take(gateway.node, bucket, body.length)
     stored = await receive(gateway, body, expected, Place(partition, bucket.id, key))
     kind = checksums.FULL_OBJECT if expected.algorithm else ""
     row = Object(
@@ -177,6 +178,8 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
             "InvalidRequest",
             "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120",
         )
+    if not copy.rename:
+        await gateway.quotas.take(gateway.node, bucket, source.row.size)
     for _ in range(COPY_TRIES):
         extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
         if extents is not None:

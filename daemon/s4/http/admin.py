@@ -16,11 +16,13 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from s4.access import documents
 from s4.access.policy import Ask
 from s4.access.requester import Requester, parse_grant
 from s4.audit import AuditLog
 from s4.cluster.planner import PlanError
 from s4.gateway.accounts import kept_secret
+from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, execute
 from s4.http.credentials import find
 from s4.limits import Limits
@@ -75,6 +77,7 @@ class AdminApi:
             ("POST", "/admin/v1/users/{name}/keys", self._make_key),
             ("DELETE", "/admin/v1/users/{name}/keys/{key}", self._delete_key),
             ("GET", "/admin/v1/buckets", self._buckets),
+            ("PUT", "/admin/v1/buckets/{name}/quota", self._put_quota),
             ("GET", "/admin/v1/renames", self._rename_jobs),
             ("POST", "/admin/v1/renames", self._start_rename),
             ("DELETE", "/admin/v1/renames/{id}", self._forget_rename),
@@ -135,12 +138,9 @@ class AdminApi:
             raise S3Error("AccessDenied")
         if claim.service != "s3":
             raise S3Error("SignatureDoesNotMatch", "The request must be signed for S3.")
-        found = await find(self._gateway, claim)
+        secret, who = await find(self._gateway, claim)
         limits = self._context.limits
-        sigv4.check(
-            claim, signed, found.secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s
-        )
-        who = found.requester
+        sigv4.check(claim, signed, secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s)
         if not who.allowed(Ask(who.asker, "s4:Admin", "*", who.about)):
             raise S3Error("AccessDenied")
         return who
@@ -202,9 +202,17 @@ class AdminApi:
         listed = []
         for name, row in await self._node.list_buckets():
             sums = await self._node.bucket_counters(row.id)
-            listed.append({"name": name, "owner": row.owner, "versioning": row.versioning or "Off", "objects": sums.objects,
+            listed.append({"name": name, "owner": row.owner, "versioning": row.versioning or "Off", "objects": sums.objects, "quota_bytes": documents.quota_of(row),
                            "bytes": sums.bytes, "created_ms": row.created_ms})  # fmt: skip
         return as_json({"buckets": listed})
+
+    async def _put_quota(self, request: web.Request) -> web.Response:
+        body = msgspec.json.decode(await request.read(), type=_QuotaBody)
+        if not 0 <= body.bytes < 1 << 63:
+            raise ValueError("a quota is a number of bytes; 0 is none")
+        name = request.match_info["name"]
+        await set_document(self._gateway, name, documents.QUOTA, str(body.bytes) if body.bytes else "")
+        return as_json({"name": name, "quota_bytes": body.bytes})
 
     async def _rename_jobs(self, _: web.Request) -> web.Response:
         jobs = await self._context.renames.jobs()
@@ -231,6 +239,10 @@ class _UserBody(msgspec.Struct, forbid_unknown_fields=True):
 class _KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     access_key: str = ""
     secret_key: str = ""
+
+
+class _QuotaBody(msgspec.Struct, forbid_unknown_fields=True):
+    bytes: int
 
 
 class _RenameBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -31,19 +31,23 @@ _HEADERS = (
     "x-amz-grant-write-acp", "if-match", "if-none-match",
 )  # fmt: skip
 _QUERY = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys", "versionId": "s3:versionid"}
+_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 _LATER = frozenset(("DeleteObjects", "PutObjectTagging"))  # the body says what is asked
 _TAG = "s3:existingobjecttag/"
 
 
 class Judge:
-    """Answers for one request, and for one bucket."""
+    """Answers for one request, and for one bucket. `free`: whatever is asked, the answer is yes."""
+
+    __slots__ = ("_bucket", "_context", "_gateway", "_name", "_open", "_request", "free", "who")
 
     def __init__(self, gateway: Gateway, request: S3Request, name: str, bucket: Bucket | None) -> None:
         self._gateway, self._request, self._name, self._bucket = gateway, request, name, bucket
         self.who = request.requester
         self._context: dict[str, tuple[str, ...]] | None = None
-        # Nothing that is kept of the bucket could say no to who may do everything.
-        self._free = self.who.everything and (bucket is None or documents.POLICY not in bucket.documents)
+        # Nothing that is kept of the bucket could say no to who may do it anyway.
+        self._open = bucket is None or documents.POLICY not in bucket.documents
+        self.free = self._open and self.who.everything
 
     async def must(
         self, action: str, key: bytes = b"", version: str = "", more: Mapping[str, tuple[str, ...]] | None = None
@@ -56,9 +60,11 @@ class Judge:
         self, action: str, key: bytes = b"", version: str = "", more: Mapping[str, tuple[str, ...]] | None = None
     ) -> bool:
         """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition keys."""
-        if self._free or (self.who.kind == ROOT and action in _OF_ROOT):
+        if self.free or (self.who.kind == ROOT and action in _OF_ROOT):
             return True
         action = of_version(action, version)
+        if self._open and self.who.plainly(action, self._name, keys=bool(key)):
+            return True
         resource = object_arn(self._name, key) if key else bucket_arn(self._name)
         policy = documents.policy_for(self._bucket, anonymous=self.who.kind == ANONYMOUS) if self._bucket else None
         context = dict(self._about())
@@ -160,10 +166,11 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
     """
     bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
     judge = request.judge = Judge(gateway, request, request.bucket, bucket)
-    if request.headers.get("x-amz-expected-bucket-owner", ACCOUNT) != ACCOUNT:
-        raise S3Error("AccessDenied")
-    if request.headers.get("x-amz-source-expected-bucket-owner", ACCOUNT) != ACCOUNT:
-        raise S3Error("AccessDenied")
+    for header in _OWNERS:
+        if header in request.headers and request.headers[header] != ACCOUNT:
+            raise S3Error("AccessDenied")
+    if judge.free:
+        return
     action, level = NEEDS[request.operation]
     if level == BUCKET:
         await judge.must(action)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
 
 import msgspec
 
@@ -39,14 +38,6 @@ class Session(msgspec.Struct, frozen=True):
     tags: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Who asks, and the secret that signatures are checked with."""
-
-    secret: str
-    requester: Requester
-
-
 def role_arn(name: str, path: str = "/") -> str:
     return f"arn:aws:iam::{ACCOUNT}:role{path}{name}"
 
@@ -55,17 +46,17 @@ def session_arn(role: str, session: str) -> str:
     return f"arn:aws:sts::{ACCOUNT}:assumed-role/{role}/{session}"
 
 
-async def find(gateway: Gateway, claim: Claim) -> Credentials:
-    """Raises S3Error InvalidAccessKeyId, InvalidToken, ExpiredToken."""
+async def find(gateway: Gateway, claim: Claim) -> tuple[str, Requester]:
+    """The secret that signatures are checked with, and who asks. Raises S3Error InvalidAccessKeyId, InvalidToken, ExpiredToken."""
     if claim.token:
         return await _of_session(gateway, claim)
     identity = await gateway.node.find_identity(claim.access_key) if "/" not in claim.access_key else None
     if identity is None:
         raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
-    return Credentials(open_secret(gateway, claim.access_key, identity.secret), requester_of(identity))
+    return open_secret(gateway, claim.access_key, identity.secret), requester_of(identity)
 
 
-async def _of_session(gateway: Gateway, claim: Claim) -> Credentials:
+async def _of_session(gateway: Gateway, claim: Claim) -> tuple[str, Requester]:
     try:
         if gateway.keyring is None:
             raise KeyringError("no master key")
@@ -77,7 +68,7 @@ async def _of_session(gateway: Gateway, claim: Claim) -> Credentials:
     identity = await gateway.node.find_identity(session.parent)
     if identity is None:
         raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
-    return Credentials(session.secret, _kept(claim.token, identity, session))
+    return session.secret, _kept(claim.token, identity, session)
 
 
 _known: OrderedDict[int | str, tuple[Identity, Requester]] = OrderedDict()

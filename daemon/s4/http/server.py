@@ -58,8 +58,8 @@ class S3Server:
         self._gateway, self._limits, self._metrics, self._audit = gateway, limits, metrics, audit
         self._region, self._domains, self._health, self._clock = region, domains, health, clock
         self._access_log = access_log
-        self._query = QueryEndpoint(gateway, region, clock)
-        self.uses: dict[str, LastUse] = {}  # of access keys, since they were noted last
+        self._query = QueryEndpoint(gateway, region, clock, self.note_use)
+        self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
         self._in_flight = self._connections = 0
         self._draining = False
         self._ids = int(time.time() * 1000) << 20
@@ -173,6 +173,8 @@ class S3Server:
             return await OPERATIONS[request.operation](self._gateway, request)
         except S3Error as error:
             raise await hidden(request, error) from error
+        finally:
+            request.judge = None  # it knows the request: a cycle would wait for the garbage collector
 
     async def _authenticate(self, request: S3Request) -> None:
         signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)
@@ -181,17 +183,23 @@ class S3Server:
             return  # anonymous: what a bucket's policy or ACLs give to everybody
         if claim.service != "s3":
             raise S3Error("SignatureDoesNotMatch", "The request is signed for another service than S3.")
-        found = await find(self._gateway, claim)
+        secret, who = await find(self._gateway, claim)
         limits = self._limits
         request.signing_key = sigv4.check(
-            claim, signed, found.secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s
+            claim, signed, secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s
         )
-        request.claim, request.requester = claim, found.requester
-        self.note_use(claim)
+        request.claim, request.requester = claim, who
+        if claim.access_key not in self._uses:
+            self.note_use(claim)
 
     def note_use(self, claim: sigv4.Claim) -> None:
-        if not claim.token and len(self.uses) < USES:
-            self.uses[claim.access_key] = LastUse(int(self._clock() * 1000), claim.service, claim.region)
+        if not claim.token and len(self._uses) < USES:
+            self._uses[claim.access_key] = claim.service, claim.region
+
+    def take_uses(self) -> list[tuple[str, LastUse]]:
+        """The access keys that were used since this was asked last."""
+        uses, self._uses, now_ms = self._uses, {}, int(self._clock() * 1000)
+        return [(name, LastUse(now_ms, *where)) for name, where in uses.items()]
 
     async def _stats(self, request: S3Request) -> web.StreamResponse:
         if request.claim is None:

@@ -63,6 +63,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "OperationAborted": (409, "A conflicting conditional operation is currently in progress against this resource. Try again."),
     "OwnershipControlsNotFoundError": (404, "The bucket ownership controls were not found"),
     "PreconditionFailed": (412, "At least one of the preconditions that you specified did not hold."),
+    "QuotaExceeded": (403, "The bucket holds as many bytes as it may: delete something, or have its quota raised."),
     "RequestTimeTooSkewed": (403, "The difference between the request time and the server's time is too large."),
     "RequestTimeout": (400, "Your socket connection to the server was not read from or written to within the timeout period."),
     "SignatureDoesNotMatch": (403, "The request signature that the server calculated does not match the signature that you provided. Check your secret access key and signing method."),

@@ -36,15 +36,18 @@ XML = "text/xml"
 
 def is_call(request: S3Request) -> bool:
     """Whether a request speaks the query protocol: S3 has no form at its root."""
-    kind = request.headers.get("content-type", "")
-    return request.method == "POST" and request.path == "/" and kind.startswith("application/x-www-form-urlencoded")
+    if request.method != "POST" or request.path != "/":
+        return False
+    return request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
 
 
 class QueryEndpoint:
     """IAM and STS over one gateway."""
 
-    def __init__(self, gateway: Gateway, region: str, clock: Callable[[], float]) -> None:
-        self._gateway, self._region, self._clock = gateway, region, clock
+    def __init__(
+        self, gateway: Gateway, region: str, clock: Callable[[], float], note: Callable[[sigv4.Claim], None]
+    ) -> None:
+        self._gateway, self._region, self._clock, self._note = gateway, region, clock, note
 
     async def __call__(self, request: S3Request) -> web.StreamResponse:
         service = "iam"
@@ -75,10 +78,11 @@ class QueryEndpoint:
         if claim.service != service:
             raise S3Error("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{service}'.")
         claim = replace(claim, payload_hash=hashlib.sha256(body).hexdigest())
-        found = await find(self._gateway, claim)
+        secret, who = await find(self._gateway, claim)
         limits = request.limits
-        sigv4.check(claim, signed, found.secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s)
-        request.claim, request.requester = claim, found.requester
+        sigv4.check(claim, signed, secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s)
+        request.claim, request.requester = claim, who
+        self._note(claim)
 
     async def _do(
         self, handler: Handler, action: str, service: str, form: Form, request: S3Request

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
-from s4.access.policy import PolicyError, parse
+from s4.access.patterns import PolicyError
+from s4.access.policy import parse
 from s4.access.requester import Requester
 from s4.gateway.accounts import Accounts
 from s4.gateway.context import Gateway

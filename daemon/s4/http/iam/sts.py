@@ -21,7 +21,8 @@ import aiohttp
 import jwt
 import msgspec
 
-from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, PolicyError, parse
+from s4.access.patterns import PolicyError
+from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, parse
 from s4.access.requester import ANONYMOUS, ROLE, ROOT, UNREADABLE
 from s4.gateway.accounts import Accounts
 from s4.http.credentials import Session, role_arn, session_arn
@@ -34,6 +35,7 @@ from s4.metadata.rows import Managed, Provider, Role
 SESSION_POLICY = 2048
 TOKEN_S, TOKEN_MOST_S = 43_200, 129_600
 FETCH_S, KEYS_S, AGAIN_S = 10.0, 3600.0, 10.0
+IN_CLUSTER = ("kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
 JWT_BYTES, DOCUMENT_BYTES = 20_000, 256 * 1024
 _SESSION = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
@@ -178,6 +180,14 @@ def _trust_store() -> ssl.SSLContext:
     return context
 
 
+def _own_token(url: str) -> dict[str, str]:
+    """Inside Kubernetes its API server tells its keys to service accounts, such as this process's own."""
+    token = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    if url.partition("/")[0] not in IN_CLUSTER or not token.exists():
+        return {}
+    return {"Authorization": f"Bearer {token.read_text().strip()}"}
+
+
 async def _fetch(session: aiohttp.ClientSession, url: str) -> Any:
     async with session.get(url, allow_redirects=False) as response:
         body = await response.content.read(DOCUMENT_BYTES)
@@ -191,7 +201,7 @@ async def _keys(url: str) -> dict[str, Any]:
     try:
         timeout = aiohttp.ClientTimeout(total=FETCH_S)
         async with aiohttp.ClientSession(
-            timeout=timeout, connector=aiohttp.TCPConnector(ssl=_trust_store())
+            timeout=timeout, connector=aiohttp.TCPConnector(ssl=_trust_store()), headers=_own_token(url)
         ) as session:
             found = await _fetch(session, f"https://{url.rstrip('/')}/.well-known/openid-configuration")
             address = found.get("jwks_uri", "") if isinstance(found, dict) else ""

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from s4.access import documents
 from s4.access.documents import Block
-from s4.access.policy import Policy, PolicyError, Statement, parse
+from s4.access.patterns import PolicyError
+from s4.access.policy import Policy, Statement, parse
 from s4.access.requester import canonical_id
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket

@@ -1,0 +1,41 @@
+"""Quotas of buckets: how many bytes of versions a bucket may hold.
+
+What a bucket holds is summed over its partitions, each time that SUMMED_S have passed; what this gateway admits meanwhile
+is added. So a quota may be passed by what other gateways admit within that time, and is obeyed again from then on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+
+from s4.access.documents import quota_of
+from s4.metadata.rows import Bucket
+from s4.peer.api import NodeApi
+from s4.s3.errors import S3Error
+
+SUMMED_S = 2.0
+KNOWN = 4096
+
+
+class Quotas:
+    """Sums of buckets that have a quota, of one gateway."""
+
+    def __init__(self) -> None:
+        self._sums: OrderedDict[int, tuple[float, int]] = OrderedDict()
+
+    async def take(self, node: NodeApi, bucket: Bucket, size: int) -> None:
+        """Admit `size` more bytes. Raises S3Error QuotaExceeded."""
+        quota = quota_of(bucket)
+        if not quota:
+            return
+        until, used = self._sums.get(bucket.id, (0.0, 0))
+        if time.monotonic() >= until:
+            used = (await node.bucket_counters(bucket.id)).bytes
+            until = time.monotonic() + SUMMED_S
+        if used + size > quota:
+            raise S3Error("QuotaExceeded", QuotaBytes=str(quota), UsedBytes=str(used))
+        self._sums[bucket.id] = until, used + size
+        self._sums.move_to_end(bucket.id)
+        if len(self._sums) > KNOWN:
+            self._sums.popitem(last=False)
