@@ -218,7 +218,7 @@ def node_start(number: int) -> None:
         kubeconfig(name, here / "kubelet.conf")
     socket = here / "run" / "containerd.sock"
     start(f"{name}-containerd", "nsenter", space, "containerd", "-c", here / "containerd.toml")
-    wait(f"containerd of {name}", 30, lambda: "Version" in sh("ctr", "-a", socket, "version", check=False))
+    wait(f"containerd of {name}", 30, lambda: "Server:" in sh("ctr", "-a", socket, "version", check=False))  # of its own it tells without one
     sh("ctr", "-a", socket, "-n", "k8s.io", "images", "import", BIN / "pause.tar")
     pki = STATE / "pki"
     start(f"{name}-kubelet", "nsenter", space, BIN / "kubelet", f"--config={here}/kubelet.yaml", f"--kubeconfig={here}/kubelet.conf",
