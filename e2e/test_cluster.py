@@ -160,24 +160,26 @@ def test_rolling_upgrade_with_an_operator_that_dies(world: World) -> None:
 
 
 def test_a_broken_image_stops_at_the_first_node_and_rolls_back(world: World) -> None:
-    world.patch({"image": f"{IMAGE}:none"})
-    blocked = world.wait("the upgrade is blocked", lambda: world.condition("UpgradeBlocked").get("status") == "True" and world.condition("UpgradeBlocked"), 180)
-    assert f"{IMAGE}:none" in blocked["message"]
-    assert "ErrImageNeverPull" in blocked["message"]
-    assert len([one for one in world.node_pods() if one["spec"]["containers"][0]["image"] == f"{IMAGE}:none"]) == 1
-    assert world.condition("Ready")["status"] == "True"
-    world.patch({"image": f"{IMAGE}:two"})
-    world.whole(4)
-    assert images(world) == {f"{IMAGE}:two"}
+    with operator_dies(world):
+        world.patch({"image": f"{IMAGE}:none"})
+        blocked = world.wait("the upgrade is blocked", lambda: world.condition("UpgradeBlocked").get("status") == "True" and world.condition("UpgradeBlocked"), 180)
+        assert f"{IMAGE}:none" in blocked["message"]
+        assert "ErrImageNeverPull" in blocked["message"]
+        assert len([one for one in world.node_pods() if one["spec"]["containers"][0]["image"] == f"{IMAGE}:none"]) == 1
+        assert world.condition("Ready")["status"] == "True"
+        world.patch({"image": f"{IMAGE}:two"})
+        world.whole(4)
+        assert images(world) == {f"{IMAGE}:two"}
 
 
 def test_automatic_roll_back(world: World) -> None:
-    world.patch({"image": f"{IMAGE}:none", "upgrade": {"strategy": "Automatic"}})
-    world.wait("it was rolled back", lambda: world.cluster()["status"].get("blockedImage") == f"{IMAGE}:none", 180)
-    world.wait("every node serves", lambda: world.cluster()["status"]["nodesReady"] == "4/4" and images(world) == {f"{IMAGE}:two"}, 180)
-    assert "was rolled back" in world.condition("UpgradeBlocked")["message"]
-    world.patch({"image": f"{IMAGE}:two", "upgrade": {"strategy": "Supervised"}})
-    world.whole(4)
+    with operator_dies(world):
+        world.patch({"image": f"{IMAGE}:none", "upgrade": {"strategy": "Automatic"}})
+        world.wait("it was rolled back", lambda: world.cluster()["status"].get("blockedImage") == f"{IMAGE}:none", 180)
+        world.wait("every node serves", lambda: world.cluster()["status"]["nodesReady"] == "4/4" and images(world) == {f"{IMAGE}:two"}, 180)
+        assert "was rolled back" in world.condition("UpgradeBlocked")["message"]
+        world.patch({"image": f"{IMAGE}:two", "upgrade": {"strategy": "Supervised"}})
+        world.whole(4)
 
 
 def host_of(world: World, pod: str) -> str:
@@ -185,19 +187,20 @@ def host_of(world: World, pod: str) -> str:
 
 
 def test_kubectl_drain_and_back(world: World) -> None:
-    host = host_of(world, "demo-node-1")
-    started = time.monotonic()
-    world.kubectl("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app.kubernetes.io/name=s4", "--timeout=180s")
-    world.figures["seconds for kubectl drain"] = time.monotonic() - started
-    assert world.condition("Ready")["status"] == "True", world.condition("Ready")
-    other = next(host_of(world, one["metadata"]["name"]) for one in world.node_pods() if one["metadata"]["name"] == "demo-node-2")
-    world.wait("no second pod may leave", lambda: world.get("pdb", "demo-node", "s4")["status"]["disruptionsAllowed"] == 0, 60)
-    world.kubectl("cordon", other)
-    world.wait("that is said", lambda: world.condition("DrainBlocked").get("status") == "True", 60)
-    world.kubectl("uncordon", host)
-    world.kubectl("uncordon", other)
-    world.whole(4)
-    assert world.condition("DrainBlocked")["status"] == "False"
+    with operator_dies(world):
+        host = host_of(world, "demo-node-1")
+        started = time.monotonic()
+        world.kubectl("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app.kubernetes.io/name=s4", "--timeout=180s")
+        world.figures["seconds for kubectl drain"] = time.monotonic() - started
+        assert world.condition("Ready")["status"] == "True", world.condition("Ready")
+        other = next(host_of(world, one["metadata"]["name"]) for one in world.node_pods() if one["metadata"]["name"] == "demo-node-2")
+        world.wait("no second pod may leave", lambda: world.get("pdb", "demo-node", "s4")["status"]["disruptionsAllowed"] == 0, 60)
+        world.kubectl("cordon", other)
+        world.wait("that is said", lambda: world.condition("DrainBlocked").get("status") == "True", 60)
+        world.kubectl("uncordon", host)
+        world.kubectl("uncordon", other)
+        world.whole(4)
+        assert world.condition("DrainBlocked")["status"] == "False"
 
 
 def test_a_dead_host_with_its_disk_is_made_again_elsewhere(world: World, local: LocalNodes) -> None:
@@ -327,6 +330,18 @@ def test_the_chart_gives_the_rights_that_the_operator_uses(world: World, local: 
     made = {(kind, "create") for kind, verb in used if verb == "patch"}  # what is applied may be new
     assert sorted(given - used - made - UNUSED) == []
 
+
+
+def test_a_namespace_goes_while_the_operator_runs(world: World) -> None:
+    """One of its Buckets keeps what it made, the other's is removed; nothing hangs on either."""
+    world.patch({"allowedNamespaces": ["app", "going"]})
+    world.kubectl("create", "namespace", "going")
+    for name, policy in (("stays", "Retain"), ("goes", "Delete")):
+        one = bucket(f"e2e-{name}", bucketName=f"e2e-going-{name}", deletionPolicy=policy)
+        one["metadata"]["namespace"] = "going"
+        world.apply(one)
+        world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/e2e-{name}", "-n", "going", "--timeout=60s")
+    world.kubectl("delete", "namespace", "going", "--timeout=120s")
 
 
 def test_a_namespace_goes_without_an_operator(world: World) -> None:

@@ -80,8 +80,10 @@ def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorP
     made = versions(api)
     assert {"StatefulSet/c-node", "Service/c", "Service/c-nodes", "PodDisruptionBudget/c-node", "Secret/c-peers", "Secret/c-tls", "Role/c-daemon"} <= set(made)
     items = json.loads(api.kubectl("get", KINDS, "-n", "default", "-l", "s4.dev/cluster=c", "-o", "json").stdout)["items"]
-    assert all(one["metadata"]["ownerReferences"][0]["kind"] == "S4Cluster" for one in items)
-    assert "ownerReferences" not in get(api, "shardmaps", "c")["metadata"], "with Retain the map outlives the resource, as the volumes do"
+    loose = {one["metadata"]["name"] for one in items if "ownerReferences" not in one["metadata"]}
+    assert loose == {"c-master"}, "with Retain the key outlives the resource, as the volumes that were sealed with it do"
+    assert all(one["metadata"]["ownerReferences"][0]["kind"] == "S4Cluster" for one in items if one["metadata"]["name"] not in loose)
+    assert "ownerReferences" not in get(api, "shardmaps", "c")["metadata"], "and so does the map"
     assert not get(api, "s4clusters", "c")["metadata"].get("finalizers"), "nothing holds its namespace"
     operator.stop()
     operator.start()
@@ -91,7 +93,7 @@ def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorP
     wait_until(lambda: "Deployment/c-gateway" not in versions(api), "what is not asked for any more goes", 60)
     after = versions(api)
     same = {name for name in after if after[name] == made.get(name)}
-    assert {"StatefulSet/c-node", "Secret/c-peers", "Secret/c-root", "Secret/c-authority", "Role/c-daemon"} <= same, "nothing is done twice"
+    assert {"StatefulSet/c-node", "Secret/c-peers", "Secret/c-root", "Secret/c-master", "Secret/c-authority", "Role/c-daemon"} <= same, "nothing is done twice"
 
 
 def test_certificates_name_who_they_are_for(api: ApiServer, operator: OperatorProcess) -> None:

@@ -163,8 +163,11 @@ class AdminApi:
     async def _put_user(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         body = msgspec.json.decode(await request.read(), type=_UserBody)
-        if not name.isprintable() or not 1 <= len(name) <= 64 or name in ("root", "anonymous"):
-            raise ValueError("a user's name has 1 to 64 printable characters and is not root or anonymous")
+        # A slash would make its ARN that of another user below a path, or of a role.
+        if not name.isprintable() or "/" in name or not 1 <= len(name) <= 64 or name in ("root", "anonymous"):
+            raise ValueError(
+                "a user's name has 1 to 64 printable characters without a slash, and is not root or anonymous"
+            )
         users = await self._node.list_users()
         if len(users) >= self._context.limits.users and body.create:
             raise S3Error("TooManyEntities", f"There are {len(users)} users, which is the limit named users.")
