@@ -8,22 +8,28 @@ import json
 import ssl
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import jwt
 import pytest
 from botocore import UNSIGNED
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from access import where
 from process import ACCESS, REGION, SECRET, ServerProcess
+from s4.http.iam.endpoint import IAM, KINDS
 from s4_operator import certificates
 from server.test_admin import admin
 
@@ -389,3 +395,31 @@ def test_no_secret_is_on_disk_and_the_key_is_needed(own_server: Callable[..., Se
     server.start()
     assert code(client(server, "s3", keys).list_buckets) == "InternalError"
     assert code(client(server, "s3", session).list_buckets) == "InvalidToken"
+
+
+def test_what_a_call_is_about_is_its_operations_to_say(server: ServerProcess, iam: Any, name: str, keys: dict[str, str]) -> None:
+    """A parameter that an operation does not read does not say on what it is allowed."""
+    mine = [f"arn:aws:iam::{ACCOUNT}:user/{name}", f"arn:aws:iam::{ACCOUNT}:group/mine"]
+    iam.put_user_policy(UserName=name, PolicyName="own", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": mine[1]}]}))
+    all_of_it = quote(json.dumps(allow("*")))
+    for wanted in (f"Action=PutUserPolicy&UserName={name}&GroupName=mine&PolicyName=p&PolicyDocument={all_of_it}",
+                   f"Action=CreatePolicy&PolicyName=p&GroupName=mine&PolicyDocument={all_of_it}", "Action=CreateUser&UserName=other&GroupName=mine",
+                   f"Action=CreateRole&RoleName=r&GroupName=mine&AssumeRolePolicyDocument={quote(json.dumps(TRUST_ALL))}",
+                   f"Action=AttachUserPolicy&UserName={name}&GroupName=mine&PolicyArn=arn:aws:iam::aws:policy/AdministratorAccess",
+                   "Action=GetAccessKeyLastUsed&GroupName=mine&AccessKeyId=x"):  # fmt: skip
+        assert b"<Code>AccessDenied</Code>" in query(server, keys, wanted)
+    listed = [action for action in IAM if action not in KINDS]
+    assert all(action.startswith("List") or action == "GetAccessKeyLastUsed" for action in listed), listed
+
+
+def query(server: ServerProcess, keys: dict[str, str], body: str) -> bytes:
+    """A call with whatever parameters, signed."""
+    request = AWSRequest("POST", server.endpoint + "/", data=f"{body}&Version=2010-05-08", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    SigV4Auth(Credentials(keys["AccessKeyId"], keys["SecretAccessKey"]), "iam", REGION).add_auth(request)
+    sent = urllib.request.Request(request.url, data=request.data.encode() if isinstance(request.data, str) else request.data, headers=dict(request.headers.items()), method="POST")
+    try:
+        with urllib.request.urlopen(sent) as answer:
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return bytes(error.read())

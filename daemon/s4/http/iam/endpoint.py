@@ -93,7 +93,7 @@ class QueryEndpoint:
             temporary = request.claim is not None and bool(request.claim.token)
             call = Call(self._gateway, form, request.requester, accounts, context, temporary)
             if action not in OPEN:
-                resource = await _resource(call)
+                resource = await _resource(call, action)
                 if not call.who.allowed(Ask(call.who.asker, f"{service}:{action}", resource, context)):
                     raise IamError(
                         "AccessDenied",
@@ -104,31 +104,35 @@ class QueryEndpoint:
         return await change(self._gateway, work)
 
 
-async def _resource(call: Call) -> str:
-    """The ARN of what a call is about: of the first that it names, or of the caller where it could name a user."""
-    form, accounts = call.form, call.accounts
-    if form.has("PolicyArn") and not (form.has("UserName") or form.has("GroupName") or form.has("RoleName")):
+# What each operation is about. Of the operation alone: a parameter that it does not read must not say it.
+KINDS: dict[str, str] = {
+    **{name: kind.lower() for kind in policies.KINDS for name in policies.Held(kind).operations()},
+    **dict.fromkeys(policies.OF_POLICIES, "policy"), **dict.fromkeys(users.OF_USERS, "user"),
+    **dict.fromkeys(users.OF_GROUPS, "group"), **dict.fromkeys(roles.OF_ROLES, "role"),
+    **dict.fromkeys(roles.OF_PROVIDERS, "provider"), "CreatePolicy": "new policy", "CreateOpenIDConnectProvider": "new provider",
+}  # fmt: skip
+
+
+async def _resource(call: Call, action: str) -> str:
+    """The ARN of what a call is about; `*` where it is about no single thing."""
+    form, accounts, kind = call.form, call.accounts, KINDS.get(action, "")
+    if kind == "policy":
         return form.get("PolicyArn")
-    if form.has("OpenIDConnectProviderArn"):
+    if kind == "new policy":
+        return f"arn:aws:iam::{ACCOUNT}:policy{form.get('Path', '/')}{form.get('PolicyName')}"
+    if kind == "provider":
         return form.get("OpenIDConnectProviderArn")
-    if form.has("Url"):
+    if kind == "new provider":
         return roles.provider_arn(form.get("Url").removeprefix("https://"))
-    if form.has("GroupName"):
-        name = form.get("GroupName")
-        group = await accounts.get(Group, name)
-        return f"arn:aws:iam::{ACCOUNT}:group{group.path if group else form.get('Path', '/')}{name}"
-    if form.has("RoleName"):
+    if kind == "group":
+        group = await accounts.get(Group, form.get("GroupName"))
+        return f"arn:aws:iam::{ACCOUNT}:group{group.path if group else form.get('Path', '/')}{form.get('GroupName')}"
+    if kind == "role":
         role = await accounts.get(Role, form.get("RoleName"))
         return role_arn(form.get("RoleName"), role.path if role else form.get("Path", "/"))
-    if form.has("UserName"):
+    if kind == "user" and not form.has("UserName"):
+        return call.who.asker.arns[0]
+    if kind == "user":
         user = await accounts.get(User, form.get("UserName"))
         return user_arn(form.get("UserName"), user.path if user else form.get("Path", "/"))
-    if form.has("PolicyName"):
-        return f"arn:aws:iam::{ACCOUNT}:policy{form.get('Path', '/')}{form.get('PolicyName')}"
-    return call.who.asker.arns[0] if form.get("Action") in OF_CALLER else "*"
-
-
-OF_CALLER = frozenset((
-    "GetUser", "UpdateUser", "DeleteUser", "CreateAccessKey", "ListAccessKeys", "UpdateAccessKey", "DeleteAccessKey",
-    "GetAccessKeyLastUsed",
-))  # fmt: skip
+    return "*"

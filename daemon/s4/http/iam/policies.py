@@ -295,6 +295,10 @@ class Held:
         return found
 
 
+OF_POLICIES = (
+    "GetPolicy", "DeletePolicy", "CreatePolicyVersion", "GetPolicyVersion", "ListPolicyVersions", "DeletePolicyVersion",
+    "SetDefaultPolicyVersion", "ListEntitiesForPolicy",
+)  # fmt: skip
 OPERATIONS: dict[str, Handler] = {
     "CreatePolicy": create_policy, "GetPolicy": get_policy, "ListPolicies": list_policies, "DeletePolicy": delete_policy,
     "CreatePolicyVersion": create_version, "GetPolicyVersion": get_version, "ListPolicyVersions": list_versions,

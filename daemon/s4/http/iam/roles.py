@@ -165,6 +165,11 @@ async def update_thumbprint(call: Call) -> dict[str, Any]:
     return {}
 
 
+OF_ROLES = ("CreateRole", "GetRole", "UpdateRole", "UpdateAssumeRolePolicy", "DeleteRole")
+OF_PROVIDERS = (
+    "GetOpenIDConnectProvider", "DeleteOpenIDConnectProvider", "AddClientIDToOpenIDConnectProvider",
+    "RemoveClientIDFromOpenIDConnectProvider", "UpdateOpenIDConnectProviderThumbprint",
+)  # fmt: skip
 OPERATIONS: dict[str, Handler] = {
     "CreateRole": create, "GetRole": get, "ListRoles": list_roles, "UpdateRole": update, "UpdateAssumeRolePolicy": update_trust,
     "DeleteRole": delete, "CreateOpenIDConnectProvider": create_provider, "GetOpenIDConnectProvider": get_provider,

@@ -272,6 +272,11 @@ async def list_groups_of(call: Call) -> dict[str, Any]:
     return {"Groups": [shown_group(row) for row in rows], **more}
 
 
+OF_USERS = (
+    "CreateUser", "GetUser", "UpdateUser", "DeleteUser", "CreateAccessKey", "ListAccessKeys", "UpdateAccessKey",
+    "DeleteAccessKey", "ListGroupsForUser",
+)  # fmt: skip
+OF_GROUPS = ("CreateGroup", "GetGroup", "UpdateGroup", "DeleteGroup", "AddUserToGroup", "RemoveUserFromGroup")
 OPERATIONS: dict[str, Handler] = {
     "CreateUser": create, "GetUser": get, "ListUsers": list_users, "UpdateUser": update, "DeleteUser": delete,
     "CreateAccessKey": create_key, "ListAccessKeys": list_keys, "UpdateAccessKey": update_key, "DeleteAccessKey": delete_key,
