@@ -266,6 +266,13 @@ def test_roles_and_sessions(server: ServerProcess, iam: Any, s3: Any, bucket: st
     iam.update_role(RoleName=role["RoleName"], MaxSessionDuration=7200)
     iam.delete_role(RoleName=role["RoleName"])
     assert code(own.get_object, Bucket=bucket, Key="k") == "InvalidAccessKeyId"
+    # Another role of that name has nothing to do with the sessions of the one that is gone.
+    iam.create_role(RoleName=role["RoleName"], AssumeRolePolicyDocument=json.dumps(TRUST_ALL), Path="/p/")
+    assert code(own.get_object, Bucket=bucket, Key="k") == "InvalidAccessKeyId"
+    # Tags of a session, by which policies may go, need a right of their own.
+    assert code(sts.assume_role, **assume, Tags=[{"Key": "team", "Value": "admins"}]) == "AccessDenied"
+    assert not code(sts.assume_role, **assume)
+    iam.delete_role(RoleName=role["RoleName"])
 
 
 def test_session_tokens_of_a_user(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:

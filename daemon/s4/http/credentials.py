@@ -26,9 +26,11 @@ KNOWN = 4096
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What a token says. `parent` is user/NAME or role/NAME; `policies` each bound the session."""
+    """What a token says. `parent` is user/NAME or role/NAME, `parent_id` its id, for another may have that name by now;
+    one of `policies` must allow what the session does."""
 
     parent: str
+    parent_id: str
     name: str
     secret: str
     issued_s: int
@@ -66,7 +68,7 @@ async def _of_session(gateway: Gateway, claim: Claim) -> tuple[str, Requester]:
     if gateway.clock() >= session.until_s:
         raise S3Error("ExpiredToken")
     identity = await gateway.node.find_identity(session.parent)
-    if identity is None:
+    if identity is None or identity.id != session.parent_id:
         raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key)
     return session.secret, _kept(claim.token, identity, session)
 

@@ -30,9 +30,9 @@ def put_user(entry: Entry, command: PutUser) -> UserKnown:
         raise RefusalError("EntityAlreadyExists", f"A user named {command.name} exists already.")
     if not command.create and value is None:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
-    user = replace(
-        decode(User, value) if value is not None else User(command.name, entry.now_ms), enabled=command.enabled
-    )
+    # An id that no user had: the entry's sequence is never given out again.
+    fresh = User(command.name, entry.now_ms, id=f"AIDA{entry.epoch:08X}{entry.sequence:09X}")
+    user = replace(decode(User, value) if value is not None else fresh, enabled=command.enabled)
     entry.put(row_key, encode(user))
     entry.put(keys.named_row(keys.POLICY, command.name), encode(Policy(command.grants)))
     return UserKnown(user, command.grants)

@@ -67,7 +67,10 @@ async def session_token(call: Call) -> dict[str, Any]:
     if call.who.kind in (ROLE, ANONYMOUS) or call.temporary:
         raise IamError("AccessDenied", "Cannot call GetSessionToken with session credentials")
     now, lasts = int(call.gateway.clock()), call.form.number("DurationSeconds", TOKEN_S, 900, TOKEN_MOST_S)
-    session = Session(f"user/{call.who.name}", call.who.name, secrets.token_urlsafe(30), now, now + lasts)
+    parent = await call.gateway.node.find_identity(f"user/{call.who.name}")
+    if parent is None:
+        raise IamError("AccessDenied", "The user is no more")
+    session = Session(f"user/{call.who.name}", parent.id, call.who.name, secrets.token_urlsafe(30), now, now + lasts)
     return {"Credentials": _credentials(call, session)}
 
 
@@ -132,27 +135,29 @@ async def assume_role(call: Call) -> dict[str, Any]:
     if call.form.has("ExternalId"):
         context["sts:externalid"] = (call.form.get("ExternalId"),)
     context["sts:rolesessionname"] = (name,)
-    ask = Ask(call.who.asker, "sts:AssumeRole", arn, context)
-    account = Ask(Asker((f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT)), "sts:AssumeRole", arn, context)
-    said, by_account = _trusts(row, ask), _trusts(row, account)
-    if said == DENY or ALLOW not in (said, by_account):
-        raise denied
-    if not call.who.allowed(ask, granted=said == ALLOW):
-        raise denied
-    return await _assumed(call, row, name, "")
+    tags = call.form.tags()
+    context |= {f"aws:requesttag/{key.lower()}": (value,) for key, value in tags.items()}
+    for action in ("sts:AssumeRole", *(("sts:TagSession",) if tags else ())):  # tags are what policies may go by
+        ask = Ask(call.who.asker, action, arn, context)
+        account = Ask(Asker((f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT)), action, arn, context)
+        said, by_account = _trusts(row, ask), _trusts(row, account)
+        if said == DENY or ALLOW not in (said, by_account) or not call.who.allowed(ask, granted=said == ALLOW):
+            raise denied
+    return await _assumed(call, row, name, "", tags)
 
 
-async def _assumed(call: Call, row: Role, name: str, provider: str) -> dict[str, Any]:
+async def _assumed(call: Call, row: Role, name: str, provider: str, tags: dict[str, str]) -> dict[str, Any]:
     now = int(call.gateway.clock())
     session = Session(
         f"role/{row.name}",
+        row.id,
         name,
         secrets.token_urlsafe(30),
         now,
         now + _lasts(call, row),
         await _session_policies(call),
         provider,
-        call.form.tags(),
+        tags,
     )
     user = {"AssumedRoleId": f"{row.id}:{name}", "Arn": session_arn(row.name, name)}
     return {"Credentials": _credentials(call, session), "AssumedRoleUser": user}
@@ -190,9 +195,13 @@ def _own_token(url: str) -> dict[str, str]:
 
 async def _fetch(session: aiohttp.ClientSession, url: str) -> Any:
     async with session.get(url, allow_redirects=False) as response:
-        body = await response.content.read(DOCUMENT_BYTES)
         if response.status != 200:
             raise IamError("IDPCommunicationError", f"{url} answers {response.status}")
+        body = b""
+        async for piece in response.content.iter_chunked(65536):
+            body += piece
+            if len(body) > DOCUMENT_BYTES:
+                raise IamError("IDPCommunicationError", f"{url} answers more than {DOCUMENT_BYTES} bytes")
         return msgspec.json.decode(body)
 
 
@@ -268,7 +277,7 @@ async def assume_with_web_identity(call: Call) -> dict[str, Any]:
     asker = Asker((provider_arn(provider.url), provider.url))
     if row is None or _trusts(row, Ask(asker, "sts:AssumeRoleWithWebIdentity", arn, context)) != ALLOW:
         raise IamError("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
-    made = await _assumed(call, row, name, provider_arn(provider.url))
+    made = await _assumed(call, row, name, provider_arn(provider.url), {})
     return {
         **made,
         "SubjectFromWebIdentityToken": str(claims["sub"]),
