@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from s4_operator import certificates
 from s4_operator.cache import Cache
 from s4_operator.certificates import Pair
-from s4_operator.kube import Kube
+from s4_operator.kube import Kube, KubeError
 from s4_operator.manifests import Builder, Object
 
 
@@ -85,7 +85,12 @@ class Secrets:
         made = builder.secret(name, {"master.key": base64.b64encode(secrets.token_bytes(32)).decode()})
         if builder.spec.storage.reclaim != "Delete":
             del made["metadata"]["ownerReferences"]
-        value = await self._kube.apply(made)
+        try:
+            value = await self._kube.create(made)  # not applied: that of an operator that was a moment earlier stays
+        except KubeError as error:
+            if error.status != 409:
+                raise
+            return
         self._cache.see("Secret", {"kind": "Secret", **value})
 
     async def _once(self, builder: Builder, name: str) -> Keys:

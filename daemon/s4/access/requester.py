@@ -29,7 +29,7 @@ UNREADABLE = Policy((Statement(DENY, ("*",), ("*",)),))
 # What a Writer may not do to its buckets: let others in, and get round a lock.
 _OWNERS_ONLY = (
     "s3:putbucketpolicy", "s3:deletebucketpolicy", "s3:putbucketacl", "s3:putobjectacl", "s3:putobjectversionacl",
-    "s3:putbucketpublicaccessblock", "s3:putbucketownershipcontrols", "s3:bypassgovernanceretention", "s3:putbucketquota",
+    "s3:putbucketpublicaccessblock", "s3:putbucketownershipcontrols", "s3:bypassgovernanceretention",
 )  # fmt: skip
 
 

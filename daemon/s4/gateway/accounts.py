@@ -33,6 +33,7 @@ class Accounts:
         self.gateway = gateway
         self._seen: dict[bytes, bytes | None] = {}
         self._rows: dict[bytes, bytes | None] = {}
+        self._tables: dict[bytes, list[tuple[str, bytes]]] = {}
 
     async def get(self, kind: type[R], name: str) -> R | None:
         """A row as this change left it, or as it is."""
@@ -45,14 +46,15 @@ class Accounts:
             value = self._seen[row]
         return decode(kind, value) if value is not None else None
 
-    async def all(self, kind: type[R]) -> list[tuple[str, R]]:
-        """Every row of a kind, in order of names; each then counts as seen."""
+    async def all(self, kind: type[R], *, seen: bool = False) -> list[tuple[str, R]]:
+        """Every row of a kind, in order of names. `seen`: none of them may change until this change is committed."""
         table = TABLES[kind]
-        found = []
-        for name, value in await self.gateway.node.list_accounts(table):
-            self._seen.setdefault(keys.named_row(table, name), value)
-            found.append((name, decode(kind, value)))
-        return found
+        if table not in self._tables:
+            self._tables[table] = await self.gateway.node.list_accounts(table)
+        if seen:
+            for name, value in self._tables[table]:
+                self._seen.setdefault(keys.named_row(table, name), value)
+        return [(name, decode(kind, value)) for name, value in self._tables[table]]
 
     def put(self, name: str, row: User | Group | Role | Managed | Provider | AccessKey) -> None:
         self._rows[keys.named_row(TABLES[type(row)], name)] = encode(row)

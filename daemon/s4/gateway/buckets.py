@@ -20,6 +20,8 @@ from s4.metadata.commands import (
 from s4.metadata.rows import Bucket
 from s4.s3.errors import S3Error
 
+DOCUMENT_BYTES = 64 * 1024  # of one setting: all of them are in the bucket's row
+
 
 async def create_bucket(gateway: Gateway, name: str, owner: str, documents: dict[str, str] | None = None) -> Bucket:
     limits = gateway.limits
@@ -42,6 +44,8 @@ async def set_versioning(gateway: Gateway, name: str, versioning: str) -> None:
 
 async def set_document(gateway: Gateway, name: str, setting: str, document: str) -> None:
     """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return."""
+    if len(document.encode()) > DOCUMENT_BYTES:
+        raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(DOCUMENT_BYTES))
     await execute(gateway, 0, SetDocument(name, setting, document))
 
 

@@ -31,8 +31,10 @@ class Quotas:
             return
         until, used = self._sums.get(bucket.id, (0.0, 0))
         if time.monotonic() >= until:
-            used = (await node.bucket_counters(bucket.id)).bytes
-            until = time.monotonic() + SUMMED_S
+            summed = (await node.bucket_counters(bucket.id)).bytes
+            until, used = self._sums.get(bucket.id, (0.0, 0))
+            if time.monotonic() >= until:  # nobody else did it meanwhile, and admitted more since
+                until, used = time.monotonic() + SUMMED_S, summed
         if used + size > quota:
             raise S3Error("QuotaExceeded", QuotaBytes=str(quota), UsedBytes=str(used))
         self._sums[bucket.id] = until, used + size

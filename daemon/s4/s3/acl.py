@@ -7,7 +7,7 @@ them; the owner's own grant gives nothing here, since S4 is one account, in whic
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -19,6 +19,7 @@ ALL_USERS, AUTHENTICATED = GROUPS + "AllUsers", GROUPS + "AuthenticatedUsers"
 LOG_DELIVERY = "http://acs.amazonaws.com/groups/s3/LogDelivery"
 FULL, READ, WRITE, READ_ACP, WRITE_ACP = "FULL_CONTROL", "READ", "WRITE", "READ_ACP", "WRITE_ACP"
 PERMISSIONS = (FULL, READ, WRITE, READ_ACP, WRITE_ACP)
+MOST = 100  # grants: they are in the row of what they are of
 CANNED = {
     "private": (), "public-read": ((ALL_USERS, READ),), "public-read-write": ((ALL_USERS, READ), (ALL_USERS, WRITE)),
     "authenticated-read": ((AUTHENTICATED, READ),), "bucket-owner-read": (), "bucket-owner-full-control": (),
@@ -85,7 +86,14 @@ def from_headers(headers: Mapping[str, str], owner: str) -> Acl | None:
     if not given:
         return None
     grants = [(who, GRANT_HEADERS[name]) for name in given for who in _grantees(headers[name], name)]
-    return Acl(tuple(dict.fromkeys(one for one in grants if one[0] != owner)))
+    return _bounded(one for one in grants if one[0] != owner)
+
+
+def _bounded(grants: Iterable[tuple[str, str]]) -> Acl:
+    found = tuple(dict.fromkeys(grants))
+    if len(found) > MOST:
+        raise S3Error("InvalidRequest", f"An ACL has at most {MOST} grants")
+    return Acl(found)
 
 
 def _grantees(text: str, header: str) -> list[str]:
@@ -120,7 +128,7 @@ def from_xml(root: Element, owner: str) -> Acl:
         uri, name, email = grantee.get("URI"), grantee.get("ID"), grantee.get("EmailAddress")
         kind, value = ("uri", uri) if uri else ("id", name) if name else ("emailaddress", email or "")
         grants.append((_grantee(kind, value, "Grantee"), permission))
-    return Acl(tuple(dict.fromkeys(grant for grant in grants if grant[0] != owner)))
+    return _bounded(grant for grant in grants if grant[0] != owner)
 
 
 def to_xml(acl: Acl, owner: str, owner_xml: str) -> str:

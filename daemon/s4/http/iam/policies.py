@@ -39,11 +39,11 @@ async def check_arn(accounts: Accounts, arn: str) -> str:
     return arn
 
 
-async def users_of(accounts: Accounts, arn: str) -> dict[str, list[Any]]:
+async def users_of(accounts: Accounts, arn: str, *, seen: bool = False) -> dict[str, list[Any]]:
     """Who has a policy attached, by kind; and whose boundary it is."""
     found: dict[str, list[Any]] = {}
     for kind, row_kind in KINDS.items():
-        rows = [row for _, row in await accounts.all(row_kind)]
+        rows = [row for _, row in await accounts.all(row_kind, seen=seen)]
         found[kind] = [row for row in rows if arn in row.attached]
         found[f"{kind} boundary"] = [row for row in rows if getattr(row, "boundary", "") == arn]
     return found
@@ -95,7 +95,7 @@ async def list_policies(call: Call) -> dict[str, Any]:
 
 async def delete_policy(call: Call) -> dict[str, Any]:
     row = await find(call.accounts, call.form.need("PolicyArn"))
-    if any((await users_of(call.accounts, policy_arn(row))).values()):
+    if any((await users_of(call.accounts, policy_arn(row), seen=True)).values()):
         raise IamError("DeleteConflict", "Cannot delete a policy attached to entities.")
     if len(row.versions) > 1:
         raise IamError(

@@ -203,7 +203,7 @@ async def create_group(call: Call) -> dict[str, Any]:
 
 
 async def _members(call: Call, group: str) -> list[User]:
-    return [row for _, row in await call.accounts.all(User) if group in row.groups]
+    return [row for _, row in await call.accounts.all(User, seen=True) if group in row.groups]
 
 
 async def get_group(call: Call) -> dict[str, Any]:

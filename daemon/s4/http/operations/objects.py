@@ -409,10 +409,9 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         await (await judge_of(gateway, request, source.name)).must(
             "s3:GetObjectTagging", source.key, source.asked_version
         )
-    given = attributes_of(request)
     put = await objects.copy_object(gateway, source, Copy(
-        request.bucket, request.key, request.user, given if directive == "REPLACE" else None,
-        given.tags if tagging == "REPLACE" else None, await asked_acl(gateway, request), write_conditions(request.headers),
+        request.bucket, request.key, request.user, attributes_of(request) if directive == "REPLACE" else None,
+        tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request), write_conditions(request.headers),
     ))  # fmt: skip
     headers = {"x-amz-version-id": put.version} if put.version else {}
     if source.version:
