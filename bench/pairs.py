@@ -48,7 +48,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=4)
     arguments = parser.parse_args()
-    program, other = build(), Path(tempfile.mkdtemp(prefix="s4-pairs-")) / "tree"
+    program, scratch = build(), tempfile.TemporaryDirectory(prefix="s4-pairs-")
+    other = Path(scratch.name) / "tree"
     subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision], check=True)
     ratios: dict[str, list[float]] = {name: [] for name in WORK}
     try:
@@ -59,6 +60,7 @@ def main() -> None:
                 listed.append(found[ROOT][name] / found[other][name])
     finally:
         subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(other)], check=True)
+        scratch.cleanup()
     print(f"Commit {commit()} over {arguments.revision}, {arguments.pairs} pairs, {machine()}.\n\n| | median ratio | all |\n|---|---|---|")
     for name, listed in ratios.items():
         print(f"| {name} | {statistics.median(listed):.3f} | {' '.join(f'{one:.2f}' for one in sorted(listed))} |")

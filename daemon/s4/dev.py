@@ -25,6 +25,8 @@ from s4 import keyring
 from s4.admin_cli import AdminClient, AdminError
 from s4.authority import Authority
 from s4.cluster_cli import InitError, init
+from s4.embedded import master_key
+from s4.storage.files import Files
 
 LIMIT_S = 60.0
 
@@ -107,8 +109,7 @@ class Dev:
         self.directory, self.plan = directory, plan
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stores: dict[str, str] = {}
-        if not (directory / "trust" / keyring.FILE).exists():
-            keyring.write(directory / "trust" / keyring.FILE, keyring.new())
+        master_key(Files(), [directory / "trust"])
         self.coordinator = f"etcd://127.0.0.1:{plan['etcd'][0]}/dev"
         self._environment = {
             **os.environ, "S4_ROOT_ACCESS_KEY": plan["access_key"], "S4_ROOT_SECRET_KEY": plan["secret_key"],

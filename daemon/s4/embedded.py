@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from s4 import keyring
 from s4.cluster import shardmap
 from s4.cluster.membership import DOCUMENT, Membership
 from s4.limits import MIB, Limits
@@ -60,6 +61,22 @@ def root_keys(files: Files, directories: Sequence[Path], environment: dict[str, 
         if path not in kept:
             files.replace(path, msgspec.json.encode(keys))
     return keys, not kept
+
+
+def master_key(files: Files, directories: Sequence[Path]) -> Path:
+    """The file with the key that secrets are sealed with: each directory has a copy, and one that lacks it gets one.
+    Made where there is none. Raises KeyringError where two differ."""
+    paths = [directory / keyring.FILE for directory in directories]
+    kept = {path: path.read_bytes() for path in paths if path.exists()}
+    if len(set(kept.values())) > 1:
+        raise keyring.KeyringError(
+            f"{' and '.join(map(str, kept))} differ: keep the one that this server's secrets were sealed with"
+        )
+    content = next(iter(kept.values()), None) or keyring.new()
+    for path in paths:
+        if path not in kept:
+            files.replace(path, content)
+    return paths[0]
 
 
 @dataclass(slots=True)

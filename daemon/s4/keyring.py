@@ -11,7 +11,6 @@ import base64
 import binascii
 import hashlib
 import os
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -73,36 +72,3 @@ def read(path: Path) -> Keyring:
 def new() -> bytes:
     """A new key as it is kept in a file."""
     return base64.b64encode(os.urandom(KEY_BYTES)) + b"\n"
-
-
-def write(path: Path, content: bytes) -> None:
-    """Put a key where none is, durably, for its owner's eyes only."""
-    making = path.with_name(path.name + ".making")
-    making.unlink(missing_ok=True)
-    fd = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    making.rename(path)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-
-
-def of_directories(directories: Sequence[Path]) -> Path:
-    """The key of a server with its own drives: each has a copy, and a drive that lacks it gets one. Raises KeyringError
-    where two differ; makes a new one where there is none."""
-    found = {path: path.read_bytes() for one in directories if (path := one / FILE).exists()}
-    if len(set(found.values())) > 1:
-        raise KeyringError(
-            f"{' and '.join(map(str, found))} differ: keep the one that this server's secrets were sealed with"
-        )
-    content = next(iter(found.values()), None) or new()
-    for one in directories:
-        if one.is_dir() and one / FILE not in found:
-            write(one / FILE, content)
-    return directories[0] / FILE

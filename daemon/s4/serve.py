@@ -29,7 +29,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from s4 import keyring, logs, restart, tracing
 from s4.audit import AuditLog
-from s4.embedded import open_store
+from s4.embedded import master_key, open_store
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, MemoryBudget, Readers
@@ -44,6 +44,7 @@ from s4.peer.api import Layout, NodeApi
 from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer
 from s4.settings import StoreSettings
+from s4.storage.files import Files
 from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
 from s4.upkeep.heal import Healer
@@ -249,7 +250,7 @@ class Server:
             geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
         ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment)  # fmt: skip
         if not settings.master_key:
-            found = keyring.of_directories([store.directory for store in self.store.drives.stores])
+            found = master_key(Files(), [store.directory for store in self.store.drives.stores])
             self._settings = settings = replace(settings, master_key=str(found))
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
