@@ -8,6 +8,7 @@ a 500, an answer from 500 up, bytes that are not those stored, a parser whose re
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import shutil
@@ -25,7 +26,7 @@ from s4.access.requester import SUPER_USER, parse_grant, policy_of, requester
 from s4.cluster import shardmap
 from s4.metadata import rows
 from s4.peer import frames
-from s4.s3 import checksums, chunked, conditions, names, ranges, sigv4, xml
+from s4.s3 import checksums, chunked, conditions, names, postpolicy, ranges, sigv4, xml
 from s4.s3.errors import S3Error
 from s4.storage.files import Files
 from s4.storage.records import DamagedError, FormatError, Shard, pack_record, pack_volume, unpack_record, unpack_volume
@@ -302,6 +303,20 @@ def edit(whole: bytes, edits: bytes) -> bytes:
 
 
 @contextmanager
+def post_policies_target() -> Iterator[Target]:
+    """The JSON of a form's policy: read or refused; what it has no condition for is never let through."""
+
+    def run(data: bytes) -> None:
+        with refused():
+            found = postpolicy.parse(base64.b64encode(data).decode())
+            named = {one.field for one in found.conditions}
+            found.check({one.field: one.value for one in found.conditions} | {"bucket": "b", "not-named-by-anyone": ""}, NOW_S)
+            raise AssertionError(f"a field that is not among {named} was let through")
+
+    yield run
+
+
+@contextmanager
 def request_target() -> Iterator[Target]:
     """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to a whole server. No 500, no hang."""
     modes = (sigv4.UNSIGNED, "", sigv4.STREAMING_UNSIGNED_TRAILER, sigv4.STREAMING)
@@ -350,5 +365,6 @@ TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
     "rows": rows_target,
     "volume-headers": headers_of_volumes_target,
     "volume": volume_target,
+    "post-policies": post_policies_target,
     "request": request_target,
 }

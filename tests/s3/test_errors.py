@@ -37,6 +37,12 @@ def names(s3: Any) -> dict[str, str]:
     s3.complete_multipart_upload(Bucket=bucket, Key="whole", UploadId=whole, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
     values["delete1001"] = "<Delete>" + "<Object><Key>k</Key></Object>" * 1001 + "</Delete>"
     values["deep"] = "<Delete>" + "<a>" * 50 + "</a>" * 50 + "</Delete>"
+    def field(name: str, value: str) -> str:
+        return f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+
+    values |= {"form": field("key", "k"), "file": field("file", "x") + "--b--\r\n", "longkey": field("key", "k" * 1025), "large": field("x", "x" * 21_000)}
+    signed = {"x-amz-algorithm": "AWS4-HMAC-SHA256", "x-amz-credential": "a/20200101/us-east-1/s3/aws4_request", "x-amz-date": "20200101T000000Z", "x-amz-signature": "0"}
+    values["badpolicy"] = field("policy", "e30=") + field("key", "k") + "".join(field(*one) for one in signed.items())
     return values
 
 

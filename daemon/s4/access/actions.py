@@ -32,7 +32,7 @@ NEEDS: dict[str, tuple[str, str]] = {
     "GetObject": ("s3:GetObject", OBJECT), "HeadObject": ("s3:GetObject", OBJECT),
     "GetObjectAttributes": ("s3:GetObject", OBJECT), "ListParts": ("s3:ListMultipartUploadParts", OBJECT),
     "PutObject": ("s3:PutObject", OBJECT), "CopyObject": ("s3:PutObject", OBJECT),
-    "RenameObject": ("s3:PutObject", OBJECT),
+    "RenameObject": ("s3:PutObject", OBJECT), "PostObject": ("s3:PutObject", OBJECT),
     "CreateMultipartUpload": ("s3:PutObject", OBJECT), "UploadPart": ("s3:PutObject", OBJECT),
     "UploadPartCopy": ("s3:PutObject", OBJECT), "CompleteMultipartUpload": ("s3:PutObject", OBJECT),
     "AbortMultipartUpload": ("s3:AbortMultipartUpload", OBJECT), "DeleteObject": ("s3:DeleteObject", OBJECT),

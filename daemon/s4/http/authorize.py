@@ -136,7 +136,8 @@ def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> di
     claim = request.claim
     if claim is not None:
         found["s3:signatureversion"] = ("AWS4-HMAC-SHA256",)
-        found["s3:authtype"] = ("REST-QUERY-STRING" if claim.presigned else "REST-HEADER",)
+        plain = "POST" if request.form is not None else "REST-HEADER"
+        found["s3:authtype"] = ("REST-QUERY-STRING" if claim.presigned else plain,)
         found["aws:requestedregion"] = (claim.region,)
         if claim.presigned:
             found["s3:signatureage"] = (f"{max(0.0, now - sigv4.parse_time(claim.timestamp)) * 1000:.0f}",)

@@ -23,6 +23,7 @@ from s4.s3.xml import Element, parse
 
 if TYPE_CHECKING:
     from s4.http.authorize import Judge
+    from s4.http.operations.forms import UploadForm
 
 ANONYMOUS_USER = "anonymous"  # owns what nobody signed for
 
@@ -42,6 +43,7 @@ class S3Request:
     headers: dict[str, str]
     limits: Limits
     requester: Requester = NOBODY
+    form: UploadForm | None = None
     judge: Judge | None = None  # set when the request may go on to its operation
     extra: dict[str, str] = field(default_factory=dict)  # headers of the answer, whatever it is
     claim: sigv4.Claim | None = None
@@ -143,6 +145,15 @@ def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domain
     )
 
 
+def proceed(request: S3Request) -> None:
+    """Tell a client that waits for it to send the body."""
+    if not request.continued:
+        request.continued = True
+        transport = request.http.transport
+        if transport is not None:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 def request_patience(request: S3Request) -> float:
     """Seconds to wait for the client's next bytes: at most `stall_s`, and not past the request's end."""
     left = request.started + request.limits.request_s - time.monotonic()
@@ -194,12 +205,7 @@ class HttpBody:
 
     async def read(self) -> bytes:
         """The next bytes as they came, empty at the end."""
-        if not self._request.continued:
-            # Said for an empty body too: botocore takes a final answer without it for one to an old request.
-            self._request.continued = True
-            transport = self._request.http.transport
-            if transport is not None:
-                transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        proceed(self._request)  # for an empty body too: botocore takes an answer without it for one to an old request
         if self._left == 0:
             return b""
         try:

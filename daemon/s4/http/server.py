@@ -27,7 +27,7 @@ from s4.http.authorize import authorize, hidden
 from s4.http.credentials import find
 from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
-from s4.http.operations import OPERATIONS
+from s4.http.operations import OPERATIONS, forms
 from s4.http.operations.settings import cross_origin, preflight
 from s4.http.request import S3Request, parse_request
 from s4.http.responses import XML, common_headers, respond
@@ -161,20 +161,27 @@ class S3Server:
             return await self._query(request)
         if "origin" in request.headers:
             request.extra = await cross_origin(self._gateway, request)
-        await self._authenticate(request)
-        if (request.bucket, request.key) == ("api", b"stats"):  # no bucket can have this name
-            return await self._stats(request)
-        try:
-            request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
-        except S3Error as error:
-            raise (error if request.claim else S3Error("AccessDenied")) from error
+        if forms.is_form(request):
+            await self._authenticate_form(request)
+            request.operation = "PostObject"
+        else:
+            await self._authenticate(request)
+            if (request.bucket, request.key) == ("api", b"stats"):  # no bucket can have this name
+                return await self._stats(request)
+            self._route(request)
         await authorize(self._gateway, request)
         try:
             return await OPERATIONS[request.operation](self._gateway, request)
         except S3Error as error:
             raise await hidden(request, error) from error
         finally:
-            request.judge = None  # it knows the request: a cycle would wait for the garbage collector
+            request.judge = request.form = None  # they know the request: a cycle would wait for the garbage collector
+
+    def _route(self, request: S3Request) -> None:
+        try:
+            request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
+        except S3Error as error:
+            raise (error if request.claim else S3Error("AccessDenied")) from error
 
     async def _authenticate(self, request: S3Request) -> None:
         signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)
@@ -191,6 +198,17 @@ class S3Server:
         request.claim, request.requester = claim, who
         if claim.access_key not in self._uses:
             self.note_use(claim)
+
+    async def _authenticate_form(self, request: S3Request) -> None:
+        form = request.form = await forms.read_form(request)
+        claim, policy = form.claim, form.policy
+        if claim is None or policy is None:
+            return  # anonymous
+        secret, who = await find(self._gateway, claim)
+        sigv4.check_form(claim, form.fields["policy"], secret, self._region)
+        policy.check({**form.fields, "bucket": request.bucket}, self._clock())
+        request.claim, request.requester = claim, who
+        self.note_use(claim)
 
     def note_use(self, claim: sigv4.Claim) -> None:
         if not claim.token and len(self._uses) < USES:

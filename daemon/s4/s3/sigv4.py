@@ -104,11 +104,12 @@ def parse(request: Request) -> Claim | None:
     if in_query:
         return _parse_presigned(request)
     if any(name in ("Signature", "AWSAccessKeyId") for name, _ in request.query):
-        raise _sigv2()
+        raise old_signature()
     return None
 
 
-def _sigv2() -> S3Error:
+def old_signature() -> S3Error:
+    """What is said to version 2 of the signature."""
     return S3Error(
         "InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
     )
@@ -117,7 +118,7 @@ def _sigv2() -> S3Error:
 def _parse_header(request: Request, header: str) -> Claim:
     if not header.startswith(ALGORITHM):
         if header.startswith("AWS "):
-            raise _sigv2()
+            raise old_signature()
         raise S3Error("InvalidArgument", "Unsupported Authorization Type")
     front, comma, signature = header.rpartition("Signature=")
     if not comma:
@@ -204,6 +205,27 @@ def _parse_presigned(request: Request) -> Claim:
     return Claim(
         access_key, date, region, timestamp, names, fields["X-Amz-Signature"], payload, True, int(expires), token=token
     )
+
+
+def parse_form(fields: Mapping[str, str]) -> Claim:
+    """The claim of a form that uploads, by its fields: its policy is what is signed. Raises S3Error."""
+    if fields["x-amz-algorithm"] != ALGORITHM:
+        raise S3Error("InvalidArgument", f'X-Amz-Algorithm only supports "{ALGORITHM}"')
+    access_key, date, region, service = _credential(fields["x-amz-credential"], "InvalidArgument")
+    timestamp = fields["x-amz-date"]
+    if timestamp[:8] != date or service != "s3":
+        raise S3Error("InvalidArgument", "The credential must be of S3 and of the day of x-amz-date.")
+    token = fields.get("x-amz-security-token", "")
+    return Claim(access_key, date, region, timestamp, (), fields["x-amz-signature"], UNSIGNED, False, token=token)
+
+
+def check_form(claim: Claim, policy: str, secret: str, region: str) -> None:
+    """Verify the signature of a form's policy. Raises S3Error; when it ends is the policy's to say."""
+    if claim.region != region:
+        raise S3Error("InvalidArgument", f"The region '{claim.region}' is wrong; expecting '{region}'", Region=region)
+    expected = sign(signing_key(secret, claim.date, claim.region), policy)
+    if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
+        raise S3Error("SignatureDoesNotMatch")
 
 
 def _check_payload(payload: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from s4.gateway.context import Gateway
-from s4.http.operations import buckets, labels, listing, multipart, objects, settings
+from s4.http.operations import buckets, forms, labels, listing, multipart, objects, settings
 from s4.http.request import S3Request
 
 Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
@@ -43,6 +43,7 @@ OPERATIONS: dict[str, Operation] = {
     "ListObjectVersions": listing.list_versions,
     "ListMultipartUploads": listing.list_uploads,
     "PutObject": objects.put_object,
+    "PostObject": forms.post_object,
     "GetObject": objects.get_object,
     "HeadObject": objects.head_object,
     "GetObjectAttributes": objects.get_attributes,

@@ -1,0 +1,253 @@
+"""Uploads by a browser's form: PostObject. Who asks and what it may say stands in the form's own fields.
+
+The fields come first and are small; the file is last and streams. How long it is shows at its end only, so that a
+store takes `FormBody.length` for the most it can be, and for what it is where the file is small. Fields after the
+file are not read, as in S3. Multipart parsing is aiohttp's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import parse_qsl, quote_from_bytes, urlencode, urlsplit, urlunsplit
+
+from aiohttp import (
+    BadContentDispositionHeader,
+    BadContentDispositionParam,
+    BodyPartReader,
+    ClientPayloadError,
+    MultipartReader,
+    web,
+)
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict
+
+from s4.gateway import objects
+from s4.gateway.context import Gateway
+from s4.gateway.receive import Decoder
+from s4.http.operations.objects import with_acl, write_conditions
+from s4.http.request import S3Request, proceed, request_patience
+from s4.http.responses import XML, put_headers, respond
+from s4.s3 import checksums, postpolicy, sigv4, tags, xml
+from s4.s3.errors import S3Error
+from s4.s3.names import number
+from s4.s3.postpolicy import PostPolicy
+from s4.s3.routing import check_headers
+from s4.s3.xml import document, tag
+
+FIELDS_BYTES = 20 * 1024  # before the file, as in S3
+FIELDS = 1000
+READ_BYTES = 256 * 1024
+_AS_HEADERS = (
+    "cache-control", "content-disposition", "content-encoding", "content-language", "content-md5", "content-type",
+    "expires", "if-none-match",
+)  # fmt: skip
+_SIGNATURE = ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature", "x-amz-security-token")
+
+T = TypeVar("T")
+
+for _warning in (
+    BadContentDispositionHeader,
+    BadContentDispositionParam,
+):  # the answer says it; a log is not the client's
+    warnings.simplefilter("ignore", _warning)
+
+
+@dataclass(slots=True)
+class UploadForm:
+    """The fields by lower-case name, and the file, whose bytes are still to be read."""
+
+    fields: dict[str, str]
+    policy: PostPolicy | None
+    claim: sigv4.Claim | None
+    body: FormBody
+
+
+class _Whatever:
+    """Bytes as they come, until the end is found."""
+
+    def __init__(self) -> None:
+        self.finished = False
+        self.trailers: dict[str, str] = {}
+
+    def feed(self, data: bytes) -> list[memoryview]:
+        return [memoryview(data)]
+
+
+class FormBody:
+    """The file of a form. Raises S3Error EntityTooSmall and EntityTooLarge where the form's policy says so."""
+
+    def __init__(self, request: S3Request, part: BodyPartReader, most: int) -> None:
+        self._request, self._part, self._ready = request, part, bytearray()
+        self.length, self._size, self._least, self._most = most, 0, 0, request.limits.put_bytes
+        self._end = _Whatever()
+        self.decoder: Decoder = self._end
+
+    def bound(self, policy: PostPolicy) -> None:
+        self._least = policy.least
+        if policy.most is not None:
+            self._most = min(self._most, policy.most)
+
+    async def look_ahead(self, size: int) -> None:
+        """Read until `size` bytes are here, or the end: then the length is known."""
+        while len(self._ready) < size and not self.decoder.finished:
+            self._ready += await self._next()
+        if self.decoder.finished:
+            self.length = len(self._ready)
+
+    async def read(self) -> bytes:
+        if self._ready:
+            ready, self._ready = bytes(self._ready), bytearray()
+            return ready
+        return b"" if self.decoder.finished else await self._next()
+
+    async def _next(self) -> bytes:
+        data = bytes(await patiently(self._request, self._part.read_chunk(READ_BYTES)))
+        self._size += len(data)
+        if self._size > self._most:
+            raise S3Error("EntityTooLarge", ProposedSize=str(self._size), MaxSizeAllowed=str(self._most))
+        if not data:
+            if not self._part.at_eof():  # the body ended, and no boundary ended the file
+                raise S3Error("MalformedPOSTRequest")
+            self._end.finished = True
+            if self._size < self._least:
+                raise S3Error("EntityTooSmall", ProposedSize=str(self._size), MinSizeAllowed=str(self._least))
+        return data
+
+
+async def patiently(request: S3Request, reading: Awaitable[T]) -> T:
+    """One step of reading a form. Raises S3Error where it is none, or stalls."""
+    try:
+        async with asyncio.timeout(request_patience(request)):
+            return await reading
+    except TimeoutError:
+        raise S3Error("RequestTimeout", headers={"Connection": "close"}) from None
+    except (ClientPayloadError, ConnectionError) as error:
+        raise S3Error("IncompleteBody", headers={"Connection": "close"}) from error
+    except (HttpProcessingError, ValueError, RuntimeError, AssertionError) as error:
+        raise S3Error("MalformedPOSTRequest", headers={"Connection": "close"}) from error
+
+
+def is_form(request: S3Request) -> bool:
+    """Whether a request is a browser's upload: a POST to a bucket, and nothing else says what it wants."""
+    if request.method != "POST" or not request.bucket or request.key or request.query:
+        return False
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+async def read_form(request: S3Request) -> UploadForm:
+    """Read up to the file, and put what the fields say into the request, as if a PUT had said it. Raises S3Error."""
+    whole = number(request.headers.get("content-length", ""), 0, 10**18)
+    if whole is None:
+        raise S3Error("MissingContentLength")
+    proceed(request)
+    fields, part = await _fields(request)
+    body = FormBody(request, part, whole)
+    name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
+    if not fields.get("key"):
+        raise _lacks("key")
+    fields["key"] = fields["key"].replace("${filename}", name)
+    request.key = fields["key"].encode()
+    if not 1 <= len(request.key) <= request.limits.key_bytes:
+        raise S3Error("KeyTooLongError", Size=str(len(request.key)), MaxSizeAllowed=str(request.limits.key_bytes))
+    kept = {key: value for key, value in request.headers.items() if key != "content-type" and key[:6] != "x-amz-"}
+    request.headers = {**kept, **_headers(request, fields)}
+    check_headers(request.headers)
+    form = UploadForm(fields, None, None, body)
+    if "policy" in fields:
+        form.claim = _claim(fields)
+        form.policy = postpolicy.parse(fields["policy"])
+        body.bound(form.policy)
+    elif any(one in fields for one in _SIGNATURE):
+        raise _lacks("policy")
+    return form
+
+
+async def _fields(request: S3Request) -> tuple[dict[str, str], BodyPartReader]:
+    fields: dict[str, str] = {}
+    size = 0
+    try:
+        reader = MultipartReader(CIMultiDict({"Content-Type": request.headers["content-type"]}), request.http.content,
+                                 client_max_size=FIELDS_BYTES)  # fmt: skip
+    except (ValueError, AssertionError) as error:
+        raise S3Error("MalformedPOSTRequest") from error
+    while True:
+        part = await patiently(request, reader.next())
+        if part is None:
+            raise S3Error("InvalidArgument", "POST requires exactly one file upload per request.", ArgumentName="file")
+        if not isinstance(part, BodyPartReader) or not part.name:
+            raise S3Error("MalformedPOSTRequest")
+        name = part.name.lower()
+        if name == "file":
+            return fields, part
+        value = bytearray()
+        while data := await patiently(request, part.read_chunk(FIELDS_BYTES)):
+            value += data
+            size += len(data)
+            if size > FIELDS_BYTES:
+                raise S3Error("MaxPostPreDataLengthExceeded", headers={"Connection": "close"})
+        if name in fields or len(fields) == FIELDS:
+            raise S3Error("InvalidArgument", f"The form has the field {name} more than once.", ArgumentName=name)
+        try:
+            fields[name] = value.decode()
+        except UnicodeDecodeError:
+            raise S3Error("InvalidArgument", "A field is not valid UTF-8.", ArgumentName=name) from None
+
+
+def _lacks(name: str) -> S3Error:
+    return S3Error(
+        "InvalidArgument",
+        f"Bucket POST must contain a field named '{name}'.  If it is specified, please check the order of the fields.",
+        ArgumentName=name,
+        ArgumentValue="",
+    )
+
+
+def _headers(request: S3Request, fields: dict[str, str]) -> dict[str, str]:
+    found = {name: value for name, value in fields.items() if name in _AS_HEADERS}
+    found |= {name: value for name, value in fields.items() if name.startswith("x-amz-") and name not in _SIGNATURE}
+    if "acl" in fields:
+        found["x-amz-acl"] = fields["acl"]
+    if "tagging" in fields:
+        root = xml.parse(fields["tagging"].encode(), "Tagging", request.limits.xml_depth)
+        found["x-amz-tagging"] = urlencode(tags.from_xml(root, tags.OF_OBJECT))
+    return found
+
+
+def _claim(fields: dict[str, str]) -> sigv4.Claim:
+    if "awsaccesskeyid" in fields:
+        raise sigv4.old_signature()
+    for name in _SIGNATURE[:4]:
+        if not fields.get(name):
+            raise _lacks(name)
+    return sigv4.parse_form(fields)
+
+
+async def post_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    form = request.form
+    if form is None:
+        raise S3Error("MalformedPOSTRequest")
+    await form.body.look_ahead(gateway.inline_bytes)
+    put = await objects.put_object(
+        gateway, request.bucket, request.key, form.body, checksums.expected_of(request.headers, ""),
+        await with_acl(gateway, request), request.user, write_conditions(request.headers),
+    )  # fmt: skip
+    scheme = "https" if request.http.secure else "http"
+    key = quote_from_bytes(request.key, safe="/-_.~")
+    location = f"{scheme}://{request.headers.get('host', '')}{request.path.rstrip('/')}/{key}"
+    headers = {**put_headers(put), "Location": location}
+    target = form.fields.get("success_action_redirect") or form.fields.get("redirect") or ""
+    split = urlsplit(target)
+    if split.scheme in ("http", "https") and split.netloc and target.isprintable():
+        about = {"bucket": request.bucket, "key": request.key, "etag": f'"{put.etag}"'}
+        query = urlencode([*parse_qsl(split.query, keep_blank_values=True), *about.items()])
+        return respond(303, {**headers, "Location": urlunsplit(split._replace(query=query))})
+    status = form.fields.get("success_action_status")
+    if status != "201":
+        return respond(200 if status == "200" else 204, headers)
+    said = tag("Location", location) + tag("Bucket", request.bucket) + tag("Key", form.fields["key"])
+    answer = document("PostResponse", said + tag("ETag", f'"{put.etag}"'))
+    return respond(201, {**headers, "Content-Type": XML}, answer)
