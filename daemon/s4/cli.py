@@ -118,6 +118,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option("--admin-listen", "127.0.0.1:9001", "address of the admin, metrics and health port", metavar="HOST:PORT")
     option("--region", "us-east-1", "the region that requests must be signed for")
     option("--domain", "", "serve BUCKET.DOMAIN as virtual hosts; several with commas", metavar="DOMAIN")
+    option("--website-domain", "", "show buckets as websites at BUCKET.DOMAIN; several with commas", metavar="DOMAIN")
     option("--certificate", "", "TLS certificate chain (PEM); read again when it changes", metavar="FILE")
     option("--key", "", "key of the certificate (PEM)", metavar="FILE")
     option(
@@ -152,6 +153,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     bounds = with_settings(Limits(), chosen)
     if bool(arguments.certificate) != bool(arguments.key):
         raise ValueError("--certificate and --key go together")
+    if {*arguments.domain.lower().split(",")} & {*arguments.website_domain.lower().split(",")} - {""}:
+        raise ValueError("--domain and --website-domain must differ: one speaks S3, the other to visitors")
     parse_address(arguments.listen)
     parse_address(arguments.admin_listen)
     inline = parse_size(arguments.inline)
@@ -162,6 +165,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "scrub_bytes_per_s": parse_size(arguments.scrub_rate), "heal_bytes_per_s": parse_size(arguments.heal_rate),
         "listen": arguments.listen, "admin_listen": arguments.admin_listen, "region": arguments.region,
         "domains": [domain for domain in arguments.domain.lower().split(",") if domain],
+        "website_domains": [domain for domain in arguments.website_domain.lower().split(",") if domain],
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
         "master_key": arguments.master_key,
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),

@@ -85,6 +85,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     workers: int = 0
     region: str = "us-east-1"
     domains: list[str] = []
+    website_domains: list[str] = []
     certificate: str = ""
     key: str = ""
     master_key: str = ""
@@ -153,7 +154,7 @@ class S3Endpoint:
         self._metrics = RequestMetrics(registry)
         self.server = S3Server(
             gateway, settings.limits, self._metrics, audit, region=settings.region,
-            domains=tuple(settings.domains), health=lambda path: _health(path, ready), access_log=settings.access_log,
+            domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: _health(path, ready), access_log=settings.access_log,
         )  # fmt: skip
         self._gateway = gateway
         self._http: web.Server | None = None

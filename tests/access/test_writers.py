@@ -44,6 +44,8 @@ WRITERS: dict[str, tuple[str, dict[str, Any], list[str], set[str]]] = {
     "PutBucketAcl": ("put_bucket_acl", {"ACL": "private"}, ["s3:PutBucketAcl"], {""}),
     "PutBucketCors": ("put_bucket_cors", {"CORSConfiguration": {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}]}}, ["s3:PutBucketCORS"], {""}),
     "DeleteBucketCors": ("delete_bucket_cors", {}, ["s3:PutBucketCORS"], {""}),
+    "PutBucketWebsite": ("put_bucket_website", {"WebsiteConfiguration": {"IndexDocument": {"Suffix": "i"}}}, ["s3:PutBucketWebsite"], {""}),
+    "DeleteBucketWebsite": ("delete_bucket_website", {}, ["s3:DeleteBucketWebsite"], {""}),
     "PutBucketOwnershipControls": ("put_bucket_ownership_controls", {"OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}}, ["s3:PutBucketOwnershipControls"], {""}),
     "DeleteBucketOwnershipControls": ("delete_bucket_ownership_controls", {}, ["s3:PutBucketOwnershipControls"], {""}),
     "PutPublicAccessBlock": ("put_public_access_block", {"PublicAccessBlockConfiguration": {"RestrictPublicBuckets": False}}, ["s3:PutBucketPublicAccessBlock"], {""}),
@@ -80,7 +82,7 @@ def asker(server: Any) -> Iterator[Callable[[str, str, list[str]], Any]]:
 
     def made(kind: str, bucket: str, actions: list[str]) -> Any:
         # Something else stands where there is nothing to allow, for a document must say something.
-        document = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions or ["s3:GetBucketWebsite"], "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]}]})
+        document = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": actions or ["s3:GetBucketLocation"], "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]}]})
         if kind in ("user", "session of a user"):
             iam.put_user_policy(UserName=USER, PolicyName="may", PolicyDocument=document)
         elif kind == "group":

@@ -18,13 +18,14 @@ from conftest import make_client
 from process import ACCESS, SECRET, ServerProcess
 
 _numbers = itertools.count(1)
+WEBSITES = "web.example"
 
 
 class TwoGateways:
     """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
 
     def __init__(self, directory: Path) -> None:
-        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
+        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "S4_WEBSITE_DOMAIN": WEBSITES}
         self.cluster = DevCluster(directory, nodes=3, erasure="2+1", partitions=4, gateways=2, environment=keys)
         self._gateways = itertools.cycle(("gateway-1", "gateway-2"))
 
@@ -43,7 +44,7 @@ class TwoGateways:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     directory = tmp_path_factory.mktemp("access") / "data"
     if request.param == "one server":
-        process = ServerProcess(directory, "--reserve", "64MiB").start()
+        process = ServerProcess(directory, "--reserve", "64MiB", "--website-domain", WEBSITES).start()
         yield process
         assert process.stop() == 0
         return

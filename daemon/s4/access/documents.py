@@ -13,9 +13,10 @@ from s4.access.policy import DENY, Policy
 from s4.access.requester import UNREADABLE, read_of_bucket
 from s4.metadata.rows import Bucket
 from s4.s3.cors import Rule
+from s4.s3.website import Website
 
 POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
-QUOTA = "quota"
+QUOTA, WEBSITE = "quota", "website"
 ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
 REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
 
@@ -67,6 +68,18 @@ def has_acls(bucket: Bucket) -> bool:
 
 def cors_of(bucket: Bucket) -> list[Rule]:
     return _rules(bucket.documents.get(CORS, ""))
+
+
+@lru_cache(maxsize=1024)
+def _website(text: str) -> Website | None:
+    try:
+        return msgspec.json.decode(text, type=Website) if text else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def website_of(bucket: Bucket) -> Website | None:
+    return _website(bucket.documents.get(WEBSITE, ""))
 
 
 def tags_of(bucket: Bucket) -> dict[str, str]:

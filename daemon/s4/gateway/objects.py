@@ -157,7 +157,7 @@ async def change_object(gateway: Gateway, name: str, key: bytes, version: str, *
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Where a copy goes and what changes on the way. `attributes` and `tags` None keep the source's."""
+    """Where a copy goes and what changes on the way. `attributes` and `tags` None keep the source's, as renames do."""
 
     name: str
     key: bytes

@@ -52,6 +52,7 @@ class S3Request:
     failure: str = ""  # the code of an error that was answered in another form than S3's
     begun: bool = False  # the head of the answer has gone out
     started: float = 0.0  # time.monotonic()
+    website: bool = False  # of a visitor, who sees a bucket as a website
     continued: bool = True  # no client waits for "100 Continue" any more
 
     @property
@@ -92,12 +93,7 @@ class S3Request:
 
 def split_address(path: str, host: str, domains: tuple[str, ...]) -> tuple[str, bytes]:
     """(bucket, key) of a raw path, in path style, or with the bucket in the host name below one of `domains`."""
-    bucket = ""
-    if domains:
-        name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
-        for domain in domains:
-            if name.endswith("." + domain):
-                bucket = name[: -len(domain) - 1].lower()
+    bucket = _below(host, domains) if domains else ""
     rest = path[1:]
     if not bucket:
         bucket, _, rest = rest.partition("/")
@@ -108,7 +104,15 @@ def split_address(path: str, host: str, domains: tuple[str, ...]) -> tuple[str, 
     return bucket, key
 
 
-def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domains: tuple[str, ...]) -> S3Request:
+def _below(host: str, domains: tuple[str, ...]) -> str:
+    """What stands before one of `domains` in a host's name; empty where none ends it."""
+    name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
+    return next((name[: -len(one) - 1].lower() for one in domains if name.lower().endswith("." + one)), "")
+
+
+def parse_request(
+    http: web.BaseRequest, request_id: str, limits: Limits, domains: tuple[str, ...], websites: tuple[str, ...] = ()
+) -> S3Request:
     """Raises S3Error for what no S3 request may have."""
     path, _, raw_query = http.raw_path.partition("?")
     headers = {name.lower(): value for name, value in http.headers.items()}
@@ -120,7 +124,9 @@ def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domain
         query.setdefault(name, value)
     if not path.startswith("/"):
         raise S3Error("InvalidURI")
-    bucket, key = split_address(path, headers.get("host", ""), domains)
+    host = headers.get("host", "")
+    website = bool(websites) and _below(host, websites) != ""
+    bucket, key = split_address(path, host, websites if website else domains)
     if len(key) > limits.key_bytes:
         raise S3Error("KeyTooLongError", Size=str(len(key)), MaxSizeAllowed=str(limits.key_bytes))
     if not key.isascii():
@@ -142,6 +148,7 @@ def parse_request(http: web.BaseRequest, request_id: str, limits: Limits, domain
         limits,
         started=time.monotonic(),
         continued=continued,
+        website=website,
     )
 
 

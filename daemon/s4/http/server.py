@@ -23,6 +23,7 @@ from s4 import tracing
 from s4.access.actions import WRITES
 from s4.audit import AuditLog
 from s4.gateway.context import Gateway
+from s4.http import website
 from s4.http.authorize import authorize, hidden
 from s4.http.credentials import find
 from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
@@ -53,10 +54,11 @@ class S3Server:
     """Serves S3 over one gateway. `health` answers /healthz and /readyz as (status, body)."""
 
     def __init__(self, gateway: Gateway, limits: Limits, metrics: RequestMetrics, audit: AuditLog, *,
-                 region: str, domains: tuple[str, ...], health: Callable[[str], tuple[int, bytes]],
+                 region: str, domains: tuple[str, ...], websites: tuple[str, ...] = (), health: Callable[[str], tuple[int, bytes]],
                  access_log: bool = False, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self._gateway, self._limits, self._metrics, self._audit = gateway, limits, metrics, audit
-        self._region, self._domains, self._health, self._clock = region, domains, health, clock
+        self._region, self._health, self._clock = region, health, clock
+        self._domains, self._websites = domains, websites
         self._access_log = access_log
         self._query = QueryEndpoint(gateway, region, clock, self.note_use)
         self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
@@ -130,7 +132,7 @@ class S3Server:
         request: S3Request | None = None
         code = "OK"
         try:
-            request = parse_request(http, request_id, self._limits, self._domains)
+            request = parse_request(http, request_id, self._limits, self._domains, self._websites)
             response = await self._operate(request)
             code = request.failure or code
         except S3Error as error:
@@ -157,10 +159,12 @@ class S3Server:
         if request.method == "OPTIONS":
             request.operation = "Preflight"
             return await preflight(self._gateway, request)
-        if is_call(request):
-            return await self._query(request)
         if "origin" in request.headers:
             request.extra = await cross_origin(self._gateway, request)
+        if request.website:
+            return await website.serve(self._gateway, request)
+        if is_call(request):
+            return await self._query(request)
         if forms.is_form(request):
             await self._authenticate_form(request)
             request.operation = "PostObject"

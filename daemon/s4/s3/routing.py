@@ -21,6 +21,7 @@ _OF_BUCKET = {
     "policyStatus": {"GET": "GetBucketPolicyStatus"},
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
+    "website": {"GET": "GetBucketWebsite", "PUT": "PutBucketWebsite", "DELETE": "DeleteBucketWebsite"},
     "ownershipControls": {
         "GET": "GetBucketOwnershipControls", "PUT": "PutBucketOwnershipControls", "DELETE": "DeleteBucketOwnershipControls",
     },
@@ -47,10 +48,10 @@ _UNSUPPORTED = frozenset({
     "abac", "accelerate", "analytics", "annotation", "encryption", "intelligent-tiering", "inventory", "legal-hold",
     "lifecycle", "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
     "metadataJournalTable", "metadataTable", "metrics", "notification", "object-lock", "replication", "requestPayment",
-    "restore", "retention", "select", "session", "torrent", "website",
+    "restore", "retention", "select", "session", "torrent",
 })  # fmt: skip
 _UNSUPPORTED_HEADERS = (
-    "x-amz-website-redirect-location", "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold", "x-amz-bucket-object-lock-enabled", "x-amz-write-offset-bytes",
 )  # fmt: skip
 _HEADER_PREFIXES = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")

@@ -28,7 +28,7 @@ from s4.http.responses import (
 )
 from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent
-from s4.s3 import acl, checksums, conditions, names, ranges, tags
+from s4.s3 import acl, checksums, conditions, names, ranges, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
@@ -53,6 +53,8 @@ def attributes_of(request: S3Request) -> Attributes:
         if name.startswith("x-amz-meta-"):
             metadata[name[11:]] = header_value(value, name)
             size += len(name) - 11 + len(value.encode())
+        elif name == website.LOCATION:
+            kept[name] = header_value(website.check_location(value), name)
         elif name in _SHOWN:
             if name == "content-encoding":
                 value = _without_chunked(value)  # noqa: PLW2901 - aws-chunked is of the transfer, not of the object
@@ -398,7 +400,8 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
     source = await open_source(gateway, request)
     same = (source.name, source.key) == (request.bucket, request.key)
-    if same and directive == "COPY" and tagging == "COPY" and not source.asked_version:
+    changed = "REPLACE" in (directive, tagging) or website.LOCATION in request.headers
+    if same and not changed and not source.asked_version:
         raise S3Error(
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
@@ -409,8 +412,18 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         await (await judge_of(gateway, request, source.name)).must(
             "s3:GetObjectTagging", source.key, source.asked_version
         )
+    if directive == "REPLACE":
+        attributes = attributes_of(request)
+    else:  # where visitors are sent is of the source alone
+        attributes = Attributes(
+            {name: value for name, value in source.row.headers.items() if name != website.LOCATION}, source.row.metadata
+        )
+        if website.LOCATION in request.headers:
+            attributes.headers[website.LOCATION] = header_value(
+                website.check_location(request.headers[website.LOCATION]), website.LOCATION
+            )
     put = await objects.copy_object(gateway, source, Copy(
-        request.bucket, request.key, request.user, attributes_of(request) if directive == "REPLACE" else None,
+        request.bucket, request.key, request.user, attributes,
         tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request), write_conditions(request.headers),
     ))  # fmt: skip
     headers = {"x-amz-version-id": put.version} if put.version else {}

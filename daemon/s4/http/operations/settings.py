@@ -1,4 +1,4 @@
-"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules.
+"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website.
 
 Each is one document in the bucket's row: a put replaces it whole, and every gateway obeys it when the call returns.
 """
@@ -18,7 +18,7 @@ from s4.http.operations.buckets import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
-from s4.s3 import acl, cors, tags
+from s4.s3 import acl, cors, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, tag
 
@@ -237,6 +237,29 @@ async def put_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
 
 async def delete_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return await _remove(gateway, request, documents.CORS)
+
+
+# -- website
+
+
+async def get_website(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    found = documents.website_of(await find_bucket(gateway, request.bucket))
+    if found is None:
+        raise S3Error("NoSuchWebsiteConfiguration", BucketName=request.bucket)
+    return respond_xml(document("WebsiteConfiguration", website.to_xml(found)))
+
+
+async def put_website(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    found = website.from_xml(await request.xml("WebsiteConfiguration"))
+    await set_document(gateway, request.bucket, documents.WEBSITE, documents.encode(found))
+    return respond(200)
+
+
+async def delete_website(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    return await _remove(gateway, request, documents.WEBSITE)
+
+
+# -- what browsers ask
 
 
 async def preflight(gateway: Gateway, request: S3Request) -> web.StreamResponse:

@@ -1,0 +1,156 @@
+"""Website hosting of a bucket: its configuration, and where its rules send a visitor. Pure.
+
+Source: Amazon S3 user guide, "Hosting a static website using Amazon S3"; API: PutBucketWebsite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import msgspec
+
+from s4.s3.errors import S3Error
+from s4.s3.names import number
+from s4.s3.xml import Element, tag
+
+MOST_RULES = 50
+CODES = ("301", "302", "303", "307", "308")
+LOCATION = "x-amz-website-redirect-location"  # of an object: its visitors go there
+LOCATION_BYTES = 2048
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """A routing rule: `prefix` and `error` (a status) say when, the rest where to. Empty where there is none."""
+
+    prefix: str = ""
+    error: int = 0
+    host: str = ""
+    protocol: str = ""
+    code: int = 301
+    new_prefix: str | None = None
+    new_key: str | None = None
+
+
+class Website(msgspec.Struct, frozen=True):
+    """Either `all_to` says where every visitor goes, or `index` is what folders show. `error` is a key."""
+
+    index: str = ""
+    error: str = ""
+    all_to: Rule | None = None
+    rules: list[Rule] = []
+
+    def key_of(self, key: str) -> str:
+        """The key that a visitor's path stands for."""
+        return key + self.index if not key or key.endswith("/") else key
+
+    def route(self, key: str, error: int = 0) -> Rule | None:
+        """The first rule for a key, once its reading failed with a status, or before."""
+        return next((rule for rule in self.rules if rule.error == error and key.startswith(rule.prefix)), None)
+
+
+def target(rule: Rule, key: str, scheme: str, host: str) -> str:
+    """The address that a rule sends a visitor to, who asked for `key` at `scheme://host`."""
+    if rule.new_key is not None:
+        key = rule.new_key
+    elif rule.new_prefix is not None:
+        key = rule.new_prefix + key[len(rule.prefix) :]
+    return f"{rule.protocol or scheme}://{rule.host or host}/{quote(key, safe='/-_.~')}"
+
+
+def check_location(text: str) -> str:
+    """Raises S3Error InvalidRedirectLocation."""
+    if not text.startswith(("/", "http://", "https://")) or len(text) > LOCATION_BYTES:
+        raise S3Error("InvalidRedirectLocation")
+    return text
+
+
+def from_xml(root: Element) -> Website:
+    """Raises S3Error MalformedXML, InvalidArgument, InvalidRequest."""
+    everything = list(root.all("RedirectAllRequestsTo"))
+    rules = [_rule(one) for group in root.all("RoutingRules") for one in group.all("RoutingRule")]
+    if everything:
+        if len(root.children) != 1 or not everything[0].get("HostName"):
+            raise S3Error("MalformedXML")
+        return Website(all_to=_redirect(everything[0]))
+    index = next((one.get("Suffix") for one in root.all("IndexDocument")), None)
+    error = next((one.get("Key") for one in root.all("ErrorDocument")), "")
+    if index is None or error is None:
+        raise S3Error("MalformedXML")
+    if not index or "/" in index:
+        raise S3Error(
+            "InvalidArgument", "The IndexDocument Suffix is not well formed", ArgumentName="IndexDocument"
+        )  # fmt: skip
+    if len(rules) > MOST_RULES:
+        raise S3Error(
+            "InvalidRequest",
+            f"{len(rules)} routing rules provided, the number of routing rules in a website configuration is limited to {MOST_RULES}.",
+        )
+    return Website(index, error, None, rules)
+
+
+def _rule(element: Element) -> Rule:
+    redirects, conditions = list(element.all("Redirect")), list(element.all("Condition"))
+    if len(redirects) != 1 or len(conditions) > 1:
+        raise S3Error("MalformedXML")
+    rule = _redirect(redirects[0])
+    if not conditions:
+        return rule
+    prefix, error = conditions[0].get("KeyPrefixEquals"), conditions[0].get("HttpErrorCodeReturnedEquals")
+    if prefix is None and error is None:
+        raise S3Error("MalformedXML")
+    return msgspec.structs.replace(rule, prefix=prefix or "", error=_error(error))
+
+
+def _redirect(element: Element) -> Rule:
+    protocol, code = element.get("Protocol") or "", element.get("HttpRedirectCode")
+    if protocol not in ("", "http", "https"):
+        raise S3Error("InvalidRequest", "Invalid protocol, protocol can be http or https.")
+    new_key, new_prefix = element.get("ReplaceKeyWith"), element.get("ReplaceKeyPrefixWith")
+    if new_key is not None and new_prefix is not None:
+        raise S3Error("InvalidRequest", "You can only define ReplaceKeyPrefix or ReplaceKey but not both.")
+    host = element.get("HostName") or ""
+    if not host.isascii() or not host.isprintable() or set(host) & set(" /?#"):
+        raise S3Error("InvalidRequest", "The HostName of a redirect must be a host's name.")
+    if code is not None and code not in CODES:
+        raise S3Error(
+            "InvalidRequest",
+            f"The provided HTTP redirect code ({code}) is not valid. Valid codes are {', '.join(CODES)}.",
+        )
+    return Rule(
+        host=host, protocol=protocol, code=int(code or 301),
+        new_prefix=new_prefix, new_key=new_key,
+    )  # fmt: skip
+
+
+def _error(text: str | None) -> int:
+    found = number(text, 400, 599) if text is not None else 0
+    if found is None:
+        raise S3Error("InvalidRequest", f"The provided HTTP error code ({text}) is not valid: it must be 400 to 599.")
+    return found
+
+
+def to_xml(site: Website) -> str:
+    if site.all_to is not None:
+        return f"<RedirectAllRequestsTo>{_optional(HostName=site.all_to.host, Protocol=site.all_to.protocol)}</RedirectAllRequestsTo>"
+    error = f"<ErrorDocument>{tag('Key', site.error)}</ErrorDocument>" if site.error else ""
+    return f"<IndexDocument>{tag('Suffix', site.index)}</IndexDocument>{error}" + _rules_xml(site.rules)
+
+
+def _rules_xml(rules: Sequence[Rule]) -> str:
+    listed = "".join(_rule_xml(rule) for rule in rules)
+    return f"<RoutingRules>{listed}</RoutingRules>" if listed else ""
+
+
+def _rule_xml(rule: Rule) -> str:
+    when = _optional(KeyPrefixEquals=rule.prefix, HttpErrorCodeReturnedEquals=str(rule.error or ""))
+    where = _optional(HostName=rule.host, Protocol=rule.protocol) + tag("HttpRedirectCode", rule.code)
+    if rule.new_prefix is not None:
+        where += tag("ReplaceKeyPrefixWith", rule.new_prefix)
+    if rule.new_key is not None:
+        where += tag("ReplaceKeyWith", rule.new_key)
+    return f"<RoutingRule>{f'<Condition>{when}</Condition>' if when else ''}<Redirect>{where}</Redirect></RoutingRule>"
+
+
+def _optional(**texts: str) -> str:
+    return "".join(tag(name, value) for name, value in texts.items() if value)
