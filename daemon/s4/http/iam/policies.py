@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from s4.access.policy import ACCOUNT
 from s4.gateway.accounts import Accounts
-from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid, missing, new_id, quoted, tag_list
+from s4.http.iam.protocol import Call, Handler, IamError, bounded_tags, date, exists, missing, new_id, quoted, tag_list
 from s4.metadata.builtin import BUILT_IN
 from s4.metadata.rows import Group, Managed, Role, User
 
@@ -32,8 +32,6 @@ async def find(accounts: Accounts, arn: str) -> Managed:
 
 async def check_arn(accounts: Accounts, arn: str) -> str:
     """An ARN that can be attached. Raises IamError."""
-    if not 20 <= len(arn) <= 2048:
-        raise invalid(f"ARN {arn} is not valid.")
     if arn not in BUILT_IN:
         await find(accounts, arn)
     return arn
@@ -70,6 +68,7 @@ async def create_policy(call: Call) -> dict[str, Any]:
     name, now = call.form.name("PolicyName", 128), call.gateway.now_ms()
     if await call.accounts.get(Managed, name) is not None:
         raise exists("Policy", name)
+    await call.room(Managed, "Policies")
     document = call.form.document()
     row = Managed(name, now, new_id("ANPA"), call.form.path(), {1: (document, now)}, description=call.form.get("Description")[:1000],
                   updated_ms=now, tags=call.form.tags())  # fmt: skip
@@ -78,7 +77,7 @@ async def create_policy(call: Call) -> dict[str, Any]:
 
 
 async def get_policy(call: Call) -> dict[str, Any]:
-    arn = call.form.need("PolicyArn")
+    arn = call.form.arn("PolicyArn")
     return {"Policy": _built_in(arn) if arn in BUILT_IN else await shown(call.accounts, await find(call.accounts, arn))}
 
 
@@ -94,7 +93,7 @@ async def list_policies(call: Call) -> dict[str, Any]:
 
 
 async def delete_policy(call: Call) -> dict[str, Any]:
-    row = await find(call.accounts, call.form.need("PolicyArn"))
+    row = await find(call.accounts, call.form.arn("PolicyArn"))
     if any((await users_of(call.accounts, policy_arn(row), seen=True)).values()):
         raise IamError("DeleteConflict", "Cannot delete a policy attached to entities.")
     if len(row.versions) > 1:
@@ -107,7 +106,7 @@ async def delete_policy(call: Call) -> dict[str, Any]:
 
 
 async def create_version(call: Call) -> dict[str, Any]:
-    row, now = await find(call.accounts, call.form.need("PolicyArn")), call.gateway.now_ms()
+    row, now = await find(call.accounts, call.form.arn("PolicyArn")), call.gateway.now_ms()
     if len(row.versions) >= VERSIONS:
         raise IamError(
             "LimitExceeded",
@@ -131,7 +130,7 @@ def _version(call: Call, row: Managed) -> int:
 
 
 async def get_version(call: Call) -> dict[str, Any]:
-    arn = call.form.need("PolicyArn")
+    arn = call.form.arn("PolicyArn")
     if arn in BUILT_IN:
         row = Managed("", 0, "", "/", {1: (BUILT_IN[arn], 0)})
     else:
@@ -149,7 +148,7 @@ async def get_version(call: Call) -> dict[str, Any]:
 
 
 async def list_versions(call: Call) -> dict[str, Any]:
-    row = await find(call.accounts, call.form.need("PolicyArn"))
+    row = await find(call.accounts, call.form.arn("PolicyArn"))
     page, more = call.page(sorted(row.versions.items(), reverse=True), lambda one: f"{one[0]:08d}")
     return {
         "Versions": [
@@ -161,7 +160,7 @@ async def list_versions(call: Call) -> dict[str, Any]:
 
 
 async def delete_version(call: Call) -> dict[str, Any]:
-    row = await find(call.accounts, call.form.need("PolicyArn"))
+    row = await find(call.accounts, call.form.arn("PolicyArn"))
     number = _version(call, row)
     if number == row.default:
         raise IamError("DeleteConflict", "Cannot delete the default version of a policy.")
@@ -172,18 +171,21 @@ async def delete_version(call: Call) -> dict[str, Any]:
 
 
 async def set_default(call: Call) -> dict[str, Any]:
-    row = await find(call.accounts, call.form.need("PolicyArn"))
+    row = await find(call.accounts, call.form.arn("PolicyArn"))
     call.accounts.put(row.name, replace(row, default=_version(call, row), updated_ms=call.gateway.now_ms()))
     return {}
 
 
 async def list_entities(call: Call) -> dict[str, Any]:
-    used = await users_of(call.accounts, await check_arn(call.accounts, call.form.need("PolicyArn")))
+    used = await users_of(call.accounts, await check_arn(call.accounts, call.form.arn("PolicyArn")))
+    page, more = call.page(
+        [(kind, row) for kind in KINDS for row in used[kind]], lambda entity: f"{entity[0]}/{entity[1].name}"
+    )
     listed = {
-        f"Policy{kind}s": [{f"{kind}Name": row.name, f"{kind}Id": row.id or row.name} for row in used[kind]]
+        f"Policy{kind}s": [{f"{kind}Name": row.name, f"{kind}Id": row.id or row.name} for of, row in page if of == kind]
         for kind in KINDS
     }
-    return {**listed, "IsTruncated": False}
+    return {**listed, **more}
 
 
 # -- of users, groups and roles: one function for each, made for every kind
@@ -232,7 +234,7 @@ class Held:
         return {"PolicyNames": page, **more}
 
     async def attach(self, call: Call) -> dict[str, Any]:
-        row, arn = await _holder(call, self.kind), await check_arn(call.accounts, call.form.need("PolicyArn"))
+        row, arn = await _holder(call, self.kind), await check_arn(call.accounts, call.form.arn("PolicyArn"))
         if arn not in row.attached:
             if len(row.attached) >= ATTACHED:
                 raise IamError("LimitExceeded", f"Cannot exceed quota for PoliciesPer{self.kind}: {ATTACHED}")
@@ -240,20 +242,22 @@ class Held:
         return {}
 
     async def detach(self, call: Call) -> dict[str, Any]:
-        row, arn = await _holder(call, self.kind), call.form.need("PolicyArn")
+        row, arn = await _holder(call, self.kind), call.form.arn("PolicyArn")
         if arn not in row.attached:
             raise IamError("NoSuchEntity", f"Policy {arn} was not found.")
         call.accounts.put(row.name, replace(row, attached=[one for one in row.attached if one != arn]))
         return {}
 
     async def list_attached(self, call: Call) -> dict[str, Any]:
-        page, more = call.page((await _holder(call, self.kind)).attached, str)
+        prefix = call.form.get("PathPrefix", "/")
+        attached = (await _holder(call, self.kind)).attached
+        page, more = call.page([arn for arn in attached if f"/{arn.partition('/')[2]}".startswith(prefix)], str)
         return {"AttachedPolicies": [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in page], **more}
 
     async def put_boundary(self, call: Call) -> dict[str, Any]:
         row = await _holder(call, self.kind)
         call.accounts.put(
-            row.name, replace(row, boundary=await check_arn(call.accounts, call.form.need("PermissionsBoundary")))
+            row.name, replace(row, boundary=await check_arn(call.accounts, call.form.arn("PermissionsBoundary")))
         )
         return {}
 
@@ -266,7 +270,7 @@ class Held:
 
     async def tag(self, call: Call) -> dict[str, Any]:
         row = await _holder(call, self.kind)
-        call.accounts.put(row.name, replace(row, tags={**row.tags, **call.form.tags()}))
+        call.accounts.put(row.name, replace(row, tags=bounded_tags({**row.tags, **call.form.tags()})))
         return {}
 
     async def untag(self, call: Call) -> dict[str, Any]:

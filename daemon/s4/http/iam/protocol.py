@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
 from s4.access.patterns import PolicyError
-from s4.access.policy import parse
+from s4.access.policy import ACCOUNT, parse
 from s4.access.requester import Requester
 from s4.gateway.accounts import Accounts
 from s4.gateway.context import Gateway
@@ -21,6 +21,7 @@ NAMESPACES = {"iam": "https://iam.amazonaws.com/doc/2010-05-08/", "sts": "https:
 FORM_BYTES = 512 * 1024
 PAGE = 100
 _NAME = re.compile(r"[\w+=,.@-]+", re.ASCII)
+_ARN = re.compile(rf"arn:aws:iam::({ACCOUNT}|aws):[\x21-\x7e]+")
 _PATH = re.compile(r"/|/[\x21-\x7e]+/")
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
@@ -84,6 +85,14 @@ class Form:
             )
         return value
 
+    def arn(self, parameter: str) -> str:
+        value = self.need(parameter)
+        if not 20 <= len(value) <= 2048:
+            raise invalid(f"ARN {value} is not valid.")
+        if not _ARN.fullmatch(value):
+            raise IamError("InvalidInput", f"ARN {value} is not valid.")
+        return value
+
     def path(self, parameter: str = "Path") -> str:
         value = self.get(parameter, "/")
         if len(value) > 512 or not _PATH.fullmatch(value):
@@ -118,9 +127,7 @@ class Form:
                 )
             found[key] = value
             number += 1
-        if len(found) > 50:
-            raise IamError("LimitExceeded", "There can be at most 50 tags")
-        return found
+        return bounded_tags(found)
 
     def document(self, parameter: str = "PolicyDocument", most: int = 6144, *, trust: bool = False) -> str:
         """A policy, as it was sent."""
@@ -134,6 +141,12 @@ class Form:
         return value
 
 
+def bounded_tags(tags: dict[str, str]) -> dict[str, str]:
+    if len(tags) > 50:
+        raise IamError("LimitExceeded", "There can be at most 50 tags")
+    return tags
+
+
 @dataclass(slots=True)
 class Call:
     """One call: what is asked, by whom."""
@@ -144,6 +157,12 @@ class Call:
     accounts: Accounts
     context: Mapping[str, tuple[str, ...]]
     temporary: bool  # the caller is a session
+
+    async def room(self, kind: Any, name: str) -> None:
+        """Raises IamError where there are as many of a kind as there may be."""
+        most = self.gateway.limits.users
+        if len(await self.accounts.all(kind)) >= most:
+            raise IamError("LimitExceeded", f"Cannot exceed quota for {name}PerAccount: {most}")
 
     def page(self, rows: Iterable[T], name: Callable[[T], str]) -> tuple[list[T], dict[str, Any]]:
         """The rows after Marker, at most MaxItems of them, and what says whether there are more."""

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from s4.access.policy import ACCOUNT
 from s4.http.credentials import role_arn
 from s4.http.iam.policies import check_arn
-from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid, missing, new_id, quoted, tag_list
+from s4.http.iam.protocol import Call, Handler, IamError, date, exists, missing, new_id, quoted, tag_list
 from s4.metadata.rows import Provider, Role
 
-TRUST_BYTES = 4096
+TRUST_BYTES, CLIENTS = 4096, 100
 LEAST_S, MOST_S = 3600, 43_200
 _URL = re.compile(r"https://[A-Za-z0-9.:\[\]_~/-]{1,240}")
 _THUMBPRINT = re.compile(r"[0-9a-fA-F]{40}")
@@ -42,8 +42,9 @@ async def create(call: Call) -> dict[str, Any]:
     name = call.form.name("RoleName")
     if await call.accounts.get(Role, name) is not None:
         raise exists("Role", name)
+    await call.room(Role, "Roles")
     boundary = (
-        await check_arn(call.accounts, call.form.need("PermissionsBoundary"))
+        await check_arn(call.accounts, call.form.arn("PermissionsBoundary"))
         if call.form.has("PermissionsBoundary")
         else ""
     )
@@ -97,7 +98,7 @@ def provider_arn(url: str) -> str:
 
 
 async def find_provider(call: Call) -> Provider:
-    arn = call.form.need("OpenIDConnectProviderArn")
+    arn = call.form.arn("OpenIDConnectProviderArn")
     row = await call.accounts.get(Provider, arn.partition(":oidc-provider/")[2])
     if row is None or provider_arn(row.url) != arn:
         raise IamError("NoSuchEntity", f"OpenIDConnect Provider not found for arn {arn}")
@@ -111,16 +112,27 @@ def _thumbprints(call: Call) -> list[str]:
     return found
 
 
+def _clients(clients: list[str]) -> list[str]:
+    if len(clients) > CLIENTS:
+        raise IamError("LimitExceeded", f"Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: {CLIENTS}")
+    if any(not 1 <= len(one) <= 255 for one in clients):
+        raise IamError("InvalidInput", "Client ids are texts of 1 to 255 characters")
+    return clients
+
+
 async def create_provider(call: Call) -> dict[str, Any]:
     address = call.form.need("Url")
     if not _URL.fullmatch(address):
-        raise invalid("Invalid Open ID Connect Provider URL: it must begin with https:// and have no query")
+        raise IamError(
+            "InvalidInput", "Invalid Open ID Connect Provider URL: it must begin with https:// and have no query"
+        )
     url, clients = address.removeprefix("https://"), call.form.members("ClientIDList")
     if await call.accounts.get(Provider, url) is not None:
         raise exists("Provider", address)
-    if len(clients) > 100 or any(not 1 <= len(one) <= 255 for one in clients):
-        raise IamError("InvalidInput", "Client ids are up to 100 texts of 1 to 255 characters")
-    call.accounts.put(url, Provider(url, call.gateway.now_ms(), clients, _thumbprints(call), call.form.tags()))
+    await call.room(Provider, "OpenIDConnectProviders")
+    call.accounts.put(
+        url, Provider(url, call.gateway.now_ms(), _clients(clients), _thumbprints(call), call.form.tags())
+    )
     return {"OpenIDConnectProviderArn": provider_arn(url)}
 
 
@@ -149,7 +161,7 @@ async def delete_provider(call: Call) -> dict[str, Any]:
 async def add_client(call: Call) -> dict[str, Any]:
     row, client = await find_provider(call), call.form.need("ClientID")
     if client not in row.clients:
-        call.accounts.put(row.url, replace(row, clients=[*row.clients, client]))
+        call.accounts.put(row.url, replace(row, clients=_clients([*row.clients, client])))
     return {}
 
 

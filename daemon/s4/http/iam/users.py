@@ -15,6 +15,7 @@ from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid,
 from s4.metadata import keys
 from s4.metadata.rows import AccessKey, Group, LastUse, User, decode
 
+GROUPS = 10  # of one user, as on AWS
 RESERVED = ("root", "anonymous")
 
 
@@ -33,9 +34,9 @@ def shown_group(row: Group) -> dict[str, Any]:
     return {"Path": row.path, "GroupName": row.name, "GroupId": row.id, "Arn": arn, "CreateDate": date(row.created_ms)}
 
 
-async def find(call: Call, parameter: str = "UserName") -> User:
-    """The user that is named, or the caller where none is. Raises IamError."""
-    name = call.form.name(parameter) if call.form.has(parameter) else call.who.name
+async def find(call: Call, *, default: str = "") -> User:
+    """The user that is named, or `default` where none is. Raises IamError."""
+    name = call.form.name("UserName") if call.form.has("UserName") or not default else default
     row = await call.accounts.get(User, name)
     if row is None:
         raise missing("user", name)
@@ -46,10 +47,9 @@ async def create(call: Call) -> dict[str, Any]:
     name = call.form.name("UserName")
     if name in RESERVED or await call.accounts.get(User, name) is not None:
         raise exists("User", name)
-    if len(await call.accounts.all(User)) >= call.gateway.limits.users:
-        raise IamError("LimitExceeded", f"Cannot exceed quota for UsersPerAccount: {call.gateway.limits.users}")
+    await call.room(User, "Users")
     boundary = (
-        await check_arn(call.accounts, call.form.need("PermissionsBoundary"))
+        await check_arn(call.accounts, call.form.arn("PermissionsBoundary"))
         if call.form.has("PermissionsBoundary")
         else ""
     )
@@ -71,7 +71,7 @@ async def get(call: Call) -> dict[str, Any]:
                 "CreateDate": date(0),
             }
         }
-    return {"User": shown(await find(call))}
+    return {"User": shown(await find(call, default=call.who.name))}
 
 
 async def list_users(call: Call) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _status(row: AccessKey) -> str:
 
 
 async def create_key(call: Call) -> dict[str, Any]:
-    user = await find(call)
+    user = await find(call, default=call.who.name)
     if len(await keys_of(call.accounts, user.name)) >= call.gateway.limits.keys_per_user:
         raise IamError(
             "LimitExceeded", f"Cannot exceed quota for AccessKeysPerUser: {call.gateway.limits.keys_per_user}"
@@ -134,7 +134,7 @@ async def create_key(call: Call) -> dict[str, Any]:
 
 
 async def list_keys(call: Call) -> dict[str, Any]:
-    user = await find(call)
+    user = await find(call, default=call.who.name)
     page, more = call.page(await keys_of(call.accounts, user.name), lambda one: one[0])
     listed = [
         {"UserName": user.name, "AccessKeyId": name, "Status": _status(row), "CreateDate": date(row.created_ms)}
@@ -144,7 +144,7 @@ async def list_keys(call: Call) -> dict[str, Any]:
 
 
 async def _key(call: Call) -> tuple[str, AccessKey]:
-    user, name = await find(call), call.form.need("AccessKeyId")
+    user, name = await find(call, default=call.who.name), call.form.need("AccessKeyId")
     row = await call.accounts.get(AccessKey, name)
     if row is None or row.user != user.name:
         raise IamError("NoSuchEntity", f"The Access Key with id {name} cannot be found.")
@@ -197,6 +197,7 @@ async def create_group(call: Call) -> dict[str, Any]:
     name = call.form.name("GroupName", 128)
     if await call.accounts.get(Group, name) is not None:
         raise exists("Group", name)
+    await call.room(Group, "Groups")
     row = Group(name, call.gateway.now_ms(), new_id("AGPA"), call.form.path())
     call.accounts.put(name, row)
     return {"Group": shown_group(row)}
@@ -254,6 +255,8 @@ async def delete_group(call: Call) -> dict[str, Any]:
 async def add_to_group(call: Call) -> dict[str, Any]:
     group, user = await find_group(call), await find(call)
     if group.name not in user.groups:
+        if len(user.groups) >= GROUPS:
+            raise IamError("LimitExceeded", f"Cannot exceed quota for GroupsPerUser: {GROUPS}")
         call.accounts.put(user.name, replace(user, groups=[*user.groups, group.name]))
     return {}
 
