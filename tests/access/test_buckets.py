@@ -305,3 +305,13 @@ def test_a_quota_bounds_what_a_bucket_holds(server: ServerProcess, s3: Any, buck
     admin(server, "quota", bucket, "0")
     s3.complete_multipart_upload(Bucket=bucket, **complete)
     assert not code(s3.put_object, Bucket=bucket, Key="b", Body=b"y" * 600_000)
+
+
+def test_what_a_bucket_keeps_is_bounded(s3: Any, bucket: str) -> None:
+    rules = [{"AllowedMethods": ["GET"], "AllowedOrigins": [f"https://{'x' * 200}{number}.example"], "AllowedHeaders": ["y" * 700]} for number in range(100)]
+    assert code(s3.put_bucket_cors, Bucket=bucket, CORSConfiguration={"CORSRules": rules}) == "MaxMessageLengthExceeded"
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]})
+    grants = [{"Grantee": {"Type": "CanonicalUser", "ID": f"{number:064x}"}, "Permission": "READ"} for number in range(101)]
+    owner = s3.get_bucket_acl(Bucket=bucket)["Owner"]
+    assert code(s3.put_bucket_acl, Bucket=bucket, AccessControlPolicy={"Owner": owner, "Grants": grants}) == "InvalidRequest"
+    assert not code(s3.put_bucket_acl, Bucket=bucket, AccessControlPolicy={"Owner": owner, "Grants": grants[:100]})

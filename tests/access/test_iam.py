@@ -430,3 +430,45 @@ def query(server: ServerProcess, keys: dict[str, str], body: str) -> bytes:
     except urllib.error.HTTPError as error:
         with error:
             return bytes(error.read())
+
+
+def test_a_user_may_be_bound_to_a_region(server: ServerProcess, iam: Any, name: str, keys: dict[str, str]) -> None:
+    own, bucket = client(server, "s3", keys), f"{name}-located"
+    document = allow("s3:CreateBucket", "s3:PutBucketTagging", Condition={"StringLike": {"s3:LocationConstraint": REGION}})
+    iam.put_user_policy(UserName=name, PolicyName="located", PolicyDocument=json.dumps(document))
+    assert code(own.create_bucket, Bucket=bucket) == "AccessDenied"
+    assert code(own.create_bucket, Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-9"}) == "AccessDenied"
+    options = {"LocationConstraint": REGION, "Tags": [{"Key": "a", "Value": "b"}]}
+    assert code(own.create_bucket, Bucket=bucket, CreateBucketConfiguration=options) == "AccessDenied", "tags are asked for without a location"
+    iam.put_user_policy(UserName=name, PolicyName="tags", PolicyDocument=json.dumps(allow("s3:PutBucketTagging")))
+    assert not code(own.create_bucket, Bucket=bucket, CreateBucketConfiguration=options)
+    s3 = client(server, "s3")
+    assert s3.get_bucket_tagging(Bucket=bucket)["TagSet"] == [{"Key": "a", "Value": "b"}]
+    directory = {"Location": {"Type": "AvailabilityZone", "Name": "z"}, "Bucket": {"DataRedundancy": "SingleAvailabilityZone", "Type": "Directory"}}
+    assert code(s3.create_bucket, Bucket=bucket + "-directory", CreateBucketConfiguration=directory) == "NotImplemented"
+
+
+def test_a_copy_brings_tags_only_where_tags_may_be_put(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+    s3.put_object(Bucket=bucket, Key="tagged", Body=b"x", Tagging="team=blue")
+    own = client(server, "s3", keys)
+    may = ["s3:GetObject", "s3:PutObject", "s3:GetObjectTagging"]
+    iam.put_user_policy(UserName=name, PolicyName="copies", PolicyDocument=json.dumps(allow(*may)))
+    assert code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged") == "AccessDenied"
+    assert not code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged", TaggingDirective="REPLACE")
+    only_red = [allow(*may)["Statement"][0], allow("s3:PutObjectTagging", Condition={"StringEquals": {"s3:RequestObjectTag/team": "red"}})["Statement"][0]]
+    iam.put_user_policy(UserName=name, PolicyName="copies", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": only_red}))
+    assert code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged") == "AccessDenied"
+    s3.put_object(Bucket=bucket, Key="tagged", Body=b"x", Tagging="team=red")
+    assert not code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged")
+
+
+def test_sessions_have_no_second_factor(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    both = [allow("s3:GetObject", "sts:GetSessionToken")["Statement"][0], allow("s3:GetObject", effect="Deny", Condition={"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}})["Statement"][0]]
+    iam.put_user_policy(UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both[:1]}))
+    session = client(server, "s3", client(server, "sts", keys).get_session_token()["Credentials"])
+    assert not code(session.get_object, Bucket=bucket, Key="k")
+    both[1]["Condition"] = {"Bool": {"aws:MultiFactorAuthPresent": "false"}}
+    iam.put_user_policy(UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both}))
+    assert code(session.get_object, Bucket=bucket, Key="k") == "AccessDenied"
+    assert not code(client(server, "s3", keys).get_object, Bucket=bucket, Key="k"), "long-lived keys have no such key at all, as on AWS"

@@ -32,7 +32,7 @@ _HEADERS = (
 )  # fmt: skip
 _QUERY = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys", "versionId": "s3:versionid"}
 _OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
-_LATER = frozenset(("DeleteObjects", "PutObjectTagging"))  # the body says what is asked
+_LATER = frozenset(("CreateBucket", "DeleteObjects", "PutObjectTagging"))  # the body says what is asked
 _TAG = "s3:existingobjecttag/"
 
 
@@ -173,12 +173,13 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
     if judge.free:
         return
     action, level = NEEDS[request.operation]
-    if level == BUCKET:
+    if request.operation in _LATER:
+        if not judge.could(action):
+            raise S3Error("AccessDenied")
+    elif level == BUCKET:
         await judge.must(action)
-    elif level == OBJECT and request.operation not in _LATER:
+    elif level == OBJECT:
         await judge.must(action, request.key, request.query.get("versionId", ""))
-    elif level == OBJECT and not judge.could(action):
-        raise S3Error("AccessDenied")
     if request.operation == "GetObjectAttributes":
         await judge.must("s3:GetObjectAttributes", request.key)
     if "x-amz-tagging" in request.headers and request.key:

@@ -102,6 +102,7 @@ def _requester(identity: Identity, session: Session | None) -> Requester:
     if session is not None:
         limits += [[read(text) for text in session.policies]] if session.policies else []
         about |= {f"aws:principaltag/{key.lower()}": (value,) for key, value in session.tags.items()}
+        about["aws:multifactorauthpresent"] = ("false",)  # AWS says so of every session; there is no MFA here
         issued = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(session.issued_s))
         about |= {"aws:tokenissuetime": (issued,)} | (
             {"aws:federatedprovider": (session.provider,)} if session.provider else {}

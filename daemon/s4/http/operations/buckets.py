@@ -14,9 +14,9 @@ from s4.http.authorize import Judge
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
-from s4.s3 import acl, names
+from s4.s3 import acl, names, tags
 from s4.s3.errors import S3Error
-from s4.s3.xml import document, parse, tag
+from s4.s3.xml import Element, document, parse, tag
 
 
 @lru_cache(maxsize=1024)
@@ -56,22 +56,32 @@ def _bucket_xml(name: str, row: Bucket) -> str:
 
 
 async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    names.check_new_bucket(request.bucket)
     body = await request.small_body(request.limits.xml_bytes)
+    root = Element("")
     if body:
         root = parse(body, "CreateBucketConfiguration", request.limits.xml_depth)
-        location = root.get("LocationConstraint")
-        region = request.claim.region if request.claim else ""
-        if location and location != region:
-            raise S3Error(
-                "InvalidLocationConstraint", f"This server is in the region {region}.", LocationConstraint=location
-            )
-    await buckets.create_bucket(gateway, request.bucket, request.user, await _asked(request))
+    location = root.get("LocationConstraint")
+    if request.judge is not None:
+        await request.judge.must("s3:CreateBucket", more={"s3:locationconstraint": (location,)} if location else None)
+    names.check_new_bucket(request.bucket)
+    region = request.claim.region if request.claim else ""
+    if location and location != region:
+        raise S3Error(
+            "InvalidLocationConstraint", f"This server is in the region {region}.", LocationConstraint=location
+        )
+    for directory in ("Location", "Bucket"):
+        if any(root.all(directory)):
+            raise S3Error("NotImplemented", "S4 does not implement directory buckets.")
+    await buckets.create_bucket(gateway, request.bucket, request.user, await _asked(request, root))
     return respond(200, {"Location": f"/{request.bucket}"})
 
 
-async def _asked(request: S3Request) -> dict[str, str]:
-    """The documents that a new bucket begins with: its ownership controls and ACL. Raises S3Error."""
+async def _asked(request: S3Request, root: Element) -> dict[str, str]:
+    """The documents that a new bucket begins with: its tags, ownership controls and ACL. Raises S3Error."""
+    pairs = [(one.get("Key") or "", one.get("Value") or "") for group in root.all("Tags") for one in group.all("Tag")]
+    labels = tags.check(pairs, tags.OF_BUCKET)
+    if labels and request.judge is not None:
+        await request.judge.must("s3:PutBucketTagging")
     ownership = request.headers.get("x-amz-object-ownership", "")
     wanted = acl.from_headers(request.headers, canonical_id(request.user)) or acl.Acl()
     if ownership and request.judge is not None:
@@ -88,7 +98,10 @@ async def _asked(request: S3Request) -> dict[str, str]:
                 "AccessDenied",
                 "A new bucket's public access block allows no public ACL (BlockPublicAcls): remove it first.",
             )
-    asked = {documents.OWNERSHIP: ownership, documents.ACL: acl.encode(wanted)}
+    asked = {
+        documents.OWNERSHIP: ownership, documents.ACL: acl.encode(wanted),
+        documents.TAGS: documents.encode(labels) if labels else "",
+    }  # fmt: skip
     return {name: text for name, text in asked.items() if text}
 
 

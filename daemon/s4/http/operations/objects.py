@@ -14,7 +14,7 @@ from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import Attributes, Copy
 from s4.gateway.read import Opened, open_object, read_small, stream
-from s4.http.authorize import judge_of
+from s4.http.authorize import judge_of, of_tags
 from s4.http.operations.settings import check_acl
 from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
@@ -412,6 +412,8 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         await (await judge_of(gateway, request, source.name)).must(
             "s3:GetObjectTagging", source.key, source.asked_version
         )
+        if request.judge is not None:
+            await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
     if directive == "REPLACE":
         attributes = attributes_of(request)
     else:  # where visitors are sent is of the source alone
