@@ -38,8 +38,8 @@ def pod_spec(name: str, program: str) -> Object:
 
 
 def programs(world: World) -> None:
-    data = {name: (ROOT / "e2e" / name).read_text() for name in ("program.py", "load.py")}
-    world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "programs", "namespace": "app"}, "data": data})
+    data = {name: (ROOT / "e2e" / name).read_text() for name in ("program.py", "load.py", "settings.py", "identity.py")}
+    world.apply(*({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "programs", "namespace": namespace}, "data": data} for namespace in ("app", "s4")))
 
 
 def bucket_ready(world: World, name: str) -> None:
@@ -55,6 +55,45 @@ def test_an_sdk_program_needs_only_what_a_bucket_gives(world: World) -> None:
     world.apply(job)
     world.wait("the program ends", lambda: any(one["type"] in ("Complete", "Failed") for one in world.get("job", "program", "app")["status"].get("conditions", [])), 120)
     assert "all done" in world.kubectl("logs", "-n", "app", "job/program")
+
+
+def ends_well(world: World, pod: Object) -> None:
+    """Run a pod to its end, and take it away."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    world.apply(pod)
+    phase = world.wait("the program ends", lambda: next((one for one in [world.get("pod", name, namespace)["status"]["phase"]] if one in ("Succeeded", "Failed")), ""), 120)
+    assert phase == "Succeeded", world.kubectl("logs", "-n", namespace, name)
+    world.kubectl("delete", "pod", name, "-n", namespace)
+
+
+def test_settings_of_a_bucket_are_made_and_taken_back(world: World) -> None:
+    rule = {"allowedOrigins": ["https://example.org"], "allowedMethods": ["GET"]}
+    for goal, spec in (("made", {"quota": "1Mi", "cors": [rule], "access": "PublicRead"}), ("taken-back", {"quota": None, "cors": None, "access": None})):
+        if goal == "made":
+            world.apply(bucket("set", deletionPolicy="Delete", **spec))
+        else:
+            world.kubectl("patch", "buckets.s4.dev", "set", "-n", "app", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+        def current() -> bool:
+            found = world.get("buckets.s4.dev", "set", "app")
+            return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"] and found["status"]["phase"] == "Ready")
+
+        world.wait("the bucket is as it is asked for", current, 60)
+        run = pod_spec("set", "settings.py")
+        run["containers"][0]["env"] = [{"name": "GOAL", "value": goal}]
+        ends_well(world, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"settings-{goal}", "namespace": "app"}, "spec": run})
+    world.kubectl("delete", "buckets.s4.dev", "set", "-n", "app", "--timeout=60s")
+
+
+def test_a_service_accounts_token_buys_credentials(world: World) -> None:
+    run = pod_spec("unused", "identity.py")
+    values = {"AWS_ENDPOINT_URL_S3": "http://demo-s3.s4.svc:9000", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "SUBJECT": "system:serviceaccount:s4:default"}
+    token = {"serviceAccountToken": {"path": "token", "audience": "s4", "expirationSeconds": 600}}
+    main = run["containers"][0]
+    main |= {"envFrom": [{"secretRef": {"name": "demo-credentials"}}], "env": [{"name": name, "value": value} for name, value in values.items()]}
+    main["volumeMounts"].append({"name": "token", "mountPath": "/token"})
+    run["volumes"].append({"name": "token", "projected": {"sources": [token]}})
+    ends_well(world, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "identity", "namespace": "s4"}, "spec": run})
 
 
 def test_helm_test_writes_and_reads_an_object(world: World) -> None:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from s4.s3.cors import Rule
 from s4_operator.cache import Cache
 from s4_operator.clusters import BUCKET_USER, Clusters, write_status
 from s4_operator.daemons import DaemonError, Daemons
 from s4_operator.kube import Kube, Object
 from s4_operator.manifests import S3, Builder
-from s4_operator.models import GROUP, VERSION, BucketKey, BucketSpec, BucketState, ClusterSpec, seconds
+from s4_operator.models import GROUP, VERSION, BucketKey, BucketSpec, BucketState, ClusterSpec, seconds, size
 from s4_operator.observe import stamp
 from s4_operator.report import conditions, text_time
 from s4_operator.secrets_of import Keys, Secrets, new_keys, read
@@ -97,9 +98,10 @@ class Buckets:
         await self._finalizer(bucket, wanted=owned and spec.deletionPolicy == "Delete")
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
+        applied = await self._settings(bucket, spec, before, daemons, name)
         await self._kube.apply(self._config_map(bucket, builder, name))
         state = BucketState(
-            bucketName=name, owned=owned, endpoint=builder.endpoint, secretName=metadata["name"], configMapName=metadata["name"],
+            bucketName=name, owned=owned, applied=applied, endpoint=builder.endpoint, secretName=metadata["name"], configMapName=metadata["name"],
             keys=kept, rotation=metadata.get("annotations", {}).get(ROTATE, ""),
         )  # fmt: skip
         self._say(bucket, state, before, "Ready", "the bucket can be used")
@@ -118,6 +120,22 @@ class Buckets:
                 raise RefusedError("BucketExists", f"there is a bucket {name} that this resource did not make: choose another bucketName, or set adoptExisting") from error
             return False
         return True
+
+    async def _settings(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str) -> list[str]:
+        """Have what this resource asks for, and take back what it asked for once; what it has made now."""
+        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("cors", bool(spec.cors)), ("access", spec.access != "Private")) if is_asked}
+        touched = asked | set(before.applied)
+        if touched != set(before.applied):  # said before it is done, so that it is taken back whatever ends in between
+            said = before.model_copy(update={"applied": sorted(touched)})
+            await write_status(self._kube, self._cache, bucket, before, said)
+            before.applied = said.applied
+        if "quota" in touched:
+            await daemons.put_quota(name, size(spec.quota) if spec.quota is not None else 0)
+        if "cors" in touched:
+            await daemons.put_cors(name, [Rule(one.allowedOrigins, list(one.allowedMethods), one.allowedHeaders, one.exposeHeaders, one.maxAgeSeconds) for one in spec.cors])
+        if "access" in touched:
+            await daemons.set_public(name, public=spec.access == "PublicRead")
+        return sorted(asked)
 
     async def _keys(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str) -> tuple[Keys, list[BucketKey], float]:
         """The newest key, all that work, and when one of them ends."""

@@ -17,9 +17,12 @@ import msgspec
 from yarl import URL
 
 from s4.cluster.status import ClusterStatus
-from s4.s3 import sigv4
+from s4.s3 import cors, sigv4
+from s4.s3.xml import document
 
 CALL_S = 10.0
+PUBLIC_READ = "S4OperatorPublicRead"  # the operator's statement in a bucket's policy
+BLOCK = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 CHECK_BUCKET, CHECK_KEY = "s4-operator-check", "ready"
 
 
@@ -140,6 +143,34 @@ class Daemons:
         body = f"<VersioningConfiguration><Status>{state}</Status></VersioningConfiguration>".encode()
         await self.s3("PUT", f"/{name}?versioning=", body)
 
+    async def put_quota(self, name: str, size_bytes: int) -> None:
+        """0 is no bound."""
+        await self.admin("PUT", f"/buckets/{name}/quota", {"bytes": size_bytes})
+
+    async def put_cors(self, name: str, rules: Sequence[cors.Rule]) -> None:
+        """Without rules there are none afterwards."""
+        if rules:
+            await self.s3("PUT", f"/{name}?cors=", document("CORSConfiguration", cors.to_xml(rules)))
+        else:
+            await self.s3("DELETE", f"/{name}?cors=")
+
+    async def set_public(self, name: str, *, public: bool) -> None:
+        """Let everybody read what is in a bucket, or take that back. Other statements of its policy stay."""
+        policy: dict[str, Any] = {"Version": "2012-10-17", "Statement": []}
+        try:
+            policy = json.loads(await self.s3("GET", f"/{name}?policy="))
+        except DaemonError as error:
+            if error.code != "NoSuchBucketPolicy":
+                raise
+        others = [one for one in _listed(policy["Statement"]) if one.get("Sid") != PUBLIC_READ]
+        ours = {"Sid": PUBLIC_READ, "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
+        wanted = [*others, ours] if public else others
+        block = "".join(f"<{part}>{str(part.endswith('Acls') or not public).lower()}</{part}>" for part in BLOCK)
+        opened = ("PUT", f"/{name}?publicAccessBlock=", document("PublicAccessBlockConfiguration", block))
+        kept = ("PUT", f"/{name}?policy=", json.dumps({**policy, "Statement": wanted}).encode()) if wanted else ("DELETE", f"/{name}?policy=")
+        for call in (opened, kept) if public else (kept, opened):  # a block refuses what it blocks, and stays longest
+            await self.s3(*call)
+
     async def empty_bucket(self, name: str) -> None:
         """Delete every version and every upload of a bucket."""
         while True:
@@ -184,6 +215,10 @@ class Daemons:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise DaemonError(0, "", f"{base} does not answer: {error!r}") from error
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    return value if isinstance(value, list) else [value]
 
 
 def _tag(element: ElementTree.Element) -> str:

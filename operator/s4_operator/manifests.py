@@ -89,7 +89,9 @@ class Builder:
         service, nodes = self.names["s3"], self.names["nodes"]
         found = [f"{service}.{self.namespace}.svc", f"{service}.{self.namespace}.svc.cluster.local", f"{service}.{self.namespace}", service]
         found += [f"*.{nodes}.{self.namespace}.svc", f"*.{nodes}.{self.namespace}.svc.cluster.local", "localhost"]
-        return found + ([self.spec.gateway.ingress.host] if self.spec.gateway.ingress else [])
+        gateway = self.spec.gateway
+        found += [name for domain in (gateway.domain, gateway.websiteDomain) if domain for name in (domain, f"*.{domain}")]
+        return found + ([gateway.ingress.host] if gateway.ingress else [])
 
     @property
     def endpoint(self) -> str:
@@ -106,6 +108,7 @@ class Builder:
             "S4_REGION": spec.region, "S4_DEDUP": "on" if spec.dedup else "off", "S4_INLINE": str(size(spec.inlineThreshold)),
             "S4_STRICT": "on" if spec.strictWrites else "off", "S4_LOG_FORMAT": "json",
         }  # fmt: skip
+        plain |= {name: value for name, value in (("S4_DOMAIN", spec.gateway.domain), ("S4_WEBSITE_DOMAIN", spec.gateway.websiteDomain)) if value}
         if spec.gateway.tls.enabled:
             plain |= {"S4_CERTIFICATE": f"{TLS}/tls.crt", "S4_KEY": f"{TLS}/tls.key"}
         return [{"name": name, "value": value} for name, value in plain.items()]

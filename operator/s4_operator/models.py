@@ -82,10 +82,15 @@ class Ingress(Model):
 
 
 class GatewaySpec(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("!has(self.domain) || !has(self.websiteDomain) || self.domain != self.websiteDomain", "gateway.domain and gateway.websiteDomain must differ: one speaks S3, the other to visitors"),
+    ))  # fmt: skip
     replicas: int = Field(0, ge=0, le=1000, description="Gateways beside the nodes, which serve S3 themselves while there are none.")
     service: S3Service = Field(default_factory=S3Service)
     tls: GatewayTls = Field(default_factory=GatewayTls)
     ingress: Ingress | None = None
+    domain: str | None = Field(None, max_length=253, description="Serve BUCKET.DOMAIN as virtual hosts.")
+    websiteDomain: str | None = Field(None, max_length=253, description="Show buckets as websites at BUCKET.DOMAIN.")
     resources: FreeForm = Field(default_factory=dict)
 
 
@@ -217,6 +222,14 @@ class ClusterRef(Model):
     namespace: Name | None = Field(None, description="The Bucket's own where absent.")
 
 
+class CorsRule(Model):
+    allowedOrigins: Annotated[list[str], Field(min_length=1, max_length=100)]
+    allowedMethods: Annotated[list[Literal["GET", "PUT", "HEAD", "POST", "DELETE"]], Field(min_length=1, max_length=5)]
+    allowedHeaders: Annotated[list[str], Field(max_length=100)] = []
+    exposeHeaders: Annotated[list[str], Field(max_length=100)] = []
+    maxAgeSeconds: int | None = Field(None, ge=0, le=86_400_000)
+
+
 class BucketSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
         rule("self.clusterRef == oldSelf.clusterRef", "clusterRef cannot be changed: make another Bucket"),
@@ -225,6 +238,9 @@ class BucketSpec(Model):
     clusterRef: ClusterRef
     bucketName: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(None, description="Made of namespace, name and uid where absent.")
     versioning: Literal["Enabled", "Suspended", "Off"] = "Off"
+    quota: Quantity | None = Field(None, description="Bytes that the bucket may hold; no bound where absent.")
+    cors: Annotated[list[CorsRule], Field(max_length=100)] = Field(default_factory=list, description="What browsers may do from other origins. Where absent, what is set by S3 stays.")
+    access: Literal["Private", "PublicRead"] = Field("Private", description="PublicRead lets everybody read every object, and list none.")
     deletionPolicy: Literal["Retain", "Delete"] = Field("Retain", description="Delete removes the bucket and every object in it with this resource.")
     adoptExisting: bool = Field(False, description="Use a bucket that is there already. It is never deleted with this resource.")
     keyGrace: Duration = Field("24h", description="How long an old key works after `s4.dev/rotate-key` was changed.")
@@ -247,6 +263,7 @@ class BucketState(Model):
     secretName: str = ""
     configMapName: str = ""
     keys: list[BucketKey] = Field(default_factory=list)
+    applied: list[str] = Field(default_factory=list, description="Settings that this resource made, and takes back when it no longer asks for them.")
     rotation: str = Field("", description="The value of `s4.dev/rotate-key` that the newest key was made for.")
 
 

@@ -1,0 +1,31 @@
+"""What a Bucket's `quota`, `cors` and `access` make of it, as programs and browsers see it. GOAL is made or taken-back."""
+
+from __future__ import annotations
+
+import os
+
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+
+bucket, made = os.environ["BUCKET_NAME"], os.environ["GOAL"] == "made"
+s3 = boto3.client("s3")
+anybody = boto3.client("s3", config=Config(signature_version=UNSIGNED))
+
+
+def code(call: object) -> str:
+    try:
+        call()  # type: ignore[operator]
+    except s3.exceptions.ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return ""
+
+
+s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+large = code(lambda: s3.put_object(Bucket=bucket, Key="large", Body=b"x" * (2 << 20)))
+stranger = code(lambda: anybody.get_object(Bucket=bucket, Key="k"))
+listed = code(lambda: anybody.list_objects_v2(Bucket=bucket))
+rules = code(lambda: s3.get_bucket_cors(Bucket=bucket))
+wanted = ("QuotaExceeded", "", "AccessDenied", "") if made else ("", "AccessDenied", "AccessDenied", "NoSuchCORSConfiguration")
+assert (large, stranger, listed, rules) == wanted, (large, stranger, listed, rules)
+print("all done")

@@ -1,0 +1,86 @@
+"""What the operator asks of daemons for a Bucket's settings, against a real server: done twice, and taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from botocore import UNSIGNED
+from botocore.exceptions import ClientError
+
+from conftest import make_client
+from process import ACCESS, REGION, SECRET, ServerProcess
+from s4.s3.cors import Rule
+from s4_operator.daemons import Daemons
+
+BUCKET = "settings-of-a-bucket"
+
+
+@asynccontextmanager
+async def talking(server: ServerProcess) -> AsyncIterator[Daemons]:
+    async with aiohttp.ClientSession() as session:
+        made = Daemons(session, [server.admin.partition("//")[2]], server.endpoint, REGION, ACCESS, SECRET)
+        await made.make_bucket(BUCKET)
+        yield made
+
+
+def with_daemons(server: ServerProcess, work: Callable[[Daemons], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with talking(server) as daemons:
+            await work(daemons)
+
+    asyncio.run(run())
+
+
+def test_everybody_reads_and_then_does_not(server: ServerProcess, s3: Any) -> None:
+    with_daemons(server, lambda daemons: everybody(server, s3, daemons))
+
+
+async def everybody(server: ServerProcess, s3: Any, daemons: Daemons) -> None:
+    s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
+    anybody = make_client(server.endpoint, signature_version=UNSIGNED)
+    other = {"Sid": "kept", "Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{BUCKET}/k"}
+    s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": other}))
+    for _ in range(2):
+        await daemons.set_public(BUCKET, public=True)
+        assert anybody.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"x"
+        with pytest.raises(ClientError, match="AccessDenied"):
+            anybody.list_objects_v2(Bucket=BUCKET)
+        assert len(json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"]) == 2
+    for _ in range(2):
+        await daemons.set_public(BUCKET, public=False)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            anybody.get_object(Bucket=BUCKET, Key="k")
+        assert json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"] == [other]
+        assert set(s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"].values()) == {True}
+    s3.delete_bucket_policy(Bucket=BUCKET)
+    await daemons.set_public(BUCKET, public=True)
+    await daemons.set_public(BUCKET, public=False)
+    with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
+        s3.get_bucket_policy(Bucket=BUCKET)
+
+
+def test_a_quota_and_rules_for_browsers(server: ServerProcess, s3: Any) -> None:
+    with_daemons(server, lambda daemons: bounded(s3, daemons))
+
+
+async def bounded(s3: Any, daemons: Daemons) -> None:
+    await daemons.put_quota(BUCKET, 10)
+    with pytest.raises(ClientError, match="QuotaExceeded"):
+        s3.put_object(Bucket=BUCKET, Key="large", Body=b"x" * 11)
+    await daemons.put_quota(BUCKET, 0)
+    s3.put_object(Bucket=BUCKET, Key="large", Body=b"x" * 11)
+    rule = Rule(["https://example.org"], ["GET", "PUT"], ["*"], ["ETag"], 60)
+    for _ in range(2):
+        await daemons.put_cors(BUCKET, [rule])
+    (found,) = s3.get_bucket_cors(Bucket=BUCKET)["CORSRules"]
+    assert found == {"AllowedOrigins": ["https://example.org"], "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["*"], "ExposeHeaders": ["ETag"], "MaxAgeSeconds": 60}
+    for _ in range(2):
+        await daemons.put_cors(BUCKET, [])
+    with pytest.raises(ClientError, match="NoSuchCORSConfiguration"):
+        s3.get_bucket_cors(Bucket=BUCKET)
