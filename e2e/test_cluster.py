@@ -87,7 +87,7 @@ def test_settings_of_a_bucket_are_made_and_taken_back(world: World) -> None:
 
 def test_a_service_accounts_token_buys_credentials(world: World) -> None:
     run = pod_spec("unused", "identity.py")
-    values = {"AWS_ENDPOINT_URL_S3": "http://demo-s3.s4.svc:9000", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "SUBJECT": "system:serviceaccount:s4:default"}
+    values = {"AWS_ENDPOINT_URL_S3": "http://demo.s4.svc:9000", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "SUBJECT": "system:serviceaccount:s4:default"}
     token = {"serviceAccountToken": {"path": "token", "audience": "s4", "expirationSeconds": 600}}
     main = run["containers"][0]
     main |= {"envFrom": [{"secretRef": {"name": "demo-credentials"}}], "env": [{"name": name, "value": value} for name, value in values.items()]}
