@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from s4 import __version__
 from s4.cluster import planner
+from s4.cluster.clocks import Clocks
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
@@ -30,7 +31,7 @@ from s4.limits import MIB, Limits
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyCommand, NewBlob
 from s4.metadata.rows import Blob, Grant
-from s4.peer.api import Census, Identity
+from s4.peer.api import Census, Identity, UnavailableError
 from s4.peer.links import Links
 from s4.peer.router import Router
 from s4.peer.server import PeerServer
@@ -49,6 +50,7 @@ from s4.storage.shards import ShardSettings, ShardStore
 from s4.text import parse_endpoint
 
 LEAVE_S = 3.0
+CLOCKS_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,13 @@ class MemberNode(RowNode):
     router: Router
 
     def __init__(self, store: str, keeper: MapKeeper, host: ReplicatedHost, drives: OneStore, view: MapView, *,
-                 horizon: Callable[[], float], root: RootKeys, strict: bool) -> None:  # fmt: skip
+                 horizon: Callable[[], float], root: RootKeys, strict: bool, clocks: Clocks) -> None:  # fmt: skip
         owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
         super().__init__(host, drives, view, horizon=horizon, root=owner, root_key=root.access_key, strict=strict)
         self.host, self.membership, self.store, self.keeper = host, view, store, keeper
         self.shards = drives.store
         self.asked: dict[int, float] = {}  # when somebody last relied on what we have of a partition
+        self.clocks = clocks
         self.process = ""  # the store's name with its process's (D2); set once that is known
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
@@ -154,6 +157,24 @@ class MemberNode(RowNode):
         self.asked[partition] = self._clock()  # whatever the map says here, nothing of it may be dropped now (D3)
         return await super().lacking(partition, position, blobs)
 
+    async def compare_clocks(self) -> None:
+        """Ask every other store what time it has, for ever."""
+        while True:
+            others = [
+                one for one, store in self.keeper.current.stores.items() if one != self.store and store.state != GONE
+            ]
+            await asyncio.gather(*(self._compare(one) for one in others))
+            await asyncio.sleep(CLOCKS_EVERY_S)
+
+    async def _compare(self, store: str) -> None:
+        try:
+            asked = time.time()
+            async with asyncio.timeout(CLOCKS_EVERY_S):
+                told = await (await self.router.node(store)).wall_clock()
+            self.clocks.heard(store, told, asked, time.time(), boot_clock())
+        except (UnavailableError, TimeoutError):
+            return
+
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         self.host.group.deliver(sender, messages)
 
@@ -170,6 +191,9 @@ class MemberNode(RowNode):
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
         alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
+        if not self.clocks.agree(boot_clock()):
+            apart = max(self.clocks.apart(boot_clock()).values())
+            alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
         failed, made, filled = self.figures()
         return Census(
             self.store, __version__, round(self._clock() - self._started, 3), free, total, used,
@@ -211,6 +235,7 @@ class Member:
     peers: PeerServer
     links: Links
     following: asyncio.Task[None]
+    comparing: asyncio.Task[None]
     lock: int
 
     async def close(self) -> None:
@@ -218,6 +243,7 @@ class Member:
         await self.node.host.group.leave(LEAVE_S)
         await self.peers.close()
         self.following.cancel()
+        self.comparing.cancel()
         await self.router.close()
         await self.node.host.close()
         await self.links.close()
@@ -267,13 +293,16 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
         timing=timing,
         send_bulk=send_bulk,
     )
+    clocks = Clocks()
     host = ReplicatedHost(
         group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
-        prepare=lambda partition, command: adjusted(keeper.current, partition, command),
+        prepare=lambda partition, command: adjusted(keeper.current, partition, command), agrees=lambda: clocks.agree(boot_clock()),
     )  # fmt: skip
     drives = OneStore(Drive(0, directory, store, shards), shards)
     view = MapView(keeper, router.is_up)
-    node = MemberNode(store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict)
+    node = MemberNode(
+        store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict, clocks=clocks
+    )
     router.serve(store, node)
     node.router = router
     peers = PeerServer(
@@ -284,7 +313,8 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     await peers.start()
     await group.start()
     router.start()
-    return Member(node, router, keeper, peers, links, following, lock)
+    comparing = asyncio.ensure_future(node.compare_clocks())
+    return Member(node, router, keeper, peers, links, following, comparing, lock)
 
 
 class _Addresses(dict[str, tuple[str, int]]):

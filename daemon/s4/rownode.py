@@ -53,7 +53,7 @@ from s4.storage.shards import ShardStore
 ROOT_USER = "root"
 CACHED_SETTINGS = 10_000
 SETTINGS_COMMANDS = (
-    commands.CreateBucket, commands.SetVersioning, commands.SetDocument, commands.BeginDelete, commands.EndDelete,
+    commands.CreateBucket, commands.SetVersioning, commands.SetDocument, commands.SetLock, commands.BeginDelete, commands.EndDelete,
     commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
     commands.ChangeAccounts,
 )  # fmt: skip
@@ -369,6 +369,9 @@ class RowNode:
         listed = [(key[len(prefix) :].decode(), decode(Job, value)) for key, value in self._host.scan(prefix)]
         self._host.check(0)
         return listed
+
+    async def wall_clock(self) -> float:
+        return time.time()
 
     # -- for those who make shards again
 

@@ -21,6 +21,10 @@ _numbers = itertools.count(1)
 WEBSITES = "web.example"
 
 
+def new_name() -> str:
+    return f"access-{os.getpid()}-{next(_numbers)}"
+
+
 class TwoGateways:
     """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
 
@@ -68,6 +72,6 @@ def s3(server: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def bucket(s3: Any) -> str:
-    name = f"access-{os.getpid()}-{next(_numbers)}"
+    name = new_name()
     s3.create_bucket(Bucket=name)
     return name

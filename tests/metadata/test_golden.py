@@ -23,7 +23,7 @@ OBJECT = rows.Object(
     {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False, "[]",
 )  # fmt: skip
 ROWS: dict[str, Any] = {
-    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]"),
+    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]", "GOVERNANCE", 99, True),
     "Part": rows.Part(2, EXTENT, b"inline"),
     "Blob": rows.Blob(5000, 1 << 20, 4, 2, bytes(32), 3, [1, 5]),
     "Reference": rows.Reference(3, 7, b"key", b"u" * 16, 4),
@@ -89,9 +89,14 @@ def test_rows_of_release_0_2() -> None:
 
 def test_rows_of_release_0_4() -> None:
     assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.4"])) == replace(ROWS["Bucket"], documents={})
-    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(ROWS["Upload"], acl="")
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(ROWS["Upload"], acl="", lock_mode="", lock_until_ms=0, legal_hold=False)
     assert rows.decode(rows.User, bytes.fromhex(GOLDEN["User 0.4"])) == rows.User("ana", 6, True)
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.4"])) == (replace(OBJECT, acl=""), b"abc")
+
+
+def test_rows_of_release_0_5() -> None:
+    older = replace(ROWS["Upload"], lock_mode="", lock_until_ms=0, legal_hold=False)
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.5"])) == older
 
 
 def test_object_row() -> None:

@@ -26,7 +26,9 @@ def names(s3: Any) -> dict[str, str]:
     s3.create_bucket(Bucket=bucket)
     s3.put_object(Bucket=bucket, Key="there", Body=b"hello")
     s3.put_object(Bucket=bucket, Key="mp", Body=b"hello")
-    values = {"bucket": bucket, "key": "there", "long": "k" * 1025, "kib3": "m" * 3000, "version": "0" * 24}
+    s3.create_bucket(Bucket="locked-" + bucket, ObjectLockEnabledForBucket=True)
+    s3.put_object(Bucket="locked-" + bucket, Key="there", Body=b"hello")
+    values = {"bucket": bucket, "locked": "locked-" + bucket, "key": "there", "long": "k" * 1025, "kib3": "m" * 3000, "version": "0" * 24}
     for name, key in (("upload", "mp"), ("upload2", "there")):
         upload = s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
         for number in (1, 2):

@@ -11,8 +11,11 @@ import msgspec
 
 from s4.access.policy import DENY, Policy
 from s4.access.requester import UNREADABLE, read_of_bucket
+from s4.metadata.buckets import LOCK
 from s4.metadata.rows import Bucket
 from s4.s3.cors import Rule
+from s4.s3.errors import S3Error
+from s4.s3.lock import Default
 from s4.s3.website import Website
 
 POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
@@ -80,6 +83,22 @@ def _website(text: str) -> Website | None:
 
 def website_of(bucket: Bucket) -> Website | None:
     return _website(bucket.documents.get(WEBSITE, ""))
+
+
+@lru_cache(maxsize=1024)
+def _default_lock(text: str) -> Default:
+    return msgspec.json.decode(text, type=Default)
+
+
+def default_lock(bucket: Bucket) -> Default | None:
+    """The retention that new versions get. Raises S3Error where it cannot be read: nothing is written unlocked then."""
+    text = bucket.documents.get(LOCK)
+    if text is None:
+        return None
+    try:
+        return _default_lock(text)
+    except msgspec.MsgspecError as error:
+        raise S3Error("InternalError", "The bucket's default retention cannot be read: put it again.") from error
 
 
 def tags_of(bucket: Bucket) -> dict[str, str]:

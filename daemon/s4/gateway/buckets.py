@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket
+from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket, settings_of
 from s4.metadata.commands import (
     BeginDelete,
     BucketMade,
@@ -11,7 +11,7 @@ from s4.metadata.commands import (
     EndDelete,
     ReopenBucket,
     SetDocument,
-    Settings,
+    SetLock,
     SetVersioning,
     SpreadSettings,
     Taken,
@@ -23,13 +23,17 @@ from s4.s3.errors import S3Error
 DOCUMENT_BYTES = 64 * 1024  # of one setting: all of them are in the bucket's row
 
 
-async def create_bucket(gateway: Gateway, name: str, owner: str, documents: dict[str, str] | None = None) -> Bucket:
+async def create_bucket(gateway: Gateway, name: str, owner: str, documents: dict[str, str] | None = None, *,
+                        lock: bool = False) -> Bucket:  # fmt: skip
+    """`lock` is for good, and with versioning."""
     limits = gateway.limits
     answer = await execute(
-        gateway, 0, CreateBucket(name, owner, limits.buckets_per_user, limits.buckets, documents=documents or {})
+        gateway, 0, CreateBucket(name, owner, limits.buckets_per_user, limits.buckets, lock, documents or {})
     )
     if not isinstance(answer, BucketMade):
         raise S3Error("InternalError")
+    if lock:
+        await _spread(gateway, answer.bucket)
     return answer.bucket
 
 
@@ -37,9 +41,20 @@ async def set_versioning(gateway: Gateway, name: str, versioning: str) -> None:
     answer = await execute(gateway, 0, SetVersioning(name, versioning))
     if not isinstance(answer, BucketMade):
         raise S3Error("InternalError")
-    settings = Settings(answer.bucket.id, answer.bucket.revision, versioning)
+    await _spread(gateway, answer.bucket)
+
+
+async def set_lock(gateway: Gateway, name: str, document: str) -> None:
+    """Object lock for good, with a default retention or none. No commit under older settings succeeds on return."""
+    answer = await execute(gateway, 0, SetLock(name, document))
+    if not isinstance(answer, BucketMade):
+        raise S3Error("InternalError")
+    await _spread(gateway, answer.bucket)
+
+
+async def _spread(gateway: Gateway, bucket: Bucket) -> None:
     for partition in range(gateway.partitions):
-        await execute(gateway, partition, SpreadSettings(settings))
+        await execute(gateway, partition, SpreadSettings(settings_of(bucket)))
 
 
 async def set_document(gateway: Gateway, name: str, setting: str, document: str) -> None:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+from s4.access import documents
 from s4.gateway.quota import Quotas
 from s4.keyring import Keyring
 from s4.limits import Limits
@@ -206,12 +207,19 @@ async def execute(gateway: Gateway, partition: int, command: AnyCommand) -> AnyA
     return answer
 
 
+def settings_of(bucket: Bucket) -> Settings:
+    """What a commit carries of its bucket. Raises S3Error where that cannot be read."""
+    default = documents.default_lock(bucket) if bucket.lock else None
+    if default is None:
+        return Settings(bucket.id, bucket.revision, bucket.versioning)
+    return Settings(bucket.id, bucket.revision, bucket.versioning, default.mode, default.lasts_ms)
+
+
 async def commit(gateway: Gateway, name: str, bucket: Bucket, partition: int,
                  command: Callable[[Settings], AnyCommand]) -> AnyAnswer:  # fmt: skip
     """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2)."""
     for _ in range(SETTINGS_TRIES):
-        settings = Settings(bucket.id, bucket.revision, bucket.versioning)
-        answer = await execute(gateway, partition, command(settings))
+        answer = await execute(gateway, partition, command(settings_of(bucket)))
         if not isinstance(answer, Stale):
             return answer
         newer = await find_bucket(gateway, name)

@@ -73,6 +73,7 @@ async def create_upload(gateway: Gateway, name: str, key: bytes, attributes: Att
         attributes.metadata,
         attributes.tags,
         attributes.acl,
+        *attributes.lock,
     )
     await commit(gateway, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
     return upload.hex()
@@ -217,7 +218,7 @@ def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Comple
         raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
     return Object(
         gateway.now_ms(), size, checksums.multipart_etag(extent.etag for extent in extents), False, True, info.owner,
-        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload, acl=info.acl,
+        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload, info.lock_mode, info.lock_until_ms, info.legal_hold, info.acl,
     )  # fmt: skip
 
 

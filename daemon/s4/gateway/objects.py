@@ -27,6 +27,7 @@ from s4.metadata.rows import Bucket, Extent, Object
 from s4.s3 import checksums
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error
+from s4.s3.lock import NONE, Lock
 
 COPY_TRIES = 3
 
@@ -39,6 +40,7 @@ class Attributes:
     metadata: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     acl: str = ""
+    lock: Lock = NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     row = Object(
         gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", owner,
         expected.algorithm, kind, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
-        [stored.extent], acl=attributes.acl,
+        [stored.extent], b"", *attributes.lock, attributes.acl,
     )  # fmt: skip
     written = await _commit_put(gateway, name, bucket, partition, key, row, stored, conditions)
     return Put(written.version, written.etag, (expected.algorithm, stored.checksum, kind), row.modified_ms, row.size)
@@ -92,11 +94,11 @@ def with_null(row: Object, versioning: str) -> Object:
 
 
 async def delete_object(gateway: Gateway, name: str, key: bytes, version: str, owner: str,
-                        conditions: Conditions = NO_CONDITIONS) -> Deleted:  # fmt: skip
+                        conditions: Conditions = NO_CONDITIONS, *, bypass: bool = False) -> Deleted:  # fmt: skip
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     answer = await commit(gateway, name, bucket, partition, lambda settings: DeleteObject(
-        settings, key, version, owner, conditions,
+        settings, key, version, owner, conditions, bypass,
     ))  # fmt: skip
     if not isinstance(answer, Deleted):
         raise S3Error("InternalError")
@@ -104,7 +106,7 @@ async def delete_object(gateway: Gateway, name: str, key: bytes, version: str, o
 
 
 async def delete_objects(gateway: Gateway, name: str, wanted: list[tuple[bytes, str, str]],
-                         owner: str) -> list[Deleted | S3Error]:  # fmt: skip
+                         owner: str, *, bypass: bool = False) -> list[Deleted | S3Error]:  # fmt: skip
     """Delete many (key, version, If-Match ETag); one answer each, in order. Raises S3Error NoSuchBucket."""
     await find_bucket(gateway, name)
 
@@ -112,7 +114,7 @@ async def delete_objects(gateway: Gateway, name: str, wanted: list[tuple[bytes, 
         if len(key) > gateway.limits.key_bytes:
             return S3Error("KeyTooLongError")
         try:
-            return await delete_object(gateway, name, key, version, owner, Conditions(if_match=etag))
+            return await delete_object(gateway, name, key, version, owner, Conditions(if_match=etag), bypass=bypass)
         except S3Error as error:
             return error
 
@@ -143,12 +145,17 @@ async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) ->
 
 
 async def change_object(gateway: Gateway, name: str, key: bytes, version: str, *, tags: dict[str, str] | None = None,
-                        acl: str | None = None) -> str:  # fmt: skip
-    """Give a version other tags or another ACL; returns its id. Raises S3Error."""
+                        acl: str | None = None, retention: tuple[str, int] | None = None, hold: bool | None = None,
+                        bypass: bool = False) -> str:  # fmt: skip
+    """Give a version other tags, another ACL, retention or hold; returns its id. Raises S3Error."""
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     answer = await commit(
-        gateway, name, bucket, partition, lambda settings: ChangeObject(settings, key, version, tags, acl)
+        gateway,
+        name,
+        bucket,
+        partition,
+        lambda settings: ChangeObject(settings, key, version, tags, acl, retention, hold, bypass),
     )
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
@@ -165,6 +172,7 @@ class Copy:
     attributes: Attributes | None = None
     tags: dict[str, str] | None = None
     acl: str = ""
+    lock: Lock = NONE
     conditions: Conditions = NO_CONDITIONS
     rename: bool = False
 
@@ -198,7 +206,7 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
     acl = old.acl if copy.rename else copy.acl
     row = Object(
         gateway.now_ms(), old.size, old.etag, False, bucket.versioning != "Enabled", copy.owner,
-        old.checksum_algorithm, old.checksum_type, old.checksum, kept.headers, kept.metadata, tags, extents, acl=acl,
+        old.checksum_algorithm, old.checksum_type, old.checksum, kept.headers, kept.metadata, tags, extents, b"", *copy.lock, acl,
     )  # fmt: skip
     granted = [extent.reference for extent in extents if extent.blob]
     rename_version = keys.version_id(source.suffix) if copy.rename else ""

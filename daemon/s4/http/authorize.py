@@ -19,8 +19,9 @@ from s4.gateway.context import Gateway
 from s4.http.request import S3Request
 from s4.metadata import keys
 from s4.metadata.rows import Bucket, Object, decode_object
-from s4.s3 import acl, sigv4, tags
+from s4.s3 import acl, lock, sigv4, tags
 from s4.s3.errors import S3Error
+from s4.s3.names import iso_date
 
 _OF_ROOT = frozenset(
     ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
@@ -28,11 +29,13 @@ _OF_ROOT = frozenset(
 _HEADERS = (
     "x-amz-acl", "x-amz-copy-source", "x-amz-metadata-directive", "x-amz-storage-class", "x-amz-object-ownership",
     "x-amz-content-sha256", "x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp", "x-amz-grant-write",
-    "x-amz-grant-write-acp", "if-match", "if-none-match",
+    "x-amz-grant-write-acp", "if-match", "if-none-match", "x-amz-object-lock-legal-hold",
 )  # fmt: skip
 _QUERY = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys", "versionId": "s3:versionid"}
 _OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
-_LATER = frozenset(("CreateBucket", "DeleteObjects", "PutObjectTagging"))  # the body says what is asked
+_LATER = frozenset(
+    ("CreateBucket", "DeleteObjects", "PutObjectTagging", "PutObjectRetention", "PutObjectLegalHold")
+)  # the body says what is asked
 _TAG = "s3:existingobjecttag/"
 
 
@@ -133,6 +136,9 @@ def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> di
         **{f"s3:{name}": headers[name] for name in _HEADERS if name in headers},
         **{condition: query[name] for name, condition in _QUERY.items() if name in query},
     }  # fmt: skip
+    if lock.UNTIL in headers and not lock.ASKED.isdisjoint(headers):
+        wanted = lock.from_headers(headers, int(now * 1000))
+        found.update(of_lock(wanted.mode, wanted.until_ms, int(now * 1000)))
     claim = request.claim
     if claim is not None:
         found["s3:signatureversion"] = ("AWS4-HMAC-SHA256",)
@@ -153,6 +159,17 @@ def of_tags(asked: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         "s3:requestobjecttagkeys": tuple(asked),
         **{f"s3:requestobjecttag/{name.lower()}": (value,) for name, value in asked.items()},
     }
+
+
+def of_lock(mode: str, until_ms: int, now_ms: int) -> dict[str, tuple[str, ...]]:
+    """Condition keys of the retention that a request brings."""
+    if not mode:
+        return {}
+    days = str(max(0, -(-(until_ms - now_ms) // lock.DAY_MS)))
+    return {
+        "s3:object-lock-mode": (mode,), "s3:object-lock-retain-until-date": (iso_date(until_ms),),
+        "s3:object-lock-remaining-retention-days": (days,),
+    }  # fmt: skip
 
 
 async def judge_of(gateway: Gateway, request: S3Request, name: str) -> Judge:

@@ -21,6 +21,7 @@ from s4.metadata.commands import (
     EndDelete,
     ReopenBucket,
     SetDocument,
+    SetLock,
     SetVersioning,
     SpreadSettings,
     Taken,
@@ -29,6 +30,8 @@ from s4.metadata.commands import (
 from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.objects import check_settings
 from s4.metadata.rows import Bucket, BucketState, decode, encode
+
+LOCK = "lock"  # the document of the default retention
 
 
 def bucket_row(entry: Entry, name: str) -> Bucket:
@@ -63,7 +66,17 @@ def create(entry: Entry, command: CreateBucket) -> BucketMade:
     if owned >= command.max_per_owner or total >= command.max_total:
         raise RefusalError("TooManyBuckets", "You have attempted to create more buckets than allowed")
     # The sequence of this entry was never given out before, so it is an id that no bucket had.
-    row = Bucket(entry.sequence, command.owner, entry.now_ms, lock=command.lock, documents=command.documents)
+    # With a lock its settings are not those that a partition takes for granted, so that each is told: revision 2.
+    versioning, revision = ("Enabled", 2) if command.lock else ("", 1)
+    row = Bucket(
+        entry.sequence,
+        command.owner,
+        entry.now_ms,
+        revision,
+        versioning,
+        lock=command.lock,
+        documents=command.documents,
+    )
     entry.put(row_key, encode(row))
     return BucketMade(row)
 
@@ -89,7 +102,26 @@ def set_document(entry: Entry, command: SetDocument) -> BucketMade:
 
 def set_versioning(entry: Entry, command: SetVersioning) -> BucketMade:
     old = _open_row(entry, command.name)
+    if old.lock and command.versioning != "Enabled":
+        raise RefusalError(
+            "InvalidBucketState",
+            "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed.",
+        )
     row = msgspec.structs.replace(old, revision=old.revision + 1, versioning=command.versioning)
+    entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
+    return BucketMade(row)
+
+
+def set_lock(entry: Entry, command: SetLock) -> BucketMade:
+    old = _open_row(entry, command.name)
+    if old.versioning != "Enabled":
+        raise RefusalError(
+            "InvalidBucketState", "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration"
+        )
+    documents = {name: text for name, text in old.documents.items() if name != LOCK}
+    if command.document:
+        documents[LOCK] = command.document
+    row = msgspec.structs.replace(old, revision=old.revision + 1, lock=True, documents=documents)
     entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
     return BucketMade(row)
 

@@ -16,11 +16,14 @@ class Command(msgspec.Struct, tag=True, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The bucket settings that a commit was prepared under (rule L2)."""
+    """The bucket settings that a commit was prepared under (rule L2). A new version that asks for no retention has
+    `lock_mode` for `lock_ms`."""
 
     bucket: int
     revision: int
     versioning: str
+    lock_mode: str = ""
+    lock_ms: int = 0
 
 
 class NewBlob(msgspec.Struct, frozen=True):
@@ -70,6 +73,7 @@ class DeleteObject(Command, frozen=True):
     version: str = ""
     owner: str = ""
     conditions: Conditions = NO_CONDITIONS
+    bypass: bool = False
 
 
 class DeleteIfNewest(Command, frozen=True):
@@ -81,13 +85,17 @@ class DeleteIfNewest(Command, frozen=True):
 
 
 class ChangeObject(Command, frozen=True):
-    """New tags, or a new ACL, of a version that stays as it is: the newest, or the one named. None leaves it."""
+    """New tags, a new ACL, retention (mode, end in ms; empty for none) or legal hold of a version that stays as it is:
+    the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too."""
 
     settings: Settings
     key: bytes
     version: str = ""
     tags: dict[str, str] | None = None
     acl: str | None = None
+    retention: tuple[str, int] | None = None
+    hold: bool | None = None
+    bypass: bool = False
 
 
 class CreateUpload(Command, frozen=True):
@@ -220,6 +228,13 @@ class SetDocument(Command, frozen=True):
 
     name: str
     setting: str
+    document: str
+
+
+class SetLock(Command, frozen=True):
+    """Object lock for good, with the document of the default retention; empty for none."""
+
+    name: str
     document: str
 
 
@@ -359,7 +374,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 AnyCommand = (
     PutObject | DeleteObject | DeleteIfNewest | ChangeObject | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
-    | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
+    | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob
 )  # fmt: skip
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

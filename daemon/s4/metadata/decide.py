@@ -37,6 +37,7 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.CreateBucket: buckets.create,
     commands.SetVersioning: buckets.set_versioning,
     commands.SetDocument: buckets.set_document,
+    commands.SetLock: buckets.set_lock,
     commands.SpreadSettings: buckets.spread,
     commands.BeginDelete: buckets.begin_delete,
     commands.CloseBucket: buckets.close,

@@ -81,12 +81,13 @@ class Overlay:
 class Entry:
     """One command's rows, while they are decided."""
 
-    def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int,
-                 newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
+    def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int, *,
+                 expiry_ms: int | None = None, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
         self._overlay = overlay
         self._newest = newest
         self.partition, self.partitions = partition, partitions
         self.epoch, self.sequence, self.now_ms = epoch, sequence, now_ms
+        self.expiry_ms = now_ms if expiry_ms is None else expiry_ms  # 0: nothing may be taken for over (R13)
         self.rows: dict[bytes, bytes | None] = {}
         self.deltas: dict[int, list[int]] = {}
         self.posted: list[AnyAction] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from s4.metadata import keys, references
+from s4.metadata import keys, locks, references
 from s4.metadata.commands import (
     ChangeObject,
     Conditions,
@@ -76,6 +76,8 @@ def write_version(entry: Entry, settings: Settings, key: bytes, row: Object, inl
     found = entry.newest(bucket, key)
     if conditions.if_match or conditions.if_none_match:
         check_conditions(conditions, decode_object(found[1])[0] if found else None)
+    if settings.lock_mode and not row.lock_mode and not row.marker:
+        row = replace(row, lock_mode=settings.lock_mode, lock_until_ms=entry.now_ms + settings.lock_ms)
     versioned = settings.versioning == "Enabled"
     if not versioned and found is not None:
         remove_null(entry, bucket, key, found, settings.versioning == "")
@@ -104,8 +106,11 @@ def find_null(entry: Entry, bucket: int, key: bytes) -> tuple[bytes, bytes] | No
     return None
 
 
-def remove_row(entry: Entry, bucket: int, row_key: bytes, value: bytes) -> Object:
+def remove_row(entry: Entry, bucket: int, row_key: bytes, value: bytes, *, bypass: bool = False) -> Object:
+    """The one way out for a version. Raises RefusalError where it is locked."""
     row, _ = decode_object(value)
+    if row.lock_mode or row.legal_hold:
+        locks.check_removal(row, entry.expiry_ms, bypass=bypass)
     entry.delete(row_key)
     references.release(entry, row.extents)
     if not row.marker:
@@ -164,7 +169,10 @@ def change(entry: Entry, command: ChangeObject) -> Written:
     if row.marker:
         raise RefusalError("MethodNotAllowed", "The specified method is not allowed against this resource.")
     row = replace(row, tags=row.tags if command.tags is None else command.tags,
-                  acl=row.acl if command.acl is None else command.acl)  # fmt: skip
+                  acl=row.acl if command.acl is None else command.acl,
+                  legal_hold=row.legal_hold if command.hold is None else command.hold)  # fmt: skip
+    if command.retention is not None:
+        row = locks.retained(row, *command.retention, entry.expiry_ms, bypass=command.bypass)
     entry.put(found[0], encode_object(row, inline))
     shown = "null" if row.null else keys.version_id(found[0][-keys.VERSION_BYTES :])
     return Written(shown if command.settings.versioning else "", row.etag)
@@ -178,5 +186,5 @@ def delete_version(entry: Entry, command: DeleteObject) -> Deleted:
         return Deleted(command.version)
     if command.conditions.if_match:
         check_conditions(command.conditions, decode_object(found[1])[0])
-    row = remove_row(entry, bucket, *found)
+    row = remove_row(entry, bucket, *found, bypass=command.bypass)
     return Deleted(command.version, row.marker)

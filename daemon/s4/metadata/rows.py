@@ -83,6 +83,9 @@ class Upload(_Row, frozen=True):
     metadata: dict[str, str] = {}
     tags: dict[str, str] = {}
     acl: str = ""
+    lock_mode: str = ""
+    lock_until_ms: int = 0
+    legal_hold: bool = False
 
 
 class Part(_Row, frozen=True):

@@ -223,6 +223,10 @@ class NodeApi(Protocol):
         """What replicas of the store `sender` say to ours, each with its partition."""
         ...
 
+    async def wall_clock(self) -> float:
+        """Seconds since 1970, as this node has it."""
+        ...
+
     async def census(self) -> Census:
         """What this node knows of itself and of the partitions that it serves."""
         ...

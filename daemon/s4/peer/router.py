@@ -421,7 +421,8 @@ class Router:
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         raise UnavailableError("ServiceUnavailable", "Messages of replicas go from store to store.")
 
-    # -- figures
+    async def wall_clock(self) -> float:
+        return time.time()
 
     async def censuses(self) -> dict[str, Census | None]:
         """What each store that is not gone says of itself; None where it does not answer."""

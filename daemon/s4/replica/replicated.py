@@ -51,7 +51,7 @@ class ReplicatedHost:
     when it begins to lead one. `prepare` sees a command when it is decided, with the map that counts then (D3)."""
 
     def __init__(self, group: Group, partitions: int, *, cache_bytes: int, max_waiting: int, prepare: Prepare = lambda _partition, command: command,
-                 clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+                 clock: Callable[[], float] = time.time, agrees: Callable[[], bool] = lambda: True) -> None:  # fmt: skip
         self.group, self.partitions = group, partitions
         self.on_settings: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[int], None] = lambda _partition: None
@@ -61,7 +61,7 @@ class ReplicatedHost:
         self._cache = RowCache(cache_bytes)
         self._max_waiting, self.waiting = max_waiting, 0
         self._queues: dict[int, list[_Waiting]] = {}
-        self._decider = Decider(partitions, self._newest, clock)
+        self._decider = Decider(partitions, self._newest, clock, agrees)
         self.commands = 0
         group.before_turn, group.on_commit, group.on_lead = self._decide_all, self._committed, self._leads
 

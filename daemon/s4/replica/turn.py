@@ -26,7 +26,7 @@ _answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
 # What changes something else when it is done twice. The others may simply be repeated.
 REMEMBERED = (
     commands.PutObject, commands.DeleteObject, commands.PutPart, commands.CompleteUpload, commands.AbortUpload,
-    commands.CreateBucket, commands.SetVersioning, commands.BeginDelete, commands.EndDelete, commands.PutUser,
+    commands.CreateBucket, commands.SetVersioning, commands.SetLock, commands.BeginDelete, commands.EndDelete, commands.PutUser,
     commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
 )  # fmt: skip
 
@@ -83,11 +83,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Decider:
-    """`partitions` is how many the cluster has. `newest` finds the newest version of a key, for an entry."""
+    """`partitions` is how many the cluster has. `newest` finds the newest version of a key, for an entry. `agrees`:
+    whether this clock is that of the peers, so that time may end something (R13)."""
 
     partitions: int
     newest: Newest
     clock: Callable[[], float]
+    agrees: Callable[[], bool] = lambda: True
 
     def answer(
         self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes, *, again: bool = False
@@ -111,7 +113,8 @@ class Decider:
     ) -> AnyAnswer:
         now_ms = int(self.clock() * 1000)
         sequence = turn.sequences[partition] + 1
-        entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms, self.newest)
+        entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
+                      expiry_ms=now_ms if self.agrees() else 0, newest=self.newest)  # fmt: skip
         answer = decide(entry, command)
         if not entry.rows and not again:
             return answer

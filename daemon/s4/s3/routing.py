@@ -21,6 +21,7 @@ _OF_BUCKET = {
     "policyStatus": {"GET": "GetBucketPolicyStatus"},
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
+    "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
     "website": {"GET": "GetBucketWebsite", "PUT": "PutBucketWebsite", "DELETE": "DeleteBucketWebsite"},
     "ownershipControls": {
         "GET": "GetBucketOwnershipControls", "PUT": "PutBucketOwnershipControls", "DELETE": "DeleteBucketOwnershipControls",
@@ -32,6 +33,8 @@ _OF_BUCKET = {
 _OF_OBJECT = {
     "tagging": {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"},
     "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
+    "retention": {"GET": "GetObjectRetention", "PUT": "PutObjectRetention"},
+    "legal-hold": {"GET": "GetObjectLegalHold", "PUT": "PutObjectLegalHold"},
     "attributes": {"GET": "GetObjectAttributes"},
     "renameObject": {"PUT": "RenameObject"},
     "uploads": {"POST": "CreateMultipartUpload"},
@@ -45,15 +48,12 @@ _PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "
 
 # Query names of S3's that stand for operations which S4 has not.
 _UNSUPPORTED = frozenset({
-    "abac", "accelerate", "analytics", "annotation", "encryption", "intelligent-tiering", "inventory", "legal-hold",
+    "abac", "accelerate", "analytics", "annotation", "encryption", "intelligent-tiering", "inventory",
     "lifecycle", "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
-    "metadataJournalTable", "metadataTable", "metrics", "notification", "object-lock", "replication", "requestPayment",
-    "restore", "retention", "select", "session", "torrent",
+    "metadataJournalTable", "metadataTable", "metrics", "notification", "replication", "requestPayment",
+    "restore", "select", "session", "torrent",
 })  # fmt: skip
-_UNSUPPORTED_HEADERS = (
-    "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date",
-    "x-amz-object-lock-legal-hold", "x-amz-bucket-object-lock-enabled", "x-amz-write-offset-bytes",
-)  # fmt: skip
+_UNSUPPORTED_HEADERS = ("x-amz-write-offset-bytes",)
 _HEADER_PREFIXES = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")
 _SIGNED = frozenset(("x-amz-date", "x-amz-content-sha256"))  # in every request
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from s4.gateway.context import Gateway
-from s4.http.operations import buckets, forms, labels, listing, multipart, objects, settings
+from s4.http.operations import buckets, forms, labels, listing, locks, multipart, objects, settings
 from s4.http.request import S3Request
 
 Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
@@ -41,6 +41,12 @@ OPERATIONS: dict[str, Operation] = {
     "GetBucketWebsite": settings.get_website,
     "PutBucketWebsite": settings.put_website,
     "DeleteBucketWebsite": settings.delete_website,
+    "GetObjectLockConfiguration": locks.get_configuration,
+    "PutObjectLockConfiguration": locks.put_configuration,
+    "GetObjectRetention": locks.get_retention,
+    "PutObjectRetention": locks.put_retention,
+    "GetObjectLegalHold": locks.get_hold,
+    "PutObjectLegalHold": locks.put_hold,
     "ListObjects": listing.list_objects,
     "ListObjectsV2": listing.list_objects_v2,
     "ListObjectVersions": listing.list_versions,

@@ -14,7 +14,7 @@ from s4.http.authorize import Judge
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
-from s4.s3 import acl, names, tags
+from s4.s3 import acl, lock, names, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, parse, tag
 
@@ -72,8 +72,19 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamRespo
     for directory in ("Location", "Bucket"):
         if any(root.all(directory)):
             raise S3Error("NotImplemented", "S4 does not implement directory buckets.")
-    await buckets.create_bucket(gateway, request.bucket, request.user, await _asked(request, root))
+    await buckets.create_bucket(
+        gateway, request.bucket, request.user, await _asked(request, root), lock=await _asked_lock(request)
+    )
     return respond(200, {"Location": f"/{request.bucket}"})
+
+
+async def _asked_lock(request: S3Request) -> bool:
+    if request.headers.get(lock.ENABLED, "false").lower() != "true":
+        return False
+    if request.judge is not None:
+        for action in ("s3:PutBucketObjectLockConfiguration", "s3:PutBucketVersioning"):
+            await request.judge.must(action)
+    return True
 
 
 async def _asked(request: S3Request, root: Element) -> dict[str, str]:

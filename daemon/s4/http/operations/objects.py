@@ -15,6 +15,7 @@ from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import Attributes, Copy
 from s4.gateway.read import Opened, open_object, read_small, stream
 from s4.http.authorize import judge_of, of_tags
+from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
 from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
@@ -28,8 +29,9 @@ from s4.http.responses import (
 )
 from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent
-from s4.s3 import acl, checksums, conditions, names, ranges, tags, website
+from s4.s3 import acl, checksums, conditions, lock, names, ranges, tags, website
 from s4.s3.errors import S3Error
+from s4.s3.lock import NONE as NO_LOCK
 from s4.s3.xml import Element, document, encode_key, tag
 
 KEPT_HEADERS = (
@@ -96,6 +98,8 @@ async def with_acl(gateway: Gateway, request: S3Request) -> Attributes:
     found = attributes_of(request)
     if not acl.ASKED.isdisjoint(request.headers):
         found = replace(found, acl=await asked_acl(gateway, request))
+    if not lock.ASKED.isdisjoint(request.headers):
+        found = replace(found, lock=await locks.asked_lock(gateway, request))
     return found
 
 
@@ -106,6 +110,11 @@ async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
     if "content-length" not in request.headers and "x-amz-decoded-content-length" not in request.headers:
         raise S3Error("MissingContentLength")
     expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
+    if not lock.ASKED.isdisjoint(request.headers) and expected == checksums.Expected():
+        raise S3Error(
+            "InvalidRequest",
+            "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
+        )
     put = await objects.put_object(
         gateway, request.bucket, request.key, body, expected, await with_acl(gateway, request), request.user,
         write_conditions(request.headers),
@@ -163,10 +172,12 @@ async def _open(gateway: Gateway, request: S3Request) -> Opened:
     return opened
 
 
-def _read_headers(request: S3Request, opened: Opened, span: dict[str, str], status: int) -> dict[str, str]:
+async def _read_headers(request: S3Request, opened: Opened, span: dict[str, str], status: int) -> dict[str, str]:
     wants = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and status == 200
     headers = object_headers(opened, wants)
     headers.update(span)
+    if opened.row.lock_mode or opened.row.legal_hold:
+        headers.update(await locks.shown(request, opened))
     if request.query:
         for name, shown in _OVERRIDES.items():
             if name in request.query:
@@ -179,7 +190,7 @@ async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
     try:
         opened = await _open(gateway, request)
         offset, length, span, status = _span(request, opened)
-        headers = _read_headers(request, opened, span, status)
+        headers = await _read_headers(request, opened, span, status)
         small = await read_small(gateway, opened, offset, length)
         if small is not None:
             return respond(status, headers, small)
@@ -216,7 +227,7 @@ async def _send(
 async def head_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     opened = await _open(gateway, request)
     _, length, span, status = _span(request, opened)
-    headers = _read_headers(request, opened, span, status)
+    headers = await _read_headers(request, opened, span, status)
     headers["Content-Length"] = str(length)
     return respond(status, headers)
 
@@ -275,9 +286,11 @@ def _part_xml(extent: Extent, algorithm: str) -> str:
 
 
 async def delete_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    version = request.query.get("versionId", "")
     done = await objects.delete_object(
-        gateway, request.bucket, request.key, request.query.get("versionId", ""), request.user,
+        gateway, request.bucket, request.key, version, request.user,
         Conditions(if_match=request.headers.get("if-match", "").strip('"')),
+        bypass=await locks.wants_bypass(request, request.key, version),
     )  # fmt: skip
     headers: dict[str, str] = {}
     if done.version:
@@ -319,8 +332,14 @@ async def _delete_allowed(
     """Delete what the caller may; who may delete none of it learns nothing of the bucket either."""
     judge = request.judge
     may = [judge is not None and await judge.may("s3:DeleteObject", key, version) for key, version, _ in wanted]
+    bypass = request.headers.get(lock.BYPASS, "").lower() == "true"
+    if bypass and judge is not None:
+        for at, (key, version, _) in enumerate(wanted):
+            may[at] = may[at] and await judge.may("s3:BypassGovernanceRetention", key, version)
     asked = [one for one, allowed in zip(wanted, may, strict=True) if allowed]
-    done = iter(await objects.delete_objects(gateway, request.bucket, asked, request.user) if asked else ())
+    done = iter(
+        await objects.delete_objects(gateway, request.bucket, asked, request.user, bypass=bypass) if asked else ()
+    )
     return [next(done) if allowed else S3Error("AccessDenied") for allowed in may]
 
 
@@ -426,7 +445,8 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
             )
     put = await objects.copy_object(gateway, source, Copy(
         request.bucket, request.key, request.user, attributes,
-        tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request), write_conditions(request.headers),
+        tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request),
+        NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
     ))  # fmt: skip
     headers = {"x-amz-version-id": put.version} if put.version else {}
     if source.version:
