@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,15 @@ def _raise(error: BaseException) -> None:
 
 @asynccontextmanager
 async def opened(
-    paths: Path | Sequence[Path], *, files: Files | None = None, fatal: Any = _raise, strict: bool = False, **more: Any
+    paths: Path | Sequence[Path], *, files: Files | None = None, fatal: Any = _raise, strict: bool = False,
+    clock: Callable[[], float] = time.time, **more: Any
 ) -> AsyncIterator[tuple[OpenStore, Gateway]]:
     """An open store; `more` are StoreSettings."""
     directories = [paths] if isinstance(paths, Path) else list(paths)
     settings = StoreSettings(reserve_bytes=0, **more)
-    store = await open_store(directories, settings, Limits(), horizon=time.monotonic, fatal=fatal, files=files)
+    store = await open_store(directories, settings, Limits(), horizon=time.monotonic, fatal=fatal, files=files, clock=clock)
     gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([], strict=strict), Readers())
+    gateway.clock = clock
     try:
         yield store, gateway
     finally:

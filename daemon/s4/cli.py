@@ -129,6 +129,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
     option("--volume-size", "1GiB", "size at which a volume file is sealed", metavar="SIZE")
     option("--preallocate", "64MiB", "disk reserved ahead of a volume's end", metavar="SIZE")
+    option("--lifecycle-day", "86400", "length of a day of lifecycle rules, for trials", metavar="SECONDS")
     option("--garbage", "0.5", "share of garbage at which a volume is compacted", metavar="SHARE")
     option("--orphan-age", "86400", "seconds until the auditor takes unclaimed data for lost", metavar="SECONDS")
     option("--audit-log", "", "file, - for standard output, none; default DIR/audit.log", metavar="PATH")
@@ -170,6 +171,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "master_key": arguments.master_key,
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
         "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
+        "lifecycle_day_s": _number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),
         "garbage_ratio": _number(arguments.garbage, "--garbage", 0.01, 1),
         "orphan_age_s": _number(arguments.orphan_age, "--orphan-age", 0, 1e9), "audit_log": arguments.audit_log,
         "access_log": arguments.access_log == "on", "log_level": arguments.log_level,

@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ class OpenStore:
 
 async def open_store(directories: Sequence[Path], settings: StoreSettings, limits: Limits, *,
                      horizon: Callable[[], float], fatal: Callable[[BaseException], None], files: Files | None = None,
-                     environment: dict[str, str] | None = None) -> OpenStore:  # fmt: skip
+                     environment: dict[str, str] | None = None, clock: Callable[[], float] = time.time) -> OpenStore:  # fmt: skip
     """Open or format directories. Raises DirectoryError, DatabaseError, ValueError."""
     files = files or Files()
     lineup = line_up(
@@ -135,7 +136,7 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     host = Host(
         copies, current.partitions, [status.epoch for status in current.status], sync=durable, fatal=fatal,
         sync_shards=drives.sync_now, on_outbox=on_outbox, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
-        sync_every_s=1.0 if settings.durability == "interval" else 0.0,
+        sync_every_s=1.0 if settings.durability == "interval" else 0.0, clock=clock,
     )  # fmt: skip
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from s4.embedded import OpenStore
-from s4.member import Member
+from s4.member import Member, boot_clock
 from s4.metadata import keys
 from s4.peer.router import Router
 from s4.replica.replicated import ReplicatedHost
 from s4.upkeep.heal import Healer
+from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.scrub import Scrubber
 
+EXPIRED = "Versions, markers and uploads that lifecycle ended"
+KEPT = "What lifecycle would have ended, and was locked or gone"
 Figure = tuple[str, str, float, bool, str]
 """(name, help, value, whether it only rises, partition or empty)."""
 
 
-def store_figures(store: OpenStore, healer: Healer, scrubber: Scrubber) -> Iterator[tuple[str, str, float, bool]]:
+def store_figures(
+    store: OpenStore, healer: Healer, scrubber: Scrubber, lifecycle: Lifecycle
+) -> Iterator[tuple[str, str, float, bool]]:
     """(name, help, value, whether it only rises) of each figure."""
     drives, host = store.drives, store.host
     use = [volume for shards in drives.stores for volume in shards.usage().values()]
@@ -71,6 +76,8 @@ def store_figures(store: OpenStore, healer: Healer, scrubber: Scrubber) -> Itera
     )
     yield "s4_scrubbed_bytes", "Bytes that scrubbing read", scrubber.bytes_read, True
     yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", scrubber.damaged, True
+    yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True
+    yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True
     yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", scrubber.ended_s, False
 
 
@@ -84,7 +91,7 @@ def router_figures(router: Router) -> Iterator[Figure]:
     yield "s4_frozen", "1 while planned moves are stopped", float(current.freeze), False, ""
 
 
-def member_figures(member: Member, mender: Mender, own: OwnStore) -> Iterator[Figure]:
+def member_figures(member: Member, mender: Mender, own: OwnStore, lifecycle: Lifecycle) -> Iterator[Figure]:
     """What a node knows of its store and of the partitions that it leads."""
     node, group, shards = member.node, member.node.host.group, member.node.shards
     free, total = shards.files.free_bytes(shards.directory)
@@ -108,6 +115,10 @@ def member_figures(member: Member, mender: Mender, own: OwnStore) -> Iterator[Fi
     yield "s4_fills", "Positions that are being filled", len(mender.fills), False, ""
     yield "s4_scrubbed_bytes", "Bytes that the last scrub read", own.scrubbed.bytes_read, False, ""
     yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
+    yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True, ""
+    yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True, ""
+    apart = max(node.clocks.apart(boot_clock()).values(), default=0.0)
+    yield "s4_clock_apart_seconds", "By how much at least another store's clock differs", apart, False, ""
     led = set(node.led())
     for partition in range(node.partitions):
         replica, name = group.replica(partition), str(partition)

@@ -125,6 +125,9 @@ class MemberNode(RowNode):
         self.process = ""  # the store's name with its process's (D2); set once that is known
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
+    def clocks_agree(self) -> bool:
+        return self.clocks.agree(boot_clock())
+
     def start(self) -> None:
         self.host.on_settings = self.on_settings_committed
 
@@ -191,7 +194,7 @@ class MemberNode(RowNode):
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
         alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
-        if not self.clocks.agree(boot_clock()):
+        if not self.clocks_agree():
             apart = max(self.clocks.apart(boot_clock()).values())
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
         failed, made, filled = self.figures()
@@ -283,16 +286,9 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
         await (await router.node(to)).deliver(store, [(partition, message)])
 
     group = Group(
-        store,
-        database,
-        keeper,
-        links.send,
-        partitions=known.count,
-        clock=boot_clock,
-        fatal=fatal,
-        timing=timing,
+        store, database, keeper, links.send, partitions=known.count, clock=boot_clock, fatal=fatal, timing=timing,
         send_bulk=send_bulk,
-    )
+    )  # fmt: skip
     clocks = Clocks()
     host = ReplicatedHost(
         group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,

@@ -48,6 +48,7 @@ from s4.storage.files import Files
 from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
 from s4.upkeep.heal import Healer
+from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
 from s4.upkeep.scrub import Scrubber
 
@@ -62,6 +63,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 HEAL_EVERY_S = 0.5
 SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 AUDIT_FIRST_S = 60.0
+LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
 WORKER_RESTART_S = 1.0
@@ -96,6 +98,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     volume_bytes: int = 1 << 30
     preallocate_bytes: int = 64 * MIB
     garbage_ratio: float = 0.5
+    lifecycle_day_s: float = 86_400.0
     orphan_age_s: float = 86_400.0
     audit_log: str = ""
     access_log: bool = False
@@ -140,6 +143,7 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
         ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
         keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
+        day_ms=int(settings.lifecycle_day_s * 1000),
     )  # fmt: skip
 
 
@@ -200,6 +204,11 @@ def _health(path: str, ready: Callable[[], str]) -> tuple[int, bytes]:
     return (503, reason.encode() + b"\n") if reason else (200, b"ok\n")
 
 
+def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
+    """When to look first whether a day of lifecycle has begun, and then how often, in seconds."""
+    return min(LIFECYCLE_FIRST_S, settings.lifecycle_day_s), min(LIFECYCLE_LOOK_S, settings.lifecycle_day_s / 4)
+
+
 async def every(first_s: float, then_s: float, work: Callable[[], Awaitable[None]]) -> None:
     """Do background work for ever; one failure is logged and does not end it."""
     await asyncio.sleep(first_s)
@@ -255,6 +264,7 @@ class Server:
             self._settings = settings = replace(settings, master_key=str(found))
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
+        self._lifecycle = Lifecycle(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway)
@@ -274,6 +284,7 @@ class Server:
             asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans)),
             asyncio.create_task(every(0.0, HEAL_EVERY_S, self._healer.work)),
             asyncio.create_task(every(SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub)),
+            asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
         ]
         self._not_ready = ""
 
@@ -282,7 +293,7 @@ class Server:
 
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
-        collector = StoreCollector(lambda: store_figures(self.store, self._healer, self._scrubber))
+        collector = StoreCollector(lambda: store_figures(self.store, self._healer, self._scrubber, self._lifecycle))
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(

@@ -40,6 +40,7 @@ from s4.serve import (
     ServerSettings,
     cancel,
     every,
+    lifecycle_looks,
     listening_socket,
     make_gateway,
     prepare_process,
@@ -49,6 +50,7 @@ from s4.serve import (
 from s4.settings import RootKeys, StoreSettings
 from s4.upkeep import compaction
 from s4.upkeep.leader import Leader
+from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.renames import Renames
@@ -208,6 +210,7 @@ class ClusterServer:
         self._mender = Mender(node, settings.heal_bytes_per_s)
         self._leader = Leader(node, self._gateway, self._renames)
         self._own = OwnStore(node)
+        self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree)
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start()
         self._tasks += [
@@ -215,6 +218,7 @@ class ClusterServer:
             asyncio.create_task(every(LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave)),
             asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own)),
             asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
+            asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
         ]
         if settings.scrub_every_s:
             self._tasks.append(asyncio.create_task(every(settings.scrub_every_s, settings.scrub_every_s, self._scrub)))
@@ -239,7 +243,7 @@ class ClusterServer:
     def _figures(self) -> Iterator[Figure]:
         yield from router_figures(self._router)
         if self.member is not None:
-            yield from member_figures(self.member, self._mender, self._own)
+            yield from member_figures(self.member, self._mender, self._own, self._lifecycle)
 
     async def _start_admin(self, bound: socket.socket) -> None:
         collector = StoreCollector(self._figures)

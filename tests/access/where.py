@@ -29,7 +29,7 @@ class TwoGateways:
     """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
 
     def __init__(self, directory: Path) -> None:
-        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "S4_WEBSITE_DOMAIN": WEBSITES}
+        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "S4_WEBSITE_DOMAIN": WEBSITES, "S4_LIFECYCLE_DAY": "1"}
         self.cluster = DevCluster(directory, nodes=3, erasure="2+1", partitions=4, gateways=2, environment=keys)
         self._gateways = itertools.cycle(("gateway-1", "gateway-2"))
 
@@ -48,7 +48,7 @@ class TwoGateways:
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     directory = tmp_path_factory.mktemp("access") / "data"
     if request.param == "one server":
-        process = ServerProcess(directory, "--reserve", "64MiB", "--website-domain", WEBSITES).start()
+        process = ServerProcess(directory, "--reserve", "64MiB", "--website-domain", WEBSITES, "--lifecycle-day", "1").start()
         yield process
         assert process.stop() == 0
         return

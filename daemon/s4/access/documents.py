@@ -13,13 +13,14 @@ from s4.access.policy import DENY, Policy
 from s4.access.requester import UNREADABLE, read_of_bucket
 from s4.metadata.buckets import LOCK
 from s4.metadata.rows import Bucket
+from s4.s3 import lifecycle
 from s4.s3.cors import Rule
 from s4.s3.errors import S3Error
 from s4.s3.lock import Default
 from s4.s3.website import Website
 
 POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
-QUOTA, WEBSITE = "quota", "website"
+QUOTA, WEBSITE, LIFECYCLE = "quota", "website", "lifecycle"
 ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
 REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
 
@@ -53,7 +54,7 @@ def _rules(text: str) -> list[Rule]:
         return []
 
 
-def encode(value: msgspec.Struct | list[Rule] | dict[str, str]) -> str:
+def encode(value: msgspec.Struct | list[Rule] | list[lifecycle.Rule] | dict[str, str]) -> str:
     return msgspec.json.encode(value).decode()
 
 
@@ -104,6 +105,20 @@ def default_lock(bucket: Bucket) -> Default | None:
 def tags_of(bucket: Bucket) -> dict[str, str]:
     text = bucket.documents.get(TAGS, "")
     return msgspec.json.decode(text, type=dict[str, str]) if text else {}
+
+
+@lru_cache(maxsize=1024)
+def _lifecycle(text: str) -> list[lifecycle.Rule]:
+    try:
+        return msgspec.json.decode(text, type=list[lifecycle.Rule])
+    except msgspec.MsgspecError:
+        return []
+
+
+def lifecycle_of(bucket: Bucket) -> list[lifecycle.Rule]:
+    """Rules that cannot be read end nothing."""
+    text = bucket.documents.get(LIFECYCLE)
+    return _lifecycle(text) if text is not None else []
 
 
 def quota_of(bucket: Bucket) -> int:

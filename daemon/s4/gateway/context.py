@@ -169,6 +169,7 @@ class Gateway:
     strict: bool = False
     hedge_s: float = 0.2  # without a shard for so long, others are asked
     keyring: Keyring | None = None  # what secrets are sealed with
+    day_ms: int = 86_400_000  # of lifecycle rules
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
     quotas: Quotas = field(default_factory=Quotas)
     random: Callable[[int], bytes] = field(default_factory=RandomBytes)

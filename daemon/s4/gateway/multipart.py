@@ -175,7 +175,7 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
     kind = (row.checksum_algorithm, row.checksum, row.checksum_type)
-    return Put(answer.version, row.etag, kind, row.modified_ms, row.size)
+    return Put(answer.version, row.etag, kind, row.modified_ms, row.size, row.tags)
 
 
 async def _completed_before(gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion,
@@ -192,7 +192,7 @@ async def _completed_before(gateway: Gateway, name: str, key: bytes, upload_id: 
         raise error
     opened = Opened(bucket, name, key, "", row, inline, found.suffix)
     kind = (row.checksum_algorithm, row.checksum, row.checksum_type)
-    return Put(opened.version, row.etag, kind, row.modified_ms, row.size)
+    return Put(opened.version, row.etag, kind, row.modified_ms, row.size, row.tags)
 
 
 def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Completion) -> Object:

@@ -52,6 +52,7 @@ class Put:
     checksum: tuple[str, str, str]
     modified_ms: int
     size: int
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expected: Expected, attributes: Attributes,
@@ -68,7 +69,9 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
         [stored.extent], b"", *attributes.lock, attributes.acl,
     )  # fmt: skip
     written = await _commit_put(gateway, name, bucket, partition, key, row, stored, conditions)
-    return Put(written.version, written.etag, (expected.algorithm, stored.checksum, kind), row.modified_ms, row.size)
+    return Put(
+        written.version, written.etag, (expected.algorithm, stored.checksum, kind), row.modified_ms, row.size, row.tags
+    )
 
 
 async def _commit_put(gateway: Gateway, name: str, bucket: Bucket, partition: int, key: bytes, row: Object,
@@ -221,7 +224,12 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
     return Put(
-        answer.version, row.etag, (row.checksum_algorithm, row.checksum, row.checksum_type), row.modified_ms, row.size
+        answer.version,
+        row.etag,
+        (row.checksum_algorithm, row.checksum, row.checksum_type),
+        row.modified_ms,
+        row.size,
+        row.tags,
     )
 
 

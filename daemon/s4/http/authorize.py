@@ -52,6 +52,10 @@ class Judge:
         self._open = bucket is None or documents.POLICY not in bucket.documents
         self.free = self._open and self.who.everything
 
+    @property
+    def bucket(self) -> Bucket | None:
+        return self._bucket
+
     async def must(
         self, action: str, key: bytes = b"", version: str = "", more: Mapping[str, tuple[str, ...]] | None = None
     ) -> None:

@@ -24,6 +24,7 @@ from s4.s3.xml import Element, parse
 if TYPE_CHECKING:
     from s4.http.authorize import Judge
     from s4.http.operations.forms import UploadForm
+    from s4.metadata.rows import Bucket
 
 ANONYMOUS_USER = "anonymous"  # owns what nobody signed for
 
@@ -58,6 +59,11 @@ class S3Request:
     @property
     def user(self) -> str:
         return self.requester.name or ANONYMOUS_USER
+
+    @property
+    def bucket_row(self) -> Bucket | None:
+        """The bucket, as authorization found it."""
+        return self.judge.bucket if self.judge is not None else None
 
     def body(self, *, encoded: bool = True) -> HttpBody:
         """The body, to be read once. Raises S3Error where its length is missing or too large."""

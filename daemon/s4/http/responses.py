@@ -9,10 +9,12 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from s4.access import documents
+from s4.gateway.context import Gateway
 from s4.gateway.objects import Put
 from s4.gateway.read import Opened
-from s4.metadata.rows import Object
-from s4.s3 import names
+from s4.metadata.rows import Bucket, Object
+from s4.s3 import lifecycle, names
 from s4.s3.checksums import HEADER
 from s4.s3.errors import S3Error
 
@@ -135,6 +137,15 @@ def object_headers(opened: Opened, checksum: bool) -> dict[str, str]:
     if checksum:
         headers.update(checksum_headers(row))
     return headers
+
+
+def ending(gateway: Gateway, bucket: Bucket | None, key: bytes, row: Put | Object) -> dict[str, str]:
+    """When lifecycle ends a current version, where a rule does."""
+    if bucket is None or documents.LIFECYCLE not in bucket.documents:
+        return {}
+    rules, name = documents.lifecycle_of(bucket), key.decode("utf-8", "replace")
+    end = lifecycle.expires_at(rules, name, row.modified_ms, row.size, row.tags, gateway.day_ms)
+    return {"x-amz-expiration": lifecycle.header(end)} if end is not None else {}
 
 
 def checksum_headers(row: Object) -> dict[str, str]:

@@ -84,6 +84,15 @@ class DeleteIfNewest(Command, frozen=True):
     version: str
 
 
+class Expire(Command, frozen=True):
+    """Remove for good a version that is not the current one, or a delete marker that is all there is of its key; by
+    lifecycle, under the settings that the partition knows. What is otherwise by now is left alone."""
+
+    bucket: int
+    key: bytes
+    version: str
+
+
 class ChangeObject(Command, frozen=True):
     """New tags, a new ACL, retention (mode, end in ms; empty for none) or legal hold of a version that stays as it is:
     the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too."""
@@ -372,7 +381,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 
 
 AnyCommand = (
-    PutObject | DeleteObject | DeleteIfNewest | ChangeObject | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
+    PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
     | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob

@@ -20,6 +20,7 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.PutObject: objects.put,
     commands.DeleteObject: objects.delete,
     commands.DeleteIfNewest: objects.delete_if_newest,
+    commands.Expire: objects.expire,
     commands.ChangeObject: objects.change,
     commands.CreateUpload: uploads.create,
     commands.PutPart: uploads.put_part,

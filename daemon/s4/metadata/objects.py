@@ -15,6 +15,7 @@ from s4.metadata.commands import (
     Deleted,
     DeleteIfNewest,
     DeleteObject,
+    Expire,
     PutObject,
     Settings,
     Stale,
@@ -144,6 +145,26 @@ def delete_if_newest(entry: Entry, command: DeleteIfNewest) -> Deleted:
     value = entry.get(keys.bucket_state_row(entry.partition, command.bucket))
     state = decode(BucketState, value) if value is not None else BucketState(1, "")
     return delete(entry, DeleteObject(Settings(command.bucket, state.revision, state.versioning), command.key))
+
+
+def expire(entry: Entry, command: Expire) -> Deleted:
+    """Refused where this node's clock is not to be trusted (R13)."""
+    if not entry.expiry_ms:
+        raise RefusalError("ServiceUnavailable", "This node's clock differs from its peers'.")
+    suffix = keys.parse_version_id(command.version)
+    prefix = keys.object_versions(entry.partition, command.bucket, command.key)
+    value = entry.get(prefix + suffix) if suffix is not None else None
+    if suffix is None or value is None:
+        return Deleted()
+    versions = entry.scan(prefix)
+    newest, older = next(versions, None), next(versions, None)
+    if (
+        newest is not None
+        and newest[0] == prefix + suffix
+        and (older is not None or not decode_object(value)[0].marker)
+    ):
+        return Deleted()  # it is the current version
+    return Deleted(command.version, remove_row(entry, command.bucket, prefix + suffix, value).marker)
 
 
 def find_version(entry: Entry, bucket: int, key: bytes, version: str) -> tuple[bytes, bytes] | None:

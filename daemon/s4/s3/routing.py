@@ -22,6 +22,9 @@ _OF_BUCKET = {
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
     "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
+    "lifecycle": {
+        "GET": "GetBucketLifecycleConfiguration", "PUT": "PutBucketLifecycleConfiguration", "DELETE": "DeleteBucketLifecycle",
+    },
     "website": {"GET": "GetBucketWebsite", "PUT": "PutBucketWebsite", "DELETE": "DeleteBucketWebsite"},
     "ownershipControls": {
         "GET": "GetBucketOwnershipControls", "PUT": "PutBucketOwnershipControls", "DELETE": "DeleteBucketOwnershipControls",
@@ -49,7 +52,7 @@ _PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "
 # Query names of S3's that stand for operations which S4 has not.
 _UNSUPPORTED = frozenset({
     "abac", "accelerate", "analytics", "annotation", "encryption", "intelligent-tiering", "inventory",
-    "lifecycle", "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
+    "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
     "metadataJournalTable", "metadataTable", "metrics", "notification", "replication", "requestPayment",
     "restore", "select", "session", "torrent",
 })  # fmt: skip

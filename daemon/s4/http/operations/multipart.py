@@ -12,7 +12,7 @@ from s4.gateway.multipart import Completion, WantedPart
 from s4.http.operations.buckets import owner_xml
 from s4.http.operations.objects import open_source, with_acl, write_conditions
 from s4.http.request import S3Request
-from s4.http.responses import put_headers, respond, respond_xml
+from s4.http.responses import ending, put_headers, respond, respond_xml
 from s4.metadata.rows import Part, decode
 from s4.s3 import checksums, names, ranges
 from s4.s3.errors import S3Error
@@ -158,6 +158,7 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
         int(size) if size is not None else None,
     ))  # fmt: skip
     headers = {name: value for name, value in put_headers(put).items() if name == "x-amz-version-id"}
+    headers |= ending(gateway, request.bucket_row, request.key, put)
     algorithm, value, kind = put.checksum
     checksum = tag(f"Checksum{algorithm}", value) + tag("ChecksumType", kind) if algorithm else ""
     location = f"{request.http.scheme}://{request.headers.get('host', '')}{request.path}"

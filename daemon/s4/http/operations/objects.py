@@ -21,6 +21,7 @@ from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
     checksum_headers,
     common_headers,
+    ending,
     header_value,
     object_headers,
     put_headers,
@@ -119,7 +120,7 @@ async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
         gateway, request.bucket, request.key, body, expected, await with_acl(gateway, request), request.user,
         write_conditions(request.headers),
     )  # fmt: skip
-    return respond(200, put_headers(put))
+    return respond(200, put_headers(put) | ending(gateway, request.bucket_row, request.key, put))
 
 
 def _span(request: S3Request, opened: Opened) -> tuple[int, int, dict[str, str], int]:
@@ -172,10 +173,14 @@ async def _open(gateway: Gateway, request: S3Request) -> Opened:
     return opened
 
 
-async def _read_headers(request: S3Request, opened: Opened, span: dict[str, str], status: int) -> dict[str, str]:
+async def _read_headers(
+    gateway: Gateway, request: S3Request, opened: Opened, span: dict[str, str], status: int
+) -> dict[str, str]:
     wants = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and status == 200
     headers = object_headers(opened, wants)
     headers.update(span)
+    if not opened.asked_version:
+        headers.update(ending(gateway, opened.bucket, opened.key, opened.row))
     if opened.row.lock_mode or opened.row.legal_hold:
         headers.update(await locks.shown(request, opened))
     if request.query:
@@ -190,7 +195,7 @@ async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
     try:
         opened = await _open(gateway, request)
         offset, length, span, status = _span(request, opened)
-        headers = await _read_headers(request, opened, span, status)
+        headers = await _read_headers(gateway, request, opened, span, status)
         small = await read_small(gateway, opened, offset, length)
         if small is not None:
             return respond(status, headers, small)
@@ -227,7 +232,7 @@ async def _send(
 async def head_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     opened = await _open(gateway, request)
     _, length, span, status = _span(request, opened)
-    headers = await _read_headers(request, opened, span, status)
+    headers = await _read_headers(gateway, request, opened, span, status)
     headers["Content-Length"] = str(length)
     return respond(status, headers)
 
@@ -397,23 +402,26 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
     return opened
 
 
+def _directive(request: S3Request, what: str) -> str:
+    """COPY or REPLACE, for metadata or tagging."""
+    name = f"x-amz-{what}-directive"
+    value = request.headers.get(name, "COPY")
+    if value not in ("COPY", "REPLACE"):
+        raise S3Error("InvalidArgument", f"Unknown {what} directive.", ArgumentName=name, ArgumentValue=value)
+    return value
+
+
+def _copied_attributes(request: S3Request, source: Opened) -> Attributes:
+    """A source's own, but for where visitors are sent, which a copy has only where it is asked for."""
+    kept = {name: value for name, value in source.row.headers.items() if name != website.LOCATION}
+    if website.LOCATION in request.headers:
+        location = website.check_location(request.headers[website.LOCATION])
+        kept[website.LOCATION] = header_value(location, website.LOCATION)
+    return Attributes(kept, source.row.metadata)
+
+
 async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    directive = request.headers.get("x-amz-metadata-directive", "COPY")
-    if directive not in ("COPY", "REPLACE"):
-        raise S3Error(
-            "InvalidArgument",
-            "Unknown metadata directive.",
-            ArgumentName="x-amz-metadata-directive",
-            ArgumentValue=directive,
-        )
-    tagging = request.headers.get("x-amz-tagging-directive", "COPY")
-    if tagging not in ("COPY", "REPLACE"):
-        raise S3Error(
-            "InvalidArgument",
-            "Unknown tagging directive.",
-            ArgumentName="x-amz-tagging-directive",
-            ArgumentValue=tagging,
-        )
+    directive, tagging = _directive(request, "metadata"), _directive(request, "tagging")
     algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
     if algorithm and algorithm not in checksums.ALGORITHMS:
         raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
@@ -433,22 +441,14 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         )
         if request.judge is not None:
             await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
-    if directive == "REPLACE":
-        attributes = attributes_of(request)
-    else:  # where visitors are sent is of the source alone
-        attributes = Attributes(
-            {name: value for name, value in source.row.headers.items() if name != website.LOCATION}, source.row.metadata
-        )
-        if website.LOCATION in request.headers:
-            attributes.headers[website.LOCATION] = header_value(
-                website.check_location(request.headers[website.LOCATION]), website.LOCATION
-            )
+    attributes = attributes_of(request) if directive == "REPLACE" else _copied_attributes(request, source)
     put = await objects.copy_object(gateway, source, Copy(
         request.bucket, request.key, request.user, attributes,
         tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request),
         NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
     ))  # fmt: skip
     headers = {"x-amz-version-id": put.version} if put.version else {}
+    headers |= ending(gateway, request.bucket_row, request.key, put)
     if source.version:
         headers["x-amz-copy-source-version-id"] = source.version
     row = source.row

@@ -1,4 +1,4 @@
-"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website.
+"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website, lifecycle.
 
 Each is one document in the bucket's row: a put replaces it whole, and every gateway obeys it when the call returns.
 """
@@ -18,7 +18,7 @@ from s4.http.operations.buckets import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
-from s4.s3 import acl, cors, tags, website
+from s4.s3 import acl, cors, lifecycle, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, tag
 
@@ -257,6 +257,27 @@ async def put_website(gateway: Gateway, request: S3Request) -> web.StreamRespons
 
 async def delete_website(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return await _remove(gateway, request, documents.WEBSITE)
+
+
+# -- lifecycle
+
+
+async def get_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    rules = documents.lifecycle_of(await find_bucket(gateway, request.bucket))
+    if not rules:
+        raise S3Error("NoSuchLifecycleConfiguration", BucketName=request.bucket)
+    return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)))
+
+
+async def put_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    names = iter(lambda: gateway.random(16).hex(), "")
+    rules = lifecycle.from_xml(await request.xml("LifecycleConfiguration"), names)
+    await set_document(gateway, request.bucket, documents.LIFECYCLE, documents.encode(rules))
+    return respond(200)
+
+
+async def delete_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    return await _remove(gateway, request, documents.LIFECYCLE)
 
 
 # -- what browsers ask

@@ -1,0 +1,138 @@
+"""Lifecycle: ends what a bucket's rules say has ended. One pass over each partition at the beginning of each day.
+
+It is done where the partition is led, over its own rows; what to end is `s3/lifecycle.py`'s to say, and each ending is a
+command that names a version and is decided anew: a version that is current again, locked or gone is left alone. So a
+pass may be cut off anywhere and begun again, here or elsewhere, and nothing ends twice. Nothing ends while this node's
+clock differs from its peers' (R13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from s4.access import documents
+from s4.gateway.context import Gateway, execute, settings_of
+from s4.metadata import keys
+from s4.metadata.commands import AbortUpload, AnyCommand, DeleteIfNewest, Expire
+from s4.metadata.rows import Bucket, Upload, decode, decode_object
+from s4.s3 import lifecycle
+from s4.s3.errors import S3Error
+from s4.s3.lifecycle import Rule, Version
+
+log = logging.getLogger(__name__)
+
+RUN = 500
+CONCURRENCY = 16
+
+
+class Lifecycle:
+    """`rows` has `scan` and `check` of this store's partitions, `led` says which are ours. Counts are since the start."""
+
+    def __init__(self, gateway: Gateway, rows: Any, led: Callable[[], Sequence[int]], agrees: Callable[[], bool] = lambda: True,
+                 clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+        self._gateway, self._rows, self._led, self._agrees, self._clock = gateway, rows, led, agrees, clock
+        self._done: dict[int, int] = {}  # the day of the last pass over a partition
+        self.ended = dict.fromkeys((lifecycle.CURRENT, lifecycle.NONCURRENT, lifecycle.MARKER, "upload"), 0)
+        self.kept = 0  # that the primary left alone
+
+    async def run(self) -> None:
+        """One look: a pass over each partition that has had none today."""
+        day_ms = self._gateway.day_ms
+        for partition in self._led():
+            now_ms = int(self._clock() * 1000)
+            if self._done.get(partition) == now_ms // day_ms or not self._agrees():
+                continue
+            for name, bucket in await self._gateway.node.list_buckets():
+                rules = documents.lifecycle_of(bucket)
+                if rules and not bucket.deleting:
+                    await self._objects(partition, name, bucket, rules, now_ms)
+                    await self._uploads(partition, bucket, rules, now_ms)
+            self._done[partition] = now_ms // day_ms
+
+    async def _objects(self, partition: int, name: str, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
+        prefix = start = keys.bucket_objects(partition, bucket.id)
+        while found := list(islice(self._rows.scan(prefix, start), RUN)):
+            self._rows.check(partition)
+            groups = list(_by_key(found, prefix))
+            if len(found) == RUN and len(groups) > 1:
+                groups.pop()  # the rest of its versions is in the next run
+            elif len(found) == RUN:  # one key with more versions than a run
+                groups = list(
+                    _by_key(list(self._rows.scan(keys.object_versions(partition, bucket.id, groups[0][0]))), prefix)
+                )
+            commands = [
+                (kind, _ending(bucket.id, key, kind, one))
+                for key, versions in groups for kind, one in lifecycle.due(rules, versions, now_ms, self._gateway.day_ms)
+            ]  # fmt: skip
+            current = await self._gateway.node.find_bucket(name)
+            if (
+                current is None
+                or current.id != bucket.id
+                or documents.lifecycle_of(current) != rules
+                or not self._agrees()
+            ):
+                return
+            await self._end(partition, commands)
+            start = keys.object_versions(partition, bucket.id, groups[-1][0]) + b"\xff" * 13
+            await asyncio.sleep(0)
+
+    async def _uploads(self, partition: int, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
+        if not any(rule.abort_days for rule in rules):
+            return
+        table = keys.bucket_uploads(partition, bucket.id)
+        old: list[tuple[str, AnyCommand]] = []
+        for row_key, value in self._rows.scan(table):
+            key, upload = keys.split_upload(row_key[len(table) :])
+            row = decode(Upload, value)
+            end = lifecycle.aborts_at(rules, key.decode("utf-8", "replace"), row.created_ms, self._gateway.day_ms)
+            if end is not None and end[0] <= now_ms:
+                old.append(("upload", AbortUpload(settings_of(bucket), key, upload, row.created_ms + 1)))
+        self._rows.check(partition)
+        await self._end(partition, old)
+
+    async def _end(self, partition: int, commands: Sequence[tuple[str, AnyCommand]]) -> None:
+        for at in range(0, len(commands), CONCURRENCY):
+            await asyncio.gather(*(self._one(partition, *one) for one in commands[at : at + CONCURRENCY]))
+
+    async def _one(self, partition: int, kind: str, command: AnyCommand) -> None:
+        try:
+            await execute(self._gateway, partition, command)
+        except S3Error as error:
+            if error.status >= 500:
+                raise
+            self.kept += 1  # locked, or gone meanwhile
+        else:
+            self.ended[kind] += 1
+
+
+def _ending(bucket: int, key: bytes, kind: str, one: Version) -> AnyCommand:
+    return DeleteIfNewest(bucket, key, one.id) if kind == lifecycle.CURRENT else Expire(bucket, key, one.id)
+
+
+def _by_key(rows: Sequence[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, list[Version]]]:
+    """Versions of each key, newest first."""
+    key, versions = b"", list[Version]()
+    for row_key, value in rows:
+        name, suffix = keys.split_object(row_key[len(prefix) :])
+        if versions and name != key:
+            yield key, versions
+            versions = []
+        key = name
+        row, _ = decode_object(value)
+        versions.append(
+            Version(
+                name.decode("utf-8", "replace"),
+                keys.version_id(suffix),
+                row.modified_ms,
+                row.size,
+                row.marker,
+                row.tags,
+            )
+        )
+    if versions:
+        yield key, versions

@@ -1,0 +1,301 @@
+"""What lifecycle ends, and when: rules against a model, and passes over a real store with a clock of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inprocess import Bytes, opened
+from s4.access import documents
+from s4.embedded import OpenStore
+from s4.gateway import buckets, multipart, objects
+from s4.gateway.context import Gateway, execute
+from s4.gateway.objects import Attributes
+from s4.metadata import keys
+from s4.metadata.commands import Deleted, Expire
+from s4.metadata.entry import Entry, Overlay
+from s4.metadata.listing import Query
+from s4.metadata.listing import Version as Listed
+from s4.s3 import lifecycle
+from s4.s3.checksums import Expected
+from s4.s3.errors import S3Error
+from s4.s3.lifecycle import CURRENT, MARKER, NONCURRENT, Rule, Version
+from s4.s3.lock import Lock
+from s4.upkeep.lifecycle import Lifecycle
+
+DAY = 1000
+BUCKET = "lifecycle"
+
+# -- rules
+
+
+def model(rules: list[Rule], versions: list[Version], now: int) -> set[tuple[str, str]]:
+    """From the user guide's sentences, one rule and one version after the other."""
+
+    def takes(rule: Rule, one: Version) -> bool:
+        small = rule.below < 0 or one.size < rule.below
+        large = rule.above < 0 or one.size > rule.above
+        return rule.enabled and one.key[: len(rule.prefix)] == rule.prefix and small and large and rule.tags.items() <= dict(one.tags).items()
+
+    def over(start: int, days: int) -> bool:
+        midnight = start + days * DAY
+        while midnight % DAY:
+            midnight += 1
+        return now >= midnight
+
+    out = set()
+    for place, one in enumerate(versions):
+        for rule in rules:
+            if place == 0 and not one.marker and takes(rule, one):
+                if (rule.days and over(one.modified_ms, rule.days)) or (rule.date_ms and now >= rule.date_ms):
+                    out.add((CURRENT, one.id))
+            elif place == 0 and one.marker and len(versions) == 1:
+                whole = not rule.tags and rule.above < 0 and rule.below < 0
+                if rule.enabled and whole and one.key.startswith(rule.prefix) and (rule.markers or (rule.days and over(one.modified_ms, rule.days))):
+                    out.add((MARKER, one.id))
+            elif place > 0 and rule.noncurrent_days and takes(rule, one):
+                newer_noncurrent = place - 1
+                if newer_noncurrent >= rule.newer and over(versions[place - 1].modified_ms, rule.noncurrent_days):
+                    out.add((NONCURRENT, one.id))
+    return out
+
+
+RULES = st.builds(
+    Rule, id=st.just("r"), enabled=st.booleans(), prefix=st.sampled_from(("", "a", "ab", "b")), tags=st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"})),
+    above=st.sampled_from((-1, 0, 5)), below=st.sampled_from((-1, 6, 10)), days=st.integers(0, 3), date_ms=st.sampled_from((0, 2 * DAY, 5 * DAY)), markers=st.booleans(),
+    noncurrent_days=st.integers(0, 3), newer=st.integers(0, 2),
+)  # fmt: skip
+
+
+@given(st.lists(RULES, max_size=4), st.lists(st.tuples(st.integers(0, 3 * DAY), st.integers(0, 12), st.booleans(), st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"}))), min_size=1, max_size=5),
+       st.sampled_from(("a", "abc", "b", "c")), st.integers(0, 7 * DAY))  # fmt: skip
+def test_rules_are_those_of_the_model(rules: list[Rule], rows: list[tuple[int, int, bool, dict[str, str]]], key: str, now: int) -> None:
+    versions = [Version(key, str(number), at, size, marker, tags) for number, (at, size, marker, tags) in enumerate(sorted(rows, key=lambda row: -row[0]))]
+    found = [(kind, one.id) for kind, one in lifecycle.due(rules, versions, now, DAY)]
+    assert len(found) == len(set(found)), "ended twice"
+    assert set(found) == model(rules, versions, now)
+
+
+# -- passes
+
+
+class World:
+    """A store, its rules, and the time."""
+
+    store: OpenStore
+    gateway: Gateway
+
+    def __init__(self) -> None:
+        self.now, self.believed = 10 * DAY, True
+
+    def worker(self) -> Lifecycle:
+        return Lifecycle(self.gateway, self.store.host, lambda: range(self.gateway.partitions), lambda: self.believed, lambda: self.now / 1000)
+
+    async def rules(self, *rules: Rule) -> None:
+        await buckets.set_document(self.gateway, BUCKET, documents.LIFECYCLE, documents.encode(list(rules)) if rules else "")
+
+    async def put(self, key: str, data: bytes = b"x", **attributes: Any) -> str:
+        put = await objects.put_object(self.gateway, BUCKET, key.encode(), Bytes(data), Expected(), Attributes(**attributes), "root")
+        return put.version
+
+    async def there(self, *, versions: bool = False) -> list[str]:
+        bucket = await self.gateway.node.find_bucket(BUCKET)
+        assert bucket is not None
+        page = await self.gateway.node.list_objects(bucket.id, Query(versions=versions))
+        return [("-" if one.row.marker else "") + one.key.decode() for one in page.items if isinstance(one, Listed)]
+
+
+def run(tmp_path: Path, test: Callable[[World], Awaitable[None]], *, lock: bool = False) -> None:
+    async def go() -> None:
+        world = World()
+        async with opened(tmp_path / "data", clock=lambda: world.now / 1000) as (world.store, world.gateway):
+            world.gateway.day_ms = DAY
+            await buckets.create_bucket(world.gateway, BUCKET, "root", lock=lock)
+            await test(world)
+
+    asyncio.run(go())
+
+
+def test_current_versions_end_by_days_date_prefix_tag_and_size(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.rules(
+            Rule("days", True, "days/", days=2), Rule("date", True, "date/", date_ms=12 * DAY), Rule("tag", True, tags={"t": "1"}, days=1),
+            Rule("size", True, "size/", above=10, below=100, days=1), Rule("off", False, days=1),
+        )  # fmt: skip
+        await world.put("days/a")
+        await world.put("date/a")
+        await world.put("tagged", tags={"t": "1", "u": "2"})
+        await world.put("other", tags={"t": "2"})
+        for size in (10, 11, 5000):
+            await world.put(f"size/{size}", b"x" * size)
+        world.now += 1
+        await world.put("days/late")
+        worker = world.worker()
+        everything = await world.there()
+        await worker.run()
+        assert await world.there() == everything
+        world.now = 11 * DAY
+        await worker.run()
+        assert await world.there() == ["date/a", "days/a", "days/late", "other", "size/10", "size/5000"]
+        world.now = 12 * DAY
+        await worker.run()
+        assert await world.there() == ["days/late", "other", "size/10", "size/5000"], "what is put after midnight ends at the next one"
+        world.now = 13 * DAY
+        await worker.run()
+        assert await world.there() == ["other", "size/10", "size/5000"]
+        assert (worker.ended[CURRENT], worker.kept) == (5, 0)
+
+    run(tmp_path, test)
+
+
+def test_versions_markers_and_uploads(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await buckets.set_versioning(world.gateway, BUCKET, "Enabled")
+        await world.rules(Rule("old", True, noncurrent_days=2, newer=1), Rule("all", True, "end/", days=1), Rule("markers", True, markers=True), Rule("uploads", True, abort_days=3))
+        for _ in range(4):
+            await world.put("k")
+            world.now += 1
+        await world.put("end/k")
+        await objects.delete_object(world.gateway, BUCKET, b"gone", "", "root")
+        upload = await multipart.create_upload(world.gateway, BUCKET, b"up", Attributes(), "root", "", "")
+        worker = world.worker()
+        await worker.run()
+        assert await world.there(versions=True) == ["end/k", *4 * ["k"]], "the marker that stood for nothing is gone"
+        world.now = 12 * DAY
+        await worker.run()
+        assert await world.there(versions=True) == ["-end/k", "end/k", *4 * ["k"]], "an ended current version stays under a marker"
+        world.now = 13 * DAY
+        await worker.run()
+        assert await world.there(versions=True) == ["-end/k", "end/k", "k", "k"], "the newest of the past is kept"
+        assert worker.ended[NONCURRENT] == 2
+        await world.rules(Rule("old", True, noncurrent_days=1), Rule("markers", True, markers=True))
+        world.now = 14 * DAY
+        await worker.run()
+        world.now = 15 * DAY
+        await worker.run()
+        assert await world.there(versions=True) == ["k"]
+        await multipart.find_upload(world.gateway, BUCKET, b"up", upload)
+        await world.rules(Rule("uploads", True, abort_days=3))
+        world.now = 16 * DAY
+        await worker.run()
+        with pytest.raises(S3Error, match="NoSuchUpload"):
+            await multipart.find_upload(world.gateway, BUCKET, b"up", upload)
+        await worker.run()
+        assert worker.ended["upload"] == 1
+
+    run(tmp_path, test)
+
+
+def test_locked_versions_stay(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.rules(Rule("all", True, days=1, noncurrent_days=1, markers=True))
+        far = 10**13
+        await world.put("kept", lock=Lock("COMPLIANCE", far))
+        await world.put("held", lock=Lock(hold=True))
+        await world.put("free")
+        worker = world.worker()
+        for day in range(11, 16):
+            world.now = day * DAY
+            await worker.run()
+        assert await world.there(versions=True) == ["-held", "held", "-kept", "kept"]
+        assert worker.kept >= 2
+
+    run(tmp_path, test, lock=True)
+
+
+def test_nothing_ends_by_a_clock_that_peers_do_not_believe(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.rules(Rule("all", True, days=1))
+        await world.put("k")
+        world.now, world.believed = 50 * DAY, False
+        worker = world.worker()
+        await worker.run()
+        assert await world.there() == ["k"]
+        world.believed = True
+        await worker.run()
+        assert await world.there() == []
+
+    run(tmp_path, test)
+
+
+def test_a_pass_that_was_cut_off_ends_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        monkeypatch.setattr("s4.upkeep.lifecycle.RUN", 7)
+        await buckets.set_versioning(world.gateway, BUCKET, "Enabled")
+        await world.rules(Rule("all", True, days=1))
+        for number in range(40):
+            await world.put(f"k{number:02d}")
+        for _ in range(20):
+            await world.put("many")  # more versions than a run
+        world.now = 12 * DAY
+        first = world.worker()
+        calls, real = 0, execute
+
+        async def failing(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == 25:
+                raise S3Error("ServiceUnavailable")
+            return await real(*arguments)
+
+        monkeypatch.setattr("s4.upkeep.lifecycle.execute", failing)
+        with pytest.raises(S3Error, match="ServiceUnavailable"):
+            await first.run()
+        second = world.worker()
+        await second.run()
+        listed = await world.there(versions=True)
+        assert await world.there() == []
+        assert sum(one.startswith("-") for one in listed) == 41, "one marker for each key"
+        assert len(listed) == 41 + 60
+
+    run(tmp_path, test)
+
+
+def test_what_became_current_again_is_left_alone(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await buckets.set_versioning(world.gateway, BUCKET, "Enabled")
+        old = await world.put("k")
+        new = await world.put("k")
+        bucket = await world.gateway.node.find_bucket(BUCKET)
+        assert bucket is not None
+        partition = keys.partition_of(bucket.id, b"k", world.gateway.partitions)
+        await objects.delete_object(world.gateway, BUCKET, b"k", new, "root")
+        assert await execute(world.gateway, partition, Expire(bucket.id, b"k", old)) == Deleted()
+        assert await world.there() == ["k"]
+
+    run(tmp_path, test)
+
+
+def test_the_primary_itself_does_not_end_by_such_a_clock() -> None:
+    from s4.metadata.decide import decide
+
+    class Nothing:
+        def get(self, key: bytes) -> bytes | None:
+            return None
+
+        def scan(self, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
+            return []
+
+    entry = Entry(Overlay(Nothing()), 0, 1, 1, 1, 1000, expiry_ms=0)
+    assert decide(entry, Expire(1, b"k", "0" * 24)).code == "ServiceUnavailable"  # type: ignore[union-attr]
+
+
+def test_versions_of_a_key_are_seen_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        monkeypatch.setattr("s4.upkeep.lifecycle.RUN", 4)
+        await buckets.set_versioning(world.gateway, BUCKET, "Enabled")
+        await world.rules(Rule("past", True, noncurrent_days=1))
+        for key in ("a", "b", "c", "d", "e", "f"):
+            for _ in range(3):
+                await world.put(key)
+        world.now = 12 * DAY
+        await world.worker().run()
+        assert await world.there(versions=True) == ["a", "b", "c", "d", "e", "f"]
+
+    run(tmp_path, test)
