@@ -1,4 +1,4 @@
-"""What a Bucket's `quota`, `cors` and `access` make of it, as programs and browsers see it. GOAL is made or taken-back."""
+"""What a Bucket's `quota`, `cors`, `access` and `lifecycle` make of it, as programs and browsers see it. GOAL is made or taken-back."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ large = code(lambda: s3.put_object(Bucket=bucket, Key="large", Body=b"x" * (2 <<
 stranger = code(lambda: anybody.get_object(Bucket=bucket, Key="k"))
 listed = code(lambda: anybody.list_objects_v2(Bucket=bucket))
 rules = code(lambda: s3.get_bucket_cors(Bucket=bucket))
-wanted = ("QuotaExceeded", "", "AccessDenied", "") if made else ("", "AccessDenied", "AccessDenied", "NoSuchCORSConfiguration")
-assert (large, stranger, listed, rules) == wanted, (large, stranger, listed, rules)
+ends = code(lambda: s3.get_bucket_lifecycle_configuration(Bucket=bucket))
+wanted = ("QuotaExceeded", "", "AccessDenied", "", "") if made else ("", "AccessDenied", "AccessDenied", "NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration")
+assert (large, stranger, listed, rules, ends) == wanted, (large, stranger, listed, rules, ends)
 print("all done")

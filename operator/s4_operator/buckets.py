@@ -11,13 +11,25 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from s4.s3.cors import Rule
+from s4.s3 import cors
+from s4.s3.lifecycle import Rule
+from s4.s3.lock import Default
 from s4_operator.cache import Cache
 from s4_operator.clusters import BUCKET_USER, Clusters, write_status
 from s4_operator.daemons import DaemonError, Daemons
 from s4_operator.kube import Kube, Object
 from s4_operator.manifests import S3, Builder
-from s4_operator.models import GROUP, VERSION, BucketKey, BucketSpec, BucketState, ClusterSpec, seconds, size
+from s4_operator.models import (
+    GROUP,
+    VERSION,
+    BucketKey,
+    BucketSpec,
+    BucketState,
+    ClusterSpec,
+    LifecycleRule,
+    seconds,
+    size,
+)
 from s4_operator.observe import stamp
 from s4_operator.report import conditions, text_time
 from s4_operator.secrets_of import Keys, Secrets, new_keys, read
@@ -53,7 +65,8 @@ class Buckets:
                 return await self._delete(bucket, spec)
             state, wait_s = await self._ensure(bucket, spec, before)
         except (RefusedError, DaemonError) as error:
-            reason = error.reason if isinstance(error, RefusedError) else "ClusterNotReachable"
+            answered = isinstance(error, DaemonError) and 400 <= error.status < 500
+            reason = error.reason if isinstance(error, RefusedError) else "RefusedByCluster" if answered else "ClusterNotReachable"
             state = before.model_copy()
             self._say(bucket, state, before, reason, str(error))
             wait_s = SOON_S if time.time() - stamp(state.conditions[0].lastTransitionTime) < LONG_S else LATER_S
@@ -123,7 +136,7 @@ class Buckets:
 
     async def _settings(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str) -> list[str]:
         """Have what this resource asks for, and take back what it asked for once; what it has made now."""
-        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("cors", bool(spec.cors)), ("access", spec.access != "Private")) if is_asked}
+        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("cors", bool(spec.cors)), ("lifecycle", bool(spec.lifecycle)), ("access", spec.access != "Private")) if is_asked}
         touched = asked | set(before.applied)
         if touched != set(before.applied):  # said before it is done, so that it is taken back whatever ends in between
             said = before.model_copy(update={"applied": sorted(touched)})
@@ -132,7 +145,12 @@ class Buckets:
         if "quota" in touched:
             await daemons.put_quota(name, size(spec.quota) if spec.quota is not None else 0)
         if "cors" in touched:
-            await daemons.put_cors(name, [Rule(one.allowedOrigins, list(one.allowedMethods), one.allowedHeaders, one.exposeHeaders, one.maxAgeSeconds) for one in spec.cors])
+            await daemons.put_cors(name, [cors.Rule(one.allowedOrigins, list(one.allowedMethods), one.allowedHeaders, one.exposeHeaders, one.maxAgeSeconds) for one in spec.cors])
+        if "lifecycle" in touched:
+            await daemons.put_lifecycle(name, [lifecycle_rule(number, one) for number, one in enumerate(spec.lifecycle, 1)])
+        if spec.objectLock is not None:
+            wanted = spec.objectLock
+            await daemons.put_lock(name, Default(wanted.mode, wanted.days or 0, wanted.years or 0) if wanted.mode else None)
         if "access" in touched:
             await daemons.set_public(name, public=spec.access == "PublicRead")
         return sorted(asked)
@@ -229,6 +247,14 @@ class Buckets:
     async def _is_ours(daemons: Daemons, name: str, user: str) -> bool:
         listed = (await daemons.admin("GET", "/buckets"))["buckets"]
         return any(one["name"] == name and one["owner"] == user for one in listed)
+
+
+def lifecycle_rule(number: int, one: LifecycleRule) -> Rule:
+    """As S3 has it; a rule that ends current versions clears the markers that then stand for nothing."""
+    return Rule(
+        f"rule-{number}", True, one.prefix, one.tags, days=one.expireAfterDays or 0, noncurrent_days=one.noncurrentAfterDays or 0,
+        newer=one.keepNoncurrent or 0, abort_days=one.abortUploadsAfterDays or 0,
+    )  # fmt: skip
 
 
 def _noted(previous: dict[str, float]) -> str:

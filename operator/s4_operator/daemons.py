@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from s4.cluster.status import ClusterStatus
-from s4.s3 import cors, sigv4
+from s4.s3 import cors, lifecycle, lock, sigv4
 from s4.s3.xml import document
 
 CALL_S = 10.0
@@ -153,6 +153,18 @@ class Daemons:
             await self.s3("PUT", f"/{name}?cors=", document("CORSConfiguration", cors.to_xml(rules)))
         else:
             await self.s3("DELETE", f"/{name}?cors=")
+
+    async def put_lifecycle(self, name: str, rules: Sequence[lifecycle.Rule]) -> None:
+        """Without rules there are none afterwards."""
+        if rules:
+            await self.s3("PUT", f"/{name}?lifecycle=", document("LifecycleConfiguration", lifecycle.to_xml(rules)))
+        else:
+            await self.s3("DELETE", f"/{name}?lifecycle=")
+
+    async def put_lock(self, name: str, default: lock.Default | None) -> None:
+        """Object lock, with versioning, for good; with a default retention or none."""
+        await self.set_versioning(name, "Enabled")
+        await self.s3("PUT", f"/{name}?object-lock=", document("ObjectLockConfiguration", lock.default_to_xml(default)))
 
     async def set_public(self, name: str, *, public: bool) -> None:
         """Let everybody read what is in a bucket, or take that back. Other statements of its policy stay."""

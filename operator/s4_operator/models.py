@@ -230,8 +230,33 @@ class CorsRule(Model):
     maxAgeSeconds: int | None = Field(None, ge=0, le=86_400_000)
 
 
+class ObjectLock(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("has(self.mode) == (has(self.days) != has(self.years))", "objectLock takes mode together with either days or years, or none of them"),
+    ))  # fmt: skip
+    mode: Literal["GOVERNANCE", "COMPLIANCE"] | None = Field(None, description="Of the default retention; without it only what asks for a lock has one.")
+    days: int | None = Field(None, ge=1, le=36_500)
+    years: int | None = Field(None, ge=1, le=100)
+
+
+class LifecycleRule(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("has(self.expireAfterDays) || has(self.noncurrentAfterDays) || has(self.abortUploadsAfterDays)", "a lifecycle rule needs expireAfterDays, noncurrentAfterDays or abortUploadsAfterDays"),
+        rule("!has(self.keepNoncurrent) || has(self.noncurrentAfterDays)", "keepNoncurrent goes with noncurrentAfterDays"),
+        rule("!has(self.abortUploadsAfterDays) || !has(self.tags) || size(self.tags) == 0", "uploads have no tags: give abortUploadsAfterDays a rule of its own"),
+    ))  # fmt: skip
+    prefix: str = Field("", max_length=1024)
+    tags: Annotated[dict[str, str], Field(max_length=10)] = {}
+    expireAfterDays: int | None = Field(None, ge=1, le=36_500)
+    noncurrentAfterDays: int | None = Field(None, ge=1, le=36_500)
+    keepNoncurrent: int | None = Field(None, ge=1, le=100, description="So many of the newest noncurrent versions stay.")
+    abortUploadsAfterDays: int | None = Field(None, ge=1, le=36_500)
+
+
 class BucketSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
+        rule("!has(oldSelf.objectLock) || has(self.objectLock)", "objectLock is for good: it cannot be removed"),
+        rule("!has(self.objectLock) || self.versioning != 'Suspended'", "versioning cannot be Suspended with objectLock"),
         rule("self.clusterRef == oldSelf.clusterRef", "clusterRef cannot be changed: make another Bucket"),
         rule("has(self.bucketName) == has(oldSelf.bucketName) && (!has(self.bucketName) || self.bucketName == oldSelf.bucketName)", "bucketName cannot be changed: make another Bucket"),
     ))  # fmt: skip
@@ -240,6 +265,8 @@ class BucketSpec(Model):
     versioning: Literal["Enabled", "Suspended", "Off"] = "Off"
     quota: Quantity | None = Field(None, description="Bytes that the bucket may hold; no bound where absent.")
     cors: Annotated[list[CorsRule], Field(max_length=100)] = Field(default_factory=list, description="What browsers may do from other origins. Where absent, what is set by S3 stays.")
+    objectLock: ObjectLock | None = Field(None, description="Versions can be locked against deletion. It brings versioning, and is for good.")
+    lifecycle: Annotated[list[LifecycleRule], Field(max_length=100)] = Field(default_factory=list, description="What ends, and when. Where absent, what is set by S3 stays.")
     access: Literal["Private", "PublicRead"] = Field("Private", description="PublicRead lets everybody read every object, and list none.")
     deletionPolicy: Literal["Retain", "Delete"] = Field("Retain", description="Delete removes the bucket and every object in it with this resource.")
     adoptExisting: bool = Field(False, description="Use a bucket that is there already. It is never deleted with this resource.")

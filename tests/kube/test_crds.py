@@ -80,6 +80,38 @@ def test_a_bucket_stays_where_it_is(api: ApiServer) -> None:
     assert BucketSpec(**kept).deletionPolicy == "Retain"
 
 
+def bucket(name: str = "settings", **spec: Any) -> dict[str, Any]:
+    return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": name, "namespace": "default"}, "spec": {"clusterRef": {"name": "c"}, **spec}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"quota": "much"}, "should match"),
+        ({"cors": [{"allowedOrigins": ["*"]}]}, "Required value"),
+        ({"cors": [{"allowedOrigins": ["*"], "allowedMethods": ["PATCH"]}]}, "Unsupported value"),
+        ({"access": "Public"}, "Unsupported value"),
+        ({"lifecycle": [{"prefix": "a"}]}, "a lifecycle rule needs"),
+        ({"lifecycle": [{"expireAfterDays": 1, "keepNoncurrent": 1}]}, "keepNoncurrent goes with"),
+        ({"lifecycle": [{"abortUploadsAfterDays": 1, "tags": {"a": "b"}}]}, "uploads have no tags"),
+        ({"objectLock": {"mode": "GOVERNANCE"}}, "objectLock takes mode together with"),
+        ({"objectLock": {"days": 1}}, "objectLock takes mode together with"),
+        ({"objectLock": {"mode": "COMPLIANCE", "days": 1, "years": 1}}, "objectLock takes mode together with"),
+        ({"objectLock": {}, "versioning": "Suspended"}, "versioning cannot be Suspended with objectLock"),
+    ],
+)
+def test_settings_of_a_bucket_that_cannot_be(api: ApiServer, spec: dict[str, Any], message: str) -> None:
+    assert message in apply(api, bucket(**spec))
+
+
+def test_object_lock_is_for_good(api: ApiServer) -> None:
+    lifecycle = [{"prefix": "logs/", "expireAfterDays": 30}, {"noncurrentAfterDays": 7, "keepNoncurrent": 2, "abortUploadsAfterDays": 3}]
+    assert apply(api, bucket("locked", objectLock={"mode": "GOVERNANCE", "days": 1}, lifecycle=lifecycle)) == ""
+    assert apply(api, bucket("locked", objectLock={})) == ""
+    assert "objectLock is for good" in apply(api, bucket("locked"))
+    api.kubectl("delete", "buckets.s4.dev", "locked", "-n", "default")
+
+
 def test_kubectl_scale_changes_the_nodes(api: ApiServer) -> None:
     assert apply(api, cluster()) == ""
     api.kubectl("scale", "s4clusters/c", "--replicas=8")

@@ -16,7 +16,10 @@ from botocore.exceptions import ClientError
 from conftest import make_client
 from process import ACCESS, REGION, SECRET, ServerProcess
 from s4.s3.cors import Rule
+from s4.s3.lock import Default
+from s4_operator.buckets import lifecycle_rule
 from s4_operator.daemons import Daemons
+from s4_operator.models import LifecycleRule
 
 BUCKET = "settings-of-a-bucket"
 
@@ -67,6 +70,30 @@ async def everybody(server: ServerProcess, s3: Any, daemons: Daemons) -> None:
 
 def test_a_quota_and_rules_for_browsers(server: ServerProcess, s3: Any) -> None:
     with_daemons(server, lambda daemons: bounded(s3, daemons))
+
+
+def test_lifecycle_and_object_lock(server: ServerProcess, s3: Any) -> None:
+    with_daemons(server, lambda daemons: over_time(s3, daemons))
+
+
+async def over_time(s3: Any, daemons: Daemons) -> None:
+    asked = [LifecycleRule(prefix="logs/", tags={"a": "b"}, expireAfterDays=30), LifecycleRule(noncurrentAfterDays=7, keepNoncurrent=2, abortUploadsAfterDays=3)]
+    for _ in range(2):
+        await daemons.put_lifecycle(BUCKET, [lifecycle_rule(number, one) for number, one in enumerate(asked, 1)])
+    first, second = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    assert first["Expiration"] == {"Days": 30}
+    assert first["Filter"] == {"And": {"Prefix": "logs/", "Tags": [{"Key": "a", "Value": "b"}]}}
+    assert second["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7, "NewerNoncurrentVersions": 2}
+    assert second["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 3}
+    for _ in range(2):
+        await daemons.put_lifecycle(BUCKET, [])
+    with pytest.raises(ClientError, match="NoSuchLifecycleConfiguration"):
+        s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)
+    await daemons.make_bucket(BUCKET + "-locked")
+    for default in (None, Default("GOVERNANCE", days=3), Default("GOVERNANCE", days=3), None):
+        await daemons.put_lock(BUCKET + "-locked", default)
+        found = s3.get_object_lock_configuration(Bucket=BUCKET + "-locked")["ObjectLockConfiguration"]
+        assert found.get("Rule") == ({"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 3}} if default else None)
 
 
 async def bounded(s3: Any, daemons: Daemons) -> None:
