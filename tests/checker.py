@@ -18,7 +18,7 @@ from pyeclib.ec_iface import ECDriver
 
 from s4.cluster.clustermap import ClusterMap
 from s4.metadata import keys
-from s4.metadata.rows import Blob, Content, Counters, Part, decode, decode_object
+from s4.metadata.rows import Blob, Content, Counters, Part, Reference, decode, decode_object
 from s4.storage.files import Files
 from s4.storage.records import HEADER_SIZE, block_crcs, unpack_volume
 from s4.storage.shards import parse_index_key
@@ -139,6 +139,7 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
     found: list[str] = []
     held: Counter[bytes] = Counter()
     sums: dict[tuple[int, int], list[int]] = {}
+    shared: dict[bytes, list[tuple[bytes, int]]] = {}
     for key, value in rows.items():
         partition, table = int.from_bytes(key[:2], "big"), key[2:3]
         extents = []
@@ -146,7 +147,7 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
             row, _ = decode_object(value)
             extents = row.extents
             if not row.marker:
-                total = sums.setdefault((partition, int.from_bytes(key[3:11], "big")), [0] * 5)
+                total = sums.setdefault((partition, int.from_bytes(key[3:11], "big")), [0] * 6)
                 total[0] += 1
                 total[1] += row.size
         elif table == keys.PART:
@@ -161,12 +162,13 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
             if blob is None or decode(Blob, blob).size != extent.size:
                 found.append(f"dangling: {key!r} names a blob that is not there")
         if table == keys.REFERENCE:
-            sums.setdefault((partition, 0), [0] * 5)[3] += 1
+            sums.setdefault((partition, 0), [0] * 6)[3] += 1
+            shared.setdefault(key[:19], []).append((key, decode(Reference, value).bucket))
             if keys.blob_row(partition, key[3:19]) not in rows:
                 found.append(f"dangling: reference {key!r} without a blob")
         elif table == keys.BLOB:
             blob_row = decode(Blob, value)
-            total = sums.setdefault((partition, 0), [0] * 5)
+            total = sums.setdefault((partition, 0), [0] * 6)
             total[2] += 1
             total[4] += blob_row.size
             if not any(name.startswith(keys.blob_references(partition, key[3:])) for name in rows):
@@ -187,10 +189,14 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
     loose = sum(1 for key in rows if key[2:3] == keys.REFERENCE and key[19:] not in held)
     if loose:
         found.append(f"unreachable: {loose} references that nobody holds")
+    for name, references in shared.items():  # whoever has the first reference to a blob has it; the others save it
+        blob_value = rows.get(keys.blob_row(int.from_bytes(name[:2], "big"), name[3:]))
+        for _, bucket in sorted(references)[1:]:
+            sums.setdefault((int.from_bytes(name[:2], "big"), bucket), [0] * 6)[5] += decode(Blob, blob_value).size if blob_value else 0
     kept = {(int.from_bytes(key[:2], "big"), int.from_bytes(key[3:], "big")): decode(Counters, value)
             for key, value in rows.items() if key[2:3] == keys.COUNTERS}  # fmt: skip
     for name in kept.keys() | sums.keys():
-        true = Counters(*sums.get(name, [0] * 5))
+        true = Counters(*sums.get(name, [0] * 6))
         if kept.get(name, Counters()) != true:
             found.append(f"counters {name} say {kept.get(name)}, the rows {true}")
     return found

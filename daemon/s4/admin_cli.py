@@ -90,6 +90,8 @@ def add_arguments(commands: Any) -> None:
     actions.add_parser("status", help="what the server holds and how it is")
     actions.add_parser("drives", help="the drives, and how far new ones are filled")
     actions.add_parser("buckets", help="buckets with objects and bytes")
+    usage = actions.add_parser("du", help="what buckets hold, the largest first, and what sharing content saves")
+    usage.add_argument("bucket", nargs="*")
     quota = actions.add_parser("quota", help="how many bytes a bucket may hold")
     quota.add_argument("bucket")
     quota.add_argument("size", help="such as 10GiB; 0 for no bound")
@@ -289,6 +291,23 @@ def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _du(client: AdminClient, arguments: argparse.Namespace) -> int:
+    found = _one(client.call("GET", "/buckets"))["buckets"]
+    missing = set(arguments.bucket) - {row["name"] for row in found}
+    if missing:
+        raise AdminError(f"there is no bucket {', '.join(sorted(missing))}")
+    listed = sorted(
+        (row for row in found if not arguments.bucket or row["name"] in arguments.bucket),
+        key=lambda row: -int(row["bytes"]),
+    )
+    sums = {name: sum(row[name] for row in listed) for name in ("objects", "bytes", "saved_bytes")}
+    rows = [["BUCKET", "OBJECTS", "SIZE", "SHARED"]]
+    for row in (*listed, {"name": "total", **sums}):
+        rows.append([row["name"], str(row["objects"]), human(row["bytes"]), human(row["saved_bytes"])])
+    _print(arguments, {"buckets": listed, "total": sums}, table(rows))
+    return 0
+
+
 def _quota(client: AdminClient, arguments: argparse.Namespace) -> int:
     try:
         size = parse_size(arguments.size)
@@ -398,6 +417,6 @@ def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
-    "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
+    "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "du": _du, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
     "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from s4.metadata import keys
 from s4.peer.router import Router
 from s4.replica.replicated import ReplicatedHost
 from s4.upkeep.heal import Healer
+from s4.upkeep.inventory import Inventory
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
@@ -18,12 +19,12 @@ from s4.upkeep.scrub import Scrubber
 EXPIRED = "Versions, markers and uploads that lifecycle ended"
 KEPT = "What lifecycle would have ended, and was locked or gone"
 Figure = tuple[str, str, float, bool, str]
-"""(name, help, value, whether it only rises, partition or empty)."""
+"""(name, help, value, whether it only rises, partition or bucket or empty)."""
 
 
 def store_figures(
-    store: OpenStore, healer: Healer, scrubber: Scrubber, lifecycle: Lifecycle
-) -> Iterator[tuple[str, str, float, bool]]:
+    store: OpenStore, healer: Healer, scrubber: Scrubber, lifecycle: Lifecycle, inventory: Inventory
+) -> Iterator[tuple[str, str, float, bool] | Figure]:
     """(name, help, value, whether it only rises) of each figure."""
     drives, host = store.drives, store.host
     use = [volume for shards in drives.stores for volume in shards.usage().values()]
@@ -78,6 +79,7 @@ def store_figures(
     yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", scrubber.damaged, True
     yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True
     yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True
+    yield from inventory.figures()
     yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", scrubber.ended_s, False
 
 
@@ -91,7 +93,9 @@ def router_figures(router: Router) -> Iterator[Figure]:
     yield "s4_frozen", "1 while planned moves are stopped", float(current.freeze), False, ""
 
 
-def member_figures(member: Member, mender: Mender, own: OwnStore, lifecycle: Lifecycle) -> Iterator[Figure]:
+def member_figures(
+    member: Member, mender: Mender, own: OwnStore, lifecycle: Lifecycle, inventory: Inventory
+) -> Iterator[Figure]:
     """What a node knows of its store and of the partitions that it leads."""
     node, group, shards = member.node, member.node.host.group, member.node.shards
     free, total = shards.files.free_bytes(shards.directory)
@@ -117,6 +121,7 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, lifecycle: Lif
     yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
     yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True, ""
     yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True, ""
+    yield from inventory.figures()
     apart = max(node.clocks.apart(boot_clock()).values(), default=0.0)
     yield "s4_clock_apart_seconds", "By how much at least another store's clock differs", apart, False, ""
     led = set(node.led())

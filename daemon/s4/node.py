@@ -108,6 +108,7 @@ class Node(RowNode):
             "storage_used_bytes": stored,
             "dedup_unique_blobs": sums.blobs,
             "dedup_total_references": sums.references,
+            "dedup_saved_bytes": sums.saved,
             "dedup_ratio": round(sums.references / sums.blobs, 4) if sums.blobs else 1.0,
         }
 

@@ -33,6 +33,7 @@ from s4.metadata.rows import (
     User,
     decode,
     decode_object,
+    summed,
 )
 from s4.peer.api import (
     Found,
@@ -414,20 +415,10 @@ class RowNode:
 
     def counters(self) -> Counters:
         """Sums over all buckets of the partitions that are served here."""
-        total = [0] * 5
-        for partition in self.led():
-            for _, value in self._host.scan(keys.table(partition, keys.COUNTERS)):
-                row = decode(Counters, value)
-                for index, number in enumerate((row.objects, row.bytes, row.blobs, row.references, row.blob_bytes)):
-                    total[index] += number
-        return Counters(*total)
+        tables = (keys.table(partition, keys.COUNTERS) for partition in self.led())
+        return summed(decode(Counters, value) for table in tables for _, value in self._host.scan(table))
 
     async def bucket_counters(self, bucket: int, where: Where = ()) -> Counters:
-        objects = size = 0
-        for partition in self._where(where):
-            value = self._host.get(keys.counters_row(partition, bucket))
-            if value is not None:
-                row = decode(Counters, value)
-                objects, size = objects + row.objects, size + row.bytes
+        values = [self._host.get(keys.counters_row(partition, bucket)) for partition in self._where(where)]
         self._where(where)
-        return Counters(objects, size)
+        return summed(decode(Counters, value) for value in values if value is not None)

@@ -48,6 +48,7 @@ from s4.storage.files import Files
 from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
 from s4.upkeep.heal import Healer
+from s4.upkeep.inventory import Inventory
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
 from s4.upkeep.scrub import Scrubber
@@ -63,6 +64,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 HEAL_EVERY_S = 0.5
 SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 AUDIT_FIRST_S = 60.0
+INVENTORY_S = 30.0
 LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
@@ -265,6 +267,7 @@ class Server:
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
         self._lifecycle = Lifecycle(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
+        self._inventory = Inventory(self.store.node, lambda: True)
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway)
@@ -285,6 +288,7 @@ class Server:
             asyncio.create_task(every(0.0, HEAL_EVERY_S, self._healer.work)),
             asyncio.create_task(every(SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub)),
             asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
+            asyncio.create_task(every(0.0, INVENTORY_S, self._inventory.look)),
         ]
         self._not_ready = ""
 
@@ -293,7 +297,9 @@ class Server:
 
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
-        collector = StoreCollector(lambda: store_figures(self.store, self._healer, self._scrubber, self._lifecycle))
+        collector = StoreCollector(
+            lambda: store_figures(self.store, self._healer, self._scrubber, self._lifecycle, self._inventory)
+        )
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(

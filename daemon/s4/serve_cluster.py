@@ -36,6 +36,7 @@ from s4.peer.router import Router
 from s4.peer.trust import Credentials
 from s4.replica.terms import Timing
 from s4.serve import (
+    INVENTORY_S,
     S3Endpoint,
     ServerSettings,
     cancel,
@@ -49,6 +50,7 @@ from s4.serve import (
 )
 from s4.settings import RootKeys, StoreSettings
 from s4.upkeep import compaction
+from s4.upkeep.inventory import Inventory
 from s4.upkeep.leader import Leader
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
@@ -210,6 +212,7 @@ class ClusterServer:
         self._mender = Mender(node, settings.heal_bytes_per_s)
         self._leader = Leader(node, self._gateway, self._renames)
         self._own = OwnStore(node)
+        self._inventory = Inventory(self._router, lambda: node.host.group.serves(0))
         self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree)
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start()
@@ -219,6 +222,7 @@ class ClusterServer:
             asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own)),
             asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
             asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
+            asyncio.create_task(every(0.0, INVENTORY_S, self._inventory.look)),
         ]
         if settings.scrub_every_s:
             self._tasks.append(asyncio.create_task(every(settings.scrub_every_s, settings.scrub_every_s, self._scrub)))
@@ -243,7 +247,7 @@ class ClusterServer:
     def _figures(self) -> Iterator[Figure]:
         yield from router_figures(self._router)
         if self.member is not None:
-            yield from member_figures(self.member, self._mender, self._own, self._lifecycle)
+            yield from member_figures(self.member, self._mender, self._own, self._lifecycle, self._inventory)
 
     async def _start_admin(self, bound: socket.socket) -> None:
         collector = StoreCollector(self._figures)

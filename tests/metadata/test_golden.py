@@ -39,7 +39,7 @@ ROWS: dict[str, Any] = {
     "AccessKey": rows.AccessKey("ana", "secret", 7, True),
     "Policy": rows.Policy([rows.Grant("Writer", "photos-*")]),
     "Job": rows.Job("b", "from/", "to/", 8, b"from/x", 9, False, ""),
-    "Counters": rows.Counters(1, 2, 3, 4, 5),
+    "Counters": rows.Counters(1, 2, 3, 4, 5, 6),
     "Head": rows.Head(3, 99),
     "Heal": rows.Heal(10),
     "Answer": rows.Answer(11, b"answer"),
@@ -97,6 +97,7 @@ def test_rows_of_release_0_4() -> None:
 def test_rows_of_release_0_5() -> None:
     older = replace(ROWS["Upload"], lock_mode="", lock_until_ms=0, legal_hold=False)
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.5"])) == older
+    assert rows.decode(rows.Counters, bytes.fromhex(GOLDEN["Counters 0.5"])) == rows.Counters(1, 2, 3, 4, 5)
 
 
 def test_object_row() -> None:

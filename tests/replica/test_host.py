@@ -44,7 +44,7 @@ class Fixture:
         return self.host.newest(keys.partition_of(7, key, PARTITIONS), 7, key)
 
     def counters(self, bucket: int) -> Counters:
-        total = [0] * 5
+        total = [0] * 6
         for partition in range(PARTITIONS):
             value = self.host.get(keys.counters_row(partition, bucket))
             if value is not None:
@@ -132,7 +132,7 @@ def test_references_count_and_the_last_one_frees(run: Any) -> None:
         shared = Extent(0, 5000, home, new.blob, b"r" * 16, "e")
         await fixture.put(b"b", [shared], granted=[b"r" * 16])
         assert fixture.counters(0) == Counters(0, 0, 1, 2, 5000)
-        assert fixture.counters(7) == Counters(2, 10_000)
+        assert fixture.counters(7) == Counters(2, 10_000, saved=5000)
         await fixture.host.submit(home, commands.DeleteObject(SETTINGS, b"a"))
         assert (fixture.counters(0).references, fixture.outbox) == (1, [])
         # C1: a late or repeated dereference of a name that is gone changes nothing.

@@ -206,7 +206,7 @@ class AdminApi:
         for name, row in await self._node.list_buckets():
             sums = await self._node.bucket_counters(row.id)
             listed.append({"name": name, "owner": row.owner, "versioning": row.versioning or "Off", "objects": sums.objects, "quota_bytes": documents.quota_of(row),
-                           "bytes": sums.bytes, "created_ms": row.created_ms})  # fmt: skip
+                           "bytes": sums.bytes, "saved_bytes": sums.saved, "created_ms": row.created_ms})  # fmt: skip
         return as_json({"buckets": listed})
 
     async def _put_quota(self, request: web.Request) -> web.Response:

@@ -48,7 +48,7 @@ class RequestMetrics:
 
 class StoreCollector(Collector):
     """Figures of the store, read when they are asked for. `read()` gives (name, help, value, is a counter), and the
-    partition that a figure is of, if it is of one."""
+    partition or bucket that a figure is of, if it is of one."""
 
     def __init__(self, read: Callable[[], Iterable[tuple[Any, ...]]]) -> None:
         self._read = read
@@ -59,7 +59,8 @@ class StoreCollector(Collector):
             labels = partition if partition and partition[0] else []
             if name not in families:
                 kind = CounterMetricFamily if counter else GaugeMetricFamily
-                families[name] = kind(name, text, labels=["partition"] if labels else [])
+                label = "bucket" if name.startswith("s4_bucket_") else "partition"
+                families[name] = kind(name, text, labels=[label] if labels else [])
             families[name].add_metric(labels, value)
         yield from families.values()
 

@@ -229,7 +229,13 @@ class S3Server:
         if request.method != "GET":
             raise S3Error("MethodNotAllowed")
         request.operation = "Stats"
-        stats = await self._gateway.node.stats()
+        node = self._gateway.node
+        stats: dict[str, Any] = dict(await node.stats())
+        if request.requester.everything:
+            listed = [(name, await node.bucket_counters(row.id)) for name, row in await node.list_buckets()]
+            stats["buckets"] = {
+                name: {"objects": sums.objects, "bytes": sums.bytes, "saved_bytes": sums.saved} for name, sums in listed
+            }
         return respond(200, {"Content-Type": "application/json"}, msgspec.json.encode(stats))
 
     def _unexpected(self, error: Exception, http: web.BaseRequest, request_id: str) -> S3Error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from s4.metadata import keys
-from s4.metadata.rows import AnyAction, Counters
+from s4.metadata.rows import AnyAction, Counters, summed
 
 
 class RefusalError(Exception):
@@ -139,17 +139,11 @@ class Entry:
         self.posted.append(action)
 
     def count(self, bucket: int, objects: int = 0, size: int = 0, blobs: int = 0, references: int = 0,
-              blob_bytes: int = 0) -> None:  # fmt: skip
-        sums = self.deltas.setdefault(bucket, [0, 0, 0, 0, 0])
-        for index, delta in enumerate((objects, size, blobs, references, blob_bytes)):
+              blob_bytes: int = 0, saved: int = 0) -> None:  # fmt: skip
+        sums = self.deltas.setdefault(bucket, [0, 0, 0, 0, 0, 0])
+        for index, delta in enumerate((objects, size, blobs, references, blob_bytes, saved)):
             sums[index] += delta
 
 
 def add_counters(row: Counters, deltas: list[int]) -> Counters:
-    return Counters(
-        row.objects + deltas[0],
-        row.bytes + deltas[1],
-        row.blobs + deltas[2],
-        row.references + deltas[3],
-        row.blob_bytes + deltas[4],
-    )
+    return summed((row, Counters(*deltas)))

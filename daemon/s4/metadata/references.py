@@ -55,9 +55,19 @@ def take(entry: Entry, command: TakeReferences) -> Taken:
         key = keys.reference_row(entry.partition, claim.blob, claim.reference)
         if entry.get(key) is None:  # else it was asked before
             row = Reference(claim.partition, claim.bucket, claim.key, claim.upload, entry.now_ms)
+            _share(entry, claim.blob, key, row, 1)
             entry.put(key, encode(row))
             entry.count(0, references=1)
     return Taken(True)
+
+
+def _share(entry: Entry, blob: bytes, key: bytes, row: Reference, sign: int) -> None:
+    """Count what a reference saves that comes beside others, or goes: whoever has the first of them saves nothing."""
+    first = next(entry.scan(keys.blob_references(entry.partition, blob)), None)
+    value = entry.get(keys.blob_row(entry.partition, blob))
+    if first is not None and value is not None:
+        bucket = decode(Reference, first[1]).bucket if key < first[0] else row.bucket
+        entry.count(bucket, saved=sign * decode(Blob, value).size)
 
 
 def drop(entry: Entry, command: DropReferences) -> Done:
@@ -69,11 +79,13 @@ def drop(entry: Entry, command: DropReferences) -> Done:
 def dereference(entry: Entry, blob: bytes, reference: bytes) -> None:
     """Drop one reference, and the blob with its last. Repeating it changes nothing (C1, C2)."""
     row = keys.reference_row(entry.partition, blob, reference)
-    if entry.get(row) is None:
+    held = entry.get(row)
+    if held is None:
         return
     entry.delete(row)
     entry.count(0, references=-1)
     if next(entry.scan(keys.blob_references(entry.partition, blob)), None) is not None:
+        _share(entry, blob, row, decode(Reference, held), -1)
         return
     blob_key = keys.blob_row(entry.partition, blob)
     value = entry.get(blob_key)

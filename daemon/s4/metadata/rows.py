@@ -9,6 +9,7 @@ An object row is followed by its inline bytes, so that listings decode the front
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -264,13 +265,19 @@ class Job(_Row, frozen=True):
 
 
 class Counters(_Row, frozen=True):
-    """Sums kept in the same batch as the rows they count. Per bucket, and per partition under bucket 0."""
+    """Sums kept in the same batch as the rows they count. Per bucket, and per partition under bucket 0. `saved` are the
+    sizes of the blobs that a bucket refers to, but for each blob's first reference: what it shares and does not store."""
 
     objects: int = 0
     bytes: int = 0
     blobs: int = 0
     references: int = 0
     blob_bytes: int = 0
+    saved: int = 0
+
+
+def summed(found: Iterable[Counters]) -> Counters:
+    return Counters(*map(sum, zip(*map(msgspec.structs.astuple, found), strict=True)))
 
 
 class Head(_Row, frozen=True):

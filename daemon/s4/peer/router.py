@@ -17,7 +17,7 @@ import os
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from s4.cluster.clustermap import ClusterMap
@@ -28,7 +28,7 @@ from s4.cluster.wire import AnyMessage
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query, Version
-from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, User
+from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, User, summed
 from s4.peer.api import (
     Census,
     Found,
@@ -450,16 +450,9 @@ class Router:
             "storage_used_bytes": sum(one.used_bytes for one in found),
             "dedup_unique_blobs": sums.blobs,
             "dedup_total_references": sums.references,
+            "dedup_saved_bytes": sums.saved,
             "dedup_ratio": round(sums.references / sums.blobs, 4) if sums.blobs else 1.0,
         }
-
-
-def summed(found: Iterable[Counters]) -> Counters:
-    total = [0] * 5
-    for one in found:
-        for index, number in enumerate((one.objects, one.bytes, one.blobs, one.references, one.blob_bytes)):
-            total[index] += number
-    return Counters(*total)
 
 
 def merged_objects(pages: list[Page], limit: int) -> Page:

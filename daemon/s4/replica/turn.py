@@ -63,7 +63,7 @@ class Turn:
 
     def _sum(self, deltas: dict[tuple[int, int], list[int]]) -> None:
         for name, delta in deltas.items():
-            sums = self.deltas.setdefault(name, [0] * 5)
+            sums = self.deltas.setdefault(name, [0] * 6)
             for index, value in enumerate(delta):
                 sums[index] += value
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from s4.erasure.codec import stripes_of
 from s4.metadata import keys
-from s4.metadata.rows import Blob, Counters, Extent, Part, decode, decode_object
+from s4.metadata.rows import Blob, Counters, Extent, Part, Reference, decode, decode_object
 from s4.node import Node
 from s4.storage.leveldb import Snapshot
 from s4.storage.records import DamagedError, Shard
@@ -76,7 +76,7 @@ class _Walk:
             yield row
 
     def _sums(self, partition: int, bucket: int) -> list[int]:
-        return self._counted.setdefault((partition, bucket), [0] * 5)
+        return self._counted.setdefault((partition, bucket), [0] * 6)
 
     async def objects(self, partition: int) -> None:
         async for key, value in self._scan(keys.table(partition, keys.OBJECT)):
@@ -105,12 +105,16 @@ class _Walk:
                 self.report.problem(f"blob {extent.blob.hex()} is missing or has another size than its use")
 
     async def references(self, partition: int) -> None:
-        prefix = keys.table(partition, keys.REFERENCE)
-        async for key, _ in self._scan(prefix):
+        prefix, before = keys.table(partition, keys.REFERENCE), b""
+        async for key, value in self._scan(prefix):
             self.report.references += 1
             self._sums(partition, 0)[3] += 1
-            name = key[len(prefix) + 16 :]
-            if self.rows.get(keys.blob_row(partition, key[len(prefix) : len(prefix) + 16])) is None:
+            blob, name = key[len(prefix) : len(prefix) + 16], key[len(prefix) + 16 :]
+            row = self.rows.get(keys.blob_row(partition, blob))
+            if row is not None and blob == before:
+                self._sums(partition, decode(Reference, value).bucket)[5] += decode(Blob, row).size
+            before = blob
+            if row is None:
                 self.report.problem(f"reference {name.hex()} dangles: its blob is gone")
             if self.held.pop(name, 0) == 0:
                 self.report.problem(f"reference {name.hex()} is held by nobody (the auditor drops it in time)")
