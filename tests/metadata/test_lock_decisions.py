@@ -1,4 +1,5 @@
-"""Object lock as partitions decide it, against a model, with a moving clock that peers sometimes do not believe."""
+"""Object lock and lifecycle as partitions decide them, against a model, with a moving clock that peers sometimes do not
+believe, and passes of lifecycle that are cut off anywhere."""
 
 from __future__ import annotations
 
@@ -16,8 +17,10 @@ from s4.metadata.commands import (
     AnyCommand,
     ChangeObject,
     Deleted,
+    DeleteIfNewest,
     DeleteObject,
     Done,
+    Expire,
     PutObject,
     Refused,
     Settings,
@@ -28,9 +31,16 @@ from s4.metadata.commands import (
 from s4.metadata.decide import decide
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Object, decode_object
+from s4.s3 import lifecycle
 
-BUCKET, KEY = 7, b"k"
+BUCKET, KEY, DAY = 7, b"k", 10
 MODES = ("GOVERNANCE", "COMPLIANCE")
+
+
+def midnight(at: int) -> int:
+    while at % DAY:
+        at += 1
+    return at
 
 
 class Rows:
@@ -53,6 +63,7 @@ class Version:
     until: int = 0
     hold: bool = False
     marker: bool = False
+    at: int = 0
 
 
 class Locked(RuleBasedStateMachine):
@@ -93,14 +104,14 @@ class Locked(RuleBasedStateMachine):
         assert isinstance(answer, Written)
         default = not mode and self.settings.lock_mode
         self.versions[answer.version] = Version(
-            row.etag, self.settings.lock_mode if default else mode, self.now + self.settings.lock_ms if default else until, hold)
+            row.etag, self.settings.lock_mode if default else mode, self.now + self.settings.lock_ms if default else until, hold, at=self.now)
 
     @rule()
     def delete(self) -> None:
         answer = self.do(DeleteObject(self.settings, KEY))
         assert isinstance(answer, Deleted)
         assert answer.marker
-        self.versions[answer.version] = Version("", marker=True)
+        self.versions[answer.version] = Version("", marker=True, at=self.now)
 
     @precondition(lambda self: self.versions)
     @rule(data=st.data(), bypass=st.booleans())
@@ -150,6 +161,64 @@ class Locked(RuleBasedStateMachine):
         assert isinstance(self.do(late), Stale), "a write under an older default"
 
     # -- what time does
+
+    @precondition(lambda self: self.versions)
+    @rule(days=st.integers(0, 3), noncurrent=st.integers(0, 3), newer=st.integers(0, 2), markers=st.booleans(), cut_off=st.integers(0, 5))
+    def lifecycle_passes(self, days: int, noncurrent: int, newer: int, markers: bool, cut_off: int) -> None:
+        """The worker's part is done here: what it read, it sends, as far as it gets."""
+        prefix = keys.object_versions(0, BUCKET, KEY)
+        rows = [(keys.version_id(key[-keys.VERSION_BYTES :]), decode_object(value)[0]) for key, value in self.database.scan(prefix, keys.after(prefix))]
+        seen = [lifecycle.Version("k", name, row.modified_ms, row.size, row.marker, row.tags) for name, row in rows]
+        rule_of_all = lifecycle.Rule("r", True, days=days, noncurrent_days=noncurrent, newer=newer, markers=markers)
+        expected = self.what_ends(days, noncurrent, newer, markers)
+        found = list(lifecycle.due([rule_of_all], seen, self.now, DAY))
+        assert {(kind, one.id) for kind, one in found} == expected
+        for kind, one in found[:cut_off]:
+            self.end(kind, one.id)
+
+    def what_ends(self, days: int, noncurrent: int, newer: int, markers: bool) -> set[tuple[str, str]]:
+        """From the model's versions, the oldest of which comes first."""
+        order = list(self.versions.items())
+        name, newest = order[-1]
+        aged = bool(days) and self.now >= midnight(newest.at + days * DAY)
+        ends = set()
+        if not newest.marker and aged:
+            ends.add((lifecycle.CURRENT, name))
+        if newest.marker and len(order) == 1 and (markers or aged):
+            ends.add((lifecycle.MARKER, name))
+        for place in range(len(order) - 1):
+            successor, newer_ones = order[place + 1][1], len(order) - 2 - place
+            if noncurrent and newer_ones >= newer and self.now >= midnight(successor.at + noncurrent * DAY):
+                ends.add((lifecycle.NONCURRENT, order[place][0]))
+        return ends
+
+    def end(self, kind: str, name: str) -> None:
+        if kind == lifecycle.CURRENT:
+            answer = self.do(DeleteIfNewest(BUCKET, KEY, name))
+            assert isinstance(answer, Deleted)
+            self.versions[answer.version] = Version("", marker=True, at=self.now)
+            return
+        answer = self.do(Expire(BUCKET, KEY, name))
+        if self.believed and self.may_go(self.versions[name], False):
+            assert isinstance(answer, Deleted)
+            del self.versions[name]
+        else:
+            assert isinstance(answer, Refused)
+
+    @precondition(lambda self: self.versions)
+    @rule(data=st.data())
+    def a_late_ending_comes(self, data: st.DataObject) -> None:
+        """Of a version that was noncurrent once, or a marker that stood alone."""
+        name = data.draw(st.sampled_from(sorted(self.versions)))
+        one, newest = self.versions[name], list(self.versions)[-1]
+        current = name == newest and not (one.marker and len(self.versions) == 1)
+        answer = self.do(Expire(BUCKET, KEY, name))
+        if not self.believed or (not current and not self.may_go(one, False)):
+            assert isinstance(answer, Refused)
+        elif current:
+            assert answer == Deleted()
+        else:
+            del self.versions[name]
 
     @rule(by=st.integers(1, 40))
     def time_passes(self, by: int) -> None:
