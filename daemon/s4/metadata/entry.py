@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from s4.metadata import keys
-from s4.metadata.rows import AnyAction, Counters, summed
+from s4.metadata.rows import AnyAction, Counters
 
 
 class RefusalError(Exception):
@@ -146,4 +146,11 @@ class Entry:
 
 
 def add_counters(row: Counters, deltas: list[int]) -> Counters:
-    return summed((row, Counters(*deltas)))
+    return Counters(
+        row.objects + deltas[0],
+        row.bytes + deltas[1],
+        row.blobs + deltas[2],
+        row.references + deltas[3],
+        row.blob_bytes + deltas[4],
+        row.saved + deltas[5],
+    )
