@@ -126,7 +126,7 @@ class MemberNode(RowNode):
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
     def clocks_agree(self) -> bool:
-        return self.clocks.agree(boot_clock())
+        return clocks_agree(self.clocks, self.keeper)
 
     def start(self) -> None:
         self.host.on_settings = self.on_settings_committed
@@ -194,8 +194,8 @@ class MemberNode(RowNode):
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
         alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
-        if not self.clocks_agree():
-            apart = max(self.clocks.apart(boot_clock()).values())
+        apart = max(self.clocks.apart(boot_clock()).values(), default=0.0)
+        if apart and not self.clocks_agree():
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
         failed, made, filled = self.figures()
         return Census(
@@ -292,7 +292,7 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     clocks = Clocks()
     host = ReplicatedHost(
         group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
-        prepare=lambda partition, command: adjusted(keeper.current, partition, command), agrees=lambda: clocks.agree(boot_clock()),
+        prepare=lambda partition, command: adjusted(keeper.current, partition, command), agrees=lambda: clocks_agree(clocks, keeper),
     )  # fmt: skip
     drives = OneStore(Drive(0, directory, store, shards), shards)
     view = MapView(keeper, router.is_up)
@@ -334,6 +334,12 @@ async def _follow(keeper: MapKeeper, fatal: Callable[[BaseException], None]) -> 
     except Exception as error:  # a map that cannot be read: a newer S4 wrote it, or it is damaged
         fatal(error)
         raise
+
+
+def clocks_agree(clocks: Clocks, keeper: MapKeeper) -> bool:
+    """Whether this process's wall clock may end anything (R13)."""
+    there = sum(store.state != GONE for store in keeper.current.stores.values())
+    return clocks.agree(boot_clock(), alone=there <= 1)
 
 
 def boot_clock() -> float:

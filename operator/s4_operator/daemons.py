@@ -139,7 +139,9 @@ class Daemons:
         return True
 
     async def set_versioning(self, name: str, state: str) -> None:
-        """`state` is Enabled or Suspended."""
+        """`state` is Enabled or Suspended. Asked first: a change has every partition told."""
+        if f"<Status>{state}</Status>".encode() in await self.s3("GET", f"/{name}?versioning="):
+            return
         body = f"<VersioningConfiguration><Status>{state}</Status></VersioningConfiguration>".encode()
         await self.s3("PUT", f"/{name}?versioning=", body)
 
@@ -162,9 +164,16 @@ class Daemons:
             await self.s3("DELETE", f"/{name}?lifecycle=")
 
     async def put_lock(self, name: str, default: lock.Default | None) -> None:
-        """Object lock, with versioning, for good; with a default retention or none."""
+        """Object lock, with versioning, for good; with a default retention or none. Asked first, as versioning is."""
+        wanted = document("ObjectLockConfiguration", lock.default_to_xml(default))
+        try:
+            if await self.s3("GET", f"/{name}?object-lock=") == wanted:
+                return
+        except DaemonError as error:
+            if error.code != "ObjectLockConfigurationNotFoundError":
+                raise
         await self.set_versioning(name, "Enabled")
-        await self.s3("PUT", f"/{name}?object-lock=", document("ObjectLockConfiguration", lock.default_to_xml(default)))
+        await self.s3("PUT", f"/{name}?object-lock=", wanted)
 
     async def set_public(self, name: str, *, public: bool) -> None:
         """Let everybody read what is in a bucket, or take that back. Other statements of its policy stay."""

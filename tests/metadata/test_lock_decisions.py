@@ -77,7 +77,7 @@ class Locked(RuleBasedStateMachine):
 
     def do(self, command: AnyCommand) -> AnyAnswer:
         self.sequence += 1
-        entry = Entry(Overlay(self.database), 0, 1, 1, self.sequence, self.now, expiry_ms=self.now if self.believed else 0)
+        entry = Entry(Overlay(self.database), 0, 1, 1, self.sequence, self.now, agrees=lambda: self.believed)
         answer = decide(entry, command)
         for key, value in entry.rows.items():
             if value is None:
@@ -275,13 +275,14 @@ def test_an_unknown_mode_is_locked() -> None:
 
 def test_whose_clock_is_wrong() -> None:
     clocks = Clocks()
-    assert clocks.agree(0.0), "nobody to differ from"
+    assert clocks.agree(0.0, alone=True), "nobody to differ from"
+    assert not clocks.agree(0.0), "nobody has answered yet"
     clocks.heard("a", 1000.0, 1000.0, 1000.2, 0.0)
     assert clocks.agree(1.0)
     clocks.heard("b", 1100.0, 1000.0, 1000.2, 0.0)
     assert clocks.agree(1.0), "one of two differs: it may be the wrong one"
     clocks.heard("c", 1100.0, 1000.0, 1000.2, 0.0)
     assert not clocks.agree(1.0)
-    assert clocks.agree(120.0), "they were not heard lately"
+    assert not clocks.agree(120.0), "they were not heard lately"
     clocks.heard("d", 1007.0, 1000.0, 1010.0, 200.0)
     assert clocks.agree(201.0), "an answer that took ten seconds says little"

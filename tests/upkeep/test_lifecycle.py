@@ -282,7 +282,7 @@ def test_the_primary_itself_does_not_end_by_such_a_clock() -> None:
         def scan(self, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
             return []
 
-    entry = Entry(Overlay(Nothing()), 0, 1, 1, 1, 1000, expiry_ms=0)
+    entry = Entry(Overlay(Nothing()), 0, 1, 1, 1, 1000, agrees=lambda: False)
     assert decide(entry, Expire(1, b"k", "0" * 24)).code == "ServiceUnavailable"  # type: ignore[union-attr]
 
 

@@ -1,8 +1,8 @@
 """Whether this node's clock can be trusted to end something: a lock, or an object's life (R13). Pure.
 
 Each other store is asked now and then what time it has. A clock that differs from those of more than half of the
-stores that answered lately is the wrong one, as far as anybody can tell; where none answers there is nobody to differ from,
-and nothing can be committed either.
+stores that answered lately is the wrong one, as far as anybody can tell. Before any has answered nothing is known, so
+that a node that starts with a wrong clock ends nothing either; a store without others has nobody to differ from.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Clocks:
         """By how many seconds at least the clocks of stores that were heard lately differ from ours."""
         return {store: offset for store, (offset, heard_at) in self._heard.items() if at - heard_at <= LATELY_S}
 
-    def agree(self, at: float) -> bool:
+    def agree(self, at: float, *, alone: bool = False) -> bool:
+        """`alone`: there is no other store."""
         offsets = self.apart(at).values()
-        return 2 * sum(offset > APART_S for offset in offsets) <= len(offsets)
+        return alone or (len(offsets) > 0 and 2 * sum(offset > APART_S for offset in offsets) <= len(offsets))

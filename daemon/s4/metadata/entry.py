@@ -82,15 +82,20 @@ class Entry:
     """One command's rows, while they are decided."""
 
     def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int, *,
-                 expiry_ms: int | None = None, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
+                 agrees: Callable[[], bool] | None = None, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
         self._overlay = overlay
         self._newest = newest
         self.partition, self.partitions = partition, partitions
         self.epoch, self.sequence, self.now_ms = epoch, sequence, now_ms
-        self.expiry_ms = now_ms if expiry_ms is None else expiry_ms  # 0: nothing may be taken for over (R13)
+        self._agrees = agrees
         self.rows: dict[bytes, bytes | None] = {}
         self.deltas: dict[int, list[int]] = {}
         self.posted: list[AnyAction] = []
+
+    @property
+    def expiry_ms(self) -> int:
+        """The time by which something may be taken for over; 0 where this clock is not to be trusted (R13)."""
+        return self.now_ms if self._agrees is None or self._agrees() else 0
 
     def get(self, key: bytes) -> bytes | None:
         if key in self.rows:

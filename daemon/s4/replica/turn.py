@@ -114,7 +114,7 @@ class Decider:
         now_ms = int(self.clock() * 1000)
         sequence = turn.sequences[partition] + 1
         entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
-                      expiry_ms=now_ms if self.agrees() else 0, newest=self.newest)  # fmt: skip
+                      agrees=self.agrees, newest=self.newest)  # fmt: skip
         answer = decide(entry, command)
         if not entry.rows and not again:
             return answer
