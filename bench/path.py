@@ -1,0 +1,104 @@
+"""`python -m bench.path [REVISION]`: what one small request costs the event loop of a server, beside another commit.
+
+    python -m bench.path f08044e [--rounds 5]
+
+A whole S3 endpoint in one process, asked over one connection: the least time of the thread over blocks of a hundred
+requests, its client's part included, which is the same on both sides. What disturbs a machine only ever adds time, so
+that the least of many blocks tells trees apart where operations a second do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+NOW_S, STAMP = 1767225600.0, "20260101T000000Z"
+BLOCKS, BLOCK, WARM = 25, 100, 100
+CALLS = {"GET 6 B": ("GET", "/bbb/k", b""), "HEAD": ("HEAD", "/bbb/k", b""), "PUT 1 KiB": ("PUT", "/bbb/n", b"x" * 1024)}
+
+
+def signed(server: Any, method: str, target: str, body: bytes) -> bytes:
+    from s4.s3 import sigv4  # noqa: PLC0415 - of the tree that is measured
+
+    headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
+    headers["authorization"] = sigv4.authorization(server.access, server.secret, "us-east-1", method, target, headers)
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), f"content-length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def measure() -> None:
+    """Runs where the tree's own daemon/ and tests/ are on the path; prints microseconds, in order of CALLS."""
+    from fuzz.endpoint import endpoint  # noqa: PLC0415 - as above
+
+    with tempfile.TemporaryDirectory() as scratch:
+        async with endpoint(Path(scratch), lambda: NOW_S) as server:
+            ours, theirs = socket.socketpair()
+            await asyncio.get_running_loop().connect_accepted_socket(server._server, theirs)
+            reader, writer = await asyncio.open_connection(sock=ours)
+
+            async def ask(raw: bytes, body: bool) -> None:
+                writer.write(raw)
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                if not head.startswith(b"HTTP/1.1 200") or length is None:
+                    raise RuntimeError(head.decode())
+                if body:
+                    await reader.readexactly(int(length[1]))
+
+            for method, target, content in CALLS.values():
+                raw = signed(server, method, target, content)
+                for _ in range(WARM):
+                    await ask(raw, method != "HEAD")
+                gc.freeze()
+                least = float("inf")
+                for _ in range(BLOCKS):
+                    began = time.thread_time()
+                    for _ in range(BLOCK):
+                        await ask(raw, method != "HEAD")
+                    least = min(least, (time.thread_time() - began) / BLOCK)
+                print(f"{least * 1e6:.1f}")
+            writer.close()
+
+
+def of_tree(tree: Path) -> list[float]:
+    path = os.pathsep.join((str(tree / "daemon"), str(tree / "tests"), str(ROOT)))
+    done = subprocess.run([sys.executable, "-m", "bench.path", "--measure"], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
+    return [float(line) for line in done.stdout.split()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m bench.path", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("revision", nargs="?", default="HEAD")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        asyncio.run(measure())
+        return
+    with tempfile.TemporaryDirectory(prefix="s4-path-") as scratch:
+        other = Path(scratch) / "tree"
+        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision], check=True)
+        try:
+            rounds = [(of_tree(ROOT), of_tree(other)) for _ in range(arguments.rounds)]
+        finally:
+            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(other)], check=True)
+    print(f"| microseconds, least of {arguments.rounds} rounds | this tree | {arguments.revision} | ratio |\n|---|---|---|---|")
+    for number, name in enumerate(CALLS):
+        mine, its = (min(one[side][number] for one in rounds) for side in (0, 1))
+        print(f"| {name} | {mine:.0f} | {its:.0f} | {its / mine:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
