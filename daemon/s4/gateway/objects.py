@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -32,19 +32,17 @@ from s4.s3.lock import NONE, Lock
 COPY_TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """What a request says of an object besides its bytes: headers to give back, user metadata, tags."""
 
-    headers: dict[str, str] = field(default_factory=dict)
-    metadata: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
+    metadata: dict[str, str] = {}
+    tags: dict[str, str] = {}
     acl: str = ""
     lock: Lock = NONE
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """A version that was written. `checksum` is (algorithm, value, type), empty strings where there is none."""
 
     version: str
@@ -52,7 +50,7 @@ class Put:
     checksum: tuple[str, str, str]
     modified_ms: int
     size: int
-    tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = {}
 
 
 async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expected: Expected, attributes: Attributes,

@@ -265,7 +265,7 @@ class S3Server:
                  seconds: float, request_id: str) -> None:  # fmt: skip
         operation = request.operation if request and request.operation else "Unknown"
         length = request.headers.get("content-length", "") if request else ""
-        received = names.number(length, 0, 10**18) or 0
+        received = (names.number(length, 0, 10**18) or 0) if length else 0
         sent = response.content_length or 0 if http.method != "HEAD" else 0
         self._metrics.observe(operation, code, seconds, received, sent)
         if operation in AUDITED and request is not None:

@@ -12,9 +12,9 @@ import binascii
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from awscrt import checksums as awscrt
 from crc32c import crc32c
 
@@ -57,8 +57,7 @@ def new(algorithm: str) -> Digest:
     return hashlib.sha1(usedforsecurity=False) if algorithm == "SHA1" else hashlib.sha256()
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """What a client says of its body: raw digests, None where it says nothing.
 
     `algorithm` is the checksum to keep with the object; its value may come later, in a trailer.

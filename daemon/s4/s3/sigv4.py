@@ -13,10 +13,11 @@ import hashlib
 import hmac
 from calendar import timegm
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from time import strptime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import msgspec
 
 from s4.s3.errors import S3Error
 from s4.s3.names import number
@@ -41,8 +42,7 @@ _PRESIGN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """Who a request says it is from, and the signature that should prove it."""
 
     access_key: str
@@ -62,8 +62,7 @@ class Claim:
         return f"{self.date}/{self.region}/{self.service}/aws4_request"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is signed. `path` is as it was sent; `query` are decoded pairs; header names are lower case."""
 
     method: str

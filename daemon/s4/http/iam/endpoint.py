@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import structlog
 from aiohttp import web
+from msgspec.structs import replace
 
 from s4.access.policy import ACCOUNT, Ask
 from s4.access.requester import ANONYMOUS, user_arn

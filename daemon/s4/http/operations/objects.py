@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from s4.access.requester import canonical_id
 from s4.gateway import objects
