@@ -34,6 +34,10 @@ def configure(environment: Mapping[str, str], service: str) -> Callable[[], None
     return provider.shutdown
 
 
+def is_on() -> bool:
+    return _tracer is not None
+
+
 def span(name: str, parent: str = "", **attributes: Any) -> AbstractContextManager[None]:
     """What happens inside belongs to this span, a child of `parent` (a traceparent) or of the span around it."""
     return _OFF if _tracer is None else _span(name, parent, attributes)

@@ -34,9 +34,13 @@ class Opened:
         return "null" if self.row.null else keys.version_id(self.suffix)
 
 
-async def open_object(gateway: Gateway, name: str, key: bytes, version: str) -> Opened:
-    """Raises S3Error: NoSuchBucket, NoSuchKey, NoSuchVersion, and MethodNotAllowed for a delete marker asked by id."""
-    bucket = await find_bucket(gateway, name)
+async def open_object(gateway: Gateway, name: str, key: bytes, version: str, bucket: Bucket | None = None) -> Opened:
+    """Raises S3Error: NoSuchBucket, NoSuchKey, NoSuchVersion, and MethodNotAllowed for a delete marker asked by id.
+
+    `bucket` is the row of that name, where the caller has it.
+    """
+    if bucket is None:
+        bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     if version and version != "null" and keys.parse_version_id(version) is None:
         raise S3Error(

@@ -120,6 +120,8 @@ class S3Server:
         self._in_flight += 1
         self._idle.clear()
         try:
+            if not tracing.is_on():
+                return await self._serve(http, request_id)
             with tracing.span(f"S3 {http.method}", http.headers.get("traceparent", ""), request_id=request_id):
                 return await self._serve(http, request_id)
         finally:
@@ -149,7 +151,7 @@ class S3Server:
             headers.update(common_headers(request_id))
             if request is not None and request.extra:
                 headers.update(request.extra)
-        if "Expect" in http.headers and (request is None or not request.continued):
+        if not request.continued if request is not None else "Expect" in http.headers:
             response.force_close()  # whether the client still sends the body cannot be known
         self._account(request, http, response, code, time.perf_counter() - started, request_id)
         return response

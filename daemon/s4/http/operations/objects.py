@@ -161,7 +161,8 @@ def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int,
 
 
 async def _open(gateway: Gateway, request: S3Request) -> Opened:
-    opened = await open_object(gateway, request.bucket, request.key, request.query.get("versionId", ""))
+    version = request.query.get("versionId", "")
+    opened = await open_object(gateway, request.bucket, request.key, version, request.bucket_row)
     try:
         conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms)
     except S3Error as error:
