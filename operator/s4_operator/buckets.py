@@ -190,7 +190,8 @@ class Buckets:
             kept = [one for one in held if one != FINALIZER] + ([FINALIZER] if wanted else [])
             change: Object = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
             found = await self._kube.patch("Bucket", metadata["namespace"], metadata["name"], change)
-            self._cache.see("Bucket", {"kind": "Bucket", **found})
+            if kept or not found["metadata"].get("deletionTimestamp"):  # else it is gone, and the watch may have said so before
+                self._cache.see("Bucket", {"kind": "Bucket", **found})
 
     # -- what pods read
 
