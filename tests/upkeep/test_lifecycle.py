@@ -67,8 +67,8 @@ def model(rules: list[Rule], versions: list[Version], now: int) -> set[tuple[str
 
 
 RULES = st.builds(
-    Rule, id=st.just("r"), enabled=st.booleans(), prefix=st.sampled_from(("", "a", "ab", "b")), tags=st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"})),
-    above=st.sampled_from((-1, 0, 5)), below=st.sampled_from((-1, 6, 10)), days=st.integers(0, 3), date_ms=st.sampled_from((0, 2 * DAY, 5 * DAY)), markers=st.booleans(),
+    lambda when, **rest: Rule(**when, **rest), id=st.just("r"), enabled=st.booleans(), prefix=st.sampled_from(("", "a", "ab", "b")), tags=st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"})),
+    above=st.sampled_from((-1, 0, 5)), below=st.sampled_from((-1, 6, 10)), when=st.sampled_from([{"days": days} for days in range(4)] + [{"date_ms": 2 * DAY}, {"date_ms": 5 * DAY}]), markers=st.booleans(),
     noncurrent_days=st.integers(0, 3), newer=st.integers(0, 2),
 )  # fmt: skip
 

@@ -23,7 +23,7 @@ CURRENT, NONCURRENT, MARKER = "current", "noncurrent", "marker"  # what an expir
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """Days and counts of 0 are not set; `date_ms` too. `above` and `below` bound sizes, exclusively; -1 is no bound."""
+    """Days and counts of 0 are not set; `date_ms` too, and never both days and a date. `above` and `below` bound sizes, exclusively; -1 is no bound."""
 
     id: str
     enabled: bool
@@ -51,7 +51,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A row as rules see it. `latest` is the newest version of its key; `alone`: there is no other."""
+    """A row as rules see it."""
 
     key: str
     id: str
@@ -145,11 +145,11 @@ def _rule(element: Element, name_of: Iterable[str]) -> Rule:
         "NoncurrentVersionExpiration",
         "AbortIncompleteMultipartUpload",
     }
-    for child in element.children:
-        if child.name in ("Transition", "NoncurrentVersionTransition"):
-            raise S3Error("NotImplemented", "S4 has one storage class: nothing can be moved to another.")
-        if child.name not in known:
-            raise S3Error("MalformedXML")
+    names = [child.name for child in element.children]
+    if not {"Transition", "NoncurrentVersionTransition"}.isdisjoint(names):
+        raise S3Error("NotImplemented", "S4 has one storage class: nothing can be moved to another.")
+    if not known.issuperset(names) or len(set(names)) != len(names):
+        raise S3Error("MalformedXML")
     status, name = element.get("Status"), element.get("ID") or next(iter(name_of))
     if status not in ("Enabled", "Disabled") or (element.get("Prefix") is None) == (not any(element.all("Filter"))):
         raise S3Error("MalformedXML")
