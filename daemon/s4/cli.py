@@ -124,6 +124,13 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--master-key", "", "file with the key that secrets are sealed with: the same for every process", metavar="FILE"
     )
+    option(
+        "--kms", "", "what wraps keys of objects: a file of NAME:BASE64 lines, or the URL of Vault", metavar="FILE|URL"
+    )
+    option("--kms-key", "", "the KMS's key where a request names none; default: the file's first", metavar="NAME")
+    option("--kms-token", "", "file with the token for Vault; read again at each call", metavar="FILE")
+    option("--kms-mount", "transit", "where Vault's transit engine is mounted", metavar="PATH")
+    option("--bare-keys", "off", "take keys of objects (SSE-C) without TLS too: on or off", choices=("on", "off"))
     option("--inline", "4096", "objects smaller than this live in their metadata row", metavar="BYTES")
     option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
@@ -158,6 +165,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--domain and --website-domain must differ: one speaks S3, the other to visitors")
     parse_address(arguments.listen)
     parse_address(arguments.admin_listen)
+    if arguments.kms.startswith(("http://", "https://")) and not (arguments.kms_key and arguments.kms_token):
+        raise ValueError("--kms with a URL needs --kms-key and --kms-token")
     inline = parse_size(arguments.inline)
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
@@ -168,7 +177,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "domains": [domain for domain in arguments.domain.lower().split(",") if domain],
         "website_domains": [domain for domain in arguments.website_domain.lower().split(",") if domain],
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
-        "master_key": arguments.master_key,
+        "master_key": arguments.master_key, "kms": arguments.kms, "kms_key": arguments.kms_key,
+        "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "bare_keys": arguments.bare_keys == "on",
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
         "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
         "lifecycle_day_s": _number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),

@@ -14,16 +14,26 @@ from s4.upkeep.inventory import Inventory
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
+from s4.upkeep.rewrap import Rewrapper
 from s4.upkeep.scrub import Scrubber
 
 EXPIRED = "Versions, markers and uploads that lifecycle ended"
+REWRAPPED = "Keys of objects and secrets that were wrapped anew after a rotation"
+LEFT = (
+    "After a rotation: partitions to look through, and keys that could not be wrapped anew; 0 before an old key may go"
+)
 KEPT = "What lifecycle would have ended, and was locked or gone"
 Figure = tuple[str, str, float, bool, str]
 """(name, help, value, whether it only rises, partition or bucket or empty)."""
 
 
 def store_figures(
-    store: OpenStore, healer: Healer, scrubber: Scrubber, lifecycle: Lifecycle, inventory: Inventory
+    store: OpenStore,
+    healer: Healer,
+    scrubber: Scrubber,
+    lifecycle: Lifecycle,
+    inventory: Inventory,
+    rewrapper: Rewrapper,
 ) -> Iterator[tuple[str, str, float, bool] | Figure]:
     """(name, help, value, whether it only rises) of each figure."""
     drives, host = store.drives, store.host
@@ -79,6 +89,8 @@ def store_figures(
     yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", scrubber.damaged, True
     yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True
     yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True
+    yield "s4_keys_rewrapped", REWRAPPED, rewrapper.rewrapped, True
+    yield "s4_keys_left", LEFT, rewrapper.left, False
     yield from inventory.figures()
     yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", scrubber.ended_s, False
 
@@ -94,7 +106,7 @@ def router_figures(router: Router) -> Iterator[Figure]:
 
 
 def member_figures(
-    member: Member, mender: Mender, own: OwnStore, lifecycle: Lifecycle, inventory: Inventory
+    member: Member, mender: Mender, own: OwnStore, lifecycle: Lifecycle, inventory: Inventory, rewrapper: Rewrapper
 ) -> Iterator[Figure]:
     """What a node knows of its store and of the partitions that it leads."""
     node, group, shards = member.node, member.node.host.group, member.node.shards
@@ -121,6 +133,8 @@ def member_figures(
     yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
     yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True, ""
     yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True, ""
+    yield "s4_keys_rewrapped", REWRAPPED, rewrapper.rewrapped, True, ""
+    yield "s4_keys_left", LEFT, rewrapper.left, False, ""
     yield from inventory.figures()
     apart = max(node.clocks.apart(boot_clock()).values(), default=0.0)
     yield "s4_clock_apart_seconds", "By how much at least another store's clock differs", apart, False, ""

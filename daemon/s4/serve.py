@@ -38,6 +38,7 @@ from s4.http.admin_server import ServerAdmin
 from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.server import S3Server
 from s4.http.tls import Certificate
+from s4.kms import FileKms, Kms
 from s4.limits import MIB, Limits
 from s4.metadata.commands import NoteUses
 from s4.peer.api import Layout, NodeApi
@@ -51,6 +52,7 @@ from s4.upkeep.heal import Healer
 from s4.upkeep.inventory import Inventory
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
+from s4.upkeep.rewrap import Rewrapper
 from s4.upkeep.scrub import Scrubber
 
 log = structlog.get_logger("s4")
@@ -66,6 +68,7 @@ SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 AUDIT_FIRST_S = 60.0
 INVENTORY_S = 30.0
 LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
+REWRAP_FIRST_S, REWRAP_LOOK_S = 5.0, 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
 WORKER_RESTART_S = 1.0
@@ -93,6 +96,11 @@ class ServerSettings(msgspec.Struct, frozen=True):
     certificate: str = ""
     key: str = ""
     master_key: str = ""
+    kms: str = ""
+    kms_key: str = ""
+    kms_token: str = ""
+    kms_mount: str = "transit"
+    bare_keys: bool = False
     durability: str = "sync"
     inline_bytes: int = 4096
     dedup: bool = True
@@ -145,8 +153,17 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
         ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
         keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
-        day_ms=int(settings.lifecycle_day_s * 1000),
+        kms=_kms(settings), bare_keys=settings.bare_keys, day_ms=int(settings.lifecycle_day_s * 1000),
     )  # fmt: skip
+
+
+def _kms(settings: ServerSettings) -> Kms | None:
+    """Raises KeyringError."""
+    if not settings.kms.startswith(("http://", "https://")):
+        return FileKms(Path(settings.kms), settings.kms_key) if settings.kms else None
+    from s4.vault import VaultKms  # noqa: PLC0415 - hvac and requests take a moment, and memory, where there is no Vault
+
+    return VaultKms(settings.kms, settings.kms_key, Path(settings.kms_token), settings.kms_mount)
 
 
 class S3Endpoint:
@@ -268,6 +285,7 @@ class Server:
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
         self._lifecycle = Lifecycle(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
         self._inventory = Inventory(self.store.node, lambda: True)
+        self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway)
@@ -289,6 +307,7 @@ class Server:
             asyncio.create_task(every(SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub)),
             asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
             asyncio.create_task(every(0.0, INVENTORY_S, self._inventory.look)),
+            asyncio.create_task(every(REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run)),
         ]
         self._not_ready = ""
 
@@ -298,7 +317,9 @@ class Server:
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
         collector = StoreCollector(
-            lambda: store_figures(self.store, self._healer, self._scrubber, self._lifecycle, self._inventory)
+            lambda: store_figures(
+                self.store, self._healer, self._scrubber, self._lifecycle, self._inventory, self._rewrapper
+            )
         )
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)

@@ -37,6 +37,8 @@ from s4.peer.trust import Credentials
 from s4.replica.terms import Timing
 from s4.serve import (
     INVENTORY_S,
+    REWRAP_FIRST_S,
+    REWRAP_LOOK_S,
     S3Endpoint,
     ServerSettings,
     cancel,
@@ -56,6 +58,7 @@ from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.renames import Renames
+from s4.upkeep.rewrap import Rewrapper
 
 log = structlog.get_logger("s4")
 
@@ -214,6 +217,7 @@ class ClusterServer:
         self._own = OwnStore(node)
         self._inventory = Inventory(self._router, lambda: node.host.group.serves(0))
         self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree)
+        self._rewrapper = Rewrapper(self._gateway, node.host, node.led)
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start()
         self._tasks += [
@@ -223,6 +227,7 @@ class ClusterServer:
             asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
             asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
             asyncio.create_task(every(0.0, INVENTORY_S, self._inventory.look)),
+            asyncio.create_task(every(REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run)),
         ]
         if settings.scrub_every_s:
             self._tasks.append(asyncio.create_task(every(settings.scrub_every_s, settings.scrub_every_s, self._scrub)))
@@ -247,7 +252,9 @@ class ClusterServer:
     def _figures(self) -> Iterator[Figure]:
         yield from router_figures(self._router)
         if self.member is not None:
-            yield from member_figures(self.member, self._mender, self._own, self._lifecycle, self._inventory)
+            yield from member_figures(
+                self.member, self._mender, self._own, self._lifecycle, self._inventory, self._rewrapper
+            )
 
     async def _start_admin(self, bound: socket.socket) -> None:
         collector = StoreCollector(self._figures)

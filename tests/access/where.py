@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import subprocess
@@ -19,6 +20,7 @@ from process import ACCESS, SECRET, ServerProcess
 
 _numbers = itertools.count(1)
 WEBSITES = "web.example"
+KMS_KEYS = {"first": base64.b64encode(bytes(range(32))).decode(), "other": base64.b64encode(bytes(range(32, 64))).decode()}
 
 
 def new_name() -> str:
@@ -29,7 +31,7 @@ class TwoGateways:
     """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
 
     def __init__(self, directory: Path) -> None:
-        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "S4_WEBSITE_DOMAIN": WEBSITES, "S4_LIFECYCLE_DAY": "1"}
+        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "S4_WEBSITE_DOMAIN": WEBSITES, "S4_LIFECYCLE_DAY": "1", "S4_KMS": str(directory.parent / "kms"), "S4_BARE_KEYS": "on"}
         self.cluster = DevCluster(directory, nodes=3, erasure="2+1", partitions=4, gateways=2, environment=keys)
         self._gateways = itertools.cycle(("gateway-1", "gateway-2"))
 
@@ -47,8 +49,10 @@ class TwoGateways:
 @pytest.fixture(scope="module", params=["one server", "two gateways"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     directory = tmp_path_factory.mktemp("access") / "data"
+    kms = directory.parent / "kms"
+    kms.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
     if request.param == "one server":
-        process = ServerProcess(directory, "--reserve", "64MiB", "--website-domain", WEBSITES, "--lifecycle-day", "1").start()
+        process = ServerProcess(directory, "--reserve", "64MiB", "--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--bare-keys", "on").start()
         yield process
         assert process.stop() == 0
         return

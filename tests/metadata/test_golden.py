@@ -17,13 +17,16 @@ from s4.metadata import keys, rows
 
 GOLDEN: dict[str, str] = json.loads(Path(__file__).with_name("golden.json").read_text())
 BLOB, REF = bytes(range(16)), bytes(range(16, 32))
-EXTENT = rows.Extent(2, 5000, 3, BLOB, REF, "0" * 32, "AAAAAA==")
+EXTENT = rows.Extent(2, 5000, 3, BLOB, REF, "0" * 32, "AAAAAA==", b"s" * 16)
+SEALING = rows.Sealing("aws:kms", "wrapped", "key", "e30=", True)
 OBJECT = rows.Object(
     1_700_000_000_123, 5003, "1" * 32, False, True, "ana", "CRC32", "FULL_OBJECT", "AAAAAA==", {"Content-Type": "a/b"}, {"m": "ü"},
-    {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False, "[]",
+    {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False, "[]", SEALING,
 )  # fmt: skip
+OLDER_EXTENT = replace(EXTENT, seal=b"")
+OLDER_OBJECT = replace(OBJECT, extents=[OLDER_EXTENT, rows.Extent(3, 3)], sealing=None)
 ROWS: dict[str, Any] = {
-    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]", "GOVERNANCE", 99, True),
+    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]", "GOVERNANCE", 99, True, SEALING),
     "Part": rows.Part(2, EXTENT, b"inline"),
     "Blob": rows.Blob(5000, 1 << 20, 4, 2, bytes(32), 3, [1, 5]),
     "Reference": rows.Reference(3, 7, b"key", b"u" * 16, 4),
@@ -89,15 +92,21 @@ def test_rows_of_release_0_2() -> None:
 
 def test_rows_of_release_0_4() -> None:
     assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.4"])) == replace(ROWS["Bucket"], documents={})
-    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(ROWS["Upload"], acl="", lock_mode="", lock_until_ms=0, legal_hold=False)
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(ROWS["Upload"], acl="", lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None)
     assert rows.decode(rows.User, bytes.fromhex(GOLDEN["User 0.4"])) == rows.User("ana", 6, True)
-    assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.4"])) == (replace(OBJECT, acl=""), b"abc")
+    assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.4"])) == (replace(OLDER_OBJECT, acl=""), b"abc")
 
 
 def test_rows_of_release_0_5() -> None:
-    older = replace(ROWS["Upload"], lock_mode="", lock_until_ms=0, legal_hold=False)
+    older = replace(ROWS["Upload"], lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None)
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.5"])) == older
     assert rows.decode(rows.Counters, bytes.fromhex(GOLDEN["Counters 0.5"])) == rows.Counters(1, 2, 3, 4, 5)
+
+
+def test_rows_of_release_0_6() -> None:
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.6"])) == replace(ROWS["Upload"], sealing=None)
+    assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(ROWS["Part"], extent=OLDER_EXTENT)
+    assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.6"])) == (OLDER_OBJECT, b"abc")
 
 
 def test_object_row() -> None:
@@ -114,7 +123,7 @@ def test_keys(name: str) -> None:
 
 def test_every_row_and_key_format_is_covered() -> None:
     formats = {name for name, kind in vars(rows).items() if isinstance(kind, type) and issubclass(kind, (rows._Row, rows.Action))}
-    assert formats - {"_Row", "Action", "Summary", "Extent", "Grant", "Object"} == set(ROWS)
+    assert formats - {"_Row", "Action", "Summary", "Extent", "Sealing", "Grant", "Object"} == set(ROWS)
     makers = {name for name in vars(keys) if name.endswith("_row") and name != "named_row"}
     assert len(KEYS) == len(makers) + 5
 

@@ -15,12 +15,13 @@ from s4.metadata.buckets import LOCK
 from s4.metadata.rows import Bucket
 from s4.s3 import lifecycle
 from s4.s3.cors import Rule
+from s4.s3.encryption import Default as Encryption
 from s4.s3.errors import S3Error
 from s4.s3.lock import Default
 from s4.s3.website import Website
 
 POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
-QUOTA, WEBSITE, LIFECYCLE = "quota", "website", "lifecycle"
+QUOTA, WEBSITE, LIFECYCLE, ENCRYPTION = "quota", "website", "lifecycle", "encryption"
 ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
 REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
 
@@ -119,6 +120,22 @@ def lifecycle_of(bucket: Bucket) -> list[lifecycle.Rule]:
     """Rules that cannot be read end nothing."""
     text = bucket.documents.get(LIFECYCLE)
     return _lifecycle(text) if text is not None else []
+
+
+@lru_cache(maxsize=1024)
+def _encryption(text: str) -> Encryption:
+    return msgspec.json.decode(text, type=Encryption)
+
+
+def encryption_of(bucket: Bucket) -> Encryption | None:
+    """How what comes is encrypted. Raises S3Error where it cannot be read: nothing is written in the clear then."""
+    text = bucket.documents.get(ENCRYPTION)
+    if text is None:
+        return None
+    try:
+        return _encryption(text)
+    except msgspec.MsgspecError as error:
+        raise S3Error("InternalError", "The bucket's encryption cannot be read: put it again.") from error
 
 
 def quota_of(bucket: Bucket) -> int:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from s4.access import documents
 from s4.gateway.quota import Quotas
@@ -23,6 +24,9 @@ from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
 from s4.metadata.rows import Bucket
 from s4.peer.api import Layout, NodeApi, UnavailableError
 from s4.s3.errors import S3Error
+
+if TYPE_CHECKING:
+    from s4.kms import Kms
 
 SETTINGS_TRIES = 8
 
@@ -168,7 +172,9 @@ class Gateway:
     pool: ThreadPoolExecutor
     strict: bool = False
     hedge_s: float = 0.2  # without a shard for so long, others are asked
-    keyring: Keyring | None = None  # what secrets are sealed with
+    keyring: Keyring | None = None  # what secrets are sealed with, and keys of objects (SSE-S3)
+    kms: Kms | None = None  # what wraps keys of objects (SSE-KMS)
+    bare_keys: bool = False  # whether keys that clients bring (SSE-C) may come without TLS
     day_ms: int = 86_400_000  # of lifecycle rules
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
     quotas: Quotas = field(default_factory=Quotas)

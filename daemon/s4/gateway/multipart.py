@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket
-from s4.gateway.objects import Attributes, Put, take_extents, with_null
-from s4.gateway.read import Opened, stream
-from s4.gateway.receive import Body, Decoder, Place, Stored, abandon, receive
+from s4.gateway.objects import Attributes, CopiedBody, Put, take_extents, with_null
+from s4.gateway.read import Opened
+from s4.gateway.receive import Body, Place, Stored, abandon, receive
+from s4.gateway.sealing import Seal, new_seal, unwrap, wanted_in
 from s4.metadata import keys
 from s4.metadata.commands import (
     NO_CONDITIONS,
@@ -19,11 +20,11 @@ from s4.metadata.commands import (
     PutPart,
     Written,
 )
-from s4.metadata.rows import Bucket, Extent, Object, Part, Upload, decode, decode_object
+from s4.metadata.rows import Bucket, Extent, Object, Part, Sealing, Upload, decode, decode_object
 from s4.peer.api import UploadFound
 from s4.s3 import checksums
 from s4.s3.checksums import Expected
-from s4.s3.chunked import PlainDecoder
+from s4.s3.encryption import SSE_C
 from s4.s3.errors import S3Error
 
 
@@ -59,24 +60,18 @@ def parse_upload_id(text: str) -> bytes:
 
 
 async def create_upload(gateway: Gateway, name: str, key: bytes, attributes: Attributes, owner: str,
-                        algorithm: str, kind: str) -> str:  # fmt: skip
-    """Returns the upload id: 32 hexadecimal digits that sort by time."""
+                        algorithm: str, kind: str) -> tuple[str, Sealing | None]:  # fmt: skip
+    """Returns the upload id, 32 hexadecimal digits that sort by time, and how its parts are encrypted."""
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     upload = gateway.now_ms().to_bytes(6, "big") + gateway.random(10)
+    seal = await new_seal(gateway, bucket, wanted_in(bucket, attributes.encryption))
     row = Upload(
-        gateway.now_ms(),
-        owner,
-        algorithm,
-        kind,
-        attributes.headers,
-        attributes.metadata,
-        attributes.tags,
-        attributes.acl,
-        *attributes.lock,
-    )
+        gateway.now_ms(), owner, algorithm, kind, attributes.headers, attributes.metadata, attributes.tags,
+        attributes.acl, *attributes.lock, seal.sealing if seal is not None else None,
+    )  # fmt: skip
     await commit(gateway, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
-    return upload.hex()
+    return upload.hex(), row.sealing
 
 
 async def find_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, after: int = 0,
@@ -91,12 +86,24 @@ async def find_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, a
 
 
 async def put_part(gateway: Gateway, name: str, key: bytes, upload_id: str, number: int, body: Body,
-                   expected: Expected) -> Stored:  # fmt: skip
+                   expected: Expected, customer: bytes = b"") -> tuple[Stored, Sealing | None]:  # fmt: skip
+    """Store a part, and say how it is encrypted: as its upload is, for which `customer` must be the upload's own key."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     expected = _part_checksum(expected, found.upload)
-    stored = await receive(gateway, body, expected, Place(partition, bucket.id, key, upload, number))
+    seal = await _seal_of(gateway, bucket, found.upload, customer)
+    stored = await receive(gateway, body, expected, Place(partition, bucket.id, key, upload, number), seal)
     await _commit_part(gateway, name, bucket, partition, key, upload, stored)
-    return stored
+    return stored, found.upload.sealing
+
+
+async def _seal_of(gateway: Gateway, bucket: Bucket, upload: Upload, customer: bytes) -> Seal | None:
+    if upload.sealing is not None and upload.sealing.mode == SSE_C and not customer:
+        raise S3Error(
+            "InvalidRequest",
+            "The multipart upload initiate requested encryption. Subsequent part requests must include the appropriate encryption parameters.",
+        )
+    key = await unwrap(gateway, bucket.id, upload.sealing, customer)
+    return Seal(key, upload.sealing) if upload.sealing is not None else None
 
 
 def _part_checksum(expected: Expected, upload: Upload) -> Expected:
@@ -121,29 +128,17 @@ async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: i
         raise
 
 
-class _CopiedBody:
-    """A range of an object as the body of a part."""
-
-    def __init__(self, gateway: Gateway, source: Opened, offset: int, length: int) -> None:
-        self.length = length
-        self.decoder: Decoder = PlainDecoder(length)
-        self._pieces = stream(gateway, source, offset, length)
-
-    async def read(self) -> bytes:
-        async for piece in self._pieces:
-            return bytes(piece)
-        return b""
-
-
 async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upload_id: str, number: int,
-                    span: tuple[int, int] | None) -> Stored:  # fmt: skip
-    """UploadPartCopy. A whole object in one blob is shared; other ranges are read and stored again."""
+                    span: tuple[int, int] | None, customer: bytes = b"") -> tuple[Stored, Sealing | None]:  # fmt: skip
+    """UploadPartCopy. A whole object in one plain blob is shared; all else is read and stored again."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     offset, length = span or (0, source.row.size)
     place = Place(partition, bucket.id, key, upload, number)
     expected = _part_checksum(Expected(), found.upload)
+    seal = await _seal_of(gateway, bucket, found.upload, customer)
     extents = source.row.extents
-    whole = (offset, length) == (0, source.row.size) and len(extents) == 1 and extents[0].blob
+    plain = seal is None and source.row.sealing is None
+    whole = plain and (offset, length) == (0, source.row.size) and len(extents) == 1 and extents[0].blob
     if whole and (not expected.algorithm or expected.algorithm == source.row.checksum_algorithm):
         taken = await take_extents(gateway, extents, place)
         if taken is not None:
@@ -152,11 +147,11 @@ async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upl
             extent = Extent(number, old.size, old.partition, old.blob, old.reference, etag, old.checksum)
             stored = Stored(extent, etag, old.checksum, granted=[extent.reference])
             await _commit_part(gateway, name, bucket, partition, key, upload, stored)
-            return stored
+            return stored, None
     with gateway.readers.reading():
-        stored = await receive(gateway, _CopiedBody(gateway, source, offset, length), expected, place)
+        stored = await receive(gateway, CopiedBody(gateway, source, offset, length), expected, place, seal)
     await _commit_part(gateway, name, bucket, partition, key, upload, stored)
-    return stored
+    return stored, found.upload.sealing
 
 
 async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion) -> Put:
@@ -174,8 +169,7 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
         return await _completed_before(gateway, name, key, upload_id, wanted, error)
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
-    kind = (row.checksum_algorithm, row.checksum, row.checksum_type)
-    return Put(answer.version, row.etag, kind, row.modified_ms, row.size, row.tags)
+    return Put.of(row, answer.version)
 
 
 async def _completed_before(gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion,
@@ -190,9 +184,7 @@ async def _completed_before(gateway: Gateway, name: str, key: bytes, upload_id: 
         raise error
     if any(part.etag != extent.etag for part, extent in zip(wanted.parts, row.extents, strict=True)):
         raise error
-    opened = Opened(bucket, name, key, "", row, inline, found.suffix)
-    kind = (row.checksum_algorithm, row.checksum, row.checksum_type)
-    return Put(opened.version, row.etag, kind, row.modified_ms, row.size, row.tags)
+    return Put.of(row, Opened(bucket, name, key, "", row, inline, found.suffix).version)
 
 
 def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Completion) -> Object:
@@ -218,7 +210,8 @@ def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Comple
         raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
     return Object(
         gateway.now_ms(), size, checksums.multipart_etag(extent.etag for extent in extents), False, True, info.owner,
-        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload, info.lock_mode, info.lock_until_ms, info.legal_hold, info.acl,
+        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload, info.lock_mode,
+        info.lock_until_ms, info.legal_hold, info.acl, info.sealing,
     )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import msgspec
 
 from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket
-from s4.gateway.read import Opened, open_object
-from s4.gateway.receive import Body, Place, Stored, abandon, drop_references, receive
+from s4.gateway.read import Opened, open_object, stream, unlock
+from s4.gateway.receive import Body, Decoder, Place, Stored, abandon, drop_references, receive
+from s4.gateway.sealing import new_seal, wanted_in
 from s4.metadata import keys
 from s4.metadata.commands import (
     NO_CONDITIONS,
@@ -23,9 +24,11 @@ from s4.metadata.commands import (
     TakeReferences,
     Written,
 )
-from s4.metadata.rows import Bucket, Extent, Object
+from s4.metadata.rows import Bucket, Extent, Object, Sealing
 from s4.s3 import checksums
 from s4.s3.checksums import Expected
+from s4.s3.chunked import PlainDecoder
+from s4.s3.encryption import Wanted
 from s4.s3.errors import S3Error
 from s4.s3.lock import NONE, Lock
 
@@ -40,6 +43,7 @@ class Attributes(msgspec.Struct, frozen=True):
     tags: dict[str, str] = {}
     acl: str = ""
     lock: Lock = NONE
+    encryption: Wanted | None = None
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -51,6 +55,12 @@ class Put(msgspec.Struct, frozen=True):
     modified_ms: int
     size: int
     tags: dict[str, str] = {}
+    sealing: Sealing | None = None
+
+    @classmethod
+    def of(cls, row: Object, version: str) -> Put:
+        checksum = row.checksum_algorithm, row.checksum, row.checksum_type
+        return cls(version, row.etag, checksum, row.modified_ms, row.size, row.tags, row.sealing)
 
 
 async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expected: Expected, attributes: Attributes,
@@ -59,17 +69,16 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     await gateway.quotas.take(gateway.node, bucket, body.length)
-    stored = await receive(gateway, body, expected, Place(partition, bucket.id, key))
+    seal = await new_seal(gateway, bucket, wanted_in(bucket, attributes.encryption))
+    stored = await receive(gateway, body, expected, Place(partition, bucket.id, key), seal)
     kind = checksums.FULL_OBJECT if expected.algorithm else ""
     row = Object(
         gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", owner,
         expected.algorithm, kind, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
-        [stored.extent], b"", *attributes.lock, attributes.acl,
+        [stored.extent], b"", *attributes.lock, attributes.acl, seal.sealing if seal is not None else None,
     )  # fmt: skip
     written = await _commit_put(gateway, name, bucket, partition, key, row, stored, conditions)
-    return Put(
-        written.version, written.etag, (expected.algorithm, stored.checksum, kind), row.modified_ms, row.size, row.tags
-    )
+    return Put.of(row, written.version)
 
 
 async def _commit_put(gateway: Gateway, name: str, bucket: Bucket, partition: int, key: bytes, row: Object,
@@ -151,13 +160,9 @@ async def change_object(gateway: Gateway, name: str, key: bytes, version: str, *
     """Give a version other tags, another ACL, retention or hold; returns its id. Raises S3Error."""
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
-    answer = await commit(
-        gateway,
-        name,
-        bucket,
-        partition,
-        lambda settings: ChangeObject(settings, key, version, tags, acl, retention, hold, bypass),
-    )
+    answer = await commit(gateway, name, bucket, partition, lambda settings: ChangeObject(
+        settings, key, version, tags, acl, retention, hold, bypass,
+    ))  # fmt: skip
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
     return answer.version
@@ -176,10 +181,26 @@ class Copy:
     lock: Lock = NONE
     conditions: Conditions = NO_CONDITIONS
     rename: bool = False
+    encryption: Wanted | None = None
+
+
+class CopiedBody:
+    """A range of an object as the body of another object or part."""
+
+    def __init__(self, gateway: Gateway, source: Opened, offset: int, length: int) -> None:
+        self.length = length
+        self.decoder: Decoder = PlainDecoder(length)
+        self._pieces = stream(gateway, source, offset, length)
+
+    async def read(self) -> bytes:
+        async for piece in self._pieces:
+            return bytes(piece)
+        return b""
 
 
 async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
-    """Copy a whole object by sharing its content. The caller has opened and authorized the source."""
+    """Copy a whole object by sharing its content; between plain and encrypted it is written anew. The caller has
+    opened, authorized and unlocked the source; a rename takes it as it is, and needs no key."""
     bucket = await find_bucket(gateway, copy.name)
     partition = keys.partition_of(bucket.id, copy.key, gateway.partitions)
     if source.row.size > gateway.limits.put_bytes and not copy.rename:
@@ -189,11 +210,15 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
         )
     if not copy.rename:
         await gateway.quotas.take(gateway.node, bucket, source.row.size)
+        if (wanted_in(bucket, copy.encryption) is None) != (source.row.sealing is None):
+            return await _copy_bytes(gateway, source, copy, bucket, partition)
     for _ in range(COPY_TRIES):
         extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
         if extents is not None:
             break
-        source = await open_object(gateway, source.name, source.key, source.asked_version)
+        gone, source = source, await open_object(gateway, source.name, source.key, source.asked_version)
+        if not copy.rename:
+            await unlock(gateway, source, gone.customer)
     else:
         raise S3Error("OperationAborted", "The source keeps changing. Try again.")
     return await _commit_copy(gateway, source, copy, bucket, partition, extents)
@@ -202,13 +227,15 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
 async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int,
                        extents: list[Extent]) -> Put:  # fmt: skip
     old = source.row
-    kept = copy.attributes or Attributes(old.headers, old.metadata)
-    tags = old.tags if copy.tags is None else copy.tags
-    acl = old.acl if copy.rename else copy.acl
-    row = Object(
-        gateway.now_ms(), old.size, old.etag, False, bucket.versioning != "Enabled", copy.owner,
-        old.checksum_algorithm, old.checksum_type, old.checksum, kept.headers, kept.metadata, tags, extents, b"", *copy.lock, acl,
-    )  # fmt: skip
+    sealing = old.sealing
+    try:
+        if sealing is not None and not copy.rename:
+            seal = await new_seal(gateway, bucket, wanted_in(bucket, copy.encryption), source.content_key)
+            sealing = seal.sealing if seal is not None else None
+    except S3Error:
+        await drop_references(gateway, extents)
+        raise
+    row = _copied(gateway, old, copy, bucket, msgspec.structs.replace(old, extents=extents, sealing=sealing))
     granted = [extent.reference for extent in extents if extent.blob]
     rename_version = keys.version_id(source.suffix) if copy.rename else ""
     try:
@@ -221,14 +248,35 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
         raise
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
-    return Put(
-        answer.version,
-        row.etag,
-        (row.checksum_algorithm, row.checksum, row.checksum_type),
-        row.modified_ms,
-        row.size,
-        row.tags,
-    )
+    return Put.of(row, answer.version)
+
+
+def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: Object) -> Object:
+    """The row of a copy, with what `content` says of its bytes."""
+    kept = copy.attributes or Attributes(old.headers, old.metadata)
+    tags = old.tags if copy.tags is None else copy.tags
+    acl = old.acl if copy.rename else copy.acl
+    return Object(
+        gateway.now_ms(), content.size, content.etag, False, bucket.versioning != "Enabled", copy.owner,
+        content.checksum_algorithm, content.checksum_type, content.checksum, kept.headers, kept.metadata, tags,
+        content.extents, b"", *copy.lock, acl, content.sealing,
+    )  # fmt: skip
+
+
+async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int) -> Put:
+    old, seal = source.row, await new_seal(gateway, bucket, wanted_in(bucket, copy.encryption))
+    expected = Expected(algorithm=old.checksum_algorithm)
+    with gateway.readers.reading():
+        body = CopiedBody(gateway, source, 0, old.size)
+        stored = await receive(gateway, body, expected, Place(partition, bucket.id, copy.key), seal)
+    kind = checksums.FULL_OBJECT if expected.algorithm else ""
+    content = Object(
+        0, old.size, stored.etag, False, False, "", expected.algorithm, kind, stored.checksum, extents=[stored.extent],
+        sealing=seal.sealing if seal is not None else None,
+    )  # fmt: skip
+    row = _copied(gateway, old, copy, bucket, content)
+    written = await _commit_put(gateway, copy.name, bucket, partition, copy.key, row, stored, copy.conditions)
+    return Put.of(row, written.version)
 
 
 async def rename_object(gateway: Gateway, name: str, source_key: bytes, key: bytes, owner: str,

@@ -6,17 +6,21 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.sealing import unwrap
 from s4.gateway.stripes import Stripe
 from s4.metadata import keys
 from s4.metadata.rows import Bucket, Extent, Object, decode_object
 from s4.s3.errors import S3Error
+from s4.segments import SEGMENT, InvalidTag, Opener, stored_size
+from s4.storage.records import DamagedError
 
 READ_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
 class Opened:
-    """A version of an object: its row, inline bytes and version suffix, and what was asked for."""
+    """A version of an object: its row, inline bytes and version suffix, and what was asked for. The bytes of one that is
+    encrypted can be read once it was `unlocked`; `customer` is the key that its reader brought."""
 
     bucket: Bucket
     name: str
@@ -25,6 +29,8 @@ class Opened:
     row: Object
     inline: bytes
     suffix: bytes
+    content_key: bytes = b""
+    customer: bytes = b""
 
     @property
     def version(self) -> str:
@@ -65,9 +71,20 @@ async def open_object(gateway: Gateway, name: str, key: bytes, version: str, buc
     return opened
 
 
+async def unlock(gateway: Gateway, opened: Opened, customer: bytes = b"") -> None:
+    """Make an object's bytes readable, with the key that the request brings where it was encrypted with one. Raises
+    S3Error where the key is another one, or where one is given and none was used."""
+    opened.content_key = await unwrap(gateway, opened.bucket.id, opened.row.sealing, customer)
+    opened.customer = customer
+
+
 async def read_small(gateway: Gateway, opened: Opened, offset: int, length: int) -> bytes | memoryview | None:
     """The bytes of a range where they are few and at hand; None where `stream` should give them."""
     extents = opened.row.extents
+    if opened.row.sealing is not None:
+        if length > SEGMENT:
+            return None
+        return b"".join([piece async for piece in stream(gateway, opened, offset, length)])
     if len(opened.inline) == opened.row.size:
         whole = opened.inline
     elif len(extents) == 1 and extents[0].size <= gateway.cache.blob_bytes:
@@ -94,13 +111,18 @@ async def stream(gateway: Gateway, opened: Opened, offset: int, length: int) -> 
     """
     inline = memoryview(opened.inline)
     for extent in opened.row.extents:
+        stored = stored_size(extent)
         if not extent.blob:
-            source, inline = inline[: extent.size], inline[extent.size :]
+            source, inline = inline[:stored], inline[stored:]
         if offset >= extent.size:
             offset -= extent.size
             continue
         take = min(length, extent.size - offset)
-        if not extent.blob:
+        if extent.seal:
+            held = None if extent.blob else source
+            async for piece in _stream_sealed(gateway, extent, held, opened.content_key, offset, take):
+                yield piece
+        elif not extent.blob:
             yield source[offset : offset + take]
         else:
             async for piece in _stream_blob(gateway, extent, offset, take):
@@ -108,6 +130,26 @@ async def stream(gateway: Gateway, opened: Opened, offset: int, length: int) -> 
         offset, length = 0, length - take
         if length <= 0:
             return
+
+
+async def _stream_sealed(
+    gateway: Gateway, extent: Extent, held: memoryview | None, key: bytes, offset: int, length: int
+) -> AsyncIterator[memoryview]:
+    """Decrypt a range, from `held` or from its blob, a few whole segments at a time."""
+    opener = Opener(key, extent)
+    while length:
+        take = min(length, READ_BYTES - offset % SEGMENT)
+        start, size = opener.span(offset, take)
+        if held is not None:
+            data: bytes | memoryview = held[start : start + size]
+        else:
+            data = b"".join([piece async for piece in _stream_blob(gateway, extent, start, size)])
+        try:
+            plain = opener.open(offset // SEGMENT, data)
+        except InvalidTag as error:
+            raise DamagedError("the encrypted bytes are not those that were written") from error
+        yield memoryview(plain)[offset % SEGMENT :][:take]
+        offset, length = offset + take, length - take
 
 
 async def _stream_blob(gateway: Gateway, extent: Extent, offset: int, length: int) -> AsyncIterator[memoryview]:

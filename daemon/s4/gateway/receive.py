@@ -3,7 +3,8 @@
 The event loop reads from the socket while a thread decodes and hashes what came before; full stripes go to
 the store while the next one fills. Small bodies are handled at once. The last stripe is held back until the
 content's SHA-256 is known: content that is already there gets a reference, and what was written is dropped.
-Where the client signed the hash, the reference is taken first and nothing is written (rule C4).
+Where the client signed the hash, the reference is taken first and nothing is written (rule C4). What is encrypted is so
+before it is cut into stripes: it is a blob like others, whose content nobody else has, so that nothing is shared.
 
 A body that fails any check leaves nothing: its shards are discarded, its grants dropped. After a crash the
 orphan audit does that. Nothing here is visible until the caller commits it.
@@ -20,11 +21,13 @@ from typing import Protocol
 
 from s4.erasure.codec import Buffer, codec
 from s4.gateway.context import Gateway, execute
+from s4.gateway.sealing import Seal
 from s4.metadata import keys
 from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeReferences
 from s4.metadata.rows import Extent
 from s4.s3.checksums import Digests, Expected
 from s4.s3.errors import S3Error
+from s4.segments import SEAL_BYTES, Sealer
 from s4.storage.records import DiskFullError, OfflineError, Shard
 
 SMALL_BYTES = 64 * 1024
@@ -91,8 +94,8 @@ class _BlobWriter:
     whose stripes met two processes, or two stores (D2).
     """
 
-    def __init__(self, gateway: Gateway, partition: int) -> None:
-        self._gateway, self._partition = gateway, partition
+    def __init__(self, gateway: Gateway, partition: int, sealer: Sealer | None) -> None:
+        self._gateway, self._partition, self.sealer = gateway, partition, sealer
         self._codec = codec(gateway.layout.data, gateway.layout.parity)
         self.blob = gateway.random(16)
         self.missing: set[int] = set()
@@ -105,7 +108,10 @@ class _BlobWriter:
         self._stripes = 0
 
     def add(self, pieces: Sequence[bytes | memoryview]) -> None:
-        """Gather bytes into stripes. Runs on a hashing thread."""
+        """Encrypt what is to be, and gather it into stripes. Runs on a hashing thread."""
+        self._cut(pieces if self.sealer is None else self.sealer.feed(pieces))
+
+    def _cut(self, pieces: Sequence[bytes | memoryview]) -> None:
         if len(pieces) > MANY_PIECES:
             pieces = [b"".join(pieces)]
         for piece in pieces:
@@ -131,6 +137,8 @@ class _BlobWriter:
 
     async def finish(self) -> None:
         """Send the rest; durable on return, or by the commit where that is on the same node. Raises S3Error."""
+        if self.sealer is not None:
+            self._cut([self.sealer.finish()])
         if self._fill <= SMALL_BYTES:
             self._seal()
         else:
@@ -202,16 +210,21 @@ class _BlobWriter:
             await self._gateway.node.discard(self._partition, self.blob)
 
 
-async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place) -> Stored:
-    """Read the whole body and store it. Raises S3Error with nothing left behind."""
-    digests = Digests(expected.algorithm)
+async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place, seal: Seal | None = None) -> Stored:
+    """Read the whole body and store it, encrypted where there is a seal. Raises S3Error with nothing left behind."""
+    digests = Digests(expected.algorithm, content=seal is None or expected.sha256 is not None)
+    sealer = Sealer(seal.key, gateway.random(SEAL_BYTES)) if seal is not None else None
     if body.length < gateway.inline_bytes:
         data = await _read_small(body, digests)
         digests.verify(expected, body.decoder.trailers)
-        extent = Extent(place.number, len(data), etag=digests.md5_hex(), checksum=digests.checksum())
+        if sealer is not None:
+            data = b"".join((*sealer.feed([data]), sealer.finish()))
+        extent = Extent(place.number, digests.size, etag=_etag(gateway, digests, seal), checksum=digests.checksum(),
+                        seal=sealer.seal if sealer is not None else b"")  # fmt: skip
         return Stored(extent, extent.etag, extent.checksum, inline=data)
-    granted = await _known(gateway, expected.sha256, body.length, place) if expected.sha256 else None
-    writer = None if granted else _BlobWriter(gateway, place.partition)
+    shares = sealer is None and expected.sha256
+    granted = await _known(gateway, expected.sha256, body.length, place) if shares and expected.sha256 else None
+    writer = None if granted else _BlobWriter(gateway, place.partition, sealer)
     try:
         size = SMALL_BYTES if body.length <= SMALL_BYTES else STRIPES_HELD * gateway.stripe_bytes
         async with gateway.memory.hold(min(size, 2 * body.length)):
@@ -223,7 +236,8 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
                 await _pipeline(gateway, body, digests, writer)
             digests.verify(expected, body.decoder.trailers)
             if writer is not None:
-                granted = await _known(gateway, digests.sha256(), digests.size, place)
+                if sealer is None:
+                    granted = await _known(gateway, digests.sha256(), digests.size, place)
                 if granted is None:
                     await writer.finish()
         if writer is not None and granted is not None:
@@ -233,23 +247,29 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
         if isinstance(error, DiskFullError):
             raise S3Error("StorageFull") from error
         raise
-    return _stored(gateway, digests, place, writer, granted)
+    return _stored(gateway, digests, place, writer, granted, _etag(gateway, digests, seal))
+
+
+def _etag(gateway: Gateway, digests: Digests, seal: Seal | None) -> str:
+    return digests.md5_hex() if seal is None or seal.md5_etag else gateway.random(16).hex()
 
 
 def _stored(
-    gateway: Gateway, digests: Digests, place: Place, writer: _BlobWriter | None, granted: _Granted | None
+    gateway: Gateway, digests: Digests, place: Place, writer: _BlobWriter | None, granted: _Granted | None, etag: str
 ) -> Stored:
-    etag, checksum, size = digests.md5_hex(), digests.checksum(), digests.size
+    checksum, size = digests.checksum(), digests.size
     if granted is not None:
         extent = Extent(place.number, size, granted.partition, granted.blob, granted.reference, etag, checksum)
         return Stored(extent, etag, checksum, granted=[granted.reference])
     if writer is None:
         raise S3Error("InternalError", "A body was neither written nor known.")
+    content = writer.sealer or digests  # what is stored: its size and hash are the blob's
     new = NewBlob(
-        writer.blob, gateway.random(16), size, gateway.stripe_bytes, gateway.layout.data, gateway.layout.parity,
-        digests.sha256(), sorted(writer.missing), writer.stores(),
+        writer.blob, gateway.random(16), content.size, gateway.stripe_bytes, gateway.layout.data, gateway.layout.parity,
+        content.sha256(), sorted(writer.missing), writer.stores(),
     )  # fmt: skip
-    extent = Extent(place.number, size, place.partition, new.blob, new.reference, etag, checksum)
+    seal = writer.sealer.seal if writer.sealer is not None else b""
+    extent = Extent(place.number, size, place.partition, new.blob, new.reference, etag, checksum, seal)
     return Stored(extent, etag, checksum, blobs=[new])
 
 

@@ -30,6 +30,7 @@ _HEADERS = (
     "x-amz-acl", "x-amz-copy-source", "x-amz-metadata-directive", "x-amz-storage-class", "x-amz-object-ownership",
     "x-amz-content-sha256", "x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp", "x-amz-grant-write",
     "x-amz-grant-write-acp", "if-match", "if-none-match", "x-amz-object-lock-legal-hold",
+    "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption-customer-algorithm",
 )  # fmt: skip
 _QUERY = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys", "versionId": "s3:versionid"}
 _OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
@@ -140,7 +141,7 @@ def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> di
         **{f"s3:{name}": headers[name] for name in _HEADERS if name in headers},
         **{condition: query[name] for name, condition in _QUERY.items() if name in query},
     }  # fmt: skip
-    if lock.UNTIL in headers and not lock.ASKED.isdisjoint(headers):
+    if lock.UNTIL in headers:
         wanted = lock.from_headers(headers, int(now * 1000))
         found.update(of_lock(wanted.mode, wanted.until_ms, int(now * 1000)))
     claim = request.claim

@@ -13,8 +13,9 @@ from s4.access import documents
 from s4.gateway.context import Gateway
 from s4.gateway.objects import Put
 from s4.gateway.read import Opened
+from s4.http.request import S3Request
 from s4.metadata.rows import Bucket, Object
-from s4.s3 import lifecycle, names
+from s4.s3 import encryption, lifecycle, names
 from s4.s3.checksums import HEADER
 from s4.s3.errors import S3Error
 
@@ -106,9 +107,11 @@ def common_headers(request_id: str) -> dict[str, str]:
     return {"x-amz-request-id": request_id, "x-amz-id-2": request_id, "Server": "S4"}
 
 
-def put_headers(put: Put) -> dict[str, str]:
-    """ETag, version and checksum of a version that was written."""
+def put_headers(put: Put, request: S3Request) -> dict[str, str]:
+    """ETag, version, checksum and encryption of a version that was written."""
     headers = {"ETag": f'"{put.etag}"'}
+    if put.sealing is not None:
+        headers.update(encryption.shown(put.sealing, request.headers))
     if put.version:
         headers["x-amz-version-id"] = put.version
     algorithm, value, kind = put.checksum

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from s4.access import documents
 from s4.gateway.context import Gateway
-from s4.gateway.read import open_object, stream
+from s4.gateway.read import open_object, stream, unlock
 from s4.http.authorize import authorize, hidden
 from s4.http.operations import OPERATIONS
 from s4.http.request import S3Request
@@ -115,6 +115,7 @@ async def _read(gateway: Gateway, request: S3Request, key: bytes) -> tuple[str, 
         opened = await open_object(gateway, request.bucket, key, "")
         if opened.row.size > ERROR_PAGE_BYTES:
             return None
+        await unlock(gateway, opened)
         content = b"".join([bytes(piece) async for piece in stream(gateway, opened, 0, opened.row.size)])
         return opened.row.headers.get("Content-Type", "binary/octet-stream"), content
     except S3Error:

@@ -107,6 +107,14 @@ class ChangeObject(Command, frozen=True):
     bypass: bool = False
 
 
+class Rewrap(Command, frozen=True):
+    """The key of an object's or upload's row is wrapped anew: `before` by `after`, and nothing where it is another by now."""
+
+    row: bytes
+    before: str
+    after: str
+
+
 class CreateUpload(Command, frozen=True):
     settings: Settings
     key: bytes
@@ -381,7 +389,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 
 
 AnyCommand = (
-    PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
+    PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | Rewrap | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
     | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob

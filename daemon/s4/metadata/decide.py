@@ -22,6 +22,7 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.DeleteIfNewest: objects.delete_if_newest,
     commands.Expire: objects.expire,
     commands.ChangeObject: objects.change,
+    commands.Rewrap: objects.rewrap,
     commands.CreateUpload: uploads.create,
     commands.PutPart: uploads.put_part,
     commands.CompleteUpload: uploads.complete,

@@ -15,14 +15,16 @@ from s4.metadata.commands import (
     Deleted,
     DeleteIfNewest,
     DeleteObject,
+    Done,
     Expire,
     PutObject,
+    Rewrap,
     Settings,
     Stale,
     Written,
 )
 from s4.metadata.entry import Entry, RefusalError
-from s4.metadata.rows import BucketState, Object, RemoveSource, decode, decode_object, encode, encode_object
+from s4.metadata.rows import BucketState, Object, RemoveSource, Upload, decode, decode_object, encode, encode_object
 
 
 class StaleSettingsError(Exception):
@@ -197,6 +199,22 @@ def change(entry: Entry, command: ChangeObject) -> Written:
     entry.put(found[0], encode_object(row, inline))
     shown = "null" if row.null else keys.version_id(found[0][-keys.VERSION_BYTES :])
     return Written(shown if command.settings.versioning else "", row.etag)
+
+
+def rewrap(entry: Entry, command: Rewrap) -> Done:
+    """Of the row it changes the wrapped key only: the bytes and who may read them stay."""
+    value, row_key = entry.get(command.row), command.row
+    if value is None:
+        return Done()
+    if row_key.startswith(keys.table(entry.partition, keys.OBJECT)):
+        row, inline = decode_object(value)
+        if row.sealing is not None and row.sealing.wrapped == command.before:
+            entry.put(row_key, encode_object(replace(row, sealing=replace(row.sealing, wrapped=command.after)), inline))
+    elif row_key.startswith(keys.table(entry.partition, keys.UPLOAD)):
+        upload = decode(Upload, value)
+        if upload.sealing is not None and upload.sealing.wrapped == command.before:
+            entry.put(row_key, encode(replace(upload, sealing=replace(upload.sealing, wrapped=command.after))))
+    return Done()
 
 
 def delete_version(entry: Entry, command: DeleteObject) -> Deleted:

@@ -25,8 +25,19 @@ class _Row(msgspec.Struct, array_like=True, frozen=True):
     """Base of all row formats: an array of fields in order."""
 
 
+class Sealing(_Row, frozen=True):
+    """How an object is encrypted, and its key, wrapped. `key` names the KMS's key, `context` is base64 as it came."""
+
+    mode: str
+    wrapped: str
+    key: str = ""
+    context: str = ""
+    bucket_key: bool = False
+
+
 class Extent(_Row, frozen=True):
-    """A run of an object's bytes: a blob, or (blob empty) bytes that are inline behind the row."""
+    """A run of an object's bytes: a blob, or (blob empty) bytes that are inline behind the row. `size` is the client's;
+    where there is a `seal` the bytes are encrypted, and more are stored (`s4.segments`)."""
 
     number: int
     size: int
@@ -35,6 +46,7 @@ class Extent(_Row, frozen=True):
     reference: bytes = b""
     etag: str = ""
     checksum: str = ""
+    seal: bytes = b""
 
 
 class Summary(_Row, frozen=True):
@@ -71,6 +83,7 @@ class Object(_Row, frozen=True):
     lock_until_ms: int = 0
     legal_hold: bool = False
     acl: str = ""
+    sealing: Sealing | None = None
 
 
 class Upload(_Row, frozen=True):
@@ -87,6 +100,7 @@ class Upload(_Row, frozen=True):
     lock_mode: str = ""
     lock_until_ms: int = 0
     legal_hold: bool = False
+    sealing: Sealing | None = None
 
 
 class Part(_Row, frozen=True):

@@ -71,17 +71,19 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class Digests:
-    """All digests of one body, in one pass."""
+    """All digests of one body, in one pass. Without `content` its SHA-256 is left out unless the algorithm is that."""
 
-    def __init__(self, algorithm: str) -> None:
+    def __init__(self, algorithm: str, *, content: bool = True) -> None:
         self._md5, self._sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+        self._content = content or algorithm == "SHA256"
         self.algorithm = algorithm
         self._extra = new(algorithm) if algorithm and algorithm != "SHA256" else None
         self.size = 0
 
     def update(self, data: Data) -> None:
         self._md5.update(data)
-        self._sha256.update(data)
+        if self._content:
+            self._sha256.update(data)
         if self._extra is not None:
             self._extra.update(data)
         self.size += len(data)

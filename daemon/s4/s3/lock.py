@@ -44,6 +44,11 @@ class Default(msgspec.Struct, frozen=True):
 NONE = Lock()
 
 
+def wants_bypass(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks to get round governance."""
+    return headers.get(BYPASS, "").lower() == "true"
+
+
 def from_headers(headers: Mapping[str, str], now_ms: int) -> Lock:
     """What a write asks for. Raises S3Error."""
     if ASKED.isdisjoint(headers):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from s4.s3 import encryption
 from s4.s3.errors import S3Error
 
 # Operations on what a bucket or an object has besides its bytes: query name -> method -> operation.
@@ -21,6 +22,7 @@ _OF_BUCKET = {
     "policyStatus": {"GET": "GetBucketPolicyStatus"},
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
+    "encryption": {"GET": "GetBucketEncryption", "PUT": "PutBucketEncryption", "DELETE": "DeleteBucketEncryption"},
     "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
     "lifecycle": {
         "GET": "GetBucketLifecycleConfiguration", "PUT": "PutBucketLifecycleConfiguration", "DELETE": "DeleteBucketLifecycle",
@@ -51,11 +53,12 @@ _PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "
 
 # Query names of S3's that stand for operations which S4 has not.
 _UNSUPPORTED = frozenset({
-    "abac", "accelerate", "analytics", "annotation", "encryption", "intelligent-tiering", "inventory",
+    "abac", "accelerate", "analytics", "annotation", "intelligent-tiering", "inventory",
     "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
     "metadataJournalTable", "metadataTable", "metrics", "notification", "replication", "requestPayment",
     "restore", "select", "session", "torrent",
 })  # fmt: skip
+_UNSUPPORTED_OF_OBJECT = _UNSUPPORTED | {"encryption"}
 _UNSUPPORTED_HEADERS = ("x-amz-write-offset-bytes",)
 _HEADER_PREFIXES = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")
 _SIGNED = frozenset(("x-amz-date", "x-amz-content-sha256"))  # in every request
@@ -63,8 +66,9 @@ _SIGNED = frozenset(("x-amz-date", "x-amz-content-sha256"))  # in every request
 
 def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], headers: Mapping[str, str]) -> str:
     """The operation's name in the S3 API. Raises S3Error MethodNotAllowed or NotImplemented."""
-    if query and not _UNSUPPORTED.isdisjoint(query):
-        raise S3Error("NotImplemented", f"S4 does not implement {', '.join(sorted(_UNSUPPORTED & query.keys()))}.")
+    unsupported = _UNSUPPORTED_OF_OBJECT if key else _UNSUPPORTED
+    if query and not unsupported.isdisjoint(query):
+        raise S3Error("NotImplemented", f"S4 does not implement {', '.join(sorted(unsupported & query.keys()))}.")
     if bucket == "WriteGetObjectResponse":  # of Object Lambda; no bucket can have this name
         raise S3Error("NotImplemented", "S4 does not implement WriteGetObjectResponse.")
     check_headers(headers)
@@ -100,7 +104,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if name in _SIGNED or not name.startswith("x-amz-") or name.startswith("x-amz-meta-"):
             continue
-        if name in _UNSUPPORTED_HEADERS or name.startswith(_HEADER_PREFIXES):
+        if name in _UNSUPPORTED_HEADERS or (name.startswith(_HEADER_PREFIXES) and name not in encryption.KNOWN):
             raise S3Error("NotImplemented", f"S4 does not implement the header {name}.")
         if name == "x-amz-storage-class" and value != "STANDARD":
             raise S3Error("NotImplemented", f"S4 does not implement the storage class {value}.")

@@ -18,6 +18,7 @@ from s4.erasure.codec import stripes_of
 from s4.metadata import keys
 from s4.metadata.rows import Blob, Counters, Extent, Part, Reference, decode, decode_object
 from s4.node import Node
+from s4.segments import stored_size
 from s4.storage.leveldb import Snapshot
 from s4.storage.records import DamagedError, Shard
 
@@ -87,7 +88,7 @@ class _Walk:
                 sums[0] += 1
                 sums[1] += row.size
             self._hold(row.extents)
-            want = sum(extent.size for extent in row.extents if not extent.blob)
+            want = sum(stored_size(extent) for extent in row.extents if not extent.blob)
             if want != len(inline) or sum(extent.size for extent in row.extents) != row.size:
                 self.report.problem(f"the sizes in the row of {keys.split_object(key[11:])[0]!r} do not add up")
         async for _, value in self._scan(keys.table(partition, keys.PART)):
@@ -101,7 +102,7 @@ class _Walk:
             if self.held[extent.reference] > 1:
                 self.report.problem(f"reference {extent.reference.hex()} is held twice")
             blob = self.rows.get(keys.blob_row(extent.partition, extent.blob))
-            if blob is None or decode(Blob, blob).size != extent.size:
+            if blob is None or decode(Blob, blob).size != stored_size(extent):
                 self.report.problem(f"blob {extent.blob.hex()} is missing or has another size than its use")
 
     async def references(self, partition: int) -> None:

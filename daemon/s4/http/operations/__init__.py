@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from s4.gateway.context import Gateway
-from s4.http.operations import buckets, forms, labels, listing, locks, multipart, objects, settings
+from s4.http.operations import buckets, encryption, forms, labels, listing, locks, multipart, objects, settings
 from s4.http.request import S3Request
 
 Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
@@ -44,6 +44,9 @@ OPERATIONS: dict[str, Operation] = {
     "GetBucketLifecycleConfiguration": settings.get_lifecycle,
     "PutBucketLifecycleConfiguration": settings.put_lifecycle,
     "DeleteBucketLifecycle": settings.delete_lifecycle,
+    "GetBucketEncryption": encryption.get_encryption,
+    "PutBucketEncryption": encryption.put_encryption,
+    "DeleteBucketEncryption": encryption.delete_encryption,
     "GetObjectLockConfiguration": locks.get_configuration,
     "PutObjectLockConfiguration": locks.put_configuration,
     "GetObjectRetention": locks.get_retention,

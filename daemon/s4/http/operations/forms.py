@@ -238,7 +238,7 @@ async def post_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
     scheme = "https" if request.http.secure else "http"
     key = quote_from_bytes(request.key, safe="/-_.~")
     location = f"{scheme}://{request.headers.get('host', '')}{request.path.rstrip('/')}/{key}"
-    headers = {**put_headers(put), "Location": location}
+    headers = {**put_headers(put, request), "Location": location}
     target = form.fields.get("success_action_redirect") or form.fields.get("redirect") or ""
     split = urlsplit(target)
     if split.scheme in ("http", "https") and split.netloc and target.isprintable():

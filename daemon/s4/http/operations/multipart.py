@@ -10,11 +10,12 @@ from s4.gateway import multipart
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import Completion, WantedPart
 from s4.http.operations.buckets import owner_xml
+from s4.http.operations.encryption import customer_key
 from s4.http.operations.objects import open_source, with_acl, write_conditions
 from s4.http.request import S3Request
-from s4.http.responses import ending, put_headers, respond, respond_xml
+from s4.http.responses import ending, respond, respond_xml
 from s4.metadata.rows import Part, decode
-from s4.s3 import checksums, names, ranges
+from s4.s3 import checksums, encryption, names, ranges
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
@@ -27,10 +28,11 @@ async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamRespo
             "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
         )
     kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
-    upload = await multipart.create_upload(
+    upload, sealing = await multipart.create_upload(
         gateway, request.bucket, request.key, await with_acl(gateway, request), request.user, algorithm, kind
     )
     headers = {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": kind} if algorithm else {}
+    headers |= encryption.shown(sealing, request.headers)
     result = f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>{tag('UploadId', upload)}"
     return respond_xml(document("InitiateMultipartUploadResult", result), headers)
 
@@ -66,8 +68,11 @@ async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamRespons
     if body.length > request.limits.put_bytes:
         raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
     expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
-    stored = await multipart.put_part(gateway, request.bucket, request.key, upload, number, body, expected)
-    headers = {"ETag": f'"{stored.etag}"'}
+    customer = customer_key(gateway, request)
+    stored, sealing = await multipart.put_part(
+        gateway, request.bucket, request.key, upload, number, body, expected, customer
+    )
+    headers = {"ETag": f'"{stored.etag}"', **encryption.shown(sealing, request.headers)}
     if expected.algorithm:
         headers[checksums.HEADER[expected.algorithm]] = stored.checksum
     return respond(200, headers)
@@ -80,8 +85,12 @@ async def upload_part_copy(gateway: Gateway, request: S3Request) -> web.StreamRe
     span = ranges.parse_copy(text, source.row.size) if text is not None else None
     if (span[1] if span else source.row.size) > request.limits.put_bytes:
         raise S3Error("EntityTooLarge")
-    stored = await multipart.copy_part(gateway, source, request.bucket, request.key, upload, number, span)
+    customer = customer_key(gateway, request)
+    stored, sealing = await multipart.copy_part(
+        gateway, source, request.bucket, request.key, upload, number, span, customer
+    )
     headers = {"x-amz-copy-source-version-id": source.version} if source.version else {}
+    headers |= encryption.shown(sealing, request.headers)
     result = f"{tag('LastModified', names.iso_date(gateway.now_ms()))}<ETag>&quot;{stored.etag}&quot;</ETag>"
     return respond_xml(document("CopyPartResult", result), headers)
 
@@ -157,7 +166,8 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
         parts, write_conditions(request.headers), given, request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,
     ))  # fmt: skip
-    headers = {name: value for name, value in put_headers(put).items() if name == "x-amz-version-id"}
+    headers = {"x-amz-version-id": put.version} if put.version else {}
+    headers |= encryption.shown(put.sealing, request.headers)
     headers |= ending(gateway, request.bucket_row, request.key, put)
     algorithm, value, kind = put.checksum
     checksum = tag(f"Checksum{algorithm}", value) + tag("ChecksumType", kind) if algorithm else ""

@@ -13,13 +13,13 @@ from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import Attributes, Copy
-from s4.gateway.read import Opened, open_object, read_small, stream
+from s4.gateway.read import Opened, open_object, read_small, stream, unlock
 from s4.http.authorize import judge_of, of_tags
+from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
 from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
-    checksum_headers,
     common_headers,
     ending,
     header_value,
@@ -30,7 +30,7 @@ from s4.http.responses import (
 )
 from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent
-from s4.s3 import acl, checksums, conditions, lock, names, ranges, tags, website
+from s4.s3 import acl, checksums, conditions, encryption, lock, names, ranges, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.lock import NONE as NO_LOCK
 from s4.s3.xml import Element, document, encode_key, tag
@@ -101,6 +101,8 @@ async def with_acl(gateway: Gateway, request: S3Request) -> Attributes:
         found = replace(found, acl=await asked_acl(gateway, request))
     if not lock.ASKED.isdisjoint(request.headers):
         found = replace(found, lock=await locks.asked_lock(gateway, request))
+    if not encryption.ASKED.isdisjoint(request.headers):
+        found = replace(found, encryption=sse.asked(gateway, request))
     return found
 
 
@@ -120,7 +122,7 @@ async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
         gateway, request.bucket, request.key, body, expected, await with_acl(gateway, request), request.user,
         write_conditions(request.headers),
     )  # fmt: skip
-    return respond(200, put_headers(put) | ending(gateway, request.bucket_row, request.key, put))
+    return respond(200, put_headers(put, request) | ending(gateway, request.bucket_row, request.key, put))
 
 
 def _span(request: S3Request, opened: Opened) -> tuple[int, int, dict[str, str], int]:
@@ -171,6 +173,8 @@ async def _open(gateway: Gateway, request: S3Request) -> Opened:
             if opened.version:
                 error.headers["x-amz-version-id"] = opened.version
         raise
+    if opened.row.sealing is not None or not encryption.ASKED.isdisjoint(request.headers):
+        await sse.unlock_for(gateway, request, opened)
     return opened
 
 
@@ -184,6 +188,8 @@ async def _read_headers(
         headers.update(ending(gateway, opened.bucket, opened.key, opened.row))
     if opened.row.lock_mode or opened.row.legal_hold:
         headers.update(await locks.shown(request, opened))
+    if opened.row.sealing is not None:
+        headers.update(encryption.shown(opened.row.sealing, request.headers))
     if request.query:
         for name, shown in _OVERRIDES.items():
             if name in request.query:
@@ -338,7 +344,7 @@ async def _delete_allowed(
     """Delete what the caller may; who may delete none of it learns nothing of the bucket either."""
     judge = request.judge
     may = [judge is not None and await judge.may("s3:DeleteObject", key, version) for key, version, _ in wanted]
-    bypass = request.headers.get(lock.BYPASS, "").lower() == "true"
+    bypass = lock.wants_bypass(request.headers)
     if bypass and judge is not None:
         for at, (key, version, _) in enumerate(wanted):
             may[at] = may[at] and await judge.may("s3:BypassGovernanceRetention", key, version)
@@ -400,6 +406,7 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
             ) from None
         raise
     conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms, "x-amz-copy-source-")
+    await unlock(gateway, opened, sse.customer_key(gateway, request, encryption.SOURCE))
     return opened
 
 
@@ -428,7 +435,11 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
     source = await open_source(gateway, request)
     same = (source.name, source.key) == (request.bucket, request.key)
-    changed = "REPLACE" in (directive, tagging) or website.LOCATION in request.headers
+    changed = (
+        "REPLACE" in (directive, tagging)
+        or website.LOCATION in request.headers
+        or await sse.changes(gateway, request, source)
+    )
     if same and not changed and not source.asked_version:
         raise S3Error(
             "InvalidRequest",
@@ -447,16 +458,15 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         request.bucket, request.key, request.user, attributes,
         tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request),
         NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
+        encryption=sse.asked(gateway, request),
     ))  # fmt: skip
     headers = {"x-amz-version-id": put.version} if put.version else {}
+    headers |= encryption.shown(put.sealing, request.headers)
     headers |= ending(gateway, request.bucket_row, request.key, put)
     if source.version:
         headers["x-amz-copy-source-version-id"] = source.version
-    row = source.row
-    checksum = "".join(
-        tag("ChecksumType" if name == "x-amz-checksum-type" else f"Checksum{row.checksum_algorithm}", value)
-        for name, value in checksum_headers(row).items()
-    )
+    kept, value, kind = put.checksum
+    checksum = tag(f"Checksum{kept}", value) + tag("ChecksumType", kind) if kept else ""
     result = f"{tag('LastModified', names.iso_date(put.modified_ms))}<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
     return respond_xml(document("CopyObjectResult", result), headers)
 

@@ -1,0 +1,72 @@
+"""Encryption: a bucket's default, and what requests say of the keys of their objects."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from s4.access import documents
+from s4.gateway import sealing
+from s4.gateway.buckets import set_document
+from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.read import Opened, unlock
+from s4.http.request import S3Request
+from s4.http.responses import respond, respond_xml
+from s4.s3 import encryption
+from s4.s3.encryption import CUSTOMER, MODE, SSE_C, SSE_KMS, Wanted
+from s4.s3.errors import S3Error
+from s4.s3.xml import document
+
+
+async def get_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    default = documents.encryption_of(await find_bucket(gateway, request.bucket))
+    if default is None:
+        raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=request.bucket)
+    return respond_xml(document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
+
+
+async def put_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    default = encryption.default_from_xml(await request.xml("ServerSideEncryptionConfiguration"))
+    if default.mode == SSE_KMS:
+        sealing.kms_of(gateway)
+    else:
+        sealing.keyring_of(gateway)
+    await set_document(gateway, request.bucket, documents.ENCRYPTION, documents.encode(default))
+    return respond(200)
+
+
+async def delete_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    await set_document(gateway, request.bucket, documents.ENCRYPTION, "")
+    return respond(204)
+
+
+def customer_key(gateway: Gateway, request: S3Request, prefix: str = CUSTOMER) -> bytes:
+    """The key that a request brings, empty where it brings none. Raises S3Error."""
+    key = encryption.customer_key(request.headers, prefix)
+    if key and not request.http.secure and not gateway.bare_keys:
+        raise S3Error(
+            "InvalidRequest",
+            "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure connection.",
+        )
+    return key
+
+
+def asked(gateway: Gateway, request: S3Request) -> Wanted | None:
+    """What a write asks for. Raises S3Error."""
+    customer_key(gateway, request)
+    return encryption.from_headers(request.headers)
+
+
+async def changes(gateway: Gateway, request: S3Request, source: Opened) -> bool:
+    """Whether a copy changes how its source is encrypted: it says how, or its bucket makes one of plain and encrypted the other."""
+    wanted = sealing.wanted_in(await find_bucket(gateway, request.bucket), asked(gateway, request))
+    return not encryption.ASKED.isdisjoint(request.headers) or (wanted is None) != (source.row.sealing is None)
+
+
+async def unlock_for(gateway: Gateway, request: S3Request, opened: Opened) -> None:
+    """Before an object is shown: its bytes where a GET wants them, else what its customer's key is good for."""
+    if MODE in request.headers:
+        raise S3Error("InvalidArgument", f"{MODE} is not a header of reads.", ArgumentName=MODE)
+    customer, held = customer_key(gateway, request), opened.row.sealing
+    if request.method == "GET" or customer or (held is not None and held.mode == SSE_C):
+        await unlock(gateway, opened, customer)
