@@ -131,6 +131,12 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option("--kms-token", "", "file with the token for Vault; read again at each call", metavar="FILE")
     option("--kms-mount", "transit", "where Vault's transit engine is mounted", metavar="PATH")
     option("--bare-keys", "off", "take keys of objects (SSE-C) without TLS too: on or off", choices=("on", "off"))
+    option(
+        "--receivers",
+        "",
+        "who can be told of events: YAML, see s4/receivers.py; the same for every process",
+        metavar="FILE",
+    )
     option("--inline", "4096", "objects smaller than this live in their metadata row", metavar="BYTES")
     option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
@@ -178,7 +184,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "website_domains": [domain for domain in arguments.website_domain.lower().split(",") if domain],
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
         "master_key": arguments.master_key, "kms": arguments.kms, "kms_key": arguments.kms_key,
-        "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "bare_keys": arguments.bare_keys == "on",
+        "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "bare_keys": arguments.bare_keys == "on",
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
         "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
         "lifecycle_day_s": _number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),

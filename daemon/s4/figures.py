@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from s4.embedded import OpenStore
 from s4.member import Member, boot_clock
@@ -10,30 +11,22 @@ from s4.metadata import keys
 from s4.peer.router import Router
 from s4.replica.replicated import ReplicatedHost
 from s4.upkeep.heal import Healer
-from s4.upkeep.inventory import Inventory
-from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
-from s4.upkeep.rewrap import Rewrapper
 from s4.upkeep.scrub import Scrubber
 
-EXPIRED = "Versions, markers and uploads that lifecycle ended"
-REWRAPPED = "Keys of objects and secrets that were wrapped anew after a rotation"
-LEFT = (
-    "After a rotation: partitions to look through, and keys that could not be wrapped anew; 0 before an old key may go"
-)
-KEPT = "What lifecycle would have ended, and was locked or gone"
 Figure = tuple[str, str, float, bool, str]
-"""(name, help, value, whether it only rises, partition or bucket or empty)."""
+"""(name, help, value, whether it only rises, partition, bucket or receiver or empty)."""
+
+
+class Worker(Protocol):
+    """Upkeep that says itself what it did."""
+
+    def figures(self) -> Iterator[Figure]: ...
 
 
 def store_figures(
-    store: OpenStore,
-    healer: Healer,
-    scrubber: Scrubber,
-    lifecycle: Lifecycle,
-    inventory: Inventory,
-    rewrapper: Rewrapper,
+    store: OpenStore, healer: Healer, scrubber: Scrubber, workers: Iterable[Worker]
 ) -> Iterator[tuple[str, str, float, bool] | Figure]:
     """(name, help, value, whether it only rises) of each figure."""
     drives, host = store.drives, store.host
@@ -87,11 +80,8 @@ def store_figures(
     )
     yield "s4_scrubbed_bytes", "Bytes that scrubbing read", scrubber.bytes_read, True
     yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", scrubber.damaged, True
-    yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True
-    yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True
-    yield "s4_keys_rewrapped", REWRAPPED, rewrapper.rewrapped, True
-    yield "s4_keys_left", LEFT, rewrapper.left, False
-    yield from inventory.figures()
+    for worker in workers:
+        yield from worker.figures()
     yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", scrubber.ended_s, False
 
 
@@ -105,9 +95,7 @@ def router_figures(router: Router) -> Iterator[Figure]:
     yield "s4_frozen", "1 while planned moves are stopped", float(current.freeze), False, ""
 
 
-def member_figures(
-    member: Member, mender: Mender, own: OwnStore, lifecycle: Lifecycle, inventory: Inventory, rewrapper: Rewrapper
-) -> Iterator[Figure]:
+def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Iterable[Worker]) -> Iterator[Figure]:
     """What a node knows of its store and of the partitions that it leads."""
     node, group, shards = member.node, member.node.host.group, member.node.shards
     free, total = shards.files.free_bytes(shards.directory)
@@ -131,11 +119,8 @@ def member_figures(
     yield "s4_fills", "Positions that are being filled", len(mender.fills), False, ""
     yield "s4_scrubbed_bytes", "Bytes that the last scrub read", own.scrubbed.bytes_read, False, ""
     yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
-    yield "s4_lifecycle_ended", EXPIRED, sum(lifecycle.ended.values()), True, ""
-    yield "s4_lifecycle_kept", KEPT, lifecycle.kept, True, ""
-    yield "s4_keys_rewrapped", REWRAPPED, rewrapper.rewrapped, True, ""
-    yield "s4_keys_left", LEFT, rewrapper.left, False, ""
-    yield from inventory.figures()
+    for worker in workers:
+        yield from worker.figures()
     apart = max(node.clocks.apart(boot_clock()).values(), default=0.0)
     yield "s4_clock_apart_seconds", "By how much at least another store's clock differs", apart, False, ""
     led = set(node.led())

@@ -38,6 +38,7 @@ class Limits:
     requests: int = 256  # in flight
     connections: int = 4096
     waiting_commands: int = 4096  # for the writer loop
+    waiting_events: int = 10_000  # of one partition for one receiver: then what would make more is refused
     memory_bytes: int = 384 * MIB  # buffers of uploads and downloads
     memory_wait_s: float = 30.0  # for a share of them, then 503
     row_cache_bytes: int = 64 * MIB

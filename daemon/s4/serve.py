@@ -27,7 +27,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
-from s4 import keyring, logs, restart, tracing
+from s4 import keyring, logs, receivers, restart, tracing
 from s4.audit import AuditLog
 from s4.embedded import master_key, open_store
 from s4.figures import store_figures
@@ -48,6 +48,7 @@ from s4.settings import StoreSettings
 from s4.storage.files import Files
 from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
+from s4.upkeep.events import Sender
 from s4.upkeep.heal import Healer
 from s4.upkeep.inventory import Inventory
 from s4.upkeep.lifecycle import Lifecycle
@@ -101,6 +102,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     kms_token: str = ""
     kms_mount: str = "transit"
     bare_keys: bool = False
+    receivers: str = ""
     durability: str = "sync"
     inline_bytes: int = 4096
     dedup: bool = True
@@ -153,8 +155,13 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
         ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
         keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
-        kms=_kms(settings), bare_keys=settings.bare_keys, day_ms=int(settings.lifecycle_day_s * 1000),
+        kms=_kms(settings), receivers=frozenset(receivers_of(settings)), bare_keys=settings.bare_keys, day_ms=int(settings.lifecycle_day_s * 1000),
     )  # fmt: skip
+
+
+def receivers_of(settings: ServerSettings) -> dict[str, receivers.Settings]:
+    """Raises ValueError."""
+    return receivers.read(Path(settings.receivers)) if settings.receivers else {}
 
 
 def _kms(settings: ServerSettings) -> Kms | None:
@@ -286,6 +293,11 @@ class Server:
         self._lifecycle = Lifecycle(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
         self._inventory = Inventory(self.store.node, lambda: True)
         self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
+        self._sender = Sender(
+            self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
+        )  # fmt: skip
+        self._sender.start()
+        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway)
@@ -316,11 +328,7 @@ class Server:
 
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
-        collector = StoreCollector(
-            lambda: store_figures(
-                self.store, self._healer, self._scrubber, self._lifecycle, self._inventory, self._rewrapper
-            )
-        )
+        collector = StoreCollector(lambda: store_figures(self.store, self._healer, self._scrubber, self._workers))
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
@@ -395,6 +403,7 @@ class Server:
         await asyncio.gather(*waiting)
         await self._admin.cleanup()
         await self._renames.close()
+        await self._sender.close()
         await cancel(self._tasks)
         if self._peers is not None:
             await self._peers.close()

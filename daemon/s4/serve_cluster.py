@@ -47,11 +47,13 @@ from s4.serve import (
     listening_socket,
     make_gateway,
     prepare_process,
+    receivers_of,
     settle_garbage_collector,
     shown,
 )
 from s4.settings import RootKeys, StoreSettings
 from s4.upkeep import compaction
+from s4.upkeep.events import Sender
 from s4.upkeep.inventory import Inventory
 from s4.upkeep.leader import Leader
 from s4.upkeep.lifecycle import Lifecycle
@@ -218,6 +220,11 @@ class ClusterServer:
         self._inventory = Inventory(self._router, lambda: node.host.group.serves(0))
         self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree)
         self._rewrapper = Rewrapper(self._gateway, node.host, node.led)
+        self._sender = Sender(
+            node.host, node.led, receivers_of(settings), settings.region, settings.limits.waiting_events
+        )
+        self._sender.start()
+        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start()
         self._tasks += [
@@ -252,9 +259,7 @@ class ClusterServer:
     def _figures(self) -> Iterator[Figure]:
         yield from router_figures(self._router)
         if self.member is not None:
-            yield from member_figures(
-                self.member, self._mender, self._own, self._lifecycle, self._inventory, self._rewrapper
-            )
+            yield from member_figures(self.member, self._mender, self._own, self._workers)
 
     async def _start_admin(self, bound: socket.socket) -> None:
         collector = StoreCollector(self._figures)
@@ -283,6 +288,7 @@ class ClusterServer:
         await cancel(self._tasks)
         if self.member is not None:
             await self._leader.close()
+            await self._sender.close()
             await self._mender.close()
             await self.member.close()
         else:

@@ -51,6 +51,7 @@ WRITERS: dict[str, tuple[str, dict[str, Any], list[str], set[str]]] = {
     "DeleteBucketWebsite": ("delete_bucket_website", {}, ["s3:DeleteBucketWebsite"], {""}),
     "PutBucketLifecycleConfiguration": ("put_bucket_lifecycle_configuration", {"LifecycleConfiguration": {"Rules": [{"Status": "Disabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}]}}, ["s3:PutLifecycleConfiguration"], {""}),
     "DeleteBucketLifecycle": ("delete_bucket_lifecycle", {}, ["s3:PutLifecycleConfiguration"], {""}),
+    "PutBucketNotificationConfiguration": ("put_bucket_notification_configuration", {"NotificationConfiguration": {}}, ["s3:PutBucketNotification"], {""}),
     "PutBucketEncryption": ("put_bucket_encryption", {"ServerSideEncryptionConfiguration": {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}}, ["s3:PutEncryptionConfiguration"], {""}),
     "DeleteBucketEncryption": ("delete_bucket_encryption", {}, ["s3:PutEncryptionConfiguration"], {""}),
     "PutBucketOwnershipControls": ("put_bucket_ownership_controls", {"OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}}, ["s3:PutBucketOwnershipControls"], {""}),

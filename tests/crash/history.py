@@ -43,10 +43,10 @@ class History:
 
 
 async def multipart(gateway: Gateway, key: bytes, pieces: list[bytes]) -> None:
-    upload = await create_upload(gateway, "crash", key, Attributes(), "root", "", "")
+    upload, _ = await create_upload(gateway, "crash", key, Attributes(), "root", "", "")
     wanted = []
     for number, piece in enumerate(pieces, 1):
-        part = await put_part(gateway, "crash", key, upload, number, Bytes(piece), Expected())
+        part, _ = await put_part(gateway, "crash", key, upload, number, Bytes(piece), Expected())
         wanted.append(WantedPart(number, part.etag, {}))
     await complete_upload(gateway, "crash", key, upload, Completion(wanted))
 

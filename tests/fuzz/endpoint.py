@@ -52,7 +52,7 @@ async def endpoint(directory: Path, clock: Callable[[], float]) -> AsyncIterator
         await create_bucket(gateway, "bbb", "root")
         await put(gateway, "bbb", b"k", b"inline")
         await put(gateway, "bbb", b"big", b"x" * 100_000)
-        upload = await create_upload(gateway, "bbb", b"m", Attributes(), "root", "", "")
+        upload, _ = await create_upload(gateway, "bbb", b"m", Attributes(), "root", "", "")
         audit = AuditLog(str(directory / "audit.log"))
         server = S3Server(gateway, Limits(stall_s=1.0), RequestMetrics(CollectorRegistry()), audit, region=REGION,
                           domains=(), health=lambda _: (200, b"ok\n"), clock=clock)  # fmt: skip

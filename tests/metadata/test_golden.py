@@ -52,7 +52,8 @@ ROWS: dict[str, Any] = {
     "Publish": rows.Publish(bytes(32), 3, BLOB, 5000),
     "Unpublish": rows.Unpublish(bytes(32), BLOB),
     "FreeBlob": rows.FreeBlob(BLOB),
-    "RemoveSource": rows.RemoveSource(7, b"key", "0" * 24),
+    "RemoveSource": rows.RemoveSource(7, b"key", "0" * 24, rows.Notify("b", "[]", "ana", "::1", "1A")),
+    "Event": rows.Event("ObjectCreated:Put", "r", "b", b"key", "0" * 24, 3, "1" * 32, 14, "ana", "::1", "1A"),
 }
 KEYS = {
     "object key": keys.object_row(5, 7, b"a\x00b/\xc3\xa9", 3, 99),
@@ -65,6 +66,7 @@ KEYS = {
     "heal key": keys.heal_row(5, BLOB, 3),
     "answer key": keys.answer_row(5, REF),
     "refused key": keys.refused_row(5, REF),
+    "event key": keys.event_row(5, "bus", 99),
     "head key": keys.head_row(5),
     "counters key": keys.counters_row(5, 7),
     "bucket state key": keys.bucket_state_row(5, 7),
@@ -107,6 +109,7 @@ def test_rows_of_release_0_6() -> None:
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.6"])) == replace(ROWS["Upload"], sealing=None)
     assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(ROWS["Part"], extent=OLDER_EXTENT)
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.6"])) == (OLDER_OBJECT, b"abc")
+    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.6"])) == replace(ROWS["RemoveSource"], notify=None)
 
 
 def test_object_row() -> None:
@@ -123,7 +126,7 @@ def test_keys(name: str) -> None:
 
 def test_every_row_and_key_format_is_covered() -> None:
     formats = {name for name, kind in vars(rows).items() if isinstance(kind, type) and issubclass(kind, (rows._Row, rows.Action))}
-    assert formats - {"_Row", "Action", "Summary", "Extent", "Sealing", "Grant", "Object"} == set(ROWS)
+    assert formats - {"_Row", "Action", "Summary", "Extent", "Sealing", "Notify", "Grant", "Object"} == set(ROWS)
     makers = {name for name in vars(keys) if name.endswith("_row") and name != "named_row"}
     assert len(KEYS) == len(makers) + 5
 

@@ -17,7 +17,7 @@ from s4.s3.routing import route
 README = Path(__file__).parents[2] / "README.md"
 MODEL = botocore.session.get_session().get_service_model("s3")
 # Asked for at another server's name, or told apart by nothing but what botocore calls them.
-ALIKE = {"ListDirectoryBuckets": "ListBuckets", "GetBucketLifecycle": "GetBucketLifecycleConfiguration", "PutBucketLifecycle": "PutBucketLifecycleConfiguration"}
+ALIKE = {"ListDirectoryBuckets": "ListBuckets", "GetBucketNotification": "GetBucketNotificationConfiguration", "PutBucketNotification": "PutBucketNotificationConfiguration", "GetBucketLifecycle": "GetBucketLifecycleConfiguration", "PutBucketLifecycle": "PutBucketLifecycleConfiguration"}
 COPIES = ("CopyObject", "UploadPartCopy")
 MORE = {"UploadPart": {"partNumber": "1", "uploadId": "u"}, "UploadPartCopy": {"partNumber": "1", "uploadId": "u"}, "ListParts": {"uploadId": "u"},
         "CompleteMultipartUpload": {"uploadId": "u"}, "AbortMultipartUpload": {"uploadId": "u"}}  # fmt: skip

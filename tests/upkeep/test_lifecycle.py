@@ -163,7 +163,7 @@ def test_versions_markers_and_uploads(tmp_path: Path) -> None:
             world.now += 1
         await world.put("end/k")
         await objects.delete_object(world.gateway, BUCKET, b"gone", "", "root")
-        upload = await multipart.create_upload(world.gateway, BUCKET, b"up", Attributes(), "root", "", "")
+        upload, _ = await multipart.create_upload(world.gateway, BUCKET, b"up", Attributes(), "root", "", "")
         worker = world.worker()
         await worker.run()
         assert await world.there(versions=True) == ["end/k", *4 * ["k"]], "the marker that stood for nothing is gone"

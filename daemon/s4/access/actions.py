@@ -30,6 +30,8 @@ NEEDS: dict[str, tuple[str, str]] = {
     "GetBucketLifecycleConfiguration": ("s3:GetLifecycleConfiguration", BUCKET),
     "PutBucketLifecycleConfiguration": ("s3:PutLifecycleConfiguration", BUCKET),
     "DeleteBucketLifecycle": ("s3:PutLifecycleConfiguration", BUCKET),
+    "GetBucketNotificationConfiguration": ("s3:GetBucketNotification", BUCKET),
+    "PutBucketNotificationConfiguration": ("s3:PutBucketNotification", BUCKET),
     "GetBucketEncryption": ("s3:GetEncryptionConfiguration", BUCKET), "PutBucketEncryption": ("s3:PutEncryptionConfiguration", BUCKET),
     "DeleteBucketEncryption": ("s3:PutEncryptionConfiguration", BUCKET),
     "GetObjectLockConfiguration": ("s3:GetBucketObjectLockConfiguration", BUCKET),

@@ -11,6 +11,7 @@ import msgspec
 
 from s4.access.policy import DENY, Policy
 from s4.access.requester import UNREADABLE, read_of_bucket
+from s4.metadata import events
 from s4.metadata.buckets import LOCK
 from s4.metadata.rows import Bucket
 from s4.s3 import lifecycle
@@ -21,7 +22,7 @@ from s4.s3.lock import Default
 from s4.s3.website import Website
 
 POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
-QUOTA, WEBSITE, LIFECYCLE, ENCRYPTION = "quota", "website", "lifecycle", "encryption"
+QUOTA, WEBSITE, LIFECYCLE, ENCRYPTION, NOTIFICATION = "quota", "website", "lifecycle", "encryption", "notification"
 ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
 REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
 
@@ -55,7 +56,7 @@ def _rules(text: str) -> list[Rule]:
         return []
 
 
-def encode(value: msgspec.Struct | list[Rule] | list[lifecycle.Rule] | dict[str, str]) -> str:
+def encode(value: msgspec.Struct | list[Rule] | list[lifecycle.Rule] | list[events.Rule] | dict[str, str]) -> str:
     return msgspec.json.encode(value).decode()
 
 
@@ -136,6 +137,12 @@ def encryption_of(bucket: Bucket) -> Encryption | None:
         return _encryption(text)
     except msgspec.MsgspecError as error:
         raise S3Error("InternalError", "The bucket's encryption cannot be read: put it again.") from error
+
+
+def notification_of(bucket: Bucket) -> list[events.Rule]:
+    """Raises RefusalError where it cannot be read."""
+    text = bucket.documents.get(NOTIFICATION)
+    return events.rules_of(text) if text is not None else []
 
 
 def quota_of(bucket: Bucket) -> int:

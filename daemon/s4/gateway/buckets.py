@@ -54,7 +54,7 @@ async def set_lock(gateway: Gateway, name: str, document: str) -> None:
 
 async def _spread(gateway: Gateway, bucket: Bucket) -> None:
     for partition in range(gateway.partitions):
-        await execute(gateway, partition, SpreadSettings(settings_of(bucket)))
+        await execute(gateway, partition, SpreadSettings(settings_of(bucket, "")))
 
 
 async def set_document(gateway: Gateway, name: str, setting: str, document: str) -> None:

@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from s4.gateway.quota import Quotas
 from s4.keyring import Keyring
 from s4.limits import Limits
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
-from s4.metadata.rows import Bucket
+from s4.metadata.rows import Bucket, Notify
 from s4.peer.api import Layout, NodeApi, UnavailableError
 from s4.s3.errors import S3Error
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from s4.kms import Kms
 
 SETTINGS_TRIES = 8
+ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
+    "origin", default=("", "", "")
+)  # user, address, id of the request
 
 
 class NotCommittedError(S3Error):
@@ -175,6 +179,7 @@ class Gateway:
     keyring: Keyring | None = None  # what secrets are sealed with, and keys of objects (SSE-S3)
     kms: Kms | None = None  # what wraps keys of objects (SSE-KMS)
     bare_keys: bool = False  # whether keys that clients bring (SSE-C) may come without TLS
+    receivers: frozenset[str] = frozenset()  # of events, by name
     day_ms: int = 86_400_000  # of lifecycle rules
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
     quotas: Quotas = field(default_factory=Quotas)
@@ -214,19 +219,26 @@ async def execute(gateway: Gateway, partition: int, command: AnyCommand) -> AnyA
     return answer
 
 
-def settings_of(bucket: Bucket) -> Settings:
+def settings_of(bucket: Bucket, name: str) -> Settings:
     """What a commit carries of its bucket. Raises S3Error where that cannot be read."""
     default = documents.default_lock(bucket) if bucket.lock else None
+    notify = notify_of(bucket, name)
     if default is None:
-        return Settings(bucket.id, bucket.revision, bucket.versioning)
-    return Settings(bucket.id, bucket.revision, bucket.versioning, default.mode, default.lasts_ms)
+        return Settings(bucket.id, bucket.revision, bucket.versioning, notify=notify)
+    return Settings(bucket.id, bucket.revision, bucket.versioning, default.mode, default.lasts_ms, notify)
+
+
+def notify_of(bucket: Bucket, name: str) -> Notify | None:
+    """Whom a change in a bucket tells, None where nobody."""
+    rules = bucket.documents.get(documents.NOTIFICATION)
+    return Notify(name, rules, *ORIGIN.get()) if rules is not None else None
 
 
 async def commit(gateway: Gateway, name: str, bucket: Bucket, partition: int,
                  command: Callable[[Settings], AnyCommand]) -> AnyAnswer:  # fmt: skip
     """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2)."""
     for _ in range(SETTINGS_TRIES):
-        answer = await execute(gateway, partition, command(settings_of(bucket)))
+        answer = await execute(gateway, partition, command(settings_of(bucket, name)))
         if not isinstance(answer, Stale):
             return answer
         newer = await find_bucket(gateway, name)

@@ -11,7 +11,7 @@ from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find
 from s4.gateway.read import Opened, open_object, stream, unlock
 from s4.gateway.receive import Body, Decoder, Place, Stored, abandon, drop_references, receive
 from s4.gateway.sealing import new_seal, wanted_in
-from s4.metadata import keys
+from s4.metadata import events, keys
 from s4.metadata.commands import (
     NO_CONDITIONS,
     ChangeObject,
@@ -44,6 +44,7 @@ class Attributes(msgspec.Struct, frozen=True):
     acl: str = ""
     lock: Lock = NONE
     encryption: Wanted | None = None
+    event: str = events.PUT
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -77,15 +78,17 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
         expected.algorithm, kind, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
         [stored.extent], b"", *attributes.lock, attributes.acl, seal.sealing if seal is not None else None,
     )  # fmt: skip
-    written = await _commit_put(gateway, name, bucket, partition, key, row, stored, conditions)
+    event = attributes.event
+    written = await _commit_put(gateway, name, bucket, partition, key, row, stored, conditions, event)
     return Put.of(row, written.version)
 
 
 async def _commit_put(gateway: Gateway, name: str, bucket: Bucket, partition: int, key: bytes, row: Object,
-                      stored: Stored, conditions: Conditions) -> Written:  # fmt: skip
+                      stored: Stored, conditions: Conditions, event: str) -> Written:  # fmt: skip
     try:
         answer = await commit(gateway, name, bucket, partition, lambda settings: PutObject(
             settings, key, with_null(row, settings.versioning), stored.inline, stored.blobs, stored.granted, conditions,
+            event=event,
         ))  # fmt: skip
     except NotCommittedError:
         await abandon(gateway, stored)
@@ -241,7 +244,7 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
     try:
         answer = await commit(gateway, copy.name, bucket, partition, lambda settings: PutObject(
             settings, copy.key, with_null(row, settings.versioning), source.inline, [], granted, copy.conditions,
-            source.key if copy.rename else b"", rename_version,
+            source.key if copy.rename else b"", rename_version, events.COPY,
         ))  # fmt: skip
     except NotCommittedError:
         await drop_references(gateway, extents)
@@ -275,7 +278,9 @@ async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Buck
         sealing=seal.sealing if seal is not None else None,
     )  # fmt: skip
     row = _copied(gateway, old, copy, bucket, content)
-    written = await _commit_put(gateway, copy.name, bucket, partition, copy.key, row, stored, copy.conditions)
+    written = await _commit_put(
+        gateway, copy.name, bucket, partition, copy.key, row, stored, copy.conditions, events.COPY
+    )
     return Put.of(row, written.version)
 
 

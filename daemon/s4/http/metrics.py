@@ -46,6 +46,9 @@ class RequestMetrics:
             self._out.inc(sent)
 
 
+_LABELS = {"s4_bucket_": "bucket", "s4_events_": "receiver"}
+
+
 class StoreCollector(Collector):
     """Figures of the store, read when they are asked for. `read()` gives (name, help, value, is a counter), and the
     partition or bucket that a figure is of, if it is of one."""
@@ -59,7 +62,7 @@ class StoreCollector(Collector):
             labels = partition if partition and partition[0] else []
             if name not in families:
                 kind = CounterMetricFamily if counter else GaugeMetricFamily
-                label = "bucket" if name.startswith("s4_bucket_") else "partition"
+                label = next((one for begin, one in _LABELS.items() if name.startswith(begin)), "partition")
                 families[name] = kind(name, text, labels=[label] if labels else [])
             families[name].add_metric(labels, value)
         yield from families.values()

@@ -22,7 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from s4 import tracing
 from s4.access.actions import WRITES
 from s4.audit import AuditLog
-from s4.gateway.context import Gateway
+from s4.gateway.context import ORIGIN, Gateway
 from s4.http import website
 from s4.http.authorize import authorize, hidden
 from s4.http.credentials import find
@@ -176,6 +176,7 @@ class S3Server:
                 return await self._stats(request)
             self._route(request)
         await authorize(self._gateway, request)
+        ORIGIN.set((request.user, request.http.remote or "", request.id))
         try:
             return await OPERATIONS[request.operation](self._gateway, request)
         except S3Error as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from s4.metadata.rows import AccessKey, Bucket, Extent, Grant, Job, LastUse, Object, Upload, User
+from s4.metadata.rows import AccessKey, Bucket, Extent, Grant, Job, LastUse, Notify, Object, Upload, User
 
 
 class Command(msgspec.Struct, tag=True, frozen=True):
@@ -17,13 +17,14 @@ class Command(msgspec.Struct, tag=True, frozen=True):
 
 class Settings(msgspec.Struct, frozen=True):
     """The bucket settings that a commit was prepared under (rule L2). A new version that asks for no retention has
-    `lock_mode` for `lock_ms`."""
+    `lock_mode` for `lock_ms`; `notify` where the bucket has rules for events."""
 
     bucket: int
     revision: int
     versioning: str
     lock_mode: str = ""
     lock_ms: int = 0
+    notify: Notify | None = None
 
 
 class NewBlob(msgspec.Struct, frozen=True):
@@ -65,6 +66,7 @@ class PutObject(Command, frozen=True):
     conditions: Conditions = NO_CONDITIONS
     rename_from: bytes = b""
     rename_version: str = ""
+    event: str = "ObjectCreated:Put"
 
 
 class DeleteObject(Command, frozen=True):
@@ -77,11 +79,14 @@ class DeleteObject(Command, frozen=True):
 
 
 class DeleteIfNewest(Command, frozen=True):
-    """The second half of a rename, under the settings that the key's partition knows (an outbox action)."""
+    """The second half of a rename (an outbox action), or lifecycle's, under the settings that the partition knows.
+    `cause` is the kind of the event that it makes."""
 
     bucket: int
     key: bytes
     version: str
+    notify: Notify | None = None
+    cause: str = "ObjectRemoved"
 
 
 class Expire(Command, frozen=True):
@@ -91,6 +96,7 @@ class Expire(Command, frozen=True):
     bucket: int
     key: bytes
     version: str
+    notify: Notify | None = None
 
 
 class ChangeObject(Command, frozen=True):

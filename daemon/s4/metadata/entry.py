@@ -8,7 +8,7 @@ the entry too and become rows when the turn closes.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Protocol
 
 from s4.metadata import keys
@@ -82,12 +82,12 @@ class Entry:
     """One command's rows, while they are decided."""
 
     def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int, *,
-                 agrees: Callable[[], bool] | None = None, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
+                 agrees: Callable[[], bool] | None = None, full: Container[tuple[int, str]] = (), newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
         self._overlay = overlay
         self._newest = newest
         self.partition, self.partitions = partition, partitions
         self.epoch, self.sequence, self.now_ms = epoch, sequence, now_ms
-        self._agrees = agrees
+        self._agrees, self._full = agrees, full
         self.rows: dict[bytes, bytes | None] = {}
         self.deltas: dict[int, list[int]] = {}
         self.posted: list[AnyAction] = []
@@ -96,6 +96,10 @@ class Entry:
     def expiry_ms(self) -> int:
         """The time by which something may be taken for over; 0 where this clock is not to be trusted (R13)."""
         return self.now_ms if self._agrees is None or self._agrees() else 0
+
+    def is_full(self, target: str) -> bool:
+        """Whether too many of this partition's events wait for a receiver."""
+        return (self.partition, target) in self._full
 
     def get(self, key: bytes) -> bytes | None:
         if key in self.rows:

@@ -17,6 +17,7 @@ OUTBOX, HEAL, ANSWER, REFUSED, HEAD = b"x", b"h", b"a", b"d", b"H"
 BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
 GROUP, ROLE, MANAGED, PROVIDER, LAST_USE = b"G", b"R", b"M", b"I", b"L"
 COUNTERS, BUCKET_STATE = b"C", b"S"
+EVENT = b"e"
 TURN_ROW = b"\xff\xffT"  # of a store, not of a partition: above every partition's rows
 END = b"\xff\xff"
 
@@ -68,6 +69,20 @@ def version_suffix(epoch: int, sequence: int) -> bytes:
 
 def object_row(partition: int, bucket: int, key: bytes, epoch: int, sequence: int) -> bytes:
     return object_versions(partition, bucket, key) + version_suffix(epoch, sequence)
+
+
+def events(partition: int, target: str) -> bytes:
+    """Prefix of a receiver's queue."""
+    return table(partition, EVENT) + escape(target.encode()) + _END
+
+
+def event_row(partition: int, target: str, sequence: int) -> bytes:
+    """The event of an entry; an entry has one at most for each receiver."""
+    return events(partition, target) + sequence.to_bytes(8, "big")
+
+
+def target_of(row_key: bytes) -> str:
+    return unescape(row_key[3:-10]).decode()
 
 
 def split_object(tail: bytes) -> tuple[bytes, bytes]:

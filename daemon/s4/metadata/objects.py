@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from s4.metadata import keys, locks, references
+from s4.metadata import events, keys, locks, references
 from s4.metadata.commands import (
     ChangeObject,
     Conditions,
@@ -65,10 +65,11 @@ def check_conditions(conditions: Conditions, newest: Object | None) -> None:
 def put(entry: Entry, command: PutObject) -> Written:
     check_settings(entry, command.settings)
     references.bring(entry, command.blobs, command.granted, command.settings.bucket, command.key)
-    written = write_version(entry, command.settings, command.key, command.row, command.inline, command.conditions)
+    settings, key, row = command.settings, command.key, command.row
+    written = write_version(entry, settings, key, row, command.inline, command.conditions)
     if command.rename_from:
-        action = RemoveSource(command.settings.bucket, command.rename_from, command.rename_version)
-        entry.post(action)
+        entry.post(RemoveSource(settings.bucket, command.rename_from, command.rename_version, settings.notify))
+    events.tell(entry, settings.notify, command.event, key, written.version, row)
     return written
 
 
@@ -130,13 +131,21 @@ def delete(entry: Entry, command: DeleteObject) -> Deleted:
     found = entry.newest(bucket, key)
     if command.conditions.if_match:
         check_conditions(command.conditions, decode_object(found[1])[0] if found else None)
+    return delete_newest(entry, settings, key, found, command.owner, "ObjectRemoved")
+
+
+def delete_newest(entry: Entry, settings: Settings, key: bytes, found: tuple[bytes, bytes] | None, owner: str,
+                  cause: str) -> Deleted:  # fmt: skip
+    """Remove what there is, or put a delete marker on it, as the bucket's versioning says."""
     if settings.versioning == "":
         if found is not None:
-            remove_row(entry, bucket, *found)
+            row = remove_row(entry, settings.bucket, *found)
+            events.tell(entry, settings.notify, f"{cause}:Delete", key, "", row)
         return Deleted()
     null = settings.versioning == "Suspended"
-    marker = Object(entry.now_ms, 0, "", marker=True, null=null, owner=command.owner)
+    marker = Object(entry.now_ms, 0, "", marker=True, null=null, owner=owner)
     written = write_version(entry, settings, key, marker, b"", Conditions())
+    events.tell(entry, settings.notify, f"{cause}:DeleteMarkerCreated", key, written.version, marker)
     return Deleted(written.version, marker=True)
 
 
@@ -146,7 +155,9 @@ def delete_if_newest(entry: Entry, command: DeleteIfNewest) -> Deleted:
         return Deleted()
     value = entry.get(keys.bucket_state_row(entry.partition, command.bucket))
     state = decode(BucketState, value) if value is not None else BucketState(1, "")
-    return delete(entry, DeleteObject(Settings(command.bucket, state.revision, state.versioning), command.key))
+    settings = Settings(command.bucket, state.revision, state.versioning, notify=command.notify)
+    check_settings(entry, settings)
+    return delete_newest(entry, settings, command.key, found, "", command.cause)
 
 
 def expire(entry: Entry, command: Expire) -> Deleted:
@@ -166,7 +177,9 @@ def expire(entry: Entry, command: Expire) -> Deleted:
         and (older is not None or not decode_object(value)[0].marker)
     ):
         return Deleted()  # it is the current version
-    return Deleted(command.version, remove_row(entry, command.bucket, prefix + suffix, value).marker)
+    row = remove_row(entry, command.bucket, prefix + suffix, value)
+    events.tell(entry, command.notify, events.EXPIRED, command.key, command.version, row)
+    return Deleted(command.version, row.marker)
 
 
 def find_version(entry: Entry, bucket: int, key: bytes, version: str) -> tuple[bytes, bytes] | None:
@@ -198,7 +211,19 @@ def change(entry: Entry, command: ChangeObject) -> Written:
         row = locks.retained(row, *command.retention, entry.expiry_ms, bypass=command.bypass)
     entry.put(found[0], encode_object(row, inline))
     shown = "null" if row.null else keys.version_id(found[0][-keys.VERSION_BYTES :])
-    return Written(shown if command.settings.versioning else "", row.etag)
+    written = Written(shown if command.settings.versioning else "", row.etag)
+    if command.tags is not None:
+        events.tell(
+            entry,
+            command.settings.notify,
+            events.TAGGED if command.tags else events.UNTAGGED,
+            key,
+            written.version,
+            row,
+        )
+    if command.acl is not None:
+        events.tell(entry, command.settings.notify, events.ACL, key, written.version, row)
+    return written
 
 
 def rewrap(entry: Entry, command: Rewrap) -> Done:
@@ -226,4 +251,5 @@ def delete_version(entry: Entry, command: DeleteObject) -> Deleted:
     if command.conditions.if_match:
         check_conditions(command.conditions, decode_object(found[1])[0])
     row = remove_row(entry, bucket, *found, bypass=command.bypass)
+    events.tell(entry, command.settings.notify, events.DELETE, key, command.version, row)
     return Deleted(command.version, row.marker)

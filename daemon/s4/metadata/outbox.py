@@ -23,5 +23,5 @@ def follow_up(action: AnyAction, partitions: int) -> tuple[int, AnyCommand] | No
         return home, commands.UnpublishContent(action.sha256, action.blob)
     if isinstance(action, RemoveSource):
         partition = keys.partition_of(action.bucket, action.key, partitions)
-        return partition, commands.DeleteIfNewest(action.bucket, action.key, action.version)
+        return partition, commands.DeleteIfNewest(action.bucket, action.key, action.version, action.notify)
     return None

@@ -123,6 +123,22 @@ class Blob(_Row, frozen=True):
     missing: list[int] = []
 
 
+class Event(_Row, frozen=True):
+    """What happened, for a receiver that has not taken it yet. `rule` is the id of the rule that asked for it."""
+
+    name: str
+    rule: str
+    bucket: str
+    key: bytes
+    version: str
+    size: int
+    etag: str
+    time_ms: int
+    user: str = ""
+    address: str = ""
+    request: str = ""
+
+
 class Reference(_Row, frozen=True):
     """A use of a blob: the partition and the object or part that claims it."""
 
@@ -323,6 +339,16 @@ class Refused(_Row, frozen=True):
     created_ms: int
 
 
+class Notify(_Row, frozen=True):
+    """What events say besides what happened: the bucket's name and rules, and who asked, from where, in which request."""
+
+    bucket: str
+    rules: str
+    user: str = ""
+    address: str = ""
+    request: str = ""
+
+
 class Action(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """What an outbox row asks for. Every action is idempotent (rule C2)."""
 
@@ -357,6 +383,7 @@ class RemoveSource(Action, frozen=True):
     bucket: int
     key: bytes
     version: str
+    notify: Notify | None = None
 
 
 AnyAction = Dereference | Publish | Unpublish | FreeBlob | RemoveSource

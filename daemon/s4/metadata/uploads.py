@@ -6,7 +6,7 @@ into the object row unchanged (C1); what completion or abort leaves out is let g
 
 from __future__ import annotations
 
-from s4.metadata import keys, references
+from s4.metadata import events, keys, references
 from s4.metadata.commands import AbortUpload, CompleteUpload, CreateUpload, Done, PutPart, Written
 from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.objects import check_settings, write_version
@@ -65,7 +65,9 @@ def complete(entry: Entry, command: CompleteUpload) -> Written:
     entry.delete(keys.upload_row(entry.partition, bucket, key, upload))
     references.release(entry, unused)
     data = b"".join(inline[extent.number] for extent in command.row.extents)
-    return write_version(entry, command.settings, key, command.row, data, command.conditions)
+    written = write_version(entry, command.settings, key, command.row, data, command.conditions)
+    events.tell(entry, command.settings.notify, events.COMPLETE, key, written.version, command.row)
+    return written
 
 
 def abort(entry: Entry, command: AbortUpload) -> Done:

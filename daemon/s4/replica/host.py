@@ -69,7 +69,8 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self.turns = self.commands = 0
-        self._decider = Decider(partitions, self._newest, clock)
+        self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
+        self._decider = Decider(partitions, self._newest, clock, full=self.full_queues)
         self._epochs = dict(enumerate(epochs))
         self._sequences = dict.fromkeys(range(partitions), 0)
         for partition in range(partitions):

@@ -61,7 +61,8 @@ class ReplicatedHost:
         self._cache = RowCache(cache_bytes)
         self._max_waiting, self.waiting = max_waiting, 0
         self._queues: dict[int, list[_Waiting]] = {}
-        self._decider = Decider(partitions, self._newest, clock, agrees)
+        self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
+        self._decider = Decider(partitions, self._newest, clock, agrees, self.full_queues)
         self.commands = 0
         group.before_turn, group.on_commit, group.on_lead = self._decide_all, self._committed, self._leads
 

@@ -8,7 +8,7 @@ partitions, or of the store, is left in outbox rows (C2). Answers are kept with 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
 
 import msgspec
@@ -90,6 +90,7 @@ class Decider:
     newest: Newest
     clock: Callable[[], float]
     agrees: Callable[[], bool] = lambda: True
+    full: Container[tuple[int, str]] = ()  # (partition, receiver) whose queue of events takes no more
 
     def answer(
         self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes, *, again: bool = False
@@ -114,7 +115,7 @@ class Decider:
         now_ms = int(self.clock() * 1000)
         sequence = turn.sequences[partition] + 1
         entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
-                      agrees=self.agrees, newest=self.newest)  # fmt: skip
+                      agrees=self.agrees, full=self.full, newest=self.newest)  # fmt: skip
         answer = decide(entry, command)
         if not entry.rows and not again:
             return answer

@@ -28,6 +28,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "InternalError": (500, "An internal error occurred. Try again."),
     "InvalidAccessKeyId": (403, "The AWS access key ID that you provided does not exist in our records."),
     "InvalidEncryptionAlgorithmError": (400, "The Encryption request you specified is not valid. Supported value: AES256."),
+    "TooManyConfigurations": (400, "You are attempting to create a new configuration but have already reached the 100-configuration limit."),
     "KMS.NotFoundException": (400, "The key does not exist."),
     "ServerSideEncryptionConfigurationNotFoundError": (404, "The server side encryption configuration was not found"),
     "InvalidArgument": (400, "Invalid argument"),

@@ -23,6 +23,7 @@ _OF_BUCKET = {
     "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
     "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
     "encryption": {"GET": "GetBucketEncryption", "PUT": "PutBucketEncryption", "DELETE": "DeleteBucketEncryption"},
+    "notification": {"GET": "GetBucketNotificationConfiguration", "PUT": "PutBucketNotificationConfiguration"},
     "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
     "lifecycle": {
         "GET": "GetBucketLifecycleConfiguration", "PUT": "PutBucketLifecycleConfiguration", "DELETE": "DeleteBucketLifecycle",
@@ -55,7 +56,7 @@ _PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "
 _UNSUPPORTED = frozenset({
     "abac", "accelerate", "analytics", "annotation", "intelligent-tiering", "inventory",
     "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
-    "metadataJournalTable", "metadataTable", "metrics", "notification", "replication", "requestPayment",
+    "metadataJournalTable", "metadataTable", "metrics", "replication", "requestPayment",
     "restore", "select", "session", "torrent",
 })  # fmt: skip
 _UNSUPPORTED_OF_OBJECT = _UNSUPPORTED | {"encryption"}

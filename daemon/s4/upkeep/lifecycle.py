@@ -16,10 +16,10 @@ from itertools import islice
 from typing import Any
 
 from s4.access import documents
-from s4.gateway.context import Gateway, execute, settings_of
+from s4.gateway.context import Gateway, execute, notify_of, settings_of
 from s4.metadata import keys
 from s4.metadata.commands import AbortUpload, AnyCommand, DeleteIfNewest, Expire
-from s4.metadata.rows import Bucket, Upload, decode, decode_object
+from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
 from s4.s3 import lifecycle
 from s4.s3.errors import S3Error
 from s4.s3.lifecycle import Rule, Version
@@ -39,6 +39,16 @@ class Lifecycle:
         self._done: dict[int, int] = {}  # the day of the last pass over a partition
         self.ended = dict.fromkeys((lifecycle.CURRENT, lifecycle.NONCURRENT, lifecycle.MARKER, "upload"), 0)
         self.kept = 0  # that the primary left alone
+
+    def figures(self) -> Iterator[tuple[str, str, float, bool, str]]:
+        yield (
+            "s4_lifecycle_ended",
+            "Versions, markers and uploads that lifecycle ended",
+            sum(self.ended.values()),
+            True,
+            "",
+        )
+        yield "s4_lifecycle_kept", "What lifecycle would have ended, and was locked or gone", self.kept, True, ""
 
     async def run(self) -> None:
         """One look: a pass over each partition that has had none today."""
@@ -66,7 +76,7 @@ class Lifecycle:
                     _by_key(list(self._rows.scan(keys.object_versions(partition, bucket.id, groups[0][0]))), prefix)
                 )
             commands = [
-                (kind, _ending(bucket.id, key, kind, one))
+                (kind, _ending(bucket.id, key, kind, one, notify_of(bucket, name)))
                 for key, versions in groups for kind, one in lifecycle.due(rules, versions, now_ms, self._gateway.day_ms)
             ]  # fmt: skip
             current = await self._gateway.node.find_bucket(name)
@@ -91,7 +101,7 @@ class Lifecycle:
             row = decode(Upload, value)
             end = lifecycle.aborts_at(rules, key.decode("utf-8", "replace"), row.created_ms, self._gateway.day_ms)
             if end is not None and end[0] <= now_ms:
-                old.append(("upload", AbortUpload(settings_of(bucket), key, upload, row.created_ms + 1)))
+                old.append(("upload", AbortUpload(settings_of(bucket, ""), key, upload, row.created_ms + 1)))
         self._rows.check(partition)
         await self._end(partition, old)
 
@@ -110,8 +120,10 @@ class Lifecycle:
             self.ended[kind] += 1
 
 
-def _ending(bucket: int, key: bytes, kind: str, one: Version) -> AnyCommand:
-    return DeleteIfNewest(bucket, key, one.id) if kind == lifecycle.CURRENT else Expire(bucket, key, one.id)
+def _ending(bucket: int, key: bytes, kind: str, one: Version, notify: Notify | None) -> AnyCommand:
+    if kind == lifecycle.CURRENT:
+        return DeleteIfNewest(bucket, key, one.id, notify, "LifecycleExpiration")
+    return Expire(bucket, key, one.id, notify)
 
 
 def _by_key(rows: Sequence[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, list[Version]]]:

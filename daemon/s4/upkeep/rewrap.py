@@ -53,6 +53,12 @@ class Rewrapper:
             return 0
         return sum(self._done[one][1] if one in self._done else 1 for one in self._led())
 
+    def figures(self) -> Iterator[tuple[str, str, float, bool, str]]:
+        done = "Keys of objects and secrets that were wrapped anew after a rotation"
+        left = "After a rotation: partitions to look through, and keys that could not be wrapped anew; 0 before an old key may go"
+        yield "s4_keys_rewrapped", done, self.rewrapped, True, ""
+        yield "s4_keys_left", left, self.left, False, ""
+
     async def run(self) -> None:
         """One look: a pass over each partition that has had none for an hour."""
         if not self.rotated:

@@ -44,6 +44,8 @@ OPERATIONS: dict[str, Operation] = {
     "GetBucketLifecycleConfiguration": settings.get_lifecycle,
     "PutBucketLifecycleConfiguration": settings.put_lifecycle,
     "DeleteBucketLifecycle": settings.delete_lifecycle,
+    "GetBucketNotificationConfiguration": settings.get_notification,
+    "PutBucketNotificationConfiguration": settings.put_notification,
     "GetBucketEncryption": encryption.get_encryption,
     "PutBucketEncryption": encryption.put_encryption,
     "DeleteBucketEncryption": encryption.delete_encryption,

@@ -23,6 +23,7 @@ from aiohttp import (
     web,
 )
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from s4.gateway import objects
@@ -31,6 +32,7 @@ from s4.gateway.receive import Decoder
 from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import S3Request, proceed, request_patience
 from s4.http.responses import XML, put_headers, respond
+from s4.metadata import events
 from s4.s3 import checksums, postpolicy, sigv4, tags, xml
 from s4.s3.errors import S3Error
 from s4.s3.names import number
@@ -233,7 +235,7 @@ async def post_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
     await form.body.look_ahead(gateway.inline_bytes)
     put = await objects.put_object(
         gateway, request.bucket, request.key, form.body, checksums.expected_of(request.headers, ""),
-        await with_acl(gateway, request), request.user, write_conditions(request.headers),
+        replace(await with_acl(gateway, request), event=events.POST), request.user, write_conditions(request.headers),
     )  # fmt: skip
     scheme = "https" if request.http.secure else "http"
     key = quote_from_bytes(request.key, safe="/-_.~")

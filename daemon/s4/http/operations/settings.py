@@ -1,4 +1,5 @@
-"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website, lifecycle.
+"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website, lifecycle,
+notifications.
 
 Each is one document in the bucket's row: a put replaces it whole, and every gateway obeys it when the call returns.
 """
@@ -18,7 +19,7 @@ from s4.http.operations.buckets import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
-from s4.s3 import acl, cors, lifecycle, tags, website
+from s4.s3 import acl, cors, lifecycle, notification, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, tag
 
@@ -278,6 +279,21 @@ async def put_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamRespo
 
 async def delete_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return await _remove(gateway, request, documents.LIFECYCLE)
+
+
+# -- notifications
+
+
+async def get_notification(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    rules = documents.notification_of(await find_bucket(gateway, request.bucket))
+    return respond_xml(document("NotificationConfiguration", notification.to_xml(rules)))
+
+
+async def put_notification(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    ids = iter(lambda: gateway.random(16).hex(), "")
+    rules = notification.from_xml(await request.xml("NotificationConfiguration"), gateway.receivers, ids)
+    await set_document(gateway, request.bucket, documents.NOTIFICATION, documents.encode(rules) if rules else "")
+    return respond(200)
 
 
 # -- what browsers ask
