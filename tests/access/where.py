@@ -30,8 +30,8 @@ def new_name() -> str:
 class TwoGateways:
     """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
 
-    def __init__(self, directory: Path) -> None:
-        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "S4_WEBSITE_DOMAIN": WEBSITES, "S4_LIFECYCLE_DAY": "1", "S4_KMS": str(directory.parent / "kms"), "S4_BARE_KEYS": "on"}
+    def __init__(self, directory: Path, options: dict[str, str]) -> None:
+        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **options}
         self.cluster = DevCluster(directory, nodes=3, erasure="2+1", partitions=4, gateways=2, environment=keys)
         self._gateways = itertools.cycle(("gateway-1", "gateway-2"))
 
@@ -46,25 +46,31 @@ class TwoGateways:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["one server", "two gateways"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    directory = tmp_path_factory.mktemp("access") / "data"
+def serving(kind: str, factory: pytest.TempPathFactory, *more: str) -> Iterator[Any]:
+    """A server or a cluster, with more options (--name value) than all have."""
+    directory = factory.mktemp("access") / "data"
     kms = directory.parent / "kms"
     kms.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
-    if request.param == "one server":
-        process = ServerProcess(directory, "--reserve", "64MiB", "--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--bare-keys", "on").start()
+    options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--bare-keys", "on", *more]
+    if kind == "one server":
+        process = ServerProcess(directory, "--reserve", "64MiB", *options).start()
         yield process
         assert process.stop() == 0
         return
     if program() is None:
         pytest.skip("no etcd on this machine")
-    made = TwoGateways(directory)
+    made = TwoGateways(directory, {f"S4_{name[2:].replace('-', '_').upper()}": value for name, value in zip(options[::2], options[1::2], strict=True)})
     try:
         made.cluster.start()
         made.cluster.wait_whole()
         yield made
     finally:
         made.cluster.stop()
+
+
+@pytest.fixture(scope="module", params=["one server", "two gateways"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    yield from serving(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

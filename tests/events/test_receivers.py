@@ -23,7 +23,7 @@ ALL = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectTagging:*", "s3:Obj
 Change = tuple[str, str, str]  # (event, key, version)
 
 
-def listen(s3: Any, receiver: str, bucket: str = BUCKET, events: list[str] = ALL, **more: Any) -> None:  # noqa: B006 - read only
+def listen(s3: Any, receiver: str, bucket: str = BUCKET, events: list[str] = ALL, **more: Any) -> None:
     rule = {"QueueArn": f"arn:aws:sqs:us-east-1:000000000000:{receiver}", "Events": events, "Id": receiver, **more}
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={"QueueConfigurations": [rule]})
 
