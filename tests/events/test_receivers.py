@@ -13,8 +13,10 @@ from urllib.parse import unquote_plus
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cluster.dev import DevCluster
+from cluster.etcd_process import program as etcd_program
 from conftest import make_client
-from events.processes import KINDS, Kafka, Nats, Receiver, said
+from events.processes import KINDS, Kafka, Nats, Receiver, Webhook, said
 from process import ServerProcess, wait_until
 from raw import send
 
@@ -113,43 +115,86 @@ def receiver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Receive
     made.kill()
 
 
-def test_receivers_and_the_server_are_killed(tmp_path: Path, receiver: Receiver) -> None:
-    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--receivers", said([receiver], tmp_path / "receivers")).start()
-    s3 = make_client(server.endpoint)
-    s3.create_bucket(Bucket=BUCKET)
-    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    listen(s3, receiver.name)
-    until = threading.Event()
-    writers = [Writer(server.endpoint, number, until) for number in range(3)]
-    for one in writers:
-        one.start()
+class Load:
+    """Writers on their way; `more` returns once so many more changes were acknowledged."""
 
-    def more(count: int) -> None:
-        reached = sum(len(one.done) for one in writers) + count
-        wait_until(lambda: sum(len(one.done) for one in writers) >= reached, 60)
+    def __init__(self, endpoints: list[str], receiver: str) -> None:
+        self.s3 = make_client(endpoints[0])
+        self.s3.create_bucket(Bucket=BUCKET)
+        self.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        listen(self.s3, receiver)
+        self.until = threading.Event()
+        self.writers = [Writer(endpoints[number % len(endpoints)], number, self.until) for number in range(3)]
+        for one in self.writers:
+            one.start()
 
-    try:
-        more(60)
-        receiver.kill()
-        more(60)
-        receiver.start()
-        more(60)
-        server.kill()
-        server.start()
-        more(60)
-        receiver.kill()
-        server.kill()  # with a queue that nobody takes
-        server.start()
-        more(60)
-        receiver.start()
-        more(30)
-    finally:
-        until.set()
-        for one in writers:
+    def more(self, count: int) -> None:
+        reached = sum(len(one.done) for one in self.writers) + count
+        wait_until(lambda: sum(len(one.done) for one in self.writers) >= reached, 60)
+
+    def end(self) -> list[list[Change]]:
+        self.until.set()
+        for one in self.writers:
             one.join()
-    done = [one.done for one in writers]
+        return [one.done for one in self.writers]
+
+
+def all_arrive(receiver: Receiver, done: list[list[Change]]) -> None:
     total = {change for one in done for change in one}
     wait_until(lambda: total <= {change_of(record) for _, record in receiver.arrived()}, 90)
     check(receiver.arrived(), done)
+
+
+def test_receivers_and_the_server_are_killed(tmp_path: Path, receiver: Receiver) -> None:
+    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--receivers", said([receiver], tmp_path / "receivers")).start()
+    load = Load([server.endpoint], receiver.name)
+    try:
+        load.more(60)
+        receiver.kill()
+        load.more(60)
+        receiver.start()
+        load.more(60)
+        server.kill()
+        server.start()
+        load.more(60)
+        receiver.kill()
+        server.kill()  # with a queue that nobody takes
+        server.start()
+        load.more(60)
+        receiver.start()
+        load.more(30)
+    finally:
+        done = load.end()
+    all_arrive(receiver, done)
     wait_until(lambda: f's4_events_waiting{{receiver="{receiver.name}"}} 0.0' in send(server.admin, "GET", "/metrics", {}).body.decode(), 30)
     assert server.stop() == 0
+
+
+def test_nodes_of_a_cluster_are_killed(tmp_path: Path) -> None:
+    """Who leads a partition sends its events: another does after a failover, from where it finds the queue."""
+    if etcd_program() is None:
+        pytest.skip("no etcd on this machine")
+    receiver = Webhook(tmp_path / "receiver")
+    receiver.start()
+    options = {"S4_RECEIVERS": said([receiver], tmp_path / "receivers")}
+    cluster = DevCluster(tmp_path / "cluster", nodes=3, erasure="2+1", partitions=4, gateways=2, environment=options).start()
+    try:
+        cluster.wait_whole()
+        load = Load([str(cluster.lines[f"gateway-{number}"]["s3"]) for number in (1, 2)], receiver.name)
+        try:
+            load.more(60)
+            for node in ("node-1", "node-3"):
+                cluster.act("kill", node)
+                load.more(60)
+                receiver.kill()
+                load.more(30)
+                receiver.start()
+                cluster.act("start", node)
+                cluster.wait_whole()
+                load.more(30)
+        finally:
+            done = load.end()
+        all_arrive(receiver, done)
+    finally:
+        cluster.stop()
+        receiver.kill()
