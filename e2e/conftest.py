@@ -6,6 +6,8 @@ e2e/cluster/local.py makes of network namespaces. Figures are printed at the end
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import subprocess
 import time
@@ -88,12 +90,16 @@ def install(world: World, storage_class: str = "local") -> None:
         world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
     world.helm("upgrade", "--install", "s4", ROOT / "charts/s4", "-n", "s4", "--wait", "--timeout", "3m", "--set", f"image.repository={IMAGE}",
                "--set", "image.tag=one", "--set", "image.pullPolicy=Never", "--set", "certificates.validSeconds=240", "--set", "test.cluster=demo")  # fmt: skip
+    world.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-kms", "namespace": "s4"}, "stringData": {"keys": f"first:{base64.b64encode(bytes(32)).decode()}\n"}})
+    receivers = json.dumps({"nobody": {"webhook": "http://127.0.0.1:9/"}})
+    world.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-receivers", "namespace": "s4"}, "stringData": {"receivers.yaml": receivers}})
     started = time.monotonic()
     world.apply({
         "apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "demo", "namespace": "s4"},
         "spec": {
             "image": f"{IMAGE}:one", "nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, "imagePullPolicy": "Never", "allowedNamespaces": ["app"],
             "storage": {"storageClassName": storage_class, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete"},
+            "kms": {"secretName": "demo-kms"}, "receivers": {"name": "demo-receivers"},
             "failure": {"replaceAfter": "30s"}, "upgrade": {"progressDeadline": "60s"},
         },
     })  # fmt: skip

@@ -68,7 +68,7 @@ def ends_well(world: World, pod: Object) -> None:
 
 def test_settings_of_a_bucket_are_made_and_taken_back(world: World) -> None:
     rule = {"allowedOrigins": ["https://example.org"], "allowedMethods": ["GET"]}
-    for goal, spec in (("made", {"quota": "1Mi", "cors": [rule], "access": "PublicRead", "lifecycle": [{"prefix": "logs/", "expireAfterDays": 3}]}), ("taken-back", {"quota": None, "cors": None, "access": None, "lifecycle": None})):
+    for goal, spec in (("made", {"quota": "1Mi", "cors": [rule], "access": "PublicRead", "lifecycle": [{"prefix": "logs/", "expireAfterDays": 3}], "encryption": {"mode": "aws:kms"}}), ("taken-back", dict.fromkeys(("quota", "cors", "access", "lifecycle", "encryption")))):
         if goal == "made":
             world.apply(bucket("set", deletionPolicy="Delete", **spec))
         else:

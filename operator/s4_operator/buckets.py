@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from s4.s3 import cors
+from s4.s3 import cors, encryption
 from s4.s3.lifecycle import Rule
 from s4.s3.lock import Default
 from s4_operator.cache import Cache
@@ -136,7 +136,7 @@ class Buckets:
 
     async def _settings(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str) -> list[str]:
         """Have what this resource asks for, and take back what it asked for once; what it has made now."""
-        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("cors", bool(spec.cors)), ("lifecycle", bool(spec.lifecycle)), ("access", spec.access != "Private")) if is_asked}
+        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("cors", bool(spec.cors)), ("lifecycle", bool(spec.lifecycle)), ("access", spec.access != "Private"), ("encryption", spec.encryption is not None)) if is_asked}
         touched = asked | set(before.applied)
         if touched != set(before.applied):  # said before it is done, so that it is taken back whatever ends in between
             said = before.model_copy(update={"applied": sorted(touched)})
@@ -148,6 +148,9 @@ class Buckets:
             await daemons.put_cors(name, [cors.Rule(one.allowedOrigins, list(one.allowedMethods), one.allowedHeaders, one.exposeHeaders, one.maxAgeSeconds) for one in spec.cors])
         if "lifecycle" in touched:
             await daemons.put_lifecycle(name, [lifecycle_rule(number, one) for number, one in enumerate(spec.lifecycle, 1)])
+        if "encryption" in touched:
+            how = spec.encryption
+            await daemons.put_encryption(name, encryption.Default(how.mode, how.key or "") if how is not None else None)
         if spec.objectLock is not None:
             wanted = spec.objectLock
             await daemons.put_lock(name, Default(wanted.mode, wanted.days or 0, wanted.years or 0) if wanted.mode else None)

@@ -17,7 +17,7 @@ import msgspec
 from yarl import URL
 
 from s4.cluster.status import ClusterStatus
-from s4.s3 import cors, lifecycle, lock, sigv4
+from s4.s3 import cors, encryption, lifecycle, lock, sigv4
 from s4.s3.xml import document
 
 CALL_S = 10.0
@@ -162,6 +162,13 @@ class Daemons:
             await self.s3("PUT", f"/{name}?lifecycle=", document("LifecycleConfiguration", lifecycle.to_xml(rules)))
         else:
             await self.s3("DELETE", f"/{name}?lifecycle=")
+
+    async def put_encryption(self, name: str, default: encryption.Default | None) -> None:
+        """How what comes is encrypted; None leaves that to requests."""
+        if default is not None:
+            await self.s3("PUT", f"/{name}?encryption=", document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
+        else:
+            await self.s3("DELETE", f"/{name}?encryption=")
 
     async def put_lock(self, name: str, default: lock.Default | None) -> None:
         """Object lock, with versioning, for good; with a default retention or none. Asked first, as versioning is."""

@@ -14,7 +14,7 @@ from s4_operator.models import GROUP, VERSION, ClusterSpec, size
 
 Object = dict[str, Any]
 S3, ADMIN, PEER = 9000, 9001, 9002
-TRUST, TLS, MASTER = "/etc/s4/peers", "/etc/s4/tls", "/etc/s4/master"
+TRUST, TLS, MASTER, KMS, RECEIVERS = (f"/etc/s4/{name}" for name in ("peers", "tls", "master", "kms", "receivers"))
 
 
 def names(cluster: str) -> dict[str, str]:
@@ -109,6 +109,11 @@ class Builder:
             "S4_STRICT": "on" if spec.strictWrites else "off", "S4_LOG_FORMAT": "json",
         }  # fmt: skip
         plain |= {name: value for name, value in (("S4_DOMAIN", spec.gateway.domain), ("S4_WEBSITE_DOMAIN", spec.gateway.websiteDomain)) if value}
+        if spec.kms is not None:
+            named = {"S4_KMS": spec.kms.url or f"{KMS}/keys", "S4_KMS_KEY": spec.kms.key, "S4_KMS_MOUNT": spec.kms.mount, "S4_KMS_TOKEN": f"{KMS}/token" if spec.kms.url else None}
+            plain |= {name: value for name, value in named.items() if value}
+        if spec.receivers is not None:
+            plain["S4_RECEIVERS"] = f"{RECEIVERS}/receivers.yaml"
         if spec.gateway.tls.enabled:
             plain |= {"S4_CERTIFICATE": f"{TLS}/tls.crt", "S4_KEY": f"{TLS}/tls.key"}
         return [{"name": name, "value": value} for name, value in plain.items()]
@@ -122,6 +127,10 @@ class Builder:
         if spec.gateway.tls.enabled:
             volumes.append({"name": "tls", "secret": {"secretName": spec.gateway.tls.secretName or self.names["tls"], "defaultMode": 0o440}})
             mounts.append({"name": "tls", "mountPath": TLS, "readOnly": True})
+        for name, path, secret in (("kms", KMS, spec.kms.secretName if spec.kms else ""), ("receivers", RECEIVERS, spec.receivers.name if spec.receivers else "")):
+            if secret:
+                volumes.append({"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}})
+                mounts.append({"name": name, "mountPath": path, "readOnly": True})
         health: Object = {"httpGet": {"path": "/healthz", "port": "admin"}, "periodSeconds": 5, "timeoutSeconds": 5}
         container = {
             "name": "s4", "image": image, "imagePullPolicy": spec.imagePullPolicy, "args": command, "env": environment, "resources": resources,

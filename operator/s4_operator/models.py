@@ -94,6 +94,16 @@ class GatewaySpec(Model):
     resources: FreeForm = Field(default_factory=dict)
 
 
+class Kms(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("!has(self.url) || has(self.key)", "kms.url needs kms.key: the key where a request names none"),
+    ))  # fmt: skip
+    secretName: Name = Field(description="A Secret with `keys`, lines of NAME:BASE64; with url, one with `token`, which is read again as it changes.")
+    url: str | None = Field(None, max_length=2048, pattern=r"^https?://", description="Vault, whose transit engine has the keys.")
+    key: str | None = Field(None, max_length=255, description="The key where a request names none; the first one of the Secret where absent.")
+    mount: str = Field("transit", max_length=255, description="Where Vault's transit engine is mounted.")
+
+
 class Failure(Model):
     replaceAfter: Duration = Field("10m", description="How long a Kubernetes node is away until its store is made again elsewhere.")
     maxConcurrent: int = Field(1, ge=0, le=16, description="Stores that are replaced at the same time; 0 replaces none.")
@@ -149,6 +159,8 @@ class ClusterSpec(Model):
     dedup: bool = True
     inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")
     strictWrites: bool = Field(False, description="Refuse writes while not every store of a partition can take them.")
+    kms: Kms | None = Field(None, description="What wraps keys of objects that ask for SSE-KMS. A Secret by another name has every pod read it.")
+    receivers: SecretRef | None = Field(None, description="A Secret with receivers.yaml: whom buckets may tell of events. What it names as files is mounted beside it, at /etc/s4/receivers.")
     failure: Failure = Field(default_factory=Failure)
     upgrade: Upgrade = Field(default_factory=Upgrade)
     rebuild: Rebuild = Field(default_factory=Rebuild)
@@ -253,6 +265,14 @@ class LifecycleRule(Model):
     abortUploadsAfterDays: int | None = Field(None, ge=1, le=36_500)
 
 
+class BucketEncryption(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("!has(self.key) || self.mode == 'aws:kms'", "encryption.key goes with mode aws:kms"),
+    ))  # fmt: skip
+    mode: Literal["AES256", "aws:kms"] = Field("AES256", description="Under the cluster's master key, or under one of its KMS.")
+    key: str | None = Field(None, max_length=255, description="A key of the KMS; its default where absent.")
+
+
 class BucketSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
         rule("!has(oldSelf.objectLock) || has(self.objectLock)", "objectLock is for good: it cannot be removed"),
@@ -267,6 +287,7 @@ class BucketSpec(Model):
     cors: Annotated[list[CorsRule], Field(max_length=100)] = Field(default_factory=list, description="What browsers may do from other origins. Where absent, what is set by S3 stays.")
     objectLock: ObjectLock | None = Field(None, description="Versions can be locked against deletion. It brings versioning, and is for good.")
     lifecycle: Annotated[list[LifecycleRule], Field(max_length=100)] = Field(default_factory=list, description="What ends, and when. Where absent, what is set by S3 stays.")
+    encryption: BucketEncryption | None = Field(None, description="How what comes is encrypted where a request does not say. Where absent, what is set by S3 stays.")
     access: Literal["Private", "PublicRead"] = Field("Private", description="PublicRead lets everybody read every object, and list none.")
     deletionPolicy: Literal["Retain", "Delete"] = Field("Retain", description="Delete removes the bucket and every object in it with this resource.")
     adoptExisting: bool = Field(False, description="Use a bucket that is there already. It is never deleted with this resource.")

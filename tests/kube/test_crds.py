@@ -97,6 +97,8 @@ def bucket(name: str = "settings", **spec: Any) -> dict[str, Any]:
         ({"objectLock": {"mode": "GOVERNANCE"}}, "objectLock takes mode together with"),
         ({"objectLock": {"days": 1}}, "objectLock takes mode together with"),
         ({"objectLock": {"mode": "COMPLIANCE", "days": 1, "years": 1}}, "objectLock takes mode together with"),
+        ({"encryption": {"mode": "AES128"}}, "Unsupported value"),
+        ({"encryption": {"key": "k"}}, "encryption.key goes with mode"),
         ({"objectLock": {}, "versioning": "Suspended"}, "versioning cannot be Suspended with objectLock"),
     ],
 )

@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 
 from conftest import make_client
 from process import ACCESS, REGION, SECRET, ServerProcess
+from s4.s3 import encryption
 from s4.s3.cors import Rule
 from s4.s3.lock import Default
 from s4_operator.buckets import lifecycle_rule
@@ -89,6 +90,13 @@ async def over_time(s3: Any, daemons: Daemons) -> None:
         await daemons.put_lifecycle(BUCKET, [])
     with pytest.raises(ClientError, match="NoSuchLifecycleConfiguration"):
         s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)
+    await daemons.put_encryption(BUCKET, encryption.Default("AES256"))
+    shown = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert shown["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    for _ in range(2):
+        await daemons.put_encryption(BUCKET, None)
+    with pytest.raises(ClientError, match="ServerSideEncryptionConfigurationNotFound"):
+        s3.get_bucket_encryption(Bucket=BUCKET)
     await daemons.make_bucket(BUCKET + "-locked")
     for default in (None, Default("GOVERNANCE", days=3), Default("GOVERNANCE", days=3), None):
         await daemons.put_lock(BUCKET + "-locked", default)
