@@ -288,9 +288,15 @@ class Server:
         if not settings.master_key:
             found = master_key(Files(), [store.directory for store in self.store.drives.stores])
             self._settings = settings = replace(settings, master_key=str(found))
+        self._settings = settings = replace(
+            settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
+        )
+        self.audit = AuditLog(settings.audit_log)
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
-        self._lifecycle = Lifecycle(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
+        self._lifecycle = Lifecycle(
+            self._gateway, self.store.host, lambda: range(self.store.node.partitions), audit=self.audit.write,
+        )  # fmt: skip
         self._inventory = Inventory(self.store.node, lambda: True)
         self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
         self._sender = Sender(
@@ -302,10 +308,6 @@ class Server:
         await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway)
         await self._renames.resume()
-        self._settings = settings = replace(
-            settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
-        )
-        self.audit = AuditLog(settings.audit_log)
         await self._start_admin(admin_bound)
         if settings.workers:
             await self._start_workers(bound)

@@ -218,7 +218,7 @@ class ClusterServer:
         self._leader = Leader(node, self._gateway, self._renames)
         self._own = OwnStore(node)
         self._inventory = Inventory(self._router, lambda: node.host.group.serves(0))
-        self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree)
+        self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree, audit=self.audit.write)
         self._rewrapper = Rewrapper(self._gateway, node.host, node.led)
         self._sender = Sender(
             node.host, node.led, receivers_of(settings), settings.region, settings.limits.waiting_events

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from access import where
 from access.test_iam import code
-from process import wait_until
+from conftest import make_client
+from process import ServerProcess, wait_until
 
 server, s3, bucket = where.server, where.s3, where.bucket
 
@@ -60,3 +63,25 @@ def test_versions_and_uploads_end(s3: Any, bucket: str) -> None:
 
     wait_until(lambda: left() == (1, 0, 0), "everything of the past ends", 60)
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"3"
+
+
+def test_uploads_say_when_they_end(s3: Any, bucket: str) -> None:
+    assert "AbortDate" not in s3.create_multipart_upload(Bucket=bucket, Key="up/k")
+    configure(s3, bucket, {"ID": "a", "Filter": {"Prefix": "up/"}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 30_000}})
+    made = s3.create_multipart_upload(Bucket=bucket, Key="up/k")
+    listed = s3.list_parts(Bucket=bucket, Key="up/k", UploadId=made["UploadId"])
+    assert made["AbortRuleId"] == listed["AbortRuleId"] == "a"
+    assert abs((made["AbortDate"] - listed["AbortDate"]).total_seconds()) <= 1, "a day is a second here"
+    assert "AbortDate" not in s3.create_multipart_upload(Bucket=bucket, Key="other")
+
+
+def test_what_ends_is_in_the_audit_log(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--lifecycle-day", "1").start()
+    s3 = make_client(server.endpoint)
+    s3.create_bucket(Bucket="audited")
+    s3.put_object(Bucket="audited", Key="k", Body=b"x")
+    configure(s3, "audited", {"ID": "a", "Filter": {}, "Expiration": {"Days": 1}})
+    wait_until(lambda: keys(s3, "audited") == [], "the object ends", 60)
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in (tmp_path / "data" / "audit.log").read_text().splitlines()]
+    assert [(one["user"], one["bucket"], one["key"]) for one in lines if one["operation"] == "Lifecycle:current"] == [("s4-lifecycle", "audited", "k")]

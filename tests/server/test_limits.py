@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
+from conftest import make_client
 from process import ServerProcess, wait_until
 from raw import call, exchange, send, signed
 from s4.gateway.context import BlobCache, MemoryBudget
@@ -36,6 +37,7 @@ TESTED_ELSEWHERE = {
     "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",
     "blob_cache_bytes": "test_caches_are_bounded", "request_s": "test_a_request_has_an_end",
     "waiting_commands": "test_commands_that_wait_are_bounded", "buckets": "test_buckets_in_all",
+    "waiting_events": "test_events_that_wait_are_bounded",
 }  # fmt: skip
 
 
@@ -305,3 +307,25 @@ def test_shutdown_waits_and_then_cuts_off(small: ServerProcess) -> None:
         started = time.monotonic()
         assert small.stop() == 0
         assert time.monotonic() - started < 15
+
+
+def test_events_that_wait_are_bounded(tmp_path: Path) -> None:
+    (tmp_path / "receivers").write_text("away: {webhook: 'http://127.0.0.1:9/'}")
+    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--limit", "waiting_events=5", "--receivers", str(tmp_path / "receivers")).start()
+    s3 = make_client(server.endpoint)
+    s3.create_bucket(Bucket="told")
+    rule = {"QueueArn": "arn:aws:sqs:us-east-1:1:away", "Events": ["s3:ObjectCreated:*"]}
+    s3.put_bucket_notification_configuration(Bucket="told", NotificationConfiguration={"QueueConfigurations": [rule]})
+
+    def refused() -> bool:
+        try:
+            s3.put_object(Bucket="told", Key="k", Body=b"x")
+        except ClientError as error:
+            assert error.response["Error"]["Code"] == "SlowDown"
+            return True
+        return False
+
+    wait_until(refused, 60)
+    s3.put_bucket_notification_configuration(Bucket="told", NotificationConfiguration={})
+    assert not refused()
+    assert server.stop() == 0

@@ -151,6 +151,17 @@ def ending(gateway: Gateway, bucket: Bucket | None, key: bytes, row: Put | Objec
     return {"x-amz-expiration": lifecycle.header(end)} if end is not None else {}
 
 
+def aborting(gateway: Gateway, bucket: Bucket | None, key: bytes, created_ms: int) -> dict[str, str]:
+    """When lifecycle ends an upload that is not completed, where a rule does."""
+    if bucket is None or documents.LIFECYCLE not in bucket.documents:
+        return {}
+    rules, name = documents.lifecycle_of(bucket), key.decode("utf-8", "replace")
+    end = lifecycle.aborts_at(rules, name, created_ms, gateway.day_ms)
+    if end is None:
+        return {}
+    return {"x-amz-abort-date": names.http_date(end[0] // 1000), "x-amz-abort-rule-id": end[1]}
+
+
 def checksum_headers(row: Object) -> dict[str, str]:
     if not row.checksum_algorithm:
         return {}

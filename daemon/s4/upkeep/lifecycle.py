@@ -18,7 +18,7 @@ from typing import Any
 from s4.access import documents
 from s4.gateway.context import Gateway, execute, notify_of, settings_of
 from s4.metadata import keys
-from s4.metadata.commands import AbortUpload, AnyCommand, DeleteIfNewest, Expire
+from s4.metadata.commands import AbortUpload, DeleteIfNewest, Expire
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
 from s4.s3 import lifecycle
 from s4.s3.errors import S3Error
@@ -26,15 +26,18 @@ from s4.s3.lifecycle import Rule, Version
 
 log = logging.getLogger(__name__)
 
+Ending = DeleteIfNewest | Expire | AbortUpload
 RUN = 500
 CONCURRENCY = 16
 
 
 class Lifecycle:
-    """`rows` has `scan` and `check` of this store's partitions, `led` says which are ours. Counts are since the start."""
+    """`rows` has `scan` and `check` of this store's partitions, `led` says which are ours; `audit` writes a line of what
+    was ended. Counts are since the start."""
 
     def __init__(self, gateway: Gateway, rows: Any, led: Callable[[], Sequence[int]], agrees: Callable[[], bool] = lambda: True,
-                 clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+                 clock: Callable[[], float] = time.time, audit: Callable[..., None] = lambda **_: None) -> None:  # fmt: skip
+        self._audit = audit
         self._gateway, self._rows, self._led, self._agrees, self._clock = gateway, rows, led, agrees, clock
         self._done: dict[int, int] = {}  # the day of the last pass over a partition
         self.ended = dict.fromkeys((lifecycle.CURRENT, lifecycle.NONCURRENT, lifecycle.MARKER, "upload"), 0)
@@ -61,7 +64,7 @@ class Lifecycle:
                 rules = documents.lifecycle_of(bucket)
                 if rules and not bucket.deleting:
                     await self._objects(partition, name, bucket, rules, now_ms)
-                    await self._uploads(partition, bucket, rules, now_ms)
+                    await self._uploads(partition, name, bucket, rules, now_ms)
             self._done[partition] = now_ms // day_ms
 
     async def _objects(self, partition: int, name: str, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
@@ -87,15 +90,15 @@ class Lifecycle:
                 or not self._agrees()
             ):
                 return
-            await self._end(partition, commands)
+            await self._end(partition, name, commands)
             start = keys.object_versions(partition, bucket.id, groups[-1][0]) + b"\xff" * 13
             await asyncio.sleep(0)
 
-    async def _uploads(self, partition: int, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
+    async def _uploads(self, partition: int, name: str, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
         if not any(rule.abort_days for rule in rules):
             return
         table = keys.bucket_uploads(partition, bucket.id)
-        old: list[tuple[str, AnyCommand]] = []
+        old: list[tuple[str, Ending]] = []
         for row_key, value in self._rows.scan(table):
             key, upload = keys.split_upload(row_key[len(table) :])
             row = decode(Upload, value)
@@ -103,13 +106,13 @@ class Lifecycle:
             if end is not None and end[0] <= now_ms:
                 old.append(("upload", AbortUpload(settings_of(bucket, ""), key, upload, row.created_ms + 1)))
         self._rows.check(partition)
-        await self._end(partition, old)
+        await self._end(partition, name, old)
 
-    async def _end(self, partition: int, commands: Sequence[tuple[str, AnyCommand]]) -> None:
+    async def _end(self, partition: int, name: str, commands: Sequence[tuple[str, Ending]]) -> None:
         for at in range(0, len(commands), CONCURRENCY):
-            await asyncio.gather(*(self._one(partition, *one) for one in commands[at : at + CONCURRENCY]))
+            await asyncio.gather(*(self._one(partition, name, *one) for one in commands[at : at + CONCURRENCY]))
 
-    async def _one(self, partition: int, kind: str, command: AnyCommand) -> None:
+    async def _one(self, partition: int, name: str, kind: str, command: Ending) -> None:
         try:
             await execute(self._gateway, partition, command)
         except S3Error as error:
@@ -118,9 +121,12 @@ class Lifecycle:
             self.kept += 1  # locked, or gone meanwhile
         else:
             self.ended[kind] += 1
+            version = command.upload.hex() if isinstance(command, AbortUpload) else command.version
+            self._audit(request_id="", user="s4-lifecycle", operation=f"Lifecycle:{kind}", bucket=name, key=command.key,
+                        version=version, status=200, code="OK", remote="", seconds=0.0)  # fmt: skip
 
 
-def _ending(bucket: int, key: bytes, kind: str, one: Version, notify: Notify | None) -> AnyCommand:
+def _ending(bucket: int, key: bytes, kind: str, one: Version, notify: Notify | None) -> Ending:
     if kind == lifecycle.CURRENT:
         return DeleteIfNewest(bucket, key, one.id, notify, "LifecycleExpiration")
     return Expire(bucket, key, one.id, notify)

@@ -13,7 +13,7 @@ from s4.http.operations.buckets import owner_xml
 from s4.http.operations.encryption import customer_key
 from s4.http.operations.objects import open_source, with_acl, write_conditions
 from s4.http.request import S3Request
-from s4.http.responses import ending, respond, respond_xml
+from s4.http.responses import aborting, ending, respond, respond_xml
 from s4.metadata.rows import Part, decode
 from s4.s3 import checksums, encryption, names, ranges
 from s4.s3.errors import S3Error
@@ -33,6 +33,7 @@ async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamRespo
     )
     headers = {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": kind} if algorithm else {}
     headers |= encryption.shown(sealing, request.headers)
+    headers |= aborting(gateway, request.bucket_row, request.key, gateway.now_ms())
     result = f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>{tag('UploadId', upload)}"
     return respond_xml(document("InitiateMultipartUploadResult", result), headers)
 
@@ -129,7 +130,7 @@ async def list_parts(gateway: Gateway, request: S3Request) -> web.StreamResponse
         f"{tag('UploadId', upload)}<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"
         f"{tag('PartNumberMarker', marker)}{following}{tag('MaxParts', limit)}"
         f"<IsTruncated>{str(truncated).lower()}</IsTruncated>{kind}{listed}"
-    )))  # fmt: skip
+    )), aborting(gateway, request.bucket_row, request.key, found.upload.created_ms))  # fmt: skip
 
 
 def _wanted_part(element: Element, limit: int) -> WantedPart:
