@@ -12,6 +12,7 @@ for JetStream the id by which it drops what it has. `token`, `password` and `cre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import ssl
 from collections.abc import Awaitable, Mapping
@@ -168,11 +169,16 @@ class Kafka:
             headers = [(ID, event_id.encode())]
             await _in_time(producer.send_and_wait(self._settings.topic, body, key=key, headers=headers))
         except (KafkaError, TimeoutError, OSError) as error:
+            await self.close()  # a producer that failed for good would fail for ever
             raise ReceiverError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
-        if self._producer is not None:
-            await self._producer.stop()
+        from aiokafka.errors import KafkaError  # noqa: PLC0415
+
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaError, TimeoutError, OSError):
+                await _in_time(producer.stop())
 
 
 class Nats:

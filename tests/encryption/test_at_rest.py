@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
 import damage
+from conftest import make_client
 from inprocess import Bytes, opened
+from process import ServerProcess
 from s4.embedded import OpenStore
 from s4.gateway import accounts, buckets, multipart, objects
 from s4.gateway.accounts import Accounts
@@ -250,3 +253,32 @@ def test_a_key_that_is_gone_is_named_and_kept_count_of(tmp_path: Path) -> None:
         assert (worker.rewrapped, worker.left) == (0, 1)
 
     run(tmp_path, test)
+
+
+def test_no_content_and_no_key_is_in_logs(tmp_path: Path) -> None:
+    """Of a server that tells all it can, whose clients err in every way."""
+    key, master = os.urandom(32), os.urandom(32)
+    (tmp_path / "kms").write_text(line("k", master))
+    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--access-log", "on", "--log-level", "debug", "--kms", str(tmp_path / "kms"), "--bare-keys", "on").start()
+    s3 = make_client(server.endpoint)
+    s3.create_bucket(Bucket=BUCKET)
+    right, wrong = ({"SSECustomerAlgorithm": "AES256", "SSECustomerKey": one} for one in (key, key[::-1]))
+    content = WORD * 1000
+    s3.put_object(Bucket=BUCKET, Key="k", Body=content, **right)
+    s3.put_object(Bucket=BUCKET, Key="s", Body=content, ServerSideEncryption="aws:kms")
+    assert s3.get_object(Bucket=BUCKET, Key="k", **right)["Body"].read() == content
+    tries: list[tuple[Any, dict[str, Any]]] = [
+        (s3.get_object, {"Key": "k", **wrong}), (s3.get_object, {"Key": "k"}), (s3.get_object, {"Key": "s", **right}), (s3.get_object, {"Key": "none", **right}),
+        (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerAlgorithm": "AES128"}), (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerKeyMD5": "AAAA"}),
+        (s3.put_object, {"Key": "x", "Body": content, **right, "ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA=="}),
+    ]  # fmt: skip
+    for call, given in tries:
+        with pytest.raises(ClientError):
+            call(Bucket=BUCKET, **given)
+    assert server.stop() == 0
+    kept = [server.log.read_bytes(), *(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())]
+    assert any(b"PutObject" in data for data in kept), "the logs are among them"
+    for secret in (key, key[::-1], master):
+        for form in (secret, base64.b64encode(secret), secret.hex().encode()):
+            assert not [data for data in kept if form in data]
+    assert not [data for data in kept if WORD.strip() in data]

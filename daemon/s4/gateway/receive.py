@@ -222,8 +222,8 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
         extent = Extent(place.number, digests.size, etag=_etag(gateway, digests, seal), checksum=digests.checksum(),
                         seal=sealer.seal if sealer is not None else b"")  # fmt: skip
         return Stored(extent, extent.etag, extent.checksum, inline=data)
-    shares = sealer is None and expected.sha256
-    granted = await _known(gateway, expected.sha256, body.length, place) if shares and expected.sha256 else None
+    signed = expected.sha256 if sealer is None else None
+    granted = await _known(gateway, signed, body.length, place) if signed is not None else None
     writer = None if granted else _BlobWriter(gateway, place.partition, sealer)
     try:
         size = SMALL_BYTES if body.length <= SMALL_BYTES else STRIPES_HELD * gateway.stripe_bytes

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 BATCH = 64
 POLL_S = 0.2
 LEAST_S, MOST_S = 0.5, 30.0  # between two tries of a receiver that fails
-COUNT_S = 1.0
+COUNT_S, IDLE_S = 1.0, 60.0  # without receivers there is only what older ones left
 
 
 class Sender:
@@ -119,7 +119,7 @@ class Sender:
             self.waiting = waiting
             self._rows.full_queues.clear()
             self._rows.full_queues.update(full)
-            await asyncio.sleep(COUNT_S)
+            await asyncio.sleep(COUNT_S if self._receivers else IDLE_S)
 
     def _queues(self, partition: int) -> Iterator[str]:
         """Receivers for whom something waits."""

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from s4.access import documents
-from s4.gateway.context import Gateway, execute, notify_of, settings_of
+from s4.gateway.context import ORIGIN, Gateway, execute, notify_of, settings_of
 from s4.metadata import keys
 from s4.metadata.commands import AbortUpload, DeleteIfNewest, Expire
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
@@ -27,6 +27,7 @@ from s4.s3.lifecycle import Rule, Version
 log = logging.getLogger(__name__)
 
 Ending = DeleteIfNewest | Expire | AbortUpload
+USER = "s4-lifecycle"  # of events and in the audit log
 RUN = 500
 CONCURRENCY = 16
 
@@ -56,6 +57,7 @@ class Lifecycle:
     async def run(self) -> None:
         """One look: a pass over each partition that has had none today."""
         day_ms = self._gateway.day_ms
+        ORIGIN.set((USER, "", ""))
         for partition in self._led():
             now_ms = int(self._clock() * 1000)
             if self._done.get(partition) == now_ms // day_ms or not self._agrees():
@@ -122,7 +124,7 @@ class Lifecycle:
         else:
             self.ended[kind] += 1
             version = command.upload.hex() if isinstance(command, AbortUpload) else command.version
-            self._audit(request_id="", user="s4-lifecycle", operation=f"Lifecycle:{kind}", bucket=name, key=command.key,
+            self._audit(request_id="", user=USER, operation=f"Lifecycle:{kind}", bucket=name, key=command.key,
                         version=version, status=200, code="OK", remote="", seconds=0.0)  # fmt: skip
 
 
