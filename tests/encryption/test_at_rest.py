@@ -269,7 +269,7 @@ def test_no_content_and_no_key_is_in_logs(tmp_path: Path) -> None:
     assert s3.get_object(Bucket=BUCKET, Key="k", **right)["Body"].read() == content
     tries: list[tuple[Any, dict[str, Any]]] = [
         (s3.get_object, {"Key": "k", **wrong}), (s3.get_object, {"Key": "k"}), (s3.get_object, {"Key": "s", **right}), (s3.get_object, {"Key": "none", **right}),
-        (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerAlgorithm": "AES128"}), (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerKeyMD5": "AAAA"}),
+        (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerAlgorithm": "AES128"}), (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerKey": base64.b64encode(key).decode(), "SSECustomerKeyMD5": "AAAA"}),
         (s3.put_object, {"Key": "x", "Body": content, **right, "ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA=="}),
     ]  # fmt: skip
     for call, given in tries:
