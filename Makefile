@@ -52,8 +52,8 @@ clean:
 	$(UV) sync --quiet --frozen --extra daemon --extra operator
 	@touch $@ .venv/daemon
 
-# S3 programs for the client tests, in environments of their own; what cannot be had is skipped there by name.
-clients: .tools/aws/bin/aws .tools/minio-go-client
+# S3 programs for the client tests, in environments of their own, and receivers of events; what cannot be had is skipped there by name.
+clients: .tools/aws/bin/aws .tools/minio-go-client .tools/nats-server .tools/kafka
 
 .tools/aws/bin/aws: | .venv/all
 	-$(UV) venv --quiet .tools/aws && $(UV) pip install --quiet --python .tools/aws/bin/python "awscli>=1.38"
@@ -61,6 +61,13 @@ clients: .tools/aws/bin/aws .tools/minio-go-client
 .tools/minio-go-client: tests/clients/minio-go/main.go tests/clients/minio-go/go.mod
 	@mkdir -p .tools
 	-command -v go >/dev/null && cd tests/clients/minio-go && go build -o ../../../.tools/minio-go-client .
+
+.tools/nats-server: tests/events/nats-server/go.mod
+	@mkdir -p .tools
+	-command -v go >/dev/null && cd tests/events/nats-server && go build -o ../../../.tools/nats-server github.com/nats-io/nats-server/v2
+
+.tools/kafka: tests/events/kafka/pom.xml
+	-command -v mvn >/dev/null && mvn -q -B -f tests/events/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.tools/kafka
 
 # A real Kubernetes on this machine, and everything on it. The programs are built once, outside the tree.
 E2E_CACHE ?= $(HOME)/.cache/s4-e2e
