@@ -12,6 +12,7 @@ import pytest
 
 import raw
 from access import where
+from access.test_forms import post, presigned
 from access.test_iam import allow, client, code
 from conftest import make_client
 
@@ -225,6 +226,15 @@ def test_a_policy_can_want_encryption(server: Any, s3: Any, bucket: str) -> None
     assert code(user.put_object, Bucket=bucket, Key="k", Body=b"x", ServerSideEncryption="aws:kms") == "AccessDenied"
     user.put_object(Bucket=bucket, Key="k", Body=b"x", ServerSideEncryption="AES256")
     iam.delete_access_key(UserName=name, AccessKeyId=keys["AccessKeyId"])
+
+
+def test_a_form_can_ask_for_it(server: Any, s3: Any, bucket: str) -> None:
+    form = presigned(client(server, "s3", signature_version="s3v4"), bucket, "k", b"sealed" * 2000, {"x-amz-server-side-encryption": "AES256"}, [{"x-amz-server-side-encryption": "AES256"}])
+    answer = post(server.endpoint, bucket, form)
+    assert answer.code == ""
+    assert answer.headers["x-amz-server-side-encryption"] == "AES256"
+    got = s3.get_object(Bucket=bucket, Key="k")
+    assert (got["Body"].read(), got["ServerSideEncryption"]) == (b"sealed" * 2000, "AES256")
 
 
 def test_versions_and_metadata_are_as_ever(s3: Any, bucket: str) -> None:

@@ -165,8 +165,9 @@ def test_wrong_forms_get_clear_errors(server: Any, s3: Any, bucket: str) -> None
     for size in (100, 100_000):
         body, kind = encode_multipart_formdata({**good, "file": ("f", b"x" * size)})
         assert post(server.endpoint, bucket, body[:-50], kind).code == "MalformedPOSTRequest"  # without the boundary at the end
-    sse = presigned(s3, bucket, "k", b"x", {"x-amz-server-side-encryption": "AES256"}, [{"x-amz-server-side-encryption": "AES256"}])
-    assert post(server.endpoint, bucket, sse).code == "NotImplemented"
+    for mode, error in (("AES128", "InvalidArgument"), ("aws:kms:dsse", "NotImplemented")):
+        sse = presigned(s3, bucket, "k", b"x", {"x-amz-server-side-encryption": mode}, [{"x-amz-server-side-encryption": mode}])
+        assert post(server.endpoint, bucket, sse).code == error
     bad_sum = presigned(s3, bucket, "k", b"x", {"x-amz-checksum-crc32": "AAAAAA=="}, [{"x-amz-checksum-crc32": "AAAAAA=="}])
     assert post(server.endpoint, bucket, bad_sum).code == "BadDigest"
     assert code_of_listing(s3, bucket) == []
