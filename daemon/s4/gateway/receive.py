@@ -94,7 +94,7 @@ class _BlobWriter:
     whose stripes met two processes, or two stores (D2).
     """
 
-    def __init__(self, gateway: Gateway, partition: int, sealer: Sealer | None) -> None:
+    def __init__(self, gateway: Gateway, partition: int, sealer: Sealer | None = None) -> None:
         self._gateway, self._partition, self.sealer = gateway, partition, sealer
         self._codec = codec(gateway.layout.data, gateway.layout.parity)
         self.blob = gateway.random(16)
