@@ -195,9 +195,10 @@ def test_keys_are_wrapped_anew_and_no_byte_moves(tmp_path: Path) -> None:
         await whole(gateway, made)
         await worker.run()
         wrapped_by_us = sum(1 for key in made if not key.startswith(SSE_C) or key.endswith("copy"))
-        assert (worker.rewrapped, worker.left) == (wrapped_by_us + 2, 0), "an open upload and a secret too"
+        assert worker.rewrapped == wrapped_by_us + 2, "an open upload and a secret too"
+        assert worker.left > 0, "a pass that finds nothing says so"
         await worker.run()
-        assert worker.rewrapped == wrapped_by_us + 2
+        assert (worker.rewrapped, worker.left) == (wrapped_by_us + 2, 0)
 
         # The old versions can go.
         gateway.keyring = Keyring(newer)
@@ -282,3 +283,28 @@ def test_no_content_and_no_key_is_in_logs(tmp_path: Path) -> None:
         for form in (secret, base64.b64encode(secret), secret.hex().encode()):
             assert not [data for data in kept if form in data]
     assert not [data for data in kept if WORD.strip() in data]
+
+
+@pytest.mark.parametrize("asked", [None, MODES[SSE_S3]])
+def test_a_copy_whose_source_changes_meanwhile_is_of_the_one_kind_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Wanted | None) -> None:
+    """Its bytes went between the look and the reference; what is there now is encrypted otherwise."""
+
+    async def test(_: OpenStore, gateway: Gateway) -> None:
+        before, after = (None, MODES[SSE_KMS]) if asked is None else (MODES[SSE_KMS], None)
+        await put(gateway, "a", WORD * 1000, before)
+        source = await open_object(gateway, BUCKET, b"a", "")
+        await unlock(gateway, source)
+        real = objects.take_extents
+
+        async def gone(*arguments: Any) -> Any:
+            monkeypatch.setattr(objects, "take_extents", real)
+            await put(gateway, "a", WORD * 2000, after)
+
+        monkeypatch.setattr(objects, "take_extents", gone)
+        await objects.copy_object(gateway, source, Copy(BUCKET, b"b", "root", encryption=asked))
+        copied = await open_object(gateway, BUCKET, b"b", "")
+        assert (copied.row.sealing is None) == (asked is None)
+        assert all(bool(extent.seal) == (asked is not None) for extent in copied.row.extents)
+        assert await content(gateway, "b") == WORD * 2000
+
+    run(tmp_path, test)

@@ -213,9 +213,10 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
         )
     if not copy.rename:
         await gateway.quotas.take(gateway.node, bucket, source.row.size)
-        if (wanted_in(bucket, copy.encryption) is None) != (source.row.sealing is None):
-            return await _copy_bytes(gateway, source, copy, bucket, partition)
     for _ in range(COPY_TRIES):
+        sealed = wanted_in(bucket, copy.encryption) is not None
+        if not copy.rename and sealed != (source.row.sealing is not None):
+            return await _copy_bytes(gateway, source, copy, bucket, partition)
         extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
         if extents is not None:
             break

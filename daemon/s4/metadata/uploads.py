@@ -6,6 +6,8 @@ into the object row unchanged (C1); what completion or abort leaves out is let g
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from s4.metadata import events, keys, references
 from s4.metadata.commands import AbortUpload, CompleteUpload, CreateUpload, Done, PutPart, Written
 from s4.metadata.entry import Entry, RefusalError
@@ -46,7 +48,7 @@ def put_part(entry: Entry, command: PutPart) -> Written:
 def complete(entry: Entry, command: CompleteUpload) -> Written:
     check_settings(entry, command.settings)
     bucket, key, upload = command.settings.bucket, command.key, command.upload
-    _upload(entry, bucket, key, upload)
+    row = replace(command.row, sealing=_upload(entry, bucket, key, upload).sealing)  # it may have been wrapped anew
     chosen = {extent.number: extent for extent in command.row.extents}
     inline: dict[int, bytes] = {}
     unused: list[Extent] = []
@@ -65,8 +67,8 @@ def complete(entry: Entry, command: CompleteUpload) -> Written:
     entry.delete(keys.upload_row(entry.partition, bucket, key, upload))
     references.release(entry, unused)
     data = b"".join(inline[extent.number] for extent in command.row.extents)
-    written = write_version(entry, command.settings, key, command.row, data, command.conditions)
-    events.tell(entry, command.settings.notify, events.COMPLETE, key, written.version, command.row)
+    written = write_version(entry, command.settings, key, row, data, command.conditions)
+    events.tell(entry, command.settings.notify, events.COMPLETE, key, written.version, row)
     return written
 
 

@@ -37,7 +37,9 @@ class Rewrapper:
 
     def __init__(self, gateway: Gateway, rows: Any, led: Callable[[], Sequence[int]]) -> None:
         self._gateway, self._rows, self._led = gateway, rows, led
-        self._done: dict[int, tuple[float, int]] = {}  # by partition: when its pass ended, and what it had to leave
+        self._done: dict[
+            int, tuple[float, int]
+        ] = {}  # by partition: when it is to be looked through again, and what is left
         self.rewrapped = 0
 
     @property
@@ -48,7 +50,8 @@ class Rewrapper:
 
     @property
     def left(self) -> int:
-        """Partitions led here without a pass, and keys that could not be wrapped anew: 0 before an old key may go."""
+        """Partitions led here whose last pass found older keys, or that had none, and keys that could not be wrapped
+        anew: 0 before an old key may go."""
         if not self.rotated:
             return 0
         return sum(self._done[one][1] if one in self._done else 1 for one in self._led())
@@ -60,20 +63,21 @@ class Rewrapper:
         yield "s4_keys_left", left, self.left, False, ""
 
     async def run(self) -> None:
-        """One look: a pass over each partition that has had none for an hour."""
+        """One look: a pass over each partition that has had none for an hour, or whose last one found older keys."""
         if not self.rotated:
             return
         for partition in list(self._led()):
-            ended, _ = self._done.get(partition, (0.0, 0))
-            if partition not in self._done or time.monotonic() - ended > AGAIN_S:
+            if time.monotonic() >= self._done.get(partition, (0.0, 0))[0]:
+                before = self.rewrapped
                 failed = await self._partition(partition)
                 if partition == 0:
                     await change(self._gateway, self._secrets)
-                self._done[partition] = time.monotonic(), failed
+                found = self.rewrapped > before
+                self._done[partition] = 0.0 if found else time.monotonic() + AGAIN_S, failed + found
 
     async def _partition(self, partition: int) -> int:
         failed = 0
-        for table in (keys.OBJECT, keys.UPLOAD):
+        for table in (keys.UPLOAD, keys.OBJECT):  # what is completed meanwhile is still to come
             prefix = start = keys.table(partition, table)
             while found := list(islice(self._rows.scan(prefix, start), RUN)):
                 self._rows.check(partition)
