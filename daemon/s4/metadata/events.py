@@ -50,8 +50,11 @@ def rules_of(text: str) -> list[Rule]:
         ) from error
 
 
-def tell(entry: Entry, notify: Notify | None, event: str, key: bytes, version: str, row: Object) -> None:
-    """Leave word of a change for each receiver that has a rule for it. Raises RefusalError where a queue is full."""
+def tell(
+    entry: Entry, notify: Notify | None, event: str, key: bytes, version: str, row: Object, *, owed: bool = False
+) -> None:
+    """Leave word of a change for each receiver that has a rule for it. Raises RefusalError where a queue is full, but
+    for a change that is `owed`: it follows from one that was acknowledged, and nobody would ask for it again."""
     if notify is None:
         return
     shown, told = key.decode("utf-8", "replace"), set[str]()
@@ -59,7 +62,7 @@ def tell(entry: Entry, notify: Notify | None, event: str, key: bytes, version: s
         if rule.target in told or not rule.takes(event, shown):
             continue
         told.add(rule.target)
-        if entry.is_full(rule.target):
+        if entry.is_full(rule.target) and not owed:
             raise RefusalError("SlowDown", f"The queue of events for {rule.target} is full. Try again later.")
         gone = row.marker or event in (DELETE, EXPIRED)
         entry.put(keys.event_row(entry.partition, rule.target, entry.sequence), encode(Event(

@@ -135,17 +135,17 @@ def delete(entry: Entry, command: DeleteObject) -> Deleted:
 
 
 def delete_newest(entry: Entry, settings: Settings, key: bytes, found: tuple[bytes, bytes] | None, owner: str,
-                  cause: str) -> Deleted:  # fmt: skip
+                  cause: str, *, owed: bool = False) -> Deleted:  # fmt: skip
     """Remove what there is, or put a delete marker on it, as the bucket's versioning says."""
     if settings.versioning == "":
         if found is not None:
             row = remove_row(entry, settings.bucket, *found)
-            events.tell(entry, settings.notify, f"{cause}:Delete", key, "", row)
+            events.tell(entry, settings.notify, f"{cause}:Delete", key, "", row, owed=owed)
         return Deleted()
     null = settings.versioning == "Suspended"
     marker = Object(entry.now_ms, 0, "", marker=True, null=null, owner=owner)
     written = write_version(entry, settings, key, marker, b"", Conditions())
-    events.tell(entry, settings.notify, f"{cause}:DeleteMarkerCreated", key, written.version, marker)
+    events.tell(entry, settings.notify, f"{cause}:DeleteMarkerCreated", key, written.version, marker, owed=owed)
     return Deleted(written.version, marker=True)
 
 
@@ -157,7 +157,7 @@ def delete_if_newest(entry: Entry, command: DeleteIfNewest) -> Deleted:
     state = decode(BucketState, value) if value is not None else BucketState(1, "")
     settings = Settings(command.bucket, state.revision, state.versioning, notify=command.notify)
     check_settings(entry, settings)
-    return delete_newest(entry, settings, command.key, found, "", command.cause)
+    return delete_newest(entry, settings, command.key, found, "", command.cause, owed=command.cause == "ObjectRemoved")
 
 
 def expire(entry: Entry, command: Expire) -> Deleted:
