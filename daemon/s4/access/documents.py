@@ -13,6 +13,7 @@ from s4.access.policy import DENY, Policy
 from s4.access.requester import UNREADABLE, read_of_bucket
 from s4.metadata import events
 from s4.metadata.buckets import LOCK
+from s4.metadata.entry import RefusalError
 from s4.metadata.rows import Bucket
 from s4.s3 import lifecycle
 from s4.s3.cors import Rule
@@ -140,9 +141,12 @@ def encryption_of(bucket: Bucket) -> Encryption | None:
 
 
 def notification_of(bucket: Bucket) -> list[events.Rule]:
-    """Raises RefusalError where it cannot be read."""
+    """Raises S3Error where it cannot be read."""
     text = bucket.documents.get(NOTIFICATION)
-    return events.rules_of(text) if text is not None else []
+    try:
+        return events.rules_of(text) if text is not None else []
+    except RefusalError as error:
+        raise S3Error(error.code, error.message) from error
 
 
 def quota_of(bucket: Bucket) -> int:

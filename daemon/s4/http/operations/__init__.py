@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from s4.gateway.context import Gateway
-from s4.http.operations import buckets, encryption, forms, labels, listing, locks, multipart, objects, settings
+from s4.http.operations import buckets, forms, labels, listing, locks, multipart, objects, settings
 from s4.http.request import S3Request
 
 Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
@@ -46,9 +46,9 @@ OPERATIONS: dict[str, Operation] = {
     "DeleteBucketLifecycle": settings.delete_lifecycle,
     "GetBucketNotificationConfiguration": settings.get_notification,
     "PutBucketNotificationConfiguration": settings.put_notification,
-    "GetBucketEncryption": encryption.get_encryption,
-    "PutBucketEncryption": encryption.put_encryption,
-    "DeleteBucketEncryption": encryption.delete_encryption,
+    "GetBucketEncryption": settings.get_encryption,
+    "PutBucketEncryption": settings.put_encryption,
+    "DeleteBucketEncryption": settings.delete_encryption,
     "GetObjectLockConfiguration": locks.get_configuration,
     "PutObjectLockConfiguration": locks.put_configuration,
     "GetObjectRetention": locks.get_retention,

@@ -1,43 +1,14 @@
-"""Encryption: a bucket's default, and what requests say of the keys of their objects."""
+"""Encryption: what requests say of the keys of their objects."""
 
 from __future__ import annotations
 
-from aiohttp import web
-
-from s4.access import documents
 from s4.gateway import sealing
-from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened, unlock
 from s4.http.request import S3Request
-from s4.http.responses import respond, respond_xml
 from s4.s3 import encryption
-from s4.s3.encryption import CUSTOMER, MODE, SSE_C, SSE_KMS, Wanted
+from s4.s3.encryption import CUSTOMER, MODE, SSE_C, Wanted
 from s4.s3.errors import S3Error
-from s4.s3.xml import document
-
-
-async def get_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    default = documents.encryption_of(await find_bucket(gateway, request.bucket))
-    if default is None:
-        raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=request.bucket)
-    return respond_xml(document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
-
-
-async def put_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    default = encryption.default_from_xml(await request.xml("ServerSideEncryptionConfiguration"))
-    if default.mode == SSE_KMS:
-        sealing.kms_of(gateway)
-    else:
-        sealing.keyring_of(gateway)
-    await set_document(gateway, request.bucket, documents.ENCRYPTION, documents.encode(default))
-    return respond(200)
-
-
-async def delete_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    await find_bucket(gateway, request.bucket)
-    await set_document(gateway, request.bucket, documents.ENCRYPTION, "")
-    return respond(204)
 
 
 def customer_key(gateway: Gateway, request: S3Request, prefix: str = CUSTOMER) -> bytes:

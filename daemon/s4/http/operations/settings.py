@@ -1,5 +1,5 @@
 """Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website, lifecycle,
-notifications.
+encryption, notifications.
 
 Each is one document in the bucket's row: a put replaces it whole, and every gateway obeys it when the call returns.
 """
@@ -13,13 +13,14 @@ from s4.access.documents import Block
 from s4.access.patterns import PolicyError
 from s4.access.policy import Policy, Statement, parse
 from s4.access.requester import canonical_id
+from s4.gateway import sealing
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.operations.buckets import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
-from s4.s3 import acl, cors, lifecycle, notification, tags, website
+from s4.s3 import acl, cors, encryption, lifecycle, notification, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, tag
 
@@ -279,6 +280,30 @@ async def put_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamRespo
 
 async def delete_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return await _remove(gateway, request, documents.LIFECYCLE)
+
+
+# -- encryption of what comes
+
+
+async def get_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    default = documents.encryption_of(await find_bucket(gateway, request.bucket))
+    if default is None:
+        raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=request.bucket)
+    return respond_xml(document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
+
+
+async def put_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    default = encryption.default_from_xml(await request.xml("ServerSideEncryptionConfiguration"))
+    if default.mode == encryption.SSE_KMS:
+        sealing.kms_of(gateway)
+    else:
+        sealing.keyring_of(gateway)
+    await set_document(gateway, request.bucket, documents.ENCRYPTION, documents.encode(default))
+    return respond(200)
+
+
+async def delete_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    return await _remove(gateway, request, documents.ENCRYPTION)
 
 
 # -- notifications
