@@ -1,4 +1,5 @@
-# One command each: `make run` sets up and runs a server, `make test` sets up and passes the tests.
+# `make` alone says what there is: each target's line ends in what it is for.
+.DEFAULT_GOAL := help
 export UV_PYTHON_DOWNLOADS = never
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 PYTHON ?= python3
@@ -6,37 +7,51 @@ DATA ?= ./data
 
 SECONDS ?= 60
 
-.PHONY: run test lint setup clients bench fuzz image clean
+# Tests mostly wait for other processes: twice as many workers as cores.
+WORKERS ?= 4
+PYTEST = .venv/bin/pytest --durations 20
 
-run: .venv/daemon
+.PHONY: help run check test soak lint setup clients bench fuzz image clean
+
+help:
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/daemon ## set up, and run a server on ./data (DATA=...)
 	.venv/bin/s4 server $(DATA) --check
 
-test: setup clients
-	.venv/bin/pytest
+check: lint ## two minutes: lint, types, layers, and the tests that need no other process
+	$(PYTEST) -m check -n 2
 
-lint: setup
+test: setup clients ## everything that needs only this machine: real servers, clusters, crashes, clients; with coverage
+	$(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
+
+# Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
+soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
+	S4_TIER=soak $(PYTEST) -m "" -n 2 --timeout 36000 $(SOAK)
+
+lint: setup ## ruff, mypy, import-linter
 	.venv/bin/ruff check daemon operator tests e2e bench
 	.venv/bin/ruff format --check daemon
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-setup: .venv/all
+setup: .venv/all ## what all of these need, in .venv
 
-bench: setup
+bench: setup ## how fast it is, beside what else is installed
 	.venv/bin/python -m bench
 
 # SECONDS for each target; inputs that reach new lines are kept in tests/fuzz/corpus, which the tests run.
-fuzz: setup
+fuzz: setup ## every parser, SECONDS for each
 	$(UV) sync --quiet --frozen --extra daemon --extra operator --group fuzz
 	cd tests && ../.venv/bin/python -m fuzz --seconds $(SECONDS)
 
 # For one machine; PLATFORMS=linux/amd64,linux/arm64 with a registry in IMAGE and PUSH=--push for both.
 IMAGE ?= s4:latest
 PLATFORMS ?=
-image:
+image: ## the container image, with Docker
 	docker buildx build $(if $(PLATFORMS),--platform $(PLATFORMS) $(PUSH),--load) -t $(IMAGE) .
 
-clean:
+clean: ## forget what was set up
 	rm -rf .venv .tools
 
 # uv comes from its package where the machine has none; Debian keeps venv in a package of its own.
@@ -53,6 +68,7 @@ clean:
 	@touch $@ .venv/daemon
 
 # S3 programs for the client tests, in environments of their own, and receivers of events; what cannot be had is skipped there by name.
+clients: ## S3 programs and receivers of events for the tests
 clients: .tools/aws/bin/aws .tools/minio-go-client .tools/nats-server .tools/kafka
 
 .tools/aws/bin/aws: | .venv/all
@@ -73,10 +89,10 @@ clients: .tools/aws/bin/aws .tools/minio-go-client .tools/nats-server .tools/kaf
 E2E_CACHE ?= $(HOME)/.cache/s4-e2e
 E2E_PACKAGES = containerd runc containernetworking-plugins iptables conntrack buildah debootstrap gcc libc6-dev iproute2 openssl procps
 
+# E2E=-m decides for the part that lets a change land.
 .PHONY: e2e e2e-programs crds
-
-e2e: setup e2e-programs
-	S4_E2E_CACHE=$(E2E_CACHE) .venv/bin/pytest e2e -p no:cacheprovider --timeout 900 -x -rP
+e2e: setup e2e-programs ## a real Kubernetes of six nodes with S4 on it
+	S4_E2E_CACHE=$(E2E_CACHE) .venv/bin/pytest e2e -p no:cacheprovider --timeout 1800 --durations 20 -x -rP $(E2E)
 
 e2e-programs:
 	@for program in buildah containerd runc debootstrap conntrack iptables gcc ip openssl /usr/lib/cni/bridge; do \
@@ -85,6 +101,6 @@ e2e-programs:
 	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES); }
 	e2e/cluster/programs $(E2E_CACHE)/bin
 
-crds: setup
+crds: setup ## crds/ and the chart's copy, from the models
 	.venv/bin/python -m s4_operator.crd crds
 	cp crds/*.yaml charts/s4/files/crds/

@@ -103,6 +103,6 @@ def install(world: World, storage_class: str = "local") -> None:
             "failure": {"replaceAfter": "30s"}, "upgrade": {"progressDeadline": "60s"},
         },
     })  # fmt: skip
-    world.wait("Ready by a real write", lambda: world.condition("Ready").get("status") == "True", 180)
+    world.wait("Ready by a real write", lambda: world.condition("Ready").get("status") == "True")
     world.figures["seconds to Ready, four nodes 2+2"] = time.monotonic() - started
 

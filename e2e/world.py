@@ -18,6 +18,7 @@ BIN = Path(os.environ.get("S4_E2E_BIN", CACHE / "bin"))
 STATE = Path(os.environ.get("S4_E2E_STATE", "/var/lib/s4-e2e"))
 IMAGE = "localhost/s4"
 CLIENT = "localhost/s4-e2e/client:1"
+HANGS_S = 600.0
 Object = dict[str, Any]
 
 
@@ -61,9 +62,9 @@ class World:
         found: list[Object] = json.loads(self.kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json"))["items"]
         return found
 
-    def wait(self, what: str, check: Callable[[], Any], limit_s: float = 180.0) -> Any:
-        """What `check` gives once it is true. Errors of kubectl count as not yet."""
-        until, last = time.monotonic() + limit_s, ""
+    def wait(self, what: str, check: Callable[[], Any]) -> Any:
+        """What `check` gives once it is true. Errors of kubectl count as not yet. The limit is for what hangs."""
+        until, last = time.monotonic() + HANGS_S, ""
         while time.monotonic() < until:
             try:
                 if found := check():
@@ -71,7 +72,7 @@ class World:
             except (KubectlError, KeyError, IndexError) as error:
                 last = str(error)
             time.sleep(0.5)  # between two looks at another machine
-        raise AssertionError(f"{what}: not within {limit_s:.0f} s {last}\n{self.diagnosis()}")
+        raise AssertionError(f"{what}: not within {HANGS_S:.0f} s {last}\n{self.diagnosis()}")
 
     def diagnosis(self) -> str:
         """What one would look at first."""
@@ -100,8 +101,8 @@ class World:
             and status["nodesReady"] == f"{nodes}/{nodes}" and not status["partitions"]["moving"] and not status["partitions"]["degraded"]
         )  # fmt: skip
 
-    def whole(self, nodes: int, limit_s: float = 300.0) -> None:
-        self.wait(f"{nodes} nodes are whole", lambda: self.is_whole(nodes), limit_s)
+    def whole(self, nodes: int) -> None:
+        self.wait(f"{nodes} nodes are whole", lambda: self.is_whole(nodes))
 
     def patch(self, spec: Object, name: str = "demo", namespace: str = "s4", **metadata: Any) -> str:
         change: Object = {"spec": spec}

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from hypothesis import HealthCheck, settings
 
+import tiers
+from access import where
+from events.processes import Webhook, said
 from kube.apiserver import ApiServer, missing, started
-from process import ACCESS, REGION, SECRET, ServerProcess
+from process import ServerProcess, make_client
+
+pytest_plugins = ["costs"]
 
 settings.register_profile("s4", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("s4")
@@ -21,13 +24,9 @@ settings.load_profile("s4")
 _numbers = itertools.count(1)
 
 
-def make_client(endpoint: str, access: str = ACCESS, secret: str = SECRET, **options: Any) -> Any:
-    """A boto3 client without retries, so that each answer is seen as it is."""
-    chosen = {"retries": {"max_attempts": 0}, "s3": {"addressing_style": "path"}, "max_pool_connections": 64, **options}
-    return boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret, region_name=REGION,
-        config=Config(**chosen), verify=False,
-    )  # fmt: skip
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    tiers.arrange(items)
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +35,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     process = ServerProcess(tmp_path_factory.mktemp("shared") / "data", "--reserve", "64MiB").start()
     yield process
     assert process.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def hook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
+    """The receiver of events that `open_server` and `two_gateways` know."""
+    made = Webhook(tmp_path_factory.mktemp("hook") / "receiver")
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="session")
+def open_server(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator[ServerProcess]:
+    """One server for the tests of access, encryption and events."""
+    directory = tmp_path_factory.mktemp("open")
+    with where.serving("one server", directory / "data", "--receivers", said([hook], directory / "receivers")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def two_gateways(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator[where.TwoGateways]:
+    """A cluster with two gateways, for the same tests."""
+    directory = tmp_path_factory.mktemp("gateways")
+    with where.serving("two gateways", directory / "data", "--receivers", said([hook], directory / "receivers")) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import boto3
+from botocore.config import Config
+
+from addresses import own_address
+from s4.admin_cli import AdminClient
+
 ACCESS, SECRET = "testroot", "testrootsecret"
 REGION = "us-east-1"
+HANGS_S = 300.0
 
 
 class ServerProcess:
@@ -29,12 +36,13 @@ class ServerProcess:
         self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint = self.admin = ""
+        self._host = own_address()
         self.wrapper: list[str] = []  # a program that runs the server, such as strace
         self.log = directory.parent / f"{directory.name}.log"
 
     def start(self) -> ServerProcess:
-        listen = ["--listen", self.endpoint.partition("//")[2] or "127.0.0.1:0"]
-        admin = ["--admin-listen", self.admin.partition("//")[2] or "127.0.0.1:0"]
+        listen = ["--listen", self.endpoint.partition("//")[2] or f"{self._host}:0"]
+        admin = ["--admin-listen", self.admin.partition("//")[2] or f"{self._host}:0"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -74,12 +82,25 @@ class ServerProcess:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
 
+    def ask(self, method: str, path: str, query: str = "") -> Any:
+        """An admin call without a program of its own: for what is asked again and again."""
+        return list(AdminClient(self.admin, ACCESS, SECRET, REGION).call(method, path, None, query))[-1]
+
     def admin_cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `s4 admin` against this server."""
         return subprocess.run(
             [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.admin, *arguments],
             capture_output=True, text=True, check=check, timeout=120, env={**os.environ, **self.environment},
         )  # fmt: skip
+
+
+def make_client(endpoint: str, access: str = ACCESS, secret: str = SECRET, **options: Any) -> Any:
+    """A boto3 client without retries, so that each answer is seen as it is."""
+    chosen = {"retries": {"max_attempts": 0}, "s3": {"addressing_style": "path"}, "max_pool_connections": 64, **options}
+    return boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret, region_name=REGION,
+        config=Config(**chosen), verify=False,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -100,16 +121,20 @@ def injected(server: ServerProcess, calls: str, fault: str, *options: str) -> It
         tracer.stderr.close()
 
 
-def wait_until(condition: Any, what: str, limit_s: float = 30.0) -> Any:
-    """Poll until `condition()` is true; its value. For states of other processes, which no event here tells."""
-    deadline = time.monotonic() + limit_s
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """Poll until `condition()` is true; its value. For states of other processes, which no event here tells.
+
+    The limit is for what hangs; nothing that a busy machine makes slow takes so long.
+    """
+    deadline, pause_s = time.monotonic() + HANGS_S, 0.01
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"never: {what}")
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(0.1, pause_s * 1.3)
 
 
 class Crew:

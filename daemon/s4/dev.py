@@ -58,10 +58,10 @@ def _act(directory: Path, act: str, node: str) -> int:
     return 1 if '"error"' in answer else 0
 
 
-def _ports(count: int) -> list[int]:
+def _ports(count: int, host: str) -> list[int]:
     held = [socket.socket() for _ in range(count)]
     for one in held:
-        one.bind(("127.0.0.1", 0))
+        one.bind((host, 0))
     found: list[int] = [one.getsockname()[1] for one in held]
     for one in held:
         one.close()
@@ -78,22 +78,23 @@ def _plan(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     host, _, port = arguments.listen.rpartition(":")
     names = [f"node-{number + 1}" for number in range(arguments.nodes)]
     gateways = [f"gateway-{number + 1}" for number in range(arguments.gateways)]
-    ports = _ports(2 + 3 * len(names) + 2 * len(gateways))
+    inside = host if host.startswith("127.") else "127.0.0.1"  # for all that only this machine asks
+    ports = _ports(2 + 3 * len(names) + 2 * len(gateways), inside)
     etcd, ports = ports[:2], ports[2:]
     members = {}
     for number, name in enumerate(names + gateways):
         s3 = int(port) + number if int(port) else ports.pop()
         members[name] = {
             "s3": f"{host}:{s3}",
-            "admin": f"127.0.0.1:{ports.pop()}",
-            "peer": f"127.0.0.1:{ports.pop() if name in names else 0}",
+            "admin": f"{inside}:{ports.pop()}",
+            "peer": f"{inside}:{ports.pop() if name in names else 0}",
         }
     trust = directory / "trust"
     authority = Authority(trust)
     for name in members:
         authority.issue(name)
     made = {
-        "erasure": arguments.erasure, "partitions": arguments.partitions, "reserve": arguments.reserve, "etcd": etcd, "members": members,
+        "erasure": arguments.erasure, "partitions": arguments.partitions, "reserve": arguments.reserve, "etcd": [f"{inside}:{port}" for port in etcd], "members": members,
         "access_key": os.environ.get("S4_ROOT_ACCESS_KEY") or "S4" + secrets.token_hex(9).upper(),
         "secret_key": os.environ.get("S4_ROOT_SECRET_KEY") or secrets.token_urlsafe(30),
     }  # fmt: skip
@@ -110,7 +111,9 @@ class Dev:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._stores: dict[str, str] = {}
         master_key(Files(), [directory / "trust"])
-        self.coordinator = f"etcd://127.0.0.1:{plan['etcd'][0]}/dev"
+        # until 0.7 ports were kept, all of 127.0.0.1
+        self._etcd = [f"127.0.0.1:{place}" if isinstance(place, int) else place for place in plan["etcd"]]
+        self.coordinator = f"etcd://{self._etcd[0]}/dev"
         self._environment = {
             **os.environ, "S4_ROOT_ACCESS_KEY": plan["access_key"], "S4_ROOT_SECRET_KEY": plan["secret_key"],
         }  # fmt: skip
@@ -122,7 +125,7 @@ class Dev:
         program = os.environ.get("S4_ETCD") or shutil.which("etcd")
         if program is None:
             raise DevError("no etcd; install one (Debian: etcd-server) or name it in S4_ETCD")
-        client, peer = (f"http://127.0.0.1:{port}" for port in self.plan["etcd"])
+        client, peer = (f"http://{place}" for place in self._etcd)
         with self._log("etcd") as log:
             self._processes["etcd"] = await asyncio.create_subprocess_exec(
                 program, "--name", "dev", "--data-dir", str(self.directory / "etcd"), "--listen-client-urls", client,

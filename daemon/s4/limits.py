@@ -49,6 +49,7 @@ class Limits:
     stall_s: float = 60.0  # a body that brings no byte, a reader that takes none
     request_s: float = 12 * 3600.0  # a whole request
     shutdown_s: float = 30.0  # for requests in flight at the end
+    ghost_s: float = 60.0  # for a gateway that a node lost to come back, before what it may be reading is freed
     clock_skew_s: float = 900.0
     presign_s: int = 7 * 24 * 3600
 

@@ -302,8 +302,9 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     router.serve(store, node)
     node.router = router
     peers = PeerServer(
-        node, parse_endpoint(place.listen), cluster=known.cluster, store=store, context=credentials.server
-    )
+        node, parse_endpoint(place.listen), cluster=known.cluster, store=store, context=credentials.server,
+        ghost_s=limits.ghost_s,
+    )  # fmt: skip
     node.process = f"{store}.{peers.incarnation:x}"
     node.start()
     await peers.start()

@@ -11,8 +11,7 @@ from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
 from access import where
-from conftest import make_client
-from process import ServerProcess, wait_until
+from process import ServerProcess, make_client, wait_until
 from raw import call, send
 from server.test_admin import admin
 
@@ -293,11 +292,11 @@ def test_a_quota_bounds_what_a_bucket_holds(server: ServerProcess, s3: Any, buck
     admin(server, "quota", bucket, "1MiB")
     other = make_client(server.endpoint)
     s3.put_object(Bucket=bucket, Key="a", Body=b"x" * 600_000)
-    wait_until(lambda: next(one for one in admin(server, "buckets")["buckets"] if one["name"] == bucket)["bytes"] == 600_000, "the sum", 10)
+    wait_until(lambda: next(one for one in admin(server, "buckets")["buckets"] if one["name"] == bucket)["bytes"] == 600_000, "the sum")
     assert code(s3.put_object, Bucket=bucket, Key="b", Body=b"y" * 600_000) == "QuotaExceeded"
     assert code(s3.copy_object, Bucket=bucket, Key="b", CopySource=f"{bucket}/a") == "QuotaExceeded"
     # What another gateway has summed before may be as old as two seconds; then it refuses too.
-    wait_until(lambda: code(other.put_object, Bucket=bucket, Key="b", Body=b"y" * 600_000) == "QuotaExceeded" or other.delete_object(Bucket=bucket, Key="b") is None, "the other gateway's refusal", 10)
+    wait_until(lambda: code(other.put_object, Bucket=bucket, Key="b", Body=b"y" * 600_000) == "QuotaExceeded" or other.delete_object(Bucket=bucket, Key="b") is None, "the other gateway's refusal")
     upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
     etag = s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=1, Body=b"z" * 600_000)["ETag"]
     complete = {"Key": "m", "UploadId": upload, "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": etag}]}}

@@ -14,7 +14,7 @@ import raw
 from access import where
 from access.test_forms import post, presigned
 from access.test_iam import allow, client, code
-from conftest import make_client
+from process import make_client
 
 server, s3 = where.server, where.s3
 MIB = 1 << 20

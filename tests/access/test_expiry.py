@@ -8,8 +8,7 @@ from typing import Any
 
 from access import where
 from access.test_iam import code
-from conftest import make_client
-from process import ServerProcess, wait_until
+from process import ServerProcess, make_client, wait_until
 
 server, s3, bucket = where.server, where.s3, where.bucket
 
@@ -45,7 +44,7 @@ def test_objects_end_and_say_when(s3: Any, bucket: str) -> None:
     assert s3.head_object(Bucket=bucket, Key="late/k")["Expiration"] == late
     assert "Expiration" not in s3.get_object(Bucket=bucket, Key="other")
     assert 'rule-id="late"' in s3.copy_object(Bucket=bucket, Key="late/c", CopySource=f"{bucket}/other")["Expiration"]
-    wait_until(lambda: keys(s3, bucket) == ["late/c", "late/k", "other"], "the object ends", 60)
+    wait_until(lambda: keys(s3, bucket) == ["late/c", "late/k", "other"], "the object ends")
 
 
 def test_versions_and_uploads_end(s3: Any, bucket: str) -> None:
@@ -61,7 +60,7 @@ def test_versions_and_uploads_end(s3: Any, bucket: str) -> None:
         found = s3.list_object_versions(Bucket=bucket)
         return len(found.get("Versions", [])), len(found.get("DeleteMarkers", [])), len(s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []))
 
-    wait_until(lambda: left() == (1, 0, 0), "everything of the past ends", 60)
+    wait_until(lambda: left() == (1, 0, 0), "everything of the past ends")
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"3"
 
 
@@ -81,7 +80,7 @@ def test_what_ends_is_in_the_audit_log(tmp_path: Path) -> None:
     s3.create_bucket(Bucket="audited")
     s3.put_object(Bucket="audited", Key="k", Body=b"x")
     configure(s3, "audited", {"ID": "a", "Filter": {}, "Expiration": {"Days": 1}})
-    wait_until(lambda: keys(s3, "audited") == [], "the object ends", 60)
+    wait_until(lambda: keys(s3, "audited") == [], "the object ends")
     assert server.stop() == 0
     lines = [json.loads(line) for line in (tmp_path / "data" / "audit.log").read_text().splitlines()]
     assert [(one["user"], one["bucket"], one["key"]) for one in lines if one["operation"] == "Lifecycle:current"] == [("s4-lifecycle", "audited", "k")]

@@ -18,7 +18,7 @@ from urllib3 import encode_multipart_formdata
 from access import where
 from access.test_buckets import put_policy, statement
 from access.test_iam import allow, client
-from conftest import make_client
+from process import make_client
 from raw import Answer
 
 server, bucket = where.server, where.bucket

@@ -117,7 +117,7 @@ def test_a_legal_hold_stands_beside_retention(s3: Any, bucket: str) -> None:
 def test_a_lock_ends_with_its_time(s3: Any, bucket: str) -> None:
     version = put(s3, bucket, ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3))
     assert code(s3.delete_object, Bucket=bucket, Key="k", VersionId=version) == "AccessDenied"
-    wait_until(lambda: not code(s3.delete_object, Bucket=bucket, Key="k", VersionId=version), "the lock ends", 30)
+    wait_until(lambda: not code(s3.delete_object, Bucket=bucket, Key="k", VersionId=version), "the lock ends")
     assert code(s3.head_object, Bucket=bucket, Key="k", VersionId=version) == "404"
 
 

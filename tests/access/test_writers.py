@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from access import where
 from access.test_forms import post
 from access.test_iam import ACCOUNT, TRUST_ALL, allow, client, code
-from conftest import make_client
+from process import make_client
 from s4.access.actions import NEEDS, WRITES
 
 server, s3, bucket = where.server, where.s3, where.bucket

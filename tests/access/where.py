@@ -1,4 +1,8 @@
-"""Where these tests run: one server, and a cluster of three nodes asked through two gateways in turn."""
+"""Where these tests run: one server, and a cluster of three nodes asked through two gateways in turn.
+
+Both are started once for each worker, with everything on that some test needs (websites, days of a second, keys of a KMS, a
+receiver of events); tests have buckets, users and keys of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +20,11 @@ import pytest
 
 from cluster.dev import DevCluster
 from cluster.etcd_process import program
-from conftest import make_client
-from process import ACCESS, SECRET, ServerProcess
+from process import ACCESS, SECRET, ServerProcess, make_client
 
 _numbers = itertools.count(1)
 WEBSITES = "web.example"
+KINDS = ("one server", "two gateways")
 KMS_KEYS = {"first": base64.b64encode(bytes(range(32))).decode(), "other": base64.b64encode(bytes(range(32, 64))).decode()}
 
 
@@ -46,9 +51,9 @@ class TwoGateways:
         )  # fmt: skip
 
 
-def serving(kind: str, factory: pytest.TempPathFactory, *more: str) -> Iterator[Any]:
+@contextmanager
+def serving(kind: str, directory: Path, *more: str) -> Iterator[Any]:
     """A server or a cluster, with more options (--name value) than all have."""
-    directory = factory.mktemp("access") / "data"
     kms = directory.parent / "kms"
     kms.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
     options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--bare-keys", "on", *more]
@@ -68,9 +73,10 @@ def serving(kind: str, factory: pytest.TempPathFactory, *more: str) -> Iterator[
         made.cluster.stop()
 
 
-@pytest.fixture(scope="module", params=["one server", "two gateways"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    yield from serving(request.param, tmp_path_factory)
+@pytest.fixture(params=KINDS, scope="module")
+def server(request: pytest.FixtureRequest) -> Any:
+    """That one of the two, which all modules share."""
+    return request.getfixturevalue({"one server": "open_server", "two gateways": "two_gateways"}[request.param])
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from addresses import own_address
 from process import wait_until
 from s4.admin_cli import AdminClient, AdminError
 from s4.cluster import clustermap
@@ -33,7 +34,7 @@ class DevCluster:
                  environment: dict[str, str] | None = None) -> None:  # fmt: skip
         self.directory = directory
         self.options = ["--nodes", str(nodes), "--erasure", erasure, "--partitions", str(partitions), "--gateways", str(gateways),
-                        "--listen", "127.0.0.1:0", "--reserve", "64MiB"]  # fmt: skip
+                        "--listen", f"{own_address()}:0", "--reserve", "64MiB"]  # fmt: skip
         self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
         self.lines: dict[str, dict[str, Any]] = {}
         self.coordinator = ""
@@ -117,13 +118,13 @@ class DevCluster:
                 return False
             return True
 
-        wait_until(try_once, f"{method} {path}", 60)
+        wait_until(try_once, f"{method} {path}")
         return found[0]
 
     def status(self) -> dict[str, Any]:
         return self.ask("GET", "/status")
 
-    def wait(self, condition: Callable[[dict[str, Any]], Any], what: str, limit_s: float = 120.0) -> dict[str, Any]:
+    def wait(self, condition: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
         last: dict[str, Any] = {}
 
         def look() -> bool:
@@ -132,14 +133,14 @@ class DevCluster:
             return bool(condition(last))
 
         try:
-            wait_until(look, what, limit_s)
+            wait_until(look, what)
         except AssertionError as error:
             raise AssertionError(f"{error}: {last['health']} {last['reasons']} {last['stores']}\n{self.map().partitions}\n{self.logs()[-3000:]}") from None
         return last
 
-    def wait_whole(self, limit_s: float = 180.0) -> dict[str, Any]:
+    def wait_whole(self) -> dict[str, Any]:
         """Until every shard is where it belongs, every heal queue is empty and every replica is in sync."""
-        return self.wait(lambda said: said["health"] == "ok", "the cluster is whole", limit_s)
+        return self.wait(lambda said: said["health"] == "ok", "the cluster is whole")
 
     def map(self) -> ClusterMap:
         async def read() -> ClusterMap:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
+from addresses import free_ports, own_address
+
 
 def program() -> str | None:
     return os.environ.get("S4_ETCD") or shutil.which("etcd")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class EtcdCluster:
@@ -32,17 +23,18 @@ class EtcdCluster:
         found = program()
         assert found is not None
         self._program, self._directory = found, directory
-        ports = free_ports(2 * members)
+        self.host = own_address()
+        ports = free_ports(2 * members, self.host)
         self._clients, self._peers = ports[:members], ports[members:]
-        self.endpoints = [f"127.0.0.1:{port}" for port in self._clients]
+        self.endpoints = [f"{self.host}:{port}" for port in self._clients]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * members
         for number in range(members):
             self.start(number)
         self.wait()
 
     def start(self, number: int) -> None:
-        peers = ",".join(f"m{at}=http://127.0.0.1:{port}" for at, port in enumerate(self._peers))
-        client, peer = (f"http://127.0.0.1:{ports[number]}" for ports in (self._clients, self._peers))
+        peers = ",".join(f"m{at}=http://{self.host}:{port}" for at, port in enumerate(self._peers))
+        client, peer = (f"http://{self.host}:{ports[number]}" for ports in (self._clients, self._peers))
         with (self._directory / f"etcd{number}.log").open("ab") as log:
             self._processes[number] = subprocess.Popen(
                 [self._program, "--name", f"m{number}", "--data-dir", str(self._directory / f"etcd{number}"), "--listen-client-urls", client,
@@ -51,7 +43,7 @@ class EtcdCluster:
                 stdout=log, stderr=log, env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
             )  # fmt: skip
 
-    def wait(self, limit_s: float = 30.0) -> None:
+    def wait(self, limit_s: float = 300.0) -> None:
         """Until every running member says that it is healthy."""
         deadline = time.monotonic() + limit_s
         for number, process in enumerate(self._processes):

@@ -143,7 +143,7 @@ async def main(settings: dict[str, Any]) -> None:
     await runner.setup()
     await node.server.start()
     await node.group.start()
-    await web.TCPSite(runner, "127.0.0.1", settings["http"]).start()
+    await web.TCPSite(runner, *settings["http"]).start()
     await asyncio.Event().wait()
 
 

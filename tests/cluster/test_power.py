@@ -1,12 +1,11 @@
 """Loss of power everywhere at once: all nodes' system calls are recorded, and replayed up to one moment with what no
 sync covered kept, lost or torn; the cluster starts on what that leaves, and has everything that was acknowledged.
 
-S4_ROUNDS says how many moments are tried (3); etcd is taken to keep its promises.
+S4_POWER_ROUNDS says how many moments are tried; etcd is taken to keep its promises.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
@@ -20,14 +19,14 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from crash.syscalls import CALLS, Recording, parse
 from crash.test_power_loss import Told, work
+from tiers import amount
 
 pytestmark = [
     pytest.mark.skipif(program() is None, reason="no etcd on this machine"),
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
-    pytest.mark.timeout(900),
 ]
 
-ROUNDS = int(os.environ.get("S4_ROUNDS", "3"))
+ROUNDS = amount("S4_POWER_ROUNDS", 3, 100)
 
 
 def record(cluster: DevCluster, told: Told) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from process import wait_until
 
-pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

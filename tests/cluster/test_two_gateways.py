@@ -1,11 +1,10 @@
 """Two gateways without state: what one acknowledged, the other sees; under load, many times, without an exception.
 
-S4_ROUNDS says how often (300).
+S4_ROUNDS says how often.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 
@@ -15,10 +14,11 @@ from botocore.exceptions import ClientError
 from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from cluster.test_six_nodes import Load
+from tiers import amount
 
-pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 
-ROUNDS = int(os.environ.get("S4_ROUNDS", "300"))
+ROUNDS = amount("S4_ROUNDS", 150, 3000)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from conftest import make_client
 from crash.history import History, recover
 from crash.syscalls import CALLS, Recording, parse
-from process import ServerProcess
+from process import ServerProcess, make_client
+from tiers import amount
 
 
 class Told:
@@ -61,7 +61,7 @@ def work(s3: Any, told: Told) -> None:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize(("drives", "most"), [(1, 60), (6, 30)])
+@pytest.mark.parametrize(("drives", "most"), [(1, amount("S4_CUTS", 20, 160)), (6, amount("S4_CUTS", 20, 160) // 2)])
 def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: int) -> None:
     root = tmp_path / "data"
     root.mkdir()
@@ -82,7 +82,7 @@ def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: in
     recording = Recording(parse(log), root)
     after = next(number for number, call in enumerate(recording.calls) if call.began > ready)
     chosen = random.Random(drives)
-    for upto in [*recording.points(0, 12, chosen), *recording.points(after, most, chosen)]:  # the first start, too
+    for upto in [*recording.points(0, most // 5, chosen), *recording.points(after, most, chosen)]:  # the first start, too
         for mode in ("kept", "lost", "torn"):
             target = tmp_path / "after"
             recording.replay(target, upto, mode, random.Random(upto))

@@ -15,9 +15,8 @@ from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
 import damage
-from conftest import make_client
 from inprocess import Bytes, opened
-from process import ServerProcess
+from process import ServerProcess, make_client
 from s4.embedded import OpenStore
 from s4.gateway import accounts, buckets, multipart, objects
 from s4.gateway.accounts import Accounts

@@ -15,9 +15,8 @@ import hvac
 import pytest
 from botocore.exceptions import ClientError
 
-from cluster.etcd_process import free_ports
-from conftest import make_client
-from process import ServerProcess, wait_until
+from addresses import free_ports, own_address
+from process import ServerProcess, make_client, wait_until
 from raw import send
 
 PROGRAM = os.environ.get("S4_VAULT") or shutil.which("vault")
@@ -29,11 +28,12 @@ class Vault:
     """A server in development mode: it keeps nothing when it ends."""
 
     def __init__(self) -> None:
-        (port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{port}"
-        command = [str(PROGRAM), "server", "-dev", "-dev-root-token-id=root", f"-dev-listen-address=127.0.0.1:{port}"]
+        host = own_address()
+        (port,) = free_ports(1, host)
+        self.url = f"http://{host}:{port}"
+        command = [str(PROGRAM), "server", "-dev", "-dev-root-token-id=root", f"-dev-listen-address={host}:{port}"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._answers, 30)
+        wait_until(self._answers, "Vault answers")
         self.client = hvac.Client(self.url, token="root")
         self.client.sys.enable_secrets_engine("transit")
         for name in ("first", "second"):

@@ -20,7 +20,7 @@ import nats
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from cluster.etcd_process import free_ports
+from addresses import free_ports, own_address
 from process import wait_until
 
 TOOLS = Path(__file__).parents[2] / ".tools"
@@ -40,7 +40,7 @@ async def take(request):
 
 app = web.Application()
 app.router.add_post("/hook", take)
-web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None)
+web.run_app(app, host=sys.argv[3], port=int(sys.argv[1]), print=None)
 """
 
 
@@ -53,7 +53,8 @@ class Receiver:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(parents=True)
-        self.port, self.second_port = free_ports(2)
+        self.host = own_address()
+        self.port, self.second_port = free_ports(2, self.host)
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -62,13 +63,13 @@ class Receiver:
     def start(self) -> None:
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
-        wait_until(self._listens, 60)
+        wait_until(self._listens, f"{self.name} listens")
 
     def _listens(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.directory / "log").read_text()[-2000:]
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def kill(self) -> None:
         if self.process is not None:
@@ -86,10 +87,10 @@ class Webhook(Receiver):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         (directory / "token").write_text("a-secret\n")
-        self.settings = {"webhook": f"http://127.0.0.1:{self.port}/hook", "token": str(directory / "token")}
+        self.settings = {"webhook": f"http://{self.host}:{self.port}/hook", "token": str(directory / "token")}
 
     def command(self) -> list[str]:
-        return [sys.executable, "-c", _HOOK, str(self.port), str(self.directory / "got")]
+        return [sys.executable, "-c", _HOOK, str(self.port), str(self.directory / "got"), self.host]
 
     def arrived(self) -> list[Arrived]:
         got = self.directory / "got"
@@ -103,7 +104,7 @@ class Nats(Receiver):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.settings = {"nats": f"nats://127.0.0.1:{self.port}", "subject": "s4.events"}
+        self.settings = {"nats": f"nats://{self.host}:{self.port}", "subject": "s4.events"}
 
     @staticmethod
     def program() -> str | None:
@@ -111,7 +112,7 @@ class Nats(Receiver):
         return str(own) if own.exists() else shutil.which("nats-server")
 
     def command(self) -> list[str]:
-        return [str(self.program()), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.directory / "data")]
+        return [str(self.program()), "-a", self.host, "-p", str(self.port), "-js", "-sd", str(self.directory / "data")]
 
     def start(self) -> None:
         super().start()
@@ -147,10 +148,10 @@ class Kafka(Receiver):
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        self.settings = {"kafka": f"127.0.0.1:{self.port}", "topic": "s4-events"}
+        self.settings = {"kafka": f"{self.host}:{self.port}", "topic": "s4-events"}
         (directory / "server.properties").write_text(
-            f"process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{self.second_port}\n"
-            f"listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.second_port}\ncontroller.listener.names=CONTROLLER\n"
+            f"process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{self.host}:{self.second_port}\n"
+            f"listeners=PLAINTEXT://{self.host}:{self.port},CONTROLLER://{self.host}:{self.second_port}\ncontroller.listener.names=CONTROLLER\n"
             f"log.dirs={directory / 'data'}\noffsets.topic.replication.factor=1\nnum.partitions=3\nauto.create.topics.enable=false\n"
         )
         self._made = False
@@ -170,7 +171,7 @@ class Kafka(Receiver):
         if not self._made:
             subprocess.run(self._java("kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", properties), check=True, capture_output=True)
         super().start()
-        wait_until(lambda: asyncio.run(self._answers()), 60)
+        wait_until(lambda: asyncio.run(self._answers()), "Kafka answers")
         self._made = True
 
     async def _answers(self) -> bool:

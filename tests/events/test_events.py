@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import pytest
 from access import where
 from access.test_forms import post
 from access.test_iam import client, code
-from conftest import make_client
-from events.processes import Webhook, said
+from events.processes import Webhook
 from events.test_receivers import change_of, listen
 from inprocess import Bytes, opened
-from process import wait_until
+from process import make_client, wait_until
 from s4.access import documents
 from s4.gateway import buckets, objects
 from s4.gateway.objects import Attributes
@@ -29,32 +27,12 @@ from s4.s3.errors import S3Error
 from s4.upkeep import events
 from s4.upkeep.events import Sender
 
-s3 = where.s3
-
-
-@pytest.fixture(scope="module")
-def hook(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Webhook]:
-    made = Webhook(tmp_path_factory.mktemp("hook") / "receiver")
-    made.start()
-    yield made
-    made.kill()
-
-
-@pytest.fixture(scope="module", params=["one server", "two gateways"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator[Any]:
-    yield from where.serving(request.param, tmp_path_factory, "--receivers", said([hook], tmp_path_factory.mktemp("said") / "receivers"))
-
-
-@pytest.fixture
-def bucket(s3: Any) -> str:
-    name = where.new_name()
-    s3.create_bucket(Bucket=name)
-    return name
+server, s3, bucket = where.server, where.s3, where.bucket
 
 
 def told(hook: Webhook, bucket: str, count: int) -> list[dict[str, Any]]:
     """The records of a bucket, once there are `count`; all of one key in order."""
-    wait_until(lambda: len([1 for _, one in hook.arrived() if one["s3"]["bucket"]["name"] == bucket]) >= count, 30)
+    wait_until(lambda: len([1 for _, one in hook.arrived() if one["s3"]["bucket"]["name"] == bucket]) >= count, f"{count} events of {bucket}")
     return [one for _, one in hook.arrived() if one["s3"]["bucket"]["name"] == bucket]
 
 

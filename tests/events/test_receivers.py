@@ -15,9 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster.dev import DevCluster
 from cluster.etcd_process import program as etcd_program
-from conftest import make_client
 from events.processes import KINDS, Kafka, Nats, Receiver, Webhook, said
-from process import ServerProcess, wait_until
+from process import ServerProcess, make_client, wait_until
 from raw import send
 
 BUCKET = "told"
@@ -130,7 +129,7 @@ class Load:
 
     def more(self, count: int) -> None:
         reached = sum(len(one.done) for one in self.writers) + count
-        wait_until(lambda: sum(len(one.done) for one in self.writers) >= reached, 60)
+        wait_until(lambda: sum(len(one.done) for one in self.writers) >= reached, f"{count} more changes")
 
     def end(self) -> list[list[Change]]:
         self.until.set()
@@ -141,7 +140,7 @@ class Load:
 
 def all_arrive(receiver: Receiver, done: list[list[Change]]) -> None:
     total = {change for one in done for change in one}
-    wait_until(lambda: total <= {change_of(record) for _, record in receiver.arrived()}, 90)
+    wait_until(lambda: total <= {change_of(record) for _, record in receiver.arrived()}, "every change was told")
     check(receiver.arrived(), done)
 
 
@@ -166,7 +165,7 @@ def test_receivers_and_the_server_are_killed(tmp_path: Path, receiver: Receiver)
     finally:
         done = load.end()
     all_arrive(receiver, done)
-    wait_until(lambda: f's4_events_waiting{{receiver="{receiver.name}"}} 0.0' in send(server.admin, "GET", "/metrics", {}).body.decode(), 30)
+    wait_until(lambda: f's4_events_waiting{{receiver="{receiver.name}"}} 0.0' in send(server.admin, "GET", "/metrics", {}).body.decode(), "nothing waits to be told")
     assert server.stop() == 0
 
 

@@ -124,8 +124,8 @@ def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
         for key in (b"a", b"b"):
             await put(gateway, "photos", key, key * 9000)
             await delete_object(gateway, "photos", key, "", "root")
-            await asyncio.wait_for(failed.wait(), 5)
-        async with asyncio.timeout(5):
+            await asyncio.wait_for(failed.wait(), 60)
+        async with asyncio.timeout(60):
             while store.node.outbox_waiting:
                 await asyncio.sleep(0.01)
         dead = sum(use.dead for use in store.drives.stores[0].usage().values())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from cluster.etcd_process import free_ports
+from addresses import free_ports, own_address
 from process import wait_until
 
 PROGRAMS = Path(os.environ.get("S4_E2E_BIN", Path.home() / ".cache" / "s4-e2e" / "bin"))
@@ -26,7 +26,8 @@ class ApiServer:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.client, peer, self.port = free_ports(3)
+        self.host = own_address()
+        self.client, peer, self.port = free_ports(3, self.host)
         self.peer = peer
         self.kubeconfig = directory / "admin.conf"
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -35,27 +36,27 @@ class ApiServer:
         here = self.directory
         subprocess.run(["openssl", "genrsa", "-out", here / "sa.key", "2048"], check=True, capture_output=True)
         (here / "tokens").write_text("admin,admin,1,system:masters\n" + "".join(f"{user},{user},{user}\n" for user in ("daemon", "operator", "nobody")))
-        etcd = f"http://127.0.0.1:{self.client}"
+        etcd = f"http://{self.host}:{self.client}"
         self._run("etcd", PROGRAMS / "etcd", "--data-dir", here / "etcd", "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
-                  "--listen-peer-urls", f"http://127.0.0.1:{self.peer}", "--unsafe-no-fsync")  # fmt: skip
+                  "--listen-peer-urls", f"http://{self.host}:{self.peer}", "--unsafe-no-fsync")  # fmt: skip
         self.serve()
         return self
 
     def serve(self) -> None:
         here = self.directory
-        self._run("apiserver", PROGRAMS / "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self.client}", "--bind-address=127.0.0.1",
+        self._run("apiserver", PROGRAMS / "kube-apiserver", f"--etcd-servers=http://{self.host}:{self.client}", f"--bind-address={self.host}",
                   f"--secure-port={self.port}", f"--cert-dir={here}/certs", f"--token-auth-file={here}/tokens", "--authorization-mode=RBAC",
                   "--service-account-issuer=https://test", f"--service-account-key-file={here}/sa.key", f"--service-account-signing-key-file={here}/sa.key",
                   "--service-cluster-ip-range=10.97.0.0/16", "--disable-admission-plugins=ServiceAccount")  # fmt: skip
         for user in ("admin", "daemon", "operator", "nobody"):
             self.kubeconfig_of(user)
-        wait_until(lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, "the API server is ready", 60)
+        wait_until(lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, "the API server is ready")
 
     def kubeconfig_of(self, user: str) -> Path:
         path = self.directory / f"{user}.conf"
         path.write_text(yaml.safe_dump({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": f"https://127.0.0.1:{self.port}", "insecure-skip-tls-verify": True}}],
+            "clusters": [{"name": "c", "cluster": {"server": f"https://{self.host}:{self.port}", "insecure-skip-tls-verify": True}}],
             "users": [{"name": "u", "user": {"token": user}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         }))  # fmt: skip
         return path

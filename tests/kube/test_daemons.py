@@ -13,8 +13,7 @@ import pytest
 from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
-from conftest import make_client
-from process import ACCESS, REGION, SECRET, ServerProcess
+from process import ACCESS, REGION, SECRET, ServerProcess, make_client
 from s4.s3 import encryption
 from s4.s3.cors import Rule
 from s4.s3.lock import Default

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cluster.etcd_process import free_ports
+from addresses import free_ports
 from kube.apiserver import ApiServer
 from process import wait_until
 from s4_operator import certificates
@@ -25,7 +25,7 @@ class OperatorProcess:
 
     def __init__(self, api: ApiServer, directory: Path) -> None:
         self.api, self.log = api, directory / "operator.log"
-        self.port = free_ports(1)[0]
+        self.port = free_ports(1, "127.0.0.1")[0]
 
     def start(self, **environment: str) -> OperatorProcess:
         with self.log.open("ab") as log:
@@ -75,8 +75,8 @@ def versions(api: ApiServer) -> dict[str, str]:
 
 def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorProcess) -> None:
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 1, "tls": {"enabled": True}}))
-    wait_until(lambda: "waiting for nodes: 0 of 4" in status(api).get("message", ""), "the cluster forms", 60)
-    wait_until(lambda: "Deployment/c-gateway" in versions(api), "a gateway", 30)
+    wait_until(lambda: "waiting for nodes: 0 of 4" in status(api).get("message", ""), "the cluster forms")
+    wait_until(lambda: "Deployment/c-gateway" in versions(api), "a gateway")
     made = versions(api)
     assert {"StatefulSet/c-node", "Service/c", "Service/c-nodes", "PodDisruptionBudget/c-node", "Secret/c-peers", "Secret/c-tls", "Role/c-daemon"} <= set(made)
     items = json.loads(api.kubectl("get", KINDS, "-n", "default", "-l", "s4.dev/cluster=c", "-o", "json").stdout)["items"]
@@ -87,10 +87,10 @@ def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorP
     assert not get(api, "s4clusters", "c")["metadata"].get("finalizers"), "nothing holds its namespace"
     operator.stop()
     operator.start()
-    wait_until(lambda: operator.log.read_text().count("Initial authentication has finished") == 2, "it runs again", 60)
+    wait_until(lambda: operator.log.read_text().count("Initial authentication has finished") == 2, "it runs again")
     api.kubectl("annotate", "s4clusters", "c", "-n", "default", "look=again")
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 0, "tls": {"enabled": True}}))
-    wait_until(lambda: "Deployment/c-gateway" not in versions(api), "what is not asked for any more goes", 60)
+    wait_until(lambda: "Deployment/c-gateway" not in versions(api), "what is not asked for any more goes")
     after = versions(api)
     same = {name for name in after if after[name] == made.get(name)}
     assert {"StatefulSet/c-node", "Secret/c-peers", "Secret/c-root", "Secret/c-master", "Secret/c-authority", "Role/c-daemon"} <= same, "nothing is done twice"
@@ -101,21 +101,21 @@ def test_certificates_name_who_they_are_for(api: ApiServer, operator: OperatorPr
     from base64 import b64decode
 
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}}))
-    wait_until(lambda: "Secret/c-tls" in versions(api), "the certificate", 60)
+    wait_until(lambda: "Secret/c-tls" in versions(api), "the certificate")
     data = {name: b64decode(value).decode() for name, value in get(api, "secret", "c-tls")["data"].items()}
     hosts = ["c.default.svc", "c.default.svc.cluster.local", "c.default", "c", "*.c-nodes.default.svc", "*.c-nodes.default.svc.cluster.local", "localhost"]
     import time
 
     assert not certificates.is_due(data["tls.crt"], time.time(), hosts, data["ca.pem"])
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}, "ingress": {"host": "s3.example.com"}}))
-    wait_until(lambda: not certificates.is_due(b64decode(get(api, "secret", "c-tls")["data"]["tls.crt"]).decode(), time.time(), [*hosts, "s3.example.com"], data["ca.pem"]), "another name", 30)
+    wait_until(lambda: not certificates.is_due(b64decode(get(api, "secret", "c-tls")["data"]["tls.crt"]).decode(), time.time(), [*hosts, "s3.example.com"], data["ca.pem"]), "another name")
 
 
 def test_a_secret_that_somebody_deleted_is_made_again(api: ApiServer, operator: OperatorProcess) -> None:
     api.kubectl("apply", "-f", "-", text=cluster())
-    wait_until(lambda: "Secret/c-peers" in versions(api), "the certificate", 60)
+    wait_until(lambda: "Secret/c-peers" in versions(api), "the certificate")
     api.kubectl("delete", "secret", "c-peers", "-n", "default")
-    wait_until(lambda: "Secret/c-peers" in versions(api), "the certificate, again", 30)
+    wait_until(lambda: "Secret/c-peers" in versions(api), "the certificate, again")
 
 
 def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorProcess) -> None:
@@ -126,12 +126,12 @@ def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorPro
         return json.dumps({"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": "b", "namespace": "default"}, "spec": {"clusterRef": reference}})
 
     api.kubectl("apply", "-f", "-", text=bucket(name="nobody"))
-    wait_until(lambda: "there is no S4Cluster nobody in the namespace default" in message(), "a reason", 60)
+    wait_until(lambda: "there is no S4Cluster nobody in the namespace default" in message(), "a reason")
     api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s")
     api.kubectl("apply", "-f", "-", text=cluster())
     api.kubectl("apply", "-f", "-", text=bucket(name="c"))
-    wait_until(lambda: "no daemon" in message(), "another reason", 60)
-    wait_until(lambda: status(api).get("buckets") == 1, "the cluster knows that it is used", 30)
+    wait_until(lambda: "no daemon" in message(), "another reason")
+    wait_until(lambda: status(api).get("buckets") == 1, "the cluster knows that it is used")
     assert api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s").returncode == 0, "nothing holds it"
 
 
@@ -146,5 +146,5 @@ def test_it_says_that_it_lives(api: ApiServer, operator: OperatorProcess) -> Non
         except (urllib.error.URLError, OSError):
             return ""
 
-    wait_until(lambda: answer("/healthz") == "ok\n", "it is healthy", 60)
+    wait_until(lambda: answer("/healthz") == "ok\n", "it is healthy")
     assert "s4_operator_turns_total" in answer("/metrics")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import hypothesis.strategies as st
-import pytest
 from botocore.exceptions import ClientError
 from hypothesis import settings
 from hypothesis.stateful import (
@@ -23,9 +22,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from conftest import make_client
 from model.reference import Bucket, ModelError, Upload, Version, etag_of
-from process import ServerProcess
+from process import ServerProcess, make_client
+from tiers import amount
 
 KEYS = st.sampled_from(["a", "a/b", "a/b/c", "a0", "b", "é", "a/", "z\x01z"])
 # Sizes around each boundary: inline, block, stripe. Few contents, so that deduplication happens all the time.
@@ -220,14 +219,13 @@ def _quoted(key: str) -> str:
     return quote(key)
 
 
-@pytest.mark.timeout(900)
 def test_the_server_agrees_with_the_model() -> None:
     with tempfile.TemporaryDirectory() as directory:
         S3Machine.server = ServerProcess(Path(directory) / "data", "--reserve", "64MiB").start()
         S3Machine.s3 = make_client(S3Machine.server.endpoint, retries={"max_attempts": 2})
         try:
             machine = S3Machine.TestCase
-            machine.settings = settings(max_examples=int(os.environ.get("S4_EXAMPLES", "20")), stateful_step_count=40)
+            machine.settings = settings(max_examples=amount("S4_EXAMPLES", 12, 500), stateful_step_count=40)
             machine("runTest").runTest()
         finally:
             S3Machine.s3.close()

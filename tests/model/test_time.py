@@ -21,6 +21,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tiers import amount
+
 TESTS = Path(__file__).parents[1]
 DAY, START = 10, 1_800_000_000
 KEYS = ("a", "b")
@@ -240,4 +242,4 @@ class Kept(RuleBasedStateMachine):
 
 
 TestKept = Kept.TestCase
-TestKept.settings = hypothesis_settings(max_examples=6, stateful_step_count=20, deadline=None, phases=[Phase.generate])  # to shrink would take hours
+TestKept.settings = hypothesis_settings(max_examples=amount("S4_TIME_EXAMPLES", 4, 60), stateful_step_count=20, deadline=None, phases=[Phase.generate])  # to shrink would take hours

@@ -102,7 +102,7 @@ def test_a_lost_store_fails_calls_and_ends_the_gateway(tmp_path: Path) -> None:
         lost = asyncio.Event()
         remote._lost = lost.set
         await server.close()
-        await asyncio.wait_for(lost.wait(), 5)
+        await asyncio.wait_for(lost.wait(), 60)
         with pytest.raises(UnavailableError):
             await asyncio.wait_for(remote.layout(), 5)
 

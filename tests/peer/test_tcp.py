@@ -42,12 +42,12 @@ class Served:
         return await RemoteNode.connect(("127.0.0.1", self.server.port), time.monotonic, lost, **named)
 
 
-def served(tmp_path: Path, test: Callable[[Served], Awaitable[None]], versions: tuple[int, int] = frames.VERSIONS) -> None:
+def served(tmp_path: Path, test: Callable[[Served], Awaitable[None]], **options: Any) -> None:
     async def whole() -> None:
         authority = Authority(tmp_path / "authority")
         async with opened(tmp_path / "data") as (store, _):
             context = server_context(*authority.issue("node"))
-            server = PeerServer(store.node, ("127.0.0.1", 0), cluster=CLUSTER, store=STORE, context=context, versions=versions)
+            server = PeerServer(store.node, ("127.0.0.1", 0), cluster=CLUSTER, store=STORE, context=context, **options)
             await server.start()
             try:
                 await test(Served(authority, server, store.node))
@@ -184,3 +184,20 @@ def test_a_store_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyte
         await remote.close()
 
     served(tmp_path, test)
+
+
+def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
+    """Rule D6: it may go on reading what it began, so nothing is freed under it for `ghost_s`."""
+
+    async def test(at: Served) -> None:
+        gateway = await at.connect()
+        await gateway.list_buckets()
+        gone = time.monotonic()
+        await gateway.close()
+        while at.server._gateways:
+            await asyncio.sleep(0.01)
+        assert at.server.oldest_reader() < gone
+        at.server._ghost_s = 0.0  # as after that time
+        assert at.server.oldest_reader() >= gone
+
+    served(tmp_path, test, ghost_s=3600.0)

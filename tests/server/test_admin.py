@@ -218,7 +218,7 @@ def test_a_rename_goes_on_after_kill(own_server: Any, client: Any) -> None:
     def finished() -> bool:
         return any(job["id"] == name and job["finished"] for job in admin(server, "renames")["renames"])
 
-    wait_until(finished, "the rename is done", 60)
+    wait_until(finished, "the rename is done")
     pages = list(s3.get_paginator("list_objects_v2").paginate(Bucket="rename"))
     assert [item["Key"] for page in pages for item in page["Contents"]] == [f"b/{number:04}" for number in range(2000)]
 

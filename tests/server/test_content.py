@@ -52,16 +52,16 @@ def test_equal_content_is_stored_once(own: tuple[ServerProcess, Any]) -> None:
     assert stats(server)["dedup_total_references"] == 1
     s3.delete_object(Bucket="content", Key="mp")
     assert stats(server)["dedup_unique_blobs"] == 0
-    wait_until(lambda: json.loads(server.admin_cli("--json", "status").stdout)["garbage_bytes"] > 100_000, "the shards are freed")
+    wait_until(lambda: server.ask("GET", "/status")["garbage_bytes"] > 100_000, "the shards are freed")
 
 
 def test_a_signed_hash_that_is_known_writes_nothing(own: tuple[ServerProcess, Any]) -> None:
     server, s3 = own
     body = os.urandom(500_000)
     s3.put_object(Bucket="content", Key="first", Body=body)
-    before = json.loads(server.admin_cli("--json", "status").stdout)["volume_bytes"]
+    before = server.ask("GET", "/status")["volume_bytes"]
     assert call(server.endpoint, "PUT", "/content/second", body=body).status == 200
-    assert json.loads(server.admin_cli("--json", "status").stdout)["volume_bytes"] == before
+    assert server.ask("GET", "/status")["volume_bytes"] == before
     assert s3.get_object(Bucket="content", Key="second")["Body"].read() == body
     # A hash that was merely claimed yields nothing.
     target, headers, _ = signed(server.endpoint, "PUT", "/content/stolen", body=body)
@@ -160,7 +160,7 @@ def test_orphans_of_a_killed_upload_go(own: tuple[ServerProcess, Any]) -> None:
         head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 8000000\r\n"
         connection.sendall((head + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host") + "\r\n").encode())
         connection.sendall(os.urandom(5_000_000))
-        wait_until(lambda: json.loads(server.admin_cli("--json", "status").stdout)["volume_bytes"] > 1_500_000, "stripes on disk")
+        wait_until(lambda: server.ask("GET", "/status")["volume_bytes"] > 1_500_000, "stripes on disk")
         server.kill()
     server.start()
     assert json.loads(server.admin_cli("--json", "audit").stdout)["orphan_blobs"] == 0  # too young

@@ -49,9 +49,7 @@ def compare(s3: Any, bucket: str, bodies: dict[str, bytes]) -> None:
 
 
 def status(server: ServerProcess) -> dict[str, Any]:
-    import json
-
-    found: dict[str, Any] = json.loads(server.admin_cli("--json", "status").stdout)
+    found: dict[str, Any] = server.ask("GET", "/status")
     return found
 
 

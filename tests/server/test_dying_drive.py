@@ -78,7 +78,7 @@ def test_a_drive_dies_under_load(own_server: Any, client: Any, calls: str, fault
         assert server.process is not None
         paths = [option for path in files_of(server.directories[1]) for option in ("-P", path)]
         with injected(server, calls, fault, *paths):
-            wait_until(lambda: "durability is in doubt" in server.log.read_text(), "noticed", 20)
+            wait_until(lambda: "durability is in doubt" in server.log.read_text(), "noticed")
         count = sum(map(len, load.kept.values()))
         wait_until(lambda: sum(map(len, load.kept.values())) != count, "writes after the failure")
     assert server.process.poll() is None

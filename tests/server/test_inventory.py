@@ -39,7 +39,7 @@ def test_what_buckets_hold_and_share(server: ServerProcess, s3: Any) -> None:
         text = urllib.request.urlopen(server.admin + "/metrics").read().decode()
         return {name: float(value) for name, value in re.findall(r's4_bucket_saved_bytes\{bucket="([^"]*)"\} (\S+)', text)}
 
-    wait_until(lambda: metric().get(two) == found[two][2] and metric().get(one) == found[one][2], "the metrics follow", 90)
+    wait_until(lambda: metric().get(two) == found[two][2] and metric().get(one) == found[one][2], "the metrics follow")
     s3.delete_object(Bucket=one, Key="a")
     found = du(server, one, two)
     assert (found[one], found[two]) == ((1, 100, 0), (3, 250_000, 100_000)), "two uses are left, of which one has it"

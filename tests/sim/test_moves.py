@@ -12,9 +12,10 @@ from s4.metadata.commands import AnyCommand
 from s4.storage.records import Shard
 from s4.upkeep.mend import Mender
 from sim.shards import BrokenError, ShardWorld
+from tiers import amount
 
 
-@pytest.mark.parametrize("first", range(0, 200, 20))
+@pytest.mark.parametrize("first", range(0, amount("S4_MOVE_SEEDS", 100, 2000), 20))
 def test_no_shard_is_lost(first: int) -> None:
     for seed in range(first, first + 20):
         asyncio.run(ShardWorld(seed).run())

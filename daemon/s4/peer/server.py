@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 LEASE_S = 2.0
 CALLS_PER_CONNECTION = 1024
 CLOSE_S = 5.0  # for calls in progress when the server ends
-GHOST_S = 60.0  # for a gateway whose connection ended to come back, before what it reads is freed
 HELLO_S = 10.0  # for a caller to show its certificate and say who it is
 
 
@@ -61,15 +60,17 @@ class _Gateway:
 class PeerServer:
     """Listens on a Unix socket (a Path) or on (host, port). `incarnation` names this process (rule D2).
 
-    `context` is for TCP and must ask for the caller's certificate. Raises ValueError for TCP without one.
+    `context` is for TCP and must ask for the caller's certificate. A gateway whose connection ended counts as a reader for
+    another `ghost_s`. Raises ValueError for TCP without a context.
     """
 
     def __init__(self, node: Served, address: Path | tuple[str, int], *, cluster: str = "", store: str = "",
-                 context: ssl.SSLContext | None = None, versions: tuple[int, int] = frames.VERSIONS) -> None:  # fmt: skip
+                 context: ssl.SSLContext | None = None, versions: tuple[int, int] = frames.VERSIONS,
+                 ghost_s: float = 60.0) -> None:  # fmt: skip
         if not isinstance(address, Path) and (context is None or context.verify_mode != ssl.CERT_REQUIRED):
             raise ValueError("peers are served over TCP only to those who show a certificate of this cluster")
         self._node, self._address, self._context = node, address, context
-        self._cluster, self._store, self._versions = cluster, store, versions
+        self._cluster, self._store, self._versions, self._ghost_s = cluster, store, versions, ghost_s
         self.incarnation = int.from_bytes(os.urandom(7), "big")
         self._lasting = not isinstance(address, Path)  # a worker ends with its connection, a gateway goes on
         self._gateways: set[_Gateway] = set()
@@ -108,7 +109,7 @@ class PeerServer:
     def oldest_reader(self) -> float:
         """Start of the oldest request of any gateway that may still read."""
         now = time.monotonic()
-        self._ghosts = [ghost for ghost in self._ghosts if ghost.beacon_at + GHOST_S > now]
+        self._ghosts = [ghost for ghost in self._ghosts if ghost.beacon_at + self._ghost_s > now]
         return min((gateway.oldest for gateway in (*self._gateways, *self._ghosts)), default=now)
 
     async def settings_changed(self) -> None:

@@ -1,0 +1,70 @@
+"""What runs when, how much of it, and what runs beside what.
+
+Three tiers: `make check` (marker `check`: no process is started, or hardly any), `make test` (everything but the marker
+`soak`), `make soak` (everything, and as much of it as `amount` says for that tier). A test that can go on for ever asks
+`amount` how far it shall go; a variable of that name overrides the tier, to search somewhere else or longer.
+
+Tests run beside each other on several workers. Tests that share what is expensive to make (a server, a pair of gateways,
+users that a module made once) stay together on one worker; all others go to whichever worker is free. What takes longest
+begins first, so that no worker is left alone with it at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+import pytest
+
+SOAK = os.environ.get("S4_TIER") == "soak"
+
+# `make check`: files and folders of tests that need no other process.
+CHECK = (
+    "access/test_policy.py", "cluster/test_halves.py", "cluster/test_map.py", "cluster/test_placement.py", "cluster/test_router.py",
+    "cluster/test_shardmap.py", "encryption/test_segments.py", "erasure/", "fuzz/", "gateway/", "kube/test_certificates.py", "kube/test_chart.py",
+    "kube/test_crds.py", "kube/test_kind.py", "kube/test_plan.py", "metadata/", "peer/test_frames.py", "replica/", "s3/test_table.py",
+    "sim/test_simulator.py::test_seeds[0]", "sim/test_moves.py::test_no_shard_is_lost[0]", "storage/", "test_costs.py", "test_restart.py", "test_shape.py", "upkeep/",
+)  # fmt: skip
+
+# What takes long begins first: these, in this order, then the rest as it stands.
+LONG = (
+    "cluster/", "events/test_receivers.py", "server/test_drives.py", "crash/", "sim/", "model/test_time.py", "model/test_stateful.py",
+    "server/test_running.py", "clients/", "kube/",
+)  # fmt: skip
+
+# Clusters of many processes: no more of them at once than there are groups here, or a small machine does nothing but switch.
+CLUSTERS = (
+    ("cluster/test_six_nodes.py", "cluster/test_traces.py", "cluster/test_two_gateways.py"),
+    ("cluster/test_dedup.py", "cluster/test_histories.py", "cluster/test_power.py", "cluster/test_replication.py"),
+)  # fmt: skip
+
+
+def amount(name: str, usual: int, soak: int) -> int:
+    """How many rounds, seeds, seconds or steps; the variable `name` overrides the tier."""
+    return int(os.environ.get(name) or (soak if SOAK else usual))
+
+
+def group(item: pytest.Item) -> str:
+    """Tests of one group run on one worker, one after the other; "" for a test that may run anywhere."""
+    path = item.nodeid.partition("::")[0]
+    for number, files in enumerate(CLUSTERS):
+        if item.nodeid.startswith(tuple(f"tests/{file}" for file in files)):
+            return f"cluster {number}"
+    if "two gateways" in item.nodeid:
+        return f"two gateways {zlib.crc32(path.encode()) % len(CLUSTERS)}"
+    scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}  # type: ignore[attr-defined]
+    return path if "module" in scopes else ""
+
+
+def rank(item: pytest.Item) -> int:
+    return next((at for at, start in enumerate(LONG) if item.nodeid.startswith(f"tests/{start}")), len(LONG))
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Mark, group and order what was collected."""
+    for item in items:
+        if item.nodeid.startswith(tuple(f"tests/{start}" for start in CHECK)):
+            item.add_marker(pytest.mark.check)
+        if name := group(item):
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: (rank(item), group(item)))
