@@ -23,17 +23,17 @@ check: lint ## two minutes: lint, types, layers, and the tests that need no othe
 	$(PYTEST) -m check -n 2
 
 test: setup clients ## everything that needs only this machine: real servers, clusters, crashes, clients; with coverage
-	$(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
 
 # Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
 	S4_TIER=soak $(PYTEST) -m "" -n 2 --timeout 36000 $(SOAK)
 
-lint: setup ## ruff, mypy, import-linter
+lint: setup .tools/lint ## ruff, mypy, import-linter
 	.venv/bin/ruff check daemon operator tests e2e bench
 	.venv/bin/ruff format --check daemon
 	.venv/bin/mypy
-	.venv/bin/lint-imports
+	PYTHONPATH=daemon:operator .tools/lint/bin/lint-imports
 
 setup: .venv/all ## what all of these need, in .venv
 
@@ -66,6 +66,10 @@ clean: ## forget what was set up
 .venv/all: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
 	$(UV) sync --quiet --frozen --extra daemon --extra operator
 	@touch $@ .venv/daemon
+
+.tools/lint: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
+	UV_PROJECT_ENVIRONMENT=$@ $(UV) sync --quiet --frozen --only-group lint --no-install-project
+	@touch $@
 
 # S3 programs for the client tests, in environments of their own, and receivers of events; what cannot be had is skipped there by name.
 clients: ## S3 programs and receivers of events for the tests

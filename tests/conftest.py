@@ -14,7 +14,7 @@ import tiers
 from access import where
 from events.processes import Webhook, said
 from kube.apiserver import ApiServer, missing, started
-from process import ServerProcess, make_client
+from process import COVERED, ServerProcess, make_client
 
 pytest_plugins = ["costs"]
 
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests that leave it as they found it."""
-    process = ServerProcess(tmp_path_factory.mktemp("shared") / "data", "--reserve", "64MiB").start()
+    process = ServerProcess(tmp_path_factory.mktemp("shared") / "data", "--reserve", "64MiB", environment=COVERED).start()
     yield process
     assert process.stop() == 0
 

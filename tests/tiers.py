@@ -50,6 +50,8 @@ def group(item: pytest.Item) -> str:
     for number, files in enumerate(CLUSTERS):
         if item.nodeid.startswith(tuple(f"tests/{file}" for file in files)):
             return f"cluster {number}"
+    if "one_api" in getattr(item, "fixturenames", ()) or path == "tests/cluster/test_coordinator.py":
+        return "kubernetes"  # one API server
     if "two gateways" in item.nodeid:
         return f"two gateways {zlib.crc32(path.encode()) % len(CLUSTERS)}"
     scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}  # type: ignore[attr-defined]

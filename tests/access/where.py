@@ -20,7 +20,7 @@ import pytest
 
 from cluster.dev import DevCluster
 from cluster.etcd_process import program
-from process import ACCESS, SECRET, ServerProcess, make_client
+from process import ACCESS, COVERED, SECRET, ServerProcess, make_client
 
 _numbers = itertools.count(1)
 WEBSITES = "web.example"
@@ -36,13 +36,17 @@ class TwoGateways:
     """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
 
     def __init__(self, directory: Path, options: dict[str, str]) -> None:
-        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **options}
+        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **COVERED, **options}
         self.cluster = DevCluster(directory, nodes=3, erasure="2+1", partitions=4, gateways=2, environment=keys)
         self._gateways = itertools.cycle(("gateway-1", "gateway-2"))
 
     @property
     def endpoint(self) -> str:
         return str(self.cluster.lines[next(self._gateways)]["s3"])
+
+    def settle(self) -> None:
+        """Return once nothing waits in an outbox."""
+        self.cluster.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
 
     def admin_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -58,7 +62,7 @@ def serving(kind: str, directory: Path, *more: str) -> Iterator[Any]:
     kms.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
     options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--bare-keys", "on", *more]
     if kind == "one server":
-        process = ServerProcess(directory, "--reserve", "64MiB", *options).start()
+        process = ServerProcess(directory, "--reserve", "64MiB", *options, environment=COVERED).start()
         yield process
         assert process.stop() == 0
         return

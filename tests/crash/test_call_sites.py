@@ -17,11 +17,13 @@ from crash import sites
 from crash.history import History, recover
 from s4.restart import EXIT_FATAL
 from storage.fakes import FaultyFiles
+from tiers import SOAK
 
 METHODS = ("write", "sync", "create", "preallocate", "truncate", "unlink", "punch", "read")
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "torn": FaultyFiles.TORN, "slow": FaultyFiles.SLOW}
 CASES = [(method, fault) for method in METHODS for fault in FAULTS
          if (fault != "torn" or method == "write") and (fault != "slow" or method in ("sync", "read"))]  # fmt: skip
+AT, SLOW_AT = ((1, 2, 4, 9, 20, 45), (1, 7, 30)) if SOAK else ((1, 4, 20), (1, 30))  # at which call of its kind
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["crash.sites"])
 
@@ -56,7 +58,7 @@ def run(directories: list[Path], method: str, at: int, code: int) -> tuple[int, 
 @pytest.mark.parametrize(("method", "fault"), CASES)
 def test_each_call_fails_once(tmp_path: Path, method: str, fault: str, drives: int) -> None:
     outcomes = set()
-    for at in (1, 7, 30) if fault == "slow" else (1, 2, 4, 9, 20, 45):
+    for at in SLOW_AT if fault == "slow" else AT:
         directories = [tmp_path / f"{at}" / f"d{number}" for number in range(1, drives + 1)]
         status, fired, history = run(directories, method, at, FAULTS[fault])
         assert status in (sites.DONE, sites.REFUSED, EXIT_FATAL), status
