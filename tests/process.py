@@ -96,7 +96,7 @@ class ServerProcess:
         """Run `s4 admin` against this server."""
         return subprocess.run(
             [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.admin, *arguments],
-            capture_output=True, text=True, check=check, timeout=120, env={**os.environ, **self.environment},
+            capture_output=True, text=True, check=check, timeout=600, env={**os.environ, **self.environment},
         )  # fmt: skip
 
 

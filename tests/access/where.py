@@ -51,7 +51,7 @@ class TwoGateways:
     def admin_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.cluster.lines["node-1"]["admin"], *arguments],
-            capture_output=True, text=True, check=True, timeout=120, env={**os.environ, **self.cluster.environment},
+            capture_output=True, text=True, check=True, timeout=600, env={**os.environ, **self.cluster.environment},
         )  # fmt: skip
 
 

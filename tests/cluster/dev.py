@@ -67,7 +67,7 @@ class DevCluster:
 
     def act(self, act: str, node: str) -> dict[str, Any]:
         done = subprocess.run(
-            [sys.executable, "-m", "s4.cli", "dev", str(self.directory), act, node], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-m", "s4.cli", "dev", str(self.directory), act, node], capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from tiers import amount
 pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 
 FAULTS = amount("S4_FAULTS", 8, 100)
-KEYS = [f"key-{number}" for number in range(6)]
+KEYS = 6  # at a time: after each fault others, so that no history is too long to be judged
 PADDING = "." * 6000  # above what is kept in rows
 
 
@@ -34,7 +35,8 @@ class Clients(Crew):
     def __init__(self, cluster: DevCluster) -> None:
         super().__init__(*(partial(self._work, number) for number in range(6)))
         self.cluster, self.count = cluster, 0
-        self.history: dict[str, list[Call]] = {key: [] for key in KEYS}
+        self.history: dict[str, list[Call]] = defaultdict(list)
+        self.round = 0
         self._lock = threading.Lock()
 
     def answered(self) -> int:
@@ -44,7 +46,7 @@ class Clients(Crew):
         chosen = random.Random(number)
         clients = [self.cluster.client(node) for node in self.cluster.lines]
         while not self.ended:
-            key, kind = chosen.choice(KEYS), chosen.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0]
+            key, kind = f"key-{self.round}-{chosen.randrange(KEYS)}", chosen.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0]
             with self._lock:
                 self.count += 1
                 value = f"v{self.count}"
@@ -97,6 +99,7 @@ def trouble(cluster: DevCluster, clients: Clients) -> list[str]:
             cluster.act("start", "etcd")
         answered = clients.answered()
         wait_until(lambda answered=answered: clients.answered() > answered + 20, f"calls are answered after {done[-1]}")
+        clients.round += 1
     return done
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from tiers import amount
 
 PARTITIONS = 4
 STORES = ("a" * 32, "b" * 32, "c" * 32)
-KEYS = [f"key-{number}" for number in range(12)]
+KEYS = 12  # at a time: after each fault others, so that no history is too long to be judged
 PATIENCE_S = 6.0
 
 
@@ -85,7 +86,8 @@ class Clients:
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
         self.cluster, self.random = cluster, random.Random(seed)
-        self.history: dict[str, list[Call]] = {key: [] for key in KEYS}
+        self.history: dict[str, list[Call]] = defaultdict(list)
+        self.round = 0
         self.likely: dict[int, str] = {}
         self.count = 0
         self.ended = False
@@ -95,7 +97,7 @@ class Clients:
 
     async def work(self, session: aiohttp.ClientSession) -> None:
         while not self.ended:
-            key = self.random.choice(KEYS)
+            key = f"key-{self.round}-{self.random.randrange(KEYS)}"
             kind = self.random.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0]
             self.count += 1
             named, value, begin = f"c{self.count}", f"v{self.count}", time.monotonic()
@@ -198,6 +200,7 @@ async def trouble(cluster: Cluster, session: aiohttp.ClientSession, clients: Cli
             await asyncio.sleep(chosen.uniform(0.1, 2.0))
             cluster.etcd.start(0)
         await until(partial(goes_on, clients.answered()), f"calls are answered after {done[-1]}")
+        clients.round += 1
     return done
 
 

@@ -67,7 +67,7 @@ class ApiServer:
 
     def kubectl(self, *words: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
         command = [str(PROGRAMS / "kubectl"), f"--kubeconfig={self.kubeconfig}", *words]
-        done = subprocess.run(command, check=False, capture_output=True, text=True, input=text, timeout=60)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, input=text, timeout=600)
         assert not check or done.returncode == 0, done.stderr
         return done
 

@@ -18,7 +18,7 @@ needs_helm = pytest.mark.skipif(not (PROGRAMS / "helm").exists(), reason="no hel
 
 
 def helm(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(PROGRAMS / "helm"), *words], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([str(PROGRAMS / "helm"), *words], capture_output=True, text=True, check=False, timeout=600)
 
 
 def rendered(*options: str) -> list[dict[str, Any]]:

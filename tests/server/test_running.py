@@ -263,7 +263,7 @@ def test_one_server_to_a_directory_and_clear_messages(own_server: Any, tmp_path:
     def start(*arguments: str, **environment: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "s4.cli", "server", *arguments, "--admin-listen", "127.0.0.1:0"], capture_output=True, text=True,
-            check=False, timeout=60, env={**os.environ, **environment},
+            check=False, timeout=600, env={**os.environ, **environment},
         )  # fmt: skip
         assert done.returncode == 2
         return done.stderr

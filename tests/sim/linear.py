@@ -33,7 +33,7 @@ def is_linearizable(history: list[Call], initial: str | None = None) -> bool:
             continue
         seen.add((left, value))
         first_end = min(calls[index].end for index in left)
-        for index in left:
+        for index in sorted(left, key=lambda index: calls[index].end, reverse=True):  # looked at last first: what may never have happened
             call = calls[index]
             if call.begin > first_end:
                 continue
