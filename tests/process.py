@@ -127,7 +127,7 @@ def injected(server: ServerProcess, calls: str, fault: str, *options: str) -> It
         tracer.stderr.close()
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, pause_most_s: float = 0.1) -> Any:
     """Poll until `condition()` is true; its value. For states of other processes, which no event here tells.
 
     The limit is for what hangs; nothing that a busy machine makes slow takes so long.
@@ -140,7 +140,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
         if time.monotonic() > deadline:
             raise AssertionError(f"never: {what}")
         time.sleep(pause_s)
-        pause_s = min(0.1, pause_s * 1.3)
+        pause_s = min(pause_most_s, pause_s * 1.3)
 
 
 class Crew:

@@ -38,6 +38,7 @@ class DevCluster:
         self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
         self.lines: dict[str, dict[str, Any]] = {}
         self.coordinator = ""
+        self._clients: dict[tuple[Any, ...], Any] = {}
 
     def start(self) -> DevCluster:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_") or name == "S4_ETCD"}
@@ -97,6 +98,13 @@ class DevCluster:
         os.kill(self.lines[node]["pid"], number)
 
     def client(self, node: str, **options: Any) -> Any:
+        """A client of a node, without retries; the same one each time, for any number of threads."""
+        key = (self.lines[node]["s3"], *sorted(options.items()))
+        if key not in self._clients:
+            self._clients[key] = self._client(node, **options)
+        return self._clients[key]
+
+    def _client(self, node: str, **options: Any) -> Any:
         config = Config(retries={"max_attempts": 1, "mode": "standard"}, s3={"addressing_style": "path"}, read_timeout=30, connect_timeout=2,
                         max_pool_connections=20, **options)  # fmt: skip
         return boto3.client("s3", endpoint_url=self.lines[node]["s3"], aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
@@ -133,7 +141,7 @@ class DevCluster:
             return bool(condition(last))
 
         try:
-            wait_until(look, what)
+            wait_until(look, what, 0.3)  # every node is asked each time
         except AssertionError as error:
             raise AssertionError(f"{error}: {last['health']} {last['reasons']} {last['stores']}\n{self.map().partitions}\n{self.logs()[-3000:]}") from None
         return last
