@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from process import Crew, wait_until
+from tiers import amount
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 
@@ -61,7 +62,7 @@ def test_any_two_stores_wiped_at_once(cluster: DevCluster) -> None:
     kept = fill(client, 40, 1)
     cluster.wait_whole()
     chosen = random.Random(2)
-    for round_number in range(2):
+    for round_number in range(amount("S4_WIPES", 1, 4)):
         lost = chosen.sample(names(cluster), 2)
         cluster.wipe(*lost)
         reader = next(name for name in names(cluster) if name not in lost)
@@ -154,7 +155,7 @@ def test_nodes_are_restarted_one_after_the_other(cluster: DevCluster) -> None:
     cluster.client("node-1").create_bucket(Bucket="bucket")
     with Load(cluster, ["node-1"]) as load:
         load.wait_for(50)
-        for node in names(cluster)[1:]:
+        for node in names(cluster)[1 : amount("S4_RESTARTS", 3, 5) + 1]:
             wait_until(lambda node=node: cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"], f"{node} may be stopped")
             cluster.act("stop", node)
             load.wait_for(100)
@@ -174,7 +175,7 @@ def test_membership_changes_while_nodes_die(tmp_path: Path) -> None:
         cluster.wait_whole()
         with Load(cluster, ["node-1", "node-2"]) as load:
             cluster.ask("POST", "/cluster/drain", {"stores": ["node-8"]})
-            for node in ("node-4", "node-6", "node-8"):
+            for node in ("node-4", "node-8", "node-6")[: amount("S4_DEATHS", 2, 3)]:
                 load.wait_for(50)
                 cluster.act("kill", node)
                 load.wait_for(20)
