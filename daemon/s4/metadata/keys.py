@@ -49,8 +49,13 @@ def unescape(key: bytes) -> bytes:
 
 
 def after(prefix: bytes) -> bytes:
-    """The smallest key above every key with this prefix (row keys never end in a run of FF that matters)."""
-    return prefix + b"\xff" * 32
+    """The end of the range of keys with this prefix, itself the smallest key behind it. Raises ValueError where there
+    is none, for a prefix of nothing but FF."""
+    if prefix[-1:] == b"\xff":
+        prefix = prefix.rstrip(b"\xff")
+    if not prefix:
+        raise ValueError("nothing sorts behind every key with this prefix")
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 
 def bucket_objects(partition: int, bucket: int) -> bytes:
