@@ -21,6 +21,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from s4 import __version__
+from s4.clock import boot_clock
 from s4.cluster import planner
 from s4.cluster.clocks import Clocks
 from s4.cluster.clustermap import ClusterMap
@@ -138,11 +139,6 @@ class MemberNode(RowNode):
     def led(self) -> list[int]:
         return [partition for partition in range(self.partitions) if self.host.group.serves(partition)]
 
-    def _has_room(self) -> bool:
-        """Rows are small: they may use half of the reserve, so that a full disk stops no writes that go elsewhere."""
-        free, _ = self.shards.files.free_bytes(self.shards.directory)
-        return free > self.shards.settings.reserve_bytes // 2
-
     # -- shards
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
@@ -228,6 +224,12 @@ def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
     return replace(new, missing=sorted(wrong | set(new.missing)), stores=[], needed=needed)
 
 
+def has_room_for_rows(shards: ShardStore) -> bool:
+    """Rows are small: they may use half of the reserve, so that a full disk stops no writes that go elsewhere."""
+    free, _ = shards.files.free_bytes(shards.directory)
+    return free > shards.settings.reserve_bytes // 2
+
+
 @dataclass(slots=True)
 class Member:
     """A running member. `router` reaches the whole cluster."""
@@ -290,12 +292,13 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
         send_bulk=send_bulk,
     )  # fmt: skip
     clocks = Clocks()
+    view = MapView(keeper, router.is_up)
     host = ReplicatedHost(
         group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
         prepare=lambda partition, command: adjusted(keeper.current, partition, command), agrees=lambda: clocks_agree(clocks, keeper),
+        room=lambda: has_room_for_rows(shards), whole=view.is_whole,
     )  # fmt: skip
     drives = OneStore(Drive(0, directory, store, shards), shards)
-    view = MapView(keeper, router.is_up)
     node = MemberNode(
         store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict, clocks=clocks
     )
@@ -340,8 +343,3 @@ def clocks_agree(clocks: Clocks, keeper: MapKeeper) -> bool:
     """Whether this process's wall clock may end anything (R13)."""
     there = sum(store.state != GONE for store in keeper.current.stores.values())
     return clocks.agree(boot_clock(), alone=there <= 1)
-
-
-def boot_clock() -> float:
-    """Seconds on a clock that goes on while the machine sleeps (R5)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

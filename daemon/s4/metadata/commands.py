@@ -224,9 +224,14 @@ class Healed(Command, frozen=True):
 
 
 class ForgetRows(Command, frozen=True):
-    """Delete rows that have served: outbox actions that are done, answers and refusals that expired."""
+    """Delete rows that have served: outbox actions that are done, events that were sent, refusals that expired."""
 
     rows: list[bytes]
+
+
+class ForgetAnswers(Command, frozen=True):
+    """Drop some of the answers that are kept long enough, and decide no command that is so old any more (R12). Answers
+    whether there may be more of them."""
 
 
 # -- buckets, in partition 0 but for the two that go to each
@@ -397,7 +402,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 AnyCommand = (
     PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | Rewrap | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
-    | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
+    | NeedHeal | Healed | ForgetRows | ForgetAnswers | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob
 )  # fmt: skip
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

@@ -23,6 +23,10 @@ class RefusalError(Exception):
         self.code, self.message = code, message
 
 
+class RepeatedError(Exception):
+    """A command that was decided before, and whose answer is gone: it is not decided again, and nobody knows (R12)."""
+
+
 class Source(Protocol):
     """Committed rows: LevelDB, or a dict in tests."""
 
@@ -79,15 +83,18 @@ class Overlay:
 
 
 class Entry:
-    """One command's rows, while they are decided."""
+    """One command's rows, while they are decided. `room` says whether the disk takes more, `whole` whether all stores
+    of the partition are there."""
 
     def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int, *,
-                 agrees: Callable[[], bool] | None = None, full: Container[tuple[int, str]] = (), newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
+                 agrees: Callable[[], bool] | None = None, full: Container[tuple[int, str]] = (), room: Callable[[], bool] = lambda: True,
+                 whole: Callable[[int], bool] = lambda _: True, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
         self._overlay = overlay
         self._newest = newest
         self.partition, self.partitions = partition, partitions
         self.epoch, self.sequence, self.now_ms = epoch, sequence, now_ms
-        self._agrees, self._full = agrees, full
+        self._agrees, self._full, self._room, self._whole = agrees, full, room, whole
+        self.brought: set[bytes] = set()  # references that this command's rows will hold
         self.rows: dict[bytes, bytes | None] = {}
         self.deltas: dict[int, list[int]] = {}
         self.posted: list[AnyAction] = []
@@ -96,6 +103,15 @@ class Entry:
     def expiry_ms(self) -> int:
         """The time by which something may be taken for over; 0 where this clock is not to be trusted (R13)."""
         return self.now_ms if self._agrees is None or self._agrees() else 0
+
+    def must_have_room(self) -> None:
+        """Raises RefusalError where the disk has none for more (D5)."""
+        if not self._room():
+            raise RefusalError("StorageFull", "The disk has no room for more; delete something or add disk.")
+
+    def is_whole(self) -> bool:
+        """Whether every store of the partition is there and has all that it is to have (C4)."""
+        return self._whole(self.partition)
 
     def is_full(self, target: str) -> bool:
         """Whether too many of this partition's events wait for a receiver."""
