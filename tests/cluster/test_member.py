@@ -17,7 +17,7 @@ from s4.metadata.commands import Healed, NewBlob, PutObject, Refused, Settings, 
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.listing import Page, Query, Version, list_page
 from s4.metadata.rows import Extent, Object, Summary, encode_object
-from s4.peer.router import merged_objects
+from s4.peer.pages import merged_objects
 from s4.replica.layer import Layer
 from s4.replica.turn import Decider, Turn
 
