@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from s4.access import documents
 from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket, settings_of
 from s4.metadata.commands import (
     BeginDelete,
@@ -58,10 +59,13 @@ async def _spread(gateway: Gateway, bucket: Bucket) -> None:
 
 
 async def set_document(gateway: Gateway, name: str, setting: str, document: str) -> None:
-    """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return."""
+    """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return, and no
+    version ends by an older lifecycle."""
     if len(document.encode()) > DOCUMENT_BYTES:
         raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(DOCUMENT_BYTES))
-    await execute(gateway, 0, SetDocument(name, setting, document))
+    answer = await execute(gateway, 0, SetDocument(name, setting, document))
+    if setting == documents.LIFECYCLE and isinstance(answer, BucketMade):
+        await _spread(gateway, answer.bucket)
 
 
 async def delete_bucket(gateway: Gateway, name: str) -> None:

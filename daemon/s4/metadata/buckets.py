@@ -28,10 +28,11 @@ from s4.metadata.commands import (
     UndoDelete,
 )
 from s4.metadata.entry import Entry, RefusalError
-from s4.metadata.objects import check_settings
+from s4.metadata.objects import bucket_state, check_settings
 from s4.metadata.rows import Bucket, BucketState, decode, encode
 
 LOCK = "lock"  # the document of the default retention
+LIFECYCLE = "lifecycle"  # rests on the revision: no version ends by rules that were withdrawn before
 
 
 def bucket_row(entry: Entry, name: str) -> Bucket:
@@ -96,7 +97,10 @@ def _open_row(entry: Entry, name: str) -> Bucket:
 def set_document(entry: Entry, command: SetDocument) -> BucketMade:
     old = _open_row(entry, command.name)
     documents = {**old.documents, command.setting: command.document}
-    row = msgspec.structs.replace(old, documents={name: text for name, text in documents.items() if text})
+    revision = old.revision + (command.setting == LIFECYCLE)
+    row = msgspec.structs.replace(
+        old, revision=revision, documents={name: text for name, text in documents.items() if text}
+    )
     entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
     return BucketMade(row)
 
@@ -145,7 +149,7 @@ def close(entry: Entry, command: CloseBucket) -> Done:
         raise RefusalError(
             "BucketNotEmpty", "The bucket you tried to delete is not empty. You must delete all versions in the bucket."
         )
-    state = _state(entry, command.bucket)
+    state = bucket_state(entry, command.bucket)
     if command.token <= state.reopened:
         raise RefusalError("OperationAborted", "This deletion of the bucket was undone already. Try again.")
     prefix = keys.bucket_uploads(entry.partition, command.bucket)
@@ -157,16 +161,11 @@ def close(entry: Entry, command: CloseBucket) -> Done:
 
 
 def reopen(entry: Entry, command: ReopenBucket) -> Done:
-    state = _state(entry, command.bucket)
+    state = bucket_state(entry, command.bucket)
     closed = b"" if state.closed == command.token else state.closed
     reopened = max(state.reopened, command.token)
     _put_state(entry, command.bucket, msgspec.structs.replace(state, closed=closed, reopened=reopened))
     return Done()
-
-
-def _state(entry: Entry, bucket: int) -> BucketState:
-    value = entry.get(keys.bucket_state_row(entry.partition, bucket))
-    return decode(BucketState, value) if value is not None else BucketState(1, "")
 
 
 def _put_state(entry: Entry, bucket: int, state: BucketState) -> None:

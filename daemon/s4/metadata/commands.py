@@ -78,15 +78,25 @@ class DeleteObject(Command, frozen=True):
     bypass: bool = False
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """What lifecycle looked at when it judged a version: the revision of the bucket's settings, its rules among them, the
+    version's tags, and how many newer versions that are not current a rule keeps. What is otherwise by now stays."""
+
+    revision: int
+    tags: dict[str, str]
+    kept: int = 0
+
+
 class DeleteIfNewest(Command, frozen=True):
     """The second half of a rename (an outbox action), or lifecycle's, under the settings that the partition knows.
-    `cause` is the kind of the event that it makes."""
+    `cause` is the kind of the event that it makes; `judged` is None for a rename."""
 
     bucket: int
     key: bytes
     version: str
     notify: Notify | None = None
     cause: str = "ObjectRemoved"
+    judged: Judged | None = None
 
 
 class Expire(Command, frozen=True):
@@ -97,6 +107,7 @@ class Expire(Command, frozen=True):
     key: bytes
     version: str
     notify: Notify | None = None
+    judged: Judged | None = None
 
 
 class ChangeObject(Command, frozen=True):
@@ -252,7 +263,7 @@ class SetVersioning(Command, frozen=True):
 
 
 class SetDocument(Command, frozen=True):
-    """A setting that only gateways read; empty removes it."""
+    """A setting that only gateways and lifecycle read; empty removes it."""
 
     name: str
     setting: str

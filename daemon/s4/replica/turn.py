@@ -82,7 +82,7 @@ class Turn:
 class Decider:
     """`partitions` is how many the cluster has. `newest` finds the newest version of a key, for an entry. `agrees`:
     whether this clock is that of the peers, so that time may end something (R13). `room`: whether the disk takes more
-    (D5). `whole`: whether every store of a partition is there (C4)."""
+    (D5). `whole`: whether every store of a partition is there (C4). `timed`: whether anybody knows what time it is."""
 
     partitions: int
     newest: Newest
@@ -91,6 +91,7 @@ class Decider:
     full: Container[tuple[int, str]] = ()  # (partition, receiver) whose queue of events takes no more
     room: Callable[[], bool] = lambda: True
     whole: Callable[[int], bool] = lambda _: True
+    timed: Callable[[], bool] = lambda: True
 
     def answer(
         self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes, *, again: bool = False
@@ -128,7 +129,7 @@ class Decider:
         now_ms = int(self.clock() * 1000)
         sequence = turn.sequences[partition] + 1
         entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
-                      agrees=self.agrees, full=self.full, room=self.room, whole=self.whole, newest=self.newest)  # fmt: skip
+                      agrees=self.agrees, full=self.full, room=self.room, whole=self.whole, timed=self.timed, newest=self.newest)  # fmt: skip
         answer = decide(entry, command)
         if not entry.rows and not again:
             return answer
