@@ -15,19 +15,22 @@ from s4.metadata.commands import (
     CreateUpload,
     Deleted,
     DeleteIfNewest,
+    DeleteJob,
     DeleteObject,
     Done,
     Expire,
     Judged,
+    PutJob,
     PutObject,
     Refused,
     SetDocument,
     Settings,
     SpreadSettings,
     Stale,
+    Taken,
     Written,
 )
-from s4.metadata.rows import Object, Upload
+from s4.metadata.rows import Job, Object, Upload
 
 ON, NEWER = Settings(7, 2, "Enabled"), Settings(7, 3, "Enabled")
 TAGS = {"keep": "no"}
@@ -111,3 +114,28 @@ def test_other_rules_are_another_revision_of_the_settings_and_other_texts_are_no
         revisions.append(answer.bucket.revision - made.bucket.revision)
     assert revisions == [1, 1, 2]
     assert keys.named_row(keys.BUCKET, "photos") in world.rows()
+
+
+def test_a_setting_is_kept_beside_those_that_it_was_judged_by_only() -> None:
+    """A public policy, where the bucket's block of such came between the look and the change."""
+    world = World()
+    world.do(CreateBucket("photos", "ana", 10, 10))
+    policy = SetDocument("photos", "policy", "public", {"block": ""})
+    assert isinstance(world.do(SetDocument("photos", "block", "all")), BucketMade)
+    before = world.rows()
+    assert isinstance(world.do(policy), Refused)
+    assert world.rows() == before
+    assert isinstance(world.do(SetDocument("photos", "block", "")), BucketMade)
+    assert isinstance(world.do(policy), BucketMade)
+
+
+def test_a_job_that_was_forgotten_does_not_come_back() -> None:
+    """Who runs it may be another node than the one that was told to forget it."""
+    world, job = World(), Job("photos", "a/", "b/", 1)
+    following = Job("photos", "a/", "b/", 1, b"a/x", 256)
+    assert world.do(PutJob("1-a", job)) == Taken(True)
+    assert world.do(PutJob("1-a", following, job)) == Taken(True)
+    assert world.do(PutJob("1-a", following, job)) == Taken(False), "somebody else went on with it"
+    world.do(DeleteJob("1-a"))
+    assert world.do(PutJob("1-a", job, following)) == Taken(False)
+    assert not [key for key in world.rows() if key[2:3] == keys.JOB]

@@ -96,6 +96,10 @@ def _open_row(entry: Entry, name: str) -> Bucket:
 
 def set_document(entry: Entry, command: SetDocument) -> BucketMade:
     old = _open_row(entry, command.name)
+    if any(old.documents.get(name, "") != text for name, text in command.seen.items()):
+        raise RefusalError(
+            "OperationAborted", "Other settings of the bucket, which this one depends on, changed meanwhile. Try again."
+        )
     documents = {**old.documents, command.setting: command.document}
     revision = old.revision + (command.setting == LIFECYCLE)
     row = msgspec.structs.replace(

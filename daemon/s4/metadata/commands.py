@@ -112,7 +112,8 @@ class Expire(Command, frozen=True):
 
 class ChangeObject(Command, frozen=True):
     """New tags, a new ACL, retention (mode, end in ms; empty for none) or legal hold of a version that stays as it is:
-    the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too."""
+    the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too. `seen` is the suffix of the
+    version that was looked at for this, where it must be that one still."""
 
     settings: Settings
     key: bytes
@@ -122,6 +123,7 @@ class ChangeObject(Command, frozen=True):
     retention: tuple[str, int] | None = None
     hold: bool | None = None
     bypass: bool = False
+    seen: bytes = b""
 
 
 class Rewrap(Command, frozen=True):
@@ -263,11 +265,13 @@ class SetVersioning(Command, frozen=True):
 
 
 class SetDocument(Command, frozen=True):
-    """A setting that only gateways and lifecycle read; empty removes it."""
+    """A setting that only gateways and lifecycle read; empty removes it. `seen` are other settings that it was judged by,
+    with their texts: where one is another by now, this one is refused."""
 
     name: str
     setting: str
     document: str
+    seen: dict[str, str] = {}
 
 
 class SetLock(Command, frozen=True):
@@ -355,8 +359,12 @@ class NoteUses(Command, frozen=True):
 
 
 class PutJob(Command, frozen=True):
+    """A job, or its next state in place of the one `before`. Answers Taken(False), and keeps nothing, where that is not
+    its state any more: it was forgotten, or somebody else goes on with it."""
+
     id: str
     job: Job
+    before: Job | None = None
 
 
 class DeleteJob(Command, frozen=True):

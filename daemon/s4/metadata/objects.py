@@ -228,6 +228,8 @@ def change(entry: Entry, command: ChangeObject) -> Written:
     if found is None:
         raise RefusalError(*(("NoSuchVersion", "The specified version does not exist.") if version
                              else ("NoSuchKey", "The specified key does not exist.")))  # fmt: skip
+    if command.seen and found[0][-keys.VERSION_BYTES :] != command.seen:
+        raise RefusalError("OperationAborted", "The object was replaced while its change was prepared. Try again.")
     row, inline = decode_object(found[1])
     if row.marker:
         raise RefusalError("MethodNotAllowed", "The specified method is not allowed against this resource.")
