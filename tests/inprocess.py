@@ -54,7 +54,7 @@ async def opened(
 ) -> AsyncIterator[tuple[OpenStore, Gateway]]:
     """An open store; `more` are StoreSettings."""
     directories = [paths] if isinstance(paths, Path) else list(paths)
-    settings = StoreSettings(reserve_bytes=0, **more)
+    settings = StoreSettings(**{"reserve_bytes": 0, **more})
     store = await open_store(directories, settings, Limits(), horizon=time.monotonic, fatal=fatal, files=files, clock=clock)
     gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([], strict=strict), Readers())
     gateway.clock = clock

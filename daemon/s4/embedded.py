@@ -136,7 +136,7 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     host = Host(
         copies, current.partitions, [status.epoch for status in current.status], sync=durable, fatal=fatal,
         sync_shards=drives.sync_now, on_outbox=on_outbox, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
-        sync_every_s=1.0 if settings.durability == "interval" else 0.0, clock=clock,
+        sync_every_s=1.0 if settings.durability == "interval" else 0.0, clock=clock, room=drives.has_room, whole=membership.is_whole,
     )  # fmt: skip
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)

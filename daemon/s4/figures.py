@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from s4.clock import boot_clock
 from s4.embedded import OpenStore
-from s4.member import Member, boot_clock
+from s4.member import Member
 from s4.metadata import keys
 from s4.peer.router import Router
 from s4.replica.replicated import ReplicatedHost
@@ -121,7 +123,7 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
     yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
     for worker in workers:
         yield from worker.figures()
-    apart = max(node.clocks.apart(boot_clock()).values(), default=0.0)
+    apart = max(node.clocks.apart(boot_clock(), time.time()).values(), default=0.0)
     yield "s4_clock_apart_seconds", "By how much at least another store's clock differs", apart, False, ""
     led = set(node.led())
     for partition in range(node.partitions):

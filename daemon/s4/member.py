@@ -21,6 +21,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from s4 import __version__
+from s4.clock import boot_clock
 from s4.cluster import planner
 from s4.cluster.clocks import Clocks
 from s4.cluster.clustermap import ClusterMap
@@ -138,11 +139,6 @@ class MemberNode(RowNode):
     def led(self) -> list[int]:
         return [partition for partition in range(self.partitions) if self.host.group.serves(partition)]
 
-    def _has_room(self) -> bool:
-        """Rows are small: they may use half of the reserve, so that a full disk stops no writes that go elsewhere."""
-        free, _ = self.shards.files.free_bytes(self.shards.directory)
-        return free > self.shards.settings.reserve_bytes // 2
-
     # -- shards
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
@@ -166,6 +162,7 @@ class MemberNode(RowNode):
             others = [
                 one for one, store in self.keeper.current.stores.items() if one != self.store and store.state != GONE
             ]
+            self.clocks.keep(others)
             await asyncio.gather(*(self._compare(one) for one in others))
             await asyncio.sleep(CLOCKS_EVERY_S)
 
@@ -194,7 +191,7 @@ class MemberNode(RowNode):
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
         alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
-        apart = max(self.clocks.apart(boot_clock()).values(), default=0.0)
+        apart = max(self.clocks.apart(boot_clock(), time.time()).values(), default=0.0)
         if apart and not self.clocks_agree():
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
         failed, made, filled = self.figures()
@@ -226,6 +223,12 @@ def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
     }
     needed = current.data + (1 if current.parity > 1 else 0)
     return replace(new, missing=sorted(wrong | set(new.missing)), stores=[], needed=needed)
+
+
+def has_room_for_rows(shards: ShardStore) -> bool:
+    """Rows are small: they may use half of the reserve, so that a full disk stops no writes that go elsewhere."""
+    free, _ = shards.files.free_bytes(shards.directory)
+    return free > shards.settings.reserve_bytes // 2
 
 
 @dataclass(slots=True)
@@ -290,12 +293,14 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
         send_bulk=send_bulk,
     )  # fmt: skip
     clocks = Clocks()
+    view = MapView(keeper, router.is_up)
     host = ReplicatedHost(
         group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
-        prepare=lambda partition, command: adjusted(keeper.current, partition, command), agrees=lambda: clocks_agree(clocks, keeper),
+        prepare=lambda partition, command: adjusted(keeper.current, partition, command),
+        clock=lambda: time_of_most(clocks), agrees=lambda: clocks_agree(clocks, keeper), timed=lambda: time_is_known(clocks, keeper),
+        room=lambda: has_room_for_rows(shards), whole=view.is_whole,
     )  # fmt: skip
     drives = OneStore(Drive(0, directory, store, shards), shards)
-    view = MapView(keeper, router.is_up)
     node = MemberNode(
         store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict, clocks=clocks
     )
@@ -337,12 +342,22 @@ async def _follow(keeper: MapKeeper, fatal: Callable[[BaseException], None]) -> 
         raise
 
 
+def is_alone(keeper: MapKeeper) -> bool:
+    return sum(store.state != GONE for store in keeper.current.stores.values()) <= 1
+
+
 def clocks_agree(clocks: Clocks, keeper: MapKeeper) -> bool:
     """Whether this process's wall clock may end anything (R13)."""
-    there = sum(store.state != GONE for store in keeper.current.stores.values())
-    return clocks.agree(boot_clock(), alone=there <= 1)
+    return clocks.agree(boot_clock(), time.time(), alone=is_alone(keeper))
 
 
-def boot_clock() -> float:
-    """Seconds on a clock that goes on while the machine sleeps (R5)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+def time_of_most(clocks: Clocks) -> float:
+    """What is put on rows: the wall clock, or the peers' where it is apart from theirs (R13)."""
+    now_s = time.time()
+    known = clocks.time(boot_clock(), now_s)
+    return known if known is not None else now_s
+
+
+def time_is_known(clocks: Clocks, keeper: MapKeeper) -> bool:
+    """Whether a promise can be made that ends at a time: somebody told us what time it is, or nobody else is there."""
+    return is_alone(keeper) or clocks.time(boot_clock(), time.time()) is not None

@@ -94,8 +94,6 @@ class AnyMap(Protocol):
 
     def copies_needed(self, strict: bool) -> int: ...
 
-    def is_whole(self, partition: int) -> bool: ...
-
 
 def page_of_uploads(
     listed: list[UploadListed], prefix: bytes, delimiter: bytes, after_key: bytes, limit: int
@@ -140,12 +138,7 @@ class RowNode:
     async def execute(
         self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
     ) -> AnyAnswer:
-        if isinstance(command, commands.TakeReferences) and not self._map.is_whole(partition):
-            return commands.Taken(False)  # a drive is away or being filled: its blobs have fewer shards (rule C4)
-        if not self._has_room() and isinstance(
-            command, commands.PutObject | commands.PutPart | commands.CreateUpload | commands.CreateBucket
-        ):
-            return commands.Refused("StorageFull", "The disk has no room for more; delete something or add disk.")
+        """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer (R12)."""
         if self._map.copies() < self._map.copies_needed(self._strict):
             raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
         settings = isinstance(command, SETTINGS_COMMANDS)
@@ -159,9 +152,6 @@ class RowNode:
         if self.on_settings is not None and settings:
             await self.on_settings()
         return answer
-
-    def _has_room(self) -> bool:
-        return self.drives.has_room()
 
     # -- metadata reads
 

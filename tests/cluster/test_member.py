@@ -17,12 +17,13 @@ from s4.metadata.commands import Healed, NewBlob, PutObject, Refused, Settings, 
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.listing import Page, Query, Version, list_page
 from s4.metadata.rows import Extent, Object, Summary, encode_object
-from s4.peer.router import merged_objects
+from s4.peer.pages import merged_objects
 from s4.replica.layer import Layer
 from s4.replica.turn import Decider, Turn
 
 SETTINGS = Settings(7, 1, "")
 BLOB = bytes(16)
+ID, OTHER = keys.command_id(1_000_000, b"id"), keys.command_id(1_000_000, b"other")
 
 
 def moving(one: ClusterMap, position: int) -> tuple[ClusterMap, str]:
@@ -74,9 +75,9 @@ def test_what_has_too_few_shards_when_it_is_decided_is_refused() -> None:
     members = list(one.partitions[0].config.members)
     decide, turn = decider()
     swapped = adjusted(one, 0, put([members[1], members[0], *members[2:5], ""], [5]))
-    assert decide.answer(turn, 0, swapped, b"id") == Refused("ServiceUnavailable", "Too few stores hold this object's shards. Try again.")
+    assert decide.answer(turn, 0, swapped, ID) == Refused("ServiceUnavailable", "Too few stores hold this object's shards. Try again.")
     fewer = adjusted(one, 0, put([*members[:5], ""], [5]))
-    assert isinstance(decide.answer(turn, 0, fewer, b"other"), commands.Written)
+    assert isinstance(decide.answer(turn, 0, fewer, OTHER), commands.Written)
 
 
 # -- commands that come twice
@@ -100,25 +101,25 @@ def decider() -> tuple[Decider, Turn]:
 def test_a_command_that_comes_twice_gets_its_first_answer() -> None:
     one, turn = decider()
     command = PutObject(SETTINGS, b"k", Object(1, 0, "e", False, True, "root"), conditions=commands.Conditions(if_none_match="*"))
-    first = one.answer(turn, 0, command, b"id")
-    assert one.answer(turn, 0, command, b"id", again=True) == first
-    assert one.answer(turn, 0, command, b"other") == Refused("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+    first = one.answer(turn, 0, command, ID)
+    assert one.answer(turn, 0, command, ID, again=True) == first
+    assert one.answer(turn, 0, command, OTHER) == Refused("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
 
 
 def test_a_refusal_of_a_command_that_was_sent_before_is_kept() -> None:
     """R12: else the first sending, late on another connection, takes effect after the client was told no."""
     one, turn = decider()
     command = PutObject(SETTINGS, b"k", Object(1, 0, "e", False, True, "root"), conditions=commands.Conditions(if_match="x"))
-    refused = one.answer(turn, 0, command, b"id", again=True)
+    refused = one.answer(turn, 0, command, ID, again=True)
     assert isinstance(refused, Refused)
     row = encode_object(Object(1, 0, "x", False, True, "root", extents=[Extent(0, 0)]))
     turn.overlay.merge({keys.object_row(0, 7, b"k", 3, 99): row})
-    assert one.answer(turn, 0, command, b"id") == refused
+    assert one.answer(turn, 0, command, ID) == refused
 
 
 def test_what_is_harmless_twice_leaves_no_answer() -> None:
     one, turn = decider()
-    assert one.answer(turn, 0, commands.RefuseBlob(BLOB), b"id", again=True) == Taken(False)
+    assert one.answer(turn, 0, commands.RefuseBlob(BLOB), ID, again=True) == Taken(False)
     assert not [key for key in turn.overlay.rows if key[2:3] == keys.ANSWER]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -13,14 +14,15 @@ from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
+from s4.clock import boot_clock
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT, MapKeeper
-from s4.metadata import commands
+from s4.metadata import commands, keys
 from s4.metadata.commands import Done
 from s4.metadata.listing import Page, Query, Version
 from s4.metadata.rows import Summary
-from s4.peer.api import LostError, StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import ForgottenError, LostError, StaleError, UnavailableError, UnknownResultError
 from s4.peer.router import Router
 from s4.storage.records import DamagedError, OfflineError, Shard
 
@@ -79,11 +81,11 @@ def moved(partition: int, store: str) -> Callable[[ClusterMap], ClusterMap]:
     return change
 
 
-def routed(test: Callable[[Fixture], Awaitable[None]]) -> None:
+def routed(test: Callable[[Fixture], Awaitable[None]], clock: Callable[[], float] = time.monotonic) -> None:
     async def whole() -> None:
         coordinator = MemoryCoordinator()
         await coordinator.replace(DOCUMENT, clustermap.encode(made()), 0)
-        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), time.monotonic)
+        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), time.monotonic, clock=clock)
         stores = {store: Store() for store in router.map.stores}
         router._remotes = dict(stores)  # type: ignore[arg-type]
         await test(Fixture(router, coordinator, stores))
@@ -103,6 +105,56 @@ def test_a_command_that_may_have_happened_is_sent_again_under_its_id() -> None:
         ids = {call[3] for call in first.asked}
         assert len(ids) == 1
         assert [call[4] for call in first.asked] == [False, False, True, True]
+
+    routed(test)
+
+
+ABORT = commands.AbortUpload(commands.Settings(1, 1, ""), b"k", b"u" * 16)
+
+
+def test_patience_ends_though_the_machine_slept() -> None:
+    """R12: an answer is kept for so long; a machine that was suspended does not ask for it hours later."""
+    now = [0.0]
+
+    async def test(fixture: Fixture) -> None:
+        def sleeps(*_: Any) -> LostError:
+            now[0] += 3600.0
+            return LostError("x", "cut while the machine slept")
+
+        fixture.primary(3).then = sleeps
+        with pytest.raises(LostError):
+            await fixture.router.execute(3, ABORT)
+        assert len(fixture.primary(3).asked) == 1
+
+    routed(test, lambda: now[0])
+
+
+def test_patience_is_of_a_clock_that_goes_on_in_suspend() -> None:
+    assert inspect.signature(Router).parameters["clock"].default is boot_clock
+
+
+def test_what_may_have_happened_and_is_forgotten_is_not_made_anew() -> None:
+    async def test(fixture: Fixture) -> None:
+        failures = [LostError("x", "cut"), ForgottenError("too old", 1)]
+        fixture.primary(3).then = lambda *_: failures.pop(0)
+        with pytest.raises(LostError, match="too old"):
+            await fixture.router.execute(3, ABORT)
+        assert len({call[3] for call in fixture.primary(3).asked}) == 1
+
+    routed(test)
+
+
+def test_a_gateway_whose_clock_is_behind_learns_from_what_stores_forgot() -> None:
+    """What was sent once and not decided is sent under a newer id, and so is what follows, at the first try."""
+    floor = int(time.time() * 1000) + 3_600_000
+
+    async def test(fixture: Fixture) -> None:
+        first = fixture.primary(3)
+        first.then = lambda _, partition, command, named, again: Done() if keys.command_ms(named) > floor else ForgottenError("too old", floor)
+        assert await fixture.router.execute(3, ABORT) == Done()
+        assert await fixture.router.execute(3, ABORT) == Done()
+        assert len(first.asked) == 3
+        assert not any(call[4] for call in first.asked)
 
     routed(test)
 

@@ -18,7 +18,7 @@ from s4.gateway import buckets, multipart, objects
 from s4.gateway.context import Gateway, execute
 from s4.gateway.objects import Attributes
 from s4.metadata import keys
-from s4.metadata.commands import Deleted, Expire
+from s4.metadata.commands import Deleted, DeleteIfNewest, Expire
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.listing import Query
 from s4.metadata.listing import Version as Listed
@@ -297,5 +297,41 @@ def test_versions_of_a_key_are_seen_together(tmp_path: Path, monkeypatch: pytest
         world.now = 12 * DAY
         await world.worker().run()
         assert await world.there(versions=True) == ["a", "b", "c", "d", "e", "f"]
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize("what", ["rules", "tags"])
+def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, what: str) -> None:
+    """Rules that were withdrawn, and tags that are others by now: both calls returned before the ending is decided."""
+
+    class Meanwhile:
+        """The node; before it is asked to end the first version, something happens."""
+
+        def __init__(self, world: World) -> None:
+            self._world, self._node, self.happened = world, world.gateway.node, False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._node, name)
+
+        async def execute(self, partition: int, command: Any) -> Any:
+            if isinstance(command, DeleteIfNewest) and not self.happened:
+                self.happened = True
+                if what == "rules":
+                    await self._world.rules()
+                else:
+                    await objects.change_object(self._world.gateway, BUCKET, b"k", "", tags={"keep": "yes"})
+            return await self._node.execute(partition, command)
+
+    async def test(world: World) -> None:
+        await world.rules(Rule("tagged", True, tags={"keep": "no"}, days=1))
+        await world.put("k", tags={"keep": "no"})
+        world.now = 12 * DAY
+        node = world.gateway.node = Meanwhile(world)  # type: ignore[assignment]
+        worker = world.worker()
+        await worker.run()
+        assert node.happened
+        assert await world.there() == ["k"]
+        assert (worker.kept, sum(worker.ended.values())) == (1, 0)
 
     run(tmp_path, test)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from s4.access import documents
 from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket, settings_of
 from s4.metadata.commands import (
     BeginDelete,
@@ -57,11 +60,16 @@ async def _spread(gateway: Gateway, bucket: Bucket) -> None:
         await execute(gateway, partition, SpreadSettings(settings_of(bucket, "")))
 
 
-async def set_document(gateway: Gateway, name: str, setting: str, document: str) -> None:
-    """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return."""
+async def set_document(gateway: Gateway, name: str, setting: str, document: str, judged_by: Bucket | None = None,
+                       of: Sequence[str] = ()) -> None:  # fmt: skip
+    """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return, and no
+    version ends by an older lifecycle. It was `judged_by` these settings `of` the bucket, and is kept only beside them."""
     if len(document.encode()) > DOCUMENT_BYTES:
         raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(DOCUMENT_BYTES))
-    await execute(gateway, 0, SetDocument(name, setting, document))
+    seen = {one: judged_by.documents.get(one, "") for one in of} if judged_by is not None else {}
+    answer = await execute(gateway, 0, SetDocument(name, setting, document, seen))
+    if setting == documents.LIFECYCLE and isinstance(answer, BucketMade):
+        await _spread(gateway, answer.bucket)
 
 
 async def delete_bucket(gateway: Gateway, name: str) -> None:

@@ -23,7 +23,7 @@ from s4.keyring import Keyring
 from s4.limits import Limits
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
 from s4.metadata.rows import Bucket, Notify
-from s4.peer.api import Layout, NodeApi, UnavailableError
+from s4.peer.api import Layout, NodeApi, UnavailableError, UnknownResultError
 from s4.s3.errors import S3Error
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
 
 
 class NotCommittedError(S3Error):
-    """A command was refused: it surely changed nothing, so what was prepared for it can be dropped."""
+    """A command was refused by who decides: it surely changed nothing, so what was prepared for it can be dropped (R12)."""
 
 
 class MemoryBudget:
@@ -209,11 +209,13 @@ async def find_bucket(gateway: Gateway, name: str) -> Bucket:
 
 
 async def execute(gateway: Gateway, partition: int, command: AnyCommand) -> AnyAnswer:
-    """Run a command. Raises S3Error for a refusal."""
+    """Run a command. Raises NotCommittedError for a refusal, S3Error where nobody knows whether it took effect."""
     try:
         answer = await gateway.node.execute(partition, command)
     except UnavailableError as error:
         raise S3Error(error.code, error.message, headers={"Retry-After": "1"}) from error
+    except UnknownResultError as error:
+        raise S3Error("ServiceUnavailable", f"{error}. Try again.", headers={"Retry-After": "1"}) from error
     if isinstance(answer, Refused):
         raise NotCommittedError(answer.code, answer.message)
     return answer

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket
-from s4.gateway.objects import Attributes, CopiedBody, Put, take_extents, with_null
+from s4.gateway.objects import Attributes, Put, receive_copied, take_extents, with_null
 from s4.gateway.read import Opened
 from s4.gateway.receive import Body, Place, Stored, abandon, receive
 from s4.gateway.sealing import Seal, new_seal, unwrap, wanted_in
@@ -130,7 +130,8 @@ async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: i
 
 async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upload_id: str, number: int,
                     span: tuple[int, int] | None, customer: bytes = b"") -> tuple[Stored, Sealing | None]:  # fmt: skip
-    """UploadPartCopy. A whole object in one plain blob is shared; all else is read and stored again."""
+    """UploadPartCopy. A whole object in one plain blob is shared; all else is read and stored again. Raises S3Error, and
+    SourceChangedError where the source that was judged is gone."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     offset, length = span or (0, source.row.size)
     place = Place(partition, bucket.id, key, upload, number)
@@ -148,8 +149,7 @@ async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upl
             stored = Stored(extent, etag, old.checksum, granted=[extent.reference])
             await _commit_part(gateway, name, bucket, partition, key, upload, stored)
             return stored, None
-    with gateway.readers.reading():
-        stored = await receive(gateway, CopiedBody(gateway, source, offset, length), expected, place, seal)
+    stored = await receive_copied(gateway, source, (offset, length), expected, place, seal)
     await _commit_part(gateway, name, bucket, partition, key, upload, stored)
     return stored, found.upload.sealing
 

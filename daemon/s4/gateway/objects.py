@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket
-from s4.gateway.read import Opened, open_object, stream, unlock
+from s4.gateway.read import Opened, open_object, stream
 from s4.gateway.receive import Body, Decoder, Place, Stored, abandon, drop_references, receive
-from s4.gateway.sealing import new_seal, wanted_in
+from s4.gateway.sealing import Seal, new_seal, wanted_in
 from s4.metadata import events, keys
 from s4.metadata.commands import (
     NO_CONDITIONS,
@@ -31,8 +33,26 @@ from s4.s3.chunked import PlainDecoder
 from s4.s3.encryption import Wanted
 from s4.s3.errors import S3Error
 from s4.s3.lock import NONE, Lock
+from s4.storage.records import DamagedError
 
-COPY_TRIES = 3
+CHANGE_TRIES = 3
+
+
+T = TypeVar("T")
+
+
+class SourceChangedError(Exception):
+    """What was opened and judged is not there any more, or is another version: open it again, and judge it again."""
+
+
+async def while_it_changes(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Open, judge and use an object, all of it again where it was replaced in between. Raises S3Error OperationAborted."""
+    for _ in range(CHANGE_TRIES):
+        try:
+            return await attempt()
+        except SourceChangedError:
+            continue
+    raise S3Error("OperationAborted", "The source keeps changing. Try again.")
 
 
 class Attributes(msgspec.Struct, frozen=True):
@@ -159,13 +179,19 @@ async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) ->
 
 async def change_object(gateway: Gateway, name: str, key: bytes, version: str, *, tags: dict[str, str] | None = None,
                         acl: str | None = None, retention: tuple[str, int] | None = None, hold: bool | None = None,
-                        bypass: bool = False) -> str:  # fmt: skip
-    """Give a version other tags, another ACL, retention or hold; returns its id. Raises S3Error."""
+                        bypass: bool = False, seen: bytes = b"") -> str:  # fmt: skip
+    """Give a version other tags, another ACL, retention or hold; returns its id. `seen` is the suffix of the version that
+    the change was made for, where it must be that. Raises S3Error, SourceChangedError."""
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
-    answer = await commit(gateway, name, bucket, partition, lambda settings: ChangeObject(
-        settings, key, version, tags, acl, retention, hold, bypass,
-    ))  # fmt: skip
+    try:
+        answer = await commit(gateway, name, bucket, partition, lambda settings: ChangeObject(
+            settings, key, version, tags, acl, retention, hold, bypass, seen,
+        ))  # fmt: skip
+    except NotCommittedError as error:
+        if seen and error.code == "OperationAborted":
+            raise SourceChangedError from error
+        raise
     if not isinstance(answer, Written):
         raise S3Error("InternalError")
     return answer.version
@@ -201,9 +227,24 @@ class CopiedBody:
         return b""
 
 
+async def receive_copied(gateway: Gateway, source: Opened, span: tuple[int, int], expected: Expected, place: Place,
+                         seal: Seal | None) -> Stored:  # fmt: skip
+    """Store (offset, length) of an object once more. Raises S3Error, DamagedError, and SourceChangedError where it went."""
+    try:
+        with gateway.readers.reading():
+            return await receive(gateway, CopiedBody(gateway, source, *span), expected, place, seal)
+    except DamagedError:
+        await must_be_there(gateway, source)
+        raise
+
+
 async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
-    """Copy a whole object by sharing its content; between plain and encrypted it is written anew. The caller has
-    opened, authorized and unlocked the source; a rename takes it as it is, and needs no key."""
+    """Copy a whole object by sharing its content; between plain and encrypted, and where it cannot be shared now (C4), it
+    is written anew. The caller has opened, judged and unlocked the source; a rename takes it as it is, and needs no key.
+
+    Raises S3Error, and SourceChangedError where the source was replaced meanwhile: what the caller looked at, conditions and
+    tags, need not hold for what is there now. It reads since before it opened the source (D6).
+    """
     bucket = await find_bucket(gateway, copy.name)
     partition = keys.partition_of(bucket.id, copy.key, gateway.partitions)
     if source.row.size > gateway.limits.put_bytes and not copy.rename:
@@ -213,19 +254,28 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
         )
     if not copy.rename:
         await gateway.quotas.take(gateway.node, bucket, source.row.size)
-    for _ in range(COPY_TRIES):
         sealed = wanted_in(bucket, copy.encryption) is not None
-        if not copy.rename and sealed != (source.row.sealing is not None):
+        if sealed != (source.row.sealing is not None):
             return await _copy_bytes(gateway, source, copy, bucket, partition)
-        extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
-        if extents is not None:
-            break
-        gone, source = source, await open_object(gateway, source.name, source.key, source.asked_version)
-        if not copy.rename:
-            await unlock(gateway, source, gone.customer)
-    else:
-        raise S3Error("OperationAborted", "The source keeps changing. Try again.")
-    return await _commit_copy(gateway, source, copy, bucket, partition, extents)
+    extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
+    if extents is not None:
+        return await _commit_copy(gateway, source, copy, bucket, partition, extents)
+    await must_be_there(gateway, source)
+    if copy.rename:
+        raise S3Error(
+            "ServiceUnavailable",
+            "Shards of this object are being made again, and it cannot be renamed before. Try again later.",
+            headers={"Retry-After": "5"},
+        )
+    return await _copy_bytes(gateway, source, copy, bucket, partition)
+
+
+async def must_be_there(gateway: Gateway, source: Opened) -> None:
+    """Raises SourceChangedError where what was opened is not what would be opened now: then its blob may be gone too."""
+    partition = keys.partition_of(source.bucket.id, source.key, gateway.partitions)
+    found = await gateway.node.find_object(partition, source.bucket.id, source.key, source.asked_version)
+    if found is None or found.suffix != source.suffix:
+        raise SourceChangedError
 
 
 async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int,
@@ -270,9 +320,8 @@ def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: 
 async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int) -> Put:
     old, seal = source.row, await new_seal(gateway, bucket, wanted_in(bucket, copy.encryption))
     expected = Expected(algorithm=old.checksum_algorithm)
-    with gateway.readers.reading():
-        body = CopiedBody(gateway, source, 0, old.size)
-        stored = await receive(gateway, body, expected, Place(partition, bucket.id, copy.key), seal)
+    place = Place(partition, bucket.id, copy.key)
+    stored = await receive_copied(gateway, source, (0, old.size), expected, place, seal)
     kind = checksums.FULL_OBJECT if expected.algorithm else ""
     content = Object(
         0, old.size, stored.etag, False, False, "", expected.algorithm, kind, stored.checksum, extents=[stored.extent],
@@ -285,10 +334,20 @@ async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Buck
     return Put.of(row, written.version)
 
 
-async def rename_object(gateway: Gateway, name: str, source_key: bytes, key: bytes, owner: str,
-                        conditions: Conditions = NO_CONDITIONS) -> Put:  # fmt: skip
-    """Give an object another key in its bucket: destination first, then the source, never neither."""
-    source = await open_object(gateway, name, source_key, "")
-    if source_key == key:
-        raise S3Error("InvalidRequest", "The source and the destination of a rename must differ.")
-    return await copy_object(gateway, source, Copy(name, key, owner, conditions=conditions, rename=True))
+async def _as_it_is(_: Opened) -> None:
+    return
+
+
+async def rename_object(gateway: Gateway, name: str, source_key: bytes, key: bytes, owner: str, conditions: Conditions = NO_CONDITIONS,
+                        judge: Callable[[Opened], Awaitable[None]] = _as_it_is) -> Put:  # fmt: skip
+    """Give an object another key in its bucket: destination first, then the source, never neither. `judge` raises S3Error
+    where the very version that is to be renamed must not be."""
+
+    async def attempt() -> Put:
+        source = await open_object(gateway, name, source_key, "")
+        await judge(source)
+        if source_key == key:
+            raise S3Error("InvalidRequest", "The source and the destination of a rename must differ.")
+        return await copy_object(gateway, source, Copy(name, key, owner, conditions=conditions, rename=True))
+
+    return await while_it_changes(attempt)

@@ -16,6 +16,7 @@ from s4.access.actions import BUCKET, NEEDS, OBJECT, bucket_arn, object_arn, of_
 from s4.access.policy import ACCOUNT, Ask
 from s4.access.requester import ANONYMOUS, ROOT
 from s4.gateway.context import Gateway
+from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
 from s4.metadata import keys
 from s4.metadata.rows import Bucket, Object, decode_object
@@ -41,14 +42,21 @@ _TAG = "s3:existingobjecttag/"
 
 
 class Judge:
-    """Answers for one request, and for one bucket. `free`: whatever is asked, the answer is yes."""
+    """Answers for one request, and for one bucket. `free`: whatever is asked, the answer is yes.
 
-    __slots__ = ("_bucket", "_context", "_gateway", "_name", "_open", "_request", "free", "who")
+    What it allowed by the tags or the ACL of a version it allowed of that version. Who opens the object afterwards may meet
+    another one: `confirm` judges that (`open_judged` does both).
+    """
+
+    __slots__ = ("_bucket", "_context", "_gateway", "_name", "_open", "_request", "_rested", "free", "who")
 
     def __init__(self, gateway: Gateway, request: S3Request, name: str, bucket: Bucket | None) -> None:
         self._gateway, self._request, self._name, self._bucket = gateway, request, name, bucket
         self.who = request.requester
         self._context: dict[str, tuple[str, ...]] | None = None
+        self._rested: list[
+            tuple[str, bytes, str, Mapping[str, tuple[str, ...]] | None]
+        ] = []  # what was allowed by a row
         # Nothing that is kept of the bucket could say no to who may do it anyway.
         self._open = bucket is None or documents.POLICY not in bucket.documents
         self.free = self._open and self.who.everything
@@ -58,19 +66,30 @@ class Judge:
         return self._bucket
 
     async def must(
-        self, action: str, key: bytes = b"", version: str = "", more: Mapping[str, tuple[str, ...]] | None = None
+        self,
+        action: str,
+        key: bytes = b"",
+        version: str = "",
+        more: Mapping[str, tuple[str, ...]] | None = None,
+        row: Object | None = None,
     ) -> None:
         """Raises S3Error AccessDenied."""
-        if not await self.may(action, key, version, more):
+        if not await self.may(action, key, version, more, row):
             raise S3Error("AccessDenied")
 
     async def may(
-        self, action: str, key: bytes = b"", version: str = "", more: Mapping[str, tuple[str, ...]] | None = None
+        self,
+        action: str,
+        key: bytes = b"",
+        version: str = "",
+        more: Mapping[str, tuple[str, ...]] | None = None,
+        row: Object | None = None,
     ) -> bool:
-        """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition keys."""
+        """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition keys.
+        `row` is the version where it was opened already."""
         if self.free or (self.who.kind == ROOT and action in _OF_ROOT):
             return True
-        action = of_version(action, version)
+        asked, action = action, of_version(action, version)
         if self._open and self.who.plainly(action, self._name, keys=bool(key)):
             return True
         resource = object_arn(self._name, key) if key else bucket_arn(self._name)
@@ -78,17 +97,28 @@ class Judge:
         context = dict(self._about())
         if more:
             context.update(more)
-        if key and any(
+        by_tags = key and any(
             one.asks_for(_TAG) for one in (*self.who.policies, *sum(self.who.limits, ()), *([policy] if policy else []))
-        ):
-            row = await self._row(key, version)
-            context.update(
-                {_TAG + name.lower(): (value,) for name, value in (row.tags if row is not None else {}).items()}
-            )
+        )
+        if by_tags:
+            found = row or await self._row(key, version)
+            tagged = found.tags if found is not None else {}
+            context.update({_TAG + name.lower(): (value,) for name, value in tagged.items()})
         ask = Ask(self.who.asker, action, resource, context)
-        if self.who.allowed(ask, policy):
-            return True
-        return await self._granted(action, key, version) and self.who.allowed(ask, policy, granted=True)
+        by_acl = False
+        if not self.who.allowed(ask, policy):
+            by_acl = bool(key) and not self._granted_by_bucket(action)
+            if not await self._granted(action, key, version, row) or not self.who.allowed(ask, policy, granted=True):
+                return False
+        if row is None and (by_tags or by_acl):
+            self._rested.append((asked, key, version, more))
+        return True
+
+    async def confirm(self, key: bytes, version: str, row: Object) -> None:
+        """Judge of the version that was opened what was allowed by one that may have been another. Raises S3Error."""
+        for action, asked_key, asked_version, more in self._rested:
+            if (asked_key, asked_version) == (key, version) and not await self.may(action, key, version, more, row):
+                raise S3Error("AccessDenied")
 
     def could(self, action: str) -> bool:
         """Whether the requester may do it, or it to versions, to anything in the bucket: before a body is read that says what."""
@@ -96,21 +126,29 @@ class Judge:
         wanted = (action, of_version(action, "any"))
         return any(self.who.may_somewhere(one) or (policy is not None and policy.may_allow(one)) for one in wanted)
 
-    async def _granted(self, action: str, key: bytes, version: str) -> bool:
-        """Whether an ACL allows it."""
+    def _granted_by_bucket(self, action: str) -> bool:
+        """Whether the bucket's ACL allows it."""
         bucket = self._bucket
         if bucket is None or not documents.has_acls(bucket):
             return False
-        own = self.who.asker.canonical
         ignore = documents.block_of(bucket).ignore
-        if acl.decode(bucket.documents.get(documents.ACL, "")).allows(
-            action, own, of_bucket=True, ignore_public=ignore
-        ):
+        listed = acl.decode(bucket.documents.get(documents.ACL, ""))
+        return listed.allows(action, self.who.asker.canonical, of_bucket=True, ignore_public=ignore)
+
+    async def _granted(self, action: str, key: bytes, version: str, row: Object | None) -> bool:
+        """Whether an ACL allows it, the bucket's or the object's."""
+        bucket = self._bucket
+        if bucket is None or not documents.has_acls(bucket):
+            return False
+        if self._granted_by_bucket(action):
             return True
         if not key or not any(action.lower() in listed for listed in acl.OF_OBJECT.values()):
             return False
-        row = await self._row(key, version)
-        return row is not None and acl.decode(row.acl).allows(action, own, of_bucket=False, ignore_public=ignore)
+        found = row or await self._row(key, version)
+        ignore = documents.block_of(bucket).ignore
+        return found is not None and acl.decode(found.acl).allows(
+            action, self.who.asker.canonical, of_bucket=False, ignore_public=ignore
+        )
 
     async def _row(self, key: bytes, version: str) -> Object | None:
         if self._bucket is None:
@@ -206,6 +244,17 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
         await judge.must("s3:GetObjectAttributes", request.key)
     if "x-amz-tagging" in request.headers and request.key:
         await judge.must("s3:PutObjectTagging", request.key)
+
+
+async def open_judged(
+    gateway: Gateway, judge: Judge | None, name: str, key: bytes, version: str, bucket: Bucket | None = None
+) -> Opened:
+    """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very version.
+    Raises S3Error."""
+    opened = await open_object(gateway, name, key, version, bucket)
+    if judge is not None:
+        await judge.confirm(key, version, opened.row)
+    return opened
 
 
 async def hidden(request: S3Request, error: S3Error) -> S3Error:

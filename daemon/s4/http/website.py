@@ -13,8 +13,8 @@ from aiohttp import web
 
 from s4.access import documents
 from s4.gateway.context import Gateway
-from s4.gateway.read import open_object, stream, unlock
-from s4.http.authorize import authorize, hidden
+from s4.gateway.read import Opened, stream, unlock
+from s4.http.authorize import authorize, hidden, open_judged
 from s4.http.operations import OPERATIONS
 from s4.http.request import S3Request
 from s4.http.responses import Answer, respond
@@ -63,7 +63,7 @@ async def _shown(gateway: Gateway, request: S3Request, key: bytes) -> web.Stream
     request.key = key
     try:
         await authorize(gateway, request)
-        opened = await open_object(gateway, request.bucket, key, "")
+        opened = await open_judged(gateway, request.judge, request.bucket, key, "")
         location = opened.row.headers.get(website.LOCATION)
         if location is not None:
             return _to(location, 301)
@@ -74,16 +74,16 @@ async def _shown(gateway: Gateway, request: S3Request, key: bytes) -> web.Stream
         request.judge = None
 
 
-async def _may_see(gateway: Gateway, request: S3Request, key: bytes) -> bool:
+async def _visible(gateway: Gateway, request: S3Request, key: bytes) -> Opened | None:
+    """A key as its visitor may see it."""
     request.key = key
     try:
         await authorize(gateway, request)
-        await open_object(gateway, request.bucket, key, "")
+        return await open_judged(gateway, request.judge, request.bucket, key, "")
     except S3Error:
-        return False
+        return None
     finally:
         request.judge = None
-    return True
 
 
 async def _failed(gateway: Gateway, request: S3Request, site: Website, asked: str, error: S3Error) -> Answer:
@@ -91,13 +91,13 @@ async def _failed(gateway: Gateway, request: S3Request, site: Website, asked: st
     absent = error.status in (403, 404)
     if absent and site.index and asked and not asked.endswith("/"):
         folder = f"{asked}/"
-        if await _may_see(gateway, request, site.key_of(folder).encode()):
+        if await _visible(gateway, request, site.key_of(folder).encode()) is not None:
             return _sent(request, website.Rule(code=302, new_key=folder), asked)
     rule = site.route(asked, error.status)
     if rule is not None:
         return _sent(request, rule, asked)
     headers = {**error.headers, "x-amz-error-code": error.code, "x-amz-error-message": error.message}
-    if site.error and 400 <= error.status < 500 and await _may_see(gateway, request, site.error.encode()):
+    if site.error and 400 <= error.status < 500:
         page = await _read(gateway, request, site.error.encode())
         if page is not None:
             return _whole(request, error.status, {**headers, "Content-Type": page[0]}, page[1])
@@ -109,11 +109,11 @@ def _whole(request: S3Request, status: int, headers: dict[str, str], body: bytes
 
 
 async def _read(gateway: Gateway, request: S3Request, key: bytes) -> tuple[str, bytes] | None:
-    """(type, content) of an error document; None where it is too large or just went."""
+    """(type, content) of an error document; None where its visitor may not see it, or it is too large."""
     reading = gateway.readers.begin()
     try:
-        opened = await open_object(gateway, request.bucket, key, "")
-        if opened.row.size > ERROR_PAGE_BYTES:
+        opened = await _visible(gateway, request, key)
+        if opened is None or opened.row.size > ERROR_PAGE_BYTES:
             return None
         await unlock(gateway, opened)
         content = b"".join([bytes(piece) async for piece in stream(gateway, opened, 0, opened.row.size)])

@@ -20,7 +20,7 @@ from s4.metadata.commands import (
     UserKnown,
 )
 from s4.metadata.entry import Entry, RefusalError
-from s4.metadata.rows import AccessKey, LastUse, Policy, User, decode, encode
+from s4.metadata.rows import AccessKey, Job, LastUse, Policy, User, decode, encode
 
 
 def put_user(entry: Entry, command: PutUser) -> UserKnown:
@@ -111,9 +111,14 @@ def note_uses(entry: Entry, command: NoteUses) -> Done:
     return Done()
 
 
-def put_job(entry: Entry, command: PutJob) -> Done:
-    entry.put(keys.named_row(keys.JOB, command.id), encode(command.job))
-    return Done()
+def put_job(entry: Entry, command: PutJob) -> Taken:
+    row_key = keys.named_row(keys.JOB, command.id)
+    if command.before is not None:
+        value = entry.get(row_key)
+        if value is None or decode(Job, value) != command.before:
+            return Taken(False)
+    entry.put(row_key, encode(command.job))
+    return Taken(True)
 
 
 def delete_job(entry: Entry, command: DeleteJob) -> Done:

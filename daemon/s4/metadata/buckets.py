@@ -28,10 +28,11 @@ from s4.metadata.commands import (
     UndoDelete,
 )
 from s4.metadata.entry import Entry, RefusalError
-from s4.metadata.objects import check_settings
+from s4.metadata.objects import bucket_state, check_settings
 from s4.metadata.rows import Bucket, BucketState, decode, encode
 
 LOCK = "lock"  # the document of the default retention
+LIFECYCLE = "lifecycle"  # rests on the revision: no version ends by rules that were withdrawn before
 
 
 def bucket_row(entry: Entry, name: str) -> Bucket:
@@ -42,6 +43,7 @@ def bucket_row(entry: Entry, name: str) -> Bucket:
 
 
 def create(entry: Entry, command: CreateBucket) -> BucketMade:
+    entry.must_have_room()
     row_key = keys.named_row(keys.BUCKET, command.name)
     value = entry.get(row_key)
     if value is not None:
@@ -94,8 +96,15 @@ def _open_row(entry: Entry, name: str) -> Bucket:
 
 def set_document(entry: Entry, command: SetDocument) -> BucketMade:
     old = _open_row(entry, command.name)
+    if any(old.documents.get(name, "") != text for name, text in command.seen.items()):
+        raise RefusalError(
+            "OperationAborted", "Other settings of the bucket, which this one depends on, changed meanwhile. Try again."
+        )
     documents = {**old.documents, command.setting: command.document}
-    row = msgspec.structs.replace(old, documents={name: text for name, text in documents.items() if text})
+    revision = old.revision + (command.setting == LIFECYCLE)
+    row = msgspec.structs.replace(
+        old, revision=revision, documents={name: text for name, text in documents.items() if text}
+    )
     entry.put(keys.named_row(keys.BUCKET, command.name), encode(row))
     return BucketMade(row)
 
@@ -144,7 +153,7 @@ def close(entry: Entry, command: CloseBucket) -> Done:
         raise RefusalError(
             "BucketNotEmpty", "The bucket you tried to delete is not empty. You must delete all versions in the bucket."
         )
-    state = _state(entry, command.bucket)
+    state = bucket_state(entry, command.bucket)
     if command.token <= state.reopened:
         raise RefusalError("OperationAborted", "This deletion of the bucket was undone already. Try again.")
     prefix = keys.bucket_uploads(entry.partition, command.bucket)
@@ -156,16 +165,11 @@ def close(entry: Entry, command: CloseBucket) -> Done:
 
 
 def reopen(entry: Entry, command: ReopenBucket) -> Done:
-    state = _state(entry, command.bucket)
+    state = bucket_state(entry, command.bucket)
     closed = b"" if state.closed == command.token else state.closed
     reopened = max(state.reopened, command.token)
     _put_state(entry, command.bucket, msgspec.structs.replace(state, closed=closed, reopened=reopened))
     return Done()
-
-
-def _state(entry: Entry, bucket: int) -> BucketState:
-    value = entry.get(keys.bucket_state_row(entry.partition, bucket))
-    return decode(BucketState, value) if value is not None else BucketState(1, "")
 
 
 def _put_state(entry: Entry, bucket: int, state: BucketState) -> None:

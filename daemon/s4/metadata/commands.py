@@ -78,15 +78,25 @@ class DeleteObject(Command, frozen=True):
     bypass: bool = False
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """What lifecycle looked at when it judged a version: the revision of the bucket's settings, its rules among them, the
+    version's tags, and how many newer versions that are not current a rule keeps. What is otherwise by now stays."""
+
+    revision: int
+    tags: dict[str, str]
+    kept: int = 0
+
+
 class DeleteIfNewest(Command, frozen=True):
     """The second half of a rename (an outbox action), or lifecycle's, under the settings that the partition knows.
-    `cause` is the kind of the event that it makes."""
+    `cause` is the kind of the event that it makes; `judged` is None for a rename."""
 
     bucket: int
     key: bytes
     version: str
     notify: Notify | None = None
     cause: str = "ObjectRemoved"
+    judged: Judged | None = None
 
 
 class Expire(Command, frozen=True):
@@ -97,11 +107,13 @@ class Expire(Command, frozen=True):
     key: bytes
     version: str
     notify: Notify | None = None
+    judged: Judged | None = None
 
 
 class ChangeObject(Command, frozen=True):
     """New tags, a new ACL, retention (mode, end in ms; empty for none) or legal hold of a version that stays as it is:
-    the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too."""
+    the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too. `seen` is the suffix of the
+    version that was looked at for this, where it must be that one still."""
 
     settings: Settings
     key: bytes
@@ -111,6 +123,7 @@ class ChangeObject(Command, frozen=True):
     retention: tuple[str, int] | None = None
     hold: bool | None = None
     bypass: bool = False
+    seen: bytes = b""
 
 
 class Rewrap(Command, frozen=True):
@@ -224,9 +237,14 @@ class Healed(Command, frozen=True):
 
 
 class ForgetRows(Command, frozen=True):
-    """Delete rows that have served: outbox actions that are done, answers and refusals that expired."""
+    """Delete rows that have served: outbox actions that are done, events that were sent, refusals that expired."""
 
     rows: list[bytes]
+
+
+class ForgetAnswers(Command, frozen=True):
+    """Drop some of the answers that are kept long enough, and decide no command that is so old any more (R12). Answers
+    whether there may be more of them."""
 
 
 # -- buckets, in partition 0 but for the two that go to each
@@ -247,11 +265,13 @@ class SetVersioning(Command, frozen=True):
 
 
 class SetDocument(Command, frozen=True):
-    """A setting that only gateways read; empty removes it."""
+    """A setting that only gateways and lifecycle read; empty removes it. `seen` are other settings that it was judged by,
+    with their texts: where one is another by now, this one is refused."""
 
     name: str
     setting: str
     document: str
+    seen: dict[str, str] = {}
 
 
 class SetLock(Command, frozen=True):
@@ -339,8 +359,12 @@ class NoteUses(Command, frozen=True):
 
 
 class PutJob(Command, frozen=True):
+    """A job, or its next state in place of the one `before`. Answers Taken(False), and keeps nothing, where that is not
+    its state any more: it was forgotten, or somebody else goes on with it."""
+
     id: str
     job: Job
+    before: Job | None = None
 
 
 class DeleteJob(Command, frozen=True):
@@ -397,7 +421,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 AnyCommand = (
     PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | Rewrap | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
-    | NeedHeal | Healed | ForgetRows | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
+    | NeedHeal | Healed | ForgetRows | ForgetAnswers | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob
 )  # fmt: skip
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

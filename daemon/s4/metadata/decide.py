@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from s4.metadata import accounts, buckets, commands, objects, references, uploads
+from s4.metadata import accounts, buckets, commands, objects, references, repeats, uploads
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused
 from s4.metadata.entry import Entry, RefusalError
 
@@ -36,6 +36,7 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.NeedHeal: references.need_heal,
     commands.Healed: references.healed,
     commands.ForgetRows: forget_rows,
+    commands.ForgetAnswers: repeats.forget_answers,
     commands.CreateBucket: buckets.create,
     commands.SetVersioning: buckets.set_versioning,
     commands.SetDocument: buckets.set_document,
@@ -58,7 +59,11 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
 
 
 def decide(entry: Entry, command: AnyCommand) -> AnyAnswer:
-    """Decide one command. On a refusal or stale settings the entry's rows must be thrown away."""
+    """Decide one command. On a refusal or stale settings the entry's rows must be thrown away.
+
+    Nobody else makes a `Refused`: who is told no by it takes back what it prepared, so that only who has looked for the
+    command's first answer may say so (R12).
+    """
     try:
         return _DECISIONS[type(command)](entry, command)
     except RefusalError as refusal:

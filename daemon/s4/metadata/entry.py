@@ -14,6 +14,8 @@ from typing import Protocol
 from s4.metadata import keys
 from s4.metadata.rows import AnyAction, Counters
 
+SKEW_MS = 60_000
+
 
 class RefusalError(Exception):
     """A command that is answered with an S3 error; it changes nothing."""
@@ -21,6 +23,10 @@ class RefusalError(Exception):
     def __init__(self, code: str, message: str = "") -> None:
         super().__init__(message or code)
         self.code, self.message = code, message
+
+
+class RepeatedError(Exception):
+    """A command that was decided before, and whose answer is gone: it is not decided again, and nobody knows (R12)."""
 
 
 class Source(Protocol):
@@ -79,15 +85,18 @@ class Overlay:
 
 
 class Entry:
-    """One command's rows, while they are decided."""
+    """One command's rows, while they are decided. `now_ms` is the time as most nodes have it, if it is `timed`; `room`
+    says whether the disk takes more, `whole` whether all stores of the partition are there."""
 
     def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int, *,
-                 agrees: Callable[[], bool] | None = None, full: Container[tuple[int, str]] = (), newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
+                 agrees: Callable[[], bool] | None = None, full: Container[tuple[int, str]] = (), room: Callable[[], bool] = lambda: True,
+                 whole: Callable[[int], bool] = lambda _: True, timed: Callable[[], bool] = lambda: True, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
         self._overlay = overlay
         self._newest = newest
         self.partition, self.partitions = partition, partitions
         self.epoch, self.sequence, self.now_ms = epoch, sequence, now_ms
-        self._agrees, self._full = agrees, full
+        self._agrees, self._full, self._room, self._whole, self._timed = agrees, full, room, whole, timed
+        self.brought: set[bytes] = set()  # references that this command's rows will hold
         self.rows: dict[bytes, bytes | None] = {}
         self.deltas: dict[int, list[int]] = {}
         self.posted: list[AnyAction] = []
@@ -96,6 +105,28 @@ class Entry:
     def expiry_ms(self) -> int:
         """The time by which something may be taken for over; 0 where this clock is not to be trusted (R13)."""
         return self.now_ms if self._agrees is None or self._agrees() else 0
+
+    def lasting_ms(self, for_ms: int) -> int:
+        """The end of a promise that is made now. Raises RefusalError where nobody knows what time it is (R13)."""
+        if not self._timed():
+            raise RefusalError(
+                "ServiceUnavailable", "This node has not compared its clock with its peers' yet. Try again."
+            )
+        return self.now_ms + for_ms
+
+    def stamp_ms(self, said_ms: int) -> int:
+        """The time that something is from, of which a gateway said when: by a clock that nobody checks, so that what is
+        far from the time here is not taken, for lifecycle counts from it."""
+        return self.now_ms if abs(said_ms - self.now_ms) > SKEW_MS and self._timed() else said_ms
+
+    def must_have_room(self) -> None:
+        """Raises RefusalError where the disk has none for more (D5)."""
+        if not self._room():
+            raise RefusalError("StorageFull", "The disk has no room for more; delete something or add disk.")
+
+    def is_whole(self) -> bool:
+        """Whether every store of the partition is there and has all that it is to have (C4)."""
+        return self._whole(self.partition)
 
     def is_full(self, target: str) -> bool:
         """Whether too many of this partition's events wait for a receiver."""

@@ -14,6 +14,7 @@ import hashlib
 OBJECT, UPLOAD, PART = b"o", b"u", b"p"
 BLOB, REFERENCE, CONTENT = b"b", b"r", b"c"
 OUTBOX, HEAL, ANSWER, REFUSED, HEAD = b"x", b"h", b"a", b"d", b"H"
+FORGOTTEN = b"A"
 BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
 GROUP, ROLE, MANAGED, PROVIDER, LAST_USE = b"G", b"R", b"M", b"I", b"L"
 COUNTERS, BUCKET_STATE = b"C", b"S"
@@ -49,8 +50,13 @@ def unescape(key: bytes) -> bytes:
 
 
 def after(prefix: bytes) -> bytes:
-    """The smallest key above every key with this prefix (row keys never end in a run of FF that matters)."""
-    return prefix + b"\xff" * 32
+    """The end of the range of keys with this prefix, itself the smallest key behind it. Raises ValueError where there
+    is none, for a prefix of nothing but FF."""
+    if prefix[-1:] == b"\xff":
+        prefix = prefix.rstrip(b"\xff")
+    if not prefix:
+        raise ValueError("nothing sorts behind every key with this prefix")
+    return prefix[:-1] + bytes((prefix[-1] + 1,))
 
 
 def bucket_objects(partition: int, bucket: int) -> bytes:
@@ -163,6 +169,24 @@ def split_heal(key: bytes) -> tuple[int, bytes, int]:
 
 def answer_row(partition: int, command: bytes) -> bytes:
     return table(partition, ANSWER) + command
+
+
+def command_id(time_ms: int, random: bytes) -> bytes:
+    """The id of a command: begins with the time at which it was made, so that old ones stand together (R12)."""
+    return time_ms.to_bytes(6, "big") + random
+
+
+def command_of(key: bytes) -> bytes:
+    """The command's id in an answer row's key."""
+    return key[3:]
+
+
+def command_ms(command: bytes) -> int:
+    return int.from_bytes(command[:6], "big")
+
+
+def forgotten_row(partition: int) -> bytes:
+    return table(partition, FORGOTTEN)
 
 
 def refused_row(partition: int, name: bytes) -> bytes:

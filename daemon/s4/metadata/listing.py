@@ -103,7 +103,7 @@ def _start(query: Query) -> bytes:
         if query.delimiter and not query.after_version:
             common = common_prefix(query.after_key, query.prefix, query.delimiter)
             if common is not None and common == query.after_key:
-                resume = keys.escape(common) + b"\xff"
+                resume = keys.after(keys.escape(common))
         start = max(start, resume)
     return start
 
@@ -147,7 +147,7 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
                     break
                 page.items.append(common)
                 page.next_key, page.next_version = common, b""
-                merge.seek(keys.escape(common) + b"\xff")
+                merge.seek(keys.after(keys.escape(common)))
                 continue
             if common is not None:
                 seen = name

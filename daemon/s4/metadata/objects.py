@@ -6,6 +6,8 @@ sees; each removed row lets go of its extents in the same entry.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from msgspec.structs import replace
 
 from s4.metadata import events, keys, locks, references
@@ -17,6 +19,7 @@ from s4.metadata.commands import (
     DeleteObject,
     Done,
     Expire,
+    Judged,
     PutObject,
     Rewrap,
     Settings,
@@ -63,6 +66,7 @@ def check_conditions(conditions: Conditions, newest: Object | None) -> None:
 
 
 def put(entry: Entry, command: PutObject) -> Written:
+    entry.must_have_room()
     check_settings(entry, command.settings)
     references.bring(entry, command.blobs, command.granted, command.settings.bucket, command.key)
     settings, key, row = command.settings, command.key, command.row
@@ -80,8 +84,11 @@ def write_version(entry: Entry, settings: Settings, key: bytes, row: Object, inl
     found = entry.newest(bucket, key)
     if conditions.if_match or conditions.if_none_match:
         check_conditions(conditions, decode_object(found[1])[0] if found else None)
+    modified_ms = entry.stamp_ms(row.modified_ms)
+    if modified_ms != row.modified_ms:
+        row = replace(row, modified_ms=modified_ms)
     if settings.lock_mode and not row.lock_mode and not row.marker:
-        row = replace(row, lock_mode=settings.lock_mode, lock_until_ms=entry.now_ms + settings.lock_ms)
+        row = replace(row, lock_mode=settings.lock_mode, lock_until_ms=entry.lasting_ms(settings.lock_ms))
     versioned = settings.versioning == "Enabled"
     if not versioned and found is not None:
         remove_null(entry, bucket, key, found, settings.versioning == "")
@@ -149,12 +156,31 @@ def delete_newest(entry: Entry, settings: Settings, key: bytes, found: tuple[byt
     return Deleted(written.version, marker=True)
 
 
+def bucket_state(entry: Entry, bucket: int) -> BucketState:
+    value = entry.get(keys.bucket_state_row(entry.partition, bucket))
+    return decode(BucketState, value) if value is not None else BucketState(1, "")
+
+
+def _must_be_due(entry: Entry, bucket: int, key: bytes, found: tuple[bytes, bytes], judged: Judged | None) -> None:
+    """Raises RefusalError where a version is not any more what lifecycle judged: by rules that were withdrawn since, by
+    tags that it has no more, or among newer ones that are gone."""
+    if judged is None:
+        return
+    row, _ = decode_object(found[1])
+    same = judged.revision >= bucket_state(entry, bucket).revision and row.tags == judged.tags
+    if same and judged.kept:
+        newer = list(islice(entry.scan(keys.object_versions(entry.partition, bucket, key)), judged.kept + 1))
+        same = len(newer) > judged.kept and newer[-1][0] < found[0]  # the current one, and those that are kept
+    if not same:
+        raise RefusalError("OperationAborted", "The version or the bucket's rules changed since they were looked at.")
+
+
 def delete_if_newest(entry: Entry, command: DeleteIfNewest) -> Deleted:
     found = entry.newest(command.bucket, command.key)
     if found is None or keys.version_id(found[0][-keys.VERSION_BYTES :]) != command.version:
         return Deleted()
-    value = entry.get(keys.bucket_state_row(entry.partition, command.bucket))
-    state = decode(BucketState, value) if value is not None else BucketState(1, "")
+    state = bucket_state(entry, command.bucket)
+    _must_be_due(entry, command.bucket, command.key, found, command.judged)
     settings = Settings(command.bucket, state.revision, state.versioning, notify=command.notify)
     check_settings(entry, settings)
     return delete_newest(entry, settings, command.key, found, "", command.cause, owed=command.cause == "ObjectRemoved")
@@ -177,6 +203,7 @@ def expire(entry: Entry, command: Expire) -> Deleted:
         and (older is not None or not decode_object(value)[0].marker)
     ):
         return Deleted()  # it is the current version
+    _must_be_due(entry, command.bucket, command.key, (prefix + suffix, value), command.judged)
     row = remove_row(entry, command.bucket, prefix + suffix, value)
     events.tell(entry, command.notify, events.EXPIRED, command.key, command.version, row)
     return Deleted(command.version, row.marker)
@@ -201,6 +228,8 @@ def change(entry: Entry, command: ChangeObject) -> Written:
     if found is None:
         raise RefusalError(*(("NoSuchVersion", "The specified version does not exist.") if version
                              else ("NoSuchKey", "The specified key does not exist.")))  # fmt: skip
+    if command.seen and found[0][-keys.VERSION_BYTES :] != command.seen:
+        raise RefusalError("OperationAborted", "The object was replaced while its change was prepared. Try again.")
     row, inline = decode_object(found[1])
     if row.marker:
         raise RefusalError("MethodNotAllowed", "The specified method is not allowed against this resource.")

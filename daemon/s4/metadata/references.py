@@ -24,7 +24,7 @@ from s4.metadata.commands import (
     TakeReferences,
     UnpublishContent,
 )
-from s4.metadata.entry import Entry, RefusalError
+from s4.metadata.entry import Entry, RefusalError, RepeatedError
 from s4.metadata.rows import (
     Blob,
     Content,
@@ -44,20 +44,20 @@ from s4.metadata.rows import (
 
 
 def take(entry: Entry, command: TakeReferences) -> Taken:
-    """All or none: C4 grants only where the blob is there with every shard healthy."""
-    for claim in command.claims:
+    """All or none: C4 grants only where the blob is there with every shard healthy. What is held was granted before."""
+    names = [keys.reference_row(entry.partition, claim.blob, claim.reference) for claim in command.claims]
+    wanted = [(key, claim) for key, claim in zip(names, command.claims, strict=True) if entry.get(key) is None]
+    for _, claim in wanted:
         value = entry.get(keys.blob_row(entry.partition, claim.blob))
-        if value is None or decode(Blob, value).missing:
+        if value is None or decode(Blob, value).missing or not entry.is_whole():
             return Taken(False)
         if entry.get(keys.refused_row(entry.partition, claim.reference)) is not None:
             return Taken(False)
-    for claim in command.claims:
-        key = keys.reference_row(entry.partition, claim.blob, claim.reference)
-        if entry.get(key) is None:  # else it was asked before
-            row = Reference(claim.partition, claim.bucket, claim.key, claim.upload, entry.now_ms)
-            _share(entry, claim.blob, key, row, 1)
-            entry.put(key, encode(row))
-            entry.count(0, references=1)
+    for key, claim in wanted:
+        row = Reference(claim.partition, claim.bucket, claim.key, claim.upload, entry.now_ms)
+        _share(entry, claim.blob, key, row, 1)
+        entry.put(key, encode(row))
+        entry.count(0, references=1)
     return Taken(True)
 
 
@@ -105,10 +105,15 @@ def dereference(entry: Entry, blob: bytes, reference: bytes) -> None:
 
 
 def release(entry: Entry, extents: Iterable[Extent]) -> None:
-    """Let go of what a removed row referred to: here at once, elsewhere through the outbox (C2)."""
+    """Let go of what a removed row referred to: here at once, elsewhere through the outbox (C2).
+
+    Raises RepeatedError where the row that comes in its place has the same reference, which is never used twice (C1).
+    """
     for extent in extents:
         if not extent.blob:
             continue
+        if extent.reference in entry.brought:
+            raise RepeatedError(f"reference {extent.reference.hex()} was committed before")
         if extent.partition == entry.partition:
             dereference(entry, extent.blob, extent.reference)
         else:
@@ -117,13 +122,19 @@ def release(entry: Entry, extents: Iterable[Extent]) -> None:
 
 def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], bucket: int, key: bytes,
           upload: bytes = b"") -> None:  # fmt: skip
-    """Make new blobs known with their first references, and check what the auditor refused (C3)."""
+    """Make new blobs known with their first references, and check what the auditor refused (C3).
+
+    Raises RepeatedError for a blob that is known: its id is new in each attempt, so that this is one which was committed.
+    """
     for reference in granted:
         if entry.get(keys.refused_row(entry.partition, reference)) is not None:
             raise RefusalError(
                 "RequestTimeout", "The request took so long that its content was collected; send it again."
             )
+        entry.brought.add(reference)
     for new in blobs:
+        if entry.get(keys.blob_row(entry.partition, new.blob)) is not None:
+            raise RepeatedError(f"blob {new.blob.hex()} was committed before")
         if entry.get(keys.refused_row(entry.partition, new.blob)) is not None:
             raise RefusalError(
                 "RequestTimeout", "The request took so long that its content was collected; send it again."
@@ -136,6 +147,7 @@ def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], buck
             entry.put(keys.heal_row(entry.partition, new.blob, position), encode(Heal(entry.now_ms)))
         claim = Reference(entry.partition, bucket, key, upload, entry.now_ms)
         entry.put(keys.reference_row(entry.partition, new.blob, new.reference), encode(claim))
+        entry.brought.add(new.reference)
         entry.count(0, blobs=1, references=1, blob_bytes=new.size)
         home = keys.partition_of_content(new.sha256, entry.partitions)
         content = PublishContent(new.sha256, entry.partition, new.blob, new.size)

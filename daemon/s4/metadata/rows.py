@@ -335,6 +335,12 @@ class Answer(_Row, frozen=True):
     answer: bytes
 
 
+class Forgotten(_Row, frozen=True):
+    """Answers to commands with ids from before this time were dropped: such a command is not decided any more (R12)."""
+
+    before_ms: int
+
+
 class Refused(_Row, frozen=True):
     created_ms: int
 

@@ -26,13 +26,15 @@ def _upload(entry: Entry, bucket: int, key: bytes, upload: bytes) -> Upload:
 
 
 def create(entry: Entry, command: CreateUpload) -> Done:
+    entry.must_have_room()
     check_settings(entry, command.settings)
     row = keys.upload_row(entry.partition, command.settings.bucket, command.key, command.upload)
-    entry.put(row, encode(command.row))
+    entry.put(row, encode(replace(command.row, created_ms=entry.stamp_ms(command.row.created_ms))))
     return Done()
 
 
 def put_part(entry: Entry, command: PutPart) -> Written:
+    entry.must_have_room()
     check_settings(entry, command.settings)
     bucket, key, extent = command.settings.bucket, command.key, command.extent
     _upload(entry, bucket, key, command.upload)
@@ -73,6 +75,7 @@ def complete(entry: Entry, command: CompleteUpload) -> Written:
 
 
 def abort(entry: Entry, command: AbortUpload) -> Done:
+    check_settings(entry, command.settings)  # lifecycle's rules are among them
     bucket, key, upload = command.settings.bucket, command.key, command.upload
     row = _upload(entry, bucket, key, upload)
     if command.created_before_ms and row.created_ms >= command.created_before_ms:

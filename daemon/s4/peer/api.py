@@ -40,6 +40,15 @@ class UnknownResultError(Exception):
     """What was asked may happen or not: ask again under the same id (R12)."""
 
 
+class ForgottenError(UnknownResultError):
+    """The command's id is from before `before_ms`, and answers to such are forgotten: it was not decided now, and may
+    have been once. Who surely sent it only once may send it under a newer id (R12)."""
+
+    def __init__(self, message: str, before_ms: int) -> None:
+        super().__init__(message)
+        self.before_ms = before_ms
+
+
 class Found(msgspec.Struct, frozen=True):
     """An object row as stored, and its version suffix."""
 

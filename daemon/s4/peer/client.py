@@ -20,7 +20,7 @@ from s4 import tracing
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.rows import Bucket
 from s4.peer import frames
-from s4.peer.api import Identity, LostError, StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import ForgottenError, Identity, LostError, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
@@ -234,6 +234,8 @@ def _error(failure: Failure) -> Exception:
         return DiskFullError(failure.message)
     if failure.kind == "stale":
         return StaleError(failure.message)
+    if failure.kind == "forgotten":
+        return ForgottenError(failure.message, failure.before_ms)
     if failure.kind == "unknown":
         return UnknownResultError(failure.message)
     if failure.kind == "offline":

@@ -71,6 +71,7 @@ class Failure(msgspec.Struct, array_like=True):
     kind: str
     code: str
     message: str
+    before_ms: int = 0  # of kind "forgotten"
 
 
 @dataclass(frozen=True, slots=True)

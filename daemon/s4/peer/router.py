@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from s4.clock import boot_clock
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import MapKeeper
@@ -27,10 +28,12 @@ from s4.cluster.placement import GONE
 from s4.cluster.wire import AnyMessage
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
-from s4.metadata.listing import Page, Query, Version
+from s4.metadata.listing import Page, Query
+from s4.metadata.repeats import KEPT_MS
 from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, User, summed
 from s4.peer.api import (
     Census,
+    ForgottenError,
     Found,
     Identity,
     Layout,
@@ -40,11 +43,11 @@ from s4.peer.api import (
     UnavailableError,
     UnknownResultError,
     UploadFound,
-    UploadListed,
     UploadPage,
     Where,
 )
 from s4.peer.client import RefusedError, RemoteNode
+from s4.peer.pages import merged_objects, merged_uploads
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.text import parse_endpoint
 
@@ -70,10 +73,12 @@ class LocalNode(NodeApi, Protocol):
 
 class Router:
     """`oldest` is the start of the oldest request that may still read (monotonic seconds), which every store is
-    told (D6)."""
+    told (D6). `clock` measures patience and goes on in suspend: a command is not sent again long after it was made."""
 
-    def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float]) -> None:
-        self.keeper, self._context, self._oldest = keeper, context, oldest
+    def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float], *,
+                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+        self.keeper, self._context, self._oldest, self._clock = keeper, context, oldest, clock
+        self._ahead_ms = 0  # of this clock, are ids made, since some store forgot those of this clock
         self._me, self._name = "", os.urandom(16).hex()
         self._local: LocalNode | None = None
         self._remotes: dict[str, RemoteNode] = {}
@@ -179,8 +184,8 @@ class Router:
         return self.map.partitions[partition].config.primary
 
     async def _at_primary(self, partition: int, call: Call[T]) -> T:
-        """Raises UnavailableError where no primary answered in time."""
-        deadline, again = time.monotonic() + PATIENCE_S, False
+        """Raises UnavailableError where no primary answered in time, ForgottenError where it was asked once only."""
+        deadline, again = self._clock() + PATIENCE_S, False
         while True:
             store = self._primary(partition)
             revision, reason = self.keeper.revision, ""
@@ -188,15 +193,19 @@ class Router:
                 return await self._while_primary(partition, store, call, again)
             except StaleError as error:
                 reason = str(error)
+            except ForgottenError as error:
+                if not again:
+                    raise
+                raise LostError("ServiceUnavailable", f"{error}. Try again.") from error
             except (UnknownResultError, LostError) as error:
                 again, reason = True, str(error)
             except UnavailableError as error:
                 if self._ready(store) is not None:
                     raise  # its own word: it has too much to do, or too few copies
                 reason = str(error)
-            if time.monotonic() > deadline:
-                raise LostError("ServiceUnavailable", f"Partition {partition} is not served: {reason}. Try again.")
             await self._look(revision)
+            if self._clock() > deadline:
+                raise LostError("ServiceUnavailable", f"Partition {partition} is not served: {reason}. Try again.")
 
     async def _while_primary(self, partition: int, store: str, call: Call[T], again: bool) -> T:
         """The call's result. Raises LostError once another store became primary, for this one may stay silent."""
@@ -229,17 +238,22 @@ class Router:
     async def execute(
         self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
     ) -> AnyAnswer:
-        named = command_id or self.command_id()
+        if command_id:
+            return await self._send(partition, command, command_id, again)
+        try:
+            return await self._send(partition, command, self._new_id(), again)
+        except ForgottenError as error:  # it was sent once, and not done: this clock is behind, or theirs was ahead
+            self._ahead_ms = max(self._ahead_ms, error.before_ms + KEPT_MS // 2 - now_ms())
+            return await self._send(partition, command, self._new_id(), again)
 
+    async def _send(self, partition: int, command: AnyCommand, named: bytes, again: bool) -> AnyAnswer:
         async def call(node: NodeApi, repeated: bool) -> AnyAnswer:
             return await node.execute(partition, command, named, again or repeated)
 
         return await self._at_primary(partition, call)
 
-    @staticmethod
-    def command_id() -> bytes:
-        """Begins with the time, so that old answers stand together (upkeep drops them)."""
-        return int(time.time() * 1000).to_bytes(6, "big") + os.urandom(10)
+    def _new_id(self) -> bytes:
+        return keys.command_id(now_ms() + self._ahead_ms, os.urandom(10))
 
     async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
         return await self._at_primary(partition, lambda node, _: node.find_object(partition, bucket, key, version))
@@ -301,7 +315,7 @@ class Router:
 
     async def _everywhere(self, call: Callable[[NodeApi, Where], Awaitable[T]]) -> list[T]:
         """The call's results from all primaries, each for its partitions, each partition exactly once (L1)."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = self._clock() + PATIENCE_S
         while True:
             revision, where = self.keeper.revision, dict[str, list[tuple[int, int]]]()
             self._primary(0)
@@ -315,7 +329,7 @@ class Router:
             for failure in failures:
                 if not isinstance(failure, StaleError | UnavailableError | UnknownResultError):
                     raise failure
-            if time.monotonic() > deadline:
+            if self._clock() > deadline:
                 raise LostError("ServiceUnavailable", f"Not all partitions are served: {failures[0]}. Try again.")
             await self._look(revision)
 
@@ -455,39 +469,5 @@ class Router:
         }
 
 
-def merged_objects(pages: list[Page], limit: int) -> Page:
-    """One page of several, each of other partitions and at most `limit` long: so each has all that the page needs."""
-    items: list[Version | bytes] = []
-    page, left = Page(items), False
-    for item in sorted((item for one in pages for item in one.items), key=_order):
-        if isinstance(item, bytes) and items and items[-1] == item:
-            continue
-        if len(items) >= limit:
-            left = True
-            break
-        items.append(item)
-    page.truncated = left or any(one.truncated for one in pages)
-    if items:
-        last = items[-1]
-        page.next_key, page.next_version = (last, b"") if isinstance(last, bytes) else (last.key, last.suffix)
-    return page
-
-
-def _order(item: Version | bytes) -> tuple[bytes, bytes]:
-    return (keys.escape(item), b"") if isinstance(item, bytes) else (keys.escape(item.key), item.suffix)
-
-
-def merged_uploads(pages: list[UploadPage], limit: int) -> UploadPage:
-    items: list[UploadListed | bytes] = []
-    left, next_key, next_upload = False, b"", b""
-    everything = [item for page in pages for item in page.items]
-    for item in sorted(everything, key=lambda one: (one, b"") if isinstance(one, bytes) else (one.key, one.upload)):
-        if isinstance(item, bytes) and items and items[-1] == item:
-            continue
-        if len(items) >= limit:
-            left = True
-            break
-        items.append(item)
-        next_key, next_upload = (item, b"") if isinstance(item, bytes) else (item.key, item.upload)
-    truncated = limit > 0 and (left or any(page.truncated for page in pages))
-    return UploadPage(items, truncated, next_key if truncated else b"", next_upload if truncated else b"")
+def now_ms() -> int:
+    return int(time.time() * 1000)

@@ -24,7 +24,7 @@ import msgspec
 
 from s4 import tracing
 from s4.peer import frames
-from s4.peer.api import NodeApi, StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import ForgottenError, NodeApi, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
 from s4.storage.records import DamagedError, DiskFullError, OfflineError
 
@@ -243,6 +243,9 @@ class PeerServer:
             await writer.drain()
         except StaleError as error:
             self._fail(writer, header.id, Failure("stale", "ServiceUnavailable", str(error)))
+        except ForgottenError as error:
+            failure = Failure("forgotten", "ServiceUnavailable", str(error), error.before_ms)
+            self._fail(writer, header.id, failure)
         except UnknownResultError as error:
             self._fail(writer, header.id, Failure("unknown", "ServiceUnavailable", str(error)))
         except UnavailableError as error:

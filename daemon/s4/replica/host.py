@@ -45,6 +45,7 @@ class _Waiting:
     partition: int
     command: AnyCommand
     id: bytes
+    again: bool
     future: asyncio.Future[AnyAnswer]
 
 
@@ -53,7 +54,8 @@ class Host:
 
     def __init__(self, copies: Copies, partitions: int, epochs: list[int], *, sync: bool,
                  fatal: Callable[[BaseException], None], sync_shards: Callable[[], None], on_outbox: Callable[[int, bytes, bytes], None],
-                 cache_bytes: int, max_waiting: int, sync_every_s: float = 0.0, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+                 cache_bytes: int, max_waiting: int, sync_every_s: float = 0.0, clock: Callable[[], float] = time.time,
+                 room: Callable[[], bool] = lambda: True, whole: Callable[[int], bool] = lambda _: True) -> None:  # fmt: skip
         self.copies, self.partitions, self.epochs = copies, partitions, epochs
         self.database = database = copies.primary
         self._sync_shards = sync_shards
@@ -70,7 +72,7 @@ class Host:
         self._closing = False
         self.turns = self.commands = 0
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
-        self._decider = Decider(partitions, self._newest, clock, full=self.full_queues)
+        self._decider = Decider(partitions, self._newest, clock, full=self.full_queues, room=room, whole=whole)
         self._epochs = dict(enumerate(epochs))
         self._sequences = dict.fromkeys(range(partitions), 0)
         for partition in range(partitions):
@@ -84,14 +86,15 @@ class Host:
     def submit(
         self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
     ) -> asyncio.Future[AnyAnswer]:
-        """Queue a command. The future resolves when its entry is committed. Raises OverloadedError.
+        """Queue a command. The future resolves when its entry is committed. Raises OverloadedError. `again`: the command
+        was sent before under this id (R12).
 
         The store's `own` upkeep is never turned away: it is little, and frees what clients wait for.
         """
         if len(self._queue) >= self._max_waiting and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = self._loop.create_future()
-        self._queue.append(_Waiting(partition, command, command_id, future))
+        self._queue.append(_Waiting(partition, command, command_id, again, future))
         self._wake.set()
         return future
 
@@ -136,7 +139,9 @@ class Host:
 
     async def _turn(self, group: list[_Waiting]) -> None:
         turn = Turn(Overlay(self.database), self._epochs, dict(self._sequences))
-        answers = [self._decider.answer(turn, item.partition, item.command, item.id) for item in group]
+        answers = [
+            self._decider.answer(turn, item.partition, item.command, item.id, again=item.again) for item in group
+        ]
         self._sequences = turn.sequences
         turn.close()
         if turn.overlay.rows or self.copies.joining:

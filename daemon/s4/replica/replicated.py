@@ -51,7 +51,9 @@ class ReplicatedHost:
     when it begins to lead one. `prepare` sees a command when it is decided, with the map that counts then (D3)."""
 
     def __init__(self, group: Group, partitions: int, *, cache_bytes: int, max_waiting: int, prepare: Prepare = lambda _partition, command: command,
-                 clock: Callable[[], float] = time.time, agrees: Callable[[], bool] = lambda: True) -> None:  # fmt: skip
+                 clock: Callable[[], float] = time.time, agrees: Callable[[], bool] = lambda: True,
+                 room: Callable[[], bool] = lambda: True, whole: Callable[[int], bool] = lambda _: True,
+                 timed: Callable[[], bool] = lambda: True) -> None:  # fmt: skip
         self.group, self.partitions = group, partitions
         self.on_settings: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[int], None] = lambda _partition: None
@@ -62,7 +64,7 @@ class ReplicatedHost:
         self._max_waiting, self.waiting = max_waiting, 0
         self._queues: dict[int, list[_Waiting]] = {}
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
-        self._decider = Decider(partitions, self._newest, clock, agrees, self.full_queues)
+        self._decider = Decider(partitions, self._newest, clock, agrees, self.full_queues, room, whole, timed)
         self.commands = 0
         group.before_turn, group.on_commit, group.on_lead = self._decide_all, self._committed, self._leads
 

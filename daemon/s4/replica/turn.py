@@ -3,6 +3,8 @@
 A turn sees what is committed, or on its way, through its overlay, and every decision of its own. A command is
 decided with all that follows from it in the turn's partitions, wholly or not at all; what it asks of other
 partitions, or of the store, is left in outbox rows (C2). Answers are kept with the rows that they speak of (R12).
+
+For editors: whatever could refuse a command is asked in its decision, behind the look for its first answer, never before it.
 """
 
 from __future__ import annotations
@@ -13,22 +15,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from s4.metadata import commands, keys
+from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.decide import decide
-from s4.metadata.entry import Entry, Overlay, add_counters
+from s4.metadata.entry import Entry, Overlay, RepeatedError, add_counters
 from s4.metadata.outbox import follow_up
+from s4.metadata.repeats import HARMLESS, KEPT_MS, forgotten_ms
 from s4.metadata.rows import Answer, Counters, Head, decode, encode
+from s4.peer.api import ForgottenError, UnknownResultError
 
 _answer_encoder = msgspec.msgpack.Encoder()
 _answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
-
-# What changes something else when it is done twice. The others may simply be repeated.
-REMEMBERED = (
-    commands.PutObject, commands.DeleteObject, commands.PutPart, commands.CompleteUpload, commands.AbortUpload,
-    commands.CreateBucket, commands.SetVersioning, commands.SetLock, commands.BeginDelete, commands.EndDelete, commands.PutUser,
-    commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
-)  # fmt: skip
 
 Newest = Callable[[Entry, int, bytes], tuple[bytes, bytes] | None]
 
@@ -84,30 +81,47 @@ class Turn:
 @dataclass(frozen=True, slots=True)
 class Decider:
     """`partitions` is how many the cluster has. `newest` finds the newest version of a key, for an entry. `agrees`:
-    whether this clock is that of the peers, so that time may end something (R13)."""
+    whether this clock is that of the peers, so that time may end something (R13). `room`: whether the disk takes more
+    (D5). `whole`: whether every store of a partition is there (C4). `timed`: whether anybody knows what time it is."""
 
     partitions: int
     newest: Newest
     clock: Callable[[], float]
     agrees: Callable[[], bool] = lambda: True
     full: Container[tuple[int, str]] = ()  # (partition, receiver) whose queue of events takes no more
+    room: Callable[[], bool] = lambda: True
+    whole: Callable[[int], bool] = lambda _: True
+    timed: Callable[[], bool] = lambda: True
 
     def answer(
         self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes, *, again: bool = False
     ) -> AnyAnswer | Exception:
         """The answer to a command, or why there is none; its rows are in the turn. `again`: it was sent before, so
         that even an answer without rows is kept: the first sending may still arrive (R12)."""
-        if not isinstance(command, REMEMBERED):
+        if type(command) in HARMLESS:
             command_id, again = b"", False
-        if command_id:
-            known = turn.overlay.get(keys.answer_row(partition, command_id))
-            if known is not None:
-                repeated: AnyAnswer = _answer_decoder.decode(decode(Answer, known).answer)
-                return repeated
         try:
+            if command_id:
+                known = turn.overlay.get(keys.answer_row(partition, command_id))
+                if known is not None:
+                    repeated: AnyAnswer = _answer_decoder.decode(decode(Answer, known).answer)
+                    return repeated
+                self._must_be_known(turn, partition, command_id)
             return self._enter(turn, partition, command, command_id, again)
+        except RepeatedError as error:
+            return UnknownResultError(str(error))
         except Exception as error:  # a damaged row: this command fails, the others go on
             return error
+
+    def _must_be_known(self, turn: Turn, partition: int, command_id: bytes) -> None:
+        """Raises ForgottenError where the answer to this command, if it was decided before, may be gone (R12)."""
+        before_ms = forgotten_ms(turn.overlay.get(keys.forgotten_row(partition)))
+        if self.agrees():
+            before_ms = max(before_ms, int(self.clock() * 1000) - KEPT_MS)
+        if keys.command_ms(command_id) < before_ms:
+            raise ForgottenError(
+                "the command is older than answers are kept: whether it took effect is not known", before_ms
+            )
 
     def _enter(
         self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
@@ -115,7 +129,7 @@ class Decider:
         now_ms = int(self.clock() * 1000)
         sequence = turn.sequences[partition] + 1
         entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
-                      agrees=self.agrees, full=self.full, newest=self.newest)  # fmt: skip
+                      agrees=self.agrees, full=self.full, room=self.room, whole=self.whole, timed=self.timed, newest=self.newest)  # fmt: skip
         answer = decide(entry, command)
         if not entry.rows and not again:
             return answer

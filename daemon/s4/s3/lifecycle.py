@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -51,7 +51,7 @@ class Rule(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A row as rules see it."""
+    """A row as rules see it. `kept` is how many newer versions of the past the rule keeps that ends this one."""
 
     key: str
     id: str
@@ -59,6 +59,7 @@ class Version:
     size: int
     marker: bool
     tags: Mapping[str, str]
+    kept: int = 0
 
 
 def _after(start_ms: int, days: int, day_ms: int) -> int:
@@ -102,7 +103,7 @@ def due(rules: Sequence[Rule], versions: Sequence[Version], now_ms: int, day_ms:
                 and rule.takes(one.key, one.size, one.tags)
                 and _after(since_ms, rule.noncurrent_days, day_ms) <= now_ms
             ):
-                yield NONCURRENT, one
+                yield NONCURRENT, replace(one, kept=rule.newer)
                 break
 
 

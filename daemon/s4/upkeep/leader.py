@@ -18,9 +18,10 @@ from s4.gateway.context import Gateway
 from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.outbox import follow_up
-from s4.metadata.rows import Answer, FreeBlob, decode, decode_action
+from s4.metadata.rows import FreeBlob, decode_action
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.s3.errors import S3Error
+from s4.upkeep.forget import forget_answers
 from s4.upkeep.renames import Renames
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 BATCH = 256
 LOOK_S = 0.5
 TRIM_S = 10.0
-ANSWER_S = 900.0  # much longer than a command is repeated (peer/router.py)
 DELETE_S = 60.0  # after which a deletion of a bucket that is under way is taken for abandoned
 JOBS_S = 5.0
 
@@ -125,20 +125,9 @@ class Leader:
             await asyncio.sleep(TRIM_S)
             for partition in self._node.led():
                 try:
-                    await self._trim_one(partition)
+                    await forget_answers(self._node.host, partition, int(time.time() * 1000))
                 except Failed as error:
                     log.info("partition %d: old answers stay: %s", partition, error)
-
-    async def _trim_one(self, partition: int) -> None:
-        """Ids begin with the time at which their gateway made them, so old answers stand first."""
-        limit_ms = (time.time() - ANSWER_S) * 1000
-        while True:
-            rows = islice(self._node.host.scan(keys.table(partition, keys.ANSWER)), BATCH)
-            old = [key for key, value in rows if decode(Answer, value).created_ms < limit_ms]
-            if old:
-                await self._node.host.submit(partition, commands.ForgetRows(old), own=True)
-            if len(old) < BATCH:
-                return
 
     # -- partition 0
 

@@ -18,7 +18,7 @@ from typing import Any
 from s4.access import documents
 from s4.gateway.context import ORIGIN, Gateway, execute, notify_of, settings_of
 from s4.metadata import keys
-from s4.metadata.commands import AbortUpload, DeleteIfNewest, Expire
+from s4.metadata.commands import AbortUpload, DeleteIfNewest, Expire, Judged, Stale
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
 from s4.s3 import lifecycle
 from s4.s3.errors import S3Error
@@ -80,24 +80,29 @@ class Lifecycle:
                 groups = list(
                     _by_key(list(self._rows.scan(keys.object_versions(partition, bucket.id, groups[0][0]))), prefix)
                 )
+            current = await self._current(name, bucket, rules)
+            if current is None:
+                return
             commands = [
-                (kind, _ending(bucket.id, key, kind, one, notify_of(bucket, name)))
+                (kind, _ending(current, key, kind, one, notify_of(current, name)))
                 for key, versions in groups for kind, one in lifecycle.due(rules, versions, now_ms, self._gateway.day_ms)
             ]  # fmt: skip
-            current = await self._gateway.node.find_bucket(name)
-            if (
-                current is None
-                or current.id != bucket.id
-                or documents.lifecycle_of(current) != rules
-                or not self._agrees()
-            ):
-                return
             await self._end(partition, name, commands)
             start = keys.object_versions(partition, bucket.id, groups[-1][0]) + b"\xff" * 13
             await asyncio.sleep(0)
 
+    async def _current(self, name: str, bucket: Bucket, rules: list[Rule]) -> Bucket | None:
+        """The bucket as it is, where it still has these rules, and this clock can be trusted. Whoever decides looks at both
+        once more."""
+        found = await self._gateway.node.find_bucket(name)
+        same = found is not None and found.id == bucket.id and documents.lifecycle_of(found) == rules
+        return found if same and self._agrees() else None
+
     async def _uploads(self, partition: int, name: str, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
         if not any(rule.abort_days for rule in rules):
+            return
+        current = await self._current(name, bucket, rules)
+        if current is None:
             return
         table = keys.bucket_uploads(partition, bucket.id)
         old: list[tuple[str, Ending]] = []
@@ -106,7 +111,7 @@ class Lifecycle:
             row = decode(Upload, value)
             end = lifecycle.aborts_at(rules, key.decode("utf-8", "replace"), row.created_ms, self._gateway.day_ms)
             if end is not None and end[0] <= now_ms:
-                old.append(("upload", AbortUpload(settings_of(bucket, ""), key, upload, row.created_ms + 1)))
+                old.append(("upload", AbortUpload(settings_of(current, ""), key, upload, row.created_ms + 1)))
         self._rows.check(partition)
         await self._end(partition, name, old)
 
@@ -116,11 +121,14 @@ class Lifecycle:
 
     async def _one(self, partition: int, name: str, kind: str, command: Ending) -> None:
         try:
-            await execute(self._gateway, partition, command)
+            answer = await execute(self._gateway, partition, command)
         except S3Error as error:
             if error.status >= 500:
                 raise
-            self.kept += 1  # locked, or gone meanwhile
+            self.kept += 1  # locked, gone, or not due any more
+            return
+        if isinstance(answer, Stale):
+            self.kept += 1
         else:
             self.ended[kind] += 1
             version = command.upload.hex() if isinstance(command, AbortUpload) else command.version
@@ -128,10 +136,11 @@ class Lifecycle:
                         version=version, status=200, code="OK", remote="", seconds=0.0)  # fmt: skip
 
 
-def _ending(bucket: int, key: bytes, kind: str, one: Version, notify: Notify | None) -> Ending:
+def _ending(bucket: Bucket, key: bytes, kind: str, one: Version, notify: Notify | None) -> Ending:
+    judged = Judged(bucket.revision, dict(one.tags), one.kept)
     if kind == lifecycle.CURRENT:
-        return DeleteIfNewest(bucket, key, one.id, notify, "LifecycleExpiration")
-    return Expire(bucket, key, one.id, notify)
+        return DeleteIfNewest(bucket.id, key, one.id, notify, "LifecycleExpiration", judged)
+    return Expire(bucket.id, key, one.id, notify, judged)
 
 
 def _by_key(rows: Sequence[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tuple[bytes, list[Version]]]:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
-from s4.metadata.rows import Answer, Reference, Refused, decode
+from s4.metadata.rows import Reference, decode
 from s4.node import Node
 from s4.storage.shards import ShardStore
+from s4.upkeep.forget import forget_answers, forget_refused
 
 log = logging.getLogger(__name__)
 
-FORGET_ANSWERS_S = 86_400
-FORGET_REFUSED_S = 7 * 86_400
 PAUSE_EVERY = 1000
 
 
@@ -107,17 +105,7 @@ async def _shards_of(node: Node, store: ShardStore, age_s: float, result: Audit)
 
 async def _expire(node: Node) -> None:
     """Forget answers that nobody will ask again and refusals that nobody can run into any more."""
-    now_ms = time.time() * 1000
     for partition in range(node.partitions):
-        old = [*_older(node, partition, keys.ANSWER, Answer, now_ms - FORGET_ANSWERS_S * 1000),
-               *_older(node, partition, keys.REFUSED, Refused, now_ms - FORGET_REFUSED_S * 1000)]  # fmt: skip
-        if old:
-            await node.host.submit(partition, commands.ForgetRows(old), own=True)
-
-
-def _older(
-    node: Node, partition: int, table: bytes, kind: type[Answer] | type[Refused], limit_ms: float
-) -> Iterator[bytes]:
-    for key, value in node.host.scan(keys.table(partition, table)):
-        if decode(kind, value).created_ms < limit_ms:
-            yield key
+        now_ms = int(time.time() * 1000)
+        await forget_answers(node.host, partition, now_ms)
+        await forget_refused(node.host, partition, now_ms)

@@ -17,10 +17,11 @@ from s4.cluster.coordinator import CoordinatorError
 from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
-from s4.metadata.rows import Reference, Refused, decode
+from s4.metadata.rows import Reference, decode
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.storage.records import DamagedError, Shard
-from s4.upkeep.orphans import FORGET_REFUSED_S, Audit
+from s4.upkeep.forget import forget_refused
+from s4.upkeep.orphans import Audit
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +120,8 @@ class OwnStore:
                 row = decode(Reference, value)
                 if row.created_ms <= limit_ms:
                     await self._reference(partition, key[len(prefix) :], row, result)
-        old = [key for key, value in self._node.host.scan(keys.table(partition, keys.REFUSED))
-               if decode(Refused, value).created_ms < (time.time() - FORGET_REFUSED_S) * 1000]  # fmt: skip
-        if old:
-            await self._node.host.submit(partition, commands.ForgetRows(old), own=True)
+        if self._node.clocks_agree():
+            await forget_refused(self._node.host, partition, int(time.time() * 1000))
 
     async def _reference(self, partition: int, name: bytes, row: Reference, result: Audit) -> None:
         blob, reference = name[:16], name[16:]

@@ -24,6 +24,10 @@ PAGE = 256
 CONCURRENCY = 16
 
 
+class JobGoneError(Exception):
+    """A job is not in the state any more that was gone on from."""
+
+
 class Renames:
     """The rename jobs of a server. Finished ones stay listed until they are forgotten."""
 
@@ -72,6 +76,13 @@ class Renames:
         self._tasks[name] = asyncio.create_task(self._run(name, job))
 
     async def _run(self, name: str, job: Job) -> None:
+        try:
+            await self._work(name, job)
+        except JobGoneError:
+            log.info("rename of %s to %s: forgotten, or gone on with elsewhere", job.source, job.destination)
+            self._tasks.pop(name, None)  # `resume` takes up what is left of it
+
+    async def _work(self, name: str, job: Job) -> None:
         error = ""
         try:
             while (following := await self._patiently(name, job)) is not None:
@@ -80,7 +91,14 @@ class Renames:
             error = f"{failure.code}: {failure.message}"
             log.error("rename of %s to %s stopped: %s", job.source, job.destination, error)
         done = Job(job.bucket, job.source, job.destination, job.created_ms, job.cursor, job.done, True, error)
-        await execute(self._gateway, 0, commands.PutJob(name, done))
+        await self._keep(name, done, job)
+
+    async def _keep(self, name: str, following: Job, before: Job) -> None:
+        """Keep a job's next state. Raises JobGoneError where the one before is not what is kept: a rename that was
+        forgotten does not come back, and of two who work on one only one goes on."""
+        answer = await execute(self._gateway, 0, commands.PutJob(name, following, before))
+        if answer == commands.Taken(False):
+            raise JobGoneError
 
     async def _patiently(self, name: str, job: Job) -> Job | None:
         while True:
@@ -102,7 +120,7 @@ class Renames:
         for start in range(0, len(found), CONCURRENCY):
             await asyncio.gather(*(self._one(job, key) for key in found[start : start + CONCURRENCY]))
         following = Job(job.bucket, job.source, job.destination, job.created_ms, found[-1], job.done + len(found))
-        await execute(self._gateway, 0, commands.PutJob(name, following))
+        await self._keep(name, following, job)
         return following
 
     async def _one(self, job: Job, key: bytes) -> None:

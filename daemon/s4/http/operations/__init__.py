@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from s4.gateway.context import Gateway
-from s4.http.operations import buckets, forms, labels, listing, locks, multipart, objects, settings
+from s4.http.operations import buckets, copies, forms, labels, listing, locks, multipart, objects, settings
 from s4.http.request import S3Request
 
 Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
@@ -71,8 +71,8 @@ OPERATIONS: dict[str, Operation] = {
     "DeleteObjectTagging": labels.delete_tagging,
     "GetObjectAcl": labels.get_acl,
     "PutObjectAcl": labels.put_acl,
-    "CopyObject": objects.copy_object,
-    "RenameObject": objects.rename_object,
+    "CopyObject": copies.copy_object,
+    "RenameObject": copies.rename_object,
     "CreateMultipartUpload": multipart.create_upload,
     "UploadPart": multipart.upload_part,
     "UploadPartCopy": multipart.upload_part_copy,

@@ -7,18 +7,19 @@ from aiohttp import web
 from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
-from s4.gateway.read import Opened, open_object
-from s4.http.authorize import of_tags
+from s4.gateway.read import Opened
+from s4.http.authorize import of_tags, open_judged
 from s4.http.operations.buckets import owner_xml
 from s4.http.operations.settings import asked_acl, check_acl
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.s3 import acl, tags
+from s4.s3.errors import S3Error
 from s4.s3.xml import document
 
 
 async def _open(gateway: Gateway, request: S3Request) -> Opened:
-    return await open_object(gateway, request.bucket, request.key, request.query.get("versionId", ""))
+    return await open_judged(gateway, request.judge, request.bucket, request.key, request.query.get("versionId", ""))
 
 
 def _version(version: str) -> dict[str, str]:
@@ -53,9 +54,15 @@ async def get_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
 
 
 async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    """An ACL is made for the owner of a version, and is given to that version only."""
     opened = await _open(gateway, request)
     wanted = await asked_acl(request, canonical_id(opened.row.owner))
     check_acl(await find_bucket(gateway, request.bucket), wanted)
-    version = request.query.get("versionId", "")
-    text = acl.encode(wanted)
-    return respond(200, _version(await objects.change_object(gateway, request.bucket, request.key, version, acl=text)))
+    version, text = request.query.get("versionId", ""), acl.encode(wanted)
+    try:
+        changed = await objects.change_object(
+            gateway, request.bucket, request.key, version, acl=text, seen=opened.suffix
+        )
+    except objects.SourceChangedError:
+        raise S3Error("OperationAborted", "The object was replaced meanwhile. Try again.") from None
+    return respond(200, _version(changed))

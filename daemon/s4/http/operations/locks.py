@@ -8,8 +8,8 @@ from s4.access import documents
 from s4.gateway import objects
 from s4.gateway.buckets import set_lock
 from s4.gateway.context import Gateway, find_bucket
-from s4.gateway.read import Opened, open_object
-from s4.http.authorize import of_lock
+from s4.gateway.read import Opened
+from s4.http.authorize import of_lock, open_judged
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
@@ -63,16 +63,16 @@ async def shown(request: S3Request, opened: Opened) -> dict[str, str]:
     """Headers of GET and HEAD, as far as the caller may see them."""
     row, judge, version = opened.row, request.judge, request.query.get("versionId", "")
     found: dict[str, str] = {}
-    if row.lock_mode and (judge is None or await judge.may("s3:GetObjectRetention", request.key, version)):
+    if row.lock_mode and (judge is None or await judge.may("s3:GetObjectRetention", request.key, version, row=row)):
         found |= {lock.MODE: row.lock_mode, lock.UNTIL: iso_date(row.lock_until_ms)}
-    if row.legal_hold and (judge is None or await judge.may("s3:GetObjectLegalHold", request.key, version)):
+    if row.legal_hold and (judge is None or await judge.may("s3:GetObjectLegalHold", request.key, version, row=row)):
         found[lock.HOLD] = "ON"
     return found
 
 
 async def _open(gateway: Gateway, request: S3Request) -> Opened:
     _check(await find_bucket(gateway, request.bucket))
-    return await open_object(gateway, request.bucket, request.key, request.query.get("versionId", ""))
+    return await open_judged(gateway, request.judge, request.bucket, request.key, request.query.get("versionId", ""))
 
 
 async def get_retention(gateway: Gateway, request: S3Request) -> web.StreamResponse:

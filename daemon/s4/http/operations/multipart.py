@@ -9,9 +9,11 @@ from aiohttp import web
 from s4.gateway import multipart
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import Completion, WantedPart
+from s4.gateway.objects import while_it_changes
 from s4.http.operations.buckets import owner_xml
+from s4.http.operations.copies import open_source
 from s4.http.operations.encryption import customer_key
-from s4.http.operations.objects import open_source, with_acl, write_conditions
+from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import S3Request
 from s4.http.responses import aborting, ending, respond, respond_xml
 from s4.metadata.rows import Part, decode
@@ -80,6 +82,12 @@ async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamRespons
 
 
 async def upload_part_copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    with gateway.readers.reading():
+        return await while_it_changes(lambda: _copy_part(gateway, request))
+
+
+async def _copy_part(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    """One attempt: the version that was judged is what is copied."""
     number, upload = _part_number(request), _upload_id(request)
     source = await open_source(gateway, request)
     text = request.headers.get("x-amz-copy-source-range")

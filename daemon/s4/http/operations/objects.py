@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from msgspec.structs import replace
@@ -12,9 +11,9 @@ from msgspec.structs import replace
 from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
-from s4.gateway.objects import Attributes, Copy
-from s4.gateway.read import Opened, open_object, read_small, stream, unlock
-from s4.http.authorize import judge_of, of_tags
+from s4.gateway.objects import Attributes
+from s4.gateway.read import Opened, read_small, stream
+from s4.http.authorize import open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
@@ -32,8 +31,8 @@ from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent
 from s4.s3 import acl, checksums, conditions, encryption, lock, names, ranges, tags, website
 from s4.s3.errors import S3Error
-from s4.s3.lock import NONE as NO_LOCK
 from s4.s3.xml import Element, document, encode_key, tag
+from s4.storage.records import DamagedError
 
 KEPT_HEADERS = (
     "content-type",
@@ -164,7 +163,7 @@ def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int,
 
 async def _open(gateway: Gateway, request: S3Request) -> Opened:
     version = request.query.get("versionId", "")
-    opened = await open_object(gateway, request.bucket, request.key, version, request.bucket_row)
+    opened = await open_judged(gateway, request.judge, request.bucket, request.key, version, request.bucket_row)
     try:
         conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms)
     except S3Error as error:
@@ -200,24 +199,29 @@ async def _read_headers(
 async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     reading = gateway.readers.begin()
     try:
-        opened = await _open(gateway, request)
-        offset, length, span, status = _span(request, opened)
-        headers = await _read_headers(gateway, request, opened, span, status)
-        small = await read_small(gateway, opened, offset, length)
-        if small is not None:
-            return respond(status, headers, small)
-        return await _stream(gateway, request, opened, (offset, length), status, headers)
+        return await _get(gateway, request)
+    except objects.SourceChangedError:
+        return await objects.while_it_changes(lambda: _get(gateway, request))
     finally:
         gateway.readers.end(reading)
 
 
-async def _stream(
-    gateway: Gateway, request: S3Request, opened: Opened, span: tuple[int, int], status: int, headers: dict[str, str]
-) -> web.StreamResponse:
-    pieces = stream(gateway, opened, *span)
-    first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
+async def _get(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    """Raises SourceChangedError, with nothing answered, where the object was replaced and its blob went with it."""
+    opened = await _open(gateway, request)
+    offset, length, span, status = _span(request, opened)
+    headers = await _read_headers(gateway, request, opened, span, status)
+    try:
+        small = await read_small(gateway, opened, offset, length)
+        if small is not None:
+            return respond(status, headers, small)
+        pieces = stream(gateway, opened, offset, length)
+        first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
+    except DamagedError:
+        await objects.must_be_there(gateway, opened)
+        raise
     response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id), **request.extra})
-    response.content_length = span[1]
+    response.content_length = length
     async with gateway.memory.hold(2 * len(first)):
         request.begun = True
         await response.prepare(request.http)
@@ -362,133 +366,3 @@ def _wanted_delete(element: Element) -> tuple[bytes, str, str]:
     if element.get("LastModifiedTime") or element.get("Size"):
         raise S3Error("NotImplemented", "Deletes have conditions on the ETag only.")
     return key.encode(), element.get("VersionId") or "", (element.get("ETag") or "").strip('"')
-
-
-# -- copies
-
-
-async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz-copy-source") -> Opened:
-    """The source that a copy names, once the caller may read it. Raises S3Error; authorization comes first."""
-    text = request.headers[header]
-    path, _, query = text.partition("?")
-    version = ""
-    if query:
-        name, _, version = query.partition("=")
-        if name != "versionId" or not version:
-            raise S3Error(
-                "InvalidArgument",
-                "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
-                ArgumentName=header,
-                ArgumentValue=text,
-            )
-    raw = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
-    name_raw, _, key = raw.removeprefix(b"/").partition(b"/")
-    name = name_raw.decode("utf-8", "replace")
-    if not name or not key:
-        raise S3Error(
-            "InvalidArgument",
-            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
-            ArgumentName=header,
-            ArgumentValue=text,
-        )
-    judge = await judge_of(gateway, request, name)
-    await judge.must("s3:GetObject", key, version)
-    if len(key) > request.limits.key_bytes:
-        raise S3Error("KeyTooLongError")
-    await find_bucket(gateway, request.bucket)
-    try:
-        opened = await open_object(gateway, name, key, version)
-    except S3Error as error:
-        if error.code == "MethodNotAllowed":
-            raise S3Error(
-                "InvalidRequest",
-                "The source of a copy request may not specifically refer to a delete marker by version id.",
-            ) from None
-        raise
-    conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms, "x-amz-copy-source-")
-    await unlock(gateway, opened, sse.customer_key(gateway, request, encryption.SOURCE))
-    return opened
-
-
-def _directive(request: S3Request, what: str) -> str:
-    """COPY or REPLACE, for metadata or tagging."""
-    name = f"x-amz-{what}-directive"
-    value = request.headers.get(name, "COPY")
-    if value not in ("COPY", "REPLACE"):
-        raise S3Error("InvalidArgument", f"Unknown {what} directive.", ArgumentName=name, ArgumentValue=value)
-    return value
-
-
-def _copied_attributes(request: S3Request, source: Opened) -> Attributes:
-    """A source's own, but for where visitors are sent, which a copy has only where it is asked for."""
-    kept = {name: value for name, value in source.row.headers.items() if name != website.LOCATION}
-    if website.LOCATION in request.headers:
-        location = website.check_location(request.headers[website.LOCATION])
-        kept[website.LOCATION] = header_value(location, website.LOCATION)
-    return Attributes(kept, source.row.metadata)
-
-
-async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    directive, tagging = _directive(request, "metadata"), _directive(request, "tagging")
-    algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
-    if algorithm and algorithm not in checksums.ALGORITHMS:
-        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
-    source = await open_source(gateway, request)
-    same = (source.name, source.key) == (request.bucket, request.key)
-    changed = (
-        "REPLACE" in (directive, tagging)
-        or website.LOCATION in request.headers
-        or await sse.changes(gateway, request, source)
-    )
-    if same and not changed and not source.asked_version:
-        raise S3Error(
-            "InvalidRequest",
-            "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
-        )
-    if algorithm and algorithm != source.row.checksum_algorithm:
-        raise S3Error("NotImplemented", "A copy keeps its source's checksum; another algorithm cannot be asked for.")
-    if tagging == "COPY" and source.row.tags:
-        await (await judge_of(gateway, request, source.name)).must(
-            "s3:GetObjectTagging", source.key, source.asked_version
-        )
-        if request.judge is not None:
-            await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
-    attributes = attributes_of(request) if directive == "REPLACE" else _copied_attributes(request, source)
-    put = await objects.copy_object(gateway, source, Copy(
-        request.bucket, request.key, request.user, attributes,
-        tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request),
-        NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
-        encryption=sse.asked(gateway, request),
-    ))  # fmt: skip
-    headers = {"x-amz-version-id": put.version} if put.version else {}
-    headers |= encryption.shown(put.sealing, request.headers)
-    headers |= ending(gateway, request.bucket_row, request.key, put)
-    if source.version:
-        headers["x-amz-copy-source-version-id"] = source.version
-    kept, value, kind = put.checksum
-    checksum = tag(f"Checksum{kept}", value) + tag("ChecksumType", kind) if kept else ""
-    result = f"{tag('LastModified', names.iso_date(put.modified_ms))}<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
-    return respond_xml(document("CopyObjectResult", result), headers)
-
-
-async def rename_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    header = "x-amz-rename-source"
-    text = request.headers.get(header, "")
-    raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")
-    key = raw.removeprefix(request.bucket.encode() + b"/")
-    if not key or len(key) > request.limits.key_bytes:
-        raise S3Error(
-            "InvalidArgument",
-            "x-amz-rename-source must be the key of the source, with or without /bucket/ before it",
-            ArgumentName=header,
-            ArgumentValue=text,
-        )
-    if request.judge is not None:
-        for action in ("s3:GetObject", "s3:DeleteObject"):
-            await request.judge.must(action, key)
-    source = await open_object(gateway, request.bucket, key, "")
-    conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
-    await objects.rename_object(
-        gateway, request.bucket, key, request.key, request.user, write_conditions(request.headers)
-    )
-    return respond(200)

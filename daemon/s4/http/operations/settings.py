@@ -85,7 +85,7 @@ async def put_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse
             "AccessDenied",
             "The policy is public, and the bucket's public access block does not allow that (BlockPublicPolicy).",
         )
-    await set_document(gateway, request.bucket, documents.POLICY, text)
+    await set_document(gateway, request.bucket, documents.POLICY, text, bucket, (documents.BLOCK,))
     return respond(204)
 
 
@@ -168,7 +168,7 @@ async def put_ownership(gateway: Gateway, request: S3Request) -> web.StreamRespo
     bucket = await find_bucket(gateway, request.bucket)
     if wanted == documents.ENFORCED and bucket.documents.get(documents.ACL):
         raise S3Error("InvalidBucketAclWithObjectOwnership")
-    await set_document(gateway, request.bucket, documents.OWNERSHIP, wanted)
+    await set_document(gateway, request.bucket, documents.OWNERSHIP, wanted, bucket, (documents.ACL,))
     return respond(200)
 
 
@@ -193,7 +193,8 @@ async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     bucket = await find_bucket(gateway, request.bucket)
     wanted = await asked_acl(request, canonical_id(bucket.owner))
     check_acl(bucket, wanted)
-    await set_document(gateway, request.bucket, documents.ACL, acl.encode(wanted))
+    judged_by = (documents.BLOCK, documents.OWNERSHIP)
+    await set_document(gateway, request.bucket, documents.ACL, acl.encode(wanted), bucket, judged_by)
     return respond(200)
 
 

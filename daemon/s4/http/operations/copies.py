@@ -1,0 +1,164 @@
+"""CopyObject and RenameObject, and the source that a part is copied from.
+
+What a source is judged by, its conditions, its tags, who may read it, holds for the very version that is used: where it was
+replaced in between, all of it is done again. Bytes are read since before the source was opened (D6).
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from s4.gateway import objects
+from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.objects import Attributes, Copy
+from s4.gateway.read import Opened, unlock
+from s4.http.authorize import judge_of, of_tags, open_judged
+from s4.http.operations import encryption as sse
+from s4.http.operations import locks
+from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
+from s4.http.request import S3Request
+from s4.http.responses import ending, header_value, respond, respond_xml
+from s4.s3 import checksums, conditions, encryption, lock, names, tags, website
+from s4.s3.errors import S3Error
+from s4.s3.lock import NONE as NO_LOCK
+from s4.s3.xml import document, tag
+
+
+async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz-copy-source") -> Opened:
+    """The source that a copy names, once the caller may read it. Raises S3Error; authorization comes first. Who calls this
+    reads since before (D6): the bytes stay, though the source may be replaced."""
+    text = request.headers[header]
+    path, _, query = text.partition("?")
+    version = ""
+    if query:
+        name, _, version = query.partition("=")
+        if name != "versionId" or not version:
+            raise S3Error(
+                "InvalidArgument",
+                "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+                ArgumentName=header,
+                ArgumentValue=text,
+            )
+    raw = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
+    name_raw, _, key = raw.removeprefix(b"/").partition(b"/")
+    name = name_raw.decode("utf-8", "replace")
+    if not name or not key:
+        raise S3Error(
+            "InvalidArgument",
+            "Copy Source must mention the source bucket and key: sourcebucket/sourcekey",
+            ArgumentName=header,
+            ArgumentValue=text,
+        )
+    judge = await judge_of(gateway, request, name)
+    await judge.must("s3:GetObject", key, version)
+    if len(key) > request.limits.key_bytes:
+        raise S3Error("KeyTooLongError")
+    await find_bucket(gateway, request.bucket)
+    try:
+        opened = await open_judged(gateway, judge, name, key, version)
+    except S3Error as error:
+        if error.code == "MethodNotAllowed":
+            raise S3Error(
+                "InvalidRequest",
+                "The source of a copy request may not specifically refer to a delete marker by version id.",
+            ) from None
+        raise
+    conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms, "x-amz-copy-source-")
+    await unlock(gateway, opened, sse.customer_key(gateway, request, encryption.SOURCE))
+    return opened
+
+
+def _directive(request: S3Request, what: str) -> str:
+    """COPY or REPLACE, for metadata or tagging."""
+    name = f"x-amz-{what}-directive"
+    value = request.headers.get(name, "COPY")
+    if value not in ("COPY", "REPLACE"):
+        raise S3Error("InvalidArgument", f"Unknown {what} directive.", ArgumentName=name, ArgumentValue=value)
+    return value
+
+
+def _copied_attributes(request: S3Request, source: Opened) -> Attributes:
+    """A source's own, but for where visitors are sent, which a copy has only where it is asked for."""
+    kept = {name: value for name, value in source.row.headers.items() if name != website.LOCATION}
+    if website.LOCATION in request.headers:
+        location = website.check_location(request.headers[website.LOCATION])
+        kept[website.LOCATION] = header_value(location, website.LOCATION)
+    return Attributes(kept, source.row.metadata)
+
+
+async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    with gateway.readers.reading():
+        return await objects.while_it_changes(lambda: _copy(gateway, request))
+
+
+async def _copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    """One attempt: whatever the source is judged by holds for the version that is copied."""
+    directive, tagging = _directive(request, "metadata"), _directive(request, "tagging")
+    algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
+    if algorithm and algorithm not in checksums.ALGORITHMS:
+        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
+    source = await open_source(gateway, request)
+    same = (source.name, source.key) == (request.bucket, request.key)
+    changed = (
+        "REPLACE" in (directive, tagging)
+        or website.LOCATION in request.headers
+        or await sse.changes(gateway, request, source)
+    )
+    if same and not changed and not source.asked_version:
+        raise S3Error(
+            "InvalidRequest",
+            "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
+        )
+    if algorithm and algorithm != source.row.checksum_algorithm:
+        raise S3Error("NotImplemented", "A copy keeps its source's checksum; another algorithm cannot be asked for.")
+    if tagging == "COPY" and source.row.tags:
+        await (await judge_of(gateway, request, source.name)).must(
+            "s3:GetObjectTagging", source.key, source.asked_version, row=source.row
+        )
+        if request.judge is not None:
+            await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
+    attributes = attributes_of(request) if directive == "REPLACE" else _copied_attributes(request, source)
+    put = await objects.copy_object(gateway, source, Copy(
+        request.bucket, request.key, request.user, attributes,
+        tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request),
+        NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
+        encryption=sse.asked(gateway, request),
+    ))  # fmt: skip
+    headers = {"x-amz-version-id": put.version} if put.version else {}
+    headers |= encryption.shown(put.sealing, request.headers)
+    headers |= ending(gateway, request.bucket_row, request.key, put)
+    if source.version:
+        headers["x-amz-copy-source-version-id"] = source.version
+    kept, value, kind = put.checksum
+    checksum = tag(f"Checksum{kept}", value) + tag("ChecksumType", kind) if kept else ""
+    result = f"{tag('LastModified', names.iso_date(put.modified_ms))}<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
+    return respond_xml(document("CopyObjectResult", result), headers)
+
+
+async def rename_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    header = "x-amz-rename-source"
+    text = request.headers.get(header, "")
+    raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")
+    key = raw.removeprefix(request.bucket.encode() + b"/")
+    if not key or len(key) > request.limits.key_bytes:
+        raise S3Error(
+            "InvalidArgument",
+            "x-amz-rename-source must be the key of the source, with or without /bucket/ before it",
+            ArgumentName=header,
+            ArgumentValue=text,
+        )
+    if request.judge is not None:
+        for action in ("s3:GetObject", "s3:DeleteObject"):
+            await request.judge.must(action, key)
+
+    async def judge(source: Opened) -> None:
+        if request.judge is not None:
+            await request.judge.confirm(key, "", source.row)
+        conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
+
+    await objects.rename_object(
+        gateway, request.bucket, key, request.key, request.user, write_conditions(request.headers), judge
+    )
+    return respond(200)
