@@ -12,6 +12,7 @@ scan at start (`recover`) finds every valid header past the mark and seals what 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -102,10 +103,17 @@ class Volumes:
         return sorted(int(path.stem, 16) for path in self.directory.glob("*.vol"))
 
     def create(self, number: int) -> Volume:
-        secret = os.urandom(16)
-        fd = self.files.create(self.path(number))
-        self.files.write(fd, [pack_volume(VolumeHeader(number, self.store, secret))], 0)
-        return self._keep(Volume(number, self.path(number), fd, secret))
+        """A new volume with its header, or nothing: on a full disk each append comes here anew."""
+        secret, path = os.urandom(16), self.path(number)
+        fd = self.files.create(path)
+        try:
+            self.files.write(fd, [pack_volume(VolumeHeader(number, self.store, secret))], 0)
+        except BaseException:
+            self.files.close(fd)
+            with contextlib.suppress(OSError):
+                self.files.unlink(path)
+            raise
+        return self._keep(Volume(number, path, fd, secret))
 
     def acquire(self, number: int) -> Volume:
         """The open volume, held until `release`. Raises FileNotFoundError, FormatError."""

@@ -69,7 +69,7 @@ class Scrubber:
             return msgspec.json.decode(self._path.read_bytes(), type=Place)
         except FileNotFoundError:
             return Place()
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.error("%s is damaged, the scrub begins anew: %s", self._path, error)
             return Place()
 
@@ -163,8 +163,12 @@ class Scrubber:
                 raise
 
     def _save(self) -> None:
+        """Note the place; where the disk takes nothing the scrub goes on, and a restart reads some of it again."""
         self._saved = time.monotonic()
-        self._files.replace(Path(self._path), msgspec.json.encode(self.place))
+        try:
+            self._files.replace(Path(self._path), msgspec.json.encode(self.place))
+        except OSError as error:
+            log.error("%s cannot be written: %s", self._path, error)
 
 
 def progress(place: Place, partitions: int) -> Iterator[tuple[str, object]]:
