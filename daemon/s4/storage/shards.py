@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,21 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from s4.storage.appender import Append, Appender
 from s4.storage.files import Buffer, Files
-from s4.storage.leveldb import Database, DatabaseError
+from s4.storage.index import (
+    BLOB_END,
+    KEY,
+    MARK,
+    MARK_KEY,
+    VOLUME,
+    VolumeUse,
+    index_key,
+    index_value,
+    open_index,
+    parse_index_key,
+    parse_index_value,
+)
 from s4.storage.records import (
     BLOCK,
     HEADER_SIZE,
@@ -37,29 +49,14 @@ from s4.storage.records import (
     block_crcs,
     blocks,
 )
-from s4.storage.volumes import Append, Appender, Location, Volume, Volumes
+from s4.storage.volumes import Location, Volume, Volumes
 
 log = logging.getLogger(__name__)
 
-_KEY = struct.Struct(">cH16sBI")  # 'i', partition, blob, position, stripe
-_BLOB_END = 19  # a key up to here names its partition and blob
-_VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
-_MARK = struct.Struct("<BIQ")  # version, volume, offset
-_VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
-_MARK_KEY = b"m"
-INDEX_CACHE_BYTES, INDEX_BUFFER_BYTES = 16 << 20, 4 << 20
 ROOM_S = 0.5
 NOW_BYTES = 64 * 1024
 PUNCH_MIN = 64 * 1024
 _ALIGN = 4096
-
-
-@dataclass(slots=True)
-class VolumeUse:
-    """Bytes of all records of a volume, and of those that are dead."""
-
-    used: int = 0
-    dead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,37 +73,6 @@ class ShardSettings:
     sync_index: bool = True
 
 
-def _open_index(path: Path) -> Database:
-    """The index; one that is damaged is put aside, and made again from the volumes."""
-    try:
-        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
-    except DatabaseError as error:
-        aside = path.with_name(f"{path.name}.damaged-{time.time_ns():x}")
-        log.error("%s; it is put aside as %s and made again from the volumes", error, aside.name)
-        path.rename(aside)
-        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
-
-
-def index_key(shard: Shard) -> bytes:
-    return _KEY.pack(b"i", shard.partition, shard.blob, shard.position, shard.stripe)
-
-
-def index_value(location: Location) -> bytes:
-    return _VALUE.pack(1, location.volume, location.offset, location.length, location.created_s)
-
-
-def parse_index_key(key: bytes) -> Shard:
-    _, partition, blob, position, stripe = _KEY.unpack(key)
-    return Shard(partition, blob, position, stripe)
-
-
-def parse_index_value(value: bytes) -> Location:
-    version, volume, offset, length, created_s = _VALUE.unpack(value)
-    if version != 1:
-        raise FormatError(f"index row version {version} was written by a newer S4")
-    return Location(volume, offset, length, created_s)
-
-
 class ShardStore:
     """Shards of one store. Open with `await ShardStore.open(...)`."""
 
@@ -114,7 +80,7 @@ class ShardStore:
                  fatal: Callable[[BaseException], None]) -> None:  # fmt: skip
         self.settings, self.files, self.directory = settings, files, directory
         self._fatal = fatal
-        self._index = _open_index(directory / "index")
+        self._index = open_index(directory / "index")
         (directory / "volumes").mkdir(exist_ok=True)
         self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes)
         self._pending: dict[bytes, bytes | None] = {}
@@ -139,11 +105,11 @@ class ShardStore:
                    fatal: Callable[[BaseException], None]) -> ShardStore:  # fmt: skip
         """Open the store and bring the index up to the volumes: the whole of them where the index was lost."""
         self = cls(files, directory, store, settings, fatal)
-        mark = self._index.get(_MARK_KEY)
+        mark = self._index.get(MARK_KEY)
         if mark is not None:
-            self._mark = _MARK.unpack(mark)[1:]
+            self._mark = MARK.unpack(mark)[1:]
         for key, value in self._index.scan(b"v", b"w"):
-            _, used, dead = _VOLUME.unpack(value)
+            _, used, dead = VOLUME.unpack(value)
             self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
         tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, self._mark)
         tail.next_number = max(tail.next_number, self._mark[0] + 1)  # a number below the mark would not be scanned
@@ -267,7 +233,7 @@ class ShardStore:
 
     def _put(self, key: bytes, value: bytes | None) -> None:
         self._pending[key] = value
-        self._pending_blobs.setdefault(key[:_BLOB_END], set()).add(key)
+        self._pending_blobs.setdefault(key[:BLOB_END], set()).add(key)
         if len(self._pending) >= self.settings.flush_rows:
             self._start_flush()
         elif self._flush_timer is None:
@@ -288,8 +254,8 @@ class ShardStore:
             self._flushing, self._pending = self._pending, {}
             self._flushing_blobs, self._pending_blobs = self._pending_blobs, {}
             rows: list[tuple[bytes, bytes | None]] = list(self._flushing.items())
-            rows.append((_MARK_KEY, _MARK.pack(1, *self._mark)))
-            rows += [(b"v" + number.to_bytes(4, "big"), _VOLUME.pack(1, use.used, use.dead))
+            rows.append((MARK_KEY, MARK.pack(1, *self._mark)))
+            rows += [(b"v" + number.to_bytes(4, "big"), VOLUME.pack(1, use.used, use.dead))
                      for number, use in self._use.items()]  # fmt: skip
             try:
                 await self._loop.run_in_executor(self._pool, self._write_index, rows)
@@ -387,11 +353,11 @@ class ShardStore:
 
     async def free(self, partition: int, blob: bytes) -> int:
         """Drop every shard of a blob that is here; returns the bytes. Durable after the next `flush`."""
-        start = _KEY.pack(b"i", partition, blob, 0, 0)
-        stop = _KEY.pack(b"i", partition, blob, 255, 2**32 - 1) + b"\x00"
+        start = KEY.pack(b"i", partition, blob, 0, 0)
+        stop = KEY.pack(b"i", partition, blob, 255, 2**32 - 1) + b"\x00"
         keys = {key for key, _ in self._index.scan(start, stop)}
         for recent in (self._pending_blobs, self._flushing_blobs):
-            keys |= recent.get(start[:_BLOB_END], set())
+            keys |= recent.get(start[:BLOB_END], set())
         freed = 0
         for key in sorted(keys):
             row = self._locate_row(key)
@@ -401,8 +367,8 @@ class ShardStore:
 
     async def free_position(self, partition: int, blob: bytes, position: int) -> int:
         """As `free`, of one position."""
-        start = _KEY.pack(b"i", partition, blob, position, 0)
-        stop = _KEY.pack(b"i", partition, blob, position, 2**32 - 1) + b"\x00"
+        start = KEY.pack(b"i", partition, blob, position, 0)
+        stop = KEY.pack(b"i", partition, blob, position, 2**32 - 1) + b"\x00"
         freed = 0
         for key in [key for key, _ in self._index.scan(start, stop)]:
             row = self._locate_row(key)
