@@ -132,8 +132,8 @@ class MemberNode(RowNode):
         self.host.on_settings = self.on_settings_committed
 
     def horizon(self) -> float:
-        """Start of the oldest request that may still read shards (D6)."""
-        return self._horizon()
+        """Start of the oldest request that may still read shards, peers' reads here among them (D6)."""
+        return min(self._horizon(), self.shards.oldest_use())
 
     def led(self) -> list[int]:
         return [partition for partition in range(self.partitions) if self.host.group.serves(partition)]

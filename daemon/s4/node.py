@@ -135,14 +135,23 @@ class Node(RowNode):
                 log.exception("freeing shards failed")
 
     async def reap(self) -> None:
-        horizon = self._horizon()
+        """One round. A blob that cannot be freed now is tried again, behind the others."""
+        horizon = min(self._horizon(), self.drives.oldest_use())
         done: dict[int, list[bytes]] = {}
+        failed: list[tuple[float, int, bytes, bytes]] = []
         count = 0
         while self._freed and self._freed[0][0] < horizon and count < REAP_BLOBS:
-            _, partition, key, blob = self._freed.popleft()
-            await self.drives.free(partition, blob)
-            done.setdefault(partition, []).append(key)
+            dead = self._freed.popleft()
+            _, partition, key, blob = dead
+            try:
+                await self.drives.free(partition, blob)
+            except Exception as error:
+                log.error("blob %s is freed later: %s", blob.hex(), error)
+                failed.append((self._clock(), partition, key, blob))
+            else:
+                done.setdefault(partition, []).append(key)
             count += 1
+        self._freed.extend(failed)
         if done:
             await self.drives.flush()
         for partition, rows in done.items():

@@ -88,6 +88,7 @@ class Appender:
         """Append no more to these volumes: their files were deleted, and what goes there is lost."""
         with self._lock:
             if self._volume is not None and self._volume.number in numbers:
+                self._volumes.release(self._volume)
                 self._volume = None
 
     def _run(self) -> None:

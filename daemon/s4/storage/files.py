@@ -26,6 +26,15 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 Buffer = bytes | bytearray | memoryview
 
 
+_OF_THE_PROCESS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether a read that failed says something of what was read (D7), and not of this process, which is out of
+    descriptors or memory."""
+    return error.errno not in _OF_THE_PROCESS
+
+
 class Files:
     """The real thing: Linux files."""
 

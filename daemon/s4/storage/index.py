@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from s4.storage.leveldb import Database, DatabaseError
+from s4.storage.leveldb import DAMAGED, Database, DatabaseError
 from s4.storage.records import FormatError, Shard
 from s4.storage.volumes import Location
 
@@ -40,13 +40,23 @@ class VolumeUse:
 
 def open_index(path: Path) -> Database:
     """The index; one that is damaged is put aside, and made again from the volumes."""
+    marker = path.with_name(path.name + DAMAGED)
     try:
-        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
+        if marker.exists():
+            raise DatabaseError(f"the database {path} was found damaged")
+        return _open(path)
     except DatabaseError as error:
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns():x}")
         log.error("%s; it is put aside as %s and made again from the volumes", error, aside.name)
-        path.rename(aside)
-        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
+        if path.exists():
+            path.rename(aside)
+        opened = _open(path)
+        marker.unlink(missing_ok=True)
+        return opened
+
+
+def _open(path: Path) -> Database:
+    return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
 
 
 def index_key(shard: Shard) -> bytes:

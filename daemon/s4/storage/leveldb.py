@@ -8,6 +8,7 @@ loop, `write` with `sync` waits for the disk and runs on a thread.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -23,9 +24,10 @@ Rows = Iterable[tuple[bytes, bytes | None]]
 
 
 DAMAGED = ".damaged"  # added to a database's name: a file that says so
+AnyDatabaseError: type[Exception] = plyvel.Error  # what reads and writes raise; DatabaseError is one of them
 
 
-class DatabaseError(Exception):
+class DatabaseError(plyvel.Error):  # type: ignore[misc]
     """LevelDB failed: damage or an I/O error."""
 
 
@@ -87,9 +89,15 @@ class Database:
                 for last in islice(iterator, limit):  # noqa: B007 - the last one is what is wanted
                     pass
         except plyvel.Error as error:
-            self.path.with_name(self.path.name + DAMAGED).touch()
+            self.mark_damaged()
             raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
         return last
+
+    def mark_damaged(self) -> None:
+        """Leave word beside the database, as far as the disk takes it, that the next start is not to trust it."""
+        with contextlib.suppress(OSError):
+            self.path.with_name(self.path.name + DAMAGED).touch()
+            _sync(self.path.parent)
 
     def snapshot(self) -> Snapshot:
         """All rows as they are now, whatever is written later. Close it."""
@@ -121,17 +129,17 @@ def _create(path: Path) -> None:
         shutil.rmtree(making)
     plyvel.DB(str(making), create_if_missing=True).close()
     for file in [*making.iterdir(), making]:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync(file)
     making.rename(path)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(parent)
+        os.fsync(fd)
     finally:
-        os.close(parent)
+        os.close(fd)
 
 
 class Cursor:

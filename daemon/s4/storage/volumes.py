@@ -9,6 +9,7 @@ scan at start (`recover`) finds every valid header past the mark and seals what 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import threading
@@ -17,30 +18,41 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s4.storage.files import Files
+from s4.storage.files import Files, is_damage
 from s4.storage.records import (
+    BLOCK,
     HEADER_SIZE,
     RECORD_MAGIC,
     FormatError,
+    OfflineError,
     Record,
+    Shard,
     VolumeHeader,
+    block_crcs,
+    blocks,
     pack_volume,
     unpack_record,
     unpack_volume,
 )
+from s4.storage.uses import FailingReads
 
 log = logging.getLogger(__name__)
+
+ALIGN = 4096  # of holes
+SECTOR, SECTORS = 4096, 16  # bytes that are read at once where reads fail; how many of them may fail in a window
 
 
 @dataclass(slots=True)
 class Volume:
-    """One open volume. `users` counts the reads in progress."""
+    """One open volume. `users` counts who has it now: reads, punches, the appender. One that is `retired` takes no more
+    of them, and its last user closes it."""
 
     number: int
     path: Path
     fd: int
     secret: bytes
     users: int = 0
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +67,11 @@ class Location:
 
 @dataclass(slots=True)
 class Tail:
-    """What the scan found: records past the mark, and where to go on (None: start a new volume)."""
+    """What the scan found: records past the mark, bytes of torn ones by volume, and where to go on (None: start a new
+    volume)."""
 
     records: list[tuple[Record, Location]] = field(default_factory=list)
+    torn: dict[int, int] = field(default_factory=dict)
     current: tuple[int, int] | None = None
     next_number: int = 1
 
@@ -70,6 +84,7 @@ class Volumes:
         self._open: OrderedDict[int, Volume] = OrderedDict()
         self._limit = open_files
         self._lock = threading.Lock()
+        self.failing = FailingReads()
 
     def path(self, number: int) -> Path:
         return self.directory / f"{number:08x}.vol"
@@ -113,28 +128,40 @@ class Volumes:
     def release(self, volume: Volume) -> None:
         with self._lock:
             volume.users -= 1
+            self._close_unused(volume)
 
     def remove(self, number: int) -> None:
-        with self._lock:
-            volume = self._open.pop(number, None)
-        if volume is not None:
-            self.files.close(volume.fd)
-        self.files.unlink(self.path(number))
+        """Unlink a volume. Whoever still uses it goes on with its bytes (D5)."""
+        with contextlib.suppress(FileNotFoundError):  # somebody else deleted it
+            self.files.unlink(self.path(number))
+        with self._lock:  # after that: who opened it before is found here, who comes later finds no name (`_keep`)
+            volume = self._open.get(number)
+            if volume is not None:
+                self._retire(volume)
 
     def drop_unlinked(self) -> list[int]:
         """Forget open files whose names are gone, deleted by somebody else; returns their numbers."""
         with self._lock:
             gone = [volume for volume in self._open.values() if not self.files.is_linked(volume.fd)]
             for volume in gone:
-                del self._open[volume.number]
-                if volume.users == 0:
-                    self.files.close(volume.fd)
+                self._retire(volume)
         return [volume.number for volume in gone]
 
     def close(self) -> None:
-        for volume in self._open.values():
+        with self._lock:
+            for volume in list(self._open.values()):
+                self._retire(volume)
+
+    def _retire(self, volume: Volume) -> None:
+        """Give a volume to nobody else. A descriptor that is closed under a user is another file's by the time it is
+        used: a punch would go into a database."""
+        del self._open[volume.number]
+        volume.retired = True
+        self._close_unused(volume)
+
+    def _close_unused(self, volume: Volume) -> None:
+        if volume.retired and volume.users == 0:
             self.files.close(volume.fd)
-        self._open.clear()
 
     def _keep(self, volume: Volume) -> Volume:
         with self._lock:
@@ -143,14 +170,74 @@ class Volumes:
                 self.files.close(volume.fd)
                 known.users += volume.users
                 return known
+            if not self.files.is_linked(volume.fd):  # removed while it was opened
+                self.files.close(volume.fd)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(volume.path))
             self._open[volume.number] = volume
-            for number, other in list(self._open.items()):
+            for other in list(self._open.values()):
                 if len(self._open) <= self._limit:
                     break
-                if other.users == 0 and number != volume.number:
-                    del self._open[number]
-                    self.files.close(other.fd)
+                if other.users == 0 and other is not volume:
+                    self._retire(other)
         return volume
+
+    def read(self, shard: Shard, location: Location, offset: int, length: int, nowait: bool) -> memoryview | None:
+        """The bytes; None where they would have to be waited for (`nowait`) or are damaged: what a disk cannot read is
+        (D7), however often it is tried. Raises OfflineError where this process is out of descriptors or memory."""
+        first, last = offset // BLOCK, blocks(offset + length)
+        start = first * BLOCK
+        table = bytearray(4 * (last - first))
+        data = bytearray(min(last * BLOCK, location.length) - start)
+        base = location.offset + HEADER_SIZE
+        data_at = base + 4 * blocks(location.length) + start
+        try:
+            volume = self.acquire(location.volume)
+            try:
+                if not self._fill(volume, [(table, base + 4 * first), (data, data_at)], nowait):
+                    return None
+                if block_crcs(data, shard, volume.secret, first) != table:
+                    if not nowait:
+                        log.error("damaged: %s in %s at %d", shard, volume.path.name, location.offset)
+                    return None
+            finally:
+                self.release(volume)
+        except (FormatError, OSError) as error:
+            if not nowait:
+                self._unread(location, error)
+            return None
+        return memoryview(data)[offset - start : offset - start + length]
+
+    def _unread(self, location: Location, error: FormatError | OSError) -> None:
+        log.error("volume %08x cannot be read at %d: %s", location.volume, location.offset, error)
+        if isinstance(error, OSError) and not is_damage(error):
+            raise OfflineError(f"volume {location.volume:08x} cannot be read now: {error}") from error
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            self.failing.note(location.volume, location.offset)
+
+    def _fill(self, volume: Volume, wanted: list[tuple[bytearray, int]], nowait: bool) -> bool:
+        (table, table_at), (data, data_at) = wanted
+        if table_at + len(table) == data_at:
+            return self.files.read(volume.fd, [table, data], table_at, nowait=nowait) == len(table) + len(data)
+        return self.files.read(volume.fd, [table], table_at, nowait=nowait) == len(table) and self.files.read(
+            volume.fd, [data], data_at, nowait=nowait
+        ) == len(data)
+
+    def punch(self, location: Location) -> None:
+        """Return the pages that lie wholly inside a record's data; its header stays (rule D4)."""
+        data = location.offset + HEADER_SIZE + 4 * blocks(location.length)
+        start, stop = -(-data // ALIGN) * ALIGN, (data + location.length) // ALIGN * ALIGN
+        if start >= stop:
+            return
+        try:
+            volume = self.acquire(location.volume)
+            try:
+                self.files.punch(volume.fd, start, stop - start)
+            finally:
+                self.release(volume)
+        except FileNotFoundError:  # compacted away meanwhile, and its space with it
+            return
+        except (FormatError, OSError) as error:  # nothing alive is in doubt: compaction gives the space back
+            log.warning("volume %08x: a hole at %d could not be made: %s", location.volume, start, error)
 
     def headers(self, volume: Volume, start: int) -> Iterator[tuple[int, Record, bool]]:
         """(offset, record, clean) of each valid header from `start` on, in order.
@@ -160,7 +247,7 @@ class Volumes:
         size, offset, clean = self.files.size(volume.fd), max(start, HEADER_SIZE), True
         raw = bytearray(HEADER_SIZE)
         while offset + HEADER_SIZE <= size:
-            self.files.read(volume.fd, [raw], offset)
+            self._read_or_zeros(volume, raw, offset)
             try:
                 record = unpack_record(raw, volume.secret, offset)
                 if offset + record.size > size:
@@ -179,10 +266,10 @@ class Volumes:
         window = bytearray(1 << 20)
         raw = bytearray(HEADER_SIZE)
         while offset < size:
-            got = self.files.read(volume.fd, [window], offset)
+            got = self._read_or_zeros(volume, window, offset)
             at = window.find(RECORD_MAGIC, 0, got)
             while at >= 0:
-                if self.files.read(volume.fd, [raw], offset + at) == HEADER_SIZE:
+                if self._read_or_zeros(volume, raw, offset + at) == HEADER_SIZE:
                     try:
                         unpack_record(raw, volume.secret, offset + at)
                         return offset + at
@@ -194,22 +281,49 @@ class Volumes:
             offset += got - len(RECORD_MAGIC) + 1
         return None
 
+    def _read_or_zeros(self, volume: Volume, buffer: bytearray, offset: int) -> int:
+        """As a read; zeros stand for sectors that cannot be read, which are damage as any other (D7)."""
+        try:
+            return self.files.read(volume.fd, [buffer], offset)
+        except OSError as error:
+            log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
+        got, failed = min(len(buffer), max(0, self.files.size(volume.fd) - offset)), 0
+        for start in range(0, got, SECTOR):
+            piece = memoryview(buffer)[start : min(start + SECTOR, got)]
+            piece[:] = bytes(len(piece))
+            try:
+                if failed < SECTORS:  # of a disk that reads nothing not each one is waited for
+                    self.files.read(volume.fd, [piece], offset + start)
+            except OSError:
+                failed += 1
+        return got
+
     def recover(self, mark: tuple[int, int]) -> Tail:
-        """Find what was appended past the mark (volume, offset), which says that the index covers all before."""
+        """Find what was appended past the mark (volume, offset), which says that the index covers all before.
+
+        A record there counts only once its blocks' CRCs hold (D5): after a loss of power its header may be on disk and
+        its data not, and it would stand for a synced original that compaction copied, or for a shard that a heal made.
+        Where the index was lost the mark is 0, and the data of the last volume alone is read: the others were synced
+        when they were sealed.
+        """
         tail = Tail()
-        for number in self.numbers():
+        numbers = self.numbers()
+        for number in numbers:
             tail.next_number = number + 1
             if number < mark[0]:
                 continue
             try:
                 volume = self.acquire(number)
-            except FormatError as error:
+            except (FormatError, OSError) as error:
+                if isinstance(error, OSError) and not is_damage(error):
+                    raise
                 tail.current = None
                 log.error("volume passed over: %s", error)
                 continue
             try:
                 before = len(tail.records)
-                end, whole = self._scan_tail(volume, mark[1] if number == mark[0] else HEADER_SIZE, tail)
+                start = mark[1] if number == mark[0] else HEADER_SIZE
+                end, whole = self._scan_tail(volume, start, tail, check=mark[0] > 0 or number == numbers[-1])
                 if len(tail.records) > before:  # a process that was killed did not sync what is read here
                     self.files.sync(volume.fd)
             finally:
@@ -217,9 +331,25 @@ class Volumes:
             tail.current = (number, end) if whole else None
         return tail
 
-    def _scan_tail(self, volume: Volume, start: int, tail: Tail) -> tuple[int, bool]:
-        end, whole = start, True
+    def _scan_tail(self, volume: Volume, start: int, tail: Tail, *, check: bool) -> tuple[int, bool]:
+        end, whole, torn = start, True, 0
         for offset, record, clean in self.headers(volume, start):
-            tail.records.append((record, Location(volume.number, offset, record.length, record.created_s)))
             end, whole = offset + record.size, whole and clean
+            if check and not self._holds(volume, offset, record):
+                tail.torn[volume.number] = tail.torn.get(volume.number, 0) + record.size
+                torn, whole = torn + 1, False
+            else:
+                tail.records.append((record, Location(volume.number, offset, record.length, record.created_s)))
+        if torn:
+            log.warning("%s: %d records were not written to their end, and do not count", volume.path.name, torn)
         return end, whole and end == self.files.size(volume.fd)
+
+    def _holds(self, volume: Volume, offset: int, record: Record) -> bool:
+        """Whether the blocks of a record are what its table of CRCs says."""
+        table, data = bytearray(record.table_bytes), bytearray(record.length)
+        try:
+            got = self.files.read(volume.fd, [table, data], offset + HEADER_SIZE)
+        except OSError as error:
+            log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
+            return False
+        return got == len(table) + len(data) and block_crcs(data, record.shard, volume.secret) == table
