@@ -140,7 +140,7 @@ class MemberNode(RowNode):
 
     def _has_room(self) -> bool:
         """Rows are small: they may use half of the reserve, so that a full disk stops no writes that go elsewhere."""
-        free, _ = self.shards.files.free_bytes(self.shards.directory)
+        free, _ = self.shards.space()
         return free > self.shards.settings.reserve_bytes // 2
 
     # -- shards
@@ -190,13 +190,15 @@ class MemberNode(RowNode):
         led, group = self.led(), self.host.group
         heals = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.HEAL)))
         outbox = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.OUTBOX)))
-        free, total = self.shards.files.free_bytes(self.shards.directory)
+        free, total = self.shards.space()
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
         alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
         apart = max(self.clocks.apart(boot_clock()).values(), default=0.0)
         if apart and not self.clocks_agree():
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
+        if self.shards.failing.many:
+            alarms.append("its disk fails to read many places: drain or replace it")
         failed, made, filled = self.figures()
         return Census(
             self.store, __version__, round(self._clock() - self._started, 3), free, total, used,

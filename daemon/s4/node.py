@@ -88,6 +88,10 @@ class Node(RowNode):
             return None
         return self.host.submit(partition, commands.NeedHeal(blob, [position]), own=True)
 
+    def found(self, shard: Shard) -> None:
+        """A shard was found damaged by whoever works on its drive."""
+        self.found_damage(shard.partition, shard.blob, shard.position)
+
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         raise UnavailableError("ServiceUnavailable", "This server keeps its metadata by itself and has no peers.")
 

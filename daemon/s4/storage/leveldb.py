@@ -49,7 +49,13 @@ class Database:
             )
         except plyvel.Error as error:
             raise DatabaseError(f"cannot open the database {path}: {error}") from error
-        self.get = self._db.get  # bound once: this is the hottest call of all
+        try:
+            self._check_end()
+        except plyvel.Error as error:
+            self._db.close()  # its lock would keep out who puts it aside
+            raise DatabaseError(f"the database {path} is damaged: {error}") from error
+        # bound once, for this is the hottest call of all; without the word plyvel takes a block as the disk gives it
+        self.get: Callable[[bytes], bytes | None] = partial(self._db.get, verify_checksums=True)
         self.path = path
 
     def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
@@ -88,10 +94,18 @@ class Database:
             ) as iterator:
                 for last in islice(iterator, limit):  # noqa: B007 - the last one is what is wanted
                     pass
+            if not last:
+                self._check_end()
         except plyvel.Error as error:
             self.mark_damaged()
             raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
         return last
+
+    def _check_end(self) -> None:
+        """An iterator that meets a damaged block says so at the next good one; where none follows it just ends. So the
+        last block is looked at by itself. Raises plyvel's errors."""
+        with self._db.iterator(reverse=True, include_value=False, verify_checksums=True) as iterator:
+            next(iterator, None)
 
     def mark_damaged(self) -> None:
         """Leave word beside the database, as far as the disk takes it, that the next start is not to trust it."""
@@ -163,7 +177,7 @@ class Snapshot:
         self._snapshot = snapshot
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._snapshot.get(key)
+        value: bytes | None = self._snapshot.get(key, verify_checksums=True)
         return value
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -155,6 +155,10 @@ class ShardStore:
     def failing(self) -> FailingReads:
         return self._volumes.failing
 
+    def give_up(self, error: Exception) -> None:
+        """End the process, which is to go on without this drive."""
+        self._fatal(error)
+
     def oldest_use(self) -> float:
         """Since when (monotonic seconds) the oldest read or punch is in progress, whoever wanted it; now if none is."""
         return self._uses.oldest()
@@ -341,12 +345,15 @@ class ShardStore:
             yield partition
             start = b"i" + (partition + 1).to_bytes(2, "big")
 
-    def records(self, partition: int | None = None) -> Iterator[tuple[Shard, Location]]:
-        """Every shard that the flushed index names, or those of one partition, in order of partition and blob."""
+    def records(self, partition: int | None = None, after: Shard | None = None) -> Iterator[tuple[Shard, Location]]:
+        """Every shard that the flushed index names, or those of one partition, in order of partition and blob; those
+        that come after one."""
         start, stop = b"i", b"j"
         if partition is not None:
             start = b"i" + partition.to_bytes(2, "big")
             stop = start + b"\xff" * 32
+        if after is not None:
+            start = index_key(after) + b"\x00"
         for key, value in self._scan(start, stop):
             if self._pending.get(key, value) is not None:
                 yield parse_index_key(key), parse_index_value(value)
