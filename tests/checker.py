@@ -20,8 +20,8 @@ from s4.cluster.clustermap import ClusterMap
 from s4.metadata import keys
 from s4.metadata.rows import Blob, Content, Counters, Part, Reference, decode, decode_object
 from s4.storage.files import Files
+from s4.storage.index import parse_index_key
 from s4.storage.records import HEADER_SIZE, block_crcs, unpack_volume
-from s4.storage.shards import parse_index_key
 from s4.storage.volumes import Volumes
 
 LOG = b"\xff\xffL"

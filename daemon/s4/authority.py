@@ -14,7 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from s4.storage.files import Files
+
 DAYS = 3650
+PUBLIC = 0o644
 
 
 class Authority:
@@ -25,7 +28,8 @@ class Authority:
         self.directory, self.ca = directory, directory / "ca.pem"
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s4 cluster")])
-        self.ca.write_bytes(self._signed("s4 cluster", self._key.public_key(), authority=True))
+        self._files = Files()
+        self._files.replace(self.ca, self._signed("s4 cluster", self._key.public_key(), authority=True), PUBLIC)
 
     def _signed(self, name: str, key: ec.EllipticCurvePublicKey, *, authority: bool) -> bytes:
         now = datetime.datetime.now(datetime.UTC)
@@ -44,8 +48,7 @@ class Authority:
         """(authority, certificate, key) of a member."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate, secret = self.directory / f"{name}.pem", self.directory / f"{name}.key"
-        certificate.write_bytes(self._signed(name, key.public_key(), authority=False))
+        self._files.replace(certificate, self._signed(name, key.public_key(), authority=False), PUBLIC)
         pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        secret.touch(mode=0o600)
-        secret.write_bytes(key.private_bytes(*pem))
+        self._files.replace(secret, key.private_bytes(*pem))
         return self.ca, certificate, secret

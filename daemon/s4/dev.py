@@ -98,8 +98,7 @@ def _plan(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "access_key": os.environ.get("S4_ROOT_ACCESS_KEY") or "S4" + secrets.token_hex(9).upper(),
         "secret_key": os.environ.get("S4_ROOT_SECRET_KEY") or secrets.token_urlsafe(30),
     }  # fmt: skip
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(made, indent=1))
+    Files().replace(path, json.dumps(made, indent=1).encode())
     return made
 
 

@@ -35,7 +35,7 @@ from s4.settings import RootKeys, StoreSettings
 from s4.storage.directory import DirectoryError, DriveError
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
-from s4.storage.leveldb import DAMAGED, Database, DatabaseError
+from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError
 from s4.storage.shards import ShardSettings, ShardStore
 
 log = logging.getLogger(__name__)
@@ -53,31 +53,57 @@ def root_keys(files: Files, directories: Sequence[Path], environment: dict[str, 
             )
         return RootKeys(access, secret), False
     paths = [directory / "root.json" for directory in directories]
-    kept = [path for path in paths if path.exists()]
-    if kept:
-        keys = msgspec.json.decode(kept[0].read_bytes(), type=RootKeys)
-    else:
-        keys = RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
-    for path in paths:
-        if path not in kept:
-            files.replace(path, msgspec.json.encode(keys))
+    kept = _kept(paths)
+    decoded = msgspec.json.decode(next(iter(kept.values())), type=RootKeys) if kept else None
+    keys = decoded or RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
+    _keep(files, [path for path in paths if path not in kept], msgspec.json.encode(keys), bool(kept))
     return keys, not kept
+
+
+def _kept(paths: Sequence[Path]) -> dict[Path, bytes]:
+    """What each drive has of a file that all are to have. One that cannot be read is passed over while others can.
+    Raises OSError where none can be read: nothing is made anew then."""
+    kept: dict[Path, bytes] = {}
+    failed: OSError | None = None
+    for path in paths:
+        try:
+            kept[path] = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.error("%s cannot be read: %s", path, error)
+            failed = error
+    if failed is not None and not kept:
+        raise failed
+    return kept
+
+
+def _keep(files: Files, paths: Sequence[Path], content: bytes, kept: bool) -> list[Path]:
+    """Give a file to the drives that lack it, and say which took it: one at least has it in the end. Raises OSError."""
+    written: list[Path] = []
+    for path in paths:
+        try:
+            files.replace(path, content)
+            written.append(path)
+        except OSError as error:
+            log.error("%s cannot be written: %s", path, error)
+            if not kept and not written and path == paths[-1]:
+                raise
+    return written
 
 
 def master_key(files: Files, directories: Sequence[Path]) -> Path:
     """The file with the key that secrets are sealed with: each directory has a copy, and one that lacks it gets one.
     Made where there is none. Raises KeyringError where two differ."""
     paths = [directory / keyring.FILE for directory in directories]
-    kept = {path: path.read_bytes() for path in paths if path.exists()}
+    kept = _kept(paths)
     if len(set(kept.values())) > 1:
         raise keyring.KeyringError(
             f"{' and '.join(map(str, kept))} differ: keep the one that this server's secrets were sealed with"
         )
     content = next(iter(kept.values()), None) or keyring.new()
-    for path in paths:
-        if path not in kept:
-            files.replace(path, content)
-    return paths[0]
+    written = _keep(files, [path for path in paths if path not in kept], content, bool(kept))
+    return next(path for path in paths if path in kept or path in written)
 
 
 @dataclass(slots=True)
@@ -191,8 +217,8 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
             log.error("the metadata in %s is damaged and will be made again", seat.directory)
             continue
         try:
-            opened[seat.store] = _database(seat, limits)
-        except DatabaseError as error:
+            opened[seat.store] = _readable(_database(seat, limits), lineup.shard_map.partitions)
+        except AnyDatabaseError as error:
             if len(wanted) == 1:
                 raise
             log.error("the metadata in %s cannot be opened and will be made again: %s", seat.directory, error)
@@ -210,6 +236,17 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
     first = opened[in_sync[0]]
     others = [opened[store] for store in in_sync[1:]]
     return Copies(first, others, turn=turn, alone=False), in_sync
+
+
+def _readable(database: Database, partitions: int) -> Database:
+    """A copy of which what a start needs can be read. Raises DatabaseError."""
+    try:
+        database.get(keys.TURN_ROW)
+        newest_epoch(database, partitions)
+    except AnyDatabaseError:
+        database.close()
+        raise
+    return database
 
 
 def _open_joiners(lineup: Lineup, in_sync: Sequence[str], limits: Limits) -> list[tuple[str, Database]]:

@@ -33,7 +33,7 @@ def store_figures(
     """(name, help, value, whether it only rises) of each figure."""
     drives, host = store.drives, store.host
     use = [volume for shards in drives.stores for volume in shards.usage().values()]
-    space = [shards.files.free_bytes(shards.directory) for shards in drives.stores]
+    space = [shards.space() for shards in drives.stores]
     sums = store.node.counters()
     yield "s4_objects", "Object versions that are not delete markers", sums.objects, False
     yield "s4_logical_bytes", "Bytes of these as clients see them", sums.bytes, False
@@ -59,6 +59,8 @@ def store_figures(
         sum(one.damaged for one in drives.stores),
         True,
     )
+    failed = sum(one.failing.count for one in drives.stores)
+    yield "s4_failed_reads", "Reads that a disk could not do", failed, True
     yield "s4_drives", "Drives of this server", len(drives.all), False
     yield "s4_drives_online", "Drives that are there", len(drives.stores), False
     filling = {one for status in store.membership.current.status for one in status.joining}
@@ -100,7 +102,7 @@ def router_figures(router: Router) -> Iterator[Figure]:
 def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Iterable[Worker]) -> Iterator[Figure]:
     """What a node knows of its store and of the partitions that it leads."""
     node, group, shards = member.node, member.node.host.group, member.node.shards
-    free, total = shards.files.free_bytes(shards.directory)
+    free, total = shards.space()
     use = shards.usage().values()
     yield "s4_volume_bytes", "Bytes of records in volumes", sum(one.used for one in use), False, ""
     yield "s4_garbage_bytes", "Bytes of dead records in volumes", sum(one.dead for one in use), False, ""
@@ -114,6 +116,7 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
     yield "s4_shard_read_bytes", "Bytes read from shards", shards.bytes_read, True, ""
     yield "s4_shard_written_bytes", "Bytes written to volumes", shards.bytes_written, True, ""
     yield "s4_damaged_reads", "Reads that found a shard missing or damaged", shards.damaged, True, ""
+    yield "s4_failed_reads", "Reads that the disk could not do", shards.failing.count, True, ""
     yield "s4_heal_failed", "Shards that could not be made again when last tried", mender.failed, False, ""
     yield "s4_healed_shards", "Shards made again", mender.made_shards, True, ""
     yield "s4_healed_bytes", "Bytes of shards made again", mender.made_bytes, True, ""

@@ -133,8 +133,8 @@ class MemberNode(RowNode):
         self.host.on_settings = self.on_settings_committed
 
     def horizon(self) -> float:
-        """Start of the oldest request that may still read shards (D6)."""
-        return self._horizon()
+        """Start of the oldest request that may still read shards, peers' reads here among them (D6)."""
+        return min(self._horizon(), self.shards.oldest_use())
 
     def led(self) -> list[int]:
         return [partition for partition in range(self.partitions) if self.host.group.serves(partition)]
@@ -187,13 +187,15 @@ class MemberNode(RowNode):
         led, group = self.led(), self.host.group
         heals = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.HEAL)))
         outbox = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.OUTBOX)))
-        free, total = self.shards.files.free_bytes(self.shards.directory)
+        free, total = self.shards.space()
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
         alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
         apart = max(self.clocks.apart(boot_clock(), time.time()).values(), default=0.0)
         if apart and not self.clocks_agree():
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
+        if self.shards.failing.many:
+            alarms.append("its disk fails to read many places: drain or replace it")
         failed, made, filled = self.figures()
         return Census(
             self.store, __version__, round(self._clock() - self._started, 3), free, total, used,

@@ -88,6 +88,10 @@ class Node(RowNode):
             return None
         return self.host.submit(partition, commands.NeedHeal(blob, [position]), own=True)
 
+    def found(self, shard: Shard) -> None:
+        """A shard was found damaged by whoever works on its drive."""
+        self.found_damage(shard.partition, shard.blob, shard.position)
+
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         raise UnavailableError("ServiceUnavailable", "This server keeps its metadata by itself and has no peers.")
 
@@ -135,14 +139,23 @@ class Node(RowNode):
                 log.exception("freeing shards failed")
 
     async def reap(self) -> None:
-        horizon = self._horizon()
+        """One round. A blob that cannot be freed now is tried again, behind the others."""
+        horizon = min(self._horizon(), self.drives.oldest_use())
         done: dict[int, list[bytes]] = {}
+        failed: list[tuple[float, int, bytes, bytes]] = []
         count = 0
         while self._freed and self._freed[0][0] < horizon and count < REAP_BLOBS:
-            _, partition, key, blob = self._freed.popleft()
-            await self.drives.free(partition, blob)
-            done.setdefault(partition, []).append(key)
+            dead = self._freed.popleft()
+            _, partition, key, blob = dead
+            try:
+                await self.drives.free(partition, blob)
+            except Exception as error:
+                log.error("blob %s is freed later: %s", blob.hex(), error)
+                failed.append((self._clock(), partition, key, blob))
+            else:
+                done.setdefault(partition, []).append(key)
             count += 1
+        self._freed.extend(failed)
         if done:
             await self.drives.flush()
         for partition, rows in done.items():

@@ -52,6 +52,12 @@ class History(msgspec.Struct):
     def add(self, directory: str, now: float) -> None:
         self.failures.append((now, directory))
 
+    def blame(self, error: BaseException, now: float) -> None:
+        """Note what failed; a drive that is to be left out at once counts as one that failed often enough."""
+        directory = str(error.directory) if isinstance(error, DriveError) else ""
+        for _ in range(DRIVE_FAILURES if isinstance(error, DriveError) and error.for_good else 1):
+            self.add(directory, now)
+
     def write(self) -> None:
         """Leave it to the process that comes after."""
         os.environ[VARIABLE] = msgspec.json.encode(self).decode()
@@ -80,7 +86,7 @@ def die(error: BaseException) -> None:
         time.sleep(60)  # another thread is about to end this process
     traceback.print_exception(error)
     history = History.read(os.environ)
-    history.add(str(error.directory) if isinstance(error, DriveError) else "", time.time())
+    history.blame(error, time.time())
     again = os.environ.get("S4_RESTART", "on") != "off" and len(history.failures) < MOST_RESTARTS
     then = "starting again to recover" if again else "stopping to recover at the next start"
     sys.stderr.write(f"s4: durability is in doubt, {then}: {error}\n")

@@ -377,7 +377,9 @@ class Server:
         self.audit.rotate()
         for store in self.store.drives.stores:
             for number in compaction.candidates(store, self.settings.garbage_ratio):
-                await compaction.compact_one(store, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
+                await compaction.compact_one(
+                    store, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S, damaged=self.store.node.found
+                )
 
     async def _scrub(self) -> None:
         if self._scrubber.due(self.settings.scrub_every_s):

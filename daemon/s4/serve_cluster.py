@@ -248,7 +248,9 @@ class ClusterServer:
     async def _compact(self) -> None:
         self.audit.rotate()
         for number in compaction.candidates(self._own.shards, self.settings.garbage_ratio):
-            await compaction.compact_one(self._own.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S)
+            await compaction.compact_one(
+                self._own.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S, damaged=self._router.report
+            )
 
     def _ready(self) -> str:
         """Why requests should go elsewhere: the start is not over, or partition 0, with all settings, is not served."""

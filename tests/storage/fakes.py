@@ -173,3 +173,50 @@ class FaultyFiles(Files):
     def read(self, fd: int, buffers: Sequence[bytearray | memoryview], offset: int, *, nowait: bool = False) -> int:
         self._maybe("read")
         return super().read(fd, buffers, offset, nowait=nowait)
+
+
+class AilingFiles(Files):
+    """Faults that stay until they are mended, as those of real disks do.
+
+    `spoil` makes reads of a file, of a part of it, or of all files below a directory fail with EIO, however often they
+    are tried; writes there go well. `room_bytes` is what the disk still takes: a write beyond it is a short one, the
+    next one fails with ENOSPC. `shortest_bytes` bounds each write, which is legal too and no failure.
+    """
+
+    def __init__(self) -> None:
+        self.room_bytes: int | None = None
+        self.shortest_bytes: int | None = None
+        self.failed_reads = 0
+        self._spoiled: list[tuple[Path, int, int]] = []
+
+    def spoil(self, path: Path, start: int = 0, stop: int = 1 << 62) -> None:
+        self._spoiled.append((path.absolute(), start, stop))
+
+    def mend(self) -> None:
+        self._spoiled.clear()
+        self.room_bytes = self.shortest_bytes = None
+
+    def read(self, fd: int, buffers: Sequence[bytearray | memoryview], offset: int, *, nowait: bool = False) -> int:
+        if self._spoiled:
+            path, end = Path(f"/proc/self/fd/{fd}").readlink(), offset + sum(map(len, buffers))
+            for bad, start, stop in self._spoiled:
+                if (path == bad or bad in path.parents) and offset < stop and start < end:
+                    self.failed_reads += 1
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(fd, buffers, offset, nowait=nowait)
+
+    def _write_some(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        whole = b"".join(bytes(piece) for piece in pieces)
+        if self.shortest_bytes is not None:
+            whole = whole[: self.shortest_bytes]
+        if self.room_bytes is not None and whole:
+            whole = whole[: self.room_bytes]
+            self.room_bytes -= len(whole)
+            if not whole:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super()._write_some(fd, [whole], offset)
+
+    def preallocate(self, fd: int, offset: int, length: int) -> None:
+        if self.room_bytes is not None and length > self.room_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().preallocate(fd, offset, length)

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from s4.storage.index import index_key, index_value, parse_index_key, parse_index_value
 from s4.storage.records import (
     BLOCK,
     FormatError,
@@ -22,7 +23,6 @@ from s4.storage.records import (
     unpack_record,
     unpack_volume,
 )
-from s4.storage.shards import index_key, index_value, parse_index_key, parse_index_value
 from s4.storage.volumes import Location
 
 SECRET = bytes(range(16))
@@ -86,10 +86,10 @@ def test_golden_bytes_of_a_data_directory(tmp_path: Path) -> None:
     from s4.settings import RootKeys
     from s4.storage.directory import Identity, open_directory
     from s4.storage.files import Files
-    from s4.storage.shards import _MARK, _VOLUME
+    from s4.storage.index import MARK, VOLUME
 
-    assert _MARK.pack(1, 9, 4096).hex() == "01" + "09000000" + "0010000000000000"
-    assert _VOLUME.pack(1, 5000, 100).hex() == "01" + "8813000000000000" + "6400000000000000"
+    assert MARK.pack(1, 9, 4096).hex() == "01" + "09000000" + "0010000000000000"
+    assert VOLUME.pack(1, 5000, 100).hex() == "01" + "8813000000000000" + "6400000000000000"
     kept = b'{"cluster":"' + b"c" * 32 + b'","store":"' + b"5" * 32 + b'","created_s":1700000000,"partitions":16,"format":1}'
     (tmp_path / "s4.json").write_bytes(kept)
     identity, lock = open_directory(Files(), tmp_path, make=False)

@@ -18,7 +18,7 @@ from s4.storage.files import Files
 from s4.storage.records import DamagedError, DiskFullError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
 from s4.upkeep import compaction
-from storage.fakes import FailingFiles, RecordingFiles
+from storage.fakes import AilingFiles, FailingFiles, RecordingFiles
 
 STORE = bytes(16)
 SETTINGS = ShardSettings(volume_bytes=1 << 20, preallocate_bytes=256 << 10, reserve_bytes=0, flush_s=3600)
@@ -278,6 +278,28 @@ def test_a_full_disk_is_a_clean_refusal(tmp_path: Path) -> None:
         files.at = 10**9
         await store.append(shard(9), [b"y" * 9000], sync=True)
         assert await store.read(shard(0), 0, 9000) == b"x" * 9000
+        await store.close()
+
+    run(test)
+
+
+def test_a_disk_that_stays_full_is_left_as_it_is(tmp_path: Path) -> None:
+    """Each try makes a volume that cannot get its header: none of them stays, nor a descriptor of it."""
+
+    async def test() -> None:
+        files = AilingFiles()
+        store, fatal = await open_store(tmp_path, files)
+        files.room_bytes = 10
+        descriptors = len(list(Path("/proc/self/fd").iterdir()))
+        for number in range(20):
+            with pytest.raises(DiskFullError):
+                await store.append(shard(number), [b"x" * 9000], sync=True)
+        assert list((tmp_path / "volumes").iterdir()) == []
+        assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+        assert not fatal.done()
+        files.mend()
+        await store.append(shard(1), [b"x" * 9000], sync=True)
+        assert await store.read(shard(1), 0, 9000) == b"x" * 9000
         await store.close()
 
     run(test)

@@ -40,7 +40,7 @@ class ServerAdmin(AdminApi):
 
     async def _status(self, _: web.Request) -> web.Response:
         node, drives, healer = self._local, self._local.drives, self._healer
-        space = [store.files.free_bytes(store.directory) for store in drives.stores]
+        space = [store.space() for store in drives.stores]
         use = [volume for store in drives.stores for volume in store.usage().values()]
         data, parity = node.membership.geometry
         return as_json({

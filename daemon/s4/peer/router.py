@@ -388,10 +388,10 @@ class Router:
             except DamagedError as error:
                 failure = error
                 if len(holders) == 1 and not isinstance(error, OfflineError):
-                    self._report(shard)
+                    self.report(shard)
         raise failure
 
-    def _report(self, shard: Shard) -> None:
+    def report(self, shard: Shard) -> None:
         """Have a damaged shard made again; its partition's primary is told once a while."""
         name = (shard.partition, shard.blob, shard.position)
         if name in self._reported or self.map.parity == 0:

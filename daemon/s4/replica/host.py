@@ -34,7 +34,8 @@ from s4.metadata.rows import Head, decode
 from s4.replica.copies import Copies
 from s4.replica.rowcache import RowCache
 from s4.replica.turn import Decider, OverloadedError, Turn, deliver
-from s4.storage.leveldb import Cursor, Database, Snapshot
+from s4.storage.directory import DriveError
+from s4.storage.leveldb import AnyDatabaseError, Cursor, Database, Snapshot
 
 TURN_COMMANDS = 512
 SETTINGS_TABLES = frozenset((keys.BUCKET, *ACCOUNT_TABLES))
@@ -107,6 +108,10 @@ class Host:
                 group, self._queue = self._queue[:TURN_COMMANDS], self._queue[TURN_COMMANDS:]
                 try:
                     await self._turn(group)
+                except AnyDatabaseError as error:
+                    if len(self.copies.all()) == 1:
+                        self._fatal(error)
+                    raise self._unreadable(error) from error
                 except Exception as error:
                     self._fatal(error)
                     raise
@@ -201,14 +206,29 @@ class Host:
         prefix = keys.object_versions(partition, bucket, key)
         row = self._cache.get(prefix)
         if row is None:
-            row = self.database.first(prefix, keys.after(prefix))
+            try:
+                row = self.database.first(prefix, keys.after(prefix))
+            except AnyDatabaseError as error:
+                raise self._unreadable(error) from error
             if row is not None:
                 self._cache.put(prefix, row)
         return row
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self.database.get(key)
+        try:
+            value: bytes | None = self.database.get(key)
+        except AnyDatabaseError as error:
+            raise self._unreadable(error) from error
         return value
+
+    def _unreadable(self, error: Exception) -> Exception:
+        """The copy that is read is damaged. Where there are others the process ends, and goes on with those (R7)."""
+        if len(self.copies.all()) == 1:
+            return error
+        self.database.mark_damaged()
+        failure = DriveError(self.database.path.parent, error)
+        self._fatal(failure)
+        return failure
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows with this prefix, from `start` (a whole key) on."""

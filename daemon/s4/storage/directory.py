@@ -26,12 +26,17 @@ class DirectoryError(Exception):
     """The directory cannot be used; the message says why and what to do."""
 
 
+class FailingDriveError(Exception):
+    """A drive cannot read so much that it is better left out."""
+
+
 class DriveError(Exception):
-    """A drive failed so that what is durable on it is in doubt (rule D7)."""
+    """A drive failed so that what is durable on it is in doubt (rule D7), or is to be left out at once (`for_good`)."""
 
     def __init__(self, directory: Path, cause: BaseException) -> None:
         super().__init__(f"{directory}: {cause}")
         self.directory, self.__cause__ = directory, cause
+        self.for_good = isinstance(cause, FailingDriveError)
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ next start goes on without it. So every stripe of a blob meets the same stores (
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,6 +83,10 @@ class Drives:
         elif dirty:
             for _ in self._pool.map(ShardStore.sync_now, dirty):
                 pass
+
+    def oldest_use(self) -> float:
+        """Since when (monotonic seconds) the oldest read or punch on any drive is in progress; now if none is."""
+        return min((store.oldest_use() for store in self.stores), default=time.monotonic())
 
     async def flush(self) -> None:
         await asyncio.gather(*(store.flush() for store in self.stores))

@@ -9,6 +9,7 @@ Errors are `OSError` as the kernel gave them. The callers decide which of them e
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -25,13 +26,26 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 Buffer = bytes | bytearray | memoryview
 
 
+_OF_THE_PROCESS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether a read that failed says something of what was read (D7), and not of this process, which is out of
+    descriptors or memory."""
+    return error.errno not in _OF_THE_PROCESS
+
+
 class Files:
     """The real thing: Linux files."""
 
     def create(self, path: Path) -> int:
         """Make a new file, which must not exist, and make its name durable. Returns a descriptor."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self.sync_directory(path.parent)
+        try:
+            self.sync_directory(path.parent)
+        except BaseException:
+            os.close(fd)
+            raise
         return fd
 
     def open(self, path: Path) -> int:
@@ -49,19 +63,32 @@ class Files:
 
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
         """Write all pieces at `offset`; returns the number of bytes."""
+        return self._write_all(fd, pieces, offset)
+
+    def _write_all(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
         total = 0
         for start in range(0, len(pieces), _IOV_MAX):
             group = list(pieces[start : start + _IOV_MAX])
             want = sum(map(len, group))
-            done = os.pwritev(fd, group, offset + total)
-            if done != want:  # a short write: finish piecewise
-                rest = b"".join(group)[done:]
-                while rest:
-                    step = os.pwrite(fd, rest, offset + total + done)
-                    done += step
-                    rest = rest[step:]
-            total += want
+            done = self._write_some(fd, group, offset + total)
+            total += done
+            if done != want:
+                total += self._finish(fd, memoryview(b"".join(group))[done:], offset + total, done)
         return total
+
+    def _finish(self, fd: int, rest: memoryview, offset: int, done: int) -> int:
+        """What a short write left over, with as many calls as it takes; `done` is what the last one took."""
+        start = offset
+        while rest:
+            if done <= 0:  # neither taken nor refused: not to be tried for ever
+                raise OSError(errno.EIO, "a write took no bytes")
+            done = self._write_some(fd, [rest], offset)
+            offset, rest = offset + done, rest[done:]
+        return offset - start
+
+    def _write_some(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        """One call, which may take fewer bytes than it is given. Every byte that is written here passes it."""
+        return os.pwritev(fd, pieces, offset)
 
     def read(self, fd: int, buffers: Sequence[bytearray | memoryview], offset: int, *, nowait: bool = False) -> int:
         """Fill the buffers from `offset`; returns the bytes read, which at the end of a file are fewer.
@@ -132,14 +159,21 @@ class Files:
         stat = os.statvfs(path)
         return stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize
 
-    def replace(self, path: Path, content: bytes) -> None:
-        """Put `content` into `path` atomically and durably: temporary file, sync, rename, sync of the directory."""
+    def replace(self, path: Path, content: bytes, mode: int = 0o600) -> None:
+        """Put `content` into `path` durably, wholly or not at all (D5): temporary file, sync, rename, sync of the
+        directory. Where it raises, the old content is there; only after a failed sync of the directory is the new one,
+        and a loss of power may still bring the old one back."""
         temporary = path.with_name(path.name + ".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, content)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            try:
+                self._write_all(fd, [content], 0)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            temporary.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):  # it holds room on a disk that has none
+                temporary.unlink()
+            raise
         self.sync_directory(path.parent)

@@ -8,6 +8,7 @@ loop, `write` with `sync` waits for the disk and runs on a thread.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -23,9 +24,10 @@ Rows = Iterable[tuple[bytes, bytes | None]]
 
 
 DAMAGED = ".damaged"  # added to a database's name: a file that says so
+AnyDatabaseError: type[Exception] = plyvel.Error  # what reads and writes raise; DatabaseError is one of them
 
 
-class DatabaseError(Exception):
+class DatabaseError(plyvel.Error):  # type: ignore[misc]
     """LevelDB failed: damage or an I/O error."""
 
 
@@ -47,7 +49,13 @@ class Database:
             )
         except plyvel.Error as error:
             raise DatabaseError(f"cannot open the database {path}: {error}") from error
-        self.get = self._db.get  # bound once: this is the hottest call of all
+        try:
+            self._check_end()
+        except plyvel.Error as error:
+            self._db.close()  # its lock would keep out who puts it aside
+            raise DatabaseError(f"the database {path} is damaged: {error}") from error
+        # bound once, for this is the hottest call of all; without the word plyvel takes a block as the disk gives it
+        self.get: Callable[[bytes], bytes | None] = partial(self._db.get, verify_checksums=True)
         self.path = path
 
     def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
@@ -86,10 +94,24 @@ class Database:
             ) as iterator:
                 for last in islice(iterator, limit):  # noqa: B007 - the last one is what is wanted
                     pass
+            if not last:
+                self._check_end()
         except plyvel.Error as error:
-            self.path.with_name(self.path.name + DAMAGED).touch()
+            self.mark_damaged()
             raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
         return last
+
+    def _check_end(self) -> None:
+        """An iterator that meets a damaged block says so at the next good one; where none follows it just ends. So the
+        last block is looked at by itself. Raises plyvel's errors."""
+        with self._db.iterator(reverse=True, include_value=False, verify_checksums=True) as iterator:
+            next(iterator, None)
+
+    def mark_damaged(self) -> None:
+        """Leave word beside the database, as far as the disk takes it, that the next start is not to trust it."""
+        with contextlib.suppress(OSError):
+            self.path.with_name(self.path.name + DAMAGED).touch()
+            _sync(self.path.parent)
 
     def snapshot(self) -> Snapshot:
         """All rows as they are now, whatever is written later. Close it."""
@@ -121,17 +143,17 @@ def _create(path: Path) -> None:
         shutil.rmtree(making)
     plyvel.DB(str(making), create_if_missing=True).close()
     for file in [*making.iterdir(), making]:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync(file)
     making.rename(path)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(parent)
+        os.fsync(fd)
     finally:
-        os.close(parent)
+        os.close(fd)
 
 
 class Cursor:
@@ -155,7 +177,7 @@ class Snapshot:
         self._snapshot = snapshot
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._snapshot.get(key)
+        value: bytes | None = self._snapshot.get(key, verify_checksums=True)
         return value
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -5,61 +5,58 @@ record header in a volume. So index rows wait in memory (`_pending`) and go to L
 mark in one synced batch, once a second or when many wait; after a crash the volumes are scanned past the
 mark (rule D5). A volume is synced before rows that point into it are, so no row points past a tail.
 
-Reads check the CRC of every block they touch. Frees delete the index row; large records are punched,
-small ones stay until compaction. Callers free only what no reader can still want (rule D6). A record whose
-index row is gone is dead: a rescan may bring the row back, and the orphan audit then frees it again.
+Reads check the CRC of every block they touch; what the disk cannot read is damaged, as what fails its check is (D7).
+Frees delete the index row; large records are punched, small ones stay until compaction. Callers free only what no
+reader can still want (rule D6). A record whose index row is gone is dead: a rescan may bring the row back, and the
+orphan audit then frees it again.
 
-State is owned by the event loop; the appender's and the pool's threads only run the blocking calls.
+State is owned by the event loop; the appender's and the pool's threads only run the blocking calls. What uses a volume
+on the pool counts as a use (`oldest_use`) until its thread is done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
+from s4.storage.appender import Append, Appender
 from s4.storage.files import Buffer, Files
-from s4.storage.leveldb import Database, DatabaseError
+from s4.storage.index import (
+    BLOB_END,
+    KEY,
+    MARK,
+    MARK_KEY,
+    VOLUME,
+    VolumeUse,
+    index_key,
+    index_value,
+    open_index,
+    parse_index_key,
+    parse_index_value,
+)
+from s4.storage.leveldb import AnyDatabaseError, DatabaseError
 from s4.storage.records import (
-    BLOCK,
-    HEADER_SIZE,
     DamagedError,
     DiskFullError,
-    FormatError,
     Record,
     Shard,
-    block_crcs,
-    blocks,
 )
-from s4.storage.volumes import Append, Appender, Location, Volume, Volumes
+from s4.storage.uses import FailingReads, Uses
+from s4.storage.volumes import Location, Volumes
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
-_KEY = struct.Struct(">cH16sBI")  # 'i', partition, blob, position, stripe
-_BLOB_END = 19  # a key up to here names its partition and blob
-_VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
-_MARK = struct.Struct("<BIQ")  # version, volume, offset
-_VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
-_MARK_KEY = b"m"
-INDEX_CACHE_BYTES, INDEX_BUFFER_BYTES = 16 << 20, 4 << 20
 ROOM_S = 0.5
 NOW_BYTES = 64 * 1024
 PUNCH_MIN = 64 * 1024
-_ALIGN = 4096
-
-
-@dataclass(slots=True)
-class VolumeUse:
-    """Bytes of all records of a volume, and of those that are dead."""
-
-    used: int = 0
-    dead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,37 +73,6 @@ class ShardSettings:
     sync_index: bool = True
 
 
-def _open_index(path: Path) -> Database:
-    """The index; one that is damaged is put aside, and made again from the volumes."""
-    try:
-        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
-    except DatabaseError as error:
-        aside = path.with_name(f"{path.name}.damaged-{time.time_ns():x}")
-        log.error("%s; it is put aside as %s and made again from the volumes", error, aside.name)
-        path.rename(aside)
-        return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
-
-
-def index_key(shard: Shard) -> bytes:
-    return _KEY.pack(b"i", shard.partition, shard.blob, shard.position, shard.stripe)
-
-
-def index_value(location: Location) -> bytes:
-    return _VALUE.pack(1, location.volume, location.offset, location.length, location.created_s)
-
-
-def parse_index_key(key: bytes) -> Shard:
-    _, partition, blob, position, stripe = _KEY.unpack(key)
-    return Shard(partition, blob, position, stripe)
-
-
-def parse_index_value(value: bytes) -> Location:
-    version, volume, offset, length, created_s = _VALUE.unpack(value)
-    if version != 1:
-        raise FormatError(f"index row version {version} was written by a newer S4")
-    return Location(volume, offset, length, created_s)
-
-
 class ShardStore:
     """Shards of one store. Open with `await ShardStore.open(...)`."""
 
@@ -114,7 +80,8 @@ class ShardStore:
                  fatal: Callable[[BaseException], None]) -> None:  # fmt: skip
         self.settings, self.files, self.directory = settings, files, directory
         self._fatal = fatal
-        self._index = _open_index(directory / "index")
+        self._index = open_index(directory / "index")
+        self._uses = Uses()
         (directory / "volumes").mkdir(exist_ok=True)
         self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes)
         self._pending: dict[bytes, bytes | None] = {}
@@ -139,14 +106,19 @@ class ShardStore:
                    fatal: Callable[[BaseException], None]) -> ShardStore:  # fmt: skip
         """Open the store and bring the index up to the volumes: the whole of them where the index was lost."""
         self = cls(files, directory, store, settings, fatal)
-        mark = self._index.get(_MARK_KEY)
-        if mark is not None:
-            self._mark = _MARK.unpack(mark)[1:]
-        for key, value in self._index.scan(b"v", b"w"):
-            _, used, dead = _VOLUME.unpack(value)
-            self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
+        try:
+            self._load()
+        except AnyDatabaseError as error:
+            log.error("the index in %s cannot be read: %s", directory, error)
+            self._index.mark_damaged()
+            self._index.close()
+            self._index = open_index(directory / "index")
+            self._load()
         tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, self._mark)
         tail.next_number = max(tail.next_number, self._mark[0] + 1)  # a number below the mark would not be scanned
+        for number, size in tail.torn.items():
+            use = self._use.setdefault(number, VolumeUse())
+            use.used, use.dead = use.used + size, use.dead + size
         for record, location in tail.records:
             self._appended(record.shard, location, record.size)
         if tail.records:
@@ -157,6 +129,39 @@ class ShardStore:
         )  # fmt: skip
         await self.flush()
         return self
+
+    def _load(self) -> None:
+        """The mark and what volumes hold, of those that are there: one may have been unlinked before its row went."""
+        self._mark, self._use = (0, 0), {}
+        mark = self._index.get(MARK_KEY)
+        if mark is not None:
+            self._mark = MARK.unpack(mark)[1:]
+        there = set(self._volumes.numbers())
+        for key, value in self._index.scan(b"v", b"w"):
+            _, used, dead = VOLUME.unpack(value)
+            if int.from_bytes(key[1:], "big") in there:
+                self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
+
+    async def _in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run what uses volumes on a thread. It counts as a use until it has ended, though nobody waits for it."""
+        use = self._uses.begin()
+        try:
+            return await self._loop.run_in_executor(self._pool, use.run, call, *arguments)
+        except BaseException:
+            use.give_up()
+            raise
+
+    @property
+    def failing(self) -> FailingReads:
+        return self._volumes.failing
+
+    def give_up(self, error: Exception) -> None:
+        """End the process, which is to go on without this drive."""
+        self._fatal(error)
+
+    def oldest_use(self) -> float:
+        """Since when (monotonic seconds) the oldest read or punch is in progress, whoever wanted it; now if none is."""
+        return self._uses.oldest()
 
     # -- writing
 
@@ -219,7 +224,12 @@ class ShardStore:
                     future.set_exception(result)
                 return
             size = Record(shard, result.length, result.created_s).size
-            self._appended(shard, result, size, replaces)
+            try:
+                self._appended(shard, result, size, replaces)
+            except Exception as error:  # the index cannot be read
+                if not future.done():
+                    future.set_exception(error)
+                return
             self.bytes_written += size
             if not future.done():
                 future.set_result(result)
@@ -235,9 +245,17 @@ class ShardStore:
         """
         now = time.monotonic()
         if now - self._room_at > ROOM_S or self._room_bytes < size:
-            free, _ = self.files.free_bytes(self.directory)
+            free, _ = self.space()
             self._room_at, self._room_bytes = now, free - self.settings.reserve_bytes
         return self._room_bytes > size
+
+    def space(self) -> tuple[int, int]:
+        """(bytes free to us, bytes in all) of the disk; none where it does not say."""
+        try:
+            return self.files.free_bytes(self.directory)
+        except OSError as error:
+            log.error("%s does not say how much room there is: %s", self.directory, error)
+            return 0, 0
 
     def _appended(self, shard: Shard, location: Location, size: int, replaces: Location | None = None) -> None:
         key = index_key(shard)
@@ -258,8 +276,24 @@ class ShardStore:
         for rows in (self._pending, self._flushing):
             if key in rows:
                 return rows[key]
-        row: bytes | None = self._index.get(key)
+        try:
+            row: bytes | None = self._index.get(key)
+        except AnyDatabaseError as error:
+            raise self._index_failed(error) from error
         return row
+
+    def _index_failed(self, error: Exception) -> DatabaseError:
+        """The index cannot be read: it is made again from the volumes, at the start that follows."""
+        self._index.mark_damaged()
+        failure = DatabaseError(f"the index in {self.directory} cannot be read: {error}")
+        self._fatal(failure)
+        return failure
+
+    def _scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            yield from self._index.scan(start, stop)
+        except AnyDatabaseError as error:
+            raise self._index_failed(error) from error
 
     def locate(self, shard: Shard) -> Location | None:
         row = self._locate_row(index_key(shard))
@@ -267,7 +301,7 @@ class ShardStore:
 
     def _put(self, key: bytes, value: bytes | None) -> None:
         self._pending[key] = value
-        self._pending_blobs.setdefault(key[:_BLOB_END], set()).add(key)
+        self._pending_blobs.setdefault(key[:BLOB_END], set()).add(key)
         if len(self._pending) >= self.settings.flush_rows:
             self._start_flush()
         elif self._flush_timer is None:
@@ -288,8 +322,8 @@ class ShardStore:
             self._flushing, self._pending = self._pending, {}
             self._flushing_blobs, self._pending_blobs = self._pending_blobs, {}
             rows: list[tuple[bytes, bytes | None]] = list(self._flushing.items())
-            rows.append((_MARK_KEY, _MARK.pack(1, *self._mark)))
-            rows += [(b"v" + number.to_bytes(4, "big"), _VOLUME.pack(1, use.used, use.dead))
+            rows.append((MARK_KEY, MARK.pack(1, *self._mark)))
+            rows += [(b"v" + number.to_bytes(4, "big"), VOLUME.pack(1, use.used, use.dead))
                      for number, use in self._use.items()]  # fmt: skip
             try:
                 await self._loop.run_in_executor(self._pool, self._write_index, rows)
@@ -306,18 +340,21 @@ class ShardStore:
     def partitions(self) -> Iterator[int]:
         """The partitions of which the flushed index has any shard."""
         start = b"i"
-        while row := self._index.first(start, b"j"):
+        while row := next(self._scan(start, b"j"), None):
             partition = parse_index_key(row[0]).partition
             yield partition
             start = b"i" + (partition + 1).to_bytes(2, "big")
 
-    def records(self, partition: int | None = None) -> Iterator[tuple[Shard, Location]]:
-        """Every shard that the flushed index names, or those of one partition, in order of partition and blob."""
+    def records(self, partition: int | None = None, after: Shard | None = None) -> Iterator[tuple[Shard, Location]]:
+        """Every shard that the flushed index names, or those of one partition, in order of partition and blob; those
+        that come after one."""
         start, stop = b"i", b"j"
         if partition is not None:
             start = b"i" + partition.to_bytes(2, "big")
             stop = start + b"\xff" * 32
-        for key, value in self._index.scan(start, stop):
+        if after is not None:
+            start = index_key(after) + b"\x00"
+        for key, value in self._scan(start, stop):
             if self._pending.get(key, value) is not None:
                 yield parse_index_key(key), parse_index_value(value)
 
@@ -331,9 +368,9 @@ class ShardStore:
             raise DamagedError(f"no such shard: {shard}")
         if offset + length > location.length:
             raise DamagedError(f"{shard} has {location.length} bytes, asked for {offset}+{length}")
-        data = self._read(shard, location, offset, length, True)
+        data = self._volumes.read(shard, location, offset, length, True)
         if data is None:
-            data = await self._loop.run_in_executor(self._pool, self._read, shard, location, offset, length, False)
+            data = await self._in_pool(self._volumes.read, shard, location, offset, length, False)
         if data is None and self.locate(shard) != location:  # moved by compaction or healing meanwhile
             return await self.read(shard, offset, length)
         if data is None:
@@ -347,51 +384,19 @@ class ShardStore:
         location = self.locate(shard)
         if location is None or offset + length > location.length:
             return None
-        data = self._read(shard, location, offset, length, True)
+        data = self._volumes.read(shard, location, offset, length, True)
         self.bytes_read += length if data is not None else 0
         return data
-
-    def _read(self, shard: Shard, location: Location, offset: int, length: int, nowait: bool) -> memoryview | None:
-        """The bytes; None where they would have to be waited for (`nowait`) or are damaged."""
-        first, last = offset // BLOCK, blocks(offset + length)
-        start = first * BLOCK
-        table = bytearray(4 * (last - first))
-        data = bytearray(min(last * BLOCK, location.length) - start)
-        base = location.offset + HEADER_SIZE
-        data_at = base + 4 * blocks(location.length) + start
-        try:
-            volume = self._volumes.acquire(location.volume)
-        except (FormatError, FileNotFoundError) as error:
-            log.error("volume %08x cannot be read: %s", location.volume, error)
-            return None
-        try:
-            if not self._fill(volume, [(table, base + 4 * first), (data, data_at)], nowait):
-                return None
-            if block_crcs(data, shard, volume.secret, first) != table:
-                if not nowait:
-                    log.error("damaged: %s in %s at %d", shard, volume.path.name, location.offset)
-                return None
-        finally:
-            self._volumes.release(volume)
-        return memoryview(data)[offset - start : offset - start + length]
-
-    def _fill(self, volume: Volume, wanted: list[tuple[bytearray, int]], nowait: bool) -> bool:
-        (table, table_at), (data, data_at) = wanted
-        if table_at + len(table) == data_at:
-            return self.files.read(volume.fd, [table, data], table_at, nowait=nowait) == len(table) + len(data)
-        return self.files.read(volume.fd, [table], table_at, nowait=nowait) == len(table) and self.files.read(
-            volume.fd, [data], data_at, nowait=nowait
-        ) == len(data)
 
     # -- freeing
 
     async def free(self, partition: int, blob: bytes) -> int:
         """Drop every shard of a blob that is here; returns the bytes. Durable after the next `flush`."""
-        start = _KEY.pack(b"i", partition, blob, 0, 0)
-        stop = _KEY.pack(b"i", partition, blob, 255, 2**32 - 1) + b"\x00"
-        keys = {key for key, _ in self._index.scan(start, stop)}
+        start = KEY.pack(b"i", partition, blob, 0, 0)
+        stop = KEY.pack(b"i", partition, blob, 255, 2**32 - 1) + b"\x00"
+        keys = {key for key, _ in self._scan(start, stop)}
         for recent in (self._pending_blobs, self._flushing_blobs):
-            keys |= recent.get(start[:_BLOB_END], set())
+            keys |= recent.get(start[:BLOB_END], set())
         freed = 0
         for key in sorted(keys):
             row = self._locate_row(key)
@@ -401,10 +406,10 @@ class ShardStore:
 
     async def free_position(self, partition: int, blob: bytes, position: int) -> int:
         """As `free`, of one position."""
-        start = _KEY.pack(b"i", partition, blob, position, 0)
-        stop = _KEY.pack(b"i", partition, blob, position, 2**32 - 1) + b"\x00"
+        start = KEY.pack(b"i", partition, blob, position, 0)
+        stop = KEY.pack(b"i", partition, blob, position, 2**32 - 1) + b"\x00"
         freed = 0
-        for key in [key for key, _ in self._index.scan(start, stop)]:
+        for key in [key for key, _ in self._scan(start, stop)]:
             row = self._locate_row(key)
             if row is not None:
                 freed += await self._free_one(parse_index_key(key), parse_index_value(row))
@@ -414,28 +419,13 @@ class ShardStore:
         self._put(index_key(shard), None)
         size = self._dead(location, shard)
         if location.length >= PUNCH_MIN:
-            await self._loop.run_in_executor(self._pool, self._punch, location)
+            await self._in_pool(self._volumes.punch, location)
         return size
 
     def _dead(self, location: Location, shard: Shard) -> int:
         size = Record(shard, location.length, location.created_s).size
         self._use.setdefault(location.volume, VolumeUse()).dead += size
         return size
-
-    def _punch(self, location: Location) -> None:
-        """Return the pages that lie wholly inside a record's data; its header stays (rule D4)."""
-        data = location.offset + HEADER_SIZE + 4 * blocks(location.length)
-        start, stop = -(-data // _ALIGN) * _ALIGN, (data + location.length) // _ALIGN * _ALIGN
-        if start >= stop:
-            return
-        try:
-            volume = self._volumes.acquire(location.volume)
-        except FileNotFoundError:  # compacted away meanwhile, and its space with it
-            return
-        try:
-            self.files.punch(volume.fd, start, stop - start)
-        finally:
-            self._volumes.release(volume)
 
     # -- compaction's view
 
@@ -448,7 +438,7 @@ class ShardStore:
 
     async def read_headers(self, number: int, start: int, limit: int) -> list[tuple[int, Record]]:
         """(offset, record) of up to `limit` records of a volume, from offset `start` on."""
-        return await self._loop.run_in_executor(self._pool, self._read_headers, number, start, limit)
+        return await self._in_pool(self._read_headers, number, start, limit)
 
     def _read_headers(self, number: int, start: int, limit: int) -> list[tuple[int, Record]]:
         volume = self._volumes.acquire(number)
@@ -466,10 +456,14 @@ class ShardStore:
             log.error("volumes deleted by somebody else: %s", ", ".join(f"{number:08x}" for number in gone))
 
     async def forget_volume(self, number: int) -> None:
-        """Unlink a volume that holds nothing live."""
-        self._use.pop(number, None)
-        await self._loop.run_in_executor(self._pool, self._index.write, [(b"v" + number.to_bytes(4, "big"), None)])
-        await self._loop.run_in_executor(self._pool, self._volumes.remove, number)
+        """Unlink a volume that holds nothing live. A failure leaves it in doubt (D7)."""
+        try:
+            await self._in_pool(self._volumes.remove, number)
+            self._use.pop(number, None)  # only now, and its row after that: what a crash leaves is found again
+            await self._in_pool(self._index.write, [(b"v" + number.to_bytes(4, "big"), None)])
+        except Exception as error:
+            self._fatal(error)
+            raise
 
     async def close(self) -> None:
         if self._flush_timer is not None:
@@ -480,6 +474,6 @@ class ShardStore:
         await self.flush()
         if self._flush_task is not None:
             await self._flush_task
+        self._pool.shutdown()  # first: its threads use what is closed then
         self._index.close()
         self._volumes.close()
-        self._pool.shutdown()

@@ -1,70 +1,58 @@
-"""Volumes: append-only files of shard records, and the thread that appends to them.
+"""Volumes: append-only files of shard records, which are open, and what a scan of them finds.
 
-One `Appender` thread owns the current volume's tail. It takes whatever waits, writes it with few calls, makes
-one fdatasync for all who asked, and reports in order: that is the group commit. A record is acknowledged
-only after that fdatasync. Space is reserved ahead (preallocation), so a full disk shows there as a clean
-refusal with nothing in doubt; any other failure of a write or sync ends the process (rule D7).
-
-Sealed volumes are never appended to again. `Volumes` keeps at most `open_files` of them open; a volume in
-use is never closed. Crash at any point: the tail holds records that nobody acknowledged or a torn one; the
+`Volumes` keeps at most `open_files` of them open. A volume in use is never closed (D5): whoever uses one holds it
+between `acquire` and `release`, and one that is removed meanwhile is closed by its last user. Sealed volumes are never
+appended to again (appender.py). Crash at any point: the tail holds records that nobody acknowledged or a torn one; the
 scan at start (`recover`) finds every valid header past the mark and seals what has junk at its end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
-import queue
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from s4.storage.files import Buffer, Files
+from s4.storage.files import Files, is_damage
 from s4.storage.records import (
+    BLOCK,
     HEADER_SIZE,
     RECORD_MAGIC,
-    DiskFullError,
     FormatError,
+    OfflineError,
     Record,
     Shard,
     VolumeHeader,
     block_crcs,
-    pack_record,
+    blocks,
     pack_volume,
     unpack_record,
     unpack_volume,
 )
+from s4.storage.uses import FailingReads
 
 log = logging.getLogger(__name__)
 
-GROUP_BYTES = 64 << 20
+ALIGN = 4096  # of holes
+SECTOR, SECTORS = 4096, 16  # bytes that are read at once where reads fail; how many of them may fail in a window
 
 
 @dataclass(slots=True)
 class Volume:
-    """One open volume. `users` counts the reads in progress."""
+    """One open volume. `users` counts who has it now: reads, punches, the appender. One that is `retired` takes no more
+    of them, and its last user closes it."""
 
     number: int
     path: Path
     fd: int
     secret: bytes
     users: int = 0
-
-
-@dataclass(slots=True)
-class Append:
-    """A record on its way to disk. `done(location or error)` is called on the appender's thread, in order."""
-
-    shard: Shard
-    pieces: Sequence[Buffer]
-    sync: bool
-    done: Callable[[Location | BaseException], None]
-    created_s: int = 0
-    location: Location | None = None
+    retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +67,11 @@ class Location:
 
 @dataclass(slots=True)
 class Tail:
-    """What the scan found: records past the mark, and where to go on (None: start a new volume)."""
+    """What the scan found: records past the mark, bytes of torn ones by volume, and where to go on (None: start a new
+    volume)."""
 
     records: list[tuple[Record, Location]] = field(default_factory=list)
+    torn: dict[int, int] = field(default_factory=dict)
     current: tuple[int, int] | None = None
     next_number: int = 1
 
@@ -94,6 +84,7 @@ class Volumes:
         self._open: OrderedDict[int, Volume] = OrderedDict()
         self._limit = open_files
         self._lock = threading.Lock()
+        self.failing = FailingReads()
 
     def path(self, number: int) -> Path:
         return self.directory / f"{number:08x}.vol"
@@ -102,10 +93,17 @@ class Volumes:
         return sorted(int(path.stem, 16) for path in self.directory.glob("*.vol"))
 
     def create(self, number: int) -> Volume:
-        secret = os.urandom(16)
-        fd = self.files.create(self.path(number))
-        self.files.write(fd, [pack_volume(VolumeHeader(number, self.store, secret))], 0)
-        return self._keep(Volume(number, self.path(number), fd, secret))
+        """A new volume with its header, or nothing: on a full disk each append comes here anew."""
+        secret, path = os.urandom(16), self.path(number)
+        fd = self.files.create(path)
+        try:
+            self.files.write(fd, [pack_volume(VolumeHeader(number, self.store, secret))], 0)
+        except BaseException:
+            self.files.close(fd)
+            with contextlib.suppress(OSError):
+                self.files.unlink(path)
+            raise
+        return self._keep(Volume(number, path, fd, secret))
 
     def acquire(self, number: int) -> Volume:
         """The open volume, held until `release`. Raises FileNotFoundError, FormatError."""
@@ -130,28 +128,40 @@ class Volumes:
     def release(self, volume: Volume) -> None:
         with self._lock:
             volume.users -= 1
+            self._close_unused(volume)
 
     def remove(self, number: int) -> None:
-        with self._lock:
-            volume = self._open.pop(number, None)
-        if volume is not None:
-            self.files.close(volume.fd)
-        self.files.unlink(self.path(number))
+        """Unlink a volume. Whoever still uses it goes on with its bytes (D5)."""
+        with contextlib.suppress(FileNotFoundError):  # somebody else deleted it
+            self.files.unlink(self.path(number))
+        with self._lock:  # after that: who opened it before is found here, who comes later finds no name (`_keep`)
+            volume = self._open.get(number)
+            if volume is not None:
+                self._retire(volume)
 
     def drop_unlinked(self) -> list[int]:
         """Forget open files whose names are gone, deleted by somebody else; returns their numbers."""
         with self._lock:
             gone = [volume for volume in self._open.values() if not self.files.is_linked(volume.fd)]
             for volume in gone:
-                del self._open[volume.number]
-                if volume.users == 0:
-                    self.files.close(volume.fd)
+                self._retire(volume)
         return [volume.number for volume in gone]
 
     def close(self) -> None:
-        for volume in self._open.values():
+        with self._lock:
+            for volume in list(self._open.values()):
+                self._retire(volume)
+
+    def _retire(self, volume: Volume) -> None:
+        """Give a volume to nobody else. A descriptor that is closed under a user is another file's by the time it is
+        used: a punch would go into a database."""
+        del self._open[volume.number]
+        volume.retired = True
+        self._close_unused(volume)
+
+    def _close_unused(self, volume: Volume) -> None:
+        if volume.retired and volume.users == 0:
             self.files.close(volume.fd)
-        self._open.clear()
 
     def _keep(self, volume: Volume) -> Volume:
         with self._lock:
@@ -160,14 +170,74 @@ class Volumes:
                 self.files.close(volume.fd)
                 known.users += volume.users
                 return known
+            if not self.files.is_linked(volume.fd):  # removed while it was opened
+                self.files.close(volume.fd)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(volume.path))
             self._open[volume.number] = volume
-            for number, other in list(self._open.items()):
+            for other in list(self._open.values()):
                 if len(self._open) <= self._limit:
                     break
-                if other.users == 0 and number != volume.number:
-                    del self._open[number]
-                    self.files.close(other.fd)
+                if other.users == 0 and other is not volume:
+                    self._retire(other)
         return volume
+
+    def read(self, shard: Shard, location: Location, offset: int, length: int, nowait: bool) -> memoryview | None:
+        """The bytes; None where they would have to be waited for (`nowait`) or are damaged: what a disk cannot read is
+        (D7), however often it is tried. Raises OfflineError where this process is out of descriptors or memory."""
+        first, last = offset // BLOCK, blocks(offset + length)
+        start = first * BLOCK
+        table = bytearray(4 * (last - first))
+        data = bytearray(min(last * BLOCK, location.length) - start)
+        base = location.offset + HEADER_SIZE
+        data_at = base + 4 * blocks(location.length) + start
+        try:
+            volume = self.acquire(location.volume)
+            try:
+                if not self._fill(volume, [(table, base + 4 * first), (data, data_at)], nowait):
+                    return None
+                if block_crcs(data, shard, volume.secret, first) != table:
+                    if not nowait:
+                        log.error("damaged: %s in %s at %d", shard, volume.path.name, location.offset)
+                    return None
+            finally:
+                self.release(volume)
+        except (FormatError, OSError) as error:
+            if not nowait:
+                self._unread(location, error)
+            return None
+        return memoryview(data)[offset - start : offset - start + length]
+
+    def _unread(self, location: Location, error: FormatError | OSError) -> None:
+        log.error("volume %08x cannot be read at %d: %s", location.volume, location.offset, error)
+        if isinstance(error, OSError) and not is_damage(error):
+            raise OfflineError(f"volume {location.volume:08x} cannot be read now: {error}") from error
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            self.failing.note(location.volume, location.offset)
+
+    def _fill(self, volume: Volume, wanted: list[tuple[bytearray, int]], nowait: bool) -> bool:
+        (table, table_at), (data, data_at) = wanted
+        if table_at + len(table) == data_at:
+            return self.files.read(volume.fd, [table, data], table_at, nowait=nowait) == len(table) + len(data)
+        return self.files.read(volume.fd, [table], table_at, nowait=nowait) == len(table) and self.files.read(
+            volume.fd, [data], data_at, nowait=nowait
+        ) == len(data)
+
+    def punch(self, location: Location) -> None:
+        """Return the pages that lie wholly inside a record's data; its header stays (rule D4)."""
+        data = location.offset + HEADER_SIZE + 4 * blocks(location.length)
+        start, stop = -(-data // ALIGN) * ALIGN, (data + location.length) // ALIGN * ALIGN
+        if start >= stop:
+            return
+        try:
+            volume = self.acquire(location.volume)
+            try:
+                self.files.punch(volume.fd, start, stop - start)
+            finally:
+                self.release(volume)
+        except FileNotFoundError:  # compacted away meanwhile, and its space with it
+            return
+        except (FormatError, OSError) as error:  # nothing alive is in doubt: compaction gives the space back
+            log.warning("volume %08x: a hole at %d could not be made: %s", location.volume, start, error)
 
     def headers(self, volume: Volume, start: int) -> Iterator[tuple[int, Record, bool]]:
         """(offset, record, clean) of each valid header from `start` on, in order.
@@ -177,7 +247,7 @@ class Volumes:
         size, offset, clean = self.files.size(volume.fd), max(start, HEADER_SIZE), True
         raw = bytearray(HEADER_SIZE)
         while offset + HEADER_SIZE <= size:
-            self.files.read(volume.fd, [raw], offset)
+            self._read_or_zeros(volume, raw, offset)
             try:
                 record = unpack_record(raw, volume.secret, offset)
                 if offset + record.size > size:
@@ -196,10 +266,10 @@ class Volumes:
         window = bytearray(1 << 20)
         raw = bytearray(HEADER_SIZE)
         while offset < size:
-            got = self.files.read(volume.fd, [window], offset)
+            got = self._read_or_zeros(volume, window, offset)
             at = window.find(RECORD_MAGIC, 0, got)
             while at >= 0:
-                if self.files.read(volume.fd, [raw], offset + at) == HEADER_SIZE:
+                if self._read_or_zeros(volume, raw, offset + at) == HEADER_SIZE:
                     try:
                         unpack_record(raw, volume.secret, offset + at)
                         return offset + at
@@ -211,22 +281,49 @@ class Volumes:
             offset += got - len(RECORD_MAGIC) + 1
         return None
 
+    def _read_or_zeros(self, volume: Volume, buffer: bytearray, offset: int) -> int:
+        """As a read; zeros stand for sectors that cannot be read, which are damage as any other (D7)."""
+        try:
+            return self.files.read(volume.fd, [buffer], offset)
+        except OSError as error:
+            log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
+        got, failed = min(len(buffer), max(0, self.files.size(volume.fd) - offset)), 0
+        for start in range(0, got, SECTOR):
+            piece = memoryview(buffer)[start : min(start + SECTOR, got)]
+            piece[:] = bytes(len(piece))
+            try:
+                if failed < SECTORS:  # of a disk that reads nothing not each one is waited for
+                    self.files.read(volume.fd, [piece], offset + start)
+            except OSError:
+                failed += 1
+        return got
+
     def recover(self, mark: tuple[int, int]) -> Tail:
-        """Find what was appended past the mark (volume, offset), which says that the index covers all before."""
+        """Find what was appended past the mark (volume, offset), which says that the index covers all before.
+
+        A record there counts only once its blocks' CRCs hold (D5): after a loss of power its header may be on disk and
+        its data not, and it would stand for a synced original that compaction copied, or for a shard that a heal made.
+        Where the index was lost the mark is 0, and the data of the last volume alone is read: the others were synced
+        when they were sealed.
+        """
         tail = Tail()
-        for number in self.numbers():
+        numbers = self.numbers()
+        for number in numbers:
             tail.next_number = number + 1
             if number < mark[0]:
                 continue
             try:
                 volume = self.acquire(number)
-            except FormatError as error:
+            except (FormatError, OSError) as error:
+                if isinstance(error, OSError) and not is_damage(error):
+                    raise
                 tail.current = None
                 log.error("volume passed over: %s", error)
                 continue
             try:
                 before = len(tail.records)
-                end, whole = self._scan_tail(volume, mark[1] if number == mark[0] else HEADER_SIZE, tail)
+                start = mark[1] if number == mark[0] else HEADER_SIZE
+                end, whole = self._scan_tail(volume, start, tail, check=mark[0] > 0 or number == numbers[-1])
                 if len(tail.records) > before:  # a process that was killed did not sync what is read here
                     self.files.sync(volume.fd)
             finally:
@@ -234,217 +331,25 @@ class Volumes:
             tail.current = (number, end) if whole else None
         return tail
 
-    def _scan_tail(self, volume: Volume, start: int, tail: Tail) -> tuple[int, bool]:
-        end, whole = start, True
+    def _scan_tail(self, volume: Volume, start: int, tail: Tail, *, check: bool) -> tuple[int, bool]:
+        end, whole, torn = start, True, 0
         for offset, record, clean in self.headers(volume, start):
-            tail.records.append((record, Location(volume.number, offset, record.length, record.created_s)))
             end, whole = offset + record.size, whole and clean
+            if check and not self._holds(volume, offset, record):
+                tail.torn[volume.number] = tail.torn.get(volume.number, 0) + record.size
+                torn, whole = torn + 1, False
+            else:
+                tail.records.append((record, Location(volume.number, offset, record.length, record.created_s)))
+        if torn:
+            log.warning("%s: %d records were not written to their end, and do not count", volume.path.name, torn)
         return end, whole and end == self.files.size(volume.fd)
 
-
-class Appender:
-    """The thread that writes records to the current volume."""
-
-    def __init__(
-        self,
-        volumes: Volumes,
-        tail: Tail,
-        *,
-        volume_bytes: int,
-        preallocate_bytes: int,
-        durable: bool,
-        fatal: Callable[[BaseException], None],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._volumes, self._files = volumes, volumes.files
-        self._volume_bytes, self._step = volume_bytes, preallocate_bytes
-        self._durable, self._fatal, self._clock = durable, fatal, clock
-        self._queue: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
-        self._next = tail.next_number
-        self._volume: Volume | None = None
-        self._offset = self._reserved = 0
-        self._lock = threading.Lock()  # the tail: this thread's, and for a moment that of `write_now` and `sync_now`
-        self._syncing = threading.Lock()
-        self._written = self._synced = 0
-        if tail.current is not None and tail.current[1] < volume_bytes:
-            self._volume = volumes.acquire(tail.current[0])
-            self._offset = self._reserved = tail.current[1]
-            self._written = 1  # what a killed process left may be in the page cache only
-        self._thread = threading.Thread(target=self._run, name="appender", daemon=True)
-        self._thread.start()
-
-    @property
-    def current(self) -> int | None:
-        """The number of the volume that is being appended to."""
-        return self._volume.number if self._volume else None
-
-    @property
-    def dirty(self) -> bool:
-        """Whether records were written since the last sync."""
-        return self._written > self._synced
-
-    def submit(self, append: Append) -> None:
-        self._queue.put(append)
-
-    def close(self) -> None:
-        """Write what waits, sync, stop."""
-        self._queue.put(None)
-        self._thread.join()
-
-    def leave(self, numbers: Collection[int]) -> None:
-        """Append no more to these volumes: their files were deleted, and what goes there is lost."""
-        with self._lock:
-            if self._volume is not None and self._volume.number in numbers:
-                self._volume = None
-
-    def _run(self) -> None:
+    def _holds(self, volume: Volume, offset: int, record: Record) -> bool:
+        """Whether the blocks of a record are what its table of CRCs says."""
+        table, data = bytearray(record.table_bytes), bytearray(record.length)
         try:
-            stop = False
-            while not stop:
-                group, stop = self._take()
-                if group:
-                    self._write(group)
-            if self._volume is not None:
-                self._seal(self._volume)
-        except BaseException as error:
-            self._fatal(error)
-
-    def _take(self) -> tuple[list[Append], bool]:
-        first = self._queue.get()
-        if first is None:
-            return [], True
-        group, size = [first], sum(map(len, first.pieces))
-        while size < GROUP_BYTES:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                return group, True
-            group.append(item)
-            size += sum(map(len, item.pieces))
-        return group, False
-
-    def write_now(self, append: Append) -> Location | None:
-        """Write one small record on the caller's thread, not synced; None where that would have to wait."""
-        size = self._size_of(append)
-        if not self._lock.acquire(blocking=False):
-            return None
-        try:
-            volume = self._volume
-            if volume is None or self._full(size) or self._offset + size > self._reserved:
-                return None
-            buffers: list[Buffer] = []
-            start = self._offset
-            self._place(append, volume, buffers)
-            self._flush(buffers, start)
-            return append.location
-        finally:
-            self._lock.release()
-
-    def sync_now(self) -> None:
-        """Make every record written so far durable. Blocks; runs on any thread.
-
-        One sync at a time: the kernel tells of a failed writeback once, so a second sync beside the first could
-        succeed over lost bytes. A failure ends the process before anybody else gets to sync.
-        """
-        with self._lock:
-            wanted = self._written
-        with self._syncing:
-            if wanted <= self._synced:
-                return
-            with self._lock:
-                written, number = self._written, self.current
-                volume = self._volumes.acquire(number) if number is not None else None
-            if volume is not None:  # a volume that is no longer current was synced when it was sealed
-                try:
-                    self._files.sync(volume.fd)
-                except OSError as error:
-                    self._fatal(error)
-                    raise
-                finally:
-                    self._volumes.release(volume)
-            self._synced = written
-
-    def _write(self, group: list[Append]) -> None:
-        """Place, write and sync a group, then report. One call for many records: each costs a switch of threads."""
-        with self._lock:
-            placed = self._place_group(group)
-        if self._durable and any(append.sync for append in placed):
-            self.sync_now()
-        for append in placed:
-            if append.location is not None:
-                append.done(append.location)
-
-    def _place_group(self, group: list[Append]) -> list[Append]:
-        placed: list[Append] = []
-        buffers: list[Buffer] = []
-        start = self._offset
-        for append in group:
-            try:
-                size = self._size_of(append)
-                if self._volume is None or self._full(size):
-                    self._flush(buffers, start)
-                    buffers, start = [], HEADER_SIZE
-                volume = self._room_for(size)
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                    raise
-                append.done(DiskFullError("the disk is full"))
-                continue
-            if not buffers:
-                start = self._offset
-            self._place(append, volume, buffers)
-            placed.append(append)
-        self._flush(buffers, start)
-        return placed
-
-    def _size_of(self, append: Append) -> int:
-        return Record(append.shard, sum(map(len, append.pieces)), 0).size
-
-    def _full(self, size: int) -> bool:
-        return self._offset + size > self._volume_bytes + HEADER_SIZE
-
-    def _place(self, append: Append, volume: Volume, buffers: list[Buffer]) -> None:
-        """Give a record its place at the end of `volume`, and put its bytes behind `buffers`."""
-        whole = append.pieces[0] if len(append.pieces) == 1 else b"".join(append.pieces)
-        record = Record(append.shard, len(whole), append.created_s or int(self._clock()))
-        table = block_crcs(whole, record.shard, volume.secret)
-        buffers += (pack_record(record, volume.secret, self._offset) + table, whole)
-        append.location = Location(volume.number, self._offset, record.length, record.created_s)
-        self._offset += record.size
-
-    def _flush(self, buffers: list[Buffer], start: int) -> None:
-        if not buffers or self._volume is None:
-            return
-        try:
-            self._files.write(self._volume.fd, buffers, start)
-        except OSError as error:  # after preallocation this is no clean refusal: rule D7
-            raise RuntimeError(f"writing to {self._volume.path} failed: {error}") from error
-        self._written += 1
-
-    def _seal(self, volume: Volume) -> None:
-        try:
-            self._files.sync(volume.fd)
-            self._files.truncate(volume.fd, self._offset)
-        except OSError as error:  # even ENOSPC: what was written before is in doubt now
-            self._fatal(error)
-            raise RuntimeError(f"sealing {volume.path} failed: {error}") from error
-        self._volumes.release(volume)
-        self._volume = None
-
-    def _room_for(self, size: int) -> Volume:
-        """The volume to append to, with `size` bytes reserved. Raises OSError ENOSPC with nothing changed."""
-        volume = self._volume
-        if volume is None or self._full(size):
-            if volume is not None:
-                self._seal(volume)
-            self._next += 1  # first: a number whose file could not be finished is not used again
-            volume = self._volumes.create(self._next - 1)
-            volume.users += 1
-            self._volume, self._offset, self._reserved = volume, HEADER_SIZE, HEADER_SIZE
-        if self._offset + size > self._reserved:
-            step = max(self._step, size) if self._step else size
-            self._files.preallocate(volume.fd, self._offset, step)
-            self._reserved = self._offset + step
-        return volume
+            got = self.files.read(volume.fd, [table, data], offset + HEADER_SIZE)
+        except OSError as error:
+            log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
+            return False
+        return got == len(table) + len(data) and block_crcs(data, record.shard, volume.secret) == table

@@ -1,8 +1,10 @@
 """Compaction: copies what is live out of a sealed volume that is mostly garbage, then unlinks it.
 
 Order (rule D5): the copies are synced, the index that points to them is synced, every reader that could hold
-the old place has ended (rule D6), then the file goes. A crash before the unlink leaves a volume whose records
-are all dead; the next run removes it. A record that cannot be read stops the compaction of its volume.
+the old place has ended (rule D6), be it a client's, a peer's or a punch that is late, then the file goes. A crash before
+the unlink leaves a volume whose records are all dead; the next run removes it. A record that cannot be read is reported
+and passed over: what stands behind it is copied all the same, and the volume stays until a heal has made that record
+again elsewhere.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from s4.storage.records import DamagedError, DiskFullError, FormatError
+from s4.storage.records import DamagedError, DiskFullError, FormatError, OfflineError, Shard
 from s4.storage.shards import ShardStore
 
 log = logging.getLogger(__name__)
@@ -31,9 +33,9 @@ def candidates(shards: ShardStore, ratio: float) -> list[int]:
     return [number for _, number in sorted(found, reverse=True)]
 
 
-async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], float], *,
-                         bytes_per_s: float = 0.0) -> int:  # fmt: skip
-    """Rewrite one sealed volume; returns the bytes that it gave back. Raises DamagedError."""
+async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], float], *, bytes_per_s: float = 0.0,
+                         damaged: Callable[[Shard], None] = lambda _: None) -> int:  # fmt: skip
+    """Rewrite one sealed volume; returns the bytes that it gave back. Raises DamagedError where something has to stay."""
     use = shards.usage().get(number)
     before = use.dead if use else 0
     copied = start = 0
@@ -43,32 +45,38 @@ async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], 
             location = shards.locate(record.shard)
             if location is None or (location.volume, location.offset) != (number, offset):
                 continue
-            data = await shards.read(record.shard, 0, record.length)
+            try:
+                data = await shards.read(record.shard, 0, record.length)
+            except DamagedError as error:
+                if not isinstance(error, OfflineError) and shards.locate(record.shard) == location:
+                    damaged(record.shard)
+                continue
             await shards.append(record.shard, [data], sync=False, replaces=location)
             copied += record.size
             if bytes_per_s:
                 await asyncio.sleep(record.size / bytes_per_s)
     left = shards.usage().get(number)
-    if left is not None and left.used > left.dead:  # a live record's header is damaged, and the scan passed it over
-        raise DamagedError(f"{left.used - left.dead} live bytes were not found by their headers")
     await shards.flush()
+    if (
+        left is not None and left.used > left.dead
+    ):  # a live record is damaged, or its header, and the scan passed it over
+        raise DamagedError(f"{left.used - left.dead} live bytes could not be read, or were not found by their headers")
     moved = time.monotonic()
-    while horizon() < moved:  # noqa: ASYNC110 - readers end in any process, which no event here tells
+    while min(horizon(), shards.oldest_use()) < moved:  # noqa: ASYNC110 - readers end in any process, which no event here tells
         await asyncio.sleep(0.05)
     await shards.forget_volume(number)
     log.info("volume %08x compacted: %d bytes copied, %d given back", number, copied, before)
     return before
 
 
-async def compact_one(
-    shards: ShardStore, number: int, horizon: Callable[[], float], *, bytes_per_s: float = 0.0
-) -> int:
+async def compact_one(shards: ShardStore, number: int, horizon: Callable[[], float], *, bytes_per_s: float = 0.0,
+                      damaged: Callable[[Shard], None] = lambda _: None) -> int:  # fmt: skip
     """As `compact_volume`, but a volume that cannot be compacted is left as it is, and logged."""
     if number in shards.compacting:
         return 0
     shards.compacting.add(number)
     try:
-        return await compact_volume(shards, number, horizon, bytes_per_s=bytes_per_s)
+        return await compact_volume(shards, number, horizon, bytes_per_s=bytes_per_s, damaged=damaged)
     except (DamagedError, DiskFullError, FormatError, OSError) as error:
         log.error("volume %08x is left as it is: %s", number, error)
         return 0

@@ -27,6 +27,7 @@ class DriveStatus(msgspec.Struct, frozen=True):
     total_bytes: int = 0
     used_bytes: int = 0
     damaged_reads: int = 0
+    failed_reads: int = 0
 
 
 def drives_status(node: Node, healer: Healer) -> list[DriveStatus]:
@@ -42,7 +43,7 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
         if drive.shards is None:
             yield DriveStatus(name, where, drive.store, "away", drive.reason, 0.0)
             continue
-        free, total = drive.shards.files.free_bytes(drive.directory)
+        free, total = drive.shards.space()
         used = sum(volume.used - volume.dead for volume in drive.shards.usage().values())
         state, done, rows, made = "online", 0, 0, 0
         if drive.store in joining:
@@ -50,7 +51,7 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
             state, done, rows, made = "filling", fill.done, fill.total, fill.made_bytes
         yield DriveStatus(
             name, where, drive.store, state, "", _share(state, done, rows), done, rows, made,
-            copy, free, total, used, drive.shards.damaged,
+            copy, free, total, used, drive.shards.damaged, drive.shards.failing.count,
         )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from s4.node import Node
 from s4.storage.leveldb import Database
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 from s4.storage.shards import ShardStore
+from s4.upkeep.failing import put_aside
 from s4.upkeep.sources import sources
 
 log = logging.getLogger(__name__)
@@ -91,11 +92,19 @@ class Healer:
         return decode(CountersRow, value).blobs if value is not None else 0
 
     async def work(self) -> None:
-        """One round: everything that waits now."""
+        """One round: everything that waits now. What fails is left for the next one, and hinders nothing behind it."""
+        put_aside(self._node)
         await self._join_copies()
         await self._heal_queue()
+        full: set[str] = set()
         for partition, store in self._unfilled():
-            await self._fill(partition, store)
+            if store in full:
+                continue
+            try:
+                await self._fill(partition, store)
+            except DiskFullError as error:
+                log.error("store %s takes no more: %s", store[:8], error)
+                full.add(store)
             await self._heal_queue()
 
     async def _join_copies(self) -> None:
@@ -139,10 +148,13 @@ class Healer:
         try:
             await self.make(partition, blob, found, position, read=True)
         except (DamagedError, ErasureError, DiskFullError) as error:
-            self._later[row] = time.monotonic() + RETRY_S
             log.error("blob %s, position %d cannot be healed: %s", blob.hex(), position, error)
-            return False
-        return True
+        except Exception:
+            log.exception("blob %s, position %d cannot be healed", blob.hex(), position)
+        else:
+            return True
+        self._later[row] = time.monotonic() + RETRY_S
+        return False
 
     async def _forget(self, row: bytes) -> None:
         partition, blob, position = keys.split_heal(row)
@@ -159,8 +171,11 @@ class Healer:
         start = keys.table(partition, keys.BLOB)
         while rows := list(islice(self._node.host.scan(keys.table(partition, keys.BLOB), start), BATCH)):
             start = rows[-1][0] + b"\x00"
-            await asyncio.gather(*(self._confirm(partition, key[3:], decode(Blob, value), position, fill)
-                                   for key, value in rows))  # fmt: skip
+            confirmed = await asyncio.gather(*(self._confirm(partition, key[3:], decode(Blob, value), position, fill)
+                                               for key, value in rows), return_exceptions=True)  # fmt: skip
+            for error in confirmed:
+                if error is not None:
+                    raise error
             fill.done += len(rows)
         await self._node.drives.flush()
         await self._node.membership.change(lambda old: shardmap.filled(old, partition, store))

@@ -88,6 +88,8 @@ class Mender:
                     await self._heal_queue(partition)
                 except Failed as error:
                     log.info("partition %d: upkeep is tried again: %s", partition, error)
+                except Exception:  # the others stand behind it
+                    log.exception("partition %d: upkeep failed, and is tried again", partition)
             await asyncio.sleep(WORK_S)
 
     async def close(self) -> None:
@@ -215,13 +217,17 @@ class Mender:
         if not store or not self._router.is_up(store):
             return False
         value = self._node.host.get(keys.blob_row(partition, blob))
-        if value is not None:
-            try:
+        try:
+            if value is not None:
                 await self._make(partition, blob, decode(Blob, value), position, store)
-            except Failed as error:
-                self._later[row] = time.monotonic() + RETRY_S
-                log.error("blob %s, position %d cannot be healed: %s", blob.hex(), position, error)
-                return False
+        except Failed as error:
+            self._later[row] = time.monotonic() + RETRY_S
+            log.error("blob %s, position %d cannot be healed: %s", blob.hex(), position, error)
+            return False
+        except Exception:  # what is behind it in the queue is healed all the same
+            self._later[row] = time.monotonic() + RETRY_S
+            log.exception("blob %s, position %d cannot be healed", blob.hex(), position)
+            return False
         healed = commands.Healed(blob, [position], [store])
         answer = await self._node.host.submit(partition, healed, own=True)
         if isinstance(answer, Taken) and not answer.granted:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 from s4.cluster.coordinator import CoordinatorError
 from s4.member import MemberNode
@@ -19,7 +19,8 @@ from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
-from s4.storage.records import DamagedError, Shard
+from s4.storage.records import DamagedError, OfflineError, Shard
+from s4.storage.volumes import Location
 from s4.upkeep.forget import forget_refused
 from s4.upkeep.orphans import Audit
 
@@ -168,25 +169,34 @@ class OwnStore:
         place = self.scrubbed = Scrubbed(True, ended_s=self.scrubbed.ended_s)
         await self._node.shards.flush()
         await self._node.shards.drop_deleted()
-        for shard, location in self._node.shards.records():
-            if not self._node.membership.is_held(shard.partition, shard.position, self._node.store):
-                continue
-            try:
-                await self._node.shards.read(shard, 0, location.length)
-            except DamagedError:
-                if self._node.shards.locate(shard) is not None:
-                    place.damaged += 1
-                    await self._report(shard)
-            place.shards += 1
-            place.bytes_read += location.length
-            await asyncio.sleep(location.length / bytes_per_s if bytes_per_s else 0)
+        last: Shard | None = None
+        while run := list(islice(self._node.shards.records(after=last), BATCH)):  # an iterator kept open holds tables
+            for shard, location in run:
+                if self._node.membership.is_held(shard.partition, shard.position, self._node.store):
+                    await self._check(shard, location, place)
+                    await asyncio.sleep(location.length / bytes_per_s if bytes_per_s else 0)
+            last = run[-1][0]
+            await asyncio.sleep(0)
         place.running, place.ended_s = False, time.time()
         return place
+
+    async def _check(self, shard: Shard, location: Location, place: Scrubbed) -> None:
+        """Read one shard. Whatever is wrong with it, the scrub goes on behind it."""
+        try:
+            await self._node.shards.read(shard, 0, location.length)
+        except OfflineError as error:  # this process could not; nothing is known of the shard
+            log.warning("%s was not scrubbed: %s", shard, error)
+        except DamagedError:
+            if self._node.shards.locate(shard) is not None:
+                place.damaged += 1
+                await self._report(shard)
+        place.shards += 1
+        place.bytes_read += location.length
 
     async def _report(self, shard: Shard) -> None:
         try:
             await self._node.router.execute(shard.partition, commands.NeedHeal(shard.blob, [shard.position]))
-        except Failed as error:
+        except Exception as error:
             log.warning("%s is damaged, which could not be reported: %s", shard, error)
 
 

@@ -25,7 +25,7 @@ from s4.metadata.rows import Blob, decode
 from s4.node import Node
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import DatabaseError
-from s4.storage.records import DamagedError, Shard
+from s4.storage.records import DamagedError, OfflineError, Shard
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Scrubber:
             return msgspec.json.decode(self._path.read_bytes(), type=Place)
         except FileNotFoundError:
             return Place()
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             log.error("%s is damaged, the scrub begins anew: %s", self._path, error)
             return Place()
 
@@ -88,7 +88,10 @@ class Scrubber:
             if not self.place.running:
                 self.place = Place(True, deep, started_s=self._clock(), ended_s=self.place.ended_s)
             for store in self._node.drives.stores:
-                await store.drop_deleted()
+                try:
+                    await store.drop_deleted()
+                except OSError as error:
+                    log.error("%s: %s", store.directory, error)
             for partition in range(self.place.partition, self._node.partitions):
                 await self._partition(partition, rate)
                 self.place.partition, self.place.after = partition + 1, ""
@@ -104,12 +107,18 @@ class Scrubber:
         start = table + bytes.fromhex(self.place.after) + b"\x00" if self.place.after else table
         while rows := list(islice(self._node.host.scan(table, start), RUN)):
             for key, value in rows:
-                read = await self._blob(partition, key[len(table) :], decode(Blob, value))
+                try:
+                    read = await self._blob(partition, key[len(table) :], decode(Blob, value))
+                except Exception:  # whatever is wrong with this one, others stand behind it
+                    read = 0
+                    log.exception("blob %s cannot be scrubbed", key[len(table) :].hex())
                 self.place.blobs += 1
                 self.place.partition, self.place.after = partition, key[len(table) :].hex()
                 await asyncio.sleep(read / rate if rate else 0)
             start = rows[-1][0] + b"\x00"
-            await asyncio.gather(*self._queued)
+            for failed in await asyncio.gather(*self._queued, return_exceptions=True):
+                if isinstance(failed, BaseException):
+                    log.error("damage was found and could not be queued: %s", failed)
             self._queued.clear()
             if time.monotonic() - self._saved > SAVE_S:
                 self._save()
@@ -125,6 +134,9 @@ class Scrubber:
                     continue
                 try:
                     data = await store.read(Shard(partition, blob, position, number), 0, length)
+                except OfflineError:
+                    bad = True
+                    continue
                 except DamagedError:
                     if self._node.host.get(keys.blob_row(partition, blob)) is None:
                         return read  # deleted meanwhile
@@ -163,8 +175,12 @@ class Scrubber:
                 raise
 
     def _save(self) -> None:
+        """Note the place; where the disk takes nothing the scrub goes on, and a restart reads some of it again."""
         self._saved = time.monotonic()
-        self._files.replace(Path(self._path), msgspec.json.encode(self.place))
+        try:
+            self._files.replace(Path(self._path), msgspec.json.encode(self.place))
+        except OSError as error:
+            log.error("%s cannot be written: %s", self._path, error)
 
 
 def progress(place: Place, partitions: int) -> Iterator[tuple[str, object]]:

@@ -1,0 +1,244 @@
+"""The appender: the thread that writes shard records to the current volume's tail.
+
+It takes whatever waits, writes it with few calls, makes one fdatasync for all who asked, and reports in order: that is
+the group commit. A record is acknowledged only after that fdatasync. Space is reserved ahead (preallocation), so a full
+disk shows there as a clean refusal with nothing in doubt; any other failure of a write or sync ends the process (D7).
+Records are written past the tail only; a volume that is full is synced and sealed before the next one is begun, so that
+what is not durable after a crash is at the end of the last volume alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from s4.storage.files import Buffer
+from s4.storage.records import HEADER_SIZE, DiskFullError, Record, Shard, block_crcs, pack_record
+from s4.storage.volumes import Location, Tail, Volume, Volumes
+
+GROUP_BYTES = 64 << 20
+
+
+@dataclass(slots=True)
+class Append:
+    """A record on its way to disk. `done(location or error)` is called on the appender's thread, in order."""
+
+    shard: Shard
+    pieces: Sequence[Buffer]
+    sync: bool
+    done: Callable[[Location | BaseException], None]
+    created_s: int = 0
+    location: Location | None = None
+
+
+class Appender:
+    """The thread that writes records to the current volume."""
+
+    def __init__(
+        self,
+        volumes: Volumes,
+        tail: Tail,
+        *,
+        volume_bytes: int,
+        preallocate_bytes: int,
+        durable: bool,
+        fatal: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._volumes, self._files = volumes, volumes.files
+        self._volume_bytes, self._step = volume_bytes, preallocate_bytes
+        self._durable, self._fatal, self._clock = durable, fatal, clock
+        self._queue: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
+        self._next = tail.next_number
+        self._volume: Volume | None = None
+        self._offset = self._reserved = 0
+        self._lock = threading.Lock()  # the tail: this thread's, and for a moment that of `write_now` and `sync_now`
+        self._syncing = threading.Lock()
+        self._written = self._synced = 0
+        if tail.current is not None and tail.current[1] < volume_bytes:
+            self._volume = volumes.acquire(tail.current[0])
+            self._offset = self._reserved = tail.current[1]
+            self._written = 1  # what a killed process left may be in the page cache only
+        self._thread = threading.Thread(target=self._run, name="appender", daemon=True)
+        self._thread.start()
+
+    @property
+    def current(self) -> int | None:
+        """The number of the volume that is being appended to."""
+        return self._volume.number if self._volume else None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether records were written since the last sync."""
+        return self._written > self._synced
+
+    def submit(self, append: Append) -> None:
+        self._queue.put(append)
+
+    def close(self) -> None:
+        """Write what waits, sync, stop."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def leave(self, numbers: Collection[int]) -> None:
+        """Append no more to these volumes: their files were deleted, and what goes there is lost."""
+        with self._lock:
+            if self._volume is not None and self._volume.number in numbers:
+                self._volumes.release(self._volume)
+                self._volume = None
+
+    def _run(self) -> None:
+        try:
+            stop = False
+            while not stop:
+                group, stop = self._take()
+                if group:
+                    self._write(group)
+            if self._volume is not None:
+                self._seal(self._volume)
+        except BaseException as error:
+            self._fatal(error)
+
+    def _take(self) -> tuple[list[Append], bool]:
+        first = self._queue.get()
+        if first is None:
+            return [], True
+        group, size = [first], sum(map(len, first.pieces))
+        while size < GROUP_BYTES:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return group, True
+            group.append(item)
+            size += sum(map(len, item.pieces))
+        return group, False
+
+    def write_now(self, append: Append) -> Location | None:
+        """Write one small record on the caller's thread, not synced; None where that would have to wait."""
+        size = self._size_of(append)
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            volume = self._volume
+            if volume is None or self._full(size) or self._offset + size > self._reserved:
+                return None
+            buffers: list[Buffer] = []
+            start = self._offset
+            self._place(append, volume, buffers)
+            self._flush(buffers, start)
+            return append.location
+        finally:
+            self._lock.release()
+
+    def sync_now(self) -> None:
+        """Make every record written so far durable. Blocks; runs on any thread.
+
+        One sync at a time: the kernel tells of a failed writeback once, so a second sync beside the first could
+        succeed over lost bytes. A failure ends the process before anybody else gets to sync.
+        """
+        with self._lock:
+            wanted = self._written
+        with self._syncing:
+            if wanted <= self._synced:
+                return
+            with self._lock:
+                written, number = self._written, self.current
+                volume = self._volumes.acquire(number) if number is not None else None
+            if volume is not None:  # a volume that is no longer current was synced when it was sealed
+                try:
+                    self._files.sync(volume.fd)
+                except OSError as error:
+                    self._fatal(error)
+                    raise
+                finally:
+                    self._volumes.release(volume)
+            self._synced = written
+
+    def _write(self, group: list[Append]) -> None:
+        """Place, write and sync a group, then report. One call for many records: each costs a switch of threads."""
+        with self._lock:
+            placed = self._place_group(group)
+        if self._durable and any(append.sync for append in placed):
+            self.sync_now()
+        for append in placed:
+            if append.location is not None:
+                append.done(append.location)
+
+    def _place_group(self, group: list[Append]) -> list[Append]:
+        placed: list[Append] = []
+        buffers: list[Buffer] = []
+        start = self._offset
+        for append in group:
+            try:
+                size = self._size_of(append)
+                if self._volume is None or self._full(size):
+                    self._flush(buffers, start)
+                    buffers, start = [], HEADER_SIZE
+                volume = self._room_for(size)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                append.done(DiskFullError("the disk is full"))
+                continue
+            if not buffers:
+                start = self._offset
+            self._place(append, volume, buffers)
+            placed.append(append)
+        self._flush(buffers, start)
+        return placed
+
+    def _size_of(self, append: Append) -> int:
+        return Record(append.shard, sum(map(len, append.pieces)), 0).size
+
+    def _full(self, size: int) -> bool:
+        return self._offset + size > self._volume_bytes + HEADER_SIZE
+
+    def _place(self, append: Append, volume: Volume, buffers: list[Buffer]) -> None:
+        """Give a record its place at the end of `volume`, and put its bytes behind `buffers`."""
+        whole = append.pieces[0] if len(append.pieces) == 1 else b"".join(append.pieces)
+        record = Record(append.shard, len(whole), append.created_s or int(self._clock()))
+        table = block_crcs(whole, record.shard, volume.secret)
+        buffers += (pack_record(record, volume.secret, self._offset) + table, whole)
+        append.location = Location(volume.number, self._offset, record.length, record.created_s)
+        self._offset += record.size
+
+    def _flush(self, buffers: list[Buffer], start: int) -> None:
+        if not buffers or self._volume is None:
+            return
+        try:
+            self._files.write(self._volume.fd, buffers, start)
+        except OSError as error:  # after preallocation this is no clean refusal: rule D7
+            raise RuntimeError(f"writing to {self._volume.path} failed: {error}") from error
+        self._written += 1
+
+    def _seal(self, volume: Volume) -> None:
+        try:
+            self._files.sync(volume.fd)
+            self._files.truncate(volume.fd, self._offset)
+        except OSError as error:  # even ENOSPC: what was written before is in doubt now
+            self._fatal(error)
+            raise RuntimeError(f"sealing {volume.path} failed: {error}") from error
+        self._volumes.release(volume)
+        self._volume = None
+
+    def _room_for(self, size: int) -> Volume:
+        """The volume to append to, with `size` bytes reserved. Raises OSError ENOSPC with nothing changed."""
+        volume = self._volume
+        if volume is None or self._full(size):
+            if volume is not None:
+                self._seal(volume)
+            self._next += 1  # first: a number whose file could not be finished is not used again
+            volume = self._volumes.create(self._next - 1)
+            volume.users += 1
+            self._volume, self._offset, self._reserved = volume, HEADER_SIZE, HEADER_SIZE
+        if self._offset + size > self._reserved:
+            step = max(self._step, size) if self._step else size
+            self._files.preallocate(volume.fd, self._offset, step)
+            self._reserved = self._offset + step
+        return volume

@@ -1,0 +1,79 @@
+"""The rows of a store's shard index, version 1, and the database that they are in.
+
+    'i' partition blob position stripe    volume, offset, length, when it was made
+    'm'                                   the scan mark: volume and offset up to which every record has its row
+    'v' volume                            bytes of records in a volume, and of those that are dead
+
+The index can be rebuilt from the volumes: one that is damaged is put aside and made again.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from s4.storage.leveldb import DAMAGED, Database, DatabaseError
+from s4.storage.records import FormatError, Shard
+from s4.storage.volumes import Location
+
+log = logging.getLogger(__name__)
+
+KEY = struct.Struct(">cH16sBI")  # 'i', partition, blob, position, stripe
+BLOB_END = 19  # a key up to here names its partition and blob
+_VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
+MARK = struct.Struct("<BIQ")  # version, volume, offset
+VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
+MARK_KEY = b"m"
+INDEX_CACHE_BYTES, INDEX_BUFFER_BYTES = 16 << 20, 4 << 20
+
+
+@dataclass(slots=True)
+class VolumeUse:
+    """Bytes of all records of a volume, and of those that are dead."""
+
+    used: int = 0
+    dead: int = 0
+
+
+def open_index(path: Path) -> Database:
+    """The index; one that is damaged is put aside, and made again from the volumes."""
+    marker = path.with_name(path.name + DAMAGED)
+    try:
+        if marker.exists():
+            raise DatabaseError(f"the database {path} was found damaged")
+        return _open(path)
+    except DatabaseError as error:
+        aside = path.with_name(f"{path.name}.damaged-{time.time_ns():x}")
+        log.error("%s; it is put aside as %s and made again from the volumes", error, aside.name)
+        if path.exists():
+            path.rename(aside)
+        opened = _open(path)
+        marker.unlink(missing_ok=True)
+        return opened
+
+
+def _open(path: Path) -> Database:
+    return Database(path, cache_bytes=INDEX_CACHE_BYTES, write_buffer_bytes=INDEX_BUFFER_BYTES, open_files=64)
+
+
+def index_key(shard: Shard) -> bytes:
+    return KEY.pack(b"i", shard.partition, shard.blob, shard.position, shard.stripe)
+
+
+def index_value(location: Location) -> bytes:
+    return _VALUE.pack(1, location.volume, location.offset, location.length, location.created_s)
+
+
+def parse_index_key(key: bytes) -> Shard:
+    _, partition, blob, position, stripe = KEY.unpack(key)
+    return Shard(partition, blob, position, stripe)
+
+
+def parse_index_value(value: bytes) -> Location:
+    version, volume, offset, length, created_s = _VALUE.unpack(value)
+    if version != 1:
+        raise FormatError(f"index row version {version} was written by a newer S4")
+    return Location(volume, offset, length, created_s)

@@ -1,0 +1,56 @@
+"""LevelDB as we open it: what the disk gives back is checked, however it is read."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from s4.storage.leveldb import AnyDatabaseError, Database, DatabaseError
+
+
+def database(path: Path) -> Database:
+    return Database(path, cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=50)
+
+
+def value(number: int) -> bytes:
+    return random.Random(number).randbytes(100)  # not to be compressed
+
+
+def flipped(path: Path, number: int) -> None:
+    """One bit of one row's value is another one: a block that is as good as any but for its CRC."""
+    made = database(path)
+    made.write([(b"key%05d" % number, value(number)) for number in range(2000)])
+    made.close()
+    database(path).close()  # makes a table of the log
+    (table,) = path.glob("*.ldb")
+    raw = bytearray(table.read_bytes())
+    raw[raw.index(value(number))] ^= 1
+    table.write_bytes(raw)
+
+
+def test_a_flipped_bit_is_never_given_out(tmp_path: Path) -> None:
+    flipped(tmp_path / "meta", 700)
+    kept = database(tmp_path / "meta")
+    with pytest.raises(AnyDatabaseError):
+        kept.get(b"key00700")
+    with pytest.raises(AnyDatabaseError):
+        list(kept.scan(b"key00600", b"key00800"))
+    with pytest.raises(AnyDatabaseError):
+        kept.first(b"key00700", b"key00701")
+    snapshot = kept.snapshot()
+    with pytest.raises(AnyDatabaseError):
+        snapshot.get(b"key00700")
+    snapshot.close()
+    with pytest.raises(AnyDatabaseError):
+        kept.verified(b"key00600", b"\xff", 100_000)
+    assert (tmp_path / "meta.damaged").exists()
+    kept.close()
+
+
+def test_rows_that_are_lost_at_the_end_are_not_taken_for_the_end(tmp_path: Path) -> None:
+    """An iterator would just stop before them."""
+    flipped(tmp_path / "meta", 1999)
+    with pytest.raises(DatabaseError):
+        database(tmp_path / "meta")

@@ -1,0 +1,249 @@
+"""Six drives of which one cannot read: for good, in one place or in all. Clients see nothing of it, what is lost there is
+made again, and no round of upkeep ends at it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import damage
+from inprocess import get, opened, put
+from s4.embedded import OpenStore, master_key, root_keys
+from s4.gateway.buckets import create_bucket
+from s4.metadata import keys
+from s4.restart import History
+from s4.storage.directory import DriveError
+from s4.storage.files import Files
+from s4.storage.uses import FAILING
+from s4.upkeep.heal import Healer
+from s4.upkeep.scrub import Scrubber
+from storage.fakes import AilingFiles
+
+
+def drives(tmp_path: Path, count: int = 6) -> list[Path]:
+    return [tmp_path / f"d{number}" for number in range(1, count + 1)]
+
+
+def content(number: int) -> bytes:
+    return random.Random(number).randbytes(90_000)
+
+
+async def fill(gateway: Any, count: int) -> None:
+    await create_bucket(gateway, "kept", "root")
+    for number in range(count):
+        await put(gateway, "kept", b"%d" % number, content(number))
+
+
+async def compare(gateway: Any, count: int) -> None:
+    for number in range(count):
+        assert await get(gateway, "kept", b"%d" % number) == content(number), number
+
+
+def heals(store: OpenStore) -> int:
+    return sum(1 for partition in range(16) for _ in store.host.scan(keys.table(partition, keys.HEAL)))
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def test_a_drive_that_reads_nothing_is_done_without(tmp_path: Path) -> None:
+    """Every GET is answered, and what the drive could not give is queued to be made again."""
+
+    async def whole() -> None:
+        files = AilingFiles()
+        async with opened(drives(tmp_path), files=files) as (store, gateway):
+            await fill(gateway, 16)
+            files.spoil(tmp_path / "d3" / "volumes")
+            for _ in range(2):
+                await compare(gateway, 16)
+            await asyncio.gather(*(put(gateway, "kept", b"n%d" % number, content(number + 50)) for number in range(8)))
+            assert files.failed_reads > 0
+            assert heals(store) > 0
+
+    asyncio.run(whole())
+
+
+def test_bad_sectors_are_found_and_made_again_elsewhere_and_end_no_round(tmp_path: Path) -> None:
+    """A scrub goes on behind each of them, as does the healer; then all is read from the drive itself again."""
+
+    async def whole() -> None:
+        files = AilingFiles()
+        async with opened(drives(tmp_path), files=files) as (store, gateway):
+            await fill(gateway, 24)
+            places = list(damage.places(tmp_path / "d2"))
+            for place in places[::3]:
+                files.spoil(place.path, place.data_at + 100, place.data_at + 200)
+            bad = len(places[::3])
+            scrubber = Scrubber(store.node, 0.0, fail)
+            found = await scrubber.run(deep=True)
+            assert (found.blobs, found.damaged, found.running) == (24, bad, False)
+            assert heals(store) == bad
+            await Healer(store.node, store.joiners).work()
+            assert heals(store) == 0
+            again = await scrubber.run(deep=True)
+            assert (again.blobs, again.damaged, again.unhealable) == (24, 0, [])
+            await compare(gateway, 24)
+
+    asyncio.run(whole())
+
+
+def test_what_cannot_be_healed_starves_nothing_behind_it(tmp_path: Path) -> None:
+    """One blob has lost too many shards for good; those queued behind it are healed in the same round."""
+
+    async def whole() -> None:
+        files = AilingFiles()
+        async with opened(drives(tmp_path), files=files) as (store, gateway):
+            await fill(gateway, 12)
+            by_blob: dict[tuple[int, bytes], list[damage.Place]] = {}
+            for drive in drives(tmp_path):
+                for place in damage.places(drive):
+                    shard = place.record.shard
+                    by_blob.setdefault((shard.partition, shard.blob), []).append(place)
+            names = sorted(by_blob)
+            for number, name in enumerate(names):
+                for place in by_blob[name][: 3 if number == 0 else 1]:
+                    files.spoil(place.path, place.data_at, place.data_at + 10)
+            assert (await Scrubber(store.node, 0.0, fail).run(deep=False)).damaged == 3 + 11
+            healer = Healer(store.node, store.joiners)
+            await healer.work()
+            assert (heals(store), healer.failed) == (3, 3)
+            files.mend()
+            healer._later.clear()  # a minute later
+            await healer.work()
+            assert (heals(store), healer.failed) == (0, 0)
+            await compare(gateway, 12)
+
+    asyncio.run(whole())
+
+
+def test_a_drive_of_which_many_reads_fail_is_put_aside(tmp_path: Path) -> None:
+    """The process ends, saying which, and the next start is without it at once; data stay readable and writable."""
+
+    async def whole() -> None:
+        files, blamed = AilingFiles(), list[BaseException]()
+        async with opened(drives(tmp_path), files=files, fatal=blamed.append) as (store, gateway):
+            await fill(gateway, FAILING + 10)
+            healer = Healer(store.node, store.joiners)
+            await healer.work()
+            files.spoil(tmp_path / "d3" / "volumes")
+            await Scrubber(store.node, 0.0, fail).run(deep=False)
+            assert not blamed
+            await healer.work()
+            (error,) = {str(one): one for one in blamed}.values()
+            assert isinstance(error, DriveError)
+            assert error.directory == tmp_path / "d3"
+        history = History()
+        history.blame(error, 0.0)
+        assert history.failed() == {tmp_path / "d3"}
+        async with opened(drives(tmp_path), failed=history.failed(), degraded=True) as (store, gateway):
+            assert store.drives.all[2].shards is None
+            await compare(gateway, FAILING + 10)
+            await put(gateway, "kept", b"after", content(99))
+            assert await get(gateway, "kept", b"after") == content(99)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("away", ["", "d5", "d6"])
+def test_a_drive_that_cannot_be_spared_stays(tmp_path: Path, away: str) -> None:
+    """Of 4+2 two are away already, or there is no parity: a drive that fails to read is better than none."""
+
+    async def whole() -> None:
+        files, blamed = AilingFiles(), list[BaseException]()
+        count = 6 if away else 1
+        async with opened(drives(tmp_path, count), files=files, fatal=blamed.append) as (_, gateway):
+            await fill(gateway, 4)
+        if away:
+            (tmp_path / away).rename(tmp_path / "away")
+            (tmp_path / "d4").rename(tmp_path / "away4")
+        async with opened(drives(tmp_path, count), files=files, fatal=blamed.append) as (store, _):
+            shards = store.drives.stores[0]
+            for number in range(FAILING):
+                shards.failing.note(1, number)
+            await Healer(store.node, store.joiners).work()
+            assert shards.failing.many
+            assert not blamed
+
+    asyncio.run(whole())
+
+
+def test_a_full_disk_ends_no_scrub(tmp_path: Path) -> None:
+    """Its place cannot be noted."""
+
+    async def whole() -> None:
+        files = AilingFiles()
+        async with opened(drives(tmp_path), files=files) as (store, gateway):
+            await fill(gateway, 4)
+            files.room_bytes = 0
+            assert (await Scrubber(store.node, 0.0, fail).run(deep=True)).blobs == 4
+
+    asyncio.run(whole())
+
+
+def test_keys_that_one_drive_cannot_read_are_read_from_another(tmp_path: Path) -> None:
+    directories = drives(tmp_path, 3)
+    for directory in directories:
+        directory.mkdir()
+    keys_made, made = root_keys(Files(), directories, {})
+    master = master_key(Files(), directories).read_bytes()
+    assert made
+    for name in ("root.json", "master.key"):
+        (directories[0] / name).unlink()
+        (directories[0] / name).mkdir()  # reading it is an error
+
+    class Refusing(Files):
+        def replace(self, path: Path, content: bytes, mode: int = 0o600) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    assert root_keys(Refusing(), directories, {}) == (keys_made, False)
+    assert master_key(Refusing(), directories).read_bytes() == master
+    for directory in directories[1:]:
+        (directory / "root.json").unlink()
+    with pytest.raises(OSError, match="Is a directory"):
+        root_keys(Files(), directories, {})
+
+
+@pytest.mark.parametrize("found", ["at start", "by a read", "by a scrub"])
+def test_a_damaged_copy_of_the_metadata_is_filled_from_the_others(tmp_path: Path, found: str) -> None:
+    """The process ends at the read that finds it, and the start that follows reads another copy."""
+
+    async def whole() -> None:
+        async with opened(drives(tmp_path)) as (store, gateway):
+            await create_bucket(gateway, "kept", "root")
+            for number in range(200):
+                await put(gateway, "kept", b"%d" % number, content(number)[:3000])  # in their rows
+            copy = store.host.copies.primary.path
+        for _ in range(2):
+            async with opened(drives(tmp_path)):  # LevelDB makes a table of its log
+                pass
+        for table in copy.glob("*.ldb"):
+            raw = bytearray(table.read_bytes())
+            at = 0 if found == "at start" else raw.find(content(7)[:3000])
+            if at >= 0:
+                raw[at : at + 100] = bytes(100)
+            table.write_bytes(raw)
+        blamed = list[BaseException]()
+        if found != "at start":
+            async with opened(drives(tmp_path), fatal=blamed.append) as (store, gateway):
+                with pytest.raises(Exception, match=r"damaged|checksum|Corruption"):
+                    if found == "by a read":
+                        await get(gateway, "kept", b"7")
+                    else:
+                        await Scrubber(store.node, 0.0, blamed.append).run(deep=False)
+            assert isinstance(blamed[0], DriveError)
+            assert blamed[0].directory == copy.parent
+        async with opened(drives(tmp_path)) as (store, gateway):
+            assert len(store.joiners) == 1
+            await Healer(store.node, store.joiners).work()
+            assert len(store.host.copies.all()) == 3
+            for number in range(200):
+                assert await get(gateway, "kept", b"%d" % number) == content(number)[:3000]
+
+    asyncio.run(whole())
