@@ -12,8 +12,8 @@ import pytest
 from botocore.exceptions import ClientError
 from prometheus_client import CollectorRegistry
 
-from conftest import make_client
 from inprocess import Bytes, get, opened, put
+from process import make_client
 from s4.access import documents
 from s4.audit import AuditLog
 from s4.embedded import OpenStore
