@@ -51,7 +51,7 @@ from s4.storage.shards import ShardSettings, ShardStore
 from s4.text import parse_endpoint
 
 LEAVE_S = 3.0
-CLOCKS_EVERY_S = 10.0
+CLOCKS_EVERY_S, CLOCKS_FIRST_S = 10.0, 0.5  # the latter until somebody answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,8 @@ class MemberNode(RowNode):
             ]
             self.clocks.keep(others)
             await asyncio.gather(*(self._compare(one) for one in others))
-            await asyncio.sleep(CLOCKS_EVERY_S)
+            known = self.clocks.time(boot_clock(), time.time()) is not None
+            await asyncio.sleep(CLOCKS_EVERY_S if known or not others else CLOCKS_FIRST_S)
 
     async def _compare(self, store: str) -> None:
         try:
