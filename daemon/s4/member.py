@@ -12,6 +12,7 @@ leaves between two of these the next start finds and goes on from.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from s4.cluster.placement import GONE
 from s4.cluster.wire import AnyMessage
 from s4.limits import MIB, Limits
 from s4.metadata import commands, keys
-from s4.metadata.commands import AnyCommand, NewBlob
+from s4.metadata.commands import AnyAnswer, AnyCommand, NewBlob
 from s4.metadata.rows import Blob, Grant
 from s4.peer.api import Census, Identity, UnavailableError
 from s4.peer.links import Links
@@ -51,7 +52,8 @@ from s4.storage.shards import ShardSettings, ShardStore
 from s4.text import parse_endpoint
 
 LEAVE_S = 3.0
-CLOCKS_EVERY_S = 10.0
+CLOCKS_EVERY_S, CLOCKS_FIRST_S = 10.0, 0.5  # the latter until somebody answered
+TOLD_S = 10.0  # for that, where a command needs it
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +124,21 @@ class MemberNode(RowNode):
         self.host, self.membership, self.store, self.keeper = host, view, store, keeper
         self.shards = drives.store
         self.asked: dict[int, float] = {}  # when somebody last relied on what we have of a partition
-        self.clocks = clocks
+        self.clocks, self._told = clocks, asyncio.Event()
         self.process = ""  # the store's name with its process's (D2); set once that is known
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
     def clocks_agree(self) -> bool:
         return clocks_agree(self.clocks, self.keeper)
+
+    async def execute(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
+        settings: commands.Settings | None = getattr(command, "settings", None)
+        if settings is not None and settings.lock_mode and not time_is_known(self.clocks, self.keeper):
+            with contextlib.suppress(TimeoutError):  # just started: whoever decides says no where nobody answers
+                await asyncio.wait_for(self._told.wait(), TOLD_S)
+        return await super().execute(partition, command, command_id, again)
 
     def start(self) -> None:
         self.host.on_settings = self.on_settings_committed
@@ -164,7 +175,8 @@ class MemberNode(RowNode):
             ]
             self.clocks.keep(others)
             await asyncio.gather(*(self._compare(one) for one in others))
-            await asyncio.sleep(CLOCKS_EVERY_S)
+            known = self.clocks.time(boot_clock(), time.time()) is not None
+            await asyncio.sleep(CLOCKS_EVERY_S if known or not others else CLOCKS_FIRST_S)
 
     async def _compare(self, store: str) -> None:
         try:
@@ -172,6 +184,7 @@ class MemberNode(RowNode):
             async with asyncio.timeout(CLOCKS_EVERY_S):
                 told = await (await self.router.node(store)).wall_clock()
             self.clocks.heard(store, told, asked, time.time(), boot_clock())
+            self._told.set()
         except (UnavailableError, TimeoutError):
             return
 

@@ -53,7 +53,7 @@ ROWS: dict[str, Any] = {
     "Publish": rows.Publish(bytes(32), 3, BLOB, 5000),
     "Unpublish": rows.Unpublish(bytes(32), BLOB),
     "FreeBlob": rows.FreeBlob(BLOB),
-    "RemoveSource": rows.RemoveSource(7, b"key", "0" * 24, rows.Notify("b", "[]", "ana", "::1", "1A")),
+    "RemoveSource": rows.RemoveSource(7, b"key", "0" * 24, rows.Notify("b", "[]", "ana", "::1", "1A"), 15),
     "Event": rows.Event("ObjectCreated:Put", "r", "b", b"key", "0" * 24, 3, "1" * 32, 14, "ana", "::1", "1A"),
 }
 KEYS = {
@@ -111,7 +111,11 @@ def test_rows_of_release_0_6() -> None:
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.6"])) == replace(ROWS["Upload"], sealing=None)
     assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(ROWS["Part"], extent=OLDER_EXTENT)
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.6"])) == (OLDER_OBJECT, b"abc")
-    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.6"])) == replace(ROWS["RemoveSource"], notify=None)
+    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.6"])) == replace(ROWS["RemoveSource"], notify=None, at_ms=0)
+
+
+def test_rows_of_release_0_7() -> None:
+    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.7"])) == replace(ROWS["RemoveSource"], at_ms=0)
 
 
 def test_object_row() -> None:

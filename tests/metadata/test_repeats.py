@@ -64,8 +64,9 @@ from s4.metadata.commands import (
     Written,
 )
 from s4.metadata.entry import Entry, Overlay
+from s4.metadata.outbox import follow_id, follow_up
 from s4.metadata.repeats import HARMLESS, KEPT_MS
-from s4.metadata.rows import Extent, Grant, Job, LastUse, Object, Sealing, Upload, User, encode
+from s4.metadata.rows import Extent, Grant, Job, LastUse, Object, RemoveSource, Sealing, Upload, User, encode
 from s4.peer.api import ForgottenError, UnknownResultError
 from s4.replica.turn import Decider, Turn
 
@@ -302,6 +303,25 @@ def test_a_reference_that_is_held_is_not_brought_once_more() -> None:
     before = world.rows()
     assert isinstance(world.do(command), UnknownResultError)
     assert world.rows() == before
+
+
+def test_the_second_half_of_a_rename_is_not_done_again_by_who_leads_next() -> None:
+    """The marker on its source was taken away meanwhile: that was acknowledged."""
+    world = World()
+    version = world.do(PutObject(ON, b"source", VERSION))
+    assert isinstance(version, Written)
+    action = RemoveSource(7, b"source", version.version, None, int(world.now * 1000))
+    row = keys.outbox_row(0, 5, 0)
+    follow = follow_up(action, 1)
+    assert follow is not None
+    first = world.do(follow[1], follow_id(row, action), again=True)
+    assert isinstance(first, commands.Deleted)
+    world.do(DeleteObject(ON, b"source", first.version))
+    before = world.rows()
+    assert world.do(follow[1], follow_id(row, action), again=True) == first
+    assert world.rows() == before
+    assert follow_id(keys.outbox_row(0, 6, 0), action) != follow_id(row, action)
+    assert follow_id(row, RemoveSource(7, b"source", version.version)) == b"", "as 0.7 left it"
 
 
 # -- who may say no

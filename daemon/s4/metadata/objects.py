@@ -72,7 +72,8 @@ def put(entry: Entry, command: PutObject) -> Written:
     settings, key, row = command.settings, command.key, command.row
     written = write_version(entry, settings, key, row, command.inline, command.conditions)
     if command.rename_from:
-        entry.post(RemoveSource(settings.bucket, command.rename_from, command.rename_version, settings.notify))
+        source = command.rename_from, command.rename_version
+        entry.post(RemoveSource(settings.bucket, *source, settings.notify, entry.now_ms))
     events.tell(entry, settings.notify, command.event, key, written.version, row)
     return written
 

@@ -1,14 +1,24 @@
 """What each outbox action asks of which partition (rules C1, C2).
 
 An action whose partition takes part in the same turn is decided in it, so nothing can come between; the others wait
-as outbox rows, in order, until they were carried out. Every action is idempotent.
+as outbox rows, in order, until they were carried out. Every action is idempotent, but for the second half of a rename,
+which has an id: a marker on its source that was taken away since is not put there again by who leads next (R12).
 """
 
 from __future__ import annotations
 
+import hashlib
+
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyCommand
 from s4.metadata.rows import AnyAction, Dereference, Publish, RemoveSource, Unpublish
+
+
+def follow_id(key: bytes, action: AnyAction) -> bytes:
+    """The id of an outbox row's command, the same for whoever carries it out; empty where it may be done twice."""
+    if not isinstance(action, RemoveSource) or not action.at_ms:
+        return b""
+    return keys.command_id(action.at_ms, hashlib.blake2b(key, digest_size=10).digest())
 
 
 def follow_up(action: AnyAction, partitions: int) -> tuple[int, AnyCommand] | None:

@@ -384,12 +384,14 @@ class FreeBlob(Action, frozen=True):
 
 
 class RemoveSource(Action, frozen=True):
-    """The second half of a rename: delete the source, if its newest version is still that one."""
+    """The second half of a rename: delete the source, if its newest version is still that one. `at_ms` is when that was
+    decided, 0 in rows of 0.7 and before."""
 
     bucket: int
     key: bytes
     version: str
     notify: Notify | None = None
+    at_ms: int = 0
 
 
 AnyAction = Dereference | Publish | Unpublish | FreeBlob | RemoveSource

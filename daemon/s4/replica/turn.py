@@ -35,16 +35,21 @@ class OverloadedError(Exception):
 
 
 class Turn:
-    """What a turn has decided so far: rows, new sequences, sums of counters. `epochs` has the turn's partitions."""
+    """What a turn has decided so far: rows, new sequences, sums of counters. `epochs` has the turn's partitions. Clocks
+    are asked once: `now_ms` is the time of all its entries, and commands from before `kept_ms` are too old."""
 
     def __init__(self, overlay: Overlay, epochs: dict[int, int], sequences: dict[int, int]) -> None:
         self.overlay, self.epochs, self.sequences = overlay, epochs, sequences
+        self.now_ms: int | None = None
+        self.kept_ms: int | None = None
         self.touched: set[int] = set()
         self.deltas: dict[tuple[int, int], list[int]] = {}
 
     def nested(self) -> Turn:
         """A turn on top of this one, which may still be thrown away."""
-        return Turn(Overlay(self.overlay), self.epochs, dict(self.sequences))
+        inner = Turn(Overlay(self.overlay), self.epochs, dict(self.sequences))
+        inner.now_ms = self.now_ms
+        return inner
 
     def add(self, entry: Entry) -> None:
         self.overlay.merge(entry.rows)
@@ -115,18 +120,23 @@ class Decider:
 
     def _must_be_known(self, turn: Turn, partition: int, command_id: bytes) -> None:
         """Raises ForgottenError where the answer to this command, if it was decided before, may be gone (R12)."""
-        before_ms = forgotten_ms(turn.overlay.get(keys.forgotten_row(partition)))
-        if self.agrees():
-            before_ms = max(before_ms, int(self.clock() * 1000) - KEPT_MS)
+        if turn.kept_ms is None:
+            turn.kept_ms = self._now_ms(turn) - KEPT_MS if self.agrees() else 0
+        before_ms = max(turn.kept_ms, forgotten_ms(turn.overlay.get(keys.forgotten_row(partition))))
         if keys.command_ms(command_id) < before_ms:
             raise ForgottenError(
                 "the command is older than answers are kept: whether it took effect is not known", before_ms
             )
 
+    def _now_ms(self, turn: Turn) -> int:
+        if turn.now_ms is None:
+            turn.now_ms = int(self.clock() * 1000)
+        return turn.now_ms
+
     def _enter(
         self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
     ) -> AnyAnswer:
-        now_ms = int(self.clock() * 1000)
+        now_ms = self._now_ms(turn)
         sequence = turn.sequences[partition] + 1
         entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
                       agrees=self.agrees, full=self.full, room=self.room, whole=self.whole, timed=self.timed, newest=self.newest)  # fmt: skip

@@ -17,9 +17,9 @@ from s4.gateway.buckets import finish_delete
 from s4.gateway.context import Gateway
 from s4.member import MemberNode
 from s4.metadata import commands, keys
-from s4.metadata.outbox import follow_up
+from s4.metadata.outbox import follow_id, follow_up
 from s4.metadata.rows import FreeBlob, decode_action
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import ForgottenError, StaleError, UnavailableError, UnknownResultError
 from s4.s3.errors import S3Error
 from s4.upkeep.forget import forget_answers
 from s4.upkeep.renames import Renames
@@ -91,7 +91,7 @@ class Leader:
         while rows := list(islice(self._node.host.scan(table, start), BATCH)):
             self._node.host.check(partition)
             start = rows[-1][0] + b"\x00"
-            queues: dict[int, list[commands.AnyCommand]] = {}
+            queues: dict[int, list[tuple[commands.AnyCommand, bytes]]] = {}
             done: list[bytes] = []
             for key, value in rows:
                 action = decode_action(value)
@@ -102,7 +102,7 @@ class Leader:
                     continue
                 follow = follow_up(action, self._node.partitions)
                 if follow is not None:
-                    queues.setdefault(follow[0], []).append(follow[1])
+                    queues.setdefault(follow[0], []).append((follow[1], follow_id(key, action)))
                 done.append(key)
             await asyncio.gather(*(self._in_order(target, queue) for target, queue in queues.items()))
             if done:
@@ -114,9 +114,12 @@ class Leader:
         """Whether every request that began before the blob died has ended (D6)."""
         return self._freeing.setdefault(key, time.monotonic()) < self._node.horizon()
 
-    async def _in_order(self, partition: int, queue: list[commands.AnyCommand]) -> None:
-        for command in queue:
-            await self._node.router.execute(partition, command)
+    async def _in_order(self, partition: int, queue: list[tuple[commands.AnyCommand, bytes]]) -> None:
+        for command, named in queue:
+            try:  # whoever led before may have sent it
+                await self._node.router.execute(partition, command, named, bool(named))
+            except ForgottenError:  # it waited so long that nobody knows: once more is better than never
+                await self._node.router.execute(partition, command)
 
     # -- answers
 
