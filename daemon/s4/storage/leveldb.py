@@ -167,7 +167,20 @@ class Database:
 
     def cursor(self, prefix: bytes) -> Cursor:
         """A seekable walk over the rows whose keys begin with `prefix`; its keys come without the prefix."""
-        return Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
+        cursor = Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
+        if self.on_damage is not None:
+            cursor.next = self._watched_next(cursor.next)
+        return cursor
+
+    def _watched_next(self, step: Callable[[], tuple[bytes, bytes] | None]) -> Callable[[], tuple[bytes, bytes] | None]:
+        def watched() -> tuple[bytes, bytes] | None:
+            try:
+                return step()
+            except plyvel.Error as error:
+                self._damaged(error)
+                raise
+
+        return watched
 
     def first(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         with self._db.iterator(start=start, stop=stop, verify_checksums=True) as iterator:
