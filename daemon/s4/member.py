@@ -30,6 +30,7 @@ from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
 from s4.cluster.wire import AnyMessage
 from s4.limits import MIB, Limits
+from s4.metacopy import OwnCopy, open_copy
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, NewBlob
 from s4.metadata.rows import Blob, Grant
@@ -125,6 +126,7 @@ class MemberNode(RowNode):
         self.shards = drives.store
         self.asked: dict[int, float] = {}  # when somebody last relied on what we have of a partition
         self.clocks, self._told = clocks, asyncio.Event()
+        self.copy: OwnCopy | None = None  # set before it starts
         self.process = ""  # the store's name with its process's (D2); set once that is known
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
@@ -207,6 +209,8 @@ class MemberNode(RowNode):
         apart = max(self.clocks.apart(boot_clock(), time.time()).values(), default=0.0)
         if apart and not self.clocks_agree():
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
+        if self.copy is not None and self.copy.alarm:
+            alarms.append(self.copy.alarm)
         if self.shards.failing.many:
             alarms.append("its disk fails to read many places: drain or replace it")
         failed, made, filled = self.figures()
@@ -295,9 +299,9 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     )
     following = asyncio.ensure_future(_follow(keeper, fatal))
     links = Links(store, known.cluster, _Addresses(keeper), credentials.client)
-    database = Database(
-        directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
-    )
+    database, damage = await open_copy(directory / "meta", store, keeper, lambda path: Database(
+        path, cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
+    ))  # fmt: skip
     router = Router(keeper, credentials.client, oldest)
 
     async def send_bulk(to: str, partition: int, message: AnyMessage) -> None:
@@ -319,6 +323,7 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     node = MemberNode(
         store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict, clocks=clocks
     )
+    node.copy = OwnCopy(store, keeper, group, fatal, damage)
     router.serve(store, node)
     node.router = router
     peers = PeerServer(

@@ -66,6 +66,7 @@ log = structlog.get_logger("s4")
 
 COMPACT_EVERY_S, COMPACT_BYTES_PER_S = 30.0, 64 << 20
 LEAVE_EVERY_S = 2.0
+RENEW_EVERY_S = 5.0
 AUDIT_FIRST_S, AUDIT_EVERY_S = 60.0, 3600.0
 WAIT_S = 0.5
 
@@ -230,6 +231,7 @@ class ClusterServer:
         self._tasks += [
             asyncio.create_task(every(0.0, 1.0, self._mender.run)),
             asyncio.create_task(every(LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave)),
+            asyncio.create_task(every(RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy)),
             asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own)),
             asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
             asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),

@@ -89,8 +89,10 @@ def all_points(store: OpenStore, points: Points, patch: pytest.MonkeyPatch) -> N
     points.at(store.host, "_write", patch)
     points.at(store.membership, "change", patch)
     for shards in store.drives.stores:
-        for method in ("_append_now", "_append_queued", "free", "_punch", "_write_index", "forget_volume"):
+        for method in ("_append_now", "_append_queued", "free", "_write_index", "forget_volume"):
             points.at(shards, method, patch)
+        for method in ("punch", "remove"):
+            points.at(shards._volumes, method, patch)
 
 
 async def run(tmp_path: Path, drives: int, patch: pytest.MonkeyPatch, work: Callable[[OpenStore, Gateway, History], Any],

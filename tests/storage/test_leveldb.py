@@ -54,3 +54,27 @@ def test_rows_that_are_lost_at_the_end_are_not_taken_for_the_end(tmp_path: Path)
     flipped(tmp_path / "meta", 1999)
     with pytest.raises(DatabaseError):
         database(tmp_path / "meta")
+
+
+@pytest.mark.parametrize("how", ["get", "scan", "first", "cursor"])
+def test_damage_is_told_however_it_is_read(tmp_path: Path, how: str) -> None:
+    flipped(tmp_path / "meta", 700)
+    kept, told = database(tmp_path / "meta"), list[Exception]()
+    kept.watch(told.append)
+    assert kept.get(b"key00001") == value(1)
+    assert next(iter(kept.scan(b"key00001", b"key00003"))) == (b"key00001", value(1))
+    assert not told
+    with pytest.raises(AnyDatabaseError):
+        if how == "get":
+            kept.get(b"key00700")
+        elif how == "scan":
+            list(kept.scan(b"key00690", b"key00710"))
+        elif how == "first":
+            kept.first(b"key00700", b"key00701")
+        else:
+            cursor = kept.cursor(b"key")
+            while cursor.next():
+                pass
+    assert len(told) == 1
+    assert (tmp_path / "meta.damaged").exists()
+    kept.close()

@@ -96,7 +96,7 @@ class NodeAdmin(ClusterAdmin):
         numbers = compaction.candidates(self._own.shards, ratio)
         for done, number in enumerate(numbers):
             await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})
-            freed += await compaction.compact_one(self._own.shards, number, self._horizon)
+            freed += await compaction.compact_one(self._own.shards, number, self._horizon, damaged=self._router.report)
         return await steps.end({"done": len(numbers), "total": len(numbers), "freed_bytes": freed})
 
     async def _scrub(self, request: web.Request) -> web.StreamResponse:

@@ -70,7 +70,7 @@ class ServerAdmin(AdminApi):
         freed = 0
         for done, (store, number) in enumerate(numbers):
             await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})
-            freed += await compaction.compact_one(store, number, self._horizon)
+            freed += await compaction.compact_one(store, number, self._horizon, damaged=self._local.found)
         return await steps.end({"done": len(numbers), "total": len(numbers), "freed_bytes": freed})
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:

@@ -379,8 +379,8 @@ class Group:
             case Install(_, content):
                 self._install(one, content, rows)
         kept.add(write)
-        state = kept.epoch, kept.commit, kept.joining
-        rows[_STATE + one.number.to_bytes(2, "big")] = VERSION + _encoder.encode(state)
+        key, value = state_row(one.number, kept)
+        rows[key] = value
 
     async def settled(self) -> None:
         """Return once everything that is committed now is in the database."""
@@ -477,6 +477,12 @@ def _rows_of(one: _Partition, entry: Entry) -> Rows:
             raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, not 01")
         rows = one.rows[entry.sequence] = _rows_decoder.decode(entry.rows[1:])
     return rows
+
+
+def state_row(partition: int, state: State) -> tuple[bytes, bytes]:
+    """The row that says how far a partition's replica is, without its log."""
+    value = VERSION + _encoder.encode((state.epoch, state.commit, state.joining))
+    return _STATE + partition.to_bytes(2, "big"), value
 
 
 def load(database: Database, partition: int) -> State:

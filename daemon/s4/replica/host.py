@@ -35,7 +35,7 @@ from s4.replica.copies import Copies
 from s4.replica.rowcache import RowCache
 from s4.replica.turn import Decider, OverloadedError, Turn, deliver
 from s4.storage.directory import DriveError
-from s4.storage.leveldb import AnyDatabaseError, Cursor, Database, Snapshot
+from s4.storage.leveldb import AnyDatabaseError, Cursor, Database, Snapshot, is_damage
 
 TURN_COMMANDS = 512
 SETTINGS_TABLES = frozenset((keys.BUCKET, *ACCOUNT_TABLES))
@@ -109,7 +109,7 @@ class Host:
                 try:
                     await self._turn(group)
                 except AnyDatabaseError as error:
-                    if len(self.copies.all()) == 1:
+                    if len(self.copies.all()) == 1 or not is_damage(error):
                         self._fatal(error)
                     raise self._unreadable(error) from error
                 except Exception as error:
@@ -223,7 +223,7 @@ class Host:
 
     def _unreadable(self, error: Exception) -> Exception:
         """The copy that is read is damaged. Where there are others the process ends, and goes on with those (R7)."""
-        if len(self.copies.all()) == 1:
+        if len(self.copies.all()) == 1 or not is_damage(error):
             return error
         self.database.mark_damaged()
         failure = DriveError(self.database.path.parent, error)

@@ -9,6 +9,7 @@ loop, `write` with `sync` waits for the disk and runs on a thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import shutil
@@ -31,8 +32,20 @@ class DatabaseError(plyvel.Error):  # type: ignore[misc]
     """LevelDB failed: damage or an I/O error."""
 
 
+_OF_THE_PROCESS = tuple(os.strerror(code) for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether a failure says something of what is on disk, and not of this process, which is out of descriptors or
+    memory."""
+    return isinstance(error, plyvel.Error) and not any(text in str(error) for text in _OF_THE_PROCESS)
+
+
 class Database:
-    """An ordered map of bytes to bytes on disk."""
+    """An ordered map of bytes to bytes on disk. `on_damage` is called where a read or a write meets damage, after word of
+    it was left beside the database."""
+
+    on_damage: Callable[[Exception], None] | None = None
 
     def __init__(self, path: Path, *, cache_bytes: int, write_buffer_bytes: int, open_files: int) -> None:
         try:
@@ -55,7 +68,8 @@ class Database:
             self._db.close()  # its lock would keep out who puts it aside
             raise DatabaseError(f"the database {path} is damaged: {error}") from error
         # bound once, for this is the hottest call of all; without the word plyvel takes a block as the disk gives it
-        self.get: Callable[[bytes], bytes | None] = partial(self._db.get, verify_checksums=True)
+        self._get = partial(self._db.get, verify_checksums=True)
+        self.get: Callable[[bytes], bytes | None] = self._get
         self.path = path
 
     def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
@@ -70,7 +84,14 @@ class Database:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        write: Callable[[], None] = batch.write
+
+        def write() -> None:
+            try:
+                batch.write()
+            except plyvel.CorruptionError as error:  # a compaction met it: the next start must not run into it again
+                self._damaged(error)
+                raise
+
         return write
 
     def write(self, rows: Rows, sync: bool = True) -> None:
@@ -80,7 +101,34 @@ class Database:
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Rows with start <= key < stop, in order, as of now."""
         iterator: Iterator[tuple[bytes, bytes]] = self._db.iterator(start=start, stop=stop, verify_checksums=True)
-        return iterator
+        return iterator if self.on_damage is None else self._watched(iterator)
+
+    def watch(self, on_damage: Callable[[Exception], None]) -> None:
+        """Have damage told, which reads meet."""
+        self.on_damage = on_damage
+        self.get = self._watched_get
+
+    def _watched_get(self, key: bytes) -> bytes | None:
+        try:
+            value: bytes | None = self._get(key)
+        except plyvel.Error as error:
+            self._damaged(error)
+            raise
+        return value
+
+    def _watched(self, iterator: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            yield from iterator
+        except plyvel.Error as error:
+            self._damaged(error)
+            raise
+
+    def _damaged(self, error: Exception) -> None:
+        if not is_damage(error):
+            return
+        self.mark_damaged()
+        if self.on_damage is not None:
+            self.on_damage(error)
 
     def verified(self, start: bytes, stop: bytes, limit: int) -> bytes:
         """The last key of up to `limit` rows from `start` on, each read and checked; empty at the end.
@@ -97,7 +145,7 @@ class Database:
             if not last:
                 self._check_end()
         except plyvel.Error as error:
-            self.mark_damaged()
+            self._damaged(error)
             raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
         return last
 
@@ -119,11 +167,28 @@ class Database:
 
     def cursor(self, prefix: bytes) -> Cursor:
         """A seekable walk over the rows whose keys begin with `prefix`; its keys come without the prefix."""
-        return Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
+        cursor = Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
+        if self.on_damage is not None:
+            cursor.next = self._watched_next(cursor.next)
+        return cursor
+
+    def _watched_next(self, step: Callable[[], tuple[bytes, bytes] | None]) -> Callable[[], tuple[bytes, bytes] | None]:
+        def watched() -> tuple[bytes, bytes] | None:
+            try:
+                return step()
+            except plyvel.Error as error:
+                self._damaged(error)
+                raise
+
+        return watched
 
     def first(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         with self._db.iterator(start=start, stop=stop, verify_checksums=True) as iterator:
-            row: tuple[bytes, bytes] | None = next(iterator, None)
+            try:
+                row: tuple[bytes, bytes] | None = next(iterator, None)
+            except plyvel.Error as error:
+                self._damaged(error)
+                raise
             return row
 
     def size_bytes(self, start: bytes = b"\x00", stop: bytes = b"\xff" * 8) -> int:
@@ -131,9 +196,15 @@ class Database:
         return size
 
     def close(self) -> None:
-        del self.get
+        del self.get, self._get
         self._db.close()
         gc.collect(0)
+
+
+def unmark(path: Path) -> None:
+    """Take the word back, durably, that a database is damaged: another one is in its place."""
+    path.with_name(path.name + DAMAGED).unlink(missing_ok=True)
+    _sync(path.parent)
 
 
 def _create(path: Path) -> None:

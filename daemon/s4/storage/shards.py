@@ -42,9 +42,11 @@ from s4.storage.index import (
     parse_index_value,
 )
 from s4.storage.leveldb import AnyDatabaseError, DatabaseError
+from s4.storage.leveldb import is_damage as is_database_damage
 from s4.storage.records import (
     DamagedError,
     DiskFullError,
+    OfflineError,
     Record,
     Shard,
 )
@@ -282,8 +284,10 @@ class ShardStore:
             raise self._index_failed(error) from error
         return row
 
-    def _index_failed(self, error: Exception) -> DatabaseError:
+    def _index_failed(self, error: Exception) -> Exception:
         """The index cannot be read: it is made again from the volumes, at the start that follows."""
+        if not is_database_damage(error):
+            return OfflineError(f"the index in {self.directory} cannot be read now: {error}")
         self._index.mark_damaged()
         failure = DatabaseError(f"the index in {self.directory} cannot be read: {error}")
         self._fatal(failure)

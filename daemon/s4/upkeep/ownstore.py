@@ -55,6 +55,11 @@ class OwnStore:
         self._moved: dict[int, float] = {}  # partitions of which there may be shards here that others hold
         self.scrubbed = Scrubbed()
 
+    async def renew_copy(self) -> None:
+        """One look whether our copy of the metadata is to be made again."""
+        if self._node.copy is not None:
+            await self._node.copy.renew()
+
     # -- positions that moved away
 
     async def leave(self) -> None:
@@ -165,7 +170,10 @@ class OwnStore:
     # -- scrub
 
     async def scrub(self, bytes_per_s: float) -> Scrubbed:
-        """Read every shard here that this store holds; what is damaged is queued for healing."""
+        """Read every shard here that this store holds, and every row; damaged shards are queued for healing, and damaged
+        metadata are made again (metacopy.py)."""
+        if self._node.copy is not None:
+            await self._node.copy.scrub()
         place = self.scrubbed = Scrubbed(True, ended_s=self.scrubbed.ended_s)
         await self._node.shards.flush()
         await self._node.shards.drop_deleted()

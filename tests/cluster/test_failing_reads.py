@@ -1,0 +1,57 @@
+"""A real cluster of which one node's disk reads no shard any more: strace makes every read of its volumes fail, for good."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cluster.dev import DevCluster
+from cluster.etcd_process import program
+from process import injected
+
+pytestmark = [
+    pytest.mark.skipif(program() is None, reason="no etcd on this machine"),
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+    pytest.mark.timeout(600),
+]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[DevCluster]:
+    made = DevCluster(tmp_path / "dev", nodes=4, erasure="2+1", partitions=4)
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+def test_a_node_that_cannot_read_its_shards_is_done_without_and_healed(cluster: DevCluster) -> None:
+    """Every GET is answered through every node; a scrub comes to its end past all of them, and what it found is made
+    again once the disk can be read."""
+    client = cluster.client("node-1")
+    client.create_bucket(Bucket="bucket")
+    kept = {f"k{number}": random.Random(number).randbytes(150_000) for number in range(40)}
+    for key, body in kept.items():
+        client.put_object(Bucket="bucket", Key=key, Body=body)
+    cluster.wait_whole()
+    volumes = [option for path in (cluster.directory / "node-2" / "volumes").glob("*.vol") for option in ("-P", str(path))]
+    node = SimpleNamespace(process=SimpleNamespace(pid=cluster.lines["node-2"]["pid"]))
+    with injected(node, "preadv,preadv2,pread64", "error=EIO", *volumes):  # type: ignore[arg-type]
+        for name in cluster.lines:
+            reader = cluster.client(name)
+            for key, body in kept.items():
+                assert reader.get_object(Bucket="bucket", Key=key)["Body"].read() == body
+        found = cluster.ask("POST", "/scrub", node="node-2")
+        assert found["damaged"] > 10
+        assert not found["running"]
+        client.put_object(Bucket="bucket", Key="after", Body=b"x" * 200_000)
+    cluster.wait_whole()
+    assert cluster.ask("POST", "/scrub", node="node-2")["damaged"] == 0
+    for key, body in kept.items():
+        assert cluster.client("node-2").get_object(Bucket="bucket", Key=key)["Body"].read() == body
+    assert cluster.alive("node-2")
