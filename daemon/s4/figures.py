@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from s4.clock import boot_clock
 from s4.embedded import OpenStore
-from s4.member import Member, boot_clock
+from s4.member import Member
 from s4.metadata import keys
 from s4.peer.router import Router
 from s4.replica.replicated import ReplicatedHost

@@ -21,6 +21,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from s4 import __version__
+from s4.clock import boot_clock
 from s4.cluster import planner
 from s4.cluster.clocks import Clocks
 from s4.cluster.clustermap import ClusterMap
@@ -340,8 +341,3 @@ def clocks_agree(clocks: Clocks, keeper: MapKeeper) -> bool:
     """Whether this process's wall clock may end anything (R13)."""
     there = sum(store.state != GONE for store in keeper.current.stores.values())
     return clocks.agree(boot_clock(), alone=there <= 1)
-
-
-def boot_clock() -> float:
-    """Seconds on a clock that goes on while the machine sleeps (R5)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

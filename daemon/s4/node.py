@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 
+from s4.clock import boot_clock
 from s4.cluster.membership import Membership
 from s4.cluster.wire import AnyMessage
 from s4.metadata import commands, keys
@@ -42,7 +42,7 @@ class Node(RowNode):
 
     def __init__(self, host: Host, drives: Drives, membership: Membership, *, horizon: Callable[[], float],
                  root: Identity, root_key: str, strict: bool = False,
-                 clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
+                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
         super().__init__(
             host, drives, membership, horizon=horizon, root=root, root_key=root_key, strict=strict, clock=clock
         )

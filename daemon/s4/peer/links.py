@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import time
 from collections import deque
 from collections.abc import Mapping
 
+from s4.clock import boot_clock
 from s4.cluster.wire import AnyMessage
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
@@ -57,7 +57,7 @@ class Links:
         while True:
             try:
                 remote = await RemoteNode.connect(
-                    self._addresses[store], time.monotonic, link.wake.set,
+                    self._addresses[store], boot_clock, link.wake.set,
                     cluster=self._cluster, store=store, context=self._context,
                 )  # fmt: skip
             except (OSError, RefusedError, UnavailableError, KeyError) as error:

@@ -69,7 +69,7 @@ class LocalNode(NodeApi, Protocol):
 
 
 class Router:
-    """`oldest` is the start of the oldest request that may still read (monotonic seconds), which every store is
+    """`oldest` is the start of the oldest request that may still read (seconds of the boot clock), which every store is
     told (D6)."""
 
     def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
+from s4.clock import boot_clock
 from s4.storage.records import DamagedError, DiskFullError, FormatError
 from s4.storage.shards import ShardStore
 
@@ -52,7 +52,7 @@ async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], 
     if left is not None and left.used > left.dead:  # a live record's header is damaged, and the scan passed it over
         raise DamagedError(f"{left.used - left.dead} live bytes were not found by their headers")
     await shards.flush()
-    moved = time.monotonic()
+    moved = boot_clock()
     while horizon() < moved:  # noqa: ASYNC110 - readers end in any process, which no event here tells
         await asyncio.sleep(0.05)
     await shards.forget_volume(number)

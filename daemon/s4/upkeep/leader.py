@@ -13,6 +13,7 @@ import logging
 import time
 from itertools import islice
 
+from s4.clock import boot_clock
 from s4.gateway.buckets import finish_delete
 from s4.gateway.context import Gateway
 from s4.member import MemberNode
@@ -112,7 +113,7 @@ class Leader:
 
     def _may_free(self, key: bytes) -> bool:
         """Whether every request that began before the blob died has ended (D6)."""
-        return self._freeing.setdefault(key, time.monotonic()) < self._node.horizon()
+        return self._freeing.setdefault(key, boot_clock()) < self._node.horizon()
 
     async def _in_order(self, partition: int, queue: list[commands.AnyCommand]) -> None:
         for command in queue:
