@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -122,7 +123,7 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
     yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
     for worker in workers:
         yield from worker.figures()
-    apart = max(node.clocks.apart(boot_clock()).values(), default=0.0)
+    apart = max(node.clocks.apart(boot_clock(), time.time()).values(), default=0.0)
     yield "s4_clock_apart_seconds", "By how much at least another store's clock differs", apart, False, ""
     led = set(node.led())
     for partition in range(node.partitions):

@@ -28,6 +28,7 @@ from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
 from s4.cluster.wire import AnyMessage
+from s4.jobs import Failures, Job, Jobs
 from s4.limits import MIB, Limits
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyCommand, NewBlob
@@ -123,6 +124,7 @@ class MemberNode(RowNode):
         self.shards = drives.store
         self.asked: dict[int, float] = {}  # when somebody last relied on what we have of a partition
         self.clocks = clocks
+        self._unheard: dict[str, Failures] = {}
         self.process = ""  # the store's name with its process's (D2); set once that is known
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
@@ -162,15 +164,12 @@ class MemberNode(RowNode):
         return await super().lacking(partition, position, blobs)
 
     async def compare_clocks(self) -> None:
-        """Ask every other store what time it has, for ever."""
-        while True:
-            others = [
-                one for one, store in self.keeper.current.stores.items() if one != self.store and store.state != GONE
-            ]
-            await asyncio.gather(*(self._compare(one) for one in others))
-            await asyncio.sleep(CLOCKS_EVERY_S)
+        """Ask every other store what time it has."""
+        others = [one for one, store in self.keeper.current.stores.items() if one != self.store and store.state != GONE]
+        await asyncio.gather(*(self._compare(one) for one in others))
 
     async def _compare(self, store: str) -> None:
+        failures, what = self._unheard.setdefault(store, Failures()), f"asking store {store[:8]} for its time"
         try:
             asked = time.time()
             async with asyncio.timeout(CLOCKS_EVERY_S):
@@ -178,6 +177,10 @@ class MemberNode(RowNode):
             self.clocks.heard(store, told, asked, time.time(), boot_clock())
         except (UnavailableError, TimeoutError):
             return
+        except Exception as error:  # the others are heard all the same
+            failures.add(what, error)
+        else:
+            failures.end(what)
 
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         self.host.group.deliver(sender, messages)
@@ -195,7 +198,7 @@ class MemberNode(RowNode):
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
         alarms = [f"partition {one}: {alarm}" for one in range(self.partitions) if (alarm := group.replica(one).alarm)]
-        apart = max(self.clocks.apart(boot_clock()).values(), default=0.0)
+        apart = max(self.clocks.apart(boot_clock(), time.time()).values(), default=0.0)
         if apart and not self.clocks_agree():
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
         failed, made, filled = self.figures()
@@ -231,7 +234,7 @@ def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
 
 @dataclass(slots=True)
 class Member:
-    """A running member. `router` reaches the whole cluster."""
+    """A running member. `router` reaches the whole cluster; `jobs` are the work of its process, with what others added."""
 
     node: MemberNode
     router: Router
@@ -239,7 +242,7 @@ class Member:
     peers: PeerServer
     links: Links
     following: asyncio.Task[None]
-    comparing: asyncio.Task[None]
+    jobs: Jobs
     lock: int
 
     async def close(self) -> None:
@@ -247,10 +250,10 @@ class Member:
         await self.node.host.group.leave(LEAVE_S)
         await self.peers.close()
         self.following.cancel()
-        self.comparing.cancel()
         await self.router.close()
         await self.node.host.close()
         await self.links.close()
+        await self.jobs.close()
         await self.node.shards.close()
         self.node.host.group.database.close()
         os.close(self.lock)
@@ -258,7 +261,7 @@ class Member:
 
 async def open_member(directory: Path, place: Place, keeper: MapKeeper, credentials: Credentials, settings: StoreSettings, limits: Limits, *,
                       root: RootKeys, horizon: Callable[[], float], oldest: Callable[[], float],
-                      fatal: Callable[[BaseException], None], timing: Timing | None = None) -> Member:  # fmt: skip
+                      fatal: Callable[[BaseException], None], jobs: Jobs, timing: Timing | None = None) -> Member:  # fmt: skip
     """Open or format a directory as a store of the cluster. Raises DirectoryError, PlanError, CoordinatorError."""
     files = Files()
     identity, lock = open_directory(files, directory, make=True)
@@ -277,11 +280,11 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
         lambda old: planner.registered(old, store, place.node, place.advertise, place.domain, place.weight)
     )
     following = asyncio.ensure_future(_follow(keeper, fatal))
-    links = Links(store, known.cluster, _Addresses(keeper), credentials.client)
+    links = Links(store, known.cluster, _Addresses(keeper), credentials.client, jobs)
     database = Database(
         directory / "meta", cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
     )
-    router = Router(keeper, credentials.client, oldest)
+    router = Router(keeper, credentials.client, oldest, jobs)
 
     async def send_bulk(to: str, partition: int, message: AnyMessage) -> None:
         await (await router.node(to)).deliver(store, [(partition, message)])
@@ -310,8 +313,8 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     await peers.start()
     await group.start()
     router.start()
-    comparing = asyncio.ensure_future(node.compare_clocks())
-    return Member(node, router, keeper, peers, links, following, comparing, lock)
+    jobs.start(Job("comparing clocks", 0.0, CLOCKS_EVERY_S, node.compare_clocks))
+    return Member(node, router, keeper, peers, links, following, jobs, lock)
 
 
 class _Addresses(dict[str, tuple[str, int]]):
@@ -340,4 +343,4 @@ async def _follow(keeper: MapKeeper, fatal: Callable[[BaseException], None]) -> 
 def clocks_agree(clocks: Clocks, keeper: MapKeeper) -> bool:
     """Whether this process's wall clock may end anything (R13)."""
     there = sum(store.state != GONE for store in keeper.current.stores.values())
-    return clocks.agree(boot_clock(), alone=there <= 1)
+    return clocks.agree(boot_clock(), time.time(), alone=there <= 1)

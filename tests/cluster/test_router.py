@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
+from s4.clock import boot_clock
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT, MapKeeper
@@ -83,7 +83,7 @@ def routed(test: Callable[[Fixture], Awaitable[None]]) -> None:
     async def whole() -> None:
         coordinator = MemoryCoordinator()
         await coordinator.replace(DOCUMENT, clustermap.encode(made()), 0)
-        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), time.monotonic)
+        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), boot_clock)
         stores = {store: Store() for store in router.map.stores}
         router._remotes = dict(stores)  # type: ignore[arg-type]
         await test(Fixture(router, coordinator, stores))

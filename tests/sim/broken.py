@@ -205,4 +205,7 @@ FAULTS = {
     GoesOnAfterARestart: ("restart", "restart", "one way", "slow", "heal"),
     PromisesWhilePromoting: ("pause", "slow coordinator", "cut but one", "one way", "heal"),
     PromotesAtOnce: ("restart", "slow", "cut but one", "heal"),
+    ForgetsThatItLacks: ("empty", "restart", "restart", "one way", "cut off", "heal"),
+    RemovesWhoWasNotHeard: ("restore", "restore", "slow"),
+    ClearsWhoHasMore: ("restore", "restore", "slow"),
 }

@@ -8,6 +8,7 @@ with UnavailableError and the process ends: its parent starts it again with the 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from s4.peer.api import Identity, LostError, StaleError, UnavailableError, Unkno
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
+
+log = logging.getLogger(__name__)
 
 CALL_S = 120.0
 BEACON_S = 0.5
@@ -181,7 +184,7 @@ class RemoteNode:
                 await self._writer.drain()
             async with asyncio.timeout(limit_s):
                 return await future
-        except (ConnectionError, TimeoutError) as error:
+        except OSError as error:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.") from error
         finally:
             self._calls.pop(number, None)
@@ -196,12 +199,20 @@ class RemoteNode:
                 future = self._calls.get(header.id)
                 if future is not None and not future.done():
                     future.set_result((header, payload))
-        except (asyncio.IncompleteReadError, ConnectionError, frames.FrameError):
-            self._gone = True
-            for future in self._calls.values():
-                if not future.done():
-                    future.set_exception(ConnectionResetError("the store is gone"))
-            self._lost()
+        except (asyncio.IncompleteReadError, OSError, frames.FrameError):
+            self._ended()
+        except Exception as error:
+            log.error("the connection to store %s is given up", self.store[:8], exc_info=error)
+            self._ended()
+
+    def _ended(self) -> None:
+        """However it ended: whoever asks here is to know, and to connect anew."""
+        self._gone = True
+        self._writer.close()
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError("the store is gone"))
+        self._lost()
 
     def _forget(self, header: Header) -> None:
         self._generation += 1
@@ -221,6 +232,10 @@ class RemoteNode:
             try:
                 await self._beacon()
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes
+                self._writer.close()
+                return
+            except Exception as error:
+                log.error("store %s answers beacons with nonsense", self.store[:8], exc_info=error)
                 self._writer.close()
                 return
 

@@ -174,7 +174,7 @@ class PeerServer:
                     calls.add(task)
                     task.add_done_callback(calls.discard)
                     task.add_done_callback(lambda _: limit.release())
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+        except (asyncio.IncompleteReadError, OSError):
             pass
         except frames.FrameError as error:
             log.error("gateway sent nonsense: %s", error)
