@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from s4 import jobs
-from s4.jobs import Failures, Job, Jobs
+from s4.jobs import Failures, Job, Jobs, each
 
 
 async def until_runs(job: Job, runs: int) -> None:
@@ -108,3 +108,16 @@ def test_what_fails_again_and_again_waits_longer_up_to_a_bound() -> None:
     hourly = Job("work", 0.0, 3600.0, lambda: asyncio.sleep(0))
     hourly.failures.add("work", ValueError("x"))
     assert hourly.pause_s() == 3600.0
+
+
+def test_what_fails_keeps_nothing_behind_it_waiting() -> None:
+    done: list[int] = []
+
+    async def work(item: int) -> None:
+        if item in (1, 2):
+            raise ValueError(item)
+        done.append(item)
+
+    with pytest.raises(ValueError, match="1"):
+        asyncio.run(each([0, 1, 2, 3], work))
+    assert done == [0, 3]

@@ -12,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
 
 RETRY_S, MOST_RETRY_S = 0.2, 10.0
 TELL_AGAIN_S = 60.0
 
+T = TypeVar("T")
 Figure = tuple[str, str, float, bool, str]
 
 
@@ -50,6 +52,19 @@ class Failures:
         if self.in_a_row:
             log.info("%s works again, after it failed %d times", what, self.in_a_row)
         self.in_a_row, self.last, self.told_at = 0, "", float("-inf")
+
+
+async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
+    """Do the work for each, one after the other; the first error is raised once all have had their turn. Otherwise what
+    stands behind one that always fails would never be come to."""
+    failure: Exception | None = None
+    for item in items:
+        try:
+            await work(item)
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 @dataclass(eq=False, slots=True)

@@ -396,7 +396,7 @@ class Router:
         partition, blob, position = name
         try:
             await self.execute(partition, commands.NeedHeal(blob, [position]))
-        except (UnavailableError, UnknownResultError, StaleError) as error:
+        except Exception as error:  # whatever it was, it is reported when it is met again
             log.warning("blob %s, position %d: damage could not be reported: %s", blob.hex(), position, error)
         await asyncio.sleep(RETRY_S)
         self._reported.discard(name)

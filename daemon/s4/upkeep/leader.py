@@ -16,7 +16,7 @@ from itertools import islice
 from s4.clock import boot_clock
 from s4.gateway.buckets import finish_delete
 from s4.gateway.context import Gateway
-from s4.jobs import Failures, Job, Jobs
+from s4.jobs import Failures, Job, Jobs, each
 from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.outbox import follow_up
@@ -129,9 +129,7 @@ class Leader:
         """
         now, led = boot_clock(), self._node.led() if self._node.clocks_agree() else []
         self._steady = {partition: self._steady.get(partition, now) for partition in led}
-        for partition, since in self._steady.items():
-            if now - since >= ANSWER_S:
-                await self._trim_one(partition)
+        await each([one for one, since in self._steady.items() if now - since >= ANSWER_S], self._trim_one)
 
     async def _trim_one(self, partition: int) -> None:
         """Ids begin with the time at which their gateway made them, so old answers stand first."""
