@@ -354,7 +354,7 @@ class Replica:
                     peer.lacks = True
                 elif last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
                     peer.promised = peer.since = NEVER
-                elif peer.base is None:
+                elif peer.base is None and not peer.exact:  # else it is on its way, and sent again in time
                     peer.exact = True
                     self._send_exact(sender, peer)
             case wire.Fault(_, commit):
