@@ -24,6 +24,7 @@ import boto3
 from bench.__main__ import build, commit, machine
 from bench.memory import resident
 from bench.peers import ACCESS, SECRET, Peer, start_cluster, start_s4
+from s4.clock import boot_clock
 from s4.embedded import open_store
 from s4.gateway.context import Readers
 from s4.limits import MIB, Limits
@@ -48,7 +49,7 @@ async def load(directory: Path, count: int) -> float:
 
     environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
     limits = Limits(waiting_commands=2 * BATCH)
-    store = await open_store([directory], StoreSettings("interval", reserve_bytes=0), limits, horizon=time.monotonic, fatal=fatal, environment=environment)
+    store = await open_store([directory], StoreSettings("interval", reserve_bytes=0), limits, horizon=boot_clock, fatal=fatal, environment=environment)
     gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([]), Readers())
     made = await store.node.execute(0, commands.CreateBucket("s3load", "root", 10, 10))
     if not isinstance(made, commands.BucketMade):

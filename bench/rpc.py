@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from bench.__main__ import commit, machine
 from inprocess import opened
 from s4.authority import Authority
+from s4.clock import boot_clock
 from s4.metadata import commands
 from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer
@@ -76,7 +77,7 @@ async def rate(seconds: float, workers: int, call: Callable[[], Awaitable[object
 
 
 async def measure(ports: tuple[int, int], context: ssl.SSLContext, seconds: float) -> None:
-    remote = await RemoteNode.connect(("127.0.0.1", ports[0]), time.monotonic, lambda: None, context=context)
+    remote = await RemoteNode.connect(("127.0.0.1", ports[0]), boot_clock, lambda: None, context=context)
     connector = aiohttp.TCPConnector(ssl=context, limit=16)
     async with aiohttp.ClientSession(f"https://127.0.0.1:{ports[1]}", connector=connector) as session:
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from s4.clock import boot_clock
 from s4.embedded import OpenStore, open_store
 from s4.gateway.context import Gateway, Readers
 from s4.gateway.objects import Attributes, put_object
@@ -55,7 +56,7 @@ async def opened(
     """An open store; `more` are StoreSettings."""
     directories = [paths] if isinstance(paths, Path) else list(paths)
     settings = StoreSettings(**{"reserve_bytes": 0, **more})
-    store = await open_store(directories, settings, Limits(), horizon=time.monotonic, fatal=fatal, files=files, clock=clock)
+    store = await open_store(directories, settings, Limits(), horizon=boot_clock, fatal=fatal, files=files, clock=clock)
     gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([], strict=strict), Readers())
     gateway.clock = clock
     try:

@@ -22,6 +22,7 @@ import msgspec
 from s4 import keyring
 from s4.cluster import shardmap
 from s4.cluster.membership import DOCUMENT, Membership
+from s4.jobs import Jobs
 from s4.limits import MIB, Limits
 from s4.lineup import Lineup, Seat, line_up
 from s4.metadata import keys
@@ -131,7 +132,8 @@ class OpenStore:
 
 async def open_store(directories: Sequence[Path], settings: StoreSettings, limits: Limits, *,
                      horizon: Callable[[], float], fatal: Callable[[BaseException], None], files: Files | None = None,
-                     environment: dict[str, str] | None = None, clock: Callable[[], float] = time.time) -> OpenStore:  # fmt: skip
+                     environment: dict[str, str] | None = None, clock: Callable[[], float] = time.time,
+                     jobs: Jobs | None = None) -> OpenStore:  # fmt: skip
     """Open or format directories. Raises DirectoryError, DatabaseError, ValueError."""
     files = files or Files()
     lineup = line_up(
@@ -148,9 +150,10 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     root, root_made = root_keys(files, there, dict(environment or {}))
     copies, in_sync = _open_copies(lineup, limits)
     newest = newest_epoch(copies.primary, lineup.shard_map.partitions)
-    membership = Membership(lineup.coordinator, lineup.shard_map, lineup.revision)
     online = {seat.store for seat in lineup.online()}
-    current = await membership.change(lambda old: shardmap.restarted(old, online, in_sync, newest))
+    current = shardmap.restarted(lineup.shard_map, online, in_sync, newest)
+    revision = await lineup.coordinator.replace(DOCUMENT, shardmap.encode(current), lineup.revision)
+    membership = Membership(lineup.coordinator, current, revision)
     joiners = _open_joiners(lineup, in_sync, limits)
     durable = settings.durability == "sync"
     node: Node | None = None
@@ -166,7 +169,7 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     )  # fmt: skip
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)
-    node.start()
+    node.start(jobs or Jobs())
     locks = [seat.lock for seat in lineup.seats if seat.lock >= 0]
     return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks)
 

@@ -29,6 +29,7 @@ from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
 from s4.cluster.wire import AnyMessage
+from s4.jobs import Failures, Job, Jobs
 from s4.limits import MIB, Limits
 from s4.metacopy import OwnCopy, open_copy
 from s4.metadata import commands, keys
@@ -127,6 +128,7 @@ class MemberNode(RowNode):
         self.asked: dict[int, float] = {}  # when somebody last relied on what we have of a partition
         self.clocks, self._told = clocks, asyncio.Event()
         self.copy: OwnCopy | None = None  # set before it starts
+        self._unheard: dict[str, Failures] = {}
         self.process = ""  # the store's name with its process's (D2); set once that is known
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
@@ -170,17 +172,19 @@ class MemberNode(RowNode):
         return await super().lacking(partition, position, blobs)
 
     async def compare_clocks(self) -> None:
-        """Ask every other store what time it has, for ever."""
+        """Ask every other store what time it has; soon again while nobody told."""
         while True:
             others = [
                 one for one, store in self.keeper.current.stores.items() if one != self.store and store.state != GONE
             ]
             self.clocks.keep(others)
             await asyncio.gather(*(self._compare(one) for one in others))
-            known = self.clocks.time(boot_clock(), time.time()) is not None
-            await asyncio.sleep(CLOCKS_EVERY_S if known or not others else CLOCKS_FIRST_S)
+            if not others or self.clocks.time(boot_clock(), time.time()) is not None:
+                return
+            await asyncio.sleep(CLOCKS_FIRST_S)
 
     async def _compare(self, store: str) -> None:
+        failures, what = self._unheard.setdefault(store, Failures()), f"asking store {store[:8]} for its time"
         try:
             asked = time.time()
             async with asyncio.timeout(CLOCKS_EVERY_S):
@@ -189,6 +193,10 @@ class MemberNode(RowNode):
             self._told.set()
         except (UnavailableError, TimeoutError):
             return
+        except Exception as error:  # the others are heard all the same
+            failures.add(what, error)
+        else:
+            failures.end(what)
 
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         self.host.group.deliver(sender, messages)
@@ -252,7 +260,7 @@ def has_room_for_rows(shards: ShardStore) -> bool:
 
 @dataclass(slots=True)
 class Member:
-    """A running member. `router` reaches the whole cluster."""
+    """A running member. `router` reaches the whole cluster; `jobs` are the work of its process, with what others added."""
 
     node: MemberNode
     router: Router
@@ -260,7 +268,7 @@ class Member:
     peers: PeerServer
     links: Links
     following: asyncio.Task[None]
-    comparing: asyncio.Task[None]
+    jobs: Jobs
     lock: int
 
     async def close(self) -> None:
@@ -268,10 +276,10 @@ class Member:
         await self.node.host.group.leave(LEAVE_S)
         await self.peers.close()
         self.following.cancel()
-        self.comparing.cancel()
         await self.router.close()
         await self.node.host.close()
         await self.links.close()
+        await self.jobs.close()
         await self.node.shards.close()
         self.node.host.group.database.close()
         os.close(self.lock)
@@ -279,7 +287,7 @@ class Member:
 
 async def open_member(directory: Path, place: Place, keeper: MapKeeper, credentials: Credentials, settings: StoreSettings, limits: Limits, *,
                       root: RootKeys, horizon: Callable[[], float], oldest: Callable[[], float],
-                      fatal: Callable[[BaseException], None], timing: Timing | None = None) -> Member:  # fmt: skip
+                      fatal: Callable[[BaseException], None], jobs: Jobs, timing: Timing | None = None) -> Member:  # fmt: skip
     """Open or format a directory as a store of the cluster. Raises DirectoryError, PlanError, CoordinatorError."""
     files = Files()
     identity, lock = open_directory(files, directory, make=True)
@@ -298,11 +306,11 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
         lambda old: planner.registered(old, store, place.node, place.advertise, place.domain, place.weight)
     )
     following = asyncio.ensure_future(_follow(keeper, fatal))
-    links = Links(store, known.cluster, _Addresses(keeper), credentials.client)
+    links = Links(store, known.cluster, _Addresses(keeper), credentials.client, jobs)
     database, damage = await open_copy(directory / "meta", store, keeper, lambda path: Database(
         path, cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
     ))  # fmt: skip
-    router = Router(keeper, credentials.client, oldest)
+    router = Router(keeper, credentials.client, oldest, jobs)
 
     async def send_bulk(to: str, partition: int, message: AnyMessage) -> None:
         await (await router.node(to)).deliver(store, [(partition, message)])
@@ -335,8 +343,8 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     await peers.start()
     await group.start()
     router.start()
-    comparing = asyncio.ensure_future(node.compare_clocks())
-    return Member(node, router, keeper, peers, links, following, comparing, lock)
+    jobs.start(Job("comparing clocks", 0.0, CLOCKS_EVERY_S, node.compare_clocks))
+    return Member(node, router, keeper, peers, links, following, jobs, lock)
 
 
 class _Addresses(dict[str, tuple[str, int]]):

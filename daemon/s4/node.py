@@ -8,13 +8,13 @@ rather than not at all, which is harmless (rule C2).
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections import deque
 from collections.abc import Callable
 
+from s4.clock import boot_clock
 from s4.cluster.membership import Membership
 from s4.cluster.wire import AnyMessage
+from s4.jobs import Job, Jobs
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer
 from s4.metadata.rows import (
@@ -31,8 +31,6 @@ from s4.rownode import RowNode
 from s4.storage.drives import Drives
 from s4.storage.records import DamagedError, OfflineError, Shard
 
-log = logging.getLogger(__name__)
-
 REAP_BLOBS = 2048
 REAP_S = 0.5
 
@@ -42,26 +40,25 @@ class Node(RowNode):
 
     def __init__(self, host: Host, drives: Drives, membership: Membership, *, horizon: Callable[[], float],
                  root: Identity, root_key: str, strict: bool = False,
-                 clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
+                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
         super().__init__(
             host, drives, membership, horizon=horizon, root=root, root_key=root_key, strict=strict, clock=clock
         )
         self.host, self.membership = host, membership
         self._freed: deque[tuple[float, int, bytes, bytes]] = deque()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._jobs, self._reaping = Jobs(), Job("free shards", REAP_S, REAP_S, self.reap)
 
-    def start(self) -> None:
+    def start(self, jobs: Jobs) -> None:
         """Take up the outbox as it was left, and begin to work."""
         self.host.on_settings = self.on_settings_committed
         for partition in range(self.partitions):
             for key, value in self.host.scan(keys.table(partition, keys.OUTBOX)):
                 self.on_outbox(partition, key, value)
-        self._tasks = [asyncio.create_task(self._reap())]
+        self._jobs = jobs
+        jobs.start(self._reaping)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._jobs.stop(self._reaping)
 
     # -- shards
 
@@ -129,34 +126,25 @@ class Node(RowNode):
     def outbox_waiting(self) -> int:
         return len(self._freed)
 
-    async def _reap(self) -> None:
-        """Free the shards of dead blobs once every request that began before has ended (rule D6)."""
-        while True:
-            await asyncio.sleep(REAP_S)
-            try:
-                await self.reap()
-            except Exception:  # the rows stay in the outbox; the others must not wait for a restart
-                log.exception("freeing shards failed")
-
     async def reap(self) -> None:
-        """One round. A blob that cannot be freed now is tried again, behind the others."""
+        """Free the shards of dead blobs once every request that began before has ended (rule D6). What fails is
+        tried again later."""
         horizon = min(self._horizon(), self.drives.oldest_use())
         done: dict[int, list[bytes]] = {}
-        failed: list[tuple[float, int, bytes, bytes]] = []
-        count = 0
+        count, failure = 0, None
         while self._freed and self._freed[0][0] < horizon and count < REAP_BLOBS:
-            dead = self._freed.popleft()
-            _, partition, key, blob = dead
+            _, partition, key, blob = self._freed.popleft()
+            count += 1
             try:
                 await self.drives.free(partition, blob)
-            except Exception as error:
-                log.error("blob %s is freed later: %s", blob.hex(), error)
-                failed.append((self._clock(), partition, key, blob))
+            except Exception as error:  # the others do not wait for it
+                self._freed.append((self._clock(), partition, key, blob))
+                failure = error
             else:
                 done.setdefault(partition, []).append(key)
-            count += 1
-        self._freed.extend(failed)
         if done:
             await self.drives.flush()
         for partition, rows in done.items():
             await self.host.submit(partition, commands.ForgetRows(rows), own=True)
+        if failure is not None:
+            raise failure

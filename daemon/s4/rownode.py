@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from s4 import tracing
+from s4.clock import boot_clock
 from s4.erasure.codec import stripes_of
 from s4.metadata import commands, keys
 from s4.metadata.builtin import BUILT_IN
@@ -114,12 +115,12 @@ def page_of_uploads(
 
 
 class RowNode:
-    """The part of `peer.api.NodeApi` that is about rows. `horizon()` is the start (monotonic seconds) of the oldest
+    """The part of `peer.api.NodeApi` that is about rows. `horizon()` is the start (seconds of the boot clock) of the oldest
     request that may still read."""
 
     def __init__(self, host: AnyHost, drives: Drives, membership: AnyMap, *, horizon: Callable[[], float],
                  root: Identity, root_key: str, strict: bool = False,
-                 clock: Callable[[], float] = time.monotonic) -> None:  # fmt: skip
+                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
         self._host, self._map = host, membership
         self.drives = drives
         self.partitions = membership.partitions

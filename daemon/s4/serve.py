@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from s4.http.admin import AdminContext
 from s4.http.admin_server import ServerAdmin
 from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.server import S3Server
-from s4.http.tls import Certificate
+from s4.http.tls import CHECK_S, Certificate
+from s4.jobs import Job, Jobs
 from s4.kms import FileKms, Kms
 from s4.limits import MIB, Limits
 from s4.metadata.commands import NoteUses
@@ -189,21 +191,22 @@ class S3Endpoint:
         self._gateway = gateway
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._jobs = Jobs()
 
     async def start(self, bound: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         self._http = self.server.http_server()
         context = self._certificate.context if self._certificate else None
         self._listener = await loop.create_server(self._http, sock=bound, ssl=context, backlog=1024)
-        self._tasks += [asyncio.create_task(self._gauge()), asyncio.create_task(every(NOTE_S, NOTE_S, self._note_uses))]
+        self._jobs.start(
+            Job("gauge of requests", 0.0, GAUGE_S, self._gauge),
+            Job("uses of access keys", NOTE_S, NOTE_S, self._note_uses),
+        )
         if self._certificate is not None:
-            self._tasks.append(asyncio.create_task(self._certificate.watch()))
+            self._jobs.start(Job("certificate", CHECK_S, CHECK_S, self._certificate.look))
 
     async def _gauge(self) -> None:
-        while True:
-            self._metrics.in_flight.set(self.server.in_flight)
-            await asyncio.sleep(GAUGE_S)
+        self._metrics.in_flight.set(self.server.in_flight)
 
     async def _note_uses(self) -> None:
         """Keep when access keys were used."""
@@ -222,7 +225,7 @@ class S3Endpoint:
         await self.server.drain()
         if self._http is not None:
             await self._http.shutdown(1.0)
-        await cancel(self._tasks)
+        await self._jobs.close()
 
 
 def _health(path: str, ready: Callable[[], str]) -> tuple[int, bytes]:
@@ -235,23 +238,6 @@ def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
     return min(LIFECYCLE_FIRST_S, settings.lifecycle_day_s), min(LIFECYCLE_LOOK_S, settings.lifecycle_day_s / 4)
 
 
-async def every(first_s: float, then_s: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do background work for ever; one failure is logged and does not end it."""
-    await asyncio.sleep(first_s)
-    while True:
-        try:
-            await work()
-        except Exception as error:
-            log.error("background work failed and is tried again", work=work.__name__, exc_info=error)
-        await asyncio.sleep(then_s)
-
-
-async def cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class Server:
     """A running server: the store, the admin endpoint, and S3 here or in workers."""
 
@@ -261,7 +247,7 @@ class Server:
         self._readers = Readers()
         self._peers: PeerServer | None = None
         self._s3: S3Endpoint | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self.jobs = Jobs()
         self._processes: list[asyncio.subprocess.Process] = []
         self._not_ready = "starting"
         self._stopping = False
@@ -284,7 +270,7 @@ class Server:
         self.store = await open_store([Path(one) for one in settings.directories], StoreSettings(
             settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
             geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
-        ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment)  # fmt: skip
+        ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment, jobs=self.jobs)  # fmt: skip
         if not settings.master_key:
             found = master_key(Files(), [store.directory for store in self.store.drives.stores])
             self._settings = settings = replace(settings, master_key=str(found))
@@ -302,11 +288,11 @@ class Server:
         self._sender = Sender(
             self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
         )  # fmt: skip
-        self._sender.start()
-        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender
+        self._sender.start(self.jobs)
+        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self.jobs
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
-        self._renames = Renames(self._gateway)
+        self._renames = Renames(self._gateway, self.jobs)
         await self._renames.resume()
         await self._start_admin(admin_bound)
         if settings.workers:
@@ -314,15 +300,15 @@ class Server:
         else:
             self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
             await self._s3.start(bound)
-        self._tasks += [
-            asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
-            asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans)),
-            asyncio.create_task(every(0.0, HEAL_EVERY_S, self._healer.work)),
-            asyncio.create_task(every(SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub)),
-            asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
-            asyncio.create_task(every(0.0, INVENTORY_S, self._inventory.look)),
-            asyncio.create_task(every(REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run)),
-        ]
+        self.jobs.start(
+            Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
+            Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans),
+            Job("heal", 0.0, HEAL_EVERY_S, self._healer.work),
+            Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
+            Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
+            Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
+            Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
+        )
         self._not_ready = ""
 
     def _ready(self) -> str:
@@ -350,28 +336,29 @@ class Server:
         settings = replace(self._settings, listen=address)
         started = [asyncio.Event() for _ in range(self.settings.workers)]
         for number, event in enumerate(started):
-            self._tasks.append(asyncio.create_task(self._keep_worker(number, settings, socket_path, event)))
+            work = partial(self._run_worker, number, settings, socket_path, event)
+            self.jobs.start(Job(f"worker {number}", 0.0, WORKER_RESTART_S, work))
         async with asyncio.timeout(60):
             await asyncio.gather(*(event.wait() for event in started))
 
-    async def _keep_worker(
+    async def _run_worker(
         self, number: int, settings: ServerSettings, socket_path: Path, started: asyncio.Event
     ) -> None:
-        while True:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "s4.worker", msgspec.json.encode(settings).decode(), str(socket_path),
-                stdout=asyncio.subprocess.PIPE, env={**os.environ, **self._environment},
-            )  # fmt: skip
-            self._processes.append(process)
-            if process.stdout is not None and await process.stdout.readline():
-                started.set()
-            code = await process.wait()
-            self._processes.remove(process)
-            multiprocess.mark_process_dead(process.pid, self._environment.get("PROMETHEUS_MULTIPROC_DIR"))  # type: ignore[no-untyped-call]
-            if self._stopping:
-                return
+        """One life of a worker."""
+        if self._stopping:
+            return
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "s4.worker", msgspec.json.encode(settings).decode(), str(socket_path),
+            stdout=asyncio.subprocess.PIPE, env={**os.environ, **self._environment},
+        )  # fmt: skip
+        self._processes.append(process)
+        if process.stdout is not None and await process.stdout.readline():
+            started.set()
+        code = await process.wait()
+        self._processes.remove(process)
+        multiprocess.mark_process_dead(process.pid, self._environment.get("PROMETHEUS_MULTIPROC_DIR"))  # type: ignore[no-untyped-call]
+        if not self._stopping:
             log.error("worker ended and is started again", worker=number, code=code)
-            await asyncio.sleep(WORKER_RESTART_S)
 
     async def _compact(self) -> None:
         self.audit.rotate()
@@ -406,9 +393,8 @@ class Server:
                 process.terminate()
         await asyncio.gather(*waiting)
         await self._admin.cleanup()
-        await self._renames.close()
+        await self.jobs.close()
         await self._sender.close()
-        await cancel(self._tasks)
         if self._peers is not None:
             await self._peers.close()
             self._bound.close()

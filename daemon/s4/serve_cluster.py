@@ -31,9 +31,10 @@ from s4.gateway.context import Gateway, Readers
 from s4.http.admin import AdminContext
 from s4.http.admin_cluster import ClusterAdmin, NodeAdmin
 from s4.http.metrics import StoreCollector, exposition
+from s4.jobs import Job, Jobs
 from s4.member import Member, Place, open_member
 from s4.peer.router import Router
-from s4.peer.trust import Credentials
+from s4.peer.trust import CHECK_S, Credentials
 from s4.replica.terms import Timing
 from s4.serve import (
     INVENTORY_S,
@@ -41,8 +42,6 @@ from s4.serve import (
     REWRAP_LOOK_S,
     S3Endpoint,
     ServerSettings,
-    cancel,
-    every,
     lifecycle_looks,
     listening_socket,
     make_gateway,
@@ -143,7 +142,8 @@ class ClusterServer:
         )
         self._readers = Readers()
         self._registry = CollectorRegistry()
-        self._tasks: list[asyncio.Task[None]] = []
+        self.jobs, self._connecting = Jobs(), Jobs()  # what ends first at the end, what last
+        self._following: asyncio.Task[None] | None = None
         self._not_ready = "starting"
         self.member: Member | None = None
 
@@ -166,21 +166,21 @@ class ClusterServer:
         if settings.directories:
             await self._start_member()
         else:
-            self._router = Router(self._keeper, self._credentials.client, self._readers.oldest)
+            self._router = Router(self._keeper, self._credentials.client, self._readers.oldest, self._connecting)
             self._router.start()
-            self._tasks.append(asyncio.create_task(self._follow()))
+            self._following = asyncio.create_task(self._follow())
         made = make_gateway(self._router, await self._router.layout(), settings, self._readers)
         self._gateway: Gateway = made
         made.commit_syncs = False
         directory = Path(settings.directories[0]) if settings.directories else None
         self.audit = AuditLog(settings.audit_log or (str(directory / "audit.log") if directory else "none"))
-        self._renames = Renames(self._gateway)
+        self._renames = Renames(self._gateway, self.jobs)
         if self.member is not None:
             self._start_upkeep(self.member)
         await self._start_admin(admin_bound)
         self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
         await self._s3.start(bound)
-        self._tasks.append(asyncio.create_task(self._credentials.watch()))
+        self.jobs.start(Job("certificate for peers", CHECK_S, CHECK_S, self._credentials.look))
         self._not_ready = ""
 
     async def _wait_for_map(self) -> MapKeeper:
@@ -208,7 +208,7 @@ class ClusterServer:
         self.member = await open_member(
             Path(settings.directories[0]), place, self._keeper, self._credentials,
             StoreSettings(reserve_bytes=settings.reserve_bytes, volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes, strict=settings.strict),
-            settings.limits, root=self._root, horizon=self.horizon, oldest=self._readers.oldest, fatal=restart.die,
+            settings.limits, root=self._root, horizon=self.horizon, oldest=self._readers.oldest, fatal=restart.die, jobs=self._connecting,
             timing=Timing(0.5 * scale, 2.0 * scale, 3.0 * scale, 0.5 * scale),
         )  # fmt: skip
         self._router = self.member.router
@@ -224,22 +224,22 @@ class ClusterServer:
         self._sender = Sender(
             node.host, node.led, receivers_of(settings), settings.region, settings.limits.waiting_events
         )
-        self._sender.start()
+        self._sender.start(self.jobs)
         self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
-        self._leader.start()
-        self._tasks += [
-            asyncio.create_task(every(0.0, 1.0, self._mender.run)),
-            asyncio.create_task(every(LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave)),
-            asyncio.create_task(every(RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy)),
-            asyncio.create_task(every(AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own)),
-            asyncio.create_task(every(COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact)),
-            asyncio.create_task(every(*lifecycle_looks(settings), self._lifecycle.run)),
-            asyncio.create_task(every(0.0, INVENTORY_S, self._inventory.look)),
-            asyncio.create_task(every(REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run)),
-        ]
+        self._leader.start(self.jobs)
+        self.jobs.start(
+            Job("heal", 0.0, 1.0, self._mender.run),
+            Job("shards that moved away", LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave),
+            Job("renewal of damaged metadata", RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy),
+            Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own),
+            Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
+            Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
+            Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
+            Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
+        )
         if settings.scrub_every_s:
-            self._tasks.append(asyncio.create_task(every(settings.scrub_every_s, settings.scrub_every_s, self._scrub)))
+            self.jobs.start(Job("scrub", settings.scrub_every_s, settings.scrub_every_s, self._scrub))
 
     async def _scrub(self) -> None:
         await self._own.scrub(self.settings.scrub_bytes_per_s)
@@ -262,6 +262,8 @@ class ClusterServer:
 
     def _figures(self) -> Iterator[Figure]:
         yield from router_figures(self._router)
+        yield from self.jobs.figures()
+        yield from self._connecting.figures()
         if self.member is not None:
             yield from member_figures(self.member, self._mender, self._own, self._workers)
 
@@ -289,15 +291,16 @@ class ClusterServer:
         self._not_ready = "stopping"
         await self._s3.close()
         await self._admin.cleanup()
-        await cancel(self._tasks)
+        await self.jobs.close()
         if self.member is not None:
-            await self._leader.close()
             await self._sender.close()
             await self._mender.close()
             await self.member.close()
         else:
-            await self._renames.close()
             await self._router.close()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
         await self._coordinator.close()
         pool: ThreadPoolExecutor = self._gateway.pool
         pool.shutdown()

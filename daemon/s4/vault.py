@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import hvac
 import hvac.exceptions
 from requests import RequestException
 
+from s4.clock import boot_clock
 from s4.keyring import KeyringError
 from s4.kms import KmsError
 
@@ -44,7 +44,7 @@ class VaultKms:
         return str(answer["ciphertext"])
 
     async def unwrap(self, name: str, wrapped: str, about: str) -> bytes:
-        kept, now = self._kept.get((name, wrapped, about)), time.monotonic()
+        kept, now = self._kept.get((name, wrapped, about)), boot_clock()
         if kept is not None and now < kept[0]:
             return kept[1]
         answer = await self._call("decrypt_data", name, ciphertext=wrapped, associated_data=_base64(about))
@@ -57,9 +57,9 @@ class VaultKms:
 
     async def is_current(self, name: str, wrapped: str) -> bool:
         until, newest = self._newest.get(name, (0.0, 0))
-        if time.monotonic() >= until:
+        if boot_clock() >= until:
             newest = int((await self._call("read_key", name))["latest_version"])
-            self._newest[name] = time.monotonic() + KEPT_S, newest
+            self._newest[name] = boot_clock() + KEPT_S, newest
         return wrapped.startswith(f"vault:v{newest}:")
 
     async def _call(self, method: str, name: str, **arguments: Any) -> dict[str, Any]:

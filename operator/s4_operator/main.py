@@ -17,6 +17,7 @@ import aiohttp
 import kopf
 from aiohttp import web
 
+from s4.jobs import Job, Jobs
 from s4_operator import certificates
 from s4_operator.buckets import Buckets
 from s4_operator.cache import Cache
@@ -44,7 +45,8 @@ class Operator:
         self.buckets = Buckets(kube, self.cache, self.clusters, secrets)
         self.queue = Queue(self._work, WORKERS)
         self.beat_at = time.monotonic()
-        self._refreshing = asyncio.create_task(self._refresh())
+        self.jobs = Jobs()
+        self.jobs.start(Job("refresh", 0.0, REFRESH_S, self._refresh, (KubeError,), RETRY_S))
 
     async def _work(self, key: Key) -> float:
         kind, namespace, name = key
@@ -52,18 +54,13 @@ class Operator:
         return await reconciler.reconcile(namespace, name)
 
     async def _refresh(self) -> None:
-        while True:
-            self.beat_at, wait_s = time.monotonic(), REFRESH_S
-            try:
-                before = self._versions()
-                await self.cache.refresh(self.kube)
-                for key, version in self._versions().items():  # what a watch that was lost did not tell
-                    if key[0] == "S4Cluster" or before.get(key) != version:
-                        self.queue.add(key)
-            except KubeError as error:
-                log.warning("what is cached cannot be read again now: %s", error)
-                wait_s = RETRY_S
-            await asyncio.sleep(wait_s)
+        """Read again what is cached."""
+        self.beat_at = time.monotonic()
+        before = self._versions()
+        await self.cache.refresh(self.kube)
+        for key, version in self._versions().items():  # what a watch that was lost did not tell
+            if key[0] == "S4Cluster" or before.get(key) != version:
+                self.queue.add(key)
 
     def _versions(self) -> dict[Key, str]:
         return {
@@ -106,7 +103,7 @@ class Operator:
         return ""
 
     async def close(self) -> None:
-        self._refreshing.cancel()
+        await self.jobs.close()
         await self.queue.close()
         await self.session.close()
         await self.kube.close()
@@ -174,6 +171,7 @@ async def _metrics(_: web.Request) -> web.Response:
     lines = [
         f"s4_operator_turns_total {running.queue.turns}", f"s4_operator_failures_total {running.queue.failures}",
         f"s4_operator_api_requests_total {running.kube.calls}",
+        *(f's4_operator_job_failures_total{{job="{of}"}} {value:.0f}' for name, _, value, _, of in running.jobs.figures() if name == "s4_job_failures"),
     ]  # fmt: skip
     return web.Response(text="\n".join(lines) + "\n")
 

@@ -85,7 +85,7 @@ def routed(test: Callable[[Fixture], Awaitable[None]], clock: Callable[[], float
     async def whole() -> None:
         coordinator = MemoryCoordinator()
         await coordinator.replace(DOCUMENT, clustermap.encode(made()), 0)
-        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), time.monotonic, clock=clock)
+        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), boot_clock, clock=clock)
         stores = {store: Store() for store in router.map.stores}
         router._remotes = dict(stores)  # type: ignore[arg-type]
         await test(Fixture(router, coordinator, stores))

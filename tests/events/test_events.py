@@ -20,6 +20,7 @@ from s4.access import documents
 from s4.gateway import buckets, objects
 from s4.gateway.objects import Attributes
 from s4.gateway.read import open_object
+from s4.jobs import Jobs
 from s4.metadata.events import Rule
 from s4.receivers import ReceiverError, read
 from s4.s3.checksums import Expected
@@ -142,7 +143,8 @@ def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(tmp_pa
     async def test() -> None:
         async with opened(tmp_path / "data") as (store, gateway):
             sender = Sender(store.host, lambda: range(gateway.partitions), {"slow": "slow", "quick": "quick"}, "us-east-1", 20)  # type: ignore[dict-item]
-            sender.start()
+            jobs = Jobs()
+            sender.start(jobs)
             for name, receivers in (("both", ["slow", "quick"]), ("one", ["quick"]), ("none", [])):
                 await buckets.create_bucket(gateway, name, "root")
                 rules = [Rule(one, "Queue", f"arn:{one}", one, ["ObjectCreated:*"]) for one in receivers]
@@ -175,6 +177,7 @@ def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(tmp_pa
                 await asyncio.sleep(0.01)
             await put("both", "again")
             assert sorted(held["slow"].took)[: len(written)] == sorted([*written, "both/again"])[: len(written)]
+            await jobs.close()
             await sender.close()
 
     asyncio.run(test())

@@ -275,14 +275,24 @@ def test_an_unknown_mode_is_locked() -> None:
 
 def test_whose_clock_is_wrong() -> None:
     clocks = Clocks()
-    assert clocks.agree(0.0, alone=True), "nobody to differ from"
-    assert not clocks.agree(0.0), "nobody has answered yet"
+    assert clocks.agree(0.0, 1000.2, alone=True), "nobody to differ from"
+    assert not clocks.agree(0.0, 1000.2), "nobody has answered yet"
     clocks.heard("a", 1000.0, 1000.0, 1000.2, 0.0)
-    assert clocks.agree(1.0)
+    assert clocks.agree(1.0, 1001.2)
     clocks.heard("b", 1100.0, 1000.0, 1000.2, 0.0)
-    assert clocks.agree(1.0), "one of two differs: it may be the wrong one"
+    assert clocks.agree(1.0, 1001.2), "one of two differs: it may be the wrong one"
     clocks.heard("c", 1100.0, 1000.0, 1000.2, 0.0)
-    assert not clocks.agree(1.0)
-    assert not clocks.agree(120.0), "they were not heard lately"
+    assert not clocks.agree(1.0, 1001.2)
+    assert not clocks.agree(120.0, 1120.2), "they were not heard lately"
     clocks.heard("d", 1007.0, 1000.0, 1010.0, 200.0)
-    assert clocks.agree(201.0), "an answer that took ten seconds says little"
+    assert clocks.agree(201.0, 1011.0), "an answer that took ten seconds says little"
+
+
+def test_a_step_of_our_own_clock_is_seen_before_anybody_is_asked_again() -> None:
+    """R13: in the seconds until the next question a clock that was set wrong would end what it should not."""
+    clocks = Clocks()
+    clocks.heard("a", 1000.0, 1000.0, 1000.2, 50.0)
+    assert clocks.agree(51.0, 1001.2)
+    assert not clocks.agree(51.0, 1901.2)
+    assert not clocks.agree(51.0, 101.2)
+    assert clocks.agree(52.0, 1002.2), "it was set right again"

@@ -15,6 +15,7 @@ import pytest
 
 from inprocess import opened
 from s4.authority import Authority
+from s4.clock import boot_clock
 from s4.metadata import commands
 from s4.peer import client, frames
 from s4.peer.api import NodeApi, UnavailableError
@@ -39,7 +40,7 @@ class Served:
 
         context = client_context(*(authority or self.authority).issue("gateway"))
         named = {"cluster": CLUSTER, "store": STORE, "context": context, **options}
-        return await RemoteNode.connect(("127.0.0.1", self.server.port), time.monotonic, lost, **named)
+        return await RemoteNode.connect(("127.0.0.1", self.server.port), boot_clock, lost, **named)
 
 
 def served(tmp_path: Path, test: Callable[[Served], Awaitable[None]], **options: Any) -> None:

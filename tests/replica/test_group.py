@@ -116,6 +116,26 @@ def test_what_is_not_committed_is_kept_apart_byte_by_byte(tmp_path: Path) -> Non
     alone(tmp_path / "meta", test)
 
 
+def test_a_store_whose_metadata_was_removed_leads_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """M4: somebody empties the directory, or a new disk is mounted below `meta/`: the map knows that there was something."""
+
+    async def whole() -> None:
+        kept, coordinator = database(tmp_path / "meta"), MemoryCoordinator()
+        await coordinator.replace("partition/0", encode_document(Document(Config(9, "a", ("a", "b")), Plan(("a", "b"), 1))), 0)
+        group = Group("a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        await group.start()
+        try:
+            await until(lambda: group.replica(0).alarm)
+            await until(lambda: "partition 0: the copy of the metadata" in caplog.text)
+            assert not group.serves(0)
+            assert (await coordinator.read("partition/0"))[1] == 1, "it asked for nothing"
+        finally:
+            await group.close()
+            kept.close()
+
+    asyncio.run(whole())
+
+
 def test_the_document_byte_by_byte() -> None:
     document = Document(Config(7, "a", ("a", "b"), ("c",), ("e", ""), "f", 1), Plan(("a", "b", "c"), 2, ("d",), ("e", "f")))
     raw = b'{"format":1,"config":{"type":"Config","epoch":7,"primary":"a","in_sync":["a","b"],"eligible":["c"],"members":["e",""],"joining":"f","position":1},"plan":{"type":"Plan","replicas":["a","b","c"],"minimum":2,"gone":["d"],"members":["e","f"]}}'

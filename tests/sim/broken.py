@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from s4.cluster.wire import Append, Config, Document, Plan
+from s4.cluster.wire import LOST, Append, Config, Document, Plan, State
 from s4.replica.core import Replica
-from s4.replica.terms import NEVER, Peer, Swap
+from s4.replica.terms import NEVER, Peer, Swap, Timing
 from sim.node import Node, Waiter
 
 
@@ -125,6 +125,47 @@ class TakesEntriesOfOldEpochs(Replica):
         super().receive(sender, message, now)
 
 
+class LeadsWithNothing(Replica):
+    """M4: a copy that is empty is taken for all there is."""
+
+    def _may_lead(self) -> bool:
+        return self.state.joining in (None, LOST)
+
+
+class ForgetsThatItLacks(Replica):
+    """M4: a copy that was found to be lost is taken for a good one after the next start."""
+
+    def __init__(self, me: str, state: State, timing: Timing, now: float) -> None:
+        super().__init__(me, state, timing, now)
+        if state.joining == LOST:
+            state.joining = None
+
+
+class RemovesWhoWasNotHeard(Replica):
+    """M4: a primary that does not know yet whether it lacks something goes on without those who could tell it."""
+
+    def _change(self, config: Config, plan: Plan) -> None:
+        for peer in self._peers.values():
+            peer.heard = True
+        super()._change(config, plan)
+
+
+class ClearsWhoHasMore(Replica):
+    """M4: a primary that lacks something fills whoever joins with what it has."""
+
+    def _joins(self, config: Config, sender: str, have: int | None) -> None:
+        super()._joins(config, sender, None if have is not None and have > self.last else have)
+
+
+class CountsOnWhoLacks(Replica):
+    """M4: a replica that said that it is lost stays eligible, and is never filled."""
+
+    def _without(self, config: Config, plan: Plan, lost: set[str], primary: str) -> Config:
+        for peer in self._peers.values():
+            peer.lacks = False
+        return super()._without(config, plan, lost, primary)
+
+
 class KeepsRowsUnderASnapshot(Node):
     """R8: a snapshot is laid over the rows that are there."""
 
@@ -156,6 +197,7 @@ CORES = [
     CommitsWithTooFewCopies, CommitsBeforeAllHaveIt, ForgetsAnUnknownSwap, CountsTheOldSetOnly, ServesWithoutLease,
     PromisesWhilePromoting, PromotesAtOnce, ServesBeforeAllIsCommitted, LeavesOtherLogsAlone, AddsBeforeItHasAll, JoinsAsItIs,
     ForgetsWhoIsEligible, GoesOnAfterARestart, TakesEntriesOfOldEpochs,
+    LeadsWithNothing, ForgetsThatItLacks, RemovesWhoWasNotHeard, ClearsWhoHasMore, CountsOnWhoLacks,
 ]  # fmt: skip
 NODES = [KeepsRowsUnderASnapshot, RefusesAtOnce, ForgetsAnswers, ForgetsRefusals]
 # Rules whose counterexample is rare among all faults: those that make it likely.
@@ -163,6 +205,9 @@ FAULTS = {
     GoesOnAfterARestart: ("restart", "restart", "one way", "slow", "heal"),
     PromisesWhilePromoting: ("pause", "slow coordinator", "cut but one", "one way", "heal"),
     PromotesAtOnce: ("restart", "slow", "cut but one", "heal"),
+    ForgetsThatItLacks: ("empty", "restart", "restart", "one way", "cut off", "heal"),
+    RemovesWhoWasNotHeard: ("restore", "restore", "slow"),
+    ClearsWhoHasMore: ("restore", "restore", "slow"),
 }
 # The seed that found each rule left out when the core was changed last: it is tried first.
 FOUND = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from s4.cluster.wire import Commit, Document, Install, Snapshot, State, Write
+from s4.cluster.wire import Commit, Document, Install, MarkJoining, Snapshot, State, Write
 from s4.replica.core import Replica
 from s4.replica.terms import NotServingError, Timing, TooFewError
 
@@ -59,7 +59,7 @@ class Node:
         self.world, self.store = world, store
         self.incarnation, self.up = 0, False
         self.paused_until = 0.0
-        self.disk = Disk()
+        self.disk, self.backup, self.lost_disks = Disk(), Disk(), list[Disk]()
         self.rate, self.offset = world.random.uniform(0.92, 1.08), world.random.uniform(0, 100)
 
     def clock(self) -> float:
@@ -72,6 +72,7 @@ class Node:
         state = State(kept.epoch, kept.commit, list(kept.log), kept.joining)
         self.rows, self.answers = dict(self.disk.rows), dict(self.disk.answers)
         self.replica = self.replica_class(self.store, state, Timing(), self.clock())
+        self.whole, self.has = state.joining is None, state.commit
         self.replica._kept.limit_bytes = self.world.kept_bytes
         self.numbers = 0
         self.waiters: list[Waiter] = []
@@ -86,6 +87,13 @@ class Node:
             self.settle(write)
         self.disk.loose.clear()
         self.up = False
+
+    def lose(self, disk: Disk) -> None:
+        """Somebody removed `meta/`, or put an older one in its place: the store's id stays."""
+        if self.up:
+            self.crash()
+        self.lost_disks.append(self.disk)
+        self.disk = disk
 
     def settle(self, write: Write) -> None:
         """A write is durable now."""
@@ -106,6 +114,7 @@ class Node:
         replica, random = self.replica, self.world.random
         for write in replica.writes:
             self.world.check_commit(self, write)
+            self.check_filled(write)
             apply(self.rows, self.answers, write, self.snapshots_over)
         self.disk.loose += replica.writes
         replica.writes.clear()
@@ -123,6 +132,18 @@ class Node:
             self.world.later(took, lambda: self.synced(count, incarnation), self)
         self.answer()
         self.world.check_serving()
+
+    def check_filled(self, write: Write) -> None:
+        """A snapshot takes nothing away from a copy that was whole (M4)."""
+        match write:
+            case MarkJoining(epoch):
+                self.was_whole, self.whole = self.whole, epoch is None
+            case Commit():
+                self.has = write.sequence
+            case Install(sequence, _):
+                if self.was_whole and sequence < self.has:
+                    raise BrokenError(f"{self.store} had all up to {self.has}, and a snapshot as of {sequence} took its place")
+                self.has = sequence
 
     def synced(self, count: int, incarnation: int) -> None:
         if not self.up or self.incarnation != incarnation:
@@ -233,5 +254,8 @@ def apply(rows: dict[str, str], answers: dict[int, str | bool], write: Write, ov
 
 def durable(node: Node) -> int:
     """The last sequence that would survive a crash of the node."""
-    state = node.disk.state
-    return state.log[-1].sequence if state.log else state.commit
+    return last(node.disk)
+
+
+def last(disk: Disk) -> int:
+    return disk.state.log[-1].sequence if disk.state.log else disk.state.commit

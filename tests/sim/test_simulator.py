@@ -221,6 +221,111 @@ def test_a_replica_that_is_being_added_is_not_begun_anew() -> None:
     assert primary.snapshots
 
 
+def three(primary: str, epoch: int = 7) -> Document:
+    return Document(Config(epoch, primary, ("a", "b", "c")), Plan(("a", "b", "c"), 2))
+
+
+@pytest.mark.parametrize("primary", ["a", "b"])
+def test_an_empty_copy_that_the_map_counts_on_leads_nobody_and_says_so(primary: str) -> None:
+    """M4: somebody removed `meta/` for a fresh start. Also after the next start, when it has seen an epoch."""
+    replica = Replica("a", State(), Timing(), 0.0)
+    replica.see(three(primary), 9, 0.0)
+    for now in range(10):
+        replica.tick(float(now))
+    assert replica.swap is None
+    assert "empty" in replica.alarm
+    again = Replica("a", replica.state, Timing(), 100.0)
+    again.see(three(primary), 9, 100.0)
+    again.tick(110.0)
+    assert again.swap is None
+    assert again.alarm
+
+
+def test_a_copy_that_is_new_with_its_partition_follows_and_may_lead() -> None:
+    """Under a later epoch than the first, for the primary was quicker to start; but nothing was committed yet."""
+    from s4.cluster.wire import Append
+
+    replica = Replica("b", State(), Timing(), 0.0)
+    replica.see(three("a", 2), 2, 0.0)
+    assert not replica.alarm
+    replica.receive("a", Append(2, 0, (), 0, exact=True), 0.1)
+    replica.synced(len(replica.writes), 0.2)
+    assert replica.messages[-1] == ("a", Durable(2, 0))
+    replica.tick(5.0)
+    assert replica.swap is not None
+    assert not replica.alarm
+
+
+@pytest.mark.parametrize("eligible", [False, True])
+def test_a_copy_that_lacks_what_is_committed_says_so_and_is_filled(eligible: bool) -> None:
+    """M4, for an empty copy and for an older one: it is no member that lacks nothing, in sync or eligible (R9)."""
+    from s4.cluster.wire import LOST, Again, Append, Join
+
+    document = Document(Config(7, "a", ("a",), ("b",)), Plan(("a", "b", "c"), 2)) if eligible else three("a")
+    replica = Replica("b", State(epoch=5, commit=3), Timing(), 0.0)
+    replica.see(document, 9, 0.0)
+    replica.receive("a", Append(7, 40, (), 40, exact=True), 0.1)
+    replica.synced(len(replica.writes), 0.2)
+    (to, said), = replica.messages
+    assert (to, said) == ("a", Again(7, 3, 0, lost=True))
+    assert replica.state.joining == LOST
+    assert replica.alarm
+    replica.tick(9.0)
+    assert replica.swap is None, "it does not lead"
+    primary = leading(in_sync=("a", "b") if not eligible else ("a",))
+    if eligible:
+        primary.document = Document(Config(2, "a", ("a",), ("b",)), primary.document.plan)  # type: ignore[union-attr]
+        primary.receive("b", Join(2, 0), 0.3)
+    primary.receive("b", Again(2, 3, 1 if eligible else 0, lost=True), 0.4)
+    primary.tick(0.5)
+    assert primary.swap is not None
+    assert primary.swap.config == Config(3, "a", ("a",), ())
+
+
+def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_it() -> None:
+    """M4: b and c, which may have committed more, are paused; then c says that its log is a's, and that is a witness."""
+    replica = Replica("a", State(epoch=6, commit=5), Timing(), 0.0)
+    replica.see(three("a"), 7, 0.0)
+    replica.tick(0.1)
+    assert replica.swap is not None
+    replica.see(Document(replica.swap.config, three("a").plan), 8, 0.2)
+    for now in range(1, 30):
+        replica.tick(float(now))
+        assert replica.swap is None
+        assert not replica.serves(float(now))
+    replica.receive("c", Durable(8, 5), 30.0)
+    replica.receive("c", Promise(8, 29.9), 30.0)
+    replica.tick(30.1)
+    assert replica.swap is not None
+    assert replica.swap.config == Config(9, "a", ("a", "c"))
+
+
+def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:
+    """M4 with two replicas: nobody else can tell."""
+    pair = Document(Config(7, "a", ("a", "b")), Plan(("a", "b"), 1))
+    replica = Replica("a", State(epoch=7, commit=5), Timing(), 0.0)
+    replica.see(pair, 7, 0.0)
+    replica.tick(0.1)
+    replica.see(Document(replica.swap.config, pair.plan), 8, 0.2)  # type: ignore[union-attr]
+    replica.tick(60.0)
+    assert replica.swap is None
+    replica.see(Document(replica.document.config, Plan(("a", "b"), 1, gone=("b",))), 9, 61.0)  # type: ignore[union-attr]
+    replica.tick(61.1)
+    assert replica.swap is not None
+    assert replica.swap.config.in_sync == ("a",)
+
+
+def test_nobody_who_has_committed_more_is_filled_with_less() -> None:
+    """M4: the primary is the one that lacks something; its snapshot would empty the one that has everything."""
+    from s4.cluster.wire import Join
+
+    primary = leading(in_sync=("a", "b"))
+    primary.receive("c", Join(2, 40), 0.3)
+    assert primary.snapshots == []
+    assert "40" in primary.alarm
+    assert not primary.serves(0.3)
+
+
 def test_a_map_from_a_backup_is_refused() -> None:
     replica = Replica("b", State(epoch=7), Timing(), 0.0)
     replica.see(Document(Config(6, "b", ("b",)), Plan(("b",), 1)), 9, 0.0)

@@ -2,12 +2,14 @@
 
 Faults, all within what S4 promises to survive: messages are lost, late, doubled and overtaken, links are cut in one
 direction or both; a process is paused, crashes with any suffix of its unsynced writes lost, or its store is wiped and
-replaced by a new one while another copy is good; clocks differ in rate; the coordinator is slow or away, answers get
-lost, a compare-and-swap lands late or twice. The same seed gives the same run.
+replaced by a new one while another copy is good; its copy of the metadata is removed, or an older one put in its place,
+while the store stays who it is; clocks differ in rate; the coordinator is slow or away, answers get lost, a
+compare-and-swap lands late or twice. The same seed gives the same run.
 """
 
 from __future__ import annotations
 
+import copy
 import heapq
 import random
 from collections.abc import Callable
@@ -18,13 +20,13 @@ import msgspec
 from s4.cluster.wire import Commit, Config, Document, Entry, Plan, Write
 from s4.replica.core import Replica
 from sim.linear import FOREVER, Call, is_linearizable
-from sim.node import BrokenError, Node, durable
+from sim.node import BrokenError, Disk, Node, durable, last
 
 KEYS = ("a", "b", "c")
 PATIENCE_S = 8.0
 COORDINATOR = "coordinator"
 CALM_S, QUIET_S = 60.0, 15.0  # without faults at the end, and of that without clients
-FAULTS = ("crash", "restart", "restart", "pause", "cut", "cut off", "one way", "cut but one", "heal", "heal", "loss", "slow", "slow coordinator", "no coordinator", "wipe", "wipe", "leave", "leave", "seat")
+FAULTS = ("crash", "restart", "restart", "pause", "cut", "cut off", "one way", "cut but one", "heal", "heal", "loss", "slow", "slow coordinator", "no coordinator", "wipe", "wipe", "leave", "leave", "seat", "empty", "restore")
 
 
 class World:
@@ -44,6 +46,7 @@ class World:
         self.commands = 0
         self.cut: set[tuple[str, str]] = set()
         self.loss, self.slow, self.slow_coordinator, self.coordinator_away_until, self.calm = 0.0, 0.03, 0.1, 0.0, False
+        self.emptied: set[str] = set()  # whose copies are lost though the map may count on them still
         self.lacks_nothing: set[str] = set()  # removed from the in-sync set when too few were left, and since
         self.kept_bytes = self.random.choice((-1, 100, 600, 1 << 20))  # so that replicas join by snapshot, by log, or by either
         self.made = replicas
@@ -117,6 +120,7 @@ class World:
                 self.lacks_nothing |= set(self.document.config.in_sync) - set(config.in_sync)
                 if len(config.in_sync) >= self.document.plan.minimum:
                     self.lacks_nothing.clear()
+                self.emptied -= set(config.in_sync) - set(self.document.config.in_sync)
                 self.document, self.revision = Document(config, self.document.plan), revision + 1
                 self.check_in_sync()
             self._tell(hear, node)
@@ -228,6 +232,11 @@ class World:
                 self.coordinator_away_until = self.now + self.random.uniform(0.5, 10)
             case "wipe" if self.may_wipe(node.store):
                 self.wipe(node)
+            case "empty" if self.may_wipe(node.store):
+                self.lose(node, Disk(), 8)
+            case "restore" if self.may_restore(node):
+                self.restore(node)
+                return
         self.later(self.random.expovariate(1 / 2.0), self.trouble)
 
     def stop(self, node: Node, replica: Replica) -> None:
@@ -235,11 +244,57 @@ class World:
             node.crash()
             self.later(self.random.uniform(0.05, 4), lambda: node.up or node.store in self.gone or node.start())
 
+    def lose(self, node: Node, disk: Disk, away_s: float) -> None:
+        node.lose(disk)
+        self.emptied.add(node.store)
+        self.lacks_nothing.discard(node.store)
+        self.later(self.random.uniform(0.01, away_s), lambda: node.up or node.store in self.gone or node.start())
+
+    def may_restore(self, node: Node) -> bool:
+        """Three good copies at least, and the others know what is committed: who does not would take an old copy's word."""
+        good = set(self.document.config.in_sync) - self.emptied
+        know = all(self.nodes[one].disk.state.commit >= self.acknowledged for one in good - {node.store} if one in self.nodes)
+        return self.may_wipe(node.store) and node.up and len(good) >= 3 and node.backup.state.epoch > 0 and know
+
+    def restore(self, node: Node) -> None:
+        """An older copy takes the place of one, and for some seconds nobody can tell it but who led before, who comes late.
+        Nothing else happens until that is over, for it is as much as can be borne: an old copy does not look like one."""
+        self.heal()
+        self.lose(node, node.backup, 0.4)
+        led = self.nodes.get(self.document.config.primary, node)
+        for other in set(self.nodes) - {led.store}:
+            self.cut |= {(node.store, other), (other, node.store)}
+        if led is not node and led.up:
+            led.crash()
+            self.later(self.random.uniform(0.5, 6), lambda: led.up or led.store in self.gone or led.start())
+        self.later(self.random.uniform(2.5, 8), self.heal)
+        self.later(20.0, self.trouble)
+
+    def heal(self) -> None:
+        self.cut.clear()
+        self.coordinator_away_until, self.loss = self.now, 0.0
+        for node in self.nodes.values():
+            node.paused_until = self.now
+
+    def look_after(self) -> None:
+        """A person who sees an alarm, and starts that node again, or declares it gone where nobody goes on without it; and
+        copies are backed up."""
+        for node in list(self.nodes.values()):
+            alarm = node.up and node.paused_until <= self.now and node.replica.alarm
+            if alarm and node.store in self.emptied and self.document.config.in_sync == (node.store,):
+                self.wipe(node)
+            elif alarm:
+                node.crash()
+                node.start()
+            elif self.random.random() < 0.2:
+                node.backup = copy.deepcopy(Disk(node.disk.state, node.disk.rows, node.disk.answers))
+        self.later(5.0, self.look_after)
+
     def may_wipe(self, store: str) -> bool:
         """Losing one store is promised to be survived while another holds all that was committed."""
         config, plan = self.document.config, self.document.plan
-        whole = (set(config.in_sync) | self.lacks_nothing) - set(self.gone)
-        return store in config.in_sync and len(whole) >= 2 and not set(plan.gone) & set(config.in_sync)
+        whole = (set(config.in_sync) | self.lacks_nothing) - set(self.gone) - self.emptied
+        return store in config.in_sync and len(whole - {store}) >= 1 and not set(plan.gone) & set(config.in_sync)
 
     def wipe(self, node: Node) -> None:
         if node.up:
@@ -269,14 +324,15 @@ class World:
     def check_copies(self, sequence: int) -> None:
         """What is acknowledged was durable on as many stores as were promised, those lost since among them."""
         self.acknowledged = max(self.acknowledged, sequence)
-        copies = [node.store for node in (*self.nodes.values(), *self.gone.values()) if durable(node) >= sequence]
+        everywhere = (*self.nodes.values(), *self.gone.values())
+        copies = [node.store for node in everywhere if max(map(last, (node.disk, *node.lost_disks))) >= sequence]
         if len(copies) < self.document.plan.minimum:
             raise BrokenError(f"entry {sequence} was acknowledged with copies on {copies} only")
 
     def check_in_sync(self) -> None:
         for store in self.document.config.in_sync:
             node = self.nodes.get(store)
-            if node is not None and durable(node) < self.acknowledged:
+            if node is not None and store not in self.emptied and durable(node) < self.acknowledged:
                 raise BrokenError(f"{store} is in sync and lacks acknowledged entries: {durable(node)} of {self.acknowledged}")
 
     # -- the whole
@@ -285,6 +341,7 @@ class World:
         for _ in range(4):
             self.client()
         self.later(2.0, self.trouble)
+        self.later(1.0, self.look_after)
         self.run_until(self.seconds)
         self.calm, self.loss, self.slow, self.slow_coordinator = True, 0.0, 0.0, 0.0
         self.cut.clear()

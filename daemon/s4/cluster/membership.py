@@ -1,19 +1,26 @@
 """The map as this process knows it, and the changes that it makes to it while it runs.
 
 One task at a time changes the map; a change counts once the coordinator took it (rule R4), and only then do
-others see it here.
+others see it here. Where it is not known whether it was taken, since some drives have it and too few said so, it is
+repeated as it is until that is known, before anything else is decided: a process that went on with the map before it
+would neither know what it had said nor be able to say anything more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from s4.cluster import shardmap
-from s4.cluster.coordinator import Coordinator
+from s4.cluster.coordinator import ConflictError, Coordinator, UnknownOutcomeError
 from s4.cluster.shardmap import ShardMap
+from s4.jobs import Failures
+
+log = logging.getLogger(__name__)
 
 DOCUMENT = "map"
+RETRY_S = 1.0
 
 
 class Membership:
@@ -49,9 +56,32 @@ class Membership:
         return all(self.current.status[partition].members)
 
     async def change(self, made: Callable[[ShardMap], ShardMap]) -> ShardMap:
-        """Replace the map by what `made` makes of it. Raises ConflictError, QuorumError: the process must end."""
+        """Replace the map by what `made` makes of the newest; on return that counts. Waits for as long as it takes.
+
+        `made` may be called several times: where another map was found in place of ours it is decided again (R4).
+        """
         async with self._lock:
-            changed = made(self.current)
-            self._revision = await self._coordinator.replace(DOCUMENT, shardmap.encode(changed), self._revision)
-            self.current = changed
-            return changed
+            while True:
+                changed = made(self.current)
+                try:
+                    await self._replace(changed)
+                except ConflictError as error:
+                    log.error("the map was changed by somebody else: %s", error)
+                    value, self._revision = await self._coordinator.read(DOCUMENT)
+                    self.current = shardmap.decode(value)
+                    continue
+                return changed
+
+    async def _replace(self, changed: ShardMap) -> None:
+        """Raises ConflictError."""
+        failures, value = Failures(), shardmap.encode(changed)
+        while True:
+            try:
+                self._revision = await self._coordinator.replace(DOCUMENT, value, self._revision)
+            except UnknownOutcomeError as error:
+                failures.add("writing the map", error, (UnknownOutcomeError,))
+                await asyncio.sleep(RETRY_S)
+            else:
+                failures.end("writing the map")
+                self.current = changed
+                return

@@ -73,7 +73,9 @@ def status(current: ClusterMap, said: Mapping[str, Said | None]) -> ClusterStatu
         have != want for one in current.partitions for have, want in zip(one.config.members, one.wanted, strict=True)
     )
     worst, reasons = _health(current, up, served, heals, moves)
-    reasons += [f"{store[:8]}: {alarm}" for store, one in said.items() if one is not None for alarm in one.alarms]
+    alarms = [f"{store[:8]}: {alarm}" for store, one in said.items() if one is not None for alarm in one.alarms]
+    if alarms:
+        worst, reasons = ("degraded" if worst == "ok" else worst), reasons + alarms
     filled = min((one.filled for one in said.values() if one is not None), default=1.0)
     return ClusterStatus(
         current.cluster, f"{current.data}+{current.parity}", current.count, worst, reasons, current.freeze, moves, heals,

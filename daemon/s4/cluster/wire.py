@@ -111,10 +111,12 @@ class Durable(Message, frozen=True):
 
 
 class Again(Message, frozen=True):
-    """The sender's log cannot be continued as it is: begin anew with an exact Append, or a snapshot."""
+    """The sender's log cannot be continued as it is: begin anew with an exact Append, or a snapshot. `lost`: the map
+    counts on the sender, and it lacks what is committed (M4)."""
 
     last: int
     attempt: int = 0
+    lost: bool = False
 
 
 class Fault(Message, frozen=True):
@@ -182,8 +184,12 @@ class Commit(Value, frozen=True):
         return self.entries[-1].sequence
 
 
+FIRST_EPOCH = 1  # of a partition's first configuration, in which nothing is committed yet
+LOST = (1 << 63) - 1  # in place of an epoch: the map counts on this replica, and it lacks what it had (M4)
+
+
 class MarkJoining(Value, frozen=True):
-    """In `epoch` this replica is being filled and may not be promoted; None: it is whole."""
+    """In `epoch` this replica is being filled and may not be promoted, or it is LOST; None: it is whole."""
 
     epoch: int | None
 

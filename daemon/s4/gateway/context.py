@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from s4.access import documents
+from s4.clock import boot_clock
 from s4.gateway.quota import Quotas
 from s4.keyring import Keyring
 from s4.limits import Limits
@@ -92,9 +93,9 @@ class MemoryBudget:
 
 
 class Readers:
-    """Requests that may still read shards, oldest first."""
+    """Requests that may still read shards, oldest first. Stores free by their ages, also while this machine sleeps (D6)."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = boot_clock) -> None:
         self._clock = clock
         self._started: OrderedDict[int, float] = OrderedDict()
         self._next = 0

@@ -6,10 +6,10 @@ is added. So a quota may be passed by what other gateways admit within that time
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 
 from s4.access.documents import quota_of
+from s4.clock import boot_clock
 from s4.metadata.rows import Bucket
 from s4.peer.api import NodeApi
 from s4.s3.errors import S3Error
@@ -30,11 +30,11 @@ class Quotas:
         if not quota:
             return
         until, used = self._sums.get(bucket.id, (0.0, 0))
-        if time.monotonic() >= until:
+        if boot_clock() >= until:
             summed = (await node.bucket_counters(bucket.id)).bytes
             until, used = self._sums.get(bucket.id, (0.0, 0))
-            if time.monotonic() >= until:  # nobody else did it meanwhile, and admitted more since
-                until, used = time.monotonic() + SUMMED_S, summed
+            if boot_clock() >= until:  # nobody else did it meanwhile, and admitted more since
+                until, used = boot_clock() + SUMMED_S, summed
         if used + size > quota:
             raise S3Error("QuotaExceeded", QuotaBytes=str(quota), UsedBytes=str(used))
         self._sums[bucket.id] = until, used + size

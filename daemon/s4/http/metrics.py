@@ -46,7 +46,7 @@ class RequestMetrics:
             self._out.inc(sent)
 
 
-_LABELS = {"s4_bucket_": "bucket", "s4_events_": "receiver"}
+_LABELS = {"s4_bucket_": "bucket", "s4_events_": "receiver", "s4_job_": "job"}
 
 
 class StoreCollector(Collector):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -12,6 +11,7 @@ from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from s4.access.requester import NOBODY, Requester
+from s4.clock import boot_clock
 from s4.gateway.receive import Decoder
 from s4.limits import Limits
 from s4.s3 import sigv4
@@ -52,7 +52,7 @@ class S3Request:
     operation: str = ""
     failure: str = ""  # the code of an error that was answered in another form than S3's
     begun: bool = False  # the head of the answer has gone out
-    started: float = 0.0  # time.monotonic()
+    started: float = 0.0  # of the boot clock
     website: bool = False  # of a visitor, who sees a bucket as a website
     continued: bool = True  # no client waits for "100 Continue" any more
 
@@ -152,7 +152,7 @@ def parse_request(
         pairs,
         headers,
         limits,
-        started=time.monotonic(),
+        started=boot_clock(),
         continued=continued,
         website=website,
     )
@@ -169,7 +169,7 @@ def proceed(request: S3Request) -> None:
 
 def request_patience(request: S3Request) -> float:
     """Seconds to wait for the client's next bytes: at most `stall_s`, and not past the request's end."""
-    left = request.started + request.limits.request_s - time.monotonic()
+    left = request.started + request.limits.request_s - boot_clock()
     return max(0.0, min(request.limits.stall_s, left))
 
 

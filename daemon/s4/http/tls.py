@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from pathlib import Path
 
@@ -43,7 +42,6 @@ class Certificate:
         log.info("certificate loaded again", certificate=str(self._files[0]))
         return True
 
-    async def watch(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_S)
-            self.reload()
+    async def look(self) -> None:
+        """Load the files again if they changed."""
+        self.reload()

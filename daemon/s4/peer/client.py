@@ -8,8 +8,8 @@ with UnavailableError and the process ends: its parent starts it again with the 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from s4 import tracing
+from s4.clock import boot_clock
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.rows import Bucket
 from s4.peer import frames
@@ -24,6 +25,8 @@ from s4.peer.api import ForgottenError, Identity, LostError, StaleError, Unavail
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
+
+log = logging.getLogger(__name__)
 
 CALL_S = 120.0
 BEACON_S = 0.5
@@ -39,8 +42,9 @@ class RemoteNode:
     """Open with `await RemoteNode.connect(...)`; every method of NodeApi is there through `__getattr__`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, oldest: Callable[[], float],
-                 lost: Callable[[], None]) -> None:  # fmt: skip
+                 lost: Callable[[], None], clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
         self._reader, self._writer, self._oldest, self._lost = reader, writer, oldest, lost
+        self._clock = clock
         self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
         self._next = 0
         self._incarnation = self.version = 0
@@ -54,8 +58,9 @@ class RemoteNode:
     @classmethod
     async def connect(cls, address: Path | tuple[str, int], oldest: Callable[[], float], lost: Callable[[], None], *,
                       cluster: str = "", store: str = "", caller: str = "", context: ssl.SSLContext | None = None,
-                      versions: tuple[int, int] = frames.VERSIONS) -> RemoteNode:  # fmt: skip
-        """`context` is for TCP: it shows our certificate and checks the store's (peer/trust.py).
+                      versions: tuple[int, int] = frames.VERSIONS, clock: Callable[[], float] = boot_clock) -> RemoteNode:  # fmt: skip
+        """`oldest` is the start of the oldest request that may still read, by `clock`, which also ends the lease on what is
+        cached: it must go on while this machine sleeps, since whoever changes a setting waits no longer. `context` is for TCP: it shows our certificate and checks the store's (peer/trust.py).
 
         Raises OSError where nobody answers, RefusedError where the one who does is not whom we mean.
         """
@@ -63,7 +68,7 @@ class RemoteNode:
             reader, writer = await asyncio.open_unix_connection(address, limit=4 << 20)
         else:
             reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context)
-        self = cls(reader, writer, oldest, lost)
+        self = cls(reader, writer, oldest, lost, clock)
         self.store = store
         try:
             header, _ = await self._send(
@@ -119,13 +124,13 @@ class RemoteNode:
 
     def known_bucket(self, name: str) -> Bucket | None:
         """What `find_bucket` gives, where it is cached."""
-        return self._buckets.get(name) if time.monotonic() < self._lease_until else None
+        return self._buckets.get(name) if self._clock() < self._lease_until else None
 
     def known_identity(self, access_key: str) -> Identity | None:
-        return self._identities.get(access_key) if time.monotonic() < self._lease_until else None
+        return self._identities.get(access_key) if self._clock() < self._lease_until else None
 
     async def _cached(self, cache: dict[str, Any], method: str, name: str) -> Any:
-        if time.monotonic() < self._lease_until and name in cache:
+        if self._clock() < self._lease_until and name in cache:
             return cache[name]
         generation = self._generation
         value = await self._call(method, name)
@@ -179,7 +184,7 @@ class RemoteNode:
                 await self._writer.drain()
             async with asyncio.timeout(limit_s):
                 return await future
-        except (ConnectionError, TimeoutError) as error:
+        except OSError as error:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.") from error
         finally:
             self._calls.pop(number, None)
@@ -194,12 +199,20 @@ class RemoteNode:
                 future = self._calls.get(header.id)
                 if future is not None and not future.done():
                     future.set_result((header, payload))
-        except (asyncio.IncompleteReadError, ConnectionError, frames.FrameError):
-            self._gone = True
-            for future in self._calls.values():
-                if not future.done():
-                    future.set_exception(ConnectionResetError("the store is gone"))
-            self._lost()
+        except (asyncio.IncompleteReadError, OSError, frames.FrameError):
+            self._ended()
+        except Exception as error:
+            log.error("the connection to store %s is given up", self.store[:8], exc_info=error)
+            self._ended()
+
+    def _ended(self) -> None:
+        """However it ended: whoever asks here is to know, and to connect anew."""
+        self._gone = True
+        self._writer.close()
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(ConnectionResetError("the store is gone"))
+        self._lost()
 
     def _forget(self, header: Header) -> None:
         self._generation += 1
@@ -208,7 +221,7 @@ class RemoteNode:
         self._writer.writelines(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
 
     async def _beacon(self) -> None:
-        sent = time.monotonic()
+        sent = self._clock()
         header, _ = await self._send(frames.BEACON, max(0.0, sent - self._oldest()), limit_s=BEACON_LIMIT_S)
         # a node that does not serve the settings now gives no lease on what it said of them before (L2)
         self._lease_until = sent + LEASE_S if frames.value_of(frames.lease_decoder, header.value) else 0.0
@@ -219,6 +232,10 @@ class RemoteNode:
             try:
                 await self._beacon()
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes
+                self._writer.close()
+                return
+            except Exception as error:
+                log.error("store %s answers beacons with nonsense", self.store[:8], exc_info=error)
                 self._writer.close()
                 return
 

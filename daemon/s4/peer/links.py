@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import time
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 
+from s4.clock import boot_clock
 from s4.cluster.wire import AnyMessage
+from s4.jobs import Job, Jobs
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
 
@@ -30,17 +32,23 @@ class _Link:
     def __init__(self) -> None:
         self.waiting: deque[tuple[int, AnyMessage]] = deque(maxlen=MOST_WAITING)
         self.wake = asyncio.Event()
+        self.said = ""  # why it cannot be reached
 
 
 class Links:
     """`addresses` has the (host, port) of each other store; it may be changed."""
 
     def __init__(
-        self, me: str, cluster: str, addresses: Mapping[str, tuple[str, int]], context: ssl.SSLContext
+        self,
+        me: str,
+        cluster: str,
+        addresses: Mapping[str, tuple[str, int]],
+        context: ssl.SSLContext,
+        jobs: Jobs | None = None,
     ) -> None:
         self._me, self._cluster, self._addresses, self._context = me, cluster, addresses, context
         self._links: dict[str, _Link] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._jobs, self._keeping = jobs or Jobs(), list[Job]()
 
     def send(self, store: str, partition: int, message: AnyMessage) -> None:
         if store not in self._addresses:
@@ -48,32 +56,33 @@ class Links:
         link = self._links.get(store)
         if link is None:
             link = self._links[store] = _Link()
-            self._tasks.append(asyncio.create_task(self._keep(store, link)))
+            job = Job(f"link to store {store[:8]}", 0.0, 0.0, partial(self._keep, store, link))
+            self._keeping.append(job)
+            self._jobs.start(job)
         link.waiting.append((partition, message))
         link.wake.set()
 
     async def _keep(self, store: str, link: _Link) -> None:
-        said = ""
-        while True:
-            try:
-                remote = await RemoteNode.connect(
-                    self._addresses[store], time.monotonic, link.wake.set,
-                    cluster=self._cluster, store=store, context=self._context,
-                )  # fmt: skip
-            except (OSError, RefusedError, UnavailableError, KeyError) as error:
-                if str(error) != said:
-                    log.info("store %s cannot be reached: %s", store[:8], error)
-                said = str(error)
-                link.waiting.clear()
-                await asyncio.sleep(RETRY_S)
-                await link.wake.wait()
-                continue
-            said = ""
-            link.waiting.clear()  # meant for the process that was there before
-            try:
-                await self._pump(remote, link)
-            finally:
-                await remote.close()
+        """One connection, until it breaks."""
+        try:
+            remote = await RemoteNode.connect(
+                self._addresses[store], boot_clock, link.wake.set,
+                cluster=self._cluster, store=store, context=self._context,
+            )  # fmt: skip
+        except (OSError, RefusedError, UnavailableError, KeyError) as error:
+            if str(error) != link.said:
+                log.info("store %s cannot be reached: %s", store[:8], error)
+            link.said = str(error)
+            link.waiting.clear()
+            await asyncio.sleep(RETRY_S)
+            await link.wake.wait()
+            return
+        link.said = ""
+        link.waiting.clear()  # meant for the process that was there before
+        try:
+            await self._pump(remote, link)
+        finally:
+            await remote.close()
 
     async def _pump(self, remote: RemoteNode, link: _Link) -> None:
         """Send until the connection breaks."""
@@ -85,10 +94,8 @@ class Links:
                 try:
                     remote.post("deliver", self._me, batch)
                     await remote.drained()
-                except ConnectionError as error:
+                except OSError as error:  # a host that is not there any more is no ConnectionError
                     log.info("messages were lost: %s", error)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._jobs.stop(*self._keeping)

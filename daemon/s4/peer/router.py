@@ -26,6 +26,8 @@ from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
 from s4.cluster.wire import AnyMessage
+from s4.jobs import Failures, Jobs
+from s4.jobs import Job as Background
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query
@@ -72,11 +74,12 @@ class LocalNode(NodeApi, Protocol):
 
 
 class Router:
-    """`oldest` is the start of the oldest request that may still read (monotonic seconds), which every store is
-    told (D6). `clock` measures patience and goes on in suspend: a command is not sent again long after it was made."""
+    """`oldest` is the start of the oldest request that may still read (seconds of the boot clock), which every store is told
+    (D6). `clock` measures patience and goes on in suspend: a command is not sent again long after it was made."""
 
-    def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float], *,
+    def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float], jobs: Jobs | None = None, *,
                  clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+        self._jobs, self._keeping = jobs or Jobs(), Background("connections", 0.0, RETRY_S, self._keep)
         self.keeper, self._context, self._oldest, self._clock = keeper, context, oldest, clock
         self._ahead_ms = 0  # of this clock, are ids made, since some store forgot those of this clock
         self._me, self._name = "", os.urandom(16).hex()
@@ -84,6 +87,7 @@ class Router:
         self._remotes: dict[str, RemoteNode] = {}
         self._connecting: dict[str, asyncio.Task[RemoteNode]] = {}
         self._failed: dict[str, float] = {}
+        self._failures: dict[str, Failures] = {}
         self._blobs: OrderedDict[bytes, Blob] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reported: set[tuple[int, bytes, int]] = set()
@@ -94,7 +98,7 @@ class Router:
 
     def start(self) -> None:
         """Keep connections to all stores, so that each knows of us what it must before it frees or changes anything."""
-        self._spawn(self._keep())
+        self._jobs.start(self._keeping)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(work)
@@ -102,6 +106,7 @@ class Router:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
+        await self._jobs.stop(self._keeping)
         for task in (*self._tasks, *self._connecting.values()):
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connecting.values(), return_exceptions=True)
@@ -114,17 +119,17 @@ class Router:
     # -- connections
 
     async def _keep(self) -> None:
-        while True:
-            for store, one in self.map.stores.items():
-                if store != self._me and one.state != GONE and not self.is_up(store):
-                    self._spawn(self._try(store))
-            await asyncio.sleep(RETRY_S)
+        for store, one in self.map.stores.items():
+            if store != self._me and one.state != GONE and not self.is_up(store):
+                self._spawn(self._try(store))
 
     async def _try(self, store: str) -> None:
         try:
             await self.node(store)
         except UnavailableError as error:
             log.debug("store %s: %s", store[:8], error)
+        except Exception as error:
+            self._failures.setdefault(store, Failures()).add(f"connecting to store {store[:8]}", error)
 
     def is_up(self, store: str) -> bool:
         """Whether a store answers, as far as is known here."""
@@ -403,7 +408,7 @@ class Router:
         partition, blob, position = name
         try:
             await self.execute(partition, commands.NeedHeal(blob, [position]))
-        except (UnavailableError, UnknownResultError, StaleError) as error:
+        except Exception as error:  # whatever it was, it is reported when it is met again
             log.warning("blob %s, position %d: damage could not be reported: %s", blob.hex(), position, error)
         await asyncio.sleep(RETRY_S)
         self._reported.discard(name)

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import msgspec
 
 from s4 import tracing
+from s4.clock import boot_clock
 from s4.peer import frames
 from s4.peer.api import ForgottenError, NodeApi, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
@@ -54,6 +55,7 @@ class _Gateway:
     welcome: bool = False
     caller: str = ""
     acked: int = 0
+    ended_at: float = 0.0  # of time.monotonic: while we sleep nobody can come back to us
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -66,10 +68,10 @@ class PeerServer:
 
     def __init__(self, node: Served, address: Path | tuple[str, int], *, cluster: str = "", store: str = "",
                  context: ssl.SSLContext | None = None, versions: tuple[int, int] = frames.VERSIONS,
-                 ghost_s: float = 60.0) -> None:  # fmt: skip
+                 ghost_s: float = 60.0, clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
         if not isinstance(address, Path) and (context is None or context.verify_mode != ssl.CERT_REQUIRED):
             raise ValueError("peers are served over TCP only to those who show a certificate of this cluster")
-        self._node, self._address, self._context = node, address, context
+        self._node, self._address, self._context, self._clock = node, address, context, clock
         self._cluster, self._store, self._versions, self._ghost_s = cluster, store, versions, ghost_s
         self.incarnation = int.from_bytes(os.urandom(7), "big")
         self._lasting = not isinstance(address, Path)  # a worker ends with its connection, a gateway goes on
@@ -108,9 +110,9 @@ class PeerServer:
 
     def oldest_reader(self) -> float:
         """Start of the oldest request of any gateway that may still read."""
-        now = time.monotonic()
-        self._ghosts = [ghost for ghost in self._ghosts if ghost.beacon_at + self._ghost_s > now]
-        return min((gateway.oldest for gateway in (*self._gateways, *self._ghosts)), default=now)
+        awake = time.monotonic()
+        self._ghosts = [ghost for ghost in self._ghosts if ghost.ended_at + self._ghost_s > awake]
+        return min((gateway.oldest for gateway in (*self._gateways, *self._ghosts)), default=self._clock())
 
     async def settings_changed(self) -> None:
         """Return once no gateway uses older settings."""
@@ -122,11 +124,11 @@ class PeerServer:
             gateway.writer.writelines(frames.pack(header))
         await asyncio.gather(*(self._forgotten(gateway, revision) for gateway in waiting))
         last = max((ghost.beacon_at for ghost in self._ghosts), default=0.0)
-        await asyncio.sleep(max(0.0, last + LEASE_S - time.monotonic()))
+        await asyncio.sleep(max(0.0, last + LEASE_S - self._clock()))
 
     async def _forgotten(self, gateway: _Gateway, revision: int) -> None:
         while gateway in self._gateways and gateway.acked < revision:
-            left = gateway.beacon_at + LEASE_S - time.monotonic()
+            left = gateway.beacon_at + LEASE_S - self._clock()
             if left <= 0:
                 return
             gateway.changed.clear()
@@ -140,7 +142,7 @@ class PeerServer:
         if task is not None:
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
-        now = time.monotonic()
+        now = self._clock()
         gateway = _Gateway(writer, now, now)
         self._gateways.add(gateway)
         calls: set[asyncio.Task[None]] = set()
@@ -157,28 +159,29 @@ class PeerServer:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
-                    gateway.beacon_at = time.monotonic()
+                    gateway.beacon_at = self._clock()
                     gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
                     self._answer(writer, header.id, self._node.may_cache())
                 elif header.id == 0:
                     await self._posted(header)
                 else:
-                    came = time.monotonic()
+                    came = self._clock()
                     await limit.acquire()
-                    if header.patience_ms and time.monotonic() - came > header.patience_ms / 1000:
+                    if header.patience_ms and self._clock() - came > header.patience_ms / 1000:
                         limit.release()  # nobody waits for it any more
                         continue
                     task = asyncio.create_task(self._call(writer, header, payload))
                     calls.add(task)
                     task.add_done_callback(calls.discard)
                     task.add_done_callback(lambda _: limit.release())
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+        except (asyncio.IncompleteReadError, OSError):
             pass
         except frames.FrameError as error:
             log.error("gateway sent nonsense: %s", error)
         finally:
             self._gateways.discard(gateway)
             if self._lasting and gateway.welcome:
+                gateway.ended_at = time.monotonic()
                 self._ghosts.append(gateway)
             gateway.changed.set()
             if calls:

@@ -1,6 +1,6 @@
 """One replica of one partition, as values: messages, time, finished writes and configurations go in; writes,
 messages, compare-and-swaps and commits come out. Source: Lin et al., "PacificA: Replication in Log-Based
-Distributed Storage Systems", MSR-TR-2008-25; the rules R1 to R10 are named where they are enforced.
+Distributed Storage Systems", MSR-TR-2008-25; the rules R1 to R10 and M4 are named where they are enforced.
 
 Invariants, which an editor must not break:
 - Every committed entry is in the log, or in the rows, of every in-sync replica (R2). So any of them may become primary.
@@ -9,6 +9,8 @@ Invariants, which an editor must not break:
 - A configuration is decided from the very document that it replaces. Until a newer document was seen, its outcome is
   unknown: both sets count (R4), and a replica that promotes itself gives no promise and takes nothing.
 - What a replica that joins says counts for the try in which it says it, however late or twice messages come (`attempt`).
+- A copy that the map counts on and that is empty, or ends before what is committed, is LOST, durably: it does not lead, and
+  stays so until a primary has shown that it lacks nothing, or has filled it (M4).
 
 A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full grace
 before it promotes itself, a primary takes a new epoch before it serves (R10). The host (replica/group.py) owns disk,
@@ -21,31 +23,10 @@ from collections import deque
 
 from msgspec.structs import replace
 
-from s4.cluster.wire import (
-    Again,
-    AnyMessage,
-    Append,
-    Beacon,
-    Commit,
-    Config,
-    CutLog,
-    Document,
-    Durable,
-    Entry,
-    Fault,
-    Install,
-    Join,
-    KeepEntry,
-    KeepEpoch,
-    Leave,
-    MarkJoining,
-    Plan,
-    Promise,
-    Snapshot,
-    State,
-    Write,
-)
-from s4.replica.terms import NEVER, Kept, NotServingError, Peer, Swap, Timing, TooFewError
+from s4.cluster import wire
+from s4.cluster.wire import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State, Write
+from s4.replica.changes import behind, grown, removable, surplus, without
+from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Swap, Timing, TooFewError
 
 MOST_ENTRIES = 256  # in one Append
 
@@ -58,23 +39,32 @@ class Replica:
         self.document: Document | None = None
         self.revision = 0
         self.writes: list[Write] = []
-        self.messages: list[tuple[str, AnyMessage]] = []
+        self.messages: list[tuple[str, wire.AnyMessage]] = []
         self.snapshots: list[tuple[str, int]] = []  # (replica, attempt) that the host is to send a Snapshot
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
         self.behind = False  # somebody has a newer document: the host reads it
-        self.alarm, self._heard = "", now
+        self._alarm, self._heard = "", now
         self._written = self._synced = 0  # numbers of the last write that was given out, that is durable
         self._own = self.last
-        self._waiting: deque[tuple[int, str, AnyMessage]] = deque()
+        self._waiting: deque[tuple[int, str, wire.AnyMessage]] = deque()
         self._unsynced: deque[tuple[int, int]] = deque()  # (number of the write, sequence) of our own entries
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
+        self._told_lost = False  # a primary showed us that we lack what was committed (M4)
         self._attempts = 0  # that we as primary gave numbers
 
     # -- what the host may ask
+
+    @property
+    def alarm(self) -> str:
+        """Why this replica takes no part, where a person should know; or empty."""
+        if self._alarm or self.state.joining != LOST:
+            return self._alarm
+        silent = self._counts() and self.now - self._heard >= self.timing.grace
+        return LOST_ALARM if self._told_lost or silent else ""  # one that is new is told better within moments
 
     @property
     def last(self) -> int:
@@ -89,7 +79,7 @@ class Replica:
 
     def serves(self, now: float) -> bool:
         """Whether reads may be answered from committed rows: every in-sync secondary's promise holds (R5, R6)."""
-        if not self.leading or self._settled is not None or self.alarm or self._handing_over():
+        if not self.leading or self._settled is not None or self._alarm or self._handing_over():
             return False
         return all(self._peers[one].promised > now - self.timing.lease for one in self._needed())
 
@@ -128,7 +118,7 @@ class Replica:
         spared = len(config.in_sync) > plan.minimum  # nobody need wait for our disk
         if not self.leading:
             if spared and config.primary != self.me:
-                self.messages.append((config.primary, Leave(config.epoch)))
+                self.messages.append((config.primary, wire.Leave(config.epoch)))
             return spared
         alive = [one for one in self._needed() if self._peers[one].promised > now - self.timing.lease]
         heirs = {one: self._peers[one].acked or 0 for one in alive}
@@ -143,23 +133,26 @@ class Replica:
         if revision <= self.revision:
             return
         if document.config.epoch < self.state.epoch:  # a map from a backup (R7)
-            self.alarm = f"the map is at epoch {document.config.epoch}, this replica has been at {self.state.epoch}"
+            self._alarm = f"the map is at epoch {document.config.epoch}, this replica has been at {self.state.epoch}"
             return
         config, previous, swap = document.config, self.document, self.swap
         self.document, self.revision, self.behind, self.swap = document, revision, False, None
         if previous is not None and previous.config == config:
             return  # only the plan changed
-        self._write(KeepEpoch(config.epoch))
+        empty = self.state.epoch == 0
+        self._write(wire.KeepEpoch(config.epoch))
+        if empty and config.epoch > FIRST_EPOCH and self._counts():
+            self._write(wire.MarkJoining(LOST))  # whoever counts has seen an epoch, or nothing was committed yet (M4)
         if swap is not None and swap.config == config and config.primary == self.me:
             self._lead(config, swap, previous)
             return
         self.leading, self._peers, self._settled = False, {}, None
         self._heard, self._attempt = now, 0
         joining = self.state.joining
-        if joining is not None and self.me in config.in_sync and config.epoch > joining:
-            self._write(MarkJoining(None))  # added by the primary, so we had everything (R8)
+        if joining is not None and self._counts() and config.epoch > joining:
+            self._write(wire.MarkJoining(None))  # added by the primary, so we had everything (R8), and kept it (R9)
 
-    def receive(self, sender: str, message: AnyMessage, now: float) -> None:
+    def receive(self, sender: str, message: wire.AnyMessage, now: float) -> None:
         self.now = now
         config = self.document.config if self.document else None
         if config is None or message.epoch > config.epoch:
@@ -186,25 +179,26 @@ class Replica:
     def tick(self, now: float) -> None:
         """Time passed: beacons, what was lost on the way, promotion, changes of configuration."""
         self.now = now
-        if self.document is None or self.alarm or self.me in self.document.plan.gone:
+        if self.document is None or self._alarm or self.me in self.document.plan.gone:
             return  # declared lost though it lives: it neither leads nor follows (M1)
         config, plan = self.document.config, self.document.plan
         if self.leading:
             self._tend(config, plan)
         elif config.primary == self.me:  # we were before a restart: a new epoch first (R10)
-            self._propose(replace(config, epoch=config.epoch + 1))
+            if self._may_lead():
+                self._propose(replace(config, epoch=config.epoch + 1))
         elif self.me in config.in_sync:
-            if now - self._heard >= self.timing.grace and self.state.joining is None:
+            if now - self._heard >= self.timing.grace and self._may_lead():
                 self._propose(self._without(config, plan, {config.primary}, self.me))
-        elif self.me in config.eligible and set(config.in_sync) <= set(plan.gone):
+        elif self.me in config.eligible and set(config.in_sync) <= set(plan.gone) and self._may_lead():
             others = tuple(one for one in config.eligible if one != self.me)
             self._propose(replace(config, epoch=config.epoch + 1, primary=self.me, in_sync=(self.me,), eligible=others))
         elif self.me in plan.replicas and not self._leaving:
             if self._exact_in != config.epoch:
                 have = self.state.commit if self.state.joining is None else None
-                self.messages.append((config.primary, Join(config.epoch, have)))
+                self.messages.append((config.primary, wire.Join(config.epoch, have)))
             else:  # said before, but that may have been lost
-                self._say(config.primary, Durable(config.epoch, self.last, self._attempt))
+                self._say(config.primary, wire.Durable(config.epoch, self.last, self._attempt))
 
     # -- writes and what waits for them
 
@@ -214,21 +208,21 @@ class Replica:
         self._written += 1
 
     def _keep(self, entry: Entry) -> None:
-        self._write(KeepEntry(entry))
+        self._write(wire.KeepEntry(entry))
         self._unsynced.append((self._written, entry.sequence))
 
     def _commit(self, upto: int) -> None:
         entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)
-        self._write(Commit(entries))
+        self._write(wire.Commit(entries))
         bases = [peer.base for peer in self._peers.values() if peer.base is not None]
         self._kept.add(entries, min(bases, default=self.state.commit))
 
     def _cut(self, sequence: int) -> None:
-        self._write(CutLog(sequence))
+        self._write(wire.CutLog(sequence))
         self._unsynced = deque(one for one in self._unsynced if one[1] <= sequence)
         self._own = min(self._own, sequence)
 
-    def _say(self, to: str, message: AnyMessage) -> None:
+    def _say(self, to: str, message: wire.AnyMessage) -> None:
         """Send once everything that was written so far is durable."""
         if self._synced >= self._written:
             self.messages.append((to, message))
@@ -250,11 +244,16 @@ class Replica:
         return self.swap is not None and self.swap.config.primary != self.me
 
     def _without(self, config: Config, plan: Plan, lost: set[str], primary: str) -> Config:
-        """The configuration without some replicas. Where too few are left, those stay eligible (R9)."""
-        left = tuple(one for one in config.in_sync if one not in lost)
-        stay = (*config.eligible, *(one for one in config.in_sync if one in lost))
-        eligible = stay if len(left) < plan.minimum else ()
-        return replace(config, epoch=config.epoch + 1, primary=primary, in_sync=left, eligible=eligible)
+        lacking = {name for name, peer in self._peers.items() if peer.lacks}
+        return without(config, plan, lost, primary, lacking)
+
+    def _counts(self) -> bool:
+        """Whether the map takes us for a replica that lacks nothing."""
+        return self.document is not None and self.me in (*self.document.config.in_sync, *self.document.config.eligible)
+
+    def _may_lead(self) -> bool:
+        """Whether we have what the map thinks that we have (R8, M4)."""
+        return self.state.joining is None
 
     def _needed(self) -> set[str]:
         """The replicas whose word counts: while a swap's outcome is unknown, those of both configurations (R4)."""
@@ -281,7 +280,7 @@ class Replica:
                 old = self._peers.get(name) if stayed else None
                 peers[name] = Peer(self.now, swap.sent if stayed else NEVER, old.acked if old else None)
                 if old is not None and name in previous.config.in_sync:  # type: ignore[union-attr]
-                    peers[name].since = old.since
+                    peers[name].since, peers[name].heard = old.since, old.heard
                     peers[name].promised = max(old.promised, swap.sent)
         self._peers = peers
         if not stayed:
@@ -297,7 +296,7 @@ class Replica:
         for name, peer in list(self._peers.items()):
             if self.now - peer.beaconed >= self.timing.beacon:
                 peer.beaconed = self.now
-                self._say(name, Beacon(config.epoch, self.now))
+                self._say(name, wire.Beacon(config.epoch, self.now))
             quiet, acked = self.now - peer.sent, peer.acked or 0
             if quiet >= self.timing.resend and peer.exact:
                 self._send_exact(name, peer)
@@ -311,29 +310,15 @@ class Replica:
 
     def _change(self, config: Config, plan: Plan) -> None:
         """The change of configuration that is due, if any."""
-        limit = self.now - self.timing.lease
-        lost = {one for one in self._needed() if max(self._peers[one].promised, self._peers[one].since) <= limit}
-        lost |= {one for one in self._needed() if one in plan.gone}
-        going = {one for one in self._needed() if self._peers[one].leaving}
-        if len(config.in_sync) - len(lost | going) >= plan.minimum:
-            lost |= going
-        if lost:
-            self._propose(self._without(config, plan, lost, self.me))
-            return
+        others = {name: self._peers[name] for name in self._needed()}
+        lost = removable(config, plan, others, self.now - self.timing.lease, settled=self._settled is None)
         ready = [name for name, peer in self._peers.items() if name not in config.in_sync and self._caught_up(peer)]
-        if ready:
-            in_sync = (*config.in_sync, ready[0])
-            eligible = tuple(one for one in config.eligible if one != ready[0] and len(in_sync) < plan.minimum)
-            self._propose(replace(config, epoch=config.epoch + 1, in_sync=in_sync, eligible=eligible))
-            return
-        surplus = [one for one in config.in_sync if one not in plan.replicas]
-        if surplus and len(config.in_sync) > plan.minimum and self._settled is None:
-            leaving = min(surplus, key=lambda one: one == self.me)
-            heirs = [one for one in config.in_sync if one in plan.replicas]
-            if leaving != self.me:
-                self._propose(self._without(config, plan, {leaving}, self.me))
-            elif heirs:
-                self._propose(self._without(config, plan, {leaving}, heirs[0]))
+        if lost or any(self._peers[one].lacks for one in config.eligible if one in self._peers):
+            self._propose(self._without(config, plan, lost, self.me))
+        elif ready:
+            self._propose(grown(config, plan, ready[0]))
+        elif self._settled is None and (leaving := surplus(config, plan, self.me)) is not None:
+            self._propose(self._without(config, plan, {leaving[0]}, leaving[1]))
 
     def _caught_up(self, peer: Peer) -> bool:
         """Whether a joining replica has all that is committed, which a new primary may not know yet to be (R7)."""
@@ -341,35 +326,39 @@ class Replica:
         alive = peer.promised > self.now - self.timing.lease
         return alive and not peer.exact and peer.acked is not None and peer.acked >= committed
 
-    def _from_peer(self, config: Config, sender: str, message: AnyMessage) -> None:
-        if isinstance(message, Join):
+    def _from_peer(self, config: Config, sender: str, message: wire.AnyMessage) -> None:
+        if isinstance(message, wire.Join):
             self._joins(config, sender, message.have)
             return
         peer = self._peers.get(sender)
         if peer is None:
-            if isinstance(message, Durable):
-                self.messages.append((sender, Again(config.epoch, self.last)))
+            if isinstance(message, wire.Durable):
+                self.messages.append((sender, wire.Again(config.epoch, self.last)))
             return
         match message:
-            case Leave():
+            case wire.Leave():
                 peer.leaving = True
-            case Promise(_, sent_s):
+            case wire.Promise(_, sent_s):
                 peer.promised = max(peer.promised, sent_s)
-            case Durable(_, sequence, attempt) if attempt == peer.attempt:
+            case wire.Durable(_, sequence, attempt) if attempt == peer.attempt:
+                peer.heard = True
                 peer.acked = max(peer.acked or 0, sequence)
                 peer.next = max(peer.next, peer.acked + 1)
                 peer.exact = False
                 self._advance()
-            case Durable(_, _, attempt) if attempt < peer.attempt:  # it waits for what was lost on its way
-                self.messages.append((sender, Again(config.epoch, self.last, peer.attempt)))
-            case Again(_, last, attempt) if attempt == peer.attempt:
-                if last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
+            case wire.Durable(_, _, attempt) if attempt < peer.attempt:  # it waits for what was lost on its way
+                self.messages.append((sender, wire.Again(config.epoch, self.last, peer.attempt)))
+            case wire.Again(_, last, attempt, lost) if attempt == peer.attempt:
+                peer.heard = True
+                if lost:
+                    peer.lacks = True
+                elif last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
                     peer.promised = peer.since = NEVER
-                elif peer.base is None:
+                elif peer.base is None and not peer.exact:  # else it is on its way, and sent again in time
                     peer.exact = True
                     self._send_exact(sender, peer)
-            case Fault(_, commit):
-                self.alarm = f"{sender} has committed up to {commit}, and the log here ends at {self.last}"
+            case wire.Fault(_, commit):
+                self._alarm = behind(sender, commit, self.last)
                 left = tuple(one for one in config.in_sync if one != self.me)
                 self._propose(replace(config, epoch=config.epoch + 1, primary=sender, in_sync=left, eligible=()))
 
@@ -380,6 +369,9 @@ class Replica:
         peer = self._peers.get(sender)
         if (peer is not None and self.now - peer.since < 10 * self.timing.resend) or sender in self._needed():
             return  # it counts already: nothing of its log may be cut until the swap's outcome is known (R4)
+        if have is not None and have > self.last:  # what would fill it is older than what it has (M4)
+            self._alarm = behind(sender, have, self.last)
+            return
         self._attempts += 1
         self._peers[sender] = peer = Peer(self.now, attempt=self._attempts)
         if sender in config.eligible:
@@ -411,7 +403,7 @@ class Replica:
         after = after if self._have_after(after) else self.state.commit
         peer.sent, peer.next, peer.told = self.now, self.last + 1, self.state.commit
         log = tuple(one for one in (*self._kept.entries, *self.state.log) if one.sequence > after)
-        self.messages.append((name, Append(self.state.epoch, after, log, self.state.commit, True, peer.attempt)))
+        self.messages.append((name, wire.Append(self.state.epoch, after, log, self.state.commit, True, peer.attempt)))
 
     def _send_entries(self, name: str, peer: Peer) -> None:
         """What comes next for another replica, pipelined: without waiting for what went before."""
@@ -424,7 +416,7 @@ class Replica:
             return
         after, peer.sent, peer.told = peer.next - 1, self.now, self.state.commit
         peer.next += len(entries)
-        self.messages.append((name, Append(self.state.epoch, after, entries, self.state.commit, False, peer.attempt)))
+        self.messages.append((name, wire.Append(self.state.epoch, after, entries, peer.told, False, peer.attempt)))
 
     def _advance(self) -> None:
         """Commit what is durable on every replica that counts (R2)."""
@@ -442,36 +434,40 @@ class Replica:
 
     # -- the others
 
-    def _from_primary(self, config: Config, message: AnyMessage) -> None:
+    def _from_primary(self, config: Config, message: wire.AnyMessage) -> None:
         match message:
-            case Beacon(epoch, sent_s):
+            case wire.Beacon(epoch, sent_s):
                 self._heard = self.now
-                self._say(config.primary, Promise(epoch, sent_s))
-            case Again(_, _, attempt) if self.me not in config.in_sync and attempt != self._attempt:
+                self._say(config.primary, wire.Promise(epoch, sent_s))
+            case wire.Again(_, _, attempt) if self.me not in config.in_sync and attempt != self._attempt:
                 self._exact_in = 0  # the primary kept no entries for us: join anew
-            case Append() if message.attempt >= self._attempt:
-                if self.state.joining in (None, config.epoch):
+            case wire.Append() if message.attempt >= self._attempt:
+                if self.state.joining in (None, config.epoch, LOST):
                     self._append(config, message)
-            case Snapshot(epoch, sequence, rows, attempt) if attempt >= self._attempt:
+            case wire.Snapshot(epoch, sequence, rows, attempt) if attempt >= self._attempt:
                 if self.me in config.in_sync or self.me in config.eligible:
                     return
                 if (self._exact_in, self._attempt) != (epoch, attempt):
-                    self._write(MarkJoining(epoch))
+                    self._told_lost = False
+                    self._write(wire.MarkJoining(epoch))
                     self._unsynced.clear()
                     self._kept.clear()
-                    self._write(Install(sequence, rows))
+                    self._write(wire.Install(sequence, rows))
                     self._own = sequence
                 self._exact_in, self._attempt = epoch, attempt
-                self._say(config.primary, Durable(epoch, self.last, attempt))
+                self._say(config.primary, wire.Durable(epoch, self.last, attempt))
 
-    def _append(self, config: Config, message: Append) -> None:
+    def _append(self, config: Config, message: wire.Append) -> None:
         now = (config.epoch, message.attempt)
         if message.exact and now != (self._exact_in, self._attempt):
             if not self._be_exactly(config, message):
                 return
             self._exact_in, self._attempt = now
+            if self.state.joining == LOST:  # we have all that this primary has, so we lack nothing
+                self._told_lost = False
+                self._write(wire.MarkJoining(None))
         elif now != (self._exact_in, self._attempt):
-            self._say(config.primary, Again(config.epoch, self.last, message.attempt))
+            self._say(config.primary, wire.Again(config.epoch, self.last, message.attempt))
             return
         for entry in message.entries:
             if entry.sequence == self.last + 1:
@@ -479,16 +475,19 @@ class Replica:
         commit = min(message.commit, self.last)
         if commit > self.state.commit:
             self._commit(commit)
-        self._say(config.primary, Durable(config.epoch, self.last, self._attempt))
+        self._say(config.primary, wire.Durable(config.epoch, self.last, self._attempt))
 
-    def _be_exactly(self, config: Config, message: Append) -> bool:
+    def _be_exactly(self, config: Config, message: wire.Append) -> bool:
         """Make our log a beginning of the primary's. False where one of us lost what it must not lack (R7)."""
         if message.after > self.last:
-            self._say(config.primary, Again(config.epoch, self.last, message.attempt))
+            if self._counts() and self.state.joining is None:
+                self._write(wire.MarkJoining(LOST))
+            self._told_lost = lost = self._counts()
+            self._say(config.primary, wire.Again(config.epoch, self.last, message.attempt, lost))
             return False
         end = message.after + len(message.entries)
         if end < self.state.commit:
-            self._say(config.primary, Fault(config.epoch, self.state.commit))
+            self._say(config.primary, wire.Fault(config.epoch, self.state.commit))
             return False
         ours = {entry.sequence: entry.epoch for entry in self.state.log}
         for entry in message.entries:

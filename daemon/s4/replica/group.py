@@ -92,6 +92,7 @@ class _Partition:
     reading: bool = False
     parts: tuple[tuple[str, int, int], list[bytes]] = (("", 0, 0), [])  # of a snapshot that comes in
     leads: bool = False
+    alarm: str = ""
 
 
 class Group:
@@ -101,7 +102,7 @@ class Group:
     def __init__(self, store: str, database: Database, coordinator: Coordinator, send: Send, *, partitions: int, clock: Callable[[], float],
                  fatal: Callable[[BaseException], None], timing: Timing | None = None, send_bulk: SendBulk | None = None) -> None:  # fmt: skip
         self._store, self.database, self._coordinator, self._send = store, database, coordinator, send
-        self._clock, self._fatal = clock, fatal
+        self.clock, self._fatal = clock, fatal
         self._send_bulk = send_bulk or self._just_send
         self.committed = Layer(database)
         self.before_turn: Callable[[], None] = lambda: None
@@ -114,6 +115,7 @@ class Group:
         self._wake, self._urgent = asyncio.Event(), False
         self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writing: asyncio.Future[None] | None = None
         now, used = clock(), timing or Timing()
         self._partitions = []
         for number in range(partitions):
@@ -136,11 +138,13 @@ class Group:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writing is not None:  # a thread is in the database, which is about to be closed
+            await asyncio.gather(self._writing, return_exceptions=True)
 
     # -- for those who read and write
 
     def serves(self, partition: int) -> bool:
-        return self._partitions[partition].core.serves(self._clock())
+        return self._partitions[partition].core.serves(self.clock())
 
     def replica(self, partition: int) -> Replica:
         """For figures and status; not to be changed."""
@@ -185,7 +189,7 @@ class Group:
         """As `write`, with rows that were decided just now. The future raises UnknownResultError."""
         one = self._partitions[partition]
         if rows:
-            entry = one.core.propose(VERSION + _encoder.encode(list(rows)), self._clock())
+            entry = one.core.propose(VERSION + _encoder.encode(list(rows)), self.clock())
             one.rows[entry.sequence] = rows
             one.pending.add(rows, entry.sequence)
         waiter = _Waiter(one.core.last, asyncio.get_running_loop().create_future(), not rows)
@@ -196,15 +200,15 @@ class Group:
     def seat(self, partition: int, members: tuple[str, ...], joining: str = "", position: int = -1) -> bool:
         """Change who holds a partition's shards (D3). False where another change is under way; seen in the map later."""
         one = self._partitions[partition]
-        done = one.core.seat(members, joining, position, self._clock())
+        done = one.core.seat(members, joining, position, self.clock())
         self._drain(one)
         return done
 
     async def leave(self, limit_s: float) -> None:
         """Let others lead, and go on without this store, before it stops; return once they do, or after `limit_s`."""
-        deadline = self._clock() + limit_s
-        while self._clock() < deadline:
-            waits = [one.core.leave(self._clock()) for one in self._partitions]
+        deadline = self.clock() + limit_s
+        while self.clock() < deadline:
+            waits = [one.core.leave(self.clock()) for one in self._partitions]
             for one in self._partitions:
                 self._drain(one)
             if not any(waits):
@@ -213,7 +217,7 @@ class Group:
 
     def deliver(self, sender: str, messages: Iterable[tuple[int, AnyMessage]]) -> None:
         """Messages from another store's replicas."""
-        now = self._clock()
+        now = self.clock()
         for number, message in messages:
             if number < len(self._partitions):
                 one = self._partitions[number]
@@ -250,6 +254,10 @@ class Group:
             one.leads = core.leading
             if one.leads:
                 self.on_lead(one.number)
+        if core.alarm != one.alarm:
+            one.alarm = core.alarm
+            if one.alarm:
+                log.error("partition %d: %s", one.number, one.alarm)
         if core.swap is not None and one.swapping is not core.swap:
             one.swapping = core.swap
             self._task(self._swap(one, core.swap))
@@ -280,7 +288,7 @@ class Group:
                 error = UnknownResultError(f"{self._store} is no longer primary of partition {one.number}")
                 if not waiter.future.done():
                     waiter.future.set_exception(error)
-            elif core.state.commit < waiter.sequence or (waiter.refusal and not core.serves(self._clock())):
+            elif core.state.commit < waiter.sequence or (waiter.refusal and not core.serves(self.clock())):
                 return
             elif not waiter.future.done():
                 waiter.future.set_result(None)
@@ -300,7 +308,7 @@ class Group:
                 if len(part) >= PART_ROWS:
                     rows, part = VERSION + _encoder.encode(part), []
                     await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, False, attempt))
-                    one.core.sending(to, self._clock())
+                    one.core.sending(to, self.clock())
                     number += 1
             rows = VERSION + _encoder.encode(part)
             await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, True, attempt))
@@ -326,7 +334,7 @@ class Group:
             rows = [row for piece in one.parts[1] for row in _rows_decoder.decode(piece[1:])]
             one.parts = (("", 0, 0), [])
             snapshot = Snapshot(part.epoch, part.sequence, VERSION + _encoder.encode(rows), part.attempt)
-            one.core.receive(sender, snapshot, self._clock())
+            one.core.receive(sender, snapshot, self.clock())
 
     # -- the writer loop
 
@@ -348,7 +356,8 @@ class Group:
             if not taken:
                 continue
             try:
-                await loop.run_in_executor(None, self.database.batch(list(rows.items()), True))
+                self._writing = loop.run_in_executor(None, self.database.batch(list(rows.items()), True))
+                await asyncio.shield(self._writing)
             except Exception as error:
                 self._fatal(error)
                 raise
@@ -356,7 +365,7 @@ class Group:
             self.committed.drop(self._turn)
             self._written()
             for one in {id(one): one for one, _ in taken}.values():
-                one.core.synced(one.given, self._clock())
+                one.core.synced(one.given, self.clock())
                 self._drain(one)
 
     def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
@@ -412,7 +421,7 @@ class Group:
         while True:
             await asyncio.sleep(TICK_S)
             for one in self._partitions:
-                one.core.tick(self._clock())
+                one.core.tick(self.clock())
                 self._drain(one)
 
     async def _watch(self, one: _Partition) -> None:
@@ -421,7 +430,7 @@ class Group:
 
     def _see(self, one: _Partition, value: bytes, revision: int) -> None:
         if value:
-            one.core.see(decode_document(value), revision, self._clock())
+            one.core.see(decode_document(value), revision, self.clock())
             self._drain(one)
 
     async def _read_document(self, one: _Partition) -> None:

@@ -121,8 +121,12 @@ class Host:
     def _call_between(self) -> None:
         waiting, self._between = self._between, []
         for call, future in waiting:
-            if not future.done():
+            if future.done():
+                continue
+            try:
                 future.set_result(call())
+            except Exception as error:  # whoever asked is told; the turns go on
+                future.set_exception(error)
 
     async def between_turns(self, call: Callable[[], Any]) -> Any:
         """Call something while no turn is under way, so that it sees none of one or all of it."""

@@ -69,14 +69,14 @@ class ReplicatedHost:
         group.before_turn, group.on_commit, group.on_lead = self._decide_all, self._committed, self._leads
 
     def _leads(self, partition: int) -> None:
-        self._led_at[partition] = time.monotonic()
+        self._led_at[partition] = self.group.clock()
         self._cache = RowCache(self._cache.limit_bytes)
         self.on_settings()
         self.on_lead(partition)
 
     async def settings_may_change(self) -> None:
         """Return once every lease has run out that the primary before this one gave on settings (L2)."""
-        await asyncio.sleep(max(0.0, self._led_at[0] + SETTINGS_LEASE_S - time.monotonic()))
+        await asyncio.sleep(max(0.0, self._led_at[0] + SETTINGS_LEASE_S - self.group.clock()))
 
     # -- writing
 

@@ -10,6 +10,10 @@ from s4.cluster.wire import Config, Entry
 
 NEVER = float("-inf")
 MOST_KEPT = 100_000  # committed entries kept while a replica gets a snapshot, or else begins anew
+LOST_ALARM = (
+    "the copy of the metadata that the map counts on here is empty or older than it was: it takes no part until others "
+    "filled it (M4); if its store alone is in sync, declare that gone, and those that stayed eligible go on"
+)
 KEPT_BYTES = 512 * 1024  # of committed entries that are kept anyway, for a replica that was away for a while
 
 
@@ -56,6 +60,8 @@ class Peer:
     leaving: bool = False
     attempt: int = 0
     have: int | None = None  # it joins by the log, from this sequence on
+    heard: bool = False  # it has said in this term of ours where its log ends
+    lacks: bool = False  # it has said that what it had is lost (M4)
     base: int | None = None  # a snapshot was ordered when this was committed: what follows is kept for it
 
 

@@ -7,12 +7,12 @@ next start goes on without it. So every stripe of a blob meets the same stores (
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from s4.clock import boot_clock
 from s4.storage.files import Buffer
 from s4.storage.records import OfflineError, Shard
 from s4.storage.shards import ShardStore
@@ -85,8 +85,8 @@ class Drives:
                 pass
 
     def oldest_use(self) -> float:
-        """Since when (monotonic seconds) the oldest read or punch on any drive is in progress; now if none is."""
-        return min((store.oldest_use() for store in self.stores), default=time.monotonic())
+        """Since when (seconds of the boot clock) the oldest read or punch on any drive is in progress; now if none is."""
+        return min((store.oldest_use() for store in self.stores), default=boot_clock())
 
     async def flush(self) -> None:
         await asyncio.gather(*(store.flush() for store in self.stores))

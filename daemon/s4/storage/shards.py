@@ -162,7 +162,7 @@ class ShardStore:
         self._fatal(error)
 
     def oldest_use(self) -> float:
-        """Since when (monotonic seconds) the oldest read or punch is in progress, whoever wanted it; now if none is."""
+        """Since when (seconds of the boot clock) the oldest read or punch is in progress, whoever wanted it; now if none is."""
         return self._uses.oldest()
 
     # -- writing

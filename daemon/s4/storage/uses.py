@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from s4.clock import boot_clock
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,9 +43,9 @@ class Use:
 
 
 class Uses:
-    """The uses in progress, oldest first."""
+    """The uses in progress, oldest first; compared with readers of other processes, so on their clock."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = boot_clock) -> None:
         self._clock, self._lock = clock, threading.Lock()
         self._all: dict[Use, None] = {}
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
+from s4.clock import boot_clock
 from s4.storage.records import DamagedError, DiskFullError, FormatError, OfflineError, Shard
 from s4.storage.shards import ShardStore
 
@@ -61,7 +61,7 @@ async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], 
         left is not None and left.used > left.dead
     ):  # a live record is damaged, or its header, and the scan passed it over
         raise DamagedError(f"{left.used - left.dead} live bytes could not be read, or were not found by their headers")
-    moved = time.monotonic()
+    moved = boot_clock()
     while min(horizon(), shards.oldest_use()) < moved:  # noqa: ASYNC110 - readers end in any process, which no event here tells
         await asyncio.sleep(0.05)
     await shards.forget_volume(number)

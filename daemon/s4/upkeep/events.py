@@ -12,6 +12,7 @@ import asyncio
 import datetime
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 from urllib.parse import quote_plus
@@ -19,6 +20,7 @@ from urllib.parse import quote_plus
 import msgspec
 
 from s4.access.requester import canonical_id
+from s4.jobs import Failures, Job, Jobs
 from s4.metadata import keys
 from s4.metadata.commands import ForgetRows
 from s4.metadata.rows import Event, decode
@@ -40,20 +42,18 @@ class Sender:
                  most: int) -> None:  # fmt: skip
         self._rows, self._led, self._region, self._most = rows, led, region, most
         self._receivers = {name: make(settings) for name, settings in receivers.items()}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._waits = dict.fromkeys(self._receivers, LEAST_S)
+        self._failures = {name: Failures() for name in self._receivers}
         self.sent = dict.fromkeys(self._receivers, 0)
         self.failed = dict.fromkeys(self._receivers, 0)
         self.waiting: dict[str, int] = {}
 
-    def start(self) -> None:
-        if self._receivers:
-            self._tasks = [asyncio.ensure_future(self._serve(name)) for name in self._receivers]
-        self._tasks.append(asyncio.ensure_future(self._count()))
+    def start(self, jobs: Jobs) -> None:
+        jobs.start(*(Job(f"events for {name}", 0.0, 0.0, partial(self._serve, name)) for name in self._receivers))
+        jobs.start(Job("queues of events", 0.0, COUNT_S if self._receivers else IDLE_S, self._count, retry_s=COUNT_S))
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Call once its jobs have ended."""
         for receiver in self._receivers.values():
             await receiver.close()
 
@@ -66,22 +66,20 @@ class Sender:
             yield "s4_events_failed", "Times that sending to a receiver failed", count, True, name
 
     async def _serve(self, name: str) -> None:
-        wait = LEAST_S
-        while True:
-            ends = await asyncio.gather(*(self._drain(one, name) for one in self._led()), return_exceptions=True)
-            errors = [one for one in ends if isinstance(one, BaseException)]
-            for error in errors:
-                if not isinstance(error, (ReceiverError, *Failed)):
-                    log.error("events for %s: sending failed and is tried again", name, exc_info=error)
-            if errors:
-                log.warning("events for %s wait: %s", name, errors[0])
-                self.failed[name] += 1
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, MOST_S)
-                continue
-            wait = LEAST_S
-            if not any(ends):
-                await asyncio.sleep(POLL_S)
+        """One round over the queues of a receiver."""
+        ends = await asyncio.gather(*(self._drain(one, name) for one in self._led()), return_exceptions=True)
+        errors = [one for one in ends if isinstance(one, BaseException)]
+        for error in errors:
+            self._failures[name].add(f"sending events to {name}", error, (ReceiverError, *Failed))
+        if errors:
+            self.failed[name] += 1
+            await asyncio.sleep(self._waits[name])
+            self._waits[name] = min(2 * self._waits[name], MOST_S)
+            return
+        self._waits[name] = LEAST_S
+        self._failures[name].end(f"sending events to {name}")
+        if not any(ends):
+            await asyncio.sleep(POLL_S)
 
     async def _drain(self, partition: int, name: str) -> int:
         """Send what waits in one queue, in order, and forget what was taken; how many. Raises ReceiverError."""
@@ -104,22 +102,20 @@ class Sender:
 
     async def _count(self) -> None:
         """Look how long the queues are, those too whose receiver this process does not know any more."""
-        while True:
-            waiting = dict.fromkeys(self._receivers, 0)
-            full: set[tuple[int, str]] = set()
-            for partition in self._led():
-                for name in self._queues(partition):
-                    length = sum(1 for _ in islice(self._rows.scan(keys.events(partition, name)), self._most))
-                    waiting[name] = waiting.get(name, 0) + length
-                    if length >= self._most:
-                        full.add((partition, name))
-                await asyncio.sleep(0)
-            for name in waiting.keys() - self._receivers.keys() - self.waiting.keys():
-                log.error("events wait for %s, and --receivers has no such receiver", name)
-            self.waiting = waiting
-            self._rows.full_queues.clear()
-            self._rows.full_queues.update(full)
-            await asyncio.sleep(COUNT_S if self._receivers else IDLE_S)
+        waiting = dict.fromkeys(self._receivers, 0)
+        full: set[tuple[int, str]] = set()
+        for partition in self._led():
+            for name in self._queues(partition):
+                length = sum(1 for _ in islice(self._rows.scan(keys.events(partition, name)), self._most))
+                waiting[name] = waiting.get(name, 0) + length
+                if length >= self._most:
+                    full.add((partition, name))
+            await asyncio.sleep(0)
+        for name in waiting.keys() - self._receivers.keys() - self.waiting.keys():
+            log.error("events wait for %s, and --receivers has no such receiver", name)
+        self.waiting = waiting
+        self._rows.full_queues.clear()
+        self._rows.full_queues.update(full)
 
     def _queues(self, partition: int) -> Iterator[str]:
         """Receivers for whom something waits."""

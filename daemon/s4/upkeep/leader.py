@@ -13,8 +13,10 @@ import logging
 import time
 from itertools import islice
 
+from s4.clock import boot_clock
 from s4.gateway.buckets import finish_delete
 from s4.gateway.context import Gateway
+from s4.jobs import Failures, Job, Jobs, each
 from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.outbox import follow_id, follow_up
@@ -44,18 +46,16 @@ class Leader:
         self._wake = asyncio.Event()
         self._freeing: dict[bytes, float] = {}  # outbox rows of dead blobs, and since when they are known
         self._deleting: dict[str, tuple[bytes, float]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._failures: dict[int, Failures] = {}  # of outboxes
+        self._leads_first = False
 
-    def start(self) -> None:
+    def start(self, jobs: Jobs) -> None:
         self._node.host.on_outbox = self._note
         self._node.host.on_lead = self._note
-        self._tasks = [asyncio.ensure_future(work()) for work in (self._outboxes, self._trim, self._jobs)]
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._renames.close()
+        jobs.start(
+            Job("outboxes", 0.0, 0.0, self._outboxes), Job("old answers", TRIM_S, TRIM_S, self._trim, Failed),
+            Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (*Failed, S3Error)),
+        )  # fmt: skip
 
     def _note(self, partition: int) -> None:
         self._dirty.add(partition)
@@ -64,27 +64,27 @@ class Leader:
     # -- the outbox
 
     async def _outboxes(self) -> None:
-        while True:
-            try:
-                await asyncio.wait_for(self._wake.wait(), LOOK_S)
-            except TimeoutError:
-                self._dirty |= {keys.split_outbox(row)[0] for row in self._freeing}
-            self._wake.clear()
-            dirty, self._dirty = self._dirty, set()
-            await asyncio.gather(*(self._outbox(partition) for partition in dirty))
+        """One round, once there is something to do."""
+        try:
+            await asyncio.wait_for(self._wake.wait(), LOOK_S)
+        except TimeoutError:
+            self._dirty |= {keys.split_outbox(row)[0] for row in self._freeing}
+        self._wake.clear()
+        dirty, self._dirty = self._dirty, set()
+        await asyncio.gather(*(self._outbox(partition) for partition in dirty))
 
     async def _outbox(self, partition: int) -> None:
+        failures, what = self._failures.setdefault(partition, Failures()), f"partition {partition}: its outbox"
         try:
             await self._carry_out(partition)
-        except Failed as error:
-            if self._node.host.group.replica(partition).leading:
-                log.info("partition %d: its outbox waits: %s", partition, error)
-                await asyncio.sleep(LOOK_S)
-                self._note(partition)
-        except Exception:
-            log.exception("partition %d: its outbox failed", partition)
+        except Exception as error:
+            if isinstance(error, Failed) and not self._node.host.group.replica(partition).leading:
+                return
+            failures.add(what, error, Failed)
             await asyncio.sleep(LOOK_S)
             self._note(partition)
+        else:
+            failures.end(what)
 
     async def _carry_out(self, partition: int) -> None:
         table = start = keys.table(partition, keys.OUTBOX)
@@ -112,7 +112,7 @@ class Leader:
 
     def _may_free(self, key: bytes) -> bool:
         """Whether every request that began before the blob died has ended (D6)."""
-        return self._freeing.setdefault(key, time.monotonic()) < self._node.horizon()
+        return self._freeing.setdefault(key, boot_clock()) < self._node.horizon()
 
     async def _in_order(self, partition: int, queue: list[tuple[commands.AnyCommand, bytes]]) -> None:
         for command, named in queue:
@@ -124,30 +124,22 @@ class Leader:
     # -- answers
 
     async def _trim(self) -> None:
-        while True:
-            await asyncio.sleep(TRIM_S)
-            for partition in self._node.led():
-                try:
-                    await forget_answers(self._node.host, partition, int(time.time() * 1000))
-                except Failed as error:
-                    log.info("partition %d: old answers stay: %s", partition, error)
+        """One round: answers that nobody can ask for any more (upkeep/forget.py)."""
+        await each(self._node.led(), self._trim_one)
+
+    async def _trim_one(self, partition: int) -> None:
+        await forget_answers(self._node.host, partition, int(time.time() * 1000))
 
     # -- partition 0
 
-    async def _jobs(self) -> None:
-        leads = False
-        while True:
-            await asyncio.sleep(JOBS_S)
-            try:
-                if self._node.host.group.serves(0):
-                    leads = True
-                    await self._renames.resume()
-                    await self._finish_deletes()
-                elif leads:
-                    leads = False
-                    await self._renames.close()
-            except (*Failed, S3Error) as error:
-                log.info("jobs are tried again: %s", error)
+    async def _first_partition(self) -> None:
+        if self._node.host.group.serves(0):
+            self._leads_first = True
+            await self._renames.resume()
+            await self._finish_deletes()
+        elif self._leads_first:
+            self._leads_first = False
+            await self._renames.close()
 
     async def _finish_deletes(self) -> None:
         now = time.monotonic()

@@ -17,6 +17,7 @@ from typing import Any
 
 from s4.access import documents
 from s4.gateway.context import ORIGIN, Gateway, execute, notify_of, settings_of
+from s4.jobs import each
 from s4.metadata import keys
 from s4.metadata.commands import AbortUpload, DeleteIfNewest, Expire, Judged, Stale
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
@@ -56,18 +57,19 @@ class Lifecycle:
 
     async def run(self) -> None:
         """One look: a pass over each partition that has had none today."""
-        day_ms = self._gateway.day_ms
         ORIGIN.set((USER, "", ""))
-        for partition in self._led():
-            now_ms = int(self._clock() * 1000)
-            if self._done.get(partition) == now_ms // day_ms or not self._agrees():
-                continue
-            for name, bucket in await self._gateway.node.list_buckets():
-                rules = documents.lifecycle_of(bucket)
-                if rules and not bucket.deleting:
-                    await self._objects(partition, name, bucket, rules, now_ms)
-                    await self._uploads(partition, name, bucket, rules, now_ms)
-            self._done[partition] = now_ms // day_ms
+        await each(self._led(), self._pass)
+
+    async def _pass(self, partition: int) -> None:
+        day_ms, now_ms = self._gateway.day_ms, int(self._clock() * 1000)
+        if self._done.get(partition) == now_ms // day_ms or not self._agrees():
+            return
+        for name, bucket in await self._gateway.node.list_buckets():
+            rules = documents.lifecycle_of(bucket)
+            if rules and not bucket.deleting:
+                await self._objects(partition, name, bucket, rules, now_ms)
+                await self._uploads(partition, name, bucket, rules, now_ms)
+        self._done[partition] = now_ms // day_ms
 
     async def _objects(self, partition: int, name: str, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
         prefix = start = keys.bucket_objects(partition, bucket.id)

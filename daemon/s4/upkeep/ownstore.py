@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 
+from s4.clock import boot_clock
 from s4.cluster.coordinator import CoordinatorError
 from s4.member import MemberNode
 from s4.metadata import commands, keys
@@ -68,7 +69,7 @@ class OwnStore:
         for partition, one in enumerate(current.partitions):
             ours = {at for at, store in enumerate(one.config.members) if store == self._node.store}
             if self._held.get(partition, ALL) - ours:  # after a start: whatever may be here
-                self._moved[partition] = time.monotonic()
+                self._moved[partition] = boot_clock()
             self._held[partition] = ours
         for partition, since in list(self._moved.items()):
             if since < self._node.horizon() - LEAVE_S and await self._leave(partition):
@@ -99,7 +100,7 @@ class OwnStore:
 
     def _is_asked(self, partition: int) -> bool:
         """Whether somebody fills us with this partition again, which our map may not know yet."""
-        return time.monotonic() - self._node.asked.get(partition, float("-inf")) < ASKED_S
+        return boot_clock() - self._node.asked.get(partition, float("-inf")) < ASKED_S
 
     # -- orphans
 

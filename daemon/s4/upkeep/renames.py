@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 
 from s4.gateway.context import Gateway, execute, find_bucket
 from s4.gateway.objects import rename_object
+from s4.jobs import Job as Background
+from s4.jobs import Jobs
 from s4.metadata import commands
 from s4.metadata.listing import Query, Version
 from s4.metadata.rows import Job
@@ -31,9 +34,9 @@ class JobGoneError(Exception):
 class Renames:
     """The rename jobs of a server. Finished ones stay listed until they are forgotten."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+    def __init__(self, gateway: Gateway, jobs: Jobs) -> None:
+        self._gateway, self._jobs = gateway, jobs
+        self._running: dict[str, Background] = {}
 
     async def jobs(self) -> list[tuple[str, Job]]:
         return await self._gateway.node.list_jobs()
@@ -41,8 +44,10 @@ class Renames:
     async def resume(self) -> None:
         """Take up what was not finished and is not under way here."""
         for name, job in await self.jobs():
-            if not job.finished and name not in self._tasks:
-                self._spawn(name, job)
+            if not job.finished and name not in self._running:
+                work = Background(f"rename {name}", 0.0, None, partial(self._finish, name))
+                self._running[name] = work
+                self._jobs.start(work)
 
     async def start(self, bucket: str, source: str, destination: str) -> str:
         """Begin a job; returns its id. Raises S3Error."""
@@ -59,30 +64,28 @@ class Renames:
 
     async def forget(self, name: str) -> None:
         """Stop a job, if it still runs, and drop it from the list. What was renamed stays renamed."""
-        task = self._tasks.pop(name, None)
-        if task is not None:
-            task.cancel()
+        work = self._running.pop(name, None)
+        if work is not None:
+            await self._jobs.stop(work)
         await execute(self._gateway, 0, commands.DeleteJob(name))
 
     async def close(self) -> None:
         """Stop all jobs; `resume` takes them up again, here or elsewhere."""
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        running = list(self._running.values())
+        self._running.clear()
+        await self._jobs.stop(*running)
 
-    def _spawn(self, name: str, job: Job) -> None:
-        self._tasks[name] = asyncio.create_task(self._run(name, job))
+    async def _finish(self, name: str) -> None:
+        """Go on from where the job is until it has an end. After an error it is done over, from the row that is kept."""
+        job = dict(await self.jobs()).get(name)
+        if job is not None and not job.finished:
+            try:
+                await self._run(name, job)
+            except JobGoneError:  # `resume` takes up what is left of it
+                log.info("rename of %s to %s: forgotten, or gone on with elsewhere", job.source, job.destination)
+        self._running.pop(name, None)
 
     async def _run(self, name: str, job: Job) -> None:
-        try:
-            await self._work(name, job)
-        except JobGoneError:
-            log.info("rename of %s to %s: forgotten, or gone on with elsewhere", job.source, job.destination)
-            self._tasks.pop(name, None)  # `resume` takes up what is left of it
-
-    async def _work(self, name: str, job: Job) -> None:
         error = ""
         try:
             while (following := await self._patiently(name, job)) is not None:

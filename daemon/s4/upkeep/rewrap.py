@@ -18,6 +18,7 @@ from typing import Any
 from s4.gateway import sealing
 from s4.gateway.accounts import Accounts, change, kept_secret, open_secret
 from s4.gateway.context import Gateway, execute
+from s4.jobs import each
 from s4.keyring import is_sealed
 from s4.kms import KmsError
 from s4.metadata import keys
@@ -66,14 +67,17 @@ class Rewrapper:
         """One look: a pass over each partition that has had none for an hour, or whose last one found older keys."""
         if not self.rotated:
             return
-        for partition in list(self._led()):
-            if time.monotonic() >= self._done.get(partition, (0.0, 0))[0]:
-                before = self.rewrapped
-                failed = await self._partition(partition)
-                if partition == 0:
-                    await change(self._gateway, self._secrets)
-                found = self.rewrapped > before
-                self._done[partition] = 0.0 if found else time.monotonic() + AGAIN_S, failed + found
+        await each(list(self._led()), self._pass)
+
+    async def _pass(self, partition: int) -> None:
+        if time.monotonic() < self._done.get(partition, (0.0, 0))[0]:
+            return
+        before = self.rewrapped
+        failed = await self._partition(partition)
+        if partition == 0:
+            await change(self._gateway, self._secrets)
+        found = self.rewrapped > before
+        self._done[partition] = 0.0 if found else time.monotonic() + AGAIN_S, failed + found
 
     async def _partition(self, partition: int) -> int:
         failed = 0

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import ssl
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import msgspec
 from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, parse
 from s4.access.requester import ANONYMOUS, ROLE, ROOT, UNREADABLE
+from s4.clock import boot_clock
 from s4.gateway.accounts import Accounts
 from s4.http.credentials import Session, role_arn, session_arn
 from s4.http.iam.policies import check_arn
@@ -225,9 +225,9 @@ async def _keys(url: str) -> dict[str, Any]:
 async def _key(url: str, name: str) -> Any:
     issuer = _issuers.setdefault(url, _Issuer())
     async with issuer.lock:
-        age = time.monotonic() - issuer.asked_at
+        age = boot_clock() - issuer.asked_at
         if age > KEYS_S or (name not in issuer.keys and age > AGAIN_S):
-            issuer.keys, issuer.asked_at = await _keys(url), time.monotonic()
+            issuer.keys, issuer.asked_at = await _keys(url), boot_clock()
     if name not in issuer.keys:
         raise IamError("InvalidIdentityToken", "The token is signed with a key that its issuer does not have")
     return issuer.keys[name]
