@@ -16,7 +16,7 @@ import pytest
 from inprocess import opened
 from s4.authority import Authority
 from s4.metadata import commands
-from s4.peer import client, frames
+from s4.peer import client, frames, server
 from s4.peer.api import NodeApi, UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
 from s4.peer.server import PeerServer
@@ -181,6 +181,23 @@ def test_a_store_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyte
         assert at.lost == 1
         with pytest.raises(UnavailableError):
             await remote.layout()
+        await remote.close()
+
+    served(tmp_path, test)
+
+
+def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that lost power leaves a connection on which nothing comes and nothing is sent: TCP never says that it is
+    gone. What it read when it was last heard held back every free and every compaction, for ever."""
+
+    async def test(at: Served) -> None:
+        context, gone = client_context(*at.authority.issue("gateway")), asyncio.Event()
+        began = time.monotonic() - 1000
+        remote = await RemoteNode.connect(("127.0.0.1", at.server.port), lambda: began, gone.set, cluster=CLUSTER, store=STORE, context=context)
+        assert at.server.oldest_reader() == pytest.approx(began, abs=5)  # heard just now, it counts
+        monkeypatch.setattr(server, "GHOST_S", 0.0)  # and now it has been silent for as long as that
+        assert at.server.oldest_reader() > began + 500
+        await asyncio.wait_for(gone.wait(), 30)
         await remote.close()
 
     served(tmp_path, test)

@@ -109,7 +109,13 @@ class PeerServer:
         """Start of the oldest request of any gateway that may still read."""
         now = time.monotonic()
         self._ghosts = [ghost for ghost in self._ghosts if ghost.beacon_at + GHOST_S > now]
-        return min((gateway.oldest for gateway in (*self._gateways, *self._ghosts)), default=now)
+        heard = [gateway for gateway in self._gateways if gateway.beacon_at + GHOST_S > now]
+        if len(heard) < len(
+            self._gateways
+        ):  # TCP does not tell of a machine that lost power while nothing is sent to it
+            for gateway in self._gateways.difference(heard):
+                gateway.writer.close()
+        return min((gateway.oldest for gateway in (*heard, *self._ghosts)), default=now)
 
     async def settings_changed(self) -> None:
         """Return once no gateway uses older settings."""
