@@ -58,8 +58,15 @@ def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
 def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool = True) -> list[str]:
     """As `check`, of the nodes of a cluster that was stopped when nothing was under way, and whose map is given. What a
     replica was not told to be committed when it was stopped is in its log, and counts."""
+    rows = {store: _rows(path) for store, path in stores.items()}
+    return check_parts(current, stores, rows, {store: _index(path) for store, path in stores.items()}, audited=audited)
+
+
+def check_parts(current: ClusterMap, stores: dict[str, Path], rows_of: dict[str, dict[bytes, bytes]], index_of: dict[str, list], *,
+                audited: bool) -> list[str]:  # fmt: skip
+    """As `check_cluster`, with the rows and the shards' index of each store at hand."""
     found: list[str] = []
-    kept = {store: _with_log(_rows(path)) for store, path in stores.items()}
+    kept = {store: _with_log(rows) for store, rows in rows_of.items()}
     shards = {store: _shards(path) for store, path in stores.items()}
     rows: dict[bytes, bytes] = {}
     at: dict[tuple[int, int], Shards] = {}
@@ -76,8 +83,8 @@ def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool
     if audited:
         found += [f"an outbox row is left: {key!r}" for key in rows if key[2:3] == keys.OUTBOX]
         blobs = {(int.from_bytes(key[:2], "big"), key[3:]) for key in rows if key[2:3] == keys.BLOB}
-        for store, path in stores.items():
-            for partition, blob in {(shard.partition, shard.blob) for shard in _index(path)} - blobs:
+        for store, indexed in index_of.items():
+            for partition, blob in {(shard.partition, shard.blob) for shard in indexed} - blobs:
                 found.append(f"unreachable: shards of blob {blob.hex()} of partition {partition} on {store[:8]}")
     return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 FOREVER = float("inf")
 
@@ -19,8 +21,23 @@ class Call:
     result: str | bool | None = None
 
 
-def is_linearizable(history: list[Call], initial: str | None = None) -> bool:
-    """Whether some order of the calls, each at one moment between its begin and its end, explains every result."""
+def _apply(call: Call, value: str | None) -> tuple[bool, str | None]:
+    """(whether the result fits, the value afterwards)."""
+    if call.kind == "get":
+        return call.result == value, value
+    if call.kind in ("put", "delete"):
+        return True, call.value if call.kind == "put" else None
+    if call.end == FOREVER:
+        return True, call.value if value is None else value
+    if call.result:
+        return value is None, call.value
+    return value is not None, value
+
+
+def is_linearizable(history: Sequence[Any], initial: str | None = None,
+                    apply: Callable[[Any, str | None], tuple[bool, str | None]] = _apply) -> bool:  # fmt: skip
+    """Whether some order of the calls, each at one moment between its begin and its end, explains every result. `apply` is
+    what a call does to a value: (whether its result fits, the value afterwards)."""
     calls = sorted((call for call in history if not (call.kind == "get" and call.end == FOREVER)), key=lambda call: call.begin)
     known = frozenset(index for index, call in enumerate(calls) if call.end != FOREVER)
     seen: set[tuple[frozenset[int], str | None]] = set()
@@ -37,20 +54,8 @@ def is_linearizable(history: list[Call], initial: str | None = None) -> bool:
             call = calls[index]
             if call.begin > first_end:
                 continue
-            matches, after = _apply(call, value)
+            matches, after = apply(call, value)
             if matches:
                 stack.append((left - {index}, after))
     return False
 
-
-def _apply(call: Call, value: str | None) -> tuple[bool, str | None]:
-    """(whether the result fits, the value afterwards)."""
-    if call.kind == "get":
-        return call.result == value, value
-    if call.kind in ("put", "delete"):
-        return True, call.value if call.kind == "put" else None
-    if call.end == FOREVER:
-        return True, call.value if value is None else value
-    if call.result:
-        return value is None, call.value
-    return value is not None, value
