@@ -10,9 +10,11 @@ away is the same run without them. The atlas has the last word when one is due:
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from s4.cluster import planner
@@ -20,10 +22,10 @@ from whole.coordinator import HOST
 from whole.world import Node, World
 
 TAKES_DATA = ("wipe", "rot", "unreadable", "damaged rows")
-AWAY = ("crash", "power", "all power", "pause", "cut", "isolate", "full", "fail sync", "fail write", "slow disk", "suspend")
+AWAY = ("crash", "power", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend")
 KINDS = {
     "crash": 8, "power": 6, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "slow network": 3, "resets": 4,
-    "full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "rate": 2, "suspend": 3,
+    "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "rate": 2, "suspend": 3,
     "coordinator away": 3, "coordinator lossy": 4, "rot": 3, "unreadable": 4, "wipe": 1,
 }  # fmt: skip
 
@@ -163,6 +165,22 @@ class Atlas:
 
         self._until(fault.lasts_s, undo)
 
+    def _nearly_full(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+        """What is free hovers around the reserve: somebody else writes there, and deletes again."""
+        several = [node] if chosen.random() < 0.5 else self.world.nodes
+        at = 0.0
+        while at < fault.lasts_s:
+            full, at = at, at + chosen.uniform(0.05, 1.0)
+            self.world.loop.at(full, partial(self._set_full, several, True))
+            self.world.loop.at(at, partial(self._set_full, several, False))
+            at += chosen.uniform(0.05, 1.0)
+        self._until(at + 1.0, lambda: None)
+
+    @staticmethod
+    def _set_full(several: list[Node], full: bool) -> None:
+        for one in several:
+            one.disk.full = full
+
     def _fail_sync(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         self._failing(fault, node, "sync", chosen)
 
@@ -212,8 +230,6 @@ class Atlas:
         world.admin.spawn(self._replace(node, lost))
 
     async def _replace(self, node: Node, lost: str) -> None:
-        import asyncio
-
         while node.store in ("", lost) or node.store not in self.world.map().stores:
             await asyncio.sleep(0.5)
         await self.world.change(lambda old: planner.swapped(old, lost, node.store))

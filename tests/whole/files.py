@@ -37,7 +37,7 @@ class File:
         self.durable = bytearray(content)
         self.pending: list[tuple[int, bytes | None]] = []
         self.doubtful: list[tuple[int, bytes | None]] = []
-        self.reserved = 0
+        self.reserved = self.synced = 0
         self.unreadable: list[tuple[int, int]] = []
 
     def apply(self, offset: int, data: bytes | None) -> None:
@@ -49,9 +49,21 @@ class File:
             self.durable.extend(bytes(offset - len(self.durable)))
         self.durable[offset : offset + len(data)] = data
 
-    def sync(self) -> None:
-        for one in self.pending:
+    def mark(self) -> int:
+        """How many writes there have been: what a sync that begins now covers."""
+        return self.synced + len(self.pending)
+
+    def sync(self, mark: int) -> None:
+        count = max(0, min(mark - self.synced, len(self.pending)))
+        for one in self.pending[:count]:
             self.apply(*one)
+        del self.pending[:count]
+        self.synced += count
+
+    def fail_sync(self) -> None:
+        """Nobody knows what of it is on the disk, and no later sync brings it there."""
+        self.doubtful += self.pending
+        self.synced += len(self.pending)
         self.pending.clear()
 
     def lose_power(self, random: Any, keep: float) -> None:
@@ -62,6 +74,7 @@ class File:
             elif data and chance < keep + 0.3:
                 start = random.randrange(0, len(data), SECTOR)
                 self.apply(offset, data[: start or SECTOR // 2])
+        self.synced += len(self.pending)
         self.pending.clear()
         self.doubtful.clear()
 
@@ -71,6 +84,24 @@ class OpenFile:
 
     def __init__(self, fd: int, path: str, disk: Disk | None, file: File | None) -> None:
         self.fd, self.path, self.disk, self.file, self.locked = fd, path, disk, file, False
+        self._users, self._closed = 0, False
+
+    def __enter__(self) -> OpenFile:
+        self._users += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """A call that is under way keeps the file, whoever closes its descriptor."""
+        self._users -= 1
+        if self._closed and not self._users:
+            real.close(self.fd)
+
+    def close(self) -> None:
+        self._closed = True
+        if self.locked and self.disk is not None:
+            self.disk.locks.discard(self.path)
+        if not self._users:
+            real.close(self.fd)
 
 
 class Disk:
@@ -231,15 +262,21 @@ class Os:
             raise DeadError
         found = process.fds.get(fd)
         if found is None:
+            process.loop.note(f"{process.name} uses descriptor {fd}, which is closed")
+            process.loop.misuse += 1
             raise OSError(errno.EBADF, real.strerror(errno.EBADF))
         return found
 
-    def _call(self, kind: str, fd: int, size: int = 0) -> OpenFile:
-        """The file, after the call's time has passed: it may have been closed meanwhile, but the call has it."""
-        opened = self._open_file(fd)
-        if opened.disk is not None:
-            opened.disk.check(kind, running().here(), size)
-        return opened
+    @contextmanager
+    def _call(self, kind: str, fd: int, size: int = 0) -> Iterator[OpenFile]:
+        """The file, once the call's time has passed. A thread may be left standing right before it calls."""
+        loop = running()
+        if loop.random.random() < 0.02:
+            block(loop.random.random() * 0.1)
+        with self._open_file(fd) as opened:
+            if opened.disk is not None:
+                opened.disk.check(kind, loop.here(), size)
+            yield opened
 
     def open(self, path: Any, flags: int, mode: int = 0o777) -> int:
         process = running().here()
@@ -261,26 +298,24 @@ class Os:
     def close(self, fd: int) -> None:
         opened = self._open_file(fd)
         del running().here().fds[fd]
-        if opened.locked and opened.disk is not None:
-            opened.disk.locks.discard(opened.path)
-        real.close(opened.fd)
+        opened.close()
 
     def fstat(self, fd: int) -> Any:
         return real.fstat(self._open_file(fd).fd)
 
     def write(self, fd: int, data: Any) -> int:
-        opened = self._call("write", fd, len(data))
-        at = real.lseek(opened.fd, 0, real.SEEK_CUR)
-        return self._written(opened, bytes(data), at, lambda piece: real.write(opened.fd, piece))
+        with self._call("write", fd, len(data)) as opened:
+            at = real.lseek(opened.fd, 0, real.SEEK_CUR)
+            return self._written(opened, bytes(data), at, lambda piece: real.write(opened.fd, piece))
 
     def pwrite(self, fd: int, data: Any, offset: int) -> int:
-        opened = self._call("write", fd, len(data))
-        return self._written(opened, bytes(data), offset, lambda piece: real.pwrite(opened.fd, piece, offset))
+        with self._call("write", fd, len(data)) as opened:
+            return self._written(opened, bytes(data), offset, lambda piece: real.pwrite(opened.fd, piece, offset))
 
     def pwritev(self, fd: int, pieces: Sequence[Any], offset: int) -> int:
         data = b"".join(bytes(piece) for piece in pieces)
-        opened = self._call("write", fd, len(data))
-        return self._written(opened, data, offset, lambda piece: real.pwrite(opened.fd, piece, offset))
+        with self._call("write", fd, len(data)) as opened:
+            return self._written(opened, data, offset, lambda piece: real.pwrite(opened.fd, piece, offset))
 
     def _written(self, opened: OpenFile, data: bytes, offset: int, write: Any) -> int:
         disk, file = opened.disk, opened.file
@@ -295,43 +330,48 @@ class Os:
         return int(write(data))
 
     def preadv(self, fd: int, buffers: Sequence[Any], offset: int, flags: int = 0) -> int:
-        opened = self._open_file(fd)
-        disk, file = opened.disk, opened.file
-        if disk is not None and file is not None:
-            size = sum(map(len, buffers))
-            bad = any(start < offset + size and offset < end for start, end in file.unreadable)
-            if flags and (bad or disk.loop.random.random() < 0.2):
+        opened, size = self._open_file(fd), sum(map(len, buffers))
+        disk = opened.disk
+        if disk is None:
+            return real.preadv(opened.fd, buffers, offset)
+        if flags:
+            if self._is_bad(opened, offset, size) or disk.loop.random.random() < 0.2:
                 raise BlockingIOError(errno.EAGAIN, "not at hand")
-            if not flags:
-                disk.check("read", running().here(), size)
-            if bad:
+            return real.preadv(opened.fd, buffers, offset)
+        with self._call("read", fd, size) as opened:
+            if self._is_bad(opened, offset, size):
                 disk.loop.note(f"{disk.name} cannot read {Path(opened.path).name} at {offset}")
                 raise OSError(errno.EIO, real.strerror(errno.EIO))
-        return real.preadv(opened.fd, buffers, offset)
+            return real.preadv(opened.fd, buffers, offset)
+
+    @staticmethod
+    def _is_bad(opened: OpenFile, offset: int, size: int) -> bool:
+        file = opened.file
+        return file is not None and any(start < offset + size and offset < end for start, end in file.unreadable)
 
     def fsync(self, fd: int) -> None:
-        opened = self._open_file(fd)
-        if opened.disk is None:
-            return
-        try:
-            opened.disk.check("sync", running().here())
-        except OSError:
+        with self._open_file(fd) as opened:
+            if opened.disk is None:
+                return
+            mark = opened.file.mark() if opened.file is not None else 0
+            try:
+                opened.disk.check("sync", running().here())
+            except OSError:
+                if opened.file is not None:
+                    opened.file.fail_sync()
+                raise
             if opened.file is not None:
-                opened.file.doubtful += opened.file.pending
-                opened.file.pending.clear()
-            raise
-        if opened.file is not None:
-            opened.file.sync()
-        else:
-            opened.disk.noted(opened.path)
+                opened.file.sync(mark)
+            else:
+                opened.disk.noted(opened.path)
 
     fdatasync = fsync
 
     def ftruncate(self, fd: int, size: int) -> None:
-        opened = self._call("truncate", fd)
-        if opened.file is not None:
-            opened.file.pending.append((size, None))
-        real.ftruncate(opened.fd, size)
+        with self._call("truncate", fd) as opened:
+            if opened.file is not None:
+                opened.file.pending.append((size, None))
+            real.ftruncate(opened.fd, size)
 
     def statvfs(self, path: Any) -> Any:
         disk = Disk.find(path)
@@ -350,24 +390,27 @@ class Libc:
     def fallocate(self, fd: int, mode: int, offset: int, length: int) -> int:
         punch = bool(mode & _PUNCH)
         try:
-            opened = self._os._call("punch" if punch else "preallocate", fd)
-            disk, file = opened.disk, opened.file
-            if disk is None or file is None:
-                return 0
-            if punch:
-                size = real.fstat(opened.fd).st_size
-                hole = bytes(max(0, min(length, size - offset)))
-                if hole:
-                    file.pending.append((offset, hole))
-                    real.pwrite(opened.fd, hole, offset)
-            elif disk.full:
-                raise OSError(errno.ENOSPC, real.strerror(errno.ENOSPC))
-            else:
-                file.reserved = max(file.reserved, offset + length)
+            with self._os._call("punch" if punch else "preallocate", fd) as opened:
+                self._done(opened, punch, offset, length)
         except OSError as error:
             ctypes.set_errno(error.errno or errno.EIO)
             return -1
         return 0
+
+    @staticmethod
+    def _done(opened: OpenFile, punch: bool, offset: int, length: int) -> None:
+        disk, file = opened.disk, opened.file
+        if disk is None or file is None:
+            return
+        if punch:
+            hole = bytes(max(0, min(length, real.fstat(opened.fd).st_size - offset)))
+            if hole:
+                file.pending.append((offset, hole))
+                real.pwrite(opened.fd, hole, offset)
+        elif disk.full:
+            raise OSError(errno.ENOSPC, real.strerror(errno.ENOSPC))
+        else:
+            file.reserved = max(file.reserved, offset + length)
 
 
 class Fcntl:
@@ -390,9 +433,7 @@ class Fcntl:
 def close_all(process: Process) -> None:
     """The kernel closes what a process had open that has ended."""
     for opened in process.fds.values():
-        if opened.locked and opened.disk is not None:
-            opened.disk.locks.discard(opened.path)
-        real.close(opened.fd)
+        opened.close()
     process.fds.clear()
 
 

@@ -23,12 +23,30 @@ def histories(work: Workload) -> list[str]:
     found = []
     for (bucket, key), known in sorted(work.history.items()):
         calls = [one for one in known.calls if not (one.kind == "get" and one.end == FOREVER)]
+        if bucket == "documents":
+            found += _not_regular(calls)
+            continue
 
         def apply(call: Call, value: str | None) -> tuple[bool, str | None]:
             return _apply(work, call, value)
 
         if not is_linearizable(calls, None, apply):
             found.append(f"the history of {bucket}/{key.decode()} is not linearizable: {_shown(work, calls)}")
+    return found
+
+
+def _not_regular(calls: list[Call]) -> list[str]:
+    """A setting is obeyed once the call that made it has returned (L2): meanwhile gateways may differ, so a read sees any
+    write that no other has followed which was over before the read began."""
+    writes = [one for one in calls if one.kind == "put"]
+    found = []
+    for read in (one for one in calls if one.kind == "get"):
+        over = [one for one in writes if one.end < read.begin]
+        may = {one.value for one in writes if one.begin < read.end and not any(other.begin > one.end for other in over)}
+        if not over:
+            may.add(None)
+        if read.result not in may:
+            found.append(f"a setting was {read.result} at {read.begin:.3f}-{read.end:.3f}, which had been replaced: {sorted(map(str, may))}")
     return found
 
 

@@ -142,7 +142,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.random = random.Random(f"order {seed}")
         self.entropy = random.Random(f"entropy {seed}")
         self.now = 0.0
-        self.steps = self.sum = 0
+        self.steps = self.sum = self.misuse = 0
         self.trace: list[str] | None = [] if keep_trace else None
         self._count = 0
         self._timers: list[tuple[float, int, Callable[[], None]]] = []

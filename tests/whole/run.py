@@ -26,7 +26,7 @@ WHOLE_S, FAULTS_S = 300.0, 24.0
 def run_seed(seed: int, *, without: set[int] = frozenset(), trace: bool = False, keep_trace: bool = False) -> dict[str, Any]:  # type: ignore[assignment]
     """One seed in this process: what was found, and figures."""
     from whole import judge
-    from whole.atlas import Atlas, faults_of
+    from whole.atlas import TAKES_DATA, Atlas, faults_of
     from whole.loop import StuckError
     from whole.workload import Workload
     from whole.world import World
@@ -58,6 +58,10 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), trace: bool = False,
         world.wait(60.0, lambda: world.whole() == "")
         problems += work.problems + world.problems + judge.histories(work)
         problems += judge.background(world) + judge.leaders(world)
+        if world.loop.misuse:
+            problems.append(f"{world.loop.misuse} calls on closed descriptors")
+        if not set(atlas.happened) & set(TAKES_DATA):
+            problems += world.watch.found
         if world.whole() == "":
             problems += judge.at_rest(world)
     except StuckError as error:
@@ -86,7 +90,9 @@ def prepare() -> None:
     if "--log" in sys.argv:
         logging.basicConfig(level=logging.INFO, stream=sys.stdout)
     else:
-        logging.disable(logging.CRITICAL)
+        logging.getLogger().setLevel(60)
+        logging.getLogger("s4.storage.shards").setLevel(logging.ERROR)
+        logging.getLogger("s4.storage.shards").propagate = False
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from s4.erasure.codec import ErasureError
 from s4.gateway import buckets, multipart, objects
-from s4.gateway.context import Gateway
+from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import Attributes, Copy
 from s4.gateway.read import Opened, open_object, stream
 from s4.metadata.commands import Conditions
+from s4.metadata.listing import Query
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.s3 import conditions
 from s4.s3.checksums import Expected
@@ -29,6 +30,7 @@ from s4.storage.records import DamagedError
 from whole.world import LostError, Node, UnreachableError, World
 
 FOREVER = float("inf")
+TAGGED, MOVED = b"tagged", 8
 TRIES = 5
 SIZES = (0, 40, 3000, 4096, 5000, 9000, 20_000, 50_000, 90_000)
 CHANCES = (1, 5, 5, 6, 12, 12, 8, 3, 2)
@@ -56,6 +58,13 @@ class Key:
     dropped: set[str] = field(default_factory=set)  # versions that somebody asked to delete
 
 
+class _Reads(random.Random):
+    """Chooses to read."""
+
+    def random(self) -> float:
+        return 0.9
+
+
 class Body:
     """A body that is at hand, in a few pieces."""
 
@@ -74,9 +83,10 @@ class Body:
 class Workload:
     """`clients` clients that do `operations` each."""
 
-    def __init__(self, world: World, *, clients: int = 4, operations: int = 60, keys: int = 8) -> None:
+    def __init__(self, world: World, *, clients: int = 4, operations: int = 75, keys: int = 0) -> None:
         self.world, self.loop = world, world.loop
-        self.names = [b"k%d" % number for number in range(keys)]
+        count = keys or random.Random(f"keys {world.seed}").choice((3, 8, 8))
+        self.names = [b"k%d" % number for number in range(count)]
         self.history: dict[tuple[str, bytes], Key] = {}
         self.contents: dict[str, bytes] = {}
         self.copied: dict[str, set[str]] = {}  # values that a copy may have the bytes of
@@ -92,7 +102,7 @@ class Workload:
 
     def begin(self) -> None:
         self.running = len(self.tasks)
-        for one in self.tasks:
+        for one in (*self.tasks, self.move()):
             self.loop.outside.kept.append(self.loop.outside.spawn(one))
 
     # -- requests
@@ -144,8 +154,8 @@ class Workload:
 
     async def _client(self, number: int, operations: int) -> None:
         chosen = random.Random(f"client {self.world.seed} {number}")
-        kinds = ("put", "get", "delete", "create", "swap", "copy", "multipart", "version")
-        weights = (30, 28, 10, 6, 6, 8, 5, 12)
+        kinds = ("put", "get", "delete", "create", "swap", "copy", "multipart", "version", "tag", "document")
+        weights = (30, 28, 10, 6, 6, 8, 5, 12, 4, 4)
         try:
             for step in range(operations):
                 kind = chosen.choices(kinds, weights)[0]
@@ -348,6 +358,70 @@ class Workload:
             self.check("kept", key, *found)
         return found is not None or refusal is not None
 
+    # -- what is said of objects and buckets, and jobs
+
+    async def _tag(self, chosen: random.Random, _: bytes, value: str) -> None:
+        """Tags of one object are a register of their own."""
+        register = self.key("tags", TAGGED)
+
+        async def put(gateway: Gateway) -> Any:
+            await objects.change_object(gateway, "kept", TAGGED, "", tags={"t": value})
+
+        async def get(gateway: Gateway) -> Any:
+            return (await open_object(gateway, "kept", TAGGED, "")).row.tags.get("t")
+
+        await self._register(chosen, register, value, put, get)
+
+    async def _document(self, chosen: random.Random, _: bytes, value: str) -> None:
+        register = self.key("documents", b"tags")
+
+        async def put(gateway: Gateway) -> Any:
+            await buckets.set_document(gateway, "plain", "tags", value)
+
+        async def get(gateway: Gateway) -> Any:
+            return (await find_bucket(gateway, "plain")).documents.get("tags")
+
+        await self._register(chosen, register, value, put, get)
+
+    async def _register(self, chosen: random.Random, register: Key, value: str, put: Any, get: Any) -> None:
+        writes = chosen.random() < 0.5
+        _, refusal = await self.tried(
+            chosen, lambda: Call("put" if writes else "get", value if writes else None, self.loop.now), register, put if writes else get
+        )
+        if refusal is not None:
+            self.problems.append(f"{self.loop.now:.3f} a setting was refused: {refusal}")
+
+    async def move(self) -> None:
+        """A prefix is renamed while all this goes on; it is to be done at the end."""
+        chosen = random.Random(f"move {self.world.seed}")
+        await asyncio.sleep(chosen.uniform(1.0, 10.0))
+        while True:
+            node = chosen.choice(self.world.nodes)
+            renames = node.renames
+            try:
+                if renames is not None:
+                    await self.world.call(node, lambda _, renames=renames: renames.start("moved", "a/", "b/"))
+                    return
+            except (UnreachableError, LostError, S3Error, *Known):
+                pass
+            await asyncio.sleep(0.5)
+
+    async def moved(self) -> None:
+        """Whether the rename came to its end."""
+        chosen = random.Random(f"moved {self.world.seed}")
+
+        async def listed(gateway: Gateway) -> Any:
+            bucket = await find_bucket(gateway, "moved")
+            page = await gateway.node.list_objects(bucket.id, Query(b"", b"", b"", b"", 100))
+            return [item.key for item in page.items], [job for _, job in await gateway.node.list_jobs()]
+
+        found, refusal = await self.tried(chosen, lambda: None, None, listed)
+        if found is None or refusal is not None:
+            self.problems.append(f"what was renamed cannot be listed: {refusal}")
+            return
+        if found[0] != [b"b/%d" % number for number in range(MOVED)] or any(not job.finished or job.error for job in found[1]):
+            self.problems.append(f"a prefix was not renamed: {found}")
+
     # -- before and after
 
     async def prepare(self) -> None:
@@ -361,13 +435,25 @@ class Workload:
             await buckets.create_bucket(gateway, "kept", "root")
             await buckets.set_versioning(gateway, "kept", "Enabled")
 
-        for work in (plain, kept):
+        async def moved(gateway: Gateway) -> Any:
+            await buckets.create_bucket(gateway, "moved", "root")
+            for number in range(MOVED):
+                await objects.put_object(gateway, "moved", b"a/%d" % number, Body(b"x" * 100), Expected(), Attributes(), "root")
+
+        async def tagged(gateway: Gateway) -> Any:
+            await objects.put_object(gateway, "kept", TAGGED, Body(b"tagged"), Expected(), Attributes(), "root")
+
+        for work in (plain, kept, moved, tagged):
             await self.tried(chosen, lambda: None, None, work)
 
     async def read_back(self) -> None:
         """Every key and every acknowledged version, at the end: each must be answered."""
         chosen = random.Random(f"after {self.world.seed}")
+        await self.moved()
         for (bucket, key), known in sorted(self.history.items()):
+            if bucket in ("tags", "documents"):
+                await (self._tag if bucket == "tags" else self._document)(_Reads(), key, "")
+                continue
             if not await self.read(chosen, bucket, key):
                 self.problems.append(f"{bucket}/{key.decode()} cannot be read at the end")
             for version in sorted(known.versions):

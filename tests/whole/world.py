@@ -11,7 +11,7 @@ changes nothing else.
 from __future__ import annotations
 
 import asyncio
-import errno
+import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable
@@ -29,12 +29,14 @@ from s4.gateway.context import Gateway, Readers
 from s4.limits import Limits
 from s4.member import Member, Place, open_member
 from s4.metadata import keys
+from s4.metadata.rows import Blob, decode
 from s4.peer import server
 from s4.peer.router import Router
 from s4.replica.terms import Timing
 from s4.serve import ServerSettings, every, make_gateway
 from s4.settings import RootKeys, StoreSettings
 from s4.storage import shards
+from s4.storage.records import Shard
 from s4.upkeep import compaction
 from s4.upkeep.leader import Leader
 from s4.upkeep.lifecycle import Lifecycle
@@ -196,6 +198,31 @@ class Node:
         process.kept.append((leader, mender, own, lifecycle, [asyncio.create_task(every(*one)) for one in work]))
 
 
+class Watch(logging.Handler):
+    """Notes shards that the store finds damaged though they were committed there, whole, and nothing took data."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world, self.found = world, list[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.msg.startswith("damaged:") or not isinstance(record.args, tuple):
+            return
+        shard, host = record.args[0], self._world.loop.here().host
+        node = next((one for one in self._world.nodes if one.name == host), None)
+        if not isinstance(shard, Shard) or node is None:
+            return
+        config = self._world.map().partitions[shard.partition].config
+        if config.members[shard.position] != node.store:
+            return
+        for one in self._world.nodes:
+            kept = one.disk.databases.get(str(one.disk.root / "meta"))
+            value = kept.durable.get(keys.blob_row(shard.partition, shard.blob)) if kept is not None else None
+            if value is not None and one.store == config.primary and shard.position not in decode(Blob, value).missing:
+                self.found.append(f"{self._world.loop.now:.3f} {record.getMessage()} on {host}, which was whole there")
+                return
+
+
 class World:
     """The machines of one seed."""
 
@@ -216,6 +243,8 @@ class World:
         self.nodes = [Node(self, number) for number in range(nodes)]
         self.machines = self.nodes + [Node(self, number, store=False) for number in range(gateways)]
         self.admin = Process(self.loop, "admin", "admin")
+        self.watch = Watch(self)
+        logging.getLogger("s4.storage.shards").addHandler(self.watch)
 
     def map(self) -> clustermap.ClusterMap:
         return clustermap.decode(self.documents.kept[DOCUMENT][0])
@@ -257,8 +286,6 @@ class World:
     def ended(self, node: Node, process: Process) -> None:
         """A process ended: its supervisor starts it again, if the host is on."""
         self.counts["process ended"] = self.counts.get("process ended", 0) + 1
-        if process.died_of is not None and isinstance(process.died_of, OSError) and process.died_of.errno == errno.EBADF:
-            self.problems.append(f"{process.name} ended of a closed descriptor: {process.died_of!r}")
         if not node.down:
             self.loop.at(RESTART_S, node.start)
 
