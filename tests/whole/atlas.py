@@ -44,6 +44,10 @@ class Fault:
         return f"{self.at_s:.1f} s: {self.kind} at {self.node} for {self.lasts_s:.1f} s"
 
 
+IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "coordinator away", "coordinator lossy", "wipe", "rate", "all power", "suspend")
+ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_CLUSTER}
+
+
 def faults_of(seed: int, nodes: int, seconds: float, kinds: dict[str, int] = KINDS) -> list[Fault]:
     chosen = random.Random(f"faults {seed}")
     some = chosen.sample(sorted(kinds), chosen.randint(2, min(8, len(kinds))))  # a few kinds, often: they meet each other
@@ -70,6 +74,8 @@ class Atlas:
     def may(self, fault: Fault, node: Node) -> bool:
         if self.damaged is not None and self.world.whole() == "" and not self.open:
             self.damaged = None
+        if fault.kind in TAKES_DATA and not self.world.parity:
+            return False
         if fault.kind in TAKES_DATA:
             return self.damaged is None and not self.open and self.world.whole() == ""
         return self.damaged is None or fault.kind not in AWAY

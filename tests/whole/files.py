@@ -451,12 +451,12 @@ def as_they_are() -> Iterator[None]:
 
 def install() -> None:
     """Put the disks under the modules that make system calls on data."""
-    from s4 import embedded, member
+    from s4 import embedded, lineup, member
     from s4.storage import directory, drives, files, volumes
     from whole import loop
 
     os = Os()
-    for module in (files, directory, member, embedded):
+    for module in (files, directory, member, embedded, lineup):
         module.os = os  # type: ignore[attr-defined]
     files._libc = Libc(os)  # type: ignore[assignment]
     directory.fcntl = Fcntl(os)  # type: ignore[attr-defined]

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import gc
 
-from checker import check_parts
-from s4.storage.shards import parse_index_key
+from checker import check_drives, check_parts
+from s4.metadata import keys
+from s4.storage.records import Shard
+from s4.storage.shards import ShardStore, parse_index_key
 from sim.linear import is_linearizable
-from whole.files import as_they_are
+from whole.files import Disk, as_they_are
 from whole.loop import Task
+from whole.server import ServerWorld
 from whole.workload import FOREVER, Call, Workload
 from whole.world import World
 
@@ -78,8 +81,11 @@ def _apply(work: Workload, call: Call, value: str | None) -> tuple[bool, str | N
     return fits == call.result, call.value if call.result else value
 
 
-def at_rest(world: World) -> list[str]:
-    """What the independent checker says of all rows and shards, as they are in a cluster that has nothing to do."""
+def at_rest(world: World, *, audited: bool) -> list[str]:
+    """What the independent checker says of all rows and shards, as they are in a cluster that has nothing to do. Orphans are
+    left where clocks were off: how old they are is not known then (`audited`)."""
+    if isinstance(world, ServerWorld):
+        return _drives_at_rest(world, audited)
     current = world.map()
     rows, indexes, paths = {}, {}, {}
     for node in world.nodes:
@@ -88,13 +94,32 @@ def at_rest(world: World) -> list[str]:
         paths[node.store] = node.disk.root
         shards = node.member.node.shards
         rows[node.store] = node.disk.databases[str(node.disk.root / "meta")].now()
-        index = dict(node.disk.databases[str(node.disk.root / "index")].now())
-        for recent in (shards._flushing, shards._pending):
-            for key, value in recent.items():
-                index.pop(key, None) if value is None else index.update({key: value})
-        indexes[node.store] = [parse_index_key(key) for key in index if key[:1] == b"i"]
+        indexes[node.store] = _index(node.disk, shards)
     with as_they_are():
-        return check_parts(current, paths, rows, indexes, audited=True)
+        return check_parts(current, paths, rows, indexes, audited=audited)
+
+
+def _index(disk: Disk, shards: ShardStore) -> list[Shard]:
+    """What the store knows of, flushed or not."""
+    index = disk.databases[str(disk.root / "index")].now()
+    for recent in (shards._flushing, shards._pending):
+        for key, value in recent.items():
+            index.pop(key, None) if value is None else index.update({key: value})
+    return [parse_index_key(key) for key in index if key[:1] == b"i"]
+
+
+def _drives_at_rest(world: ServerWorld, audited: bool) -> list[str]:
+    """The same of a server's drives."""
+    opened = world.server.opened
+    if opened is None:
+        return ["the server is not up"]
+    disks = {drive.store: disk for drive, disk in zip(opened.drives.all, (one.disk for one in world.nodes), strict=True)}
+    current = opened.membership.current
+    rows = {store: {key: value for key, value in disks[store].databases[str(disks[store].root / "meta")].now().items() if key != keys.TURN_ROW}
+            for store in current.status[0].in_sync}  # fmt: skip
+    indexes = {drive.store: _index(disks[drive.store], drive.shards) for drive in opened.drives.all if drive.shards is not None}
+    with as_they_are():
+        return check_drives(current.spec.members, current.spec.data + current.spec.parity, {store: disk.root for store, disk in disks.items()}, rows, indexes, audited=audited)
 
 
 def background(world: World) -> list[str]:
@@ -110,7 +135,7 @@ def background(world: World) -> list[str]:
 def leaders(world: World) -> list[str]:
     """Loops that must run as long as their process does."""
     found = []
-    for node in world.nodes:
+    for node in world.machines:
         process = node.process
         if process is None or not process.alive:
             continue

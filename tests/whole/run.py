@@ -23,18 +23,34 @@ from typing import Any
 WHOLE_S, FAULTS_S = 300.0, 24.0
 
 
-def run_seed(seed: int, *, without: set[int] = frozenset(), trace: bool = False, keep_trace: bool = False) -> dict[str, Any]:  # type: ignore[assignment]
-    """One seed in this process: what was found, and figures."""
-    from whole import judge
-    from whole.atlas import TAKES_DATA, Atlas, faults_of
-    from whole.loop import StuckError
-    from whole.workload import Workload
+def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
+    """Most seeds are clusters of three nodes; others are servers with one, three or six drives."""
+    from whole.server import ServerWorld
     from whole.world import World
 
+    match seed % 8:
+        case 3:
+            return ServerWorld(seed, root, drives=1, keep_trace=keep_trace)
+        case 5:
+            return ServerWorld(seed, root, drives=3, keep_trace=keep_trace)
+        case 7:
+            return ServerWorld(seed, root, drives=6, geometry=(4, 2), keep_trace=keep_trace)
+    return World(seed, root, keep_trace=keep_trace)
+
+
+def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...] = (), trace: bool = False,  # type: ignore[assignment]
+             keep_trace: bool = False) -> dict[str, Any]:  # fmt: skip
+    """One seed in this process: what was found, and figures."""
+    from whole import judge
+    from whole.atlas import KINDS, ON_DRIVES, TAKES_DATA, Atlas, faults_of
+    from whole.loop import StuckError
+    from whole.server import ServerWorld
+    from whole.workload import Workload
     root = Path(tempfile.mkdtemp(prefix=f"s4-whole-{seed}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    world = World(seed, root, keep_trace=keep_trace)
+    world = world_of(seed, root, keep_trace)
     work, atlas = Workload(world), Atlas(world)
-    faults = faults_of(seed, len(world.nodes), FAULTS_S)
+    kinds = {kind: KINDS[kind] for kind in only} or (ON_DRIVES if isinstance(world, ServerWorld) else KINDS)
+    faults = faults_of(seed, len(world.nodes), FAULTS_S, kinds)
     problems: list[str] = []
     try:
         world.begin()
@@ -63,7 +79,7 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), trace: bool = False,
         if not set(atlas.happened) & set(TAKES_DATA):
             problems += world.watch.found
         if world.whole() == "":
-            problems += judge.at_rest(world)
+            problems += judge.at_rest(world, audited="wall step" not in atlas.happened)
     except StuckError as error:
         problems.append(f"stuck: {error}")
     finally:
@@ -122,12 +138,12 @@ def forked(seed: int, **options: Any) -> dict[str, Any]:
     return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "sum": 0, "virtual_s": 0, "of": 0}  # fmt: skip
 
 
-def shorten(seed: int, first: str) -> list[int]:
+def shorten(seed: int, only: tuple[str, ...]) -> list[int]:
     """The faults of a seed without which it still fails, taken away one after the other."""
     without: set[int] = set()
-    count = forked(seed)["of"]
+    count = forked(seed, only=only)["of"]
     for number in range(count):
-        if forked(seed, without={*without, number})["problems"]:
+        if forked(seed, only=only, without={*without, number})["problems"]:
             without.add(number)
     return [number for number in range(count) if number not in without]
 
@@ -138,15 +154,18 @@ def main() -> int:
     parser.add_argument("last", type=int)
     for name in ("--trace", "--shorten", "--log", "--stop", "--quiet"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--step", type=int, default=1, help="between seeds: 8 keeps to one kind of world")
+    parser.add_argument("--only", default="", help="kinds of faults, with commas between")
     asked = parser.parse_args()
+    only = tuple(one for one in asked.only.split(",") if one)
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "whole.run", *sys.argv[1:]])
     prepare()
     happened: Counter[str] = Counter()
     failed = operations = steps = 0
-    for seed in range(asked.first, asked.last + 1):
-        result = forked(seed, trace=asked.trace)
+    for seed in range(asked.first, asked.last + 1, asked.step):
+        result = forked(seed, trace=asked.trace, only=only)
         happened.update(result["faults"])
         operations, steps = operations + result["operations"], steps + result["steps"]
         if result["problems"]:
@@ -155,14 +174,15 @@ def main() -> int:
             for problem in result["problems"][:6]:
                 print(f"    {problem[:700]}")
             if asked.shorten:
-                kept = shorten(seed, result["problems"][0])
+                kept = shorten(seed, only)
                 print(f"    fails with faults {kept} alone")
             if asked.stop:
                 break
         elif not asked.quiet:
             print(f"seed {seed}: {result['operations']} operations, {result['steps']} steps, {result['virtual_s']} s, {result['faults']}")
         sys.stdout.flush()
-    print(f"{failed} of {asked.last - asked.first + 1} seeds failed; {operations} operations, {steps} steps, faults {dict(happened)}")
+    count = len(range(asked.first, asked.last + 1, asked.step))
+    print(f"{failed} of {count} seeds failed; {operations} operations, {steps} steps, faults {dict(happened)}")
     return 1 if failed else 0
 
 

@@ -208,19 +208,9 @@ class Watch(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if not record.msg.startswith("damaged:") or not isinstance(record.args, tuple):
             return
-        shard, host = record.args[0], self._world.loop.here().host
-        node = next((one for one in self._world.nodes if one.name == host), None)
-        if not isinstance(shard, Shard) or node is None:
-            return
-        config = self._world.map().partitions[shard.partition].config
-        if config.members[shard.position] != node.store:
-            return
-        for one in self._world.nodes:
-            kept = one.disk.databases.get(str(one.disk.root / "meta"))
-            value = kept.durable.get(keys.blob_row(shard.partition, shard.blob)) if kept is not None else None
-            if value is not None and one.store == config.primary and shard.position not in decode(Blob, value).missing:
-                self.found.append(f"{self._world.loop.now:.3f} {record.getMessage()} on {host}, which was whole there")
-                return
+        shard = record.args[0]
+        if isinstance(shard, Shard) and self._world.is_whole_here(shard):
+            self.found.append(f"{self._world.loop.now:.3f} {record.getMessage()} on {self._world.loop.here().host}, which was whole there")
 
 
 class World:
@@ -243,8 +233,22 @@ class World:
         self.nodes = [Node(self, number) for number in range(nodes)]
         self.machines = self.nodes + [Node(self, number, store=False) for number in range(gateways)]
         self.admin = Process(self.loop, "admin", "admin")
+        self._watch()
+
+    def _watch(self) -> None:
         self.watch = Watch(self)
         logging.getLogger("s4.storage.shards").addHandler(self.watch)
+
+    def is_whole_here(self, shard: Shard) -> bool:
+        """Whether a shard was committed, and on the store of the process that looks."""
+        node = next((one for one in self.nodes if one.name == self.loop.here().host), None)
+        config = self.map().partitions[shard.partition].config
+        primary = next((one for one in self.nodes if one.store == config.primary), None)
+        if node is None or primary is None or config.members[shard.position] != node.store:
+            return False
+        kept = primary.disk.databases.get(str(primary.disk.root / "meta"))
+        value = kept.durable.get(keys.blob_row(shard.partition, shard.blob)) if kept is not None else None
+        return value is not None and shard.position not in decode(Blob, value).missing
 
     def map(self) -> clustermap.ClusterMap:
         return clustermap.decode(self.documents.kept[DOCUMENT][0])
