@@ -35,27 +35,25 @@ def _apply(call: Call, value: str | None) -> tuple[bool, str | None]:
 
 
 def is_linearizable(history: Sequence[Any], initial: str | None = None,
-                    apply: Callable[[Any, str | None], tuple[bool, str | None]] = _apply) -> bool:  # fmt: skip
+                    apply: Callable[[Any, str | None], tuple[bool, str | None]] = _apply, most: int = 0) -> bool:  # fmt: skip
     """Whether some order of the calls, each at one moment between its begin and its end, explains every result. `apply` is
-    what a call does to a value: (whether its result fits, the value afterwards)."""
+    what a call does to a value: (whether its result fits, the value afterwards). What is not decided within `most` steps, where
+    that is given, counts as explained."""
     calls = sorted((call for call in history if not (call.kind == "get" and call.end == FOREVER)), key=lambda call: call.begin)
     known = frozenset(index for index, call in enumerate(calls) if call.end != FOREVER)
     seen: set[tuple[frozenset[int], str | None]] = set()
     stack = [(frozenset(range(len(calls))), initial)]
     while stack:
         left, value = stack.pop()
-        if not left & known:
+        if not left & known or (most and len(seen) > most):
             return True
         if (left, value) in seen:
             continue
         seen.add((left, value))
         first_end = min(calls[index].end for index in left)
-        for index in left:
-            call = calls[index]
-            if call.begin > first_end:
-                continue
-            matches, after = apply(call, value)
+        # what ends first is tried first: it is the last on the stack
+        for index in sorted((one for one in left if calls[one].begin <= first_end), key=lambda one: -calls[one].end):
+            matches, after = apply(calls[index], value)
             if matches:
                 stack.append((left - {index}, after))
     return False
-
