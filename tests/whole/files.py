@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 from whole.loop import DeadError, Loop, Process, block, running
 
-SECTOR = 512
+PAGE = 4096
 _PUNCH = 2
 
 
@@ -67,13 +67,18 @@ class File:
         self.pending.clear()
 
     def lose_power(self, random: Any, keep: float) -> None:
+        """Each write is kept, lost, or torn: some of its pages were written."""
         for offset, data in sorted(self.pending + self.doubtful, key=lambda _: random.random()) if keep < 1 else self.pending:
             chance = random.random()
             if chance < keep:
                 self.apply(offset, data)
             elif data and chance < keep + 0.3:
-                start = random.randrange(0, len(data), SECTOR)
-                self.apply(offset, data[: start or SECTOR // 2])
+                at = 0
+                while at < len(data):
+                    end = min(len(data), (offset + at) // PAGE * PAGE + PAGE - offset)
+                    if random.random() < 0.5:
+                        self.apply(offset + at, data[at:end])
+                    at = end
         self.synced += len(self.pending)
         self.pending.clear()
         self.doubtful.clear()

@@ -49,7 +49,7 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
     root = Path(tempfile.mkdtemp(prefix=f"s4-whole-{seed}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     world = world_of(seed, root, keep_trace)
     work, atlas = Workload(world), Atlas(world)
-    kinds = {kind: KINDS[kind] for kind in only} or (ON_DRIVES if isinstance(world, ServerWorld) else KINDS)
+    kinds = {kind: KINDS.get(kind, 1) for kind in only} or (ON_DRIVES if isinstance(world, ServerWorld) else KINDS)
     faults = faults_of(seed, len(world.nodes), FAULTS_S, kinds)
     problems: list[str] = []
     try:

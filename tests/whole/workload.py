@@ -30,6 +30,13 @@ from s4.storage.records import DamagedError
 from whole.world import LostError, Node, UnreachableError, World
 
 FOREVER = float("inf")
+KINDS = ("put", "get", "delete", "create", "swap", "copy", "multipart", "version", "tag", "document")
+PROFILES = (
+    (30, 28, 10, 6, 6, 8, 5, 12, 4, 4), (30, 28, 10, 6, 6, 8, 5, 12, 4, 4),
+    (50, 20, 12, 0, 0, 0, 0, 0, 2, 2),  # bytes written and replaced: garbage, compaction
+    (15, 15, 3, 2, 2, 2, 2, 4, 40, 25),  # what is said of objects and buckets
+    (25, 20, 8, 3, 3, 40, 3, 3, 2, 2),  # copies
+)
 TAGGED, MOVED = b"tagged", 8
 TRIES = 5
 SIZES = (0, 40, 3000, 4096, 5000, 9000, 20_000, 50_000, 90_000)
@@ -154,11 +161,10 @@ class Workload:
 
     async def _client(self, number: int, operations: int) -> None:
         chosen = random.Random(f"client {self.world.seed} {number}")
-        kinds = ("put", "get", "delete", "create", "swap", "copy", "multipart", "version", "tag", "document")
-        weights = (30, 28, 10, 6, 6, 8, 5, 12, 4, 4)
+        weights = random.Random(f"profile {self.world.seed}").choice(PROFILES)
         try:
             for step in range(operations):
-                kind = chosen.choices(kinds, weights)[0]
+                kind = chosen.choices(KINDS, weights)[0]
                 value = f"{number}.{step}"
                 key = chosen.choice(self.names)
                 await getattr(self, f"_{kind}")(chosen, key, value)

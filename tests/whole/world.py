@@ -58,7 +58,7 @@ LIMITS = Limits(part_min_bytes=4096, open_volumes=4, blob_cache_bytes=96 * 1024,
 SETTINGS = ServerSettings([], lifecycle_day_s=40.0, limits=LIMITS)
 AUDIT_S, SCRUB_S, COMPACT_S, LIFECYCLE_S = 4.0, 10.0, 4.0, 10.0
 ORPHAN_AGE_S, CALM_AGE_S, GHOST_S = 90.0, 3.0, 8.0
-RESTART_S = 0.5
+RESTART_S, PUNCH_MIN = 0.5, 4096
 
 
 class UnreachableError(Exception):
@@ -73,6 +73,7 @@ def install() -> None:
     """Put the models in the places of what they stand for."""
     files.install()
     server.GHOST_S = GHOST_S
+    shards.PUNCH_MIN = PUNCH_MIN
     for module in (member, shards, embedded):
         module.Database = leveldb.Database  # type: ignore[misc,assignment]
 
