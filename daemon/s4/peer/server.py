@@ -72,7 +72,7 @@ class PeerServer:
         self._cluster, self._store, self._versions = cluster, store, versions
         self.incarnation = int.from_bytes(os.urandom(7), "big")
         self._lasting = not isinstance(address, Path)  # a worker ends with its connection, a gateway goes on
-        self._gateways: set[_Gateway] = set()
+        self._gateways: dict[_Gateway, None] = {}  # in the order in which they came
         self._ghosts: list[_Gateway] = []  # whose connection ended: they may still read, and use settings
         self._serving: set[asyncio.Task[None]] = set()
         self._revision = 0
@@ -109,13 +109,11 @@ class PeerServer:
         """Start of the oldest request of any gateway that may still read."""
         now = time.monotonic()
         self._ghosts = [ghost for ghost in self._ghosts if ghost.beacon_at + GHOST_S > now]
-        heard = [gateway for gateway in self._gateways if gateway.beacon_at + GHOST_S > now]
-        if len(heard) < len(
-            self._gateways
-        ):  # TCP does not tell of a machine that lost power while nothing is sent to it
-            for gateway in self._gateways.difference(heard):
-                gateway.writer.close()
-        return min((gateway.oldest for gateway in (*heard, *self._ghosts)), default=now)
+        silent = [gateway for gateway in self._gateways if gateway.beacon_at + GHOST_S <= now]
+        for gateway in silent:  # its machine lost power: TCP does not tell, where nothing is sent to it
+            gateway.writer.close()
+        there = (gateway for gateway in self._gateways if gateway not in silent)
+        return min((gateway.oldest for gateway in (*there, *self._ghosts)), default=now)
 
     async def settings_changed(self) -> None:
         """Return once no gateway uses older settings."""
@@ -147,7 +145,7 @@ class PeerServer:
             task.add_done_callback(self._serving.discard)
         now = time.monotonic()
         gateway = _Gateway(writer, now, now)
-        self._gateways.add(gateway)
+        self._gateways[gateway] = None
         calls: set[asyncio.Task[None]] = set()
         limit = asyncio.Semaphore(CALLS_PER_CONNECTION)
         try:
@@ -182,7 +180,7 @@ class PeerServer:
         except frames.FrameError as error:
             log.error("gateway sent nonsense: %s", error)
         finally:
-            self._gateways.discard(gateway)
+            self._gateways.pop(gateway, None)
             if self._lasting and gateway.welcome:
                 self._ghosts.append(gateway)
             gateway.changed.set()
