@@ -52,7 +52,7 @@ ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_
 
 def faults_of(seed: int, nodes: int, seconds: float, kinds: dict[str, int] = KINDS) -> list[Fault]:
     chosen = random.Random(f"faults {seed}")
-    some = chosen.sample(sorted(kinds), chosen.randint(2, min(8, len(kinds))))  # a few kinds, often: they meet each other
+    some = chosen.sample(sorted(kinds), chosen.randint(min(2, len(kinds)), min(8, len(kinds))))  # a few kinds, often: they meet each other
     count = chosen.choice((2, 5, 8, 12))
     weights = [kinds[one] for one in some]
     made = [

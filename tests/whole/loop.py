@@ -147,7 +147,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._count = 0
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._ready: list[Process] = []
-        self.closed = False
+        self.closed, self.root = False, "\n"  # where the disks are: it is another place in each run
         self.network: Any = None
         self.notes: deque[str] = deque(maxlen=400)
         Task._numbers = 0
@@ -157,7 +157,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def note(self, text: str) -> None:
         """Something worth telling when a run is looked at."""
-        line = f"{self.now:10.4f} {text}"
+        line = f"{self.now:10.4f} {text.replace(self.root, '')}"
         self.notes.append(line)
         self._sum(line)
 

@@ -155,6 +155,8 @@ def main() -> int:
     for name in ("--trace", "--shorten", "--log", "--stop", "--quiet"):
         parser.add_argument(name, action="store_true")
     parser.add_argument("--step", type=int, default=1, help="between seeds: 8 keeps to one kind of world")
+    parser.add_argument("--find", default="", help="stop at a problem that has this text")
+    parser.add_argument("--known", default="", help="texts of problems that are passed over, with commas between")
     parser.add_argument("--only", default="", help="kinds of faults, with commas between")
     asked = parser.parse_args()
     only = tuple(one for one in asked.only.split(",") if one)
@@ -168,6 +170,8 @@ def main() -> int:
         result = forked(seed, trace=asked.trace, only=only)
         happened.update(result["faults"])
         operations, steps = operations + result["operations"], steps + result["steps"]
+        known = [one for one in asked.known.split(",") if one]
+        result["problems"] = [problem for problem in result["problems"] if not any(one in problem for one in known)]
         if result["problems"]:
             failed += 1
             print(f"seed {seed}: {len(result['problems'])} problems ({result['faults']})")
@@ -176,7 +180,8 @@ def main() -> int:
             if asked.shorten:
                 kept = shorten(seed, only)
                 print(f"    fails with faults {kept} alone")
-            if asked.stop:
+            if asked.stop or (asked.find and any(asked.find in problem for problem in result["problems"])):
+                print(f"after {1 + (seed - asked.first) // asked.step} seeds")
                 break
         elif not asked.quiet:
             print(f"seed {seed}: {result['operations']} operations, {result['steps']} steps, {result['virtual_s']} s, {result['faults']}")

@@ -192,6 +192,7 @@ class ServerWorld(World):
     def __init__(self, seed: int, root: Path, *, drives: int, geometry: tuple[int, int] | None = None, keep_trace: bool = False) -> None:
         self.seed, self.root = seed, root
         self.loop = Loop(seed, keep_trace=keep_trace)
+        self.loop.root = str(root)
         self.network = Network(self.loop)
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")

@@ -221,6 +221,7 @@ class World:
                  partitions: int = 2, keep_trace: bool = False) -> None:  # fmt: skip
         self.seed, self.root = seed, root
         self.loop = Loop(seed, keep_trace=keep_trace)
+        self.loop.root = str(root)
         self.network = Network(self.loop)
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")
