@@ -22,9 +22,9 @@ from whole.coordinator import HOST
 from whole.world import Node, World
 
 TAKES_DATA = ("wipe", "rot", "unreadable", "damaged rows")
-AWAY = ("crash", "power", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend")
+AWAY = ("crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend")
 KINDS = {
-    "crash": 8, "power": 6, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "slow network": 3, "resets": 4,
+    "crash": 8, "power": 5, "power at write": 5, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "slow network": 3, "resets": 4,
     "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "rate": 2, "suspend": 3,
     "coordinator away": 3, "coordinator lossy": 4, "rot": 3, "unreadable": 4, "wipe": 1,
 }  # fmt: skip
@@ -111,6 +111,14 @@ class Atlas:
 
     def _power(self, fault: Fault, node: Node, _: random.Random) -> None:
         self._stop(node, fault.lasts_s, True)
+
+    def _power_at_write(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+        """Power goes right after one of the next writes to volumes, which no sync has followed yet."""
+        def strike() -> None:
+            if not self.world.calm and self.may(fault, node):
+                self._stop(node, 1.0, True)
+
+        node.disk.at_write = chosen.randint(0, 40), strike
 
     def _all_power(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         for one in self.world.nodes:

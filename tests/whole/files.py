@@ -122,6 +122,7 @@ class Disk:
         self.locks: set[str] = set()
         self.failing: dict[str, int] = {}
         self.fail_once: dict[str, tuple[int, int]] = {}  # kind: (errno, calls until then)
+        self.at_write: tuple[int, Any] | None = None  # what happens after so many more writes
         self.full = False
         self.slow = 1.0
         self.written = 0
@@ -173,6 +174,14 @@ class Disk:
         code = self.error(kind, size)
         if code is not None:
             raise OSError(code, real.strerror(code))
+
+    def count(self) -> None:
+        """A write was made."""
+        if self.at_write is not None:
+            left, happens = self.at_write
+            self.at_write = (left - 1, happens) if left else None
+            if not left:
+                self.loop.at(self.loop.random.random() * 0.001, happens)
 
     # -- names
 
@@ -276,7 +285,7 @@ class Os:
     def _call(self, kind: str, fd: int, size: int = 0) -> Iterator[OpenFile]:
         """The file, once the call's time has passed. A thread may be left standing right before it calls."""
         loop = running()
-        if loop.random.random() < 0.02:
+        if loop.random.random() < loop.preempted:
             block(loop.random.random() * 0.1)
         with self._open_file(fd) as opened:
             if opened.disk is not None:
@@ -332,6 +341,7 @@ class Os:
                 disk.loop.note(f"{disk.name} writes {len(data)} bytes short to {Path(opened.path).name}")
             file.pending.append((offset, data))
             disk.written += len(data)
+            disk.count()
         return int(write(data))
 
     def preadv(self, fd: int, buffers: Sequence[Any], offset: int, flags: int = 0) -> int:

@@ -141,6 +141,7 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, seed: int, *, keep_trace: bool = False) -> None:
         self.random = random.Random(f"order {seed}")
         self.entropy = random.Random(f"entropy {seed}")
+        self.preempted = random.Random(f"threads {seed}").choice((0.005, 0.02, 0.15))  # how often a thread is left standing
         self.now = 0.0
         self.steps = self.sum = self.misuse = 0
         self.trace: list[str] | None = [] if keep_trace else None

@@ -64,6 +64,7 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
             problems.append("clients wait for ever")
         world.wait(FAULTS_S * 2, lambda: not atlas.open)
         world.calm = True
+        world.settle()
         if not world.wait(WHOLE_S, lambda: world.whole() == ""):
             problems.append(f"the cluster does not become whole: {world.whole()}")
         reading = world.loop.outside.spawn(work.read_back())

@@ -217,6 +217,12 @@ class ServerWorld(World):
         if not self.wait(60.0, lambda: self.whole() == ""):
             raise StuckError(f"no server comes about: {self.whole()}")
 
+    def settle(self) -> None:
+        """A drive that failed twice is left out until somebody starts the server again."""
+        if self.server.failures:
+            self.server.failures.clear()
+            self.server.kill()
+
     def whole(self) -> str:
         opened = self.server.opened
         if not self.server.up or opened is None:

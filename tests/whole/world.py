@@ -278,6 +278,9 @@ class World:
             except CoordinatorError:
                 await asyncio.sleep(1.0)
 
+    def settle(self) -> None:
+        """What people do once the faults are over, and nobody else would."""
+
     def wait(self, limit_s: float, done: Callable[[], bool]) -> bool:
         """Run until something holds; whether it did within the limit."""
         end = self.loop.now + limit_s
