@@ -72,7 +72,7 @@ class File:
             chance = random.random()
             if chance < keep:
                 self.apply(offset, data)
-            elif data and chance < keep + 0.3:
+            elif data and chance < keep + 0.5:
                 at = 0
                 while at < len(data):
                     end = min(len(data), (offset + at) // PAGE * PAGE + PAGE - offset)
@@ -205,7 +205,7 @@ class Disk:
     def lose_power(self) -> None:
         """The disk as a power failure leaves it."""
         random = self.loop.random
-        keep = random.choice((0.0, 0.5, 0.5, 1.0))
+        keep = random.choice((0.0, 0.3, 0.3, 0.3, 1.0))
         for directory, durable in self.names.items():
             if not Path(directory).is_dir():
                 continue

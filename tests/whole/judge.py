@@ -20,7 +20,7 @@ from whole.server import ServerWorld
 from whole.workload import FOREVER, Call, Workload
 from whole.world import World
 
-MOST_STEPS = 20_000  # of one search
+MOST_STEPS = 6_000  # of one search
 
 
 def histories(work: Workload) -> list[str]:
