@@ -286,7 +286,7 @@ class Os:
         """The file, once the call's time has passed. A thread may be left standing right before it calls."""
         loop = running()
         if loop.random.random() < loop.preempted:
-            block(loop.random.random() * 0.1)
+            block(loop.random.random() * (0.05 if loop.random.random() < 0.7 else 1.5))
         with self._open_file(fd) as opened:
             if opened.disk is not None:
                 opened.disk.check(kind, loop.here(), size)
