@@ -5,8 +5,9 @@ PYTHON ?= python3
 DATA ?= ./data
 
 SECONDS ?= 60
+SEEDS ?= 10000
 
-.PHONY: run test lint setup clients bench fuzz image clean
+.PHONY: run test lint setup clients bench fuzz soak image clean
 
 run: .venv/daemon
 	.venv/bin/s4 server $(DATA) --check
@@ -29,6 +30,10 @@ bench: setup
 fuzz: setup
 	$(UV) sync --quiet --frozen --extra daemon --extra operator --group fuzz
 	cd tests && ../.venv/bin/python -m fuzz --seconds $(SECONDS)
+
+# Seeds of the simulator of the whole (tests/whole); a failure prints its seed, which `--shorten` makes shorter.
+soak: setup
+	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
 
 # For one machine; PLATFORMS=linux/amd64,linux/arm64 with a registry in IMAGE and PUSH=--push for both.
 IMAGE ?= s4:latest
