@@ -140,7 +140,12 @@ class Node(RowNode):
         count = 0
         while self._freed and self._freed[0][0] < horizon and count < REAP_BLOBS:
             _, partition, key, blob = self._freed.popleft()
-            await self.drives.free(partition, blob)
+            try:
+                await self.drives.free(partition, blob)
+            except Exception:  # its row stays in the outbox: it is tried again once the others were
+                log.exception("blob %s of partition %d cannot be freed now", blob.hex(), partition)
+                self._freed.append((self._clock(), partition, key, blob))
+                continue
             done.setdefault(partition, []).append(key)
             count += 1
         if done:
