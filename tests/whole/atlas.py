@@ -22,10 +22,10 @@ from whole.coordinator import HOST
 from whole.world import Node, World
 
 TAKES_DATA = ("wipe", "rot", "unreadable", "damaged rows")
-AWAY = ("crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend")
+AWAY = ("crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
 KINDS = {
     "crash": 8, "power": 5, "power at write": 5, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "slow network": 3, "resets": 4,
-    "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "rate": 2, "suspend": 3,
+    "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "late leader": 2, "rate": 2, "suspend": 3,
     "coordinator away": 3, "coordinator lossy": 4, "rot": 3, "unreadable": 4, "wipe": 1,
 }  # fmt: skip
 
@@ -46,7 +46,7 @@ class Fault:
 
 # Known not to be survived yet (cluster metadata is not scrubbed): by `--only "damaged rows"`.
 KINDS_APART = {"damaged rows": 1}
-IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "coordinator away", "coordinator lossy", "wipe", "rate", "all power", "suspend")
+IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "coordinator away", "coordinator lossy", "wipe", "rate", "all power", "suspend", "late leader")
 ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_CLUSTER}
 
 
@@ -61,6 +61,13 @@ def faults_of(seed: int, nodes: int, seconds: float, kinds: dict[str, int] = KIN
         for _ in range(count)
     ]  # fmt: skip
     return sorted(made, key=lambda one: one.at_s)
+
+
+class _Ahead(random.Random):
+    """Chooses the largest."""
+
+    def choice(self, seq: Any) -> Any:
+        return max(seq)
 
 
 class Atlas:
@@ -266,6 +273,16 @@ class Atlas:
         step = chosen.choice((-1, 1)) * chosen.choice((3.0, 60.0, 1000.0, 4000.0))
         self._set_wall(node, step)
         self._until(fault.lasts_s * 3, lambda: self._set_wall(node, 0.0))
+
+    def _late_leader(self, fault: Fault, _: Node, chosen: random.Random) -> None:
+        """A partition's primary is cut off while the clocks of those that may follow it are ahead."""
+        parts, nodes = self.world.map().partitions, {one.store: one for one in self.world.nodes}
+        config = chosen.choice(parts).config
+        if config.primary in nodes:
+            for store in config.in_sync:
+                if store != config.primary and store in nodes:
+                    self._wall_step(fault, nodes[store], _Ahead())
+            self._isolate(fault, nodes[config.primary], chosen)
 
     def _set_wall(self, node: Node, off: float) -> None:
         node.wall_s = off

@@ -37,7 +37,7 @@ from s4.serve import ServerSettings, every, make_gateway
 from s4.settings import RootKeys, StoreSettings
 from s4.storage import shards
 from s4.storage.records import Shard
-from s4.upkeep import compaction
+from s4.upkeep import compaction, leader
 from s4.upkeep.leader import Leader
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
@@ -58,7 +58,7 @@ LIMITS = Limits(part_min_bytes=4096, open_volumes=4, blob_cache_bytes=96 * 1024,
 SETTINGS = ServerSettings([], lifecycle_day_s=40.0, limits=LIMITS)
 AUDIT_S, SCRUB_S, COMPACT_S, LIFECYCLE_S = 4.0, 10.0, 4.0, 10.0
 ORPHAN_AGE_S, CALM_AGE_S, GHOST_S = 90.0, 3.0, 8.0
-RESTART_S, PUNCH_MIN = 0.5, 4096
+RESTART_S, TRIM_S, PUNCH_MIN = 0.5, 2.0, 4096
 
 
 class UnreachableError(Exception):
@@ -74,6 +74,7 @@ def install() -> None:
     files.install()
     server.GHOST_S = GHOST_S
     shards.PUNCH_MIN = PUNCH_MIN
+    leader.TRIM_S = TRIM_S
     for module in (member, shards, embedded):
         module.Database = leveldb.Database  # type: ignore[misc,assignment]
 
@@ -177,7 +178,7 @@ class Node:
     def _upkeep(self, process: Process, one: Member, gateway: Gateway, renames: Renames, horizon: Callable[[], float]) -> None:
         """As `ClusterServer._start_upkeep`, with days and pauses that fit a simulated minute."""
         node = one.node
-        mender, leader, own = Mender(node, 0), Leader(node, gateway, renames), OwnStore(node)
+        mender, leads, own = Mender(node, 0), Leader(node, gateway, renames), OwnStore(node)
         lifecycle = Lifecycle(gateway, node.host, node.led, node.clocks_agree)
         node.figures = lambda: (mender.failed, mender.made_bytes, mender.filled)
 
@@ -191,12 +192,12 @@ class Node:
         async def scrub() -> None:
             await own.scrub(0)
 
-        leader.start()
+        leads.start()
         work = (
             (0.0, 1.0, mender.run), (2.0, 2.0, own.leave), (AUDIT_S, AUDIT_S, audit), (COMPACT_S, COMPACT_S, compact),
             (LIFECYCLE_S, LIFECYCLE_S, lifecycle.run), (SCRUB_S, SCRUB_S, scrub),
         )  # fmt: skip
-        process.kept.append((leader, mender, own, lifecycle, [asyncio.create_task(every(*one)) for one in work]))
+        process.kept.append((leads, mender, own, lifecycle, [asyncio.create_task(every(*one)) for one in work]))
 
 
 class Watch(logging.Handler):
