@@ -6,6 +6,7 @@ PYTHON ?= python3
 DATA ?= ./data
 
 SECONDS ?= 60
+SEEDS ?= 10000
 
 # Tests mostly wait for other processes: twice as many workers as cores.
 WORKERS ?= 4
@@ -28,6 +29,7 @@ test: setup clients ## everything that needs only this machine: real servers, cl
 # Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
 	S4_TIER=soak $(PYTEST) -m "" -n 2 --timeout 36000 $(SOAK)
+	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
 
 lint: setup .tools/lint ## ruff, mypy, import-linter
 	.venv/bin/ruff check daemon operator tests e2e bench
@@ -44,6 +46,8 @@ bench: setup ## how fast it is, beside what else is installed
 fuzz: setup ## every parser, SECONDS for each
 	$(UV) sync --quiet --frozen --extra daemon --extra operator --group fuzz
 	cd tests && ../.venv/bin/python -m fuzz --seconds $(SECONDS)
+
+# Seeds of the simulator of the whole (tests/whole); a failure prints its seed, which `--shorten` makes shorter.
 
 # For one machine; PLATFORMS=linux/amd64,linux/arm64 with a registry in IMAGE and PUSH=--push for both.
 IMAGE ?= s4:latest

@@ -35,31 +35,45 @@ def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
     newest = json.loads(max(maps, key=lambda one: int(one[0].split()[3]))[2])
     order = newest["spec"]["order"]
     stores = {json.loads((path / "s4.json").read_text())["store"]: path for path in directories if (path / "s4.json").exists()}
-    copies = {store: _rows(stores[store]) for store in newest["status"][0]["in_sync"] if store in stores}
+    rows = {store: _rows(stores[store]) for store in newest["status"][0]["in_sync"] if store in stores}
+    indexes = {store: _index(path) for store, path in stores.items()}
+    assert len(order) == len(directories)
+    width = newest["spec"]["data"] + newest["spec"]["parity"]
+    return check_drives(newest["spec"]["members"], width, stores, rows, indexes, audited=audited)
+
+
+def check_drives(members: Sequence[Sequence[str]], width: int, stores: dict[str, Path], copies: dict[str, dict[bytes, bytes]],
+                 indexes: dict[str, list], *, audited: bool = True) -> list[str]:  # fmt: skip
+    """As `check`, with the rows of each copy and the shards' index of each store at hand."""
     found: list[str] = []
     first = next(iter(copies.values()))
     for store, rows in list(copies.items())[1:]:
         if rows != first:
             found.append(f"the copy on {store[:8]} differs in {len(set(first.items()) ^ set(rows.items()))} rows")
     shards = {store: _shards(path) for store, path in stores.items()}
-    members = newest["spec"]["members"]
     at = {(partition, position): shards.get(store, {}) for partition, kept in enumerate(members) for position, store in enumerate(kept)}
-    found += _check_rows(first, newest["spec"]["data"] + newest["spec"]["parity"])
+    found += _check_rows(first, width)
     found += _check_blobs(first, at, audited)
     if audited:
         blobs = {(int.from_bytes(key[:2], "big"), key[3:]) for key in first if key[2:3] == keys.BLOB}
-        for store, path in stores.items():
-            for partition, blob in {(shard.partition, shard.blob) for shard in _index(path)} - blobs:
+        for store, indexed in indexes.items():
+            for partition, blob in {(shard.partition, shard.blob) for shard in indexed} - blobs:
                 found.append(f"unreachable: shards of blob {blob.hex()} of partition {partition} on {store[:8]}")
-    assert len(order) == len(directories)
     return found
 
 
 def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool = True) -> list[str]:
     """As `check`, of the nodes of a cluster that was stopped when nothing was under way, and whose map is given. What a
     replica was not told to be committed when it was stopped is in its log, and counts."""
+    rows = {store: _rows(path) for store, path in stores.items()}
+    return check_parts(current, stores, rows, {store: _index(path) for store, path in stores.items()}, audited=audited)
+
+
+def check_parts(current: ClusterMap, stores: dict[str, Path], rows_of: dict[str, dict[bytes, bytes]], index_of: dict[str, list], *,
+                audited: bool) -> list[str]:  # fmt: skip
+    """As `check_cluster`, with the rows and the shards' index of each store at hand."""
     found: list[str] = []
-    kept = {store: _with_log(_rows(path)) for store, path in stores.items()}
+    kept = {store: _with_log(rows) for store, rows in rows_of.items()}
     shards = {store: _shards(path) for store, path in stores.items()}
     rows: dict[bytes, bytes] = {}
     at: dict[tuple[int, int], Shards] = {}
@@ -76,8 +90,8 @@ def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool
     if audited:
         found += [f"an outbox row is left: {key!r}" for key in rows if key[2:3] == keys.OUTBOX]
         blobs = {(int.from_bytes(key[:2], "big"), key[3:]) for key in rows if key[2:3] == keys.BLOB}
-        for store, path in stores.items():
-            for partition, blob in {(shard.partition, shard.blob) for shard in _index(path)} - blobs:
+        for store, indexed in index_of.items():
+            for partition, blob in {(shard.partition, shard.blob) for shard in indexed} - blobs:
                 found.append(f"unreachable: shards of blob {blob.hex()} of partition {partition} on {store[:8]}")
     return found
 

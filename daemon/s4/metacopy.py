@@ -25,13 +25,12 @@ from pathlib import Path
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import MapKeeper
-from s4.cluster.wire import State
+from s4.cluster.wire import LOST, State
 from s4.replica.group import Group, state_row
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage, unmark
 
 log = logging.getLogger(__name__)
 
-LOST = (1 << 63) - 1  # an epoch to join in that never comes: only a snapshot ends it
 LOOK_S = 1.0
 PATIENCE_S = 30.0  # for others to go on without a copy that could still be used
 LEAVE_S = 3.0

@@ -193,7 +193,7 @@ def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
     async def test(at: Served) -> None:
         gateway = await at.connect()
         await gateway.list_buckets()
-        gone = time.monotonic()
+        gone = boot_clock()
         await gateway.close()
         while at.server._gateways:
             await asyncio.sleep(0.01)
@@ -202,3 +202,20 @@ def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
         assert at.server.oldest_reader() >= gone
 
     served(tmp_path, test, ghost_s=3600.0)
+
+
+def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
+    """A machine that lost power leaves a connection on which nothing comes and nothing is sent: TCP never says that it is
+    gone. What it read when it was last heard held back every free and every compaction, for ever."""
+
+    async def test(at: Served) -> None:
+        context, gone = client_context(*at.authority.issue("gateway")), asyncio.Event()
+        began = boot_clock() - 1000
+        remote = await RemoteNode.connect(("127.0.0.1", at.server.port), lambda: began, gone.set, cluster=CLUSTER, store=STORE, context=context)
+        assert at.server.oldest_reader() == pytest.approx(began, abs=5)  # heard just now, it counts
+        at.server._ghost_s = 0.0  # and now it has been silent for as long as that
+        assert at.server.oldest_reader() > began + 500
+        await asyncio.wait_for(gone.wait(), 30)
+        await remote.close()
+
+    served(tmp_path, test)

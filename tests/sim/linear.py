@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 FOREVER = float("inf")
+MOST_STEPS = 20_000
 
 
 @dataclass(frozen=True)
@@ -19,30 +22,6 @@ class Call:
     result: str | bool | None = None
 
 
-def is_linearizable(history: list[Call], initial: str | None = None) -> bool:
-    """Whether some order of the calls, each at one moment between its begin and its end, explains every result."""
-    calls = sorted((call for call in history if not (call.kind == "get" and call.end == FOREVER)), key=lambda call: call.begin)
-    known = frozenset(index for index, call in enumerate(calls) if call.end != FOREVER)
-    seen: set[tuple[frozenset[int], str | None]] = set()
-    stack = [(frozenset(range(len(calls))), initial)]
-    while stack:
-        left, value = stack.pop()
-        if not left & known:
-            return True
-        if (left, value) in seen:
-            continue
-        seen.add((left, value))
-        first_end = min(calls[index].end for index in left)
-        for index in sorted(left, key=lambda index: calls[index].end, reverse=True):  # looked at last first: what may never have happened
-            call = calls[index]
-            if call.begin > first_end:
-                continue
-            matches, after = _apply(call, value)
-            if matches:
-                stack.append((left - {index}, after))
-    return False
-
-
 def _apply(call: Call, value: str | None) -> tuple[bool, str | None]:
     """(whether the result fits, the value afterwards)."""
     if call.kind == "get":
@@ -54,3 +33,37 @@ def _apply(call: Call, value: str | None) -> tuple[bool, str | None]:
     if call.result:
         return value is None, call.value
     return value is not None, value
+
+
+def is_linearizable(history: Sequence[Any], initial: str | None = None,
+                    apply: Callable[[Any, str | None], tuple[bool, str | None]] = _apply, most: int = MOST_STEPS) -> bool:  # fmt: skip
+    """Whether some order of the calls, each at one moment between its begin and its end, explains every result. `apply` is
+    what a call does to a value: (whether its result fits, the value afterwards). What `most` steps do not decide, for so many
+    outcomes are unknown, is looked for once more as if such a call could have happened any number of times."""
+    calls = sorted((call for call in history if not (call.kind == "get" and call.end == FOREVER)), key=lambda call: call.begin)
+    found = _search(calls, initial, apply, most, again=False)
+    return found if found is not None else bool(_search(calls, initial, apply, 0, again=True))
+
+
+def _search(calls: Sequence[Any], initial: str | None, apply: Any, most: int, *, again: bool) -> bool | None:
+    """None where `most` steps did not decide. `again`: calls of unknown outcome may happen any number of times."""
+    known = sum(1 << index for index, call in enumerate(calls) if call.end != FOREVER)
+    seen: set[tuple[int, str | None]] = set()
+    stack = [((1 << len(calls)) - 1, initial)]  # which calls are left, as bits
+    while stack:
+        left, value = stack.pop()
+        if not left & known:
+            return True
+        if (left, value) in seen:
+            continue
+        seen.add((left, value))
+        if most and len(seen) > most:
+            return None
+        there = [index for index in range(len(calls)) if left >> index & 1]
+        first_end = min(calls[index].end for index in there)
+        # what ends first is tried first: it is the last on the stack
+        for index in sorted((one for one in there if calls[one].begin <= first_end), key=lambda one: -calls[one].end):
+            matches, after = apply(calls[index], value)
+            if matches:
+                stack.append((left if again and calls[index].end == FOREVER else left & ~(1 << index), after))
+    return False

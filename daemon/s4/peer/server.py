@@ -55,7 +55,7 @@ class _Gateway:
     welcome: bool = False
     caller: str = ""
     acked: int = 0
-    ended_at: float = 0.0  # of time.monotonic: while we sleep nobody can come back to us
+    heard_at: float = field(default_factory=time.monotonic)  # while we sleep nobody can be heard
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -75,7 +75,7 @@ class PeerServer:
         self._cluster, self._store, self._versions, self._ghost_s = cluster, store, versions, ghost_s
         self.incarnation = int.from_bytes(os.urandom(7), "big")
         self._lasting = not isinstance(address, Path)  # a worker ends with its connection, a gateway goes on
-        self._gateways: set[_Gateway] = set()
+        self._gateways: dict[_Gateway, None] = {}  # in the order in which they came
         self._ghosts: list[_Gateway] = []  # whose connection ended: they may still read, and use settings
         self._serving: set[asyncio.Task[None]] = set()
         self._revision = 0
@@ -111,8 +111,12 @@ class PeerServer:
     def oldest_reader(self) -> float:
         """Start of the oldest request of any gateway that may still read."""
         awake = time.monotonic()
-        self._ghosts = [ghost for ghost in self._ghosts if ghost.ended_at + self._ghost_s > awake]
-        return min((gateway.oldest for gateway in (*self._gateways, *self._ghosts)), default=self._clock())
+        self._ghosts = [ghost for ghost in self._ghosts if ghost.heard_at + self._ghost_s > awake]
+        silent = [gateway for gateway in self._gateways if gateway.heard_at + self._ghost_s <= awake]
+        for gateway in silent:  # its machine lost power: TCP does not tell, where nothing is sent to it
+            gateway.writer.close()
+        there = (gateway for gateway in self._gateways if gateway not in silent)
+        return min((gateway.oldest for gateway in (*there, *self._ghosts)), default=self._clock())
 
     async def settings_changed(self) -> None:
         """Return once no gateway uses older settings."""
@@ -144,7 +148,7 @@ class PeerServer:
             task.add_done_callback(self._serving.discard)
         now = self._clock()
         gateway = _Gateway(writer, now, now)
-        self._gateways.add(gateway)
+        self._gateways[gateway] = None
         calls: set[asyncio.Task[None]] = set()
         limit = asyncio.Semaphore(CALLS_PER_CONNECTION)
         try:
@@ -159,7 +163,7 @@ class PeerServer:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
-                    gateway.beacon_at = self._clock()
+                    gateway.beacon_at, gateway.heard_at = self._clock(), time.monotonic()
                     gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
                     self._answer(writer, header.id, self._node.may_cache())
                 elif header.id == 0:
@@ -179,9 +183,8 @@ class PeerServer:
         except frames.FrameError as error:
             log.error("gateway sent nonsense: %s", error)
         finally:
-            self._gateways.discard(gateway)
+            self._gateways.pop(gateway, None)
             if self._lasting and gateway.welcome:
-                gateway.ended_at = time.monotonic()
                 self._ghosts.append(gateway)
             gateway.changed.set()
             if calls:

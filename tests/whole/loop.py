@@ -1,0 +1,550 @@
+"""Time, order, processes and threads of the simulated machines: an event loop whose time is a number.
+
+One loop runs every simulated process. A handle belongs to the process of its context; each process runs its handles in
+the order in which they came, as asyncio promises, and which process goes on is drawn from the seed. Blocking work (executors,
+the appender's thread) is a greenlet that stands still at each system call while everybody else goes on: so threads
+interleave where real ones may, between any two system calls, by the seed too.
+
+As madsim does for Rust, the operating system is replaced where Python meets it: `time`, `os.urandom`. So the code that
+runs is the code that ships. While no world runs these functions are the real ones.
+
+For editors:
+- Nothing here may depend on addresses, real time, hash seeds or the order of sets: the same seed gives the same run.
+- What a dead process left behind (tasks, jobs) is kept until its world ends: collected earlier, its `finally` would run.
+- A dead process has no effect any more: every call into the machine raises `DeadError` there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import heapq
+import os
+import queue
+import random
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+EPOCH = 1_800_000_000.0  # wall clocks begin here
+JITTER_S = 0.0004  # that a timer is late
+STEPS_AT_ONCE = 200_000  # more than that without time going on is a loop that spins
+
+PROCESS: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
+
+
+class DeadError(BaseException):
+    """This process has ended: nothing that it still runs may do anything."""
+
+
+class StuckError(Exception):
+    """Something runs for ever, or waits for ever."""
+
+
+class Process:
+    """One incarnation of a process on a host. `rate` is how fast its clocks go, `wall_s` what its wall clock is off."""
+
+    def __init__(self, loop: Loop, name: str, host: str) -> None:
+        self.loop, self.name, self.host = loop, name, host
+        self.alive, self.paused = True, False
+        self.rate, self.wall_s, self.suspended_s = 1.0, 0.0, 0.0
+        self.queue: deque[asyncio.Handle] = deque()
+        self.kept: list[Any] = []
+        self.errors: list[str] = []
+        self.fds: dict[int, Any] = {}
+        self.died_of: BaseException | None = None
+        self.on_death: list[Callable[[], None]] = []
+        self.context = contextvars.copy_context()
+        self.context.run(PROCESS.set, self)
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.loop.now * self.rate - self.suspended_s
+
+    def boottime(self) -> float:
+        return 1000.0 + self.loop.now * self.rate
+
+    def wall(self) -> float:
+        return EPOCH + self.loop.now * self.rate + self.wall_s
+
+    def spawn(self, work: Any) -> asyncio.Task[Any]:
+        """A task of this process."""
+        return self.loop.create_task(work, context=self.context.copy())
+
+    def die(self, error: BaseException | None = None) -> None:
+        """End at once. What it does after this line has no effect."""
+        if self.alive:
+            self.alive, self.died_of = False, error
+            self.kept.append(list(self.queue))
+            self.queue.clear()
+            self.loop.forget(self)
+            for told in self.on_death:
+                told()
+
+    def fatal(self, error: BaseException) -> None:
+        """What `restart.die` is to a real process: it ends here."""
+        self.loop.note(f"{self.name} ends: {type(error).__name__}: {error}")
+        self.die(error)
+        raise DeadError
+
+    def pause(self, seconds: float) -> None:
+        """Stand still, as after SIGSTOP."""
+        if self.alive and not self.paused:
+            self.paused = True
+            self.loop.forget(self)
+            self.loop.at(seconds, self._resume)
+
+    def _resume(self) -> None:
+        self.paused = False
+        if self.alive and self.queue:
+            self.loop.is_ready(self)
+
+
+class Task(asyncio.Task):  # type: ignore[type-arg]
+    """Hashed by its number, so that sets of tasks have the same order in each run."""
+
+    _numbers = 0
+    process: Process | None = None
+
+    def __new__(cls, *_: Any, **__: Any) -> Task:
+        self = super().__new__(cls)
+        Task._numbers += 1
+        self._number = Task._numbers
+        return self
+
+    def __hash__(self) -> int:
+        return self._number  # type: ignore[no-any-return]
+
+
+class Future(asyncio.Future):  # type: ignore[type-arg]
+    """As `Task`."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Future:
+        self = super().__new__(cls)
+        Task._numbers += 1
+        self._number = Task._numbers
+        return self
+
+    def __hash__(self) -> int:
+        return self._number  # type: ignore[no-any-return]
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """`run(until)` runs everything until that virtual second. `note` adds to the trace, whose sum tells runs apart."""
+
+    def __init__(self, seed: int, *, keep_trace: bool = False) -> None:
+        self.random = random.Random(f"order {seed}")
+        self.entropy = random.Random(f"entropy {seed}")
+        self.preempted = random.Random(f"threads {seed}").choice((0.005, 0.02, 0.15))  # how often a thread is left standing
+        self.now = 0.0
+        self.steps = self.sum = self.misuse = 0
+        self.trace: list[str] | None = [] if keep_trace else None
+        self._count = 0
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._ready: list[Process] = []
+        self.closed, self.root = False, "\n"  # where the disks are: it is another place in each run
+        self.network: Any = None
+        self.notes: deque[str] = deque(maxlen=400)
+        Task._numbers = 0
+        self.outside = Process(self, "outside", "outside")
+
+    # -- the trace
+
+    def note(self, text: str) -> None:
+        """Something worth telling when a run is looked at."""
+        line = f"{self.now:10.4f} {text.replace(self.root, '')}"
+        self.notes.append(line)
+        self._sum(line)
+
+    def _sum(self, line: str) -> None:
+        self.sum = zlib.crc32(line.encode(), self.sum)
+        if self.trace is not None:
+            self.trace.append(line)
+
+    # -- running
+
+    def here(self) -> Process:
+        return PROCESS.get(self.outside)
+
+    def run(self, until: float, stop: Callable[[], bool] = lambda: False) -> None:
+        """Run until virtual time `until`, or until `stop()`, which is asked whenever time goes on."""
+        asyncio._set_running_loop(self)
+        same = 0
+        try:
+            while True:
+                if self._ready:
+                    same += 1
+                    if same > STEPS_AT_ONCE:
+                        raise StuckError(f"something spins at {self.now:.3f}: {self._ready[0].queue[0]}")
+                    self._step()
+                    continue
+                if not self._timers or self._timers[0][0] > until or stop():
+                    break
+                same = 0
+                at, _, work = heapq.heappop(self._timers)
+                self.now = max(self.now, at)
+                work()
+        finally:
+            asyncio._set_running_loop(None)
+        self.now = max(self.now, min(until, self.now if stop() else until))
+
+    def _step(self) -> None:
+        ready = self._ready
+        index = int(self.random.random() * len(ready)) if len(ready) > 1 else 0
+        process = ready[index]
+        handle = process.queue.popleft()
+        if not process.queue:
+            ready[index] = ready[-1]
+            ready.pop()
+        if handle._cancelled:
+            return
+        self.steps += 1
+        if self.trace is not None:
+            callback = handle._callback
+            owner = getattr(callback, "__self__", None)
+            what = owner.get_coro().__qualname__ if isinstance(owner, Task) else getattr(callback, "__qualname__", type(callback).__name__)
+            self._sum(f"{self.now:.6f} {process.name} {what}")
+        elif self.steps % 16 == 0:
+            self.sum = zlib.crc32(b"%d %s" % (int(self.now * 1e6), process.name.encode()), self.sum)
+        handle._run()
+
+    def ask(self, process: Process, question: Callable[[], Any]) -> Any:
+        """What a process would say now, from outside of `run` too: on its clock."""
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
+        try:
+            return process.context.run(question)
+        finally:
+            asyncio._set_running_loop(before)
+
+    def is_ready(self, process: Process) -> None:
+        if process not in self._ready:
+            self._ready.append(process)
+
+    def forget(self, process: Process) -> None:
+        if process in self._ready:
+            self._ready.remove(process)
+
+    def at(self, delay: float, work: Callable[[], None]) -> None:
+        """Have the machine do something after some seconds."""
+        self._count += 1
+        heapq.heappush(self._timers, (self.now + delay, self._count, work))
+
+    # -- what asyncio asks of a loop
+
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+        process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
+        handle = asyncio.Handle(callback, args, self, context)
+        self._enqueue(process, handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def _enqueue(self, process: Process, handle: asyncio.Handle) -> None:
+        if not process.alive:
+            process.kept.append(handle)
+            return
+        process.queue.append(handle)
+        if len(process.queue) == 1 and not process.paused:
+            self._ready.append(process)
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.TimerHandle:
+        process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
+        handle = asyncio.TimerHandle(self.now + delay, callback, args, self, context)
+
+        def due() -> None:
+            if not handle._cancelled:
+                self._enqueue(process, handle)
+
+        self.at(max(0.0, delay) / process.rate + self.random.random() * JITTER_S, due)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.TimerHandle:
+        return self.call_later(when - self.time(), callback, *args, context=context)
+
+    def time(self) -> float:
+        return self.here().monotonic()
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None) -> asyncio.Task[Any]:
+        process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
+        task = Task(coro, loop=self, name=name, context=context)
+        task.process = process
+        return task
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        future = self.create_future()
+        Job(self, self.here(), partial(func, *args), future).begin()
+        return future
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        process, error = self.here(), context.get("exception")
+        if process.alive and not self.closed and not isinstance(error, DeadError):
+            process.errors.append(f"{context.get('message')}: {error!r}")
+
+    async def create_connection(self, factory: Any, host: str, port: int, **_: Any) -> Any:  # type: ignore[override]
+        return await self.network.connect(self.here(), factory, host, port)
+
+    async def create_server(self, factory: Any, host: str, port: int, **_: Any) -> Any:  # type: ignore[override]
+        return self.network.listen(self.here(), factory, host, port)
+
+    def close(self) -> None:
+        """Let go of everything: from here on nothing has any effect."""
+        self.closed = True
+        self.outside.alive = False
+        self._timers.clear()
+        self._ready.clear()
+
+
+class Job:
+    """Blocking work of a process on a thread of its own. It stands still in `block`."""
+
+    def __init__(self, loop: Loop, process: Process, work: Callable[[], Any], future: asyncio.Future[Any] | None = None) -> None:
+        self.loop, self.process, self._work, self._future = loop, process, work, future
+        self._context = contextvars.copy_context()
+        self._greenlet = greenlet(self._main)
+        self._greenlet.job = self
+        self._greenlet.gr_context = self._context
+        self._turn, self.done = 0, False
+        self.waits_for: Lock | None = None
+        self.joined: list[Job] = []
+
+    def begin(self) -> None:
+        self._after(self.loop.random.random() * 0.0003)
+
+    def _after(self, delay: float) -> None:
+        self._turn += 1
+        self.loop.at(delay, partial(self._due, self._turn))
+
+    def _due(self, turn: int) -> None:
+        if not self.process.alive:
+            self.process.kept.append(self)
+        elif turn == self._turn:
+            if self.process.paused:
+                self.loop.at(0.05, partial(self._due, turn))
+            else:
+                self.go_on()
+
+    def go_on(self) -> None:
+        """Run until it blocks again."""
+        self._turn += 1
+        self._greenlet.parent = getcurrent()
+        delay = self._greenlet.switch()
+        if self.done or not self.process.alive:
+            if not self.done:
+                self.process.kept.append(self)
+            return
+        if delay is not None:
+            self._after(delay)
+
+    def wake(self) -> None:
+        self._after(self.loop.random.random() * 0.00005)
+
+    def _main(self) -> None:
+        try:
+            result = self._work()
+        except DeadError:
+            self.done = True
+            return
+        except BaseException as error:
+            self._tell(asyncio.Future.set_exception, error)
+        else:
+            self._tell(asyncio.Future.set_result, result)
+        self.done = True
+        for job in self.joined:
+            job.wake()
+
+    def _tell(self, how: Any, what: Any) -> None:
+        future = self._future
+        if future is not None:
+            self.loop.call_soon(lambda: None if future.done() else how(future, what), context=self.process.context)
+
+
+def job() -> Job | None:
+    """The job that runs now, None on a loop."""
+    return getattr(getcurrent(), "job", None)
+
+
+def block(seconds: float | None) -> None:
+    """Stand still: for a while, or (None) until `wake`. On the loop itself there is no standing still."""
+    current = job()
+    if current is not None:
+        current._greenlet.parent.switch(seconds)
+
+
+class Lock:
+    """`threading.Lock` between jobs and loops."""
+
+    def __init__(self) -> None:
+        self._held, self._holder = False, None
+        self._waiting: deque[Job] = deque()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        while self._held:
+            if not blocking:
+                return False
+            mine = job()
+            if mine is None:  # the loop's thread waits: whoever has the lock goes on until it is free
+                self._hurry()
+            else:
+                self._waiting.append(mine)
+                mine.waits_for = self
+                block(None)
+                mine.waits_for = None
+        self._held, self._holder = True, job()
+        return True
+
+    def _hurry(self) -> None:
+        holder = self._holder
+        if holder is None:
+            raise StuckError("a loop waits for a lock that it has itself")
+        if holder.waits_for is not None and holder.waits_for._held:
+            holder.waits_for._hurry()
+        else:
+            holder.go_on()
+
+    def release(self) -> None:
+        self._held, self._holder = False, None
+        if self._waiting:
+            self._waiting.popleft().wake()
+
+    def locked(self) -> bool:
+        return self._held
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Thread:
+    """`threading.Thread`: a job that nobody awaits."""
+
+    def __init__(self, *, target: Callable[[], None], name: str = "", daemon: bool = False) -> None:
+        self._target, self._job = target, None
+
+    def start(self) -> None:
+        loop = running()
+        self._job = Job(loop, loop.here(), self._target)
+        loop.here().kept.append(self._job)
+        self._job.begin()
+
+    def join(self) -> None:
+        mine = job()
+        while self._job is not None and not self._job.done:
+            if mine is None:
+                raise StuckError("a loop joins a thread")
+            self._job.joined.append(mine)
+            block(None)
+
+
+class SimpleQueue:
+    """`queue.SimpleQueue`, read by one job."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._reader: Job | None = None
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        if self._reader is not None:
+            self._reader.wake()
+            self._reader = None
+
+    def get(self) -> Any:
+        while not self._items:
+            self._reader = job()
+            block(None)
+        return self._items.popleft()
+
+    def get_nowait(self) -> Any:
+        if not self._items:
+            raise queue.Empty
+        return self._items.popleft()
+
+
+class Pool:
+    """`ThreadPoolExecutor` for those who use it without a loop: one call after the other."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def map(self, call: Callable[..., Any], *items: Any) -> list[Any]:
+        return [call(*one) for one in zip(*items, strict=True)]
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+threads = SimpleNamespace(Thread=Thread, Lock=Lock)
+queues = SimpleNamespace(SimpleQueue=SimpleQueue, Empty=queue.Empty)
+
+# -- the operating system, where Python meets it
+
+_real = SimpleNamespace(
+    time=time.time, monotonic=time.monotonic, time_ns=time.time_ns, clock_gettime=time.clock_gettime, urandom=os.urandom
+)
+
+
+def running() -> Loop:
+    loop = asyncio._get_running_loop()
+    assert isinstance(loop, Loop)
+    return loop
+
+
+def _here() -> Process | None:
+    loop = asyncio._get_running_loop()
+    return loop.here() if isinstance(loop, Loop) else None
+
+
+def _time() -> float:
+    process = _here()
+    return process.wall() if process is not None else _real.time()
+
+
+def _time_ns() -> int:
+    process = _here()
+    return int(process.wall() * 1e9) if process is not None else _real.time_ns()
+
+
+def _monotonic() -> float:
+    process = _here()
+    return process.monotonic() if process is not None else _real.monotonic()
+
+
+def _clock_gettime(clock: int) -> float:
+    process = _here()
+    return process.boottime() if process is not None and clock == time.CLOCK_BOOTTIME else _real.clock_gettime(clock)
+
+
+def _urandom(size: int) -> bytes:
+    loop = asyncio._get_running_loop()
+    return loop.entropy.randbytes(size) if isinstance(loop, Loop) else _real.urandom(size)
+
+
+def install() -> None:
+    """Put the simulated clock and entropy in place, for good; to be called before `s4` is imported, whose defaults are these."""
+    time.time, time.time_ns, time.monotonic, time.clock_gettime = _time, _time_ns, _monotonic, _clock_gettime  # type: ignore[assignment]
+    os.urandom = _urandom
+    gc.disable()

@@ -1,0 +1,197 @@
+"""`python -m whole.run FIRST LAST`: run seeds; a failure prints its seed and what happened, is replayed and made shorter.
+
+    python -m whole.run 1 200                 # each seed in a process of its own
+    python -m whole.run 17 17 --trace         # one, with what the machine noted
+    python -m whole.run 17 17 --shorten       # fewer faults that still fail
+
+Hash seeds are fixed, for the order of sets of strings: the module starts itself again where they are not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+WHOLE_S, FAULTS_S = 300.0, 24.0
+
+
+def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
+    """Most seeds are clusters of three nodes; others are servers with one, three or six drives."""
+    from whole.server import ServerWorld
+    from whole.world import World
+
+    match seed % 8:
+        case 3:
+            return ServerWorld(seed, root, drives=1, keep_trace=keep_trace)
+        case 5:
+            return ServerWorld(seed, root, drives=3, keep_trace=keep_trace)
+        case 7:
+            return ServerWorld(seed, root, drives=6, geometry=(4, 2), keep_trace=keep_trace)
+    return World(seed, root, keep_trace=keep_trace)
+
+
+def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...] = (), trace: bool = False,  # type: ignore[assignment]
+             keep_trace: bool = False) -> dict[str, Any]:  # fmt: skip
+    """One seed in this process: what was found, and figures."""
+    from whole import judge
+    from whole.atlas import KINDS, ON_DRIVES, TAKES_DATA, Atlas, faults_of
+    from whole.loop import StuckError
+    from whole.server import ServerWorld
+    from whole.workload import Workload
+    root = Path(tempfile.mkdtemp(prefix=f"s4-whole-{seed}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    world = world_of(seed, root, keep_trace)
+    work, atlas = Workload(world), Atlas(world)
+    kinds = {kind: KINDS.get(kind, 1) for kind in only} or (ON_DRIVES if isinstance(world, ServerWorld) else KINDS)
+    faults = faults_of(seed, len(world.nodes), FAULTS_S, kinds)
+    problems: list[str] = []
+    try:
+        world.begin()
+        preparing = world.loop.outside.spawn(work.prepare())
+        world.wait(30.0, preparing.done)
+        for number, fault in enumerate(faults):
+            if number not in without:
+                world.loop.at(fault.at_s, lambda fault=fault: atlas.strike(fault))
+        work.begin()
+        if not world.wait(900.0, lambda: not work.running):
+            problems.append("clients wait for ever")
+        world.wait(FAULTS_S * 2, lambda: not atlas.open)
+        world.calm = True
+        world.settle()
+        if not world.wait(WHOLE_S, lambda: world.whole() == ""):
+            problems.append(f"the cluster does not become whole: {world.whole()}")
+        reading = world.loop.outside.spawn(work.read_back())
+        if not world.wait(600.0, reading.done):
+            problems.append("reading at the end does not end")
+        # time for the auditor, then whatever it found to do
+        world.wait(12.0, lambda: False)
+        world.wait(60.0, lambda: world.whole() == "")
+        problems += work.problems + world.problems + judge.histories(work)
+        problems += judge.background(world) + judge.leaders(world)
+        if world.loop.misuse:
+            problems.append(f"{world.loop.misuse} calls on closed descriptors")
+        if not set(atlas.happened) & set(TAKES_DATA):
+            problems += world.watch.found
+        if world.whole() == "":
+            audited = not {"wall step", "late leader"} & set(atlas.happened)
+            problems += [one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")]
+    except StuckError as error:
+        problems.append(f"stuck: {error}")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    if trace:
+        print("\n".join(world.loop.notes))
+    return {
+        "seed": seed, "problems": problems, "sum": world.loop.sum, "steps": world.loop.steps, "virtual_s": round(world.loop.now, 1),
+        "operations": work.done, "failed": work.failed, "faults": atlas.happened, "of": len(faults),
+        "counts": world.counts, "trace": world.loop.trace if keep_trace else None,
+    }  # fmt: skip
+
+
+def prepare() -> None:
+    """Put the simulated machine under this process, before `s4` is imported."""
+    from whole import loop
+
+    loop.install()
+    import structlog
+
+    from whole import world
+
+    world.install()
+    if "--log" in sys.argv:
+        logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+    else:
+        logging.getLogger().setLevel(60)
+        logging.getLogger("s4.storage.shards").setLevel(logging.ERROR)
+        logging.getLogger("s4.storage.shards").propagate = False
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+
+
+def forked(seed: int, **options: Any) -> dict[str, Any]:
+    """A seed in a process of its own: what it leaves behind ends with it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        code = 1
+        try:
+            result = run_seed(seed, **options)
+            with os.fdopen(writer, "w") as pipe:
+                json.dump(result, pipe)
+            code = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "sum": 0, "virtual_s": 0, "of": 0}  # fmt: skip
+
+
+def shorten(seed: int, only: tuple[str, ...]) -> list[int]:
+    """The faults of a seed without which it still fails, taken away one after the other."""
+    without: set[int] = set()
+    count = forked(seed, only=only)["of"]
+    for number in range(count):
+        if forked(seed, only=only, without={*without, number})["problems"]:
+            without.add(number)
+    return [number for number in range(count) if number not in without]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="whole.run")
+    parser.add_argument("first", type=int)
+    parser.add_argument("last", type=int)
+    for name in ("--trace", "--shorten", "--log", "--stop", "--quiet"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--step", type=int, default=1, help="between seeds: 8 keeps to one kind of world")
+    parser.add_argument("--find", default="", help="stop at a problem that has this text")
+    parser.add_argument("--known", default="", help="texts of problems that are passed over, with commas between")
+    parser.add_argument("--only", default="", help="kinds of faults, with commas between")
+    asked = parser.parse_args()
+    only = tuple(one for one in asked.only.split(",") if one)
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "whole.run", *sys.argv[1:]])
+    prepare()
+    happened: Counter[str] = Counter()
+    failed = operations = steps = 0
+    for seed in range(asked.first, asked.last + 1, asked.step):
+        result = forked(seed, trace=asked.trace, only=only)
+        happened.update(result["faults"])
+        operations, steps = operations + result["operations"], steps + result["steps"]
+        known = [one for one in asked.known.split(",") if one]
+        result["problems"] = [problem for problem in result["problems"] if not any(one in problem for one in known)]
+        if result["problems"]:
+            failed += 1
+            print(f"seed {seed}: {len(result['problems'])} problems ({result['faults']})")
+            for problem in result["problems"][:6]:
+                print(f"    {problem[:700]}")
+            if asked.shorten:
+                kept = shorten(seed, only)
+                print(f"    fails with faults {kept} alone")
+            if asked.stop or (asked.find and any(asked.find in problem for problem in result["problems"])):
+                print(f"after {1 + (seed - asked.first) // asked.step} seeds")
+                break
+        elif not asked.quiet:
+            print(f"seed {seed}: {result['operations']} operations, {result['steps']} steps, {result['virtual_s']} s, {result['faults']}")
+        sys.stdout.flush()
+    count = len(range(asked.first, asked.last + 1, asked.step))
+    print(f"{failed} of {count} seeds failed; {operations} operations, {steps} steps, faults {dict(happened)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
