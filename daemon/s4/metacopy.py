@@ -26,7 +26,8 @@ from s4.cluster.clustermap import ClusterMap
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.wire import LOST, State
-from s4.replica.group import Group, state_row
+from s4.replica.group import Group
+from s4.replica.keptrows import state_row
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage, unmark
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,8 @@ from s4.cluster.wire import Config, Document, Plan, State
 from s4.metacopy import LOST, OwnCopy, counted, needed, open_copy
 from s4.peer.api import UnknownResultError
 from s4.replica.core import Replica
-from s4.replica.group import Group, load
+from s4.replica.group import Group
+from s4.replica.keptrows import load
 from s4.replica.terms import NotServingError, Timing, TooFewError
 from s4.storage.leveldb import Database, DatabaseError
 

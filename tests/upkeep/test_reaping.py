@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 from pathlib import Path
 
@@ -23,12 +24,12 @@ def test_what_cannot_be_freed_once_is_freed_later(tmp_path: Path) -> None:
             await create_bucket(gateway, "bucket", "root")
             for key in (b"one", b"two"):
                 await put(gateway, "bucket", key, key * 50_000)
-            await asyncio.gather(*(task for task in store.node._tasks if task.cancel()), return_exceptions=True)  # here alone
             for key in (b"one", b"two"):
                 await delete_object(gateway, "bucket", key, "", "root")
             files.arm()
             while store.node.outbox_waiting:
-                await store.node.reap()
+                with contextlib.suppress(OSError):  # a job tells it and is run again
+                    await store.node.reap()
                 await asyncio.sleep(0)
             assert files.fired
             left = [row for partition in range(store.node.partitions) for row in store.host.scan(keys.table(partition, keys.OUTBOX))]

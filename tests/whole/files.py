@@ -467,7 +467,7 @@ def as_they_are() -> Iterator[None]:
 def install() -> None:
     """Put the disks under the modules that make system calls on data."""
     from s4 import embedded, lineup, member
-    from s4.storage import directory, drives, files, volumes
+    from s4.storage import appender, directory, drives, files, volumes
     from whole import loop
 
     os = Os()
@@ -475,5 +475,6 @@ def install() -> None:
         module.os = os  # type: ignore[attr-defined]
     files._libc = Libc(os)  # type: ignore[assignment]
     directory.fcntl = Fcntl(os)  # type: ignore[attr-defined]
-    volumes.threading, volumes.queue = loop.threads, loop.queues  # type: ignore[attr-defined]
+    for module in (volumes, appender):
+        module.threading, module.queue = loop.threads, loop.queues  # type: ignore[attr-defined]
     drives.ThreadPoolExecutor = loop.Pool  # type: ignore[misc,assignment]

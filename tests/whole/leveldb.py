@@ -76,13 +76,24 @@ class Database:
         self._rows = self._kept.now()
         self._keys = sorted(self._rows)
         self._failed = False
+        self.on_damage: Callable[[Exception], None] | None = None
 
     # -- reading
 
     def _whole(self, start: bytes, stop: bytes) -> None:
         if self._kept.damaged and any(first < stop and start < last for first, last in self._kept.damaged):
             self.disk.loop.note(f"{self.disk.name} a damaged block of {self.path.name} is read")
-            raise plyvel.CorruptionError(b"Corruption: block checksum mismatch")
+            error = plyvel.CorruptionError(b"Corruption: block checksum mismatch")
+            if self.on_damage is not None:
+                self.mark_damaged()
+                self.on_damage(error)
+            raise error
+
+    def watch(self, on_damage: Callable[[Exception], None]) -> None:
+        self.on_damage = on_damage
+
+    def mark_damaged(self) -> None:
+        self.path.with_name(self.path.name + ".damaged").touch()
 
     def get(self, key: bytes) -> bytes | None:
         if self._kept.damaged:
@@ -101,7 +112,7 @@ class Database:
             for key in found:
                 self._whole(key, key + b"\x00")
         except plyvel.Error as error:
-            self.path.with_name(self.path.name + ".damaged").touch()
+            self.mark_damaged()
             raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
         return found[-1] if found else b""
 

@@ -152,18 +152,18 @@ class Server:
             process.fatal(error)
 
     async def _run(self, process: Process) -> None:
-        readers, failed = Readers(), self.failed()
+        readers, jobs, failed = Readers(), Jobs(), self.failed()
         store = self.opened = await open_store([one.disk.root for one in self.drives], StoreSettings(
             "sync", STORE.reserve_bytes, STORE.volume_bytes, STORE.preallocate_bytes, partitions=2, geometry=self.geometry,
             degraded=bool(failed), failed=failed,
-        ), LIMITS, horizon=readers.oldest, fatal=lambda error: self._fatal(process, error),
+        ), LIMITS, horizon=readers.oldest, fatal=lambda error: self._fatal(process, error), jobs=jobs,
             environment={"S4_ROOT_ACCESS_KEY": ROOT.access_key, "S4_ROOT_SECRET_KEY": ROOT.secret_key})  # fmt: skip
         gateway = make_gateway(store.node, await store.node.layout(), SETTINGS, readers)
         gateway.stripe_bytes = gateway.layout.data * 8192
         healer, lifecycle = Healer(store.node, store.joiners), Lifecycle(gateway, store.host, lambda: range(store.node.partitions))
         scrubber = Scrubber(store.node, 0, lambda error: self._fatal(process, error))
         await resume_deletes(gateway)
-        self.renames = Renames(gateway)
+        self.renames = Renames(gateway, jobs)
         await self.renames.resume()
 
         async def compact() -> None:
@@ -177,7 +177,6 @@ class Server:
         async def scrub() -> None:
             await scrubber.run(deep=True)
 
-        jobs = Jobs()
         jobs.start(
             Job("compaction", COMPACT_S, COMPACT_S, compact), Job("audit", AUDIT_S, AUDIT_S, audit), Job("heal", 0.0, HEAL_S, healer.work),
             Job("scrub", SCRUB_S, SCRUB_S, scrub), Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),

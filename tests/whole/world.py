@@ -169,7 +169,7 @@ class Node:
         gateway = make_gateway(router, await router.layout(), SETTINGS, readers)
         gateway.commit_syncs = False
         gateway.stripe_bytes = gateway.layout.data * 8192
-        self.renames = Renames(gateway)
+        self.renames = Renames(gateway, jobs)
         if self.member is not None:
             self._upkeep(process, jobs, self.member, gateway, self.renames, horizon)
         self.router, self.gateway = router, gateway

@@ -6,13 +6,9 @@ tells the cores that it is durable. Messages go out as soon as a core gives them
 depends on its disk. Two layers stand over the database: `committed` has rows that are committed and not written yet,
 which readers see, and each partition's `pending` those of its log, which only decisions see.
 
-A partition's rows are rows of the database. Beside them, above all partitions:
-
-    ff ff "E" partition                 state: epoch, commit sequence, joining epoch or nil
-    ff ff "L" partition sequence        an entry that is not committed: epoch, rows
-
-Both begin with a version byte. A batch is in wholly or not at all, so what a crash leaves is what some turn left:
-a prefix of what each core gave out, which is all that it asks for. A failed write ends the process (D7).
+What a database keeps of a replica beside the partition's rows is in `keptrows.py`. A batch is in wholly or not at all, so
+what a crash leaves is what some turn left: a prefix of what each core gave out, which is all that it asks for. A failed
+write ends the process (D7).
 """
 
 from __future__ import annotations
@@ -45,6 +41,7 @@ from s4.cluster.wire import (
 )
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import Replica
+from s4.replica.keptrows import LOG, VERSION, load, state_row
 from s4.replica.layer import Layer
 from s4.replica.terms import NotServingError, Swap, Timing
 from s4.storage.leveldb import Database
@@ -55,8 +52,6 @@ TICK_S = 0.1
 RETRY_S = 0.2
 PART_ROWS = 2000  # of a snapshot, in one message
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
-VERSION = b"\x01"
-_STATE, _LOG = b"\xff\xffE", b"\xff\xffL"
 
 Rows = Sequence[tuple[bytes, bytes | None]]
 View = Callable[[bytes], bytes | None]
@@ -65,8 +60,6 @@ SendBulk = Callable[[str, int, AnyMessage], Awaitable[None]]
 
 _encoder = msgspec.msgpack.Encoder()
 _rows_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
-_entry_decoder = msgspec.msgpack.Decoder(tuple[int, bytes])
-_state_decoder = msgspec.msgpack.Decoder(tuple[int, int, int | None])
 
 
 @dataclass(slots=True)
@@ -370,7 +363,7 @@ class Group:
 
     def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
         """The database's rows for a write. Later ones of a turn stand over earlier ones."""
-        kept, prefix = one.kept, _LOG + one.number.to_bytes(2, "big")
+        kept, prefix = one.kept, LOG + one.number.to_bytes(2, "big")
         match write:
             case KeepEntry(entry):
                 kept.log.append(entry)
@@ -410,7 +403,7 @@ class Group:
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
         rows.update({key: None for key, _ in self.database.scan(first, last)})
         rows.update({key: None for key in rows if first <= key < last})
-        prefix = _LOG + one.number.to_bytes(2, "big")
+        prefix = LOG + one.number.to_bytes(2, "big")
         for entry in one.kept.log:
             rows[prefix + entry.sequence.to_bytes(8, "big")] = None
         rows.update(_rows_decoder.decode(content[1:]))
@@ -486,21 +479,3 @@ def _rows_of(one: _Partition, entry: Entry) -> Rows:
             raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, not 01")
         rows = one.rows[entry.sequence] = _rows_decoder.decode(entry.rows[1:])
     return rows
-
-
-def state_row(partition: int, state: State) -> tuple[bytes, bytes]:
-    """The row that says how far a partition's replica is, without its log."""
-    value = VERSION + _encoder.encode((state.epoch, state.commit, state.joining))
-    return _STATE + partition.to_bytes(2, "big"), value
-
-
-def load(database: Database, partition: int) -> State:
-    """What the database keeps of a partition's replica."""
-    number = partition.to_bytes(2, "big")
-    raw = database.get(_STATE + number)
-    epoch, commit, joining = _state_decoder.decode(raw[1:]) if raw is not None else (0, 0, None)
-    entries = []
-    for key, value in database.scan(_LOG + number, _LOG + number + b"\xff" * 9):
-        held, rows = _entry_decoder.decode(value[1:])
-        entries.append(Entry(held, int.from_bytes(key[-8:], "big"), rows))
-    return State(epoch, commit, entries, joining)
