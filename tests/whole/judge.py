@@ -6,10 +6,10 @@ what the independent checker wants, who shares no code with upkeep; no backgroun
 
 from __future__ import annotations
 
-import asyncio
 import gc
 
 from checker import check_drives, check_parts
+from s4.jobs import Jobs
 from s4.metadata import keys
 from s4.storage.records import Shard
 from s4.storage.shards import ShardStore, parse_index_key
@@ -145,9 +145,6 @@ def leaders(world: World) -> list[str]:
         if process is None or not process.alive:
             continue
         for kept in process.kept:
-            if isinstance(kept, tuple) and len(kept) == 5:
-                leader, _, _, _, tasks = kept
-                for task in (*leader._tasks, *tasks):
-                    if isinstance(task, asyncio.Task) and task.done():
-                        found.append(f"{process.name}: {task.get_coro().__qualname__} has ended")
+            if isinstance(kept, Jobs):
+                found += [f"{process.name}: the job {job.name!r} has ended" for job, task in kept._tasks.items() if task.done()]
     return found

@@ -181,7 +181,7 @@ class Server:
             Job("compaction", COMPACT_S, COMPACT_S, compact), Job("audit", AUDIT_S, AUDIT_S, audit), Job("heal", 0.0, HEAL_S, healer.work),
             Job("scrub", SCRUB_S, SCRUB_S, scrub), Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
         )  # fmt: skip
-        process.kept.append((store.node, healer, scrubber, lifecycle, jobs))
+        process.kept += [jobs, (store.node, healer, scrubber, lifecycle)]
         self.gateway = gateway
         self.world.loop.note(f"{process.name} is up")
 

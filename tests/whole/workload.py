@@ -272,10 +272,13 @@ class Workload:
         self.copied[value] = {one.value for one in from_key.calls if one.value is not None}
 
         async def work(gateway: Gateway) -> Any:
-            opened: Opened = await open_object(gateway, "plain", source, "")
-            if wanted:
-                conditions.check_read({"if-match": wanted}, opened.row.etag, opened.row.modified_ms)
-            return await objects.copy_object(gateway, opened, Copy("plain", key, "root", Attributes(metadata={"op": value})))
+            async def attempt() -> Any:
+                opened: Opened = await open_object(gateway, "plain", source, "")
+                if wanted:
+                    conditions.check_read({"if-match": wanted}, opened.row.etag, opened.row.modified_ms)
+                return await objects.copy_object(gateway, opened, Copy("plain", key, "root", Attributes(metadata={"op": value})))
+
+            return await objects.while_it_changes(attempt)
 
         record, refusal = await self.tried(chosen, lambda: Call("put", value, self.loop.now), to_key, work)
         self.copied[value] |= {one.value for one in from_key.calls if one.value is not None}

@@ -108,9 +108,9 @@ class Renames:
             try:
                 return await self._page(name, job)
             except S3Error as error:
-                if error.status != 503:
+                if error.status not in {503, 507}:
                     raise
-                await asyncio.sleep(1.0)  # overloaded: the page is done again from its start
+                await asyncio.sleep(1.0)  # overloaded, or full for now: the page is done again from its start
 
     async def _page(self, name: str, job: Job) -> Job | None:
         """Rename one page of keys; the job's new state, or None when nothing is left."""
