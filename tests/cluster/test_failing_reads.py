@@ -50,7 +50,8 @@ def test_a_node_that_cannot_read_its_shards_is_done_without_and_healed(cluster: 
         assert found["damaged"] > 10
         assert not found["running"]
         client.put_object(Bucket="bucket", Key="after", Body=b"x" * 200_000)
-    cluster.wait_whole()
+    said = cluster.wait(lambda said: said["heals"] == 0, "what was found is made again")
+    assert any("fails to read many places" in reason for reason in said["reasons"]), "and people are told"
     assert cluster.ask("POST", "/scrub", node="node-2")["damaged"] == 0
     for key, body in kept.items():
         assert cluster.client("node-2").get_object(Bucket="bucket", Key=key)["Body"].read() == body

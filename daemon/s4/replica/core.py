@@ -53,7 +53,7 @@ class Replica:
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
-        self._told_lost = False  # a primary showed us that we lack what was committed (M4)
+        self._told_lost = self._shown = False  # a primary showed this process that we lack something, that we lack nothing (M4)
         self._attempts = 0  # that we as primary gave numbers
 
     # -- what the host may ask
@@ -311,7 +311,7 @@ class Replica:
     def _change(self, config: Config, plan: Plan) -> None:
         """The change of configuration that is due, if any."""
         others = {name: self._peers[name] for name in self._needed()}
-        lost = removable(config, plan, others, self.now - self.timing.lease, settled=self._settled is None)
+        lost = removable(config, plan, others, self.now - self.timing.lease, settled=self._settled is None or self._shown)
         ready = [name for name, peer in self._peers.items() if name not in config.in_sync and self._caught_up(peer)]
         if lost or any(self._peers[one].lacks for one in config.eligible if one in self._peers):
             self._propose(self._without(config, plan, lost, self.me))
@@ -430,7 +430,7 @@ class Replica:
             if upto > self.state.commit:
                 self._commit(upto)
         if self._settled is not None and self.state.commit >= self._settled:
-            self._settled = None  # with too few replicas too, where all was committed before: reads go on (R9)
+            self._settled, self._shown = None, True  # with too few replicas too, where all was committed before: reads go on (R9)
 
     # -- the others
 
@@ -462,7 +462,7 @@ class Replica:
         if message.exact and now != (self._exact_in, self._attempt):
             if not self._be_exactly(config, message):
                 return
-            self._exact_in, self._attempt = now
+            self._exact_in, self._attempt, self._shown = *now, True
             if self.state.joining == LOST:  # we have all that this primary has, so we lack nothing
                 self._told_lost = False
                 self._write(wire.MarkJoining(None))
@@ -482,8 +482,8 @@ class Replica:
         if message.after > self.last:
             if self._counts() and self.state.joining is None:
                 self._write(wire.MarkJoining(LOST))
-            self._told_lost = lost = self._counts()
-            self._say(config.primary, wire.Again(config.epoch, self.last, message.attempt, lost))
+            self._told_lost, self._shown = self._counts(), False
+            self._say(config.primary, wire.Again(config.epoch, self.last, message.attempt, self._told_lost))
             return False
         end = message.after + len(message.entries)
         if end < self.state.commit:
