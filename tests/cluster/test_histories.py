@@ -24,7 +24,7 @@ from tiers import amount
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 
-FAULTS = amount("S4_FAULTS", 8, 100)
+FAULTS = amount("S4_FAULTS", 6, 100)
 KEYS = 6  # at a time: after each fault others, so that no history is too long to be judged
 PADDING = "." * 6000  # above what is kept in rows
 

@@ -18,7 +18,7 @@ from tiers import amount
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 
-ROUNDS = amount("S4_ROUNDS", 150, 3000)
+ROUNDS = amount("S4_ROUNDS", 80, 3000)
 
 
 @pytest.fixture(scope="module")

@@ -63,7 +63,7 @@ def whole(server: ServerProcess) -> bool:
     )
 
 
-@pytest.mark.parametrize("away", [(1, 2), (2, 5), (4, 6), (3,)])
+@pytest.mark.parametrize("away", [(1, 2), (3,), pytest.param((2, 5), marks=pytest.mark.soak), pytest.param((4, 6), marks=pytest.mark.soak)])
 def test_drives_go_away_and_come_back(six: Any, client: Any, away: tuple[int, ...]) -> None:
     server = six()
     s3 = client(server.endpoint)
@@ -134,8 +134,10 @@ DAMAGES: dict[str, Callable[[list[Path], random.Random], int]] = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGES)
-@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize(("kind", "running"), [
+    *((kind, True) for kind in DAMAGES), ("headers", False), ("delete", False),
+    *(pytest.param(kind, False, marks=pytest.mark.soak) for kind in DAMAGES if kind not in ("headers", "delete")),
+])  # fmt: skip
 def test_damage_to_two_drives_under_load(six: Any, client: Any, kind: str, running: bool) -> None:
     """Every byte is right while it happens, and afterwards everything is whole, by content."""
     server = six("--volume-size", "2MiB")
