@@ -53,7 +53,7 @@ class Replica:
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
-        self._told_lost = self._shown = False  # a primary showed this process that we lack something, that we lack nothing (M4)
+        self._told_lost = self._shown = False  # a primary showed this process that we lack something; that we do not (M4)
         self._attempts = 0  # that we as primary gave numbers
 
     # -- what the host may ask
@@ -311,7 +311,8 @@ class Replica:
     def _change(self, config: Config, plan: Plan) -> None:
         """The change of configuration that is due, if any."""
         others = {name: self._peers[name] for name in self._needed()}
-        lost = removable(config, plan, others, self.now - self.timing.lease, settled=self._settled is None or self._shown)
+        sure = self._settled is None or self._shown
+        lost = removable(config, plan, others, self.now - self.timing.lease, settled=sure)
         ready = [name for name, peer in self._peers.items() if name not in config.in_sync and self._caught_up(peer)]
         if lost or any(self._peers[one].lacks for one in config.eligible if one in self._peers):
             self._propose(self._without(config, plan, lost, self.me))
@@ -430,7 +431,7 @@ class Replica:
             if upto > self.state.commit:
                 self._commit(upto)
         if self._settled is not None and self.state.commit >= self._settled:
-            self._settled, self._shown = None, True  # with too few replicas too, where all was committed before: reads go on (R9)
+            self._settled, self._shown = None, True  # with too few too, where all was committed before: reads go on (R9)
 
     # -- the others
 
