@@ -431,7 +431,7 @@ class Replica:
             if upto > self.state.commit:
                 self._commit(upto)
         if self._settled is not None and self.state.commit >= self._settled:
-            self._settled, self._shown = None, True  # with too few too, where all was committed before: reads go on (R9)
+            self._settled, self._shown = None, True  # with too few too, if all was committed: reads go on (R9)
 
     # -- the others
 
