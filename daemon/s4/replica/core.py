@@ -53,7 +53,7 @@ class Replica:
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
-        self._told_lost = self._shown = False  # a primary showed this process that we lack something; that we do not (M4)
+        self._told_lost = self._shown = False  # a primary showed us that we lack something; that we do not (M4)
         self._attempts = 0  # that we as primary gave numbers
 
     # -- what the host may ask
