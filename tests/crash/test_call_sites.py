@@ -23,7 +23,7 @@ METHODS = ("write", "sync", "create", "preallocate", "truncate", "unlink", "punc
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "torn": FaultyFiles.TORN, "slow": FaultyFiles.SLOW}
 CASES = [(method, fault) for method in METHODS for fault in FAULTS
          if (fault != "torn" or method == "write") and (fault != "slow" or method in ("sync", "read"))]  # fmt: skip
-AT, SLOW_AT = ((1, 2, 4, 9, 20, 45), (1, 7, 30)) if SOAK else ((1, 9), (1,))  # at which call of its kind
+AT, SLOW_AT = ((1, 2, 4, 9, 20, 45), (1, 7, 30)) if SOAK else ((1, 4, 20), (1,))  # at which call of its kind
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["crash.sites"])
 
