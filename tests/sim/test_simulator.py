@@ -300,6 +300,30 @@ def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_i
     assert replica.swap.config == Config(9, "a", ("a", "c"))
 
 
+def test_a_secondary_that_was_shown_to_lack_nothing_goes_on_when_both_others_die() -> None:
+    """M4 and R9: of three copies two are lost at once. What a primary has shown to this process nobody takes from it; one
+    that starts with an old copy was shown nothing, as above."""
+    from s4.cluster.wire import Append
+
+    replica = Replica("a", State(epoch=7, commit=5), Timing(), 0.0)
+    replica.see(three("b"), 7, 0.0)
+    replica.receive("b", Append(7, 5, (), 5, exact=True), 0.1)
+    for now in (1.0, 4.0, 5.0):
+        replica.tick(now)
+    assert replica.swap is not None
+    assert replica.swap.config.primary == "a"
+    replica.see(Document(replica.swap.config, three("b").plan), 8, 5.1)
+    for now in (6.0, 8.0, 9.0):
+        replica.tick(now)
+    if replica.swap is not None:
+        replica.see(Document(replica.swap.config, three("b").plan), 9, 9.1)
+    assert replica.document is not None
+    assert replica.document.config.in_sync == ("a",)
+    replica.tick(10.0)
+    replica.synced(len(replica.writes), 10.1)
+    assert replica.serves(10.2), "reads go on"
+
+
 def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:
     """M4 with two replicas: nobody else can tell."""
     pair = Document(Config(7, "a", ("a", "b")), Plan(("a", "b"), 1))
