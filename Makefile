@@ -24,7 +24,8 @@ check: lint ## two minutes: lint, types, layers, and the tests that need no othe
 	$(PYTEST) -m check -n 2
 
 test: setup clients ## everything that needs only this machine: real servers, clusters, crashes, clients; with coverage
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
+	@rm -f .tools/coverage .tools/coverage.*
+	S4_COVERAGE=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
 
 # Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing

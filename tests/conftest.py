@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from kube.apiserver import ApiServer, missing, started
 from process import COVERED, ServerProcess, make_client
 
 pytest_plugins = ["costs"]
+
+# Where Python is told to write no bytecode, each of the hundreds of processes that tests start would compile everything anew,
+# which takes longer than the rest of its start. It is kept, but not beside the sources.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(__file__).parents[1] / ".tools" / "pycache")
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile("s4", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("s4")
