@@ -25,6 +25,8 @@ if sys.dont_write_bytecode:
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(__file__).parents[1] / ".tools" / "pycache")
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# aiohttp reads the authorities of the whole world when it is imported. Nothing here speaks to any of them.
+os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
 
 settings.register_profile("s4", deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 settings.load_profile("s4")

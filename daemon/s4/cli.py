@@ -8,7 +8,6 @@ units need no command line. Heavy imports happen once the command is known.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import atexit
 import functools
 import os
@@ -276,6 +275,8 @@ async def _announce(server: Server) -> None:
 
 
 async def _announce_and_check(server: Server) -> None:
+    import asyncio  # noqa: PLC0415 - half of the start of a command that needs none
+
     from s4.check import CheckError, check  # noqa: PLC0415
 
     await _announce(server)
@@ -300,6 +301,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command in ("node", "gateway"):
         return run_member(arguments)
     if arguments.command == "dev":
+        if arguments.act:
+            from s4.cluster_cli import dev_act  # noqa: PLC0415
+
+            return dev_act(Path(arguments.directory).absolute(), arguments.act, arguments.node or "")
         from s4.dev import run_dev  # noqa: PLC0415
 
         return run_dev(arguments)

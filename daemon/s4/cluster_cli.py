@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
+import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,20 @@ def dev_arguments(commands: Any) -> None:
     )
 
 
+def dev_act(directory: Path, act: str, node: str) -> int:
+    """Tell the cluster that `s4 dev` runs there to do something, and print what it says."""
+    try:
+        with socket.socket(socket.AF_UNIX) as talk:
+            talk.connect(str(directory / "dev.sock"))
+            talk.sendall(json.dumps([act, node]).encode() + b"\n")
+            answer = talk.makefile().read()
+    except OSError as error:
+        sys.stderr.write(f"s4 dev: no cluster runs in {directory}: {error.strerror}\n")
+        return 1
+    sys.stdout.write(answer)
+    return 1 if '"error"' in answer else 0
+
+
 # -- s4 admin cluster
 
 
@@ -152,6 +167,8 @@ class InitError(Exception):
 
 def init(coordinator: str, erasure: str, partitions: str) -> dict[str, Any]:
     """Make a cluster. Raises InitError."""
+    import asyncio  # noqa: PLC0415 - half of the start of a command that needs none
+
     from s4.cluster import clustermap, planner  # noqa: PLC0415
     from s4.cluster.coordinator import ConflictError, CoordinatorError  # noqa: PLC0415
     from s4.cluster.keeper import DOCUMENT  # noqa: PLC0415

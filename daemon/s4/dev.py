@@ -2,7 +2,7 @@
 
 Everything is below one directory: `dev.json` says which ports and keys it has, so that it goes on as it was when it is
 started again. One process starts the others and is their parent; acts of other terminals (`s4 dev DIR kill node-2`)
-come to it over a Unix socket, one JSON line each way.
+come to it over a Unix socket (`cluster_cli.dev_act`), one JSON line each way.
 """
 
 from __future__ import annotations
@@ -37,25 +37,10 @@ class DevError(Exception):
 
 def run_dev(arguments: argparse.Namespace) -> int:
     try:
-        if arguments.act:
-            return _act(Path(arguments.directory).absolute(), arguments.act, arguments.node or "")
         return asyncio.run(_serve(arguments))
     except (DevError, InitError, AdminError, OSError) as error:
         sys.stderr.write(f"s4 dev: {error}\n")
         return 1
-
-
-def _act(directory: Path, act: str, node: str) -> int:
-    """Tell the running cluster to do something, and print what it says."""
-    with socket.socket(socket.AF_UNIX) as talk:
-        try:
-            talk.connect(str(directory / "dev.sock"))
-        except OSError as error:
-            raise DevError(f"no cluster runs in {directory}: {error.strerror}") from error
-        talk.sendall(json.dumps([act, node]).encode() + b"\n")
-        answer = talk.makefile().read()
-    sys.stdout.write(answer)
-    return 1 if '"error"' in answer else 0
 
 
 def _ports(count: int, host: str) -> list[int]:
