@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 import tiers
 from access import where
 from events.processes import Webhook, said
-from kube.apiserver import ApiServer, missing, started
+from kube.apiserver import ApiServer, missing
 from process import COVERED, ServerProcess, make_client
 
 pytest_plugins = ["costs"]
@@ -118,12 +118,13 @@ def client() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="session")
-def one_api() -> Iterator[ApiServer]:
+def one_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """One API server for all tests."""
     if missing():
         pytest.skip("no kube-apiserver: make e2e-programs")
-    server = started()
+    server = ApiServer(tmp_path_factory.mktemp("api"))
     try:
+        server.start()
         server.install_crds()
         yield server
     finally:

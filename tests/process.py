@@ -36,7 +36,8 @@ class ServerProcess:
     ) -> None:
         self.directory, self.options = directory, options
         self.directories = [directory / f"d{number}" for number in range(1, drives + 1)] if drives > 1 else [directory]
-        self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
+        own = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "TMPDIR": str(directory.parent)}
+        self.environment = {**own, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.endpoint = self.admin = ""
         self._host = own_address()

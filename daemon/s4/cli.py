@@ -8,12 +8,9 @@ units need no command line. Heavy imports happen once the command is known.
 from __future__ import annotations
 
 import argparse
-import atexit
 import functools
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -221,9 +218,9 @@ def _number(text: str, option: str, least: float, most: float) -> float:
 
 def run_server(arguments: argparse.Namespace) -> int:
     if arguments.workers not in ("", "0"):  # before prometheus_client is imported, which reads it then
-        metrics = tempfile.mkdtemp(prefix="s4-metrics-")
-        atexit.register(shutil.rmtree, metrics, ignore_errors=True)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        from s4.scratch import own_directory  # noqa: PLC0415
+
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(own_directory("s4-metrics-"))
     import uvloop  # noqa: PLC0415
 
     from s4 import restart  # noqa: PLC0415

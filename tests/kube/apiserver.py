@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import yaml
@@ -85,12 +83,3 @@ class ApiServer:
         for process in reversed(self._processes):
             process.kill()
             process.wait()
-
-
-def started() -> ApiServer:
-    directory = Path(tempfile.mkdtemp(prefix="s4-api-"))
-    try:
-        return ApiServer(directory).start()
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
