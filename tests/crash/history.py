@@ -46,7 +46,7 @@ async def multipart(gateway: Gateway, key: bytes, pieces: list[bytes]) -> None:
     upload, _ = await create_upload(gateway, "crash", key, Attributes(), "root", "", "")
     wanted = []
     for number, piece in enumerate(pieces, 1):
-        part, _ = await put_part(gateway, "crash", key, upload, number, Bytes(piece), Expected())
+        part, _, _ = await put_part(gateway, "crash", key, upload, number, Bytes(piece), Expected())
         wanted.append(WantedPart(number, part.etag, {}))
     await complete_upload(gateway, "crash", key, upload, Completion(wanted))
 

@@ -65,7 +65,7 @@ async def content(gateway: Gateway, key: str, customer: bytes = b"") -> bytes:
 
 
 async def part(gateway: Gateway, key: str, upload: str, number: int, data: bytes, customer: bytes) -> WantedPart:
-    stored, _ = await multipart.put_part(gateway, BUCKET, key.encode(), upload, number, Bytes(data), Expected(), customer)
+    stored, _, _ = await multipart.put_part(gateway, BUCKET, key.encode(), upload, number, Bytes(data), Expected(), customer)
     return WantedPart(number, stored.etag, {})
 
 

@@ -139,7 +139,7 @@ def headers_target() -> Iterator[Target]:
         assert found is None or 0 <= found <= 10_000
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
         with refused():
-            checksums.Digests(checksums.expected_of(headers, sigv4.UNSIGNED).algorithm)
+            checksums.Digests(checksums.expected_of(headers, sigv4.UNSIGNED))
         with refused():
             conditions.check_read(headers, "0" * 32, int(NOW_S * 1000))
 

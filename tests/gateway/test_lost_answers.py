@@ -123,7 +123,7 @@ def test_a_part_and_its_completion_survive_the_same(tmp_path: Path) -> None:
         upload, _ = await create_upload(gateway, "photos", b"m", Attributes(), "root", "", "")
         disk.full = False
         node.loses = lambda command: isinstance(command, commands.PutPart)
-        stored, _ = await put_part(gateway, "photos", b"m", upload, 1, Bytes(b"y" * 9000), Expected())
+        stored, _, _ = await put_part(gateway, "photos", b"m", upload, 1, Bytes(b"y" * 9000), Expected())
         node.loses = lambda command: isinstance(command, commands.CompleteUpload)
         await complete_upload(gateway, "photos", b"m", upload, Completion([WantedPart(1, stored.etag, {})]))
         assert node.lost == 3

@@ -26,7 +26,7 @@ OBJECT = rows.Object(
 OLDER_EXTENT = replace(EXTENT, seal=b"")
 OLDER_OBJECT = replace(OBJECT, extents=[OLDER_EXTENT, rows.Extent(3, 3)], sealing=None)
 ROWS: dict[str, Any] = {
-    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]", "GOVERNANCE", 99, True, SEALING),
+    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]", "GOVERNANCE", 99, True, SEALING, False),
     "Part": rows.Part(2, EXTENT, b"inline"),
     "Blob": rows.Blob(5000, 1 << 20, 4, 2, bytes(32), 3, [1, 5]),
     "Reference": rows.Reference(3, 7, b"key", b"u" * 16, 4),
@@ -56,6 +56,7 @@ ROWS: dict[str, Any] = {
     "RemoveSource": rows.RemoveSource(7, b"key", "0" * 24, rows.Notify("b", "[]", "ana", "::1", "1A"), 15),
     "Event": rows.Event("ObjectCreated:Put", "r", "b", b"key", "0" * 24, 3, "1" * 32, 14, "ana", "::1", "1A"),
 }
+OLDER_UPLOAD = replace(ROWS["Upload"], checksum_chosen=True)
 KEYS = {
     "object key": keys.object_row(5, 7, b"a\x00b/\xc3\xa9", 3, 99),
     "upload key": keys.upload_row(5, 7, b"a", b"u" * 16),
@@ -96,19 +97,19 @@ def test_rows_of_release_0_2() -> None:
 
 def test_rows_of_release_0_4() -> None:
     assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.4"])) == replace(ROWS["Bucket"], documents={})
-    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(ROWS["Upload"], acl="", lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None)
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(OLDER_UPLOAD, acl="", lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None)
     assert rows.decode(rows.User, bytes.fromhex(GOLDEN["User 0.4"])) == rows.User("ana", 6, True)
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.4"])) == (replace(OLDER_OBJECT, acl=""), b"abc")
 
 
 def test_rows_of_release_0_5() -> None:
-    older = replace(ROWS["Upload"], lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None)
+    older = replace(OLDER_UPLOAD, lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None)
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.5"])) == older
     assert rows.decode(rows.Counters, bytes.fromhex(GOLDEN["Counters 0.5"])) == rows.Counters(1, 2, 3, 4, 5)
 
 
 def test_rows_of_release_0_6() -> None:
-    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.6"])) == replace(ROWS["Upload"], sealing=None)
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.6"])) == replace(OLDER_UPLOAD, sealing=None)
     assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(ROWS["Part"], extent=OLDER_EXTENT)
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.6"])) == (OLDER_OBJECT, b"abc")
     assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.6"])) == replace(ROWS["RemoveSource"], notify=None, at_ms=0)
@@ -116,6 +117,7 @@ def test_rows_of_release_0_6() -> None:
 
 def test_rows_of_release_0_7() -> None:
     assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.7"])) == replace(ROWS["RemoveSource"], at_ms=0)
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.7"])) == OLDER_UPLOAD
 
 
 def test_object_row() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket
 from s4.gateway.objects import Attributes, Put, receive_copied, take_extents, with_null
 from s4.gateway.read import Opened
@@ -61,14 +63,16 @@ def parse_upload_id(text: str) -> bytes:
 
 async def create_upload(gateway: Gateway, name: str, key: bytes, attributes: Attributes, owner: str,
                         algorithm: str, kind: str) -> tuple[str, Sealing | None]:  # fmt: skip
-    """Returns the upload id, 32 hexadecimal digits that sort by time, and how its parts are encrypted."""
+    """Returns the upload id, 32 hexadecimal digits that sort by time, and how its parts are encrypted. With no `algorithm`
+    the default checksum is kept."""
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     upload = gateway.now_ms().to_bytes(6, "big") + gateway.random(10)
     seal = await new_seal(gateway, bucket, wanted_in(bucket, attributes.encryption))
     row = Upload(
-        gateway.now_ms(), owner, algorithm, kind, attributes.headers, attributes.metadata, attributes.tags,
-        attributes.acl, *attributes.lock, seal.sealing if seal is not None else None,
+        gateway.now_ms(), owner, algorithm or checksums.DEFAULT, kind or checksums.FULL_OBJECT, attributes.headers,
+        attributes.metadata, attributes.tags, attributes.acl, *attributes.lock,
+        seal.sealing if seal is not None else None, bool(algorithm),
     )  # fmt: skip
     await commit(gateway, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
     return upload.hex(), row.sealing
@@ -86,14 +90,15 @@ async def find_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, a
 
 
 async def put_part(gateway: Gateway, name: str, key: bytes, upload_id: str, number: int, body: Body,
-                   expected: Expected, customer: bytes = b"") -> tuple[Stored, Sealing | None]:  # fmt: skip
-    """Store a part, and say how it is encrypted: as its upload is, for which `customer` must be the upload's own key."""
+                   expected: Expected, customer: bytes = b"") -> tuple[Stored, str, Sealing | None]:  # fmt: skip
+    """Store a part; say of which algorithm its checksum is, and how it is encrypted: as its upload is, for which `customer`
+    must be the upload's own key."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     expected = _part_checksum(expected, found.upload)
     seal = await _seal_of(gateway, bucket, found.upload, customer)
     stored = await receive(gateway, body, expected, Place(partition, bucket.id, key, upload, number), seal)
     await _commit_part(gateway, name, bucket, partition, key, upload, stored)
-    return stored, found.upload.sealing
+    return stored, expected.kept, found.upload.sealing
 
 
 async def _seal_of(gateway: Gateway, bucket: Bucket, upload: Upload, customer: bytes) -> Seal | None:
@@ -107,14 +112,16 @@ async def _seal_of(gateway: Gateway, bucket: Bucket, upload: Upload, customer: b
 
 
 def _part_checksum(expected: Expected, upload: Upload) -> Expected:
-    """A part is kept with the checksum that its upload was created with. Raises S3Error where they differ."""
-    if upload.checksum_algorithm and expected.algorithm and expected.algorithm != upload.checksum_algorithm:
+    """A part is kept with the checksum of its upload. Where the client chose that one, a part brings no other, and must
+    bring it where the whole is made of the parts' (COMPOSITE). Raises S3Error."""
+    algorithm = upload.checksum_algorithm
+    wrong = expected.algorithm != algorithm and (expected.algorithm or upload.checksum_type == checksums.COMPOSITE)
+    if algorithm and upload.checksum_chosen and wrong:
         raise S3Error(
             "InvalidRequest",
-            f"Checksum Type mismatch occurred, expected checksum Type: {upload.checksum_algorithm.lower()}, actual checksum Type: {expected.algorithm.lower()}",
+            f"Checksum Type mismatch occurred, expected checksum Type: {algorithm.lower()}, actual checksum Type: {expected.algorithm.lower() or 'null'}",
         )
-    algorithm = expected.algorithm or upload.checksum_algorithm
-    return Expected(expected.md5, expected.sha256, algorithm, expected.checksum, expected.trailer)
+    return msgspec.structs.replace(expected, keep=algorithm)
 
 
 async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: int, key: bytes, upload: bytes,
@@ -129,18 +136,18 @@ async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: i
 
 
 async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upload_id: str, number: int,
-                    span: tuple[int, int] | None, customer: bytes = b"") -> tuple[Stored, Sealing | None]:  # fmt: skip
-    """UploadPartCopy. A whole object in one plain blob is shared; all else is read and stored again. Raises S3Error, and
+                    span: tuple[int, int] | None, customer: bytes = b"") -> tuple[Stored, str, Sealing | None]:  # fmt: skip
+    """UploadPartCopy; returns what `put_part` does. A whole object in one plain blob is shared; all else is read and stored again. Raises S3Error, and
     SourceChangedError where the source that was judged is gone."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     offset, length = span or (0, source.row.size)
     place = Place(partition, bucket.id, key, upload, number)
-    expected = _part_checksum(Expected(), found.upload)
+    expected = Expected(keep=found.upload.checksum_algorithm)
     seal = await _seal_of(gateway, bucket, found.upload, customer)
     extents = source.row.extents
     plain = seal is None and source.row.sealing is None
     whole = plain and (offset, length) == (0, source.row.size) and len(extents) == 1 and extents[0].blob
-    if whole and (not expected.algorithm or expected.algorithm == source.row.checksum_algorithm):
+    if whole and expected.keep in ("", source.row.checksum_algorithm):
         taken = await take_extents(gateway, extents, place)
         if taken is not None:
             old = taken[0]
@@ -148,10 +155,10 @@ async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upl
             extent = Extent(number, old.size, old.partition, old.blob, old.reference, etag, old.checksum)
             stored = Stored(extent, etag, old.checksum, granted=[extent.reference])
             await _commit_part(gateway, name, bucket, partition, key, upload, stored)
-            return stored, None
+            return stored, source.row.checksum_algorithm, None
     stored = await receive_copied(gateway, source, (offset, length), expected, place, seal)
     await _commit_part(gateway, name, bucket, partition, key, upload, stored)
-    return stored, found.upload.sealing
+    return stored, expected.keep, found.upload.sealing
 
 
 async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion) -> Put:
@@ -206,7 +213,9 @@ def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Comple
         raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
     checksum = _checksum(algorithm, kind, extents)
     given_algorithm, given = wanted.checksum
-    if given and given_algorithm == algorithm and given.partition("-")[0] != checksum.partition("-")[0]:
+    if given and given_algorithm != algorithm:
+        raise S3Error("InvalidRequest", _other_checksum(info, "the request", given_algorithm))
+    if given and given not in (checksum, checksum.partition("-")[0]):
         raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
     return Object(
         gateway.now_ms(), size, checksums.multipart_etag(extent.etag for extent in extents), False, True, info.owner,
@@ -218,15 +227,23 @@ def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Comple
 def _chosen(part: Part | None, wanted: WantedPart, info: Upload) -> Extent:
     if part is None or part.extent.etag != wanted.etag:
         raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)
+    if not wanted.checksums and info.checksum_type == checksums.COMPOSITE:
+        algorithm = info.checksum_algorithm.lower()
+        raise S3Error(
+            "InvalidRequest",
+            f"The upload was created using a {algorithm} checksum. The complete request must include the checksum for each part. It was missing for part {wanted.number} in the request.",
+        )
     for algorithm, value in wanted.checksums.items():
         if algorithm != info.checksum_algorithm:
-            raise S3Error(
-                "InvalidRequest",
-                f"The upload was created using {'no' if not info.checksum_algorithm else 'a ' + info.checksum_algorithm.lower()} checksum, but part {wanted.number} names {algorithm.lower()}.",
-            )
+            raise S3Error("InvalidRequest", _other_checksum(info, f"part {wanted.number}", algorithm))
         if value != part.extent.checksum:
             raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)
     return part.extent
+
+
+def _other_checksum(info: Upload, what: str, algorithm: str) -> str:
+    own = info.checksum_algorithm.lower()
+    return f"The upload was created using {'a ' + own if own else 'no'} checksum, but {what} names {algorithm.lower()}."
 
 
 def _checksum(algorithm: str, kind: str, extents: list[Extent]) -> str:

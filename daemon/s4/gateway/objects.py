@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -91,11 +92,11 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     await gateway.quotas.take(gateway.node, bucket, body.length)
     seal = await new_seal(gateway, bucket, wanted_in(bucket, attributes.encryption))
+    expected = msgspec.structs.replace(expected, keep=expected.algorithm or checksums.DEFAULT)
     stored = await receive(gateway, body, expected, Place(partition, bucket.id, key), seal)
-    kind = checksums.FULL_OBJECT if expected.algorithm else ""
     row = Object(
         gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", owner,
-        expected.algorithm, kind, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
+        expected.keep, checksums.FULL_OBJECT, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
         [stored.extent], b"", *attributes.lock, attributes.acl, seal.sealing if seal is not None else None,
     )  # fmt: skip
     event = attributes.event
@@ -211,6 +212,7 @@ class Copy:
     conditions: Conditions = NO_CONDITIONS
     rename: bool = False
     encryption: Wanted | None = None
+    checksum: str = ""  # the algorithm of the copy's, where it is to be another than the source's
 
 
 class CopiedBody:
@@ -259,6 +261,8 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
             return await _copy_bytes(gateway, source, copy, bucket, partition)
     extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
     if extents is not None:
+        if copy.checksum not in ("", source.row.checksum_algorithm):
+            source = await _with_checksum(gateway, source, copy.checksum, extents)
         return await _commit_copy(gateway, source, copy, bucket, partition, extents)
     await must_be_there(gateway, source)
     if copy.rename:
@@ -268,6 +272,26 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
             headers={"Retry-After": "5"},
         )
     return await _copy_bytes(gateway, source, copy, bucket, partition)
+
+
+async def _with_checksum(gateway: Gateway, source: Opened, algorithm: str, extents: list[Extent]) -> Opened:
+    """The source as if it had been put with that checksum: its bytes are read once, and shared all the same. Raises what
+    reading does, with the references on `extents` dropped."""
+    digests = checksums.Digests(Expected(keep=algorithm), content=False)
+    try:
+        async for piece in stream(gateway, source, 0, source.row.size):
+            await asyncio.get_running_loop().run_in_executor(gateway.pool, digests.update, piece)
+    except BaseException as error:
+        await asyncio.shield(drop_references(gateway, extents))
+        if isinstance(error, DamagedError):
+            await must_be_there(gateway, source)
+        raise
+    value = digests.checksum()
+    extents[:] = [msgspec.structs.replace(extent, checksum=value if len(extents) == 1 else "") for extent in extents]
+    row = msgspec.structs.replace(
+        source.row, checksum_algorithm=algorithm, checksum_type=checksums.FULL_OBJECT, checksum=value
+    )
+    return dataclasses.replace(source, row=row)
 
 
 async def must_be_there(gateway: Gateway, source: Opened) -> None:
@@ -319,13 +343,12 @@ def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: 
 
 async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int) -> Put:
     old, seal = source.row, await new_seal(gateway, bucket, wanted_in(bucket, copy.encryption))
-    expected = Expected(algorithm=old.checksum_algorithm)
+    expected = Expected(keep=copy.checksum or old.checksum_algorithm or checksums.DEFAULT)
     place = Place(partition, bucket.id, copy.key)
     stored = await receive_copied(gateway, source, (0, old.size), expected, place, seal)
-    kind = checksums.FULL_OBJECT if expected.algorithm else ""
     content = Object(
-        0, old.size, stored.etag, False, False, "", expected.algorithm, kind, stored.checksum, extents=[stored.extent],
-        sealing=seal.sealing if seal is not None else None,
+        0, old.size, stored.etag, False, False, "", expected.keep, checksums.FULL_OBJECT, stored.checksum,
+        extents=[stored.extent], sealing=seal.sealing if seal is not None else None,
     )  # fmt: skip
     row = _copied(gateway, old, copy, bucket, content)
     written = await _commit_put(

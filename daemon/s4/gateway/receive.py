@@ -212,11 +212,11 @@ class _BlobWriter:
 
 async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place, seal: Seal | None = None) -> Stored:
     """Read the whole body and store it, encrypted where there is a seal. Raises S3Error with nothing left behind."""
-    digests = Digests(expected.algorithm, content=seal is None or expected.sha256 is not None)
+    digests = Digests(expected, content=seal is None or expected.sha256 is not None)
     sealer = Sealer(seal.key, gateway.random(SEAL_BYTES)) if seal is not None else None
     if body.length < gateway.inline_bytes:
         data = await _read_small(body, digests)
-        digests.verify(expected, body.decoder.trailers)
+        digests.verify(body.decoder.trailers)
         if sealer is not None:
             data = b"".join((*sealer.feed([data]), sealer.finish()))
         extent = Extent(place.number, digests.size, etag=_etag(gateway, digests, seal), checksum=digests.checksum(),
@@ -234,7 +234,7 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
                     writer.add([data])
             else:
                 await _pipeline(gateway, body, digests, writer)
-            digests.verify(expected, body.decoder.trailers)
+            digests.verify(body.decoder.trailers)
             if writer is not None:
                 if sealer is None:
                     granted = await _known(gateway, digests.sha256(), digests.size, place)

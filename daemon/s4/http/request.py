@@ -85,7 +85,7 @@ class S3Request:
         if not checksums:
             about_body = {name: value for name, value in self.headers.items() if "checksum" not in name}
         expected = expected_of(about_body, self.claim.payload_hash if self.claim else "")
-        digests = Digests(expected.algorithm)
+        digests = Digests(expected)
         pieces: list[bytes | memoryview] = []
         while data := await body.read():
             pieces += body.decoder.feed(data)
@@ -93,7 +93,7 @@ class S3Request:
             raise S3Error("IncompleteBody")
         whole = b"".join(pieces)
         digests.update(whole)
-        digests.verify(expected, body.decoder.trailers)
+        digests.verify(body.decoder.trailers)
         return whole
 
 

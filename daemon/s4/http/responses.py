@@ -121,7 +121,7 @@ def put_headers(put: Put, request: S3Request) -> dict[str, str]:
     return headers
 
 
-def object_headers(opened: Opened, checksum: bool) -> dict[str, str]:
+def object_headers(opened: Opened) -> dict[str, str]:
     """The headers of GET and HEAD but for lengths and ranges."""
     row = opened.row
     headers = {
@@ -137,8 +137,6 @@ def object_headers(opened: Opened, checksum: bool) -> dict[str, str]:
         headers["x-amz-version-id"] = opened.version
     if row.tags:
         headers["x-amz-tagging-count"] = str(len(row.tags))
-    if checksum:
-        headers.update(checksum_headers(row))
     return headers
 
 
@@ -160,12 +158,6 @@ def aborting(gateway: Gateway, bucket: Bucket | None, key: bytes, created_ms: in
     if end is None:
         return {}
     return {"x-amz-abort-date": names.http_date(end[0] // 1000), "x-amz-abort-rule-id": end[1]}
-
-
-def checksum_headers(row: Object) -> dict[str, str]:
-    if not row.checksum_algorithm:
-        return {}
-    return {HEADER[row.checksum_algorithm]: row.checksum, "x-amz-checksum-type": row.checksum_type}
 
 
 def header_value(text: str, name: str) -> str:

@@ -101,6 +101,7 @@ class Upload(_Row, frozen=True):
     lock_until_ms: int = 0
     legal_hold: bool = False
     sealing: Sealing | None = None
+    checksum_chosen: bool = True  # by the client; otherwise the default one is kept, and parts may bring others
 
 
 class Part(_Row, frozen=True):

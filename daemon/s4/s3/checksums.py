@@ -1,8 +1,9 @@
 """Digests of bodies: MD5 for the ETag, SHA-256 for content, and the x-amz-checksum family.
 
-Source: S3 User Guide, "Checking object integrity". Values are base64 of big-endian bytes. A multipart
-checksum is COMPOSITE (the checksum of the parts' checksums, "-N" appended) or FULL_OBJECT (of all bytes,
-combined from the parts' CRCs without reading them again).
+Source: S3 User Guide, "Checking object integrity"; the names are those of S3's service model. Values are base64 of
+big-endian bytes. A multipart checksum is COMPOSITE (the checksum of the parts' checksums, "-N" appended) or FULL_OBJECT
+(of all bytes, combined from the parts' CRCs without reading them again; no hash can be combined so). Where a client
+chooses none, the whole object's CRC64NVME is kept, as on S3.
 """
 
 from __future__ import annotations
@@ -15,16 +16,27 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
+import xxhash
 from awscrt import checksums as awscrt
 from crc32c import crc32c
 
 from s4.s3.errors import S3Error
 
-ALGORITHMS = ("CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256")
+DIGEST_BYTES = {
+    "CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32, "SHA512": 64, "MD5": 16, "XXHASH64": 8,
+    "XXHASH3": 8, "XXHASH128": 16,
+}  # fmt: skip
+ALGORITHMS = tuple(DIGEST_BYTES)
+DEFAULT = "CRC64NVME"  # kept where the client chooses none
 COMPOSITE, FULL_OBJECT = "COMPOSITE", "FULL_OBJECT"
 HEADER = {algorithm: f"x-amz-checksum-{algorithm.lower()}" for algorithm in ALGORITHMS}
 ALGORITHM_OF = {header: algorithm for algorithm, header in HEADER.items()}
-DIGEST_BYTES = {"CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32}
+_PREFIX = "x-amz-checksum-"
+_NO_VALUES = {
+    "x-amz-checksum-algorithm",
+    "x-amz-checksum-mode",
+    "x-amz-checksum-type",
+}  # of that prefix, but no digests
 Data = bytes | bytearray | memoryview
 
 
@@ -54,13 +66,24 @@ def new(algorithm: str) -> Digest:
         return Crc(crc32c, 4)
     if algorithm == "CRC64NVME":
         return Crc(awscrt.crc64nvme, 8)
-    return hashlib.sha1(usedforsecurity=False) if algorithm == "SHA1" else hashlib.sha256()
+    if algorithm == "SHA256":
+        return hashlib.sha256()
+    if algorithm == "SHA512":
+        return hashlib.sha512()
+    if algorithm == "XXHASH64":
+        return xxhash.xxh64()
+    if algorithm == "XXHASH3":
+        return xxhash.xxh3_64()
+    if algorithm == "XXHASH128":
+        return xxhash.xxh3_128()
+    return hashlib.new(algorithm, usedforsecurity=False)  # SHA1, MD5
 
 
 class Expected(msgspec.Struct, frozen=True):
     """What a client says of its body: raw digests, None where it says nothing.
 
-    `algorithm` is the checksum to keep with the object; its value may come later, in a trailer.
+    `algorithm` is the checksum to compare; its value may come later, in a trailer. `keep` is the one to keep with the
+    object, empty for the same.
     """
 
     md5: bytes | None = None
@@ -68,24 +91,32 @@ class Expected(msgspec.Struct, frozen=True):
     algorithm: str = ""
     checksum: bytes | None = None
     trailer: str = ""
+    keep: str = ""
+
+    @property
+    def kept(self) -> str:
+        return self.keep or self.algorithm
 
 
 class Digests:
-    """All digests of one body, in one pass. Without `content` its SHA-256 is left out unless the algorithm is that."""
+    """All digests of one body, in one pass. Without `content` its SHA-256 is left out unless a checksum is that."""
 
-    def __init__(self, algorithm: str, *, content: bool = True) -> None:
+    def __init__(self, expected: Expected, *, content: bool = True) -> None:
         self._md5, self._sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-        self._content = content or algorithm == "SHA256"
-        self.algorithm = algorithm
-        self._extra = new(algorithm) if algorithm and algorithm != "SHA256" else None
+        self._expected, self._kept = expected, expected.kept
+        wanted = {expected.algorithm, self._kept} - {""}
+        self._content = content or "SHA256" in wanted
+        self._extra = {algorithm: new(algorithm) for algorithm in wanted if algorithm not in ("SHA256", "MD5")}
+        self._updates = [digest.update for digest in self._extra.values()]
+        self._told: dict[str, str] = {}
         self.size = 0
 
     def update(self, data: Data) -> None:
         self._md5.update(data)
         if self._content:
             self._sha256.update(data)
-        if self._extra is not None:
-            self._extra.update(data)
+        for update in self._updates:
+            update(data)
         self.size += len(data)
 
     def md5_hex(self) -> str:
@@ -95,14 +126,20 @@ class Digests:
         return self._sha256.digest()
 
     def checksum(self) -> str:
-        """base64 of the chosen algorithm's digest, empty where none was chosen."""
-        if not self.algorithm:
-            return ""
-        raw = self._extra.digest() if self._extra is not None else self.sha256()
-        return base64.b64encode(raw).decode()
+        """base64 of the digest to keep, empty where none is. The body has ended."""
+        return self._text(self._kept) if self._kept else ""
 
-    def verify(self, expected: Expected, trailers: dict[str, str]) -> None:
-        """Raises S3Error where the body is not what was announced."""
+    def _text(self, algorithm: str) -> str:
+        if algorithm not in self._told:
+            digest = (
+                self._sha256 if algorithm == "SHA256" else self._md5 if algorithm == "MD5" else self._extra[algorithm]
+            )
+            self._told[algorithm] = base64.b64encode(digest.digest()).decode()
+        return self._told[algorithm]
+
+    def verify(self, trailers: dict[str, str]) -> None:
+        """The body has ended. Raises S3Error where it is not what was announced."""
+        expected = self._expected
         if expected.md5 is not None and expected.md5 != self._md5.digest():
             raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
         if expected.sha256 is not None and expected.sha256 != self.sha256():
@@ -110,9 +147,9 @@ class Digests:
                           S3ComputedContentSHA256=self.sha256().hex())  # fmt: skip
         wanted = expected.checksum
         if expected.trailer:
-            wanted = decode(self.algorithm, trailers.get(expected.trailer, ""))
-        if wanted is not None and base64.b64encode(wanted).decode() != self.checksum():
-            raise S3Error("BadDigest", f"The {self.algorithm} you specified did not match the calculated checksum.")
+            wanted = decode(expected.algorithm, trailers.get(expected.trailer, ""))
+        if wanted is not None and base64.b64encode(wanted).decode() != self._text(expected.algorithm):
+            raise S3Error("BadDigest", f"The {expected.algorithm} you specified did not match the calculated checksum.")
 
 
 def decode(algorithm: str, text: str) -> bytes:
@@ -141,35 +178,43 @@ def expected_of(headers: dict[str, str], payload_hash: str) -> Expected:
     """What the headers of an upload say of its body. Raises S3Error."""
     md5 = decode_md5(headers["content-md5"]) if "content-md5" in headers else None
     sha256 = bytes.fromhex(payload_hash) if len(payload_hash) == 64 else None
-    given = [name for name in ALGORITHM_OF if name in headers]
+    given = [name for name in headers if name.startswith(_PREFIX) and name not in _NO_VALUES]
     announced = [name.strip().lower() for name in headers.get("x-amz-trailer", "").split(",") if name.strip()]
-    unknown = [name for name in announced if name not in ALGORITHM_OF]
-    if unknown:
+    if not ALGORITHM_OF.keys() >= set(announced):
         raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
+    for name in given:
+        if name not in ALGORITHM_OF:
+            raise S3Error("InvalidRequest", f"There is no checksum algorithm of the header {name}.")
     if len(given) + len(announced) > 1:
         raise S3Error(
             "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
         )
-    named = headers.get("x-amz-sdk-checksum-algorithm", "").upper()
-    if named and named not in ALGORITHMS:
-        raise S3Error(
-            "InvalidRequest",
-            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
-        )
-    if announced:
-        algorithm = ALGORITHM_OF[announced[0]]
-        return Expected(md5, sha256, algorithm, None, announced[0])
-    if given:
-        algorithm = ALGORITHM_OF[given[0]]
+    named = asked_algorithm(headers, "x-amz-sdk-checksum-algorithm")
+    if announced or given:
+        header = (announced or given)[0]
+        algorithm = ALGORITHM_OF[header]
         if named and named != algorithm:
             raise S3Error("InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid.")
-        return Expected(md5, sha256, algorithm, decode(algorithm, headers[given[0]]))
+        if announced:
+            return Expected(md5, sha256, algorithm, None, header)
+        return Expected(md5, sha256, algorithm, decode(algorithm, headers[header]))
     if named:
         raise S3Error(
             "InvalidRequest",
             "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.",
         )
     return Expected(md5, sha256)
+
+
+def asked_algorithm(headers: dict[str, str], name: str) -> str:
+    """The algorithm that a header names, empty where it is not there. Raises S3Error."""
+    algorithm = headers.get(name, "").upper()
+    if algorithm and algorithm not in ALGORITHMS:
+        raise S3Error(
+            "InvalidRequest",
+            f"Checksum algorithm provided is unsupported. Please try again with any of the valid types: [{', '.join(ALGORITHMS)}]",
+        )
+    return algorithm
 
 
 def multipart_etag(parts: Iterable[str]) -> str:
@@ -213,7 +258,7 @@ def check_type(algorithm: str, kind: str) -> str:
             "InvalidRequest",
             "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.",
         )
-    if (kind == FULL_OBJECT and algorithm.startswith("SHA")) or (kind == COMPOSITE and algorithm == "CRC64NVME"):
+    if (kind == FULL_OBJECT and not algorithm.startswith("CRC")) or (kind == COMPOSITE and algorithm == "CRC64NVME"):
         raise S3Error(
             "InvalidRequest",
             f"The {kind} checksum type cannot be used with the {algorithm.lower()} checksum algorithm.",

@@ -96,9 +96,7 @@ async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
 async def _copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     """One attempt: whatever the source is judged by holds for the version that is copied."""
     directive, tagging = _directive(request, "metadata"), _directive(request, "tagging")
-    algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
-    if algorithm and algorithm not in checksums.ALGORITHMS:
-        raise S3Error("InvalidRequest", "Checksum algorithm provided is unsupported.")
+    algorithm = checksums.asked_algorithm(request.headers, "x-amz-checksum-algorithm")
     source = await open_source(gateway, request)
     same = (source.name, source.key) == (request.bucket, request.key)
     changed = (
@@ -111,8 +109,6 @@ async def _copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
             "InvalidRequest",
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
         )
-    if algorithm and algorithm != source.row.checksum_algorithm:
-        raise S3Error("NotImplemented", "A copy keeps its source's checksum; another algorithm cannot be asked for.")
     if tagging == "COPY" and source.row.tags:
         await (await judge_of(gateway, request, source.name)).must(
             "s3:GetObjectTagging", source.key, source.asked_version, row=source.row
@@ -124,7 +120,7 @@ async def _copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
         request.bucket, request.key, request.user, attributes,
         tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request),
         NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
-        encryption=sse.asked(gateway, request),
+        encryption=sse.asked(gateway, request), checksum=algorithm,
     ))  # fmt: skip
     headers = {"x-amz-version-id": put.version} if put.version else {}
     headers |= encryption.shown(put.sealing, request.headers)

@@ -23,12 +23,7 @@ from s4.s3.xml import Element, document, encode_key, tag
 
 
 async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    algorithm = request.headers.get("x-amz-checksum-algorithm", "").upper()
-    if algorithm and algorithm not in checksums.ALGORITHMS:
-        raise S3Error(
-            "InvalidRequest",
-            "Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]",
-        )
+    algorithm = checksums.asked_algorithm(request.headers, "x-amz-checksum-algorithm")
     kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
     upload, sealing = await multipart.create_upload(
         gateway, request.bucket, request.key, await with_acl(gateway, request), request.user, algorithm, kind
@@ -72,12 +67,15 @@ async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamRespons
         raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
     expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
     customer = customer_key(gateway, request)
-    stored, sealing = await multipart.put_part(
+    stored, algorithm, sealing = await multipart.put_part(
         gateway, request.bucket, request.key, upload, number, body, expected, customer
     )
     headers = {"ETag": f'"{stored.etag}"', **encryption.shown(sealing, request.headers)}
-    if expected.algorithm:
-        headers[checksums.HEADER[expected.algorithm]] = stored.checksum
+    if expected.algorithm not in ("", algorithm):  # compared, and not kept
+        told = request.headers.get(checksums.HEADER[expected.algorithm])
+        headers[checksums.HEADER[expected.algorithm]] = told or body.decoder.trailers[expected.trailer]
+    elif algorithm:
+        headers[checksums.HEADER[algorithm]] = stored.checksum
     return respond(200, headers)
 
 
@@ -95,12 +93,13 @@ async def _copy_part(gateway: Gateway, request: S3Request) -> web.StreamResponse
     if (span[1] if span else source.row.size) > request.limits.put_bytes:
         raise S3Error("EntityTooLarge")
     customer = customer_key(gateway, request)
-    stored, sealing = await multipart.copy_part(
+    stored, algorithm, sealing = await multipart.copy_part(
         gateway, source, request.bucket, request.key, upload, number, span, customer
     )
     headers = {"x-amz-copy-source-version-id": source.version} if source.version else {}
     headers |= encryption.shown(sealing, request.headers)
     result = f"{tag('LastModified', names.iso_date(gateway.now_ms()))}<ETag>&quot;{stored.etag}&quot;</ETag>"
+    result += tag(f"Checksum{algorithm}", stored.checksum) if algorithm else ""
     return respond_xml(document("CopyPartResult", result), headers)
 
 
@@ -167,10 +166,10 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
     size = request.headers.get("x-amz-mp-object-size")
     if size is not None and names.number(size, 0, 10**17) is None:
         raise S3Error("InvalidArgument", "x-amz-mp-object-size is not a number")
-    given = next(
-        ((algorithm, request.headers[name]) for algorithm, name in checksums.HEADER.items() if name in request.headers),
-        ("", ""),
-    )
+    # of the object to be, with "-N" where it is made of the parts'
+    about = {name: value for name, value in request.headers.items() if name.startswith("x-amz-checksum-")}
+    whole = checksums.expected_of({name: value.partition("-")[0] for name, value in about.items()}, "")
+    given = (whole.algorithm, about[checksums.HEADER[whole.algorithm]]) if whole.algorithm else ("", "")
     put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, Completion(
         parts, write_conditions(request.headers), given, request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,

@@ -180,8 +180,9 @@ async def _open(gateway: Gateway, request: S3Request) -> Opened:
 async def _read_headers(
     gateway: Gateway, request: S3Request, opened: Opened, span: dict[str, str], status: int
 ) -> dict[str, str]:
-    wants = request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED" and status == 200
-    headers = object_headers(opened, wants)
+    headers = object_headers(opened)
+    if request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+        headers.update(_checksum_headers(request, opened, status))
     headers.update(span)
     if not opened.asked_version:
         headers.update(ending(gateway, opened.bucket, opened.key, opened.row))
@@ -194,6 +195,16 @@ async def _read_headers(
             if name in request.query:
                 headers[shown] = header_value(request.query[name], name)
     return headers
+
+
+def _checksum_headers(request: S3Request, opened: Opened, status: int) -> dict[str, str]:
+    """The checksum of all bytes, or of the part that is asked for; none of a range."""
+    row, number = opened.row, request.query.get("partNumber")
+    if not row.checksum_algorithm or (status != 200 and number is None):
+        return {}
+    of_part = number is not None and row.upload
+    value = row.extents[int(number or 0) - 1].checksum if of_part else row.checksum
+    return {checksums.HEADER[row.checksum_algorithm]: value, "x-amz-checksum-type": row.checksum_type}
 
 
 async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
