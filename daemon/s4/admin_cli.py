@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import http.client
 import json
 import os
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,24 +29,36 @@ class AdminError(Exception):
 
 
 class AdminClient:
-    """Signed calls on an admin endpoint. Raises AdminError."""
+    """Signed calls on an admin endpoint. Over https it must show a certificate of `authority`, a file, whatever name it is for:
+    a cluster's authority signs for nobody else. Without one, a certificate that this machine trusts. Raises AdminError."""
 
-    def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str) -> None:
-        self._parts = urlsplit(endpoint if "//" in endpoint else f"http://{endpoint}")
+    def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str, authority: str = "") -> None:
+        self._parts = urlsplit(endpoint if "//" in endpoint else f"{'https' if authority else 'http'}://{endpoint}")
         self._access, self._secret, self._region = access_key, secret_key, region
+        self._trust = _trust(authority) if self._parts.scheme == "https" else None
 
     def call(self, method: str, path: str, body: Any = None, query: str = "") -> Iterator[dict[str, Any]]:
         """The answer's JSON lines as they come."""
         raw = json.dumps(body).encode() if body is not None else b""
-        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(self._parts.netloc, timeout=3600)
+        where = self._parts.netloc
+        connection = (
+            http.client.HTTPSConnection(where, timeout=3600, context=self._trust)
+            if self._trust is not None
+            else http.client.HTTPConnection(where, timeout=3600)
+        )
         target = "/admin/v1" + quote(path) + (f"?{query}" if query else "")
         try:
-            connection.request(method, target, raw, self._headers(method, target))
+            connection.request(method, target, raw, self._headers(method, target, raw))
             response = connection.getresponse()
             for line in response:
                 if line.strip():
                     value = json.loads(line)
+                    if value.get("error") == "AuthorizationHeaderMalformed" and 'must be "s3"' in value.get(
+                        "message", ""
+                    ):
+                        raise AdminError(
+                            "the server is older than 0.8, which signs calls otherwise: use the `s4 admin` of its own version"
+                        )
                     if response.status >= 400:
                         raise AdminError(f"{value.get('message', value)} ({value.get('error', response.status)})")
                     yield value
@@ -55,13 +69,22 @@ class AdminClient:
         finally:
             connection.close()
 
-    def _headers(self, method: str, target: str) -> dict[str, str]:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        headers = {"host": self._parts.netloc, "x-amz-content-sha256": sigv4.UNSIGNED, "x-amz-date": stamp}
+    def _headers(self, method: str, target: str, body: bytes) -> dict[str, str]:
+        stamp, digest = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), hashlib.sha256(body).hexdigest()
+        headers = {"host": self._parts.netloc, "x-amz-content-sha256": digest, "x-amz-date": stamp}
         headers["authorization"] = sigv4.authorization(
-            self._access, self._secret, self._region, method, target, headers
+            self._access, self._secret, self._region, method, target, headers, sigv4.ADMIN
         )
         return headers
+
+
+def _trust(authority: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=authority or None)
+    except OSError as error:
+        raise AdminError(f"the authority {authority} cannot be read: {error}") from error
+    context.check_hostname = not authority
+    return context
 
 
 def add_arguments(commands: Any) -> None:
@@ -71,12 +94,7 @@ def add_arguments(commands: Any) -> None:
         "Keys come from --dir (a data directory whose root keys were made there), from S4_ROOT_ACCESS_KEY and\n"
         "S4_ROOT_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
     ))  # fmt: skip
-    admin.add_argument(
-        "--endpoint",
-        default=os.environ.get("S4_ADMIN_ENDPOINT", "127.0.0.1:9001"),
-        metavar="HOST:PORT",
-        help="the admin port [127.0.0.1:9001]",
-    )
+    _add_place(admin)
     admin.add_argument("--dir", default="", metavar="DIR", help="take the root keys from this data directory")
     admin.add_argument(
         "--region", default=os.environ.get("S4_REGION", "us-east-1"), help="the server's region [us-east-1]"
@@ -123,6 +141,21 @@ def add_arguments(commands: Any) -> None:
     cluster_cli.admin_arguments(actions)
 
 
+def _add_place(admin: argparse.ArgumentParser) -> None:
+    admin.add_argument(
+        "--endpoint",
+        default=os.environ.get("S4_ADMIN_ENDPOINT", "127.0.0.1:9001"),
+        metavar="[https://]HOST:PORT",
+        help="the admin port [127.0.0.1:9001]",
+    )
+    admin.add_argument(
+        "--authority",
+        default=os.environ.get("S4_ADMIN_AUTHORITY", ""),
+        metavar="FILE",
+        help="speak TLS, with who has a certificate of this authority",
+    )
+
+
 def _add_upkeep(actions: Any) -> None:
     compact = actions.add_parser("compact", help="rewrite volumes that are mostly garbage, and free the disk")
     compact.add_argument("--garbage", default="0.5", metavar="SHARE", help="from this share of garbage on [0.5]")
@@ -147,7 +180,7 @@ def run_admin(arguments: argparse.Namespace) -> int:
             _print(arguments, done, "".join(f"{name}: {value}\n" for name, value in done.items()))
             return 0
         access, secret = _keys(arguments)
-        client = AdminClient(arguments.endpoint, access, secret, arguments.region)
+        client = AdminClient(arguments.endpoint, access, secret, arguments.region, arguments.authority)
         if arguments.action == "check":
             took = check(arguments.s3, access, secret, arguments.region)
             _print(arguments, {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n")

@@ -37,6 +37,7 @@ class Limits:
     keys_per_user: int = 16
     requests: int = 256  # in flight
     connections: int = 4096
+    admin_connections: int = 64  # then the one that is silent longest gives way
     waiting_commands: int = 4096  # for the writer loop
     waiting_events: int = 10_000  # of one partition for one receiver: then what would make more is refused
     memory_bytes: int = 384 * MIB  # buffers of uploads and downloads

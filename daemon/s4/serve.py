@@ -35,6 +35,7 @@ from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, MemoryBudget, Readers
 from s4.http.admin import AdminContext
+from s4.http.admin_port import AdminPort
 from s4.http.admin_server import ServerAdmin
 from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.server import S3Server
@@ -92,6 +93,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     heal_bytes_per_s: int = 0
     listen: str = "0.0.0.0:9000"
     admin_listen: str = "127.0.0.1:9001"
+    admin_tls: bool = True
     workers: int = 0
     region: str = "us-east-1"
     domains: list[str] = []
@@ -320,12 +322,16 @@ class Server:
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon)
-        self._admin = web.AppRunner(admin.application(), access_log=None)
-        await self._admin.setup()
-        await web.SockSite(self._admin, bound).start()
+        tls = (
+            Certificate(Path(self.settings.certificate), Path(self.settings.key)) if self.settings.certificate else None
+        )
+        self._admin = AdminPort(admin.application(), bound, tls.context if tls else None, limits.admin_connections)
+        await self._admin.start()
+        if tls is not None:
+            self.jobs.start(Job("certificate of the admin port", CHECK_S, CHECK_S, tls.look))
 
     async def _start_workers(self, bound: socket.socket) -> None:
         socket_path = self.store.directory / "peer.sock"
@@ -392,7 +398,7 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
         await asyncio.gather(*waiting)
-        await self._admin.cleanup()
+        await self._admin.close()
         await self.jobs.close()
         await self._sender.close()
         if self._peers is not None:

@@ -18,7 +18,6 @@ from typing import Protocol
 
 import msgspec
 import structlog
-from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
@@ -30,6 +29,7 @@ from s4.figures import Figure, member_figures, router_figures
 from s4.gateway.context import Gateway, Readers
 from s4.http.admin import AdminContext
 from s4.http.admin_cluster import ClusterAdmin, NodeAdmin
+from s4.http.admin_port import AdminPort
 from s4.http.metrics import StoreCollector, exposition
 from s4.jobs import Job, Jobs
 from s4.member import Member, Place, open_member
@@ -272,15 +272,15 @@ class ClusterServer:
         hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
         context = AdminContext(
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
-            lambda: exposition(self._registry, None, collector), hidden,
+            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls,
         )  # fmt: skip
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(context, self._router, self._keeper, self._own, self.horizon)
         else:
             admin = ClusterAdmin(context, self._router, self._keeper)
-        self._admin = web.AppRunner(admin.application(), access_log=None)
-        await self._admin.setup()
-        await web.SockSite(self._admin, bound).start()
+        most = self.settings.limits.admin_connections
+        self._admin = AdminPort(admin.application(), bound, self._credentials.admin, most)
+        await self._admin.start()
 
     def reload(self) -> None:
         """Read the certificates again."""
@@ -290,7 +290,7 @@ class ClusterServer:
     async def close(self) -> None:
         self._not_ready = "stopping"
         await self._s3.close()
-        await self._admin.cleanup()
+        await self._admin.close()
         await self.jobs.close()
         if self.member is not None:
             await self._sender.close()

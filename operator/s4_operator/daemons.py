@@ -94,7 +94,7 @@ class Daemons:
         last = DaemonError(0, "", "the cluster has no daemon that runs")
         for host in self._admins:
             try:
-                status, answer = await self._send(f"http://{host}", method, f"/admin/v1{path}", raw)
+                status, answer = await self._send(f"http://{host}", method, f"/admin/v1{path}", raw, sigv4.ADMIN)
             except DaemonError as error:
                 last = error
                 continue
@@ -230,11 +230,11 @@ class Daemons:
             raise DaemonError(status, code, f"{method} {target.partition('?')[0]} was answered {status} {code} {message}".strip())
         return answer
 
-    async def _send(self, base: str, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+    async def _send(self, base: str, method: str, target: str, body: bytes, service: str = "s3") -> tuple[int, bytes]:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         digest = hashlib.sha256(body).hexdigest()
         headers = {"host": base.partition("//")[2], "x-amz-content-sha256": digest, "x-amz-date": stamp}
-        headers["authorization"] = sigv4.authorization(self._access, self._secret, self._region, method, target, headers)
+        headers["authorization"] = sigv4.authorization(self._access, self._secret, self._region, method, target, headers, service)
         try:
             async with self._session.request(
                 method, URL(base + target, encoded=True), data=body, headers=headers, ssl=self._trust or True,

@@ -78,6 +78,8 @@ def applies(statement: dict[str, Any], who: str | None, action: str, resource: s
         return False
     if "Action" in statement and not any(like(one.lower(), action.lower()) for one in as_list(statement["Action"])):
         return False
+    if "NotAction" in statement and statement["Effect"] == "Allow" and action.lower().split(":")[0] == "s4":
+        return False  # S4's own administration is given by name or by `*` only
     if "NotAction" in statement and any(like(one.lower(), action.lower()) for one in as_list(statement["NotAction"])):
         return False
     named = any(text is not None and like(text, resource) for text in (fill(one, context) for one in as_list(statement.get("Resource", statement.get("NotResource")))))

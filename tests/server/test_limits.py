@@ -33,6 +33,7 @@ SMALL = {
 }  # fmt: skip
 TESTED_ELSEWHERE = {
     "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections",
+    "admin_connections": "server/test_admin_port.py:test_admin_connections_who_say_nothing_give_way",
     "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",
     "blob_cache_bytes": "test_caches_are_bounded", "request_s": "test_a_request_has_an_end",
     "waiting_commands": "test_commands_that_wait_are_bounded", "buckets": "test_buckets_in_all",

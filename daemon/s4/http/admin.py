@@ -1,4 +1,4 @@
-"""The admin endpoint: health and metrics for anyone who reaches it, the rest for SuperUsers who sign.
+"""The admin endpoint: health and metrics for anyone who reaches it, the rest for who may do `s4:Admin` (admin_access.py).
 
 It listens on loopback unless told otherwise. Long work answers with one JSON line for each step, so that
 `s4 admin` can draw progress. Everything that changes something is in the audit log.
@@ -17,23 +17,22 @@ import structlog
 from aiohttp import web
 
 from s4.access import documents
-from s4.access.policy import Ask
-from s4.access.requester import Requester, parse_grant
+from s4.access.requester import parse_grant, user_arn
 from s4.audit import AuditLog
 from s4.cluster.planner import PlanError
 from s4.gateway.accounts import kept_secret
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, execute
-from s4.http.credentials import find
+from s4.http.admin_access import BODY_BYTES, Door
 from s4.limits import Limits
 from s4.metadata import commands
 from s4.peer.api import UnavailableError
-from s4.s3 import sigv4
 from s4.s3.errors import S3Error
 from s4.upkeep.renames import Renames
 
 log = structlog.get_logger("s4.admin")
 
+CALLER = "s4.caller"  # of a request that was let in
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
 
@@ -50,6 +49,7 @@ class AdminContext:
     ready: Callable[[], str]
     metrics: Callable[[], bytes]
     settings: dict[str, Any]
+    in_the_clear: bool = False  # calls from other machines are taken without TLS too
 
 
 class AdminApi:
@@ -58,9 +58,10 @@ class AdminApi:
     def __init__(self, context: AdminContext) -> None:
         self._context = context
         self._node, self._gateway = context.gateway.node, context.gateway
+        self._door = Door(context.gateway, context.limits, context.region, in_the_clear=context.in_the_clear)
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=1 << 20)
+        app = web.Application(client_max_size=BODY_BYTES)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -100,13 +101,14 @@ class AdminApi:
     async def _stats(self, _: web.Request) -> web.Response:
         return as_json(await self._node.stats())
 
-    # -- for SuperUsers
+    # -- for those who may do s4:Admin
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             started, code, user = time.perf_counter(), "OK", ""
             try:
-                user = (await self._authenticate(request)).name
+                caller = request[CALLER] = await self._door.admit(request)
+                user = caller.who.name
                 response = await handler(request)
             except S3Error as error:
                 code = error.code
@@ -129,23 +131,17 @@ class AdminApi:
 
         return guarded
 
-    async def _authenticate(self, request: web.Request) -> Requester:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        path, _, query = request.raw_path.partition("?")
-        signed = sigv4.Request(request.method, path, sigv4.parse_query(query), headers)
-        claim = sigv4.parse(signed)
-        if claim is None:
-            raise S3Error("AccessDenied")
-        if claim.service != "s3":
-            raise S3Error("SignatureDoesNotMatch", "The request must be signed for S3.")
-        secret, who = await find(self._gateway, claim)
-        limits = self._context.limits
-        sigv4.check(claim, signed, secret, self._context.region, time.time(), limits.clock_skew_s, limits.presign_s)
-        if not who.allowed(Ask(who.asker, "s4:Admin", "*", who.about)):
-            raise S3Error("AccessDenied")
-        return who
+    async def _changes(self, request: web.Request, *actions: str) -> str:
+        """The name of the user that a call changes, once its caller may do so by IAM too. Raises S3Error AccessDenied."""
+        name, caller = request.match_info["name"], request[CALLER]
+        path = next((user.path for user, _, _ in await self._node.list_users() if user.name == name), "/")
+        caller.must_last()
+        for action in actions:
+            caller.must(action, user_arn(name, path))
+        return name
 
-    async def _users(self, _: web.Request) -> web.Response:
+    async def _users(self, request: web.Request) -> web.Response:
+        request[CALLER].must("iam:ListUsers", "*")
         listed = []
         for user, access_keys, held in await self._node.list_users():
             grants = [f"{grant.role}:{grant.buckets}" for grant in held]
@@ -161,8 +157,10 @@ class AdminApi:
         return as_json({"users": listed})
 
     async def _put_user(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
         body = msgspec.json.decode(await request.read(), type=_UserBody)
+        # Grants are policies of the user; to be enabled or not is what its keys' status says.
+        more = ("iam:CreateUser",) if body.create else ("iam:UpdateAccessKey",)
+        name = await self._changes(request, "iam:PutUserPolicy", *more)
         # A slash would make its ARN that of another user below a path, or of a role.
         if not name.isprintable() or "/" in name or not 1 <= len(name) <= 64 or name in ("root", "anonymous"):
             raise ValueError(
@@ -176,11 +174,11 @@ class AdminApi:
         return as_json({"name": name, "grants": body.grants, "enabled": body.enabled})
 
     async def _delete_user(self, request: web.Request) -> web.Response:
-        await execute(self._gateway, 0, commands.DeleteUser(request.match_info["name"]))
+        await execute(self._gateway, 0, commands.DeleteUser(await self._changes(request, "iam:DeleteUser")))
         return as_json({})
 
     async def _make_key(self, request: web.Request) -> web.Response:
-        name = request.match_info["name"]
+        name = await self._changes(request, "iam:CreateAccessKey")
         raw = await request.read()
         body = msgspec.json.decode(raw, type=_KeyBody) if raw else _KeyBody()
         held = next((access for user, access, _ in await self._node.list_users() if user.name == name), [])
@@ -198,7 +196,8 @@ class AdminApi:
         return as_json({"access_key": access, "secret_key": secret})
 
     async def _delete_key(self, request: web.Request) -> web.Response:
-        await execute(self._gateway, 0, commands.DeleteAccessKey(request.match_info["key"], request.match_info["name"]))
+        name = await self._changes(request, "iam:DeleteAccessKey")
+        await execute(self._gateway, 0, commands.DeleteAccessKey(request.match_info["key"], name))
         return as_json({})
 
     async def _buckets(self, _: web.Request) -> web.Response:

@@ -27,6 +27,7 @@ class Credentials:
         self._loaded = self._stamp()
         self.server = server_context(*self._files)
         self.client = client_context(*self._files)
+        self.admin = admin_context(*self._files)
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._files))
@@ -40,6 +41,7 @@ class Credentials:
             server_context(*self._files)
             for context in (self.server, self.client):
                 _trusting(context, *self._files)
+            self.admin.load_cert_chain(*self._files[1:])
         except (OSError, ssl.SSLError) as error:
             log.error("the new certificate for peers cannot be used: %s", error)
             return False
@@ -55,6 +57,13 @@ class Credentials:
 def server_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     """For who listens. Raises OSError, ssl.SSLError."""
     return _trusting(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), authority, certificate, key)
+
+
+def admin_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+    """For the admin port, where a caller is known by its signature and shows no certificate. Raises OSError, ssl.SSLError."""
+    context = _trusting(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), authority, certificate, key)
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def client_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from s4.s3.errors import S3Error
 
-RESERVED = ("healthz", "readyz", "api", "metrics")
+RESERVED = ("healthz", "readyz", "api", "metrics", "admin")  # paths of ours: no request for one may be a bucket's
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII).fullmatch
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+", re.ASCII)

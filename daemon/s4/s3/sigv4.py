@@ -124,11 +124,13 @@ def _parse_header(request: Request, header: str) -> Claim:
         raise S3Error("AuthorizationHeaderMalformed", "The authorization header is malformed; it has no Signature.")
     access_key, date, region, service, names = _authorization_front(front)
     payload = request.headers.get("x-amz-content-sha256")
-    if service != "s3":
+    if service in ("iam", "sts"):
         payload = EMPTY_SHA256  # of a body that the caller must hash
     if payload is None:
         raise S3Error("MissingSecurityHeader", "Your request is missing the header x-amz-content-sha256.")
     _check_payload(payload)
+    if service == ADMIN and (payload == UNSIGNED or payload in STREAMING_MODES):
+        raise S3Error("InvalidArgument", "On the admin port x-amz-content-sha256 is the SHA-256 of the body.")
     timestamp = request.headers.get("x-amz-date") or ""
     if not timestamp:
         raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header")
@@ -237,7 +239,8 @@ def _check_payload(payload: str) -> None:
         )
 
 
-SERVICES = ("s3", "iam", "sts")
+ADMIN = "s4-admin"  # of calls on the admin port: no signature for S3 is one of them
+SERVICES = ("s3", "iam", "sts", ADMIN)
 
 
 def _credential(text: str, code: str) -> tuple[str, str, str, str]:
@@ -294,13 +297,16 @@ def sign(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode("utf-8", "surrogateescape"), "sha256").hex()
 
 
-def authorization(access: str, secret: str, region: str, method: str, target: str, headers: Mapping[str, str]) -> str:
+def authorization(
+    access: str, secret: str, region: str, method: str, target: str, headers: Mapping[str, str], service: str = "s3"
+) -> str:
     """The Authorization header of a request of ours, over all of `headers` (lower-case names)."""
     path, _, query = target.partition("?")
     stamp, names = headers["x-amz-date"], tuple(sorted(headers))
-    claim = Claim(access, stamp[:8], region, stamp, names, "", headers["x-amz-content-sha256"], presigned=False)
+    payload = headers["x-amz-content-sha256"]
+    claim = Claim(access, stamp[:8], region, stamp, names, "", payload, presigned=False, service=service)
     request = Request(method, path, parse_query(query), headers)
-    signature = sign(signing_key(secret, claim.date, region), string_to_sign(claim, request))
+    signature = sign(signing_key(secret, claim.date, region, service), string_to_sign(claim, request))
     return f"{ALGORITHM} Credential={access}/{claim.scope},SignedHeaders={';'.join(names)},Signature={signature}"
 
 

@@ -1,0 +1,79 @@
+"""Who may use the admin port, judged as every other request is: by policies that name it, with the whole request's context."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from access.test_iam import allow, client
+from process import REGION, ServerProcess
+from s4.admin_cli import AdminClient, AdminError
+from server.test_admin import admin
+
+_numbers = itertools.count(1)
+Keys = dict[str, str]
+
+
+@pytest.fixture
+def made(open_server: ServerProcess) -> Iterator[Callable[..., tuple[str, Keys]]]:
+    """Makes a user with one policy: (name, keys)."""
+    iam, names = client(open_server, "iam"), []
+
+    def make(document: dict[str, Any]) -> tuple[str, Keys]:
+        name = f"helper-{next(_numbers)}"
+        iam.create_user(UserName=name)
+        names.append(name)
+        iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps(document))
+        return name, iam.create_access_key(UserName=name)["AccessKey"]
+
+    yield make
+    for name in names:
+        admin(open_server, "user", "remove", name)
+
+
+def said(server: ServerProcess, keys: Keys, method: str = "GET", path: str = "/status", body: Any = None) -> str:
+    """What went wrong; empty where nothing did."""
+    try:
+        list(AdminClient(server.admin, keys["AccessKeyId"], keys["SecretAccessKey"], REGION).call(method, path, body))
+    except AdminError as error:
+        return str(error)
+    return ""
+
+
+def test_administration_is_allowed_by_name_or_by_everything(open_server: ServerProcess, made: Any) -> None:
+    power = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "NotAction": ["iam:*", "sts:*"], "Resource": "*"}]}
+    for document, allowed in ((power, False), (allow("s3:*"), False), (allow("s4:Admin"), True), (allow("s4:*"), True), (allow("*"), True)):
+        _, keys = made(document)
+        assert (said(open_server, keys) == "") == allowed, document
+
+
+def test_a_condition_on_the_request_bites_there_too(open_server: ServerProcess, made: Any) -> None:
+    elsewhere, here = {"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"}}, {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}
+    both = lambda condition: {"Version": "2012-10-17", "Statement": [*allow("*")["Statement"], *allow("*", effect="Deny", Condition=condition)["Statement"]]}  # noqa: E731
+    for condition in (elsewhere, here, {"Bool": {"aws:SecureTransport": "false"}}, {"StringNotLike": {"aws:UserAgent": "curl*"}}):
+        _, keys = made(both(condition))
+        assert "AccessDenied" in said(open_server, keys), condition
+    _, keys = made(allow("s4:Admin", Condition=here))
+    assert said(open_server, keys) == ""
+
+
+def test_accounts_are_changed_by_who_may_do_so_in_iam(open_server: ServerProcess, made: Any) -> None:
+    """`s4:Admin` alone makes nobody a SuperUser."""
+    name, keys = made(allow("s4:Admin"))
+    target, _ = made(allow("s3:*"))
+    own = client(open_server, "iam").create_access_key(UserName=target)["AccessKey"]["AccessKeyId"]
+    calls: tuple[tuple[str, str, Any, str], ...] = (
+        ("GET", "/users", None, "iam:ListUsers"), ("PUT", f"/users/{name}", {"grants": ["SuperUser"]}, "iam:PutUserPolicy"),
+        ("PUT", "/users/somebody", {"grants": ["SuperUser"], "create": True}, "iam:PutUserPolicy"), ("POST", f"/users/{target}/keys", None, "iam:CreateAccessKey"),
+        ("POST", "/users/root/keys", None, "iam:CreateAccessKey"), ("DELETE", f"/users/{target}/keys/{own}", None, "iam:DeleteAccessKey"),
+        ("DELETE", f"/users/{target}", None, "iam:DeleteUser"),
+    )  # fmt: skip
+    for method, path, body, action in calls:
+        assert action in said(open_server, keys, method, path, body), path
+    client(open_server, "iam").put_user_policy(UserName=name, PolicyName="q", PolicyDocument=json.dumps(allow("iam:CreateAccessKey", resource=f"arn:aws:iam::000000000000:user/{target}")))
+    assert said(open_server, keys, "POST", f"/users/{target}/keys") == ""
+    assert "iam:CreateAccessKey" in said(open_server, keys, "POST", f"/users/{name}/keys")
