@@ -3,14 +3,17 @@
 The code that runs is the code that ships: gateways, router, members, hosts, replicas, peers and their frames, shard stores,
 volumes, upkeep, the map's keeper. What is under it is made up, and every file here says at its top which faults are legal:
 
-    loop.py         time, order, threads as greenlets, processes that die between any two of their steps
-    network.py      connections over links that lose, delay, cut and reset
+    loop.py         time, order, processes that die between any two of their steps; threads.py: threads as greenlets
+    network.py      connections over links that lose, delay, cut, reset, and bring what was given up late
     files.py        system calls on disks that lose, tear, fill, slow down, fail once or for good
     leveldb.py      LevelDB as a model
     coordinator.py  documents with compare-and-swap, reached late, twice or not at all
-    world.py        a cluster of these; server.py: the single server with its drives
-    workload.py     clients that try again as SDKs do; judge.py: what must hold of what they were told
+    world.py        machines and clients' way in; cluster.py: nodes and gateways; server.py: the single server with its drives
+    workload.py     what clients do: objects.py, versions.py, aging.py and settings.py have an area each; clients.py: how they
+                    try again as SDKs do, and what they note
+    judge.py        what must hold of what they were told
     atlas.py        the faults of a seed, kept within what the README promises; run.py: seeds from the command line
+    broken.py       rules left out and faults put back, which must be found
 
 After the faults the cluster must become whole by itself, and then everything acknowledged must be there.
 
@@ -24,7 +27,8 @@ What is not simulated, and what covers it:
 | etcd and Kubernetes as coordinators, and their clients | tests/cluster/test_coordinator.py, tests/kube |
 | a process that starts itself again in place, its sockets kept open | tests/server/test_dying_drive.py, tests/test_restart.py |
 | `--workers`: gateways over a Unix socket | tests/server/test_running.py |
-| how a node is put together (serve.py, serve_cluster.py): `Node._upkeep` and `Server._run` repeat it | tests/cluster/test_six_nodes.py |
+| how a node is put together (serve.py, serve_cluster.py): `Node.run` and `Server.run` repeat it | tests/cluster/test_six_nodes.py |
+| nodes that are added, drained and taken away by a planner | tests/cluster/test_six_nodes.py, tests/sim/test_moves.py, tests/kube |
 | directories that were made and not synced; small files that are damaged on the disk | tests/crash/test_power_loss.py, tests/damage.py |
 | two instructions of one process that really run at the same time | nothing: one thread has the interpreter lock |
 | events and their receivers, encryption, inventory, rewrapping | tests/events, tests/encryption |

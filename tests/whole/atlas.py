@@ -3,30 +3,34 @@
 A fault is a value: when, what, where, for how long. The list is drawn before the run, so that a run with some of them taken
 away is the same run without them. The atlas has the last word when one is due:
 
-- What takes data for good (an empty disk, bytes that rot, ranges that cannot be read) strikes one store, only while all is
-  whole, and until all is whole again no other store may be away, full or damaged.
+- What takes data for good (an empty disk, a removed `meta/`, bytes that rot, ranges and rows that cannot be read) strikes one
+  store, only while all is whole: it waits for such a moment, and nobody new goes away while it does. Until all is whole
+  again no other store may be away, full or damaged.
 - Everything else, power lost on all machines at once included, loses nothing that was synced, and may come at any time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import random
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from s4.cluster import planner
 from whole.coordinator import HOST
-from whole.world import Node, World
+from whole.world import World
 
-TAKES_DATA = ("wipe", "rot", "unreadable", "damaged rows")
+Node = Any  # of a cluster, or a drive of a server
+
+TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
+CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
+PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
 AWAY = ("crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
 KINDS = {
     "crash": 8, "power": 5, "power at write": 5, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "slow network": 3, "resets": 4,
     "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "late leader": 2, "rate": 2, "suspend": 3,
-    "coordinator away": 3, "coordinator lossy": 4, "rot": 3, "unreadable": 4, "wipe": 1,
+    "coordinator away": 3, "coordinator lossy": 4, "late packets": 4,
+    "rot": 3, "unreadable": 4, "wipe": 3, "no metadata": 2, "damaged rows": 2,
 }  # fmt: skip
 
 
@@ -44,9 +48,7 @@ class Fault:
         return f"{self.at_s:.1f} s: {self.kind} at {self.node} for {self.lasts_s:.1f} s"
 
 
-# Known not to be survived yet (cluster metadata is not scrubbed): by `--only "damaged rows"`.
-KINDS_APART = {"damaged rows": 1}
-IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "coordinator away", "coordinator lossy", "wipe", "rate", "all power", "suspend", "late leader")
+IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "late packets", "coordinator away", "coordinator lossy", "rate", "all power", "suspend", "late leader")
 ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_CLUSTER}
 
 
@@ -71,31 +73,36 @@ class _Ahead(random.Random):
 
 
 class Atlas:
-    """Lets faults happen, or not."""
+    """Lets faults happen, or not. `happened` counts those that did, by kind."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.damaged: Node | None = None
         self.happened: dict[str, int] = {}
         self.open = 0  # faults that last and have not ended
-        self.log: list[str] = []
+        self._waiting: dict[Fault, float] = {}  # for all to be whole, and since when
 
-    def may(self, fault: Fault, node: Node) -> bool:
-        if self.damaged is not None and self.world.whole() == "" and not self.open:
+    def may(self, fault: Fault) -> bool:
+        if self.damaged is not None and not self.open and self.world.whole() == "":
             self.damaged = None
-        if fault.kind in TAKES_DATA and not self.world.parity:
-            return False
         if fault.kind in TAKES_DATA:
             return self.damaged is None and not self.open and self.world.whole() == ""
-        return self.damaged is None or fault.kind not in AWAY
+        held = any(since < self.world.loop.now - PATIENCE_S for since in self._waiting.values())
+        return fault.kind not in AWAY or (self.damaged is None and not held)
 
     def strike(self, fault: Fault) -> None:
         world, node = self.world, self.world.nodes[fault.node % len(self.world.nodes)]
-        if world.calm or not self.may(fault, node):
+        if world.calm or (fault.kind in TAKES_DATA and not world.parity):
             return
-        self.happened[fault.kind] = self.happened.get(fault.kind, 0) + 1
+        if not self.may(fault):
+            if fault.kind in TAKES_DATA:
+                self._waiting.setdefault(fault, world.loop.now)
+                world.loop.at(LOOK_S, lambda: self.strike(fault))
+            return
+        self._waiting.pop(fault, None)
         world.loop.note(f"FAULT {fault}")
-        getattr(self, "_" + fault.kind.replace(" ", "_"))(fault, node, random.Random(fault.draw))
+        if getattr(self, "_" + fault.kind.replace(" ", "_"))(fault, node, random.Random(fault.draw)) is not False:
+            self.happened[fault.kind] = self.happened.get(fault.kind, 0) + 1
 
     def _until(self, seconds: float, undo: Any) -> None:
         self.open += 1
@@ -109,9 +116,10 @@ class Atlas:
     # -- processes and machines
 
     def _stop(self, node: Node, seconds: float, power: bool) -> None:
-        node.down = True
-        node.lose_power() if power else node.kill()
-        self._until(seconds, node.start)
+        machine = node.machine
+        machine.down = True
+        machine.lose_power() if power else machine.kill()
+        self._until(seconds, machine.start)
 
     def _crash(self, fault: Fault, node: Node, _: random.Random) -> None:
         self._stop(node, fault.lasts_s, False)
@@ -122,7 +130,8 @@ class Atlas:
     def _power_at_write(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """Power goes right after one of the next writes to volumes, which no sync has followed yet."""
         def strike() -> None:
-            if not self.world.calm and self.may(fault, node):
+            if not self.world.calm and self.may(fault):
+                self.world.loop.effects["power lost at a write"] += 1
                 self._stop(node, 1.0, True)
 
         node.disk.at_write = chosen.randint(0, 40), strike
@@ -132,15 +141,15 @@ class Atlas:
             self._stop(one, fault.lasts_s * chosen.uniform(0.5, 1.0), True)
 
     def _pause(self, fault: Fault, node: Node, _: random.Random) -> None:
-        if node.process is not None:
-            node.process.pause(fault.lasts_s)
+        if (process := node.machine.process) is not None:
+            process.pause(fault.lasts_s)
             self._until(fault.lasts_s, lambda: None)
 
     def _suspend(self, fault: Fault, node: Node, _: random.Random) -> None:
         """The machine sleeps: its monotonic clock stands still, its wall and boot clocks go on."""
-        if node.process is not None:
-            node.process.pause(fault.lasts_s)
-            node.process.suspended_s += fault.lasts_s * node.process.rate
+        if (process := node.machine.process) is not None:
+            process.pause(fault.lasts_s)
+            process.suspended_s += fault.lasts_s * process.rate
             self._until(fault.lasts_s, lambda: None)
 
     # -- the network
@@ -171,9 +180,15 @@ class Atlas:
         self.world.network.reset = chosen.choice((0.002, 0.01, 0.03))
         self._until(fault.lasts_s, self._plain_network)
 
+    def _late_packets(self, fault: Fault, _: Node, chosen: random.Random) -> None:
+        """As resets; and what was on its way arrives all the same, when its sender has long sent it again elsewhere."""
+        network = self.world.network
+        network.reset, network.late_s = chosen.choice((0.01, 0.03)), chosen.choice((0.5, 3.0, 10.0))
+        self._until(fault.lasts_s, self._plain_network)
+
     def _plain_network(self) -> None:
         network = self.world.network
-        network.slow, network.slow_s, network.reset = 0.01, 0.3, 0.0
+        network.slow, network.slow_s, network.reset, network.late_s = 0.01, 0.3, 0.0, 0.0
 
     # -- disks
 
@@ -225,15 +240,16 @@ class Atlas:
 
         self._until(fault.lasts_s, undo)
 
-    def _rot(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+    def _rot(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
         found = [(path, file) for path, file in node.disk.volumes() if len(file.durable) > 200]
         if found:
             self.damaged = node
             for _ in range(chosen.choice((1, 5, 20))):
                 path, file = chosen.choice(found)
                 node.disk.rot(path, file, chosen.randrange(64, len(file.durable)))
+        return bool(found)
 
-    def _unreadable(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+    def _unreadable(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
         """Ranges that give EIO from now on, for good."""
         found = [file for _, file in node.disk.volumes() if len(file.durable) > 200]
         if found:
@@ -241,8 +257,9 @@ class Atlas:
             for file in found if chosen.random() < 0.5 else [chosen.choice(found)]:
                 start = chosen.randrange(64, len(file.durable))
                 file.unreadable.append((start, start + chosen.choice((512, 4096, 1 << 20))))
+        return bool(found)
 
-    def _damaged_rows(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+    def _damaged_rows(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
         """Some blocks of the metadata's database are damaged, for good."""
         kept = node.disk.databases.get(str(node.disk.root / "meta"))
         names = sorted(kept.durable) if kept is not None else []
@@ -251,21 +268,24 @@ class Atlas:
             for _ in range(chosen.choice((1, 3))):
                 at = chosen.randrange(len(names))
                 kept.damaged.append((names[at], names[min(len(names) - 1, at + chosen.choice((1, 10)))] + b"\x00"))
+        return bool(names)
 
     def _wipe(self, fault: Fault, node: Node, _: random.Random) -> None:
         """The disk is replaced by an empty one, and somebody says so."""
-        world, lost = self.world, node.store
-        self.damaged = node
-        node.down = True
-        node.kill()
-        node.disk.wipe()
-        node.start()
-        world.admin.spawn(self._replace(node, lost))
+        world, lost = self.world, self.world.store_of(node)
+        self._emptied(node, node.disk.wipe)
+        world.admin.spawn(world.replace(node, lost))
 
-    async def _replace(self, node: Node, lost: str) -> None:
-        while node.store in ("", lost) or node.store not in self.world.map().stores:
-            await asyncio.sleep(0.5)
-        await self.world.change(lambda old: planner.swapped(old, lost, node.store))
+    def _no_metadata(self, fault: Fault, node: Node, _: random.Random) -> None:
+        """Somebody removes `meta/`, and nothing else."""
+        self._emptied(node, lambda: node.disk.wipe("meta"))
+
+    def _emptied(self, node: Node, empty: Any) -> None:
+        self.damaged = node
+        node.machine.down = True
+        node.machine.kill()
+        empty()
+        node.machine.start()
 
     # -- clocks and the coordinator
 
@@ -276,7 +296,7 @@ class Atlas:
 
     def _late_leader(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         """A partition's primary is cut off while the clocks of those that may follow it are ahead."""
-        parts, nodes = self.world.map().partitions, {one.store: one for one in self.world.nodes}
+        parts, nodes = self.world.map().partitions, {self.world.store_of(one): one for one in self.world.nodes}
         config = chosen.choice(parts).config
         if config.primary in nodes:
             for store in config.in_sync:
@@ -285,13 +305,13 @@ class Atlas:
             self._isolate(fault, nodes[config.primary], chosen)
 
     def _set_wall(self, node: Node, off: float) -> None:
-        node.wall_s = off
-        if node.process is not None:
-            node.process.wall_s = off
+        node.machine.wall_s = off
+        if node.machine.process is not None:
+            node.machine.process.wall_s = off
 
     def _rate(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """From its next start on, for the whole process: no clock jumps by it."""
-        node.rate = chosen.choice((0.95, 1.05))
+        node.machine.rate = chosen.choice((0.95, 1.05))
 
     def _coordinator_away(self, fault: Fault, _: Node, __: random.Random) -> None:
         self.world.documents.away = True

@@ -45,6 +45,7 @@ class Documents:
         """How long a packet takes; None where it is lost."""
         random = self.loop.random
         if self.away or not self.network.passes(sender, to) or random.random() < self.loss:
+            self.loop.effects["lost on the way to or from the coordinator"] += 1
             return None
         return self.network.delay() + (random.random() * 2.5 if random.random() < self.late else 0.0)
 

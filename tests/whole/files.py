@@ -24,7 +24,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from whole.loop import DeadError, Loop, Process, block, running
+from whole.loop import Loop, Process, running
+from whole.threads import DeadError, block
 
 PAGE = 4096
 _PUNCH = 2
@@ -66,13 +67,16 @@ class File:
         self.synced += len(self.pending)
         self.pending.clear()
 
-    def lose_power(self, random: Any, keep: float) -> None:
-        """Each write is kept, lost, or torn: some of its pages were written."""
+    def lose_power(self, random: Any, keep: float) -> int:
+        """Each write is kept, lost, or torn: some of its pages were written. How many were not kept."""
+        gone = 0
         for offset, data in sorted(self.pending + self.doubtful, key=lambda _: random.random()) if keep < 1 else self.pending:
             chance = random.random()
             if chance < keep:
                 self.apply(offset, data)
-            elif data and chance < keep + 0.5:
+                continue
+            gone += 1
+            if data and chance < keep + 0.5:
                 at = 0
                 while at < len(data):
                     end = min(len(data), (offset + at) // PAGE * PAGE + PAGE - offset)
@@ -82,6 +86,7 @@ class File:
         self.synced += len(self.pending)
         self.pending.clear()
         self.doubtful.clear()
+        return gone
 
 
 class OpenFile:
@@ -157,6 +162,7 @@ class Disk:
         return (base * (0.5 + self.loop.random.random()) + size / 500e6) * self.slow
 
     def error(self, kind: str, size: int = 0) -> int | None:
+        found = self.failing.get(kind)
         if kind in self.fail_once:
             code, left = self.fail_once[kind]
             if left > 0:
@@ -164,8 +170,10 @@ class Disk:
             else:
                 del self.fail_once[kind]
                 self.loop.note(f"{self.name} fails a {kind} with {errno.errorcode[code]}")
-                return code
-        return self.failing.get(kind)
+                found = code
+        if found is not None:
+            self.loop.effects[f"{kind} failed"] += 1
+        return found
 
     def check(self, kind: str, process: Process, size: int = 0) -> None:
         """Take the time of a call. Raises OSError for one that fails."""
@@ -213,10 +221,11 @@ class Disk:
             for name in sorted({*durable, *now}):
                 old, new = durable.get(name), now.get(name)
                 if old != new and name != "lock" and random.random() >= keep:
+                    self.loop.effects["name lost"] += 1
                     self._back(Path(directory, name), old)
         for file in self.files.values():
             if file.pending or file.doubtful:
-                file.lose_power(random, keep)
+                self.loop.effects["write lost or torn"] += file.lose_power(random, keep)
         for directory in list(self.names):
             if Path(directory).is_dir():
                 for name, inode in sorted(self._entries(directory).items()):
@@ -224,7 +233,7 @@ class Disk:
                         Path(directory, name).write_bytes(self.files[inode].durable)
                 self.noted(directory)
         for database in self.databases.values():
-            database.lose_power(random)
+            self.loop.effects["batch lost"] += database.lose_power(random)
         self.loop.note(f"{self.name} lost power")
 
     def _back(self, path: Path, inode: int | None) -> None:
@@ -234,8 +243,13 @@ class Disk:
             path.write_bytes(self.files[inode].durable)
             self.files[path.stat().st_ino] = self.files[inode]
 
-    def wipe(self) -> None:
-        """Another, empty disk in its place."""
+    def wipe(self, name: str = "") -> None:
+        """Another, empty disk in its place; with a name one directory is removed, which has a database."""
+        self.loop.effects["directory removed" if name else "disk replaced"] += 1
+        if name:
+            shutil.rmtree(self.root / name)
+            self.databases.pop(str(self.root / name), None)
+            return
         for entry in sorted(self.root.iterdir()):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self.files.clear()
@@ -336,6 +350,7 @@ class Os:
         if disk is not None and file is not None:
             if disk.full and offset + len(data) > max(file.reserved, real.fstat(opened.fd).st_size):
                 data = data[: len(data) // 2 if disk.loop.random.random() < 0.7 else 0]
+                disk.loop.effects["short write" if data else "no space"] += 1
                 if not data:
                     raise OSError(errno.ENOSPC, real.strerror(errno.ENOSPC))
                 disk.loop.note(f"{disk.name} writes {len(data)} bytes short to {Path(opened.path).name}")
@@ -355,6 +370,7 @@ class Os:
             return real.preadv(opened.fd, buffers, offset)
         with self._call("read", fd, size) as opened:
             if self._is_bad(opened, offset, size):
+                disk.loop.effects["read failed"] += 1
                 disk.loop.note(f"{disk.name} cannot read {Path(opened.path).name} at {offset}")
                 raise OSError(errno.EIO, real.strerror(errno.EIO))
             return real.preadv(opened.fd, buffers, offset)
@@ -423,6 +439,7 @@ class Libc:
                 file.pending.append((offset, hole))
                 real.pwrite(opened.fd, hole, offset)
         elif disk.full:
+            disk.loop.effects["no space"] += 1
             raise OSError(errno.ENOSPC, real.strerror(errno.ENOSPC))
         else:
             file.reserved = max(file.reserved, offset + length)
@@ -468,7 +485,7 @@ def install() -> None:
     """Put the disks under the modules that make system calls on data."""
     from s4 import embedded, lineup, member
     from s4.storage import appender, directory, drives, files, volumes
-    from whole import loop
+    from whole import threads
 
     os = Os()
     for module in (files, directory, member, embedded, lineup):
@@ -476,5 +493,5 @@ def install() -> None:
     files._libc = Libc(os)  # type: ignore[assignment]
     directory.fcntl = Fcntl(os)  # type: ignore[attr-defined]
     for module in (volumes, appender):
-        module.threading, module.queue = loop.threads, loop.queues  # type: ignore[attr-defined]
-    drives.ThreadPoolExecutor = loop.Pool  # type: ignore[misc,assignment]
+        module.threading, module.queue = threads.threads, threads.queues  # type: ignore[attr-defined]
+    drives.ThreadPoolExecutor = threads.Pool  # type: ignore[misc,assignment]

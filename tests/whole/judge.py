@@ -1,89 +1,49 @@
 """What must hold when a seed has ended: nothing acknowledged is lost, nothing is left lying about, nothing has stopped.
 
-Histories of keys are linearizable; every acknowledged version is there, with its bytes; rows, references and shards are
-what the independent checker wants, who shares no code with upkeep; no background task has ended; nobody waits for ever.
+Histories are linearizable; every acknowledged version is there, with its bytes, locks and tags; rows, references and shards
+are what the independent checker wants, who shares no code with upkeep; statuses and metrics say so; no background task has
+ended; nobody waits for ever.
 """
 
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 
 from checker import check_drives, check_parts
 from s4.jobs import Jobs
 from s4.metadata import keys
+from s4.metadata.rows import decode_object
 from s4.storage.records import Shard
 from s4.storage.shards import ShardStore, parse_index_key
 from sim.linear import is_linearizable
+from whole.clients import FOREVER, History
 from whole.files import Disk, as_they_are
 from whole.loop import Task
 from whole.server import ServerWorld
-from whole.workload import FOREVER, Call, Workload
+from whole.workload import Workload
 from whole.world import World
 
+READS = ("get", "listed", "look")
 MOST_STEPS = 6_000  # of one search
 
 
 def histories(work: Workload) -> list[str]:
-    """Sentences on keys whose history no order explains."""
-    found = []
-    for (bucket, key), known in sorted(work.history.items()):
-        calls = [one for one in known.calls if not (one.kind == "get" and one.end == FOREVER)]
-        if bucket == "documents":
-            found += _not_regular(calls)
-            continue
-
-        def apply(call: Call, value: str | None) -> tuple[bool, str | None]:
-            return _apply(work, call, value)
-
-        if not any(one.kind in ("create", "swap") for one in calls):  # nothing but reads tells of a write whose outcome is unknown
-            seen = {one.result for one in calls if one.kind == "get"}
-            calls = [one for one in calls if one.end < FOREVER or one.kind == "delete" or one.value in seen]
-        if not is_linearizable(calls, None, apply, MOST_STEPS):
-            found.append(f"the history of {bucket}/{key.decode()} is not linearizable: {_shown(work, calls)}")
-    return found
+    """Sentences on things whose history no order explains."""
+    return [
+        f"the history of {one.name} is not linearizable: {_shown(one)}"
+        for one in work.histories() if not is_linearizable(one.calls, one.initial, one.apply, MOST_STEPS)
+    ]  # fmt: skip
 
 
-def _not_regular(calls: list[Call]) -> list[str]:
-    """A setting is obeyed once the call that made it has returned (L2): meanwhile gateways may differ, so a read sees any
-    write that no other has followed which was over before the read began."""
-    writes = [one for one in calls if one.kind == "put"]
-    found = []
-    for read in (one for one in calls if one.kind == "get"):
-        over = [one for one in writes if one.end < read.begin]
-        may = {one.value for one in writes if one.begin < read.end and not any(other.begin > one.end for other in over)}
-        if not over:
-            may.add(None)
-        if read.result not in may:
-            found.append(f"a setting was {read.result} at {read.begin:.3f}-{read.end:.3f}, which had been replaced: {sorted(map(str, may))}")
-    return found
-
-
-def _shown(work: Workload, calls: list[Call]) -> str:
+def _shown(history: History) -> str:
     """The calls of the shortest beginning that is not linearizable."""
-    ends = sorted(one.end for one in calls if one.end < FOREVER)
-    for end in ends:
-        part = [one if one.end <= end else Call(one.kind, one.value, one.begin, expected=one.expected) for one in calls if one.begin <= end]
-        part = [one for one in part if not (one.kind == "get" and one.end == FOREVER)]
-        if not is_linearizable(part, None, lambda call, value: _apply(work, call, value), MOST_STEPS):
-            return "; ".join(f"{one.kind} {one.value or ''}{one.expected[:6]} {one.begin:.3f}-{one.end:.3f} -> {one.result}" for one in part[-14:])
+    for end in sorted(one.end for one in history.calls if one.end < FOREVER):
+        part = [one if one.end <= end else replace(one, end=FOREVER, result=None) for one in history.calls if one.begin <= end]
+        part = [one for one in part if not (one.kind in READS and one.end == FOREVER)]
+        if not is_linearizable(part, history.initial, history.apply, MOST_STEPS):
+            return "; ".join(f"{one.kind} {one.value or ''} {one.expected or ''} {one.begin:.3f}-{one.end:.3f} -> {one.result}" for one in part[-14:])
     return "?"
-
-
-def _apply(work: Workload, call: Call, value: str | None) -> tuple[bool, str | None]:
-    if call.kind == "get":
-        return call.result == value, value
-    if call.kind in ("put", "delete"):
-        return True, call.value
-    if call.kind == "create":
-        fits = value is None
-    else:
-        etag = work.etags.get(value) if value is not None else ""
-        fits = etag is None or etag == call.expected
-    if call.end == FOREVER:
-        return True, call.value if fits else value
-    if call.kind == "swap" and value is not None and work.etags.get(value) is None:
-        return True, call.value if call.result else value
-    return fits == call.result, call.value if call.result else value
 
 
 def at_rest(world: World, *, audited: bool) -> list[str]:
@@ -147,4 +107,30 @@ def leaders(world: World) -> list[str]:
         for kept in process.kept:
             if isinstance(kept, Jobs):
                 found += [f"{process.name}: the job {job.name!r} has ended" for job, task in kept._tasks.items() if task.done()]
+    return found
+
+
+def figures(world: World) -> list[str]:
+    """What statuses and metrics say, beside what is so."""
+    found = world.unwell()
+    objects = [row for key, value in world.rows().items() if key[2:3] == keys.OBJECT and not (row := decode_object(value)[0]).marker]
+    counted, said = (len(objects), sum(row.size for row in objects)), world.sums()
+    return found if counted == said else [*found, f"the metrics say {said[0]} objects of {said[1]} bytes, and there are {counted}"]
+
+
+def waiting(world: World) -> list[str]:
+    """What is still held or waited for though nobody asks any more."""
+    found = []
+    for one in world.machines:
+        gateway = one.gateway
+        if gateway is None:
+            continue
+        if gateway.memory.used_bytes:
+            found.append(f"{one.name}: {gateway.memory.used_bytes} bytes of requests are held for ever")
+        if len(gateway.readers):
+            found.append(f"{one.name}: {len(gateway.readers)} requests read for ever")
+    for task in gc.get_objects():
+        asked = isinstance(task, Task) and task.asked and not task.done()
+        if asked and task.process is not None and task.process.alive:
+            found.append(f"{task.process.name}: a request of {task.asked:.3f} has no end: {task.get_coro().__qualname__}")
     return found

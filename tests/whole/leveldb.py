@@ -21,7 +21,8 @@ import plyvel
 
 from s4.storage.leveldb import DatabaseError
 from whole.files import Disk
-from whole.loop import block, running
+from whole.loop import running
+from whole.threads import block
 
 Rows = Iterable[tuple[bytes, bytes | None]]
 
@@ -40,11 +41,14 @@ class Kept:
             _apply(self.durable, rows)
         self.unsynced.clear()
 
-    def lose_power(self, random: Any) -> None:
-        """A prefix of the unsynced batches may have reached the disk."""
-        for rows in self.unsynced[: random.randint(0, len(self.unsynced))]:
+    def lose_power(self, random: Any) -> int:
+        """A prefix of the unsynced batches may have reached the disk. How many did not."""
+        count = random.randint(0, len(self.unsynced))
+        for rows in self.unsynced[:count]:
             _apply(self.durable, rows)
+        gone = len(self.unsynced) - count
         self.unsynced.clear()
+        return gone
 
     def now(self) -> dict[bytes, bytes]:
         rows = dict(self.durable)
@@ -83,6 +87,7 @@ class Database:
     def _whole(self, start: bytes, stop: bytes) -> None:
         if self._kept.damaged and any(first < stop and start < last for first, last in self._kept.damaged):
             self.disk.loop.note(f"{self.disk.name} a damaged block of {self.path.name} is read")
+            self.disk.loop.effects["damaged block read"] += 1
             error = plyvel.CorruptionError(b"Corruption: block checksum mismatch")
             if self.on_damage is not None:
                 self.mark_damaged()
@@ -150,6 +155,7 @@ class Database:
         error = self.disk.error("sync" if sync else "write") or self.disk.error("write", size)
         if error is not None:
             self._failed = True
+            self.disk.loop.effects["batch failed"] += 1
             if self.disk.loop.random.random() < 0.5:
                 self._kept.unsynced.append(rows)
             self.disk.loop.note(f"{self.disk.name} {self.path.name}: a batch fails")

@@ -1,9 +1,8 @@
-"""Time, order, processes and threads of the simulated machines: an event loop whose time is a number.
+"""Time, order and processes of the simulated machines: an event loop whose time is a number.
 
 One loop runs every simulated process. A handle belongs to the process of its context; each process runs its handles in
 the order in which they came, as asyncio promises, and which process goes on is drawn from the seed. Blocking work (executors,
-the appender's thread) is a greenlet that stands still at each system call while everybody else goes on: so threads
-interleave where real ones may, between any two system calls, by the seed too.
+the appender's thread) is in `threads.py`.
 
 As madsim does for Rust, the operating system is replaced where Python meets it: `time`, `os.urandom`. So the code that
 runs is the code that ships. While no world runs these functions are the real ones.
@@ -21,31 +20,22 @@ import contextvars
 import gc
 import heapq
 import os
-import queue
 import random
 import time
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from greenlet import getcurrent, greenlet
+from whole.threads import DeadError, Job, StuckError
 
 EPOCH = 1_800_000_000.0  # wall clocks begin here
 JITTER_S = 0.0004  # that a timer is late
 STEPS_AT_ONCE = 200_000  # more than that without time going on is a loop that spins
 
 PROCESS: contextvars.ContextVar[Process] = contextvars.ContextVar("process")
-
-
-class DeadError(BaseException):
-    """This process has ended: nothing that it still runs may do anything."""
-
-
-class StuckError(Exception):
-    """Something runs for ever, or waits for ever."""
 
 
 class Process:
@@ -111,6 +101,7 @@ class Task(asyncio.Task):  # type: ignore[type-arg]
 
     _numbers = 0
     process: Process | None = None
+    asked = 0.0  # when, of what a client asked for
 
     def __new__(cls, *_: Any, **__: Any) -> Task:
         self = super().__new__(cls)
@@ -151,6 +142,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.closed, self.root = False, "\n"  # where the disks are: it is another place in each run
         self.network: Any = None
         self.notes: deque[str] = deque(maxlen=400)
+        self.effects: Counter[str] = Counter()  # what faults did, by name
         Task._numbers = 0
         self.outside = Process(self, "outside", "outside")
 
@@ -315,190 +307,6 @@ class Loop(asyncio.AbstractEventLoop):
         self._timers.clear()
         self._ready.clear()
 
-
-class Job:
-    """Blocking work of a process on a thread of its own. It stands still in `block`."""
-
-    def __init__(self, loop: Loop, process: Process, work: Callable[[], Any], future: asyncio.Future[Any] | None = None) -> None:
-        self.loop, self.process, self._work, self._future = loop, process, work, future
-        self._context = contextvars.copy_context()
-        self._greenlet = greenlet(self._main)
-        self._greenlet.job = self
-        self._greenlet.gr_context = self._context
-        self._turn, self.done = 0, False
-        self.waits_for: Lock | None = None
-        self.joined: list[Job] = []
-
-    def begin(self) -> None:
-        self._after(self.loop.random.random() * 0.0003)
-
-    def _after(self, delay: float) -> None:
-        self._turn += 1
-        self.loop.at(delay, partial(self._due, self._turn))
-
-    def _due(self, turn: int) -> None:
-        if not self.process.alive:
-            self.process.kept.append(self)
-        elif turn == self._turn:
-            if self.process.paused:
-                self.loop.at(0.05, partial(self._due, turn))
-            else:
-                self.go_on()
-
-    def go_on(self) -> None:
-        """Run until it blocks again."""
-        self._turn += 1
-        self._greenlet.parent = getcurrent()
-        delay = self._greenlet.switch()
-        if self.done or not self.process.alive:
-            if not self.done:
-                self.process.kept.append(self)
-            return
-        if delay is not None:
-            self._after(delay)
-
-    def wake(self) -> None:
-        self._after(self.loop.random.random() * 0.00005)
-
-    def _main(self) -> None:
-        try:
-            result = self._work()
-        except DeadError:
-            self.done = True
-            return
-        except BaseException as error:
-            self._tell(asyncio.Future.set_exception, error)
-        else:
-            self._tell(asyncio.Future.set_result, result)
-        self.done = True
-        for job in self.joined:
-            job.wake()
-
-    def _tell(self, how: Any, what: Any) -> None:
-        future = self._future
-        if future is not None:
-            self.loop.call_soon(lambda: None if future.done() else how(future, what), context=self.process.context)
-
-
-def job() -> Job | None:
-    """The job that runs now, None on a loop."""
-    return getattr(getcurrent(), "job", None)
-
-
-def block(seconds: float | None) -> None:
-    """Stand still: for a while, or (None) until `wake`. On the loop itself there is no standing still."""
-    current = job()
-    if current is not None:
-        current._greenlet.parent.switch(seconds)
-
-
-class Lock:
-    """`threading.Lock` between jobs and loops."""
-
-    def __init__(self) -> None:
-        self._held, self._holder = False, None
-        self._waiting: deque[Job] = deque()
-
-    def acquire(self, blocking: bool = True) -> bool:
-        while self._held:
-            if not blocking:
-                return False
-            mine = job()
-            if mine is None:  # the loop's thread waits: whoever has the lock goes on until it is free
-                self._hurry()
-            else:
-                self._waiting.append(mine)
-                mine.waits_for = self
-                block(None)
-                mine.waits_for = None
-        self._held, self._holder = True, job()
-        return True
-
-    def _hurry(self) -> None:
-        holder = self._holder
-        if holder is None:
-            raise StuckError("a loop waits for a lock that it has itself")
-        if holder.waits_for is not None and holder.waits_for._held:
-            holder.waits_for._hurry()
-        else:
-            holder.go_on()
-
-    def release(self) -> None:
-        self._held, self._holder = False, None
-        if self._waiting:
-            self._waiting.popleft().wake()
-
-    def locked(self) -> bool:
-        return self._held
-
-    def __enter__(self) -> None:
-        self.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-class Thread:
-    """`threading.Thread`: a job that nobody awaits."""
-
-    def __init__(self, *, target: Callable[[], None], name: str = "", daemon: bool = False) -> None:
-        self._target, self._job = target, None
-
-    def start(self) -> None:
-        loop = running()
-        self._job = Job(loop, loop.here(), self._target)
-        loop.here().kept.append(self._job)
-        self._job.begin()
-
-    def join(self) -> None:
-        mine = job()
-        while self._job is not None and not self._job.done:
-            if mine is None:
-                raise StuckError("a loop joins a thread")
-            self._job.joined.append(mine)
-            block(None)
-
-
-class SimpleQueue:
-    """`queue.SimpleQueue`, read by one job."""
-
-    def __init__(self) -> None:
-        self._items: deque[Any] = deque()
-        self._reader: Job | None = None
-
-    def put(self, item: Any) -> None:
-        self._items.append(item)
-        if self._reader is not None:
-            self._reader.wake()
-            self._reader = None
-
-    def get(self) -> Any:
-        while not self._items:
-            self._reader = job()
-            block(None)
-        return self._items.popleft()
-
-    def get_nowait(self) -> Any:
-        if not self._items:
-            raise queue.Empty
-        return self._items.popleft()
-
-
-class Pool:
-    """`ThreadPoolExecutor` for those who use it without a loop: one call after the other."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def map(self, call: Callable[..., Any], *items: Any) -> list[Any]:
-        return [call(*one) for one in zip(*items, strict=True)]
-
-    def shutdown(self, *_: Any, **__: Any) -> None:
-        pass
-
-
-threads = SimpleNamespace(Thread=Thread, Lock=Lock)
-queues = SimpleNamespace(SimpleQueue=SimpleQueue, Empty=queue.Empty)
 
 # -- the operating system, where Python meets it
 

@@ -31,7 +31,7 @@ class Network:
         loop.network = self
         self.cut: set[tuple[str, str]] = set()
         self.off: set[str] = set()
-        self.latency_s, self.slow, self.slow_s, self.reset = 0.0004, 0.01, 0.3, 0.0
+        self.latency_s, self.slow, self.slow_s, self.reset, self.late_s = 0.0004, 0.01, 0.3, 0.0, 0.0
         self.listening: dict[tuple[str, int], Listener] = {}
         self.bytes = self.packets = 0
 
@@ -55,6 +55,7 @@ class Network:
         for wait in SYN_S:
             await asyncio.sleep(wait + self.delay())
             if not self.passes(process.host, host) or not self.passes(host, process.host):
+                self.loop.effects["packet held"] += 1
                 continue
             listener = self.listening.get((host, port))
             if listener is None or not listener.process.alive or listener.closed:
@@ -174,6 +175,7 @@ class Transport(asyncio.Transport):
         if not network.passes(self.process.host, peer.process.host):
             if self._stuck_since < 0:
                 self._stuck_since = loop.now
+                loop.effects["packet held"] += 1
             if loop.now - self._stuck_since > GIVE_UP_S:
                 self._moving = False
                 self._lose(TimeoutError(errno.ETIMEDOUT, "the peer does not take what is sent"))
@@ -187,10 +189,7 @@ class Transport(asyncio.Transport):
             self._lose(ConnectionResetError(errno.ECONNRESET, "the peer is gone"))
             return
         if network.reset and loop.random.random() < network.reset:
-            loop.note(f"connection {self.process.name} -> {peer.process.name} breaks")
-            self._sent.clear()
-            self._lose(ConnectionResetError(errno.ECONNRESET, "the connection broke"))
-            peer._lose(ConnectionResetError(errno.ECONNRESET, "the connection broke"))
+            self._break()
             return
         pieces, self._sent = list(self._sent), deque()
         self._size = 0
@@ -205,6 +204,28 @@ class Transport(asyncio.Transport):
             self._full = False
             if not self._lost:
                 loop.call_soon(self._protocol.resume_writing, context=self.process.context)
+
+    def _break(self) -> None:
+        """The connection breaks for its sender; what was on its way is lost, or arrives late, as from a peer's own socket
+        that is read late. Nothing comes after it."""
+        network, loop, peer = self._network, self._network.loop, self.peer
+        loop.note(f"connection {self.process.name} -> {peer.process.name} breaks")
+        loop.effects["connection broke"] += 1
+        data = b"".join(piece for piece in self._sent if piece is not None)
+        self._sent.clear()
+        self._lose(ConnectionResetError(errno.ECONNRESET, "the connection broke"))
+        late_s = loop.random.random() * network.late_s if network.late_s else -1.0
+
+        def arrive() -> None:
+            if data and not peer._lost and network.passes(self.process.host, peer.process.host):
+                loop.effects["arrived late"] += 1
+                loop.call_soon(peer._take, data, context=peer.process.context)
+            loop.call_soon(peer._lose, ConnectionResetError(errno.ECONNRESET, "the connection broke"), context=peer.process.context)
+
+        if late_s >= 0:
+            loop.at(late_s, arrive)
+        else:
+            peer._lose(ConnectionResetError(errno.ECONNRESET, "the connection broke"))
 
     def _take(self, piece: bytes | None) -> None:
         if self._lost:

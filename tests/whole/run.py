@@ -24,27 +24,28 @@ WHOLE_S, FAULTS_S = 300.0, 24.0
 
 
 def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
-    """Most seeds are clusters of three nodes; others are servers with one, three or six drives."""
+    """Most seeds are clusters of three nodes, some of six; others are servers with one, three or six drives."""
+    from whole.cluster import ClusterWorld
     from whole.server import ServerWorld
-    from whole.world import World
 
-    match seed % 8:
-        case 3:
+    match seed % 16:
+        case 3 | 11:
             return ServerWorld(seed, root, drives=1, keep_trace=keep_trace)
-        case 5:
+        case 5 | 13:
             return ServerWorld(seed, root, drives=3, keep_trace=keep_trace)
         case 7:
             return ServerWorld(seed, root, drives=6, geometry=(4, 2), keep_trace=keep_trace)
-    return World(seed, root, keep_trace=keep_trace)
+        case 15:
+            return ClusterWorld(seed, root, nodes=6, data=4, parity=2, partitions=4, keep_trace=keep_trace)
+    return ClusterWorld(seed, root, keep_trace=keep_trace)
 
 
 def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...] = (), trace: bool = False,  # type: ignore[assignment]
              keep_trace: bool = False) -> dict[str, Any]:  # fmt: skip
     """One seed in this process: what was found, and figures."""
-    from whole import judge
-    from whole.atlas import KINDS, ON_DRIVES, TAKES_DATA, Atlas, faults_of
-    from whole.loop import StuckError
+    from whole.atlas import KINDS, ON_DRIVES, Atlas, faults_of
     from whole.server import ServerWorld
+    from whole.threads import StuckError
     from whole.workload import Workload
     root = Path(tempfile.mkdtemp(prefix=f"s4-whole-{seed}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     world = world_of(seed, root, keep_trace)
@@ -63,25 +64,7 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
         if not world.wait(900.0, lambda: not work.running):
             problems.append("clients wait for ever")
         world.wait(FAULTS_S * 2, lambda: not atlas.open)
-        world.calm = True
-        world.settle()
-        if not world.wait(WHOLE_S, lambda: world.whole() == ""):
-            problems.append(f"the cluster does not become whole: {world.whole()}")
-        reading = world.loop.outside.spawn(work.read_back())
-        if not world.wait(600.0, reading.done):
-            problems.append("reading at the end does not end")
-        # time for the auditor, then whatever it found to do
-        world.wait(12.0, lambda: False)
-        world.wait(60.0, lambda: world.whole() == "")
-        problems += work.problems + world.problems + judge.histories(work)
-        problems += judge.background(world) + judge.leaders(world)
-        if world.loop.misuse:
-            problems.append(f"{world.loop.misuse} calls on closed descriptors")
-        if not set(atlas.happened) & set(TAKES_DATA):
-            problems += world.watch.found
-        if world.whole() == "":
-            audited = not {"wall step", "late leader"} & set(atlas.happened)
-            problems += [one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")]
+        problems += ended(world, work, atlas)
     except StuckError as error:
         problems.append(f"stuck: {error}")
     finally:
@@ -90,9 +73,41 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
         print("\n".join(world.loop.notes))
     return {
         "seed": seed, "problems": problems, "sum": world.loop.sum, "steps": world.loop.steps, "virtual_s": round(world.loop.now, 1),
-        "operations": work.done, "failed": work.failed, "faults": atlas.happened, "of": len(faults),
-        "counts": world.counts, "trace": world.loop.trace if keep_trace else None,
+        "operations": work.done, "failed": work.clients.failed, "faults": atlas.happened, "of": len(faults),
+        "effects": dict(world.loop.effects), "answers": dict(world.counts), "trace": world.loop.trace if keep_trace else None,
     }  # fmt: skip
+
+
+def ended(world: Any, work: Any, atlas: Any) -> list[str]:
+    """What is found once the faults are over: all must become whole by itself, and be what it was told to be."""
+    from whole import judge
+    from whole.atlas import CLOCKS, TAKES_DATA
+
+    problems: list[str] = []
+    world.calm = True
+    world.settle()
+    if not world.wait(WHOLE_S, lambda: world.whole() == ""):
+        problems.append(f"it does not become whole: {world.whole()}")
+    reading = world.loop.outside.spawn(work.read_back())
+    if not world.wait(600.0, reading.done):
+        problems.append("reading at the end does not end")
+    elif reading.exception() is not None:
+        problems.append(f"reading at the end ended: {reading.exception()!r}")
+    # time for the auditor, then whatever it found to do
+    world.wait(12.0, lambda: False)
+    world.wait(60.0, lambda: world.whole() == "")
+    work.clients.happened = set(atlas.happened)
+    problems += work.judge() + world.problems + judge.histories(work)
+    problems += judge.background(world) + judge.leaders(world) + judge.waiting(world)
+    if world.loop.misuse:
+        problems.append(f"{world.loop.misuse} calls on closed descriptors")
+    if not set(atlas.happened) & set(TAKES_DATA):
+        problems += world.watch.found
+    if world.whole() == "":
+        audited = not set(CLOCKS) & set(atlas.happened)
+        problems += judge.figures(world) if audited else []
+        problems += [one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")]
+    return problems
 
 
 def prepare() -> None:
@@ -137,7 +152,7 @@ def forked(seed: int, **options: Any) -> dict[str, Any]:
     with os.fdopen(reader) as pipe:
         text = pipe.read()
     os.waitpid(child, 0)
-    return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "sum": 0, "virtual_s": 0, "of": 0}  # fmt: skip
+    return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "effects": {}, "sum": 0, "virtual_s": 0, "of": 0}  # fmt: skip
 
 
 def shorten(seed: int, only: tuple[str, ...]) -> list[int]:
@@ -148,6 +163,10 @@ def shorten(seed: int, only: tuple[str, ...]) -> list[int]:
         if forked(seed, only=only, without={*without, number})["problems"]:
             without.add(number)
     return [number for number in range(count) if number not in without]
+
+
+def _shown(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common())
 
 
 def main() -> int:
@@ -166,11 +185,12 @@ def main() -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "whole.run", *sys.argv[1:]])
     prepare()
-    happened: Counter[str] = Counter()
+    happened, effects = Counter[str](), Counter[str]()
     failed = operations = steps = 0
     for seed in range(asked.first, asked.last + 1, asked.step):
         result = forked(seed, trace=asked.trace, only=only)
         happened.update(result["faults"])
+        effects.update(result["effects"])
         operations, steps = operations + result["operations"], steps + result["steps"]
         known = [one for one in asked.known.split(",") if one]
         result["problems"] = [problem for problem in result["problems"] if not any(one in problem for one in known)]
@@ -189,7 +209,7 @@ def main() -> int:
             print(f"seed {seed}: {result['operations']} operations, {result['steps']} steps, {result['virtual_s']} s, {result['faults']}")
         sys.stdout.flush()
     count = len(range(asked.first, asked.last + 1, asked.step))
-    print(f"{failed} of {count} seeds failed; {operations} operations, {steps} steps, faults {dict(happened)}")
+    print(f"{failed} of {count} seeds failed; {operations} operations, {steps} steps; faults: {_shown(happened)}; what they did: {_shown(effects)}")
     return 1 if failed else 0
 
 

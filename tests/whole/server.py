@@ -1,19 +1,19 @@
 """The single server in the simulator: one process, one store on each of its drives, the map in a file on every drive.
 
-Put together as `s4.serve.Server` does it, without its ports and workers. `Drive` has the face that the atlas knows of nodes:
-what ends a process ends the server, what takes power takes that of all drives, what befalls a disk befalls that one.
+Put together as `s4.serve.Server` does it, without its ports and workers. The atlas takes each `Drive` for a node: what befalls
+a disk befalls that drive, what befalls a process or a machine befalls the server.
 """
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
 from s4.cluster.shardmap import ShardMap
 from s4.embedded import OpenStore, open_store
+from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
-from s4.gateway.context import Gateway, Readers
+from s4.gateway.context import Readers
 from s4.jobs import Job, Jobs
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
@@ -27,11 +27,9 @@ from s4.upkeep.heal import Healer
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
 from s4.upkeep.scrub import Scrubber
-from whole import files
-from whole.coordinator import Documents
 from whole.files import Disk
-from whole.loop import Loop, Process, StuckError
-from whole.network import Network
+from whole.loop import Process
+from whole.threads import StuckError
 from whole.world import (
     AUDIT_S,
     CALM_AGE_S,
@@ -39,11 +37,11 @@ from whole.world import (
     LIFECYCLE_S,
     LIMITS,
     ORPHAN_AGE_S,
-    RESTART_S,
     ROOT,
     SCRUB_S,
     SETTINGS,
     STORE,
+    Machine,
     World,
 )
 
@@ -51,90 +49,32 @@ HEAL_S = 0.5
 
 
 class Drive:
-    """One drive, as the atlas sees machines."""
+    """One drive, as the atlas sees nodes."""
 
     def __init__(self, server: Server, number: int) -> None:
-        self.server, self.name = server, f"drive-{number}"
+        self.machine, self.name = server, f"drive-{number}"
         self.disk = Disk(server.world.loop, server.world.root / self.name, self.name)
-        self.wall_s, self.rate, self.member = 0.0, 1.0, None
-
-    @property
-    def process(self) -> Process | None:
-        return self.server.process
-
-    @property
-    def gateway(self) -> Gateway | None:
-        return self.server.gateway
-
-    @property
-    def renames(self) -> Renames | None:
-        return self.server.renames
-
-    @property
-    def down(self) -> bool:
-        return self.server.down
-
-    @down.setter
-    def down(self, value: bool) -> None:
-        self.server.down = value
-
-    @property
-    def store(self) -> str:
-        return self.name
-
-    def kill(self) -> None:
-        self.server.kill()
-
-    def lose_power(self) -> None:
-        if self.server.powered:
-            self.server.powered = False
-            self.server.kill()
-            for one in self.server.drives:
-                one.disk.lose_power()
-
-    def start(self) -> None:
-        self.server.start()
 
 
-class Server:
-    """The machine, and the process that runs on it, if one does."""
+class Server(Machine):
+    """The machine, with its drives."""
 
-    has_store = True
+    world: ServerWorld
 
     def __init__(self, world: ServerWorld, drives: int, geometry: tuple[int, int] | None) -> None:
-        self.world, self.name, self.geometry = world, "server", geometry
+        super().__init__(world, "server")
+        self.geometry = geometry
         self.drives = [Drive(self, number) for number in range(drives)]
-        self.process: Process | None = None
-        self.gateway: Gateway | None = None
         self.opened: OpenStore | None = None
-        self.renames: Renames | None = None
+        self.figures: Any = lambda: ()
         self.failures: list[tuple[float, Path]] = []
-        self.starts, self.down, self.powered = 0, False, True
 
-    @property
-    def up(self) -> bool:
-        return self.process is not None and self.process.alive and self.gateway is not None
+    def disks(self) -> list[Disk]:
+        return [one.disk for one in self.drives]
 
-    def start(self) -> None:
-        if self.process is not None and self.process.alive:
-            return
-        self.starts += 1
-        self.down, self.powered = False, True
-        process = self.process = Process(self.world.loop, f"server.{self.starts}", "server")
-        process.wall_s = self.drives[0].wall_s
-        process.on_death.append(lambda: self._ended(process))
-        process.spawn(self._main(process))
-
-    def kill(self) -> None:
-        if self.process is not None:
-            self.process.die()
-
-    def _ended(self, process: Process) -> None:
-        self.gateway = self.opened = self.renames = None
-        files.close_all(process)
-        self.world.counts["process ended"] = self.world.counts.get("process ended", 0) + 1
-        if not self.down:
-            self.world.loop.at(RESTART_S, self.start)
+    def ended(self, process: Process) -> None:
+        self.opened = None
+        super().ended(process)
 
     def _fatal(self, process: Process, error: BaseException) -> None:
         if isinstance(error, DriveError):
@@ -145,13 +85,7 @@ class Server:
         named = [directory for at, directory in self.failures if at > self.world.loop.now - WITHIN_S and len(self.drives) > 1]
         return frozenset(one for one in named if named.count(one) >= DRIVE_FAILURES)
 
-    async def _main(self, process: Process) -> None:
-        try:
-            await self._run(process)
-        except Exception as error:
-            process.fatal(error)
-
-    async def _run(self, process: Process) -> None:
+    async def run(self, process: Process) -> None:
         readers, jobs, failed = Readers(), Jobs(), self.failed()
         store = self.opened = await open_store([one.disk.root for one in self.drives], StoreSettings(
             "sync", STORE.reserve_bytes, STORE.volume_bytes, STORE.preallocate_bytes, partitions=2, geometry=self.geometry,
@@ -181,32 +115,23 @@ class Server:
             Job("compaction", COMPACT_S, COMPACT_S, compact), Job("audit", AUDIT_S, AUDIT_S, audit), Job("heal", 0.0, HEAL_S, healer.work),
             Job("scrub", SCRUB_S, SCRUB_S, scrub), Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
         )  # fmt: skip
+        self.figures = lambda: store_figures(store, healer, scrubber, (lifecycle, jobs))
         process.kept += [jobs, (store.node, healer, scrubber, lifecycle)]
         self.gateway = gateway
         self.world.loop.note(f"{process.name} is up")
 
 
 class ServerWorld(World):
-    """One server and its drives. `nodes` are the drives, `machines` has the server."""
+    """One server and its drives: these are its `nodes`, the server is its one machine."""
 
     def __init__(self, seed: int, root: Path, *, drives: int, geometry: tuple[int, int] | None = None, keep_trace: bool = False) -> None:
-        self.seed, self.root = seed, root
-        self.loop = Loop(seed, keep_trace=keep_trace)
-        self.loop.root = str(root)
-        self.network = Network(self.loop)
-        self.documents = Documents(self.loop, self.network)
-        self.random = random.Random(f"world {seed}")
-        self.calm = False
-        self.problems: list[str] = []
-        self.counts: dict[str, int] = {}
+        super().__init__(seed, root, keep_trace=keep_trace)
         self.server = Server(self, drives, geometry)
-        self.nodes: list[Any] = list(self.server.drives)
-        self.machines: list[Any] = [self.server]
-        self.parity = 0 if drives == 1 else (geometry or (2, 1))[1]
-        self.admin = Process(self.loop, "admin", "admin")
-        self._watch()
+        self.nodes, self.machines = list(self.server.drives), [self.server]
+        if drives > 1:
+            self.data, self.parity = geometry or (2, 1)
 
-    def map(self) -> ShardMap:  # type: ignore[override]
+    def map(self) -> ShardMap:
         opened = self.server.opened
         if opened is None:
             raise StuckError("the server is not up")
@@ -223,6 +148,12 @@ class ServerWorld(World):
             self.server.failures.clear()
             self.server.kill()
 
+    def store_of(self, node: Drive) -> str:
+        return node.name
+
+    async def replace(self, node: Drive, lost: str) -> None:
+        """Nothing is to be said: a start finds the empty drive."""
+
     def whole(self) -> str:
         opened = self.server.opened
         if not self.server.up or opened is None:
@@ -237,6 +168,28 @@ class ServerWorld(World):
         if self.server.failed():
             return "a drive is left out for some minutes"
         return ""
+
+    def _figures(self) -> dict[str, float]:
+        said = self.loop.ask(self.server.process, lambda: list(self.server.figures()))
+        return {f"{one[0]} {one[4] if len(one) > 4 else ''}".strip(): one[2] for one in said}
+
+    def unwell(self) -> list[str]:
+        said, found = self._figures(), []
+        wanted = {"s4_drives": len(self.nodes), "s4_drives_online": len(self.nodes), "s4_metadata_copies": self.map().spec.replicas}
+        wanted |= dict.fromkeys(("s4_drives_filling", "s4_heal_waiting", "s4_heal_failed", "s4_fill_blobs_left", "s4_commands_waiting", "s4_freeing_blobs"), 0)
+        wanted |= {name: 0 for name in said if name.startswith("s4_job_failing")}
+        for name, value in wanted.items():
+            if said[name] != value:
+                found.append(f"the metrics say {name} {said[name]}, not {value}")
+        return found
+
+    def sums(self) -> tuple[int, int]:
+        said = self._figures()
+        return int(said["s4_objects"]), int(said["s4_logical_bytes"])
+
+    def rows(self) -> dict[bytes, bytes]:
+        opened = self.server.opened
+        return dict(opened.host.scan(b"\x00", b"\x00")) if opened is not None else {}
 
     def is_whole_here(self, shard: Shard) -> bool:
         for one in self.nodes:
