@@ -11,6 +11,7 @@ from s4.gateway.stripes import Stripe
 from s4.metadata import keys
 from s4.metadata.rows import Bucket, Extent, Object, decode_object
 from s4.s3.errors import S3Error
+from s4.s3.names import http_date
 from s4.segments import SEGMENT, InvalidTag, Opener, stored_size
 from s4.storage.records import DamagedError
 
@@ -65,7 +66,7 @@ async def open_object(gateway: Gateway, name: str, key: bytes, version: str, buc
         if opened.version:
             headers["x-amz-version-id"] = opened.version
         if version:
-            headers["Allow"] = "DELETE"
+            headers |= {"Allow": "DELETE", "Last-Modified": http_date(row.modified_ms // 1000)}
             raise S3Error("MethodNotAllowed", headers=headers, Method="GET", ResourceType="DeleteMarker")
         raise S3Error("NoSuchKey", headers=headers, Key=shown)
     return opened

@@ -22,7 +22,7 @@ from s4.metadata import keys
 from s4.metadata.rows import Bucket, Object, decode_object
 from s4.s3 import acl, lock, sigv4, tags
 from s4.s3.errors import S3Error
-from s4.s3.names import iso_date
+from s4.s3.names import exact_date
 
 _OF_ROOT = frozenset(
     ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
@@ -210,7 +210,7 @@ def of_lock(mode: str, until_ms: int, now_ms: int) -> dict[str, tuple[str, ...]]
         return {}
     days = str(max(0, -(-(until_ms - now_ms) // lock.DAY_MS)))
     return {
-        "s3:object-lock-mode": (mode,), "s3:object-lock-retain-until-date": (iso_date(until_ms),),
+        "s3:object-lock-mode": (mode,), "s3:object-lock-retain-until-date": (exact_date(until_ms),),
         "s3:object-lock-remaining-retention-days": (days,),
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -132,7 +133,7 @@ def object_headers(opened: Opened) -> dict[str, str]:
     }
     headers.update(row.headers)
     for name, value in row.metadata.items():
-        headers["x-amz-meta-" + name] = value
+        headers["x-amz-meta-" + name] = value if value.isascii() else encoded_word(value)
     if opened.version:
         headers["x-amz-version-id"] = opened.version
     if row.tags:
@@ -167,6 +168,18 @@ def header_value(text: str, name: str) -> str:
             "InvalidArgument", f"The value of {name} has characters that a header cannot have.", ArgumentName=name
         )
     return text
+
+
+def from_wire(value: str) -> str:
+    """The text of a header that holds more than ASCII: UTF-8, or else Latin-1, whose bytes come as surrogates."""
+    if value.isascii() or _encodable(value):
+        return value
+    return value.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def encoded_word(text: str) -> str:
+    """Text beyond ASCII as S3 sends it in a header (RFC 2047)."""
+    return f"=?UTF-8?B?{base64.b64encode(text.encode()).decode()}?="
 
 
 def _encodable(text: str) -> bool:

@@ -151,6 +151,8 @@ class S3Server:
             headers.update(common_headers(request_id))
             if request is not None and request.extra:
                 headers.update(request.extra)
+            if request is not None and request.bucket and not request.key and code != "NoSuchBucket":
+                headers["x-amz-bucket-region"] = self._region  # refused ones have it whether the bucket exists or not
         if not request.continued if request is not None else "Expect" in http.headers:
             response.force_close()  # whether the client still sends the body cannot be known
         self._account(request, http, response, code, time.perf_counter() - started, request_id)
@@ -258,6 +260,8 @@ class S3Server:
 
     def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> web.StreamResponse:
         headers = {**common_headers(request_id), **error.headers}
+        if error.status == 503:
+            headers.setdefault("Retry-After", "1")
         if method == "HEAD" or error.status == 304:
             return respond(error.status, headers)
         headers["Content-Type"] = XML

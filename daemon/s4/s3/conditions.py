@@ -34,6 +34,16 @@ def matches(header: str, etag: str) -> bool:
     return "*" in listed or etag in listed
 
 
+def range_holds(header: str | None, etag: str, modified_ms: int) -> bool:
+    """Whether If-Range lets a range count: where it names this ETag, or the very time of its last change (RFC 9110, 13.1.5)."""
+    if header is None:
+        return True
+    if header.startswith(('"', "W/")):
+        return header == f'"{etag}"'  # a strong comparison: a weak tag never matches
+    since = parse_date(header)
+    return since == modified_ms // 1000 if since is not None else header == etag
+
+
 def check_read(headers: Mapping[str, str], etag: str, modified_ms: int, prefix: str = "") -> None:
     """Raises S3Error PreconditionFailed or NotModified. With a prefix, the conditions on a copy's source."""
     modified = modified_ms // 1000
@@ -52,6 +62,6 @@ def check_read(headers: Mapping[str, str], etag: str, modified_ms: int, prefix: 
         since = parse_date(headers.get(prefix + "if-modified-since", ""))
         failed = since is not None and modified <= since
     if failed:
-        raise S3Error(
-            "PreconditionFailed" if prefix else "NotModified", headers={} if prefix else {"ETag": f'"{etag}"'}
-        )
+        if not prefix:
+            raise S3Error("NotModified", headers={"ETag": f'"{etag}"'})
+        raise S3Error("PreconditionFailed", Condition="If-None-Match" if if_none is not None else "If-Modified-Since")

@@ -10,7 +10,7 @@ import msgspec
 
 from s4.metadata.locks import COMPLIANCE, GOVERNANCE
 from s4.s3.errors import S3Error
-from s4.s3.names import iso_date, number
+from s4.s3.names import exact_date, number
 from s4.s3.xml import Element, tag
 
 MODE, UNTIL, HOLD = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-amz-object-lock-legal-hold"
@@ -89,7 +89,7 @@ def retention_from_xml(root: Element, now_ms: int) -> tuple[str, int]:
 
 
 def retention_to_xml(mode: str, until_ms: int) -> str:
-    return tag("Mode", mode) + tag("RetainUntilDate", iso_date(until_ms))
+    return tag("Mode", mode) + tag("RetainUntilDate", exact_date(until_ms))
 
 
 def hold_from_xml(root: Element) -> bool:

@@ -39,6 +39,12 @@ def _second(second: int) -> str:
 
 
 def iso_date(ms: int) -> str:
+    """A time as listings and results print it: in whole seconds, as Last-Modified has no more, and sync tools compare the two."""
+    return f"{_second(ms // 1000)}.000Z"
+
+
+def exact_date(ms: int) -> str:
+    """A time that a client gave, to the millisecond."""
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
 
 

@@ -85,8 +85,9 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
         operation = "ListBuckets" if method == "GET" else ""
     if not operation:
         raise S3Error(
-            "MethodNotAllowed", Method=method, ResourceType="OBJECT" if key else "BUCKET" if bucket else "SERVICE"
-        )
+            "MethodNotAllowed", headers={"Allow": "DELETE, GET, HEAD, POST, PUT" if bucket else "GET"}, Method=method,
+            ResourceType="OBJECT" if key else "BUCKET" if bucket else "SERVICE",
+        )  # fmt: skip
     return operation
 
 

@@ -118,7 +118,7 @@ async def _asked(request: S3Request, root: Element) -> dict[str, str]:
 
 async def head_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     await find_bucket(gateway, request.bucket)
-    return respond(200, {"x-amz-bucket-region": request.claim.region if request.claim else ""})
+    return respond(200)
 
 
 async def delete_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:

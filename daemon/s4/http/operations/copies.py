@@ -41,7 +41,7 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
                 ArgumentName=header,
                 ArgumentValue=text,
             )
-    raw = unquote_to_bytes(path.encode("utf-8", "surrogateescape"))
+    raw = unquote_to_bytes(path.replace("+", " ").encode("utf-8", "surrogateescape"))
     name_raw, _, key = raw.removeprefix(b"/").partition(b"/")
     name = name_raw.decode("utf-8", "replace")
     if not name or not key:

@@ -16,7 +16,7 @@ from s4.metadata.rows import Bucket
 from s4.s3 import lock
 from s4.s3.errors import S3Error
 from s4.s3.lock import Lock
-from s4.s3.names import iso_date
+from s4.s3.names import exact_date
 from s4.s3.xml import document, tag
 
 
@@ -64,7 +64,7 @@ async def shown(request: S3Request, opened: Opened) -> dict[str, str]:
     row, judge, version = opened.row, request.judge, request.query.get("versionId", "")
     found: dict[str, str] = {}
     if row.lock_mode and (judge is None or await judge.may("s3:GetObjectRetention", request.key, version, row=row)):
-        found |= {lock.MODE: row.lock_mode, lock.UNTIL: iso_date(row.lock_until_ms)}
+        found |= {lock.MODE: row.lock_mode, lock.UNTIL: exact_date(row.lock_until_ms)}
     if row.legal_hold and (judge is None or await judge.may("s3:GetObjectLegalHold", request.key, version, row=row)):
         found[lock.HOLD] = "ON"
     return found

@@ -21,6 +21,7 @@ from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
     common_headers,
     ending,
+    from_wire,
     header_value,
     object_headers,
     put_headers,
@@ -53,14 +54,14 @@ def attributes_of(request: S3Request) -> Attributes:
     size = 0
     for name, value in request.headers.items():
         if name.startswith("x-amz-meta-"):
-            metadata[name[11:]] = header_value(value, name)
-            size += len(name) - 11 + len(value.encode())
+            text = metadata[name[11:]] = header_value(from_wire(value), name)
+            size += len(name) - 11 + len(text.encode())
         elif name == website.LOCATION:
             kept[name] = header_value(website.check_location(value), name)
         elif name in _SHOWN:
             if name == "content-encoding":
                 value = _without_chunked(value)  # noqa: PLW2901 - aws-chunked is of the transfer, not of the object
-                if not value:
+                if not value.strip():
                     continue
             kept[_SHOWN[name]] = header_value(value, name)
     if size > request.limits.metadata_bytes:
@@ -80,7 +81,10 @@ async def asked_acl(gateway: Gateway, request: S3Request) -> str:
 
 
 def _without_chunked(value: str) -> str:
-    return ",".join(piece.strip() for piece in value.split(",") if piece.strip().lower() != "aws-chunked")
+    """The client's own spelling, but for aws-chunked."""
+    if "aws-chunked" not in value.lower():
+        return value
+    return ",".join(piece for piece in value.split(",") if piece.strip().lower() != "aws-chunked").strip()
 
 
 def write_conditions(headers: Mapping[str, str]) -> Conditions:
@@ -132,6 +136,10 @@ def _span(request: S3Request, opened: Opened) -> tuple[int, int, dict[str, str],
         if header is not None:
             raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
         return _part_span(request, opened, part)
+    if header is not None and not conditions.range_holds(
+        request.headers.get("if-range"), opened.row.etag, opened.row.modified_ms
+    ):
+        header = None
     span = ranges.parse(header, size) if header is not None else None
     if span is None:
         return 0, size, {}, 200
@@ -150,14 +158,14 @@ def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int,
     count = len(extents) if opened.row.upload else 1
     if number > max(count, 1):
         raise S3Error("InvalidPartNumber", ActualPartCount=str(count), PartNumberRequested=text)
-    if not opened.row.upload:
-        headers = {} if opened.row.size == 0 else {"Content-Range": f"bytes 0-{opened.row.size - 1}/{opened.row.size}"}
-        return 0, opened.row.size, headers, 206 if headers else 200
-    offset = sum(extent.size for extent in extents[: number - 1])
-    length = extents[number - 1].size
-    return offset, length, {
-        "Content-Range": f"bytes {offset}-{offset + length - 1}/{opened.row.size}",
-        "x-amz-mp-parts-count": str(count),
+    offset, length, headers = 0, opened.row.size, {}
+    if opened.row.upload:
+        offset, length = sum(extent.size for extent in extents[: number - 1]), extents[number - 1].size
+        headers["x-amz-mp-parts-count"] = str(count)
+    if length == 0:
+        return offset, length, headers, 200  # no range can say that there is nothing in it
+    return offset, length, headers | {
+        "Content-Range": f"bytes {offset}-{offset + length - 1}/{opened.row.size}"
     }, 206  # fmt: skip
 
 
@@ -169,6 +177,8 @@ async def _open(gateway: Gateway, request: S3Request) -> Opened:
     except S3Error as error:
         if error.status == 304:
             error.headers["Last-Modified"] = names.http_date(opened.row.modified_ms // 1000)
+            kept = opened.row.headers
+            error.headers |= {name: kept[name] for name in ("Cache-Control", "Expires") if name in kept}
             if opened.version:
                 error.headers["x-amz-version-id"] = opened.version
         raise
