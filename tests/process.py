@@ -112,11 +112,13 @@ def make_client(endpoint: str, access: str = ACCESS, secret: str = SECRET, **opt
 
 
 @contextmanager
-def injected(server: ServerProcess, calls: str, fault: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the server's system calls under strace fault injection; lets go of it at the end."""
-    assert server.process is not None
+def injected(server: ServerProcess | int, calls: str, fault: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs the system calls of a server, or of the process of that id, under strace fault injection; lets go of it at the end."""
+    if isinstance(server, ServerProcess):
+        assert server.process is not None
+        server = server.process.pid
     tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(server.process.pid), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}", *options],
+        ["strace", "-f", "-p", str(server), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}", *options],
         stderr=subprocess.PIPE,
     )  # fmt: skip
     assert tracer.stderr is not None

@@ -105,8 +105,8 @@ class DevCluster:
         return self._clients[key]
 
     def _client(self, node: str, **options: Any) -> Any:
-        config = Config(retries={"max_attempts": 1, "mode": "standard"}, s3={"addressing_style": "path"}, read_timeout=30, connect_timeout=2,
-                        max_pool_connections=20, **options)  # fmt: skip
+        config = Config(retries={"max_attempts": 1, "mode": "standard"}, s3={"addressing_style": "path"}, connect_timeout=2, max_pool_connections=20,
+                        **{"read_timeout": 30, **options})  # fmt: skip
         return boto3.client("s3", endpoint_url=self.lines[node]["s3"], aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
                             region_name="us-east-1", config=config)  # fmt: skip
 

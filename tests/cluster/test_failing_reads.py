@@ -6,7 +6,6 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -40,8 +39,7 @@ def test_a_node_that_cannot_read_its_shards_is_done_without_and_healed(cluster: 
         client.put_object(Bucket="bucket", Key=key, Body=body)
     cluster.wait_whole()
     volumes = [option for path in (cluster.directory / "node-2" / "volumes").glob("*.vol") for option in ("-P", str(path))]
-    node = SimpleNamespace(process=SimpleNamespace(pid=cluster.lines["node-2"]["pid"]))
-    with injected(node, "preadv,preadv2,pread64", "error=EIO", *volumes):  # type: ignore[arg-type]
+    with injected(cluster.lines["node-2"]["pid"], "preadv,preadv2,pread64", "error=EIO", *volumes):
         for name in cluster.lines:
             reader = cluster.client(name)
             for key, body in kept.items():
