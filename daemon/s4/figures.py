@@ -124,6 +124,8 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
     yield "s4_fills", "Positions that are being filled", len(mender.fills), False, ""
     yield "s4_scrubbed_bytes", "Bytes that the last scrub read", own.scrubbed.bytes_read, False, ""
     yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
+    ended_s = own.scrubbed.ended_s
+    yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", ended_s, False, ""
     for worker in workers:
         yield from worker.figures()
     apart = max(node.clocks.apart(boot_clock(), time.time()).values(), default=0.0)

@@ -40,6 +40,8 @@ from s4.serve import (
     INVENTORY_S,
     REWRAP_FIRST_S,
     REWRAP_LOOK_S,
+    SCRUB_FIRST_S,
+    SCRUB_LOOK_S,
     S3Endpoint,
     ServerSettings,
     lifecycle_looks,
@@ -237,12 +239,12 @@ class ClusterServer:
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
+            Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
         )
-        if settings.scrub_every_s:
-            self.jobs.start(Job("scrub", settings.scrub_every_s, settings.scrub_every_s, self._scrub))
 
     async def _scrub(self) -> None:
-        await self._own.scrub(self.settings.scrub_bytes_per_s)
+        if self._own.due(self.settings.scrub_every_s):
+            await self._own.scrub(self.settings.scrub_bytes_per_s)
 
     async def _audit_own(self) -> None:
         (await self._own.audit(self.settings.orphan_age_s)).report()

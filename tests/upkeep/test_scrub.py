@@ -46,7 +46,7 @@ def test_a_scrub_that_was_cut_off_goes_on(tmp_path: Path) -> None:
             running = asyncio.ensure_future(scrubber.run(deep=True))
             while scrubber.place.partition < 5:
                 await asyncio.sleep(0)
-            scrubber._save()  # what happens every ten seconds
+            scrubber._file.save(scrubber.place)  # what happens every ten seconds
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         async with opened(drives(tmp_path)) as (store, _):

@@ -103,7 +103,7 @@ class NodeAdmin(ClusterAdmin):
         steps = Lines(request)
         await steps.start()
         place = await self._own.scrub(0)
-        return await steps.end({"blobs": place.shards, "unhealable": [], **asdict(place)})
+        return await steps.end({"blobs": place.shards, "unhealable": [], **msgspec.structs.asdict(place)})
 
     async def _audit(self, request: web.Request) -> web.Response:
         return as_json(asdict(await self._own.audit(float(request.query.get("age_s", "86400")))))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import groupby, islice
+
+import msgspec
 
 from s4.clock import boot_clock
 from s4.cluster.coordinator import CoordinatorError
@@ -20,10 +21,12 @@ from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.storage.index import index_key, parse_index_key
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.storage.volumes import Location
 from s4.upkeep.forget import forget_refused
 from s4.upkeep.orphans import Audit
+from s4.upkeep.place import PlaceFile, is_due
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +39,29 @@ ALL = set(range(256))  # positions
 Failed = (UnavailableError, UnknownResultError, StaleError)
 
 
-@dataclass(slots=True)
-class Scrubbed:
-    """What a scrub has read and found so far; times are seconds since 1970."""
+class Scrubbed(msgspec.Struct):
+    """What a scrub has read and found so far. `after` is the index key of the last shard that was read, in hexadecimal;
+    times are seconds since 1970."""
 
     running: bool = False
     shards: int = 0
     bytes_read: int = 0
     damaged: int = 0
+    started_s: float = 0.0
     ended_s: float = 0.0
+    after: str = ""
 
 
 class OwnStore:
     """Work on one member's shards."""
 
-    def __init__(self, node: MemberNode) -> None:
-        self._node, self.shards = node, node.shards
+    def __init__(self, node: MemberNode, clock: Callable[[], float] = time.time) -> None:
+        self._node, self.shards, self._clock = node, node.shards, clock
         self._held: dict[int, set[int]] = {}  # our positions of each partition, as last seen
         self._moved: dict[int, float] = {}  # partitions of which there may be shards here that others hold
-        self.scrubbed = Scrubbed()
+        self._place = PlaceFile(node.shards.files, node.shards.directory, Scrubbed)
+        self._scrubbing = asyncio.Lock()
+        self.scrubbed = self._place.load()
 
     async def renew_copy(self) -> None:
         """One look whether our copy of the metadata is to be made again."""
@@ -170,24 +177,36 @@ class OwnStore:
 
     # -- scrub
 
+    def due(self, every_s: float) -> bool:
+        """Whether it is time for a scrub; 0 is never."""
+        return is_due(self.scrubbed, every_s, self._clock())
+
     async def scrub(self, bytes_per_s: float) -> Scrubbed:
         """Read every shard here that this store holds, and every row; damaged shards are queued for healing, and damaged
-        metadata are made again (metacopy.py)."""
-        if self._node.copy is not None:
-            await self._node.copy.scrub()
-        place = self.scrubbed = Scrubbed(True, ended_s=self.scrubbed.ended_s)
-        await self._node.shards.flush()
-        await self._node.shards.drop_deleted()
-        last: Shard | None = None
-        while run := list(islice(self._node.shards.records(after=last), BATCH)):  # an iterator kept open holds tables
-            for shard, location in run:
-                if self._node.membership.is_held(shard.partition, shard.position, self._node.store):
-                    await self._check(shard, location, place)
-                    await asyncio.sleep(location.length / bytes_per_s if bytes_per_s else 0)
-            last = run[-1][0]
-            await asyncio.sleep(0)
-        place.running, place.ended_s = False, time.time()
-        return place
+        metadata are made again (metacopy.py). One that was cut off is gone on with; one at a time."""
+        async with self._scrubbing:
+            if self._node.copy is not None:
+                await self._node.copy.scrub()
+            if not self.scrubbed.running:
+                self.scrubbed = Scrubbed(True, started_s=self._clock(), ended_s=self.scrubbed.ended_s)
+            place = self.scrubbed
+            await self._node.shards.flush()
+            await self._node.shards.drop_deleted()
+            last = parse_index_key(bytes.fromhex(place.after)) if place.after else None
+            while run := list(
+                islice(self._node.shards.records(after=last), BATCH)
+            ):  # an iterator kept open holds tables
+                for shard, location in run:
+                    if self._node.membership.is_held(shard.partition, shard.position, self._node.store):
+                        await self._check(shard, location, place)
+                        await asyncio.sleep(location.length / bytes_per_s if bytes_per_s else 0)
+                last = run[-1][0]
+                place.after = index_key(last).hex()
+                self._place.save_sometimes(place)
+                await asyncio.sleep(0)
+            place.running, place.ended_s, place.after = False, self._clock(), ""
+            self._place.save(place)
+            return place
 
     async def _check(self, shard: Shard, location: Location, place: Scrubbed) -> None:
         """Read one shard. Whatever is wrong with it, the scrub goes on behind it."""

@@ -2,8 +2,8 @@
 
 Each block's CRC is checked by reading it; a deep scrub checks the SHA-256 of each blob's data too, which the
 CRCs of its shards cannot vouch for. What is missing or damaged is queued for healing. The place is kept in a
-file, so that a scrub goes on after a restart; losing the file costs reading some of it again. Bytes a second
-are bounded. Rows are read in short runs, since an iterator that is kept open holds old tables on disk.
+file (place.py), so that a scrub goes on after a restart. Bytes a second are bounded. Rows are read in short runs,
+since an iterator that is kept open holds old tables on disk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 
 import msgspec
 
@@ -26,13 +25,12 @@ from s4.node import Node
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import DatabaseError
 from s4.storage.records import DamagedError, OfflineError, Shard
+from s4.upkeep.place import PlaceFile, is_due
 
 log = logging.getLogger(__name__)
 
 RUN = 64
-SAVE_S = 10.0
 COPY_ROWS = 5000
-_NAME = "scrub.json"
 
 
 class Place(msgspec.Struct):
@@ -56,22 +54,12 @@ class Scrubber:
     def __init__(self, node: Node, bytes_per_s: float, fatal: Callable[[BaseException], None],
                  clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self._node, self._bytes_per_s, self._fatal, self._clock = node, bytes_per_s, fatal, clock
-        self._path = next(drive.directory for drive, _ in node.drives.online()) / _NAME
-        self._files = node.drives.stores[0].files
+        first = next(drive.directory for drive, _ in node.drives.online())
+        self._file = PlaceFile(node.drives.stores[0].files, first, Place)
         self._lock = asyncio.Lock()
-        self._saved = 0.0
         self._queued: list[asyncio.Future[AnyAnswer]] = []
         self.bytes_read = self.damaged = 0
-        self.place = self._load()
-
-    def _load(self) -> Place:
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Place)
-        except FileNotFoundError:
-            return Place()
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            log.error("%s is damaged, the scrub begins anew: %s", self._path, error)
-            return Place()
+        self.place = self._file.load()
 
     @property
     def ended_s(self) -> float:
@@ -79,7 +67,7 @@ class Scrubber:
 
     def due(self, every_s: float) -> bool:
         """Whether a scrub was cut off, or the last one is longer ago than `every_s`; 0 is never."""
-        return every_s > 0 and (self.place.running or self._clock() - self.place.ended_s >= every_s)
+        return is_due(self.place, every_s, self._clock())
 
     async def run(self, *, deep: bool, bytes_per_s: float | None = None) -> Place:
         """Scrub everything, or go on with what was cut off. Without `bytes_per_s` as fast as was set; 0 is no bound."""
@@ -97,7 +85,7 @@ class Scrubber:
                 self.place.partition, self.place.after = partition + 1, ""
             await self._check_copies()
             self.place.running, self.place.ended_s = False, self._clock()
-            self._save()
+            self._file.save(self.place)
             if self.place.damaged:
                 log.error("scrub found %d shards missing or damaged; they are being healed", self.place.damaged)
             return self.place
@@ -120,8 +108,7 @@ class Scrubber:
                 if isinstance(failed, BaseException):
                     log.error("damage was found and could not be queued: %s", failed)
             self._queued.clear()
-            if time.monotonic() - self._saved > SAVE_S:
-                self._save()
+            self._file.save_sometimes(self.place)
 
     async def _blob(self, partition: int, blob: bytes, row: Blob) -> int:
         """Read one blob's shards; returns their bytes. Queues what is damaged."""
@@ -173,14 +160,6 @@ class Scrubber:
                 if len(self._node.host.copies.all()) > 1:
                     self._fatal(DriveError(copy.path.parent, error))
                 raise
-
-    def _save(self) -> None:
-        """Note the place; where the disk takes nothing the scrub goes on, and a restart reads some of it again."""
-        self._saved = time.monotonic()
-        try:
-            self._files.replace(Path(self._path), msgspec.json.encode(self.place))
-        except OSError as error:
-            log.error("%s cannot be written: %s", self._path, error)
 
 
 def progress(place: Place, partitions: int) -> Iterator[tuple[str, object]]:

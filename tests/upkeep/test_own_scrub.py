@@ -1,0 +1,103 @@
+"""A node's scrub of its own store goes on where a restart cut it off, and knows after a restart when it is due."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from s4.storage.records import Shard
+from s4.storage.shards import ShardStore
+from s4.upkeep import ownstore, place
+from s4.upkeep.ownstore import OwnStore
+from storage.test_shards import open_store
+
+WEEK_S = 7 * 86_400.0
+SHARDS = 5 * ownstore.BATCH // 2
+
+
+class Clock:
+    now_s = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@asynccontextmanager
+async def own(directory: Path, clock: Clock) -> AsyncIterator[tuple[ShardStore, OwnStore]]:
+    """A node's upkeep of its store, from a start to a stop; it holds whatever is in the store."""
+    store, _ = await open_store(directory)
+    held: Any = SimpleNamespace(is_held=lambda *_: True)
+    node: Any = SimpleNamespace(shards=store, copy=None, store="s", membership=held)
+    try:
+        yield store, OwnStore(node, clock)
+    finally:
+        await store.close()
+
+
+async def fill(store: ShardStore) -> None:
+    body = os.urandom(1000)
+    for number in range(SHARDS):
+        await store.append(Shard(number % 4, number.to_bytes(16, "big"), 0, 0), [body], sync=False)
+    await store.flush()
+
+
+def test_a_scrub_that_a_restart_cut_off_is_gone_on_with(tmp_path: Path, monkeypatch: Any) -> None:
+    """Both together read everything once."""
+    monkeypatch.setattr(place, "SAVE_S", -1.0)  # after each batch, as if each took ten seconds
+
+    async def test() -> None:
+        clock = Clock()
+        async with own(tmp_path, clock) as (store, upkeep):
+            await fill(store)
+            running = asyncio.ensure_future(upkeep.scrub(0))
+            while upkeep.scrubbed.shards < ownstore.BATCH * 3 // 2:
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        async with own(tmp_path, clock) as (store, upkeep):
+            assert upkeep.due(WEEK_S)
+            assert upkeep.scrubbed.shards == ownstore.BATCH, "as it was last kept"
+            found = await upkeep.scrub(0)
+            assert (found.shards, found.bytes_read, found.damaged) == (SHARDS, SHARDS * 1000, 0)
+            assert store.bytes_read == (SHARDS - ownstore.BATCH) * 1000
+
+    asyncio.run(test())
+
+
+def test_a_node_that_restarts_often_is_scrubbed_when_it_is_due(tmp_path: Path) -> None:
+    """It counted from its start: a cluster that was restarted once a week was never scrubbed."""
+
+    async def test() -> None:
+        clock = Clock()
+        async with own(tmp_path, clock) as (_, upkeep):
+            assert upkeep.due(WEEK_S), "it never was"
+            assert not upkeep.due(0.0), "switched off"
+            await upkeep.scrub(0)
+        for _ in range(6):
+            clock.now_s += 86_400.0
+            async with own(tmp_path, clock) as (_, upkeep):
+                assert not upkeep.due(WEEK_S)
+        clock.now_s += 86_400.0
+        async with own(tmp_path, clock) as (_, upkeep):
+            assert upkeep.due(WEEK_S)
+        clock.now_s -= 30 * 86_400.0
+        async with own(tmp_path, clock) as (_, upkeep):
+            assert upkeep.due(WEEK_S), "the clock was wrong when it ended, or is now"
+
+    asyncio.run(test())
+
+
+def test_two_who_ask_for_a_scrub_do_not_mix_theirs(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with own(tmp_path, Clock()) as (store, upkeep):
+            await fill(store)
+            one, other = await asyncio.gather(upkeep.scrub(0), upkeep.scrub(0))
+            assert one is not other
+            assert (one.shards, other.shards) == (SHARDS, SHARDS)
+
+    asyncio.run(test())
