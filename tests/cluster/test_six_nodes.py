@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import signal
@@ -26,13 +27,24 @@ pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machi
 SIZES = (10, 5_000, 40_000, 300_000, 5_000_000)
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DevCluster]:
-    made = DevCluster(tmp_path / "dev")
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
+    made = DevCluster(tmp_path_factory.mktemp("six") / "dev")
     try:
-        yield made.start()
+        made.start().client("node-1").create_bucket(Bucket="bucket")
+        yield made
     finally:
         made.stop()
+
+
+@pytest.fixture
+def cluster(six: DevCluster) -> Iterator[DevCluster]:
+    """The six nodes, which each test leaves whole, but for nodes that it killed: these are whole again once they are back."""
+    yield six
+    for name in names(six):
+        if not six.alive(name):
+            six.act("start", name)
+    six.wait_whole()
 
 
 def fill(client: Any, count: int, seed: int, prefix: str = "o") -> dict[str, bytes]:
@@ -57,9 +69,7 @@ def names(cluster: DevCluster) -> list[str]:
 
 
 def test_any_two_stores_wiped_at_once(cluster: DevCluster) -> None:
-    client = cluster.client("node-1")
-    client.create_bucket(Bucket="bucket")
-    kept = fill(client, 40, 1)
+    kept = fill(cluster.client("node-1"), 40, 1)
     cluster.wait_whole()
     chosen = random.Random(2)
     for round_number in range(amount("S4_WIPES", 1, 4)):
@@ -75,6 +85,7 @@ def test_any_two_stores_wiped_at_once(cluster: DevCluster) -> None:
     check(cluster.client("node-5"), kept)
 
 
+_loads = itertools.count(1)
 PACE_S = 0.02  # between two calls of a client: what is tested is what happens under load, not how much of it fits
 
 
@@ -84,7 +95,7 @@ class Load(Crew):
     def __init__(self, cluster: DevCluster, through: list[str], writers: int = 2, readers: int = 2) -> None:
         write, read = ([partial(one, number) for number in range(count)] for one, count in ((self._write, writers), (self._read, readers)))
         super().__init__(*write, *read)
-        self.cluster, self.through = cluster, through
+        self.cluster, self.through, self.name = cluster, through, f"load-{next(_loads)}"
         self.kept: dict[str, bytes] = {}
         self.failures: list[tuple[float, str, str]] = []
         self.done: list[tuple[float, str]] = []
@@ -108,7 +119,7 @@ class Load(Crew):
         client, chosen, count = self.cluster.client(self.through[number % len(self.through)]), random.Random(number), 0
         while not self.ended:
             count += 1
-            key, body = f"w{number}/{count}", chosen.randbytes(chosen.choice((100, 6000, 200_000)))
+            key, body = f"{self.name}/{number}/{count}", chosen.randbytes(chosen.choice((100, 6000, 200_000)))
             if self._call("put", lambda key=key, body=body: client.put_object(Bucket="bucket", Key=key, Body=body)):
                 with self._lock:
                     self.kept[key] = body
@@ -131,7 +142,6 @@ class Load(Crew):
 
 
 def test_a_node_dies_under_load(cluster: DevCluster) -> None:
-    cluster.client("node-1").create_bucket(Bucket="bucket")
     alive = [name for name in names(cluster) if name != "node-3"]
     with Load(cluster, alive) as load:
         load.wait_for(200)
@@ -152,7 +162,6 @@ def test_a_node_dies_under_load(cluster: DevCluster) -> None:
 
 def test_nodes_are_restarted_one_after_the_other(cluster: DevCluster) -> None:
     """As an upgrade does it: a node that is told to stop hands its partitions over, and no request fails."""
-    cluster.client("node-1").create_bucket(Bucket="bucket")
     with Load(cluster, ["node-1"]) as load:
         load.wait_for(50)
         for node in names(cluster)[1 : amount("S4_RESTARTS", 2, 5) + 1]:
@@ -201,7 +210,6 @@ def test_membership_changes_while_nodes_die(tmp_path: Path) -> None:
 def test_a_full_disk_on_one_node(cluster: DevCluster) -> None:
     """The others take what it cannot; what it lacks is made once there is room."""
     client = cluster.client("node-1")
-    client.create_bucket(Bucket="bucket")
     kept = fill(client, 10, 4)
     free = next(one["free_bytes"] for one in cluster.status()["stores"] if one["node"] == "node-2")
     reserve(cluster, "node-2", str(free * 5 // 4))  # below it for data; rows may use half of it
@@ -235,7 +243,6 @@ def writes_go_on(acknowledged: dict[str, int], before: dict[str, int]) -> None:
 def test_a_node_that_stood_still_answers_nothing_old(cluster: DevCluster) -> None:
     """A counter is written through one node while others stand still for longer than their leases, one after the
     other; readers through those nodes never see less than what was acknowledged before they asked."""
-    cluster.client("node-1").create_bucket(Bucket="bucket")
     keys, ended = [f"counter-{number}" for number in range(8)], threading.Event()
     acknowledged, faults = dict.fromkeys(keys, 0), list[str]()
 
