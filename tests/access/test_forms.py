@@ -21,6 +21,8 @@ from access.test_buckets import put_policy, statement
 from access.test_iam import allow, client
 from process import make_client
 from raw import Answer
+from s4.s3.errors import S3Error
+from s4.s3.postpolicy import parse as parse_policy
 
 server, bucket = where.server, where.bucket
 
@@ -102,6 +104,34 @@ def test_a_policy_is_obeyed(server: Any, s3: Any, bucket: str) -> None:
     assert not ask(fields={"Content-Type": "image/png"}, conditions=[["starts-with", "$Content-Type", ""]])
     other = s3.generate_presigned_post("another-bucket", "k")["fields"]
     assert post(server.endpoint, bucket, {**other, "file": ("f", b"x")}).code == "AccessDenied"
+
+
+def test_a_form_stores_what_its_policy_covers(server: Any, s3: Any, bucket: str) -> None:
+    """No more: neither headers of the HTTP request, nor a type behind a comma, nor in a bucket that the policy does not name."""
+    browser = {"Cache-Control": "no-cache", "Content-Encoding": "gzip", "Expires": "0", "Content-Language": "de", "User-Agent": "test"}
+    assert post(server.endpoint, bucket, presigned(s3, bucket, "k", b"x"), headers=browser).status == 204
+    got = s3.head_object(Bucket=bucket, Key="k")
+    assert not {"CacheControl", "ContentEncoding", "Expires", "ContentLanguage"} & set(got)
+    types = [["starts-with", "$Content-Type", "image/"]]
+    for listed, code in (("image/png,image/jpeg", ""), ("image/png, text/html", "AccessDenied"), ("image/png,", "AccessDenied")):
+        assert post(server.endpoint, bucket, presigned(s3, bucket, "t", b"x", {"Content-Type": listed}, types)).code == code, listed
+    for name in ("x-amz-acl", "x-amz-meta-a", "x-amz-storage-class", "x-amz-expected-bucket-owner", "Content-MD5", "Authorization"):
+        answer = post(server.endpoint, bucket, presigned(s3, bucket, "h", b"x"), headers={name: "a"})
+        assert answer.code == "InvalidArgument", name
+    assert post(server.endpoint, bucket, presigned(s3, bucket, "h", b"x", {"x-amz-meta-a: b\u00a0": "c"}, [["starts-with", "$x-amz-meta-a: b\u00a0", ""]])).code == "InvalidArgument"
+    assert code_of_listing(s3, bucket) == ["k", "t"]
+
+
+def test_a_policy_without_a_bucket_is_for_none() -> None:
+    conditions: list[Any] = [["starts-with", "$key", ""]]
+    made = {"expiration": "2030-01-01T00:00:00Z", "conditions": conditions}
+    for more, good in (([], False), ([{"bucket": "other"}], False), ([{"bucket": "mine"}], True), ([["starts-with", "$bucket", "mi"]], True)):
+        policy = parse_policy(base64.b64encode(json.dumps({**made, "conditions": [*conditions, *more]}).encode()).decode())
+        if good:
+            policy.check({"key": "k", "bucket": "mine"}, 0.0)
+        else:
+            with pytest.raises(S3Error, match=r"bucket"):
+                policy.check({"key": "k", "bucket": "mine"}, 0.0)
 
 
 def test_signatures_are_checked(server: Any, s3: Any, bucket: str) -> None:

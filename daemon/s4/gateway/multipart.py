@@ -89,6 +89,19 @@ async def find_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, a
     return bucket, partition, upload, found
 
 
+async def find_begun(gateway: Gateway, name: str, key: bytes, upload_id: str, customer: bytes) -> Upload | None:
+    """An upload that `customer` is the key of, where it is given; None where there is none. Raises S3Error for another key."""
+    try:
+        bucket, _, _, found = await find_upload(gateway, name, key, upload_id)
+    except S3Error as error:
+        if error.code != "NoSuchUpload":
+            raise
+        return None
+    if customer:
+        await unwrap(gateway, bucket.id, found.upload.sealing, customer)
+    return found.upload
+
+
 async def put_part(gateway: Gateway, name: str, key: bytes, upload_id: str, number: int, body: Body,
                    expected: Expected, customer: bytes = b"") -> tuple[Stored, str, Sealing | None]:  # fmt: skip
     """Store a part; say of which algorithm its checksum is, and how it is encrypted: as its upload is, for which `customer`

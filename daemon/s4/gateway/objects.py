@@ -92,7 +92,7 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     await gateway.quotas.take(gateway.node, bucket, body.length)
     seal = await new_seal(gateway, bucket, wanted_in(bucket, attributes.encryption))
-    expected = msgspec.structs.replace(expected, keep=expected.algorithm or checksums.DEFAULT)
+    expected = msgspec.structs.replace(expected, keep=expected.kept or checksums.DEFAULT)
     stored = await receive(gateway, body, expected, Place(partition, bucket.id, key), seal)
     row = Object(
         gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", owner,

@@ -49,6 +49,7 @@ class S3Request:
     extra: dict[str, str] = field(default_factory=dict)  # headers of the answer, whatever it is
     claim: sigv4.Claim | None = None
     signing_key: bytes = b""
+    payload: str = ""  # x-amz-content-sha256 as it counts, signed or not: the body's hash, or how it is sent
     operation: str = ""
     failure: str = ""  # the code of an error that was answered in another form than S3's
     begun: bool = False  # the head of the answer has gone out
@@ -84,7 +85,7 @@ class S3Request:
         about_body = self.headers
         if not checksums:
             about_body = {name: value for name, value in self.headers.items() if "checksum" not in name}
-        expected = expected_of(about_body, self.claim.payload_hash if self.claim else "")
+        expected = expected_of(about_body, self.payload)
         digests = Digests(expected)
         pieces: list[bytes | memoryview] = []
         while data := await body.read():
@@ -158,6 +159,19 @@ def parse_request(
     )
 
 
+def check_unsigned(request: S3Request) -> None:
+    """What S3 lets nobody do unsigned, whatever a bucket's policy says. Raises S3Error."""
+    if request.operation in ("GetObject", "HeadObject"):
+        if any(name.startswith("response-") for name in request.query):
+            raise S3Error(
+                "InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests."
+            )
+    elif request.operation == "CreateMultipartUpload":
+        raise S3Error("AccessDenied", "Anonymous users cannot initiate multipart uploads. Please authenticate.")
+    elif request.operation in ("CopyObject", "UploadPartCopy"):
+        raise S3Error("AccessDenied", "Anonymous users cannot copy objects. Please authenticate.")
+
+
 def proceed(request: S3Request) -> None:
     """Tell a client that waits for it to send the body."""
     if not request.continued:
@@ -187,11 +201,11 @@ class HttpBody:
         headers, claim = request.headers, request.claim
         self._content = request.http.content
         self._request = request
-        streaming = claim is not None and claim.payload_hash in sigv4.STREAMING_MODES
+        streaming = request.payload in sigv4.STREAMING_MODES
         length = headers.get("content-length")
         self._left: int | None = _number(length, "Content-Length") if length is not None else None
         self.decoder: Decoder
-        if streaming and encoded and claim is not None:
+        if streaming and encoded:
             declared = headers.get("x-amz-decoded-content-length")
             if declared is None:
                 raise S3Error("MissingContentLength", "You must provide x-amz-decoded-content-length.")
@@ -205,13 +219,13 @@ class HttpBody:
             self.length = self._left
             self.decoder = PlainDecoder(self.length)
 
-    def _chunked(self, request: S3Request, claim: sigv4.Claim) -> ChunkedDecoder:
-        mode = claim.payload_hash
+    def _chunked(self, request: S3Request, claim: sigv4.Claim | None) -> ChunkedDecoder:
+        mode = request.payload
         names = tuple(
             name.strip().lower() for name in request.headers.get("x-amz-trailer", "").split(",") if name.strip()
         )
         signed = mode != sigv4.STREAMING_UNSIGNED_TRAILER
-        signer = sigv4.ChunkSigner(request.signing_key, claim) if signed else None
+        signer = sigv4.ChunkSigner(request.signing_key, claim) if signed and claim is not None else None
         if mode == sigv4.STREAMING and names:
             raise S3Error("InvalidRequest", "x-amz-trailer needs a payload mode with trailers.")
         return ChunkedDecoder(self.length, signer, names, mode == sigv4.STREAMING_TRAILER)

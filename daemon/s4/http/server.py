@@ -30,12 +30,12 @@ from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS, forms
 from s4.http.operations.settings import cross_origin, preflight
-from s4.http.request import S3Request, parse_request
+from s4.http.request import S3Request, check_unsigned, parse_request
 from s4.http.responses import XML, common_headers, respond
 from s4.limits import Limits
 from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
-from s4.s3 import names, sigv4
+from s4.s3 import amz, names, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.routing import route
 from s4.storage.records import DamagedError, DiskFullError
@@ -174,9 +174,15 @@ class S3Server:
             request.operation = "PostObject"
         else:
             await self._authenticate(request)
+            if request.pairs:
+                presigned = request.claim is not None and request.claim.presigned
+                request.headers = amz.hoisted(request.pairs, request.headers, presigned=presigned)
             if (request.bucket, request.key) == ("api", b"stats"):  # no bucket can have this name
                 return await self._stats(request)
             self._route(request)
+        amz.check(request.operation, request.headers)
+        if request.claim is None:
+            check_unsigned(request)
         await authorize(self._gateway, request)
         ORIGIN.set((request.user, request.http.remote or "", request.id))
         try:
@@ -195,8 +201,9 @@ class S3Server:
     async def _authenticate(self, request: S3Request) -> None:
         signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)
         claim = sigv4.parse(signed)
-        if claim is None:
-            return  # anonymous: what a bucket's policy or ACLs give to everybody
+        if claim is None:  # anonymous: what a bucket's policy or ACLs give to everybody
+            request.payload = sigv4.unsigned_payload(request.headers)
+            return
         if claim.service != "s3":
             raise S3Error("SignatureDoesNotMatch", "The request is signed for another service than S3.")
         secret, who = await find(self._gateway, claim)
@@ -204,7 +211,7 @@ class S3Server:
         request.signing_key = sigv4.check(
             claim, signed, secret, self._region, self._clock(), limits.clock_skew_s, limits.presign_s
         )
-        request.claim, request.requester = claim, who
+        request.claim, request.requester, request.payload = claim, who, claim.payload_hash
         if claim.access_key not in self._uses:
             self.note_use(claim)
 

@@ -18,7 +18,7 @@ from s4.http.authorize import authorize, hidden, open_judged
 from s4.http.operations import OPERATIONS
 from s4.http.request import S3Request
 from s4.http.responses import Answer, respond
-from s4.s3 import website
+from s4.s3 import amz, website
 from s4.s3.errors import S3Error
 from s4.s3.website import Website
 
@@ -33,6 +33,7 @@ async def serve(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     try:
         if request.method not in ("GET", "HEAD"):
             raise S3Error("MethodNotAllowed", headers={"Allow": "GET, HEAD"})
+        amz.check(request.operation, request.headers)
         bucket = await gateway.node.find_bucket(request.bucket)
         found = documents.website_of(bucket) if bucket is not None else None
         if found is None:  # whether there is such a bucket is not for everybody to know

@@ -12,7 +12,7 @@ import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -97,6 +97,11 @@ class Expected(msgspec.Struct, frozen=True):
     def kept(self) -> str:
         return self.keep or self.algorithm
 
+    @property
+    def certain(self) -> bool:
+        """Whether the client said what the body is."""
+        return self.md5 is not None or self.sha256 is not None or self.checksum is not None or self.trailer != ""
+
 
 class Digests:
     """All digests of one body, in one pass. Without `content` its SHA-256 is left out unless a checksum is that."""
@@ -175,7 +180,10 @@ def decode_md5(text: str) -> bytes:
 
 
 def expected_of(headers: dict[str, str], payload_hash: str) -> Expected:
-    """What the headers of an upload say of its body. Raises S3Error."""
+    """What the headers of an upload say of its body. Raises S3Error.
+
+    An algorithm that x-amz-checksum-algorithm names without a value is the one to keep.
+    """
     md5 = decode_md5(headers["content-md5"]) if "content-md5" in headers else None
     sha256 = bytes.fromhex(payload_hash) if len(payload_hash) == 64 else None
     given = [name for name in headers if name.startswith(_PREFIX) and name not in _NO_VALUES]
@@ -190,11 +198,13 @@ def expected_of(headers: dict[str, str], payload_hash: str) -> Expected:
             "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
         )
     named = asked_algorithm(headers, "x-amz-sdk-checksum-algorithm")
+    keep = asked_algorithm(headers, "x-amz-checksum-algorithm")  # minio-go names it with a value, and may without
     if announced or given:
         header = (announced or given)[0]
         algorithm = ALGORITHM_OF[header]
-        if named and named != algorithm:
-            raise S3Error("InvalidRequest", "Value for x-amz-sdk-checksum-algorithm header is invalid.")
+        for what, one in (("sdk-", named), ("", keep)):
+            if one not in ("", algorithm):
+                raise S3Error("InvalidRequest", f"Value for x-amz-{what}checksum-algorithm header is invalid.")
         if announced:
             return Expected(md5, sha256, algorithm, None, header)
         return Expected(md5, sha256, algorithm, decode(algorithm, headers[header]))
@@ -203,7 +213,13 @@ def expected_of(headers: dict[str, str], payload_hash: str) -> Expected:
             "InvalidRequest",
             "x-amz-sdk-checksum-algorithm specified, but no corresponding x-amz-checksum-* or x-amz-trailer headers were found.",
         )
-    return Expected(md5, sha256)
+    return Expected(md5, sha256, keep=keep)
+
+
+def check_whole(headers: Mapping[str, str]) -> None:
+    """The checksum of what is written at once is one of all its bytes. Raises S3Error where another type is asked for."""
+    if headers.get("x-amz-checksum-type", FULL_OBJECT).upper() != FULL_OBJECT:
+        raise S3Error("InvalidRequest", "Value for x-amz-checksum-type header is invalid.")
 
 
 def asked_algorithm(headers: dict[str, str], name: str) -> str:

@@ -78,6 +78,26 @@ def from_headers(headers: Mapping[str, str]) -> Wanted | None:
     return Wanted(mode, key_name(headers.get(KMS_KEY, "")), _context(headers.get(CONTEXT, "")), bucket_key)
 
 
+def agree(sealing: Sealing | None, headers: Mapping[str, str]) -> None:
+    """What a later request of an upload says of its encryption is how the upload was begun. Raises S3Error."""
+    held = sealing or Sealing("", "")
+    told = {
+        MODE: held.mode, KMS_KEY: held.key, CONTEXT: held.context, BUCKET_KEY: str(held.bucket_key).lower(),
+    }  # fmt: skip
+    for name, value in told.items():
+        given = headers.get(name)
+        if (
+            given is not None
+            and (key_name(given) if name == KMS_KEY else given.lower() if name == BUCKET_KEY else given) != value
+        ):
+            raise S3Error(
+                "InvalidArgument",
+                f"{name} is not what the upload was begun with.",
+                ArgumentName=name,
+                ArgumentValue=given,
+            )
+
+
 def key_name(text: str) -> str:
     """The name of a key of the KMS, however it is written: plain, as an alias or as an ARN. Raises S3Error."""
     name = text.rpartition("/")[2] if text.startswith(("arn:", "alias/")) else text

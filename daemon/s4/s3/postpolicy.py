@@ -30,7 +30,11 @@ class Condition:
     shown: str
 
     def holds(self, have: str) -> bool:
-        return have == self.value if self.operator == "eq" else have.startswith(self.value)
+        if self.operator == "eq":
+            return have == self.value
+        # "Content-Types values for a starts-with condition that include commas are interpreted as lists."
+        listed = [one.strip() for one in have.split(",")] if self.field == "content-type" else [have]
+        return all(one.startswith(self.value) for one in listed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,14 @@ class PostPolicy:
     most: int | None = None
 
     def check(self, fields: Mapping[str, str], now_s: float) -> None:
-        """Fields by lower-case name, the bucket among them. Raises S3Error AccessDenied."""
+        """Fields by lower-case name, the bucket among them: a policy names it, or it would be good for any. Raises S3Error
+        AccessDenied."""
         if now_s >= self.expires_s:
             raise _refused("Policy expired.")
         for condition in self.conditions:
             if not condition.holds(fields.get(condition.field, "")):
                 raise _refused(f"Policy Condition failed: {condition.shown}")
-        named = {condition.field for condition in self.conditions} | _FREE | {"bucket"}
+        named = {condition.field for condition in self.conditions} | _FREE
         extra = sorted(name for name in fields if name not in named and not name.startswith("x-ignore-"))
         if extra:
             raise _refused(f"Extra input fields: {', '.join(extra)}")

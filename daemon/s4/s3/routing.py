@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from s4.s3 import encryption
 from s4.s3.errors import S3Error
 
 # Operations on what a bucket or an object has besides its bytes: query name -> method -> operation.
@@ -60,9 +59,6 @@ _UNSUPPORTED = frozenset({
     "restore", "select", "session", "torrent",
 })  # fmt: skip
 _UNSUPPORTED_OF_OBJECT = _UNSUPPORTED | {"encryption"}
-_UNSUPPORTED_HEADERS = ("x-amz-write-offset-bytes",)
-_HEADER_PREFIXES = ("x-amz-server-side-encryption", "x-amz-copy-source-server-side-encryption")
-_SIGNED = frozenset(("x-amz-date", "x-amz-content-sha256"))  # in every request
 
 
 def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], headers: Mapping[str, str]) -> str:
@@ -72,7 +68,6 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
         raise S3Error("NotImplemented", f"S4 does not implement {', '.join(sorted(unsupported & query.keys()))}.")
     if bucket == "WriteGetObjectResponse":  # of Object Lambda; no bucket can have this name
         raise S3Error("NotImplemented", "S4 does not implement WriteGetObjectResponse.")
-    check_headers(headers)
     if key:
         operation = _find(_OF_OBJECT, _PLAIN_OBJECT, method, query)
         if "x-amz-copy-source" in headers and operation in ("PutObject", "UploadPart"):
@@ -99,14 +94,3 @@ def _find(
             if name in query and (method in methods or (name != "partNumber" and method != "HEAD")):
                 return methods.get(method, "")
     return plain.get(method, "")
-
-
-def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuse headers that ask for what this server would not do."""
-    for name, value in headers.items():
-        if name in _SIGNED or not name.startswith("x-amz-") or name.startswith("x-amz-meta-"):
-            continue
-        if name in _UNSUPPORTED_HEADERS or (name.startswith(_HEADER_PREFIXES) and name not in encryption.KNOWN):
-            raise S3Error("NotImplemented", f"S4 does not implement the header {name}.")
-        if name == "x-amz-storage-class" and value != "STANDARD":
-            raise S3Error("NotImplemented", f"S4 does not implement the storage class {value}.")

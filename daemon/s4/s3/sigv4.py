@@ -198,11 +198,12 @@ def _parse_presigned(request: Request) -> Claim:
             "There were headers present in the request which were not signed",
             HeadersNotSigned=", ".join(unsigned),
         )
-    payload = request.headers.get("x-amz-content-sha256", fields.get("X-Amz-Content-Sha256", UNSIGNED))
+    given = {name.lower(): value for name, value in request.query}  # SDKs spell these two in several ways
+    payload = request.headers.get("x-amz-content-sha256", given.get("x-amz-content-sha256", UNSIGNED))
     if payload in STREAMING_MODES:
         raise S3Error("InvalidRequest", "A presigned request cannot have a chunk-signed payload.")
     _check_payload(payload)
-    token = fields.get("X-Amz-Security-Token", "")
+    token = given.get("x-amz-security-token", "")
     return Claim(
         access_key, date, region, timestamp, names, fields["X-Amz-Signature"], payload, True, int(expires), token=token
     )
@@ -227,6 +228,22 @@ def check_form(claim: Claim, policy: str, secret: str, region: str) -> None:
     expected = sign(signing_key(secret, claim.date, claim.region), policy)
     if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
         raise S3Error("SignatureDoesNotMatch")
+
+
+def unsigned_payload(headers: Mapping[str, str]) -> str:
+    """What a request that nobody signed says of its body: a hash, or how it is sent. Raises S3Error."""
+    payload = headers.get("x-amz-content-sha256")
+    if payload is None:  # botocore leaves it to the signer, and the body may be in chunks all the same
+        encodings = [piece.strip().lower() for piece in headers.get("content-encoding", "").split(",")]
+        chunked = "aws-chunked" in encodings and "x-amz-decoded-content-length" in headers
+        return STREAMING_UNSIGNED_TRAILER if chunked else UNSIGNED
+    if payload in (STREAMING, STREAMING_TRAILER):
+        raise S3Error(
+            "InvalidRequest",
+            "Anonymous requests don't support this x-amz-content-sha256 value. Please use UNSIGNED-PAYLOAD or STREAMING-UNSIGNED-PAYLOAD-TRAILER.",
+        )
+    _check_payload(payload)
+    return payload
 
 
 def _check_payload(payload: str) -> None:

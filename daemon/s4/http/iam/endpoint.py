@@ -21,7 +21,7 @@ from s4.http.iam.protocol import Call, Form, Handler, IamError
 from s4.http.request import S3Request
 from s4.http.responses import respond
 from s4.metadata.rows import Group, Role, User
-from s4.s3 import sigv4
+from s4.s3 import amz, sigv4
 from s4.s3.errors import S3Error
 
 log = structlog.get_logger("s4.iam")
@@ -52,6 +52,10 @@ class QueryEndpoint:
     async def __call__(self, request: S3Request) -> web.StreamResponse:
         service = "iam"
         try:
+            amz.check(amz.QUERY, request.headers)
+            request.payload = sigv4.unsigned_payload(
+                request.headers
+            )  # a hash that is given is that of the body, signed or not
             body = await request.small_body(protocol.FORM_BYTES)
             form = protocol.read_form(body)
             action = form.get("Action")

@@ -33,11 +33,10 @@ from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import S3Request, proceed, request_patience
 from s4.http.responses import XML, put_headers, respond
 from s4.metadata import events
-from s4.s3 import checksums, postpolicy, sigv4, tags, xml
+from s4.s3 import amz, checksums, postpolicy, sigv4, tags, xml
 from s4.s3.errors import S3Error
 from s4.s3.names import number
 from s4.s3.postpolicy import PostPolicy
-from s4.s3.routing import check_headers
 from s4.s3.xml import document, tag
 
 FIELDS_BYTES = 20 * 1024  # before the file, as in S3
@@ -47,6 +46,11 @@ _AS_HEADERS = (
     "cache-control", "content-disposition", "content-encoding", "content-language", "content-md5", "content-type",
     "expires", "if-none-match",
 )  # fmt: skip
+# Headers of the HTTP request that count: none of them is kept with the object, which is what the form's fields say.
+_OF_REQUEST = frozenset((
+    "host", "user-agent", "referer", "origin", "content-length", "expect", "if-match", "if-none-match", "if-modified-since",
+    "if-unmodified-since",
+))  # fmt: skip
 _SIGNATURE = ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature", "x-amz-security-token")
 
 T = TypeVar("T")
@@ -155,9 +159,7 @@ async def read_form(request: S3Request) -> UploadForm:
     request.key = fields["key"].encode()
     if not 1 <= len(request.key) <= request.limits.key_bytes:
         raise S3Error("KeyTooLongError", Size=str(len(request.key)), MaxSizeAllowed=str(request.limits.key_bytes))
-    kept = {key: value for key, value in request.headers.items() if key != "content-type" and key[:6] != "x-amz-"}
-    request.headers = {**kept, **_headers(request, fields)}
-    check_headers(request.headers)
+    sent, request.headers = request.headers, _with_fields(request, fields)
     form = UploadForm(fields, None, None, body)
     if "policy" in fields:
         form.claim = _claim(fields)
@@ -165,6 +167,7 @@ async def read_form(request: S3Request) -> UploadForm:
         body.bound(form.policy)
     elif any(one in fields for one in _SIGNATURE):
         raise _lacks("policy")
+    _check_sent(sent)
     return form
 
 
@@ -208,14 +211,34 @@ def _lacks(name: str) -> S3Error:
     )
 
 
-def _headers(request: S3Request, fields: dict[str, str]) -> dict[str, str]:
-    found = {name: value for name, value in fields.items() if name in _AS_HEADERS}
-    found |= {name: value for name, value in fields.items() if name.startswith("x-amz-") and name not in _SIGNATURE}
+def _check_sent(headers: dict[str, str]) -> None:
+    """Refuse what the HTTP request of a form says beside the form, and what would be lost. Raises S3Error."""
+    if "authorization" in headers:
+        raise S3Error("InvalidArgument", "A form says in its own fields who asks: send no Authorization header with it.",
+                      ArgumentName="Authorization")  # fmt: skip
+    for name in ("content-md5", "x-amz-trailer", "x-amz-decoded-content-length", "x-amz-expected-bucket-owner"):
+        if name in headers:
+            raise S3Error("InvalidArgument", f"{name} must be a field of the form.", ArgumentName=name)
+    if headers.get("x-amz-content-sha256", sigv4.UNSIGNED) != sigv4.UNSIGNED:
+        raise S3Error(
+            "InvalidArgument", "A form's body has no x-amz-content-sha256.", ArgumentName="x-amz-content-sha256"
+        )
+    amz.check("", headers)
+
+
+def _with_fields(request: S3Request, fields: dict[str, str]) -> dict[str, str]:
+    """The headers that a PUT would have had. Raises S3Error."""
+    found = {name: value for name, value in request.headers.items() if name in _OF_REQUEST}
+    for name, value in fields.items():
+        if name in amz.TRANSFER and name not in _SIGNATURE:
+            raise S3Error("InvalidArgument", f"{name} cannot be a field of a form.", ArgumentName=name)
+        if name in _AS_HEADERS or (name.startswith("x-amz-") and name not in _SIGNATURE):
+            found[name] = amz.once(found, name, amz.clean(name, value))
     if "acl" in fields:
-        found["x-amz-acl"] = fields["acl"]
+        found["x-amz-acl"] = amz.once(found, "x-amz-acl", fields["acl"])
     if "tagging" in fields:
         root = xml.parse(fields["tagging"].encode(), "Tagging", request.limits.xml_depth)
-        found["x-amz-tagging"] = urlencode(tags.from_xml(root, tags.OF_OBJECT))
+        found["x-amz-tagging"] = amz.once(found, "x-amz-tagging", urlencode(tags.from_xml(root, tags.OF_OBJECT)))
     return found
 
 
@@ -232,6 +255,7 @@ async def post_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
     form = request.form
     if form is None:
         raise S3Error("MalformedPOSTRequest")
+    checksums.check_whole(request.headers)
     await form.body.look_ahead(gateway.inline_bytes)
     put = await objects.put_object(
         gateway, request.bucket, request.key, form.body, checksums.expected_of(request.headers, ""),

@@ -58,6 +58,26 @@ def _upload_id(request: S3Request) -> str:
     return upload
 
 
+_OF_PART = frozenset(
+    (encryption.MODE, encryption.KMS_KEY, encryption.CONTEXT, encryption.BUCKET_KEY, "x-amz-checksum-type")
+)
+_OF_UPLOAD = _OF_PART | encryption.ASKED  # a part's key is tried on its bytes anyway
+
+
+async def _agrees(gateway: Gateway, request: S3Request, upload_id: str, told: frozenset[str]) -> None:
+    """What a later request says of its upload's encryption and checksum is how the upload was begun, which never changes.
+    Raises S3Error."""
+    if told.isdisjoint(request.headers):
+        return
+    begun = await multipart.find_begun(gateway, request.bucket, request.key, upload_id, customer_key(gateway, request))
+    if begun is None:  # completed before, perhaps: a repeat is told what was answered then
+        return
+    encryption.agree(begun.sealing, request.headers)
+    kind = request.headers.get("x-amz-checksum-type", "").upper()
+    if kind and begun.checksum_type and kind != begun.checksum_type:
+        raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
+
+
 async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     number, upload = _part_number(request), _upload_id(request)
     body = request.body()
@@ -65,7 +85,8 @@ async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamRespons
         raise S3Error("MissingContentLength")
     if body.length > request.limits.put_bytes:
         raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
-    expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
+    expected = checksums.expected_of(request.headers, request.payload)
+    await _agrees(gateway, request, upload, _OF_PART)
     customer = customer_key(gateway, request)
     stored, algorithm, sealing = await multipart.put_part(
         gateway, request.bucket, request.key, upload, number, body, expected, customer
@@ -88,6 +109,7 @@ async def _copy_part(gateway: Gateway, request: S3Request) -> web.StreamResponse
     """One attempt: the version that was judged is what is copied."""
     number, upload = _part_number(request), _upload_id(request)
     source = await open_source(gateway, request)
+    await _agrees(gateway, request, upload, _OF_PART)
     text = request.headers.get("x-amz-copy-source-range")
     span = ranges.parse_copy(text, source.row.size) if text is not None else None
     if (span[1] if span else source.row.size) > request.limits.put_bytes:
@@ -119,6 +141,7 @@ async def list_parts(gateway: Gateway, request: S3Request) -> web.StreamResponse
     limit = min(_bounded(request, "max-parts", 1000), 1000)
     marker = min(_bounded(request, "part-number-marker", 0), 65535)
     upload = _upload_id(request)
+    await _agrees(gateway, request, upload, _OF_UPLOAD)
     _, _, _, found = await multipart.find_upload(gateway, request.bucket, request.key, upload, marker, limit + 1)
     parts = [decode(Part, value) for value in found.parts]
     page, truncated = parts[:limit], len(parts) > limit
@@ -170,6 +193,7 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
     about = {name: value for name, value in request.headers.items() if name.startswith("x-amz-checksum-")}
     whole = checksums.expected_of({name: value.partition("-")[0] for name, value in about.items()}, "")
     given = (whole.algorithm, about[checksums.HEADER[whole.algorithm]]) if whole.algorithm else ("", "")
+    await _agrees(gateway, request, upload, _OF_UPLOAD)
     put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, Completion(
         parts, write_conditions(request.headers), given, request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,

@@ -115,8 +115,9 @@ async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
         raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
     if "content-length" not in request.headers and "x-amz-decoded-content-length" not in request.headers:
         raise S3Error("MissingContentLength")
-    expected = checksums.expected_of(request.headers, request.claim.payload_hash if request.claim else "")
-    if not lock.ASKED.isdisjoint(request.headers) and expected == checksums.Expected():
+    expected = checksums.expected_of(request.headers, request.payload)
+    checksums.check_whole(request.headers)
+    if not lock.ASKED.isdisjoint(request.headers) and not expected.certain:
         raise S3Error(
             "InvalidRequest",
             "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
@@ -338,7 +339,7 @@ async def delete_object(gateway: Gateway, request: S3Request) -> web.StreamRespo
 
 
 async def delete_objects(gateway: Gateway, request: S3Request) -> web.StreamResponse:
-    signed = request.claim is not None and len(request.claim.payload_hash) == 64
+    signed = len(request.payload) == 64
     if (
         not signed
         and "content-md5" not in request.headers
