@@ -17,13 +17,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import jwt
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fuzz.endpoint import REGION, Endpoint, endpoint
 from s4.access import policy as policies
 from s4.access.patterns import PolicyError
 from s4.access.requester import SUPER_USER, parse_grant, policy_of, requester
 from s4.cluster import shardmap
+from s4.http.iam import tokens
+from s4.http.iam.protocol import IamError
 from s4.metadata import rows
 from s4.peer import frames
 from s4.s3 import checksums, chunked, conditions, names, postpolicy, ranges, sigv4, xml
@@ -317,6 +321,27 @@ def post_policies_target() -> Iterator[Target]:
 
 
 @contextmanager
+def tokens_target() -> Iterator[Target]:
+    """A web identity's token, as it is, and signed as head and claims on two lines: claims or a refusal."""
+    signer = ec.derive_private_key(7, ec.SECP256R1())
+    keys = (signer.public_key(), ec.derive_private_key(7, ec.SECP384R1()).public_key())
+
+    def run(data: bytes) -> None:
+        head, _, claims = data.partition(b"\n")
+        covered = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, claims))
+        signature = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256).sign(covered, signer)
+        signed = covered + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")
+        for token in (data.decode("utf-8", "surrogateescape"), signed.decode()):
+            with contextlib.suppress(IamError):
+                issuer, _ = tokens.unverified(token)
+                for key in keys:
+                    with contextlib.suppress(IamError):
+                        tokens.verified(token, key, ["s4"], issuer)
+
+    yield run
+
+
+@contextmanager
 def request_target() -> Iterator[Target]:
     """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to a whole server. No 500, no hang."""
     modes = (sigv4.UNSIGNED, "", sigv4.STREAMING_UNSIGNED_TRAILER, sigv4.STREAMING)
@@ -366,5 +391,6 @@ TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
     "volume-headers": headers_of_volumes_target,
     "volume": volume_target,
     "post-policies": post_policies_target,
+    "tokens": tokens_target,
     "request": request_target,
 }

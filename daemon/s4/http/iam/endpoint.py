@@ -11,7 +11,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from s4.access.policy import ACCOUNT, Ask
-from s4.access.requester import ANONYMOUS, user_arn
+from s4.access.requester import ANONYMOUS, ROOT, USER, user_arn
 from s4.gateway.accounts import Accounts, change
 from s4.gateway.context import Gateway
 from s4.http.authorize import context_of
@@ -95,14 +95,20 @@ class QueryEndpoint:
 
         async def work(accounts: Accounts) -> dict[str, Any]:
             temporary = request.claim is not None and bool(request.claim.token)
+            if temporary and service == "iam" and request.requester.kind in (ROOT, USER):
+                # What outlives a session, such as a key, is not for it to make: as on AWS without MFA, which S4 has not.
+                raise IamError(
+                    "InvalidClientTokenId", "A user's session cannot call IAM: use the user's own access key."
+                )
             call = Call(self._gateway, form, request.requester, accounts, context, temporary)
             if action not in OPEN:
                 resource = await _resource(call, action)
-                if not call.who.allowed(Ask(call.who.asker, f"{service}:{action}", resource, context)):
-                    raise IamError(
-                        "AccessDenied",
-                        f"User: {call.who.asker.arns[0]} is not authorized to perform: {service}:{action} on resource: {resource}",
-                    )
+                for one in (resource, *_becomes(call, action, resource)):
+                    if not call.who.allowed(Ask(call.who.asker, f"{service}:{action}", one, context)):
+                        raise IamError(
+                            "AccessDenied",
+                            f"User: {call.who.asker.arns[0]} is not authorized to perform: {service}:{action} on resource: {one}",
+                        )
             return await handler(call)
 
         return await change(self._gateway, work)
@@ -115,6 +121,16 @@ KINDS: dict[str, str] = {
     **dict.fromkeys(users.OF_GROUPS, "group"), **dict.fromkeys(roles.OF_ROLES, "role"),
     **dict.fromkeys(roles.OF_PROVIDERS, "provider"), "CreatePolicy": "new policy", "CreateOpenIDConnectProvider": "new provider",
 }  # fmt: skip
+
+
+def _becomes(call: Call, action: str, resource: str) -> list[str]:
+    """The ARN that a user or group has afterwards, where a call moves it: who may not touch what is there moves nothing there."""
+    if action not in ("UpdateUser", "UpdateGroup"):
+        return []
+    kind, _, rest = resource.partition("/")
+    path, _, name = f"/{rest}".rpartition("/")
+    new_name = call.form.get("NewGroupName" if action == "UpdateGroup" else "NewUserName", name)
+    return [f"{kind}{call.form.get('NewPath', path + '/')}{new_name}"]
 
 
 async def _resource(call: Call, action: str) -> str:

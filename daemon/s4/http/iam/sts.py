@@ -1,31 +1,22 @@
 """STS: temporary credentials. A session is its token (http/credentials.py); nothing is stored.
 
-A web identity is a JSON Web Token of a provider that IAM knows. Its issuer's keys are fetched from the issuer itself, whose
-URL an administrator gave; they are kept for a while, and asked for anew where a token names a key that is not among
-them. Source: STS API reference; OpenID Connect Discovery 1.0.
+A web identity is a JSON Web Token of a provider that IAM knows (tokens.py). Source: STS API reference.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
 import secrets
-import ssl
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import aiohttp
-import jwt
 import msgspec
 
 from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, parse
 from s4.access.requester import ANONYMOUS, ROLE, ROOT, UNREADABLE
-from s4.clock import boot_clock
 from s4.gateway.accounts import Accounts
 from s4.http.credentials import Session, role_arn, session_arn
+from s4.http.iam import tokens
 from s4.http.iam.policies import check_arn
 from s4.http.iam.protocol import Call, Handler, IamError, date, invalid, new_id
 from s4.http.iam.roles import provider_arn
@@ -34,10 +25,6 @@ from s4.metadata.rows import Managed, Provider, Role
 
 SESSION_POLICY = 2048
 TOKEN_S, TOKEN_MOST_S = 43_200, 129_600
-FETCH_S, KEYS_S, AGAIN_S = 10.0, 3600.0, 10.0
-IN_CLUSTER = ("kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
-ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512"]
-JWT_BYTES, DOCUMENT_BYTES = 20_000, 256 * 1024
 _SESSION = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 
 
@@ -166,99 +153,14 @@ async def _assumed(call: Call, row: Role, name: str, provider: str, tags: dict[s
 # -- web identities
 
 
-@dataclass(slots=True)
-class _Issuer:
-    keys: dict[str, Any] = field(default_factory=dict)
-    asked_at: float = float("-inf")
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-_issuers: dict[str, _Issuer] = {}
-
-
-def _trust_store() -> ssl.SSLContext:
-    """The system's authorities, those of S4_OIDC_AUTHORITY, and inside Kubernetes the cluster's own."""
-    context = ssl.create_default_context()
-    for path in (os.environ.get("S4_OIDC_AUTHORITY", ""), "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"):
-        if path and Path(path).exists():
-            context.load_verify_locations(path)
-    return context
-
-
-def _own_token(url: str) -> dict[str, str]:
-    """Inside Kubernetes its API server tells its keys to service accounts, such as this process's own."""
-    token = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-    if url.partition("/")[0] not in IN_CLUSTER or not token.exists():
-        return {}
-    return {"Authorization": f"Bearer {token.read_text().strip()}"}
-
-
-async def _fetch(session: aiohttp.ClientSession, url: str) -> Any:
-    async with session.get(url, allow_redirects=False) as response:
-        if response.status != 200:
-            raise IamError("IDPCommunicationError", f"{url} answers {response.status}")
-        body = b""
-        async for piece in response.content.iter_chunked(65536):
-            body += piece
-            if len(body) > DOCUMENT_BYTES:
-                raise IamError("IDPCommunicationError", f"{url} answers more than {DOCUMENT_BYTES} bytes")
-        return msgspec.json.decode(body)
-
-
-async def _keys(url: str) -> dict[str, Any]:
-    """The signing keys of an issuer, by their ids. Raises IamError IDPCommunicationError."""
-    try:
-        timeout = aiohttp.ClientTimeout(total=FETCH_S)
-        async with aiohttp.ClientSession(
-            timeout=timeout, connector=aiohttp.TCPConnector(ssl=_trust_store()), headers=_own_token(url)
-        ) as session:
-            found = await _fetch(session, f"https://{url.rstrip('/')}/.well-known/openid-configuration")
-            address = found.get("jwks_uri", "") if isinstance(found, dict) else ""
-            if not str(address).startswith("https://"):
-                raise IamError("IDPCommunicationError", f"{url} names no https jwks_uri")
-            listed = await _fetch(session, address)
-        return {one.key_id or "": one.key for one in jwt.PyJWKSet.from_dict(listed).keys}
-    except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, jwt.PyJWTError, AttributeError) as error:
-        raise IamError("IDPCommunicationError", f"The keys of {url} cannot be had: {error}") from error
-
-
-async def _key(url: str, name: str) -> Any:
-    issuer = _issuers.setdefault(url, _Issuer())
-    async with issuer.lock:
-        age = boot_clock() - issuer.asked_at
-        if age > KEYS_S or (name not in issuer.keys and age > AGAIN_S):
-            issuer.keys, issuer.asked_at = await _keys(url), boot_clock()
-    if name not in issuer.keys:
-        raise IamError("InvalidIdentityToken", "The token is signed with a key that its issuer does not have")
-    return issuer.keys[name]
-
-
 async def _claims(call: Call) -> tuple[Provider, dict[str, Any]]:
     """The provider and the claims of the token, once they are proven. Raises IamError."""
     token = call.form.need("WebIdentityToken")
-    if len(token) > JWT_BYTES:
-        raise IamError("InvalidIdentityToken", "The token is too long")
-    try:
-        head, told = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
-        issuer = str(told.get("iss", ""))
-        row = await call.accounts.get(Provider, issuer.removeprefix("https://"))
-        if row is None or not issuer.startswith("https://"):
-            raise IamError(
-                "InvalidIdentityToken", "No OpenIDConnect provider found in your account for the token's issuer"
-            )
-        key = await _key(row.url, str(head.get("kid", "")))
-        claims = jwt.decode(
-            token,
-            key,
-            ALGORITHMS,
-            audience=row.clients,
-            issuer=issuer,
-            options={"require": ["exp", "iat", "iss", "aud", "sub"]},
-        )
-    except jwt.ExpiredSignatureError:
-        raise IamError("ExpiredTokenException", "The web identity token is expired") from None
-    except jwt.PyJWTError as error:
-        raise IamError("InvalidIdentityToken", f"The token is not valid: {error}") from error
+    issuer, name = tokens.unverified(token)
+    row = await call.accounts.get(Provider, issuer.removeprefix("https://"))
+    if row is None or not issuer.startswith("https://"):
+        raise IamError("InvalidIdentityToken", "No OpenIDConnect provider found in your account for the token's issuer")
+    claims = tokens.verified(token, await tokens.key_of(row.url, name), row.clients, issuer)
     return row, claims
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from s4.access.policy import ACCOUNT
-from s4.access.requester import ROOT, user_arn
+from s4.access.requester import ROLE, ROOT, user_arn
 from s4.gateway.accounts import Accounts, kept_secret
 from s4.http.iam.policies import check_arn
 from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid, missing, new_id, tag_list
@@ -114,6 +114,8 @@ def _status(row: AccessKey) -> str:
 
 
 async def create_key(call: Call) -> dict[str, Any]:
+    if call.who.kind == ROLE and not call.form.has("UserName"):
+        raise invalid("Must specify userName when calling with non-User credentials")
     user = await find(call, default=call.who.name)
     if len(await keys_of(call.accounts, user.name)) >= call.gateway.limits.keys_per_user:
         raise IamError(
