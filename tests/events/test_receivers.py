@@ -72,7 +72,7 @@ class Writer(threading.Thread):
 
     def _note(self, event: str, key: str, version: str) -> None:
         self.done.append((event, key, version))
-        time.sleep(0.01)  # a load, not all that fits: the receivers are Java and Go beside it
+        time.sleep(0.05)  # a load, not all that fits: it goes on while a receiver starts, and all of it is read again and again
 
 
 def change_of(record: dict[str, Any]) -> Change:
@@ -141,7 +141,7 @@ class Load:
 
 def all_arrive(receiver: Receiver, done: list[list[Change]]) -> None:
     total = {change for one in done for change in one}
-    wait_until(lambda: total <= {change_of(record) for _, record in receiver.arrived()}, "every change was told")
+    wait_until(lambda: total <= {change_of(record) for _, record in receiver.arrived()}, "every change was told", 0.5)
     check(receiver.arrived(), done)
 
 
