@@ -86,7 +86,7 @@ def test_any_two_stores_wiped_at_once(cluster: DevCluster) -> None:
 
 
 _loads = itertools.count(1)
-PACE_S = 0.02  # between two calls of a client: what is tested is what happens under load, not how much of it fits
+PACE_S = 0.05  # between two calls of a client: what is tested is what happens under load, not how much of it fits
 
 
 class Load(Crew):
