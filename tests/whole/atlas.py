@@ -5,7 +5,8 @@ away is the same run without them. The atlas has the last word when one is due:
 
 - What takes data for good (an empty disk, a removed `meta/`, bytes that rot, ranges and rows that cannot be read) strikes one
   store, only while all is whole: it waits for such a moment, and nobody new goes away while it does. Until all is whole
-  again no other store may be away, full or damaged.
+  again no other store may be damaged, and after the loss of a disk none be away or full. What is damaged and nobody has
+  noticed counts until scrubs have been over it.
 - Everything else, power lost on all machines at once included, loses nothing that was synced, and may come at any time.
 """
 
@@ -22,6 +23,7 @@ from whole.world import World
 
 Node = Any  # of a cluster, or a drive of a server
 
+HIDDEN = ("rot", "unreadable", "damaged rows")  # until somebody reads there
 TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
 CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
@@ -78,17 +80,26 @@ class Atlas:
     def __init__(self, world: World) -> None:
         self.world = world
         self.damaged: Node | None = None
+        self._hidden = False  # whether what was damaged last need not show
+        self._since = 0.0
         self.happened: dict[str, int] = {}
         self.open = 0  # faults that last and have not ended
         self._waiting: dict[Fault, float] = {}  # for all to be whole, and since when
 
     def may(self, fault: Fault) -> bool:
-        if self.damaged is not None and not self.open and self.world.whole() == "":
+        if self.damaged is not None and not self.open and self.world.whole() == "" and self._found():
             self.damaged = None
         if fault.kind in TAKES_DATA:
             return self.damaged is None and not self.open and self.world.whole() == ""
         held = any(since < self.world.loop.now - PATIENCE_S for since in self._waiting.values())
-        return fault.kind not in AWAY or (self.damaged is None and not held)
+        return fault.kind not in AWAY or ((self.damaged is None or self._hidden) and not held)
+
+    def _found(self) -> bool:
+        """Whether two scrubs have been over what is damaged: one may have begun in the middle."""
+        return not self._hidden or sum(begun > self._since for begun in self.damaged.machine.scrubs) >= 2
+
+    def _damage(self, node: Node, *, hidden: bool) -> None:
+        self.damaged, self._hidden, self._since = node, hidden, self.world.loop.now
 
     def strike(self, fault: Fault) -> None:
         world, node = self.world, self.world.nodes[fault.node % len(self.world.nodes)]
@@ -243,7 +254,7 @@ class Atlas:
     def _rot(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
         found = [(path, file) for path, file in node.disk.volumes() if len(file.durable) > 200]
         if found:
-            self.damaged = node
+            self._damage(node, hidden=True)
             for _ in range(chosen.choice((1, 5, 20))):
                 path, file = chosen.choice(found)
                 node.disk.rot(path, file, chosen.randrange(64, len(file.durable)))
@@ -253,10 +264,10 @@ class Atlas:
         """Ranges that give EIO from now on, for good."""
         found = [file for _, file in node.disk.volumes() if len(file.durable) > 200]
         if found:
-            self.damaged = node
+            self._damage(node, hidden=True)
             for file in found if chosen.random() < 0.5 else [chosen.choice(found)]:
                 start = chosen.randrange(64, len(file.durable))
-                file.unreadable.append((start, start + chosen.choice((512, 4096, 1 << 20))))
+                file.unreadable.append((start, min(len(file.durable), start + chosen.choice((512, 4096, 1 << 20)))))
         return bool(found)
 
     def _damaged_rows(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
@@ -264,7 +275,7 @@ class Atlas:
         kept = node.disk.databases.get(str(node.disk.root / "meta"))
         names = sorted(kept.durable) if kept is not None else []
         if kept is not None and names:
-            self.damaged = node
+            self._damage(node, hidden=True)
             for _ in range(chosen.choice((1, 3))):
                 at = chosen.randrange(len(names))
                 kept.damaged.append((names[at], names[min(len(names) - 1, at + chosen.choice((1, 10)))] + b"\x00"))
@@ -276,12 +287,15 @@ class Atlas:
         self._emptied(node, node.disk.wipe)
         world.admin.spawn(world.replace(node, lost))
 
-    def _no_metadata(self, fault: Fault, node: Node, _: random.Random) -> None:
+    def _no_metadata(self, fault: Fault, node: Node, _: random.Random) -> bool:
         """Somebody removes `meta/`, and nothing else."""
-        self._emptied(node, lambda: node.disk.wipe("meta"))
+        there = (node.disk.root / "meta").exists()
+        if there:
+            self._emptied(node, lambda: node.disk.wipe("meta"))
+        return there
 
     def _emptied(self, node: Node, empty: Any) -> None:
-        self.damaged = node
+        self._damage(node, hidden=False)
         node.machine.down = True
         node.machine.kill()
         empty()

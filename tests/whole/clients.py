@@ -25,6 +25,7 @@ from s4.s3.checksums import Expected
 from s4.s3.chunked import PlainDecoder
 from s4.s3.errors import S3Error
 from s4.s3.lock import NONE, Lock
+from s4.storage.leveldb import AnyDatabaseError
 from s4.storage.records import DamagedError
 from whole.loop import EPOCH
 from whole.world import LostError, Machine, UnreachableError, World
@@ -33,7 +34,8 @@ FOREVER = float("inf")
 TRIES = 5
 SIZES = (0, 40, 3000, 4096, 5000, 9000, 20_000, 50_000, 90_000)
 CHANCES = (1, 5, 5, 6, 12, 12, 8, 3, 2)
-Known = (DamagedError, UnavailableError, StaleError, UnknownResultError, ErasureError, TimeoutError)
+# What the S3 endpoint answers with a 5xx; a damaged database among them.
+Known = (DamagedError, UnavailableError, StaleError, UnknownResultError, ErasureError, TimeoutError, AnyDatabaseError)
 STEPS = frozenset(("wall step", "late leader"))  # faults after which a clock may be an hour off
 
 

@@ -138,7 +138,9 @@ class Node(Machine):
             await own.audit(CALM_AGE_S if self.world.calm else ORPHAN_AGE_S)
 
         async def scrub() -> None:
+            begun = self.world.loop.now
             await own.scrub(0)
+            self.scrubs.append(begun)
 
         leads.start(jobs)
         jobs.start(

@@ -109,7 +109,9 @@ class Server(Machine):
             await orphans.audit(store.node, age_s=CALM_AGE_S if self.world.calm else ORPHAN_AGE_S)
 
         async def scrub() -> None:
+            begun = self.world.loop.now
             await scrubber.run(deep=True)
+            self.scrubs.append(begun)
 
         jobs.start(
             Job("compaction", COMPACT_S, COMPACT_S, compact), Job("audit", AUDIT_S, AUDIT_S, audit), Job("heal", 0.0, HEAL_S, healer.work),

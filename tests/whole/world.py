@@ -37,7 +37,7 @@ T = TypeVar("T")
 ROOT = RootKeys("root-access", "root-secret-key")
 STORE = StoreSettings(reserve_bytes=1 << 20, volume_bytes=192 * 1024, preallocate_bytes=48 * 1024)
 LIMITS = Limits(part_min_bytes=4096, open_volumes=4, blob_cache_bytes=96 * 1024, row_cache_bytes=1 << 20, ghost_s=8.0)
-DAY_S = 20.0
+DAY_S = 12.0
 SETTINGS = ServerSettings([], lifecycle_day_s=DAY_S, limits=LIMITS)
 AUDIT_S, SCRUB_S, COMPACT_S, LIFECYCLE_S = 4.0, 10.0, 4.0, DAY_S / 4
 ORPHAN_AGE_S, CALM_AGE_S = 90.0, 3.0
@@ -71,6 +71,7 @@ class Machine:
         self.renames: Renames | None = None
         self.wall_s, self.rate = 0.0, 1.0
         self.starts, self.down = 0, False
+        self.scrubs: list[float] = []  # when those began that ended
 
     @property
     def up(self) -> bool:
@@ -189,10 +190,6 @@ class World:
     def store_of(self, node: Any) -> str:
         """The id of a node's store, empty where it has none yet."""
         raise NotImplementedError
-
-    def lose_metadata(self, node: Any) -> None:
-        """Somebody removes `meta/` on one disk while nothing runs there."""
-        node.disk.wipe("meta")
 
     # -- time
 
