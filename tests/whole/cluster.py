@@ -221,10 +221,13 @@ class ClusterWorld(World):
             if not one.up:
                 return f"{one.name} is not up"
         lost = set(current.in_state(GONE))
+        there = {one.store for one in self.nodes}
         for number, part in enumerate(current.partitions):
             config = part.config
             if config.joining or list(config.members) != list(part.wanted):
                 return f"partition {number} moves: {config}"
+            if not there.issuperset((*config.members, *config.in_sync)):
+                return f"partition {number} counts on a disk that was replaced"
             if len(config.in_sync) < min(current.replicas, len(self.nodes)) or lost & set(config.in_sync):
                 return f"partition {number} has {len(config.in_sync)} in sync"
             node = self.primary(number)

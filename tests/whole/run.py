@@ -180,12 +180,17 @@ def main() -> int:
     parser.add_argument("--find", default="", help="stop at a problem that has this text")
     parser.add_argument("--known", default="", help="texts of problems that are passed over, with commas between")
     parser.add_argument("--only", default="", help="kinds of faults, with commas between")
+    parser.add_argument("--broken", default="", help="a fault to put back, or a rule to leave out (broken.py)")
     asked = parser.parse_args()
     only = tuple(one for one in asked.only.split(",") if one)
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "whole.run", *sys.argv[1:]])
     prepare()
+    if asked.broken:
+        from whole import broken
+
+        broken.ALL[asked.broken]()
     happened, effects = Counter[str](), Counter[str]()
     failed = operations = steps = 0
     for seed in range(asked.first, asked.last + 1, asked.step):

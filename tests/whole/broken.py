@@ -1,0 +1,362 @@
+"""Faults put back, and rules of PROTOCOL.md left out, in the code that runs: what the simulator must find.
+
+Each is a function that changes the modules of this process, before a seed is run in it: `python -m whole.run 1 99 --broken NAME`.
+`LIKELY` has the kinds of faults that make a seed find it sooner, `FOUND` the seed that found each when that was last looked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from s4 import member, rownode
+from s4.clock import boot_clock
+from s4.gateway import buckets, objects
+from s4.gateway.objects import Put, SourceChangedError
+from s4.gateway.read import open_object
+from s4.jobs import Job, Jobs
+from s4.metadata import buckets as bucket_rows
+from s4.metadata import commands, decide, keys, locks, references, repeats, uploads
+from s4.metadata import objects as object_rows
+from s4.metadata.commands import Refused
+from s4.metadata.listing import Query
+from s4.peer import server as peer_server
+from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.replica import group, replicated, turn
+from s4.storage import files, shards, volumes
+from s4.upkeep import leader, lifecycle
+from sim import broken as cores
+
+# -- the faults that were found by reading 0.7
+
+
+def refuses_before_it_looks() -> None:
+    """A repeat is refused for room though it was committed: the gateway discards what it stored for it."""
+    execute = rownode.RowNode.execute
+    bring = commands.PutObject | commands.PutPart | commands.CreateUpload | commands.CreateBucket
+
+    async def broken(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
+        if isinstance(command, bring) and not self.drives.has_room():
+            return Refused("StorageFull", "full")
+        return await execute(self, partition, command, command_id, again)
+
+    rownode.RowNode.execute = broken  # type: ignore[method-assign]
+
+
+def takes_no_error_for_damage() -> None:
+    """What a disk cannot read is no damaged shard."""
+    def broken(self: Any, location: Any, error: Exception) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise error
+
+    volumes.Volumes._unread = broken  # type: ignore[method-assign,assignment]
+
+
+def counts_what_is_torn() -> None:
+    """A record past the mark counts by its header alone."""
+    volumes.Volumes._holds = lambda *_: True  # type: ignore[method-assign,assignment]
+
+
+def closes_what_is_in_use() -> None:
+    """A volume is closed while threads read and punch it, and unlinked without waiting for them."""
+    def broken(self: Any, volume: Any) -> None:
+        del self._open[volume.number]
+        self.files.close(volume.fd)
+
+    volumes.Volumes._retire = broken  # type: ignore[method-assign]
+    shards.ShardStore.oldest_use = lambda _: boot_clock()  # type: ignore[method-assign]
+
+
+class _Blind:
+    """An entry that sees no blobs."""
+
+    def __init__(self, entry: Any) -> None:
+        self._entry = entry
+
+    def get(self, key: bytes) -> Any:
+        return None if key[2:3] == keys.BLOB else self._entry.get(key)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._entry, name)
+
+
+def forgets_answers_by_a_clock() -> None:
+    """Answers go by the wall clock of who leads, and a repeat of what was committed is decided anew."""
+    async def trim(self: Any, partition: int) -> None:
+        rows = self._node.host.scan(keys.table(partition, keys.ANSWER))
+        old = [key for key, _ in rows if keys.command_ms(keys.command_of(key)) < (time.time() - 900) * 1000]
+        if old:
+            await self._node.host.submit(partition, commands.ForgetRows(old), own=True)
+
+    bring = references.bring
+    leader.Leader._trim_one = trim  # type: ignore[method-assign]
+    turn.Decider._must_be_known = lambda *_: None  # type: ignore[method-assign,assignment]
+    references.bring = lambda entry, *more: bring(_Blind(entry), *more)  # type: ignore[assignment,arg-type]
+
+
+def takes_short_writes() -> None:
+    """A file that is replaced may have been written in part."""
+    def broken(self: Any, path: Any, content: bytes, mode: int = 0o600) -> None:
+        os, temporary = files.os, path.with_name(path.name + ".new")  # type: ignore[attr-defined]
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        try:
+            os.write(fd, content)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        temporary.replace(path)
+        self.sync_directory(path.parent)
+
+    files.Files.replace = broken  # type: ignore[method-assign]
+
+
+def copies_what_was_not_judged() -> None:
+    """A copy opens its source again where it was replaced, and looks at nothing."""
+    copy_object = objects.copy_object
+
+    async def broken(gateway: Any, source: Any, copy: Any) -> Put:
+        for _ in range(3):
+            try:
+                return await copy_object(gateway, source, copy)
+            except SourceChangedError:
+                source = await open_object(gateway, source.name, source.key, source.asked_version)
+        raise SourceChangedError
+
+    objects.copy_object = broken
+
+
+def remembers_too_little() -> None:
+    """Commands that were not remembered in 0.7: a late repeat of them is decided anew."""
+    for kind in (commands.SetDocument, commands.PutJob, commands.DeleteJob, commands.CreateUpload, commands.ChangeAccounts, commands.ChangeObject):
+        repeats.HARMLESS[kind] = "is not"
+
+
+def ends_by_errors() -> None:
+    """Background work ends by an error that nobody thought of."""
+    listed = (UnavailableError, UnknownResultError, StaleError)
+
+    async def broken(self: Any, job: Job) -> None:
+        await asyncio.sleep(job.first_s)
+        while True:
+            try:
+                await job.run()
+            except Exception as error:
+                ends = job.name.startswith("rename ") or job.name in ("old answers", "jobs of partition 0")
+                if ends and not isinstance(error, (*listed, *job.expected)):
+                    raise
+                job.failures.add(job.name, error)
+            else:
+                job.failures.end(job.name)
+                if job.every_s is None:
+                    self._tasks.pop(job, None)
+                    return
+            await asyncio.sleep(job.pause_s())
+
+    Jobs._work = broken  # type: ignore[method-assign]
+
+
+# -- rules of PROTOCOL.md
+
+
+class _Everything(dict[Any, str]):
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def forgets_all_commands() -> None:
+    """R12: a repeated command is decided once more."""
+    turn.HARMLESS = _Everything()
+
+
+def refuses_at_once() -> None:
+    """R11: a refusal goes out before what it rests on is committed."""
+    decide_one = replicated.ReplicatedHost._decide
+
+    def deciding(self: Any, partition: int, taken: Any) -> None:
+        early: list[Any] = []
+        decider, said = self._decider, self._decider.answer
+
+        def noted(turn: Any, number: int, command: Any, named: bytes, *, again: bool = False) -> Any:
+            found = said(turn, number, command, named, again=again)
+            early.append(found)
+            return found
+
+        self._decider = SimpleNamespace(answer=noted)
+        try:
+            decide_one(self, partition, taken)
+        finally:
+            self._decider = decider
+        for item, found in zip(taken, early, strict=False):
+            if isinstance(found, Refused) and not item.future.done():
+                item.future.set_result(found)
+
+    replicated.ReplicatedHost._decide = deciding  # type: ignore[method-assign]
+
+
+def keeps_rows_under_a_snapshot() -> None:
+    """R8: a snapshot is laid over the rows that are there."""
+    def broken(self: Any, one: Any, content: bytes, rows: dict[bytes, bytes | None]) -> None:
+        prefix = group.LOG + one.number.to_bytes(2, "big")
+        for entry in one.kept.log:
+            rows[prefix + entry.sequence.to_bytes(8, "big")] = None
+        rows.update(group._rows_decoder.decode(content[1:]))
+
+    group.Group._install = broken  # type: ignore[method-assign]
+
+
+def acknowledges_before_the_disk() -> None:
+    """D1: shards of other stores are not synced before the commit."""
+    append = member.MemberNode.append
+    member.MemberNode.append = lambda self, shard, payload, sync: append(self, shard, payload, False)  # type: ignore[method-assign,assignment]
+
+
+def commits_before_the_shards() -> None:
+    """D1: who commits does not sync the shards that it has itself."""
+    shards.ShardStore.sync_now = lambda _: None  # type: ignore[method-assign,assignment]
+
+
+def indexes_what_is_not_there() -> None:
+    """D5: rows of the index are durable before what they name."""
+    def broken(self: Any, rows: Any) -> None:
+        self._index.write(rows, sync=self.settings.sync_index)
+
+    shards.ShardStore._write_index = broken  # type: ignore[method-assign]
+
+
+def frees_under_readers() -> None:
+    """D6: the shards of a dead blob go at once, whoever reads them."""
+    leader.Leader._may_free = lambda *_: True  # type: ignore[method-assign,assignment]
+
+
+def lists_at_any_epoch() -> None:
+    """L1: a listing's partitions are not looked at, neither who leads them nor at which epoch."""
+    rownode.RowNode._where = lambda self, where: [one for one, _ in where] or list(range(self.partitions))  # type: ignore[method-assign,assignment]
+
+
+def tells_nobody_of_settings() -> None:
+    """L2: a call that changes a setting returns though gateways still use what it replaced."""
+    async def broken(_: Any) -> None:
+        return
+
+    peer_server.PeerServer.settings_changed = broken  # type: ignore[method-assign,assignment]
+
+
+def changes_settings_under_leases() -> None:
+    """L2: a new primary of settings does not wait for the leases that the one before gave."""
+    async def broken(_: Any) -> None:
+        return
+
+    replicated.ReplicatedHost.settings_may_change = broken  # type: ignore[method-assign,assignment]
+
+
+def commits_under_any_settings() -> None:
+    """L2: the revision that a commit was prepared under is not looked at."""
+    check = object_rows.check_settings
+
+    def broken(entry: Any, settings: Any) -> None:
+        try:
+            check(entry, settings)
+        except object_rows.StaleSettingsError:
+            return
+
+    for module in (object_rows, bucket_rows, uploads):
+        module.check_settings = broken
+
+
+def leaves_buckets_open() -> None:
+    """L3: a bucket that is deleted is not closed before."""
+    async def broken(gateway: Any, name: str, bucket: Any) -> None:
+        page = await gateway.node.list_objects(bucket.id, Query(b"", b"", b"", b"", 1))
+        if page.items:
+            await buckets.execute(gateway, 0, commands.UndoDelete(name, bucket.deleting))
+            await buckets.execute(gateway, 0, commands.EndDelete(name, bucket.deleting, done=False))
+            raise buckets.S3Error("BucketNotEmpty")
+        await buckets.execute(gateway, 0, commands.EndDelete(name, bucket.deleting, done=True))
+
+    buckets.finish_delete = broken
+
+
+def trusts_any_clock() -> None:
+    """R13: a clock that differs from its peers' ends locks and lives."""
+    member.clocks_agree = lambda *_: True
+    member.time_of_most = lambda _: time.time()
+
+
+def ends_by_old_rules() -> None:
+    """Lifecycle ends what it looked at, whatever was said of it since."""
+    object_rows._must_be_due = lambda *_: None  # type: ignore[assignment]
+    lifecycle.Lifecycle._current = _as_it_was  # type: ignore[method-assign,assignment]
+
+
+async def _as_it_was(self: Any, name: str, bucket: Any, rules: Any) -> Any:
+    return bucket
+
+
+def unlocks_everything() -> None:
+    """A lock keeps nothing from being removed."""
+    locks.check_removal = lambda *_, **__: None
+
+
+def drops_by_name_alone() -> None:
+    """The second half of a rename takes whatever has the old name by then."""
+    delete = object_rows.delete_if_newest
+
+    def broken(entry: Any, command: Any) -> Any:
+        found = entry.newest(command.bucket, command.key)
+        if found is None or command.judged is not None:
+            return delete(entry, command)
+        return delete(entry, commands.DeleteIfNewest(command.bucket, command.key, keys.version_id(found[0][-keys.VERSION_BYTES :]), command.notify, command.cause))
+
+    decide._DECISIONS[commands.DeleteIfNewest] = broken
+
+
+def _core(kind: type) -> Callable[[], None]:
+    """A rule of the replication core, left out as in `tests/sim/broken.py`."""
+    def change() -> None:
+        group.Replica = kind  # type: ignore[attr-defined]
+
+    change.__doc__ = kind.__doc__
+    return change
+
+
+PART_ONE = (
+    refuses_before_it_looks, takes_no_error_for_damage, counts_what_is_torn, closes_what_is_in_use, forgets_answers_by_a_clock,
+    takes_short_writes, copies_what_was_not_judged, remembers_too_little, ends_by_errors,
+)  # fmt: skip
+RULES = (
+    forgets_all_commands, refuses_at_once, keeps_rows_under_a_snapshot, acknowledges_before_the_disk, commits_before_the_shards,
+    indexes_what_is_not_there, frees_under_readers, lists_at_any_epoch, tells_nobody_of_settings, changes_settings_under_leases,
+    commits_under_any_settings, leaves_buckets_open, trusts_any_clock, ends_by_old_rules, unlocks_everything, drops_by_name_alone,
+)  # fmt: skip
+ALL: dict[str, Callable[[], None]] = {one.__name__: one for one in (*PART_ONE, *RULES)} | {kind.__name__: _core(kind) for kind in cores.CORES}
+
+# Kinds of faults that make it likely; without them a seed has whatever it draws.
+LIKELY: dict[str, tuple[str, ...]] = {
+    "refuses_before_it_looks": ("nearly full", "resets", "late packets", "crash"),
+    "takes_no_error_for_damage": ("unreadable",),
+    "counts_what_is_torn": ("power at write", "power"),
+    "forgets_answers_by_a_clock": ("late leader", "resets", "wall step"),
+    "takes_short_writes": ("full", "nearly full", "crash"),
+    "remembers_too_little": ("late packets", "slow network"),
+    "ends_by_errors": ("full", "nearly full"),
+    "forgets_all_commands": ("late packets", "resets"),
+    "acknowledges_before_the_disk": ("all power", "power", "power at write"),
+    "commits_before_the_shards": ("all power", "power", "power at write"),
+    "indexes_what_is_not_there": ("all power", "power", "power at write"),
+    "keeps_rows_under_a_snapshot": ("isolate", "suspend", "pause"),
+    "trusts_any_clock": ("wall step",),
+    "lists_at_any_epoch": ("isolate", "pause", "suspend"),
+    "tells_nobody_of_settings": ("slow network", "pause"),
+    "changes_settings_under_leases": ("isolate", "pause", "cut"),
+    "LeadsWithNothing": ("no metadata", "crash"), "ForgetsThatItLacks": ("no metadata", "crash"),
+    "RemovesWhoWasNotHeard": ("no metadata", "isolate"), "ClearsWhoHasMore": ("no metadata", "isolate"),
+    "CountsOnWhoLacks": ("no metadata", "isolate"),
+} | dict.fromkeys(
+    ("CommitsWithTooFewCopies", "CommitsBeforeAllHaveIt", "ForgetsAnUnknownSwap", "CountsTheOldSetOnly", "ServesWithoutLease", "PromisesWhilePromoting",
+     "PromotesAtOnce", "ServesBeforeAllIsCommitted", "LeavesOtherLogsAlone", "AddsBeforeItHasAll", "JoinsAsItIs", "ForgetsWhoIsEligible",
+     "GoesOnAfterARestart", "TakesEntriesOfOldEpochs", "refuses_at_once"),
+    ("isolate", "cut", "pause", "suspend", "crash", "power", "coordinator lossy", "slow network"),
+)  # fmt: skip
