@@ -3,6 +3,7 @@
     python -m whole.run 1 200                 # each seed in a process of its own
     python -m whole.run 17 17 --trace         # one, with what the machine noted
     python -m whole.run 17 17 --shorten       # fewer faults that still fail
+    python -m whole.run 1 99 --stop --broken NAME   # how many seeds a fault that is put back takes
 
 Hash seeds are fixed, for the order of sets of strings: the module starts itself again where they are not.
 """
@@ -191,6 +192,7 @@ def main() -> int:
         from whole import broken
 
         broken.ALL[asked.broken]()
+        only = only or broken.LIKELY.get(asked.broken, ())
     happened, effects = Counter[str](), Counter[str]()
     failed = operations = steps = 0
     for seed in range(asked.first, asked.last + 1, asked.step):
