@@ -18,7 +18,7 @@ from pyeclib.ec_iface import ECDriver
 
 from s4.cluster.clustermap import ClusterMap
 from s4.metadata import keys
-from s4.metadata.rows import Blob, Content, Counters, Part, Reference, decode, decode_object
+from s4.metadata.rows import Blob, Content, Counters, Gone, Part, Reference, decode, decode_object
 from s4.storage.files import Files
 from s4.storage.index import parse_index_key
 from s4.storage.records import HEADER_SIZE, block_crcs, unpack_volume
@@ -88,7 +88,7 @@ def check_parts(current: ClusterMap, stores: dict[str, Path], rows_of: dict[str,
     found += _check_rows(rows, current.shards)
     found += _check_blobs(rows, at, audited)
     if audited:
-        found += [f"an outbox row is left: {key!r}" for key in rows if key[2:3] == keys.OUTBOX]
+        found += [f"an outbox row is left: {key!r}" for key in rows if key[2:3] in (keys.OUTBOX, keys.GONE)]
         blobs = {(int.from_bytes(key[:2], "big"), key[3:]) for key in rows if key[2:3] == keys.BLOB}
         for store, indexed in index_of.items():
             for partition, blob in {(shard.partition, shard.blob) for shard in indexed} - blobs:
@@ -154,6 +154,9 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
     held: Counter[bytes] = Counter()
     sums: dict[tuple[int, int], list[int]] = {}
     shared: dict[bytes, list[tuple[bytes, int]]] = {}
+    gone = [(int.from_bytes(key[:2], "big"), decode(Gone, value)) for key, value in rows.items() if key[2:3] == keys.GONE]
+    taken = {keys.upload_parts(partition, row.bucket, row.key, row.upload) for partition, row in gone if row.taken}
+    held.update(reference for _, row in gone for _, _, reference in row.held)
     for key, value in rows.items():
         partition, table = int.from_bytes(key[:2], "big"), key[2:3]
         extents = []
@@ -164,7 +167,7 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
                 total = sums.setdefault((partition, int.from_bytes(key[3:11], "big")), [0] * 6)
                 total[0] += 1
                 total[1] += row.size
-        elif table == keys.PART:
+        elif table == keys.PART and key[:-2] not in taken:
             extents = [decode(Part, value).extent]
         for extent in extents:
             if not extent.blob:

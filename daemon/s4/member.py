@@ -210,6 +210,7 @@ class MemberNode(RowNode):
         led, group = self.led(), self.host.group
         heals = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.HEAL)))
         outbox = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.OUTBOX)))
+        outbox += sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.GONE)))
         free, total = self.shards.space()
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()

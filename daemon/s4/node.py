@@ -27,11 +27,13 @@ from s4.peer.api import (
     UnavailableError,
 )
 from s4.replica.host import Host
+from s4.replica.letting import LettingGo
 from s4.rownode import RowNode
 from s4.storage.drives import Drives
 from s4.storage.records import DamagedError, OfflineError, Shard
 
 REAP_BLOBS = 2048
+REAP_PAUSE = 64
 REAP_S = 0.5
 
 
@@ -47,6 +49,8 @@ class Node(RowNode):
         self.host, self.membership = host, membership
         self._freed: deque[tuple[float, int, bytes, bytes]] = deque()
         self._jobs, self._reaping = Jobs(), Job("free shards", REAP_S, REAP_S, self.reap)
+        self.letting_go = LettingGo(host)
+        self._letting_go = Job("letting go", 0.0, 0.0, self.letting_go.round)
 
     def start(self, jobs: Jobs) -> None:
         """Take up the outbox as it was left, and begin to work."""
@@ -54,11 +58,13 @@ class Node(RowNode):
         for partition in range(self.partitions):
             for key, value in self.host.scan(keys.table(partition, keys.OUTBOX)):
                 self.on_outbox(partition, key, value)
+            self.letting_go.note(partition)
+        self.host.on_gone = self.letting_go.note
         self._jobs = jobs
-        jobs.start(self._reaping)
+        jobs.start(self._reaping, self._letting_go)
 
     async def close(self) -> None:
-        await self._jobs.stop(self._reaping)
+        await self._jobs.stop(self._reaping, self._letting_go)
 
     # -- shards
 
@@ -124,7 +130,7 @@ class Node(RowNode):
 
     @property
     def outbox_waiting(self) -> int:
-        return len(self._freed)
+        return len(self._freed) + self.letting_go.waiting
 
     async def reap(self) -> None:
         """Free the shards of dead blobs once every request that began before has ended (rule D6). What fails is
@@ -135,6 +141,8 @@ class Node(RowNode):
         while self._freed and self._freed[0][0] < horizon and count < REAP_BLOBS:
             _, partition, key, blob = self._freed.popleft()
             count += 1
+            if count % REAP_PAUSE == 0:
+                await asyncio.sleep(0)
             try:
                 await self.drives.free(partition, blob)
             except Exception as error:  # the others do not wait for it

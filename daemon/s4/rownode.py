@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from s4 import tracing
@@ -17,7 +18,7 @@ from s4.erasure.codec import stripes_of
 from s4.metadata import commands, keys
 from s4.metadata.builtin import BUILT_IN
 from s4.metadata.commands import AnyAnswer, AnyCommand
-from s4.metadata.listing import Cursor, Page, Query, common_prefix, list_page
+from s4.metadata.listing import Cursor, Page, Query, list_page, walk_uploads
 from s4.metadata.rows import (
     AccessKey,
     Blob,
@@ -34,6 +35,7 @@ from s4.metadata.rows import (
     User,
     decode,
     decode_object,
+    decode_summary,
     summed,
 )
 from s4.peer.api import (
@@ -54,6 +56,7 @@ from s4.storage.shards import ShardStore
 
 ROOT_USER = "root"
 CACHED_SETTINGS = 10_000
+PIECE = 256  # rows that are read before others run
 SETTINGS_COMMANDS = (
     commands.CreateBucket, commands.SetVersioning, commands.SetDocument, commands.SetLock, commands.BeginDelete, commands.EndDelete,
     commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
@@ -96,21 +99,22 @@ class AnyMap(Protocol):
     def copies_needed(self, strict: bool) -> int: ...
 
 
-def page_of_uploads(
-    listed: list[UploadListed], prefix: bytes, delimiter: bytes, after_key: bytes, limit: int
-) -> UploadPage:
+async def _page_of_uploads(found: Iterator[tuple[bytes, bytes, bytes] | bytes | None], limit: int) -> UploadPage:
     """The first `limit` of some uploads and of what they have in common."""
-    listed.sort(key=lambda item: (item.key, item.upload))
     items: list[UploadListed | bytes] = []
     next_key = next_upload = b""
-    for item in listed:
-        common = common_prefix(item.key, prefix, delimiter)
-        if common is not None and (common == after_key or (items and items[-1] == common)):
+    for item in found:
+        if item is None:
+            await asyncio.sleep(0)
             continue
         if len(items) >= limit:
             return UploadPage(items, limit > 0, next_key, next_upload)
-        items.append(item if common is None else common)
-        next_key, next_upload = (item.key, item.upload) if common is None else (common, b"")
+        if isinstance(item, bytes):
+            items.append(item)
+            next_key, next_upload = item, b""
+        else:
+            next_key, next_upload, value = item
+            items.append(UploadListed(next_key, next_upload, decode(Upload, value)))
     return UploadPage(items, False, b"", b"")
 
 
@@ -157,20 +161,36 @@ class RowNode:
     # -- metadata reads
 
     async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        if version == "null":
+            return await self._find_null(partition, bucket, key)
         found = self._find_object(partition, bucket, key, version)
         self._host.check(partition)
         return found
+
+    async def _find_null(self, partition: int, bucket: int, key: bytes) -> Found | None:
+        """There may be any number of versions before it."""
+        async for row_key, value in self._rows(keys.object_versions(partition, bucket, key)):
+            if decode_summary(value).null:
+                self._host.check(partition)
+                return Found(value, row_key[-keys.VERSION_BYTES :])
+        self._host.check(partition)
+        return None
+
+    async def _rows(self, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+        """The rows of a table that may be long, a piece at a time: others come between, and may change what is not read
+        yet."""
+        start = prefix
+        while rows := list(islice(self._host.scan(prefix, start), PIECE)):
+            for row in rows:
+                yield row
+            start = rows[-1][0] + b"\x00"
+            await asyncio.sleep(0)
 
     def _find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
         if not version:
             row = self._host.newest(partition, bucket, key)
             return Found(row[1], row[0][-keys.VERSION_BYTES :]) if row else None
         prefix = keys.object_versions(partition, bucket, key)
-        if version == "null":
-            for row_key, value in self._host.scan(prefix):
-                if decode_object(value)[0].null:
-                    return Found(value, row_key[-keys.VERSION_BYTES :])
-            return None
         suffix = keys.parse_version_id(version)
         found = self._host.get(prefix + suffix) if suffix is not None else None
         if suffix is None or found is None or decode_object(found)[0].null:
@@ -297,14 +317,13 @@ class RowNode:
         return found
 
     async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
-        found = [(key[3:].decode(), value) for key, value in self._host.scan(keys.table(0, table))]
+        found = [(key[3:].decode(), value) async for key, value in self._rows(keys.table(0, table))]
         self._host.check(0)
         return found
 
     async def list_buckets(self) -> list[tuple[str, Bucket]]:
-        found = [
-            (key[3:].decode(), decode(Bucket, value)) for key, value in self._host.scan(keys.table(0, keys.BUCKET))
-        ]
+        rows = self._rows(keys.table(0, keys.BUCKET))
+        found = [(key[3:].decode(), decode(Bucket, value)) async for key, value in rows]
         self._host.check(0)
         return found
 
@@ -332,22 +351,21 @@ class RowNode:
         self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int,
         where: Where = (),
     ) -> UploadPage:  # fmt: skip
-        listed: list[UploadListed] = []
-        for partition in self._where(where):
-            table = keys.bucket_uploads(partition, bucket)
-            for row_key, value in self._host.scan(table + keys.escape(prefix)):
-                key, upload = keys.split_upload(row_key[len(table) :])
-                if (key, upload) > (after_key, after_upload if after_upload is not None else b"\xff" * 17):
-                    listed.append(UploadListed(key, upload, decode(Upload, value)))
-            await asyncio.sleep(0)
+        await self._host.settled()
+        cursors = [self._host.cursor(keys.bucket_uploads(partition, bucket)) for partition in self._where(where)]
+        try:
+            page = await _page_of_uploads(walk_uploads(cursors, prefix, delimiter, after_key, after_upload), limit)
+        finally:
+            for cursor in cursors:
+                cursor.close()
         self._where(where)
-        return page_of_uploads(listed, prefix, delimiter, after_key, limit)
+        return page
 
     async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
         held: dict[str, list[str]] = {}
-        for key, value in self._host.scan(keys.table(0, keys.ACCESS_KEY)):
+        async for key, value in self._rows(keys.table(0, keys.ACCESS_KEY)):
             held.setdefault(decode(AccessKey, value).user, []).append(key[3:].decode())
-        users = [decode(User, value) for _, value in self._host.scan(keys.table(0, keys.USER))]
+        users = [decode(User, value) async for _, value in self._rows(keys.table(0, keys.USER))]
         listed = [(user, held.get(user.name, []), self._grants_of(user.name)) for user in users]
         self._host.check(0)
         return listed
@@ -387,7 +405,7 @@ class RowNode:
         return unknown
 
     async def heals_of(self, partition: int) -> int:
-        heals = sum(1 for _ in self._host.scan(keys.table(partition, keys.HEAL)))
+        heals = len([key async for key, _ in self._rows(keys.table(partition, keys.HEAL))])
         self._host.check(partition)
         return heals
 

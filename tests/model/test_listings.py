@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 
 from model.reference import entries_of, list_model
 from s4.metadata import keys as row_keys
-from s4.metadata.listing import Page, Query, Version, list_page
+from s4.metadata.listing import Page, Query, Version, common_prefix, list_page, walk_uploads
 from s4.metadata.rows import Object, encode_object
 
 
@@ -104,6 +105,58 @@ def test_a_common_prefix_is_stepped_over_not_read_through() -> None:
     page = next(page for page in list_page(counting, Query(delimiter=b"/")) if page is not None)
     assert [item if isinstance(item, bytes) else item.key for item in page.items] == [b"dir/", b"zz"]
     assert reads < 30
+
+
+def uploads_of(names: list[tuple[str, int]], partitions: int = 4) -> list[list[tuple[bytes, bytes]]]:
+    tables: list[list[tuple[bytes, bytes]]] = [[] for _ in range(partitions)]
+    for key, number in names:
+        partition = row_keys.partition_of(1, key.encode(), partitions)
+        prefix = len(row_keys.bucket_uploads(partition, 1))
+        tables[partition].append((row_keys.upload_row(partition, 1, key.encode(), number.to_bytes(16, "big"))[prefix:], b"row"))
+    return tables
+
+
+UPLOADS = st.sets(st.tuples(NAMES, st.integers(0, 3)), max_size=30)
+
+
+@given(UPLOADS, st.text(st.sampled_from("ab/"), max_size=2), st.sampled_from(["", "/", "a/"]), st.integers(1, 5))
+def test_pages_of_uploads_are_all_uploads_in_order(names: set[tuple[str, int]], prefix: str, delimiter: str, size: int) -> None:
+    expected: list[Any] = []
+    for key, number in sorted(names, key=lambda one: (one[0].encode(), one[1])):
+        common = common_prefix(key.encode(), prefix.encode(), delimiter.encode())
+        item: Any = common if common is not None else (key.encode(), number.to_bytes(16, "big"), b"row")
+        if key.startswith(prefix) and item not in expected:
+            expected.append(item)
+    found: list[Any] = []
+    after_key, after_upload = b"", None
+    while True:
+        walk = walk_uploads([SortedCursor(rows) for rows in uploads_of(sorted(names))], prefix.encode(), delimiter.encode(), after_key, after_upload)
+        page = list(itertools.islice((item for item in walk if item is not None), size))
+        found += page
+        if len(page) < size:
+            break
+        after_key, after_upload = (page[-1], None) if isinstance(page[-1], bytes) else page[-1][:2]
+    assert found == expected
+
+
+def test_a_page_of_uploads_reads_what_is_on_it() -> None:
+    """Not all uploads of the bucket for each page; what has a prefix in common is passed over by seeking."""
+    reads = 0
+
+    class Counting(SortedCursor):
+        def next(self) -> tuple[bytes, bytes] | None:
+            nonlocal reads
+            reads += 1
+            return super().next()
+
+    names = [(f"dir/{number:06}", 0) for number in range(10_000)] + [(f"k{number:06}", 0) for number in range(10_000)]
+    tables = uploads_of(names)
+    walk = walk_uploads([Counting(rows) for rows in tables], b"", b"/", b"", None)
+    page = list(itertools.islice((item for item in walk if item is not None), 11))
+    assert page[0] == b"dir/" and len(page) == 11
+    walk = walk_uploads([Counting(rows) for rows in tables], b"", b"", b"k005000", None)
+    assert next(item for item in walk if item is not None)[0] == b"k005001"  # type: ignore[index]
+    assert reads < 50
 
 
 @pytest.fixture(scope="module")

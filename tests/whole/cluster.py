@@ -236,7 +236,7 @@ class ClusterWorld(World):
             if not self.loop.ask(node.process, partial(node.member.node.host.group.serves, number)):
                 return f"partition {number} is not served"
             host = node.member.node.host
-            for table, name in ((keys.HEAL, "heals"), (keys.OUTBOX, "outbox")):
+            for table, name in ((keys.HEAL, "heals"), (keys.OUTBOX, "outbox"), (keys.GONE, "what was removed")):
                 if next(host.scan(keys.table(number, table)), None) is not None:
                     return f"partition {number} has {name}"
         return ""

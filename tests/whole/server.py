@@ -164,7 +164,7 @@ class ServerWorld(World):
         for number, one in enumerate(current.status):
             if not all(one.members) or one.joining or len(one.in_sync) < current.spec.replicas:
                 return f"partition {number} is {one}"
-            for table, name in ((keys.HEAL, "heals"), (keys.OUTBOX, "outbox")):
+            for table, name in ((keys.HEAL, "heals"), (keys.OUTBOX, "outbox"), (keys.GONE, "what was removed")):
                 if next(opened.host.scan(keys.table(number, table)), None) is not None:
                     return f"partition {number} has {name}"
         if self.server.failed():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket
+from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket, paced
 from s4.gateway.objects import Attributes, Put, receive_copied, take_extents, with_null
 from s4.gateway.read import Opened
 from s4.gateway.receive import Body, Place, Stored, abandon, receive
@@ -178,7 +178,7 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
     """Write the manifest of the parts as a new version. A repeat of a completed one gets the same answer."""
     try:
         bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id, 0, gateway.limits.parts)
-        row = manifest(gateway, found, upload, wanted)
+        row = await manifest(gateway, found, upload, wanted)
         await gateway.quotas.take(gateway.node, bucket, row.size)
         answer = await commit(gateway, name, bucket, partition, lambda settings: CompleteUpload(
             settings, key, upload, with_null(row, settings.versioning), wanted.conditions,
@@ -207,11 +207,12 @@ async def _completed_before(gateway: Gateway, name: str, key: bytes, upload_id: 
     return Put.of(row, Opened(bucket, name, key, "", row, inline, found.suffix).version)
 
 
-def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Completion) -> Object:
-    """The object row of a completion. Pure but for the time. Raises S3Error."""
+async def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: Completion) -> Object:
+    """The object row of a completion. Pure but for the time, and for pauses. Raises S3Error."""
     info = found.upload
-    there = {part.extent.number: part for part in (decode(Part, value) for value in found.parts)}
-    extents = [_chosen(there.get(part.number), part, info) for part in wanted.parts]
+    decoded = [decode(Part, value) async for value in paced(found.parts)]
+    there = {part.extent.number: part for part in decoded}
+    extents = [_chosen(there.get(part.number), part, info) async for part in paced(wanted.parts)]
     for extent in extents[:-1]:
         if extent.size < gateway.limits.part_min_bytes:
             raise S3Error("EntityTooSmall", ProposedSize=str(extent.size), MinSizeAllowed=str(gateway.limits.part_min_bytes),

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import msgspec
 
-from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket
+from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket, paced
 from s4.gateway.read import Opened, open_object, stream
-from s4.gateway.receive import Body, Decoder, Place, Stored, abandon, drop_references, receive
+from s4.gateway.receive import REFERENCES_AT_ONCE, Body, Decoder, Place, Stored, abandon, drop_references, receive
 from s4.gateway.sealing import Seal, new_seal, wanted_in
 from s4.metadata import events, keys
 from s4.metadata.commands import (
@@ -159,7 +159,7 @@ async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) ->
     """New references to the blobs of some extents, under new random ids (C1); None where one is gone."""
     taken: list[Extent] = []
     by_partition: dict[int, list[Claim]] = {}
-    for extent in extents:
+    async for extent in paced(extents):
         if not extent.blob:
             taken.append(extent)
             continue
@@ -169,12 +169,13 @@ async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) ->
         taken.append(msgspec.structs.replace(extent, reference=name))
     granted: list[Extent] = []
     for partition, claims in by_partition.items():
-        answer = await execute(gateway, partition, TakeReferences(claims))
-        if not isinstance(answer, Taken) or not answer.granted:
-            await drop_references(gateway, granted)
-            return None
-        names = {claim.reference for claim in claims}
-        granted += [extent for extent in taken if extent.reference in names]
+        for at in range(0, len(claims), REFERENCES_AT_ONCE):
+            some = claims[at : at + REFERENCES_AT_ONCE]
+            answer = await execute(gateway, partition, TakeReferences(some))
+            if not isinstance(answer, Taken) or not answer.granted:
+                await drop_references(gateway, granted)
+                return None
+            granted += [Extent(0, 0, partition, claim.blob, claim.reference) for claim in some]
     return taken
 
 

@@ -34,6 +34,7 @@ SMALL_BYTES = 64 * 1024
 BATCH_BYTES = 512 * 1024
 APPENDS_IN_FLIGHT = 1  # beside the stripe that fills; two were no faster
 STRIPES_HELD = 6  # memory of one large upload: what fills, what is encoded with its parity, what is on its way, what waits in the socket
+REFERENCES_AT_ONCE = 128  # in one command: everybody else's come between
 MANY_PIECES = 32  # of one read: joined, so that thousands of tiny chunks do not hold what surrounded them
 
 
@@ -287,7 +288,8 @@ async def drop_references(gateway: Gateway, extents: Sequence[Extent]) -> None:
         if extent.blob:
             by_partition.setdefault(extent.partition, []).append((extent.blob, extent.reference))
     for partition, references in by_partition.items():
-        await execute(gateway, partition, DropReferences(references))
+        for at in range(0, len(references), REFERENCES_AT_ONCE):
+            await execute(gateway, partition, DropReferences(references[at : at + REFERENCES_AT_ONCE]))
 
 
 async def _undo(gateway: Gateway, writer: _BlobWriter | None, granted: _Granted | None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from s4.metadata import keys, uploads
+from s4.metadata import gone, keys
 from s4.metadata.commands import (
     BeginDelete,
     BucketMade,
@@ -29,7 +29,7 @@ from s4.metadata.commands import (
 )
 from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.objects import bucket_state, check_settings
-from s4.metadata.rows import Bucket, BucketState, decode, encode
+from s4.metadata.rows import Bucket, BucketState, Gone, decode, encode
 
 LOCK = "lock"  # the document of the default retention
 LIFECYCLE = "lifecycle"  # rests on the revision: no version ends by rules that were withdrawn before
@@ -157,9 +157,8 @@ def close(entry: Entry, command: CloseBucket) -> Done:
     if command.token <= state.reopened:
         raise RefusalError("OperationAborted", "This deletion of the bucket was undone already. Try again.")
     prefix = keys.bucket_uploads(entry.partition, command.bucket)
-    for upload_key, _ in list(entry.scan(prefix)):
-        key, upload = keys.split_upload(upload_key[len(prefix) :])
-        uploads.remove(entry, command.bucket, key, upload)
+    if next(entry.scan(prefix), None) is not None:
+        gone.leave(entry, Gone([], command.bucket))
     _put_state(entry, command.bucket, msgspec.structs.replace(state, closed=state.closed or command.token))
     return Done()
 

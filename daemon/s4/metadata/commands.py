@@ -190,6 +190,12 @@ class DropReferences(Command, frozen=True):
     references: list[tuple[bytes, bytes]]
 
 
+class LetGo(Command, frozen=True):
+    """One piece of what a row of the table GONE names; sent by the partition's primary to itself (metadata/gone.py)."""
+
+    row: bytes
+
+
 class PublishContent(Command, frozen=True):
     sha256: bytes
     partition: int
@@ -420,7 +426,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 
 AnyCommand = (
     PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | Rewrap | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
-    | TakeReferences | DropReferences | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
+    | TakeReferences | DropReferences | LetGo | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
     | NeedHeal | Healed | ForgetRows | ForgetAnswers | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from s4.metadata import accounts, buckets, commands, objects, references, repeats, uploads
+from s4.metadata import accounts, buckets, commands, gone, objects, references, repeats, uploads
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused
 from s4.metadata.entry import Entry, RefusalError
 
@@ -29,6 +29,7 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.AbortUpload: uploads.abort,
     commands.TakeReferences: references.take,
     commands.DropReferences: references.drop,
+    commands.LetGo: gone.let_go,
     commands.PublishContent: references.publish,
     commands.UnpublishContent: references.unpublish,
     commands.RefuseReference: references.refuse_reference,

@@ -67,21 +67,27 @@ class Overlay:
         if at == end:
             yield from self.source.scan(start, stop)
             return
-        changed = self._order[at:end]
-        index = 0
-        for key, value in self.source.scan(start, stop):
-            while index < len(changed) and changed[index] <= key:
-                mine = self.rows[changed[index]]
-                if changed[index] != key and mine is not None:
-                    yield changed[index], mine
-                index += 1
-            current = self.rows.get(key, value)
-            if current is not None:
-                yield key, current
-        for name in changed[index:]:
-            mine = self.rows[name]
-            if mine is not None:
-                yield name, mine
+        yield from _over(self.rows, self._order[at:end], self.source.scan(start, stop))
+
+
+def _over(
+    rows: dict[bytes, bytes | None], changed: list[bytes], below: Iterable[tuple[bytes, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """What is below, with the rows of these keys put and deleted: row by row, so that who wants the first reads one."""
+    index = 0
+    for key, value in below:
+        while index < len(changed) and changed[index] <= key:
+            mine = rows[changed[index]]
+            if changed[index] != key and mine is not None:
+                yield changed[index], mine
+            index += 1
+        current = rows.get(key, value)
+        if current is not None:
+            yield key, current
+    for name in changed[index:]:
+        mine = rows[name]
+        if mine is not None:
+            yield name, mine
 
 
 class Entry:
@@ -98,8 +104,10 @@ class Entry:
         self._agrees, self._full, self._room, self._whole, self._timed = agrees, full, room, whole, timed
         self.brought: set[bytes] = set()  # references that this command's rows will hold
         self.rows: dict[bytes, bytes | None] = {}
+        self._order: list[bytes] = []  # their keys
         self.deltas: dict[int, list[int]] = {}
         self.posted: list[AnyAction] = []
+        self.left = 0  # rows of the table GONE in this entry
 
     @property
     def expiry_ms(self) -> int:
@@ -138,35 +146,41 @@ class Entry:
         return self._overlay.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        self.rows[key] = value
+        self._set(key, value)
 
     def delete(self, key: bytes) -> None:
-        self.rows[key] = None
+        self._set(key, None)
+
+    def _set(self, key: bytes, value: bytes | None) -> None:
+        if key not in self.rows:
+            insort(self._order, key)
+        self.rows[key] = value
+
+    def _changed(self, prefix: bytes, stop: bytes) -> list[bytes]:
+        """The keys with this prefix that this entry put or deleted: found without a look at its others."""
+        at = bisect_left(self._order, prefix)
+        return self._order[at : bisect_left(self._order, stop, at)]
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Rows whose keys begin with `prefix`, in order. Changes made while it runs may or may not show."""
         stop = keys.after(prefix)
-        if not any(prefix <= key < stop for key in self.rows):
+        changed = self._changed(prefix, stop)
+        if not changed:
             yield from self._overlay.scan(prefix, stop)
             return
-        merged = dict(self._overlay.scan(prefix, stop))
-        for key, value in self.rows.items():
-            if prefix <= key < stop:
-                if value is None:
-                    merged.pop(key, None)
-                else:
-                    merged[key] = value
-        yield from sorted(merged.items())
+        yield from _over(self.rows, changed, self._overlay.scan(prefix, stop))
 
     def clear(self) -> None:
         """Throw away all that was decided."""
         self.rows.clear()
+        self._order.clear()
         self.deltas.clear()
         self.posted.clear()
+        self.left = 0
 
     def changed(self, prefix: bytes) -> bool:
         """Whether this entry or the turn so far touched a row with this prefix."""
-        return self._overlay.changed(prefix) or any(key.startswith(prefix) for key in self.rows)
+        return self._overlay.changed(prefix) or bool(self._changed(prefix, keys.after(prefix)))
 
     def newest(self, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
         """(row key, value) of the newest version of an object key."""

@@ -19,6 +19,7 @@ BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
 GROUP, ROLE, MANAGED, PROVIDER, LAST_USE = b"G", b"R", b"M", b"I", b"L"
 COUNTERS, BUCKET_STATE = b"C", b"S"
 EVENT = b"e"
+GONE = b"g"  # unknown to 0.7
 TURN_ROW = b"\xff\xffT"  # of a store, not of a partition: above every partition's rows
 END = b"\xff\xff"
 
@@ -155,6 +156,11 @@ def outbox_row(partition: int, sequence: int, index: int) -> bytes:
 def split_outbox(key: bytes) -> tuple[int, int]:
     """(partition, sequence) of an outbox row's key."""
     return int.from_bytes(key[:2], "big"), int.from_bytes(key[3:11], "big")
+
+
+def gone_row(partition: int, sequence: int, index: int) -> bytes:
+    """What something that was removed by an entry still holds (metadata/gone.py)."""
+    return table(partition, GONE) + sequence.to_bytes(8, "big") + index.to_bytes(4, "big")
 
 
 def heal_row(partition: int, blob: bytes, position: int) -> bytes:

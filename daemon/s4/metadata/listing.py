@@ -167,6 +167,34 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
     yield page
 
 
+def walk_uploads(
+    cursors: Sequence[Cursor], prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None
+) -> Iterator[tuple[bytes, bytes, bytes] | bytes | None]:
+    """(key, upload id, row) of the uploads behind a place, and what keys have in common, in order; None where the caller
+    may pause. With no `after_upload` all of `after_key` is passed over. What is passed over is not read."""
+    start = keys.escape(prefix)
+    if after_key:
+        resume = (
+            keys.escape(after_key) + b"\x00\x01" + (b"\xff" * 17 if after_upload is None else after_upload + b"\x00")
+        )
+        if common_prefix(after_key, prefix, delimiter) == after_key:
+            resume = keys.after(keys.escape(after_key))
+        start = max(start, resume)
+    merge, end, steps = Merge(cursors, start), keys.escape(prefix), 0
+    while (head := merge.peek()) is not None and head[0].startswith(end):
+        key, upload = keys.split_upload(head[0])
+        common = common_prefix(key, prefix, delimiter)
+        steps += 1
+        if steps % PAUSE_EVERY == 0:
+            yield None
+        if common is None:
+            yield key, upload, head[2]
+            merge.advance()
+        else:
+            yield common
+            merge.seek(keys.after(keys.escape(common)))
+
+
 def _emits_nothing(merge: Merge, query: Query, raw: bytes, value: bytes) -> bool:
     """Whether a row shows in no current listing (a delete marker), so that it makes no common prefix either."""
     return not query.versions and decode_summary(value).marker

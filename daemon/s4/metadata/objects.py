@@ -10,7 +10,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from s4.metadata import events, keys, locks, references
+from s4.metadata import events, gone, keys, locks, references
 from s4.metadata.commands import (
     ChangeObject,
     Conditions,
@@ -27,7 +27,17 @@ from s4.metadata.commands import (
     Written,
 )
 from s4.metadata.entry import Entry, RefusalError
-from s4.metadata.rows import BucketState, Object, RemoveSource, Upload, decode, decode_object, encode, encode_object
+from s4.metadata.rows import (
+    BucketState,
+    Object,
+    RemoveSource,
+    Upload,
+    decode,
+    decode_object,
+    decode_summary,
+    encode,
+    encode_object,
+)
 
 
 class StaleSettingsError(Exception):
@@ -113,7 +123,7 @@ def remove_null(entry: Entry, bucket: int, key: bytes, newest: tuple[bytes, byte
 
 def find_null(entry: Entry, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
     for row_key, value in entry.scan(keys.object_versions(entry.partition, bucket, key)):
-        if decode_object(value)[0].null:
+        if decode_summary(value).null:
             return row_key, value
     return None
 
@@ -124,7 +134,7 @@ def remove_row(entry: Entry, bucket: int, row_key: bytes, value: bytes, *, bypas
     if row.lock_mode or row.legal_hold:
         locks.check_removal(row, entry.expiry_ms, bypass=bypass)
     entry.delete(row_key)
-    references.release(entry, row.extents)
+    gone.release(entry, row.extents)
     if not row.marker:
         entry.count(bucket, objects=-1, size=-row.size)
     return row

@@ -104,16 +104,18 @@ def dereference(entry: Entry, blob: bytes, reference: bytes) -> None:
         entry.post(Unpublish(gone.sha256, blob))
 
 
-def release(entry: Entry, extents: Iterable[Extent]) -> None:
-    """Let go of what a removed row referred to: here at once, elsewhere through the outbox (C2).
+def must_be_new(entry: Entry, removed: Iterable[Extent]) -> None:
+    """Raises RepeatedError where the row that comes in the place of a removed one has the same reference (C1)."""
+    for extent in removed if entry.brought else ():
+        if extent.reference in entry.brought:
+            raise RepeatedError(f"reference {extent.reference.hex()} was committed before")
 
-    Raises RepeatedError where the row that comes in its place has the same reference, which is never used twice (C1).
-    """
+
+def release(entry: Entry, extents: Iterable[Extent]) -> None:
+    """Let go of references: here at once, elsewhere through the outbox (C2). Of how many is the caller's to bound."""
     for extent in extents:
         if not extent.blob:
             continue
-        if extent.reference in entry.brought:
-            raise RepeatedError(f"reference {extent.reference.hex()} was committed before")
         if extent.partition == entry.partition:
             dereference(entry, extent.blob, extent.reference)
         else:
@@ -126,8 +128,9 @@ def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], buck
 
     Raises RepeatedError for a blob that is known: its id is new in each attempt, so that this is one which was committed.
     """
+    refusals = next(entry.scan(keys.table(entry.partition, keys.REFUSED)), None) is not None
     for reference in granted:
-        if entry.get(keys.refused_row(entry.partition, reference)) is not None:
+        if refusals and entry.get(keys.refused_row(entry.partition, reference)) is not None:
             raise RefusalError(
                 "RequestTimeout", "The request took so long that its content was collected; send it again."
             )

@@ -22,6 +22,7 @@ FORGOTTEN_AT_ONCE = 256
 HARMLESS: dict[type[Command], str] = {
     commands.TakeReferences: "names a new random reference: there already, it is passed over; dropped since, it is one that nobody holds, which the auditor finds",
     commands.DropReferences: "names references that are never used again (C1)",
+    commands.LetGo: "lets go of what its row names, which goes in the same entry, and whose key is never used again",
     commands.PublishContent: "a hint: a blob that is gone gives no reference, and its content is written and published anew (C4)",
     commands.UnpublishContent: "only where the content row still names that blob, which is dead for good",
     commands.RefuseReference: "a reference that is claimed is left alone, and one that is not will never be (C3)",

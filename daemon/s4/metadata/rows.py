@@ -10,6 +10,7 @@ An object row is followed by its inline bytes, so that listings decode the front
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -122,6 +123,17 @@ class Blob(_Row, frozen=True):
     sha256: bytes
     created_ms: int
     missing: list[int] = []
+
+
+class Gone(_Row, frozen=True):
+    """What something that was removed holds still: references, as (partition, blob, reference); or the parts of an upload,
+    `taken` where an object has what they held; or, with a bucket alone, the uploads of a bucket that is closed."""
+
+    held: list[tuple[int, bytes, bytes]] = []
+    bucket: int = 0
+    key: bytes = b""
+    upload: bytes = b""
+    taken: bool = False
 
 
 class Event(_Row, frozen=True):
@@ -446,8 +458,23 @@ _object_decoder = msgspec.msgpack.Decoder(Object)
 _summary_decoder = msgspec.msgpack.Decoder(Summary)
 
 
+LARGE = 16 * 1024  # of a row: of an object of hundreds of parts
+LARGEST_KEPT = 4 * 1024 * 1024
+
+
 def decode_object(value: bytes) -> tuple[Object, bytes]:
     """The row and its inline bytes. Raises RowError."""
+    if LARGE < len(value) <= LARGEST_KEPT:
+        return _decode_large(value)
+    return _decode_object(value)
+
+
+@lru_cache(4)  # some MiB each: what is read is asked for again, and ten thousand parts take milliseconds each time
+def _decode_large(value: bytes) -> tuple[Object, bytes]:
+    return _decode_object(value)
+
+
+def _decode_object(value: bytes) -> tuple[Object, bytes]:
     front, end = _front(value)
     try:
         return _object_decoder.decode(front), value[end:]

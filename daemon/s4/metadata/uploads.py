@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from s4.metadata import events, keys, references
+from s4.metadata import events, gone, keys, references
 from s4.metadata.commands import AbortUpload, CompleteUpload, CreateUpload, Done, PutPart, Written
 from s4.metadata.entry import Entry, RefusalError
 from s4.metadata.objects import check_settings, write_version
@@ -42,7 +42,7 @@ def put_part(entry: Entry, command: PutPart) -> Written:
     row = keys.part_row(entry.partition, bucket, key, command.upload, extent.number)
     old = entry.get(row)
     if old is not None:
-        references.release(entry, [decode(Part, old).extent])
+        gone.release(entry, [decode(Part, old).extent])
     entry.put(row, encode(Part(entry.now_ms, extent, command.inline)))
     return Written("", extent.etag)
 
@@ -54,20 +54,20 @@ def complete(entry: Entry, command: CompleteUpload) -> Written:
     chosen = {extent.number: extent for extent in command.row.extents}
     inline: dict[int, bytes] = {}
     unused: list[Extent] = []
-    for row_key, value in entry.scan(keys.upload_parts(entry.partition, bucket, key, upload)):
+    for _, value in entry.scan(keys.upload_parts(entry.partition, bucket, key, upload)):
         part = decode(Part, value)
         if chosen.get(part.extent.number) == part.extent:
             inline[part.extent.number] = part.inline
         else:
             unused.append(part.extent)
-        entry.delete(row_key)
     if len(inline) != len(chosen):
         raise RefusalError(
             "InvalidPart",
             "One or more of the specified parts could not be found. The part may not have been uploaded, or the specified entity tag may not match the part's entity tag.",
         )
     entry.delete(keys.upload_row(entry.partition, bucket, key, upload))
-    references.release(entry, unused)
+    gone.release(entry, unused)
+    gone.release_parts(entry, bucket, key, upload, taken=True)
     data = b"".join(inline[extent.number] for extent in command.row.extents)
     written = write_version(entry, command.settings, key, row, data, command.conditions)
     events.tell(entry, command.settings.notify, events.COMPLETE, key, written.version, row)
@@ -87,6 +87,4 @@ def abort(entry: Entry, command: AbortUpload) -> Done:
 def remove(entry: Entry, bucket: int, key: bytes, upload: bytes) -> None:
     """Delete an upload with its parts."""
     entry.delete(keys.upload_row(entry.partition, bucket, key, upload))
-    for row_key, value in list(entry.scan(keys.upload_parts(entry.partition, bucket, key, upload))):
-        entry.delete(row_key)
-        references.release(entry, [decode(Part, value).extent])
+    gone.release_parts(entry, bucket, key, upload, taken=False)

@@ -62,6 +62,7 @@ class Host:
         self._sync_shards = sync_shards
         self._sync, self._fatal, self._on_outbox = sync, fatal, on_outbox
         self.on_settings: Callable[[], None] = lambda: None
+        self.on_gone: Callable[[int], None] = lambda _partition: None
         self._cache = RowCache(cache_bytes)
         self._max_waiting = max_waiting
         self._sync_every_s, self._synced_at = sync_every_s, time.monotonic()
@@ -148,9 +149,13 @@ class Host:
 
     async def _turn(self, group: list[_Waiting]) -> None:
         turn = Turn(Overlay(self.database), self._epochs, dict(self._sequences))
-        answers = [
-            self._decider.answer(turn, item.partition, item.command, item.id, again=item.again) for item in group
-        ]
+        answers: list[AnyAnswer | Exception] = []
+        for item in group:
+            answers.append(self._decider.answer(turn, item.partition, item.command, item.id, again=item.again))
+            if turn.is_full:
+                break
+        self._queue[:0] = group[len(answers) :]
+        del group[len(answers) :]
         self._sequences = turn.sequences
         turn.close()
         if turn.overlay.rows or self.copies.joining:
@@ -185,6 +190,8 @@ class Host:
                 self._cache.drop(key[: -keys.VERSION_BYTES])
             elif name == keys.OUTBOX and value is not None:
                 self._on_outbox(int.from_bytes(key[:2], "big"), key, value)
+            elif name == keys.GONE and value is not None:
+                self.on_gone(int.from_bytes(key[:2], "big"))
             elif name in SETTINGS_TABLES:
                 self.on_settings()
 

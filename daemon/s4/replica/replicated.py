@@ -27,7 +27,7 @@ from s4.replica.group import Group, Rows
 from s4.replica.host import SETTINGS_TABLES
 from s4.replica.rowcache import RowCache
 from s4.replica.terms import NotServingError, TooFewError
-from s4.replica.turn import Decider, OverloadedError, Turn, deliver, touches
+from s4.replica.turn import TURN_ROWS, Decider, OverloadedError, Turn, deliver, touches
 from s4.storage.leveldb import Cursor
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class ReplicatedHost:
         self.group, self.partitions = group, partitions
         self.on_settings: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[int], None] = lambda _partition: None
+        self.on_gone: Callable[[int], None] = lambda _partition: None
         self.on_lead: Callable[[int], None] = lambda _partition: None
         self._prepare = prepare
         self._led_at = dict.fromkeys(range(partitions), float("-inf"))
@@ -97,36 +98,53 @@ class ReplicatedHost:
         return future
 
     def _decide_all(self) -> None:
-        queues, self._queues = self._queues, {}
+        queues, self._queues, rows = self._queues, {}, 0
         for partition, queue in queues.items():
+            if rows >= TURN_ROWS:
+                self._queues[partition] = queue
+                self.group.wake()
+                continue
             taken, left = queue[:TURN_COMMANDS], queue[TURN_COMMANDS:]
             if left:
                 self._queues[partition] = left
                 self.group.wake()
             self.waiting -= len(taken)
             try:
-                self._decide(partition, taken)
+                rows += self._decide(partition, taken)
             except (NotServingError, TooFewError) as error:
                 _fail(taken, _shown(error))
             except Exception as error:  # a damaged row that all of them need, such as the head: nothing was proposed
                 log.exception("partition %d: a turn failed", partition)
                 _fail(taken, error)
 
-    def _decide(self, partition: int, taken: list[_Waiting]) -> None:
+    def _decide(self, partition: int, taken: list[_Waiting]) -> int:
+        """Returns how many rows that made."""
         self.group.must_serve(partition)
         pending = self.group.pending(partition)
         head = pending.get(keys.head_row(partition))
         sequence = decode(Head, head).sequence if head is not None else 0
         epoch = self.group.replica(partition).state.epoch
         turn = Turn(Overlay(pending), {partition: epoch}, {partition: sequence})
-        answers = [
-            self._decider.answer(turn, partition, self._prepare(partition, item.command), item.id, again=item.again)
-            for item in taken
-        ]
+        answers: list[AnyAnswer | Exception] = []
+        for item in taken:
+            command = self._prepare(partition, item.command)
+            answers.append(self._decider.answer(turn, partition, command, item.id, again=item.again))
+            if turn.is_full:
+                break
+        self._put_back(partition, taken[len(answers) :])
+        del taken[len(answers) :]
         turn.close()
         committed = self.group.propose(partition, list(turn.overlay.rows.items()))
         self.commands += len(taken)
         committed.add_done_callback(partial(_answer, taken, answers))
+        return len(turn.overlay.rows)
+
+    def _put_back(self, partition: int, left: list[_Waiting]) -> None:
+        """Commands for the next turn, before those that came meanwhile."""
+        if left:
+            self._queues[partition] = left + self._queues.get(partition, [])
+            self.waiting += len(left)
+            self.group.wake()
 
     def _committed(self, partition: int, rows: Rows) -> None:
         leads = self.group.replica(partition).leading
@@ -134,6 +152,8 @@ class ReplicatedHost:
             if key[2:3] == keys.OBJECT:
                 self._cache.drop(key[: -keys.VERSION_BYTES])
         names = [key for key, value in rows if value is not None]
+        if leads and touches(names, (keys.GONE,)):
+            self.on_gone(partition)
         if leads and touches(names, (keys.OUTBOX,)):
             self.on_outbox(partition)
         if touches([key for key, _ in rows], SETTINGS_TABLES):

@@ -30,6 +30,9 @@ _answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
 Newest = Callable[[Entry, int, bytes], tuple[bytes, bytes] | None]
 
 
+TURN_ROWS = 4096  # decided before a turn is written: what more there is waits for the next, and others come between
+
+
 class OverloadedError(Exception):
     """More commands wait than the host takes."""
 
@@ -50,6 +53,11 @@ class Turn:
         inner = Turn(Overlay(self.overlay), self.epochs, dict(self.sequences))
         inner.now_ms = self.now_ms
         return inner
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has so many rows that it is to be written before more is decided."""
+        return len(self.overlay.rows) >= TURN_ROWS
 
     def add(self, entry: Entry) -> None:
         self.overlay.merge(entry.rows)

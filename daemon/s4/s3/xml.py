@@ -37,40 +37,68 @@ class Element:
 
 def parse(body: bytes, root: str, max_depth: int) -> Element:
     """The document's root, which must have that name. Raises S3Error MalformedXML."""
-    top = Element("")
-    stack = [top]
-    count = 0
-    parser = expat.ParserCreate("UTF-8", namespace_separator=" ")  # whatever it declares: no other codec is started
-    parser.buffer_text = True
+    document = Document(root, max_depth)
+    document.feed(body)
+    return document.end()
 
-    def refuse(*_: object) -> None:
+
+class Document:
+    """A document that comes in pieces; each costs time by its own length only, whatever came before."""
+
+    def __init__(self, root: str, max_depth: int) -> None:
+        self._root, self._tree = root, _Tree(max_depth)
+        self._parser = expat.ParserCreate(
+            "UTF-8", namespace_separator=" "
+        )  # whatever it declares: no other codec is started
+        self._parser.buffer_text = True
+        self._parser.StartDoctypeDeclHandler = self._parser.EntityDeclHandler = self._tree.refuse
+        self._parser.StartElementHandler, self._parser.EndElementHandler = self._tree.start, self._tree.end
+        self._parser.CharacterDataHandler = self._tree.text
+
+    def feed(self, data: bytes, last: bool = False) -> None:
+        """Raises S3Error MalformedXML."""
+        try:
+            self._parser.Parse(data, last)
+        except (expat.ExpatError, UnicodeError, ValueError) as error:
+            raise S3Error("MalformedXML") from error
+
+    def end(self) -> Element:
+        """The document's root. Raises S3Error MalformedXML."""
+        self.feed(b"", True)
+        found = self._tree.top.children
+        if len(found) != 1 or found[0].name != self._root:
+            raise S3Error("MalformedXML", f"The XML's root should be {self._root}.")
+        return found[0]
+
+
+class _Tree:
+    """What a parser's handlers make. It does not know the parser: a cycle would keep both for the garbage collector."""
+
+    def __init__(self, max_depth: int) -> None:
+        self.top = Element("")
+        self._stack, self._texts = (
+            [self.top],
+            [list[str]()],
+        )  # of open elements; their texts are joined once, at the end
+        self._max_depth, self._count = max_depth, 0
+
+    def refuse(self, *_: object) -> None:
         raise S3Error("MalformedXML", "Document type and entity declarations are not allowed.")
 
-    def start(name: str, _: dict[str, str]) -> None:
-        nonlocal count
-        count += 1
-        if len(stack) > max_depth or count > MAX_ELEMENTS:
+    def start(self, name: str, _: dict[str, str]) -> None:
+        self._count += 1
+        if len(self._stack) > self._max_depth or self._count > MAX_ELEMENTS:
             raise S3Error("MalformedXML", "The XML is nested too deep or has too many elements.")
         element = Element(name.rpartition(" ")[2])
-        stack[-1].children.append(element)
-        stack.append(element)
+        self._stack[-1].children.append(element)
+        self._stack.append(element)
+        self._texts.append([])
 
-    def end(_: str) -> None:
-        stack.pop()
+    def end(self, _: str) -> None:
+        self._stack.pop().text = "".join(self._texts.pop())
 
-    def text(data: str) -> None:
-        stack[-1].text += data
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
-    try:
-        parser.Parse(body, True)
-    except (expat.ExpatError, UnicodeError, ValueError) as error:
-        raise S3Error("MalformedXML") from error
-    if len(top.children) != 1 or top.children[0].name != root:
-        raise S3Error("MalformedXML", f"The XML's root should be {root}.")
-    return top.children[0]
+    def text(self, data: str) -> None:
+        self._texts[-1].append(data)
 
 
 def tag(name: str, value: str | int) -> str:

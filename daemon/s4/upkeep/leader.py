@@ -22,6 +22,7 @@ from s4.metadata import commands, keys
 from s4.metadata.outbox import follow_id, follow_up
 from s4.metadata.rows import FreeBlob, decode_action
 from s4.peer.api import ForgottenError, StaleError, UnavailableError, UnknownResultError
+from s4.replica.letting import LettingGo
 from s4.s3.errors import S3Error
 from s4.upkeep.forget import forget_answers
 from s4.upkeep.renames import Renames
@@ -48,18 +49,27 @@ class Leader:
         self._deleting: dict[str, tuple[bytes, float]] = {}
         self._failures: dict[int, Failures] = {}  # of outboxes
         self._leads_first = False
+        self._letting_go = LettingGo(node.host)
 
     def start(self, jobs: Jobs) -> None:
         self._node.host.on_outbox = self._note
-        self._node.host.on_lead = self._note
+        self._node.host.on_gone = self._letting_go.note
+        self._node.host.on_lead = self._lead
         jobs.start(
             Job("outboxes", 0.0, 0.0, self._outboxes), Job("old answers", TRIM_S, TRIM_S, self._trim, Failed),
-            Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (*Failed, S3Error)),
+            Job("letting go", 0.0, 0.0, self._let_go, Failed), Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (*Failed, S3Error)),
         )  # fmt: skip
 
     def _note(self, partition: int) -> None:
         self._dirty.add(partition)
         self._wake.set()
+
+    def _lead(self, partition: int) -> None:
+        self._note(partition)
+        self._letting_go.note(partition)
+
+    async def _let_go(self) -> None:
+        await self._letting_go.round(lambda partition: self._node.host.group.replica(partition).leading)
 
     # -- the outbox
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from s4.erasure.codec import stripes_of
 from s4.metadata import keys
-from s4.metadata.rows import Blob, Counters, Extent, Part, Reference, decode, decode_object
+from s4.metadata.rows import Blob, Counters, Extent, Gone, Part, Reference, decode, decode_object
 from s4.node import Node
 from s4.segments import stored_size
 from s4.storage.leveldb import Snapshot
@@ -91,10 +91,17 @@ class _Walk:
             want = sum(stored_size(extent) for extent in row.extents if not extent.blob)
             if want != len(inline) or sum(extent.size for extent in row.extents) != row.size:
                 self.report.problem(f"the sizes in the row of {keys.split_object(key[11:])[0]!r} do not add up")
-        async for _, value in self._scan(keys.table(partition, keys.PART)):
-            self._hold([decode(Part, value).extent])
+        taken: set[bytes] = set()  # uploads whose parts an object has
+        async for _, value in self._scan(keys.table(partition, keys.GONE)):
+            gone = decode(Gone, value)
+            self._hold([Extent(0, 0, *held) for held in gone.held], sized=False)
+            if gone.taken:
+                taken.add(keys.upload_parts(partition, gone.bucket, gone.key, gone.upload))
+        async for key, value in self._scan(keys.table(partition, keys.PART)):
+            if key[:-2] not in taken:
+                self._hold([decode(Part, value).extent])
 
-    def _hold(self, extents: list[Extent]) -> None:
+    def _hold(self, extents: list[Extent], *, sized: bool = True) -> None:
         for extent in extents:
             if not extent.blob:
                 continue
@@ -102,7 +109,7 @@ class _Walk:
             if self.held[extent.reference] > 1:
                 self.report.problem(f"reference {extent.reference.hex()} is held twice")
             blob = self.rows.get(keys.blob_row(extent.partition, extent.blob))
-            if blob is None or decode(Blob, blob).size != stored_size(extent):
+            if blob is None or (sized and decode(Blob, blob).size != stored_size(extent)):
                 self.report.problem(f"blob {extent.blob.hex()} is missing or has another size than its use")
 
     async def references(self, partition: int) -> None:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from aiohttp import web
 
 from s4.gateway import multipart
-from s4.gateway.context import Gateway
+from s4.gateway.context import Gateway, paced
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import while_it_changes
 from s4.http.operations.buckets import owner_xml
@@ -181,7 +181,7 @@ def _wanted_part(element: Element, limit: int) -> WantedPart:
 async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     upload = _upload_id(request)
     root = await request.xml("CompleteMultipartUpload", checksums=False)
-    parts = [_wanted_part(element, request.limits.parts) for element in root.all("Part")]
+    parts = [_wanted_part(element, request.limits.parts) async for element in paced(root.all("Part"))]
     if not parts or len(parts) > request.limits.parts:
         raise S3Error("MalformedXML", f"A completion names 1 to {request.limits.parts} parts.")
     if any(left.number >= right.number for left, right in pairwise(parts)):
