@@ -24,6 +24,9 @@ FILE = "master.key"
 PREFIX = "sealed1:"
 
 
+KEPT, KEPT_BYTES = 4096, 2048  # texts that were opened, and how long they may be
+
+
 class KeyringError(ValueError):
     """No master key, or another one than a text was sealed with; the message says what to do."""
 
@@ -36,7 +39,11 @@ class Keyring:
             raise KeyringError(f"a master key has {KEY_BYTES} bytes")
         self._ciphers = {hashlib.sha256(b"s4 master key" + key).digest()[:NAME_BYTES]: AESGCM(key) for key in keys}
         self._name = list(self._ciphers)[-1]
-        self.open = lru_cache(maxsize=10_000)(self._open)
+        self._opened = lru_cache(maxsize=KEPT)(self._open)
+
+    def open(self, text: str, about: str) -> str:
+        """Raises KeyringError for what none of these keys sealed. Only what one of them did is kept, and no long texts."""
+        return self._opened(text, about) if len(text) <= KEPT_BYTES else self._open(text, about)
 
     @property
     def several(self) -> bool:

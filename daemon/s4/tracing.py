@@ -46,8 +46,15 @@ def span(name: str, parent: str = "", **attributes: Any) -> AbstractContextManag
 @contextmanager
 def _span(name: str, parent: str, attributes: dict[str, Any]) -> Iterator[None]:
     above = _propagator.extract({"traceparent": parent}) if parent else None
-    with _tracer.start_as_current_span(name, context=above, attributes=attributes):
-        yield
+    # An exception's text may hold what the client sent: its kind is enough, the log has the rest.
+    with _tracer.start_as_current_span(
+        name, context=above, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as made:
+        try:
+            yield
+        except BaseException as error:
+            made.set_attribute("error.type", type(error).__name__)
+            raise
 
 
 def current() -> str:

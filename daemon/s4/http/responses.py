@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
+import structlog
 from aiohttp import web
 
 from s4.access import documents
@@ -19,6 +20,8 @@ from s4.metadata.rows import Bucket, Object
 from s4.s3 import encryption, lifecycle, names
 from s4.s3.checksums import HEADER
 from s4.s3.errors import S3Error
+
+log = structlog.get_logger("s4.http")
 
 XML = "application/xml"
 
@@ -68,7 +71,16 @@ class Answer(web.StreamResponse):
         request = self._request
         if request is None:
             raise RuntimeError("an answer is written after it was prepared")
-        head, body = self._head(request), self._answer_body
+        try:
+            head, body = self._head(request), self._answer_body
+        except ValueError as error:  # an end of line, or what is no UTF-8: an answer all the same
+            log.error("an answer could not be written", error=str(error), names=sorted(self._answer_headers))
+            kept = ("x-amz-request-id", "x-amz-id-2", "Server")
+            self._answer_headers = {name: self._answer_headers[name] for name in kept if name in self._answer_headers}
+            self._answer_status, self._goes_on = 500, False
+            body = S3Error("InternalError").xml("", self._answer_headers.get("x-amz-request-id", ""))
+            self._answer_headers["Content-Type"], self._answer_body = XML, body
+            head = self._head(request)
         await request.writer.write(b"".join((head, body)) if body and request.method != "HEAD" else head)
 
     def _head(self, request: web.BaseRequest) -> bytes:
@@ -158,7 +170,7 @@ def aborting(gateway: Gateway, bucket: Bucket | None, key: bytes, created_ms: in
     end = lifecycle.aborts_at(rules, name, created_ms, gateway.day_ms)
     if end is None:
         return {}
-    return {"x-amz-abort-date": names.http_date(end[0] // 1000), "x-amz-abort-rule-id": end[1]}
+    return {"x-amz-abort-date": names.http_date(end[0] // 1000), "x-amz-abort-rule-id": lifecycle.quoted(end[1])}
 
 
 def header_value(text: str, name: str) -> str:

@@ -19,7 +19,7 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from s4 import tracing
+from s4 import logs, tracing
 from s4.access.actions import WRITES
 from s4.audit import AuditLog
 from s4.gateway.context import ORIGIN, Gateway
@@ -260,9 +260,15 @@ class S3Server:
         if isinstance(error, ConnectionError):
             return S3Error("IncompleteBody")
         if isinstance(error, DamagedError):
-            log.error("damaged data", path=http.raw_path, request_id=request_id, error=str(error))
+            log.error("damaged data", path=logs.address(http.raw_path), request_id=request_id, error=str(error))
             return S3Error("InternalError", "The object's bytes are damaged beyond repair on this server.")
-        log.error("request failed", path=http.raw_path, method=http.method, request_id=request_id, exc_info=error)
+        log.error(
+            "request failed",
+            path=logs.address(http.raw_path),
+            method=http.method,
+            request_id=request_id,
+            exc_info=error,
+        )
         return S3Error("InternalError")
 
     def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> web.StreamResponse:

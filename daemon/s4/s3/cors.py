@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -11,6 +12,7 @@ from s4.s3.xml import Element, tag
 
 METHODS = ("GET", "PUT", "HEAD", "POST", "DELETE")
 MOST = 100
+_TOKEN = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+").fullmatch
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -38,7 +40,10 @@ def _matches(pattern: str, text: str) -> bool:
 
 
 def find(rules: Sequence[Rule], origin: str, method: str, headers: Sequence[str] = ()) -> Rule | None:
-    """The first rule that takes a request from an origin, with these header names (lower case)."""
+    """The first rule that takes a request from an origin, with these header names (lower case). What is echoed to it is
+    fit for a header: an origin in ASCII, and names that are names."""
+    if not (origin.isascii() and origin.isprintable() and all(map(_TOKEN, headers))):
+        return None
     return next((rule for rule in rules if rule.takes(origin, method, headers)), None)
 
 
@@ -53,8 +58,9 @@ def answer(rule: Rule, origin: str, asked: Sequence[str] = (), *, preflight: boo
         found["Access-Control-Allow-Credentials"] = "true"
     if asked:
         found["Access-Control-Allow-Headers"] = ", ".join(asked)
-    if rule.exposed:
-        found["Access-Control-Expose-Headers"] = ", ".join(rule.exposed)
+    exposed = [name for name in rule.exposed if _TOKEN(name)]  # 0.7 took what is no name
+    if exposed:
+        found["Access-Control-Expose-Headers"] = ", ".join(exposed)
     if preflight and rule.max_age_s is not None:
         found["Access-Control-Max-Age"] = str(rule.max_age_s)
     found["Vary"] = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method"
@@ -95,6 +101,8 @@ def _rule(element: Element) -> Rule:
                 "InvalidRequest",
                 f'ExposeHeader "{exposed}" contains wildcard. We currently do not support wildcard for ExposeHeader.',
             )
+        if not _TOKEN(exposed):
+            raise S3Error("InvalidRequest", f'ExposeHeader "{exposed}" is no name of a header.')
     return rule
 
 

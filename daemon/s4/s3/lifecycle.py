@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import quote
 
 import msgspec
 
@@ -116,7 +117,12 @@ def _clears(rule: Rule, marker: Version, now_ms: int, day_ms: int) -> bool:
 
 def header(end: tuple[int, str]) -> str:
     """The value of x-amz-expiration."""
-    return f'expiry-date="{http_date(end[0] // 1000)}", rule-id="{end[1]}"'
+    return f'expiry-date="{http_date(end[0] // 1000)}", rule-id="{quoted(end[1])}"'
+
+
+def quoted(rule_id: str) -> str:
+    """A rule's id as a header has it: whatever could end or break it is percent-encoded, as S3 does."""
+    return quote(rule_id, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~")
 
 
 # -- as XML

@@ -3,6 +3,9 @@
 Source: Amazon S3 API reference, "Authenticating Requests (AWS Signature Version 4)". Pure: the caller gives
 the request as values, the secret and the time. `parse` reads the claim, `check` compares in constant time.
 
+What is kept between requests is kept once its signature was found right, never before: else whoever has no key fills the
+memory. What is not known yet is bounded before anything is made of it.
+
 Rules for editors: a request is signed either by header or by query, never both; on a presigned request every
 x-amz-* header and every query parameter must be covered by the signature; SigV2 is refused by name.
 """
@@ -32,6 +35,10 @@ EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _SAFE = "-_.~"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~/")
 _HEX64 = frozenset("0123456789abcdef")
+SIGNED_HEADERS = 128  # as many headers as a request may have (limits.headers)
+KEPT = 1024  # of each kind
+_fronts: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {}  # of Authorization headers that were right
+_keys: dict[tuple[str, str, str, str], bytes] = {}  # signing keys that something was signed with
 _PRESIGN = (
     "X-Amz-Algorithm",
     "X-Amz-Credential",
@@ -56,6 +63,7 @@ class Claim(msgspec.Struct, frozen=True):
     expires_s: int = 0
     service: str = "s3"
     token: str = ""  # of a session's temporary credentials
+    front: str = ""  # of its Authorization header, what comes before the signature
 
     @property
     def scope(self) -> str:
@@ -122,7 +130,7 @@ def _parse_header(request: Request, header: str) -> Claim:
     front, comma, signature = header.rpartition("Signature=")
     if not comma:
         raise S3Error("AuthorizationHeaderMalformed", "The authorization header is malformed; it has no Signature.")
-    access_key, date, region, service, names = _authorization_front(front)
+    access_key, date, region, service, names = _fronts.get(front) or _authorization_front(front)
     payload = request.headers.get("x-amz-content-sha256")
     if service in ("iam", "sts"):
         payload = EMPTY_SHA256  # of a body that the caller must hash
@@ -148,12 +156,15 @@ def _parse_header(request: Request, header: str) -> Claim:
             HeadersNotSigned=", ".join(unsigned),
         )
     token = request.headers.get("x-amz-security-token", "")
-    return Claim(access_key, date, region, timestamp, names, signature, payload, False, service=service, token=token)
+    return Claim(
+        access_key, date, region, timestamp, names, signature, payload, False, service=service, token=token, front=front
+    )
 
 
-@lru_cache(maxsize=4096)
 def _authorization_front(front: str) -> tuple[str, str, str, str, tuple[str, ...]]:
-    """(access key, date, region, service, signed headers) of what comes before the signature: kept, as it rarely changes."""
+    """(access key, date, region, service, signed headers) of what comes before the signature."""
+    if front.count(";") >= SIGNED_HEADERS:
+        raise S3Error("AuthorizationHeaderMalformed", f"SignedHeaders names at most {SIGNED_HEADERS} headers.")
     fields: dict[str, str] = {}
     for piece in front[len(ALGORITHM) :].split(","):
         name, _, value = piece.strip().partition("=")
@@ -187,6 +198,10 @@ def _parse_presigned(request: Request) -> Claim:
     if timestamp[:8] != date:
         raise S3Error(
             "AuthorizationQueryParametersError", "Invalid credential date. This date is not the same as X-Amz-Date."
+        )
+    if fields["X-Amz-SignedHeaders"].count(";") >= SIGNED_HEADERS:
+        raise S3Error(
+            "AuthorizationQueryParametersError", f"X-Amz-SignedHeaders names at most {SIGNED_HEADERS} headers."
         )
     names = tuple(fields["X-Amz-SignedHeaders"].split(";"))
     if "host" not in names:
@@ -225,9 +240,10 @@ def check_form(claim: Claim, policy: str, secret: str, region: str) -> None:
     """Verify the signature of a form's policy. Raises S3Error; when it ends is the policy's to say."""
     if claim.region != region:
         raise S3Error("InvalidArgument", f"The region '{claim.region}' is wrong; expecting '{region}'", Region=region)
-    expected = sign(signing_key(secret, claim.date, claim.region), policy)
-    if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
+    key = _key(secret, claim)
+    if not hmac.compare_digest(sign(key, policy).encode(), claim.signature.encode("utf-8", "replace")):
         raise S3Error("SignatureDoesNotMatch")
+    _keep(secret, claim, key)
 
 
 def unsigned_payload(headers: Mapping[str, str]) -> str:
@@ -302,11 +318,31 @@ def check(
             raise S3Error("AccessDenied", "Request is not valid yet")
     elif abs(now_s - sent) > skew_s:
         raise S3Error("RequestTimeTooSkewed")
-    key = signing_key(secret, claim.date, claim.region, claim.service)
+    key = _key(secret, claim)
     expected = sign(key, string_to_sign(claim, request))
     if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
         raise S3Error("SignatureDoesNotMatch")
+    _keep(secret, claim, key)
     return key
+
+
+def _key(secret: str, claim: Claim) -> bytes:
+    """The signing key of a claim that is not proven yet: it costs four HMACs where it is not kept."""
+    kept = _keys.get((secret, claim.date, claim.region, claim.service))
+    return kept or signing_key(secret, claim.date, claim.region, claim.service)
+
+
+def _keep(secret: str, claim: Claim, key: bytes) -> None:
+    """What the next request of a signer that was right asks for again."""
+    name = secret, claim.date, claim.region, claim.service
+    if name not in _keys:
+        if len(_keys) >= KEPT:
+            _keys.clear()
+        _keys[name] = key
+    if claim.front and claim.front not in _fronts:
+        if len(_fronts) >= KEPT:
+            _fronts.clear()
+        _fronts[claim.front] = claim.access_key, claim.date, claim.region, claim.service, claim.signed_headers
 
 
 def sign(key: bytes, text: str) -> str:
@@ -365,9 +401,8 @@ def canonical_query(pairs: Iterable[tuple[str, str]], presigned: bool) -> str:
     return "&".join([f"{name}={value}" for name, value in encoded])
 
 
-@lru_cache(maxsize=4096)
 def signing_key(secret: str, date: str, region: str, service: str = "s3") -> bytes:
-    """The key of one day; kept, since it costs four HMACs."""
+    """The key of one day."""
     key = ("AWS4" + secret).encode()
     for piece in (date, region, service, "aws4_request"):
         key = hmac.digest(key, piece.encode(), "sha256")
