@@ -109,6 +109,11 @@ def _with_log(rows: dict[bytes, bytes]) -> dict[bytes, bytes]:
     return made
 
 
+def _stored(size: int, sealed: bool) -> int:
+    """Bytes in a blob: what is encrypted has a tag for each segment."""
+    return size + 16 * max(1, -(-size // 65_536)) if sealed else size
+
+
 def _rows(directory: Path) -> dict[bytes, bytes]:
     database = plyvel.DB(str(directory / "meta"), paranoid_checks=True)
     try:
@@ -176,7 +181,7 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
             if keys.reference_row(extent.partition, extent.blob, extent.reference) not in rows:
                 found.append(f"dangling: {key!r} holds a reference that is no row")
             blob = rows.get(keys.blob_row(extent.partition, extent.blob))
-            if blob is None or decode(Blob, blob).size != extent.size:
+            if blob is None or decode(Blob, blob).size != _stored(extent.size, bool(extent.seal)):
                 found.append(f"dangling: {key!r} names a blob that is not there")
         if table == keys.REFERENCE:
             sums.setdefault((partition, 0), [0] * 6)[3] += 1

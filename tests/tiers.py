@@ -28,7 +28,7 @@ CHECK = (
 
 # What takes long begins first: these, in this order, then the rest as it stands.
 LONG = (
-    "cluster/", "faults/", "events/test_receivers.py", "server/test_drives.py", "crash/", "sim/", "whole/", "model/test_time.py", "model/test_stateful.py",
+    "cluster/", "faults/", "upgrade/", "events/test_receivers.py", "server/test_drives.py", "crash/", "sim/", "whole/", "model/test_time.py", "model/test_stateful.py",
     "server/test_running.py", "clients/", "kube/",
 )  # fmt: skip
 
@@ -38,7 +38,7 @@ CLUSTERS = (
         "cluster/test_six_nodes.py", "cluster/test_traces.py", "cluster/test_two_gateways.py", "cluster/test_failing_reads.py",
         "cluster/test_damaged_metadata.py", "cluster/test_lost_metadata.py",
     ),
-    ("faults/", "cluster/test_dedup.py", "cluster/test_histories.py", "cluster/test_power.py", "cluster/test_replication.py"),
+    ("faults/", "upgrade/", "cluster/test_dedup.py", "cluster/test_histories.py", "cluster/test_power.py", "cluster/test_replication.py"),
 )  # fmt: skip
 
 

@@ -1,0 +1,139 @@
+"""Data that the program of 0.7 made is opened by today's: a server of one drive and of six, and a cluster that is upgraded node
+by node under load. All that could be seen of it is seen again, what was begun goes on, and the independent checker finds nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from access.where import KMS_KEYS
+from checker import check, check_cluster
+from cluster.dev import DevCluster
+from cluster.etcd_process import program
+from cluster.test_dedup import audited
+from faults.load import BUCKET, Load
+from process import ServerProcess, wait_until
+from raw import send
+from server.test_drives import whole
+from tiers import SOAK
+from upgrade import old
+from upgrade.corpus import Corpus, compare
+
+pytestmark = [pytest.mark.skipif(bool(old.missing()), reason=old.missing()), pytest.mark.timeout(1800)]
+
+
+def kms(directory: Path) -> str:
+    path = directory / "kms"
+    path.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
+    return str(path)
+
+
+def is_old(admin: str) -> bool:
+    """Whether the program of 0.7 answers there: the later one tells of its background work."""
+    return "s4_job_runs" not in send(admin, "GET", "/metrics", {}).body.decode()
+
+
+@pytest.mark.parametrize("drives", [1, pytest.param(6, marks=pytest.mark.soak)])
+def test_a_server_opens_what_0_7_left(tmp_path: Path, drives: int) -> None:
+    before = {"PYTHONPATH": str(old.program(tmp_path / "old"))}
+    server = ServerProcess(
+        tmp_path / "data",
+        "--reserve",
+        "64MiB",
+        "--kms",
+        kms(tmp_path),
+        "--bare-keys",
+        "on",
+        drives=drives,
+        environment=before,
+    )
+    try:
+        server.start()
+        corpus = Corpus(server)
+        corpus.fill()
+        seen = corpus.seen()
+        assert is_old(server.admin)
+        (server.kill if drives == 1 else server.stop)()
+        del server.environment["PYTHONPATH"]
+        server.start()
+        assert not is_old(server.admin)
+        compare(seen, corpus.seen())
+        corpus.goes_on()
+        wait_until(lambda: whole(server), "all is whole")
+        server.ask("POST", "/audit", "age_s=-5")
+        server.settle()
+        assert server.stop() == 0
+    finally:
+        if server.process is not None:
+            server.kill()
+    assert check(server.directories) == []
+
+
+class Gateways:
+    """What Corpus asks: another node for each client."""
+
+    def __init__(self, cluster: DevCluster) -> None:
+        self._cluster, self._asked = cluster, 0
+
+    @property
+    def endpoint(self) -> str:
+        self._asked += 1
+        names = list(self._cluster.lines)
+        return str(self._cluster.lines[names[self._asked % len(names)]]["s3"])
+
+
+def safe(cluster: DevCluster, node: str) -> bool:
+    return bool(cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"])
+
+
+@pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
+    """Three nodes; six, 4+2, in the soak."""
+    nodes, erasure, partitions = (6, "4+2", 8) if SOAK else (3, "2+1", 4)
+    names = [f"node-{number + 1}" for number in range(nodes)]
+    still = tmp_path / "still"
+    still.write_text(" ".join(["dev", *names]))
+    environment = {
+        "S4_OLD_NODES": str(still), "S4_OLD_PROGRAM": str(old.program(tmp_path / "old")), "S4_KMS": kms(tmp_path), "S4_BARE_KEYS": "on",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "choosing"), os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    cluster = DevCluster(tmp_path / "dev", nodes=nodes, erasure=erasure, partitions=partitions, environment=environment)
+    try:
+        cluster.start()
+        corpus = Corpus(Gateways(cluster))
+        corpus.fill()
+        seen = corpus.seen()
+        cluster.client("node-1").create_bucket(Bucket=BUCKET)
+        with Load([cluster.client(name) for name in names], threads=2) as load:
+            load.wait_for(20)
+            for upgraded, name in enumerate(names, 1):
+                if upgraded > 1:  # a node of 0.7 takes no admin calls as they are signed today
+                    wait_until(partial(safe, cluster, name), f"{name} may be stopped")
+                cluster.act("stop", name)
+                still.write_text(" ".join(["dev", *names[upgraded:]]))
+                cluster.act("start", name)
+                load.wait_for(20)
+                cluster.wait_whole()
+                assert [is_old(cluster.lines[one]["admin"]) for one in names] == [False] * upgraded + [True] * (
+                    nodes - upgraded
+                )
+                if upgraded in (1, nodes):  # both kinds of node serve; then all are today's
+                    compare(seen, corpus.seen())
+        load.read_back()
+        load.listed()
+        assert not load.wrong, load.wrong[:5]
+        corpus.goes_on()
+        cluster.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
+        wait_until(lambda: not audited(cluster), "nothing is left to audit")
+        cluster.wait(lambda said: said["outbox"] == 0 and said["health"] == "ok", "all is freed")
+        current, stores = (
+            cluster.map(),
+            {line["store"]: cluster.directory / name for name, line in cluster.lines.items()},
+        )
+    finally:
+        cluster.stop()
+    assert check_cluster(current, stores) == []
