@@ -53,7 +53,7 @@ from s4.serve import (
     shown,
 )
 from s4.settings import RootKeys, StoreSettings
-from s4.upkeep import compaction
+from s4.upkeep import compaction, mend
 from s4.upkeep.events import Sender
 from s4.upkeep.inventory import Inventory
 from s4.upkeep.leader import Leader
@@ -231,7 +231,7 @@ class ClusterServer:
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start(self.jobs)
         self.jobs.start(
-            Job("heal", 0.0, 1.0, self._mender.run),
+            Job("heal", 0.0, mend.WORK_S, self._mender.run),
             Job("shards that moved away", LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave),
             Job("renewal of damaged metadata", RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy),
             Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own),

@@ -28,6 +28,7 @@ from s4.peer.server import PeerServer
 from s4.s3.errors import S3Error
 from s4.storage.leveldb import DatabaseError
 from s4.upkeep.leader import Leader
+from s4.upkeep.mend import Mender
 from s4.upkeep.renames import Renames
 
 
@@ -232,6 +233,28 @@ def test_old_answers_are_dropped_after_an_error_too(monkeypatch: pytest.MonkeyPa
         Leader(node, None, SimpleNamespace(resume=resume)).start(jobs)  # type: ignore[arg-type]
         await until(lambda: not node.rows and len(renamed) > 2)
         await jobs.close()
+
+    asyncio.run(whole())
+
+
+def test_a_partition_whose_repair_fails_keeps_no_other_waiting() -> None:
+    """And the job knows: its error was told three times a second, and shown nowhere."""
+
+    async def whole() -> None:
+        seen: list[int] = []
+
+        async def heal(partition: int) -> None:
+            seen.append(partition)
+            if partition == 1:
+                raise KeyError("x")
+
+        node: Any = SimpleNamespace(router=None, led=lambda: [0, 1, 2])
+        mender = Mender(node, 0)
+        mender._follow_plan = lambda _: None  # type: ignore[method-assign]
+        mender._heal_queue = heal  # type: ignore[method-assign]
+        with pytest.raises(KeyError):
+            await asyncio.wait_for(mender.run(), 10)
+        assert seen == [0, 1, 2]
 
     asyncio.run(whole())
 

@@ -144,7 +144,7 @@ class Node(Machine):
 
         leads.start(jobs)
         jobs.start(
-            Job("heal", 0.0, 1.0, mender.run), Job("leave", 2.0, 2.0, own.leave), Job("renew", 2.0, 2.0, own.renew_copy),
+            Job("heal", 0.0, 0.3, mender.run), Job("leave", 2.0, 2.0, own.leave), Job("renew", 2.0, 2.0, own.renew_copy),
             Job("audit", AUDIT_S, AUDIT_S, audit), Job("compaction", COMPACT_S, COMPACT_S, compact),
             Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run), Job("scrub", SCRUB_S, SCRUB_S, scrub),
         )  # fmt: skip

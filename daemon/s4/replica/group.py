@@ -14,7 +14,6 @@ write ends the process (D7).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -288,7 +287,18 @@ class Group:
             one.waiters.popleft()
 
     async def _transfer(self, one: _Partition, to: str, attempt: int) -> None:
-        """Send all rows as of the commit sequence: those of the database under those of the layer over it."""
+        """Send all rows. It changes nothing here: whatever cuts it off, the other side asks again."""
+        try:
+            await self._send_rows(one, to, attempt)
+        except (UnavailableError, StaleError, UnknownResultError) as error:
+            log.info(
+                "partition %d: a snapshot for %s was cut off, and is asked for again: %s", one.number, to[:8], error
+            )
+        except Exception:  # damaged rows too, of which the database has told by now (metacopy.py)
+            log.exception("partition %d: a snapshot for %s failed, and is asked for again", one.number, to[:8])
+
+    async def _send_rows(self, one: _Partition, to: str, attempt: int) -> None:
+        """All rows as of the commit sequence: those of the database under those of the layer over it."""
         epoch, sequence = one.core.state.epoch, one.core.state.commit
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
         over = {key: value for key, value in self.committed.rows.items() if first <= key < last}
@@ -305,13 +315,6 @@ class Group:
                     number += 1
             rows = VERSION + _encoder.encode(part)
             await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, True, attempt))
-        except (UnavailableError, StaleError, UnknownResultError) as error:
-            log.info(
-                "partition %d: a snapshot for %s was cut off, and will be asked for again: %s",
-                one.number,
-                to[:8],
-                error,
-            )
         finally:
             snapshot.close()
 
@@ -426,34 +429,40 @@ class Group:
             one.core.see(decode_document(value), revision, self.clock())
             self._drain(one)
 
+    async def _look(self, one: _Partition) -> None:
+        """Read a partition's document; whatever fails, it is looked at again."""
+        try:
+            value, revision = await self._coordinator.read(one.document)
+        except CoordinatorError:
+            return
+        except Exception:
+            log.exception("partition %d: its configuration cannot be read", one.number)
+            return
+        self._see(one, value, revision)
+
     async def _read_document(self, one: _Partition) -> None:
         try:
-            with contextlib.suppress(CoordinatorError):
-                self._see(one, *await self._coordinator.read(one.document))
+            await self._look(one)
             if one.core.behind:
                 await asyncio.sleep(RETRY_S)
         finally:
             one.reading = False
 
     async def _swap(self, one: _Partition, swap: Swap) -> None:
-        """Repeat a swap as it is until a newer document was seen (R4)."""
+        """Repeat a swap as it is until a newer document was seen (R4): after any error it may have happened."""
         document = one.core.document
         if document is None:
             return
-        value = encode_document(Document(swap.config, document.plan))
+        value, epoch = encode_document(Document(swap.config, document.plan)), swap.config.epoch
         while one.core.swap is swap:
             try:
-                self._see(one, value, await self._coordinator.replace(one.document, value, swap.revision))
+                revision = await self._coordinator.replace(one.document, value, swap.revision)
             except ConflictError:
-                with contextlib.suppress(CoordinatorError):
-                    self._see(one, *await self._coordinator.read(one.document))
-            except CoordinatorError as error:
-                log.warning(
-                    "partition %d: the change to epoch %d is not known to have happened: %s",
-                    one.number,
-                    swap.config.epoch,
-                    error,
-                )
+                await self._look(one)
+            except Exception as error:
+                log.warning("partition %d: whether its epoch %d began is not known: %r", one.number, epoch, error)
+            else:
+                self._see(one, value, revision)
             if one.core.swap is swap:
                 await asyncio.sleep(RETRY_S)
 

@@ -22,6 +22,7 @@ from typing import TypeVar
 from s4.cluster.placement import GONE
 from s4.cluster.wire import Config
 from s4.erasure.codec import Buffer, ErasureError, codec, stripes_of
+from s4.jobs import each
 from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
@@ -79,18 +80,15 @@ class Mender:
         return min(1.0, sum(fill.done for fill in self.fills.values()) / total) if total else 1.0
 
     async def run(self) -> None:
-        """Work for ever."""
-        while True:
-            led = self._node.led()
-            for partition in led:
-                try:
-                    self._follow_plan(partition)
-                    await self._heal_queue(partition)
-                except Failed as error:
-                    log.info("partition %d: upkeep is tried again: %s", partition, error)
-                except Exception:  # the others stand behind it
-                    log.exception("partition %d: upkeep failed, and is tried again", partition)
-            await asyncio.sleep(WORK_S)
+        """One round over all that this node leads. What fails keeps no other partition waiting, and is the job's to tell."""
+        await each(self._node.led(), self._partition)
+
+    async def _partition(self, partition: int) -> None:
+        try:
+            self._follow_plan(partition)
+            await self._heal_queue(partition)
+        except Failed as error:
+            log.info("partition %d: upkeep is tried again: %s", partition, error)
 
     async def close(self) -> None:
         tasks = list(self._filling.values())
