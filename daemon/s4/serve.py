@@ -76,6 +76,7 @@ REWRAP_FIRST_S, REWRAP_LOOK_S = 5.0, 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
 WORKER_RESTART_S = 1.0
+WORKERS_START_S = 300.0  # a busy machine starts a process in minutes; one that fails is tried again all the while
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -344,8 +345,13 @@ class Server:
         for number, event in enumerate(started):
             work = partial(self._run_worker, number, settings, socket_path, event)
             self.jobs.start(Job(f"worker {number}", 0.0, WORKER_RESTART_S, work))
-        async with asyncio.timeout(60):
-            await asyncio.gather(*(event.wait() for event in started))
+        try:
+            async with asyncio.timeout(WORKERS_START_S):
+                await asyncio.gather(*(event.wait() for event in started))
+        except TimeoutError:
+            raise TimeoutError(
+                f"the gateway processes (--workers) did not start within {WORKERS_START_S:.0f} s"
+            ) from None
 
     async def _run_worker(
         self, number: int, settings: ServerSettings, socket_path: Path, started: asyncio.Event

@@ -2,6 +2,8 @@
 
 A use counts from the moment it is asked for until its thread is done with it, though nobody waits for the result any
 more: what a reader may still want is not unlinked under it (D6), whoever it is: a client, a peer, a scrub, a punch.
+A thread that a dying disk never lets go would hold all of that back for ever. After STUCK_S nobody is left who could want
+what it reads: a request lives for half of that, and whatever it reads by then is checked like all that is read.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from s4.clock import boot_clock
 P = ParamSpec("P")
 T = TypeVar("T")
 
+STUCK_S = 86_400.0
 FAILING_S = 600.0
 FAILING = 64  # places within FAILING_S: more than a few bad sectors
 
@@ -63,10 +66,10 @@ class Uses:
             self._all.pop(use, None)
 
     def oldest(self) -> float:
-        """When the oldest one began; now where there is none."""
+        """When the oldest one began that is not stuck; now where there is none."""
         now = self._clock()
         with self._lock:
-            return min((use.since for use in self._all), default=now)
+            return min((use.since for use in self._all if use.since > now - STUCK_S), default=now)
 
 
 class FailingReads:
