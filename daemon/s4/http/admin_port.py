@@ -103,7 +103,8 @@ class AdminPort:
             return False
         transport = self._open.pop(silent)
         if transport is None:
-            silent.shutdown(socket.SHUT_RDWR)  # what waits for its first byte sees the end
+            with contextlib.suppress(OSError):  # it is gone by itself
+                silent.shutdown(socket.SHUT_RDWR)  # what waits for its first byte sees the end
         else:
             transport.abort()  # type: ignore[attr-defined]  # a socket's transport
         return True
