@@ -115,7 +115,7 @@ def test_a_named_version_needs_its_own_action(s3: Any, ana: Any, bucket: str) ->
     ({"StringEquals": {"aws:username": "ana-of-policies"}}, True), ({"ArnEquals": {"aws:PrincipalArn": ANA}}, True), ({"StringEquals": {"s3:authType": "REST-HEADER"}}, True),
     ({"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}, True), ({"DateLessThan": {"aws:EpochTime": "1600000000"}}, False),
     ({"StringEquals": {"s3:ExistingObjectTag/class": "open"}}, True), ({"StringEquals": {"s3:ExistingObjectTag/class": "shut"}}, False),
-    ({"StringLike": {"aws:UserAgent": "*Botocore*"}}, True), ({"Null": {"s3:VersionId": "true"}}, True), ({"StringEquals": {"s3:signatureversion": "AWS4-HMAC-SHA256"}}, True),
+    ({"StringLike": {"aws:UserAgent": "*Botocore*"}}, True), ({"Null": {"s3:ExistingObjectTag/none": "true"}}, True), ({"StringEquals": {"s3:signatureversion": "AWS4-HMAC-SHA256"}}, True),
     ({"StringEquals": {"aws:PrincipalType": "User"}}, True), ({"StringEquals": {"s3:ResourceAccount": "000000000000"}}, True),
 ])  # fmt: skip
 def test_conditions_see_the_request(s3: Any, ana: Any, bucket: str, condition: dict[str, Any], allowed: bool) -> None:

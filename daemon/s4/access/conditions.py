@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from s4.access.patterns import Context, PolicyError, as_object, filled, matches, plain
+from s4.access import keys
+from s4.access.patterns import Context, PolicyError, as_object, filled, matches, plain, variables
 
 
 def _number(text: str) -> Decimal:
@@ -88,10 +89,12 @@ _OPERATORS: dict[str, tuple[Read, Test, bool]] = {
     "arnequals": (_check_arn, lambda have, want: _arn(want, have), False),
     "arnlike": (_check_arn, lambda have, want: _arn(want, have), False),
 }
-for _name, _of in (("stringnotequals", "stringequals"), ("stringnotequalsignorecase", "stringequalsignorecase"),
-                   ("stringnotlike", "stringlike"), ("numericnotequals", "numericequals"), ("datenotequals", "dateequals"),
-                   ("notipaddress", "ipaddress"), ("arnnotequals", "arnequals"), ("arnnotlike", "arnlike")):  # fmt: skip
-    _OPERATORS[_name] = (*_OPERATORS[_of][:2], True)
+_NEGATED = {
+    "stringnotequals": "stringequals", "stringnotequalsignorecase": "stringequalsignorecase", "stringnotlike": "stringlike",
+    "numericnotequals": "numericequals", "datenotequals": "dateequals", "notipaddress": "ipaddress", "arnnotequals": "arnequals",
+    "arnnotlike": "arnlike",
+}  # fmt: skip
+_OPERATORS.update({_name: (*_OPERATORS[_of][:2], True) for _name, _of in _NEGATED.items()})
 _WITH_VARIABLES = ("string", "arn")
 
 
@@ -104,9 +107,22 @@ class Condition:
     if_exists: bool
     key: str
     values: tuple[Any, ...]
+    unknown: bool = False  # the key is none: of a document that was put before such were refused
+    many: bool = False  # the key has a list of values
+    varies: bool = False  # it may hold for one thing that a request asks and not for another
 
-    def holds(self, context: Context) -> bool:
+    def holds(self, context: Context, *, deny: bool = False) -> bool:
+        """`deny`: of a statement that denies. What cannot be told is told so that less is allowed: an unknown key, and a key
+        of one value that has several, which are those of tags whose keys differ in case only."""
+        if self.unknown:
+            return deny
         have = context.get(self.key, ())
+        if len(have) < 2 or self.many:
+            return self._holds(have, context)
+        each = (self._holds((value,), context) for value in have)
+        return any(each) if deny else all(each)
+
+    def _holds(self, have: tuple[str, ...], context: Context) -> bool:
         if self.operator == "null":
             return any(want != bool(have) for want in self.values)
         _, test, negated = _OPERATORS[self.operator]
@@ -136,7 +152,7 @@ def _safely(test: Test, have: str, want: Any) -> bool:
 
 def read(block: Any) -> tuple[Condition, ...]:
     found = []
-    for name, keys in as_object(block, "Condition").items():
+    for name, named in as_object(block, "Condition").items():
         every: bool | None = None
         operator = name
         for prefix, meaning in (("forallvalues:", True), ("foranyvalue:", False)):
@@ -147,12 +163,23 @@ def read(block: Any) -> tuple[Condition, ...]:
         operator = operator.removesuffix("ifexists")
         if operator != "null" and operator not in _OPERATORS:
             raise PolicyError(f"there is no condition operator {name}")
-        for key, value in as_object(keys, f"Condition {name}").items():
+        for key, value in as_object(named, f"Condition {name}").items():
             texts = [_scalar(one) for one in (value if isinstance(value, list) else [value])]
             if not texts:
                 raise PolicyError(f"the condition {name} on {key} has no value")
-            found.append(Condition(operator, every, if_exists, key.lower(), _values(name, operator, texts)))
+            found.append(_condition(name, operator, every, if_exists, key.lower(), texts))
     return tuple(found)
+
+
+def _condition(name: str, operator: str, every: bool | None, if_exists: bool, key: str, texts: list[str]) -> Condition:
+    key = keys.RENAMED.get(key, key)
+    if key == "s3:x-amz-copy-source":  # some write it with a slash before the bucket
+        texts = [text.removeprefix("/") for text in texts]
+    row = keys.find(key)
+    ours = key.partition(":")[0] in keys.SERVICES or ":" not in key
+    varies = keys.is_asked(key) or any(keys.is_asked(one) for text in texts for one in variables(text))
+    unknown, many = row is None and ours and key not in keys.NEVER, row is not None and row.type == keys.TEXTS
+    return Condition(operator, every, if_exists, key, _values(name, operator, texts), unknown, many, varies)
 
 
 def _values(name: str, operator: str, texts: list[str]) -> tuple[Any, ...]:
@@ -177,6 +204,14 @@ def _scalar(value: Any) -> str:
     if isinstance(value, str | int | float):
         return str(value)
     raise PolicyError("a condition's value must be a text, a number or a truth value")
+
+
+def family(operator: str) -> str:
+    """What an operator compares: string, numeric, date, bool, binary, ip, arn or null."""
+    plainly = _NEGATED.get(operator, operator)
+    return next(
+        one for one in ("string", "numeric", "date", "bool", "binary", "ip", "arn", "null") if plainly.startswith(one)
+    )
 
 
 def is_positive(operator: str) -> bool:

@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from s4.access import keys
 from s4.access.conditions import Condition, is_positive
 from s4.access.conditions import read as read_conditions
-from s4.access.patterns import VARIABLE, Context, PolicyError, as_object, filled, matches
+from s4.access.patterns import Context, PolicyError, as_object, filled, matches, variables
 
-ACCOUNT = "000000000000"  # S4 is one account
+ACCOUNT = keys.ACCOUNT
 ALLOW, DENY = "Allow", "Deny"
 VERSIONS = ("2012-10-17", "2008-10-17")
 
@@ -55,6 +56,14 @@ class Ask:
     action: str
     resource: str
     context: Context = field(default_factory=dict)
+    memo: Memo | None = None
+
+
+# What one request leaves of statements for one action, whatever key it asks for: None where the statement cannot apply, else
+# the resources that are filled, those with variables yet, and the conditions that are left. The statement is kept with it, so
+# that its id stays its own.
+Left = tuple[tuple[str, ...], tuple[str, ...], tuple[Condition, ...]]
+Memo = dict[tuple[int, str], "tuple[Statement, Left | None]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +97,40 @@ class Statement:
         return any("${" not in one and matches(one, bucket_arn) for one in self.resources)
 
     def applies(self, ask: Ask) -> bool:
-        if not self.names_action(ask.action):
+        left = self._left(ask)
+        if left is None:
             return False
-        if self.principals is not None:
-            by_account = self.effect == DENY or self.not_principals
-            if ask.asker.is_named(self.principals, by_account=by_account) == self.not_principals:
-                return False
-        named = any(
-            (pattern := filled(text, ask.context)) is not None and matches(pattern, ask.resource)
-            for text in self.resources
+        ready, varying, conditions = left
+        named = any(matches(one, ask.resource) for one in ready) or any(
+            (pattern := filled(text, ask.context)) is not None and matches(pattern, ask.resource) for text in varying
         )
         if self.resources and named == self.not_resources:
             return False
-        return all(condition.holds(ask.context) for condition in self.conditions)
+        return all(condition.holds(ask.context, deny=self.effect == DENY) for condition in conditions)
+
+    def _left(self, ask: Ask) -> Left | None:
+        """What is still to be looked at for a resource; looked for once for all that a request asks."""
+        if ask.memo is None:
+            return self._narrowed(ask)
+        name = id(self), ask.action
+        if name not in ask.memo:
+            ask.memo[name] = self, self._narrowed(ask)
+        return ask.memo[name][1]
+
+    def _narrowed(self, ask: Ask) -> Left | None:
+        if not self.names_action(ask.action):
+            return None
+        if self.principals is not None:
+            by_account = self.effect == DENY or self.not_principals
+            if ask.asker.is_named(self.principals, by_account=by_account) == self.not_principals:
+                return None
+        deny = self.effect == DENY
+        if not all(one.varies or one.holds(ask.context, deny=deny) for one in self.conditions):
+            return None
+        varying = tuple(text for text in self.resources if any(keys.is_asked(name) for name in variables(text)))
+        ready = (filled(text, ask.context) for text in self.resources if text not in varying)
+        conditions = tuple(one for one in self.conditions if one.varies)
+        return tuple(one for one in ready if one is not None), varying, conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +138,7 @@ class Policy:
     """A document's statements."""
 
     statements: tuple[Statement, ...]
+    version: str = VERSIONS[0]
 
     def decide(self, ask: Ask) -> str:
         """ALLOW, DENY, or empty where no statement applies."""
@@ -129,7 +160,7 @@ class Policy:
             if any(condition.key.startswith(prefix) for condition in statement.conditions):
                 return True
             texts = [*statement.resources, *(str(value) for one in statement.conditions for value in one.values)]
-            if any(match.lower().startswith(prefix) for text in texts for match in VARIABLE.findall(text)):
+            if any(name.startswith(prefix) for text in texts for name in variables(text)):
                 return True
         return False
 
@@ -282,4 +313,5 @@ def parse(text: str, *, principals: bool = False, resources: bool = True) -> Pol
         listed = [listed]
     if not isinstance(listed, list) or not listed:
         raise PolicyError("Missing required field Statement")
-    return Policy(tuple(_statement(one, principals=principals, resources=resources) for one in listed))
+    statements = tuple(_statement(one, principals=principals, resources=resources) for one in listed)
+    return Policy(statements, top.get("Version", VERSIONS[1]))

@@ -9,36 +9,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ssl import SSLObject
 
-from s4.access import documents
+from s4.access import documents, keys
 from s4.access.actions import BUCKET, NEEDS, OBJECT, bucket_arn, object_arn, of_version
-from s4.access.policy import ACCOUNT, Ask
+from s4.access.keys import Facts
+from s4.access.policy import ACCOUNT, DENY, Ask, Memo, Policy
 from s4.access.requester import ANONYMOUS, ROOT
 from s4.gateway.context import Gateway
 from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
-from s4.metadata import keys
+from s4.metadata.keys import partition_of
 from s4.metadata.rows import Bucket, Object, decode_object
-from s4.s3 import acl, lock, sigv4, tags
+from s4.s3 import acl, sigv4
 from s4.s3.errors import S3Error
-from s4.s3.names import exact_date
 
 _OF_ROOT = frozenset(
     ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
 )  # so that nobody locks out all
-_HEADERS = (
-    "x-amz-acl", "x-amz-copy-source", "x-amz-metadata-directive", "x-amz-storage-class", "x-amz-object-ownership",
-    "x-amz-content-sha256", "x-amz-grant-full-control", "x-amz-grant-read", "x-amz-grant-read-acp", "x-amz-grant-write",
-    "x-amz-grant-write-acp", "if-match", "if-none-match", "x-amz-object-lock-legal-hold",
-    "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id", "x-amz-server-side-encryption-customer-algorithm",
-)  # fmt: skip
-_QUERY = {"prefix": "s3:prefix", "delimiter": "s3:delimiter", "max-keys": "s3:max-keys", "versionId": "s3:versionid"}
 _OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 _LATER = frozenset(
     ("CreateBucket", "DeleteObjects", "PutObjectTagging", "PutObjectRetention", "PutObjectLegalHold")
 )  # the body says what is asked
 _TAG = "s3:existingobjecttag/"
+More = Mapping[str, tuple[str, ...]]  # condition keys of what is asked (keys.of_tags and others)
 
 
 class Judge:
@@ -48,15 +43,34 @@ class Judge:
     another one: `confirm` judges that (`open_judged` does both).
     """
 
-    __slots__ = ("_bucket", "_context", "_gateway", "_name", "_open", "_request", "_rested", "free", "who")
+    __slots__ = (
+        "_bucket",
+        "_by_tags",
+        "_contexts",
+        "_gateway",
+        "_memo",
+        "_name",
+        "_open",
+        "_policy",
+        "_request",
+        "_rested",
+        "_whole",
+        "free",
+        "who",
+    )
 
     def __init__(self, gateway: Gateway, request: S3Request, name: str, bucket: Bucket | None) -> None:
         self._gateway, self._request, self._name, self._bucket = gateway, request, name, bucket
         self.who = request.requester
-        self._context: dict[str, tuple[str, ...]] | None = None
-        self._rested: list[
-            tuple[str, bytes, str, Mapping[str, tuple[str, ...]] | None]
-        ] = []  # what was allowed by a row
+        # What does not depend on the key that is asked for is found once for all keys of the request.
+        self._whole: keys.Values | None = None
+        self._contexts: dict[str, keys.Values] = {}  # by action
+        self._memo: Memo = {}
+        self._policy: Policy | None = (
+            documents.policy_for(bucket, anonymous=self.who.kind == ANONYMOUS) if bucket else None
+        )
+        self._by_tags: bool | None = None
+        self._rested: list[tuple[str, bytes, str, More | None]] = []  # what was allowed by a row
         # Nothing that is kept of the bucket could say no to who may do it anyway.
         self._open = bucket is None or documents.POLICY not in bucket.documents
         self.free = self._open and self.who.everything
@@ -70,7 +84,7 @@ class Judge:
         action: str,
         key: bytes = b"",
         version: str = "",
-        more: Mapping[str, tuple[str, ...]] | None = None,
+        more: More | None = None,
         row: Object | None = None,
     ) -> None:
         """Raises S3Error AccessDenied."""
@@ -82,7 +96,7 @@ class Judge:
         action: str,
         key: bytes = b"",
         version: str = "",
-        more: Mapping[str, tuple[str, ...]] | None = None,
+        more: More | None = None,
         row: Object | None = None,
     ) -> bool:
         """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition keys.
@@ -93,18 +107,12 @@ class Judge:
         if self._open and self.who.plainly(action, self._name, keys=bool(key)):
             return True
         resource = object_arn(self._name, key) if key else bucket_arn(self._name)
-        policy = documents.policy_for(self._bucket, anonymous=self.who.kind == ANONYMOUS) if self._bucket else None
-        context = dict(self._about())
-        if more:
-            context.update(more)
-        by_tags = key and any(
-            one.asks_for(_TAG) for one in (*self.who.policies, *sum(self.who.limits, ()), *([policy] if policy else []))
-        )
+        context = self._about(action, version, more)
+        by_tags = bool(key) and self._goes_by_tags() and keys.KEYS[_TAG].applies(action.lower())
         if by_tags:
             found = row or await self._row(key, version)
-            tagged = found.tags if found is not None else {}
-            context.update({_TAG + name.lower(): (value,) for name, value in tagged.items()})
-        ask = Ask(self.who.asker, action, resource, context)
+            context = {**context, **keys.existing_tags(found.tags if found is not None else {})}
+        ask, policy = Ask(self.who.asker, action, resource, context, self._memo), self._policy
         by_acl = False
         if not self.who.allowed(ask, policy):
             by_acl = bool(key) and not self._granted_by_bucket(action)
@@ -122,7 +130,7 @@ class Judge:
 
     def could(self, action: str) -> bool:
         """Whether the requester may do it, or it to versions, to anything in the bucket: before a body is read that says what."""
-        policy = documents.policy_for(self._bucket, anonymous=self.who.kind == ANONYMOUS) if self._bucket else None
+        policy = self._policy
         wanted = (action, of_version(action, "any"))
         return any(self.who.may_somewhere(one) or (policy is not None and policy.may_allow(one)) for one in wanted)
 
@@ -153,66 +161,55 @@ class Judge:
     async def _row(self, key: bytes, version: str) -> Object | None:
         if self._bucket is None:
             return None
-        partition = keys.partition_of(self._bucket.id, key, self._gateway.partitions)
+        partition = partition_of(self._bucket.id, key, self._gateway.partitions)
         found = await self._gateway.node.find_object(partition, self._bucket.id, key, version)
         return decode_object(found.value)[0] if found is not None else None
 
-    def _about(self) -> dict[str, tuple[str, ...]]:
-        if self._context is None:
-            self._context = context_of(self._request, self._gateway.clock)
-        return self._context
+    def denies_everywhere(self, action: str) -> bool:
+        """Whether the requester is denied an action, that is on no bucket of its own, whatever the bucket."""
+        ask = Ask(self.who.asker, action, bucket_arn("*"), self._about(action, "", None))
+        policies = (*self.who.policies, *sum(self.who.limits, ()))
+        return any(one.decide(ask) == DENY for one in policies)
+
+    def _goes_by_tags(self) -> bool:
+        """Whether a policy asks for tags of objects."""
+        if self._by_tags is None:
+            policies = (*self.who.policies, *sum(self.who.limits, ()), *([self._policy] if self._policy else []))
+            self._by_tags = any(one.asks_for(_TAG) for one in policies)
+        return self._by_tags
+
+    def _about(self, action: str, version: str, more: More | None) -> keys.Values:
+        """The condition keys that an action has. Where `more` says what is asked, the request's headers do not."""
+        if action not in self._contexts:
+            if self._whole is None:
+                self._whole = context_of(self._request, self._gateway.clock)
+            self._contexts[action] = keys.for_action(self._whole, action)
+        found = self._contexts[action]
+        if version or more is not None:
+            asked = {**(more or {}), **({"s3:versionid": (version,)} if version else {})}
+            kept = found if more is None else {name: value for name, value in found.items() if not keys.is_asked(name)}
+            found = {**kept, **keys.for_action(asked, action)}
+        return found
 
 
-def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> dict[str, tuple[str, ...]]:
-    """The condition keys of a request. Source: service authorization reference, "Amazon S3"; IAM, "global condition keys"."""
-    headers, query, now = request.headers, request.query, clock()
-    transport = request.http.transport
+def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> keys.Values:
+    """The condition keys that a request fills by itself (keys.KEYS), whatever they apply to."""
+    transport, claim = request.http.transport, request.claim
     tls: SSLObject | None = transport.get_extra_info("ssl_object") if transport is not None else None
-    found: dict[str, tuple[str, ...]] = {
-        **request.requester.about,
-        "aws:currenttime": (f"{now:.3f}",), "aws:epochtime": (f"{int(now)}",), "aws:securetransport": (str(tls is not None).lower(),),
-        "aws:resourceaccount": (ACCOUNT,), "s3:resourceaccount": (ACCOUNT,),
-    }  # fmt: skip
-    optional = {
-        "aws:sourceip": request.http.remote, "aws:useragent": headers.get("user-agent"), "aws:referer": headers.get("referer"),
-        "s3:tlsversion": (tls.version() or "").removeprefix("TLSv") if tls is not None else None,
-        **{f"s3:{name}": headers[name] for name in _HEADERS if name in headers},
-        **{condition: query[name] for name, condition in _QUERY.items() if name in query},
-    }  # fmt: skip
-    if lock.UNTIL in headers:
-        wanted = lock.from_headers(headers, int(now * 1000))
-        found.update(of_lock(wanted.mode, wanted.until_ms, int(now * 1000)))
-    claim = request.claim
+    facts = Facts(
+        request.headers, request.query, request.operation, clock(), request.http.remote or "",
+        (tls.version() or "").removeprefix("TLSv") if tls is not None else "", about=request.requester.about,
+    )  # fmt: skip
     if claim is not None:
-        found["s3:signatureversion"] = ("AWS4-HMAC-SHA256",)
-        plain = "POST" if request.form is not None else "REST-HEADER"
-        found["s3:authtype"] = ("REST-QUERY-STRING" if claim.presigned else plain,)
-        found["aws:requestedregion"] = (claim.region,)
-        if claim.presigned:
-            found["s3:signatureage"] = (f"{max(0.0, now - sigv4.parse_time(claim.timestamp)) * 1000:.0f}",)
-    found.update({name: (value,) for name, value in optional.items() if value})
-    if "x-amz-tagging" in headers:
-        found.update(of_tags(tags.from_header(headers)))
-    return found
-
-
-def of_tags(asked: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Condition keys of the tags that a request brings."""
-    return {
-        "s3:requestobjecttagkeys": tuple(asked),
-        **{f"s3:requestobjecttag/{name.lower()}": (value,) for name, value in asked.items()},
-    }
-
-
-def of_lock(mode: str, until_ms: int, now_ms: int) -> dict[str, tuple[str, ...]]:
-    """Condition keys of the retention that a request brings."""
-    if not mode:
-        return {}
-    days = str(max(0, -(-(until_ms - now_ms) // lock.DAY_MS)))
-    return {
-        "s3:object-lock-mode": (mode,), "s3:object-lock-retain-until-date": (exact_date(until_ms),),
-        "s3:object-lock-remaining-retention-days": (days,),
-    }  # fmt: skip
+        signed = "REST-QUERY-STRING" if claim.presigned else "POST" if request.form is not None else "REST-HEADER"
+        facts = replace(
+            facts,
+            signed=signed,
+            signed_at=sigv4.parse_time(claim.timestamp),
+            region=claim.region,
+            payload=claim.payload_hash,
+        )
+    return keys.context_of(facts)
 
 
 async def judge_of(gateway: Gateway, request: S3Request, name: str) -> Judge:
@@ -241,7 +238,7 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
     elif level == OBJECT:
         await judge.must(action, request.key, request.query.get("versionId", ""))
     if request.operation == "GetObjectAttributes":
-        await judge.must("s3:GetObjectAttributes", request.key)
+        await judge.must("s3:GetObjectAttributes", request.key, request.query.get("versionId", ""))
     if "x-amz-tagging" in request.headers and request.key:
         await judge.must("s3:PutObjectTagging", request.key)
 
@@ -258,11 +255,15 @@ async def open_judged(
 
 
 async def hidden(request: S3Request, error: S3Error) -> S3Error:
-    """An error as the requester may see it: that a key is not there is for those only who may list."""
-    if (
-        error.code in ("NoSuchKey", "NoSuchVersion")
-        and request.judge is not None
-        and not await request.judge.may("s3:ListBucket")
-    ):
-        return S3Error("AccessDenied")
+    """An error as the requester may see it: that a key is not there is for those only who may list its bucket. Who opens
+    something of another bucket than the request's asks that bucket's judge before (`hidden_by`)."""
+    return await hidden_by(request.judge, error) if request.judge is not None else error
+
+
+async def hidden_by(judge: Judge, error: S3Error) -> S3Error:
+    if error.told or error.code not in ("NoSuchKey", "NoSuchVersion"):
+        return error
+    if not await judge.may("s3:ListBucket"):
+        error = S3Error("AccessDenied")
+    error.told = True
     return error

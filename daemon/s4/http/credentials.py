@@ -12,6 +12,7 @@ from collections import OrderedDict
 
 import msgspec
 
+from s4.access.keys import Values, by_key
 from s4.access.policy import ACCOUNT
 from s4.access.requester import ROLE, ROOT, USER, Requester, policy_of, read, requester, user_arn
 from s4.gateway.accounts import open_secret
@@ -96,12 +97,10 @@ def _requester(identity: Identity, session: Session | None) -> Requester:
     name = identity.user
     policies = [policy_of(grant) for grant in identity.grants] + [read(text) for text in identity.policies]
     limits = [[read(text)] for text in identity.bounds]
-    about: dict[str, tuple[str, ...]] = {
-        f"aws:principaltag/{key.lower()}": (value,) for key, value in identity.tags.items()
-    }
+    about: Values = {f"aws:principaltag/{key}": values for key, values in by_key(identity.tags).items()}
     if session is not None:
         limits += [[read(text) for text in session.policies]] if session.policies else []
-        about |= {f"aws:principaltag/{key.lower()}": (value,) for key, value in session.tags.items()}
+        about |= {f"aws:principaltag/{key}": values for key, values in by_key(session.tags).items()}
         about["aws:multifactorauthpresent"] = ("false",)  # AWS says so of every session; there is no MFA here
         issued = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(session.issued_s))
         about |= {"aws:tokenissuetime": (issued,)} | (

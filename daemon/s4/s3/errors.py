@@ -101,12 +101,14 @@ def text(value: str) -> str:
 
 
 class S3Error(Exception):
-    """An answer other than success. `fields` become elements of the XML body, `headers` of the response."""
+    """An answer other than success. `fields` become elements of the XML body, `headers` of the response. `told`: it was judged
+    already whether its receiver may know it."""
 
     def __init__(self, code: str, message: str = "", *, headers: dict[str, str] | None = None, **fields: str) -> None:
         self.status, default = STATUS.get(code, (500, code))
         self.code, self.message = code, message or default
         self.headers, self.fields = headers or {}, fields
+        self.told = False
         super().__init__(f"{code}: {self.message}")
 
     def xml(self, resource: str, request_id: str) -> bytes:

@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 from msgspec.structs import replace
 
+from s4.access import keys
 from s4.access.policy import ACCOUNT, Ask
 from s4.access.requester import ANONYMOUS, ROOT, USER, user_arn
 from s4.gateway.accounts import Accounts, change
@@ -17,6 +18,7 @@ from s4.gateway.context import Gateway
 from s4.http.authorize import context_of
 from s4.http.credentials import find, role_arn
 from s4.http.iam import policies, protocol, roles, sts, users
+from s4.http.iam.asked import TAGGING, asked, tags_of
 from s4.http.iam.protocol import Call, Form, Handler, IamError
 from s4.http.request import S3Request
 from s4.http.responses import respond
@@ -102,16 +104,24 @@ class QueryEndpoint:
                 )
             call = Call(self._gateway, form, request.requester, accounts, context, temporary)
             if action not in OPEN:
-                resource = await _resource(call, action)
-                for one in (resource, *_becomes(call, action, resource)):
-                    if not call.who.allowed(Ask(call.who.asker, f"{service}:{action}", one, context)):
-                        raise IamError(
-                            "AccessDenied",
-                            f"User: {call.who.asker.arns[0]} is not authorized to perform: {service}:{action} on resource: {one}",
-                        )
+                await _judge(call, action)
             return await handler(call)
 
         return await change(self._gateway, work)
+
+
+async def _judge(call: Call, action: str) -> None:
+    """Raises IamError where the caller may not do a call of IAM."""
+    resource, about = await _resource(call, action), await asked(call, action, KINDS.get(action, ""))
+    needed = [action, *([TAGGING[action]] if action in TAGGING and tags_of(call, action) else [])]
+    for name in needed:
+        context = keys.for_action({**call.context, **about}, f"iam:{name}")
+        for one in (resource, *_becomes(call, action, resource)):
+            if not call.who.allowed(Ask(call.who.asker, f"iam:{name}", one, context)):
+                raise IamError(
+                    "AccessDenied",
+                    f"User: {call.who.asker.arns[0]} is not authorized to perform: iam:{name} on resource: {one}",
+                )
 
 
 # What each operation is about. Of the operation alone: a parameter that it does not read must not say it.

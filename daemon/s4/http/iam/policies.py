@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -191,6 +192,12 @@ async def list_entities(call: Call) -> dict[str, Any]:
 # -- of users, groups and roles: one function for each, made for every kind
 
 
+def _without(tags: dict[str, str], gone: Iterable[str]) -> dict[str, str]:
+    """Tags but for some, whose keys IAM does not tell apart by case."""
+    lower = {name.lower() for name in gone}
+    return {name: value for name, value in tags.items() if name.lower() not in lower}
+
+
 async def _holder(call: Call, kind: str) -> Any:
     name = call.form.name(f"{kind}Name", 128)
     row = await call.accounts.get(KINDS[kind], name)
@@ -269,15 +276,14 @@ class Held:
         return {}
 
     async def tag(self, call: Call) -> dict[str, Any]:
-        row = await _holder(call, self.kind)
-        call.accounts.put(row.name, replace(row, tags=bounded_tags({**row.tags, **call.form.tags()})))
+        row, given = await _holder(call, self.kind), call.form.tags()
+        kept = _without(row.tags, given)
+        call.accounts.put(row.name, replace(row, tags=bounded_tags({**kept, **given})))
         return {}
 
     async def untag(self, call: Call) -> dict[str, Any]:
-        row, gone = await _holder(call, self.kind), set(call.form.members("TagKeys"))
-        call.accounts.put(
-            row.name, replace(row, tags={name: value for name, value in row.tags.items() if name not in gone})
-        )
+        row = await _holder(call, self.kind)
+        call.accounts.put(row.name, replace(row, tags=_without(row.tags, call.form.members("TagKeys"))))
         return {}
 
     async def list_tags(self, call: Call) -> dict[str, Any]:

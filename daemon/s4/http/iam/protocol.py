@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
+from s4.access.checks import read_new
 from s4.access.patterns import PolicyError
-from s4.access.policy import ACCOUNT, parse
+from s4.access.policy import ACCOUNT
 from s4.access.requester import Requester
 from s4.gateway.accounts import Accounts
 from s4.gateway.context import Gateway
@@ -135,7 +136,7 @@ class Form:
         if len("".join(value.split())) > most:
             raise IamError("LimitExceeded", f"Maximum policy size of {most} bytes exceeded")
         try:
-            parse(value, principals=trust, resources=not trust)
+            read_new(value, principals=trust, resources=not trust)
         except PolicyError as error:
             raise IamError("MalformedPolicyDocument", str(error)) from error
         return value

@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from s4.access import keys
+from s4.access.checks import read_new
 from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, parse
 from s4.access.requester import ANONYMOUS, ROLE, ROOT, UNREADABLE
@@ -68,7 +70,7 @@ async def _session_policies(call: Call) -> list[str]:
         if len(text) > SESSION_POLICY:
             raise IamError("PackedPolicyTooLarge", f"A session policy has at most {SESSION_POLICY} characters")
         try:
-            parse(text)
+            read_new(text)
         except PolicyError as error:
             raise IamError("MalformedPolicyDocument", str(error)) from error
         found.append(text)
@@ -118,15 +120,15 @@ async def assume_role(call: Call) -> dict[str, Any]:
     row = await _role(call.accounts, arn)
     if row is None or call.who.kind == ROOT:
         raise denied
-    context = dict(call.context)
+    tags = call.form.tags()
+    context = {**call.context, **keys.of_labels(tags), **keys.resource_tags(row.tags)}
     if call.form.has("ExternalId"):
         context["sts:externalid"] = (call.form.get("ExternalId"),)
     context["sts:rolesessionname"] = (name,)
-    tags = call.form.tags()
-    context |= {f"aws:requesttag/{key.lower()}": (value,) for key, value in tags.items()}
     for action in ("sts:AssumeRole", *(("sts:TagSession",) if tags else ())):  # tags are what policies may go by
-        ask = Ask(call.who.asker, action, arn, context)
-        account = Ask(Asker((f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT)), action, arn, context)
+        about = keys.for_action(context, action)
+        ask = Ask(call.who.asker, action, arn, about)
+        account = Ask(Asker((f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT)), action, arn, about)
         said, by_account = _trusts(row, ask), _trusts(row, account)
         if said == DENY or ALLOW not in (said, by_account) or not call.who.allowed(ask, granted=said == ALLOW):
             raise denied
@@ -170,15 +172,17 @@ async def assume_with_web_identity(call: Call) -> dict[str, Any]:
     row = await _role(call.accounts, arn)
     audience = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
     about = {f"{provider.url.lower()}:{key}": (str(claims[key]),) for key in ("sub", "email", "azp") if key in claims}
+    action = "sts:AssumeRoleWithWebIdentity"
     context = {
         **call.context,
         **about,
+        **(keys.resource_tags(row.tags) if row is not None else {}),
         f"{provider.url.lower()}:aud": tuple(map(str, audience)),
         "sts:rolesessionname": (name,),
     }
     asker = Asker((provider_arn(provider.url), provider.url))
-    if row is None or _trusts(row, Ask(asker, "sts:AssumeRoleWithWebIdentity", arn, context)) != ALLOW:
-        raise IamError("AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+    if row is None or _trusts(row, Ask(asker, action, arn, keys.for_action(context, action))) != ALLOW:
+        raise IamError("AccessDenied", f"Not authorized to perform {action}")
     made = await _assumed(call, row, name, provider_arn(provider.url), {})
     return {
         **made,

@@ -7,6 +7,7 @@ from functools import lru_cache
 from aiohttp import web
 
 from s4.access import documents
+from s4.access.keys import of_labels
 from s4.access.requester import canonical_id
 from s4.gateway import buckets
 from s4.gateway.context import Gateway, find_bucket
@@ -33,14 +34,13 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamRespon
         raise S3Error(
             "InvalidArgument", "max-buckets must be between 1 and 10000", ArgumentName="max-buckets", ArgumentValue=text
         )
-    if not request.requester.may_somewhere("s3:ListAllMyBuckets"):
+    action = "s3:ListAllMyBuckets"
+    if not request.requester.may_somewhere(action) or Judge(gateway, request, "", None).denies_everywhere(action):
         raise S3Error("AccessDenied")
     rows = [
         (name, row)
         for name, row in await gateway.node.list_buckets()
-        if name > after
-        and name.startswith(prefix)
-        and await Judge(gateway, request, name, None).may("s3:ListAllMyBuckets")
+        if name > after and name.startswith(prefix) and await Judge(gateway, request, name, None).may(action)
     ]
     page = rows[: int(text)]
     listed = "".join(_bucket_xml(name, row) for name, row in page)
@@ -60,9 +60,10 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamRespo
     root = Element("")
     if body:
         root = parse(body, "CreateBucketConfiguration", request.limits.xml_depth)
-    location = root.get("LocationConstraint")
+    location, labels = root.get("LocationConstraint"), _labels(root)
     if request.judge is not None:
-        await request.judge.must("s3:CreateBucket", more={"s3:locationconstraint": (location,)} if location else None)
+        more = {"s3:locationconstraint": (location,)} if location else {}
+        await request.judge.must("s3:CreateBucket", more={**more, **of_labels(labels)})
     names.check_new_bucket(request.bucket)
     region = request.claim.region if request.claim else ""
     if location and location != region:
@@ -73,7 +74,7 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamRespo
         if any(root.all(directory)):
             raise S3Error("NotImplemented", "S4 does not implement directory buckets.")
     await buckets.create_bucket(
-        gateway, request.bucket, request.user, await _asked(request, root), lock=await _asked_lock(request)
+        gateway, request.bucket, request.user, await _asked(request, labels), lock=await _asked_lock(request)
     )
     return respond(200, {"Location": f"/{request.bucket}"})
 
@@ -87,10 +88,14 @@ async def _asked_lock(request: S3Request) -> bool:
     return True
 
 
-async def _asked(request: S3Request, root: Element) -> dict[str, str]:
-    """The documents that a new bucket begins with: its tags, ownership controls and ACL. Raises S3Error."""
+def _labels(root: Element) -> dict[str, str]:
+    """The tags of a bucket to be. Raises S3Error."""
     pairs = [(one.get("Key") or "", one.get("Value") or "") for group in root.all("Tags") for one in group.all("Tag")]
-    labels = tags.check(pairs, tags.OF_BUCKET)
+    return tags.check(pairs, tags.OF_BUCKET)
+
+
+async def _asked(request: S3Request, labels: dict[str, str]) -> dict[str, str]:
+    """The documents that a new bucket begins with: its tags, ownership controls and ACL. Raises S3Error."""
     if labels and request.judge is not None:
         await request.judge.must("s3:PutBucketTagging")
     ownership = request.headers.get("x-amz-object-ownership", "")

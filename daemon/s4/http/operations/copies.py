@@ -10,11 +10,12 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
+from s4.access.keys import of_tags
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import Attributes, Copy
 from s4.gateway.read import Opened, unlock
-from s4.http.authorize import judge_of, of_tags, open_judged
+from s4.http.authorize import hidden_by, judge_of, open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
@@ -64,7 +65,7 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
                 "InvalidRequest",
                 "The source of a copy request may not specifically refer to a delete marker by version id.",
             ) from None
-        raise
+        raise await hidden_by(judge, error) from error
     conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms, "x-amz-copy-source-")
     await unlock(gateway, opened, sse.customer_key(gateway, request, encryption.SOURCE))
     return opened
@@ -152,6 +153,10 @@ async def rename_object(gateway: Gateway, request: S3Request) -> web.StreamRespo
     async def judge(source: Opened) -> None:
         if request.judge is not None:
             await request.judge.confirm(key, "", source.row)
+            if source.row.tags:  # they move along, and so does the ACL
+                await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
+            if source.row.acl:
+                await request.judge.must("s3:PutObjectAcl", request.key)
         conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
 
     await objects.rename_object(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from s4.access.keys import of_tags
 from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
-from s4.http.authorize import of_tags, open_judged
+from s4.http.authorize import open_judged
 from s4.http.operations.buckets import owner_xml
 from s4.http.operations.settings import asked_acl, check_acl
 from s4.http.request import S3Request

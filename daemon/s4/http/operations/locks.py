@@ -5,11 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 
 from s4.access import documents
+from s4.access.keys import of_hold, of_lock
 from s4.gateway import objects
 from s4.gateway.buckets import set_lock
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
-from s4.http.authorize import of_lock, open_judged
+from s4.http.authorize import open_judged
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
@@ -104,8 +105,7 @@ async def put_hold(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     hold = lock.hold_from_xml(await request.xml("LegalHold"))
     version = request.query.get("versionId", "")
     if request.judge is not None:
-        more = {"s3:object-lock-legal-hold": ("ON" if hold else "OFF",)}
-        await request.judge.must("s3:PutObjectLegalHold", request.key, version, more)
+        await request.judge.must("s3:PutObjectLegalHold", request.key, version, of_hold(hold))
     _check(await find_bucket(gateway, request.bucket))
     await objects.change_object(gateway, request.bucket, request.key, version, hold=hold)
     return respond(200)

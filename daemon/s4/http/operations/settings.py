@@ -9,9 +9,10 @@ from __future__ import annotations
 from aiohttp import web
 
 from s4.access import documents
+from s4.access.checks import read_new_of_bucket
 from s4.access.documents import Block
 from s4.access.patterns import PolicyError
-from s4.access.policy import Policy, Statement, parse
+from s4.access.policy import Policy
 from s4.access.requester import canonical_id
 from s4.gateway import sealing
 from s4.gateway.buckets import set_document
@@ -74,9 +75,7 @@ async def put_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse
         raise S3Error("MalformedPolicy", f"Policies must be at most {POLICY_BYTES} bytes long.")
     try:
         text = raw.decode()
-        policy = parse(text, principals=True)
-        for statement in policy.statements:
-            _check_statement(statement, request.bucket)
+        policy = read_new_of_bucket(text, request.bucket)
     except (PolicyError, UnicodeDecodeError) as error:
         raise S3Error("MalformedPolicy", str(error)) from error
     bucket = await find_bucket(gateway, request.bucket)
@@ -87,15 +86,6 @@ async def put_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse
         )
     await set_document(gateway, request.bucket, documents.POLICY, text, bucket, (documents.BLOCK,))
     return respond(204)
-
-
-def _check_statement(statement: Statement, bucket: str) -> None:
-    arn = f"arn:aws:s3:::{bucket}"
-    if not any(one == "*" or one.startswith(("s3:", "s3-", "*")) for one in statement.actions):
-        raise PolicyError("Policy has invalid action")
-    for resource in statement.resources:
-        if resource != arn and not resource.startswith(arn + "/") and resource.rstrip("*") != arn:
-            raise PolicyError("Policy has invalid resource")
 
 
 async def delete_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
