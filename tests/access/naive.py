@@ -28,8 +28,11 @@ def fill(text: str, context: dict[str, list[str]]) -> str | None:
         return text
     front, _, rest = text.partition("${")
     name, _, back = rest.partition("}")
+    name, comma, default = name.partition(",")
     values = context.get(name.lower(), [])
     tail = fill(back, context)
+    if len(values) != 1 and comma and tail is not None:
+        return front + default.strip().strip("'") + tail
     return None if len(values) != 1 or tail is None else front + values[0].replace("*", "\x01").replace("?", "\x02") + tail
 
 
