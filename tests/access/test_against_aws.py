@@ -69,11 +69,12 @@ def request(rng: random.Random, action: str) -> tuple[keys.Facts, dict[str, tupl
     def maybe(*values: str) -> str | None:
         return rng.choice((None, *values))
 
+    # S4 refuses the header x-amz-storage-class of a PutObjectAcl, for which AWS lists the key.
     version, held = "v1" if action.endswith("Version") else "", {"team": "ana"} if rng.random() < 0.5 else {}
     tags, tls, remote = rng.choice(({}, {"team": "ana"}, {"other": "a", "team": "team"})), rng.choice(("", "1.3")), rng.choice(("10.1.2.3", "10.9.0.1", "8.8.8.8"))
     query = {name: value for name, value in (("prefix", maybe("", "ana", "b/a")), ("delimiter", maybe("", "team")), ("max-keys", maybe("3", "50"))) if value is not None}
     headers = {name: value for name, value in (
-        ("user-agent", maybe("ana", "other")), ("x-amz-acl", maybe("private", "")), ("x-amz-storage-class", maybe("STANDARD")), ("if-none-match", maybe("*")),
+        ("user-agent", maybe("ana", "other")), ("x-amz-acl", maybe("private", "")), ("x-amz-storage-class", maybe("STANDARD") if action == "s3:PutObject" else None), ("if-none-match", maybe("*")),
         ("x-amz-tagging", "&".join(f"{one}={value}" for one, value in tags.items()) or None),
     ) if value is not None}  # fmt: skip
     operation = OPERATION.get(action, action[3:])
