@@ -1,23 +1,26 @@
 """Brings one Bucket from what is to what is asked for.
 
-Who made a bucket is said by the bucket itself: it is made with the keys of the resource's own user, and S4 keeps the
-owner. So a crash between making it and saying so loses nothing, and nothing is deleted that this resource did not make.
+Whose a bucket is comes first (ownership.py), and is asked of S4 in every round: nothing that a tenant may write (a status, a
+Secret, its notes) is believed. So a crash between making a bucket and saying so loses nothing, and nothing is given, set or
+deleted that is not this resource's. A refusal takes back what was given before.
 A key works before the Secret has it, and the Secret says which keys may still work; any other key of the user
 goes. A resource that keeps its bucket needs no finalizer: its user is removed once it is gone (clusters.py).
 """
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 from s4.s3 import cors, encryption
 from s4.s3.lifecycle import Rule
 from s4.s3.lock import Default
+from s4_operator import ownership
 from s4_operator.cache import Cache
-from s4_operator.clusters import BUCKET_USER, Clusters, write_status
+from s4_operator.clusters import BUCKET_USER, Clusters, buckets_of, write_status
 from s4_operator.daemons import DaemonError, Daemons
-from s4_operator.kube import Kube, Object
+from s4_operator.kube import Kube, Object, TakenError
 from s4_operator.manifests import S3, Builder
 from s4_operator.models import (
     GROUP,
@@ -31,21 +34,14 @@ from s4_operator.models import (
     size,
 )
 from s4_operator.observe import stamp
+from s4_operator.ownership import RefusedError
 from s4_operator.report import conditions, text_time
 from s4_operator.secrets_of import Keys, Secrets, new_keys, read
 
 FINALIZER = "s4.dev/bucket"
 ROTATE = "s4.dev/rotate-key"
 PREVIOUS = "s4.dev/previous-keys"  # of the Secret: ACCESS=END in Unix seconds, with commas
-AT_REST_S, SOON_S, LATER_S, LONG_S = 1800.0, 3.0, 30.0, 60.0
-
-
-class RefusedError(Exception):
-    """The Bucket cannot be as it is asked for: (reason, message) for its Ready condition."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+AT_REST_S, SOON_S, LATER_S, LONG_S = 600.0, 3.0, 30.0, 60.0
 
 
 class Buckets:
@@ -53,25 +49,45 @@ class Buckets:
 
     def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets) -> None:
         self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
+        # By namespace and name: (uid, the bucket that this process gave the use of, or "" where it took all back).
+        self._given: dict[tuple[str, str], tuple[str, str]] = {}
 
     async def reconcile(self, namespace: str, name: str) -> float:
         """One round; seconds until the next, 0 where the Bucket is no more. Raises KubeError."""
         bucket = self._cache.get("Bucket", namespace, name)
         if bucket is None:
-            return 0.0
+            self._given.pop((namespace, name), None)
+            return 0.0  # its user goes with the next sweep
         spec, before = BucketSpec(**bucket["spec"]), BucketState(**(bucket.get("status") or {}))
         try:
             if bucket["metadata"].get("deletionTimestamp"):
                 return await self._delete(bucket, spec)
             state, wait_s = await self._ensure(bucket, spec, before)
-        except (RefusedError, DaemonError) as error:
-            answered = isinstance(error, DaemonError) and 400 <= error.status < 500
-            reason = error.reason if isinstance(error, RefusedError) else "RefusedByCluster" if answered else "ClusterNotReachable"
+        except (RefusedError, DaemonError, TakenError) as error:
             state = before.model_copy()
-            self._say(bucket, state, before, reason, str(error))
+            reason, message = await self._refused(bucket, spec, error, state)
+            self._say(bucket, state, before, reason, message)
             wait_s = SOON_S if time.time() - stamp(state.conditions[0].lastTransitionTime) < LONG_S else LATER_S
         await write_status(self._kube, self._cache, bucket, before, state)
         return wait_s
+
+    async def _refused(self, bucket: Object, spec: BucketSpec, error: Exception, state: BucketState) -> tuple[str, str]:
+        """(reason, message) of what stands against a Bucket; what it was given is taken back where it may not have it."""
+        if isinstance(error, DaemonError):
+            return "RefusedByCluster" if 400 <= error.status < 500 else "ClusterNotReachable", str(error)
+        reason = error.reason if isinstance(error, RefusedError) else f"{error.kind}Exists" if isinstance(error, TakenError) else ""
+        cluster = self._cluster_of(bucket, spec)
+        if cluster is None:
+            return reason, str(error)
+        if self._given.get(_place(bucket)) != (bucket["metadata"]["uid"], ""):
+            try:
+                _, daemons = await self._daemons(cluster)
+                await ownership.withdraw(daemons, BUCKET_USER + bucket["metadata"]["uid"])
+            except DaemonError as why:
+                return reason, f"{error}; what it was given could not be taken back yet: {why}"
+            self._given[_place(bucket)] = bucket["metadata"]["uid"], ""
+        state.keys, state.owned = [], False
+        return reason, str(error)
 
     def _say(self, bucket: Object, state: BucketState, before: BucketState, reason: str, message: str) -> None:
         ready, deleting = reason == "Ready", bool(bucket["metadata"].get("deletionTimestamp"))
@@ -83,11 +99,14 @@ class Buckets:
 
     # -- making it so
 
+    def _cluster_of(self, bucket: Object, spec: BucketSpec) -> Object | None:
+        return self._cache.get("S4Cluster", spec.clusterRef.namespace or bucket["metadata"]["namespace"], spec.clusterRef.name)
+
     def _cluster(self, bucket: Object, spec: BucketSpec) -> Object:
         """The cluster that a Bucket may use. Raises RefusedError."""
         here = bucket["metadata"]["namespace"]
         namespace = spec.clusterRef.namespace or here
-        found = self._cache.get("S4Cluster", namespace, spec.clusterRef.name)
+        found = self._cluster_of(bucket, spec)
         if found is None:
             raise RefusedError("NoSuchCluster", f"there is no S4Cluster {spec.clusterRef.name} in the namespace {namespace}")
         allowed = ClusterSpec(**found["spec"]).allowedNamespaces
@@ -103,16 +122,21 @@ class Buckets:
 
     async def _ensure(self, bucket: Object, spec: BucketSpec, before: BucketState) -> tuple[BucketState, float]:
         cluster = self._cluster(bucket, spec)
+        for kind in ("Secret", "ConfigMap"):  # before anything is given
+            await self._kube.ours(self._object(bucket, kind))
         builder, daemons = await self._daemons(cluster)
-        metadata = bucket["metadata"]
-        name = spec.bucketName or before.bucketName or f"{metadata['namespace'][:20]}-{metadata['name'][:20]}-{metadata['uid'][:8]}".strip("-.")
-        keys, kept, wait_s = await self._keys(bucket, spec, before, daemons, name)
-        owned = await self._bucket(spec, name, daemons.as_user(keys.access, keys.secret))
+        metadata, name = bucket["metadata"], name_of(bucket)
+        user = BUCKET_USER + metadata["uid"]
+        owned = await self._have(bucket, spec, cluster, daemons, name)
+        if self._given.get(_place(bucket)) != (metadata["uid"], name):
+            await ownership.allow(daemons, user, name)
+            self._given[_place(bucket)] = metadata["uid"], name
+        kept, wait_s = await self._keys(bucket, spec, daemons, name)
         await self._finalizer(bucket, wanted=owned and spec.deletionPolicy == "Delete")
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
         applied = await self._settings(bucket, spec, before, daemons, name)
-        await self._kube.apply(self._config_map(bucket, builder, name))
+        await self._kube.have(self._config_map(bucket, builder, name))
         state = BucketState(
             bucketName=name, owned=owned, applied=applied, endpoint=builder.endpoint, secretName=metadata["name"], configMapName=metadata["name"],
             keys=kept, rotation=metadata.get("annotations", {}).get(ROTATE, ""),
@@ -120,19 +144,26 @@ class Buckets:
         self._say(bucket, state, before, "Ready", "the bucket can be used")
         return state, wait_s
 
-    async def _bucket(self, spec: BucketSpec, name: str, own: Daemons) -> bool:
-        """Have the bucket; whether this resource made it. Raises RefusedError."""
-        try:
-            await own.s3("PUT", f"/{name}")
-        except DaemonError as error:
-            if error.code == "BucketAlreadyOwnedByYou":
-                return True
-            if error.code != "BucketAlreadyExists":
-                raise
-            if not spec.adoptExisting:
-                raise RefusedError("BucketExists", f"there is a bucket {name} that this resource did not make: choose another bucketName, or set adoptExisting") from error
-            return False
-        return True
+    async def _have(self, bucket: Object, spec: BucketSpec, cluster: Object, daemons: Daemons, name: str) -> bool:
+        """Have the bucket; whether it is this resource's own. Raises RefusedError."""
+        metadata = bucket["metadata"]
+        user, by = BUCKET_USER + metadata["uid"], f"{metadata['namespace']}/{metadata['name']}"
+        held = await ownership.owner(daemons, name)
+        if held is None:
+            for other in buckets_of(self._cache, cluster["metadata"]["namespace"], cluster["metadata"]["name"]):
+                if other["metadata"]["uid"] != metadata["uid"] and name_of(other) == name:  # it had one of that name, which is no more
+                    await ownership.withdraw(daemons, BUCKET_USER + other["metadata"]["uid"])
+                    self._given.pop(_place(other), None)
+            self._given.pop(_place(bucket), None)
+            held = user if await ownership.claim(daemons, user, name) else await ownership.owner(daemons, name)
+        if held == user:
+            return True
+        if not spec.adoptExisting:
+            raise RefusedError("BucketExists", f"there is a bucket {name} that this resource did not make: choose another bucketName, or ask for it with adoptExisting")
+        adoptions = ClusterSpec(**cluster["spec"]).adoptions
+        if not ownership.is_lent(name, by, adoptions, await ownership.tags(daemons, name)):
+            raise RefusedError("NotLent", f"the bucket {name} is somebody else's: whoever owns the S4Cluster adds {{bucket: {name}, by: {by}}} to its adoptions, or who owns the bucket tags it {ownership.ADOPTED_BY}={by}")
+        return False
 
     async def _settings(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str) -> list[str]:
         """Have what this resource asks for, and take back what it asked for once; what it has made now."""
@@ -158,33 +189,30 @@ class Buckets:
             await daemons.set_public(name, public=spec.access == "PublicRead")
         return sorted(asked)
 
-    async def _keys(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str) -> tuple[Keys, list[BucketKey], float]:
-        """The newest key, all that work, and when one of them ends."""
+    async def _keys(self, bucket: Object, spec: BucketSpec, daemons: Daemons, name: str) -> tuple[list[BucketKey], float]:
+        """All keys that work, the newest first, and when one of them ends. A key that only the Secret knows is nobody's: one
+        that S4 made is known to S4."""
         metadata, now_s = bucket["metadata"], time.time()
         secret = await self._kube.get("Secret", metadata["namespace"], metadata["name"])
-        held = read(secret)
-        notes = (secret or {}).get("metadata", {}).get("annotations", {})
-        if secret is not None and not any(one["uid"] == metadata["uid"] for one in secret["metadata"].get("ownerReferences", ())):
-            raise RefusedError("SecretExists", f"there is a Secret {metadata['name']} that belongs to somebody else: choose another name for the Bucket")
+        held, notes = read(secret), (secret or {}).get("metadata", {}).get("annotations", {})
         wanted, user = metadata.get("annotations", {}).get(ROTATE, ""), BUCKET_USER + metadata["uid"]
-        previous = {part.partition("=")[0]: float(part.partition("=")[2]) for part in notes.get(PREVIOUS, "").split(",") if part}
-        previous = {access: end for access, end in previous.items() if end > now_s}
-        fresh = "AWS_ACCESS_KEY_ID" not in held or notes.get(ROTATE, "") != wanted
-        keys = new_keys() if fresh else Keys(held["AWS_ACCESS_KEY_ID"], held["AWS_SECRET_ACCESS_KEY"])
-        made_at = text_time(now_s) if fresh else notes.get("s4.dev/made-at", "")
-        if fresh and "AWS_ACCESS_KEY_ID" in held:
-            previous[held["AWS_ACCESS_KEY_ID"]] = now_s + seconds(spec.keyGrace)
-        if fresh or not before.bucketName or secret is None or PREVIOUS in notes or before.observedGeneration != metadata["generation"]:
-            await daemons.put_user(user, [f"Writer:{name}"])
+        known = (await daemons.users()).get(user, [])
+        previous = {access: end for access, end in _read_notes(notes.get(PREVIOUS, "")).items() if access in known and end > now_s}
+        access = held.get("AWS_ACCESS_KEY_ID", "")
+        made_at = notes.get("s4.dev/made-at", "")
+        if access not in known or "AWS_SECRET_ACCESS_KEY" not in held or notes.get(ROTATE, "") != wanted:
+            if access in known:
+                previous[access] = now_s + seconds(spec.keyGrace)
+            keys, made_at = new_keys(), text_time(now_s)
+            access = keys.access
             await daemons.put_key(user, keys.access, keys.secret)
-        if fresh:
-            await self._kube.apply(self._secret(bucket, keys, name, {ROTATE: wanted, "s4.dev/made-at": made_at, PREVIOUS: _noted(previous)}))
-        for access in (await daemons.users()).get(user, []):
-            if access != keys.access and access not in previous:
-                await daemons.delete_key(user, access)
-        listed = [BucketKey(accessKey=keys.access, createdAt=made_at)]
-        listed += [BucketKey(accessKey=access, createdAt="", expiresAt=text_time(end)) for access, end in previous.items()]
-        return keys, listed, min([AT_REST_S, *(end - now_s + 1 for end in previous.values())])
+            await self._kube.have(self._secret(bucket, keys, name, {ROTATE: wanted, "s4.dev/made-at": made_at, PREVIOUS: _noted(previous)}))
+        for other in known:
+            if other != access and other not in previous:
+                await daemons.delete_key(user, other)
+        listed = [BucketKey(accessKey=access, createdAt=made_at)]
+        listed += [BucketKey(accessKey=one, createdAt="", expiresAt=text_time(end)) for one, end in previous.items()]
+        return listed, min([AT_REST_S, *(end - now_s + 1 for end in previous.values())])
 
     async def _finalizer(self, bucket: Object, *, wanted: bool) -> None:
         metadata = bucket["metadata"]
@@ -231,26 +259,27 @@ class Buckets:
         cluster = self._cache.get("S4Cluster", namespace, spec.clusterRef.name)
         if cluster is None:  # the cache may be late: ask
             cluster = await self._kube.get("S4Cluster", namespace, spec.clusterRef.name)
-        state = BucketState(**(bucket.get("status") or {}))
         if cluster is not None and not cluster["metadata"].get("deletionTimestamp") and spec.deletionPolicy == "Delete":
             _, daemons = await self._daemons(cluster)
-            held = read(await self._kube.get("Secret", bucket["metadata"]["namespace"], bucket["metadata"]["name"]))
-            user = BUCKET_USER + bucket["metadata"]["uid"]
-            keys = Keys(held["AWS_ACCESS_KEY_ID"], held["AWS_SECRET_ACCESS_KEY"]) if "AWS_ACCESS_KEY_ID" in held else new_keys()
-            await daemons.put_user(user, [f"Writer:{state.bucketName}"])
-            await daemons.put_key(user, keys.access, keys.secret)
-            if await self._is_ours(daemons, state.bucketName, user):
-                own = daemons.as_user(keys.access, keys.secret)
-                await own.empty_bucket(state.bucketName)
-                await own.delete_bucket(state.bucketName)
+            user, name = BUCKET_USER + bucket["metadata"]["uid"], name_of(bucket)
+            await ownership.withdraw(daemons, user)  # nobody writes to it meanwhile
+            if await ownership.owner(daemons, name) == user:
+                await daemons.empty_bucket(name)
+                await daemons.delete_bucket(name)
             await daemons.delete_user(user)
         await self._finalizer(bucket, wanted=False)
         return 0.0
 
-    @staticmethod
-    async def _is_ours(daemons: Daemons, name: str, user: str) -> bool:
-        listed = (await daemons.admin("GET", "/buckets"))["buckets"]
-        return any(one["name"] == name and one["owner"] == user for one in listed)
+
+def _place(bucket: Object) -> tuple[str, str]:
+    return bucket["metadata"]["namespace"], bucket["metadata"]["name"]
+
+
+def name_of(bucket: Object) -> str:
+    """What the bucket of a Bucket is called: chosen, or made of what nobody can change. Not what a status says."""
+    metadata = bucket["metadata"]
+    made = f"{metadata['namespace'][:20]}-{metadata['name'][:20]}-{metadata['uid'][:8]}".strip("-.")
+    return str(bucket["spec"].get("bucketName") or made)
 
 
 def lifecycle_rule(number: int, one: LifecycleRule) -> Rule:
@@ -259,6 +288,16 @@ def lifecycle_rule(number: int, one: LifecycleRule) -> Rule:
         f"rule-{number}", True, one.prefix, one.tags, days=one.expireAfterDays or 0, noncurrent_days=one.noncurrentAfterDays or 0,
         newer=one.keepNoncurrent or 0, abort_days=one.abortUploadsAfterDays or 0,
     )  # fmt: skip
+
+
+def _read_notes(text: str) -> dict[str, float]:
+    """Ends by access key; what a person changed into something else is passed over."""
+    found = {}
+    for part in text.split(","):
+        access, _, end = part.partition("=")
+        if access and re.fullmatch(r"[0-9]{1,12}", end):
+            found[access] = float(end)
+    return found
 
 
 def _noted(previous: dict[str, float]) -> str:

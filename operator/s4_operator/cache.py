@@ -13,7 +13,7 @@ from s4_operator.kube import Kube, Object
 WATCHED = {
     "S4Cluster": "", "Bucket": "", "ShardMap": "", "Node": "", "PersistentVolume": "",
     "Pod": "app.kubernetes.io/name=s4", "PersistentVolumeClaim": "app.kubernetes.io/name=s4",
-    "StatefulSet": "app.kubernetes.io/name=s4", "Secret": "app.kubernetes.io/name=s4",
+    "StatefulSet": "app.kubernetes.io/name=s4",
 }  # fmt: skip
 
 

@@ -27,18 +27,18 @@ from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons
-from s4_operator.kube import Kube, KubeError, Object
+from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import ADMIN, Builder
-from s4_operator.models import ClusterSpec
-from s4_operator.observe import observe, pod
+from s4_operator.models import ClusterSpec, ClusterState
+from s4_operator.observe import is_of_set, observe, pod
 from s4_operator.observed import Observed
 from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, plan
-from s4_operator.report import report
+from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, Secrets, Trusted
 
 log = logging.getLogger(__name__)
 
-APPLY_AGAIN_S = 600.0
+APPLY_AGAIN_S, TAKEN_AGAIN_S = 600.0, 30.0
 CHECK_S, CHECK_SOON_S, PATIENCE_S = 60.0, 3.0, 15.0
 AT_REST_S, AT_WORK_S = 15.0, 2.0
 ADMIN_USER = "admin"
@@ -50,6 +50,7 @@ class Memory:
     """What was done for a cluster and need not be done again for a while."""
 
     applied: str = ""
+    taken: str = ""  # objects that are somebody else's
     applied_at: float = 0.0
     checked_at: float = -CHECK_S
     failing_since: float = 0.0
@@ -84,7 +85,13 @@ class Clusters:
         memory = self._memory.setdefault((namespace, name), Memory())
         builder = Builder(namespace, name, cluster["metadata"]["uid"], ClusterSpec(**cluster["spec"]))
         now_s = time.time()
-        trusted = await self._secrets.ensure(builder, now_s)
+        try:
+            trusted = await self._secrets.ensure(builder, now_s)
+        except TakenError as error:
+            before = ClusterState(**(cluster.get("status") or {}))
+            state = blocked(before, str(error), now_s, cluster["metadata"]["generation"])
+            await write_status(self._kube, self._cache, cluster, before, state)
+            return AT_REST_S
         daemons = self.daemons(builder, trusted)
         status = await _status(daemons)
         await self._check(daemons, memory, status)
@@ -104,7 +111,7 @@ class Clusters:
     def daemons(self, builder: Builder, trusted: Trusted) -> Daemons:
         """The daemons of a cluster, as its pods are now."""
         pods = self._cache.list("Pod", builder.namespace, builder.name)
-        running = sorted((pod(one) for one in pods if _is_node(one)), key=lambda one: not one.ready)
+        running = sorted((pod(one) for one in pods if _is_node(one) and is_of_set(one, builder.name)), key=lambda one: not one.ready)
         admins = [f"[{one.ip}]:{ADMIN}" if ":" in one.ip else f"{one.ip}:{ADMIN}" for one in running if one.ip]
         trust = None
         if builder.spec.gateway.tls.enabled:
@@ -145,7 +152,8 @@ class Clusters:
         """What went wrong, in words; the rest is done all the same."""
         trouble = []
         try:
-            await self._apply(cluster, builder, made, memory)
+            if taken := await self._apply(builder, made, memory):
+                trouble.append(taken)
         except KubeError as error:
             trouble.append(str(error))
         for step in made.steps:
@@ -160,20 +168,28 @@ class Clusters:
                 await self._kube.tell(cluster, type(step).__name__, done)
         return "; ".join(trouble)
 
-    async def _apply(self, cluster: Object, builder: Builder, made: Plan, memory: Memory) -> None:
+    async def _apply(self, builder: Builder, made: Plan, memory: Memory) -> str:
+        """What is somebody else's and was left alone, in words; the rest is as it should be."""
         objects = [
             one for one in builder.all(replicas=made.replicas, image=made.image, max_unavailable=made.max_unavailable)
             if one["kind"] not in ("ServiceMonitor", "PrometheusRule") or one["kind"] in self._apis
         ]  # fmt: skip
         digest = hashlib.sha256(json.dumps(objects, sort_keys=True).encode()).hexdigest()
-        if digest == memory.applied and time.monotonic() - memory.applied_at < APPLY_AGAIN_S:
-            return
+        again_s = TAKEN_AGAIN_S if memory.taken else APPLY_AGAIN_S
+        if digest == memory.applied and time.monotonic() - memory.applied_at < again_s:
+            return memory.taken
+        taken = []
         for one in objects:
-            value = await self._kube.apply(one)
+            try:
+                value = await self._kube.have(one)
+            except TakenError as error:
+                taken.append(str(error))
+                continue
             if one["kind"] == "StatefulSet":
                 self._cache.see("StatefulSet", {"kind": "StatefulSet", **value})
         await self._prune(builder, {(one["kind"], one["metadata"]["name"]) for one in objects})
-        memory.applied, memory.applied_at = digest, time.monotonic()
+        memory.applied, memory.applied_at, memory.taken = digest, time.monotonic(), "; ".join(taken)
+        return memory.taken
 
     async def _prune(self, builder: Builder, kept: set[tuple[str, str]]) -> None:
         """Remove what a setting that is off now had made."""
@@ -225,7 +241,7 @@ class Clusters:
         namespace = builder.namespace
         if step.store:
             others = await self._kube.list("Pod", namespace, f"s4.dev/cluster={builder.name},app.kubernetes.io/component=node")
-            away = [one.name for one in map(pod, others) if not one.ready and one.name != step.pod.name]
+            away = [one.name for one in map(pod, (one for one in others if is_of_set(one, builder.name))) if not one.ready and one.name != step.pod.name]
             reasons = [f"{', '.join(away)} is not ready"] if away else await daemons.is_safe_to_stop(step.store)
             if reasons:
                 log.info("%s/%s: %s stays for now: %s", namespace, builder.name, step.pod.name, "; ".join(reasons))

@@ -7,9 +7,9 @@ import hashlib
 import json
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
 import aiohttp
@@ -53,7 +53,7 @@ class Daemons:
 
     async def is_safe_to_stop(self, store: str) -> list[str]:
         """Why a store may not be stopped now; empty where it may."""
-        found = await self.admin("GET", f"/cluster/safe-to-stop?store={store}")
+        found = await self.admin("GET", f"/cluster/safe-to-stop?store={quote(store, safe='')}")
         return list(found["reasons"])
 
     async def put_user(self, name: str, grants: list[str]) -> None:
@@ -71,7 +71,7 @@ class Daemons:
         await self.admin("POST", f"/users/{quote(user, safe='')}/keys", {"access_key": access, "secret_key": secret})
 
     async def delete_key(self, user: str, access: str) -> None:
-        await self._gone(self.admin("DELETE", f"/users/{quote(user, safe='')}/keys/{access}"))
+        await self._gone(self.admin("DELETE", f"/users/{quote(user, safe='')}/keys/{quote(access, safe='')}"))
 
     async def delete_user(self, name: str) -> None:
         await self._gone(self.admin("DELETE", f"/users/{quote(name, safe='')}"))
@@ -79,6 +79,13 @@ class Daemons:
     async def users(self) -> dict[str, list[str]]:
         """Access keys by user."""
         return {one["name"]: one["access_keys"] for one in (await self.admin("GET", "/users"))["users"]}
+
+    async def put_policy(self, user: str, name: str, policy: dict[str, object]) -> None:
+        """Have a user have an inline policy."""
+        await self.iam("PutUserPolicy", UserName=user, PolicyName=name, PolicyDocument=json.dumps(policy, separators=(",", ":")))
+
+    async def delete_policy(self, user: str, name: str) -> None:
+        await self._gone(self.iam("DeleteUserPolicy", UserName=user, PolicyName=name))
 
     @staticmethod
     async def _gone(call: Any) -> None:
@@ -106,6 +113,13 @@ class Daemons:
                 raise DaemonError(status, str(value.get("error", "")), str(value.get("message", status)))
             return dict(value)
         raise last
+
+    # -- IAM
+
+    async def iam(self, action: str, **fields: str) -> bytes:
+        """The answer's body. Raises DaemonError."""
+        body = urlencode({"Action": action, "Version": "2010-05-08", **fields}).encode()
+        return _checked(action, *await self._send(self._endpoint, "POST", "/", body, "iam"))
 
     # -- S3
 
@@ -147,7 +161,7 @@ class Daemons:
 
     async def put_quota(self, name: str, size_bytes: int) -> None:
         """0 is no bound."""
-        await self.admin("PUT", f"/buckets/{name}/quota", {"bytes": size_bytes})
+        await self.admin("PUT", f"/buckets/{quote(name, safe='')}/quota", {"bytes": size_bytes})
 
     async def put_cors(self, name: str, rules: Sequence[cors.Rule]) -> None:
         """Without rules there are none afterwards."""
@@ -221,19 +235,14 @@ class Daemons:
 
     async def s3(self, method: str, target: str, body: bytes = b"") -> bytes:
         """The answer's body. Raises DaemonError."""
-        status, answer = await self._send(self._endpoint, method, target, body)
-        if status >= 400:
-            code = message = ""
-            if answer.lstrip().startswith(b"<"):
-                error = ElementTree.fromstring(answer)  # noqa: S314 - our own daemons' answer
-                code, message = _text(error, "Code"), _text(error, "Message")
-            raise DaemonError(status, code, f"{method} {target.partition('?')[0]} was answered {status} {code} {message}".strip())
-        return answer
+        return _checked(f"{method} {target.partition('?')[0]}", *await self._send(self._endpoint, method, target, body))
 
     async def _send(self, base: str, method: str, target: str, body: bytes, service: str = "s3") -> tuple[int, bytes]:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         digest = hashlib.sha256(body).hexdigest()
         headers = {"host": base.partition("//")[2], "x-amz-content-sha256": digest, "x-amz-date": stamp}
+        if service == "iam":
+            headers["content-type"] = "application/x-www-form-urlencoded"
         headers["authorization"] = sigv4.authorization(self._access, self._secret, self._region, method, target, headers, service)
         try:
             async with self._session.request(
@@ -243,6 +252,22 @@ class Daemons:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise DaemonError(0, "", f"{base} does not answer: {error!r}") from error
+
+
+def _checked(what: str, status: int, answer: bytes) -> bytes:
+    """The answer of S3 or IAM, if it is none of their errors. Raises DaemonError."""
+    if status < 400:
+        return answer
+    code = message = ""
+    if answer.lstrip().startswith(b"<"):
+        error = ElementTree.fromstring(answer)  # noqa: S314 - our own daemons' answer
+        code, message = next(parts(error, "Code"), ""), next(parts(error, "Message"), "")
+    raise DaemonError(status, code, f"{what} was answered {status} {code} {message}".strip())
+
+
+def parts(element: ElementTree.Element, name: str) -> Iterator[str]:
+    """The texts of all elements of a name, wherever they are."""
+    return (one.text or "" for one in element.iter() if _tag(one) == name)
 
 
 def _listed(value: Any) -> list[dict[str, Any]]:

@@ -59,6 +59,14 @@ class KubeError(Exception):
         self.status = status
 
 
+class TakenError(KubeError):
+    """An object that would be made is there, and somebody else's."""
+
+    def __init__(self, kind: str, namespace: str, name: str) -> None:
+        super().__init__(409, f"there is a {kind} {name} in the namespace {namespace} that belongs to somebody else: it is left as it is")
+        self.kind = kind
+
+
 class Kube:
     """Calls on the API server. Each raises KubeError."""
 
@@ -91,9 +99,27 @@ class Kube:
     async def create(self, value: Object) -> Object:
         return await self._call("POST", _path(value["kind"], _namespace(value)), body=value)
 
-    async def apply(self, value: Object) -> Object:
-        """Make the object, or have these fields of it be so."""
-        query = {"fieldManager": MANAGER, "force": "true"}
+    async def ours(self, value: Object) -> Object | None:
+        """The object of this kind and name, if it was made for the same owner as this one would be; None where there is
+        none. Raises TakenError."""
+        kind, name = value["kind"], value["metadata"]["name"]
+        found = await self.get(kind, _namespace(value), name)
+        if found is not None and not is_for_the_same(found, value):
+            raise TakenError(kind, _namespace(value), name)
+        return found
+
+    async def have(self, value: Object) -> Object:
+        """Make the object, or have these fields of it be so. What is somebody else's stays. Raises TakenError.
+
+        The uid that was seen goes along, so that one which took its place meanwhile is not changed; and into one that was made
+        meanwhile nothing is forced."""
+        found = await self.ours(value)
+        if found is None:
+            return await self._apply(value, "false")
+        return await self._apply({**value, "metadata": {**value["metadata"], "uid": found["metadata"]["uid"]}}, "true")
+
+    async def _apply(self, value: Object, force: str) -> Object:
+        query = {"fieldManager": MANAGER, "force": force}
         path = _path(value["kind"], _namespace(value), value["metadata"]["name"])
         return await self._call("PATCH", path, query, value, "application/apply-patch+yaml")
 
@@ -160,6 +186,17 @@ class Kube:
         if answer.status >= 400:
             raise KubeError(answer.status, str(value.get("message", answer.reason)))
         return value
+
+
+def is_for_the_same(found: Object, wanted: Object) -> bool:
+    """Whether what is there was made for the owner of what is wanted, or for one of that kind and name before it."""
+    (owner,) = wanted["metadata"]["ownerReferences"]
+    references = found["metadata"].get("ownerReferences") or []
+    if any(one["uid"] == owner["uid"] for one in references):
+        return True
+    labels, same = found["metadata"].get("labels") or {}, wanted["metadata"]["labels"]
+    marked = all(labels.get(name) == same.get(name) for name in ("app.kubernetes.io/managed-by", "s4.dev/cluster", "s4.dev/bucket"))
+    return marked and all((one["kind"], one["name"]) == (owner["kind"], owner["name"]) for one in references)
 
 
 def _namespace(value: Object) -> str:

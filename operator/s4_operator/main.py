@@ -21,7 +21,7 @@ from s4.jobs import Job, Jobs
 from s4_operator import certificates
 from s4_operator.buckets import Buckets
 from s4_operator.cache import Cache
-from s4_operator.clusters import Clusters
+from s4_operator.clusters import Clusters, buckets_of
 from s4_operator.kube import Kube, KubeError, Object
 from s4_operator.queue import Key, Queue
 from s4_operator.secrets_of import Secrets
@@ -40,7 +40,7 @@ class Operator:
     def __init__(self, kube: Kube, session: aiohttp.ClientSession, apis: frozenset[str], environment: dict[str, str]) -> None:
         self.kube, self.session, self.cache = kube, session, Cache()
         leaf_s = float(environment.get("S4_CERTIFICATE_SECONDS", certificates.LEAF_S))
-        secrets = Secrets(kube, self.cache, leaf_s)
+        secrets = Secrets(kube, leaf_s)
         self.clusters = Clusters(kube, self.cache, session, environment.get("S4_IMAGE", "s4:latest"), secrets, apis)
         self.buckets = Buckets(kube, self.cache, self.clusters, secrets)
         self.queue = Queue(self._work, WORKERS)
@@ -56,18 +56,25 @@ class Operator:
     async def _refresh(self) -> None:
         """Read again what is cached."""
         self.beat_at = time.monotonic()
-        before = self._versions()
+        before = self._generations()
         await self.cache.refresh(self.kube)
-        for key, version in self._versions().items():  # what a watch that was lost did not tell
-            if key[0] == "S4Cluster" or before.get(key) != version:
+        for key, generation in self._generations().items():  # what a watch that was lost did not tell
+            if key[0] == "S4Cluster" or before.get(key) != generation:
                 self.queue.add(key)
+            if key[0] == "S4Cluster" and key in before and before[key] != generation:
+                self._allowed_others(key[1], key[2])
 
-    def _versions(self) -> dict[Key, str]:
+    def _generations(self) -> dict[Key, tuple[Any, ...]]:
         return {
-            (kind, one["metadata"]["namespace"], one["metadata"]["name"]): one["metadata"]["resourceVersion"]
+            (kind, one["metadata"]["namespace"], one["metadata"]["name"]): _asked(one)
             for kind in ("S4Cluster", "Bucket")
             for one in self.cache.list(kind)
         }
+
+    def _allowed_others(self, namespace: str, name: str) -> None:
+        """A cluster was changed: whose Buckets it takes, and which buckets they may have, may be other ones now."""
+        for one in buckets_of(self.cache, namespace, name):
+            self.queue.add(("Bucket", one["metadata"]["namespace"], one["metadata"]["name"]))
 
     def see(self, kind: str, value: Object, *, deleted: bool) -> None:
         """Take in what a watch says, and look at what it concerns."""
@@ -80,12 +87,12 @@ class Operator:
                 self.queue.add((kind, metadata["namespace"], metadata["name"]))
             if kind == "Bucket" and (deleted or before is None):
                 self._of_bucket(value, deleted=deleted)
+            if kind == "S4Cluster" and before is not None and _asked(before) != _asked(value):
+                self._allowed_others(metadata["namespace"], metadata["name"])
         elif kind in ("Node", "PersistentVolume"):
             if kind == "Node" and (before is None or _node_state(before) != _node_state(value)):
                 for one in self.cache.list("S4Cluster"):
                     self.queue.add(("S4Cluster", one["metadata"]["namespace"], one["metadata"]["name"]))
-        elif name := metadata.get("labels", {}).get("s4.dev/bucket", ""):
-            self.queue.add(("Bucket", metadata["namespace"], name))
         elif name := metadata.get("labels", {}).get("s4.dev/cluster", metadata["name"] if kind == "ShardMap" else ""):
             self.queue.add(("S4Cluster", metadata["namespace"], name))
 
@@ -230,8 +237,3 @@ async def on_claim(event: Any, **_: Any) -> None:
 @kopf.on.event("apps", "v1", "statefulsets", labels=OURS)
 async def on_set(event: Any, **_: Any) -> None:
     _see("StatefulSet", event)
-
-
-@kopf.on.event("v1", "secrets", labels=OURS)
-async def on_secret(event: Any, **_: Any) -> None:
-    _see("Secret", event)

@@ -138,6 +138,13 @@ class SecretRef(Model):
     name: Name
 
 
+class Adoption(Model):
+    """Who may use a bucket that it did not make."""
+
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9*][a-z0-9.*-]{0,62}$", description="A bucket; `*` stands for any part of its name.")]
+    by: Annotated[str, Field(pattern=r"^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?/[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$", max_length=320, description="NAMESPACE/NAME of Buckets; `*` stands for any part of either.")]
+
+
 class ClusterSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
         rule("self.nodes >= self.erasure.data + self.erasure.parity", "nodes must be at least erasure.data + erasure.parity: every shard of an object is on a node of its own"),
@@ -165,6 +172,7 @@ class ClusterSpec(Model):
     upgrade: Upgrade = Field(default_factory=Upgrade)
     rebuild: Rebuild = Field(default_factory=Rebuild)
     allowedNamespaces: list[str] = Field(default_factory=list, description="Where Buckets may be beside the cluster's own namespace; `*` is everywhere.")
+    adoptions: Annotated[list[Adoption], Field(max_length=1000)] = Field(default_factory=list, description="Which Buckets may have a bucket that is there already, with adoptExisting.")
     monitoring: Monitoring = Field(default_factory=Monitoring)
     networkPolicy: NetworkPolicySpec = Field(default_factory=NetworkPolicySpec)
     podSecurity: PodSecurity = Field(default_factory=PodSecurity)
@@ -290,7 +298,7 @@ class BucketSpec(Model):
     encryption: BucketEncryption | None = Field(None, description="How what comes is encrypted where a request does not say. Where absent, what is set by S3 stays.")
     access: Literal["Private", "PublicRead"] = Field("Private", description="PublicRead lets everybody read every object, and list none.")
     deletionPolicy: Literal["Retain", "Delete"] = Field("Retain", description="Delete removes the bucket and every object in it with this resource.")
-    adoptExisting: bool = Field(False, description="Use a bucket that is there already. It is never deleted with this resource.")
+    adoptExisting: bool = Field(False, description="Use a bucket that is there already, where the S4Cluster's adoptions or the bucket's tag s4.dev/adopted-by name this resource. It is never deleted with it.")
     keyGrace: Duration = Field("24h", description="How long an old key works after `s4.dev/rotate-key` was changed.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any
 
 from s4.cluster.clustermap import ClusterMap
@@ -49,6 +50,11 @@ def _broken(status: Object) -> str:
     return ""
 
 
+def is_of_set(value: Object, cluster: str) -> bool:
+    """Whether a pod or claim is one of the cluster's StatefulSet: others may carry its labels, and are not counted on."""
+    return re.fullmatch(rf"(data-)?{re.escape(names(cluster)['node'])}-(0|[1-9][0-9]{{0,8}})", value["metadata"]["name"]) is not None
+
+
 def _ordinal(name: str) -> int:
     return int(name.rpartition("-")[2])
 
@@ -91,13 +97,13 @@ def observe(cache: Cache, cluster: Object, *, now_s: float, default_image: str, 
     found = cache.get("StatefulSet", namespace, called["node"])
     state = (found or {}).get("status", {})
     confirmed = cluster["metadata"].get("annotations", {}).get(CONFIRM, "")
-    own = [one for one in cache.list("Pod", namespace, name) if one["metadata"]["labels"].get("app.kubernetes.io/component") == "node"]
+    own = [one for one in cache.list("Pod", namespace, name) if one["metadata"]["labels"].get("app.kubernetes.io/component") == "node" and is_of_set(one, name)]
     return Observed(
         name, spec, ClusterState(**(cluster.get("status") or {})), now_s, image(spec, default_image),
         found["spec"]["replicas"] if found is not None else None, state.get("updateRevision", ""),
         found is None or state.get("observedGeneration", 0) >= found["metadata"]["generation"],
         tuple(sorted((pod(one) for one in own), key=lambda one: one.ordinal)),
-        tuple(claim(one, volumes) for one in cache.list("PersistentVolumeClaim", namespace, name)),
+        tuple(claim(one, volumes) for one in cache.list("PersistentVolumeClaim", namespace, name) if is_of_set(one, name)),
         {one["metadata"]["name"]: host(one) for one in cache.list("Node")},
         shard_map(cache.get("ShardMap", namespace, called["map"])), status,
         frozenset(one.strip() for one in confirmed.split(",") if one.strip()), served, certificates, buckets,

@@ -63,6 +63,13 @@ def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None,
     )  # fmt: skip
 
 
+def blocked(before: ClusterState, message: str, now_s: float, generation: int) -> ClusterState:
+    """The status as it was, with why the operator cannot even look."""
+    (said,) = conditions(before.conditions, [("Reconciled", "False", "Failed", message)], now_s, generation)
+    kept = [one for one in before.conditions if one.type != "Reconciled"]
+    return before.model_copy(update={"observedGeneration": generation, "message": message[:500], "conditions": [*kept, said]})
+
+
 def _truth(value: bool) -> str:
     return "True" if value else "False"
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import secrets
+import time
 from dataclasses import dataclass
 
 from s4_operator import certificates
-from s4_operator.cache import Cache
 from s4_operator.certificates import Pair
 from s4_operator.kube import Kube, KubeError
 from s4_operator.manifests import Builder, Object
+
+READ_AGAIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,11 @@ def new_keys() -> Keys:
 
 
 class Secrets:
-    """Keeps the Secrets of clusters."""
+    """Keeps the Secrets of clusters. They are read by name: who may list or watch Secrets may read all of them."""
 
-    def __init__(self, kube: Kube, cache: Cache, leaf_s: float = certificates.LEAF_S) -> None:
-        self._kube, self._cache, self._leaf_s = kube, cache, leaf_s
+    def __init__(self, kube: Kube, leaf_s: float = certificates.LEAF_S) -> None:
+        self._kube, self._leaf_s = kube, leaf_s
+        self._seen: dict[tuple[str, str], tuple[float, Object | None]] = {}  # by cluster's uid and name: when, and what
 
     async def ensure(self, builder: Builder, now_s: float) -> Trusted:
         """Raises KubeError."""
@@ -70,12 +73,22 @@ class Secrets:
         return Trusted(root, authority.certificate, admin, problem)
 
     async def _read(self, builder: Builder, name: str) -> dict[str, str]:
-        """From the cache; from the API server where the cache has nothing, before anything new is made."""
-        return read(self._cache.get("Secret", builder.namespace, name) or await self._kube.get("Secret", builder.namespace, name))
+        """Of a Secret that was made for this cluster, as it was a moment ago. One that somebody put there before is neither
+        used nor changed: who made it knows what is in it. Raises TakenError."""
+        at, value = self._seen.get((builder.uid, name), (-READ_AGAIN_S, None))
+        if value is None or time.monotonic() - at > READ_AGAIN_S:
+            value = await self._kube.ours(builder.secret(name, {}))
+            self._keep(builder, name, value)
+        return read(value)
+
+    def _keep(self, builder: Builder, name: str, value: Object | None) -> None:
+        now = time.monotonic()
+        for key in [key for key, (at, _) in self._seen.items() if now - at > READ_AGAIN_S]:
+            del self._seen[key]
+        self._seen[builder.uid, name] = now, value
 
     async def _write(self, builder: Builder, name: str, data: dict[str, str], kind: str = "Opaque") -> None:
-        value = await self._kube.apply(builder.secret(name, data, kind))
-        self._cache.see("Secret", {"kind": "Secret", **value})
+        self._keep(builder, name, await self._kube.have(builder.secret(name, data, kind)))
 
     async def _master(self, builder: Builder) -> None:
         """What the users' secrets are sealed with: made once, never changed, and kept as long as the data is."""
@@ -86,12 +99,10 @@ class Secrets:
         if builder.spec.storage.reclaim != "Delete":
             del made["metadata"]["ownerReferences"]
         try:
-            value = await self._kube.create(made)  # not applied: that of an operator that was a moment earlier stays
+            self._keep(builder, name, await self._kube.create(made))  # not applied: that of an operator that was a moment earlier stays
         except KubeError as error:
             if error.status != 409:
                 raise
-            return
-        self._cache.see("Secret", {"kind": "Secret", **value})
 
     async def _once(self, builder: Builder, name: str) -> Keys:
         found = await self._read(builder, name)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import ssl
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,6 +19,7 @@ from process import wait_until
 
 PROGRAMS = Path(os.environ.get("S4_E2E_BIN", Path.home() / ".cache" / "s4-e2e" / "bin"))
 ROOT = Path(__file__).parents[2]
+UNVERIFIED = ssl._create_unverified_context()
 
 
 def missing() -> bool:
@@ -69,9 +76,36 @@ class ApiServer:
         assert not check or done.returncode == 0, done.stderr
         return done
 
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None, kind: str = "application/json") -> dict[str, Any]:
+        """One request of the administrator, without a program of its own. Raises HTTPError."""
+        headers = {"Authorization": "Bearer admin", "Content-Type": kind}
+        request = urllib.request.Request(f"https://{self.host}:{self.port}{path}", json.dumps(body).encode() if body is not None else None, headers, method=method)
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60, context=UNVERIFIED) as answer:
+                    return dict(json.loads(answer.read()))
+            except urllib.error.HTTPError as error:
+                if error.code != 429:
+                    raise
+                time.sleep(1)  # what it asks for while the storage of a new CRD begins
+
+    def get(self, path: str) -> dict[str, Any]:
+        """{} where there is nothing."""
+        try:
+            return self.call("GET", path)
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return {}
+            raise
+
+    def change(self, path: str, change: dict[str, Any]) -> None:
+        self.call("PATCH", path, change, "application/merge-patch+json")
+
     def install_crds(self) -> None:
         self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        for plural in ("buckets", "s4clusters", "shardmaps"):
+            self.get(f"/apis/s4.dev/v1alpha1/{plural}")  # returns once their storage has begun
 
     def stop_api(self) -> None:
         """The API server is away; etcd keeps what there is. `serve` brings it back."""

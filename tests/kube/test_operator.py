@@ -130,7 +130,7 @@ def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorPro
     api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s")
     api.kubectl("apply", "-f", "-", text=cluster())
     api.kubectl("apply", "-f", "-", text=bucket(name="c"))
-    wait_until(lambda: "no daemon" in message(), "another reason")
+    wait_until(lambda: "does not answer" in message(), "another reason")
     wait_until(lambda: status(api).get("buckets") == 1, "the cluster knows that it is used")
     assert api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s").returncode == 0, "nothing holds it"
 

@@ -1,0 +1,206 @@
+"""What a tenant tries on the buckets of others, through the resources that it may write: a Bucket, its status, and a Secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from kube.apiserver import ApiServer
+from kube.tenants import ONE, OTHER, Tenants
+from process import ServerProcess
+from s4_operator.buckets import Buckets
+from s4_operator.daemons import Daemons
+
+
+@pytest.fixture
+def tenants(one_api: ApiServer, server: ServerProcess) -> Iterator[Tenants]:
+    made = Tenants(one_api, server)
+    yield made
+    for one in server.ask("GET", "/users")["users"]:
+        if one["name"].startswith("bucket-"):
+            server.ask("DELETE", f"/users/{one['name']}")
+
+
+def is_refused(call: Any, code: str = "InvalidAccessKeyId") -> bool:
+    with pytest.raises(ClientError, match=code):
+        call()
+    return True
+
+
+def test_a_bucket_of_ones_own_works(tenants: Tenants) -> None:
+    tenants.bucket(ONE, "own", versioning="Enabled")
+    for _ in range(2):
+        tenants.look((ONE, "own"))
+        assert tenants.reason(ONE, "own") == "Ready"
+        assert tenants.status(ONE, "own")["owned"]
+    name, s3 = tenants.status(ONE, "own")["bucketName"], tenants.client(ONE, "own")
+    s3.put_object(Bucket=name, Key="k", Body=b"x")
+    assert s3.get_object(Bucket=name, Key="k")["Body"].read() == b"x"
+    assert tenants.known_keys(tenants.user(ONE, "own")) == [tenants.keys(ONE, "own")[0]], "and no key that nobody knows of"
+
+
+def test_a_refused_bucket_gives_nothing(tenants: Tenants, bucket: str) -> None:
+    tenants.bucket(ONE, "theft", bucketName=bucket)
+    tenants.look((ONE, "theft"))
+    assert tenants.reason(ONE, "theft") == "BucketExists"
+    assert not tenants.get("Secret", ONE, "theft")
+    assert not tenants.get("ConfigMap", ONE, "theft")
+    assert not tenants.known_keys(tenants.user(ONE, "theft"))
+
+
+def test_what_an_earlier_operator_gave_a_refused_bucket_is_taken_back(tenants: Tenants, bucket: str) -> None:
+    """0.7 made grants and keys before it asked whose the bucket is."""
+    tenants.bucket(ONE, "theft", bucketName=bucket)
+
+    async def as_before(_: Buckets, daemons: Daemons) -> None:
+        await daemons.put_user(tenants.user(ONE, "theft"), [f"Writer:{bucket}"])
+        await daemons.put_key(tenants.user(ONE, "theft"), "S4OFBEFORE", "secret-of-before")
+
+    tenants.run(as_before)
+    assert tenants.known_keys(tenants.user(ONE, "theft")) == ["S4OFBEFORE"]
+    tenants.look((ONE, "theft"))
+    assert tenants.reason(ONE, "theft") == "BucketExists"
+    assert tenants.known_keys(tenants.user(ONE, "theft")) == []
+    grants = {one["name"]: one["grants"] for one in tenants.server.ask("GET", "/users")["users"]}
+    assert grants[tenants.user(ONE, "theft")] == []
+
+
+def test_a_namespace_that_is_no_longer_allowed_loses_its_keys_and_comes_back(tenants: Tenants) -> None:
+    tenants.bucket(ONE, "own")
+    tenants.look((ONE, "own"))
+    name, s3 = tenants.status(ONE, "own")["bucketName"], tenants.client(ONE, "own")
+    s3.put_object(Bucket=name, Key="k", Body=b"x")
+    tenants.cluster(allowedNamespaces=[OTHER])
+    tenants.look((ONE, "own"))
+    assert tenants.reason(ONE, "own") == "NotAllowed"
+    assert is_refused(lambda: s3.get_object(Bucket=name, Key="k"))
+    assert not tenants.status(ONE, "own")["keys"]
+    tenants.cluster()
+    tenants.look((ONE, "own"))
+    assert tenants.reason(ONE, "own") == "Ready"
+    assert tenants.client(ONE, "own").get_object(Bucket=name, Key="k")["Body"].read() == b"x"
+
+
+def test_nobody_adopts_a_bucket_unasked(tenants: Tenants, bucket: str, s3: Any) -> None:
+    tenants.bucket(ONE, "lent", bucketName=bucket, adoptExisting=True, access="PublicRead")
+    tenants.look((ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "NotLent"
+    assert f"{{bucket: {bucket}, by: {ONE}/lent}}" in tenants.status(ONE, "lent")["message"]
+    assert not tenants.get("Secret", ONE, "lent")
+    assert not tenants.known_keys(tenants.user(ONE, "lent"))
+    assert is_refused(lambda: s3.get_bucket_policy(Bucket=bucket), "NoSuchBucketPolicy")
+
+
+def test_a_bucket_is_adopted_where_the_cluster_says_so_and_only_as_long(tenants: Tenants, bucket: str) -> None:
+    tenants.bucket(ONE, "lent", bucketName=bucket, adoptExisting=True)
+    tenants.bucket(OTHER, "lent", bucketName=bucket, adoptExisting=True)
+    tenants.cluster(adoptions=[{"bucket": bucket, "by": f"{ONE}/*"}])
+    tenants.look((ONE, "lent"), (OTHER, "lent"))
+    assert tenants.reason(ONE, "lent") == "Ready"
+    assert tenants.reason(OTHER, "lent") == "NotLent"
+    assert not tenants.status(ONE, "lent")["owned"]
+    s3 = tenants.client(ONE, "lent")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    tenants.cluster(adoptions=[])
+    tenants.look((ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "NotLent"
+    assert is_refused(lambda: s3.get_object(Bucket=bucket, Key="k"))
+
+
+def test_a_bucket_is_adopted_where_its_own_tag_says_so(tenants: Tenants, bucket: str, s3: Any) -> None:
+    tenants.bucket(ONE, "lent", bucketName=bucket, adoptExisting=True)
+    s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{OTHER}/lent"}]})
+    tenants.look((ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "NotLent"
+    s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{OTHER}/lent {ONE}/lent"}]})
+    tenants.look((ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "Ready"
+    tenants.client(ONE, "lent").put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.delete_bucket_tagging(Bucket=bucket)
+    tenants.look((ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "NotLent"
+
+
+def test_a_status_that_names_anothers_bucket_deletes_nothing(tenants: Tenants) -> None:
+    tenants.bucket(OTHER, "victim")
+    tenants.bucket(ONE, "scratch", deletionPolicy="Delete")
+    tenants.look((OTHER, "victim"), (ONE, "scratch"))
+    victim, own = tenants.status(OTHER, "victim")["bucketName"], tenants.status(ONE, "scratch")["bucketName"]
+    s3 = tenants.client(OTHER, "victim")
+    s3.put_object(Bucket=victim, Key="k", Body=b"x")
+    thief = tenants.client(ONE, "scratch")
+    tenants.delete(ONE, "scratch")
+    tenants.set_status(ONE, "scratch", bucketName=victim)
+    tenants.look((ONE, "scratch"))
+    assert not tenants.get("Bucket", ONE, "scratch")
+    assert s3.get_object(Bucket=victim, Key="k")["Body"].read() == b"x"
+    assert own not in [one["name"] for one in tenants.server.ask("GET", "/buckets")["buckets"]], "its own is gone"
+    assert is_refused(lambda: thief.get_object(Bucket=victim, Key="k"))
+
+
+def test_a_status_that_names_anothers_bucket_gives_no_keys_to_it(tenants: Tenants, bucket: str) -> None:
+    tenants.bucket(ONE, "own")
+    tenants.set_status(ONE, "own", bucketName=bucket, owned=True)
+    tenants.look((ONE, "own"))
+    assert tenants.status(ONE, "own")["bucketName"] != bucket
+    assert is_refused(lambda: tenants.client(ONE, "own").put_object(Bucket=bucket, Key="k", Body=b"x"), "AccessDenied")
+
+
+def test_a_bucket_that_became_anothers_is_not_used_any_more(tenants: Tenants, s3: Any) -> None:
+    """Keys are for the bucket that was made with them, not for whatever has its name one day."""
+    tenants.bucket(ONE, "first", bucketName="of-two-tenants")
+    tenants.bucket(OTHER, "second", bucketName="of-two-tenants")
+    tenants.look((ONE, "first"), (OTHER, "second"))
+    assert tenants.reason(OTHER, "second") == "BucketExists"
+    early = tenants.client(ONE, "first")
+    assert is_refused(lambda: early.delete_bucket(Bucket="of-two-tenants"), "AccessDenied")
+    s3.delete_bucket(Bucket="of-two-tenants")
+    tenants.look((OTHER, "second"))
+    assert tenants.reason(OTHER, "second") == "Ready"
+    tenants.client(OTHER, "second").put_object(Bucket="of-two-tenants", Key="k", Body=b"x")
+    assert is_refused(lambda: early.get_object(Bucket="of-two-tenants", Key="k"))
+    tenants.look((ONE, "first"))
+    assert tenants.reason(ONE, "first") == "BucketExists"
+
+
+@pytest.mark.parametrize("kind", ["Secret", "ConfigMap"])
+def test_what_is_somebody_elses_is_not_overwritten(tenants: Tenants, kind: str) -> None:
+    tenants.make(kind, ONE, "own", **({"stringData": {"of": "another"}} if kind == "Secret" else {"data": {"of": "another"}}))
+    before = tenants.get(kind, ONE, "own")
+    tenants.bucket(ONE, "own")
+    tenants.look((ONE, "own"))
+    assert tenants.reason(ONE, "own") == f"{kind}Exists"
+    assert tenants.get(kind, ONE, "own") == before
+    assert not tenants.known_keys(tenants.user(ONE, "own"))
+
+
+@pytest.mark.parametrize("access", ["../../users/somebody", "S4OFSOMEBODY", "a b?c#d%2F"])
+def test_keys_that_a_tenant_wrote_into_its_secret_are_not_taken(tenants: Tenants, access: str) -> None:
+    tenants.bucket(ONE, "own")
+    tenants.look((ONE, "own"))
+    name, user = tenants.status(ONE, "own")["bucketName"], tenants.user(ONE, "own")
+    tenants.set_data(ONE, "own", AWS_ACCESS_KEY_ID=access, AWS_SECRET_ACCESS_KEY="easily-guessed")
+    tenants.annotate("Secret", ONE, "own", **{"s4.dev/previous-keys": "x=y,,=1e99,z"})
+    tenants.look((ONE, "own"))
+    assert tenants.reason(ONE, "own") == "Ready"
+    made, _ = tenants.keys(ONE, "own")
+    assert made != access
+    assert tenants.known_keys(user) == [made]
+    tenants.client(ONE, "own").put_object(Bucket=name, Key="k", Body=b"x")
+
+
+def test_a_cluster_that_allows_everybody_still_keeps_buckets_apart(tenants: Tenants) -> None:
+    tenants.cluster(allowedNamespaces=["*"])
+    tenants.bucket(ONE, "a")
+    tenants.bucket(OTHER, "b")
+    tenants.look((ONE, "a"), (OTHER, "b"))
+    for mine, other in (((ONE, "a"), (OTHER, "b")), ((OTHER, "b"), (ONE, "a"))):
+        theirs = tenants.status(*other)["bucketName"]
+        s3 = tenants.client(*mine)
+        lent = {"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{mine[0]}/x"}]}
+        assert is_refused(lambda s3=s3, theirs=theirs: s3.list_objects_v2(Bucket=theirs), "AccessDenied")
+        assert is_refused(lambda s3=s3, theirs=theirs: s3.put_object(Bucket=theirs, Key="k", Body=b"x"), "AccessDenied")
+        assert is_refused(lambda s3=s3, theirs=theirs, lent=lent: s3.put_bucket_tagging(Bucket=theirs, Tagging=lent), "AccessDenied")
