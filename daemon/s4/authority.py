@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from s4.peer import roles
 from s4.storage.files import Files
 
 DAYS = 3650
@@ -31,7 +32,7 @@ class Authority:
         self._files = Files()
         self._files.replace(self.ca, self._signed("s4 cluster", self._key.public_key(), authority=True), PUBLIC)
 
-    def _signed(self, name: str, key: ec.EllipticCurvePublicKey, *, authority: bool) -> bytes:
+    def _signed(self, name: str, key: ec.EllipticCurvePublicKey, *, authority: bool, role: str = "") -> bytes:
         now = datetime.datetime.now(datetime.UTC)
         built = (
             x509.CertificateBuilder()
@@ -42,13 +43,18 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )  # fmt: skip
+        if role:
+            names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(roles.uri(role))])
+            built = built.add_extension(names, critical=False)
         return built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, name: str) -> tuple[Path, Path, Path]:
-        """(authority, certificate, key) of a member."""
+    def issue(self, name: str, role: str = "") -> tuple[Path, Path, Path]:
+        """(authority, certificate, key) of a member; its role is the one that its name tells where none is given."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate, secret = self.directory / f"{name}.pem", self.directory / f"{name}.key"
-        self._files.replace(certificate, self._signed(name, key.public_key(), authority=False), PUBLIC)
+        self._files.replace(
+            certificate, self._signed(name, key.public_key(), authority=False, role=role or roles.by_name(name)), PUBLIC
+        )
         pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         self._files.replace(secret, key.private_bytes(*pem))
         return self.ca, certificate, secret

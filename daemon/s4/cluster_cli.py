@@ -142,7 +142,9 @@ def admin_arguments(actions: Any) -> None:
     )
     certificates = todo.add_parser("certificates", help="make an authority and certificates for a cluster's processes")
     certificates.add_argument("directory", metavar="DIR")
-    certificates.add_argument("names", nargs="+", metavar="NAME", help="of nodes and gateways")
+    certificates.add_argument(
+        "names", nargs="+", metavar="NAME", help="of nodes and gateways: one that begins with gateway is for no node"
+    )
     todo.add_parser("status", help="how the cluster is, store by store")
     add = todo.add_parser("add", help="use stores that stand by, or that were to be drained")
     add.add_argument("stores", nargs="*", metavar="STORE", help="node name, id or its beginning; all that stand by")

@@ -15,7 +15,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from s4.peer.roles import GATEWAY, NODE, SCHEME, uri
 
 AUTHORITY_S, LEAF_S = 10 * 365 * 86400, 90 * 86400
 SLACK_S = 3600
@@ -30,7 +32,8 @@ class Pair:
 
 
 def make(name: str, now_s: float, valid_s: float, hosts: list[str] | None = None, signer: Pair | None = None) -> Pair:
-    """A certificate for a name, and for hosts; signed by an authority, or an authority itself."""
+    """A certificate for a name, and for hosts; signed by an authority, or an authority itself. Among the hosts may be the role of
+    a peer or of S3 (s4/peer/roles.py): only a peer's certificate is good for who calls, too."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     issuer, signing = subject, key
@@ -49,6 +52,10 @@ def make(name: str, now_s: float, valid_s: float, hosts: list[str] | None = None
     if signer is None:
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         built = built.add_extension(usage, critical=True)
+    else:
+        peer = any(host in (uri(NODE), uri(GATEWAY)) for host in hosts or [])
+        kinds = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if peer else [])]
+        built = built.add_extension(x509.ExtendedKeyUsage(kinds), critical=False)
     if hosts:
         built = built.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
     pem = built.sign(signing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
@@ -57,6 +64,8 @@ def make(name: str, now_s: float, valid_s: float, hosts: list[str] | None = None
 
 
 def _host(host: str) -> x509.GeneralName:
+    if host.startswith(SCHEME):
+        return x509.UniformResourceIdentifier(host)
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

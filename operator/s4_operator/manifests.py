@@ -21,7 +21,7 @@ def names(cluster: str) -> dict[str, str]:
     """What the objects of a cluster are called."""
     return {
         "daemon": f"{cluster}-daemon", "nodes": f"{cluster}-nodes", "node": f"{cluster}-node", "gateway": f"{cluster}-gateway",
-        "root": f"{cluster}-root", "master": f"{cluster}-master", "authority": f"{cluster}-authority", "peers": f"{cluster}-peers", "tls": f"{cluster}-tls",
+        "root": f"{cluster}-root", "master": f"{cluster}-master", "authority": f"{cluster}-authority", "peers": f"{cluster}-peers", "gateway peers": f"{cluster}-gateway-peers", "tls": f"{cluster}-tls",
         "credentials": f"{cluster}-credentials", "dashboard": f"{cluster}-dashboard", "map": cluster, "s3": cluster,
     }  # fmt: skip
 
@@ -121,7 +121,7 @@ class Builder:
     def _pod(self, component: str, image: str, command: list[str], environment: list[Object], resources: Object,
              mounts: list[Object]) -> Object:  # fmt: skip
         spec, placement = self.spec, self.spec.placement
-        volumes: list[Object] = [{"name": "peers", "secret": {"secretName": self.names["peers"], "defaultMode": 0o440}}, {"name": "tmp", "emptyDir": {}}]
+        volumes: list[Object] = [{"name": "peers", "secret": {"secretName": self.names["gateway peers" if component == "gateway" else "peers"], "defaultMode": 0o440}}, {"name": "tmp", "emptyDir": {}}]
         volumes.append({"name": "master", "secret": {"secretName": self.names["master"], "defaultMode": 0o440}})
         mounts = [*mounts, {"name": "peers", "mountPath": TRUST, "readOnly": True}, {"name": "master", "mountPath": MASTER, "readOnly": True}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
         if spec.gateway.tls.enabled:

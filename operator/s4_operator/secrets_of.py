@@ -11,6 +11,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
+from s4.peer.roles import GATEWAY, NODE, S3, uri
 from s4_operator import certificates
 from s4_operator.certificates import Pair
 from s4_operator.kube import Kube, KubeError
@@ -58,11 +59,12 @@ class Secrets:
         await self._master(builder)
         authority = await self._authority(builder, now_s)
         hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
-        await self._leaf(builder, names["peers"], authority, hosts, now_s)
+        for name, role in (("peers", NODE), ("gateway peers", GATEWAY)):
+            await self._leaf(builder, names[name], authority, [*hosts, uri(role)], now_s)
         problem = ""
         if spec.gateway.tls.enabled:
             if spec.gateway.tls.secretName is None:
-                await self._leaf(builder, names["tls"], authority, builder.hosts(), now_s)
+                await self._leaf(builder, names["tls"], authority, [*builder.hosts(), uri(S3)], now_s)
             else:
                 problem = await self._brought(builder, spec.gateway.tls.secretName, now_s)
         if spec.credentialsSecretRef is None:

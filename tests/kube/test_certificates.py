@@ -39,3 +39,16 @@ def test_a_bundle_has_the_new_authority_first_and_the_old_one_while_it_is_valid(
     assert len(x509.load_pem_x509_certificates(bundle(new.certificate, old.certificate, NOW + 2 * HOUR).encode())) == 1
     leaf = make("c", NOW, HOUR, ["a"], new)
     assert not is_due(leaf.certificate, NOW, ["a"], bundle(new.certificate, old.certificate, NOW))
+
+
+def test_a_role_is_among_the_names_and_makes_older_certificates_due() -> None:
+    """Those of 0.7 have none: they are made again when the operator of 0.8 starts. That of S3 is not good for who calls."""
+    authority = make("authority", NOW, 10 * HOUR)
+    for role, calls in (("node", True), ("gateway", True), ("s3", False)):
+        hosts = ["a.example", f"s4:{role}"]
+        made = make("c", NOW, HOUR, hosts, authority)
+        assert not is_due(made.certificate, NOW, hosts, authority.certificate)
+        assert is_due(make("c", NOW, HOUR, ["a.example"], authority).certificate, NOW, hosts, authority.certificate)
+        found = x509.load_pem_x509_certificate(made.certificate.encode()).extensions
+        assert found.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.UniformResourceIdentifier) == [f"s4:{role}"]
+        assert (x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH in found.get_extension_for_class(x509.ExtendedKeyUsage).value) == calls

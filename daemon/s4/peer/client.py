@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from s4.metadata.rows import Bucket
 from s4.peer import frames
 from s4.peer.api import ForgottenError, Identity, LostError, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
+from s4.peer.roles import NODE
 from s4.peer.server import LEASE_S
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 
@@ -68,6 +70,10 @@ class RemoteNode:
             reader, writer = await asyncio.open_unix_connection(address, limit=4 << 20)
         else:
             reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context)
+            rule = getattr(context, "rule", None)
+            if rule is not None and rule.role(writer.get_extra_info("peercert"), time.time()) != NODE:
+                writer.close()
+                raise RefusedError("who answers there has no node's certificate")
         self = cls(reader, writer, oldest, lost, clock)
         self.store = store
         try:

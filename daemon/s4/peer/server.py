@@ -27,6 +27,7 @@ from s4.clock import boot_clock
 from s4.peer import frames
 from s4.peer.api import ForgottenError, NodeApi, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
+from s4.peer.roles import NODE, may
 from s4.storage.records import DamagedError, DiskFullError, OfflineError
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class _Gateway:
     beacon_at: float
     welcome: bool = False
     caller: str = ""
+    role: str = NODE
     acked: int = 0
     heard_at: float = field(default_factory=time.monotonic)  # while we sleep nobody can be heard
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -166,6 +168,8 @@ class PeerServer:
                     gateway.beacon_at, gateway.heard_at = self._clock(), time.monotonic()
                     gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
                     self._answer(writer, header.id, self._node.may_cache())
+                elif not may(gateway.role, header.name):
+                    self._refuse(writer, header, gateway)
                 elif header.id == 0:
                     await self._posted(header)
                 else:
@@ -201,6 +205,9 @@ class PeerServer:
             reason = f"this is cluster {self._cluster}, not {hello.cluster}"
         elif hello.store != self._store:
             reason = f"this is store {self._store}, not {hello.store}"
+        gateway.role = self._role(writer)
+        if not gateway.role:
+            reason = "the caller's certificate is not that of a node or gateway"
         try:
             version = frames.agree(hello, self._versions)
         except frames.FrameError as error:
@@ -213,6 +220,19 @@ class PeerServer:
         self._ghosts = [ghost for ghost in self._ghosts if not ghost.caller or ghost.caller != hello.caller]
         self._answer(writer, header.id, frames.Welcome(version, self.incarnation))
         return True
+
+    def _refuse(self, writer: asyncio.StreamWriter, header: Header, gateway: _Gateway) -> None:
+        """A call that is not for the caller's role."""
+        reason = f"a {gateway.role}'s certificate is not good for {header.name}"
+        log.warning("a peer was refused: %s", reason)
+        if header.id == 0:
+            raise frames.FrameError(reason)
+        self._fail(writer, header.id, Failure("unavailable", "ServiceUnavailable", reason))
+
+    def _role(self, writer: asyncio.StreamWriter) -> str:
+        """The caller's role by its certificate; a worker of ours, which shows none, is as good as we are."""
+        rule = getattr(self._context, "rule", None)
+        return rule.role(writer.get_extra_info("peercert"), time.time()) if rule is not None else NODE
 
     def _answer(self, writer: asyncio.StreamWriter, call: int, value: Any, payload: bytes | memoryview = b"") -> None:
         raw = msgspec.Raw(frames.encode(value))

@@ -1,7 +1,8 @@
 """TLS between the processes of a cluster: both sides show a certificate that the cluster's own authority signed.
 
 Names in certificates are not compared with addresses, which change with every pod: whom one means is said in
-HELLO, by store id, to somebody who has proved to belong to this cluster.
+HELLO, by store id, to somebody who has proved to belong to this cluster. What else a certificate says, its role, is
+what its calls go by (roles.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 import logging
 import ssl
 from pathlib import Path
+
+from cryptography import x509
+
+from s4.peer.roles import GRACE_S, SCHEME, Rule
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,8 @@ class Credentials:
             server_context(*self._files)
             for context in (self.server, self.client):
                 _trusting(context, *self._files)
+            for context in (self.server, self.client):
+                context.rule = Rule(_roleless_until(self._files[1]))
             self.admin.load_cert_chain(*self._files[1:])
         except (OSError, ssl.SSLError) as error:
             log.error("the new certificate for peers cannot be used: %s", error)
@@ -54,9 +61,32 @@ class Credentials:
         self.reload()
 
 
-def server_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+class PeerContext(ssl.SSLContext):
+    """With the rule by which a verified certificate is a peer's."""
+
+    rule: Rule = Rule()
+
+
+def server_context(authority: Path, certificate: Path, key: Path) -> PeerContext:
     """For who listens. Raises OSError, ssl.SSLError."""
-    return _trusting(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), authority, certificate, key)
+    context = PeerContext(ssl.PROTOCOL_TLS_SERVER)
+    _trusting(context, authority, certificate, key)
+    context.rule = Rule(_roleless_until(certificate))
+    return context
+
+
+def _roleless_until(certificate: Path) -> float:
+    """Raises OSError, ssl.SSLError."""
+    try:
+        own = x509.load_pem_x509_certificate(certificate.read_bytes())
+        names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except x509.ExtensionNotFound:
+        return float("inf")
+    except ValueError as error:
+        raise ssl.SSLError(f"the certificate {certificate} cannot be read: {error}") from error
+    has_role = any(one.startswith(SCHEME) for one in uris)
+    return own.not_valid_before_utc.timestamp() + GRACE_S if has_role else float("inf")
 
 
 def admin_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
@@ -66,11 +96,13 @@ def admin_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLConte
     return context
 
 
-def client_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+def client_context(authority: Path, certificate: Path, key: Path) -> PeerContext:
     """For who calls. Raises OSError, ssl.SSLError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = PeerContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    return _trusting(context, authority, certificate, key)
+    _trusting(context, authority, certificate, key)
+    context.rule = Rule(_roleless_until(certificate))
+    return context
 
 
 def _trusting(context: ssl.SSLContext, authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
