@@ -74,7 +74,8 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
         print("\n".join(world.loop.notes))
     return {
         "seed": seed, "problems": problems, "sum": world.loop.sum, "steps": world.loop.steps, "virtual_s": round(world.loop.now, 1),
-        "operations": work.done, "failed": work.clients.failed, "faults": atlas.happened, "of": len(faults),
+        "operations": work.done, "failed": work.clients.failed, "faults": atlas.happened,
+        "listed": [str(fault) for fault in faults],
         "effects": dict(world.loop.effects), "answers": dict(world.counts), "trace": world.loop.trace if keep_trace else None,
     }  # fmt: skip
 
@@ -154,17 +155,17 @@ def forked(seed: int, **options: Any) -> dict[str, Any]:
     with os.fdopen(reader) as pipe:
         text = pipe.read()
     os.waitpid(child, 0)
-    return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "effects": {}, "sum": 0, "virtual_s": 0, "of": 0}  # fmt: skip
+    return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "effects": {}, "sum": 0, "virtual_s": 0, "listed": []}  # fmt: skip
 
 
-def shorten(seed: int, only: tuple[str, ...]) -> list[int]:
-    """The faults of a seed without which it still fails, taken away one after the other."""
+def shorten(seed: int, only: tuple[str, ...]) -> list[str]:
+    """The faults of a seed without any of which it fails no more, in words: they are taken away one after the other."""
     without: set[int] = set()
-    count = forked(seed, only=only)["of"]
-    for number in range(count):
+    listed = forked(seed, only=only)["listed"]
+    for number in range(len(listed)):
         if forked(seed, only=only, without={*without, number})["problems"]:
             without.add(number)
-    return [number for number in range(count) if number not in without]
+    return [fault for number, fault in enumerate(listed) if number not in without]
 
 
 def _shown(counts: Counter[str]) -> str:
@@ -209,7 +210,7 @@ def main() -> int:
                 print(f"    {problem[:700]}")
             if asked.shorten:
                 kept = shorten(seed, only)
-                print(f"    fails with faults {kept} alone")
+                print(f"    fails with {len(kept)} of its {len(result['listed'])} faults alone: {'; '.join(kept) or 'none'}")
             if asked.stop or (asked.find and any(asked.find in problem for problem in result["problems"])):
                 print(f"after {1 + (seed - asked.first) // asked.step} seeds")
                 break
