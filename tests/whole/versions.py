@@ -317,7 +317,8 @@ class Locks(Area):
             return
         for version, one in self.versions.items():
             last = one.calls.known("look")[-1:]
-            past = min([other.end for other in self.versions.values() if other.key == one.key and other.begin > one.end], default=FOREVER)
+            newer = [other for other in self.versions.values() if other.key == one.key and other.begin > one.end]
+            past = min([other.end for other in newer if any(look.result.there for look in other.calls.known("look")[-1:])], default=FOREVER)
             if last and last[0].result.there and past + 3 * DAY_S < last[0].begin:
                 state, when_ms = last[0].result, self.clients.now_ms() - (self.loop.now - last[0].begin + 2 * DAY_S) * 1000
                 if not state.hold and state.until < when_ms:
