@@ -337,6 +337,8 @@ ALL: dict[str, Callable[[], None]] = {one.__name__: one for one in (*PART_ONE, *
 LIKELY: dict[str, tuple[str, ...]] = {
     "refuses_before_it_looks": ("nearly full", "resets", "late packets", "crash"),
     "takes_no_error_for_damage": ("unreadable",),
+    "closes_what_is_in_use": ("slow disk", "pause"),
+    "copies_what_was_not_judged": ("slow network", "slow disk"),
     "counts_what_is_torn": ("power at write", "power"),
     "forgets_answers_by_a_clock": ("late leader", "resets", "wall step"),
     "takes_short_writes": ("full", "nearly full", "crash"),
