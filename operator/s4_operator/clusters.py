@@ -26,7 +26,7 @@ from s4.cluster.kubernetes import KubernetesCoordinator
 from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
-from s4_operator.daemons import DaemonError, Daemons
+from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import ADMIN, Builder
 from s4_operator.models import ClusterSpec, ClusterState
@@ -116,7 +116,13 @@ class Clusters:
         trust = None
         if builder.spec.gateway.tls.enabled:
             trust = ssl.create_default_context(cadata=trusted.authority if builder.spec.gateway.tls.secretName is None else None)
-        return Daemons(self._session, admins, builder.endpoint, builder.spec.region, trusted.root.access, trusted.root.secret, trust)
+        return Daemons(self._session, admins, builder.endpoint, builder.spec.region, trusted.root.access, trusted.root.secret, trust, self._door(builder, trusted))
+
+    def _door(self, builder: Builder, trusted: Trusted) -> Door:
+        cluster = self._cache.get("S4Cluster", builder.namespace, builder.name) or {}
+        said = (cluster.get("status") or {}).get("version", "").split(" and ")
+        old = any(not one or one.startswith(("0.6.", "0.7.")) for one in said)  # once every node is newer, nothing is said in the clear
+        return Door(ssl.create_default_context(cadata=trusted.authority), f"node.{builder.names['nodes']}.{builder.namespace}.svc", old)
 
     async def _is_newest(self, namespace: str, name: str) -> bool:
         """Whether the cache has the ShardMap as it is."""

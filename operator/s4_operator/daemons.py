@@ -8,6 +8,7 @@ import json
 import ssl
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
@@ -34,17 +35,28 @@ class DaemonError(Exception):
         self.status, self.code = status, code
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """How an admin port is spoken to: it shows a certificate of the cluster's authority, for `name`. One of 0.7 speaks no TLS and
+    takes signatures for S3: that is tried only where `old` says that such a daemon may be there."""
+
+    trust: ssl.SSLContext
+    name: str
+    old: bool
+
+
 class Daemons:
-    """The daemons of one cluster. `admins` are HOST:PORT of admin ports, of which any that answers will do."""
+    """The daemons of one cluster. `admins` are HOST:PORT of admin ports, of which any that answers will do. With `door` they
+    speak TLS."""
 
     def __init__(self, session: aiohttp.ClientSession, admins: Sequence[str], endpoint: str, region: str, access: str, secret: str,
-                 trust: ssl.SSLContext | None = None) -> None:  # fmt: skip
+                 trust: ssl.SSLContext | None = None, door: Door | None = None) -> None:  # fmt: skip
         self._session, self._admins, self._endpoint, self._region = session, list(admins), endpoint, region
-        self._access, self._secret, self._trust = access, secret, trust
+        self._access, self._secret, self._trust, self._door = access, secret, trust, door
 
     def as_user(self, access: str, secret: str) -> Daemons:
         """The same daemons with the keys of somebody else."""
-        return Daemons(self._session, self._admins, self._endpoint, self._region, access, secret, self._trust)
+        return Daemons(self._session, self._admins, self._endpoint, self._region, access, secret, self._trust, self._door)
 
     # -- the admin port
 
@@ -101,7 +113,7 @@ class Daemons:
         last = DaemonError(0, "", "the cluster has no daemon that runs")
         for host in self._admins:
             try:
-                status, answer = await self._send(f"http://{host}", method, f"/admin/v1{path}", raw, sigv4.ADMIN)
+                status, answer = await self._knock(host, method, f"/admin/v1{path}", raw)
             except DaemonError as error:
                 last = error
                 continue
@@ -113,6 +125,16 @@ class Daemons:
                 raise DaemonError(status, str(value.get("error", "")), str(value.get("message", status)))
             return dict(value)
         raise last
+
+    async def _knock(self, host: str, method: str, target: str, body: bytes) -> tuple[int, bytes]:
+        if self._door is None:
+            return await self._send(f"http://{host}", method, target, body, sigv4.ADMIN)
+        try:
+            return await self._send(f"https://{host}", method, target, body, sigv4.ADMIN)
+        except DaemonError as error:
+            if not self._door.old or type(error.__cause__) is not aiohttp.ClientConnectorSSLError:  # of another authority, or away
+                raise
+        return await self._send(f"http://{host}", method, target, body)
 
     # -- IAM
 
@@ -244,10 +266,11 @@ class Daemons:
         if service == "iam":
             headers["content-type"] = "application/x-www-form-urlencoded"
         headers["authorization"] = sigv4.authorization(self._access, self._secret, self._region, method, target, headers, service)
+        door = self._door if service == sigv4.ADMIN else None
         try:
             async with self._session.request(
-                method, URL(base + target, encoded=True), data=body, headers=headers, ssl=self._trust or True,
-                timeout=aiohttp.ClientTimeout(total=CALL_S),
+                method, URL(base + target, encoded=True), data=body, headers=headers, ssl=door.trust if door is not None else self._trust or True,
+                server_hostname=door.name if door is not None else None, timeout=aiohttp.ClientTimeout(total=CALL_S),
             ) as answer:  # fmt: skip
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -103,7 +103,7 @@ class Builder:
     def _environment(self) -> list[Object]:
         spec = self.spec
         plain = {
-            "S4_COORDINATOR": f"kubernetes://{self.namespace}/{self.names['map']}", "S4_LISTEN": f":{S3}", "S4_ADMIN_LISTEN": f":{ADMIN}", "S4_ADMIN_TLS": "off",
+            "S4_COORDINATOR": f"kubernetes://{self.namespace}/{self.names['map']}", "S4_LISTEN": f":{S3}", "S4_ADMIN_LISTEN": f":{ADMIN}",
             "S4_AUTHORITY": f"{TRUST}/ca.pem", "S4_PEER_CERTIFICATE": f"{TRUST}/tls.crt", "S4_PEER_KEY": f"{TRUST}/tls.key", "S4_MASTER_KEY": f"{MASTER}/master.key",
             "S4_REGION": spec.region, "S4_DEDUP": "on" if spec.dedup else "off", "S4_INLINE": str(size(spec.inlineThreshold)),
             "S4_STRICT": "on" if spec.strictWrites else "off", "S4_LOG_FORMAT": "json",
