@@ -11,6 +11,7 @@ import pytest
 
 from access.test_iam import allow, client
 from process import REGION, ServerProcess
+from raw import call
 from s4.admin_cli import AdminClient, AdminError
 from server.test_admin import admin
 
@@ -77,3 +78,9 @@ def test_accounts_are_changed_by_who_may_do_so_in_iam(open_server: ServerProcess
     client(open_server, "iam").put_user_policy(UserName=name, PolicyName="q", PolicyDocument=json.dumps(allow("iam:CreateAccessKey", resource=f"arn:aws:iam::000000000000:user/{target}")))
     assert said(open_server, keys, "POST", f"/users/{target}/keys") == ""
     assert "iam:CreateAccessKey" in said(open_server, keys, "POST", f"/users/{name}/keys")
+
+
+def test_what_the_whole_holds_is_for_administrators(open_server: ServerProcess, made: Any) -> None:
+    for document, status in ((allow("s3:*"), 403), (allow("s4:Admin"), 200)):
+        _, keys = made(document)
+        assert call(open_server.endpoint, "GET", "/api/stats", access=keys["AccessKeyId"], secret=keys["SecretAccessKey"]).status == status

@@ -21,10 +21,11 @@ from aiohttp.web_protocol import RequestHandler
 
 from s4 import logs, tracing
 from s4.access.actions import WRITES
+from s4.access.policy import Ask
 from s4.audit import AuditLog
 from s4.gateway.context import ORIGIN, Gateway
 from s4.http import website
-from s4.http.authorize import authorize, hidden
+from s4.http.authorize import authorize, context_of, hidden
 from s4.http.credentials import find
 from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
@@ -236,7 +237,9 @@ class S3Server:
         return [(name, LastUse(now_ms, *where)) for name, where in uses.items()]
 
     async def _stats(self, request: S3Request) -> web.StreamResponse:
-        if request.claim is None:
+        """What the whole holds: for who may administer it, as on the admin port, and not for every user."""
+        who = request.requester
+        if request.claim is None or not who.allowed(Ask(who.asker, "s4:Admin", "*", context_of(request, self._clock))):
             raise S3Error("AccessDenied")
         if request.method != "GET":
             raise S3Error("MethodNotAllowed")
