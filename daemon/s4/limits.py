@@ -48,6 +48,7 @@ class Limits:
     open_tables: int = 500  # files LevelDB keeps open
     keepalive_s: float = 75.0
     stall_s: float = 60.0  # a body that brings no byte, a reader that takes none
+    least_rate_bytes: int = KIB  # a second, of a body or an answer, over the time that its client is waited for
     request_s: float = 12 * 3600.0  # a whole request
     shutdown_s: float = 30.0  # for requests in flight at the end
     ghost_s: float = 60.0  # for a gateway that a node lost to come back, before what it may be reading is freed

@@ -33,7 +33,8 @@ from s4.audit import AuditLog
 from s4.embedded import master_key, open_store
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
-from s4.gateway.context import BlobCache, Gateway, MemoryBudget, Readers
+from s4.gateway.context import BlobCache, Gateway, Readers
+from s4.gateway.memory import MemoryBudget
 from s4.http.admin import AdminContext
 from s4.http.admin_port import AdminPort
 from s4.http.admin_server import ServerAdmin

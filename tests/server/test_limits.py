@@ -20,7 +20,8 @@ from botocore.exceptions import ClientError
 
 from process import ServerProcess, make_client, wait_until
 from raw import call, exchange, send, signed
-from s4.gateway.context import BlobCache, MemoryBudget
+from s4.gateway.context import BlobCache
+from s4.gateway.memory import MemoryBudget
 from s4.limits import Limits, parse_size, with_settings
 from s4.replica.host import RowCache
 from s4.s3.errors import S3Error
@@ -32,6 +33,7 @@ SMALL = {
     "clock_skew_s": "100", "presign_s": "100", "open_volumes": "2", "open_tables": "20", "shutdown_s": "2",
 }  # fmt: skip
 TESTED_ELSEWHERE = {
+    "least_rate_bytes": "gateway/test_memory.py:test_a_client_that_trickles_is_ended_and_one_that_is_only_slow_is_not",
     "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections",
     "admin_connections": "server/test_admin_port.py:test_admin_connections_who_say_nothing_give_way",
     "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",

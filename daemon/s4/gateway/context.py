@@ -1,6 +1,6 @@
 """What every verb needs: the node, the limits, shared memory and caches. Holds no state that must survive.
 
-`MemoryBudget` bounds the buffers of all requests together, `Readers` knows the oldest request that may still
+`Readers` knows the oldest request that may still
 read shards (rule D6), `BlobCache` keeps small hot blobs.
 """
 
@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from s4.access import documents
 from s4.clock import boot_clock
+from s4.gateway.memory import MemoryBudget
 from s4.gateway.quota import Quotas
 from s4.keyring import Keyring
 from s4.limits import Limits
@@ -39,58 +40,6 @@ ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
 
 class NotCommittedError(S3Error):
     """A command was refused by who decides: it surely changed nothing, so what was prepared for it can be dropped (R12)."""
-
-
-class MemoryBudget:
-    """Bytes that requests may hold in buffers, given first come first served."""
-
-    def __init__(self, limit_bytes: int, wait_s: float) -> None:
-        self.limit_bytes, self._wait_s = limit_bytes, wait_s
-        self.used_bytes = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        """Raises S3Error SlowDown where no share came free in time."""
-        size = min(size, self.limit_bytes)
-        await self._acquire(size)
-        try:
-            yield
-        finally:
-            self.used_bytes -= size
-            self._grant()
-
-    async def _acquire(self, size: int) -> None:
-        if not self._waiting and self.used_bytes + size <= self.limit_bytes:
-            self.used_bytes += size
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, future))
-        try:
-            await asyncio.wait_for(asyncio.shield(future), self._wait_s)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            if future.done():  # granted while we gave up
-                self.used_bytes -= size
-            else:
-                future.cancel()
-            self._grant()
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise S3Error(
-                "SlowDown", "The server's memory for uploads is in use; try again.", headers={"Retry-After": "1"}
-            ) from None
-
-    def _grant(self) -> None:
-        while self._waiting:
-            size, future = self._waiting[0]
-            if future.cancelled():
-                self._waiting.popleft()
-                continue
-            if self.used_bytes + size > self.limit_bytes:
-                return
-            self._waiting.popleft()
-            self.used_bytes += size
-            future.set_result(None)
 
 
 class Readers:

@@ -37,6 +37,8 @@ from s4.s3.lock import NONE, Lock
 from s4.storage.records import DamagedError
 
 CHANGE_TRIES = 3
+WINDOW = 64  # commands of one request at a time, so that many such requests crowd out nobody
+CROWDED_S = 0.05
 
 
 T = TypeVar("T")
@@ -143,14 +145,23 @@ async def delete_objects(gateway: Gateway, name: str, wanted: list[tuple[bytes, 
                          owner: str, *, bypass: bool = False) -> list[Deleted | S3Error]:  # fmt: skip
     """Delete many (key, version, If-Match ETag); one answer each, in order. Raises S3Error NoSuchBucket."""
     await find_bucket(gateway, name)
+    loop, window = asyncio.get_running_loop(), asyncio.Semaphore(WINDOW)
+    deadline = loop.time() + gateway.limits.request_s
 
     async def one(key: bytes, version: str, etag: str) -> Deleted | S3Error:
         if len(key) > gateway.limits.key_bytes:
             return S3Error("KeyTooLongError")
-        try:
-            return await delete_object(gateway, name, key, version, owner, Conditions(if_match=etag), bypass=bypass)
-        except S3Error as error:
-            return error
+        while True:
+            try:
+                async with window:
+                    return await delete_object(
+                        gateway, name, key, version, owner, Conditions(if_match=etag), bypass=bypass
+                    )
+            except S3Error as error:
+                crowded = error.code == "SlowDown" and not isinstance(error, NotCommittedError)
+                if not crowded or loop.time() > deadline:
+                    return error
+            await asyncio.sleep(CROWDED_S)  # nothing was done: it waits, for no client asks again behind a 200
 
     return list(await asyncio.gather(*(one(*item) for item in wanted)))
 

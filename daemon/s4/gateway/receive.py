@@ -21,6 +21,7 @@ from typing import Protocol
 
 from s4.erasure.codec import Buffer, codec
 from s4.gateway.context import Gateway, execute
+from s4.gateway.memory import Share
 from s4.gateway.sealing import Seal
 from s4.metadata import keys
 from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeReferences
@@ -107,6 +108,11 @@ class _BlobWriter:
         self._full: deque[list[Buffer]] = deque()
         self._appends: deque[asyncio.Task[None]] = deque()
         self._stripes = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait here for more."""
+        return self._fill + BATCH_BYTES if self._fill else 0
 
     def add(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Encrypt what is to be, and gather it into stripes. Runs on a hashing thread."""
@@ -216,7 +222,11 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
     digests = Digests(expected, content=seal is None or expected.sha256 is not None)
     sealer = Sealer(seal.key, gateway.random(SEAL_BYTES)) if seal is not None else None
     if body.length < gateway.inline_bytes:
-        data = await _read_small(body, digests)
+        share = Share(gateway.memory, lambda: 0)
+        try:
+            data = await _read_small(body, digests, share)
+        finally:
+            share.drop()
         digests.verify(body.decoder.trailers)
         if sealer is not None:
             data = b"".join((*sealer.feed([data]), sealer.finish()))
@@ -227,20 +237,23 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
     granted = await _known(gateway, signed, body.length, place) if signed is not None else None
     writer = None if granted else _BlobWriter(gateway, place.partition, sealer)
     try:
-        size = SMALL_BYTES if body.length <= SMALL_BYTES else STRIPES_HELD * gateway.stripe_bytes
-        async with gateway.memory.hold(min(size, 2 * body.length)):
+        share = Share(gateway.memory, lambda: writer.held if writer is not None else 0)
+        try:
             if body.length <= SMALL_BYTES:
-                data = await _read_small(body, digests)
+                data = await _read_small(body, digests, share)
+                await share.take(2 * len(data))
                 if writer is not None:
                     writer.add([data])
             else:
-                await _pipeline(gateway, body, digests, writer)
+                await _pipeline(gateway, body, digests, writer, share)
             digests.verify(body.decoder.trailers)
             if writer is not None:
                 if sealer is None:
                     granted = await _known(gateway, digests.sha256(), digests.size, place)
                 if granted is None:
                     await writer.finish()
+        finally:
+            share.drop()
         if writer is not None and granted is not None:
             await writer.discard()
     except BaseException as error:
@@ -315,10 +328,26 @@ async def _known(gateway: Gateway, sha256: bytes, size: int, place: Place) -> _G
     return None
 
 
-async def _read_small(body: Body, digests: Digests) -> bytes:
+async def _read(body: Body, share: Share) -> tuple[bytes, bool]:
+    """The next bytes, and whether they were so long in coming that the share was given back meanwhile."""
+    if getattr(body, "at_hand", True):
+        return await body.read(), False
+    share.await_client()
+    try:
+        data = await body.read()
+    except asyncio.CancelledError:
+        if share.ended:
+            raise share.refusal() from None
+        raise
+    finally:
+        stalled = share.client_came()
+    return data, stalled
+
+
+async def _read_small(body: Body, digests: Digests, share: Share) -> bytes:
     received = bytearray()
     whole = b""
-    while data := await body.read():
+    while data := (await _read(body, share))[0]:
         pieces = body.decoder.feed(data)
         if not received and len(pieces) == 1 and len(pieces[0]) == body.length:
             whole = bytes(pieces[0])
@@ -332,7 +361,7 @@ async def _read_small(body: Body, digests: Digests) -> bytes:
     return whole
 
 
-async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _BlobWriter | None) -> None:
+async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _BlobWriter | None, share: Share) -> None:
     """Read, hash and write at the same time: one batch is hashed while the next is read."""
     loop = asyncio.get_running_loop()
 
@@ -345,11 +374,17 @@ async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _Blo
                 writer.add(pieces)
 
     hashing: Awaitable[None] | None = None
+    full = min(STRIPES_HELD * gateway.stripe_bytes, 2 * body.length)
     try:
         batch: list[bytes] = []
-        size = 0
+        size = run = 0
         while True:
-            data = await body.read()
+            data, stalled = await _read(body, share)
+            run = len(data) + (0 if stalled else run)
+            here = size + len(data) + (writer.held if writer is not None else 0)
+            wanted = full if run >= BATCH_BYTES else min(full, 2 * here)  # a client that trickles has what is here
+            if data and wanted > share.size:
+                await share.take(wanted)
             if data:
                 batch.append(data)
                 size += len(data)

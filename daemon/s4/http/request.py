@@ -194,6 +194,20 @@ def request_patience(request: S3Request) -> float:
     return max(0.0, min(request.limits.stall_s, left))
 
 
+class Pace:
+    """How fast a client sends, or takes what it is sent, while it is waited for. One that trickles is ended."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._bytes, self._waited_s = limits, 0, 0.0
+
+    def note(self, size: int, waited_s: float) -> None:
+        """Raises S3Error RequestTimeout."""
+        self._bytes += size
+        self._waited_s += waited_s
+        if self._waited_s > self._limits.stall_s and self._bytes < self._waited_s * self._limits.least_rate_bytes:
+            raise S3Error("RequestTimeout", headers={"Connection": "close"})
+
+
 def _number(text: str, name: str) -> int:
     value = number(text, 0, 10**18)
     if value is None:
@@ -207,7 +221,7 @@ class HttpBody:
     def __init__(self, request: S3Request, encoded: bool) -> None:
         headers, claim = request.headers, request.claim
         self._content = request.http.content
-        self._request = request
+        self._request, self._pace = request, Pace(request.limits)
         streaming = request.payload in sigv4.STREAMING_MODES
         length = headers.get("content-length")
         self._left: int | None = _number(length, "Content-Length") if length is not None else None
@@ -242,6 +256,7 @@ class HttpBody:
         proceed(self._request)  # for an empty body too: botocore takes an answer without it for one to an old request
         if self._left == 0:
             return b""
+        at_hand, began = self.at_hand, boot_clock()
         try:
             async with asyncio.timeout(request_patience(self._request)):
                 data = await self._content.readany()
@@ -253,4 +268,11 @@ class HttpBody:
             if not data:
                 raise S3Error("IncompleteBody", headers={"Connection": "close"})
             self._left -= len(data)
+        if data and not at_hand:
+            self._pace.note(len(data), boot_clock() - began)
         return data
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether nothing has to be waited for: all of it has come, or there is none."""
+        return self._left == 0 or self._content.is_eof()

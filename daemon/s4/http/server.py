@@ -114,7 +114,7 @@ class S3Server:
         if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
             status, body = self._health(http.raw_path)
             return respond(status, {"Content-Type": "text/plain", **common_headers(request_id)}, body)
-        if self._in_flight >= self._limits.requests or self._draining:
+        if self._in_flight - self._gateway.memory.waiting >= self._limits.requests or self._draining:
             self._metrics.refused.inc()
             error = S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
             return self._error(error, http.method, http.raw_path, request_id)
@@ -139,6 +139,8 @@ class S3Server:
             response = await self._operate(request)
             code = request.failure or code
         except S3Error as error:
+            if request is not None and request.begun:
+                raise  # as below
             code = error.code
             response = self._error(error, http.method, http.raw_path, request_id)
         except Exception as error:

@@ -11,13 +11,14 @@ from msgspec.structs import replace
 from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.memory import Share
 from s4.gateway.objects import Attributes
 from s4.gateway.read import Opened, read_small, stream
 from s4.http.authorize import open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
-from s4.http.request import S3Request, request_patience
+from s4.http.request import Pace, S3Request, request_patience
 from s4.http.responses import (
     common_headers,
     ending,
@@ -245,21 +246,43 @@ async def _get(gateway: Gateway, request: S3Request) -> web.StreamResponse:
         raise
     response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id), **request.extra})
     response.content_length = length
-    async with gateway.memory.hold(2 * len(first)):
+    transport = request.http.transport
+    share = Share(
+        gateway.memory,
+        lambda: transport.get_write_buffer_size() if transport else 0,
+        lambda: transport.abort() if transport else None,
+    )
+    await share.take(2 * len(first))
+    try:
         request.begun = True
         await response.prepare(request.http)
-        await _send(request, response, first, pieces)
+        await _send(request, response, first, pieces, share)
+    finally:
+        share.drop()
     return response
 
 
 async def _send(
-    request: S3Request, response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview]
+    request: S3Request, response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview], share: Share
 ) -> None:
-    async with asyncio.timeout(request_patience(request)) as patience:
-        await response.write(first)
-        async for piece in pieces:
-            patience.reschedule(asyncio.get_running_loop().time() + request_patience(request))
+    loop, full, pace = asyncio.get_running_loop(), share.size, Pace(request.limits)
+
+    async def write(piece: memoryview) -> None:
+        share.await_client()
+        began = loop.time()
+        try:
             await response.write(piece)
+        finally:
+            stalled = share.client_came()
+        pace.note(len(piece), loop.time() - began)
+        if stalled:
+            await share.take(full)
+
+    async with asyncio.timeout(request_patience(request)) as patience:
+        await write(first)
+        async for piece in pieces:
+            patience.reschedule(loop.time() + request_patience(request))
+            await write(piece)
         await response.write_eof()
 
 

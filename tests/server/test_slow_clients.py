@@ -1,0 +1,110 @@
+"""Clients that are slow on purpose, and those beside them: against a real server with little memory and few slots."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from process import ServerProcess, make_client, wait_until
+from raw import signed
+
+SLOW = 60
+LARGE = 64 << 20
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    limits = ("memory_bytes=48MiB", "memory_wait_s=2", "requests=32", "waiting_commands=64")
+    options = [word for limit in limits for word in ("--limit", limit)]
+    server = ServerProcess(tmp_path_factory.mktemp("tight") / "data", "--reserve", "64MiB", *options).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def s3(tight: ServerProcess) -> Iterator[Any]:
+    client = make_client(tight.endpoint)
+    client.create_bucket(Bucket="slow")
+    yield client
+    client.close()
+
+
+def _begun(server: ServerProcess, stack: ExitStack, method: str, path: str, sent: bytes, length: int) -> socket.socket:
+    """A request of which so much was sent, whose client then does nothing more."""
+    target, headers, _ = signed(server.endpoint, method, path, payload="UNSIGNED-PAYLOAD")
+    host = urlsplit(server.endpoint)
+    one = stack.enter_context(socket.socket())
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one.connect((host.hostname, host.port))
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host.netloc}", *(f"{name}: {value}" for name, value in headers.items() if name.lower() != "host")]
+    lines += [f"Content-Length: {length}"] if length else []
+    one.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
+    return one
+
+
+def _others_work(s3: Any, tag: str) -> None:
+    data = tag.encode() * (1 << 20)
+    for number in range(5):
+        s3.put_object(Bucket="slow", Key=f"{tag}-{number}", Body=data)
+        assert s3.get_object(Bucket="slow", Key=f"{tag}-{number}")["Body"].read() == data
+
+
+@pytest.mark.parametrize("sent", [1_000, 200_000])
+def test_uploads_that_do_not_go_on_keep_nobody_waiting(tight: ServerProcess, s3: Any, sent: int) -> None:
+    """Counted by what they announced, four of them had all memory; by requests in flight, thirty-two all slots."""
+    with ExitStack() as stack:
+        for number in range(SLOW):
+            _begun(tight, stack, "PUT", f"/slow/never-{number}", bytes(sent), LARGE)
+            if number % 16 == 15:  # a slot is a client's who waits only once it was waited for
+                wait_until(lambda: _answers(s3), "those that wait are not counted any more")
+        _others_work(s3, "u")
+
+
+def _answers(s3: Any) -> bool:
+    try:
+        s3.head_bucket(Bucket="slow")
+    except Exception:
+        return False
+    return True
+
+
+def test_downloads_that_nobody_reads_keep_nobody_waiting(tight: ServerProcess, s3: Any) -> None:
+    s3.put_object(Bucket="slow", Key="large", Body=bytes(LARGE))
+    with ExitStack() as stack:
+        for number in range(SLOW):
+            one = _begun(tight, stack, "GET", "/slow/large", b"", 0)
+            if number % 16 == 15:
+                one.recv(1)
+                wait_until(lambda: _answers(s3), "those that wait are not counted any more")
+        _others_work(s3, "d")
+        assert s3.get_object(Bucket="slow", Key="large")["Body"].read() == bytes(LARGE)
+
+
+def test_many_deletes_at_once_wait_and_lose_none(tight: ServerProcess, s3: Any) -> None:
+    """Each key was told SlowDown by itself, behind a 200 that no SDK repeats."""
+    names = [[f"gone/{client}/{number}" for number in range(200)] for client in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda some: s3.delete_objects(Bucket="slow", Delete={"Objects": [{"Key": key} for key in some]}), names))
+    assert [len(answer.get("Errors", [])) for answer in answers] == [0] * 8
+
+
+def test_equal_completions_at_once_all_get_the_winners_answer(s3: Any, tight: ServerProcess) -> None:
+    upload = s3.create_multipart_upload(Bucket="slow", Key="five")["UploadId"]
+    part = s3.upload_part(Bucket="slow", Key="five", UploadId=upload, PartNumber=1, Body=b"x" * 5000)["ETag"]
+
+    def complete(_: int) -> str:
+        client = make_client(tight.endpoint)
+        try:
+            done = client.complete_multipart_upload(Bucket="slow", Key="five", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}, IfNoneMatch="*")
+            return str(done["ETag"])
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        assert len(set(pool.map(complete, range(5)))) == 1
