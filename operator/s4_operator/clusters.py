@@ -66,9 +66,9 @@ class Clusters:
     """Reconciles S4Clusters. `apis` are the kinds of optional APIs that this Kubernetes has."""
 
     def __init__(self, kube: Kube, cache: Cache, session: aiohttp.ClientSession, default_image: str,
-                 secrets: Secrets, apis: frozenset[str] = frozenset()) -> None:  # fmt: skip
+                 secrets: Secrets, apis: frozenset[str] = frozenset(), home: str = "") -> None:  # fmt: skip
         self._kube, self._cache, self._session, self._image = kube, cache, session, default_image
-        self._secrets, self._apis = secrets, apis
+        self._secrets, self._apis, self._home = secrets, apis, home
         self._memory: dict[tuple[str, str], Memory] = {}
 
     def sweep(self, namespace: str, name: str) -> None:
@@ -83,7 +83,7 @@ class Clusters:
             self._memory.pop((namespace, name), None)
             return 0.0
         memory = self._memory.setdefault((namespace, name), Memory())
-        builder = Builder(namespace, name, cluster["metadata"]["uid"], ClusterSpec(**cluster["spec"]))
+        builder = Builder(namespace, name, cluster["metadata"]["uid"], ClusterSpec(**cluster["spec"]), self._home)
         now_s = time.time()
         try:
             trusted = await self._secrets.ensure(builder, now_s)

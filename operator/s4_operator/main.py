@@ -41,7 +41,7 @@ class Operator:
         self.kube, self.session, self.cache = kube, session, Cache()
         leaf_s = float(environment.get("S4_CERTIFICATE_SECONDS", certificates.LEAF_S))
         secrets = Secrets(kube, leaf_s)
-        self.clusters = Clusters(kube, self.cache, session, environment.get("S4_IMAGE", "s4:latest"), secrets, apis)
+        self.clusters = Clusters(kube, self.cache, session, environment.get("S4_IMAGE", "s4:latest"), secrets, apis, environment.get("S4_OPERATOR_NAMESPACE", ""))
         self.buckets = Buckets(kube, self.cache, self.clusters, secrets)
         self.queue = Queue(self._work, WORKERS)
         self.beat_at = time.monotonic()

@@ -32,10 +32,10 @@ def labels(cluster: str, component: str = "") -> dict[str, str]:
 
 
 class Builder:
-    """Objects of the cluster `name` in `namespace`, owned by the S4Cluster with this uid."""
+    """Objects of the cluster `name` in `namespace`, owned by the S4Cluster with this uid. `home` is the operator's namespace."""
 
-    def __init__(self, namespace: str, name: str, uid: str, spec: ClusterSpec) -> None:
-        self.namespace, self.name, self.uid, self.spec = namespace, name, uid, spec
+    def __init__(self, namespace: str, name: str, uid: str, spec: ClusterSpec, home: str = "") -> None:
+        self.namespace, self.name, self.uid, self.spec, self.home = namespace, name, uid, spec, home
         self.names = names(name)
 
     def object(self, api: str, kind: str, name: str, component: str = "", **parts: Any) -> Object:
@@ -226,13 +226,15 @@ class Builder:
         if not self.spec.networkPolicy.enabled:
             return []
         inside = [{"podSelector": {"matchLabels": labels(self.name)}}]
-        operator = [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "s4-operator"}}}]
+        home = {"matchLabels": {"kubernetes.io/metadata.name": self.home}} if self.home else {}
+        operator = [{"namespaceSelector": home, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "s4-operator"}}}]
         everybody = {"from": self.spec.networkPolicy.s3From} if self.spec.networkPolicy.s3From else {}
         return [self.object("networking.k8s.io/v1", "NetworkPolicy", self.names["s3"], spec={
             "podSelector": {"matchLabels": labels(self.name)}, "policyTypes": ["Ingress"],
             "ingress": [
                 {"from": inside, "ports": [{"port": PEER}]}, {"from": inside + operator, "ports": [{"port": S3}]},
-                {"ports": [{"port": S3}], **everybody}, {"ports": [{"port": ADMIN}]},
+                {"ports": [{"port": S3}], **everybody},
+                {"from": inside + operator + self.spec.networkPolicy.adminFrom, "ports": [{"port": ADMIN}]},  # kubelets may always
             ],
         })]  # fmt: skip
 

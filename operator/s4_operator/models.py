@@ -125,8 +125,9 @@ class Monitoring(Model):
 
 
 class NetworkPolicySpec(Model):
-    enabled: bool = Field(True, description="Let only this cluster's pods reach its peer ports.")
+    enabled: bool = Field(True, description="Let only this cluster's pods reach its peer ports, and beside them the operator its admin ports.")
     s3From: list[FreeForm] = Field(default_factory=list, description="Who may reach S3, as peers of a NetworkPolicy; everybody where empty.")
+    adminFrom: list[FreeForm] = Field(default_factory=list, description="Who else may reach the admin ports, such as your Prometheus, as peers of a NetworkPolicy.")
 
 
 class PodSecurity(Model):
