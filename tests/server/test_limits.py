@@ -38,6 +38,7 @@ TESTED_ELSEWHERE = {
     "admin_connections": "server/test_admin_port.py:test_admin_connections_who_say_nothing_give_way",
     "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",
     "blob_cache_bytes": "test_caches_are_bounded", "request_s": "test_a_request_has_an_end",
+    "unknown_requests": "test_who_is_not_known_takes_no_places", "unknown_s": "test_who_is_not_known_takes_no_places",
     "waiting_commands": "test_commands_that_wait_are_bounded", "buckets": "test_buckets_in_all",
     "waiting_events": "test_events_that_wait_are_bounded", "ghost_s": "peer/test_tcp.py:test_a_gateway_that_went_away_is_waited_for",
 }  # fmt: skip
@@ -185,6 +186,23 @@ def test_overload_is_answered_at_once_and_health_stays_open(own_server: Any, cli
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         connection.close()
     assert wait_until(lambda: call(server.endpoint, "GET", "/busy").status == 200, "service again")
+
+
+def test_who_is_not_known_takes_no_places(own_server: Any) -> None:
+    """Forms and IAM calls that bring a byte now and then, from nobody: others are served, and these end."""
+    server = own_server("--limit", "unknown_requests=2", "--limit", "unknown_s=2", "--limit", "requests=4")
+    address = urlsplit(server.endpoint)
+    kinds = {"/": "application/x-www-form-urlencoded", "/bucket": "multipart/form-data; boundary=b"}
+    held = [socket.create_connection((address.hostname, address.port), timeout=60) for _ in kinds]
+    for connection, (path, kind) in zip(held, kinds.items(), strict=True):
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 400000\r\n\r\n-".encode())
+    call_of_iam = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1\r\n\r\na"
+    wait_until(lambda: b"SlowDown" in exchange(server.endpoint, call_of_iam, limit_s=1), "no more of them")
+    assert call(server.endpoint, "GET", "/").status == 200
+    for connection in held:
+        assert b"RequestTimeout" in connection.recv(4096)
+        connection.close()
+    wait_until(lambda: b"SlowDown" not in exchange(server.endpoint, call_of_iam, limit_s=1), "a place again")
 
 
 def test_connections(own_server: Any) -> None:

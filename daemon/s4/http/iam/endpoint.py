@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
@@ -47,9 +48,15 @@ class QueryEndpoint:
     """IAM and STS over one gateway."""
 
     def __init__(
-        self, gateway: Gateway, region: str, clock: Callable[[], float], note: Callable[[sigv4.Claim], None]
+        self,
+        gateway: Gateway,
+        region: str,
+        clock: Callable[[], float],
+        note: Callable[[sigv4.Claim], None],
+        doorstep: Callable[[S3Request], AbstractContextManager[None]],
     ) -> None:
         self._gateway, self._region, self._clock, self._note = gateway, region, clock, note
+        self._doorstep = doorstep
 
     async def __call__(self, request: S3Request) -> web.StreamResponse:
         service = "iam"
@@ -58,7 +65,8 @@ class QueryEndpoint:
             request.payload = sigv4.unsigned_payload(
                 request.headers
             )  # a hash that is given is that of the body, signed or not
-            body = await request.small_body(protocol.FORM_BYTES)
+            with self._doorstep(request):
+                body = await request.small_body(protocol.FORM_BYTES)
             form = protocol.read_form(body)
             action = form.get("Action")
             service = "sts" if action in sts.OPERATIONS else "iam"
