@@ -276,6 +276,7 @@ def test_who_may_start_a_task() -> None:
         "cluster/keeper.py": "changes of the map, whose error is told to who asked for them",
         "member.py": "follows the map: an error ends the process",
         "serve_cluster.py": "follows the map: an error ends the process; the start and the stop, which are awaited",
+        "http/iam/tokens.py": "a fetch of an issuer's keys, which is asked for again by who needs them",
         "jobs.py": "jobs",
         "s4_operator/queue.py": "resources, each tried again later",
     }
