@@ -116,6 +116,12 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option("--region", "us-east-1", "the region that requests must be signed for")
     option("--domain", "", "serve BUCKET.DOMAIN as virtual hosts; several with commas", metavar="DOMAIN")
     option("--website-domain", "", "show buckets as websites at BUCKET.DOMAIN; several with commas", metavar="DOMAIN")
+    option(
+        "--new-buckets",
+        "aws",
+        "what a new bucket begins with: as on S3 today (nothing public, no ACLs), or open to ACLs and public policies, as programs written for MinIO or Ceph expect",
+        choices=("aws", "open"),
+    )
     option("--certificate", "", "TLS certificate chain (PEM); read again when it changes", metavar="FILE")
     option("--key", "", "key of the certificate (PEM)", metavar="FILE")
     option(
@@ -182,7 +188,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "website_domains": [domain for domain in arguments.website_domain.lower().split(",") if domain],
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
         "master_key": arguments.master_key, "kms": arguments.kms, "kms_key": arguments.kms_key,
-        "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "bare_keys": arguments.bare_keys == "on",
+        "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "bare_keys": arguments.bare_keys == "on", "new_buckets": arguments.new_buckets,
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
         "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
         "lifecycle_day_s": _number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),

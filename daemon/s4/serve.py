@@ -108,6 +108,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     kms_token: str = ""
     kms_mount: str = "transit"
     bare_keys: bool = False
+    new_buckets: str = "aws"
     receivers: str = ""
     durability: str = "sync"
     inline_bytes: int = 4096
@@ -161,7 +162,8 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
         ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
         keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
-        kms=_kms(settings), receivers=frozenset(receivers_of(settings)), bare_keys=settings.bare_keys, day_ms=int(settings.lifecycle_day_s * 1000),
+        kms=_kms(settings), receivers=frozenset(receivers_of(settings)), bare_keys=settings.bare_keys, open_buckets=settings.new_buckets == "open",
+        day_ms=int(settings.lifecycle_day_s * 1000),
     )  # fmt: skip
 
 

@@ -21,13 +21,13 @@ EXTENT = rows.Extent(2, 5000, 3, BLOB, REF, "0" * 32, "AAAAAA==", b"s" * 16)
 SEALING = rows.Sealing("aws:kms", "wrapped", "key", "e30=", True)
 OBJECT = rows.Object(
     1_700_000_000_123, 5003, "1" * 32, False, True, "ana", "CRC32", "FULL_OBJECT", "AAAAAA==", {"Content-Type": "a/b"}, {"m": "ü"},
-    {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False, "[]", SEALING,
+    {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False, "[]", SEALING, True,
 )  # fmt: skip
 OLDER_EXTENT = replace(EXTENT, seal=b"")
-OLDER_OBJECT = replace(OBJECT, extents=[OLDER_EXTENT, rows.Extent(3, 3)], sealing=None)
+OLDER_OBJECT = replace(OBJECT, extents=[OLDER_EXTENT, rows.Extent(3, 3)], sealing=None, hold_told=False)
 ROWS: dict[str, Any] = {
     "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]", "GOVERNANCE", 99, True, SEALING, False),
-    "Part": rows.Part(2, EXTENT, b"inline"),
+    "Part": rows.Part(2, EXTENT, b"inline", "CRC32:AAAAAA=="),
     "Blob": rows.Blob(5000, 1 << 20, 4, 2, bytes(32), 3, [1, 5]),
     "Reference": rows.Reference(3, 7, b"key", b"u" * 16, 4),
     "Gone": rows.Gone([(3, BLOB, REF)], 7, b"key", b"u" * 16, True),
@@ -112,7 +112,7 @@ def test_rows_of_release_0_5() -> None:
 
 def test_rows_of_release_0_6() -> None:
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.6"])) == replace(OLDER_UPLOAD, sealing=None)
-    assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(ROWS["Part"], extent=OLDER_EXTENT)
+    assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(ROWS["Part"], extent=OLDER_EXTENT, brought="")
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.6"])) == (OLDER_OBJECT, b"abc")
     assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.6"])) == replace(ROWS["RemoveSource"], notify=None, at_ms=0)
 
@@ -120,6 +120,8 @@ def test_rows_of_release_0_6() -> None:
 def test_rows_of_release_0_7() -> None:
     assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.7"])) == replace(ROWS["RemoveSource"], at_ms=0)
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.7"])) == OLDER_UPLOAD
+    assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.7"])) == (replace(OBJECT, hold_told=False), b"abc")
+    assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.7"])) == replace(ROWS["Part"], brought="")
 
 
 def test_object_row() -> None:

@@ -143,3 +143,16 @@ def test_a_plus_in_a_copys_source_is_a_space(server: ServerProcess, s3: Any, buc
         copied = raw.call(server.endpoint, "PUT", f"/{bucket}/c", headers={"x-amz-copy-source": f"/{bucket}/{source}"})
         assert copied.status == 200
         assert s3.get_object(Bucket=bucket, Key="c")["Body"].read() == body
+
+
+def test_settings_that_s4_lacks_read_as_never_set(server: ServerProcess, s3: Any, bucket: str) -> None:
+    assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)
+    assert s3.get_bucket_request_payment(Bucket=bucket)["Payer"] == "BucketOwner"
+    assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=bucket)
+    for setting in ("accelerate", "logging", "requestPayment", "replication"):
+        for method in ("PUT", "DELETE"):
+            assert raw.call(server.endpoint, method, f"/{bucket}", query=setting, body=b"<x/>").code == "NotImplemented"
+    rule = {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 5}}
+    put = s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+    assert put["TransitionDefaultMinimumObjectSize"] == "all_storage_classes_128K"
+    assert s3.get_bucket_lifecycle_configuration(Bucket=bucket)["TransitionDefaultMinimumObjectSize"] == "all_storage_classes_128K"

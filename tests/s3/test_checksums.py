@@ -108,6 +108,10 @@ def test_an_object_without_a_checksum_has_the_default_one(s3_plain: Any, bucket:
     listed = s3_plain.list_parts(Bucket=bucket, Key="m", UploadId=upload)
     assert [part["ChecksumCRC64NVME"] for part in listed["Parts"]] == [value_of("CRC64NVME", body) for body in bodies]
     whole = {"Bucket": bucket, "Key": "m", "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+    for named, code in ((value_of("SHA1", b"other"), "InvalidPart"), (value_of("SHA1", bodies[1]), "")):
+        parts[1]["ChecksumSHA1"] = named
+        if code:
+            assert error(s3_plain.complete_multipart_upload, **whole) == (code, 400)
     assert error(s3_plain.complete_multipart_upload, ChecksumCRC64NVME="AAAAAAAAAAA=", **whole) == ("BadDigest", 400)
     assert error(s3_plain.complete_multipart_upload, ChecksumCRC32="AAAAAA==", **whole) == ("InvalidRequest", 400)
     done = s3_plain.complete_multipart_upload(ChecksumCRC64NVME=value_of("CRC64NVME", b"".join(bodies)), **whole)

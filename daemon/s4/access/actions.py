@@ -19,6 +19,8 @@ NEEDS: dict[str, tuple[str, str]] = {
     "DeleteBucketPolicy": ("s3:DeleteBucketPolicy", BUCKET), "GetBucketPolicyStatus": ("s3:GetBucketPolicyStatus", BUCKET),
     "GetBucketAcl": ("s3:GetBucketAcl", BUCKET), "PutBucketAcl": ("s3:PutBucketAcl", BUCKET),
     "GetBucketCors": ("s3:GetBucketCORS", BUCKET), "PutBucketCors": ("s3:PutBucketCORS", BUCKET),
+    "GetBucketAccelerateConfiguration": ("s3:GetAccelerateConfiguration", BUCKET), "GetBucketLogging": ("s3:GetBucketLogging", BUCKET),
+    "GetBucketReplication": ("s3:GetReplicationConfiguration", BUCKET), "GetBucketRequestPayment": ("s3:GetBucketRequestPayment", BUCKET),
     "DeleteBucketCors": ("s3:PutBucketCORS", BUCKET), "GetBucketWebsite": ("s3:GetBucketWebsite", BUCKET),
     "PutBucketWebsite": ("s3:PutBucketWebsite", BUCKET), "DeleteBucketWebsite": ("s3:DeleteBucketWebsite", BUCKET),
     "GetBucketOwnershipControls": ("s3:GetBucketOwnershipControls", BUCKET),

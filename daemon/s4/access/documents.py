@@ -69,6 +69,11 @@ def ownership_of(bucket: Bucket) -> str:
     return bucket.documents.get(OWNERSHIP, ENFORCED)
 
 
+def object_owner(bucket: Bucket, writer: str) -> str:
+    """Whose an object is that `writer` brings: where ownership is not the writer's, the bucket's."""
+    return bucket.owner if ownership_of(bucket) in (ENFORCED, PREFERRED) else writer
+
+
 def has_acls(bucket: Bucket) -> bool:
     return ownership_of(bucket) in (PREFERRED, WRITER, REMOVED)
 

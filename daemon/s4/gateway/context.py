@@ -138,6 +138,7 @@ class Gateway:
     keyring: Keyring | None = None  # what secrets are sealed with, and keys of objects (SSE-S3)
     kms: Kms | None = None  # what wraps keys of objects (SSE-KMS)
     bare_keys: bool = False  # whether keys that clients bring (SSE-C) may come without TLS
+    open_buckets: bool = False  # new buckets begin with ACLs and without a public access block
     receivers: frozenset[str] = frozenset()  # of events, by name
     day_ms: int = 86_400_000  # of lifecycle rules
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from s4.access.documents import object_owner
 from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket, paced
 from s4.gateway.objects import Attributes, Put, receive_copied, take_extents, with_null
 from s4.gateway.read import Opened
@@ -141,7 +142,7 @@ async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: i
                        stored: Stored) -> None:  # fmt: skip
     try:
         await commit(gateway, name, bucket, partition, lambda settings: PutPart(
-            settings, key, upload, stored.extent, stored.inline, stored.blobs, stored.granted,
+            settings, key, upload, stored.extent, stored.inline, stored.blobs, stored.granted, stored.brought,
         ))  # fmt: skip
     except NotCommittedError:
         await abandon(gateway, stored)
@@ -179,6 +180,7 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
     try:
         bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id, 0, gateway.limits.parts)
         row = await manifest(gateway, found, upload, wanted)
+        row = msgspec.structs.replace(row, owner=object_owner(bucket, row.owner))
         await gateway.quotas.take(gateway.node, bucket, row.size)
         answer = await commit(gateway, name, bucket, partition, lambda settings: CompleteUpload(
             settings, key, upload, with_null(row, settings.versioning), wanted.conditions,
@@ -248,7 +250,11 @@ def _chosen(part: Part | None, wanted: WantedPart, info: Upload) -> Extent:
             f"The upload was created using a {algorithm} checksum. The complete request must include the checksum for each part. It was missing for part {wanted.number} in the request.",
         )
     for algorithm, value in wanted.checksums.items():
+        if f"{algorithm}:{value}" == part.brought:
+            continue
         if algorithm != info.checksum_algorithm:
+            if part.brought.startswith(f"{algorithm}:"):
+                raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)
             raise S3Error("InvalidRequest", _other_checksum(info, f"part {wanted.number}", algorithm))
         if value != part.extent.checksum:
             raise S3Error("InvalidPart", PartNumber=str(wanted.number), ETag=wanted.etag)

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from s4.access.documents import object_owner
 from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket, paced
 from s4.gateway.read import Opened, open_object, stream
 from s4.gateway.receive import REFERENCES_AT_ONCE, Body, Decoder, Place, Stored, abandon, drop_references, receive
@@ -97,7 +98,7 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     expected = msgspec.structs.replace(expected, keep=expected.kept or checksums.DEFAULT)
     stored = await receive(gateway, body, expected, Place(partition, bucket.id, key), seal)
     row = Object(
-        gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", owner,
+        gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", object_owner(bucket, owner),
         expected.keep, checksums.FULL_OBJECT, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
         [stored.extent], b"", *attributes.lock, attributes.acl, seal.sealing if seal is not None else None,
     )  # fmt: skip
@@ -347,7 +348,7 @@ def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: 
     tags = old.tags if copy.tags is None else copy.tags
     acl = old.acl if copy.rename else copy.acl
     return Object(
-        gateway.now_ms(), content.size, content.etag, False, bucket.versioning != "Enabled", copy.owner,
+        gateway.now_ms(), content.size, content.etag, False, bucket.versioning != "Enabled", object_owner(bucket, copy.owner),
         content.checksum_algorithm, content.checksum_type, content.checksum, kept.headers, kept.metadata, tags,
         content.extents, b"", *copy.lock, acl, content.sealing,
     )  # fmt: skip

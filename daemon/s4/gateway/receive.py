@@ -80,6 +80,7 @@ class Stored:
     inline: bytes = b""
     blobs: list[NewBlob] = field(default_factory=list)
     granted: list[bytes] = field(default_factory=list)
+    brought: str = ""  # the checksum that was compared and is not kept
 
 
 @dataclass(slots=True)
@@ -232,7 +233,7 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
             data = b"".join((*sealer.feed([data]), sealer.finish()))
         extent = Extent(place.number, digests.size, etag=_etag(gateway, digests, seal), checksum=digests.checksum(),
                         seal=sealer.seal if sealer is not None else b"")  # fmt: skip
-        return Stored(extent, extent.etag, extent.checksum, inline=data)
+        return Stored(extent, extent.etag, extent.checksum, inline=data, brought=digests.brought())
     signed = expected.sha256 if sealer is None else None
     granted = await _known(gateway, signed, body.length, place) if signed is not None else None
     writer = None if granted else _BlobWriter(gateway, place.partition, sealer)
@@ -274,7 +275,7 @@ def _stored(
     checksum, size = digests.checksum(), digests.size
     if granted is not None:
         extent = Extent(place.number, size, granted.partition, granted.blob, granted.reference, etag, checksum)
-        return Stored(extent, etag, checksum, granted=[granted.reference])
+        return Stored(extent, etag, checksum, granted=[granted.reference], brought=digests.brought())
     if writer is None:
         raise S3Error("InternalError", "A body was neither written nor known.")
     content = writer.sealer or digests  # what is stored: its size and hash are the blob's
@@ -284,7 +285,7 @@ def _stored(
     )  # fmt: skip
     seal = writer.sealer.seal if writer.sealer is not None else b""
     extent = Extent(place.number, size, place.partition, new.blob, new.reference, etag, checksum, seal)
-    return Stored(extent, etag, checksum, blobs=[new])
+    return Stored(extent, etag, checksum, blobs=[new], brought=digests.brought())
 
 
 async def abandon(gateway: Gateway, stored: Stored) -> None:

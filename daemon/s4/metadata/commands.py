@@ -149,6 +149,7 @@ class PutPart(Command, frozen=True):
     inline: bytes = b""
     blobs: list[NewBlob] = []
     granted: list[bytes] = []
+    brought: str = ""
 
 
 class CompleteUpload(Command, frozen=True):

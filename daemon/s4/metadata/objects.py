@@ -246,7 +246,8 @@ def change(entry: Entry, command: ChangeObject) -> Written:
         raise RefusalError("MethodNotAllowed", "The specified method is not allowed against this resource.")
     row = replace(row, tags=row.tags if command.tags is None else command.tags,
                   acl=row.acl if command.acl is None else command.acl,
-                  legal_hold=row.legal_hold if command.hold is None else command.hold)  # fmt: skip
+                  legal_hold=row.legal_hold if command.hold is None else command.hold,
+                  hold_told=row.hold_told or command.hold is not None)  # fmt: skip
     if command.retention is not None:
         row = locks.retained(row, *command.retention, entry.expiry_ms, bypass=command.bypass)
     entry.put(found[0], encode_object(row, inline))

@@ -85,6 +85,7 @@ class Object(_Row, frozen=True):
     legal_hold: bool = False
     acl: str = ""
     sealing: Sealing | None = None
+    hold_told: bool = False  # whether a legal hold was ever put, on or off
 
 
 class Upload(_Row, frozen=True):
@@ -106,11 +107,13 @@ class Upload(_Row, frozen=True):
 
 
 class Part(_Row, frozen=True):
-    """An uploaded part: its extent, and its bytes where they are inline."""
+    """An uploaded part: its extent, and its bytes where they are inline. `brought` is the checksum that came with it where
+    its upload keeps another, ALGORITHM:base64: a completion may name it."""
 
     modified_ms: int
     extent: Extent
     inline: bytes = b""
+    brought: str = ""
 
 
 class Blob(_Row, frozen=True):

@@ -43,7 +43,7 @@ def put_part(entry: Entry, command: PutPart) -> Written:
     old = entry.get(row)
     if old is not None:
         gone.release(entry, [decode(Part, old).extent])
-    entry.put(row, encode(Part(entry.now_ms, extent, command.inline)))
+    entry.put(row, encode(Part(entry.now_ms, extent, command.inline, command.brought)))
     return Written("", extent.etag)
 
 

@@ -120,7 +120,7 @@ _VALUES: dict[str, Callable[[str], bool]] = {
     "x-amz-api-version": _ISO, "x-amz-request-payer": _one_of("requester"), "x-amz-checksum-mode": _one_of("enabled"),
     "x-amz-confirm-remove-self-bucket-access": _TRUTH, "x-amz-skip-destination-validation": _TRUTH,
     lock.BYPASS: _TRUTH, lock.ENABLED: _TRUTH, encryption.BUCKET_KEY: _TRUTH,
-    "x-amz-transition-default-minimum-object-size": _one_of("varies_by_storage_class", "all_storage_classes_128k"),
+    "x-amz-transition-default-minimum-object-size": _one_of("all_storage_classes_128k"),
     "x-amz-optional-object-attributes": _one_of("restorestatus"),
 }  # fmt: skip
 _LOOKED_AT = frozenset(_VALUES) | {"x-amz-storage-class"}

@@ -134,6 +134,11 @@ class Digests:
         """base64 of the digest to keep, empty where none is. The body has ended."""
         return self._text(self._kept) if self._kept else ""
 
+    def brought(self) -> str:
+        """ALGORITHM:base64 of the checksum that was compared, where another is kept; else empty. The body has ended."""
+        compared = self._expected.algorithm
+        return f"{compared}:{self._text(compared)}" if compared not in ("", self._kept) else ""
+
     def _text(self, algorithm: str) -> str:
         if algorithm not in self._told:
             digest = (

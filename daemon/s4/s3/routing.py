@@ -35,6 +35,12 @@ _OF_BUCKET = {
         "GET": "GetPublicAccessBlock", "PUT": "PutPublicAccessBlock", "DELETE": "DeletePublicAccessBlock",
     },
 }  # fmt: skip
+# Settings that S4 lacks: what reads them answers as S3 does where they were never set, what sets them is NotImplemented.
+_UNSET = {
+    "accelerate": "GetBucketAccelerateConfiguration", "logging": "GetBucketLogging",
+    "replication": "GetBucketReplication", "requestPayment": "GetBucketRequestPayment",
+}  # fmt: skip
+_OF_BUCKET |= {name: {"GET": operation} for name, operation in _UNSET.items()}
 _OF_OBJECT = {
     "tagging": {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"},
     "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
@@ -53,12 +59,10 @@ _PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "
 
 # Query names of S3's that stand for operations which S4 has not.
 _UNSUPPORTED = frozenset({
-    "abac", "accelerate", "analytics", "annotation", "intelligent-tiering", "inventory",
-    "logging", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
-    "metadataJournalTable", "metadataTable", "metrics", "replication", "requestPayment",
-    "restore", "select", "session", "torrent",
+    "abac", "analytics", "annotation", "intelligent-tiering", "inventory", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
+    "metadataJournalTable", "metadataTable", "metrics", "restore", "select", "session", "torrent",
 })  # fmt: skip
-_UNSUPPORTED_OF_OBJECT = _UNSUPPORTED | {"encryption"}
+_UNSUPPORTED_OF_OBJECT = _UNSUPPORTED | {"encryption", *_UNSET}
 
 
 def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], headers: Mapping[str, str]) -> str:
@@ -68,6 +72,9 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
         raise S3Error("NotImplemented", f"S4 does not implement {', '.join(sorted(unsupported & query.keys()))}.")
     if bucket == "WriteGetObjectResponse":  # of Object Lambda; no bucket can have this name
         raise S3Error("NotImplemented", "S4 does not implement WriteGetObjectResponse.")
+    lacking = [name for name in _UNSET if name in query] if query and not key and method != "GET" else ()
+    if lacking:
+        raise S3Error("NotImplemented", f"S4 does not implement {lacking[0]}.")
     if key:
         operation = _find(_OF_OBJECT, _PLAIN_OBJECT, method, query)
         if "x-amz-copy-source" in headers and operation in ("PutObject", "UploadPart"):

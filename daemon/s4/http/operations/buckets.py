@@ -74,7 +74,7 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamRespo
         if any(root.all(directory)):
             raise S3Error("NotImplemented", "S4 does not implement directory buckets.")
     await buckets.create_bucket(
-        gateway, request.bucket, request.user, await _asked(request, labels), lock=await _asked_lock(request)
+        gateway, request.bucket, request.user, await _asked(gateway, request, labels), lock=await _asked_lock(request)
     )
     return respond(200, {"Location": f"/{request.bucket}"})
 
@@ -94,7 +94,7 @@ def _labels(root: Element) -> dict[str, str]:
     return tags.check(pairs, tags.OF_BUCKET)
 
 
-async def _asked(request: S3Request, labels: dict[str, str]) -> dict[str, str]:
+async def _asked(gateway: Gateway, request: S3Request, labels: dict[str, str]) -> dict[str, str]:
     """The documents that a new bucket begins with: its tags, ownership controls and ACL. Raises S3Error."""
     if labels and request.judge is not None:
         await request.judge.must("s3:PutBucketTagging")
@@ -104,17 +104,20 @@ async def _asked(request: S3Request, labels: dict[str, str]) -> dict[str, str]:
         await request.judge.must("s3:PutBucketOwnershipControls")
     if ownership not in ("", documents.ENFORCED, documents.PREFERRED, documents.WRITER):
         raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership", ArgumentValue=ownership)
+    if gateway.open_buckets:
+        ownership = ownership or documents.WRITER
     if wanted.grants:
         if request.judge is not None:
             await request.judge.must("s3:PutBucketAcl")
         if ownership in ("", documents.ENFORCED):
             raise S3Error("InvalidBucketAclWithObjectOwnership")
-        if wanted.public:
+        if wanted.public and not gateway.open_buckets:
             raise S3Error(
                 "AccessDenied",
                 "A new bucket's public access block allows no public ACL (BlockPublicAcls): remove it first.",
             )
     asked = {
+        documents.BLOCK: documents.encode(documents.NO_BLOCK) if gateway.open_buckets else "",
         documents.OWNERSHIP: ownership, documents.ACL: acl.encode(wanted),
         documents.TAGS: documents.encode(labels) if labels else "",
     }  # fmt: skip

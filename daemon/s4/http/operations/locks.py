@@ -98,6 +98,8 @@ async def put_retention(gateway: Gateway, request: S3Request) -> web.StreamRespo
 
 async def get_hold(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     row = (await _open(gateway, request)).row
+    if not row.legal_hold and not row.hold_told:
+        raise S3Error("NoSuchObjectLockConfiguration")
     return respond_xml(document("LegalHold", tag("Status", "ON" if row.legal_hold else "OFF")))
 
 

@@ -92,9 +92,9 @@ async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamRespons
         gateway, request.bucket, request.key, upload, number, body, expected, customer
     )
     headers = {"ETag": f'"{stored.etag}"', **encryption.shown(sealing, request.headers)}
-    if expected.algorithm not in ("", algorithm):  # compared, and not kept
-        told = request.headers.get(checksums.HEADER[expected.algorithm])
-        headers[checksums.HEADER[expected.algorithm]] = told or body.decoder.trailers[expected.trailer]
+    if stored.brought:
+        compared, _, value = stored.brought.partition(":")
+        headers[checksums.HEADER[compared]] = value
     elif algorithm:
         headers[checksums.HEADER[algorithm]] = stored.checksum
     return respond(200, headers)

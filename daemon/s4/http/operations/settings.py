@@ -254,19 +254,22 @@ async def delete_website(gateway: Gateway, request: S3Request) -> web.StreamResp
 
 # -- lifecycle
 
+# No rule moves an object, so that S3's default says what is. Terraform waits until it is told.
+_LEAST_SIZE = {"x-amz-transition-default-minimum-object-size": "all_storage_classes_128K"}
+
 
 async def get_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     rules = documents.lifecycle_of(await find_bucket(gateway, request.bucket))
     if not rules:
         raise S3Error("NoSuchLifecycleConfiguration", BucketName=request.bucket)
-    return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)))
+    return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)), _LEAST_SIZE)
 
 
 async def put_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     names = iter(lambda: gateway.random(16).hex(), "")
     rules = lifecycle.from_xml(await request.xml("LifecycleConfiguration"), names)
     await set_document(gateway, request.bucket, documents.LIFECYCLE, documents.encode(rules))
-    return respond(200)
+    return respond(200, dict(_LEAST_SIZE))
 
 
 async def delete_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
@@ -310,6 +313,29 @@ async def put_notification(gateway: Gateway, request: S3Request) -> web.StreamRe
     rules = notification.from_xml(await request.xml("NotificationConfiguration"), gateway.receivers, ids)
     await set_document(gateway, request.bucket, documents.NOTIFICATION, documents.encode(rules) if rules else "")
     return respond(200)
+
+
+# -- settings that S4 lacks, as S3 answers where they were never set
+
+
+async def get_accelerate(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    return respond_xml(document("AccelerateConfiguration", ""))
+
+
+async def get_logging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    return respond_xml(document("BucketLoggingStatus", ""))
+
+
+async def get_replication(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    raise S3Error("ReplicationConfigurationNotFoundError", BucketName=request.bucket)
+
+
+async def get_request_payment(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+    await find_bucket(gateway, request.bucket)
+    return respond_xml(document("RequestPaymentConfiguration", tag("Payer", "BucketOwner")))
 
 
 # -- what browsers ask
