@@ -27,7 +27,7 @@ TRIED = [name for name in NAMES if name not in amz.TRANSFER]
 VALUES = {
     "x-amz-storage-class": "STANDARD", "x-amz-request-payer": "requester", "x-amz-checksum-mode": "ENABLED",
     "x-amz-api-version": "2006-03-01", "x-amz-optional-object-attributes": "RestoreStatus",
-    "x-amz-transition-default-minimum-object-size": "varies_by_storage_class", "x-amz-expected-bucket-owner": "000000000000",
+    "x-amz-transition-default-minimum-object-size": "all_storage_classes_128K", "x-amz-expected-bucket-owner": "000000000000",
 }  # fmt: skip
 MORE = {"UploadPart": "partNumber=1&uploadId={upload}", "UploadPartCopy": "partNumber=1&uploadId={upload}", "ListParts": "uploadId={upload}",
         "CompleteMultipartUpload": "uploadId={upload}", "AbortMultipartUpload": "uploadId={upload}", "ListObjectsV2": "list-type=2"}  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from process import ServerProcess
-from raw import call
+from raw import call, send
 from s4.access.actions import NEEDS
 from s4.s3.errors import STATUS
 
@@ -65,7 +65,10 @@ def test_wrong_input_gets_the_error_of_s3(server: ServerProcess, names: dict[str
         else:
             headers[name] = value
     body = fill(row["body"], names).encode()
-    answer = call(server.endpoint, row["method"], fill(row["path"], names), query=fill(row["query"], names), headers=headers, body=body, payload=payload)
+    if row["operation"] == "PostObject":  # a form is signed in its own fields
+        answer = send(server.endpoint, row["method"], fill(row["path"], names), headers, body)
+    else:
+        answer = call(server.endpoint, row["method"], fill(row["path"], names), query=fill(row["query"], names), headers=headers, body=body, payload=payload)
     want = "" if row["code"] == "-" else row["code"]
     assert (answer.code, answer.status) == (want, int(row["status"])), answer.body
     assert answer.headers["x-amz-request-id"]
