@@ -39,7 +39,8 @@ def refuses_before_it_looks() -> None:
     bring = commands.PutObject | commands.PutPart | commands.CreateUpload | commands.CreateBucket
 
     async def broken(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
-        if isinstance(command, bring) and not self.drives.has_room():
+        full = isinstance(self, member.MemberNode) and not member.has_room_for_rows(self.shards)
+        if isinstance(command, bring) and full:
             return Refused("StorageFull", "full")
         return await execute(self, partition, command, command_id, again)
 
@@ -335,7 +336,7 @@ ALL: dict[str, Callable[[], None]] = {one.__name__: one for one in (*PART_ONE, *
 
 # Kinds of faults that make it likely; without them a seed has whatever it draws.
 LIKELY: dict[str, tuple[str, ...]] = {
-    "refuses_before_it_looks": ("nearly full", "resets", "late packets", "crash"),
+    "refuses_before_it_looks": ("nearly full", "resets", "cut"),
     "takes_no_error_for_damage": ("unreadable",),
     "closes_what_is_in_use": ("slow disk", "pause"),
     "copies_what_was_not_judged": ("slow network", "slow disk"),
