@@ -110,7 +110,7 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
         if audited and "rate" not in atlas.happened:  # clocks that go on apart are an alarm
             problems += judge.figures(world)
             world.wait(60.0, lambda: world.whole() == "")  # asking took time, in which work may have begun
-        problems += [one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")]
+        problems += [one for one in judge.at_rest(world, audited=audited, hints="late packets" in atlas.happened) if audited or not one.startswith("unreachable")]
     return problems
 
 
