@@ -173,13 +173,20 @@ def test_load_begins(world: World) -> None:
 
 @contextmanager
 def operator_dies(world: World) -> Iterator[None]:
-    """The operator's pod is killed at random moments."""
+    """The operator's pod is killed at random moments after it began to work: on a busy machine its start alone takes longer
+    than seconds given beforehand, and it would never come to anything."""
     ended = threading.Event()
+    chosen = random.Random(5)
+
+    def works() -> bool:
+        pods = json.loads(world.kubectl("get", "pods", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "-o", "json", check=False) or '{"items": []}')
+        told = [one for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"] for one in pod["status"].get("conditions", ())]
+        return any((one["type"], one["status"]) == ("Ready", "True") for one in told)
 
     def work() -> None:
-        chosen = random.Random(5)
-        while not ended.wait(chosen.uniform(6, 20)):
-            world.kubectl("delete", "pod", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "--grace-period=0", "--force", check=False)
+        while not ended.wait(1):
+            if works() and not ended.wait(chosen.uniform(1, 15)):
+                world.kubectl("delete", "pod", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "--grace-period=0", "--force", check=False)
 
     thread = threading.Thread(target=work)
     thread.start()
