@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from s4.metadata import keys
-from s4.metadata.rows import Summary, decode_summary
+from s4.metadata.rows import Summary, decode_object, decode_summary
 
 PAUSE_EVERY = 256
+_CLASS = b"x-amz-storage-class"
 
 
 class Cursor(Protocol):
@@ -48,6 +49,7 @@ class Version:
     suffix: bytes
     row: Summary
     latest: bool
+    storage_class: str = "STANDARD"
 
 
 @dataclass(slots=True)
@@ -161,7 +163,7 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
         if len(page.items) >= query.limit:
             page.truncated = True
             break
-        page.items.append(Version(key, raw[end:], row, latest))
+        page.items.append(Version(key, raw[end:], row, latest, _class_of(value)))
         page.next_key, page.next_version = key, raw[end:]
         merge.advance()
     yield page
@@ -193,6 +195,13 @@ def walk_uploads(
         else:
             yield common
             merge.seek(keys.after(keys.escape(common)))
+
+
+def _class_of(value: bytes) -> str:
+    """The class of an object row. Whole rows are decoded only where the name stands in them: most have the standard one."""
+    if value.find(_CLASS, 5, 5 + int.from_bytes(value[1:5], "little")) < 0:
+        return "STANDARD"
+    return decode_object(value)[0].headers.get("x-amz-storage-class", "STANDARD")
 
 
 def _emits_nothing(merge: Merge, query: Query, raw: bytes, value: bytes) -> bool:

@@ -44,6 +44,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "InvalidRange": (416, "The requested range is not satisfiable"),
     "InvalidRedirectLocation": (400, "The website redirect location must have a prefix of 'http://' or 'https://' or '/'."),
     "InvalidRequest": (400, "Invalid request"),
+    "InvalidStorageClass": (400, "The storage class you specified is not valid"),
     "InvalidTag": (400, "The tag provided was not a valid tag."),
     "InvalidURI": (400, "The specified URI couldn't be parsed."),
     "InvalidToken": (400, "The provided token is malformed or otherwise not valid."),

@@ -21,7 +21,7 @@ from s4.http.operations import locks
 from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
 from s4.http.request import S3Request
 from s4.http.responses import ending, header_value, respond, respond_xml
-from s4.s3 import checksums, conditions, encryption, lock, names, tags, website
+from s4.s3 import checksums, classes, conditions, encryption, lock, names, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.lock import NONE as NO_LOCK
 from s4.s3.xml import document, tag
@@ -81,8 +81,9 @@ def _directive(request: S3Request, what: str) -> str:
 
 
 def _copied_attributes(request: S3Request, source: Opened) -> Attributes:
-    """A source's own, but for where visitors are sent, which a copy has only where it is asked for."""
-    kept = {name: value for name, value in source.row.headers.items() if name != website.LOCATION}
+    """A source's own, but for its class and where visitors are sent, which a copy has only where they are asked for."""
+    kept = {name: value for name, value in source.row.headers.items() if name not in (website.LOCATION, classes.NAME)}
+    kept |= classes.kept(request.headers.get(classes.NAME))
     if website.LOCATION in request.headers:
         location = website.check_location(request.headers[website.LOCATION])
         kept[website.LOCATION] = header_value(location, website.LOCATION)
@@ -102,7 +103,7 @@ async def _copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     same = (source.name, source.key) == (request.bucket, request.key)
     changed = (
         "REPLACE" in (directive, tagging)
-        or website.LOCATION in request.headers
+        or not {website.LOCATION, classes.NAME}.isdisjoint(request.headers)
         or await sse.changes(gateway, request, source)
     )
     if same and not changed and not source.asked_version:

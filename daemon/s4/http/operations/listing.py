@@ -15,7 +15,7 @@ from s4.http.responses import respond_xml
 from s4.metadata import keys
 from s4.metadata.listing import Page, Query, Version
 from s4.metadata.rows import Summary
-from s4.s3 import names
+from s4.s3 import classes, names
 from s4.s3.errors import S3Error
 from s4.s3.xml import document, encode_key, tag
 
@@ -85,7 +85,7 @@ def _contents(page: Page, url: bool, owner: bool) -> tuple[str, int]:
         contents.append(
             f"<Contents><Key>{encode_key(item.key, url)}</Key><LastModified>{iso(row.modified_ms)}</LastModified>"
             f"<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row)}<Size>{row.size}</Size>"
-            f"{f'<Owner>{owner_xml(row.owner)}</Owner>' if owner else ''}<StorageClass>STANDARD</StorageClass></Contents>"
+            f"{f'<Owner>{owner_xml(row.owner)}</Owner>' if owner else ''}<StorageClass>{item.storage_class}</StorageClass></Contents>"
         )
     return "".join(contents) + "".join(prefixes), len(page.items)
 
@@ -201,7 +201,7 @@ def _version_xml(item: Version, url: bool) -> str:
         return f"<DeleteMarker>{shared}{owner}</DeleteMarker>"
     return (
         f"<Version>{shared}<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row)}<Size>{row.size}</Size>"
-        f"<StorageClass>STANDARD</StorageClass>{owner}</Version>"
+        f"<StorageClass>{item.storage_class}</StorageClass>{owner}</Version>"
     )
 
 
@@ -230,7 +230,7 @@ async def list_uploads(gateway: Gateway, request: S3Request) -> web.StreamRespon
         )
         listed += (
             f"<Upload><Key>{encode_key(item.key, shared.url)}</Key><UploadId>{item.upload.hex()}</UploadId>"
-            f"<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"
+            f"<Initiator>{owner}</Initiator><Owner>{owner}</Owner>{tag('StorageClass', classes.of(item.row.headers))}"
             f"<Initiated>{names.iso_date(item.row.created_ms)}</Initiated>{checksum}</Upload>"
         )
     following = ""

@@ -17,7 +17,7 @@ from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import S3Request
 from s4.http.responses import aborting, ending, respond, respond_xml
 from s4.metadata.rows import Part, decode
-from s4.s3 import checksums, encryption, names, ranges
+from s4.s3 import checksums, classes, encryption, names, ranges
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
@@ -157,7 +157,7 @@ async def list_parts(gateway: Gateway, request: S3Request) -> web.StreamResponse
     following = tag("NextPartNumberMarker", page[-1].extent.number if page else 0)
     return respond_xml(document("ListPartsResult", (
         f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=request.query.get('encoding-type') == 'url')}</Key>"
-        f"{tag('UploadId', upload)}<Initiator>{owner}</Initiator><Owner>{owner}</Owner><StorageClass>STANDARD</StorageClass>"
+        f"{tag('UploadId', upload)}<Initiator>{owner}</Initiator><Owner>{owner}</Owner>{tag('StorageClass', classes.of(found.upload.headers))}"
         f"{tag('PartNumberMarker', marker)}{following}{tag('MaxParts', limit)}"
         f"<IsTruncated>{str(truncated).lower()}</IsTruncated>{kind}{listed}"
     )), aborting(gateway, request.bucket_row, request.key, found.upload.created_ms))  # fmt: skip

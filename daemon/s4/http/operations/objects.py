@@ -31,7 +31,7 @@ from s4.http.responses import (
 )
 from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent
-from s4.s3 import acl, checksums, conditions, encryption, lock, names, ranges, tags, website
+from s4.s3 import acl, checksums, classes, conditions, encryption, lock, names, ranges, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 from s4.storage.records import DamagedError
@@ -60,6 +60,8 @@ def attributes_of(request: S3Request) -> Attributes:
             size += len(name) - 11 + len(text.encode())
         elif name == website.LOCATION:
             kept[name] = header_value(website.check_location(value), name)
+        elif name == classes.NAME:
+            kept.update(classes.kept(value))
         elif name in _SHOWN:
             if name == "content-encoding":
                 value = _without_chunked(value)  # noqa: PLW2901 - aws-chunked is of the transfer, not of the object
@@ -310,7 +312,7 @@ async def get_attributes(gateway: Gateway, request: S3Request) -> web.StreamResp
     if "ObjectParts" in wanted and row.upload:
         xml += _parts_xml(request, opened)
     if "StorageClass" in wanted:
-        xml += tag("StorageClass", "STANDARD")
+        xml += tag("StorageClass", classes.of(row.headers))
     if "ObjectSize" in wanted:
         xml += tag("ObjectSize", row.size)
     headers = {"Last-Modified": names.http_date(row.modified_ms // 1000)}
