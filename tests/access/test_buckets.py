@@ -20,7 +20,7 @@ server, s3, bucket = where.server, where.s3, where.bucket
 ANA = "arn:aws:iam::000000000000:user/ana-of-policies"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def ana(server: ServerProcess) -> Any:
     """A user without any right of its own."""
     made = admin(server, "user", "add", "ana-of-policies", "--grant", "Reader:no-such-bucket-at-all")

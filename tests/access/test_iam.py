@@ -259,6 +259,7 @@ def test_roles_and_sessions(server: ServerProcess, iam: Any, s3: Any, bucket: st
     # A bucket's policy names the session's role.
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": role["Arn"]}, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}]}))
     assert not code(own.get_object, Bucket=bucket, Key="k")
+    code(iam.create_user, UserName="somebody")
     iam.update_assume_role_policy(RoleName=role["RoleName"], PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/somebody"}, "Action": "sts:AssumeRole"}]}))
     assert code(sts.assume_role, **assume) == "AccessDenied"
     assert code(sts.assume_role, RoleArn=role["Arn"] + "x", RoleSessionName="night") == "AccessDenied"

@@ -12,6 +12,7 @@ actions of whatever service.
 from __future__ import annotations
 
 from s4.access import conditions, keys
+from s4.access import principals as said
 from s4.access.conditions import Condition
 from s4.access.patterns import PolicyError, matches, variables
 from s4.access.policy import VERSIONS, Policy, Statement, parse
@@ -21,6 +22,8 @@ from s4.access.s3names import ON_BUCKETS, ON_OBJECTS
 def read_new(text: str, *, principals: bool = False, resources: bool = True) -> Policy:
     """A document of IAM that is put. Raises PolicyError."""
     policy = parse(text, principals=principals, resources=resources)
+    if principals and any(said.kept(one) is not None for one in said.of(text)):
+        raise PolicyError("Invalid principal in policy")
     for statement in policy.statements:
         _check(statement, policy.version)
     return policy

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from s4.access import keys
+from s4.access import keys, principals
 from s4.access.conditions import Condition, is_positive
 from s4.access.conditions import read as read_conditions
 from s4.access.patterns import Context, PolicyError, as_object, filled, matches, variables
@@ -28,10 +28,12 @@ VERSIONS = ("2012-10-17", "2008-10-17")
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks. `arns` are all names of it, its own first; a role's session has its role's too. Empty: anonymous."""
+    """Who asks. `arns` are all names of it, its own first; a role's session has its role's too. Empty: anonymous. `ids` are
+    unique ids of the same, by which kept documents name it."""
 
     arns: tuple[str, ...] = ()
     canonical: str = ""
+    ids: tuple[str, ...] = ()
 
     def is_named(self, principals: Mapping[str, tuple[str, ...]], *, by_account: bool) -> bool:
         """Whether principals name this asker. An account names everyone in it only where `by_account`."""
@@ -45,7 +47,7 @@ class Asker:
         if self.canonical and self.canonical in principals.get("canonicaluser", ()):
             return True
         federated = principals.get("federated", ())
-        return any(one in listed or one in federated for one in self.arns)
+        return any(one in listed or one in federated for one in (*self.arns, *self.ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +237,11 @@ def _principals(value: Any) -> dict[str, tuple[str, ...]]:
             raise PolicyError("Invalid principal in policy")
         texts = _texts(names, f"Principal {kind}")
         for text in texts:
+            if kind == "AWS" and principals.kept(text) is not None:
+                continue
             if ("*" in text and text != "*") or (kind == "AWS" and not _is_principal(text)):
                 raise PolicyError("Invalid principal in policy")
-        found[PRINCIPAL_KINDS[kind]] = texts
+        found[PRINCIPAL_KINDS[kind]] = tuple(map(principals.judged_by, texts)) if kind == "AWS" else texts
     if not found:
         raise PolicyError("Invalid principal in policy")
     return found

@@ -134,8 +134,9 @@ def requester(
     policies: Sequence[Policy],
     limits: Sequence[Sequence[Policy]] = (),
     about: Mapping[str, tuple[str, ...]] | None = None,
+    ids: Sequence[str] = (),
 ) -> Requester:
-    """`arns`: its own name first. `about`: more condition keys."""
+    """`arns`: its own name first. `about`: more condition keys. `ids`: those that are never given out again."""
     everything = (
         any(one.everything for one in policies)
         and all(one.effect == ALLOW for policy in policies for one in policy.statements)
@@ -152,7 +153,7 @@ def requester(
     return Requester(
         kind,
         name,
-        Asker(tuple(arns), canonical_id(name)),
+        Asker(tuple(arns), canonical_id(name), tuple(ids)),
         tuple(policies),
         tuple(tuple(one) for one in limits),
         keys,

@@ -109,10 +109,12 @@ def _requester(identity: Identity, session: Session | None) -> Requester:
     if identity.role and session is not None:
         arns = [session_arn(name, session.name), role_arn(name, identity.path)]
         about["aws:userid"] = (f"{identity.id}:{session.name}",)
-        return requester(ROLE, f"role/{name}", arns, policies, limits, about)
+        ids = [f"{identity.id}:{session.name}", identity.id]
+        return requester(ROLE, f"role/{name}", arns, policies, limits, about, ids)
     if name == ROOT_USER:
         return requester(
             ROOT, name, [f"arn:aws:iam::{ACCOUNT}:root"], policies, limits, {"aws:userid": (ACCOUNT,), **about}
         )
     about |= {"aws:username": (name,), "aws:userid": (identity.id or name,)}
-    return requester(USER, name, [user_arn(name, identity.path)], policies, limits, about)
+    ids = [identity.id] if identity.id else []
+    return requester(USER, name, [user_arn(name, identity.path)], policies, limits, about, ids)

@@ -7,7 +7,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT
+from s4.gateway import principals
 from s4.http.credentials import role_arn
 from s4.http.iam.policies import check_arn
 from s4.http.iam.protocol import Call, Handler, IamError, date, exists, missing, new_id, quoted, tag_list
@@ -19,10 +21,11 @@ _URL = re.compile(r"https://[A-Za-z0-9.:\[\]_~/-]{1,240}")
 _THUMBPRINT = re.compile(r"[0-9a-fA-F]{40}")
 
 
-def shown(row: Role) -> dict[str, Any]:
+async def shown(call: Call, row: Role) -> dict[str, Any]:
+    trust = await principals.show(call.accounts, row.trust)
     found: dict[str, Any] = {
         "Path": row.path, "RoleName": row.name, "RoleId": row.id, "Arn": role_arn(row.name, row.path), "CreateDate": date(row.created_ms),
-        "AssumeRolePolicyDocument": quoted(row.trust), "Description": row.description or None, "MaxSessionDuration": row.session_s,
+        "AssumeRolePolicyDocument": quoted(trust), "Description": row.description or None, "MaxSessionDuration": row.session_s,
         "Tags": tag_list(row.tags),
     }  # fmt: skip
     if row.boundary:
@@ -48,15 +51,23 @@ async def create(call: Call) -> dict[str, Any]:
         if call.form.has("PermissionsBoundary")
         else ""
     )
-    trust = call.form.document("AssumeRolePolicyDocument", TRUST_BYTES, trust=True)
+    trust = await _trust(call, "AssumeRolePolicyDocument")
     row = Role(name, call.gateway.now_ms(), new_id("AROA"), call.form.path(), trust, call.form.get("Description")[:1000],
                call.form.number("MaxSessionDuration", LEAST_S, LEAST_S, MOST_S), call.form.tags(), boundary=boundary)  # fmt: skip
     call.accounts.put(name, row)
-    return {"Role": shown(row)}
+    return {"Role": await shown(call, row)}
+
+
+async def _trust(call: Call, parameter: str) -> str:
+    """A document of trust, as it is kept. Raises IamError."""
+    try:
+        return await principals.keep(call.accounts, call.form.document(parameter, TRUST_BYTES, trust=True))
+    except PolicyError as error:
+        raise IamError("MalformedPolicyDocument", str(error)) from error
 
 
 async def get(call: Call) -> dict[str, Any]:
-    return {"Role": shown(await find(call))}
+    return {"Role": await shown(call, await find(call))}
 
 
 async def list_roles(call: Call) -> dict[str, Any]:
@@ -64,7 +75,7 @@ async def list_roles(call: Call) -> dict[str, Any]:
     page, more = call.page(
         [row for _, row in await call.accounts.all(Role) if row.path.startswith(prefix)], lambda row: row.name
     )
-    return {"Roles": [shown(row) for row in page], **more}
+    return {"Roles": [await shown(call, row) for row in page], **more}
 
 
 async def update(call: Call) -> dict[str, Any]:
@@ -77,7 +88,7 @@ async def update(call: Call) -> dict[str, Any]:
 
 async def update_trust(call: Call) -> dict[str, Any]:
     row = await find(call)
-    call.accounts.put(row.name, replace(row, trust=call.form.document("PolicyDocument", TRUST_BYTES, trust=True)))
+    call.accounts.put(row.name, replace(row, trust=await _trust(call, "PolicyDocument")))
     return {}
 
 

@@ -14,7 +14,8 @@ from s4.access.documents import Block
 from s4.access.patterns import PolicyError
 from s4.access.policy import Policy
 from s4.access.requester import canonical_id
-from s4.gateway import sealing
+from s4.gateway import principals, sealing
+from s4.gateway.accounts import Accounts
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.operations.buckets import owner_xml
@@ -59,6 +60,7 @@ async def delete_tagging(gateway: Gateway, request: S3Request) -> web.StreamResp
 
 async def get_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     text = _policy_text(await find_bucket(gateway, request.bucket), request.bucket)
+    text = await principals.show(Accounts(gateway), text)
     return respond(200, {"Content-Type": "application/json"}, text.encode())
 
 
@@ -76,6 +78,7 @@ async def put_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse
     try:
         text = raw.decode()
         policy = read_new_of_bucket(text, request.bucket)
+        text = await principals.keep(Accounts(gateway), text)
     except (PolicyError, UnicodeDecodeError) as error:
         raise S3Error("MalformedPolicy", str(error)) from error
     bucket = await find_bucket(gateway, request.bucket)

@@ -1,0 +1,50 @@
+"""Documents with principals, on their way in and out: ARNs become ids that no namesake gets (access/principals.py)."""
+
+from __future__ import annotations
+
+from s4.access import principals
+from s4.access.patterns import PolicyError
+from s4.access.policy import ACCOUNT
+from s4.access.principals import Named
+from s4.gateway.accounts import Accounts
+from s4.metadata.rows import Role, User
+
+
+async def keep(accounts: Accounts, document: str) -> str:
+    """A document as it is kept. Raises PolicyError where it names somebody who is not there."""
+    by: dict[str, str] = {}
+    for text in principals.of(document):
+        named = principals.said(text)
+        if named is None:
+            continue
+        found = await _entity(accounts, named) if named.account == ACCOUNT else None
+        if found is None or _arn(named, found) != text:
+            raise PolicyError(f"Invalid principal in policy: {text}")
+        if found.id:  # the oldest users have none: they stay named
+            by[text] = principals.keep(named, found.id)
+    return principals.replaced(document, by)
+
+
+async def show(accounts: Accounts, document: str) -> str:
+    """A kept document as whoever put it knows it."""
+    by: dict[str, str] = {}
+    for text in principals.of(document):
+        kept = principals.kept(text)
+        if kept is not None:
+            unique, named = kept
+            found = await _entity(accounts, named)
+            by[text] = _arn(named, found) if found is not None and found.id == unique else unique
+    return principals.replaced(document, by)
+
+
+async def _entity(accounts: Accounts, named: Named) -> User | Role | None:
+    kind, _, name = named.entity.partition("/")
+    if kind == "user":
+        return await accounts.get(User, name)
+    return await accounts.get(Role, name) if kind == "role" else None
+
+
+def _arn(named: Named, found: User | Role) -> str:
+    if named.kind == "session":
+        return f"arn:aws:sts::{ACCOUNT}:assumed-role/{named.rest}"
+    return f"arn:aws:iam::{ACCOUNT}:{named.kind}{found.path}{found.name}"

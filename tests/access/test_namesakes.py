@@ -1,0 +1,146 @@
+"""A user or role made again has nothing of its namesake: documents and lists keep who is meant by id, as AWS does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from access import where
+from access.test_iam import ACCOUNT, TRUST_ALL, allow, client, code
+from process import ServerProcess
+from s4.access import principals
+from s4.access.policy import ALLOW, Ask, Asker, parse
+
+s3, bucket = where.s3, where.bucket
+_numbers = itertools.count(1)
+READS = "s3:GetObject"
+
+
+@pytest.fixture(scope="module")
+def server(open_server: Any) -> Any:
+    return open_server
+
+
+@pytest.fixture(scope="module")
+def iam(server: ServerProcess) -> Any:
+    return client(server, "iam")
+
+
+@pytest.fixture
+def user(server: ServerProcess, iam: Any) -> Callable[[], tuple[str, Any, dict[str, Any]]]:
+    """Makes the user (again): its name, S3 with a key of its own, and what IAM says of it."""
+    name = f"again-{next(_numbers)}"
+
+    def make() -> tuple[str, Any, dict[str, Any]]:
+        for one in iam.list_access_keys(UserName=name)["AccessKeyMetadata"] if not code(iam.get_user, UserName=name) else ():
+            iam.delete_access_key(UserName=name, AccessKeyId=one["AccessKeyId"])
+        code(iam.delete_user, UserName=name)
+        made = iam.create_user(UserName=name)["User"]
+        return name, client(server, "s3", iam.create_access_key(UserName=name)["AccessKey"]), made
+
+    return make
+
+
+def put(s3: Any, bucket: str, *who: str, effect: str = "Allow", element: str = "Principal") -> str:
+    statement = {"Effect": effect, element: {"AWS": list(who)}, "Action": READS, "Resource": f"arn:aws:s3:::{bucket}/*"}
+    return code(s3.put_bucket_policy, Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+
+
+def shown(s3: Any, bucket: str) -> list[str]:
+    listed = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"][0]["Principal"]["AWS"]
+    return listed if isinstance(listed, list) else [listed]
+
+
+def test_a_buckets_policy_names_who_was_there(s3: Any, iam: Any, bucket: str, user: Any) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    name, own, made = user()
+    assert not put(s3, bucket, made["Arn"])
+    assert not code(own.get_object, Bucket=bucket, Key="k")
+    assert shown(s3, bucket) == [made["Arn"]]
+    iam.update_user(UserName=name, NewPath="/moved/")
+    assert shown(s3, bucket) == [f"arn:aws:iam::{ACCOUNT}:user/moved/{name}"], "it is shown as it is called now"
+    assert not code(own.get_object, Bucket=bucket, Key="k")
+
+    _, other, again = user()
+    assert again["Arn"] == made["Arn"] and again["UserId"] != made["UserId"]
+    assert code(other.get_object, Bucket=bucket, Key="k") == "AccessDenied"
+    assert shown(s3, bucket) == [made["UserId"]], "who is gone is shown by its id"
+    assert put(s3, bucket, made["UserId"]) == "MalformedPolicy", "and is not named anew"
+
+
+def test_roles_and_their_sessions_too(server: ServerProcess, s3: Any, iam: Any, bucket: str, user: Any) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.put_object(Bucket=bucket, Key="for-night", Body=b"x")
+    name, _, _ = user()
+    iam.put_user_policy(UserName=name, PolicyName="assume", PolicyDocument=json.dumps(allow("sts:AssumeRole")))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+
+    def role() -> tuple[dict[str, Any], Any]:
+        code(iam.delete_role, RoleName=f"role-{name}")
+        made = iam.create_role(RoleName=f"role-{name}", AssumeRolePolicyDocument=json.dumps(TRUST_ALL))["Role"]
+        assumed = client(server, "sts", key).assume_role(RoleArn=made["Arn"], RoleSessionName="night")
+        return made, client(server, "s3", assumed["Credentials"])
+
+    made, session = role()
+    night = f"arn:aws:sts::{ACCOUNT}:assumed-role/role-{name}/night"
+    for who in (made["Arn"], night):
+        assert not put(s3, bucket, who)
+        assert shown(s3, bucket) == [who]
+        assert not code(session.get_object, Bucket=bucket, Key="k")
+    assert not put(s3, bucket, night.replace("/night", "/day"))
+    assert code(session.get_object, Bucket=bucket, Key="k") == "AccessDenied"
+    for who in (made["Arn"], night):
+        assert not put(s3, bucket, who)
+        made, session = role()
+        assert code(session.get_object, Bucket=bucket, Key="k") == "AccessDenied", who
+    iam.delete_user_policy(UserName=name, PolicyName="assume")
+
+
+def test_a_roles_trust_is_of_who_was_there(server: ServerProcess, iam: Any, user: Any) -> None:
+    name, _, made = user()
+    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": made["Arn"]}, "Action": "sts:AssumeRole"}]}
+    role = iam.create_role(RoleName=f"trusting-{name}", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    assert role["AssumeRolePolicyDocument"] == trust
+
+    def assume() -> str:
+        sts = client(server, "sts", iam.create_access_key(UserName=name)["AccessKey"])
+        return code(sts.assume_role, RoleArn=role["Arn"], RoleSessionName="night")
+
+    assert assume() == ""
+    _, _, again = user()
+    assert assume() == "AccessDenied"
+    held = iam.get_role(RoleName=role["RoleName"])["Role"]["AssumeRolePolicyDocument"]
+    assert held["Statement"][0]["Principal"]["AWS"] == made["UserId"]
+    assert code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(held)) == "MalformedPolicyDocument"
+    assert not code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(trust))
+    assert assume() == "" and again["Arn"] == made["Arn"]
+
+
+@pytest.mark.parametrize("who", [
+    f"arn:aws:iam::{ACCOUNT}:user/nobody-at-all", f"arn:aws:iam::{ACCOUNT}:role/nobody-at-all", "arn:aws:iam::111122223333:user/{}",
+    f"arn:aws:sts::{ACCOUNT}:assumed-role/nobody-at-all/x", f"arn:aws:sts::{ACCOUNT}:federated-user/x",
+    f"arn:aws:iam::{ACCOUNT}:user/path/{{}}", "AIDA00000000000000000:user/{}",
+])  # fmt: skip
+def test_who_is_not_there_is_no_principal(s3: Any, bucket: str, user: Any, who: str) -> None:
+    name, _, _ = user()
+    for effect, element in (("Allow", "Principal"), ("Deny", "NotPrincipal")):
+        assert put(s3, bucket, who.format(name), effect=effect, element=element) == "MalformedPolicy"
+
+
+def test_documents_of_before_go_by_name() -> None:
+    arn = f"arn:aws:iam::{ACCOUNT}:user/ana"
+    document = {"Statement": {"Effect": "Allow", "Principal": {"AWS": arn}, "Action": READS, "Resource": "arn:aws:s3:::b/*"}}
+    old = json.dumps(document)
+    new = principals.replaced(old, {arn: principals.keep(principals.Named(ACCOUNT, "user", "ana"), "AIDA0000000000000000A")})
+    for text, ids, allowed in ((old, ("AIDA0000000000000000B",), True), (new, ("AIDA0000000000000000A",), True), (new, ("AIDA0000000000000000B",), False)):
+        asked = Ask(Asker((arn,), "", ids), READS, "arn:aws:s3:::b/x")
+        assert (parse(text, principals=True).decide(asked) == ALLOW) is allowed
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Statement": 1}', '{"Statement": [{"Principal": {"AWS": 1}}]}', "[" * 100_000])
+def test_what_cannot_be_read_names_nobody(text: str) -> None:
+    assert principals.of(text) == set()
