@@ -1,6 +1,6 @@
 """Every condition key of every action, filled by a real request and denied by: a key that does not arrive denies nothing.
 
-Which keys an action has is said by the program's own table, and that table is AWS's (test_keys.py). Here each of them gets a
+Which keys an action has is said by the program's own table, and that table is AWS's (test_condition_keys.py). Here each of them gets a
 value by a request over the port, and a Deny by that value must refuse the request, which is let through without it."""
 
 from __future__ import annotations

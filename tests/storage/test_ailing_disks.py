@@ -214,6 +214,7 @@ def test_a_torn_copy_does_not_stand_for_its_synced_original(tmp_path: Path, lost
         at = len(files.events)
         location = store.locate(shard(2))
         await store.append(shard(2), [body(2, 100_000)], sync=False, replaces=location)
+        store._index.close()  # the process ends here; its lock must not outlive it
         return at
 
     async def test() -> None:
