@@ -12,7 +12,7 @@ SEEDS ?= 10000
 WORKERS ?= 4
 PYTEST = .venv/bin/pytest --durations 20
 
-.PHONY: help run check test soak lint setup clients bench fuzz image clean
+.PHONY: help run check test compat soak lint setup clients bench fuzz image clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,9 +27,14 @@ test: setup clients ## everything that needs only this machine: real servers, cl
 	@rm -f .tools/coverage .tools/coverage.*
 	S4_COVERAGE=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
 
+# COMPAT=NAME for some of them; what a machine cannot have is skipped by name. -rP: suites print their counts.
+COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard tests/compat/*/*/go.mod))))
+compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) ## programs that people run on S3, unchanged, from package registries
+	$(PYTEST) -m compat -n 0 -rsP tests/compat $(if $(COMPAT),-k "$(shell echo $(COMPAT) | sed 's/ / or /g')")
+
 # Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
-	S4_TIER=soak $(PYTEST) -m "" -n 2 --timeout 36000 $(SOAK)
+	S4_TIER=soak $(PYTEST) -m "not compat" -n 2 --timeout 36000 $(SOAK)
 	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
 
 lint: setup .tools/lint ## ruff, mypy, import-linter
@@ -86,6 +91,10 @@ clients: .tools/aws/bin/aws .tools/minio-go-client .tools/nats-server .tools/kaf
 .tools/minio-go-client: tests/clients/minio-go/main.go tests/clients/minio-go/go.mod
 	@mkdir -p .tools
 	-command -v go >/dev/null && cd tests/clients/minio-go && go build -o ../../../.tools/minio-go-client .
+
+# One environment for each program of tests/compat, so that none is bent to another's versions.
+.tools/compat/%.made: tests/compat/python/%.py | .venv/all
+	-$(UV) venv --quiet --clear $(basename $@) && $(UV) pip install --quiet --python $(basename $@)/bin/python -r $< && touch $@
 
 .tools/nats-server: tests/events/nats-server/go.mod
 	@mkdir -p .tools

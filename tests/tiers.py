@@ -1,8 +1,9 @@
 """What runs when, how much of it, and what runs beside what.
 
-Three tiers: `make check` (marker `check`: no process is started, or hardly any), `make test` (everything but the marker
-`soak`), `make soak` (everything, and as much of it as `amount` says for that tier). A test that can go on for ever asks
-`amount` how far it shall go; a variable of that name overrides the tier, to search somewhere else or longer.
+Four tiers: `make check` (marker `check`: no process is started, or hardly any), `make test` (everything but the markers
+`soak` and `compat`), `make compat` (marker `compat`: programs that package registries have), `make soak` (everything but those,
+and as much of it as `amount` says for that tier). A test that can go on for ever asks `amount` how far it shall go; a variable
+of that name overrides the tier, to search somewhere else or longer.
 
 Tests run beside each other on several workers. Tests that share what is expensive to make (a server, a pair of gateways,
 users that a module made once) stay together on one worker; all others go to whichever worker is free. What takes longest
@@ -70,6 +71,8 @@ def arrange(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(tuple(f"tests/{start}" for start in CHECK)):
             item.add_marker(pytest.mark.check)
+        if item.nodeid.startswith("tests/compat/"):
+            item.add_marker(pytest.mark.compat)
         if name := group(item):
             item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: (rank(item), group(item)))
