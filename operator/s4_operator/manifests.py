@@ -109,6 +109,8 @@ class Builder:
             "S4_STRICT": "on" if spec.strictWrites else "off", "S4_LOG_FORMAT": "json",
         }  # fmt: skip
         plain |= {name: value for name, value in (("S4_DOMAIN", spec.gateway.domain), ("S4_WEBSITE_DOMAIN", spec.gateway.websiteDomain)) if value}
+        if spec.newBuckets != "aws":  # the daemons' own default is not said: who updates the operator restarts nobody
+            plain["S4_NEW_BUCKETS"] = spec.newBuckets
         if spec.kms is not None:
             named = {"S4_KMS": spec.kms.url or f"{KMS}/keys", "S4_KMS_KEY": spec.kms.key, "S4_KMS_MOUNT": spec.kms.mount, "S4_KMS_TOKEN": f"{KMS}/token" if spec.kms.url else None}
             plain |= {name: value for name, value in named.items() if value}

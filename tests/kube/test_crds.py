@@ -46,6 +46,7 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
         ({"nodes": 0}, "greater than or equal to 1"),
         ({"storage": {"size": "many"}}, "should match"),
         ({"storage": {"reclaim": "Keep"}}, "Unsupported value"),
+        ({"newBuckets": "public"}, "Unsupported value"),
         ({"erasure": {"data": 0}}, "greater than or equal to 1"),
         ({"failure": {"replaceAfter": "soon"}}, "should match"),
     ],

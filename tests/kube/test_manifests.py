@@ -1,11 +1,15 @@
-"""Who may come to the ports of a cluster, as its NetworkPolicy says."""
+"""The objects of a cluster by themselves: who may come to its ports, and what its daemons are told."""
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
-from s4_operator.manifests import ADMIN, PEER, Builder
-from s4_operator.models import ClusterSpec, NetworkPolicySpec
+import pytest
+
+from s4.cli import common_arguments
+from s4_operator.manifests import ADMIN, PEER, Builder, Object
+from s4_operator.models import ClusterSpec, GatewaySpec, NetworkPolicySpec
 
 
 def comers(spec: ClusterSpec, port: int) -> list[Any]:
@@ -23,3 +27,30 @@ def test_admin_and_peer_ports_are_for_those_that_are_named() -> None:
     assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "operators"}}, "a pod of that label elsewhere is none"
     assert named == prometheus
     assert comers(spec, PEER) == [own]
+
+
+def pods(spec: ClusterSpec) -> list[Object]:
+    """The templates of nodes and gateways."""
+    made = Builder("ns", "c", "uid", spec).all(replicas=4, image="s4:1", max_unavailable=1)
+    return [one["spec"]["template"]["spec"] for one in made if one["kind"] in ("StatefulSet", "Deployment")]
+
+
+@pytest.mark.parametrize("chosen", ["aws", "open"])
+def test_nodes_and_gateways_are_told_what_new_buckets_begin_with(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the daemons' command line reads what is said to them."""
+    templates = pods(ClusterSpec(newBuckets=chosen, gateway=GatewaySpec(replicas=1)))
+    assert len(templates) == 2
+    for one in templates:
+        monkeypatch.delenv("S4_NEW_BUCKETS", raising=False)
+        for variable in one["containers"][0]["env"]:
+            if variable["name"] == "S4_NEW_BUCKETS":
+                monkeypatch.setenv(variable["name"], variable["value"])
+        parser = argparse.ArgumentParser()
+        common_arguments(parser)
+        assert parser.parse_args([]).new_buckets == chosen
+
+
+def test_a_default_that_is_new_changes_no_pod() -> None:
+    """A pod's template that an update of the operator changes has every pod start again."""
+    (template,) = pods(ClusterSpec())
+    assert "S4_NEW_BUCKETS" not in {one["name"] for one in template["containers"][0]["env"]}
