@@ -125,6 +125,14 @@ class Tenants:
 
         self.run(work)
 
+    def look_at_cluster(self) -> None:
+        """One round for the S4Cluster."""
+
+        async def work(buckets: Buckets, _: Daemons) -> None:
+            await buckets._clusters.reconcile(HOME, "c")
+
+        self.run(work)
+
     def run(self, work: Callable[[Buckets, Daemons], Awaitable[None]]) -> None:
         async def run() -> None:
             kube = await Kube.connect(str(self.api.kubeconfig))

@@ -1,0 +1,60 @@
+"""Objects that a cluster would make and somebody else has: they stay as they are, the cluster says so, and the rest is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kube.apiserver import ApiServer
+from kube.tenants import HOME, S4, Tenants
+from process import ServerProcess
+
+SERVICES, SETS, SECRETS = (f"{start}/namespaces/{HOME}/{plural}" for start, plural in (("/api/v1", "services"), ("/apis/apps/v1", "statefulsets"), ("/api/v1", "secrets")))
+POD = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "main", "image": "theirs"}]}}
+THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Service": (SERVICES, {"metadata": {"name": "c"}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}}),
+    "StatefulSet": (SETS, {"metadata": {"name": "c-node"}, "spec": {"serviceName": "x", "selector": {"matchLabels": {"a": "b"}}, "template": POD}}),
+    "Secret": (SECRETS, {"metadata": {"name": "c-root"}, "stringData": {"accessKey": "known", "secretKey": "to somebody"}}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(one_api: ApiServer, server: ServerProcess) -> Iterator[Tenants]:
+    made = Tenants(one_api, server)
+    clear(one_api)
+    yield made
+    clear(one_api)
+
+
+def clear(api: ApiServer) -> None:
+    for path in (SERVICES, SETS):
+        for one in api.get(path)["items"]:
+            api.call("DELETE", f"{path}/{one['metadata']['name']}")
+
+
+def names(api: ApiServer, path: str) -> set[str]:
+    return {one["metadata"]["name"] for one in api.get(path)["items"]}
+
+
+@pytest.mark.parametrize("kind", list(THEIRS))
+def test_what_is_somebody_elses_stays_and_is_said(home: Tenants, kind: str) -> None:
+    path, value = THEIRS[kind]
+    name = value["metadata"]["name"]
+    home.api.call("POST", path, {"kind": kind, "apiVersion": "apps/v1" if kind == "StatefulSet" else "v1", **value})
+    before = home.api.get(f"{path}/{name}")
+    home.look_at_cluster()
+    assert home.api.get(f"{path}/{name}") == before
+    said = home.api.get(f"{S4}/namespaces/{HOME}/s4clusters/c")["status"]["message"]
+    assert f"there is a {kind} {name} in the namespace {HOME} that belongs to somebody else" in said
+    if kind == "Secret":
+        assert not names(home.api, SETS), "no daemon starts with keys that somebody knows"
+    else:
+        assert {"c", "c-nodes"} <= names(home.api, SERVICES)
+        assert "c-node" in names(home.api, SETS)
+    home.api.call("DELETE", f"{path}/{name}")
+    home.look_at_cluster()
+    now = home.api.get(f"{path}/{name}")
+    assert now["metadata"]["labels"]["s4.dev/cluster"] == "c", "once it is gone, it is made"
+    assert "belongs to somebody else" not in str(home.api.get(f"{S4}/namespaces/{HOME}/s4clusters/c")["status"])
