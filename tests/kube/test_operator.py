@@ -15,6 +15,7 @@ import pytest
 from addresses import free_ports
 from kube.apiserver import ApiServer
 from process import wait_until
+from s4.peer.roles import S3, uri
 from s4_operator import certificates
 
 KINDS = "statefulsets,services,deployments,poddisruptionbudgets,networkpolicies,configmaps,serviceaccounts,roles,rolebindings,secrets,ingresses"
@@ -103,7 +104,7 @@ def test_certificates_name_who_they_are_for(api: ApiServer, operator: OperatorPr
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}}))
     wait_until(lambda: "Secret/c-tls" in versions(api), "the certificate")
     data = {name: b64decode(value).decode() for name, value in get(api, "secret", "c-tls")["data"].items()}
-    hosts = ["c.default.svc", "c.default.svc.cluster.local", "c.default", "c", "*.c-nodes.default.svc", "*.c-nodes.default.svc.cluster.local", "localhost"]
+    hosts = ["c.default.svc", "c.default.svc.cluster.local", "c.default", "c", "*.c-nodes.default.svc", "*.c-nodes.default.svc.cluster.local", "localhost", uri(S3)]
     import time
 
     assert not certificates.is_due(data["tls.crt"], time.time(), hosts, data["ca.pem"])
