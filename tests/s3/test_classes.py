@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -60,6 +61,19 @@ def test_a_presigned_address_and_a_form_say_a_class(server: ServerProcess, s3: A
     client.close()
     assert sent.status == 204, sent.body
     assert shown(s3, bucket, "f") == {"GLACIER_IR"}
+
+
+def test_rules_that_move_objects_are_kept_as_they_came(s3: Any, bucket: str) -> None:
+    rules = [
+        {"ID": "days", "Status": "Enabled", "Filter": {"Prefix": "a"}, "Transitions": [{"Days": 30, "StorageClass": "STANDARD_IA"}, {"Days": 0, "StorageClass": "GLACIER_IR"}],
+         "NoncurrentVersionTransitions": [{"NoncurrentDays": 30, "NewerNoncurrentVersions": 2, "StorageClass": "ONEZONE_IA"}], "Expiration": {"Days": 31}},
+        {"ID": "date", "Status": "Enabled", "Filter": {"Prefix": "b"}, "Transitions": [{"Date": datetime(2030, 1, 1, tzinfo=UTC), "StorageClass": "INTELLIGENT_TIERING"}]},
+    ]  # fmt: skip
+    for least in ("varies_by_storage_class", "all_storage_classes_128K"):
+        put = s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules}, TransitionDefaultMinimumObjectSize=least)
+        got = s3.get_bucket_lifecycle_configuration(Bucket=bucket)
+        assert put["TransitionDefaultMinimumObjectSize"] == got["TransitionDefaultMinimumObjectSize"] == least
+        assert got["Rules"] == rules
 
 
 @pytest.mark.parametrize(("name", "code"), [

@@ -15,17 +15,17 @@ from inprocess import Bytes, opened
 from s4.access import documents
 from s4.embedded import OpenStore
 from s4.gateway import buckets, multipart, objects
-from s4.gateway.context import Gateway, execute
+from s4.gateway.context import Gateway, execute, settings_of
 from s4.gateway.objects import Attributes
 from s4.metadata import keys
-from s4.metadata.commands import Deleted, DeleteIfNewest, Expire
+from s4.metadata.commands import ChangeObject, Deleted, DeleteIfNewest, Expire, Judged
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.listing import Query
 from s4.metadata.listing import Version as Listed
 from s4.s3 import lifecycle
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error
-from s4.s3.lifecycle import CURRENT, MARKER, NONCURRENT, Rule, Version
+from s4.s3.lifecycle import CURRENT, MARKER, NONCURRENT, Move, Rule, Version
 from s4.s3.lock import Lock
 from s4.upkeep.lifecycle import Lifecycle
 
@@ -110,6 +110,12 @@ class World:
         page = await self.gateway.node.list_objects(bucket.id, Query(versions=versions))
         return [("-" if one.row.marker else "") + one.key.decode() for one in page.items if isinstance(one, Listed)]
 
+    async def classes(self) -> list[str]:
+        bucket = await self.gateway.node.find_bucket(BUCKET)
+        assert bucket is not None
+        page = await self.gateway.node.list_objects(bucket.id, Query(versions=True))
+        return [f"{one.key.decode()} {one.storage_class}" for one in page.items if isinstance(one, Listed)]
+
 
 def run(tmp_path: Path, test: Callable[[World], Awaitable[None]], *, lock: bool = False) -> None:
     async def go() -> None:
@@ -188,6 +194,72 @@ def test_versions_markers_and_uploads(tmp_path: Path) -> None:
             await multipart.find_upload(world.gateway, BUCKET, b"up", upload)
         await worker.run()
         assert worker.ended["upload"] == 1
+
+    run(tmp_path, test)
+
+
+def test_current_versions_move_by_days_date_and_size(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.rules(
+            Rule("days", True, "days/", moves=[Move("STANDARD_IA", 1), Move("GLACIER_IR", 3)], days=4), Rule("date", True, "date/", moves=[Move("INTELLIGENT_TIERING", date_ms=12 * DAY)]),
+            Rule("all", True, "small/", moves=[Move("GLACIER_IR", 1)]), Rule("sized", True, "sized/", above=0, moves=[Move("ONEZONE_IA", 1)]), Rule("off", False, moves=[Move("GLACIER_IR", 1)]),
+        )  # fmt: skip
+        large = b"x" * 131_072
+        for key in ("date/a", "days/a", "small/large"):
+            await world.put(key, large)
+        await world.put("days/one-zone", large, headers={"x-amz-storage-class": "ONEZONE_IA"})
+        await world.put("days/cold", large, headers={"x-amz-storage-class": "INTELLIGENT_TIERING", "Content-Type": "a/b"})
+        await world.put("small/small", large[1:])
+        await world.put("sized/small", b"x")
+        worker = world.worker()
+        before = await world.classes()
+        await worker.run()
+        assert await world.classes() == before
+        world.now = 11 * DAY
+        await worker.run()
+        small = ["sized/small ONEZONE_IA", "small/large GLACIER_IR", "small/small STANDARD"]
+        assert await world.classes() == ["date/a STANDARD", "days/a STANDARD_IA", "days/cold INTELLIGENT_TIERING", "days/one-zone ONEZONE_IA", *small]
+        world.now = 13 * DAY
+        await worker.run()
+        assert await world.classes() == ["date/a INTELLIGENT_TIERING", "days/a GLACIER_IR", "days/cold GLACIER_IR", "days/one-zone ONEZONE_IA", *small]
+        assert (worker.moved, sum(worker.ended.values()), worker.kept) == (6, 0, 0)
+        world.now = 14 * DAY
+        await worker.run()
+        assert await world.there() == ["date/a", "sized/small", "small/large", "small/small"]
+        assert worker.moved == 6, "what ends is not moved, and what moved stays"
+
+    run(tmp_path, test)
+
+
+def test_noncurrent_versions_move(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.rules(Rule("past", True, above=0, noncurrent_moves=[Move("GLACIER_IR", 1, newer=1)]))
+        await world.put("k", b"null version")
+        await buckets.set_versioning(world.gateway, BUCKET, "Enabled")
+        for _ in range(3):
+            world.now += 1
+            await world.put("k")
+        await objects.delete_object(world.gateway, BUCKET, b"gone", "", "root")
+        world.now = 12 * DAY
+        worker = world.worker()
+        await worker.run()
+        assert await world.classes() == ["gone STANDARD", "k STANDARD", "k STANDARD", "k GLACIER_IR", "k GLACIER_IR"]
+        assert (worker.moved, worker.kept) == (2, 0)
+
+    run(tmp_path, test)
+
+
+def test_what_became_current_again_is_not_moved(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await buckets.set_versioning(world.gateway, BUCKET, "Enabled")
+        version = await world.put("k")
+        bucket = await world.gateway.node.find_bucket(BUCKET)
+        assert bucket is not None
+        partition = keys.partition_of(bucket.id, b"k", world.gateway.partitions)
+        command = ChangeObject(settings_of(bucket, BUCKET), b"k", version, seen=keys.parse_version_id(version) or b"", storage_class="GLACIER_IR", judged=Judged(bucket.revision, {}))
+        with pytest.raises(S3Error, match="OperationAborted"):
+            await execute(world.gateway, partition, command)
+        assert await world.classes() == ["k STANDARD"]
 
     run(tmp_path, test)
 
@@ -302,7 +374,8 @@ def test_versions_of_a_key_are_seen_together(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("what", ["rules", "tags"])
-def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize("rule", [Rule("tagged", True, tags={"keep": "no"}, days=1), Rule("tagged", True, tags={"keep": "no"}, above=0, moves=[Move("GLACIER_IR", 1)])], ids=["end", "move"])
+def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, what: str, rule: Rule) -> None:
     """Rules that were withdrawn, and tags that are others by now: both calls returned before the ending is decided."""
 
     class Meanwhile:
@@ -315,7 +388,7 @@ def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, wha
             return getattr(self._node, name)
 
         async def execute(self, partition: int, command: Any) -> Any:
-            if isinstance(command, DeleteIfNewest) and not self.happened:
+            if (isinstance(command, DeleteIfNewest) or (isinstance(command, ChangeObject) and command.storage_class)) and not self.happened:
                 self.happened = True
                 if what == "rules":
                     await self._world.rules()
@@ -324,14 +397,14 @@ def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, wha
             return await self._node.execute(partition, command)
 
     async def test(world: World) -> None:
-        await world.rules(Rule("tagged", True, tags={"keep": "no"}, days=1))
+        await world.rules(rule)
         await world.put("k", tags={"keep": "no"})
         world.now = 12 * DAY
         node = world.gateway.node = Meanwhile(world)  # type: ignore[assignment]
         worker = world.worker()
         await worker.run()
         assert node.happened
-        assert await world.there() == ["k"]
-        assert (worker.kept, sum(worker.ended.values())) == (1, 0)
+        assert await world.classes() == ["k STANDARD"]
+        assert (worker.kept, worker.moved, sum(worker.ended.values())) == (1, 0, 0)
 
     run(tmp_path, test)

@@ -113,7 +113,8 @@ class Expire(Command, frozen=True):
 class ChangeObject(Command, frozen=True):
     """New tags, a new ACL, retention (mode, end in ms; empty for none) or legal hold of a version that stays as it is:
     the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too. `seen` is the suffix of the
-    version that was looked at for this, where it must be that one still."""
+    version that was looked at for this, where it must be that one still. `storage_class` is lifecycle's, `judged` as in Expire:
+    a `version` that is named must not be the current one then."""
 
     settings: Settings
     key: bytes
@@ -124,6 +125,8 @@ class ChangeObject(Command, frozen=True):
     hold: bool | None = None
     bypass: bool = False
     seen: bytes = b""
+    storage_class: str = ""
+    judged: Judged | None = None
 
 
 class Rewrap(Command, frozen=True):

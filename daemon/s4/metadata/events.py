@@ -20,7 +20,8 @@ PUT, POST, COPY, COMPLETE = (f"ObjectCreated:{how}" for how in ("Put", "Post", "
 DELETE, MARKER = "ObjectRemoved:Delete", "ObjectRemoved:DeleteMarkerCreated"
 EXPIRED, EXPIRED_MARKER = "LifecycleExpiration:Delete", "LifecycleExpiration:DeleteMarkerCreated"
 TAGGED, UNTAGGED, ACL = "ObjectTagging:Put", "ObjectTagging:Delete", "ObjectAcl:Put"
-NAMES = frozenset((PUT, POST, COPY, COMPLETE, DELETE, MARKER, EXPIRED, EXPIRED_MARKER, TAGGED, UNTAGGED, ACL))
+MOVED = "LifecycleTransition"
+NAMES = frozenset((PUT, POST, COPY, COMPLETE, DELETE, MARKER, EXPIRED, EXPIRED_MARKER, TAGGED, UNTAGGED, ACL, MOVED))
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from s4.metadata import keys
 from s4.metadata.rows import Summary, decode_object, decode_summary
+from s4.s3 import classes
 
 PAUSE_EVERY = 256
-_CLASS = b"x-amz-storage-class"
+_CLASS = classes.NAME.encode()
 
 
 class Cursor(Protocol):
@@ -49,7 +50,7 @@ class Version:
     suffix: bytes
     row: Summary
     latest: bool
-    storage_class: str = "STANDARD"
+    storage_class: str = classes.STANDARD
 
 
 @dataclass(slots=True)
@@ -200,8 +201,8 @@ def walk_uploads(
 def _class_of(value: bytes) -> str:
     """The class of an object row. Whole rows are decoded only where the name stands in them: most have the standard one."""
     if value.find(_CLASS, 5, 5 + int.from_bytes(value[1:5], "little")) < 0:
-        return "STANDARD"
-    return decode_object(value)[0].headers.get("x-amz-storage-class", "STANDARD")
+        return classes.STANDARD
+    return classes.of(decode_object(value)[0].headers)
 
 
 def _emits_nothing(merge: Merge, query: Query, raw: bytes, value: bytes) -> bool:

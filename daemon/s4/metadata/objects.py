@@ -38,6 +38,7 @@ from s4.metadata.rows import (
     encode,
     encode_object,
 )
+from s4.s3 import classes
 
 
 class StaleSettingsError(Exception):
@@ -241,6 +242,11 @@ def change(entry: Entry, command: ChangeObject) -> Written:
                              else ("NoSuchKey", "The specified key does not exist.")))  # fmt: skip
     if command.seen and found[0][-keys.VERSION_BYTES :] != command.seen:
         raise RefusalError("OperationAborted", "The object was replaced while its change was prepared. Try again.")
+    if command.judged is not None:
+        _must_be_due(entry, bucket, key, found, command.judged)
+        newest = entry.newest(bucket, key)
+        if version and newest is not None and newest[0] == found[0]:
+            raise RefusalError("OperationAborted", "The version is the current one by now.")
     row, inline = decode_object(found[1])
     if row.marker:
         raise RefusalError("MethodNotAllowed", "The specified method is not allowed against this resource.")
@@ -248,6 +254,8 @@ def change(entry: Entry, command: ChangeObject) -> Written:
                   acl=row.acl if command.acl is None else command.acl,
                   legal_hold=row.legal_hold if command.hold is None else command.hold,
                   hold_told=row.hold_told or command.hold is not None)  # fmt: skip
+    if command.storage_class:
+        row = replace(row, headers={**row.headers, classes.NAME: command.storage_class})
     if command.retention is not None:
         row = locks.retained(row, *command.retention, entry.expiry_ms, bypass=command.bypass)
     entry.put(found[0], encode_object(row, inline))
@@ -264,6 +272,8 @@ def change(entry: Entry, command: ChangeObject) -> Written:
         )
     if command.acl is not None:
         events.tell(entry, command.settings.notify, events.ACL, key, written.version, row)
+    if command.storage_class:
+        events.tell(entry, command.settings.notify, events.MOVED, key, written.version, row)
     return written
 
 

@@ -41,7 +41,6 @@ NO_PROMISE = {
     "x-amz-request-payer": "the requester agrees to pay, and nobody is charged",
     "x-amz-confirm-remove-self-bucket-access": "a consent: root can always change a policy",
     "x-amz-skip-destination-validation": "S4 sends no test events",
-    "x-amz-transition-default-minimum-object-size": "there are no storage classes to go to: rules that ask for one are refused",
     "x-amz-optional-object-attributes": "RestoreStatus is of objects in an archive: there is none",
     "x-amz-client-token": "SDKs make one for each rename; a repeated rename meets NoSuchKey instead of being told the first answer",
 }  # fmt: skip
@@ -120,7 +119,7 @@ _VALUES: dict[str, Callable[[str], bool]] = {
     "x-amz-api-version": _ISO, "x-amz-request-payer": _one_of("requester"), "x-amz-checksum-mode": _one_of("enabled"),
     "x-amz-confirm-remove-self-bucket-access": _TRUTH, "x-amz-skip-destination-validation": _TRUTH,
     lock.BYPASS: _TRUTH, lock.ENABLED: _TRUTH, encryption.BUCKET_KEY: _TRUTH,
-    "x-amz-transition-default-minimum-object-size": _one_of("all_storage_classes_128k"),
+    "x-amz-transition-default-minimum-object-size": _one_of("all_storage_classes_128k", "varies_by_storage_class"),
     "x-amz-optional-object-attributes": _one_of("restorestatus"),
 }  # fmt: skip
 _LOOKED_AT = frozenset(_VALUES) | {classes.NAME}

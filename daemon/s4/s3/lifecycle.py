@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from s4.s3 import classes
 from s4.s3.errors import S3Error
 from s4.s3.names import http_date, number
 from s4.s3.tags import check
@@ -23,8 +24,17 @@ DAY_MS = 86_400_000
 CURRENT, NONCURRENT, MARKER = "current", "noncurrent", "marker"  # what an expiry is of
 
 
+class Move(msgspec.Struct, frozen=True):
+    """A transition to another class, by days or (where `date_ms` is set) by date; of noncurrent versions by days, `newer` kept."""
+
+    storage_class: str
+    days: int = 0
+    date_ms: int = 0
+    newer: int = 0
+
+
 class Rule(msgspec.Struct, frozen=True):
-    """Days and counts of 0 are not set; `date_ms` too, and never both days and a date. `above` and `below` bound sizes, exclusively; -1 is no bound."""
+    """`varies` is of the whole configuration: varies_by_storage_class, which for the classes that S4 has is the default. Days and counts of 0 are not set; `date_ms` too, and never both days and a date. `above` and `below` bound sizes, exclusively; -1 is no bound."""
 
     id: str
     enabled: bool
@@ -39,6 +49,9 @@ class Rule(msgspec.Struct, frozen=True):
     newer: int = 0
     abort_days: int = 0
     old_prefix: bool = False  # written in the rule itself, not in a filter
+    moves: list[Move] = []
+    noncurrent_moves: list[Move] = []
+    varies: bool = False
 
     def takes(self, key: str, size: int, tags: Mapping[str, str]) -> bool:
         return (
@@ -49,10 +62,14 @@ class Rule(msgspec.Struct, frozen=True):
             and all(tags.get(name) == value for name, value in self.tags.items())
         )
 
+    def moves_size(self, size: int) -> bool:
+        """Small objects stay where they are unless the rule's own filter speaks of sizes."""
+        return self.above >= 0 or self.below >= 0 or size >= classes.LEAST_BYTES
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A row as rules see it. `kept` is how many newer versions of the past the rule keeps that ends this one."""
+    """A row as rules see it. `kept` is how many newer versions of the past the rule keeps that ends or moves this one."""
 
     key: str
     id: str
@@ -61,6 +78,8 @@ class Version:
     marker: bool
     tags: Mapping[str, str]
     kept: int = 0
+    storage_class: str = classes.STANDARD
+    null: bool = False
 
 
 def _after(start_ms: int, days: int, day_ms: int) -> int:
@@ -108,6 +127,27 @@ def due(rules: Sequence[Rule], versions: Sequence[Version], now_ms: int, day_ms:
                 break
 
 
+def moving(
+    rules: Sequence[Rule], versions: Sequence[Version], now_ms: int, day_ms: int
+) -> Iterator[tuple[str, Version, str]]:
+    """What goes to another class of one key, whose versions come newest first: (CURRENT or NONCURRENT, version, class)."""
+    for at, one in enumerate(versions):
+        if one.marker:
+            continue
+        due = dict[str, int]()  # class -> how many newer versions of the past are kept back
+        for rule in rules:
+            if not ((rule.noncurrent_moves if at else rule.moves) and rule.takes(one.key, one.size, one.tags)):
+                continue
+            for move in (rule.noncurrent_moves if at else rule.moves) if rule.moves_size(one.size) else ():
+                since_ms = versions[at - 1].modified_ms if at else one.modified_ms
+                when = move.date_ms or _after(since_ms, move.days, day_ms)
+                if when <= now_ms and (not at or at - 1 >= move.newer):
+                    due[move.storage_class] = min(move.newer, due.get(move.storage_class, move.newer))
+        target = classes.furthest(one.storage_class, due)
+        if target:
+            yield NONCURRENT if at else CURRENT, replace(one, kept=due[target]), target
+
+
 def _clears(rule: Rule, marker: Version, now_ms: int, day_ms: int) -> bool:
     """Whether a rule removes a marker that stands for nothing: at once, or once it has the age that ends objects."""
     if not rule.enabled or rule.tags or rule.above >= 0 or rule.below >= 0 or not marker.key.startswith(rule.prefix):
@@ -128,9 +168,9 @@ def quoted(rule_id: str) -> str:
 # -- as XML
 
 
-def from_xml(root: Element, name_of: Iterable[str]) -> list[Rule]:
+def from_xml(root: Element, name_of: Iterable[str], *, varies: bool = False) -> list[Rule]:
     """`name_of` gives ids to rules without one. Raises S3Error."""
-    rules = [_rule(one, name_of) for one in root.all("Rule")]
+    rules = [_rule(one, name_of, varies) for one in root.all("Rule")]
     if not rules or len(rules) != len(root.children):
         raise S3Error("MalformedXML")
     if len(rules) > MOST_RULES:
@@ -142,8 +182,10 @@ def from_xml(root: Element, name_of: Iterable[str]) -> list[Rule]:
     return rules
 
 
-def _rule(element: Element, name_of: Iterable[str]) -> Rule:
+def _rule(element: Element, name_of: Iterable[str], varies: bool) -> Rule:
     known = {
+        "Transition",
+        "NoncurrentVersionTransition",
         "ID",
         "Status",
         "Filter",
@@ -153,19 +195,20 @@ def _rule(element: Element, name_of: Iterable[str]) -> Rule:
         "AbortIncompleteMultipartUpload",
     }
     names = [child.name for child in element.children]
-    if not {"Transition", "NoncurrentVersionTransition"}.isdisjoint(names):
-        raise S3Error("NotImplemented", "S4 has one storage class: nothing can be moved to another.")
-    if not known.issuperset(names) or len(set(names)) != len(names):
+    once = [one for one in names if one not in ("Transition", "NoncurrentVersionTransition")]
+    if not known.issuperset(names) or len(set(once)) != len(once):
         raise S3Error("MalformedXML")
     status, name = element.get("Status"), element.get("ID") or next(iter(name_of))
     if status not in ("Enabled", "Disabled") or (element.get("Prefix") is None) == (not any(element.all("Filter"))):
         raise S3Error("MalformedXML")
     if len(name) > 255 or not name.isprintable() or '"' in name:
         raise S3Error("InvalidArgument", "The ID of a rule has at most 255 printable characters.")
-    fields = _filter(element) | _actions(element)
+    fields = _filter(element) | _actions(element) | _transitions(element) | {"varies": varies}
     rule = Rule(name, status == "Enabled", **fields)  # type: ignore[arg-type]
-    if not (rule.days or rule.date_ms or rule.markers or rule.noncurrent_days or rule.abort_days):
+    if not (rule.days or rule.date_ms or rule.markers or rule.noncurrent_days or rule.abort_days
+            or rule.moves or rule.noncurrent_moves):  # fmt: skip
         raise S3Error("InvalidRequest", "At least one action needs to be specified in a rule")
+    _check_moves(rule)
     narrow = rule.tags or rule.above >= 0 or rule.below >= 0
     if narrow and rule.abort_days:
         raise S3Error("InvalidRequest", "AbortIncompleteMultipartUpload cannot be specified with Tags or sizes")
@@ -217,6 +260,65 @@ def _actions(element: Element) -> dict[str, object]:
     return found
 
 
+_LEAST_DAYS = {"STANDARD_IA": 30, "ONEZONE_IA": 30}  # S3 moves nothing there sooner
+
+
+def _transitions(element: Element) -> dict[str, object]:
+    moves, past = list[Move](), list[Move]()
+    for one in element.all("Transition"):
+        days, date = one.get("Days"), one.get("Date")
+        if (days is None) == (date is None) or len(one.children) != 2:
+            raise S3Error("MalformedXML")
+        target = classes.check_target(one.get("StorageClass") or "")
+        if days is not None:
+            moves.append(Move(target, _days_to(target, days, "Days", "Transition")))
+        else:
+            moves.append(Move(target, date_ms=_midnight(date or "")))
+    for one in element.all("NoncurrentVersionTransition"):
+        target, newer = classes.check_target(one.get("StorageClass") or ""), one.get("NewerNoncurrentVersions")
+        past.append(Move(
+            target, _days_to(target, one.get("NoncurrentDays") or "", "NoncurrentDays", "NoncurrentVersionTransition"),
+            newer=_number(newer, 1, MOST_NEWER, "NewerNoncurrentVersions") if newer is not None else 0,
+        ))  # fmt: skip
+    return {"moves": moves, "noncurrent_moves": past}
+
+
+def _days_to(target: str, text: str, name: str, action: str) -> int:
+    days, least = _number(text, 0, MOST_DAYS, name), _LEAST_DAYS.get(target, 0)
+    if days < least:
+        raise S3Error(
+            "InvalidArgument",
+            f"'{name}' in {action} action must be greater than or equal to {least} for storageClass '{target}'",
+            ArgumentName=name,
+            ArgumentValue=text,
+        )
+    return days
+
+
+def _check_moves(rule: Rule) -> None:
+    """Raises S3Error for moves of one rule that contradict each other, or its expiration."""
+    for action, moves in (("Transition", rule.moves), ("NoncurrentVersionTransition", rule.noncurrent_moves)):
+        if len({move.storage_class for move in moves}) != len(moves):
+            raise S3Error("InvalidRequest", f"'StorageClass' must be different for '{action}' actions in same 'Rule'")
+    dated = {bool(move.date_ms) for move in rule.moves} | ({bool(rule.date_ms)} if rule.days or rule.date_ms else set())
+    if len(dated) > 1:
+        raise S3Error(
+            "InvalidRequest", "Found mixed 'Date' and 'Days' based Expiration and Transition actions in lifecycle rule"
+        )
+    for move in rule.moves:
+        if (rule.days and rule.days <= move.days) or (rule.date_ms and rule.date_ms <= move.date_ms):
+            raise S3Error(
+                "InvalidArgument",
+                "'Days' or 'Date' in the Expiration action must be greater than that in the Transition action",
+            )
+    for move in rule.noncurrent_moves:
+        if rule.noncurrent_days and rule.noncurrent_days <= move.days:
+            raise S3Error(
+                "InvalidArgument",
+                "'NoncurrentDays' in the NoncurrentVersionExpiration action must be greater than that in the NoncurrentVersionTransition action",
+            )
+
+
 def _number(text: str, least: int, most: int, name: str) -> int:
     found = number(text, least, most)
     if found is None:
@@ -261,8 +363,7 @@ def _actions_xml(rule: Rule) -> str:
     if rule.days:
         xml += f"<Expiration>{tag('Days', rule.days)}</Expiration>"
     if rule.date_ms:
-        date = datetime.datetime.fromtimestamp(rule.date_ms / 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        xml += f"<Expiration>{tag('Date', date)}</Expiration>"
+        xml += f"<Expiration>{tag('Date', _date(rule.date_ms))}</Expiration>"
     if rule.markers:
         xml += "<Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>"
     if rule.noncurrent_days:
@@ -270,4 +371,15 @@ def _actions_xml(rule: Rule) -> str:
         xml += f"<NoncurrentVersionExpiration>{tag('NoncurrentDays', rule.noncurrent_days)}{newer}</NoncurrentVersionExpiration>"
     if rule.abort_days:
         xml += f"<AbortIncompleteMultipartUpload>{tag('DaysAfterInitiation', rule.abort_days)}</AbortIncompleteMultipartUpload>"
+    for move in rule.moves:
+        when = tag("Date", _date(move.date_ms)) if move.date_ms else tag("Days", move.days)
+        xml += f"<Transition>{when}{tag('StorageClass', move.storage_class)}</Transition>"
+    for move in rule.noncurrent_moves:
+        newer = tag("NewerNoncurrentVersions", move.newer) if move.newer else ""
+        when = tag("NoncurrentDays", move.days)
+        xml += f"<NoncurrentVersionTransition>{when}{newer}{tag('StorageClass', move.storage_class)}</NoncurrentVersionTransition>"
     return xml
+
+
+def _date(ms: int) -> str:
+    return datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

@@ -1,4 +1,4 @@
-"""Lifecycle: ends what a bucket's rules say has ended. One pass over each partition at the beginning of each day.
+"""Lifecycle: ends what a bucket's rules say has ended, and moves what they say goes to another storage class. One pass over each partition at the beginning of each day.
 
 It is done where the partition is led, over its own rows; what to end is `s3/lifecycle.py`'s to say, and each ending is a
 command that names a version and is decided anew: a version that is current again, locked or gone is left alone. So a
@@ -19,15 +19,15 @@ from s4.access import documents
 from s4.gateway.context import ORIGIN, Gateway, execute, notify_of, settings_of
 from s4.jobs import each
 from s4.metadata import keys
-from s4.metadata.commands import AbortUpload, DeleteIfNewest, Expire, Judged, Stale
+from s4.metadata.commands import AbortUpload, ChangeObject, DeleteIfNewest, Expire, Judged, Stale
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
-from s4.s3 import lifecycle
+from s4.s3 import classes, lifecycle
 from s4.s3.errors import S3Error
 from s4.s3.lifecycle import Rule, Version
 
 log = logging.getLogger(__name__)
 
-Ending = DeleteIfNewest | Expire | AbortUpload
+Ending = DeleteIfNewest | Expire | AbortUpload | ChangeObject
 USER = "s4-lifecycle"  # of events and in the audit log
 RUN = 500
 CONCURRENCY = 16
@@ -43,6 +43,7 @@ class Lifecycle:
         self._gateway, self._rows, self._led, self._agrees, self._clock = gateway, rows, led, agrees, clock
         self._done: dict[int, int] = {}  # the day of the last pass over a partition
         self.ended = dict.fromkeys((lifecycle.CURRENT, lifecycle.NONCURRENT, lifecycle.MARKER, "upload"), 0)
+        self.moved = 0
         self.kept = 0  # that the primary left alone
 
     def figures(self) -> Iterator[tuple[str, str, float, bool, str]]:
@@ -53,7 +54,14 @@ class Lifecycle:
             True,
             "",
         )
-        yield "s4_lifecycle_kept", "What lifecycle would have ended, and was locked or gone", self.kept, True, ""
+        yield "s4_lifecycle_moved", "Versions that lifecycle moved to another storage class", self.moved, True, ""
+        yield (
+            "s4_lifecycle_kept",
+            "What lifecycle would have ended or moved, and was locked or gone",
+            self.kept,
+            True,
+            "",
+        )
 
     async def run(self) -> None:
         """One look: a pass over each partition that has had none today."""
@@ -86,8 +94,7 @@ class Lifecycle:
             if current is None:
                 return
             commands = [
-                (kind, _ending(current, key, kind, one, notify_of(current, name)))
-                for key, versions in groups for kind, one in lifecycle.due(rules, versions, now_ms, self._gateway.day_ms)
+                one for key, versions in groups for one in _due(current, name, key, rules, versions, now_ms, self._gateway.day_ms)
             ]  # fmt: skip
             await self._end(partition, name, commands)
             start = keys.object_versions(partition, bucket.id, groups[-1][0]) + b"\xff" * 13
@@ -132,10 +139,35 @@ class Lifecycle:
         if isinstance(answer, Stale):
             self.kept += 1
         else:
-            self.ended[kind] += 1
             version = command.upload.hex() if isinstance(command, AbortUpload) else command.version
+            if isinstance(command, ChangeObject):
+                self.moved += 1
+                version = keys.version_id(command.seen)
+            else:
+                self.ended[kind] += 1
             self._audit(request_id="", user=USER, operation=f"Lifecycle:{kind}", bucket=name, key=command.key,
                         version=version, status=200, code="OK", remote="", seconds=0.0)  # fmt: skip
+
+
+def _due(bucket: Bucket, name: str, key: bytes, rules: list[Rule], versions: list[Version], now_ms: int,
+         day_ms: int) -> Iterator[tuple[str, Ending]]:  # fmt: skip
+    """What is to be done with one key's versions: what ends is not moved."""
+    ended = set[str]()
+    for kind, one in lifecycle.due(rules, versions, now_ms, day_ms):
+        ended.add(one.id)
+        yield kind, _ending(bucket, key, kind, one, notify_of(bucket, name))
+    for kind, one, target in lifecycle.moving(rules, versions, now_ms, day_ms):
+        if one.id not in ended:
+            yield "transition", _move(bucket, name, key, kind, one, target)
+
+
+def _move(bucket: Bucket, name: str, key: bytes, kind: str, one: Version, target: str) -> ChangeObject:
+    """Under the settings that were looked at: where the partition knows newer ones, nothing is moved."""
+    version = "" if kind == lifecycle.CURRENT else "null" if one.null else one.id
+    return ChangeObject(
+        settings_of(bucket, name), key, version, seen=keys.parse_version_id(one.id) or b"", storage_class=target,
+        judged=Judged(bucket.revision, dict(one.tags), one.kept),
+    )  # fmt: skip
 
 
 def _ending(bucket: Bucket, key: bytes, kind: str, one: Version, notify: Notify | None) -> Ending:
@@ -163,6 +195,8 @@ def _by_key(rows: Sequence[tuple[bytes, bytes]], prefix: bytes) -> Iterator[tupl
                 row.size,
                 row.marker,
                 row.tags,
+                storage_class=classes.of(row.headers),
+                null=row.null,
             )
         )
     if versions:

@@ -257,22 +257,30 @@ async def delete_website(gateway: Gateway, request: S3Request) -> web.StreamResp
 
 # -- lifecycle
 
-# No rule moves an object, so that S3's default says what is. Terraform waits until it is told.
-_LEAST_SIZE = {"x-amz-transition-default-minimum-object-size": "all_storage_classes_128K"}
+_LEAST_SIZE = "x-amz-transition-default-minimum-object-size"  # Terraform waits until it is told
+_VARIES = "varies_by_storage_class"
+
+
+def _least_size(rules: list[lifecycle.Rule]) -> dict[str, str]:
+    return {_LEAST_SIZE: _VARIES if any(rule.varies for rule in rules) else "all_storage_classes_128K"}
 
 
 async def get_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     rules = documents.lifecycle_of(await find_bucket(gateway, request.bucket))
     if not rules:
         raise S3Error("NoSuchLifecycleConfiguration", BucketName=request.bucket)
-    return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)), _LEAST_SIZE)
+    return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)), _least_size(rules))
 
 
 async def put_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     names = iter(lambda: gateway.random(16).hex(), "")
-    rules = lifecycle.from_xml(await request.xml("LifecycleConfiguration"), names)
+    rules = lifecycle.from_xml(
+        await request.xml("LifecycleConfiguration"),
+        names,
+        varies=request.headers.get(_LEAST_SIZE, "").lower() == _VARIES,
+    )
     await set_document(gateway, request.bucket, documents.LIFECYCLE, documents.encode(rules))
-    return respond(200, dict(_LEAST_SIZE))
+    return respond(200, _least_size(rules))
 
 
 async def delete_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
