@@ -10,6 +10,7 @@ becomes an S3 error with a request id; what is not expected is logged with its t
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -323,6 +324,9 @@ class S3Server:
                      milliseconds=round(seconds * 1000, 2))  # fmt: skip
 
 
+UNSENT_BYTES = 256 * 1024  # of one connection, in the kernel
+
+
 class _Connection(RequestHandler):
     """aiohttp's connection, with S3's face on what is not even HTTP, and a bound on how many there are."""
 
@@ -332,6 +336,10 @@ class _Connection(RequestHandler):
         owner: Any = self._manager
         self._admitted = owner.endpoint.admit()
         super().connection_made(transport)
+        held = transport.get_extra_info("socket")
+        if held is not None and held.family != socket.AF_UNIX:
+            # of an answer that its client does not read the kernel would take megabytes, at the loop's cost
+            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         if not self._admitted:
             stream = cast(asyncio.Transport, transport)
             body = S3Error("SlowDown").xml("/", owner.endpoint.request_id())
