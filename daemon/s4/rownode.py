@@ -288,7 +288,9 @@ class RowNode:
                 one = decode(Group, held)
                 documents += [*one.inline.values(), *self._documents(one.attached)]
         bounds = self._documents([row.boundary]) if row.boundary else []
-        return Identity(name, secret, self._grants_of(name), documents, bounds, row.id, row.path, row.tags)
+        return Identity(
+            name, secret, self._grants_of(name), documents, bounds, row.id, row.path, row.tags, canonical=row.canonical
+        )
 
     def _role(self, name: str) -> Identity | None:
         value = self._host.get(keys.named_row(keys.ROLE, name))
@@ -297,7 +299,7 @@ class RowNode:
         row = decode(Role, value)
         documents = [*row.inline.values(), *self._documents(row.attached)]
         bounds = self._documents([row.boundary]) if row.boundary else []
-        return Identity(name, "", [], documents, bounds, row.id, row.path, row.tags, role=True)
+        return Identity(name, "", [], documents, bounds, row.id, row.path, row.tags, role=True, canonical=row.canonical)
 
     def _documents(self, arns: list[str]) -> list[str]:
         """The documents of managed policies; one that is not there is empty, which denies."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from access import where
 from access.test_iam import ACCOUNT, TRUST_ALL, allow, client, code
-from process import ServerProcess
+from process import ServerProcess, make_client
 from s4.access import principals
 from s4.access.policy import ALLOW, Ask, Asker, parse
+from s4.access.requester import requester
+from s4.metadata.rows import User, decode, encode
+from server.test_admin import admin
 
 s3, bucket = where.s3, where.bucket
 _numbers = itertools.count(1)
@@ -36,7 +41,9 @@ def user(server: ServerProcess, iam: Any) -> Callable[[], tuple[str, Any, dict[s
     name = f"again-{next(_numbers)}"
 
     def make() -> tuple[str, Any, dict[str, Any]]:
-        for one in iam.list_access_keys(UserName=name)["AccessKeyMetadata"] if not code(iam.get_user, UserName=name) else ():
+        for one in (
+            iam.list_access_keys(UserName=name)["AccessKeyMetadata"] if not code(iam.get_user, UserName=name) else ()
+        ):
             iam.delete_access_key(UserName=name, AccessKeyId=one["AccessKeyId"])
         code(iam.delete_user, UserName=name)
         made = iam.create_user(UserName=name)["User"]
@@ -47,7 +54,9 @@ def user(server: ServerProcess, iam: Any) -> Callable[[], tuple[str, Any, dict[s
 
 def put(s3: Any, bucket: str, *who: str, effect: str = "Allow", element: str = "Principal") -> str:
     statement = {"Effect": effect, element: {"AWS": list(who)}, "Action": READS, "Resource": f"arn:aws:s3:::{bucket}/*"}
-    return code(s3.put_bucket_policy, Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    return code(
+        s3.put_bucket_policy, Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    )
 
 
 def shown(s3: Any, bucket: str) -> list[str]:
@@ -102,7 +111,10 @@ def test_roles_and_their_sessions_too(server: ServerProcess, s3: Any, iam: Any, 
 
 def test_a_roles_trust_is_of_who_was_there(server: ServerProcess, iam: Any, user: Any) -> None:
     name, _, made = user()
-    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": made["Arn"]}, "Action": "sts:AssumeRole"}]}
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"AWS": made["Arn"]}, "Action": "sts:AssumeRole"}],
+    }
     role = iam.create_role(RoleName=f"trusting-{name}", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
     assert role["AssumeRolePolicyDocument"] == trust
 
@@ -115,9 +127,73 @@ def test_a_roles_trust_is_of_who_was_there(server: ServerProcess, iam: Any, user
     assert assume() == "AccessDenied"
     held = iam.get_role(RoleName=role["RoleName"])["Role"]["AssumeRolePolicyDocument"]
     assert held["Statement"][0]["Principal"]["AWS"] == made["UserId"]
-    assert code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(held)) == "MalformedPolicyDocument"
+    assert (
+        code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(held))
+        == "MalformedPolicyDocument"
+    )
     assert not code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(trust))
     assert assume() == "" and again["Arn"] == made["Arn"]
+
+
+def test_a_list_of_grants_names_who_was_there(server: ServerProcess, s3: Any, bucket: str, user: Any) -> None:
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]})
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    s3.put_object(Bucket=bucket, Key="listed", Body=b"x")
+    name, own, _ = user()
+    admin(server, "user", "set", name, "--grant", f"Reader:{bucket}")
+    mine = own.list_buckets()["Owner"]["ID"]
+    admin(server, "user", "set", name, "--grant", "Reader:no-such-bucket-at-all")
+    for _ in range(2):
+        s3.put_object_acl(Bucket=bucket, Key="k", GrantRead=f'id="{mine}"')
+        s3.put_bucket_acl(Bucket=bucket, GrantRead=f'id="{mine}"')
+        assert not code(own.get_object, Bucket=bucket, Key="k")
+        assert not code(own.list_objects_v2, Bucket=bucket)
+        _, own, _ = user()
+        assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"
+        assert code(own.list_objects_v2, Bucket=bucket) == "AccessDenied"
+        # The same of one that `s4 admin` makes.
+        admin(server, "user", "remove", name)
+        keys = admin(server, "user", "add", name, "--grant", f"Reader:{bucket}")
+        own = make_client(server.endpoint, keys["access_key"], keys["secret_key"])
+        before, mine = mine, own.list_buckets()["Owner"]["ID"]
+        assert mine != before
+        admin(server, "user", "set", name, "--grant", "Reader:no-such-bucket-at-all")
+
+
+def test_an_owner_is_shown_by_its_own_id_everywhere(server: ServerProcess, s3: Any, iam: Any, user: Any) -> None:
+    name, own, _ = user()
+    bucket = f"owned-by-{name}"
+    iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=json.dumps(allow("s3:*")))
+    own.create_bucket(Bucket=bucket)
+    own.put_object(Bucket=bucket, Key="k", Body=b"x")
+    upload = own.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    found = {
+        own.list_buckets()["Owner"]["ID"], own.get_bucket_acl(Bucket=bucket)["Owner"]["ID"], own.get_object_acl(Bucket=bucket, Key="k")["Owner"]["ID"],
+        own.list_objects(Bucket=bucket)["Contents"][0]["Owner"]["ID"], own.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"][0]["Owner"]["ID"],
+        own.list_object_versions(Bucket=bucket)["Versions"][0]["Owner"]["ID"], own.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["Owner"]["ID"],
+        own.list_parts(Bucket=bucket, Key="k", UploadId=upload)["Owner"]["ID"], s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"],
+    }  # fmt: skip
+    assert len(found) == 1
+    # Who is made again under the name owns by name, which gives nothing.
+    iam.delete_user_policy(UserName=name, PolicyName="all")
+    _, again, _ = user()
+    for method, options in (
+        (again.get_object, {"Key": "k"}),
+        (again.get_bucket_acl, {}),
+        (again.delete_bucket, {}),
+        (again.list_objects_v2, {}),
+    ):
+        assert code(method, Bucket=bucket, **options) == "AccessDenied"
+    assert s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"] not in found
+
+
+def test_users_of_before_have_the_id_of_their_name() -> None:
+    old = decode(User, encode(User("ana", 1))[:1] + msgspec.msgpack.encode(["ana", 1, True, "AIDA0000000000000000A"]))
+    assert old.canonical == ""
+    assert (
+        requester("User", "ana", ["arn"], [], canonical=old.canonical).asker.canonical
+        == hashlib.sha256(b"ana").hexdigest()
+    )
 
 
 @pytest.mark.parametrize("who", [
@@ -133,14 +209,24 @@ def test_who_is_not_there_is_no_principal(s3: Any, bucket: str, user: Any, who: 
 
 def test_documents_of_before_go_by_name() -> None:
     arn = f"arn:aws:iam::{ACCOUNT}:user/ana"
-    document = {"Statement": {"Effect": "Allow", "Principal": {"AWS": arn}, "Action": READS, "Resource": "arn:aws:s3:::b/*"}}
+    document = {
+        "Statement": {"Effect": "Allow", "Principal": {"AWS": arn}, "Action": READS, "Resource": "arn:aws:s3:::b/*"}
+    }
     old = json.dumps(document)
-    new = principals.replaced(old, {arn: principals.keep(principals.Named(ACCOUNT, "user", "ana"), "AIDA0000000000000000A")})
-    for text, ids, allowed in ((old, ("AIDA0000000000000000B",), True), (new, ("AIDA0000000000000000A",), True), (new, ("AIDA0000000000000000B",), False)):
+    new = principals.replaced(
+        old, {arn: principals.keep(principals.Named(ACCOUNT, "user", "ana"), "AIDA0000000000000000A")}
+    )
+    for text, ids, allowed in (
+        (old, ("AIDA0000000000000000B",), True),
+        (new, ("AIDA0000000000000000A",), True),
+        (new, ("AIDA0000000000000000B",), False),
+    ):
         asked = Ask(Asker((arn,), "", ids), READS, "arn:aws:s3:::b/x")
         assert (parse(text, principals=True).decide(asked) == ALLOW) is allowed
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Statement": 1}', '{"Statement": [{"Principal": {"AWS": 1}}]}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"Statement": 1}', '{"Statement": [{"Principal": {"AWS": 1}}]}', "[" * 100_000]
+)
 def test_what_cannot_be_read_names_nobody(text: str) -> None:
     assert principals.of(text) == set()

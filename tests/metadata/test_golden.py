@@ -34,9 +34,9 @@ ROWS: dict[str, Any] = {
     "Content": rows.Content(3, BLOB, 5000),
     "Bucket": rows.Bucket(7, "ana", 5, 2, "Enabled", b"", "", "", "", False, 0, True, {"policy": "{}"}),
     "BucketState": rows.BucketState(2, "Enabled", b"token", b"before"),
-    "User": rows.User("ana", 6, True, "AIDA", "/p/", {"t": "v"}, {"in": "{}"}, ["arn"], ["g"], "bound"),
+    "User": rows.User("ana", 6, True, "AIDA", "/p/", {"t": "v"}, {"in": "{}"}, ["arn"], ["g"], "bound", canonical="c0d"),
     "Group": rows.Group("g", 7, "AGPA", "/p/", {"in": "{}"}, ["arn"]),
-    "Role": rows.Role("r", 8, "AROA", "/p/", "{}", "what", 7200, {"t": "v"}, {"in": "{}"}, ["arn"], "bound"),
+    "Role": rows.Role("r", 8, "AROA", "/p/", "{}", "what", 7200, {"t": "v"}, {"in": "{}"}, ["arn"], "bound", canonical="c0d"),
     "Managed": rows.Managed("m", 9, "ANPA", "/p/", {1: ("{}", 9), 3: ("[]", 10)}, 3, 3, "what", 11, {"t": "v"}),
     "Provider": rows.Provider("issuer/path", 12, ["s4"], ["0" * 40], {"t": "v"}),
     "LastUse": rows.LastUse(13, "s3", "us-east-1"),
@@ -122,6 +122,9 @@ def test_rows_of_release_0_7() -> None:
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.7"])) == OLDER_UPLOAD
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.7"])) == (replace(OBJECT, hold_told=False), b"abc")
     assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.7"])) == replace(ROWS["Part"], brought="")
+    for kind in (rows.User, rows.Role):
+        name = kind.__name__
+        assert rows.decode(kind, bytes.fromhex(GOLDEN[f"{name} 0.7"])) == replace(ROWS[name], canonical="")
 
 
 def test_object_row() -> None:

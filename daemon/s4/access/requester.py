@@ -10,13 +10,13 @@ than the one it was made from. A document that cannot be read denies everything.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, Policy, Statement, parse
+from s4.metadata.canonical import canonical_id
 from s4.metadata.rows import Grant
 
 READER, WRITER, SUPER_USER = "Reader", "Writer", "SuperUser"
@@ -69,12 +69,6 @@ def _read(document: str, *, principals: bool) -> Policy:
         return parse(document, principals=principals)
     except PolicyError:
         return UNREADABLE
-
-
-@lru_cache(maxsize=4096)
-def canonical_id(name: str) -> str:
-    """The id by which ACLs name a user: derived from its name, in the shape of a canonical id."""
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def user_arn(name: str, path: str = "/") -> str:
@@ -135,8 +129,10 @@ def requester(
     limits: Sequence[Sequence[Policy]] = (),
     about: Mapping[str, tuple[str, ...]] | None = None,
     ids: Sequence[str] = (),
+    canonical: str = "",
 ) -> Requester:
-    """`arns`: its own name first. `about`: more condition keys. `ids`: those that are never given out again."""
+    """`arns`: its own name first. `about`: more condition keys. `ids`: those that are never given out again. `canonical`: by
+    which ACLs name it, where that is not made of its name."""
     everything = (
         any(one.everything for one in policies)
         and all(one.effect == ALLOW for policy in policies for one in policy.statements)
@@ -153,7 +149,7 @@ def requester(
     return Requester(
         kind,
         name,
-        Asker(tuple(arns), canonical_id(name), tuple(ids)),
+        Asker(tuple(arns), canonical or canonical_id(name), tuple(ids)),
         tuple(policies),
         tuple(tuple(one) for one in limits),
         keys,

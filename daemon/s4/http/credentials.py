@@ -110,11 +110,11 @@ def _requester(identity: Identity, session: Session | None) -> Requester:
         arns = [session_arn(name, session.name), role_arn(name, identity.path)]
         about["aws:userid"] = (f"{identity.id}:{session.name}",)
         ids = [f"{identity.id}:{session.name}", identity.id]
-        return requester(ROLE, f"role/{name}", arns, policies, limits, about, ids)
+        return requester(ROLE, f"role/{name}", arns, policies, limits, about, ids, identity.canonical)
     if name == ROOT_USER:
         return requester(
             ROOT, name, [f"arn:aws:iam::{ACCOUNT}:root"], policies, limits, {"aws:userid": (ACCOUNT,), **about}
         )
     about |= {"aws:username": (name,), "aws:userid": (identity.id or name,)}
     ids = [identity.id] if identity.id else []
-    return requester(USER, name, [user_arn(name, identity.path)], policies, limits, about, ids)
+    return requester(USER, name, [user_arn(name, identity.path)], policies, limits, about, ids, identity.canonical)

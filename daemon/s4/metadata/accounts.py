@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from s4.metadata import keys
+from s4.metadata.canonical import canonical_id
 from s4.metadata.commands import (
     ChangeAccounts,
     DeleteAccessKey,
@@ -31,7 +32,8 @@ def put_user(entry: Entry, command: PutUser) -> UserKnown:
     if not command.create and value is None:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
     # An id that no user had: the entry's sequence is never given out again.
-    fresh = User(command.name, entry.now_ms, id=f"AIDA{entry.epoch:08X}{entry.sequence:09X}")
+    unique = f"AIDA{entry.epoch:08X}{entry.sequence:09X}"
+    fresh = User(command.name, entry.now_ms, id=unique, canonical=canonical_id(unique))
     user = replace(decode(User, value) if value is not None else fresh, enabled=command.enabled)
     entry.put(row_key, encode(user))
     entry.put(keys.named_row(keys.POLICY, command.name), encode(Policy(command.grants)))

@@ -216,6 +216,7 @@ class User(_Row, frozen=True):
     attached: list[str] = []
     groups: list[str] = []
     boundary: str = ""
+    canonical: str = ""  # of those of 0.7: made of the name
 
 
 class Group(_Row, frozen=True):
@@ -241,6 +242,7 @@ class Role(_Row, frozen=True):
     inline: dict[str, str] = {}
     attached: list[str] = []
     boundary: str = ""
+    canonical: str = ""
 
 
 class Managed(_Row, frozen=True):

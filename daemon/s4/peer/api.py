@@ -91,6 +91,7 @@ class Identity(msgspec.Struct, frozen=True):
     path: str = "/"
     tags: dict[str, str] = {}
     role: bool = False
+    canonical: str = ""
 
 
 class Layout(msgspec.Struct, frozen=True):

@@ -19,9 +19,9 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from s4.access.requester import canonical_id
 from s4.jobs import Failures, Job, Jobs
 from s4.metadata import keys
+from s4.metadata.canonical import canonical_id
 from s4.metadata.commands import ForgetRows
 from s4.metadata.rows import Event, decode
 from s4.receivers import ReceiverError, Settings, make

@@ -13,6 +13,7 @@ from s4.gateway import principals
 from s4.http.credentials import role_arn
 from s4.http.iam.policies import check_arn
 from s4.http.iam.protocol import Call, Handler, IamError, date, exists, missing, new_id, quoted, tag_list
+from s4.metadata.canonical import canonical_id
 from s4.metadata.rows import Provider, Role
 
 TRUST_BYTES, CLIENTS = 4096, 100
@@ -52,8 +53,10 @@ async def create(call: Call) -> dict[str, Any]:
         else ""
     )
     trust = await _trust(call, "AssumeRolePolicyDocument")
-    row = Role(name, call.gateway.now_ms(), new_id("AROA"), call.form.path(), trust, call.form.get("Description")[:1000],
-               call.form.number("MaxSessionDuration", LEAST_S, LEAST_S, MOST_S), call.form.tags(), boundary=boundary)  # fmt: skip
+    unique = new_id("AROA")
+    row = Role(name, call.gateway.now_ms(), unique, call.form.path(), trust, call.form.get("Description")[:1000],
+               call.form.number("MaxSessionDuration", LEAST_S, LEAST_S, MOST_S), call.form.tags(), boundary=boundary,
+               canonical=canonical_id(unique))  # fmt: skip
     call.accounts.put(name, row)
     return {"Role": await shown(call, row)}
 

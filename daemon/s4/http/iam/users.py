@@ -13,6 +13,7 @@ from s4.gateway.accounts import Accounts, kept_secret
 from s4.http.iam.policies import check_arn
 from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid, missing, new_id, tag_list
 from s4.metadata import keys
+from s4.metadata.canonical import canonical_id
 from s4.metadata.rows import AccessKey, Group, LastUse, User, decode
 
 GROUPS = 10  # of one user, as on AWS
@@ -53,9 +54,11 @@ async def create(call: Call) -> dict[str, Any]:
         if call.form.has("PermissionsBoundary")
         else ""
     )
+    unique = new_id("AIDA")
     row = User(
-        name, call.gateway.now_ms(), id=new_id("AIDA"), path=call.form.path(), tags=call.form.tags(), boundary=boundary
-    )
+        name, call.gateway.now_ms(), id=unique, path=call.form.path(), tags=call.form.tags(), boundary=boundary,
+        canonical=canonical_id(unique),
+    )  # fmt: skip
     call.accounts.put(name, row)
     return {"User": shown(row)}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from aiohttp import web
 
 from s4.access import documents
 from s4.access.keys import of_labels
-from s4.access.requester import canonical_id
 from s4.gateway import buckets
 from s4.gateway.context import Gateway, find_bucket
+from s4.http import owners
 from s4.http.authorize import Judge
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
@@ -18,12 +16,6 @@ from s4.metadata.rows import Bucket
 from s4.s3 import acl, lock, names, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, parse, tag
-
-
-@lru_cache(maxsize=1024)
-def owner_xml(user: str) -> str:
-    """An Owner's elements. The id is derived from the user's name, in the shape of a canonical id."""
-    return tag("ID", canonical_id(user)) + tag("DisplayName", user)
 
 
 async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamResponse:
@@ -46,8 +38,9 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamRespon
     listed = "".join(_bucket_xml(name, row) for name, row in page)
     more = tag("ContinuationToken", page[-1][0]) if len(rows) > len(page) else ""
     shown = tag("Prefix", prefix) if prefix else ""
+    owner = owners.xml(request.requester.asker.canonical, request.user)
     return respond_xml(document(
-        "ListAllMyBucketsResult", f"<Owner>{owner_xml(request.user)}</Owner><Buckets>{listed}</Buckets>{more}{shown}",
+        "ListAllMyBucketsResult", f"<Owner>{owner}</Owner><Buckets>{listed}</Buckets>{more}{shown}",
     ))  # fmt: skip
 
 
@@ -99,7 +92,7 @@ async def _asked(gateway: Gateway, request: S3Request, labels: dict[str, str]) -
     if labels and request.judge is not None:
         await request.judge.must("s3:PutBucketTagging")
     ownership = request.headers.get("x-amz-object-ownership", "")
-    wanted = acl.from_headers(request.headers, canonical_id(request.user)) or acl.Acl()
+    wanted = acl.from_headers(request.headers, request.requester.asker.canonical) or acl.Acl()
     if ownership and request.judge is not None:
         await request.judge.must("s3:PutBucketOwnershipControls")
     if ownership not in ("", documents.ENFORCED, documents.PREFERRED, documents.WRITER):

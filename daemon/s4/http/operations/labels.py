@@ -5,13 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 
 from s4.access.keys import of_tags
-from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
 from s4.http.authorize import open_judged
-from s4.http.operations.buckets import owner_xml
 from s4.http.operations.settings import asked_acl, check_acl
+from s4.http.owners import canonical_of, xml
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.s3 import acl, tags
@@ -49,15 +48,15 @@ async def delete_tagging(gateway: Gateway, request: S3Request) -> web.StreamResp
 
 async def get_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     opened = await _open(gateway, request)
-    owner = opened.row.owner
-    listed = acl.to_xml(acl.decode(opened.row.acl), canonical_id(owner), owner_xml(owner))
+    owner = await canonical_of(gateway, opened.row.owner)
+    listed = acl.to_xml(acl.decode(opened.row.acl), owner, xml(owner, opened.row.owner))
     return respond_xml(document("AccessControlPolicy", listed), _version(opened.version))
 
 
 async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     """An ACL is made for the owner of a version, and is given to that version only."""
     opened = await _open(gateway, request)
-    wanted = await asked_acl(request, canonical_id(opened.row.owner))
+    wanted = await asked_acl(request, await canonical_of(gateway, opened.row.owner))
     check_acl(await find_bucket(gateway, request.bucket), wanted)
     version, text = request.query.get("versionId", ""), acl.encode(wanted)
     try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from s4.gateway.context import Gateway, find_bucket
-from s4.http.operations.buckets import owner_xml
+from s4.http.owners import owners_xml
 from s4.http.request import S3Request
 from s4.http.responses import respond_xml
 from s4.metadata import keys
@@ -72,8 +73,8 @@ def _checksum_xml(row: Summary) -> str:
     return tag("ChecksumAlgorithm", row.checksum_algorithm) + tag("ChecksumType", row.checksum_type)
 
 
-def _contents(page: Page, url: bool, owner: bool) -> tuple[str, int]:
-    """The Contents and CommonPrefixes elements, and how many."""
+def _contents(page: Page, url: bool, owners: Mapping[str, str]) -> tuple[str, int]:
+    """The Contents and CommonPrefixes elements, and how many; with those owners that are given."""
     contents: list[str] = []
     prefixes: list[str] = []
     iso = names.iso_date
@@ -85,9 +86,13 @@ def _contents(page: Page, url: bool, owner: bool) -> tuple[str, int]:
         contents.append(
             f"<Contents><Key>{encode_key(item.key, url)}</Key><LastModified>{iso(row.modified_ms)}</LastModified>"
             f"<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row)}<Size>{row.size}</Size>"
-            f"{f'<Owner>{owner_xml(row.owner)}</Owner>' if owner else ''}<StorageClass>{item.storage_class}</StorageClass></Contents>"
+            f"{f'<Owner>{owners[row.owner]}</Owner>' if owners else ''}<StorageClass>{item.storage_class}</StorageClass></Contents>"
         )
     return "".join(contents) + "".join(prefixes), len(page.items)
+
+
+async def _owners(gateway: Gateway, page: Page) -> dict[str, str]:
+    return await owners_xml(gateway, (item.row.owner for item in page.items if not isinstance(item, bytes)))
 
 
 async def list_objects(gateway: Gateway, request: S3Request) -> web.StreamResponse:
@@ -95,7 +100,7 @@ async def list_objects(gateway: Gateway, request: S3Request) -> web.StreamRespon
     marker = request.query.get("marker", "").encode()
     bucket = await find_bucket(gateway, request.bucket)
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, marker, b"", shared.limit))
-    listed, _ = _contents(page, shared.url, owner=True)
+    listed, _ = _contents(page, shared.url, await _owners(gateway, page))
     # S3 gives NextMarker only with a delimiter; without one the last key is it.
     following = (
         f"<NextMarker>{encode_key(page.next_key, shared.url)}</NextMarker>"
@@ -116,7 +121,8 @@ async def list_objects_v2(gateway: Gateway, request: S3Request) -> web.StreamRes
     after = _parse_token(token) if token is not None else start
     bucket = await find_bucket(gateway, request.bucket)
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, after, b"", shared.limit))
-    listed, count = _contents(page, shared.url, owner=query.get("fetch-owner") == "true")
+    owners = await _owners(gateway, page) if query.get("fetch-owner") == "true" else {}
+    listed, count = _contents(page, shared.url, owners)
     more = tag("ContinuationToken", token) if token is not None else ""
     if page.truncated:
         more += tag("NextContinuationToken", base64.urlsafe_b64encode(b"1" + page.next_key).decode())
@@ -156,7 +162,8 @@ async def list_versions(gateway: Gateway, request: S3Request) -> web.StreamRespo
     page = await gateway.node.list_objects(
         bucket.id, Query(shared.prefix, shared.delimiter, key_marker, suffix, shared.limit, versions=True)
     )
-    listed = "".join(_version_xml(item, shared.url) for item in page.items if isinstance(item, Version))
+    owners = await _owners(gateway, page)
+    listed = "".join(_version_xml(item, shared.url, owners) for item in page.items if isinstance(item, Version))
     listed += "".join(
         f"<CommonPrefixes><Prefix>{encode_key(item, shared.url)}</Prefix></CommonPrefixes>"
         for item in page.items if isinstance(item, bytes)
@@ -189,14 +196,14 @@ async def _version_suffix(gateway: Gateway, bucket: int, key: bytes, marker: str
     return suffix
 
 
-def _version_xml(item: Version, url: bool) -> str:
+def _version_xml(item: Version, url: bool, owners: Mapping[str, str]) -> str:
     row = item.row
     version = "null" if row.null else keys.version_id(item.suffix)
     shared = (
         f"<Key>{encode_key(item.key, url)}</Key><VersionId>{version}</VersionId>"
         f"<IsLatest>{str(item.latest).lower()}</IsLatest><LastModified>{names.iso_date(row.modified_ms)}</LastModified>"
     )
-    owner = f"<Owner>{owner_xml(row.owner)}</Owner>"
+    owner = f"<Owner>{owners[row.owner]}</Owner>"
     if row.marker:
         return f"<DeleteMarker>{shared}{owner}</DeleteMarker>"
     return (
@@ -217,12 +224,13 @@ async def list_uploads(gateway: Gateway, request: S3Request) -> web.StreamRespon
             "InvalidArgument", "Invalid uploadId marker", ArgumentName="upload-id-marker", ArgumentValue=upload_marker
         ) from None
     page = await gateway.node.list_uploads(bucket.id, shared.prefix, shared.delimiter, key_marker, after, shared.limit)
+    owners = await owners_xml(gateway, (item.row.owner for item in page.items if not isinstance(item, bytes)))
     listed = ""
     for item in page.items:
         if isinstance(item, bytes):
             listed += f"<CommonPrefixes><Prefix>{encode_key(item, shared.url)}</Prefix></CommonPrefixes>"
             continue
-        owner = owner_xml(item.row.owner)
+        owner = owners[item.row.owner]
         checksum = (
             tag("ChecksumAlgorithm", item.row.checksum_algorithm) + tag("ChecksumType", item.row.checksum_type)
             if item.row.checksum_algorithm

@@ -10,10 +10,10 @@ from s4.gateway import multipart
 from s4.gateway.context import Gateway, paced
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import while_it_changes
-from s4.http.operations.buckets import owner_xml
 from s4.http.operations.copies import open_source
 from s4.http.operations.encryption import customer_key
 from s4.http.operations.objects import with_acl, write_conditions
+from s4.http.owners import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import aborting, ending, respond, respond_xml
 from s4.metadata.rows import Part, decode
@@ -152,7 +152,7 @@ async def list_parts(gateway: Gateway, request: S3Request) -> web.StreamResponse
         f"{tag('Checksum' + algorithm, part.extent.checksum) if algorithm else ''}</Part>"
         for part in page
     )
-    owner = owner_xml(found.upload.owner)
+    owner = await owner_xml(gateway, found.upload.owner)
     kind = tag("ChecksumAlgorithm", algorithm) + tag("ChecksumType", found.upload.checksum_type) if algorithm else ""
     following = tag("NextPartNumberMarker", page[-1].extent.number if page else 0)
     return respond_xml(document("ListPartsResult", (

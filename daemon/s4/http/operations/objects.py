@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from aiohttp import web
 from msgspec.structs import replace
 
-from s4.access.requester import canonical_id
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.memory import Share
@@ -75,7 +74,7 @@ def attributes_of(request: S3Request) -> Attributes:
 
 async def asked_acl(gateway: Gateway, request: S3Request) -> str:
     """The ACL that a write asks for, as it is kept. Raises S3Error where the bucket takes no such, or the caller may not."""
-    wanted = acl.from_headers(request.headers, canonical_id(request.user))
+    wanted = acl.from_headers(request.headers, request.requester.asker.canonical)
     if wanted is None or not wanted.grants:
         return ""
     if request.judge is not None:

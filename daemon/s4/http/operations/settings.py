@@ -13,12 +13,11 @@ from s4.access.checks import read_new_of_bucket
 from s4.access.documents import Block
 from s4.access.patterns import PolicyError
 from s4.access.policy import Policy
-from s4.access.requester import canonical_id
 from s4.gateway import principals, sealing
 from s4.gateway.accounts import Accounts
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
-from s4.http.operations.buckets import owner_xml
+from s4.http.owners import canonical_of, xml
 from s4.http.request import S3Request
 from s4.http.responses import respond, respond_xml
 from s4.metadata.rows import Bucket
@@ -177,14 +176,13 @@ async def delete_ownership(gateway: Gateway, request: S3Request) -> web.StreamRe
 async def get_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     bucket = await find_bucket(gateway, request.bucket)
     held = acl.decode(bucket.documents.get(documents.ACL, ""))
-    return respond_xml(
-        document("AccessControlPolicy", acl.to_xml(held, canonical_id(bucket.owner), owner_xml(bucket.owner)))
-    )
+    owner = await canonical_of(gateway, bucket.owner)
+    return respond_xml(document("AccessControlPolicy", acl.to_xml(held, owner, xml(owner, bucket.owner))))
 
 
 async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     bucket = await find_bucket(gateway, request.bucket)
-    wanted = await asked_acl(request, canonical_id(bucket.owner))
+    wanted = await asked_acl(request, await canonical_of(gateway, bucket.owner))
     check_acl(bucket, wanted)
     judged_by = (documents.BLOCK, documents.OWNERSHIP)
     await set_document(gateway, request.bucket, documents.ACL, acl.encode(wanted), bucket, judged_by)
