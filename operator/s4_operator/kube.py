@@ -68,15 +68,15 @@ class TakenError(KubeError):
 
 
 class Kube:
-    """Calls on the API server. Each raises KubeError."""
+    """Calls on the API server. Each raises KubeError. `namespaces` are those that it works in; all, where none is named."""
 
-    def __init__(self, api: aio.client.ApiClient) -> None:
-        self.api = api
+    def __init__(self, api: aio.client.ApiClient, namespaces: tuple[str, ...] = ()) -> None:
+        self.api, self._namespaces = api, namespaces
         self.calls = 0
 
     @classmethod
-    async def connect(cls, kubeconfig: str | None = None) -> Kube:
-        return cls(await client(kubeconfig))
+    async def connect(cls, kubeconfig: str | None = None, namespaces: tuple[str, ...] = ()) -> Kube:
+        return cls(await client(kubeconfig), namespaces)
 
     async def close(self) -> None:
         await self.api.close()  # type: ignore[no-untyped-call]
@@ -91,10 +91,12 @@ class Kube:
             raise
 
     async def list(self, kind: str, namespace: str = "", labels: str = "") -> list[Object]:
-        """Objects of one namespace, or of all."""
+        """Objects of one namespace, or of all that it works in."""
         query = {"labelSelector": labels} if labels else {}
-        found = await self._call("GET", _path(kind, namespace), query)
-        return list(found["items"])
+        found: list[Object] = []
+        for where in (namespace,) if namespace or not KINDS[kind][2] else self._namespaces or ("",):
+            found += (await self._call("GET", _path(kind, where), query))["items"]
+        return found
 
     async def create(self, value: Object) -> Object:
         return await self._call("POST", _path(value["kind"], _namespace(value)), body=value)

@@ -1,5 +1,5 @@
 """The wiring: kopf watches, the cache takes in what it says, the queue works. Run with
-`kopf run -m s4_operator.main --all-namespaces`.
+`kopf run -m s4_operator.main --all-namespaces`; or with `--namespace` for each, and S4_OPERATOR_NAMESPACES with the same names.
 
 kopf's daemons and timers would put a finalizer on every resource, with which a namespace cannot be deleted while no
 operator runs. Event handlers put none; the queue here is what makes it level-triggered.
@@ -146,7 +146,9 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.process.ultimate_exiting_timeout = 60
     settings.peering.standalone = True
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every event that was handled
-    kube = await Kube.connect()
+    namespaces = tuple(os.environ.get("S4_OPERATOR_NAMESPACES", "").split())
+    settings.scanning.disabled = bool(namespaces)  # kopf would ask for a minute to list all namespaces before it serves these
+    kube = await Kube.connect(namespaces=namespaces)
     running = Operator(kube, new_session(), await _first_look(kube), dict(os.environ))
     app = web.Application()
     app.router.add_get("/healthz", _health)
@@ -158,9 +160,11 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
 
 
 async def _first_look(kube: Kube) -> frozenset[str]:
-    """The optional kinds that this Kubernetes has, once it answers."""
+    """The optional kinds that this Kubernetes has, once it answers and has ours."""
     while True:
         try:
+            if not all([await kube.has_api(kind) for kind in ("S4Cluster", "Bucket", "ShardMap")]):
+                raise KubeError(404, "there are no CRDs of s4.dev yet")
             return frozenset([kind for kind in ("ServiceMonitor", "PrometheusRule") if await kube.has_api(kind)])
         except KubeError as error:
             log.warning("the Kubernetes API cannot be used yet: %s", error)

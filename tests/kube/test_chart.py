@@ -57,7 +57,7 @@ def test_the_operator_runs_once_and_restricted() -> None:
 
 
 @needs_helm
-@pytest.mark.parametrize(("value", "words"), [("image.pullPolicy=Sometimes", "pullPolicy"), ("logLevel=loud", "logLevel"), ("nodes=3", "nodes"), ("certificates.validSeconds=5", "validSeconds")])
+@pytest.mark.parametrize(("value", "words"), [("image.pullPolicy=Sometimes", "pullPolicy"), ("logLevel=loud", "logLevel"), ("nodes=3", "nodes"), ("certificates.validSeconds=5", "validSeconds"), ("namespaces={*}", "namespaces"), ("namespaces={a,a}", "namespaces")])
 def test_values_are_checked(value: str, words: str) -> None:
     done = helm("template", "s4", str(CHART), "--kube-version", "1.34.0", "--set", value)
     assert done.returncode != 0
@@ -68,3 +68,27 @@ def test_values_are_checked(value: str, words: str) -> None:
 def test_openshift_chooses_the_user() -> None:
     (deployment,) = (one for one in rendered("--set", "podSecurity.runAsUser=null") if one["kind"] == "Deployment")
     assert "runAsUser" not in deployment["spec"]["template"]["spec"]["securityContext"]
+
+
+def rights(objects: list[dict[str, Any]], kind: str) -> dict[str, set[tuple[str, str, str]]]:
+    """What roles of a kind give, by their namespace."""
+    return {
+        one["metadata"].get("namespace", ""): {(group, what, verb) for rule in one["rules"] for group in rule["apiGroups"] for what in rule["resources"] for verb in rule["verbs"]}
+        for one in objects
+        if one["kind"] == kind
+    }
+
+
+@needs_helm
+def test_namespaces_that_are_named_narrow_its_rights() -> None:
+    everywhere, named = rendered(), rendered("--set", "namespaces={one,two}")
+    whole, rest, roles = rights(everywhere, "ClusterRole")[""], rights(named, "ClusterRole")[""], rights(named, "Role")
+    assert {what for _, what, _ in rest} == {"nodes", "persistentvolumes"}, "what is in no namespace"
+    inside = {one for one in whole - rest if one[1] != "customresourcedefinitions"}
+    assert roles == {"one": inside, "two": inside}
+    assert not rights(everywhere, "Role")
+    for one in named:
+        if one["kind"] in ("RoleBinding", "ClusterRoleBinding"):
+            assert one["roleRef"]["kind"] == one["kind"].removesuffix("Binding")
+            assert one["subjects"] == [{"kind": "ServiceAccount", "name": "s4-operator", "namespace": "s4"}]
+    assert {one["metadata"].get("namespace") for one in named if one["kind"] == "RoleBinding"} == {"one", "two"}
