@@ -1,22 +1,26 @@
 # One image for operator and daemons, non-root, read-only root file system; data in the volume /data.
-# Built from a lock with hashes: `uv export` makes it from uv.lock in the first stage.
-ARG BASE=python:3.12-slim-bookworm
+# Whatever comes from elsewhere is named by its hash: the base, what builds (deploy/build.txt, `make build-lock`), and what it
+# is built of, which `uv export` takes from uv.lock.
+ARG BASE=python:3.12.15-slim-bookworm@sha256:54c85f3c47607a77f32adec749d3c81d1348bf25833671f512b26a9b6d778cb3
 FROM ${BASE} AS build
 ARG TARGETARCH
 WORKDIR /build
 # LevelDB's binding has no wheel for arm64: it is built there.
 RUN if [ "$TARGETARCH" = arm64 ]; then apt-get update && apt-get install -y --no-install-recommends build-essential python3-dev libleveldb-dev liberasurecode-dev; fi
-COPY pyproject.toml uv.lock README.md ./
-RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv>=0.5" \
- && /opt/uv/bin/uv export --quiet --frozen --no-dev --extra daemon --extra operator --no-emit-project -o requirements.txt \
- && python3 -m venv /opt/s4 && /opt/s4/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt
+COPY pyproject.toml uv.lock README.md deploy/build.txt ./
+RUN python3 -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --no-deps --require-hashes -r build.txt \
+ && /opt/build/bin/uv export --quiet --frozen --no-dev --extra daemon --extra operator --no-emit-project -o requirements.txt \
+ && python3 -m venv /opt/s4 && /opt/s4/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes -r requirements.txt
 COPY daemon daemon
 COPY operator operator
-RUN /opt/s4/bin/pip install --no-cache-dir --no-deps . && find /opt/s4 -name __pycache__ -prune -exec rm -rf {} +
+# Bytecode is made here, once: a pod's root is read-only, and it would compile everything at each start.
+RUN /opt/build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation -w wheels . && /opt/s4/bin/pip install --no-cache-dir --no-compile --no-deps wheels/*.whl \
+ && /opt/s4/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/s4/lib
 
 FROM ${BASE}
 ARG TARGETARCH
 RUN if [ "$TARGETARCH" = arm64 ]; then apt-get update && apt-get install -y --no-install-recommends libleveldb1d liberasurecode1 && rm -rf /var/lib/apt/lists/*; fi
+RUN python3 -m compileall -q -j 0 -x '/(test|tests|site-packages|dist-packages)/' --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/s4 /opt/s4
 ENV PATH=/opt/s4/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 S4_LOG_FORMAT=json
 RUN mkdir /data && chown 10001:10001 /data

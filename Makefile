@@ -67,7 +67,7 @@ clean: ## forget what was set up
 # uv comes from its package where the machine has none; Debian keeps venv in a package of its own.
 .tools/uv/bin/uv:
 	$(PYTHON) -m venv .tools/uv || { apt-get update && apt-get install -y --no-install-recommends python3-venv && $(PYTHON) -m venv .tools/uv; }
-	.tools/uv/bin/pip install --quiet "uv>=0.5"
+	.tools/uv/bin/pip install --quiet --no-deps --require-hashes -r deploy/build.txt
 
 .venv/daemon: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
 	$(UV) sync --quiet --frozen --no-default-groups --extra daemon --inexact
@@ -108,7 +108,7 @@ E2E_CACHE ?= $(HOME)/.cache/s4-e2e
 E2E_PACKAGES = containerd runc containernetworking-plugins iptables conntrack buildah debootstrap gcc libc6-dev iproute2 openssl procps
 
 # E2E=-m decides for the part that lets a change land.
-.PHONY: e2e e2e-programs crds
+.PHONY: e2e e2e-programs crds build-lock
 e2e: setup e2e-programs ## a real Kubernetes of six nodes with S4 on it
 	S4_E2E_CACHE=$(E2E_CACHE) .venv/bin/pytest e2e -p no:cacheprovider --timeout 1800 --durations 20 -x -rP $(E2E)
 
@@ -118,6 +118,9 @@ e2e-programs:
 	done; \
 	[ -z "$$missing" ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES); }
 	e2e/cluster/programs $(E2E_CACHE)/bin
+
+build-lock: $(filter .tools/%,$(UV)) ## deploy/build.txt anew: uv and the build backend, with hashes
+	printf 'uv\nhatchling\n' | $(UV) pip compile - --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --generate-hashes -o deploy/build.txt
 
 crds: setup ## crds/ and the chart's copy, from the models
 	.venv/bin/python -m s4_operator.crd crds

@@ -350,7 +350,7 @@ def test_load_lost_nothing(world: World) -> None:
 UNUSED = {
     ("servicemonitors", verb) for verb in ("get", "create", "patch", "delete")
 } | {("prometheusrules", verb) for verb in ("get", "create", "patch", "delete")} | {
-    ("ingresses", "create"), ("ingresses", "patch"), ("ingresses", "delete"), ("configmaps", "get"), ("configmaps", "delete"), ("s4clusters", "get"),
+    ("ingresses", "create"), ("ingresses", "patch"), ("ingresses", "delete"), ("configmaps", "delete"), ("s4clusters", "get"),
 }  # fmt: skip
 
 

@@ -1,0 +1,40 @@
+"""The image's recipe: what comes from elsewhere is named by its hash. e2e shows that what it makes runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RECIPE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+
+
+def lines(word: str) -> list[str]:
+    return [one.partition(" ")[2] for one in RECIPE.splitlines() if one.startswith(word + " ")]
+
+
+def test_bases_are_named_by_digest() -> None:
+    named = dict(one.split("=", 1) for one in lines("ARG") if "=" in one)
+    for one in lines("FROM"):
+        name = re.sub(r"\$\{(\w+)\}", lambda found: named[found[1]], one.split(" AS ")[0])
+        assert re.search(r"@sha256:[0-9a-f]{64}$", name), name
+
+
+def test_pip_takes_only_what_has_a_hash() -> None:
+    """Or what was built here; and no backend that builds it comes by itself."""
+    calls = [shlex.split(one) for run in lines("RUN") for one in run.split("&&") if "bin/pip " in one]
+    assert len(calls) == 4
+    for call in calls:
+        assert "--no-deps" in call
+        if "wheel" in call:
+            assert "--no-build-isolation" in call
+        elif "wheels/*.whl" not in call:
+            assert "--require-hashes" in call
+
+
+def test_what_builds_has_hashes_and_no_choice_of_version() -> None:
+    wanted = (ROOT / "deploy" / "build.txt").read_text().replace("\\\n", " ").splitlines()
+    assert {"uv", "hatchling"} <= {one.split("==")[0] for one in wanted}
+    assert all(re.fullmatch(r"\S+==\S+( ; [^#]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", one) for one in wanted), "make build-lock"
+    assert "deploy/build.txt" in (ROOT / "Makefile").read_text().split(".tools/uv/bin/pip install", 1)[1].splitlines()[0], "and so for who has no uv"
