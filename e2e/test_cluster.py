@@ -22,9 +22,9 @@ decides = pytest.mark.decides  # what `.ci/run` runs of this file; the marked te
 POD_SECURITY: Object = {"runAsNonRoot": True, "runAsUser": 10002, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def bucket(name: str, **spec: Any) -> Object:
+def bucket(name: str, namespace: str = "app", **spec: Any) -> Object:
     reference = {"name": "demo", "namespace": "s4"}
-    return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": name, "namespace": "app"}, "spec": {"clusterRef": reference, **spec}}
+    return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": name, "namespace": namespace}, "spec": {"clusterRef": reference, **spec}}
 
 
 def pod_spec(name: str, program: str) -> Object:
@@ -38,18 +38,18 @@ def pod_spec(name: str, program: str) -> Object:
     return {"restartPolicy": "Never", "securityContext": POD_SECURITY, "containers": [container], "volumes": volumes}
 
 
-def programs(world: World) -> None:
-    data = {name: (ROOT / "e2e" / name).read_text() for name in ("program.py", "load.py", "settings.py", "identity.py")}
-    world.apply(*({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "programs", "namespace": namespace}, "data": data} for namespace in ("app", "s4")))
+def programs(world: World, *namespaces: str) -> None:
+    data = {name: (ROOT / "e2e" / name).read_text() for name in ("program.py", "load.py", "settings.py", "identity.py", "tenant.py")}
+    world.apply(*({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "programs", "namespace": namespace}, "data": data} for namespace in namespaces))
 
 
-def bucket_ready(world: World, name: str) -> None:
-    world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/{name}", "-n", "app", "--timeout=300s")
+def bucket_ready(world: World, name: str, namespace: str = "app") -> None:
+    world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/{name}", "-n", namespace, "--timeout=300s")
 
 
 @decides
 def test_an_sdk_program_needs_only_what_a_bucket_gives(world: World) -> None:
-    programs(world)
+    programs(world, "app", "s4")
     world.apply(bucket("photos"))
     bucket_ready(world, "photos")
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "program", "namespace": "app"},
@@ -103,12 +103,62 @@ def test_helm_test_writes_and_reads_an_object(world: World) -> None:
 
 
 def test_a_bucket_elsewhere_is_refused_in_words(world: World) -> None:
-    other = bucket("stray")
-    other["metadata"]["namespace"] = "default"
-    world.apply(other)
+    world.apply(bucket("stray", "default"))
     message = world.wait("a message", lambda: world.get("buckets.s4.dev", "stray", "default").get("status", {}).get("message"))
     assert "add it to allowedNamespaces" in message
     world.kubectl("delete", "buckets.s4.dev", "stray", "-n", "default", "--timeout=300s")
+
+
+def refused(world: World, name: str, reason: str) -> bool:
+    """Whether a Bucket of the first tenant is refused for a reason; once it is, it has nothing."""
+    found = world.get("buckets.s4.dev", name, "tenant-one").get("status", {}).get("conditions", [])
+    if not any(one["type"] == "Ready" and one["reason"] == reason for one in found):
+        return False
+    assert not world.get("buckets.s4.dev", name, "tenant-one")["status"]["keys"]
+    return True
+
+
+def test_two_tenants_stay_apart(world: World) -> None:
+    """The first tries what it may write, and what its pods reach, on the bucket of the other and on the cluster itself."""
+    tenants = ("tenant-one", "tenant-two")
+    secure = {"pod-security.kubernetes.io/enforce": "restricted"}
+    world.apply(*({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": one, "labels": secure}} for one in tenants))
+    programs(world, "tenant-one")
+    world.patch({"allowedNamespaces": ["app", *tenants]})
+    world.apply(bucket("victim", "tenant-two", deletionPolicy="Delete"), bucket("own", "tenant-one", deletionPolicy="Delete"))
+    for name, namespace in (("victim", "tenant-two"), ("own", "tenant-one")):
+        bucket_ready(world, name, namespace)
+    victim = world.get("buckets.s4.dev", "victim", "tenant-two")["status"]["bucketName"]
+    world.apply(bucket("theft", "tenant-one", bucketName=victim), bucket("lent", "tenant-one", bucketName=victim, adoptExisting=True, access="PublicRead"))
+    for name, reason in (("theft", "BucketExists"), ("lent", "NotLent")):
+        world.wait(f"{name} is refused", lambda name=name, reason=reason: refused(world, name, reason))
+        assert "NotFound" in world.kubectl("get", "secret", name, "-n", "tenant-one", check=False)
+    tries(world, "kept", victim)
+    world.patch({"allowedNamespaces": ["app", "tenant-two"]})
+    world.wait("what it had is taken back", lambda: refused(world, "own", "NotAllowed"))
+    tries(world, "taken-back", victim)
+    world.patch({"adoptions": [{"bucket": victim, "by": "tenant-one/lent"}], "allowedNamespaces": ["app", *tenants]})
+    for name in ("own", "lent"):
+        bucket_ready(world, name, "tenant-one")
+    world.kubectl("delete", "buckets.s4.dev", "--all", "-n", "tenant-one", "--timeout=300s")
+    bucket_ready(world, "victim", "tenant-two")
+    world.kubectl("delete", "buckets.s4.dev", "--all", "-n", "tenant-two", "--timeout=300s")
+    world.kubectl("delete", "namespace", *tenants, "--timeout=300s")
+    world.patch({"adoptions": [], "allowedNamespaces": ["app"]})
+
+
+def tries(world: World, goal: str, victim: str) -> None:
+    """A pod of the first tenant, with the keys of its own Bucket, as e2e/tenant.py."""
+    run = pod_spec("own", "tenant.py")
+    values = {"GOAL": goal, "VICTIM": victim, "ADMIN": "demo-node-0.demo-nodes.s4.svc:9001"}
+    run["containers"][0]["env"] = [{"name": name, "value": value} for name, value in values.items()]
+    ends_well(world, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"tries-{goal}", "namespace": "tenant-one"}, "spec": run})
+
+
+def test_the_image_has_its_bytecode(world: World) -> None:
+    """A pod cannot write it, and would compile everything at each start."""
+    asks = "import os, sys, s4.cli, s4.serve, s4_operator.main; print([name for name, one in sys.modules.items() if getattr(one, '__cached__', None) and not os.path.exists(one.__cached__)])"
+    assert world.kubectl("exec", "-n", "s4", "demo-node-0", "--", "python3", "-c", asks).strip() == "[]"
 
 
 def test_keys_are_rotated_and_old_ones_end(world: World) -> None:
@@ -393,10 +443,8 @@ def test_a_namespace_goes_while_the_operator_runs(world: World) -> None:
     world.patch({"allowedNamespaces": ["app", "going"]})
     world.kubectl("create", "namespace", "going")
     for name, policy in (("stays", "Retain"), ("goes", "Delete")):
-        one = bucket(f"e2e-{name}", bucketName=f"e2e-going-{name}", deletionPolicy=policy)
-        one["metadata"]["namespace"] = "going"
-        world.apply(one)
-        world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/e2e-{name}", "-n", "going", "--timeout=300s")
+        world.apply(bucket(f"e2e-{name}", "going", bucketName=f"e2e-going-{name}", deletionPolicy=policy))
+        bucket_ready(world, f"e2e-{name}", "going")
     world.kubectl("delete", "namespace", "going", "--timeout=300s")
 
 
