@@ -18,6 +18,7 @@ from s4.access.keys import Facts
 from s4.access.policy import ACCOUNT, DENY, Ask, Memo, Policy
 from s4.access.requester import ANONYMOUS, ROOT
 from s4.gateway.context import Gateway
+from s4.gateway.multipart import find_begun
 from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
 from s4.metadata.keys import partition_of
@@ -32,6 +33,8 @@ _OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 _LATER = frozenset(
     ("CreateBucket", "DeleteObjects", "PutObjectTagging", "PutObjectRetention", "PutObjectLegalHold")
 )  # the body says what is asked
+_OF_INITIATOR = frozenset(("AbortMultipartUpload", "ListParts"))  # who began an upload may, unless something denies it
+_READS = frozenset(("GetObject", "HeadObject"))
 _TAG = "s3:existingobjecttag/"
 More = Mapping[str, tuple[str, ...]]  # condition keys of what is asked (keys.of_tags and others)
 
@@ -98,9 +101,11 @@ class Judge:
         version: str = "",
         more: More | None = None,
         row: Object | None = None,
+        *,
+        granted: bool = False,
     ) -> bool:
         """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition keys.
-        `row` is the version where it was opened already."""
+        `row` is the version where it was opened already. `granted`: it may unless something denies it."""
         if self.free or (self.who.kind == ROOT and action in _OF_ROOT):
             return True
         asked, action = action, of_version(action, version)
@@ -114,6 +119,8 @@ class Judge:
             context = {**context, **keys.existing_tags(found.tags if found is not None else {})}
         ask, policy = Ask(self.who.asker, action, resource, context, self._memo), self._policy
         by_acl = False
+        if granted:
+            return self.who.allowed(ask, policy, granted=True)
         if not self.who.allowed(ask, policy):
             by_acl = bool(key) and not self._granted_by_bucket(action)
             if not await self._granted(action, key, version, row) or not self.who.allowed(ask, policy, granted=True):
@@ -236,11 +243,32 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
     elif level == BUCKET:
         await judge.must(action)
     elif level == OBJECT:
-        await judge.must(action, request.key, request.query.get("versionId", ""))
+        await _must_on_object(gateway, request, judge, action)
     if request.operation == "GetObjectAttributes":
         await judge.must("s3:GetObjectAttributes", request.key, request.query.get("versionId", ""))
     if "x-amz-tagging" in request.headers and request.key:
         await judge.must("s3:PutObjectTagging", request.key)
+
+
+async def _must_on_object(gateway: Gateway, request: S3Request, judge: Judge, action: str) -> None:
+    """Raises S3Error: AccessDenied, or that the key is not there, to strangers in a bucket that everybody may list."""
+    version = request.query.get("versionId", "")
+    if await judge.may(action, request.key, version):
+        return
+    if request.operation in _OF_INITIATOR and judge.who.name and judge.bucket is not None:
+        text = request.query.get("uploadId", "")
+        begun = await find_begun(gateway, request.bucket, request.key, text, b"")
+        if begun is not None and begun.owner == request.user and await judge.may(action, request.key, granted=True):
+            return
+    if (request.operation in _READS and judge.who.kind == ANONYMOUS and await judge.may("s3:ListBucket")
+            and await judge.may(action, request.key, version, granted=True)):  # fmt: skip
+        try:
+            await open_object(gateway, request.bucket, request.key, version, judge.bucket)
+        except S3Error as error:
+            if error.code in ("NoSuchKey", "NoSuchVersion"):
+                error.told = True
+                raise
+    raise S3Error("AccessDenied")
 
 
 async def open_judged(
