@@ -28,7 +28,7 @@ test: setup clients ## everything that needs only this machine: real servers, cl
 	S4_COVERAGE=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
 
 # COMPAT=NAME for some of them; what a machine cannot have is skipped by name. -rP: suites print their counts.
-COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard tests/compat/*/*/go.mod))))
+COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard tests/compat/*/*/go.mod tests/compat/*/*/package.json))))
 compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) ## programs that people run on S3, unchanged, from package registries
 	$(PYTEST) -m compat -n 0 -rsP tests/compat $(if $(COMPAT),-k "$(shell echo $(COMPAT) | sed 's/ / or /g')")
 
@@ -95,6 +95,13 @@ clients: .tools/aws/bin/aws .tools/minio-go-client .tools/nats-server .tools/kaf
 # One environment for each program of tests/compat, so that none is bent to another's versions.
 .tools/compat/%.made: tests/compat/python/%.py | .venv/all
 	-$(UV) venv --quiet --clear $(basename $@) && $(UV) pip install --quiet --python $(basename $@)/bin/python -r $< && touch $@
+
+.tools/compat/%.made: tests/compat/go/%/go.mod
+	-command -v go >/dev/null && tests/compat/go/build $* $(CURDIR)/$(basename $@) && touch $@
+
+.tools/compat/%.made: tests/compat/node/%/package.json
+	@mkdir -p $(basename $@)
+	-command -v npm >/dev/null && cp $(dir $<)* $(basename $@) && cd $(basename $@) && npm install --silent --no-audit --no-fund && touch $(CURDIR)/$@
 
 .tools/nats-server: tests/events/nats-server/go.mod
 	@mkdir -p .tools

@@ -9,15 +9,12 @@ from typing import Any
 import pytest
 
 from clients.test_programs import run
+from compat.made import made
 from process import ServerProcess
 
 SCRIPTS = Path(__file__).parent / "python"
-MADE = Path(__file__).parents[2] / ".tools" / "compat"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))
 def test_python(name: str, server: ServerProcess, s3: Any, bucket: str, tmp_path: Path) -> None:
-    python = MADE / name / "bin" / "python"
-    if not (MADE / f"{name}.made").exists():
-        pytest.skip(f"{name} is not here: `make compat` installs what can be had")
-    run(str(python), "-P", str(SCRIPTS / f"{name}.py"), server.endpoint, bucket, str(tmp_path), home=tmp_path)
+    run(str(made(name) / "bin" / "python"), "-P", str(SCRIPTS / f"{name}.py"), server.endpoint, bucket, str(tmp_path), home=tmp_path)
