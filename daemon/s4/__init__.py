@@ -1,3 +1,3 @@
 """S4: S3 object storage on local disks."""
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
