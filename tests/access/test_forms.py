@@ -156,6 +156,7 @@ def code_of_listing(s3: Any, bucket: str) -> list[str]:
 def test_a_form_may_do_what_its_signer_may(server: Any, s3: Any, bucket: str) -> None:
     iam = client(server, "iam")
     name = f"forms-{time.monotonic_ns()}"
+    s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]})
     iam.create_user(UserName=name)
     keys = iam.create_access_key(UserName=name)["AccessKey"]
     own = client(server, "s3", keys, signature_version="s3v4")
