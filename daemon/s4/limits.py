@@ -36,7 +36,7 @@ class Limits:
     users: int = 10_000
     keys_per_user: int = 16
     requests: int = 256  # in flight
-    unknown_requests: int = 64  # of these, those whose form or IAM call is read before it is known who asks
+    unknown_requests: int = 64  # whose form or IAM call is read before it is known who asks; then the longest gives way
     unknown_s: float = 30.0  # and how long that may take in all, however steadily bytes come
     connections: int = 4096
     admin_connections: int = 64  # then the one that is silent longest gives way

@@ -55,7 +55,6 @@ class S3Request:
     failure: str = ""  # the code of an error that was answered in another form than S3's
     begun: bool = False  # the head of the answer has gone out
     started: float = 0.0  # of the boot clock
-    unknown: bool = False  # bytes are read that say who asks
     website: bool = False  # of a visitor, who sees a bucket as a website
     continued: bool = True  # no client waits for "100 Continue" any more
 
@@ -191,7 +190,7 @@ def proceed(request: S3Request) -> None:
 
 def request_patience(request: S3Request) -> float:
     """Seconds to wait for the client's next bytes: at most `stall_s`, and not past the request's end."""
-    left = request.started + (request.limits.unknown_s if request.unknown else request.limits.request_s) - boot_clock()
+    left = request.started + request.limits.request_s - boot_clock()
     return max(0.0, min(request.limits.stall_s, left))
 
 

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
@@ -29,6 +28,7 @@ from s4.gateway.context import ORIGIN, Gateway
 from s4.http import website
 from s4.http.authorize import authorize, context_of, hidden
 from s4.http.credentials import find
+from s4.http.doorstep import Doorstep
 from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS, forms
@@ -63,8 +63,8 @@ class S3Server:
         self._region, self._health, self._clock = region, health, clock
         self._domains, self._websites = domains, websites
         self._access_log = access_log
+        self._doorstep = Doorstep(limits)
         self._query = QueryEndpoint(gateway, region, clock, self.note_use, self._doorstep)
-        self._unknown = 0
         self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
         self._in_flight = self._connections = 0
         self._draining = False
@@ -222,7 +222,7 @@ class S3Server:
             self.note_use(claim)
 
     async def _authenticate_form(self, request: S3Request) -> None:
-        with self._doorstep(request):
+        async with self._doorstep.place(request):
             form = request.form = await forms.read_form(request)
         claim, policy = form.claim, form.policy
         if claim is None or policy is None:
@@ -232,20 +232,6 @@ class S3Server:
         policy.check({**form.fields, "bucket": request.bucket}, self._clock())
         request.claim, request.requester = claim, who
         self.note_use(claim)
-
-    @contextmanager
-    def _doorstep(self, request: S3Request) -> Iterator[None]:
-        """While what is read says who asks: few at a time and for a short while, so that nobody without a key takes the places
-        of those who have one. Raises S3Error."""
-        if self._unknown >= self._limits.unknown_requests:
-            raise S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
-        self._unknown += 1
-        request.unknown = True
-        try:
-            yield
-        finally:
-            self._unknown -= 1
-            request.unknown = False
 
     def note_use(self, claim: sigv4.Claim) -> None:
         if not claim.token and len(self._uses) < USES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
@@ -18,6 +17,7 @@ from s4.gateway.accounts import Accounts, change
 from s4.gateway.context import Gateway
 from s4.http.authorize import context_of
 from s4.http.credentials import find, role_arn
+from s4.http.doorstep import Doorstep
 from s4.http.iam import policies, protocol, roles, sts, users
 from s4.http.iam.asked import TAGGING, asked, tags_of
 from s4.http.iam.protocol import Call, Form, Handler, IamError
@@ -53,7 +53,7 @@ class QueryEndpoint:
         region: str,
         clock: Callable[[], float],
         note: Callable[[sigv4.Claim], None],
-        doorstep: Callable[[S3Request], AbstractContextManager[None]],
+        doorstep: Doorstep,
     ) -> None:
         self._gateway, self._region, self._clock, self._note = gateway, region, clock, note
         self._doorstep = doorstep
@@ -65,7 +65,7 @@ class QueryEndpoint:
             request.payload = sigv4.unsigned_payload(
                 request.headers
             )  # a hash that is given is that of the body, signed or not
-            with self._doorstep(request):
+            async with self._doorstep.place(request):
                 body = await request.small_body(protocol.FORM_BYTES)
             form = protocol.read_form(body)
             action = form.get("Action")
