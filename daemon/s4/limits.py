@@ -38,7 +38,8 @@ class Limits:
     requests: int = 256  # in flight
     unknown_requests: int = 64  # whose form or IAM call is read before it is known who asks; then the longest gives way
     unknown_s: float = 30.0  # and how long that may take in all, however steadily bytes come
-    connections: int = 4096
+    connections: int = 4096  # then the one that is silent longest gives way
+    first_head_s: float = 30.0  # for a new connection to bring its first request, its handshake included
     admin_connections: int = 64  # then the one that is silent longest gives way
     waiting_commands: int = 4096  # for the writer loop
     waiting_events: int = 10_000  # of one partition for one receiver: then what would make more is refused

@@ -39,6 +39,7 @@ from s4.http.admin import AdminContext
 from s4.http.admin_port import AdminPort
 from s4.http.admin_server import ServerAdmin
 from s4.http.metrics import RequestMetrics, StoreCollector, exposition
+from s4.http.port import Port
 from s4.http.server import S3Server
 from s4.http.tls import CHECK_S, Certificate
 from s4.jobs import Job, Jobs
@@ -196,14 +197,14 @@ class S3Endpoint:
         )  # fmt: skip
         self._gateway = gateway
         self._http: web.Server | None = None
-        self._listener: asyncio.Server | None = None
+        self._port: Port | None = None
         self._jobs = Jobs()
 
     async def start(self, bound: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
         self._http = self.server.http_server()
         context = self._certificate.context if self._certificate else None
-        self._listener = await loop.create_server(self._http, sock=bound, ssl=context, backlog=1024)
+        self._port = self.server.port(bound, context)
+        self._port.start(self._http)
         self._jobs.start(
             Job("gauge of requests", 0.0, GAUGE_S, self._gauge),
             Job("uses of access keys", NOTE_S, NOTE_S, self._note_uses),
@@ -226,9 +227,11 @@ class S3Endpoint:
 
     async def close(self) -> None:
         """Stop listening, let requests in flight end, close connections."""
-        if self._listener is not None:
-            self._listener.close()
+        if self._port is not None:
+            self._port.stop()
         await self.server.drain()
+        if self._port is not None:
+            await self._port.close()
         if self._http is not None:
             await self._http.shutdown(1.0)
         await self._jobs.close()

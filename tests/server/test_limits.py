@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import os
 import socket
@@ -20,6 +21,7 @@ from botocore.exceptions import ClientError
 
 from process import ServerProcess, make_client, wait_until
 from raw import call, exchange, send, signed
+from s4.authority import Authority
 from s4.gateway.context import BlobCache
 from s4.gateway.memory import MemoryBudget
 from s4.limits import Limits, parse_size, with_settings
@@ -34,7 +36,7 @@ SMALL = {
 }  # fmt: skip
 TESTED_ELSEWHERE = {
     "least_rate_bytes": "gateway/test_memory.py:test_a_client_that_trickles_is_ended_and_one_that_is_only_slow_is_not",
-    "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections",
+    "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections", "first_head_s": "test_who_says_nothing_is_ended",
     "admin_connections": "server/test_admin_port.py:test_admin_connections_who_say_nothing_give_way",
     "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",
     "blob_cache_bytes": "test_caches_are_bounded", "request_s": "test_a_request_has_an_end",
@@ -202,18 +204,75 @@ def test_who_is_not_known_takes_no_places(own_server: Any) -> None:
         connection.close()
 
 
-def test_connections(own_server: Any) -> None:
-    server = own_server("--limit", "connections=3")
+def test_connections(own_server: Any, client: Any) -> None:
+    """All of them say nothing, or are between two requests: the next one is served all the same. Where a request is in
+    progress on each, it is refused."""
+    server = own_server("--limit", "connections=3", "--limit", "stall_s=600")
+    client(server.endpoint).create_bucket(Bucket="busy")
     address = urlsplit(server.endpoint)
-    held = [socket.create_connection((address.hostname, address.port)) for _ in range(3)]
-    for connection in held:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    silent = [socket.create_connection((address.hostname, address.port), timeout=60) for _ in range(6)]
+    once = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    for _ in range(6):
+        assert exchange(server.endpoint, once).startswith(b"HTTP/1.1 200")
+    for connection in silent[:4]:  # the oldest
+        assert ended(connection)
+    target, headers, _ = signed(server.endpoint, "PUT", "/busy/k", body=b"x" * 10)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
+    head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nExpect: 100-continue\r\nContent-Length: 10\r\n{lines}\r\n".encode()
+    busy = [socket.create_connection((address.hostname, address.port), timeout=60) for _ in range(3)]
+    for connection in busy:
+        connection.sendall(head)
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
     assert b"SlowDown" in exchange(server.endpoint, b"")
-    held[0].close()
-    assert wait_until(lambda: exchange(server.endpoint, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 200"), "a place")
-    for connection in held:
+    for connection in busy:
+        connection.sendall(b"x" * 10)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    assert exchange(server.endpoint, once).startswith(b"HTTP/1.1 200")
+    for connection in (*silent, *busy):
         connection.close()
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def asked(host: str, port: int) -> socket.socket | None:
+    """A connection that has brought a request, if it was in time with it."""
+    connection = socket.create_connection((host, port), timeout=60)
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(HEALTH)
+        if connection.recv(1000).startswith(b"HTTP/1.1 200"):
+            return connection
+    connection.close()
+    return None
+
+
+def ended(connection: socket.socket) -> bool:
+    """Waits until the other side ends a connection without a word."""
+    try:
+        return connection.recv(100) == b""
+    except ConnectionError:
+        return True
+
+
+def test_who_says_nothing_is_ended(own_server: Any, tmp_path: Path) -> None:
+    """Not a byte, half a head, half a handshake: a new connection has so long for its first request. One that brought it may wait longer."""
+    certificate, key = Authority(tmp_path / "tls").issue("localhost")[1:]
+    for more in ((), ("--certificate", str(certificate), "--key", str(key))):
+        server = own_server("--limit", "first_head_s=0.5", "--limit", "keepalive_s=600", *more)
+        address = urlsplit(server.endpoint)
+        known = wait_until(lambda address=address, more=more: more or asked(address.hostname, address.port), "an answer in time")
+        said = (b"", b"GET /healthz HTTP/1.1\r\nHo", b"\x16\x03\x01")
+        silent = [socket.create_connection((address.hostname, address.port), timeout=60) for _ in said]
+        for connection, begin in zip(silent, said, strict=True):
+            connection.sendall(begin)
+        assert all(ended(connection) for connection in silent if more or connection is not silent[2])
+        if not more:
+            known.sendall(HEALTH)
+            assert known.recv(1000).startswith(b"HTTP/1.1 200")
+            known.close()
+        for connection in silent:
+            connection.close()
+        server.stop()
 
 
 def test_buckets_in_all(own_server: Any, client: Any) -> None:

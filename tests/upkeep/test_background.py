@@ -264,7 +264,7 @@ def test_who_may_start_a_task() -> None:
     awaited = {
         "gateway/receive.py": "shards of a stripe: awaited before the request is answered",
         "gateway/stripes.py": "reads that race: awaited or cancelled by the request",
-        "http/admin_port.py": "accepting, which no OSError ends; the begin of a connection, which ends with it",
+        "http/port.py": "the begin of a connection, which ends with it",
         "http/admin_server.py": "a scrub that somebody asked for and follows",
         "peer/client.py": "a connection's reader and beacons, which end with it, whatever the error",
         "peer/router.py": "calls that a request awaits; tries to connect, which tell what failed",

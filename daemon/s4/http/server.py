@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import structlog
@@ -33,6 +34,7 @@ from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS, forms
 from s4.http.operations.settings import cross_origin, preflight
+from s4.http.port import Port
 from s4.http.request import S3Request, check_unsigned, parse_request
 from s4.http.responses import XML, common_headers, respond
 from s4.limits import Limits
@@ -66,7 +68,8 @@ class S3Server:
         self._doorstep = Doorstep(limits)
         self._query = QueryEndpoint(gateway, region, clock, self.note_use, self._doorstep)
         self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
-        self._in_flight = self._connections = 0
+        self._in_flight = 0
+        self._port: Port | None = None
         self._draining = False
         self._ids = int(time.time() * 1000) << 20
         self._idle = asyncio.Event()
@@ -90,15 +93,23 @@ class S3Server:
     def in_flight(self) -> int:
         return self._in_flight
 
-    def admit(self) -> bool:
-        """Whether one more connection may come."""
-        if self._connections >= self._limits.connections:
-            return False
-        self._connections += 1
-        return True
+    def port(self, bound: socket.socket, context: ssl.SSLContext | None) -> Port:
+        """The port that S3 is served on. Its connections give way to others while they bring no request."""
+        limits = self._limits
+        self._port = Port(
+            bound, context, most=limits.connections, first_s=limits.first_head_s, backlog=1024, refusal=self._no_place
+        )
+        return self._port
 
-    def release(self) -> None:
-        self._connections -= 1
+    def lost(self, protocol: RequestHandler) -> None:
+        """A connection is closed."""
+        if self._port is not None:
+            self._port.lost(protocol)
+
+    def _no_place(self) -> bytes:
+        body = S3Error("SlowDown").xml("/", self.request_id())
+        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {XML}\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
 
     def request_id(self) -> str:
         self._ids += 1
@@ -113,6 +124,17 @@ class S3Server:
             log.warning("requests cut off at shutdown", count=self._in_flight)
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+        port = self._port
+        if port is None:
+            return await self._answer(http)
+        protocol = http.protocol
+        port.begins(protocol)
+        try:
+            return await self._answer(http)
+        finally:
+            port.ends(protocol)
+
+    async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
         request_id = self.request_id()
         if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
             status, body = self._health(http.raw_path)
@@ -314,30 +336,16 @@ UNSENT_BYTES = 256 * 1024  # of one connection, in the kernel
 
 
 class _Connection(RequestHandler):
-    """aiohttp's connection, with S3's face on what is not even HTTP, and a bound on how many there are."""
+    """aiohttp's connection, with S3's face on what is not even HTTP."""
 
-    __slots__ = ("_admitted",)
+    __slots__ = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        owner: Any = self._manager
-        self._admitted = owner.endpoint.admit()
         super().connection_made(transport)
         held = transport.get_extra_info("socket")
         if held is not None and held.family != socket.AF_UNIX:
             # of an answer that its client does not read the kernel would take megabytes, at the loop's cost
             held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        if not self._admitted:
-            stream = cast(asyncio.Transport, transport)
-            body = S3Error("SlowDown").xml("/", owner.endpoint.request_id())
-            head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {XML}\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-            stream.write(head.encode() + body)
-            stream.close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        owner: Any = self._manager
-        if self._admitted and owner is not None:
-            owner.endpoint.release()
-        super().connection_lost(exc)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -362,6 +370,10 @@ class _BoundedServer(web.Server):
     def __init__(self, endpoint: S3Server, **settings: Any) -> None:
         super().__init__(endpoint, **settings)
         self.endpoint = endpoint
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self.endpoint.lost(handler)
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
