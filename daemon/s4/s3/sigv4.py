@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from calendar import timegm
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from time import strptime
+from time import strftime, strptime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
@@ -34,6 +35,7 @@ STREAMING_MODES = (STREAMING, STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER)
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _SAFE = "-_.~"
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~/")
+_RUNS = re.compile("  +")
 _HEX64 = frozenset("0123456789abcdef")
 SIGNED_HEADERS = 128  # as many headers as a request may have (limits.headers)
 KEPT = 1024  # of each kind
@@ -139,7 +141,7 @@ def _parse_header(request: Request, header: str) -> Claim:
     _check_payload(payload)
     if service == ADMIN and (payload == UNSIGNED or payload in STREAMING_MODES):
         raise S3Error("InvalidArgument", "On the admin port x-amz-content-sha256 is the SHA-256 of the body.")
-    timestamp = request.headers.get("x-amz-date") or ""
+    timestamp = request.headers.get("x-amz-date") or _date(request.headers.get("date", ""))
     if not timestamp:
         raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header")
     if timestamp[:8] != date:
@@ -159,6 +161,16 @@ def _parse_header(request: Request, header: str) -> Claim:
     return Claim(
         access_key, date, region, timestamp, names, signature, payload, False, service=service, token=token, front=front
     )
+
+
+def _date(text: str) -> str:
+    """The timestamp that a Date header stands for, empty where it is none: it is in what is signed, whatever names say so."""
+    for form in ("%a, %d %b %Y %H:%M:%S GMT", "%Y%m%dT%H%M%SZ"):
+        try:
+            return strftime("%Y%m%dT%H%M%SZ", strptime(text, form))
+        except ValueError:
+            continue
+    return ""
 
 
 def _authorization_front(front: str) -> tuple[str, str, str, str, tuple[str, ...]]:
@@ -319,8 +331,10 @@ def check(
     elif abs(now_s - sent) > skew_s:
         raise S3Error("RequestTimeTooSkewed")
     key = _key(secret, claim)
-    expected = sign(key, string_to_sign(claim, request))
-    if not hmac.compare_digest(expected.encode(), claim.signature.encode("utf-8", "replace")):
+    given = claim.signature.encode("utf-8", "replace")
+    expected = [sign(key, string_to_sign(claim, request, fold)).encode() for fold in _folds(claim, request)]
+    matches = [hmac.compare_digest(one, given) for one in expected]  # all are compared, whichever is right
+    if not any(matches):
         raise S3Error("SignatureDoesNotMatch")
     _keep(secret, claim, key)
     return key
@@ -363,25 +377,39 @@ def authorization(
     return f"{ALGORITHM} Credential={access}/{claim.scope},SignedHeaders={';'.join(names)},Signature={signature}"
 
 
-def string_to_sign(claim: Claim, request: Request) -> str:
+def string_to_sign(claim: Claim, request: Request, fold: Callable[[str], str] | None = None) -> str:
     # What is no UTF-8 in a header comes as surrogates, which stand for the bytes that the client signed.
-    canonical = hashlib.sha256(canonical_request(claim, request).encode("utf-8", "surrogateescape")).hexdigest()
+    canonical = hashlib.sha256(
+        canonical_request(claim, request, fold or _spaces).encode("utf-8", "surrogateescape")
+    ).hexdigest()
     return f"{ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{canonical}"
 
 
-def canonical_request(claim: Claim, request: Request) -> str:
-    headers = request.headers
+def canonical_request(claim: Claim, request: Request, fold: Callable[[str], str] | None = None) -> str:
+    headers, fold = request.headers, fold or _spaces
     try:
-        lines = "".join([f"{name}:{_trim(headers[name])}\n" for name in claim.signed_headers])
+        lines = "".join([f"{name}:{fold(headers[name])}\n" for name in claim.signed_headers])
     except KeyError as missing:
         raise S3Error("SignatureDoesNotMatch", f"The signed header {missing.args[0]} was not sent.") from None
     query = canonical_query(request.query, claim.presigned) if request.query else ""
     return f"{request.method}\n{canonical_path(request.path)}\n{query}\n{lines}\n{';'.join(claim.signed_headers)}\n{claim.payload_hash}"
 
 
-def _trim(value: str) -> str:
-    value = value.strip()
-    return " ".join(value.split()) if "  " in value else value
+def _spaces(value: str) -> str:
+    """White space of a signed header as Go's SDK and others fold it: runs of spaces."""
+    value = value.strip(" \t")
+    return _RUNS.sub(" ", value) if "  " in value else value
+
+
+def _white(value: str) -> str:
+    """As botocore folds it: runs of whatever is white."""
+    return " ".join(value.split())
+
+
+def _folds(claim: Claim, request: Request) -> tuple[Callable[[str], str], ...]:
+    """The ways in which the signer may have folded the headers: one, but for white space other than spaces."""
+    plain = all(request.headers.get(name, "").isprintable() for name in claim.signed_headers)
+    return (_spaces,) if plain else (_spaces, _white)
 
 
 def canonical_path(path: str) -> str:
