@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +26,8 @@ from s4.cluster.coordinator import (
 from s4.cluster.etcd import EtcdCoordinator, UnusableVersionError
 from s4.cluster.kubernetes import KubernetesCoordinator, client
 from s4.storage.files import Files
+
+WAIT_S = 300.0  # for what surely comes, however busy the machine is
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +116,7 @@ def test_watch_gives_what_is_newer(make: Made) -> None:
         following = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
         newer = await coordinator.replace("map", doc("two"), revision)
-        assert await asyncio.wait_for(following, 10) == (doc("two"), newer)
+        assert await asyncio.wait_for(following, WAIT_S) == (doc("two"), newer)
         await watch.aclose()
 
     run(make, test)
@@ -125,7 +128,7 @@ def test_a_watch_from_nothing_waits_for_the_first_value(make: Made) -> None:
         following = asyncio.ensure_future(anext(watch))
         await asyncio.sleep(0)
         revision = await coordinator.replace("map", doc("first"), 0)
-        assert await asyncio.wait_for(following, 10) == (doc("first"), revision)
+        assert await asyncio.wait_for(following, WAIT_S) == (doc("first"), revision)
         await watch.aclose()
 
     run(make, test)
@@ -137,11 +140,18 @@ def test_etcd_restarts_under_a_watch_and_a_writer(tmp_path: Path) -> None:
         pytest.skip("no etcd: install etcd-server or set S4_ETCD")
     cluster = EtcdCluster(tmp_path)
 
+    async def replaced(coordinator: EtcdCoordinator, value: bytes, seen: int) -> int:
+        """The loop of rule R4: on a busy machine any call may end before its answer comes."""
+        while True:
+            with contextlib.suppress(CoordinatorError, ConflictError):
+                _, revision = await coordinator.read("map")
+                return revision if revision > seen else await coordinator.replace("map", value, seen)
+
     async def test() -> None:
         coordinator = EtcdCoordinator(cluster.endpoints, "s4/restart")
         watch = coordinator.watch("map", 0)
-        revision = await coordinator.replace("map", b"one", 0)
-        assert await asyncio.wait_for(anext(watch), 10) == (b"one", revision)
+        revision = await replaced(coordinator, b"one", 0)
+        assert await asyncio.wait_for(anext(watch), WAIT_S) == (b"one", revision)
         following = asyncio.ensure_future(anext(watch))
         cluster.kill(0)
         with pytest.raises(UnknownOutcomeError):
@@ -150,8 +160,8 @@ def test_etcd_restarts_under_a_watch_and_a_writer(tmp_path: Path) -> None:
             await coordinator.read("map")
         cluster.start(0)
         await asyncio.to_thread(cluster.wait)
-        newer = await coordinator.replace("map", b"two", revision)
-        assert await asyncio.wait_for(following, 20) == (b"two", newer)
+        newer = await replaced(coordinator, b"two", revision)
+        assert await asyncio.wait_for(following, WAIT_S) == (b"two", newer)
         await watch.aclose()
         await coordinator.close()
 

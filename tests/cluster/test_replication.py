@@ -243,10 +243,16 @@ def test_histories_of_real_processes_are_linearizable(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
 def test_a_planted_stale_read_is_caught(tmp_path: Path) -> None:
-    """The test of the test: reads that any replica answers from what it happens to have."""
-    cluster = Cluster(tmp_path, stale=True)
-    try:
-        history, _ = asyncio.run(histories(cluster, 10, 5))
-    finally:
-        cluster.stop()
-    assert not all(is_linearizable(calls) for calls in history.values())
+    """The test of the test: reads that any replica answers from what it happens to have. On a busy machine a few faults may meet
+    too few such reads: then there are more."""
+    for seed in range(10, 20):
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        cluster = Cluster(directory, stale=True)
+        try:
+            history, _ = asyncio.run(histories(cluster, seed, 5))
+        finally:
+            cluster.stop()
+        if not all(is_linearizable(calls) for calls in history.values()):
+            return
+    raise AssertionError("ten rounds of faults, and no stale read was seen")
