@@ -113,6 +113,12 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option("--listen", "0.0.0.0:9000", "address of the S3 port", metavar="HOST:PORT")
     option("--admin-listen", "127.0.0.1:9001", "address of the admin, metrics and health port", metavar="HOST:PORT")
     option("--admin-tls", "on", "off: take admin calls from other machines in the clear too", choices=("on", "off"))
+    option(
+        "--bucket-metrics",
+        "off",
+        "on: tell buckets by their names at /metrics and at the admin port's /api/stats, which anybody reads who reaches it",
+        choices=("on", "off"),
+    )
     option("--region", "us-east-1", "the region that requests must be signed for")
     option("--domain", "", "serve BUCKET.DOMAIN as virtual hosts; several with commas", metavar="DOMAIN")
     option("--website-domain", "", "show buckets as websites at BUCKET.DOMAIN; several with commas", metavar="DOMAIN")
@@ -184,6 +190,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "scrub_bytes_per_s": parse_size(arguments.scrub_rate), "heal_bytes_per_s": parse_size(arguments.heal_rate),
         "listen": arguments.listen, "admin_listen": arguments.admin_listen, "region": arguments.region,
         "admin_tls": arguments.admin_tls == "on",
+        "bucket_metrics": arguments.bucket_metrics == "on",
         "domains": [domain for domain in arguments.domain.lower().split(",") if domain],
         "website_domains": [domain for domain in arguments.website_domain.lower().split(",") if domain],
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,

@@ -97,6 +97,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     listen: str = "0.0.0.0:9000"
     admin_listen: str = "127.0.0.1:9001"
     admin_tls: bool = True
+    bucket_metrics: bool = False
     workers: int = 0
     region: str = "us-east-1"
     domains: list[str] = []
@@ -292,7 +293,7 @@ class Server:
         self._lifecycle = Lifecycle(
             self._gateway, self.store.host, lambda: range(self.store.node.partitions), audit=self.audit.write,
         )  # fmt: skip
-        self._inventory = Inventory(self.store.node, lambda: True)
+        self._inventory = Inventory(self.store.node, lambda: settings.bucket_metrics)
         self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
         self._sender = Sender(
             self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
@@ -329,7 +330,7 @@ class Server:
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self.settings.bucket_metrics,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon)
         tls = (

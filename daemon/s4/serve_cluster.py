@@ -220,7 +220,7 @@ class ClusterServer:
         self._mender = Mender(node, settings.heal_bytes_per_s)
         self._leader = Leader(node, self._gateway, self._renames)
         self._own = OwnStore(node)
-        self._inventory = Inventory(self._router, lambda: node.host.group.serves(0))
+        self._inventory = Inventory(self._router, lambda: settings.bucket_metrics and node.host.group.serves(0))
         self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree, audit=self.audit.write)
         self._rewrapper = Rewrapper(self._gateway, node.host, node.led)
         self._sender = Sender(
@@ -274,7 +274,7 @@ class ClusterServer:
         hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
         context = AdminContext(
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
-            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls,
+            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self.settings.bucket_metrics,
         )  # fmt: skip
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(context, self._router, self._keeper, self._own, self.horizon)

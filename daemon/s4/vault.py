@@ -60,6 +60,8 @@ class VaultKms:
         if boot_clock() >= until:
             newest = int((await self._call("read_key", name))["latest_version"])
             self._newest[name] = boot_clock() + KEPT_S, newest
+            while len(self._newest) > KEPT:
+                del self._newest[next(iter(self._newest))]
         return wrapped.startswith(f"vault:v{newest}:")
 
     async def _call(self, method: str, name: str, **arguments: Any) -> dict[str, Any]:

@@ -196,6 +196,29 @@ def test_users_of_before_have_the_id_of_their_name() -> None:
     )
 
 
+def test_names_that_differ_in_case_are_one(server: ServerProcess, iam: Any, user: Any) -> None:
+    name, _, made = user()
+    other = name.upper()
+    iam.create_group(GroupName=name)
+    iam.create_group(GroupName=f"other-{name}")
+    iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST_ALL))
+    policy = iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(allow(READS)))["Policy"]["Arn"]
+    for method, options in (
+        (iam.create_user, {"UserName": other}), (iam.create_group, {"GroupName": other}), (iam.update_group, {"GroupName": f"other-{name}", "NewGroupName": other}),
+        (iam.create_role, {"RoleName": other, "AssumeRolePolicyDocument": json.dumps(TRUST_ALL)}),
+        (iam.create_policy, {"PolicyName": other, "PolicyDocument": json.dumps(allow(READS))}),
+    ):  # fmt: skip
+        assert code(method, **options) == "EntityAlreadyExists", options
+    assert code(iam.create_user, UserName="Root") == "EntityAlreadyExists"
+    assert server.admin_cli("user", "add", other, "--grant", "Reader", check=False).returncode != 0
+    assert not code(iam.update_group, GroupName=name, NewGroupName=other), "another case of its own name"
+    assert iam.get_user(UserName=name)["User"]["UserId"] == made["UserId"]
+    for group in (other, f"other-{name}"):
+        iam.delete_group(GroupName=group)
+    iam.delete_role(RoleName=name)
+    iam.delete_policy(PolicyArn=policy)
+
+
 @pytest.mark.parametrize("who", [
     f"arn:aws:iam::{ACCOUNT}:user/nobody-at-all", f"arn:aws:iam::{ACCOUNT}:role/nobody-at-all", "arn:aws:iam::111122223333:user/{}",
     f"arn:aws:sts::{ACCOUNT}:assumed-role/nobody-at-all/x", f"arn:aws:sts::{ACCOUNT}:federated-user/x",

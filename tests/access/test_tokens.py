@@ -116,6 +116,20 @@ def test_a_key_that_is_known_never_waits_for_one_that_is_not() -> None:
     asyncio.run(test())
 
 
+def test_an_error_that_nobody_thought_of_is_told_too() -> None:
+    async def broken() -> Any:
+        raise AttributeError("of the library")
+
+    async def test() -> None:
+        issuer = Issuer(broken)
+        for _ in range(2):  # the second is told without asking again
+            with pytest.raises(IamError) as told:
+                await issuer.key("a")
+            assert told.value.code == "IDPCommunicationError" and issuer.running is None
+
+    asyncio.run(test())
+
+
 def test_a_key_of_the_kms_is_no_step_in_a_path() -> None:
     for text in (".", "..", "alias/..", "arn:aws:kms:us-east-1:000000000000:key/.", "a/b", "a\n"):
         with pytest.raises(S3Error):

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import urllib.request
+from pathlib import Path
 from typing import Any
 
-from process import ServerProcess, wait_until
+from process import ServerProcess, make_client, wait_until
 from raw import call
 
 
@@ -48,3 +49,16 @@ def test_what_buckets_hold_and_share(server: ServerProcess, s3: Any) -> None:
     assert du(server, two) == {two: (0, 0, 0)}
     assert "total" in server.admin_cli("du").stdout
     assert "there is no bucket nobody" in server.admin_cli("du", "nobody", check=False).stderr
+
+
+def test_who_reaches_the_admin_port_learns_no_names_unless_a_setting_says_so(server: ServerProcess, s3: Any, tmp_path: Path) -> None:
+    name = f"secret-{os.getpid()}"
+    s3.create_bucket(Bucket=name)
+    assert name in json.loads(call(server.endpoint, "GET", "/api/stats").body)["buckets"]
+    quiet = ServerProcess(tmp_path / "quiet").start()
+    make_client(quiet.endpoint).create_bucket(Bucket=name)
+    for path in ("/metrics", "/api/stats"):
+        assert name not in urllib.request.urlopen(quiet.admin + path).read().decode()
+    assert quiet.stop() == 0
+    wait_until(lambda: name in urllib.request.urlopen(server.admin + "/metrics").read().decode(), "it is told where it may be")
+    assert name in urllib.request.urlopen(server.admin + "/api/stats").read().decode()

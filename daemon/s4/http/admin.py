@@ -50,6 +50,7 @@ class AdminContext:
     metrics: Callable[[], bytes]
     settings: dict[str, Any]
     in_the_clear: bool = False  # calls from other machines are taken without TLS too
+    bucket_names: bool = False  # anybody who reaches the port may know what buckets there are
 
 
 class AdminApi:
@@ -99,7 +100,10 @@ class AdminApi:
         )
 
     async def _stats(self, _: web.Request) -> web.Response:
-        return as_json(await self._node.stats())
+        found = await self._node.stats()
+        if not self._context.bucket_names:
+            found = {name: value for name, value in found.items() if name != "buckets"}
+        return as_json(found)
 
     # -- for those who may do s4:Admin
 
@@ -162,7 +166,12 @@ class AdminApi:
         more = ("iam:CreateUser",) if body.create else ("iam:UpdateAccessKey",)
         name = await self._changes(request, "iam:PutUserPolicy", *more)
         # A slash would make its ARN that of another user below a path, or of a role.
-        if not name.isprintable() or "/" in name or not 1 <= len(name) <= 64 or name in ("root", "anonymous"):
+        if (
+            not name.isprintable()
+            or "/" in name
+            or not 1 <= len(name) <= 64
+            or name.casefold() in ("root", "anonymous")
+        ):
             raise ValueError(
                 "a user's name has 1 to 64 printable characters without a slash, and is not root or anonymous"
             )

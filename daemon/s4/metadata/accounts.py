@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from s4.metadata import keys
@@ -27,7 +29,7 @@ from s4.metadata.rows import AccessKey, Job, LastUse, Policy, User, decode, enco
 def put_user(entry: Entry, command: PutUser) -> UserKnown:
     row_key = keys.named_row(keys.USER, command.name)
     value = entry.get(row_key)
-    if command.create and value is not None:
+    if command.create and (value is not None or _differs_in_case(entry, row_key)):
         raise RefusalError("EntityAlreadyExists", f"A user named {command.name} exists already.")
     if not command.create and value is None:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
@@ -85,12 +87,28 @@ ACCOUNT_TABLES = frozenset(
 )
 
 
+# Kinds whose names are one where they differ in case only, as on AWS. Pairs that are there already stay.
+CASELESS = frozenset((keys.USER, keys.GROUP, keys.ROLE, keys.MANAGED))
+
+
+def _differs_in_case(entry: Entry, row_key: bytes, gone: Collection[bytes] = ()) -> bool:
+    """Whether a row of the kind has this name in another case."""
+    name = row_key[3:].decode().casefold()
+    rows = entry.scan(keys.table(0, row_key[2:3]))
+    return any(key not in gone and key != row_key and key[3:].decode().casefold() == name for key, _ in rows)
+
+
 def change(entry: Entry, command: ChangeAccounts) -> Taken:
     for row_key, _ in command.rows:
         if row_key[:2] != bytes(2) or row_key[2:3] not in ACCOUNT_TABLES:
             raise RefusalError("InternalError", "A change of accounts names another row.")
     if any(entry.get(row_key) != value for row_key, value in command.seen):
         return Taken(False)
+    gone = {row_key for row_key, value in command.rows if value is None}
+    for row_key, value in command.rows:
+        new = value is not None and row_key[2:3] in CASELESS and entry.get(row_key) is None
+        if new and _differs_in_case(entry, row_key, gone):
+            return Taken(False)  # somebody was first: whoever looks again sees it
     for row_key, value in command.rows:
         if value is None:
             entry.delete(row_key)

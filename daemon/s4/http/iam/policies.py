@@ -67,7 +67,7 @@ def _built_in(arn: str) -> dict[str, Any]:
 
 async def create_policy(call: Call) -> dict[str, Any]:
     name, now = call.form.name("PolicyName", 128), call.gateway.now_ms()
-    if await call.accounts.get(Managed, name) is not None:
+    if await call.taken(Managed, name):
         raise exists("Policy", name)
     await call.room(Managed, "Policies")
     document = call.form.document()

@@ -165,6 +165,12 @@ class Call:
         if len(await self.accounts.all(kind)) >= most:
             raise IamError("LimitExceeded", f"Cannot exceed quota for {name}PerAccount: {most}")
 
+    async def taken(self, kind: Any, name: str, *, but: str = "") -> bool:
+        """Whether there is one of a kind whose name differs in case at most; `but` one that gets the name."""
+        if await self.accounts.get(kind, name) is not None:
+            return True
+        return any(one.casefold() == name.casefold() and one != but for one, _ in await self.accounts.all(kind))
+
     def page(self, rows: Iterable[T], name: Callable[[T], str]) -> tuple[list[T], dict[str, Any]]:
         """The rows after Marker, at most MaxItems of them, and what says whether there are more."""
         marker, most = self.form.get("Marker"), self.form.number("MaxItems", PAGE, 1, 1000)

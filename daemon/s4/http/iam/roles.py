@@ -44,7 +44,7 @@ async def find(call: Call) -> Role:
 
 async def create(call: Call) -> dict[str, Any]:
     name = call.form.name("RoleName")
-    if await call.accounts.get(Role, name) is not None:
+    if await call.taken(Role, name):
         raise exists("Role", name)
     await call.room(Role, "Roles")
     boundary = (

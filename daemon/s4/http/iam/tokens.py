@@ -20,10 +20,13 @@ from typing import Any
 import aiohttp
 import jwt
 import msgspec
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from s4.clock import boot_clock
 from s4.http.iam.protocol import IamError
+
+log = structlog.get_logger("s4.tokens")
 
 FETCH_S, KEYS_S, AGAIN_S = 10.0, 3600.0, 10.0
 PATIENCE_S, PATIENT = 2.0, 8  # how long callers wait for a fetch, and how many of them
@@ -137,6 +140,11 @@ class Issuer:
             self.had_at = self.clock()
         except IamError as error:
             self.failure = error
+        except Exception as error:  # whatever it is: whoever waits is told, and it is not lost with the task
+            self.failure = IamError(
+                "IDPCommunicationError", "The keys of the token's issuer cannot be had; see the log"
+            )
+            log.error("the keys of an issuer cannot be had", exc_info=error)
         finally:
             self.running = None
 

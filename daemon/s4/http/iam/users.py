@@ -46,7 +46,7 @@ async def find(call: Call, *, default: str = "") -> User:
 
 async def create(call: Call) -> dict[str, Any]:
     name = call.form.name("UserName")
-    if name in RESERVED or await call.accounts.get(User, name) is not None:
+    if name.casefold() in RESERVED or await call.taken(User, name):
         raise exists("User", name)
     await call.room(User, "Users")
     boundary = (
@@ -200,7 +200,7 @@ async def find_group(call: Call) -> Group:
 
 async def create_group(call: Call) -> dict[str, Any]:
     name = call.form.name("GroupName", 128)
-    if await call.accounts.get(Group, name) is not None:
+    if await call.taken(Group, name):
         raise exists("Group", name)
     await call.room(Group, "Groups")
     row = Group(name, call.gateway.now_ms(), new_id("AGPA"), call.form.path())
@@ -231,7 +231,7 @@ async def update_group(call: Call) -> dict[str, Any]:
     row = await find_group(call)
     name = call.form.name("NewGroupName", 128) if call.form.has("NewGroupName") else row.name
     if name != row.name:
-        if await call.accounts.get(Group, name) is not None:
+        if await call.taken(Group, name, but=row.name):
             raise exists("Group", name)
         for user in await _members(call, row.name):
             call.accounts.put(
