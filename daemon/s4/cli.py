@@ -116,7 +116,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--bucket-metrics",
         "off",
-        "on: tell buckets by their names at /metrics and at the admin port's /api/stats, which anybody reads who reaches it",
+        "on: tell buckets by their names at /metrics, which anybody reads who reaches it",
         choices=("on", "off"),
     )
     option("--region", "us-east-1", "the region that requests must be signed for")

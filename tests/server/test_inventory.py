@@ -61,4 +61,3 @@ def test_who_reaches_the_admin_port_learns_no_names_unless_a_setting_says_so(ser
         assert name not in urllib.request.urlopen(quiet.admin + path).read().decode()
     assert quiet.stop() == 0
     wait_until(lambda: name in urllib.request.urlopen(server.admin + "/metrics").read().decode(), "it is told where it may be")
-    assert name in urllib.request.urlopen(server.admin + "/api/stats").read().decode()
