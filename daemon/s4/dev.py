@@ -144,7 +144,7 @@ class Dev:
         with self._log(name) as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "s4.cli", *kind, "--coordinator", self.coordinator, "--listen", where["s3"],
-                "--admin-listen", where["admin"], "--authority", str(trust / "ca.pem"), "--master-key", str(trust / keyring.FILE), "--peer-certificate",
+                "--admin-listen", where["admin"], "--admin-tls", "off", "--authority", str(trust / "ca.pem"), "--master-key", str(trust / keyring.FILE), "--peer-certificate",
                 str(trust / f"{name}.pem"), "--peer-key", str(trust / f"{name}.key"), stdout=asyncio.subprocess.PIPE,
                 stderr=log, env=self._environment, start_new_session=True,
             )  # fmt: skip

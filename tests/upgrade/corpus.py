@@ -290,9 +290,14 @@ def answer(call: Callable[..., Any], **given: Any) -> Any:
     return found
 
 
+NEVER_PUT = {"LegalHold": {"Status": "OFF"}}
+
+
 def less(before: Any, after: Any) -> bool:
-    """Whether something that was seen is not there any more, or is otherwise. There may be more, and times are in whole
-    seconds since 0.8."""
+    """Whether something that was seen is not there any more, or is otherwise. There may be more. Since 0.8 times are in whole
+    seconds, settings that S4 lacks read as unset, and a legal hold that was never put is told from one that is off."""
+    if before == "NotImplemented" or (before == NEVER_PUT and after == "NoSuchObjectLockConfiguration"):
+        return False
     if isinstance(before, datetime.datetime) and isinstance(after, datetime.datetime):
         return before.replace(microsecond=0) != after.replace(microsecond=0)
     if isinstance(before, dict) and isinstance(after, dict):
