@@ -156,3 +156,18 @@ def test_settings_that_s4_lacks_read_as_never_set(server: ServerProcess, s3: Any
     put = s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
     assert put["TransitionDefaultMinimumObjectSize"] == "all_storage_classes_128K"
     assert s3.get_bucket_lifecycle_configuration(Bucket=bucket)["TransitionDefaultMinimumObjectSize"] == "all_storage_classes_128K"
+
+
+def test_attributes_must_be_named(server: ServerProcess, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for headers, code in (({}, "InvalidRequest"), ({"x-amz-object-attributes": ""}, "InvalidRequest"), ({"x-amz-object-attributes": "Owner"}, "InvalidArgument")):
+        assert raw.call(server.endpoint, "GET", f"/{bucket}/k", query="attributes=", headers=headers).code == code
+
+
+def test_writes_to_a_suspended_bucket_name_the_null_version(s3: Any, bucket: str) -> None:
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+    assert s3.put_object(Bucket=bucket, Key="k", Body=b"x")["VersionId"] == "null"
+    assert s3.copy_object(Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "k"})["VersionId"] == "null"
+    upload = {"Bucket": bucket, "Key": "m", "UploadId": s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]}
+    etag = s3.upload_part(**upload, PartNumber=1, Body=b"x")["ETag"]
+    assert s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})["VersionId"] == "null"

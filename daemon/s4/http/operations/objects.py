@@ -298,7 +298,12 @@ async def head_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
 async def get_attributes(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     wanted = {piece.strip() for piece in request.headers.get("x-amz-object-attributes", "").split(",") if piece.strip()}
     known = {"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"}
-    if not wanted or not wanted <= known:
+    if not wanted:
+        raise S3Error(
+            "InvalidRequest",
+            "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty",
+        )
+    if not wanted <= known:
         raise S3Error("InvalidArgument", "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes")
     opened = await _open(gateway, request)
     row = opened.row
