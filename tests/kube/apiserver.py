@@ -103,7 +103,7 @@ class ApiServer:
 
     def install_crds(self) -> None:
         self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        self.kubectl("wait", "--for=condition=Established", "--timeout=300s", "crd", "--all")
         for plural in ("buckets", "s4clusters", "shardmaps"):
             self.get(f"/apis/s4.dev/v1alpha1/{plural}")  # returns once their storage has begun
 

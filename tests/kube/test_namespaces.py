@@ -43,7 +43,7 @@ def installed(api: ApiServer, log: Path, *options: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
         api.kubectl("delete", "-f", "-", text=text)
 
 

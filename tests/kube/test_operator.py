@@ -38,7 +38,7 @@ class OperatorProcess:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(30)
+        self.process.wait(300)
 
 
 @pytest.fixture
@@ -128,12 +128,12 @@ def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorPro
 
     api.kubectl("apply", "-f", "-", text=bucket(name="nobody"))
     wait_until(lambda: "there is no S4Cluster nobody in the namespace default" in message(), "a reason")
-    api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s")
+    api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=300s")
     api.kubectl("apply", "-f", "-", text=cluster())
     api.kubectl("apply", "-f", "-", text=bucket(name="c"))
     wait_until(lambda: "does not answer" in message(), "another reason")
     wait_until(lambda: status(api).get("buckets") == 1, "the cluster knows that it is used")
-    assert api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=10s").returncode == 0, "nothing holds it"
+    assert api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=300s").returncode == 0, "nothing holds it"
 
 
 def test_it_says_that_it_lives(api: ApiServer, operator: OperatorProcess) -> None:
