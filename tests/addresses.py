@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import socket
 
 _numbers = itertools.count()
@@ -16,6 +17,18 @@ _numbers = itertools.count()
 def own_address() -> str:
     number = next(_numbers)
     return f"127.{os.getpid() % 253 + 1}.{number // 250 % 250 + 1}.{number % 250 + 1}"
+
+
+def port_of_all_addresses() -> int:
+    """For what listens on every address: below the ports that the system gives away, so that nobody is given it meanwhile."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as tried:
+            try:
+                tried.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
 
 
 def free_ports(count: int, host: str) -> list[int]:

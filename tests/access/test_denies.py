@@ -179,7 +179,7 @@ LAST = ("DeletePolicy", "DeleteOpenIDConnectProvider", "DeleteUser", "DeleteRole
 def parameters(action: str) -> dict[str, str]:
     """Parameters of a call that is refused, or that changes nothing that the others need."""
     kind = next((one for one in ("User", "Role", "Group") if one in action), "User")
-    found = {f"{kind}Name": "named", "PolicyArn": POLICY, "PolicyName": "none", "PolicyDocument": json.dumps(allow("s3:*")), "AccessKeyId": "AKIANONE", "Status": "Active",
+    found = {f"{kind}Name": "named", "PolicyArn": POLICY, "PolicyName": "made-by-denies", "PolicyDocument": json.dumps(allow("s3:*")), "AccessKeyId": "AKIANONE", "Status": "Active",
              "VersionId": "v1", "OpenIDConnectProviderArn": f"arn:aws:iam::{ACCOUNT}:oidc-provider/issuer.example", "ClientID": "s4", "Url": "https://issuer.example", "ThumbprintList.member.1": "a" * 40,
              "ClientIDList.member.1": "s4"}  # fmt: skip
     if action.startswith(("Create", "Tag")):

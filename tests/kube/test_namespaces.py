@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from addresses import free_ports
+from addresses import port_of_all_addresses
 from kube.apiserver import ApiServer
 from kube.test_chart import needs_helm, rendered
 from process import wait_until
@@ -36,7 +36,7 @@ def installed(api: ApiServer, log: Path, *options: str) -> Iterator[None]:
     api.kubectl("apply", "-f", "-", text=text)
     (container,) = next(one for one in objects if one["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
     own = {one["name"]: one["value"] for one in container["env"] if "value" in one}
-    environment = {**os.environ, **own, "KUBECONFIG": str(api.kubeconfig_of("operator")), "S4_OPERATOR_PORT": str(free_ports(1, "127.0.0.1")[0])}
+    environment = {**os.environ, **own, "KUBECONFIG": str(api.kubeconfig_of("operator")), "S4_OPERATOR_PORT": str(port_of_all_addresses())}
     with log.open("wb") as to:
         process = subprocess.Popen([sys.executable, "-m", *container["command"]], stdout=to, stderr=to, env=environment)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from addresses import free_ports
+from addresses import port_of_all_addresses
 from kube.apiserver import ApiServer
 from process import wait_until
 from s4.peer.roles import S3, uri
@@ -26,7 +26,7 @@ class OperatorProcess:
 
     def __init__(self, api: ApiServer, directory: Path) -> None:
         self.api, self.log = api, directory / "operator.log"
-        self.port = free_ports(1, "127.0.0.1")[0]
+        self.port = port_of_all_addresses()
 
     def start(self, **environment: str) -> OperatorProcess:
         with self.log.open("ab") as log:
