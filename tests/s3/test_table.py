@@ -10,6 +10,7 @@ import botocore.session
 import pytest
 
 from s4.access.actions import NEEDS
+from s4.http import control
 from s4.http.operations import OPERATIONS
 from s4.s3.errors import S3Error
 from s4.s3.routing import route
@@ -57,4 +58,4 @@ def test_the_router_does_what_the_row_says(name: str, done: str) -> None:
 
 
 def test_every_operation_needs_an_action() -> None:
-    assert set(NEEDS) == set(OPERATIONS)
+    assert set(NEEDS) == {*OPERATIONS, *control.OPERATIONS}

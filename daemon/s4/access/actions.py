@@ -54,6 +54,8 @@ NEEDS: dict[str, tuple[str, str]] = {
     "DeleteObjectTagging": ("s3:DeleteObjectTagging", OBJECT),
     "GetObjectAcl": ("s3:GetObjectAcl", OBJECT), "PutObjectAcl": ("s3:PutObjectAcl", OBJECT),
     "DeleteObjects": ("s3:DeleteObject", OBJECT),  # of each key that it names, in the operation
+    "ListTagsForResource": ("s3:ListTagsForResource", BUCKET), "TagResource": ("s3:TagResource", BUCKET),
+    "UntagResource": ("s3:UntagResource", BUCKET),  # these are of S3 Control
 }  # fmt: skip
 
 _OF_VERSION = {

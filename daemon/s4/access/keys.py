@@ -23,6 +23,7 @@ from s4.access.actions import ON
 from s4.s3 import lock, tags
 from s4.s3.names import exact_date
 
+TAG_KEYS = "aws:tagkeys"
 ACCOUNT = "000000000000"  # S4 is one account
 Values = dict[str, tuple[str, ...]]
 
@@ -149,8 +150,9 @@ _VERSIONS = (
 )  # fmt: skip
 _TAGGING = ("s3:PutObjectTagging", "s3:PutObjectVersionTagging")
 _LOCKED = (*_PUT, "s3:PutObjectRetention")
+_TAGGED_BUCKETS = ("s3:ListTagsForResource", "s3:TagResource", "s3:UntagResource")  # AWS lists the keys for all three
 _LABELLED = (
-    "s3:CreateBucket", "iam:CreateUser", "iam:CreateRole", "iam:CreatePolicy", "iam:CreateOpenIDConnectProvider", "iam:TagUser",
+    "s3:CreateBucket", *_TAGGED_BUCKETS, "iam:CreateUser", "iam:CreateRole", "iam:CreatePolicy", "iam:CreateOpenIDConnectProvider", "iam:TagUser",
     "iam:TagRole", "iam:TagPolicy", "iam:TagOpenIDConnectProvider", "sts:AssumeRole", "sts:TagSession",
 )  # fmt: skip
 _ATTACHING = tuple(f"iam:{verb}{kind}Policy" for verb in ("Attach", "Detach") for kind in ("User", "Group", "Role"))
@@ -333,7 +335,7 @@ def of_tags(
 
 def of_labels(asked: Mapping[str, str]) -> Values:
     """The same of buckets, accounts and sessions."""
-    return of_tags(asked, "aws:requesttag", "aws:tagkeys")
+    return of_tags(asked, "aws:requesttag", TAG_KEYS)
 
 
 def existing_tags(held: Mapping[str, str]) -> Values:

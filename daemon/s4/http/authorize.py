@@ -31,7 +31,15 @@ _OF_ROOT = frozenset(
 )  # so that nobody locks out all
 _OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
 _LATER = frozenset(
-    ("CreateBucket", "DeleteObjects", "PutObjectTagging", "PutObjectRetention", "PutObjectLegalHold")
+    (
+        "CreateBucket",
+        "DeleteObjects",
+        "PutObjectTagging",
+        "PutObjectRetention",
+        "PutObjectLegalHold",
+        "TagResource",
+        "UntagResource",
+    )
 )  # the body says what is asked
 _OF_INITIATOR = frozenset(("AbortMultipartUpload", "ListParts"))  # who began an upload may, unless something denies it
 _READS = frozenset(("GetObject", "HeadObject"))

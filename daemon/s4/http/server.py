@@ -26,7 +26,7 @@ from s4.access.actions import WRITES
 from s4.access.policy import Ask
 from s4.audit import AuditLog
 from s4.gateway.context import ORIGIN, Gateway
-from s4.http import website
+from s4.http import control, website
 from s4.http.authorize import authorize, context_of, hidden
 from s4.http.credentials import find
 from s4.http.doorstep import Doorstep
@@ -197,6 +197,8 @@ class S3Server:
             return await website.serve(self._gateway, request)
         if is_call(request):
             return await self._query(request)
+        if control.is_call(request):
+            return await control.serve(self._gateway, request, self._authenticate)
         if forms.is_form(request):
             await self._authenticate_form(request)
             request.operation = "PostObject"

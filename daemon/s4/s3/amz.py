@@ -67,6 +67,7 @@ _SOURCE = frozenset((
 # What a write says of the object to be. With these x-amz-meta-* may come.
 _NEW = frozenset((classes.NAME, "x-amz-tagging", website.LOCATION)) | acl.ASKED | lock.ASKED | encryption.ASKED
 _LISTING = frozenset(("x-amz-optional-object-attributes",))
+_CONTROL = frozenset(("x-amz-account-id",))
 _XML = (
     "PutBucketVersioning", "PutBucketTagging", "PutPublicAccessBlock", "PutBucketOwnershipControls", "PutBucketCors",
     "PutBucketWebsite", "PutBucketEncryption", "PutObjectLockConfiguration", "PutObjectLegalHold", "PutObjectTagging",
@@ -94,6 +95,7 @@ _OWN: dict[str, frozenset[str]] = {
     "UploadPartCopy": _SOURCE | encryption.ASKED | {"x-amz-copy-source-range"},
     "CompleteMultipartUpload": encryption.ASKED | {"x-amz-checksum-type", "x-amz-mp-object-size", *checksums.ALGORITHM_OF},
     "ListParts": _CUSTOMER,
+    "ListTagsForResource": _CONTROL, "TagResource": _CONTROL | _SUM, "UntagResource": _CONTROL,
 }  # fmt: skip
 NAMED = frozenset(("PutObject", "PostObject", "CopyObject", "CreateMultipartUpload"))  # take x-amz-meta-*
 KNOWN = EVERYWHERE.union(UNSUPPORTED, *_OWN.values())

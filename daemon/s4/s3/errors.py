@@ -113,10 +113,12 @@ class S3Error(Exception):
         self.told = False
         super().__init__(f"{code}: {self.message}")
 
+    def element(self, resource: str, *more: tuple[str, str]) -> str:
+        """The error as XML, `more` behind it."""
+        said = (*self.fields.items(), ("Resource", resource), *more)
+        told = "".join(f"<{name}>{text(value)}</{name}>" for name, value in said)
+        return f"<Error><Code>{self.code}</Code><Message>{text(self.message)}</Message>{told}</Error>"
+
     def xml(self, resource: str, request_id: str) -> bytes:
-        more = "".join(f"<{name}>{text(value)}</{name}>" for name, value in self.fields.items())
-        return (
-            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{self.code}</Code>'
-            f"<Message>{text(self.message)}</Message>{more}<Resource>{text(resource)}</Resource>"
-            f"<RequestId>{request_id}</RequestId><HostId>{request_id}</HostId></Error>"
-        ).encode("utf-8", "replace")
+        found = self.element(resource, ("RequestId", request_id), ("HostId", request_id))
+        return f'<?xml version="1.0" encoding="UTF-8"?>\n{found}'.encode("utf-8", "replace")

@@ -53,13 +53,25 @@ def from_xml(root: Element, most: int) -> dict[str, str]:
     sets = list(root.all("TagSet"))
     if len(sets) != 1 or any(child.name != "Tag" for child in sets[0].children):
         raise S3Error("MalformedXML")
+    return check(_pairs(sets[0]), most)
+
+
+def of_control(root: Element) -> dict[str, str]:
+    """The tags of S3 Control's TagResourceRequest. Raises S3Error."""
+    lists = list(root.all("Tags"))
+    if len(lists) != 1 or not lists[0].children or any(child.name != "Tag" for child in lists[0].children):
+        raise S3Error("MalformedXML")
+    return check(_pairs(lists[0]), OF_BUCKET)
+
+
+def _pairs(listed: Element) -> list[tuple[str, str]]:
     pairs = []
-    for one in sets[0].all("Tag"):
+    for one in listed.all("Tag"):
         name, value = next(one.all("Key"), None), next(one.all("Value"), None)
         if name is None or value is None:
             raise S3Error("MalformedXML")
         pairs.append((name.text, value.text))
-    return check(pairs, most)
+    return pairs
 
 
 def to_xml(tags: Mapping[str, str]) -> str:
