@@ -119,6 +119,21 @@ def test_rules_send_visitors_elsewhere(server: Any, s3: Any, site: str) -> None:
     assert sent("/docs/x") == (301, "https://www.example.org/docs/x")
 
 
+def test_a_rule_may_take_a_prefix_away_and_redirect_by_any_code_of_s3(server: Any, s3: Any, site: str) -> None:
+    codes = (301, 302, 303, 304, 305, 307, 308, 310, 399)
+    configure(s3, site, [
+        {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": ""}}, {"Condition": {"KeyPrefixEquals": "root/"}, "Redirect": {"ReplaceKeyWith": ""}},
+        *({"Condition": {"KeyPrefixEquals": f"by-{code}/"}, "Redirect": {"HostName": "h", "HttpRedirectCode": str(code)}} for code in codes),
+    ])  # fmt: skip
+    kept = s3.get_bucket_website(Bucket=site)["RoutingRules"]
+    assert [one["Redirect"] for one in kept[:2]] == [{"ReplaceKeyPrefixWith": ""}, {"ReplaceKeyWith": ""}]
+    assert urlsplit(visit(server, site, "/old/docs/x").headers["location"]).path == "/docs/x"
+    assert urlsplit(visit(server, site, "/root/x").headers["location"]).path == "/"
+    for code in codes:
+        answer = visit(server, site, f"/by-{code}/x")
+        assert (answer.status, answer.headers["location"]) == (code, f"http://h/by-{code}/x")
+
+
 def test_an_object_sends_its_visitors_elsewhere(server: Any, s3: Any, site: str) -> None:
     s3.put_object(Bucket=site, Key="moved", Body=b"x", WebsiteRedirectLocation="/docs/")
     assert s3.head_object(Bucket=site, Key="moved")["WebsiteRedirectLocation"] == "/docs/"

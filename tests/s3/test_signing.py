@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from process import ACCESS, REGION, SECRET, ServerProcess
-from raw import call, exchange, send, signed
+from raw import Answer, call, encode_chunks, exchange, send, signed
 from s4.s3 import sigv4
 
 MODES: dict[str, dict[str, Any]] = {
@@ -127,6 +127,21 @@ def test_tampered_chunks_are_refused(server: ServerProcess, s3: Any, bucket: str
     assert answer.code in ("SignatureDoesNotMatch", "IncompleteBody", "InvalidRequest")
     with pytest.raises(ClientError):
         s3.head_object(Bucket=bucket, Key="k")
+
+
+@pytest.mark.parametrize("mode", ["signed", "trailer", "unsigned-trailer"])
+def test_only_the_last_chunk_may_be_small(server: ServerProcess, s3: Any, bucket: str, mode: str) -> None:
+    def put(length: int, size: int) -> Answer:
+        target, headers, _ = signed(server.endpoint, "PUT", f"/{bucket}/k", body=b"a" * length, chunked=mode)
+        return send(server.endpoint, "PUT", target, {**headers, "Connection": "close"}, encode_chunks(headers, SECRET, REGION, b"a" * length, mode, size))
+
+    answer = put(8191 + 1, 8191)
+    assert (answer.status, answer.code) == (403, "InvalidChunkSizeError")
+    assert b"<Chunk>2</Chunk><BadChunkSize>8191</BadChunkSize>" in answer.body
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+    for length, size in ((8192 + 1, 8192), (8191, 8191), (1, 5), (0, 5)):
+        assert put(length, size).status == 200
+        assert s3.head_object(Bucket=bucket, Key="k")["ContentLength"] == length
 
 
 def test_tampered_trailer_is_refused(server: ServerProcess, s3: Any, bucket: str) -> None:

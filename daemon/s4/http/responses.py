@@ -103,7 +103,8 @@ class Answer(web.StreamResponse):
 
 @lru_cache(256)
 def _status_line(major: int, minor: int, status: int) -> str:
-    return f"HTTP/{major}.{minor} {status} {HTTPStatus(status).phrase}"
+    known = {one.value: one.phrase for one in HTTPStatus}  # a website's rule may redirect by a number that has no name
+    return f"HTTP/{major}.{minor} {status} {known.get(status, 'Redirect')}"
 
 
 def respond(status: int = 200, headers: dict[str, str] | None = None, body: bytes | memoryview = b"") -> Answer:

@@ -18,6 +18,7 @@ from s4.s3.sigv4 import ChunkSigner
 
 MAX_LINE = 512
 MAX_TRAILER = 4096
+LEAST_CHUNK = 8192  # of each but the last
 
 _SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
 
@@ -52,6 +53,7 @@ class ChunkedDecoder:
         self._sha = hashlib.sha256()
         self._lines: list[bytes] = []
         self._trailer_bytes = 0
+        self._chunks, self._before = 0, LEAST_CHUNK  # how many there were, and the size of the last of them
         self.trailers: dict[str, str] = {}
 
     @property
@@ -107,6 +109,11 @@ class ChunkedDecoder:
         if self._chunk_left > self._left:
             raise S3Error("IncompleteBody", "The chunks are longer than x-amz-decoded-content-length.")
         self._left -= self._chunk_left
+        if self._chunk_left:
+            self._chunks += 1
+            if self._before < LEAST_CHUNK:  # S3 too sees it, and counts, at the chunk behind it
+                raise S3Error("InvalidChunkSizeError", Chunk=str(self._chunks), BadChunkSize=str(self._before))
+            self._before = self._chunk_left
         if self._signer is not None:
             name, _, signature = extension.partition(b"=")
             if name.strip() != b"chunk-signature":

@@ -15,7 +15,6 @@ from s4.s3.names import number
 from s4.s3.xml import Element, tag
 
 MOST_RULES = 50
-CODES = ("301", "302", "303", "307", "308")
 LOCATION = "x-amz-website-redirect-location"  # of an object: its visitors go there
 LOCATION_BYTES = 2048
 
@@ -30,6 +29,7 @@ class Rule(msgspec.Struct, frozen=True):
     code: int = 301
     new_prefix: str | None = None
     new_key: str | None = None
+    coded: bool = True  # whether the code was given; 0.7 did not tell
 
 
 class Website(msgspec.Struct, frozen=True):
@@ -69,14 +69,18 @@ def from_xml(root: Element) -> Website:
     """Raises S3Error MalformedXML, InvalidArgument, InvalidRequest."""
     everything = list(root.all("RedirectAllRequestsTo"))
     rules = [_rule(one) for group in root.all("RoutingRules") for one in group.all("RoutingRule")]
+    if any(not any(group.all("RoutingRule")) for group in root.all("RoutingRules")):
+        raise S3Error("MalformedXML")
     if everything:
-        if len(root.children) != 1 or not everything[0].get("HostName"):
+        if len(root.children) != 1 or everything[0].get("HostName") is None:
             raise S3Error("MalformedXML")
         return Website(all_to=_redirect(everything[0]))
     index = next((one.get("Suffix") for one in root.all("IndexDocument")), None)
     error = next((one.get("Key") for one in root.all("ErrorDocument")), "")
     if index is None or error is None:
         raise S3Error("MalformedXML")
+    if not error and any(root.all("ErrorDocument")):
+        raise S3Error("InvalidArgument", "The ErrorDocument Key is not well formed", ArgumentName="ErrorDocument")
     if not index or "/" in index:
         raise S3Error(
             "InvalidArgument", "The IndexDocument Suffix is not well formed", ArgumentName="IndexDocument"
@@ -98,35 +102,52 @@ def _rule(element: Element) -> Rule:
         return rule
     prefix, error = conditions[0].get("KeyPrefixEquals"), conditions[0].get("HttpErrorCodeReturnedEquals")
     if prefix is None and error is None:
-        raise S3Error("MalformedXML")
+        raise S3Error(
+            "InvalidRequest",
+            "Condition cannot be empty. To redirect all requests without a condition, the condition element shouldn't be present.",
+        )
     return msgspec.structs.replace(rule, prefix=prefix or "", error=_error(error))
 
 
 def _redirect(element: Element) -> Rule:
-    protocol, code = element.get("Protocol") or "", element.get("HttpRedirectCode")
-    if protocol not in ("", "http", "https"):
-        raise S3Error("InvalidRequest", "Invalid protocol, protocol can be http or https.")
+    protocol, code = element.get("Protocol"), element.get("HttpRedirectCode")
+    if not element.children:
+        raise S3Error("MalformedXML", "A redirect must say where to.")
+    if protocol not in (None, "http", "https"):
+        raise S3Error(
+            "InvalidRequest",
+            "Invalid protocol, protocol can be http or https. If not defined the protocol will be selected automatically.",
+        )
     new_key, new_prefix = element.get("ReplaceKeyWith"), element.get("ReplaceKeyPrefixWith")
     if new_key is not None and new_prefix is not None:
         raise S3Error("InvalidRequest", "You can only define ReplaceKeyPrefix or ReplaceKey but not both.")
-    host = element.get("HostName") or ""
-    if not host.isascii() or not host.isprintable() or set(host) & set(" /?#"):
-        raise S3Error("InvalidRequest", "The HostName of a redirect must be a host's name.")
-    if code is not None and code not in CODES:
+    host = element.get("HostName")
+    if host == "":
         raise S3Error(
             "InvalidRequest",
-            f"The provided HTTP redirect code ({code}) is not valid. Valid codes are {', '.join(CODES)}.",
+            "The HostName cannot be blank. To redirect within the same domain, the element should not be present.",
+        )
+    host = host or ""
+    if not host.isascii() or not host.isprintable() or set(host) & set(" /?#"):
+        raise S3Error("InvalidRequest", "The HostName of a redirect must be a host's name.")
+    status = number(code, 301, 399) if code is not None else 301
+    if status is None:
+        raise S3Error(
+            "InvalidRequest",
+            f"The provided HTTP redirect code ({code}) is not valid. Valid codes are 3XX except 300.",
         )
     return Rule(
-        host=host, protocol=protocol, code=int(code or 301),
-        new_prefix=new_prefix, new_key=new_key,
+        host=host, protocol=protocol or "", code=status,
+        new_prefix=new_prefix, new_key=new_key, coded=code is not None,
     )  # fmt: skip
 
 
 def _error(text: str | None) -> int:
     found = number(text, 400, 599) if text is not None else 0
     if found is None:
-        raise S3Error("InvalidRequest", f"The provided HTTP error code ({text}) is not valid: it must be 400 to 599.")
+        raise S3Error(
+            "InvalidRequest", f"The provided HTTP error code ({text}) is not valid. Valid codes are 4XX or 5XX."
+        )
     return found
 
 
@@ -144,7 +165,8 @@ def _rules_xml(rules: Sequence[Rule]) -> str:
 
 def _rule_xml(rule: Rule) -> str:
     when = _optional(KeyPrefixEquals=rule.prefix, HttpErrorCodeReturnedEquals=str(rule.error or ""))
-    where = _optional(HostName=rule.host, Protocol=rule.protocol) + tag("HttpRedirectCode", rule.code)
+    code = str(rule.code) if rule.coded else ""
+    where = _optional(HostName=rule.host, Protocol=rule.protocol, HttpRedirectCode=code)
     if rule.new_prefix is not None:
         where += tag("ReplaceKeyPrefixWith", rule.new_prefix)
     if rule.new_key is not None:
