@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from inprocess import opened, put
 from s4.audit import AuditLog
 from s4.gateway.buckets import create_bucket
+from s4.gateway.context import Gateway
 from s4.gateway.multipart import create_upload
 from s4.gateway.objects import Attributes
 from s4.http.metrics import RequestMetrics
@@ -31,6 +32,7 @@ class Endpoint:
     access: str
     secret: str
     upload: str  # id of a multipart upload of key `m`
+    gateway: Gateway
     _server: web.Server
 
     async def send(self, data: bytes, limit_s: float = 10.0) -> bytes:
@@ -58,7 +60,7 @@ async def endpoint(directory: Path, clock: Callable[[], float]) -> AsyncIterator
                           domains=(), health=lambda _: (200, b"ok\n"), clock=clock)  # fmt: skip
         http = server.http_server()
         try:
-            yield Endpoint(store.root.access_key, store.root.secret_key, upload, http)
+            yield Endpoint(store.root.access_key, store.root.secret_key, upload, gateway, http)
         finally:
             await http.shutdown(1.0)
             audit.close()

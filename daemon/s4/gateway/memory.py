@@ -29,10 +29,7 @@ class MemoryBudget:
         self.used_bytes = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._stalled: OrderedDict[Share, None] = OrderedDict()  # longest first
-
-    @property
-    def waiting(self) -> int:
-        return len(self._stalled)
+        self.waiting = 0
 
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
@@ -72,9 +69,15 @@ class MemoryBudget:
         """Raises S3Error SlowDown where no share came free in time."""
         await self._acquire(size)
 
-    async def _acquire(self, size: int) -> None:
-        if not self._waiting and self.used_bytes + size <= self.limit_bytes:
+    def take_now(self, size: int) -> bool:
+        """Whether so much is free, and nobody waits for it: then it is taken."""
+        free = not self._waiting and self.used_bytes + size <= self.limit_bytes
+        if free:
             self.used_bytes += size
+        return free
+
+    async def _acquire(self, size: int) -> None:
+        if self.take_now(size):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size, future))
@@ -115,7 +118,7 @@ class Share:
         self.ended = False
         self._task = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
-        self._stalled = False
+        self._stalled = self._awaits = False
 
     async def take(self, size: int) -> None:
         """Hold `size` bytes from now on. Raises S3Error SlowDown."""
@@ -126,8 +129,18 @@ class Share:
             self._budget.give_back(self.size - size)
         self.size = size
 
+    def grow(self, size: int) -> bool:
+        """Hold `size` bytes from now on where that needs no waiting; whether it does."""
+        more = size - self.size
+        if more > 0 and not self._budget.take_now(more):
+            return False
+        self.size = max(self.size, size)
+        return True
+
     def await_client(self) -> None:
         """Called before the client is waited for."""
+        self._awaits = True
+        self._budget.waiting += 1
         self._timer = asyncio.get_running_loop().call_later(STALL_S, self._stall)
 
     def _stall(self) -> None:
@@ -136,6 +149,9 @@ class Share:
 
     def client_came(self) -> bool:
         """Called after it. Whether the share was given back meanwhile."""
+        if self._awaits:
+            self._awaits = False
+            self._budget.waiting -= 1
         if self._timer is not None:
             self._timer.cancel()
         stalled, self._stalled = self._stalled, False

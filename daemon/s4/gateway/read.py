@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from s4.gateway.context import Gateway, find_bucket
@@ -16,6 +16,11 @@ from s4.segments import SEGMENT, InvalidTag, Opener, stored_size
 from s4.storage.records import DamagedError
 
 READ_BYTES = 1 << 20
+
+
+def whole_pieces() -> int:
+    """What is read at once for who surely takes it."""
+    return READ_BYTES
 
 
 @dataclass(slots=True)
@@ -105,8 +110,10 @@ async def _cached(gateway: Gateway, extent: Extent) -> bytes:
     return data
 
 
-async def stream(gateway: Gateway, opened: Opened, offset: int, length: int) -> AsyncIterator[memoryview]:
-    """Bytes [offset, offset + length) of an object in pieces of at most READ_BYTES.
+async def stream(
+    gateway: Gateway, opened: Opened, offset: int, length: int, piece_bytes: Callable[[], int] = whole_pieces
+) -> AsyncIterator[memoryview]:
+    """Bytes [offset, offset + length) of an object in pieces of at most `piece_bytes()`, which is asked before each.
 
     Raises DamagedError where bytes are lost; what was given before is right.
     """
@@ -121,12 +128,12 @@ async def stream(gateway: Gateway, opened: Opened, offset: int, length: int) -> 
         take = min(length, extent.size - offset)
         if extent.seal:
             held = None if extent.blob else source
-            async for piece in _stream_sealed(gateway, extent, held, opened.content_key, offset, take):
+            async for piece in _stream_sealed(gateway, extent, held, opened.content_key, offset, take, piece_bytes):
                 yield piece
         elif not extent.blob:
             yield source[offset : offset + take]
         else:
-            async for piece in _stream_blob(gateway, extent, offset, take):
+            async for piece in _stream_blob(gateway, extent, offset, take, piece_bytes):
                 yield piece
         offset, length = 0, length - take
         if length <= 0:
@@ -134,17 +141,23 @@ async def stream(gateway: Gateway, opened: Opened, offset: int, length: int) -> 
 
 
 async def _stream_sealed(
-    gateway: Gateway, extent: Extent, held: memoryview | None, key: bytes, offset: int, length: int
+    gateway: Gateway,
+    extent: Extent,
+    held: memoryview | None,
+    key: bytes,
+    offset: int,
+    length: int,
+    piece_bytes: Callable[[], int],
 ) -> AsyncIterator[memoryview]:
     """Decrypt a range, from `held` or from its blob, a few whole segments at a time."""
     opener = Opener(key, extent)
     while length:
-        take = min(length, READ_BYTES - offset % SEGMENT)
+        take = min(length, piece_bytes() - offset % SEGMENT)
         start, size = opener.span(offset, take)
         if held is not None:
             data: bytes | memoryview = held[start : start + size]
         else:
-            data = b"".join([piece async for piece in _stream_blob(gateway, extent, start, size)])
+            data = b"".join([piece async for piece in _stream_blob(gateway, extent, start, size, whole_pieces)])
         try:
             plain = opener.open(offset // SEGMENT, data)
         except InvalidTag as error:
@@ -153,11 +166,14 @@ async def _stream_sealed(
         offset, length = offset + take, length - take
 
 
-async def _stream_blob(gateway: Gateway, extent: Extent, offset: int, length: int) -> AsyncIterator[memoryview]:
+async def _stream_blob(
+    gateway: Gateway, extent: Extent, offset: int, length: int, piece_bytes: Callable[[], int]
+) -> AsyncIterator[memoryview]:
     row = await gateway.node.find_blob(extent.partition, extent.blob)
     while length:
         number, start = divmod(offset, row.stripe)
-        take = min(length, row.stripe - start, READ_BYTES)
+        take = min(length, row.stripe - start, piece_bytes())
+        await gateway.turns.turn(take)
         for piece in await Stripe(gateway, extent.partition, extent.blob, row, number).read(start, take):
             yield piece
         offset, length = offset + take, length - take

@@ -395,6 +395,7 @@ async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _Blo
                     await waiting
                     if writer is not None:
                         await writer.push()
+                await gateway.turns.turn(size)
                 hashing = loop.run_in_executor(gateway.pool, work, batch)
                 batch, size = [], 0
             if not data:

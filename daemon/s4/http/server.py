@@ -26,6 +26,8 @@ from s4.access.actions import WRITES
 from s4.access.policy import Ask
 from s4.audit import AuditLog
 from s4.gateway.context import ORIGIN, Gateway
+from s4.gateway.fair import Flow
+from s4.gateway.turns import FLOW
 from s4.http import control, website
 from s4.http.authorize import authorize, context_of, hidden
 from s4.http.credentials import find
@@ -214,6 +216,7 @@ class S3Server:
         if request.claim is None:
             check_unsigned(request)
         await authorize(self._gateway, request)
+        FLOW.set(Flow(request.user, request.bucket))
         ORIGIN.set((request.user, request.http.remote or "", request.id))
         try:
             return await OPERATIONS[request.operation](self._gateway, request)

@@ -12,7 +12,7 @@ from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.memory import Share
 from s4.gateway.objects import Attributes
-from s4.gateway.read import Opened, read_small, stream
+from s4.gateway.read import READ_BYTES, Opened, read_small, stream
 from s4.http.authorize import open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
@@ -43,6 +43,7 @@ KEPT_HEADERS = (
     "cache-control",
     "expires",
 )
+FIRST_BYTES = 128 * 1024  # of a client of which it is not known yet whether it takes what it is sent
 JUDGED_AT_ONCE = 50  # keys of a DeleteObjects
 _SHOWN = {name: "-".join(part.capitalize() for part in name.split("-")) for name in KEPT_HEADERS}
 _OVERRIDES = {f"response-{name}": shown for name, shown in _SHOWN.items()}
@@ -240,51 +241,67 @@ async def _get(gateway: Gateway, request: S3Request) -> web.StreamResponse:
         small = await read_small(gateway, opened, offset, length)
         if small is not None:
             return respond(status, headers, small)
-        pieces = stream(gateway, opened, offset, length)
-        first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
     except DamagedError:
         await objects.must_be_there(gateway, opened)
         raise
-    response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id), **request.extra})
-    response.content_length = length
     transport = request.http.transport
     share = Share(
         gateway.memory,
         lambda: transport.get_write_buffer_size() if transport else 0,
         lambda: transport.abort() if transport else None,
     )
-    await share.take(2 * len(first))
+    sending = _Sending(request, share)
     try:
+        await share.take(2 * FIRST_BYTES)  # before anything is read
+        pieces = stream(gateway, opened, offset, length, sending.piece_bytes)
+        try:
+            first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
+        except DamagedError:
+            await objects.must_be_there(gateway, opened)
+            raise
+        response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id), **request.extra})
+        response.content_length = length
         request.begun = True
         await response.prepare(request.http)
-        await _send(request, response, first, pieces, share)
+        await sending.send(response, first, pieces)
     finally:
         share.drop()
     return response
 
 
-async def _send(
-    request: S3Request, response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview], share: Share
-) -> None:
-    loop, full, pace = asyncio.get_running_loop(), share.size, Pace(request.limits)
+class _Sending:
+    """An answer on its way to its client. Until that has taken READ_BYTES, and after it stopped, little is read ahead of it: who
+    takes nothing costs no more than that."""
 
-    async def write(piece: memoryview) -> None:
+    def __init__(self, request: S3Request, share: Share) -> None:
+        self._request, self._share, self._pace = request, share, Pace(request.limits)
+        self._taken = 0  # since it began, or went on
+
+    def piece_bytes(self) -> int:
+        grown = self._taken >= READ_BYTES and self._share.grow(2 * READ_BYTES)
+        return READ_BYTES if grown else FIRST_BYTES
+
+    async def send(self, response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview]) -> None:
+        loop, request = asyncio.get_running_loop(), self._request
+        async with asyncio.timeout(request_patience(request)) as patience:
+            await self._write(response, first)
+            async for piece in pieces:
+                patience.reschedule(loop.time() + request_patience(request))
+                await self._write(response, piece)
+            await response.write_eof()
+
+    async def _write(self, response: web.StreamResponse, piece: memoryview) -> None:
+        loop, share = asyncio.get_running_loop(), self._share
         share.await_client()
         began = loop.time()
         try:
             await response.write(piece)
         finally:
             stalled = share.client_came()
-        pace.note(len(piece), loop.time() - began)
+        self._pace.note(len(piece), loop.time() - began)
+        self._taken = 0 if stalled else self._taken + len(piece)
         if stalled:
-            await share.take(full)
-
-    async with asyncio.timeout(request_patience(request)) as patience:
-        await write(first)
-        async for piece in pieces:
-            patience.reschedule(loop.time() + request_patience(request))
-            await write(piece)
-        await response.write_eof()
+            await share.take(2 * FIRST_BYTES)
 
 
 async def head_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:

@@ -1,0 +1,117 @@
+"""A queue that is fair between users, and for each of them between buckets: whoever asks for little does not wait for who asks for much.
+
+Start-time fair queueing (Goyal, Vin, Cheng 1996), twice: each user, and each bucket of a user, has a virtual time at which its
+next item starts, which each item moves on by its cost; what starts first goes first. Who comes after a pause starts now, and
+saved nothing up meanwhile. Pure: no clock, no event loop.
+
+For editors: a branch is in its parent's heap exactly while it has items, and in no other; its start never moves back.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+REMEMBERED = 1000  # branches that have no items, until their starts are past
+
+
+class Flow(NamedTuple):
+    """For whom something is done."""
+
+    user: str
+    bucket: str
+
+
+@dataclass(slots=True)
+class _Branch(Generic[T]):
+    """What one user, or one bucket of it, waits for."""
+
+    start: int = 0
+    items: deque[tuple[int, T]] = field(default_factory=deque)  # of a bucket
+    below: _Level[T] | None = None  # of a user
+
+
+class _Level(Generic[T]):
+    """Branches beside each other."""
+
+    __slots__ = ("branches", "heap", "now", "order")
+
+    def __init__(self) -> None:
+        self.now, self.order = 0, 0
+        self.branches: dict[str, _Branch[T]] = {}
+        self.heap: list[tuple[int, int, str]] = []  # those that have items: start, order, name
+
+    def branch(self, name: str, *, waits: bool) -> _Branch[T]:
+        """The branch of that name, which `waits` or has no items yet and gets one."""
+        found = self.branches.get(name)
+        if found is None:
+            if len(self.branches) > REMEMBERED + 2 * len(self.heap):
+                waiting = {other for _, _, other in self.heap}
+                self.branches = {
+                    other: one for other, one in self.branches.items() if other in waiting or one.start > self.now
+                }
+            found = self.branches[name] = _Branch()
+        if not waits:
+            found.start = max(found.start, self.now)
+            self.enter(name, found)
+        return found
+
+    def enter(self, name: str, branch: _Branch[T]) -> None:
+        self.order += 1
+        heapq.heappush(self.heap, (branch.start, self.order, name))
+
+    def first(self) -> tuple[str, _Branch[T]]:
+        """Taken out of the heap."""
+        self.now, _, name = heapq.heappop(self.heap)
+        return name, self.branches[name]
+
+
+class FairQueue(Generic[T]):
+    """Items with a cost, of flows."""
+
+    def __init__(self) -> None:
+        self._users: _Level[T] = _Level()
+        self._counts: dict[str, int] = {}  # of users that have items
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def count(self, user: str) -> int:
+        """Items of a user that wait."""
+        return self._counts.get(user, 0)
+
+    def push(self, flow: Flow, cost: int, item: T) -> None:
+        waiting = self._counts.get(flow.user, 0)
+        self._counts[flow.user] = waiting + 1
+        self._length += 1
+        user = self._users.branch(flow.user, waits=waiting > 0)
+        if user.below is None:
+            user.below = _Level()
+        found = user.below.branches.get(flow.bucket)
+        bucket = user.below.branch(flow.bucket, waits=found is not None and bool(found.items))
+        bucket.items.append((cost, item))
+
+    def pop(self) -> tuple[int, T]:
+        """The next one and its cost. Raises IndexError where there is none."""
+        name, user = self._users.first()
+        if user.below is None:
+            raise IndexError(name)
+        bucket_name, bucket = user.below.first()
+        cost, item = bucket.items.popleft()
+        bucket.start += cost
+        if bucket.items:
+            user.below.enter(bucket_name, bucket)
+        user.start += cost
+        self._length -= 1
+        self._counts[name] -= 1
+        if self._counts[name]:
+            self._users.enter(name, user)
+        else:
+            del self._counts[name]
+        if not self._length:
+            self._users = _Level()  # nobody waits: nothing is left to be even about
+        return cost, item

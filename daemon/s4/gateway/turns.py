@@ -1,0 +1,57 @@
+"""Turns at the event loop, which is what all requests of a process share.
+
+The loop runs whatever is ready before it looks for more: two thousand downloads that begin at once read and send their first
+pieces in one go, and whoever comes meanwhile waits for all of them. So what takes long asks for a turn first, and only so much
+is let go on in each round of the loop; who has to wait does so in a queue that is fair between users and buckets.
+
+For editors: `turn` costs a request where nobody waits, which is nearly always. Costs are bytes, or what takes as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+
+from s4.gateway.fair import FairQueue, Flow
+
+ROUND_COST = 1 << 20  # of one round of the loop; some 1.5 ms
+NOBODY = Flow("", "")
+FLOW: ContextVar[Flow] = ContextVar("flow", default=NOBODY)  # for whom a request is
+
+
+class Turns:
+    """Who may go on in this round of the loop."""
+
+    def __init__(self, round_cost: int = ROUND_COST) -> None:
+        self._round_cost = self._left = round_cost
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._armed = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    async def turn(self, cost: int) -> None:
+        """Go on, in this round or a later one."""
+        if self._left > 0 and not self._queue:
+            self._left -= cost
+            if not self._armed:
+                self._armed = True
+                asyncio.get_running_loop().call_soon(self._round)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.push(FLOW.get(), cost, future)
+        await future
+
+    def _round(self) -> None:
+        """Once in each round in which somebody goes on."""
+        self._left = self._round_cost
+        self._armed = False
+        while self._queue and self._left > 0:
+            cost, future = self._queue.pop()
+            if not future.done():  # else whoever waited was cancelled
+                self._left -= cost
+                future.set_result(None)
+        if self._left < self._round_cost:
+            self._armed = True
+            asyncio.get_running_loop().call_soon(self._round)
