@@ -256,10 +256,8 @@ class HttpBody:
         proceed(self._request)  # for an empty body too: botocore takes an answer without it for one to an old request
         if self._left == 0:
             return b""
-        at_hand, began = self.at_hand, boot_clock()
         try:
-            async with asyncio.timeout(request_patience(self._request)):
-                data = await self._content.readany()
+            data, waited_s = (await self._content.readany(), 0.0) if self.at_hand else await self._come()
         except TimeoutError:
             raise S3Error("RequestTimeout", headers={"Connection": "close"}) from None
         except (ClientPayloadError, HttpProcessingError, ConnectionError) as error:
@@ -268,9 +266,16 @@ class HttpBody:
             if not data:
                 raise S3Error("IncompleteBody", headers={"Connection": "close"})
             self._left -= len(data)
-        if data and not at_hand:
-            self._pace.note(len(data), boot_clock() - began)
+        if data and waited_s:
+            self._pace.note(len(data), waited_s)
         return data
+
+    async def _come(self) -> tuple[bytes, float]:
+        """What the client sends next, and the seconds that it was waited for."""
+        began = boot_clock()
+        async with asyncio.timeout(request_patience(self._request)):
+            data: bytes = await self._content.readany()
+        return data, boot_clock() - began
 
     @property
     def at_hand(self) -> bool:

@@ -128,7 +128,8 @@ def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], buck
 
     Raises RepeatedError for a blob that is known: its id is new in each attempt, so that this is one which was committed.
     """
-    refusals = next(entry.scan(keys.table(entry.partition, keys.REFUSED)), None) is not None
+    granted = list(granted)
+    refusals = bool(granted) and next(entry.scan(keys.table(entry.partition, keys.REFUSED)), None) is not None
     for reference in granted:
         if refusals and entry.get(keys.refused_row(entry.partition, reference)) is not None:
             raise RefusalError(

@@ -388,7 +388,9 @@ def string_to_sign(claim: Claim, request: Request, fold: Callable[[str], str] | 
 def canonical_request(claim: Claim, request: Request, fold: Callable[[str], str] | None = None) -> str:
     headers, fold = request.headers, fold or _spaces
     try:
-        lines = "".join([f"{name}:{fold(headers[name])}\n" for name in claim.signed_headers])
+        lines = "".join([f"{name}:{headers[name]}\n" for name in claim.signed_headers])
+        if fold is not _spaces or "  " in lines or ": " in lines or " \n" in lines or "\t" in lines:
+            lines = "".join([f"{name}:{fold(headers[name])}\n" for name in claim.signed_headers])
     except KeyError as missing:
         raise S3Error("SignatureDoesNotMatch", f"The signed header {missing.args[0]} was not sent.") from None
     query = canonical_query(request.query, claim.presigned) if request.query else ""
@@ -408,8 +410,8 @@ def _white(value: str) -> str:
 
 def _folds(claim: Claim, request: Request) -> tuple[Callable[[str], str], ...]:
     """The ways in which the signer may have folded the headers: one, but for white space other than spaces."""
-    plain = all(request.headers.get(name, "").isprintable() for name in claim.signed_headers)
-    return (_spaces,) if plain else (_spaces, _white)
+    said = "".join([request.headers.get(name, "") for name in claim.signed_headers])
+    return (_spaces,) if said.isprintable() else (_spaces, _white)
 
 
 def canonical_path(path: str) -> str:
