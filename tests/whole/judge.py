@@ -94,11 +94,16 @@ def _drives_at_rest(world: ServerWorld, audited: bool) -> list[str]:
         return check_drives(current.spec.members, current.spec.data + current.spec.parity, {store: disk.root for store, disk in disks.items()}, rows, indexes, audited=audited)
 
 
-def background(world: World) -> list[str]:
+def tasks() -> list[Task]:
+    """All that there are. None has been collected: `loop.install` switches that off."""
+    return [one for one in gc.get_objects() if type(one) is Task]
+
+
+def background(world: World, tasks: list[Task]) -> list[str]:
     """Tasks of living processes that ended with an error which nobody looked at."""
     found = [f"{one.process.name}: {error}" for one in world.machines if one.process is not None for error in one.process.errors]
-    for one in gc.get_objects():
-        failed = isinstance(one, Task) and one.done() and not one.cancelled() and one._log_traceback
+    for one in tasks:
+        failed = one.done() and not one.cancelled() and one._log_traceback  # type: ignore[attr-defined]
         if failed and one.process is not None and one.process.alive:
             found.append(f"a task ended for good: {one.get_coro().__qualname__}: {one.exception()!r}")
     return found
@@ -136,7 +141,7 @@ def _figures(world: World) -> list[str]:
     return found if counted == said else [*found, f"the metrics say {said[0]} objects of {said[1]} bytes, and there are {counted}"]
 
 
-def waiting(world: World) -> list[str]:
+def waiting(world: World, tasks: list[Task]) -> list[str]:
     """What is still held or waited for though nobody asks any more."""
     found = []
     for one in world.machines:
@@ -147,8 +152,8 @@ def waiting(world: World) -> list[str]:
             found.append(f"{one.name}: {gateway.memory.used_bytes} bytes of requests are held for ever")
         if len(gateway.readers):
             found.append(f"{one.name}: {len(gateway.readers)} requests read for ever")
-    for task in gc.get_objects():
-        asked = isinstance(task, Task) and task.asked and not task.done()
+    for task in tasks:
+        asked = task.asked and not task.done()
         if asked and task.process is not None and task.process.alive:
             found.append(f"{task.process.name}: a request of {task.asked:.3f} has no end: {task.get_coro().__qualname__}")
     return found

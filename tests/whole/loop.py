@@ -45,7 +45,7 @@ class Process:
         self.loop, self.name, self.host = loop, name, host
         self.alive, self.paused = True, False
         self.rate, self.wall_s, self.suspended_s = 1.0, 0.0, 0.0
-        self.queue: deque[asyncio.Handle] = deque()
+        self.queue: deque[Handle] = deque()
         self.kept: list[Any] = []
         self.errors: list[str] = []
         self.fds: dict[int, Any] = {}
@@ -114,16 +114,37 @@ class Task(asyncio.Task):  # type: ignore[type-arg]
 
 
 class Future(asyncio.Future):  # type: ignore[type-arg]
-    """As `Task`."""
+    """As `Task`; few are ever hashed, so each gets its number then."""
 
-    def __new__(cls, *_: Any, **__: Any) -> Future:
-        self = super().__new__(cls)
-        Task._numbers += 1
-        self._number = Task._numbers
-        return self
+    __slots__ = ("_number",)
 
     def __hash__(self) -> int:
-        return self._number  # type: ignore[no-any-return]
+        try:
+            return self._number
+        except AttributeError:
+            Task._numbers += 1
+            self._number: int = Task._numbers
+            return self._number
+
+
+class Handle:
+    """`asyncio.Handle`, and its TimerHandle, without what is for debugging: there are some hundred thousand in a seed."""
+
+    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_when")
+
+    def __init__(self, callback: Any, args: Any, context: contextvars.Context | None, when: float = 0.0) -> None:
+        self._callback, self._args, self._cancelled, self._when = callback, args, False, when
+        self._context = contextvars.copy_context() if context is None else context
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def when(self) -> float:
+        return self._when
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -137,7 +158,7 @@ class Loop(asyncio.AbstractEventLoop):
         self.steps = self.sum = self.misuse = 0
         self.trace: list[str] | None = [] if keep_trace else None
         self._count = 0
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Process | None, Any]] = []  # a handle and whose it is, or what the machine does
         self._ready: list[Process] = []
         self.closed, self.root = False, "\n"  # where the disks are: it is another place in each run
         self.network: Any = None
@@ -179,9 +200,12 @@ class Loop(asyncio.AbstractEventLoop):
                 if not self._timers or self._timers[0][0] > until or stop():
                     break
                 same = 0
-                at, _, work = heapq.heappop(self._timers)
+                at, _, process, work = heapq.heappop(self._timers)
                 self.now = max(self.now, at)
-                work()
+                if process is None:
+                    work()
+                elif not work._cancelled:
+                    self._enqueue(process, work)
         finally:
             asyncio._set_running_loop(None)
         self.now = max(self.now, min(until, self.now if stop() else until))
@@ -204,7 +228,12 @@ class Loop(asyncio.AbstractEventLoop):
             self._sum(f"{self.now:.6f} {process.name} {what}")
         elif self.steps % 16 == 0:
             self.sum = zlib.crc32(b"%d %s" % (int(self.now * 1e6), process.name.encode()), self.sum)
-        handle._run()
+        try:
+            handle._context.run(handle._callback, *handle._args)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._failed(process, {"message": f"a callback failed: {handle._callback}", "exception": error})
 
     def ask(self, process: Process, question: Callable[[], Any]) -> Any:
         """What a process would say now, from outside of `run` too: on its clock."""
@@ -226,19 +255,19 @@ class Loop(asyncio.AbstractEventLoop):
     def at(self, delay: float, work: Callable[[], None]) -> None:
         """Have the machine do something after some seconds."""
         self._count += 1
-        heapq.heappush(self._timers, (self.now + delay, self._count, work))
+        heapq.heappush(self._timers, (self.now + delay, self._count, None, work))
 
     # -- what asyncio asks of a loop
 
-    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.Handle:
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]
         process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = Handle(callback, args, context)
         self._enqueue(process, handle)
         return handle
 
     call_soon_threadsafe = call_soon
 
-    def _enqueue(self, process: Process, handle: asyncio.Handle) -> None:
+    def _enqueue(self, process: Process, handle: Handle) -> None:
         if not process.alive:
             process.kept.append(handle)
             return
@@ -246,18 +275,15 @@ class Loop(asyncio.AbstractEventLoop):
         if len(process.queue) == 1 and not process.paused:
             self._ready.append(process)
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]
         process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
-        handle = asyncio.TimerHandle(self.now + delay, callback, args, self, context)
-
-        def due() -> None:
-            if not handle._cancelled:
-                self._enqueue(process, handle)
-
-        self.at(max(0.0, delay) / process.rate + self.random.random() * JITTER_S, due)
+        handle = Handle(callback, args, context, self.now + delay)
+        self._count += 1
+        due = self.now + max(0.0, delay) / process.rate + self.random.random() * JITTER_S
+        heapq.heappush(self._timers, (due, self._count, process, handle))
         return handle
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]
         return self.call_later(when - self.time(), callback, *args, context=context)
 
     def time(self) -> float:
@@ -286,11 +312,11 @@ class Loop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return self.closed
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
-
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        process, error = self.here(), context.get("exception")
+        self._failed(self.here(), context)
+
+    def _failed(self, process: Process, context: dict[str, Any]) -> None:
+        error = context.get("exception")
         if process.alive and not self.closed and not isinstance(error, DeadError):
             process.errors.append(f"{context.get('message')}: {error!r}")
 
@@ -342,8 +368,10 @@ def _monotonic() -> float:
 
 
 def _clock_gettime(clock: int) -> float:
-    process = _here()
-    return process.boottime() if process is not None and clock == time.CLOCK_BOOTTIME else _real.clock_gettime(clock)
+    loop = asyncio._get_running_loop()
+    if type(loop) is Loop and clock == time.CLOCK_BOOTTIME:
+        return PROCESS.get(loop.outside).boottime()
+    return float(_real.clock_gettime(clock))
 
 
 def _urandom(size: int) -> bytes:

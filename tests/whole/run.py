@@ -100,7 +100,8 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     world.wait(60.0, lambda: world.whole() == "")
     work.clients.happened = set(atlas.happened)
     problems += work.judge() + world.problems + judge.histories(work)
-    problems += judge.background(world) + judge.leaders(world) + judge.waiting(world)
+    tasks = judge.tasks()
+    problems += judge.background(world, tasks) + judge.leaders(world) + judge.waiting(world, tasks)
     if world.loop.misuse:
         problems.append(f"{world.loop.misuse} calls on closed descriptors")
     if not set(atlas.happened) & set(TAKES_DATA):
