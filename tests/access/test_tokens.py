@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
+from botocore import UNSIGNED
+from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from access.test_iam import client
+from process import ServerProcess
 from s4.http.iam import tokens
 from s4.http.iam.protocol import IamError
 from s4.http.iam.tokens import AGAIN_S, KEYS_S, PATIENT, Issuer
@@ -114,6 +121,32 @@ def test_a_key_that_is_known_never_waits_for_one_that_is_not() -> None:
             await down.issuer.key("a")  # what it may have withdrawn is not taken for ever
 
     asyncio.run(test())
+
+
+def test_who_waits_for_an_issuer_takes_nobodys_place(own_server: Callable[..., ServerProcess]) -> None:
+    """A server of one place: while a caller waits for keys that do not come, everybody else is served."""
+    server = own_server("--limit", "requests=1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and says nothing
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        iam, s3 = client(server, "iam"), client(server, "s3")
+        provider = iam.create_open_id_connect_provider(Url=url, ClientIDList=["s4"], ThumbprintList=["0" * 40])["OpenIDConnectProviderArn"]
+        trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity"}]}
+        role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+        sts = client(server, "sts", signature_version=UNSIGNED)
+        told: list[str] = []
+
+        def assume() -> None:
+            with pytest.raises(ClientError) as caught:
+                sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="pod", WebIdentityToken=token("ES256", iss=url))
+            told.append(caught.value.response["Error"]["Code"])
+
+        caller = threading.Thread(target=assume)
+        caller.start()
+        connection, _ = silent.accept()
+        assert s3.list_buckets()["Buckets"] == []
+        connection.close()
+        caller.join()
+        assert told == ["IDPCommunicationError"]
 
 
 def test_an_error_that_nobody_thought_of_is_told_too() -> None:

@@ -32,6 +32,7 @@ from s4.http import control, website
 from s4.http.authorize import authorize, context_of, hidden
 from s4.http.credentials import find
 from s4.http.doorstep import Doorstep
+from s4.http.iam import tokens
 from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS, forms
@@ -141,7 +142,8 @@ class S3Server:
         if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
             status, body = self._health(http.raw_path)
             return respond(status, {"Content-Type": "text/plain", **common_headers(request_id)}, body)
-        if self._in_flight - self._gateway.memory.waiting >= self._limits.requests or self._draining:
+        elsewhere = self._gateway.memory.waiting + tokens.waiting()  # for a client, or an issuer of tokens
+        if self._in_flight - elsewhere >= self._limits.requests or self._draining:
             self._metrics.refused.inc()
             error = S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
             return self._error(error, http.method, http.raw_path, request_id)

@@ -152,6 +152,11 @@ class Issuer:
 _issuers: dict[str, Issuer] = {}
 
 
+def waiting() -> int:
+    """How many callers wait for an issuer, at most `PATIENT` for each: they do nothing here, and take nobody's place."""
+    return sum(one.waiting for one in _issuers.values())
+
+
 async def key_of(url: str, name: str) -> Any:
     """A signing key of the issuer at https://URL. Raises IamError."""
     if url not in _issuers:
