@@ -11,7 +11,7 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,12 +133,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--master-key", "", "file with the key that secrets are sealed with: the same for every process", metavar="FILE"
     )
-    option(
-        "--kms", "", "what wraps keys of objects: a file of NAME:BASE64 lines, or the URL of Vault", metavar="FILE|URL"
-    )
-    option("--kms-key", "", "the KMS's key where a request names none; default: the file's first", metavar="NAME")
-    option("--kms-token", "", "file with the token for Vault; read again at each call", metavar="FILE")
-    option("--kms-mount", "transit", "where Vault's transit engine is mounted", metavar="PATH")
+    _kms_arguments(option)
     option("--bare-keys", "off", "take keys of objects (SSE-C) without TLS too: on or off", choices=("on", "off"))
     option(
         "--receivers",
@@ -163,8 +158,24 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _kms_arguments(option: Callable[..., None]) -> None:
+    option(
+        "--kms", "", "what wraps keys of objects: a file of NAME:BASE64 lines, or the URL of Vault", metavar="FILE|URL"
+    )
+    option("--kms-key", "", "the KMS's key where a request names none; default: the file's first", metavar="NAME")
+    option("--kms-token", "", "file with the token for Vault; read again at each call", metavar="FILE")
+    option("--kms-mount", "transit", "where Vault's transit engine is mounted", metavar="PATH")
+    option(
+        "--kms-allow",
+        "",
+        "which buckets may use which keys of the KMS, and no others then; with * and ?; default: all of them all",
+        metavar="KEY=BUCKET,BUCKET;KEY=…",
+    )
+
+
 def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of ServerSettings that `common_arguments` give. Raises ValueError that says what to change."""
+    from s4.kms import allowed_of  # noqa: PLC0415
     from s4.serve import parse_address  # noqa: PLC0415
 
     chosen = {name[9:].lower(): value for name, value in os.environ.items() if name.startswith("S4_LIMIT_")}
@@ -182,6 +193,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     parse_address(arguments.admin_listen)
     if arguments.kms.startswith(("http://", "https://")) and not (arguments.kms_key and arguments.kms_token):
         raise ValueError("--kms with a URL needs --kms-key and --kms-token")
+    if allowed_of(arguments.kms_allow) and not arguments.kms:
+        raise ValueError("--kms-allow goes with --kms: it says which buckets may use its keys")
     inline = parse_size(arguments.inline)
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
@@ -195,7 +208,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "website_domains": [domain for domain in arguments.website_domain.lower().split(",") if domain],
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
         "master_key": arguments.master_key, "kms": arguments.kms, "kms_key": arguments.kms_key,
-        "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "bare_keys": arguments.bare_keys == "on", "new_buckets": arguments.new_buckets,
+        "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "kms_allow": arguments.kms_allow, "bare_keys": arguments.bare_keys == "on", "new_buckets": arguments.new_buckets,
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
         "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
         "lifecycle_day_s": _number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),

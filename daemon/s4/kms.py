@@ -1,5 +1,8 @@
 """Where the keys of SSE-KMS are: in a file, or in the transit engine of Vault. They wrap the keys of objects.
 
+Which bucket may use which is the administrator's word (`allowed_of`), and asked wherever a key is named or chosen, before the
+KMS is: a key of others and one that does not exist have one answer.
+
 A file has a line NAME:BASE64 for each key of 32 bytes. Of lines with the same name the last is the current version of
 that key and those before it open what they wrapped; the first name is the default. Vault is in `vault.py`.
 """
@@ -7,10 +10,27 @@ that key and those before it open what they wrapped; the first name is the defau
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from s4.keyring import Keyring, KeyringError, decoded, lines_of
+
+_BUCKETS = re.compile(r"[a-z0-9.*?-]+")
+Allowed = Mapping[str, tuple[str, ...]]  # by key, the buckets that may use it: patterns with * and ?
+
+
+def allowed_of(text: str) -> Allowed | None:
+    """Read KEY=BUCKET,BUCKET;KEY=..., None where every bucket may use every key. Raises ValueError."""
+    found: dict[str, tuple[str, ...]] = {}
+    for part in filter(None, text.split(";")):
+        named, equals, patterns = part.partition("=")
+        key, buckets = named.strip(), tuple(one.strip() for one in patterns.split(",") if one.strip())
+        if not key or not equals or not buckets or key in found or not all(map(_BUCKETS.fullmatch, buckets)):
+            raise ValueError(f"{part.strip()!r} does not say which buckets may use which key: write KEY=BUCKET,BUCKET")
+        found[key] = buckets
+    return found or None
 
 
 class KmsError(Exception):

@@ -43,7 +43,7 @@ from s4.http.port import Port
 from s4.http.server import S3Server
 from s4.http.tls import CHECK_S, Certificate
 from s4.jobs import Job, Jobs
-from s4.kms import FileKms, Kms
+from s4.kms import FileKms, Kms, allowed_of
 from s4.limits import MIB, Limits
 from s4.metadata.commands import NoteUses
 from s4.peer.api import Layout, NodeApi
@@ -109,6 +109,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     kms_key: str = ""
     kms_token: str = ""
     kms_mount: str = "transit"
+    kms_allow: str = ""
     bare_keys: bool = False
     new_buckets: str = "aws"
     receivers: str = ""
@@ -164,7 +165,7 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
         MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
         ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
         keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
-        kms=_kms(settings), receivers=frozenset(receivers_of(settings)), bare_keys=settings.bare_keys, open_buckets=settings.new_buckets == "open",
+        kms=_kms(settings), kms_allowed=allowed_of(settings.kms_allow), receivers=frozenset(receivers_of(settings)), bare_keys=settings.bare_keys, open_buckets=settings.new_buckets == "open",
         day_ms=int(settings.lifecycle_day_s * 1000),
     )  # fmt: skip
 

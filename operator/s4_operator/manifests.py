@@ -111,8 +111,11 @@ class Builder:
         plain |= {name: value for name, value in (("S4_DOMAIN", spec.gateway.domain), ("S4_WEBSITE_DOMAIN", spec.gateway.websiteDomain)) if value}
         if spec.newBuckets != "aws":  # the daemons' own default is not said: who updates the operator restarts nobody
             plain["S4_NEW_BUCKETS"] = spec.newBuckets
+        if spec.monitoring.bucketMetrics:
+            plain["S4_BUCKET_METRICS"] = "on"
         if spec.kms is not None:
-            named = {"S4_KMS": spec.kms.url or f"{KMS}/keys", "S4_KMS_KEY": spec.kms.key, "S4_KMS_MOUNT": spec.kms.mount, "S4_KMS_TOKEN": f"{KMS}/token" if spec.kms.url else None}
+            named = {"S4_KMS": spec.kms.url or f"{KMS}/keys", "S4_KMS_KEY": spec.kms.key, "S4_KMS_MOUNT": spec.kms.mount, "S4_KMS_TOKEN": f"{KMS}/token" if spec.kms.url else None,
+                     "S4_KMS_ALLOW": ";".join(f"{use.key}={','.join(use.buckets)}" for use in spec.kms.allow)}  # fmt: skip
             plain |= {name: value for name, value in named.items() if value}
         if spec.receivers is not None:
             plain["S4_RECEIVERS"] = f"{RECEIVERS}/receivers.yaml"

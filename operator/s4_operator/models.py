@@ -94,6 +94,11 @@ class GatewaySpec(Model):
     resources: FreeForm = Field(default_factory=dict)
 
 
+class KmsUse(Model):
+    key: str = Field(min_length=1, max_length=255, pattern=r"^[^=;/]+$", description="A key of the KMS.")
+    buckets: Annotated[list[Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9.*?-]+$")]], Field(min_length=1, max_length=1000)] = Field(description="Names of buckets, with * and ?.")
+
+
 class Kms(Model):
     model_config = ConfigDict(json_schema_extra=rules(
         rule("!has(self.url) || has(self.key)", "kms.url needs kms.key: the key where a request names none"),
@@ -101,6 +106,7 @@ class Kms(Model):
     secretName: Name = Field(description="A Secret with `keys`, lines of NAME:BASE64; with url, one with `token`, which is read again as it changes.")
     url: str | None = Field(None, max_length=2048, pattern=r"^https?://", description="Vault, whose transit engine has the keys.")
     key: str | None = Field(None, max_length=255, description="The key where a request names none; the first one of the Secret where absent.")
+    allow: Annotated[list[KmsUse], Field(max_length=1000)] = Field(default_factory=list, description="Which buckets may use which keys, and no others then: restarts. Every bucket every key where it is empty.")
     mount: str = Field("transit", max_length=255, description="Where Vault's transit engine is mounted.")
 
 
@@ -121,6 +127,7 @@ class Rebuild(Model):
 
 class Monitoring(Model):
     enabled: bool = Field(True, description="Make a ServiceMonitor, a PrometheusRule and a dashboard where their APIs exist.")
+    bucketMetrics: bool = Field(False, description="Tell buckets by their names at /metrics, which anybody reads who reaches the admin port; restarts.")
     labels: dict[str, str] = Field(default_factory=dict, description="Labels for them, such as `release: prometheus`.")
 
 

@@ -75,6 +75,27 @@ def test_what_calls_of_iam_are_about_is_said_once() -> None:
     assert about == {kind: set(names) for kind, names in actions.ON.items()}
 
 
+@pytest.mark.parametrize("written", ["first", "alias/first", "arn:aws:kms:us-east-1:000000000000:key/first", "arn:aws:kms:eu-west-1:1:alias/first"])
+def test_a_key_of_the_kms_is_the_same_however_it_is_written(written: str) -> None:
+    """By whoever asks, and in a policy: a Deny must not miss it."""
+    def said(operator: str, value: str) -> str:
+        block = {operator: {keys.KMS_KEY: value}}
+        policy = parse(json.dumps({"Version": "2012-10-17", "Statement": {**GOOD, "Action": "s3:PutObject", "Condition": block}}), principals=True)
+        facts = keys.Facts({"x-amz-server-side-encryption-aws-kms-key-id": written}, {}, "PutObject", 0.0, about={"aws:principaltag/key": ("first",)})
+        context = keys.for_action({**keys.context_of(facts), **(facts.about or {})}, "s3:PutObject")
+        return policy.decide(Ask(Asker(()), "s3:PutObject", "arn:aws:s3:::b/k", context))
+
+    arn, other = "arn:aws:kms:us-west-2:7:key/", "arn:aws:kms:us-east-1:000000000000:key/other"
+    for operator, value in (
+        ("StringEquals", "first"), ("StringEquals", "alias/first"), ("StringEquals", f"{arn}first"), ("ArnEquals", f"{arn}first"), ("ArnLike", "arn:aws:kms:*:*:key/fi*"),
+        ("StringLike", "*:key/fir?t"), ("StringLike", "arn:aws:kms:us-*"), ("ArnLike", "arn:*:*:*:*:*"), ("StringNotEquals", other), ("ArnNotLike", other), ("ArnNotEqualsIfExists", other),
+        ("ArnEquals", arn + "${aws:PrincipalTag/key}"), ("Null", "false"),
+    ):  # fmt: skip
+        assert said(operator, value) == DENY, (operator, value)
+    for operator, value in (("StringEquals", other), ("ArnLike", other), ("StringNotEquals", f"{arn}first"), ("ArnNotEquals", f"{arn}first"), ("ArnLike", arn + "${aws:username}")):
+        assert said(operator, value) != DENY, (operator, value)
+
+
 # -- what is refused when it is put
 
 GOOD = {"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/*"}

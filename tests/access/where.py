@@ -25,7 +25,9 @@ from process import ACCESS, COVERED, SECRET, ServerProcess, make_client
 _numbers = itertools.count(1)
 WEBSITES = "web.example"
 KINDS = ("one server", "two gateways")
-KMS_KEYS = {"first": base64.b64encode(bytes(range(32))).decode(), "other": base64.b64encode(bytes(range(32, 64))).decode()}
+KMS_KEYS = {"first": base64.b64encode(bytes(range(32))).decode(), "other": base64.b64encode(bytes(range(32, 64))).decode(),
+            "theirs": base64.b64encode(bytes(range(64, 96))).decode()}  # fmt: skip
+KMS_ALLOW = "first=*;other=*;none=*;theirs=theirs-*;nowhere=theirs-*"
 
 
 def new_name() -> str:
@@ -60,7 +62,7 @@ def serving(kind: str, directory: Path, *more: str) -> Iterator[Any]:
     """A server or a cluster, with more options (--name value) than all have."""
     kms = directory.parent / "kms"
     kms.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
-    options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--bare-keys", "on", *more]
+    options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--kms-allow", KMS_ALLOW, "--bare-keys", "on", *more]
     if kind == "one server":
         process = ServerProcess(directory, "--reserve", "64MiB", *options, environment=COVERED).start()
         yield process

@@ -47,6 +47,8 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
         ({"storage": {"size": "many"}}, "should match"),
         ({"storage": {"reclaim": "Keep"}}, "Unsupported value"),
         ({"newBuckets": "public"}, "Unsupported value"),
+        ({"kms": {"secretName": "k", "allow": [{"key": "a", "buckets": []}]}}, "should have at least 1 items"),
+        ({"kms": {"secretName": "k", "allow": [{"key": "a;b", "buckets": ["*"]}]}}, "should match"),
         ({"erasure": {"data": 0}}, "greater than or equal to 1"),
         ({"failure": {"replaceAfter": "soon"}}, "should match"),
     ],

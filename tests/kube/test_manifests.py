@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from s4.cli import common_arguments
+from s4.kms import allowed_of
 from s4_operator.manifests import ADMIN, PEER, Builder, Object
-from s4_operator.models import ClusterSpec, GatewaySpec, NetworkPolicySpec
+from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, NetworkPolicySpec
 
 
 def comers(spec: ClusterSpec, port: int) -> list[Any]:
@@ -35,22 +37,36 @@ def pods(spec: ClusterSpec) -> list[Object]:
     return [one["spec"]["template"]["spec"] for one in made if one["kind"] in ("StatefulSet", "Deployment")]
 
 
-@pytest.mark.parametrize("chosen", ["aws", "open"])
-def test_nodes_and_gateways_are_told_what_new_buckets_begin_with(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+ALLOW = [KmsUse(key="payroll", buckets=["hr-*", "pay"]), KmsUse(key="first", buckets=["*"])]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "read", "wanted"),
+    [
+        ({"newBuckets": "aws"}, "S4_NEW_BUCKETS", lambda told: told.new_buckets, "aws"),
+        ({"newBuckets": "open"}, "S4_NEW_BUCKETS", lambda told: told.new_buckets, "open"),
+        ({}, "S4_BUCKET_METRICS", lambda told: told.bucket_metrics, "off"),
+        ({"monitoring": Monitoring(bucketMetrics=True)}, "S4_BUCKET_METRICS", lambda told: told.bucket_metrics, "on"),
+        ({"kms": Kms(secretName="k")}, "S4_KMS_ALLOW", lambda told: allowed_of(told.kms_allow), None),
+        ({"kms": Kms(secretName="k", allow=ALLOW)}, "S4_KMS_ALLOW", lambda told: allowed_of(told.kms_allow), {"payroll": ("hr-*", "pay"), "first": ("*",)}),
+    ],
+)  # fmt: skip
+def test_nodes_and_gateways_are_told_what_a_cluster_says(spec: dict[str, Any], name: str, read: Callable[[Any], Any], wanted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the daemons' command line reads what is said to them."""
-    templates = pods(ClusterSpec(newBuckets=chosen, gateway=GatewaySpec(replicas=1)))
+    templates = pods(ClusterSpec(**spec, gateway=GatewaySpec(replicas=1)))
     assert len(templates) == 2
     for one in templates:
-        monkeypatch.delenv("S4_NEW_BUCKETS", raising=False)
+        monkeypatch.delenv(name, raising=False)
         for variable in one["containers"][0]["env"]:
-            if variable["name"] == "S4_NEW_BUCKETS":
+            if variable["name"] == name:
                 monkeypatch.setenv(variable["name"], variable["value"])
         parser = argparse.ArgumentParser()
         common_arguments(parser)
-        assert parser.parse_args([]).new_buckets == chosen
+        assert read(parser.parse_args([])) == wanted
 
 
 def test_a_default_that_is_new_changes_no_pod() -> None:
     """A pod's template that an update of the operator changes has every pod start again."""
     (template,) = pods(ClusterSpec())
-    assert "S4_NEW_BUCKETS" not in {one["name"] for one in template["containers"][0]["env"]}
+    told = {one["name"] for one in template["containers"][0]["env"]}
+    assert not told & {"S4_NEW_BUCKETS", "S4_BUCKET_METRICS", "S4_KMS_ALLOW"}

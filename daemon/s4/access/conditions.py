@@ -96,6 +96,13 @@ _NEGATED = {
 }  # fmt: skip
 _OPERATORS.update({_name: (*_OPERATORS[_of][:2], True) for _name, _of in _NEGATED.items()})
 _WITH_VARIABLES = ("string", "arn")
+_BEFORE_NAME = re.compile(r"[^${}]*/")  # of the name of a KMS key: a variable may have a slash in it
+_AS_TEXT = {
+    "arnequals": "stringlike",
+    "arnlike": "stringlike",
+    "arnnotequals": "stringnotlike",
+    "arnnotlike": "stringnotlike",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +182,24 @@ def _condition(name: str, operator: str, every: bool | None, if_exists: bool, ke
     key = keys.RENAMED.get(key, key)
     if key == "s3:x-amz-copy-source":  # some write it with a slash before the bucket
         texts = [text.removeprefix("/") for text in texts]
+    values = _values(name, operator, texts)
+    if (
+        key == keys.KMS_KEY and operator != "null"
+    ):  # a name, an alias or an ARN of whatever region: the name is what a request has
+        values = tuple(map(_key_name, texts))
+        operator = _AS_TEXT.get(operator, operator)
     row = keys.find(key)
     ours = key.partition(":")[0] in keys.SERVICES or ":" not in key
     varies = keys.is_asked(key) or any(keys.is_asked(one) for text in texts for one in variables(text))
     unknown, many = row is None and ours and key not in keys.NEVER, row is not None and row.type == keys.TEXTS
-    return Condition(operator, every, if_exists, key, _values(name, operator, texts), unknown, many, varies)
+    return Condition(operator, every, if_exists, key, values, unknown, many, varies)
+
+
+def _key_name(text: str) -> str:
+    """What a policy's value says of the name of a KMS key."""
+    if text.startswith("arn:") and "/" not in text:
+        return "*" if "*" in text else text
+    return _BEFORE_NAME.sub("", text, count=1)
 
 
 def _values(name: str, operator: str, texts: list[str]) -> tuple[Any, ...]:

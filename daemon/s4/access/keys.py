@@ -53,6 +53,7 @@ class Facts:
     about: Mapping[str, tuple[str, ...]] | None = None
 
 
+KMS_KEY = "s3:x-amz-server-side-encryption-aws-kms-key-id"
 Fill = Callable[[Facts], "str | tuple[str, ...] | Mapping[str, tuple[str, ...]] | None"]
 
 
@@ -100,6 +101,12 @@ def copy_source(facts: Facts) -> str | None:
         return None
     raw = unquote_to_bytes(text.partition("?")[0].encode("utf-8", "surrogateescape"))
     return raw.removeprefix(b"/").decode("utf-8", "replace")
+
+
+def kms_key(facts: Facts) -> str | None:
+    """The name of the key, however it is written: plain, as an alias or as an ARN. Names have no slash."""
+    text = facts.headers.get("x-amz-server-side-encryption-aws-kms-key-id")
+    return text.rpartition("/")[2] if text is not None else None
 
 
 def _brought_tags(facts: Facts) -> dict[str, str]:
@@ -210,8 +217,7 @@ _ROWS = [
         "x-amz-metadata-directive", "x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-algorithm",
         "x-amz-website-redirect-location",
     ),
-    Key("s3:x-amz-server-side-encryption-aws-kms-key-id", ARN, _PUT,
-        _header("x-amz-server-side-encryption-aws-kms-key-id")),
+    Key(KMS_KEY, ARN, _PUT, kms_key),
     Key("s3:x-amz-copy-source", TEXT, _PUT, copy_source),
     Key("s3:x-amz-storage-class", TEXT, _PUT,
         _header("x-amz-storage-class")),

@@ -30,7 +30,7 @@ from s4.peer.api import Layout, NodeApi, UnavailableError, UnknownResultError
 from s4.s3.errors import S3Error
 
 if TYPE_CHECKING:
-    from s4.kms import Kms
+    from s4.kms import Allowed, Kms
 
 SETTINGS_TRIES = 8
 T = TypeVar("T")
@@ -138,6 +138,7 @@ class Gateway:
     hedge_s: float = 0.2  # without a shard for so long, others are asked
     keyring: Keyring | None = None  # what secrets are sealed with, and keys of objects (SSE-S3)
     kms: Kms | None = None  # what wraps keys of objects (SSE-KMS)
+    kms_allowed: Allowed | None = None  # which buckets may use which of its keys, where that is said
     bare_keys: bool = False  # whether keys that clients bring (SSE-C) may come without TLS
     open_buckets: bool = False  # new buckets begin with ACLs and without a public access block
     receivers: frozenset[str] = frozenset()  # of events, by name

@@ -69,7 +69,7 @@ async def create_upload(gateway: Gateway, name: str, key: bytes, attributes: Att
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     upload = gateway.now_ms().to_bytes(6, "big") + gateway.random(10)
-    seal = await new_seal(gateway, bucket, wanted_in(bucket, attributes.encryption))
+    seal = await new_seal(gateway, name, bucket, wanted_in(bucket, attributes.encryption))
     row = Upload(
         gateway.now_ms(), owner, algorithm or checksums.DEFAULT, kind or checksums.FULL_OBJECT, attributes.headers,
         attributes.metadata, attributes.tags, attributes.acl, *attributes.lock,

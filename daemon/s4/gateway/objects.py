@@ -94,7 +94,7 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     await gateway.quotas.take(gateway.node, bucket, body.length)
-    seal = await new_seal(gateway, bucket, wanted_in(bucket, attributes.encryption))
+    seal = await new_seal(gateway, name, bucket, wanted_in(bucket, attributes.encryption))
     expected = msgspec.structs.replace(expected, keep=expected.kept or checksums.DEFAULT)
     stored = await receive(gateway, body, expected, Place(partition, bucket.id, key), seal)
     row = Object(
@@ -321,7 +321,7 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
     sealing = old.sealing
     try:
         if sealing is not None and not copy.rename:
-            seal = await new_seal(gateway, bucket, wanted_in(bucket, copy.encryption), source.content_key)
+            seal = await new_seal(gateway, copy.name, bucket, wanted_in(bucket, copy.encryption), source.content_key)
             sealing = seal.sealing if seal is not None else None
     except S3Error:
         await drop_references(gateway, extents)
@@ -355,7 +355,7 @@ def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: 
 
 
 async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int) -> Put:
-    old, seal = source.row, await new_seal(gateway, bucket, wanted_in(bucket, copy.encryption))
+    old, seal = source.row, await new_seal(gateway, copy.name, bucket, wanted_in(bucket, copy.encryption))
     expected = Expected(keep=copy.checksum or old.checksum_algorithm or checksums.DEFAULT)
     place = Place(partition, bucket.id, copy.key)
     stored = await receive_copied(gateway, source, (0, old.size), expected, place, seal)

@@ -11,6 +11,7 @@ import base64
 from dataclasses import dataclass
 
 from s4.access import documents
+from s4.access.patterns import matches
 from s4.gateway.context import Gateway
 from s4.keyring import Keyring, KeyringError
 from s4.kms import Kms, KmsError
@@ -41,12 +42,22 @@ def wanted_in(bucket: Bucket, asked: Wanted | None) -> Wanted | None:
     return Wanted(default.mode, default.key, bucket_key=default.bucket_key) if default is not None else None
 
 
-async def new_seal(gateway: Gateway, bucket: Bucket, wanted: Wanted | None, key: bytes = b"") -> Seal | None:
+def kms_key(gateway: Gateway, bucket_name: str, named: str) -> str:
+    """The KMS's key that a bucket may use: the one that is named, or the KMS's own choice. Raises S3Error."""
+    key, allowed = named or kms_of(gateway).default, gateway.kms_allowed
+    if allowed is not None and not any(matches(pattern, bucket_name) for pattern in allowed.get(key, ())):
+        raise S3Error("AccessDenied", f"The key {key!r} is not one that this bucket may use (--kms-allow).")
+    return key
+
+
+async def new_seal(
+    gateway: Gateway, bucket_name: str, bucket: Bucket, wanted: Wanted | None, key: bytes = b""
+) -> Seal | None:
     """A seal under a new key, or under `key`, that of the bytes which a copy shares. Raises S3Error."""
     if wanted is None:
         return None
     key = key or gateway.random(KEY_BYTES)
-    name = wanted.key or (kms_of(gateway).default if wanted.mode == SSE_KMS else "")
+    name = kms_key(gateway, bucket_name, wanted.key) if wanted.mode == SSE_KMS else ""
     empty = Sealing(wanted.mode, "", name, wanted.context, wanted.bucket_key)
     return Seal(key, await wrapped(gateway, bucket.id, empty, key, wanted.customer))
 

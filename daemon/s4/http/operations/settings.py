@@ -298,7 +298,7 @@ async def get_encryption(gateway: Gateway, request: S3Request) -> web.StreamResp
 async def put_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     default = encryption.default_from_xml(await request.xml("ServerSideEncryptionConfiguration"))
     if default.mode == encryption.SSE_KMS:
-        sealing.kms_of(gateway)
+        sealing.kms_key(gateway, request.bucket, default.key)
     else:
         sealing.keyring_of(gateway)
     await set_document(gateway, request.bucket, documents.ENCRYPTION, documents.encode(default))
