@@ -18,7 +18,7 @@ import boto3
 from botocore.config import Config
 
 from addresses import own_address
-from s4.admin_cli import AdminClient
+from s4.admin_client import AdminClient
 
 ACCESS, SECRET = "testroot", "testrootsecret"
 REGION = "us-east-1"

@@ -3,88 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import http.client
 import json
 import os
-import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from s4 import cluster_cli
-from s4.check import CheckError, check
+from s4.admin_client import AdminClient, AdminError, Answered
+from s4.check import check
 from s4.limits import parse_size
-from s4.s3 import sigv4
+from s4.said import FAILED, PROBLEMS
 from s4.text import human, table
-
-EXIT_FAILED, EXIT_PROBLEMS = 1, 3
-
-
-class AdminError(Exception):
-    """The server refused or cannot be reached; the message is for people."""
-
-
-class AdminClient:
-    """Signed calls on an admin endpoint. Over https it must show a certificate of `authority`, a file, whatever name it is for:
-    a cluster's authority signs for nobody else. Without one, a certificate that this machine trusts. Raises AdminError."""
-
-    def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str, authority: str = "") -> None:
-        self._parts = urlsplit(endpoint if "//" in endpoint else f"{'https' if authority else 'http'}://{endpoint}")
-        self._access, self._secret, self._region = access_key, secret_key, region
-        self._trust = _trust(authority) if self._parts.scheme == "https" else None
-
-    def call(self, method: str, path: str, body: Any = None, query: str = "") -> Iterator[dict[str, Any]]:
-        """The answer's JSON lines as they come."""
-        raw = json.dumps(body).encode() if body is not None else b""
-        where = self._parts.netloc
-        connection = (
-            http.client.HTTPSConnection(where, timeout=3600, context=self._trust)
-            if self._trust is not None
-            else http.client.HTTPConnection(where, timeout=3600)
-        )
-        target = "/admin/v1" + quote(path) + (f"?{query}" if query else "")
-        try:
-            connection.request(method, target, raw, self._headers(method, target, raw))
-            response = connection.getresponse()
-            for line in response:
-                if line.strip():
-                    value = json.loads(line)
-                    if value.get("error") == "AuthorizationHeaderMalformed" and 'must be "s3"' in value.get(
-                        "message", ""
-                    ):
-                        raise AdminError(
-                            "the server is older than 0.8, which signs calls otherwise: use the `s4 admin` of its own version"
-                        )
-                    if response.status >= 400:
-                        raise AdminError(f"{value.get('message', value)} ({value.get('error', response.status)})")
-                    yield value
-        except (OSError, http.client.HTTPException) as error:
-            raise AdminError(
-                f"cannot reach the server's admin port at {self._parts.netloc}: {error}; is `s4 server` running, and is this its --admin-listen?"
-            ) from error
-        finally:
-            connection.close()
-
-    def _headers(self, method: str, target: str, body: bytes) -> dict[str, str]:
-        stamp, digest = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), hashlib.sha256(body).hexdigest()
-        headers = {"host": self._parts.netloc, "x-amz-content-sha256": digest, "x-amz-date": stamp}
-        headers["authorization"] = sigv4.authorization(
-            self._access, self._secret, self._region, method, target, headers, sigv4.ADMIN
-        )
-        return headers
-
-
-def _trust(authority: str) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=authority or None)
-    except OSError as error:
-        raise AdminError(f"the authority {authority} cannot be read: {error}") from error
-    context.check_hostname = not authority
-    return context
 
 
 def add_arguments(commands: Any) -> None:
@@ -174,21 +107,18 @@ def _add_upkeep(actions: Any) -> None:
 
 
 def run_admin(arguments: argparse.Namespace) -> int:
-    try:
-        done = cluster_cli.local_action(arguments) if arguments.action == "cluster" else None
-        if done is not None:
-            _print(arguments, done, "".join(f"{name}: {value}\n" for name, value in done.items()))
-            return 0
-        access, secret = _keys(arguments)
-        client = AdminClient(arguments.endpoint, access, secret, arguments.region, arguments.authority)
-        if arguments.action == "check":
-            took = check(arguments.s3, access, secret, arguments.region)
-            _print(arguments, {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n")
-            return 0
-        return _ACTIONS[arguments.action](client, arguments)
-    except (AdminError, CheckError, cluster_cli.InitError) as error:
-        sys.stderr.write(f"s4 admin: {error}\n")
-        return EXIT_FAILED
+    """Raises SaidError."""
+    done = cluster_cli.local_action(arguments) if arguments.action == "cluster" else None
+    if done is not None:
+        _print(arguments, done, "".join(f"{name}: {value}\n" for name, value in done.items()))
+        return 0
+    access, secret = _keys(arguments)
+    if arguments.action == "check":
+        took = check(arguments.s3, access, secret, arguments.region)
+        _print(arguments, {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n")
+        return 0
+    client = AdminClient(arguments.endpoint, access, secret, arguments.region, arguments.authority)
+    return _ACTIONS[arguments.action](client, arguments)
 
 
 def _keys(arguments: argparse.Namespace) -> tuple[str, str]:
@@ -214,7 +144,7 @@ def _print(arguments: argparse.Namespace, value: Any, text: str) -> None:
 
 def _last(lines: Iterator[dict[str, Any]], arguments: argparse.Namespace, label: str) -> dict[str, Any]:
     """The last line of long work; draws a bar of `done` of `total` on the way, on a terminal."""
-    value: dict[str, Any] = {}
+    value: dict[str, Any] = Answered()
     drawn = sys.stderr.isatty() and not arguments.json
     for value in lines:
         if drawn and value.get("total"):
@@ -230,7 +160,7 @@ def _last(lines: Iterator[dict[str, Any]], arguments: argparse.Namespace, label:
 
 
 def _one(lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
-    return next(lines, {})
+    return next(lines, Answered())
 
 
 def _cluster(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -288,6 +218,8 @@ def _drive_lines(value: dict[str, Any]) -> list[list[str]]:
 
 def _drives(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/status"))
+    if "stores" in value:
+        raise AdminError("this is a cluster, of which each node has one drive: `s4 admin cluster status` shows them")
     rows = [["DRIVE", "DIRECTORY", "STATE", "FILLED", "METADATA", "USED", "FREE", "DAMAGED READS", "REASON"]]
     rows += [
         [str(drive["number"]), drive["directory"], drive["state"], f"{drive['filled']:.0%}", "yes" if drive["metadata"] else "",
@@ -303,7 +235,7 @@ def _scrub(client: AdminClient, arguments: argparse.Namespace) -> int:
     text = f"{value['blobs']} blobs, {human(value['bytes_read'])} read: {value['damaged']} shards missing or damaged\n"
     text += "".join(f"  blob {blob} does not have its SHA-256\n" for blob in value["unhealable"])
     _print(arguments, value, text)
-    return EXIT_PROBLEMS if value["damaged"] or value["unhealable"] else 0
+    return PROBLEMS if value["damaged"] or value["unhealable"] else 0
 
 
 def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -400,7 +332,7 @@ def _verify(client: AdminClient, arguments: argparse.Namespace) -> int:
     text = f"{value['objects']} objects, {value['blobs']} blobs, {value['references']} references, {human(value['bytes_read'])} read: "
     text += f"{len(value['problems'])} problems\n" + "".join(f"  {problem}\n" for problem in value["problems"])
     _print(arguments, value, text)
-    return EXIT_PROBLEMS if value["problems"] else 0
+    return PROBLEMS if value["problems"] else 0
 
 
 def _audit(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -428,7 +360,7 @@ def _rename(client: AdminClient, arguments: argparse.Namespace) -> int:
         job,
         f"{job['done'] if job else 0} keys renamed{': ' + job['error'] if job and job['error'] else ''}\n",
     )
-    return EXIT_FAILED if job and job["error"] else 0
+    return FAILED if job and job["error"] else 0
 
 
 def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:

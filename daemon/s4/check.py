@@ -12,11 +12,12 @@ import time
 from urllib.parse import urlsplit
 
 from s4.s3 import sigv4
+from s4.said import SaidError
 
 BUCKET = "s4-check"
 
 
-class CheckError(Exception):
+class CheckError(SaidError):
     """The server did not do what it should; the message says what."""
 
 

@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from s4 import __version__
 from s4.limits import Limits, parse_size, with_settings
+from s4.said import FAILED, INTERRUPTED, USAGE, end
 
 if TYPE_CHECKING:
     from s4.serve import Server, ServerSettings
-
-EXIT_USAGE = 2
 
 _EPILOG = """\
 start here:
@@ -252,18 +251,16 @@ def run_server(arguments: argparse.Namespace) -> int:
     import uvloop  # noqa: PLC0415
 
     from s4 import restart  # noqa: PLC0415
-    from s4.serve import run  # noqa: PLC0415
-    from s4.storage.directory import DirectoryError  # noqa: PLC0415
+    from s4.serve import run as run_until_told  # noqa: PLC0415
     from s4.storage.leveldb import DatabaseError  # noqa: PLC0415
 
     try:
         settings = server_settings(arguments)
-        uvloop.run(run(settings, dict(os.environ), _announce_and_check if arguments.check else _announce))
-    except (DirectoryError, DatabaseError, ValueError, OSError) as error:
-        if isinstance(error, DatabaseError | OSError) and restart.History.read(os.environ).failures:
+        uvloop.run(run_until_told(settings, dict(os.environ), _announce_and_check if arguments.check else _announce))
+    except (DatabaseError, OSError) as error:
+        if restart.History.read(os.environ).failures:
             restart.die(error)  # what failed is still failing
-        sys.stderr.write(f"s4: {error}\n")
-        return EXIT_USAGE
+        raise
     return 0
 
 
@@ -271,19 +268,11 @@ def run_member(arguments: argparse.Namespace) -> int:
     """Run `s4 node` or `s4 gateway`."""
     import uvloop  # noqa: PLC0415
 
-    from s4.cluster.coordinator import CoordinatorError  # noqa: PLC0415
-    from s4.cluster.planner import PlanError  # noqa: PLC0415
     from s4.cluster_cli import announce, cluster_settings  # noqa: PLC0415
     from s4.serve_cluster import run_cluster  # noqa: PLC0415
-    from s4.storage.directory import DirectoryError  # noqa: PLC0415
-    from s4.storage.leveldb import DatabaseError  # noqa: PLC0415
 
-    try:
-        settings = cluster_settings(arguments, common_settings(arguments))
-        uvloop.run(run_cluster(settings, dict(os.environ), announce))
-    except (DirectoryError, DatabaseError, PlanError, CoordinatorError, ValueError, OSError) as error:
-        sys.stderr.write(f"s4: {error}\n")
-        return EXIT_USAGE
+    settings = cluster_settings(arguments, common_settings(arguments))
+    uvloop.run(run_cluster(settings, dict(os.environ), announce))
     return 0
 
 
@@ -320,12 +309,32 @@ async def _announce_and_check(server: Server) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
-    if arguments.command == "server":
+    return run(build_parser().parse_args(argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The exit status of a command; why it could not be done is said here, whatever it was."""
+    command = str(arguments.command)
+    try:
+        status = _run(command, arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # who read the output has seen enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        return end(f"s4 {command}", error, FAILED if command in ("admin", "dev") else USAGE)
+
+
+def _run(command: str, arguments: argparse.Namespace) -> int:
+    """Raises whatever a command cannot do."""
+    if command == "server":
         return run_server(arguments)
-    if arguments.command in ("node", "gateway"):
+    if command in ("node", "gateway"):
         return run_member(arguments)
-    if arguments.command == "dev":
+    if command == "dev":
         if arguments.act:
             from s4.cluster_cli import dev_act  # noqa: PLC0415
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from s4 import __version__
+from s4.admin_client import AdminError
+from s4.said import SaidError
 from s4.text import human, table
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ def admin_arguments(actions: Any) -> None:
     freeze.add_argument("state", choices=("on", "off"))
 
 
-class InitError(Exception):
+class InitError(SaidError):
     """A cluster could not be made; the message says why."""
 
 
@@ -216,6 +218,8 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
     action = arguments.cluster_action
     if action == "status":
         value = next(call("GET", "/status"))
+        if "stores" not in value:
+            raise AdminError("this is `s4 server`, which is no cluster: `s4 admin status` shows how it is")
         return value, status_text(value), 0 if value["health"] in ("ok", "degraded") else 3
     if action == "stop-check":
         query = urlencode([("store", store) for store in arguments.stores])

@@ -22,25 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from s4 import keyring
-from s4.admin_cli import AdminClient, AdminError
+from s4.admin_client import AdminClient, AdminError
 from s4.authority import Authority
-from s4.cluster_cli import InitError, init
+from s4.cluster_cli import init
 from s4.embedded import master_key
+from s4.said import SaidError
 from s4.storage.files import Files
 
 LIMIT_S = 60.0
 
 
-class DevError(Exception):
+class DevError(SaidError):
     """The message is for people."""
 
 
 def run_dev(arguments: argparse.Namespace) -> int:
-    try:
-        return asyncio.run(_serve(arguments))
-    except (DevError, InitError, AdminError, OSError) as error:
-        sys.stderr.write(f"s4 dev: {error}\n")
-        return 1
+    """Raises DevError, InitError, AdminError, OSError."""
+    return asyncio.run(_serve(arguments))
 
 
 def _ports(count: int, host: str) -> list[int]:

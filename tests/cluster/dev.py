@@ -18,7 +18,7 @@ from botocore.config import Config
 
 from addresses import own_address
 from process import wait_until
-from s4.admin_cli import AdminClient, AdminError
+from s4.admin_client import AdminClient, AdminError
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT

@@ -22,7 +22,7 @@ from cluster.test_dedup import audited
 from faults.load import BUCKET, Load
 from faults.network import Network, in_network
 from process import ServerProcess, injected, make_client, wait_until
-from s4.admin_cli import AdminError
+from s4.admin_client import AdminError
 from server.test_drives import whole
 
 READS = "preadv,preadv2,pread64"

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 
 from process import ACCESS, REGION, SECRET, ServerProcess
 from raw import Answer, exchange, send, signed
-from s4.admin_cli import AdminClient, AdminError
+from s4.admin_client import AdminClient, AdminError
 from s4.authority import Authority
 from s4.http.admin_access import Door
 from s4.http.admin_port import AdminPort, is_local

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from crc32c import crc32c
 
+from s4.said import SaidError
 from s4.storage.files import Files
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class ConflictError(Exception):
     """The document is not at the revision that the caller read: read it again and decide again (rule R4)."""
 
 
-class CoordinatorError(Exception):
+class CoordinatorError(SaidError):
     """The coordinator cannot be reached, or is not fit."""
 
 

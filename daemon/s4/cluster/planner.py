@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from s4.cluster.clustermap import STANDBY, ClusterMap, Member, Partition
 from s4.cluster.placement import DRAINING, GONE, SERVING, Store, place
 from s4.cluster.wire import Config
+from s4.said import SaidError
 
 
-class PlanError(Exception):
+class PlanError(SaidError):
     """What was asked cannot be done; the message says why and what to do."""
 
 

@@ -15,6 +15,8 @@ from typing import Protocol
 
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
+from s4.said import SaidError
+
 Buffer = bytes | bytearray | memoryview
 
 MAX_SHARDS = 16
@@ -22,7 +24,7 @@ CODE = "isa_l_rs_cauchy"  # invertible for every choice of k out of k+m, which V
 _HEADER = 80
 
 
-class ErasureError(Exception):
+class ErasureError(SaidError):
     """Too few shards, or shards that do not belong together."""
 
 

@@ -56,6 +56,8 @@ class AdminContext:
 class AdminApi:
     """What every admin endpoint has. Build the application with `application()`; `routes` are for SuperUsers."""
 
+    LACKING = ""  # what this is, and who has what it lacks
+
     def __init__(self, context: AdminContext) -> None:
         self._context = context
         self._node, self._gateway = context.gateway.node, context.gateway
@@ -69,6 +71,7 @@ class AdminApi:
         app.router.add_get("/api/stats", self._stats)
         for method, path, handler in self.routes():
             app.router.add_route(method, path, self._guarded(handler))
+        app.router.add_route("*", "/admin/v1/{call:.*}", self._guarded(self._lacking))
         return app
 
     def routes(self) -> list[Route]:
@@ -84,6 +87,10 @@ class AdminApi:
             ("POST", "/admin/v1/renames", self._start_rename),
             ("DELETE", "/admin/v1/renames/{id}", self._forget_rename),
         ]
+
+    async def _lacking(self, request: web.Request) -> web.Response:
+        message = f"{self.LACKING} It has no {request.method} {request.path}."
+        return as_json({"error": "NoSuchCall", "message": message}, 404)
 
     # -- open to whoever reaches the port
 

@@ -28,6 +28,8 @@ Plan = Callable[[ClusterMap, list[str]], ClusterMap]
 class ClusterAdmin(AdminApi):
     """Handlers for `s4 node` and `s4 gateway`."""
 
+    LACKING = "This is a gateway of a cluster, which keeps nothing: ask the admin port of a node."
+
     def __init__(self, context: AdminContext, router: Router, keeper: MapKeeper) -> None:
         super().__init__(context)
         self._router, self._keeper = router, keeper
@@ -73,6 +75,8 @@ class ClusterAdmin(AdminApi):
 
 class NodeAdmin(ClusterAdmin):
     """With what concerns one node's own store."""
+
+    LACKING = "This is a node of a cluster: what `s4 server` does at once, each node does for its own store, by itself."
 
     def __init__(self, context: AdminContext, router: Router, keeper: MapKeeper, own: OwnStore,
                  horizon: Callable[[], float]) -> None:  # fmt: skip

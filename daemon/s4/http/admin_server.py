@@ -22,6 +22,8 @@ from s4.upkeep.verify import verify
 class ServerAdmin(AdminApi):
     """Handlers for `s4 server`."""
 
+    LACKING = "This is `s4 server`, which is no cluster: `s4 admin drives` shows what it keeps its data on."
+
     def __init__(
         self, context: AdminContext, node: Node, healer: Healer, scrubber: Scrubber, horizon: Callable[[], float]
     ) -> None:

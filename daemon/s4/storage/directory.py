@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from s4.said import SaidError
 from s4.storage.files import Files
 
 FORMAT = 1
@@ -22,7 +23,7 @@ _NAME = "s4.json"
 _OURS_BEFORE_FORMAT = ("lock", "lost+found", _NAME + ".new")  # the last is left by a crash while formatting
 
 
-class DirectoryError(Exception):
+class DirectoryError(SaidError):
     """The directory cannot be used; the message says why and what to do."""
 
 

@@ -21,6 +21,8 @@ from typing import Any
 
 import plyvel
 
+from s4.said import SaidError
+
 Rows = Iterable[tuple[bytes, bytes | None]]
 
 
@@ -28,14 +30,14 @@ DAMAGED = ".damaged"  # added to a database's name: a file that says so
 AnyDatabaseError: type[Exception] = plyvel.Error  # what reads and writes raise; DatabaseError is one of them
 
 
-class DatabaseError(plyvel.Error):  # type: ignore[misc]
+class DatabaseError(SaidError, plyvel.Error):  # type: ignore[misc]
     """LevelDB failed: damage or an I/O error."""
 
 
 _OF_THE_PROCESS = tuple(os.strerror(code) for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
-def is_damage(error: Exception) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether a failure says something of what is on disk, and not of this process, which is out of descriptors or
     memory."""
     return isinstance(error, plyvel.Error) and not any(text in str(error) for text in _OF_THE_PROCESS)

@@ -1,0 +1,41 @@
+"""How a command ends that could not do what it was asked to: one line on standard error, and an exit status that says so.
+
+`s4.cli.main` is the one place where errors become words, for every command. What is raised for people is a `SaidError`, a
+ValueError of a setting, or an OSError of a file or address; anything else is a fault of S4 itself: its kind and place are said,
+and the traceback only to who asks for it. No command prints errors of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+FAILED, USAGE, PROBLEMS, INTERRUPTED = 1, 2, 3, 130
+VARIABLE = "S4_TRACEBACK"
+
+
+class SaidError(Exception):
+    """The message is for people: what is wrong, and what to do about it."""
+
+
+def words(error: BaseException) -> str:
+    """What an error says to people."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror and str(error).startswith("[Errno"):
+        return error.strerror
+    if isinstance(error, SaidError | ValueError | OSError) and str(error):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""  # noqa: PTH119 - a name
+    named = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"this is a fault of S4 itself{place}: {named} ({VARIABLE}=1 shows all of it, for a report)"
+
+
+def end(command: str, error: BaseException, status: int) -> int:
+    """Say why a command failed; its exit status."""
+    if os.environ.get(VARIABLE):
+        traceback.print_exception(error)
+    sys.stderr.write(f"{command}: {words(error)}\n")
+    return status
