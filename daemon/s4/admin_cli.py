@@ -173,8 +173,9 @@ def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/status"))
     if "stores" in value:
         _print(arguments, value, cluster_cli.status_text(value))
-        return 0
+        return cluster_cli.status_code(value)
     rows = [
+        ["health", cluster_cli.health_word(value)],
         ["S4", value["version"] + ", " + value["ready"]],
         ["up", f"{value['uptime_seconds']:.0f} s"],
         ["buckets", str(value["buckets_count"])],
@@ -187,7 +188,7 @@ def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
         ["volumes", f"{value['volumes']}, {human(value['volume_bytes'])}, garbage {human(value['garbage_bytes'])}"],
         [
             "disk",
-            f"{human(value['disk_free_bytes'])} free of {human(value['disk_total_bytes'])}, reserve {human(value['disk_reserve_bytes'])}",
+            f"{human(value['storable_bytes'])} can still be stored; {human(value['disk_free_bytes'])} free of {human(value['disk_total_bytes'])}, reserve {human(value['disk_reserve_bytes'])}",
         ],
         ["uploads", "accepted" if value["accepts_writes"] else "REFUSED: free disk is below the reserve"],
         ["damage", f"{value['damaged_reads']} reads found damage" if value["damaged_reads"] else "none seen"],
@@ -195,8 +196,8 @@ def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
     ]
     if len(value["drives"]) > 1:
         rows += _drive_lines(value)
-    _print(arguments, value, table(rows))
-    return 0
+    _print(arguments, value, table(rows) + cluster_cli.reasons_text(value))
+    return cluster_cli.status_code(value)
 
 
 def _drive_lines(value: dict[str, Any]) -> list[list[str]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from s4.serve_cluster import ClusterServer, ClusterSettings
 
 Option = Callable[..., None]
+EXIT_PROBLEMS, EXIT_DEGRADED = 3, 4
 PARTITIONS, DEV_PARTITIONS = "256", "32"
 
 
@@ -220,7 +221,7 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
         value = next(call("GET", "/status"))
         if "stores" not in value:
             raise AdminError("this is `s4 server`, which is no cluster: `s4 admin status` shows how it is")
-        return value, status_text(value), 0 if value["health"] in ("ok", "degraded") else 3
+        return value, status_text(value), status_code(value)
     if action == "stop-check":
         query = urlencode([("store", store) for store in arguments.stores])
         value = next(call("GET", "/cluster/safe-to-stop", query=query))
@@ -232,12 +233,27 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
     return value, f"{value['moves']} positions are to move; `s4 admin cluster status` shows how far that is\n", 0
 
 
+def health_word(value: dict[str, Any]) -> str:
+    return "ok" if value["health"] == "ok" else str(value["health"]).upper()
+
+
+def reasons_text(value: dict[str, Any]) -> str:
+    reasons = "".join(f"  ! {reason}\n" for reason in value["reasons"])
+    return reasons and "\n" + reasons
+
+
+def status_code(value: dict[str, Any]) -> int:
+    """The exit status of `status`: 0 is ok, and nothing else is, so that a script need not read."""
+    return {"ok": 0, "degraded": EXIT_DEGRADED}.get(value["health"], EXIT_PROBLEMS)
+
+
 def status_text(value: dict[str, Any]) -> str:
     """The cluster at a glance."""
     lines = [
-        ["health", value["health"].upper() if value["health"] != "ok" else "ok"],
+        ["health", health_word(value)],
         ["cluster", f"{value['cluster'][:8]}, {value['erasure']}, {value['partitions']} partitions" + (", FROZEN" if value["frozen"] else "")],
         ["objects", f"{value['objects_count']}, {human(value['logical_bytes'])}; stored {human(value['storage_used_bytes'])}"],
+        ["capacity", f"{human(value.get('storable_bytes', 0))} can still be stored"],
         ["moving", f"{value['moves']} positions; fills under way are at {value['filled']:.0%}" if value["moves"] else "nothing"],
         ["healing", f"{value['heals']} shards wait" if value["heals"] else "nothing"],
     ]  # fmt: skip
@@ -247,5 +263,4 @@ def status_text(value: dict[str, Any]) -> str:
          str(one["copies"]), f"{one['positions']} of {one['wanted']}", human(one["used_bytes"]), human(one["free_bytes"]), one["address"]]
         for one in value["stores"]
     ]  # fmt: skip
-    reasons = "".join(f"  ! {reason}\n" for reason in value["reasons"])
-    return table(lines) + (reasons and "\n" + reasons) + "\n" + table(rows)
+    return table(lines) + reasons_text(value) + "\n" + table(rows)

@@ -155,6 +155,8 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     revision = await lineup.coordinator.replace(DOCUMENT, shardmap.encode(current), lineup.revision)
     membership = Membership(lineup.coordinator, current, revision)
     joiners = _open_joiners(lineup, in_sync, limits)
+    for copy in (*copies.all(), *(database for _, database in joiners)):
+        copy.times = next(shards.times for drive, shards in drives.online() if drive.directory == copy.path.parent)
     durable = settings.durability == "sync"
     node: Node | None = None
 
@@ -179,7 +181,7 @@ async def _open_drives(files: Files, lineup: Lineup, settings: StoreSettings, li
     """A shard store for each seat; one that fails to open leaves the lineup, unless it is the only one."""
     sizes = ShardSettings(
         volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
-        reserve_bytes=settings.reserve_bytes, open_volumes=max(2, limits.open_volumes // len(lineup.seats)),
+        reserve_bytes=settings.reserve_bytes, open_volumes=max(2, limits.open_volumes // len(lineup.seats)), slow_s=limits.slow_drive_s,
         durable=settings.durability == "sync", sync_index=settings.durability != "none",
     )  # fmt: skip
     drives = []

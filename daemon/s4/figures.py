@@ -8,10 +8,14 @@ from typing import Protocol
 
 from s4.clock import boot_clock
 from s4.embedded import OpenStore
+from s4.health import Health
 from s4.member import Member
 from s4.metadata import keys
 from s4.peer.router import Router
 from s4.replica.replicated import ReplicatedHost
+from s4.storage.shards import ShardStore
+from s4.storage.timing import KINDS
+from s4.upkeep.drives import server_health, storable_bytes
 from s4.upkeep.heal import Healer
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
@@ -35,6 +39,7 @@ def store_figures(
     use = [volume for shards in drives.stores for volume in shards.usage().values()]
     space = [shards.space() for shards in drives.stores]
     sums = store.node.counters()
+    yield from health_figures(server_health(store.node, healer), storable_bytes(store.node))
     yield "s4_objects", "Object versions that are not delete markers", sums.objects, False
     yield "s4_logical_bytes", "Bytes of these as clients see them", sums.bytes, False
     yield "s4_blobs", "Unique blobs", sums.blobs, False
@@ -61,6 +66,10 @@ def store_figures(
     )
     failed = sum(one.failing.count for one in drives.stores)
     yield "s4_failed_reads", "Reads that a disk could not do", failed, True
+    for drive in drives.all:
+        yield "s4_drive_up", "1 while a drive is there", float(drive.shards is not None), False, str(drive.directory)
+        if drive.shards is not None:
+            yield from drive_figures(drive.shards, str(drive.directory))
     yield "s4_drives", "Drives of this server", len(drives.all), False
     yield "s4_drives_online", "Drives that are there", len(drives.stores), False
     filling = {one for status in store.membership.current.status for one in status.joining}
@@ -87,6 +96,32 @@ def store_figures(
     for worker in workers:
         yield from worker.figures()
     yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", scrubber.ended_s, False
+
+
+def health_figures(found: Health, storable: int) -> Iterator[Figure]:
+    """What says at a glance whether somebody must look."""
+    yield "s4_health", "0 is ok, 1 degraded, 2 at risk, 3 down; `s4 admin status` says why", found.number, False, ""
+    yield "s4_alarms", "Reasons why it is not ok", len(found.reasons), False, ""
+    yield "s4_storable_bytes", "Bytes that clients can still store", storable, False, ""
+
+
+def drive_figures(shards: ShardStore, name: str) -> Iterator[Figure]:
+    """How a drive does, by its directory."""
+    times = shards.times
+    for kind in KINDS:
+        yield f"s4_drive_{kind}_seconds", f"Seconds that {kind}s of a drive took", times.seconds[kind], True, name
+        yield f"s4_drive_{kind}s", f"How many {kind}s of a drive there were", times.count[kind], True, name
+    errors = sum(times.errors.values()) + shards.failing.count
+    yield "s4_drive_errors", "Operations that a drive failed", errors, True, name
+    yield "s4_drive_slow", "1 while a drive takes long for what it is asked", float(bool(times.slow())), False, name
+    yield (
+        "s4_drive_alarms",
+        "What is to be said of a drive: slow, full, failing, emptied",
+        len([one for one in (shards.watch.full(), *shards.watch.alarms()) if one]),
+        False,
+        name,
+    )
+    yield "s4_drive_free_bytes", "Free bytes of a drive's file system", shards.space()[0], False, name
 
 
 def router_figures(router: Router) -> Iterator[Figure]:
@@ -117,6 +152,7 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
     yield "s4_shard_written_bytes", "Bytes written to volumes", shards.bytes_written, True, ""
     yield "s4_damaged_reads", "Reads that found a shard missing or damaged", shards.damaged, True, ""
     yield "s4_failed_reads", "Reads that the disk could not do", shards.failing.count, True, ""
+    yield from drive_figures(shards, str(shards.directory))
     yield "s4_heal_failed", "Shards that could not be made again when last tried", mender.failed, False, ""
     yield "s4_healed_shards", "Shards made again", mender.made_shards, True, ""
     yield "s4_healed_bytes", "Bytes of shards made again", mender.made_bytes, True, ""

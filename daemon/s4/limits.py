@@ -55,6 +55,8 @@ class Limits:
     request_s: float = 12 * 3600.0  # a whole request
     shutdown_s: float = 30.0  # for requests in flight at the end
     ghost_s: float = 60.0  # for a gateway that a node lost to come back, before what it may be reading is freed
+    look_s: float = 10.0  # between two looks at drives, the coordinator and all else that health is made of
+    slow_drive_s: float = 2.0  # for one read, write or sync; a drive that needs more for several of them is slow
     clock_skew_s: float = 900.0
     presign_s: int = 7 * 24 * 3600
 

@@ -130,6 +130,7 @@ class MemberNode(RowNode):
         self.copy: OwnCopy | None = None  # set before it starts
         self._unheard: dict[str, Failures] = {}
         self.process = ""  # the store's name with its process's (D2); set once that is known
+        self.more_alarms: Callable[[], list[str]] = list  # of its process
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
     def clocks_agree(self) -> bool:
@@ -220,8 +221,7 @@ class MemberNode(RowNode):
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
         if self.copy is not None and self.copy.alarm:
             alarms.append(self.copy.alarm)
-        if self.shards.failing.many:
-            alarms.append("its disk fails to read many places: drain or replace it")
+        alarms += [f"its disk {alarm}" for alarm in self.shards.watch.alarms()] + self.more_alarms()
         failed, made, filled = self.figures()
         return Census(
             self.store, __version__, round(self._clock() - self._started, 3), free, total, used,
@@ -301,7 +301,7 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     store = identity.store
     shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
         volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
-        reserve_bytes=settings.reserve_bytes, open_volumes=limits.open_volumes,
+        reserve_bytes=settings.reserve_bytes, open_volumes=limits.open_volumes, slow_s=limits.slow_drive_s,
     ), fatal)  # fmt: skip
     await keeper.change(
         lambda old: planner.registered(old, store, place.node, place.advertise, place.domain, place.weight)
@@ -311,6 +311,7 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     database, damage = await open_copy(directory / "meta", store, keeper, lambda path: Database(
         path, cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
     ))  # fmt: skip
+    database.times = shards.times
     router = Router(keeper, credentials.client, oldest, jobs)
 
     async def send_bulk(to: str, partition: int, message: AnyMessage) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import os
 import signal
 import socket
@@ -35,6 +33,8 @@ from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, Readers
 from s4.gateway.memory import MemoryBudget
+from s4.health import OK, Health
+from s4.heap import keep_buffers_on_the_heap, settle_garbage_collector
 from s4.http.admin import AdminContext
 from s4.http.admin_port import AdminPort
 from s4.http.admin_server import ServerAdmin
@@ -53,6 +53,7 @@ from s4.settings import StoreSettings
 from s4.storage.files import Files
 from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
+from s4.upkeep.drives import server_health
 from s4.upkeep.events import Sender
 from s4.upkeep.heal import Healer
 from s4.upkeep.inventory import Inventory
@@ -68,7 +69,6 @@ HASHING_THREADS = 8
 COMPACT_EVERY_S = 30.0
 GAUGE_S = 0.5
 NOTE_S = 60.0  # how late it may be known that an access key was used
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
 HEAL_EVERY_S = 0.5
 SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 AUDIT_FIRST_S = 60.0
@@ -188,14 +188,14 @@ class S3Endpoint:
     """The S3 port of one process."""
 
     def __init__(self, settings: ServerSettings, gateway: Gateway, registry: CollectorRegistry, audit: AuditLog,
-                 ready: Callable[[], str]) -> None:  # fmt: skip
+                 ready: Callable[[], str], known: Callable[[], Health] = Health) -> None:  # fmt: skip
         self._certificate = (
             Certificate(Path(settings.certificate), Path(settings.key)) if settings.certificate else None
         )
         self._metrics = RequestMetrics(registry)
         self.server = S3Server(
             gateway, settings.limits, self._metrics, audit, region=settings.region,
-            domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: _health(path, ready), access_log=settings.access_log,
+            domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: _health(path, ready, known), access_log=settings.access_log,
         )  # fmt: skip
         self._gateway = gateway
         self._http: web.Server | None = None
@@ -239,9 +239,12 @@ class S3Endpoint:
         await self._jobs.close()
 
 
-def _health(path: str, ready: Callable[[], str]) -> tuple[int, bytes]:
+def _health(path: str, ready: Callable[[], str], known: Callable[[], Health]) -> tuple[int, bytes]:
+    """What strangers are told: one word. The reasons, which name drives and nodes, are at the admin port."""
     reason = ready() if path == "/readyz" else ""
-    return (503, reason.encode() + b"\n") if reason else (200, b"ok\n")
+    if reason:
+        return 503, reason.encode() + b"\n"
+    return 200, (known().level if path == "/readyz" else OK).encode() + b"\n"
 
 
 def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
@@ -260,7 +263,7 @@ class Server:
         self._s3: S3Endpoint | None = None
         self.jobs = Jobs()
         self._processes: list[asyncio.subprocess.Process] = []
-        self._not_ready = "starting"
+        self._not_ready, self._known = "starting", Health()
         self._stopping = False
         self._registry = CollectorRegistry()
 
@@ -309,7 +312,7 @@ class Server:
         if settings.workers:
             await self._start_workers(bound)
         else:
-            self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
+            self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready, self._health)
             await self._s3.start(bound)
         self.jobs.start(
             Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
@@ -318,6 +321,7 @@ class Server:
             Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
+            Job("health", 0.0, settings.limits.look_s, self._look),
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
         )
         self._not_ready = ""
@@ -325,13 +329,22 @@ class Server:
     def _ready(self) -> str:
         return self._not_ready
 
+    def _health(self) -> Health:
+        """As of the last look: probes come often, and from anybody."""
+        return self._known
+
+    async def _look(self) -> None:
+        """Look at what nobody else would notice."""
+        await asyncio.gather(*(shards.watch.look() for shards in self.store.drives.stores))
+        self._known = server_health(self.store.node, self._healer)
+
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
         collector = StoreCollector(lambda: store_figures(self.store, self._healer, self._scrubber, self._workers))
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self.settings.bucket_metrics,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, list, self.settings.bucket_metrics,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon)
         tls = (
@@ -421,21 +434,6 @@ class Server:
         await self.store.close()
         self._gateway.pool.shutdown()
         self.audit.close()
-
-
-def keep_buffers_on_the_heap() -> None:
-    """Have glibc use memory of large buffers over again instead of mapping fresh pages for each: a sixth more GETs."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for parameter, size in ((_M_MMAP_THRESHOLD, 32 * MIB), (_M_TRIM_THRESHOLD, 256 * MIB), (_M_TOP_PAD, 16 * MIB)):
-            libc.mallopt(parameter, size)
-
-
-def settle_garbage_collector() -> None:
-    """What is there now stays; look for cycles less often. Requests make few: 5 percent more reads a second."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 50)
 
 
 def shown(bound: socket.socket) -> str:

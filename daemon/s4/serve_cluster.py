@@ -23,12 +23,17 @@ from prometheus_client import CollectorRegistry
 
 from s4 import restart, tracing
 from s4.audit import AuditLog
+from s4.cluster.contact import Contact
 from s4.cluster.coordinator import Coordinator, CoordinatorError
 from s4.cluster.keeper import MapKeeper, NoMapError
-from s4.figures import Figure, member_figures, router_figures
+from s4.cluster.placement import GONE
+from s4.cluster.status import ClusterStatus, Said, status
+from s4.figures import Figure, health_figures, member_figures, router_figures
 from s4.gateway.context import Gateway, Readers
+from s4.health import Health
+from s4.heap import settle_garbage_collector
 from s4.http.admin import AdminContext
-from s4.http.admin_cluster import ClusterAdmin, NodeAdmin
+from s4.http.admin_cluster import ClusterAdmin, NodeAdmin, said
 from s4.http.admin_port import AdminPort
 from s4.http.metrics import StoreCollector, exposition
 from s4.jobs import Job, Jobs
@@ -49,7 +54,6 @@ from s4.serve import (
     make_gateway,
     prepare_process,
     receivers_of,
-    settle_garbage_collector,
     shown,
 )
 from s4.settings import RootKeys, StoreSettings
@@ -148,6 +152,7 @@ class ClusterServer:
         self._following: asyncio.Task[None] | None = None
         self._not_ready = "starting"
         self.member: Member | None = None
+        self._known: ClusterStatus | None = None
 
     def horizon(self) -> float:
         """Start of the oldest request that may still read shards, at any gateway (D6)."""
@@ -165,6 +170,7 @@ class ClusterServer:
         self._coordinator = open_coordinator(settings.coordinator)
         await self._coordinator.check_versions()
         self._keeper = await self._wait_for_map()
+        self._contact = Contact(self._keeper, settings.coordinator)
         if settings.directories:
             await self._start_member()
         else:
@@ -180,9 +186,12 @@ class ClusterServer:
         if self.member is not None:
             self._start_upkeep(self.member)
         await self._start_admin(admin_bound)
-        self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready)
+        self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready, self._health)
         await self._s3.start(bound)
-        self.jobs.start(Job("certificate for peers", CHECK_S, CHECK_S, self._credentials.look))
+        self.jobs.start(
+            Job("certificate for peers", CHECK_S, CHECK_S, self._credentials.look),
+            Job("health", 0.0, settings.limits.look_s, self._look),
+        )
         self._not_ready = ""
 
     async def _wait_for_map(self) -> MapKeeper:
@@ -213,7 +222,7 @@ class ClusterServer:
             settings.limits, root=self._root, horizon=self.horizon, oldest=self._readers.oldest, fatal=restart.die, jobs=self._connecting,
             timing=Timing(0.5 * scale, 2.0 * scale, 3.0 * scale, 0.5 * scale),
         )  # fmt: skip
-        self._router = self.member.router
+        self._router, self.member.node.more_alarms = self.member.router, self._contact.alarms
 
     def _start_upkeep(self, member: Member) -> None:
         node, settings = member.node, self.settings
@@ -262,7 +271,29 @@ class ClusterServer:
             return self._not_ready or "the cluster has no stores yet"
         return ""
 
+    async def _look(self) -> None:
+        """Look at what nobody else would notice, and see how the cluster is as far as this process knows it."""
+        await self._contact.ask()
+        current, known = self._keeper.current, dict[str, Said | None]()
+        for store, one in current.stores.items():
+            if one.state == GONE:
+                continue
+            led = [number for number, part in enumerate(current.partitions) if part.config.primary == store]
+            known[store] = Said(led, 0) if self._router.is_up(store) else None
+        if self.member is not None:
+            await self.member.node.shards.watch.look()
+            known[self.member.node.store] = said(await self.member.node.census())
+            self._known = status(current, known)
+        else:
+            alarms = self._contact.alarms()
+            self._known = status(current, known, {"this gateway": alarms} if alarms else {})
+
+    def _health(self) -> Health:
+        """As far as this process knows."""
+        return Health(self._known.health, self._known.reasons) if self._known is not None else Health()
+
     def _figures(self) -> Iterator[Figure]:
+        yield from health_figures(self._health(), self._known.storable_bytes if self._known is not None else 0)
         yield from router_figures(self._router)
         yield from self.jobs.figures()
         yield from self._connecting.figures()
@@ -274,7 +305,8 @@ class ClusterServer:
         hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
         context = AdminContext(
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
-            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self.settings.bucket_metrics,
+            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health,
+            self._contact.alarms if self.member is None else list, self.settings.bucket_metrics,
         )  # fmt: skip
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(context, self._router, self._keeper, self._own, self.horizon)

@@ -299,3 +299,16 @@ def test_a_node_that_stood_still_answers_nothing_old(cluster: DevCluster) -> Non
         for thread in threads:
             thread.join(60)
     assert not faults, faults[:5]
+
+
+def test_a_coordinator_that_does_not_answer_is_seen(cluster: DevCluster) -> None:
+    """Nothing fails without it, and so nothing but the status, the metric and the exit status tells."""
+    cluster.wait_whole()
+    cluster.act("stop", "etcd")
+    try:
+        cluster.wait(lambda said: any("the coordinator etcd://" in reason and "does not answer" in reason for reason in said["reasons"]), "people are told")
+        assert cluster.ask("GET", "/status")["health"] == "degraded"
+        cluster.client("node-2").list_buckets()
+    finally:
+        cluster.act("start", "etcd")
+    cluster.wait_whole()

@@ -42,6 +42,7 @@ TESTED_ELSEWHERE = {
     "blob_cache_bytes": "test_caches_are_bounded", "request_s": "test_a_request_has_an_end",
     "unknown_requests": "test_who_is_not_known_takes_no_places", "unknown_s": "test_who_is_not_known_takes_no_places",
     "waiting_commands": "test_commands_that_wait_are_bounded", "buckets": "test_buckets_in_all",
+    "look_s": "server/test_seen_drives.py:seen", "slow_drive_s": "server/test_seen_drives.py:test_a_slow_drive_is_seen",
     "waiting_events": "test_events_that_wait_are_bounded", "ghost_s": "peer/test_tcp.py:test_a_gateway_that_went_away_is_waited_for",
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ import msgspec
 
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import GONE
+from s4.health import DOWN, Health, Part, Shape, full, judge, storable, told
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -27,6 +28,7 @@ class Said(msgspec.Struct, frozen=True):
     used_bytes: int = 0
     filled: float = 1.0
     alarms: Collection[str] = ()
+    reserve_bytes: int = 0
 
 
 class StoreStatus(msgspec.Struct, frozen=True):
@@ -46,10 +48,12 @@ class StoreStatus(msgspec.Struct, frozen=True):
     used_bytes: int
     free_bytes: int
     total_bytes: int
+    alarms: list[str] = []
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """`health` is ok, degraded, at risk or down; `reasons` say why it is not ok."""
+    """`health` is ok, degraded, at risk or down; `reasons` say why it is not ok (health.py). `storable_bytes` is what clients can
+    still store, before the first store is full."""
 
     cluster: str
     erasure: str
@@ -62,55 +66,64 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     outbox: int
     filled: float
     stores: list[StoreStatus]
+    storable_bytes: int = 0
 
 
-def status(current: ClusterMap, said: Mapping[str, Said | None]) -> ClusterStatus:
-    """The cluster at a glance. `said` has an entry for each store that is not gone; None where it does not answer."""
-    up = {store for store, one in said.items() if one is not None}
-    served = {partition for one in said.values() if one is not None for partition in one.led}
+def status(
+    current: ClusterMap, said: Mapping[str, Said | None], alarms: Mapping[str, Collection[str]] | None = None
+) -> ClusterStatus:
+    """The cluster at a glance. `said` has an entry for each store that is not gone; None where it does not answer. `alarms` are
+    those of processes without a store, by what people call these."""
     heals = sum(one.heals for one in said.values() if one is not None)
     moves = sum(
         have != want for one in current.partitions for have, want in zip(one.config.members, one.wanted, strict=True)
     )
-    worst, reasons = _health(current, up, served, heals, moves)
-    alarms = [f"{store[:8]}: {alarm}" for store, one in said.items() if one is not None for alarm in one.alarms]
-    if alarms:
-        worst, reasons = ("degraded" if worst == "ok" else worst), reasons + alarms
+    found = _health(current, said, heals, moves, alarms or {})
     filled = min((one.filled for one in said.values() if one is not None), default=1.0)
     return ClusterStatus(
-        current.cluster, f"{current.data}+{current.parity}", current.count, worst, reasons, current.freeze, moves, heals,
-        sum(one.outbox for one in said.values() if one is not None), filled, _stores(current, said),
+        current.cluster, f"{current.data}+{current.parity}", current.count, found.level, found.reasons, current.freeze, moves, heals,
+        sum(one.outbox for one in said.values() if one is not None), filled, _stores(current, said), _storable(current, said),
     )  # fmt: skip
 
 
-def _health(current: ClusterMap, up: set[str], served: set[int], heals: int, moves: int) -> tuple[str, list[str]]:
-    needed = current.data + (1 if current.parity > 1 else 0)
-    counts: Counter[str] = Counter()
-    for number, one in enumerate(current.partitions):
-        config = one.config
-        live = sum(store in up for store in config.members)
-        counts["have no primary that serves"] += number not in served
-        counts[f"have fewer than {current.data} of their shards' stores: objects cannot be read"] += live < current.data
-        counts[f"have fewer than {needed} of their shards' stores: writes are refused"] += live < needed
-        counts[f"have fewer than {current.minimum} copies of the metadata: writes are refused"] += (
-            len(config.in_sync) < current.minimum
-        )
-        counts["have fewer copies of the metadata than they should"] += len(config.in_sync) < current.replicas
-    names = list(counts)
-    reasons = [f"{count} of {current.count} partitions {name}" for name, count in counts.items() if count]
+def _health(
+    current: ClusterMap, said: Mapping[str, Said | None], heals: int, moves: int, alarms: Mapping[str, Collection[str]]
+) -> Health:
     if not current.partitions:
-        return "down", ["no stores were added yet: `s4 admin cluster add`"]
+        return Health(DOWN, ["no stores were added yet: `s4 admin cluster add`"])
+    up = {store for store, one in said.items() if one is not None}
+    served = {partition for one in said.values() if one is not None for partition in one.led}
     down = [store for store, one in current.stores.items() if store not in up and one.state not in (GONE, STANDBY)]
-    reasons += [f"{current.stores[store].node or store[:8]} does not answer" for store in down]
-    if heals:
-        reasons.append(f"{heals} shards wait to be made again")
-    if moves:
-        reasons.append(f"{moves} positions are on their way to where the plan wants them")
-    if any(counts[name] for name in names[:2]):
-        return "down", reasons
-    if any(counts[name] for name in names[2:4]):
-        return "at risk", reasons
-    return ("degraded" if reasons else "ok"), reasons
+    names = {store: current.stores[store].node or store[:8] for store in current.stores}
+    answers = {store: one for store, one in said.items() if one is not None and store in current.stores}
+    used = {store: one for store, one in answers.items() if current.stores[store].state not in (GONE, STANDBY)}
+    no_room = [(store, full(one.free_bytes, one.reserve_bytes, one.total_bytes)) for store, one in used.items()]
+    crowded = {store for store, text in no_room if text}
+    parts = (
+        Part(
+            sum(store in up for store in one.config.members),
+            len(one.config.in_sync),
+            number in served,
+            sum(store in crowded for store in one.config.members),
+        )
+        for number, one in enumerate(current.partitions)
+    )
+    return judge(
+        Shape(current.data, current.parity, current.minimum, current.replicas), parts,
+        away=[f"{names[store]} does not answer" for store in down], heals=heals, moves=moves,
+        full=[f"{names[store]} {text}" for store, text in no_room if text], alarms=told([*((names[store], one.alarms) for store, one in answers.items()), *alarms.items()]),
+    )  # fmt: skip
+
+
+def _storable(current: ClusterMap, said: Mapping[str, Said | None]) -> int:
+    """Bytes that can still be stored on the stores that answer."""
+    positions = Counter(store for one in current.partitions for store in one.config.members if store)
+    rooms = [
+        (one.free_bytes - one.reserve_bytes, positions[store])
+        for store, one in said.items()
+        if one is not None and one.total_bytes
+    ]
+    return storable(current.data, current.count, rooms)
 
 
 def _stores(current: ClusterMap, said: Mapping[str, Said | None]) -> list[StoreStatus]:
@@ -127,7 +140,7 @@ def _stores(current: ClusterMap, said: Mapping[str, Said | None]) -> list[StoreS
         known = told or Said((), 0)
         listed.append(StoreStatus(
             store, member.node, member.state, told is not None, member.domain, member.address, known.version, len(known.led),
-            copies[store], positions[store], wanted[store], known.used_bytes, known.free_bytes, known.total_bytes,
+            copies[store], positions[store], wanted[store], known.used_bytes, known.free_bytes, known.total_bytes, list(known.alarms),
         ))  # fmt: skip
     return sorted(listed, key=lambda one: (one.node, one.store))
 

@@ -19,10 +19,12 @@ from aiohttp import web
 from s4.access import documents
 from s4.access.requester import parse_grant, user_arn
 from s4.audit import AuditLog
+from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.planner import PlanError
 from s4.gateway.accounts import kept_secret
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, execute
+from s4.health import OK, Health
 from s4.http.admin_access import BODY_BYTES, Door
 from s4.limits import Limits
 from s4.metadata import commands
@@ -50,6 +52,8 @@ class AdminContext:
     metrics: Callable[[], bytes]
     settings: dict[str, Any]
     in_the_clear: bool = False  # calls from other machines are taken without TLS too
+    health: Callable[[], Health] = Health  # as this process knows it
+    alarms: Callable[[], list[str]] = list  # of a process without a store
     bucket_names: bool = False  # anybody who reaches the port may know what buckets there are
 
 
@@ -99,7 +103,9 @@ class AdminApi:
 
     async def _ready(self, _: web.Request) -> web.Response:
         reason = self._context.ready()
-        return web.Response(text=(reason or "ready") + "\n", status=503 if reason else 200)
+        known = self._context.health()
+        text = reason + "\n" if reason else "ready\n" if known.level == OK else f"ready, {known.text()}"
+        return web.Response(text=text, status=503 if reason else 200)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(
@@ -130,6 +136,9 @@ class AdminApi:
             except UnavailableError as error:
                 code = error.code
                 response = as_json({"error": code, "message": error.message}, 503)
+            except CoordinatorError as error:
+                code = "ServiceUnavailable"
+                response = as_json({"error": code, "message": f"the coordinator does not answer: {error}"}, 503)
             except Exception as error:
                 code = "InternalError"
                 log.error("admin request failed", path=request.path, exc_info=error)

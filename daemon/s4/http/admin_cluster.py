@@ -48,7 +48,8 @@ class ClusterAdmin(AdminApi):
 
     async def _status(self, _: web.Request) -> web.Response:
         told = await self._said()
-        found = msgspec.to_builtins(status(self._keeper.current, told))
+        mine = self._context.alarms()
+        found = msgspec.to_builtins(status(self._keeper.current, told, {"this gateway": mine} if mine else {}))
         return as_json({"version": __version__, "ready": self._context.ready() or "ready", "time_s": time.time(),
                         **(await self._router.stats() if self._keeper.current.partitions else {}), **found, "settings": self._context.settings})  # fmt: skip
 
@@ -124,6 +125,7 @@ def said(one: Census) -> Said:
         one.used_bytes,
         one.filled,
         one.alarms,
+        one.reserve_bytes,
     )
 
 

@@ -13,7 +13,7 @@ from s4 import __version__
 from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
 from s4.node import Node
 from s4.upkeep import compaction, orphans
-from s4.upkeep.drives import drives_status
+from s4.upkeep.drives import drives_status, server_health, storable_bytes
 from s4.upkeep.heal import Healer
 from s4.upkeep.scrub import Scrubber, progress
 from s4.upkeep.verify import verify
@@ -45,8 +45,10 @@ class ServerAdmin(AdminApi):
         space = [store.space() for store in drives.stores]
         use = [volume for store in drives.stores for volume in store.usage().values()]
         data, parity = node.membership.geometry
+        found = server_health(node, healer)
         return as_json({
-            "version": __version__, "ready": self._context.ready() or "ready", **await node.stats(),
+            "version": __version__, "ready": self._context.ready() or "ready", "health": found.level, "reasons": found.reasons,
+            "storable_bytes": storable_bytes(node), **await node.stats(),
             "disk_free_bytes": min(free for free, _ in space), "disk_total_bytes": min(total for _, total in space),
             "disk_reserve_bytes": drives.stores[0].settings.reserve_bytes,
             "accepts_writes": drives.has_room(), "volumes": len(use),

@@ -49,7 +49,7 @@ class RequestMetrics:
             self._out.inc(sent)
 
 
-_LABELS = {"s4_bucket_": "bucket", "s4_events_": "receiver", "s4_job_": "job"}
+_LABELS = {"s4_bucket_": "bucket", "s4_events_": "receiver", "s4_job_": "job", "s4_drive_": "drive"}
 
 
 class StoreCollector(Collector):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from s4.storage.files import Buffer
 from s4.storage.records import HEADER_SIZE, DiskFullError, Record, Shard, block_crcs, pack_record
+from s4.storage.timing import SYNC, WRITE
 from s4.storage.volumes import Location, Tail, Volume, Volumes
 
 GROUP_BYTES = 64 << 20
@@ -49,7 +50,7 @@ class Appender:
         fatal: Callable[[BaseException], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._volumes, self._files = volumes, volumes.files
+        self._volumes, self._files, self._times = volumes, volumes.files, volumes.times
         self._volume_bytes, self._step = volume_bytes, preallocate_bytes
         self._durable, self._fatal, self._clock = durable, fatal, clock
         self._queue: queue.SimpleQueue[Append | None] = queue.SimpleQueue()
@@ -152,7 +153,7 @@ class Appender:
                 volume = self._volumes.acquire(number) if number is not None else None
             if volume is not None:  # a volume that is no longer current was synced when it was sealed
                 try:
-                    self._files.sync(volume.fd)
+                    self._times.of(SYNC, self._files.sync, volume.fd)
                 except OSError as error:
                     self._fatal(error)
                     raise
@@ -212,14 +213,14 @@ class Appender:
         if not buffers or self._volume is None:
             return
         try:
-            self._files.write(self._volume.fd, buffers, start)
+            self._times.of(WRITE, self._files.write, self._volume.fd, buffers, start)
         except OSError as error:  # after preallocation this is no clean refusal: rule D7
             raise RuntimeError(f"writing to {self._volume.path} failed: {error}") from error
         self._written += 1
 
     def _seal(self, volume: Volume) -> None:
         try:
-            self._files.sync(volume.fd)
+            self._times.of(SYNC, self._files.sync, volume.fd)
             self._files.truncate(volume.fd, self._offset)
         except OSError as error:  # even ENOSPC: what was written before is in doubt now
             self._fatal(error)

@@ -19,8 +19,8 @@ from s4.said import SaidError
 from s4.storage.files import Files
 
 FORMAT = 1
-_NAME = "s4.json"
-_OURS_BEFORE_FORMAT = ("lock", "lost+found", _NAME + ".new")  # the last is left by a crash while formatting
+NAME = "s4.json"
+_OURS_BEFORE_FORMAT = ("lock", "lost+found", NAME + ".new")  # the last is left by a crash while formatting
 
 
 class DirectoryError(SaidError):
@@ -80,7 +80,7 @@ def open_directory(files: Files, directory: Path, *, make: bool) -> tuple[Identi
 
 
 def _identity(directory: Path) -> Identity | None:
-    path = directory / _NAME
+    path = directory / NAME
     if path.exists():
         try:
             identity = msgspec.json.decode(path.read_bytes(), type=Identity)
@@ -99,7 +99,7 @@ def format_directory(files: Files, directory: Path, cluster: str, partitions: in
     """Give an empty directory an identity: a new store of `cluster` (rule M3). Raises UnusableError."""
     identity = Identity(cluster, os.urandom(16).hex(), int(time.time()), partitions)
     try:
-        files.replace(directory / _NAME, msgspec.json.format(msgspec.json.encode(identity), indent=1))
+        files.replace(directory / NAME, msgspec.json.format(msgspec.json.encode(identity), indent=1))
     except OSError as error:
         raise UnusableError(f"{directory} cannot be written: {error.strerror}") from error
     return identity

@@ -22,6 +22,7 @@ from typing import Any
 import plyvel
 
 from s4.said import SaidError
+from s4.storage.timing import SYNC, WRITE, Times
 
 Rows = Iterable[tuple[bytes, bytes | None]]
 
@@ -48,6 +49,7 @@ class Database:
     it was left beside the database."""
 
     on_damage: Callable[[Exception], None] | None = None
+    times: Times | None = None  # of its drive
 
     def __init__(self, path: Path, *, cache_bytes: int, write_buffer_bytes: int, open_files: int) -> None:
         try:
@@ -89,7 +91,10 @@ class Database:
 
         def write() -> None:
             try:
-                batch.write()
+                if self.times is None:
+                    batch.write()
+                else:
+                    self.times.of(SYNC if sync else WRITE, batch.write)
             except plyvel.CorruptionError as error:  # a compaction met it: the next start must not run into it again
                 self._damaged(error)
                 raise

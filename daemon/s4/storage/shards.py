@@ -50,8 +50,10 @@ from s4.storage.records import (
     Record,
     Shard,
 )
+from s4.storage.timing import SLOW_S, SYNC, Times
 from s4.storage.uses import FailingReads, Uses
 from s4.storage.volumes import Location, Volumes
+from s4.storage.watching import Watch
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -73,6 +75,7 @@ class ShardSettings:
     flush_s: float = 1.0
     durable: bool = True
     sync_index: bool = True
+    slow_s: float = SLOW_S
 
 
 class ShardStore:
@@ -80,12 +83,14 @@ class ShardStore:
 
     def __init__(self, files: Files, directory: Path, store: bytes, settings: ShardSettings,
                  fatal: Callable[[BaseException], None]) -> None:  # fmt: skip
-        self.settings, self.files, self.directory = settings, files, directory
+        self.settings, self.files, self.directory, self.store = settings, files, directory, store
+        self.times = Times(settings.slow_s)
         self._fatal = fatal
         self._index = open_index(directory / "index")
         self._uses = Uses()
         (directory / "volumes").mkdir(exist_ok=True)
-        self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes)
+        self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes, self.times)
+        self.watch = Watch(self)
         self._pending: dict[bytes, bytes | None] = {}
         self._flushing: dict[bytes, bytes | None] = {}
         self._pending_blobs: dict[bytes, set[bytes]] = {}  # the same keys by partition and blob
@@ -143,6 +148,10 @@ class ShardStore:
             _, used, dead = VOLUME.unpack(value)
             if int.from_bytes(key[1:], "big") in there:
                 self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
+
+    async def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run what only waits for the drive, and uses no volume."""
+        return await self._loop.run_in_executor(None, call, *arguments)
 
     async def _in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what uses volumes on a thread. It counts as a use until it has ended, though nobody waits for it."""
@@ -339,7 +348,7 @@ class ShardStore:
     def _write_index(self, rows: list[tuple[bytes, bytes | None]]) -> None:
         if self.settings.sync_index:
             self._appender.sync_now()
-        self._index.write(rows, sync=self.settings.sync_index)
+        self.times.of(SYNC, self._index.write, rows, sync=self.settings.sync_index)
 
     def partitions(self) -> Iterator[int]:
         """The partitions of which the flushed index has any shard."""

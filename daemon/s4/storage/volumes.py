@@ -34,6 +34,7 @@ from s4.storage.records import (
     unpack_record,
     unpack_volume,
 )
+from s4.storage.timing import READ, Times
 from s4.storage.uses import FailingReads
 
 log = logging.getLogger(__name__)
@@ -79,12 +80,14 @@ class Tail:
 class Volumes:
     """The volume files of one store."""
 
-    def __init__(self, files: Files, directory: Path, store: bytes, open_files: int) -> None:
+    def __init__(
+        self, files: Files, directory: Path, store: bytes, open_files: int, times: Times | None = None
+    ) -> None:
         self.files, self.directory, self.store = files, directory, store
         self._open: OrderedDict[int, Volume] = OrderedDict()
         self._limit = open_files
         self._lock = threading.Lock()
-        self.failing = FailingReads()
+        self.failing, self.times = FailingReads(), times or Times()
 
     def path(self, number: int) -> Path:
         return self.directory / f"{number:08x}.vol"
@@ -193,7 +196,11 @@ class Volumes:
         try:
             volume = self.acquire(location.volume)
             try:
-                if not self._fill(volume, [(table, base + 4 * first), (data, data_at)], nowait):
+                parts = [(table, base + 4 * first), (data, data_at)]
+                whole = (
+                    self._fill(volume, parts, True) if nowait else self.times.of(READ, self._fill, volume, parts, False)
+                )
+                if not whole:
                     return None
                 if block_crcs(data, shard, volume.secret, first) != table:
                     if not nowait:

@@ -1,4 +1,4 @@
-"""What people are told about the drives."""
+"""What people are told about the drives, and how the server is that has them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import msgspec
 
+from s4.health import Health, Part, Shape, judge, storable
 from s4.node import Node
+from s4.storage.timing import KINDS
 from s4.upkeep.heal import Healer
 
 
 class DriveStatus(msgspec.Struct, frozen=True):
-    """`state` is online, away or filling; `filled` the share of blob rows that were confirmed on it."""
+    """`state` is online, away or filling; `filled` the share of blob rows that were confirmed on it. `alarms` are what somebody
+    should look at, `milliseconds` how long a read, write or sync took on average, `errors` how many failed."""
 
     number: int
     directory: str
@@ -28,6 +31,9 @@ class DriveStatus(msgspec.Struct, frozen=True):
     used_bytes: int = 0
     damaged_reads: int = 0
     failed_reads: int = 0
+    alarms: list[str] = []
+    milliseconds: dict[str, float] = {}
+    errors: int = 0
 
 
 def drives_status(node: Node, healer: Healer) -> list[DriveStatus]:
@@ -49,12 +55,51 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
         if drive.store in joining:
             fill = healer.fills[drive.store]
             state, done, rows, made = "filling", fill.done, fill.total, fill.made_bytes
+        watch, times = drive.shards.watch, drive.shards.times
+        alarms = [one for one in (watch.full(), *watch.alarms()) if one]
+        took = {kind: round(1000 * times.seconds[kind] / max(1, times.count[kind]), 3) for kind in KINDS}
         yield DriveStatus(
-            name, where, drive.store, state, "", _share(state, done, rows), done, rows, made,
-            copy, free, total, used, drive.shards.damaged, drive.shards.failing.count,
+            name, where, drive.store, state, "; ".join(alarms), _share(state, done, rows), done, rows, made,
+            copy, free, total, used, drive.shards.damaged, drive.shards.failing.count, alarms, took, sum(times.errors.values()),
         )  # fmt: skip
 
 
 def _share(state: str, done: int, rows: int) -> float:
     """How much of a drive is filled. `rows` were counted when the filling began; it is whole only when its state says so."""
     return 1.0 if state == "online" else min(done / rows, 0.999) if rows else 0.0
+
+
+def server_health(node: Node, healer: Healer) -> Health:
+    """How a server is that keeps everything by itself."""
+    current, spec = node.membership.current, node.membership.current.spec
+    names = {drive.number: f"drive {drive.number + 1}, {drive.directory}," for drive in node.drives.all}
+    there = {drive.store for drive, _ in node.drives.online()}
+    crowded = 0 if node.drives.has_room() else len(node.drives.all)  # one that is full refuses for all
+    parts = (
+        Part(sum(store in there for store in one.members), sum(store in there for store in one.in_sync), full=crowded)
+        for one in current.status
+    )
+    away = [f"{names[one.number]} is away: {one.reason}" for one in node.drives.all if one.shards is None]
+    filling = {store for one in current.status for store in one.joining}
+    away += [f"{names[one.number]} is being filled" for one in node.drives.all if one.store in filling]
+    watches = [(names[drive.number], shards.watch) for drive, shards in node.drives.online()]
+    full = [f"{name} {text}" for name, watch in watches if (text := watch.full())]
+    alarms = [f"{name} {text}" for name, watch in watches for text in watch.alarms()]
+    if healer.failed:
+        alarms.append(f"{healer.failed} shards cannot be made again: too many others are lost")
+    return judge(
+        Shape(spec.data, spec.parity, node.membership.copies_needed(strict=False), spec.replicas), parts,
+        away=away, heals=healer.waiting, full=full, alarms=alarms,
+    )  # fmt: skip
+
+
+def storable_bytes(node: Node) -> int:
+    """What clients can still store, before the first drive is full."""
+    members = node.drives.members
+    rooms = []
+    for drive, shards in node.drives.online():
+        free, total = shards.space()
+        positions = sum(drive.number in kept for kept in members)
+        if total:
+            rooms.append((free - shards.settings.reserve_bytes, positions))
+    return storable(node.membership.geometry[0], len(members), rooms)

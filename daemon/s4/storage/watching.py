@@ -1,0 +1,70 @@
+"""What can be seen of a drive from outside of its files: whether they are still there, and what is to be said of it.
+
+Files that are open go on working when somebody deletes them, or mounts something over their directory: nothing fails, and at
+the next start all is lost. So it is looked for, now and then, on a thread. What a drive's alarms are is decided here, for the
+single server and for a node of a cluster alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from s4 import health
+from s4.storage.directory import NAME, Identity
+from s4.storage.timing import READ, Times
+
+if TYPE_CHECKING:
+    from s4.storage.shards import ShardStore
+
+
+class Watch:
+    """One drive as it is looked at. `gone` says what is missing, `many` that it fails to read many places."""
+
+    def __init__(self, shards: ShardStore) -> None:
+        self._shards, self.gone = shards, ""
+        self._has_metadata = (shards.directory / "meta").exists()
+
+    @property
+    def times(self) -> Times:
+        return self._shards.times
+
+    async def look(self) -> None:
+        """Look whether the drive's files are there. One that hangs shows as slow meanwhile."""
+        has_metadata = self._has_metadata = self._has_metadata or (self._shards.directory / "meta").exists()
+        self.gone = await self._shards.on_a_thread(
+            self.times.of, READ, missing, self._shards.directory, self._shards.store.hex(), has_metadata
+        )
+
+    def full(self) -> str:
+        free, total = self._shards.space()
+        return health.full(free, self._shards.settings.reserve_bytes, total)
+
+    def alarms(self) -> list[str]:
+        """What somebody should look at, as what follows the drive's name."""
+        found = [self.gone] if self.gone else []
+        if slow := self.times.slow():
+            found.append(f"is slow: {slow}")
+        if self._shards.failing.many:
+            found.append("fails to read many places: drain or replace it")
+        return found
+
+
+def missing(directory: Path, store: str, has_metadata: bool) -> str:
+    """What is wrong with a store's directory, as what follows its name; empty where all is there."""
+    try:
+        identity = msgspec.json.decode((directory / NAME).read_bytes(), type=Identity)
+    except FileNotFoundError:
+        return f"has lost its files: {NAME} is gone; it was emptied, or something is mounted over it"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return f"has a damaged {NAME}"
+    if identity.store != store:
+        return "holds another store than it did: another drive is mounted there"
+    for name in ("volumes", "index/CURRENT", *(["meta/CURRENT"] if has_metadata else [])):
+        if not (directory / name).exists():
+            return f"has lost its files: {name} is gone"
+    return ""
