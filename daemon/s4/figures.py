@@ -13,6 +13,7 @@ from s4.member import Member
 from s4.metadata import keys
 from s4.peer.router import Router
 from s4.replica.replicated import ReplicatedHost
+from s4.storage.drives import Drives
 from s4.storage.shards import ShardStore
 from s4.storage.timing import KINDS
 from s4.upkeep.drives import server_health, storable_bytes
@@ -66,12 +67,7 @@ def store_figures(
     )
     failed = sum(one.failing.count for one in drives.stores)
     yield "s4_failed_reads", "Reads that a disk could not do", failed, True
-    for drive in drives.all:
-        yield "s4_drive_up", "1 while a drive is there", float(drive.shards is not None), False, str(drive.directory)
-        if drive.shards is not None:
-            yield from drive_figures(drive.shards, str(drive.directory))
-    yield "s4_drives", "Drives of this server", len(drives.all), False
-    yield "s4_drives_online", "Drives that are there", len(drives.stores), False
+    yield from drives_figures(drives)
     filling = {one for status in store.membership.current.status for one in status.joining}
     yield "s4_drives_filling", "Drives that do not hold all of their shards yet", len(filling), False
     yield (
@@ -122,6 +118,16 @@ def drive_figures(shards: ShardStore, name: str) -> Iterator[Figure]:
         name,
     )
     yield "s4_drive_free_bytes", "Free bytes of a drive's file system", shards.space()[0], False, name
+
+
+def drives_figures(drives: Drives) -> Iterator[Figure]:
+    """Of a server's drives: how many there are, and how each does."""
+    for drive in drives.all:
+        yield "s4_drive_up", "1 while a drive is there", float(drive.shards is not None), False, str(drive.directory)
+        if drive.shards is not None:
+            yield from drive_figures(drive.shards, str(drive.directory))
+    yield "s4_drives", "Drives of this server", len(drives.all), False, ""
+    yield "s4_drives_online", "Drives that are there", len(drives.stores), False, ""
 
 
 def router_figures(router: Router) -> Iterator[Figure]:
