@@ -200,18 +200,14 @@ class RowNode:
     async def find_upload(
         self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
     ) -> UploadFound | None:
-        value = self._host.get(keys.upload_row(partition, bucket, key, upload))
-        if value is None:
-            self._host.check(partition)
-            return None
-        prefix = keys.upload_parts(partition, bucket, key, upload)
-        parts: list[bytes] = []
-        for _, part in self._host.scan(prefix, prefix + min(after + 1, 65535).to_bytes(2, "big")):
-            if len(parts) >= limit:
-                break
-            parts.append(part)
+        """Its row is read after its parts: a turn may be written between two reads, and an upload that is completed meanwhile
+        must not be found without them."""
+        row, prefix = keys.upload_row(partition, bucket, key, upload), keys.upload_parts(partition, bucket, key, upload)
+        rows = self._host.scan(prefix, prefix + min(after + 1, 65535).to_bytes(2, "big")) if limit else ()
+        parts = [part for _, part in islice(rows, limit)]
+        value = self._host.get(row)
         self._host.check(partition)
-        return UploadFound(decode(Upload, value), parts)
+        return UploadFound(decode(Upload, value), parts) if value is not None else None
 
     async def find_content(self, partition: int, sha256: bytes) -> Content | None:
         value = self._host.get(keys.content_row(partition, sha256))

@@ -181,12 +181,12 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
         bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id, 0, gateway.limits.parts)
         row = await manifest(gateway, found, upload, wanted)
         row = msgspec.structs.replace(row, owner=object_owner(bucket, row.owner))
-        await gateway.quotas.take(gateway.node, bucket, row.size)
-        answer = await commit(gateway, name, bucket, partition, lambda settings: CompleteUpload(
-            settings, key, upload, with_null(row, settings.versioning), wanted.conditions,
-        ))  # fmt: skip
+        async with gateway.quotas.completing(gateway.node, bucket, row.size, upload):
+            answer = await commit(gateway, name, bucket, partition, lambda settings: CompleteUpload(
+                settings, key, upload, with_null(row, settings.versioning), wanted.conditions,
+            ))  # fmt: skip
     except S3Error as error:
-        if error.code != "NoSuchUpload":
+        if error.code not in ("NoSuchUpload", "QuotaExceeded"):  # of the second what was completed may be the reason
             raise
         return await _completed_before(gateway, name, key, upload_id, wanted, error)
     if not isinstance(answer, Written):
