@@ -42,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server for all tests that leave it as they found it."""
-    process = ServerProcess(tmp_path_factory.mktemp("shared") / "data", "--reserve", "64MiB", "--bucket-metrics", "on", environment=COVERED).start()
+    options = ("--reserve", "64MiB", "--bucket-metrics", "on", "--signature-v2", "all")
+    process = ServerProcess(tmp_path_factory.mktemp("shared") / "data", *options, environment=COVERED).start()
     yield process
     assert process.stop() == 0
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.auth import HmacV1Auth, HmacV1QueryAuth, S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -35,11 +35,16 @@ class Answer:
 
 def signed(endpoint: str, method: str, path: str, *, query: str = "", headers: dict[str, str] | None = None, body: bytes = b"",
            access: str = ACCESS, secret: str = SECRET, region: str = REGION, presign_s: int = 0, payload: str | None = None,
-           chunked: str = "", trailer_algorithm: str = "") -> tuple[str, dict[str, str], bytes]:  # fmt: skip
+           chunked: str = "", version: int = 4) -> tuple[str, dict[str, str], bytes]:  # fmt: skip
     """(target, headers, body) of a signed request. `chunked` is signed, trailer or unsigned-trailer."""
     url = f"{endpoint}{quote(path, safe='/~-_.%')}" + (f"?{query}" if query else "")
     request = AWSRequest(method, url, headers=dict(headers or {}), data=b"" if presign_s else body)
     credentials = Credentials(access, secret)
+    if version == 2:
+        (HmacV1QueryAuth(credentials, presign_s) if presign_s else HmacV1Auth(credentials)).add_auth(request)
+        prepared = urlsplit(request.url)
+        sent = {name: value for name, value in request.headers.items() if not presign_s or name != "Date"}
+        return f"{prepared.path}?{prepared.query}" if prepared.query else prepared.path, sent, body
     if presign_s:
         S3SigV4QueryAuth(credentials, "s3", region, expires=presign_s).add_auth(request)
         prepared = urlsplit(request.url)

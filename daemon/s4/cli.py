@@ -102,6 +102,9 @@ def _server_arguments(server: argparse.ArgumentParser) -> None:
     server.add_argument("--check", action="store_true", help="once up, put a first object and get it back")
 
 
+SIGNATURE_V2 = "where signature version 2 is taken: in presigned addresses, in headers and forms too (all), or off"
+
+
 def common_arguments(parser: argparse.ArgumentParser) -> None:
     """What a server, a node and a gateway are told alike."""
     option = functools.partial(_option, parser)
@@ -133,6 +136,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
         "--master-key", "", "file with the key that secrets are sealed with: the same for every process", metavar="FILE"
     )
     _kms_arguments(option)
+    option("--signature-v2", "query", SIGNATURE_V2, choices=("query", "all", "off"))
     option("--bare-keys", "off", "take keys of objects (SSE-C) without TLS too: on or off", choices=("on", "off"))
     option(
         "--receivers",
@@ -208,6 +212,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
         "master_key": arguments.master_key, "kms": arguments.kms, "kms_key": arguments.kms_key,
         "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "kms_allow": arguments.kms_allow, "bare_keys": arguments.bare_keys == "on", "new_buckets": arguments.new_buckets,
+        "signature_v2": arguments.signature_v2,
         "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
         "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
         "lifecycle_day_s": _number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),

@@ -111,6 +111,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     kms_mount: str = "transit"
     kms_allow: str = ""
     bare_keys: bool = False
+    signature_v2: str = "query"
     new_buckets: str = "aws"
     receivers: str = ""
     durability: str = "sync"
@@ -196,6 +197,7 @@ class S3Endpoint:
         self.server = S3Server(
             gateway, settings.limits, self._metrics, audit, region=settings.region,
             domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: _health(path, ready, known), access_log=settings.access_log,
+            signature_v2=settings.signature_v2,
         )  # fmt: skip
         self._gateway = gateway
         self._http: web.Server | None = None

@@ -113,6 +113,8 @@ class Builder:
             plain["S4_NEW_BUCKETS"] = spec.newBuckets
         if spec.monitoring.bucketMetrics:
             plain["S4_BUCKET_METRICS"] = "on"
+        if spec.signatureV2 != "query":
+            plain["S4_SIGNATURE_V2"] = spec.signatureV2
         if spec.kms is not None:
             named = {"S4_KMS": spec.kms.url or f"{KMS}/keys", "S4_KMS_KEY": spec.kms.key, "S4_KMS_MOUNT": spec.kms.mount, "S4_KMS_TOKEN": f"{KMS}/token" if spec.kms.url else None,
                      "S4_KMS_ALLOW": ";".join(f"{use.key}={','.join(use.buckets)}" for use in spec.kms.allow)}  # fmt: skip

@@ -175,6 +175,7 @@ class ClusterSpec(Model):
     inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")
     strictWrites: bool = Field(False, description="Refuse writes while not every store of a partition can take them.")
     newBuckets: Literal["aws", "open"] = Field("aws", description="What a new bucket begins with: as on S3 today (nothing public, no ACLs), or open to ACLs and public policies, as programs written for MinIO or Ceph expect.")
+    signatureV2: Literal["query", "all", "off"] = Field("query", description="Where requests signed by version 2 are taken: in presigned addresses, in headers and forms too (all), or nowhere.")
     kms: Kms | None = Field(None, description="What wraps keys of objects that ask for SSE-KMS. A Secret by another name has every pod read it.")
     receivers: SecretRef | None = Field(None, description="A Secret with receivers.yaml: whom buckets may tell of events. What it names as files is mounted beside it, at /etc/s4/receivers.")
     failure: Failure = Field(default_factory=Failure)

@@ -249,6 +249,13 @@ def test_keys_of_sessions_and_of_presigned_requests(world: World, open_server: A
     for tried in ({"NumericGreaterThan": {"s3:signatureAge": "0"}}, {"StringEquals": {"s3:authType": "REST-QUERY-STRING"}}, {"StringEquals": {"s3:x-amz-content-sha256": "UNSIGNED-PAYLOAD"}}):
         world.deny("s3:GetObject", tried)
         assert sent(url)[0] == 403, tried
+    by_default = client(open_server, "s3", world.own).generate_presigned_url("get_object", Params=get)
+    assert "AWSAccessKeyId=" in by_default
+    world.may()
+    assert sent(by_default)[0] == 200
+    for tried in ({"NumericGreaterThan": {"s3:signatureAge": "600000"}}, {"StringEquals": {"s3:authType": "REST-QUERY-STRING"}}, {"StringEquals": {"s3:signatureversion": "AWS"}}, {"StringNotEquals": {"s3:signatureversion": "AWS4-HMAC-SHA256"}}):
+        world.deny("s3:GetObject", tried)
+        assert sent(by_default)[0] == 403, tried
 
 
 def test_keys_of_tls_and_of_providers() -> None:

@@ -145,7 +145,28 @@ def test_signatures_are_checked(server: Any, s3: Any, bucket: str) -> None:
     assert post(server.endpoint, bucket, {**good, "x-amz-credential": good["x-amz-credential"].replace("/s3/", "/sts/")}).code == "InvalidArgument"
     for name in ("policy", "x-amz-signature", "x-amz-date", "x-amz-credential", "x-amz-algorithm"):
         assert post(server.endpoint, bucket, {key: value for key, value in good.items() if key != name}).code == "InvalidArgument", name
-    assert post(server.endpoint, bucket, {"AWSAccessKeyId": "k", "signature": "s", **good}).code == "InvalidRequest"
+    assert post(server.endpoint, bucket, {"AWSAccessKeyId": "k", "signature": "s", **good}).code == "InvalidArgument"
+    assert code_of_listing(s3, bucket) == []
+
+
+def test_forms_signed_by_version_2(server: Any, s3: Any, bucket: str) -> None:
+    """As botocore presigns them where nobody says otherwise."""
+    plain = make_client(server.endpoint)
+    good = presigned(plain, bucket, "k", b"x", {"x-amz-meta-a": "b"}, [{"x-amz-meta-a": "b"}])
+    assert post(server.endpoint, bucket, good).status == 204
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "b"}
+    s3.delete_object(Bucket=bucket, Key="k")
+    loose = base64.b64encode(base64.b64decode(good["policy"]).replace(b'"conditions": [', b'"conditions": [["starts-with", "$x-amz-acl", ""], ')).decode()
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({**good, "signature": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}, "SignatureDoesNotMatch"), ({**good, "signature": ""}, "SignatureDoesNotMatch"),
+        ({name: value for name, value in good.items() if name != "signature"}, "SignatureDoesNotMatch"), ({**good, "policy": loose}, "SignatureDoesNotMatch"),
+        ({**good, "AWSAccessKeyId": "nobody"}, "InvalidAccessKeyId"), ({name: value for name, value in good.items() if name != "policy"}, "InvalidArgument"),
+        ({"AWSAccessKeyId": good["AWSAccessKeyId"], "signature": good["signature"], **presigned(s3, bucket, "k", b"x")}, "InvalidArgument"),
+        ({**good, "key": "other"}, "AccessDenied"), ({**good, "x-amz-meta-a": "c"}, "AccessDenied"), ({"acl": "private", **good}, "AccessDenied"),
+        (presigned(plain, bucket, "k", b"x", expires=-1), "AccessDenied"),
+        ({"key": "k", "signature": "a", "file": ("f", b"x")}, "InvalidArgument"),
+    ]  # fmt: skip
+    assert [post(server.endpoint, bucket, fields).code for fields, _ in wrong] == [code for _, code in wrong]
     assert code_of_listing(s3, bucket) == []
 
 

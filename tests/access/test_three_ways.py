@@ -76,12 +76,15 @@ def test_a_header_a_query_and_a_field_do_the_same(server: Any, s3: Any, bucket: 
     assert by_header(server, "PUT", f"/{bucket}/header", said, b"x").status == 200
     answer = by_query(server, "PUT", f"/{bucket}/query", said, b"x")
     assert answer.status == 200, answer.body
+    endpoint = server.endpoint
+    target, _, _ = signed(endpoint, "PUT", f"/{bucket}/old", headers=said, presign_s=60, version=2)  # botocore moves them into the query
+    assert send(endpoint, "PUT", target, {}, b"x").status == 200
     form = presigned(s3, bucket, "field", b"x", said, [{name: value} for name, value in said.items()])
     assert post(server.endpoint, bucket, form).status == 204
     plain = by_header(server, "PUT", f"/{bucket}/plain", {}, b"x")
     assert plain.status == 200
     wanted = seen(server, bucket, "header")
-    assert seen(server, bucket, "query") == seen(server, bucket, "field") == wanted
+    assert seen(server, bucket, "query") == seen(server, bucket, "old") == seen(server, bucket, "field") == wanted
     if what not in ("a class", "an owner"):
         assert wanted != seen(server, bucket, "plain"), "the test asks for nothing"
 

@@ -62,7 +62,7 @@ def serving(kind: str, directory: Path, *more: str) -> Iterator[Any]:
     """A server or a cluster, with more options (--name value) than all have."""
     kms = directory.parent / "kms"
     kms.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
-    options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--kms-allow", KMS_ALLOW, "--bare-keys", "on", *more]
+    options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--kms-allow", KMS_ALLOW, "--bare-keys", "on", "--signature-v2", "all", *more]
     if kind == "one server":
         process = ServerProcess(directory, "--reserve", "64MiB", *options, environment=COVERED).start()
         yield process

@@ -10,8 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
+import boto3
 import pytest
 
 from process import ACCESS, REGION, SECRET, ServerProcess
@@ -56,7 +57,6 @@ def same(left: Path, right: Path) -> bool:
 
 
 def test_aws_cli(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
-    (tmp_path / "config").write_text("[default]\ns3 =\n  signature_version = s3v4\n")  # `presign` takes SigV2 otherwise
     aws = [program("aws", TOOLS / "aws" / "bin" / "aws"), "--endpoint-url", server.endpoint]
     run(*aws, "s3", "mb", "s3://awscli", home=tmp_path)
     run(*aws, "s3", "sync", str(tree), "s3://awscli/tree", home=tmp_path)
@@ -66,6 +66,7 @@ def test_aws_cli(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     run(*aws, "s3", "mv", "s3://awscli/tree/same.bin", "s3://awscli/moved.bin", home=tmp_path)
     run(*aws, "s3", "cp", "s3://awscli/tree", "s3://awscli/copied", "--recursive", home=tmp_path)
     link = run(*aws, "s3", "presign", "s3://awscli/moved.bin", home=tmp_path).strip()
+    assert "AWSAccessKeyId=" in link, "it signs by version 4 now"
     with urlopen(link) as answer:
         assert answer.read() == (tree / "same.bin").read_bytes()
     run(*aws, "s3", "rb", "--force", "s3://awscli", home=tmp_path)
@@ -96,8 +97,32 @@ def test_s3cmd(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     run(*s3cmd, "sync", "s3://s3cmd/tree/", f"{tmp_path / 'back'}/", home=tmp_path)
     assert same(tree, tmp_path / "back")
     run(*s3cmd, "cp", "s3://s3cmd/tree/same.bin", "s3://s3cmd/copy.bin", home=tmp_path)
+    for name in ("same.bin", "dir 1/ü+4 &=.bin"):
+        link = run(*s3cmd, "signurl", f"s3://s3cmd/tree/{name}", "+600", home=tmp_path).strip()
+        with urlopen(link) as answer:
+            assert answer.read() == (tree / name).read_bytes()
     run(*s3cmd, "del", "--recursive", "--force", "s3://s3cmd", home=tmp_path)
     run(*s3cmd, "rb", "s3://s3cmd", home=tmp_path)
+
+
+def test_boto3(server: ServerProcess, tmp_path: Path) -> None:
+    """A client with nothing set but where and who."""
+    client = boto3.client("s3", endpoint_url=server.endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=SECRET)
+    client.create_bucket(Bucket="boto3")
+    content = os.urandom(20_000_000)
+    (tmp_path / "large").write_bytes(content)
+    client.upload_file(str(tmp_path / "large"), "boto3", "a b/ü+large")
+    client.download_file("boto3", "a b/ü+large", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == content
+    about = {"Bucket": "boto3", "Key": "a b/ü+large"}
+    with urlopen(client.generate_presigned_url("get_object", Params=about)) as answer:
+        assert answer.read() == content
+    upload = Request(client.generate_presigned_url("put_object", Params={**about, "ContentType": "text/plain"}), b"x", {"Content-Type": "text/plain"}, method="PUT")
+    with urlopen(upload) as answer:
+        assert answer.status == 200
+    listed = client.list_objects_v2(Bucket="boto3")["Contents"]
+    assert [(one["Key"], one["Size"]) for one in listed] == [("a b/ü+large", 1)]
+    client.close()
 
 
 def test_minio_go(server: ServerProcess, tmp_path: Path) -> None:

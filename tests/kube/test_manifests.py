@@ -45,6 +45,9 @@ ALLOW = [KmsUse(key="payroll", buckets=["hr-*", "pay"]), KmsUse(key="first", buc
     [
         ({"newBuckets": "aws"}, "S4_NEW_BUCKETS", lambda told: told.new_buckets, "aws"),
         ({"newBuckets": "open"}, "S4_NEW_BUCKETS", lambda told: told.new_buckets, "open"),
+        ({}, "S4_SIGNATURE_V2", lambda told: told.signature_v2, "query"),
+        ({"signatureV2": "all"}, "S4_SIGNATURE_V2", lambda told: told.signature_v2, "all"),
+        ({"signatureV2": "off"}, "S4_SIGNATURE_V2", lambda told: told.signature_v2, "off"),
         ({}, "S4_BUCKET_METRICS", lambda told: told.bucket_metrics, "off"),
         ({"monitoring": Monitoring(bucketMetrics=True)}, "S4_BUCKET_METRICS", lambda told: told.bucket_metrics, "on"),
         ({"kms": Kms(secretName="k")}, "S4_KMS_ALLOW", lambda told: allowed_of(told.kms_allow), None),
@@ -69,4 +72,4 @@ def test_a_default_that_is_new_changes_no_pod() -> None:
     """A pod's template that an update of the operator changes has every pod start again."""
     (template,) = pods(ClusterSpec())
     told = {one["name"] for one in template["containers"][0]["env"]}
-    assert not told & {"S4_NEW_BUCKETS", "S4_BUCKET_METRICS", "S4_KMS_ALLOW"}
+    assert not told & {"S4_NEW_BUCKETS", "S4_BUCKET_METRICS", "S4_KMS_ALLOW", "S4_SIGNATURE_V2"}

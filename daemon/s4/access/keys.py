@@ -47,6 +47,7 @@ class Facts:
     remote: str = ""
     tls: str = ""
     signed: str = ""
+    algorithm: str = ""
     signed_at: float = 0.0
     region: str = ""
     payload: str = ""  # what the signature says of the body
@@ -202,7 +203,7 @@ _ROWS = [
     # of every action of S3
     Key("s3:ResourceAccount", TEXT, ("s3:*",), lambda facts: ACCOUNT),
     Key("s3:authType", TEXT, ("s3:*",), lambda facts: facts.signed or None),
-    Key("s3:signatureversion", TEXT, ("s3:*",), lambda facts: "AWS4-HMAC-SHA256" if facts.signed else None),
+    Key("s3:signatureversion", TEXT, ("s3:*",), lambda facts: facts.algorithm or None),
     Key("s3:signatureAge", NUMBER, ("s3:*",), _signature_age),
     Key("s3:TlsVersion", NUMBER, ("s3:*",), lambda facts: facts.tls or None),
     Key("s3:x-amz-content-sha256", TEXT, ("s3:*",), lambda facts: facts.payload or facts.headers.get("x-amz-content-sha256")),

@@ -220,6 +220,7 @@ def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> ke
         facts = replace(
             facts,
             signed=signed,
+            algorithm=claim.algorithm,
             signed_at=sigv4.parse_time(claim.timestamp),
             region=claim.region,
             payload=claim.payload_hash,

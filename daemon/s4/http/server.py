@@ -38,12 +38,12 @@ from s4.http.metrics import RequestMetrics
 from s4.http.operations import OPERATIONS, forms
 from s4.http.operations.settings import cross_origin, preflight
 from s4.http.port import Port
-from s4.http.request import S3Request, check_unsigned, parse_request
+from s4.http.request import S3Request, check_unsigned, parse_request, split_address
 from s4.http.responses import XML, common_headers, respond
 from s4.limits import Limits
 from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
-from s4.s3 import amz, names, sigv4
+from s4.s3 import amz, names, sigv2, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.routing import route
 from s4.storage.records import DamagedError, DiskFullError
@@ -63,11 +63,11 @@ class S3Server:
 
     def __init__(self, gateway: Gateway, limits: Limits, metrics: RequestMetrics, audit: AuditLog, *,
                  region: str, domains: tuple[str, ...], websites: tuple[str, ...] = (), health: Callable[[str], tuple[int, bytes]],
-                 access_log: bool = False, clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+                 access_log: bool = False, signature_v2: str = "query", clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self._gateway, self._limits, self._metrics, self._audit = gateway, limits, metrics, audit
         self._region, self._health, self._clock = region, health, clock
         self._domains, self._websites = domains, websites
-        self._access_log = access_log
+        self._access_log, self._signature_v2 = access_log, signature_v2
         self._doorstep = Doorstep(limits)
         self._query = QueryEndpoint(gateway, region, clock, self.note_use, self._doorstep)
         self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
@@ -235,7 +235,11 @@ class S3Server:
 
     async def _authenticate(self, request: S3Request) -> None:
         signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)
-        claim = sigv4.parse(signed)
+        try:
+            claim = sigv4.parse(signed)
+        except sigv4.OldSignatureError:
+            await self._authenticate_old(request, signed)
+            return
         if claim is None:  # anonymous: what a bucket's policy or ACLs give to everybody
             request.payload = sigv4.unsigned_payload(request.headers)
             return
@@ -250,14 +254,28 @@ class S3Server:
         if claim.access_key not in self._uses:
             self.note_use(claim)
 
+    async def _authenticate_old(self, request: S3Request, signed: sigv4.Request) -> None:
+        """By version 2 of the signature, where that is taken."""
+        virtual, _ = split_address("/", request.headers.get("host", ""), self._domains)
+        old = sigv2.parse(signed, virtual, self._signature_v2, self._region)
+        secret, who = await find(self._gateway, old.claim)
+        limits = self._limits
+        sigv2.check(old, secret, self._clock(), limits.clock_skew_s, limits.presign_s)
+        request.claim, request.requester, request.payload = old.claim, who, old.claim.payload_hash
+        request.headers = old.headers
+        self.note_use(old.claim)
+
     async def _authenticate_form(self, request: S3Request) -> None:
         async with self._doorstep.place(request):
-            form = request.form = await forms.read_form(request)
+            form = request.form = await forms.read_form(request, self._signature_v2, self._region)
         claim, policy = form.claim, form.policy
         if claim is None or policy is None:
             return  # anonymous
         secret, who = await find(self._gateway, claim)
-        sigv4.check_form(claim, form.fields["policy"], secret, self._region)
+        if claim.algorithm == sigv2.ALGORITHM:
+            sigv2.check_form(claim, form.fields["policy"], secret)
+        else:
+            sigv4.check_form(claim, form.fields["policy"], secret, self._region)
         policy.check({**form.fields, "bucket": request.bucket}, self._clock())
         request.claim, request.requester = claim, who
         self.note_use(claim)

@@ -7,7 +7,8 @@ What is kept between requests is kept once its signature was found right, never 
 memory. What is not known yet is bounded before anything is made of it.
 
 Rules for editors: a request is signed either by header or by query, never both; on a presigned request every
-x-amz-* header and every query parameter must be covered by the signature; SigV2 is refused by name.
+x-amz-* header and every query parameter must be covered by the signature. Version 2 is another module's (s4/s3/sigv2.py),
+and costs requests of this version nothing.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ _PRESIGN = (
     "X-Amz-SignedHeaders",
     "X-Amz-Signature",
 )
+_OF_VERSION_2 = frozenset(("Signature", "AWSAccessKeyId"))
+_IN_QUERY = _OF_VERSION_2 | {"X-Amz-Algorithm", "X-Amz-Signature", "X-Amz-Credential"}
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -66,6 +69,7 @@ class Claim(msgspec.Struct, frozen=True):
     service: str = "s3"
     token: str = ""  # of a session's temporary credentials
     front: str = ""  # of its Authorization header, what comes before the signature
+    algorithm: str = ALGORITHM
 
     @property
     def scope(self) -> str:
@@ -103,31 +107,35 @@ def _decode(text: str) -> str:
 def parse(request: Request) -> Claim | None:
     """The claim of a request, None for an anonymous one. Raises S3Error where it is malformed."""
     header = request.headers.get("authorization")
-    in_query = any(name in ("X-Amz-Algorithm", "X-Amz-Signature", "X-Amz-Credential") for name, _ in request.query)
+    in_query = any(name in _IN_QUERY for name, _ in request.query)
     if header is not None and in_query:
         raise S3Error(
             "InvalidArgument", "Only one auth mechanism allowed; use the Authorization header or the query string."
         )
     if header is not None:
         return _parse_header(request, header)
-    if in_query:
+    if not in_query:
+        return None
+    found = _IN_QUERY.intersection(name for name, _ in request.query)
+    if not found & _OF_VERSION_2:
         return _parse_presigned(request)
-    if any(name in ("Signature", "AWSAccessKeyId") for name, _ in request.query):
-        raise old_signature()
-    return None
+    if found - _OF_VERSION_2:
+        raise S3Error("InvalidArgument", "Only one auth mechanism allowed; the query has those of two versions.")
+    raise OldSignatureError
 
 
-def old_signature() -> S3Error:
-    """What is said to version 2 of the signature."""
-    return S3Error(
-        "InvalidRequest", "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
-    )
+class OldSignatureError(S3Error):
+    """A request is signed by version 2, of which this module knows nothing."""
+
+    def __init__(self, why: str = "") -> None:
+        said = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+        super().__init__("InvalidRequest", f"{said} {why}".rstrip())
 
 
 def _parse_header(request: Request, header: str) -> Claim:
     if not header.startswith(ALGORITHM):
         if header.startswith("AWS "):
-            raise old_signature()
+            raise OldSignatureError
         raise S3Error("InvalidArgument", "Unsupported Authorization Type")
     front, comma, signature = header.rpartition("Signature=")
     if not comma:
@@ -138,7 +146,7 @@ def _parse_header(request: Request, header: str) -> Claim:
         payload = EMPTY_SHA256  # of a body that the caller must hash
     if payload is None:
         raise S3Error("MissingSecurityHeader", "Your request is missing the header x-amz-content-sha256.")
-    _check_payload(payload)
+    checked_payload(payload)
     if service == ADMIN and (payload == UNSIGNED or payload in STREAMING_MODES):
         raise S3Error("InvalidArgument", "On the admin port x-amz-content-sha256 is the SHA-256 of the body.")
     timestamp = request.headers.get("x-amz-date") or _date(request.headers.get("date", ""))
@@ -229,7 +237,7 @@ def _parse_presigned(request: Request) -> Claim:
     payload = request.headers.get("x-amz-content-sha256", given.get("x-amz-content-sha256", UNSIGNED))
     if payload in STREAMING_MODES:
         raise S3Error("InvalidRequest", "A presigned request cannot have a chunk-signed payload.")
-    _check_payload(payload)
+    checked_payload(payload)
     token = given.get("x-amz-security-token", "")
     return Claim(
         access_key, date, region, timestamp, names, fields["X-Amz-Signature"], payload, True, int(expires), token=token
@@ -270,18 +278,19 @@ def unsigned_payload(headers: Mapping[str, str]) -> str:
             "InvalidRequest",
             "Anonymous requests don't support this x-amz-content-sha256 value. Please use UNSIGNED-PAYLOAD or STREAMING-UNSIGNED-PAYLOAD-TRAILER.",
         )
-    _check_payload(payload)
-    return payload
+    return checked_payload(payload)
 
 
-def _check_payload(payload: str) -> None:
+def checked_payload(payload: str) -> str:
+    """What a request says of its body, if it is one of what S3 knows. Raises S3Error."""
     if payload == UNSIGNED or payload in STREAMING_MODES:
-        return
+        return payload
     if len(payload) != 64 or not _HEX64.issuperset(payload):
         raise S3Error(
             "InvalidArgument",
             "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD (or one of its kind) or a valid sha256 value.",
         )
+    return payload
 
 
 ADMIN = "s4-admin"  # of calls on the admin port: no signature for S3 is one of them

@@ -33,7 +33,7 @@ from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import S3Request, proceed, request_patience
 from s4.http.responses import XML, put_headers, respond
 from s4.metadata import events
-from s4.s3 import amz, checksums, postpolicy, sigv4, tags, xml
+from s4.s3 import amz, checksums, postpolicy, sigv2, sigv4, tags, xml
 from s4.s3.errors import S3Error
 from s4.s3.names import number
 from s4.s3.postpolicy import PostPolicy
@@ -144,7 +144,7 @@ def is_form(request: S3Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-async def read_form(request: S3Request) -> UploadForm:
+async def read_form(request: S3Request, signature_v2: str, region: str) -> UploadForm:
     """Read up to the file, and put what the fields say into the request, as if a PUT had said it. Raises S3Error."""
     whole = number(request.headers.get("content-length", ""), 0, 10**18)
     if whole is None:
@@ -162,10 +162,10 @@ async def read_form(request: S3Request) -> UploadForm:
     sent, request.headers = request.headers, _with_fields(request, fields)
     form = UploadForm(fields, None, None, body)
     if "policy" in fields:
-        form.claim = _claim(fields)
+        form.claim = _claim(fields, signature_v2, region)
         form.policy = postpolicy.parse(fields["policy"])
         body.bound(form.policy)
-    elif any(one in fields for one in _SIGNATURE):
+    elif any(one in fields for one in (*_SIGNATURE, "awsaccesskeyid", "signature")):
         raise _lacks("policy")
     _check_sent(sent)
     return form
@@ -242,9 +242,12 @@ def _with_fields(request: S3Request, fields: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def _claim(fields: dict[str, str]) -> sigv4.Claim:
+def _claim(fields: dict[str, str], signature_v2: str, region: str) -> sigv4.Claim:
     if "awsaccesskeyid" in fields:
-        raise sigv4.old_signature()
+        if "x-amz-algorithm" in fields:
+            raise S3Error("InvalidArgument", "Only one auth mechanism allowed; the form has fields of two versions.",
+                          ArgumentName="AWSAccessKeyId")  # fmt: skip
+        return sigv2.parse_form(fields, signature_v2, region)
     for name in _SIGNATURE[:4]:
         if not fields.get(name):
             raise _lacks(name)
