@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from s4 import cluster_cli
+from s4 import cluster_cli, watch_cli
 from s4.admin_client import AdminClient, AdminError, Answered
 from s4.check import check
 from s4.limits import parse_size
@@ -71,6 +71,7 @@ def add_arguments(commands: Any) -> None:
     gone.add_argument("name")
     gone.add_argument("access_key")
     _add_upkeep(actions)
+    watch_cli.add_arguments(actions)
     cluster_cli.admin_arguments(actions)
 
 
@@ -382,7 +383,12 @@ def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _log(client: AdminClient, arguments: argparse.Namespace) -> int:
+    _print(arguments, *watch_cli.set_log(client.call, arguments))
+    return 0
+
+
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
     "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "du": _du, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
-    "rename-prefix": _rename, "renames": _renames,
+    "log": _log, "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

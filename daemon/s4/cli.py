@@ -179,7 +179,7 @@ def _kms_arguments(option: Callable[..., None]) -> None:
 def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of ServerSettings that `common_arguments` give. Raises ValueError that says what to change."""
     from s4.kms import allowed_of  # noqa: PLC0415
-    from s4.serve import parse_address  # noqa: PLC0415
+    from s4.listening import parse_address  # noqa: PLC0415
 
     chosen = {name[9:].lower(): value for name, value in os.environ.items() if name.startswith("S4_LIMIT_")}
     for text in arguments.limit:

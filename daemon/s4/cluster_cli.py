@@ -48,7 +48,7 @@ def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store:
 
 def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> ClusterSettings:
     """Raises ValueError that says what to change."""
-    from s4.serve import parse_address  # noqa: PLC0415
+    from s4.listening import parse_address  # noqa: PLC0415
     from s4.serve_cluster import ClusterSettings, check_coordinator  # noqa: PLC0415
 
     check_coordinator(arguments.coordinator)

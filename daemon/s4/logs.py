@@ -35,6 +35,13 @@ def address(raw_path: str) -> str:
     return f"{path}?{'&'.join(names)}" if names else path
 
 
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def set_level(level: str) -> None:
+    logging.getLogger().setLevel(level.upper())
+
+
 def configure(level: str, form: str) -> None:
     """`form` is json, text, or auto (text on a terminal)."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())

@@ -45,6 +45,7 @@ from s4.http.tls import CHECK_S, Certificate
 from s4.jobs import Job, Jobs
 from s4.kms import FileKms, Kms, allowed_of
 from s4.limits import MIB, Limits
+from s4.listening import listening_socket, shown
 from s4.metadata.commands import NoteUses
 from s4.peer.api import Layout, NodeApi
 from s4.peer.client import RemoteNode
@@ -130,34 +131,6 @@ class ServerSettings(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of HOST:PORT, [v6]:PORT or :PORT. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not an address; write HOST:PORT, such as 127.0.0.1:9000")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what ":PORT" means everywhere
-
-
-def listening_socket(address: str, *, shared: bool = False) -> socket.socket:
-    """A bound socket. Raises OSError with the address in its message."""
-    host, port = parse_address(address)
-    both = address.startswith(":") and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    if both:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        host = "::"
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {os.strerror(error.errno or 0)}") from error
-    return bound
-
-
 def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, readers: Readers) -> Gateway:
     limits = settings.limits
     stripe_bytes = layout.data * -(-STRIPE_BYTES // layout.data // BLOCK) * BLOCK  # shards of whole blocks
@@ -215,6 +188,9 @@ class S3Endpoint:
         )
         if self._certificate is not None:
             self._jobs.start(Job("certificate", CHECK_S, CHECK_S, self._certificate.look))
+
+    def set_access_log(self, everything: bool) -> None:
+        self.server.access_log.everything = everything
 
     async def _gauge(self) -> None:
         self._metrics.in_flight.set(self.server.in_flight)
@@ -346,7 +322,7 @@ class Server:
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, list, self.settings.bucket_metrics,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, list, self.settings.bucket_metrics,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon)
         tls = (
@@ -382,8 +358,9 @@ class Server:
         """One life of a worker."""
         if self._stopping:
             return
+        told = replace(settings, access_log=self._settings.access_log)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "s4.worker", msgspec.json.encode(settings).decode(), str(socket_path),
+            sys.executable, "-m", "s4.worker", msgspec.json.encode(told).decode(), str(socket_path),
             stdout=asyncio.subprocess.PIPE, env={**os.environ, **self._environment},
         )  # fmt: skip
         self._processes.append(process)
@@ -409,6 +386,18 @@ class Server:
 
     async def _audit_orphans(self) -> None:
         (await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)).report()
+
+    def _set_log(self, everything: bool | None, level: str) -> None:
+        """What is logged from now on, here and in the workers: those that are there, and those that come."""
+        if level:
+            logs.set_level(level)
+        if everything is None:
+            return
+        self._settings = replace(self._settings, access_log=everything)
+        if self._s3 is not None:
+            self._s3.server.access_log.everything = everything
+        for process in self._processes:
+            process.send_signal(signal.SIGUSR1 if everything else signal.SIGUSR2)
 
     def reload(self) -> None:
         """Read the certificate again, here and in the workers."""
@@ -436,13 +425,6 @@ class Server:
         await self.store.close()
         self._gateway.pool.shutdown()
         self.audit.close()
-
-
-def shown(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def prepare_process(settings: ServerSettings) -> asyncio.Event:
@@ -483,6 +465,8 @@ async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[
     audit = AuditLog(settings.audit_log)
     endpoint = S3Endpoint(settings, gateway, CollectorRegistry(), audit, lambda: "")
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
+    for number, everything in ((signal.SIGUSR1, True), (signal.SIGUSR2, False)):
+        asyncio.get_running_loop().add_signal_handler(number, endpoint.set_access_log, everything)
     await endpoint.start(listening_socket(settings.listen, shared=True))
     settle_garbage_collector()
     say()

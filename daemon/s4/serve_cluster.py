@@ -21,7 +21,7 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from s4 import restart, tracing
+from s4 import logs, restart, tracing
 from s4.audit import AuditLog
 from s4.cluster.contact import Contact
 from s4.cluster.coordinator import Coordinator, CoordinatorError
@@ -37,6 +37,7 @@ from s4.http.admin_cluster import ClusterAdmin, NodeAdmin, said
 from s4.http.admin_port import AdminPort
 from s4.http.metrics import StoreCollector, exposition
 from s4.jobs import Job, Jobs
+from s4.listening import listening_socket, shown
 from s4.member import Member, Place, open_member
 from s4.peer.router import Router
 from s4.peer.trust import CHECK_S, Credentials
@@ -50,11 +51,9 @@ from s4.serve import (
     S3Endpoint,
     ServerSettings,
     lifecycle_looks,
-    listening_socket,
     make_gateway,
     prepare_process,
     receivers_of,
-    shown,
 )
 from s4.settings import RootKeys, StoreSettings
 from s4.upkeep import compaction, mend
@@ -305,7 +304,7 @@ class ClusterServer:
         hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
         context = AdminContext(
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
-            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health,
+            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health, self._set_log,
             self._contact.alarms if self.member is None else list, self.settings.bucket_metrics,
         )  # fmt: skip
         if self.member is not None:
@@ -315,6 +314,12 @@ class ClusterServer:
         most = self.settings.limits.admin_connections
         self._admin = AdminPort(admin.application(), bound, self._credentials.admin, most)
         await self._admin.start()
+
+    def _set_log(self, everything: bool | None, level: str) -> None:
+        if level:
+            logs.set_level(level)
+        if everything is not None:
+            self._s3.set_access_log(everything)
 
     def reload(self) -> None:
         """Read the certificates again."""

@@ -78,6 +78,7 @@ class Statement:
     principals: Mapping[str, tuple[str, ...]] | None = None
     not_principals: bool = False
     conditions: tuple[Condition, ...] = ()
+    sid: str = ""
 
     def names_action(self, action: str) -> bool:
         """Administration is allowed by `*` or by name: who allows all but some of AWS's actions does not think of it."""
@@ -295,6 +296,7 @@ def _statement(value: Any, *, principals: bool, resources: bool) -> Statement:
     return Statement(
         statement["Effect"], tuple(name.lower() for name in names), held, not_actions, not_resources,
         _principals(who) if who is not None else None, not_principals, read_conditions(statement.get("Condition", {})),
+        statement.get("Sid", ""),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from s4.gateway.context import Gateway, execute
 from s4.health import OK, Health
 from s4.http.admin_access import BODY_BYTES, Door
 from s4.limits import Limits
+from s4.logs import LEVELS
 from s4.metadata import commands
 from s4.peer.api import UnavailableError
 from s4.s3.errors import S3Error
@@ -53,6 +54,9 @@ class AdminContext:
     settings: dict[str, Any]
     in_the_clear: bool = False  # calls from other machines are taken without TLS too
     health: Callable[[], Health] = Health  # as this process knows it
+    set_log: Callable[[bool | None, str], None] | None = (
+        None  # (whether all requests are logged, level); None and "" leave it
+    )
     alarms: Callable[[], list[str]] = list  # of a process without a store
     bucket_names: bool = False  # anybody who reaches the port may know what buckets there are
 
@@ -87,6 +91,7 @@ class AdminApi:
             ("DELETE", "/admin/v1/users/{name}/keys/{key}", self._delete_key),
             ("GET", "/admin/v1/buckets", self._buckets),
             ("PUT", "/admin/v1/buckets/{name}/quota", self._put_quota),
+            ("PUT", "/admin/v1/log", self._put_log),
             ("GET", "/admin/v1/renames", self._rename_jobs),
             ("POST", "/admin/v1/renames", self._start_rename),
             ("DELETE", "/admin/v1/renames/{id}", self._forget_rename),
@@ -241,6 +246,15 @@ class AdminApi:
         await set_document(self._gateway, name, documents.QUOTA, str(body.bytes) if body.bytes else "")
         return as_json({"name": name, "quota_bytes": body.bytes})
 
+    async def _put_log(self, request: web.Request) -> web.Response:
+        """What is logged from now on, until this process ends."""
+        body = msgspec.json.decode(await request.read(), type=_LogBody)
+        if body.access not in ("", "all", "refused") or body.level not in ("", *LEVELS):
+            raise ValueError(f"access is all or refused, and level one of {', '.join(LEVELS)}")
+        if self._context.set_log is not None:
+            self._context.set_log(body.access == "all" if body.access else None, body.level)
+        return as_json({"access": body.access, "level": body.level})
+
     async def _rename_jobs(self, _: web.Request) -> web.Response:
         jobs = await self._context.renames.jobs()
         return as_json({"renames": [
@@ -270,6 +284,11 @@ class _KeyBody(msgspec.Struct, forbid_unknown_fields=True):
 
 class _QuotaBody(msgspec.Struct, forbid_unknown_fields=True):
     bytes: int
+
+
+class _LogBody(msgspec.Struct, forbid_unknown_fields=True):
+    access: str = ""
+    level: str = ""
 
 
 class _RenameBody(msgspec.Struct, forbid_unknown_fields=True):

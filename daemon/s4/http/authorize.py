@@ -16,6 +16,7 @@ from s4.access import documents, keys
 from s4.access.actions import BUCKET, NEEDS, OBJECT, bucket_arn, object_arn, of_version
 from s4.access.keys import Facts
 from s4.access.policy import ACCOUNT, DENY, Ask, Memo, Policy
+from s4.access.reasons import why_not
 from s4.access.requester import ANONYMOUS, ROOT
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import find_begun
@@ -63,6 +64,7 @@ class Judge:
         "_name",
         "_open",
         "_policy",
+        "_refused",
         "_request",
         "_rested",
         "_whole",
@@ -81,6 +83,7 @@ class Judge:
             documents.policy_for(bucket, anonymous=self.who.kind == ANONYMOUS) if bucket else None
         )
         self._by_tags: bool | None = None
+        self._refused: Ask | None = None
         self._rested: list[tuple[str, bytes, str, More | None]] = []  # what was allowed by a row
         # Nothing that is kept of the bucket could say no to who may do it anyway.
         self._open = bucket is None or documents.POLICY not in bucket.documents
@@ -100,7 +103,19 @@ class Judge:
     ) -> None:
         """Raises S3Error AccessDenied."""
         if not await self.may(action, key, version, more, row):
-            raise S3Error("AccessDenied")
+            raise self.refusal()
+
+    def refusal(self) -> S3Error:
+        """AccessDenied, with what decided so for the log."""
+        error = S3Error("AccessDenied")
+        error.why = self._why
+        return error
+
+    def _why(self) -> str:
+        if self._refused is None:
+            return ""
+        written = documents.policy_of(self._bucket) if self._bucket is not None else None
+        return why_not(self.who, self._refused, written, kept_out=written is not self._policy)
 
     async def may(
         self,
@@ -128,10 +143,13 @@ class Judge:
         ask, policy = Ask(self.who.asker, action, resource, context, self._memo), self._policy
         by_acl = False
         if granted:
-            return self.who.allowed(ask, policy, granted=True)
+            allowed = self.who.allowed(ask, policy, granted=True)
+            self._refused = self._refused if allowed else ask
+            return allowed
         if not self.who.allowed(ask, policy):
             by_acl = bool(key) and not self._granted_by_bucket(action)
             if not await self._granted(action, key, version, row) or not self.who.allowed(ask, policy, granted=True):
+                self._refused = ask
                 return False
         if row is None and (by_tags or by_acl):
             self._rested.append((asked, key, version, more))
@@ -141,7 +159,7 @@ class Judge:
         """Judge of the version that was opened what was allowed by one that may have been another. Raises S3Error."""
         for action, asked_key, asked_version, more in self._rested:
             if (asked_key, asked_version) == (key, version) and not await self.may(action, key, version, more, row):
-                raise S3Error("AccessDenied")
+                raise self.refusal()
 
     def could(self, action: str) -> bool:
         """Whether the requester may do it, or it to versions, to anything in the bucket: before a body is read that says what."""
@@ -248,7 +266,9 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
     action, level = NEEDS[request.operation]
     if request.operation in _LATER:
         if not judge.could(action):
-            raise S3Error("AccessDenied")
+            error = S3Error("AccessDenied")
+            error.why = lambda: f"{action}: nothing allows it on anything in this bucket"
+            raise error
     elif level == BUCKET:
         await judge.must(action)
     elif level == OBJECT:
@@ -277,7 +297,7 @@ async def _must_on_object(gateway: Gateway, request: S3Request, judge: Judge, ac
             if error.code in ("NoSuchKey", "NoSuchVersion"):
                 error.told = True
                 raise
-    raise S3Error("AccessDenied")
+    raise judge.refusal()
 
 
 async def open_judged(
@@ -301,6 +321,6 @@ async def hidden_by(judge: Judge, error: S3Error) -> S3Error:
     if error.told or error.code not in ("NoSuchKey", "NoSuchVersion"):
         return error
     if not await judge.may("s3:ListBucket"):
-        error = S3Error("AccessDenied")
+        error = judge.refusal()
     error.told = True
     return error

@@ -60,7 +60,7 @@ async def serve(
         ORIGIN.set((request.user, request.http.remote or "", request.id))
         return await OPERATIONS[operation](gateway, request)
     except S3Error as error:
-        request.failure = error.code
+        request.failure, request.refusal = error.code, error
         body = error.element(request.path)
         more = f"<RequestId>{request.id}</RequestId><HostId>{request.id}</HostId>"
         text = f"{HEAD}<ErrorResponse>{body}{more}</ErrorResponse>".encode("utf-8", "replace")

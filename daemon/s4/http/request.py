@@ -52,6 +52,7 @@ class S3Request:
     signing_key: bytes = b""
     payload: str = ""  # x-amz-content-sha256 as it counts, signed or not: the body's hash, or how it is sent
     operation: str = ""
+    refusal: S3Error | None = None  # the error of that kind
     failure: str = ""  # the code of an error that was answered in another form than S3's
     begun: bool = False  # the head of the answer has gone out
     started: float = 0.0  # of the boot clock

@@ -29,6 +29,7 @@ from s4.gateway.context import ORIGIN, Gateway
 from s4.gateway.fair import Flow
 from s4.gateway.turns import FLOW
 from s4.http import control, website
+from s4.http.access_log import AccessLog
 from s4.http.authorize import authorize, context_of, hidden
 from s4.http.credentials import find
 from s4.http.doorstep import Doorstep
@@ -67,7 +68,7 @@ class S3Server:
         self._gateway, self._limits, self._metrics, self._audit = gateway, limits, metrics, audit
         self._region, self._health, self._clock = region, health, clock
         self._domains, self._websites = domains, websites
-        self._access_log, self._signature_v2 = access_log, signature_v2
+        self.access_log, self._signature_v2 = AccessLog(access_log), signature_v2
         self._doorstep = Doorstep(limits)
         self._query = QueryEndpoint(gateway, region, clock, self.note_use, self._doorstep)
         self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
@@ -146,6 +147,9 @@ class S3Server:
         if self._in_flight - elsewhere >= self._limits.requests or self._draining:
             self._metrics.refused.inc()
             error = S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
+            bound = "the server stops" if self._draining else f"the limit named requests ({self._limits.requests})"
+            error.why = lambda: bound
+            self.access_log.write(http, None, request_id, error.status, error.code, error=error)
             return self._error(error, http.method, http.raw_path, request_id)
         self._in_flight += 1
         self._idle.clear()
@@ -162,20 +166,22 @@ class S3Server:
     async def _serve(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         started = time.perf_counter()
         request: S3Request | None = None
-        code = "OK"
+        code, refusal = "OK", None
         try:
             request = parse_request(http, request_id, self._limits, self._domains, self._websites)
             response = await self._operate(request)
-            code = request.failure or code
+            code, refusal = request.failure or code, request.refusal
         except S3Error as error:
             if request is not None and request.begun:
+                self.access_log.write(http, request, request_id, 500, f"cut off: {error.code}", error=error)
                 raise  # as below
-            code = error.code
+            code, refusal = error.code, error
             response = self._error(error, http.method, http.raw_path, request_id)
         except Exception as error:
             failure = self._unexpected(error, http, request_id)
-            code = failure.code
+            code, refusal = failure.code, failure
             if request is not None and request.begun:
+                self.access_log.write(http, request, request_id, 500, f"cut off: {failure.code}", error=failure)
                 raise  # cutting the connection is the only way left to tell the client
             response = self._error(failure, http.method, http.raw_path, request_id)
         headers = response.headers
@@ -187,7 +193,7 @@ class S3Server:
                 headers["x-amz-bucket-region"] = self._region  # refused ones have it whether the bucket exists or not
         if not request.continued if request is not None else "Expect" in http.headers:
             response.force_close()  # whether the client still sends the body cannot be known
-        self._account(request, http, response, code, time.perf_counter() - started, request_id)
+        self._account(request, http, response, code, time.perf_counter() - started, request_id, refusal)
         return response
 
     async def _operate(self, request: S3Request) -> web.StreamResponse:
@@ -338,7 +344,7 @@ class S3Server:
         return respond(error.status, headers, body)
 
     def _account(self, request: S3Request | None, http: web.BaseRequest, response: web.StreamResponse, code: str,
-                 seconds: float, request_id: str) -> None:  # fmt: skip
+                 seconds: float, request_id: str, refusal: S3Error | None) -> None:  # fmt: skip
         operation = request.operation if request and request.operation else "Unknown"
         length = request.headers.get("content-length", "") if request else ""
         received = (names.number(length, 0, 10**18) or 0) if length else 0
@@ -350,11 +356,11 @@ class S3Server:
                 key=request.key, version=response.headers.get("x-amz-version-id", ""), status=response.status,
                 code=code, remote=http.remote or "", seconds=seconds,
             )  # fmt: skip
-        if self._access_log or response.status >= 500:
-            log.info("request", request_id=request_id, operation=operation, method=http.method,
-                     path=http.raw_path.partition("?")[0], status=response.status, code=code,
-                     user=request.user if request else "", remote=http.remote, received=received, sent=sent,
-                     milliseconds=round(seconds * 1000, 2))  # fmt: skip
+        if self.access_log.wants(response.status):
+            self.access_log.write(
+                http, request, request_id, response.status, code, error=refusal, received=received, sent=sent,
+                milliseconds=round(seconds * 1000, 2),
+            )  # fmt: skip
 
 
 UNSENT_BYTES = 256 * 1024  # of one connection, in the kernel
@@ -383,6 +389,8 @@ class _Connection(RequestHandler):
         if status >= 500:
             log.error("connection failed", request_id=request_id, exc_info=exc)
         error = S3Error(code, message or str(exc or "") or "Bad request")
+        if owner is not None and status < 500:
+            owner.endpoint.access_log.write(request, None, request_id, status, code, error=error)
         response = web.Response(status=status, headers={"x-amz-request-id": request_id, "Content-Type": XML, "Server": "S4"},
                                 body=error.xml("/", request_id))  # fmt: skip
         response.force_close()

@@ -46,7 +46,7 @@ async def serve(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     except S3Error as error:
         if error.status == 304:
             raise
-        request.failure = error.code
+        request.failure, request.refusal = error.code, error
         return await _failed(gateway, request, site, asked, error)
 
 

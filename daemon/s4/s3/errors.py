@@ -6,6 +6,7 @@ the XML that SDKs parse; HEAD answers have the status and headers only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from xml.sax.saxutils import escape as _escape
 
 STATUS: dict[str, tuple[int, str]] = {
@@ -112,6 +113,7 @@ class S3Error(Exception):
         self.code, self.message = code, message or default
         self.headers, self.fields = headers or {}, fields
         self.told = False
+        self.why: Callable[[], str] | None = None  # for the log: what decided so
         super().__init__(f"{code}: {self.message}")
 
     def element(self, resource: str, *more: tuple[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from s4.access import keys
 from s4.access.policy import ACCOUNT, Ask
+from s4.access.reasons import why_not
 from s4.access.requester import ANONYMOUS, ROOT, USER, user_arn
 from s4.gateway.accounts import Accounts, change
 from s4.gateway.context import Gateway
@@ -80,6 +82,8 @@ class QueryEndpoint:
             result = await self._do(handler, action, service, form, request)
         except (IamError, S3Error) as error:
             request.failure = error.code
+            request.refusal = refused = S3Error(error.code, error.message)
+            refused.why = error.why
             status, text = protocol.failure(service, error, request.id)
             return respond(status, {"Content-Type": XML}, text)
         return respond(200, {"Content-Type": XML}, protocol.answer(service, action, result, request.id))
@@ -125,11 +129,14 @@ async def _judge(call: Call, action: str) -> None:
     for name in needed:
         context = keys.for_action({**call.context, **about}, f"iam:{name}")
         for one in (resource, *_becomes(call, action, resource)):
-            if not call.who.allowed(Ask(call.who.asker, f"iam:{name}", one, context)):
-                raise IamError(
+            ask = Ask(call.who.asker, f"iam:{name}", one, context)
+            if not call.who.allowed(ask):
+                denied = IamError(
                     "AccessDenied",
                     f"User: {call.who.asker.arns[0]} is not authorized to perform: iam:{name} on resource: {one}",
                 )
+                denied.why = partial(why_not, call.who, ask, None)
+                raise denied
 
 
 # What each operation is about. Of the operation alone: a parameter that it does not read must not say it.

@@ -44,6 +44,7 @@ class IamError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code, self.message, self.status = code, message, STATUS[code]
+        self.why: Callable[[], str] | None = None  # for the log, as S3Error has it
 
 
 def missing(what: str, name: str) -> IamError:

@@ -1,0 +1,33 @@
+"""`s4 admin` for who watches over a server: what is logged."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from s4.logs import LEVELS
+from s4.said import SaidError
+
+Call = Callable[..., Iterator[dict[str, Any]]]
+
+
+def add_arguments(actions: Any) -> None:
+    log = actions.add_parser("log", help="change what is logged, until the server starts again")
+    log.add_argument(
+        "--access",
+        choices=("all", "refused"),
+        default="",
+        help="of requests: all, or those that were refused or failed",
+    )
+    log.add_argument("--level", choices=LEVELS, default="", help="from which level on")
+
+
+def set_log(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """(value, text for people)."""
+    if not arguments.access and not arguments.level:
+        raise SaidError("say what to log: --access all or refused, --level debug, info, warning or error")
+    value = next(call("PUT", "/log", {"access": arguments.access, "level": arguments.level}), {})
+    said = [f"requests: {arguments.access}"] if arguments.access else []
+    said += [f"level: {arguments.level}"] if arguments.level else []
+    return value, f"logged from now on: {', '.join(said)}\n"
