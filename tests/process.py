@@ -9,16 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import boto3
 from botocore.config import Config
 
 from addresses import own_address
 from s4.admin_client import AdminClient
+from s4.starter import Started, Starter
 
 ACCESS, SECRET = "testroot", "testrootsecret"
 REGION = "us-east-1"
@@ -26,6 +28,21 @@ HANGS_S = 300.0
 # For servers that many tests share, and that end in order; others are killed, or too many: to trace all lines of all processes
 # takes more than half as long again. `make test` sets S4_COVERAGE; coverage's own variable would reach every Python that is started.
 COVERED = {"COVERAGE_PROCESS_START": os.environ["S4_COVERAGE"]} if "S4_COVERAGE" in os.environ else {}
+
+
+@cache
+def starter() -> Starter:
+    """Of this test process: to load the program for each server takes half a second of a processor, and there are hundreds."""
+    return Starter()
+
+
+def start(arguments: list[str], environment: dict[str, str], log: IO[bytes], wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes] | Started:
+    """A process of S4, by its command line where something has to come before the program: a wrapper, or what the linker or
+    Python itself reads in the environment."""
+    before = [name for name in environment if name.startswith(("LD_", "PYTHON", "COVERAGE_")) and environment[name] != os.environ.get(name)]
+    if not wrapper and not before:
+        return starter().start(arguments, environment, log)
+    return subprocess.Popen([*wrapper, sys.executable, "-m", "s4.cli", *arguments], stdout=subprocess.PIPE, stderr=log, env=environment)
 
 
 class ServerProcess:
@@ -38,7 +55,7 @@ class ServerProcess:
         self.directories = [directory / f"d{number}" for number in range(1, drives + 1)] if drives > 1 else [directory]
         own = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "TMPDIR": str(directory.parent)}
         self.environment = {**own, **(environment or {})}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Started | None = None
         self.endpoint = self.admin = ""
         self._host = own_address()
         self.wrapper: list[str] = []  # a program that runs the server, such as strace
@@ -49,10 +66,7 @@ class ServerProcess:
         admin = ["--admin-listen", self.admin.partition("//")[2] or f"{self._host}:0"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_")}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.wrapper, sys.executable, "-m", "s4.cli", "server", *map(str, self.directories), *listen, *admin, *self.options],
-                stdout=subprocess.PIPE, stderr=log, env={**clean, **self.environment},
-            )  # fmt: skip
+            self.process = start(["server", *map(str, self.directories), *listen, *admin, *self.options], {**clean, **self.environment}, log, self.wrapper)
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         match = re.search(r"S3 at (\S+), admin at (\S+)", line)

@@ -15,9 +15,11 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,11 @@ from s4.authority import Authority
 from s4.cluster_cli import init
 from s4.embedded import master_key
 from s4.said import SaidError
+from s4.starter import Started, Starter
 from s4.storage.files import Files
 
 LIMIT_S = 60.0
+WAITING = 64  # nodes and gateways that are waited for at once
 
 
 class DevError(SaidError):
@@ -90,7 +94,8 @@ class Dev:
 
     def __init__(self, directory: Path, plan: dict[str, Any]) -> None:
         self.directory, self.plan = directory, plan
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._processes: dict[str, subprocess.Popen[bytes] | Started] = {}
+        self._starter = Starter()
         self._stores: dict[str, str] = {}
         master_key(Files(), [directory / "trust"])
         # until 0.7 ports were kept, all of 127.0.0.1
@@ -109,10 +114,10 @@ class Dev:
             raise DevError("no etcd; install one (Debian: etcd-server) or name it in S4_ETCD")
         client, peer = (f"http://{place}" for place in self._etcd)
         with self._log("etcd") as log:
-            self._processes["etcd"] = await asyncio.create_subprocess_exec(
+            self._processes["etcd"] = subprocess.Popen([  # noqa: ASYNC220, S603 - a moment; the user's own etcd
                 program, "--name", "dev", "--data-dir", str(self.directory / "etcd"), "--listen-client-urls", client,
                 "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                "--initial-cluster", f"dev={peer}", stdout=log, stderr=log, start_new_session=True,
+                "--initial-cluster", f"dev={peer}"], stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
             )  # fmt: skip
         await self._until(lambda: b'"true"' in _get(f"{client}/health"), "etcd is healthy")
@@ -132,7 +137,7 @@ class Dev:
 
     async def start(self, name: str) -> None:
         """Start a node or a gateway, and wait until it serves."""
-        if name in self._processes and self._processes[name].returncode is None:
+        if name in self._processes and self._processes[name].poll() is None:
             self._processes[name].send_signal(signal.SIGCONT)
             return
         self.plan = json.loads((self.directory / "dev.json").read_text())  # somebody may have changed it
@@ -140,28 +145,27 @@ class Dev:
         kind = ["node", str(self.directory / name), "--name", name, "--peer-listen", where["peer"], "--advertise", where["peer"],
                 "--reserve", where.get("reserve", self.plan["reserve"])] if name.startswith("node") else ["gateway"]  # fmt: skip
         with self._log(name) as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "s4.cli", *kind, "--coordinator", self.coordinator, "--listen", where["s3"],
-                "--admin-listen", where["admin"], "--admin-tls", "off", "--authority", str(trust / "ca.pem"), "--master-key", str(trust / keyring.FILE), "--peer-certificate",
-                str(trust / f"{name}.pem"), "--peer-key", str(trust / f"{name}.key"), stdout=asyncio.subprocess.PIPE,
-                stderr=log, env=self._environment, start_new_session=True,
-            )  # fmt: skip
+            process = await asyncio.to_thread(self._starter.start, [
+                *kind, "--coordinator", self.coordinator, "--listen", where["s3"], "--admin-listen", where["admin"], "--admin-tls", "off",
+                "--authority", str(trust / "ca.pem"), "--master-key", str(trust / keyring.FILE),
+                "--peer-certificate", str(trust / f"{name}.pem"), "--peer-key", str(trust / f"{name}.key"),
+            ], self._environment, log)  # fmt: skip
         self._processes[name] = process
-        line = (await process.stdout.readline()).decode() if process.stdout else ""
+        line = (await asyncio.to_thread(process.stdout.readline)).decode()
         if " serves " not in line:
             raise DevError(f"{name} did not start; see {self.directory / name}.log")
         self._stores[name] = line.split(" store ")[1].split()[0] if " store " in line else ""
 
     def describe(self, name: str) -> dict[str, Any]:
         where, process = self.plan["members"][name], self._processes.get(name)
-        alive = process is not None and process.returncode is None
+        alive = process is not None and process.poll() is None
         return {"node": name, "store": self._stores.get(name, ""), "s3": f"http://{where['s3']}", "admin": f"http://{where['admin']}",
                 "peer": where["peer"], "pid": process.pid if process is not None and alive else 0}  # fmt: skip
 
     def admin(self) -> AdminClient:
         """A client of the first node that runs."""
         for name, process in self._processes.items():
-            if name != "etcd" and process.returncode is None:
+            if name != "etcd" and process.poll() is None:
                 where = self.plan["members"][name]["admin"]
                 return AdminClient(where, self.plan["access_key"], self.plan["secret_key"], "us-east-1")
         raise DevError("no node runs")
@@ -199,16 +203,19 @@ class Dev:
 
     async def _end(self, name: str, how: signal.Signals) -> None:
         process = self._processes.get(name)
-        if process is None or process.returncode is not None:
+        if process is None or process.poll() is not None:
             return
         process.send_signal(signal.SIGCONT)
         process.send_signal(how)
-        await process.wait()
+        await asyncio.to_thread(process.wait)
+        if process.stdout is not None:
+            process.stdout.close()
 
     async def close(self) -> None:
         names = [name for name in self._processes if name != "etcd"]
         await asyncio.gather(*(self._end(name, signal.SIGTERM) for name in names))
         await self._end("etcd", signal.SIGTERM)
+        self._starter.close()
 
 
 def _get(url: str) -> bytes:
@@ -219,6 +226,7 @@ def _get(url: str) -> bytes:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.directory).absolute()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WAITING))
     dev = Dev(directory, _plan(arguments, directory))
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,23 @@
+"""The process that a Starter forks others from: everything that a server needs is loaded here, once."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import sys
+
+import uvloop  # noqa: F401 - loaded for those that are forked, as are the servers
+
+from s4 import cli, serve, serve_cluster, starter  # noqa: F401 - as above
+
+
+def main() -> int:
+    gc.collect()
+    gc.freeze()  # pages that nobody writes to are shared by all
+    with socket.socket(fileno=int(sys.argv[1])) as owner:
+        arguments = starter.serve(owner)
+    return cli.main(arguments) if arguments is not None else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

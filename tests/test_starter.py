@@ -1,0 +1,56 @@
+"""What a Starter starts is as if its command line had been run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s4.starter import Starter
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[Starter]:
+    made = Starter()
+    yield made
+    made.close()
+
+
+def test_a_command_has_its_own_arguments_environment_output_and_status(starter: Starter, tmp_path: Path) -> None:
+    with (tmp_path / "errors").open("wb") as errors:
+        environment = {**os.environ, "S4_LISTEN": "127.0.0.1:7777"}
+        told = starter.start(["server", "--help"], environment, errors)
+        refused = starter.start(["server", "--no-such-option"], {}, errors)
+        assert b"[127.0.0.1:7777]" in told.stdout.read()
+        assert refused.stdout.read() == b""
+        assert (refused.wait(60), told.wait(60)) == (2, 0)
+        refused.stdout.close()
+        told.stdout.close()
+    assert "--no-such-option" in (tmp_path / "errors").read_text()
+    assert told.poll() == told.returncode == 0
+
+
+def test_a_server_is_ended_by_signals_and_its_starter_tells_by_which(starter: Starter, tmp_path: Path) -> None:
+    with (tmp_path / "errors").open("wb") as errors:
+        begun = [starter.start(["server", str(tmp_path / name), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"], {**os.environ}, errors) for name in ("a", "b")]
+        for one in begun:
+            assert b"S3 at" in one.stdout.readline()
+            assert os.getsid(one.pid) == one.pid
+            with pytest.raises(subprocess.TimeoutExpired):
+                one.wait(0)
+        begun[0].kill()
+        begun[1].send_signal(signal.SIGTERM)
+        assert [one.wait(60) for one in begun] == [-signal.SIGKILL, 0]
+        for one in begun:
+            one.stdout.close()
+
+
+def test_a_starter_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    made = Starter()
+    made.close()
+    with (tmp_path / "errors").open("wb") as errors, pytest.raises(OSError):
+        made.start(["server", "--help"], {}, errors)
