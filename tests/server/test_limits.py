@@ -174,10 +174,11 @@ def test_overload_is_answered_at_once_and_health_stays_open(own_server: Any, cli
     s3 = client(server.endpoint)
     s3.create_bucket(Bucket="busy")
     held = []
-    for _ in range(4):  # requests that wait for their bodies fill the server
-        target, headers, _ = signed(server.endpoint, "PUT", "/busy/k", body=b"x" * 10)
+    body = b"<Delete><Object><Key>k</Key></Object></Delete>"
+    for _ in range(4):  # who sends a document is no client that is waited for
+        target, headers, _ = signed(server.endpoint, "POST", "/busy", query="delete=", body=body)
         connection = socket.create_connection((urlsplit(server.endpoint).hostname, urlsplit(server.endpoint).port))
-        head = f"PUT {target} HTTP/1.1\r\nHost: {urlsplit(server.endpoint).netloc}\r\nContent-Length: 10\r\n"
+        head = f"POST {target} HTTP/1.1\r\nHost: {urlsplit(server.endpoint).netloc}\r\nContent-Length: {len(body)}\r\n"
         connection.sendall((head + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host") + "\r\n").encode())
         held.append(connection)
     refused = wait_until(lambda: (one := call(server.endpoint, "GET", "/busy")).status == 503 and one, "a refusal")
@@ -185,7 +186,7 @@ def test_overload_is_answered_at_once_and_health_stays_open(own_server: Any, cli
     for path in ("/healthz", "/readyz"):
         assert send(server.endpoint, "GET", path, {}).status == 200
     for connection in held:
-        connection.sendall(b"x" * 10)
+        connection.sendall(body)
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
         connection.close()
     assert wait_until(lambda: call(server.endpoint, "GET", "/busy").status == 200, "service again")
