@@ -23,7 +23,7 @@ def starter() -> Iterator[Starter]:
 def test_a_command_has_its_own_arguments_output_and_status(starter: Starter, tmp_path: Path) -> None:
     with (tmp_path / "errors").open("wb") as errors:
         told = starter.start(["server", "--help"], {}, errors)
-        refused = starter.start(["server", "--no-such-option"], {}, errors)
+        refused = starter.start(["server", "x", "--no-such-option"], {}, errors)
         assert b"usage: s4 server" in told.stdout.read()
         assert refused.stdout.read() == b""
         assert (refused.wait(60), told.wait(60)) == (2, 0)
