@@ -280,6 +280,14 @@ def test_rules_for_other_origins(s3: Any, server: ServerProcess, bucket: str) ->
         got = call(server.endpoint, "GET", f"/{bucket}/{path}", headers={"Origin": "https://a.example"})
         assert (got.headers["access-control-allow-origin"], got.headers["access-control-expose-headers"]) == ("https://a.example", "ETag")
     assert "access-control-allow-origin" not in call(server.endpoint, "GET", f"/{bucket}/k", headers={"Origin": "https://b.test"}).headers
+    # What asks like a preflight is answered like one, whatever it does.
+    names = {"Origin": "https://a.example", "Access-Control-Request-Headers": "x-amz-date"}
+    alike = call(server.endpoint, "GET", f"/{bucket}/k", headers={**names, "Access-Control-Request-Method": "PUT"}).headers
+    asked = preflight("https://a.example", "PUT", "x-amz-date").headers
+    told = {name: value for name, value in asked.items() if name.startswith("access-control-")}
+    assert len(told) == 6
+    assert {name: value for name, value in alike.items() if name.startswith("access-control-")} == told
+    assert "access-control-allow-origin" not in call(server.endpoint, "GET", f"/{bucket}/k", headers={**names, "Access-Control-Request-Method": "DELETE"}).headers
     s3.delete_bucket_cors(Bucket=bucket)
     assert code(s3.get_bucket_cors, Bucket=bucket) == "NoSuchCORSConfiguration"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -47,8 +47,14 @@ def find(rules: Sequence[Rule], origin: str, method: str, headers: Sequence[str]
     return next((rule for rule in rules if rule.takes(origin, method, headers)), None)
 
 
-def answer(rule: Rule, origin: str, asked: Sequence[str] = (), *, preflight: bool = False) -> dict[str, str]:
-    """The headers that tell a browser what it may do."""
+def asked_of(headers: Mapping[str, str], method: str) -> tuple[str, list[str]]:
+    """(method, names of headers) that a request is judged by: those that it says it will have, a preflight or not."""
+    names = headers.get("access-control-request-headers", "").split(",")
+    return headers.get("access-control-request-method", method), [name.strip().lower() for name in names if name.strip()]
+
+
+def answer(rule: Rule, origin: str, asked: Sequence[str] = ()) -> dict[str, str]:
+    """The headers that tell a browser what it may do. S3 gives a preflight and what follows it the same."""
     anybody = "*" in rule.origins
     found = {
         "Access-Control-Allow-Origin": "*" if anybody else origin,
@@ -61,7 +67,7 @@ def answer(rule: Rule, origin: str, asked: Sequence[str] = (), *, preflight: boo
     exposed = [name for name in rule.exposed if _TOKEN(name)]  # 0.7 took what is no name
     if exposed:
         found["Access-Control-Expose-Headers"] = ", ".join(exposed)
-    if preflight and rule.max_age_s is not None:
+    if rule.max_age_s is not None:
         found["Access-Control-Max-Age"] = str(rule.max_age_s)
     found["Vary"] = "Origin, Access-Control-Request-Headers, Access-Control-Request-Method"
     return found

@@ -352,12 +352,7 @@ async def get_request_payment(gateway: Gateway, request: S3Request) -> web.Strea
 
 async def preflight(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     """What a browser asks before a request from another origin: needs no signature, and tells the rules only."""
-    origin, method = request.headers.get("origin", ""), request.headers.get("access-control-request-method", "")
-    asked = [
-        name.strip().lower()
-        for name in request.headers.get("access-control-request-headers", "").split(",")
-        if name.strip()
-    ]
+    origin, (method, asked) = request.headers.get("origin", ""), cors.asked_of(request.headers, "")
     if not origin:
         raise S3Error("BadRequest", "Insufficient information. Origin request header needed.")
     if method not in cors.METHODS:
@@ -370,13 +365,13 @@ async def preflight(gateway: Gateway, request: S3Request) -> web.StreamResponse:
             "AccessForbidden",
             "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec.",
         )
-    return respond(200, cors.answer(rule, origin, asked, preflight=True))
+    return respond(200, cors.answer(rule, origin, asked))
 
 
 async def cross_origin(gateway: Gateway, request: S3Request) -> dict[str, str]:
     """Headers for the answer to a request from another origin; empty where no rule takes it."""
     bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
     rules = documents.cors_of(bucket) if bucket is not None else []
-    origin = request.headers["origin"]
-    rule = cors.find(rules, origin, request.method)
-    return cors.answer(rule, origin) if rule is not None else {}
+    origin, (method, asked) = request.headers["origin"], cors.asked_of(request.headers, request.method)
+    rule = cors.find(rules, origin, method, asked)
+    return cors.answer(rule, origin, asked) if rule is not None else {}
