@@ -15,6 +15,8 @@ import pytest
 import raw
 from process import ACCESS, REGION, SECRET, ServerProcess
 from s4.s3 import sigv4
+from s4.s3.errors import S3Error
+from s4.s3.routing import check_query
 
 
 def test_listings_and_results_have_the_times_of_head(s3: Any, bucket: str) -> None:
@@ -171,3 +173,46 @@ def test_writes_to_a_suspended_bucket_name_the_null_version(s3: Any, bucket: str
     upload = {"Bucket": bucket, "Key": "m", "UploadId": s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]}
     etag = s3.upload_part(**upload, PartNumber=1, Body=b"x")["ETag"]
     assert s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})["VersionId"] == "null"
+
+
+def test_errors_tell_what_s3_tells(server: ServerProcess, s3: Any, bucket: str) -> None:
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
+    part = "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>0</ETag></Part></CompleteMultipartUpload>"
+    source = {"x-amz-copy-source": f"/{bucket}/k"}
+    cases: list[tuple[str, dict[str, Any], bytes]] = [
+        ("PUT", {"headers": {"If-Match": '"0"'}, "body": b"y"}, b"<Condition>If-Match</Condition>"),
+        ("PUT", {"headers": {"If-None-Match": "*"}, "body": b"y"}, b"<Condition>If-None-Match</Condition>"),
+        ("GET", {"headers": {"If-Match": '"0"'}}, b"<Condition>If-Match</Condition>"),
+        ("PUT", {"headers": {**source, "x-amz-copy-source-if-none-match": etag}}, b"<Condition>x-amz-copy-source-If-None-Match</Condition>"),
+        ("DELETE", {"headers": {"If-Match": '"0"'}}, b"<Condition>If-Match</Condition>"),
+        ("POST", {"query": f"uploadId={upload}", "body": part.encode()}, f"<UploadId>{upload}</UploadId>".encode()),
+    ]
+    for method, options, told in cases:
+        answer = raw.call(server.endpoint, method, f"/{bucket}/{'m' if method == 'POST' else 'k'}", **options)
+        assert told in answer.body, (method, options, answer.body)
+
+
+def test_a_request_that_is_too_late_is_told_by_how_much() -> None:
+    def fields(stamp: str, expires: str) -> dict[str, str]:
+        where = {"X-Amz-Expires": expires} if expires else {}
+        query = {"X-Amz-Algorithm": sigv4.ALGORITHM, "X-Amz-Credential": f"a/{stamp[:8]}/{REGION}/s3/aws4_request", "X-Amz-Date": stamp, "X-Amz-SignedHeaders": "host" if expires else "host;x-amz-content-sha256;x-amz-date", "X-Amz-Signature": "0" * 64, **where}
+        signed = ", ".join(f"{name[6:]}={query[name]}" for name in ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature"))
+        headers = {"host": "h"} | ({} if expires else {"authorization": f"{sigv4.ALGORITHM} {signed}", "x-amz-date": stamp, "x-amz-content-sha256": sigv4.UNSIGNED})
+        request = sigv4.Request("GET", "/b/k", list(query.items()) if expires else [], headers)
+        claim = sigv4.parse(request)
+        assert claim is not None
+        with pytest.raises(S3Error) as error:
+            sigv4.check(claim, request, "s", REGION, 1_767_225_600 + 3600, 900, 604_800)
+        return {"Code": error.value.code, **error.value.fields}
+
+    assert fields("20260101T000000Z", "60") == {"Code": "AccessDenied", "X-Amz-Expires": "60", "Expires": "2026-01-01T00:01:00Z", "ServerTime": "2026-01-01T01:00:00Z"}
+    assert fields("20260101T000000Z", "") == {"Code": "RequestTimeTooSkewed", "RequestTime": "20260101T000000Z", "ServerTime": "2026-01-01T01:00:00Z", "MaxAllowedSkewMilliseconds": "900000"}
+
+
+def test_a_parameter_that_would_be_passed_over_is_refused() -> None:
+    for operation, query in (("PutObject", {"versionId": "null"}), ("UploadPart", {"versionId": "null", "uploadId": "u"}), ("ListObjects", {"list-type": "1"}), ("GetObjectAcl", {"versionId": ""}), ("ListObjectVersions", {"version-id-marker": ""})):
+        with pytest.raises(S3Error, match="InvalidArgument"):
+            check_query(operation, query)
+    for operation, query in (("GetObject", {"versionId": "null"}), ("ListObjectsV2", {"list-type": "2"}), ("ListObjects", {"marker": ""}), ("GetObject", {"version-id-marker": ""})):
+        check_query(operation, query)

@@ -24,7 +24,7 @@ from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
 from s4.metadata.keys import partition_of
 from s4.metadata.rows import Bucket, Object, decode_object
-from s4.s3 import acl, sigv4
+from s4.s3 import acl, names, sigv4
 from s4.s3.errors import S3Error
 
 _OF_ROOT = frozenset(
@@ -259,7 +259,9 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
     bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
     judge = request.judge = Judge(gateway, request, request.bucket, bucket)
     for header in _OWNERS:
-        if header in request.headers and request.headers[header] != ACCOUNT:
+        if header in request.headers and (named := request.headers[header]) != ACCOUNT:
+            if names.number(named, 0, 10**12 - 1) is None or len(named) != len(ACCOUNT):
+                raise S3Error("InvalidBucketOwnerAWSAccountID")
             raise S3Error("AccessDenied")
     if judge.free:
         return

@@ -50,11 +50,11 @@ def check_read(headers: Mapping[str, str], etag: str, modified_ms: int, prefix: 
     if_match, if_none = headers.get(prefix + "if-match"), headers.get(prefix + "if-none-match")
     if if_match is not None:
         if not matches(if_match, etag):
-            raise S3Error("PreconditionFailed", Condition="If-Match")
+            raise S3Error("PreconditionFailed", Condition=prefix + "If-Match")
     else:
         since = parse_date(headers.get(prefix + "if-unmodified-since", ""))
         if since is not None and modified > since:
-            raise S3Error("PreconditionFailed", Condition="If-Unmodified-Since")
+            raise S3Error("PreconditionFailed", Condition=prefix + "If-Unmodified-Since")
     failed = False
     if if_none is not None:
         failed = matches(if_none, etag)
@@ -64,4 +64,11 @@ def check_read(headers: Mapping[str, str], etag: str, modified_ms: int, prefix: 
     if failed:
         if not prefix:
             raise S3Error("NotModified", headers={"ETag": f'"{etag}"'})
-        raise S3Error("PreconditionFailed", Condition="If-None-Match" if if_none is not None else "If-Modified-Since")
+        name = "If-None-Match" if if_none is not None else "If-Modified-Since"
+        raise S3Error("PreconditionFailed", Condition=prefix + name)
+
+
+def told(error: S3Error, headers: Mapping[str, str]) -> None:
+    """A write's condition, which the partition decides, is named as a read's."""
+    if error.code == "PreconditionFailed":
+        error.fields.setdefault("Condition", "If-Match" if "if-match" in headers else "If-None-Match")

@@ -50,7 +50,9 @@ def find(rules: Sequence[Rule], origin: str, method: str, headers: Sequence[str]
 def asked_of(headers: Mapping[str, str], method: str) -> tuple[str, list[str]]:
     """(method, names of headers) that a request is judged by: those that it says it will have, a preflight or not."""
     names = headers.get("access-control-request-headers", "").split(",")
-    return headers.get("access-control-request-method", method), [name.strip().lower() for name in names if name.strip()]
+    return headers.get("access-control-request-method", method), [
+        name.strip().lower() for name in names if name.strip()
+    ]
 
 
 def answer(rule: Rule, origin: str, asked: Sequence[str] = ()) -> dict[str, str]:

@@ -34,6 +34,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "ServerSideEncryptionConfigurationNotFoundError": (404, "The server side encryption configuration was not found"),
     "InvalidArgument": (400, "Invalid argument"),
     "InvalidBucketAclWithObjectOwnership": (400, "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting"),
+    "InvalidBucketOwnerAWSAccountID": (400, "The value of the expected bucket owner parameter must be an AWS account ID"),
     "InvalidBucketState": (409, "The request is not valid for the current state of the bucket."),
     "InvalidBucketName": (400, "The specified bucket is not valid."),
     "InvalidChunkSizeError": (403, "Only the last chunk is allowed to have a size less than 8192 bytes"),
@@ -90,6 +91,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "TooManyBuckets": (400, "You have attempted to create more buckets than are allowed."),
     "TooManyEntities": (409, "There are as many as are allowed."),
     "UnresolvableGrantByEmailAddress": (400, "The e-mail address you provided does not match any account on record."),
+    "UnexpectedContent": (400, "This request contains unsupported content."),
     "XAmzContentSHA256Mismatch": (400, "The provided 'x-amz-content-sha256' header does not match what was computed."),
 }  # fmt: skip
 

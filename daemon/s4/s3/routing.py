@@ -93,6 +93,34 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
     return operation
 
 
+# Operations on a version that a client may name.
+_OF_VERSION = frozenset((
+    "GetObject", "HeadObject", "DeleteObject", "GetObjectAttributes", "GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging",
+    "GetObjectAcl", "PutObjectAcl", "GetObjectRetention", "PutObjectRetention", "GetObjectLegalHold", "PutObjectLegalHold",
+))  # fmt: skip
+_MARKS = {
+    "version-id-marker": "A version-id marker cannot be empty.",
+    "versionId": "Version id cannot be the empty string",
+}
+
+
+def check_query(operation: str, query: Mapping[str, str]) -> None:
+    """Raises S3Error for a parameter that the operation would pass over."""
+    if not query:
+        return
+    if "versionId" in query and operation not in _OF_VERSION:
+        raise _wrong("versionId", query, "This operation does not accept a version-id.")
+    for name, message in _MARKS.items():
+        if query.get(name) == "" and (name == "versionId" or operation == "ListObjectVersions"):
+            raise _wrong(name, query, message)
+    if operation == "ListObjects" and "list-type" in query:
+        raise _wrong("list-type", query, "Invalid List Type specified in Request")
+
+
+def _wrong(name: str, query: Mapping[str, str], message: str) -> S3Error:
+    return S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=query[name])
+
+
 def _find(
     special: Mapping[str, Mapping[str, str]], plain: Mapping[str, str], method: str, query: Mapping[str, str]
 ) -> str:

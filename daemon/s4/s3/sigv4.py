@@ -19,7 +19,7 @@ import re
 from calendar import timegm
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from time import strftime, strptime
+from time import gmtime, strftime, strptime
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
@@ -145,7 +145,7 @@ def _parse_header(request: Request, header: str) -> Claim:
     if service in ("iam", "sts"):
         payload = EMPTY_SHA256  # of a body that the caller must hash
     if payload is None:
-        raise S3Error("MissingSecurityHeader", "Your request is missing the header x-amz-content-sha256.")
+        raise S3Error("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
     checked_payload(payload)
     if service == ADMIN and (payload == UNSIGNED or payload in STREAMING_MODES):
         raise S3Error("InvalidArgument", "On the admin port x-amz-content-sha256 is the SHA-256 of the body.")
@@ -320,6 +320,10 @@ def parse_time(timestamp: str) -> int:
         ) from None
 
 
+def _iso(seconds: float) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(seconds))
+
+
 def check(
     claim: Claim, request: Request, secret: str, region: str, now_s: float, skew_s: float, presign_s: int
 ) -> bytes:
@@ -334,11 +338,18 @@ def check(
                 "AuthorizationQueryParametersError", f"X-Amz-Expires must be between 1 and {presign_s} seconds"
             )
         if now_s > sent + claim.expires_s:
-            raise S3Error("AccessDenied", "Request has expired")
+            error = S3Error(
+                "AccessDenied", "Request has expired", Expires=_iso(sent + claim.expires_s), ServerTime=_iso(now_s)
+            )
+            error.fields["X-Amz-Expires"] = str(claim.expires_s)
+            raise error
         if now_s < sent - skew_s:
             raise S3Error("AccessDenied", "Request is not valid yet")
     elif abs(now_s - sent) > skew_s:
-        raise S3Error("RequestTimeTooSkewed")
+        skew = str(int(skew_s * 1000))
+        raise S3Error(
+            "RequestTimeTooSkewed", RequestTime=claim.timestamp, ServerTime=_iso(now_s), MaxAllowedSkewMilliseconds=skew
+        )
     key = _key(secret, claim)
     given = claim.signature.encode("utf-8", "replace")
     expected = [sign(key, string_to_sign(claim, request, fold)).encode() for fold in _folds(claim, request)]

@@ -37,14 +37,17 @@ def from_header(headers: Mapping[str, str]) -> dict[str, str]:
     text = headers.get("x-amz-tagging", "")
     if not text:
         return {}
+    refusal = S3Error(
+        "InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
+        ArgumentName="x-amz-tagging", ArgumentValue=text,
+    )  # fmt: skip
     try:
         # as S3 reads it, a name without "=" is a tag with an empty value
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
     except (ValueError, UnicodeDecodeError):
-        raise S3Error(
-            "InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
-            ArgumentName="x-amz-tagging", ArgumentValue=text,
-        ) from None  # fmt: skip
+        raise refusal from None
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise refusal
     return check(pairs, OF_OBJECT)
 
 

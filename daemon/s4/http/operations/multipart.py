@@ -194,10 +194,16 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
     whole = checksums.expected_of({name: value.partition("-")[0] for name, value in about.items()}, "")
     given = (whole.algorithm, about[checksums.HEADER[whole.algorithm]]) if whole.algorithm else ("", "")
     await _agrees(gateway, request, upload, _OF_UPLOAD)
-    put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, Completion(
+    wanted = Completion(
         parts, write_conditions(request.headers), given, request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,
-    ))  # fmt: skip
+    )  # fmt: skip
+    try:
+        put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, wanted)
+    except S3Error as error:
+        if error.code == "InvalidPart":
+            error.fields["UploadId"] = upload
+        raise
     headers = {"x-amz-version-id": put.version} if put.version else {}
     headers |= encryption.shown(put.sealing, request.headers)
     headers |= ending(gateway, request.bucket_row, request.key, put)

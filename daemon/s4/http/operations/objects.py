@@ -29,7 +29,7 @@ from s4.http.responses import (
     respond_xml,
 )
 from s4.metadata.commands import Conditions, Deleted
-from s4.metadata.rows import Extent
+from s4.metadata.rows import Extent, Object
 from s4.s3 import acl, checksums, classes, conditions, encryption, lock, names, ranges, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
@@ -322,6 +322,7 @@ async def get_attributes(gateway: Gateway, request: S3Request) -> web.StreamResp
         )
     if not wanted <= known:
         raise S3Error("InvalidArgument", "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes")
+    after, limit = (_part_number(request, name, most) for name, most in _PARTS.items())
     opened = await _open(gateway, request)
     row = opened.row
     xml = ""
@@ -331,7 +332,7 @@ async def get_attributes(gateway: Gateway, request: S3Request) -> web.StreamResp
         value = row.checksum.partition("-")[0]
         xml += f"<Checksum>{tag('Checksum' + row.checksum_algorithm, value)}{tag('ChecksumType', row.checksum_type)}</Checksum>"
     if "ObjectParts" in wanted and row.upload:
-        xml += _parts_xml(request, opened)
+        xml += _parts_xml(opened.row, after, min(limit, 1000))
     if "StorageClass" in wanted:
         xml += tag("StorageClass", classes.of(row.headers))
     if "ObjectSize" in wanted:
@@ -342,13 +343,21 @@ async def get_attributes(gateway: Gateway, request: S3Request) -> web.StreamResp
     return respond_xml(document("GetObjectAttributesResponse", xml), headers)
 
 
-def _parts_xml(request: S3Request, opened: Opened) -> str:
-    row, headers = opened.row, request.headers
-    marker_text, limit_text = headers.get("x-amz-part-number-marker", "0"), headers.get("x-amz-max-parts", "1000")
-    for name, value in (("x-amz-part-number-marker", marker_text), ("x-amz-max-parts", limit_text)):
-        if names.number(value, 0, 10**9) is None:
-            raise S3Error("InvalidArgument", f"{name} is not a number", ArgumentName=name, ArgumentValue=value)
-    marker, limit = int(marker_text), min(int(limit_text), 1000)
+_PARTS = {
+    "x-amz-part-number-marker": "0",
+    "x-amz-max-parts": "1000",
+}  # of GetObjectAttributes, and what holds without them
+
+
+def _part_number(request: S3Request, name: str, default: str) -> int:
+    value = request.headers.get(name, default)
+    found = names.number(value, 0, 2**31 - 1)
+    if found is None:
+        raise S3Error("InvalidArgument", f"{name} is not a number", ArgumentName=name, ArgumentValue=value)
+    return found
+
+
+def _parts_xml(row: Object, marker: int, limit: int) -> str:
     xml = tag("PartsCount", len(row.extents))
     if row.checksum_type != checksums.COMPOSITE:
         return f"<ObjectParts>{xml}</ObjectParts>"

@@ -193,7 +193,11 @@ async def asked_acl(request: S3Request, owner: str) -> acl.Acl:
     """What a PutBucketAcl or PutObjectAcl asks for, in headers or body. Raises S3Error."""
     wanted = acl.from_headers(request.headers, owner)
     if wanted is not None:
+        if await request.small_body(request.limits.xml_bytes):
+            raise S3Error("UnexpectedContent")
         return wanted
+    if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+        raise S3Error("MissingSecurityHeader", MissingHeaderName="x-amz-acl")
     try:
         return acl.from_xml(await request.xml("AccessControlPolicy"), owner)
     except S3Error as error:
