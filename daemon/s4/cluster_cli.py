@@ -143,11 +143,22 @@ def admin_arguments(actions: Any) -> None:
     init.add_argument(
         "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"
     )
-    certificates = todo.add_parser("certificates", help="make an authority and certificates for a cluster's processes")
+    certificates = todo.add_parser(
+        "certificates",
+        help="an authority and certificates for a cluster's processes",
+        description="Give certificates to NAMEs by the authority of DIR, which is made where there is none. Its key is kept there, as "
+        "DIR/ca.key: keep DIR safe. Nothing is overwritten. To replace the authority: --replace-authority, bring DIR/ca.pem to all "
+        "machines; --renew, bring each its certificate and key; --forget-authority, and ca.pem once more. A running process takes "
+        "what is new within seconds; what is forgotten it trusts until it starts again.",
+    )
     certificates.add_argument("directory", metavar="DIR")
     certificates.add_argument(
-        "names", nargs="+", metavar="NAME", help="of nodes and gateways: one that begins with gateway is for no node"
+        "names", nargs="*", metavar="NAME", help="of nodes and gateways: one that begins with gateway is for no node"
     )
+    how = certificates.add_mutually_exclusive_group()
+    how.add_argument("--renew", nargs="*", metavar="NAME", help="make certificates again, where none is named of all")
+    how.add_argument("--replace-authority", action="store_true", help="make another authority, trusted beside this one")
+    how.add_argument("--forget-authority", action="store_true", help="trust the new authority only")
     todo.add_parser("status", help="how the cluster is, store by store")
     add = todo.add_parser("add", help="use stores that stand by, or that were to be drained")
     add.add_argument("stores", nargs="*", metavar="STORE", help="node name, id or its beginning; all that stand by")
@@ -199,15 +210,37 @@ def init(coordinator: str, erasure: str, partitions: str) -> dict[str, Any]:
         raise InitError(str(error)) from error
 
 
+def certificates(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Raises InitError."""
+    from s4.authority import Authority, AuthorityError  # noqa: PLC0415
+
+    directory, names = Path(arguments.directory), arguments.names
+    renews = arguments.renew is not None
+    changes = renews or arguments.replace_authority or arguments.forget_authority
+    try:
+        if changes and not (directory / "ca.pem").exists():
+            raise AuthorityError(f"there is no authority in {directory}")
+        if names and (arguments.replace_authority or arguments.forget_authority):
+            raise AuthorityError("an authority is replaced for all: give no names")
+        if not names and not changes:
+            raise AuthorityError("name the nodes and gateways that need a certificate")
+        authority = Authority(directory)
+        if arguments.replace_authority:
+            authority.replace()
+        if arguments.forget_authority:
+            authority.forget()
+        made = authority.renew(names + arguments.renew) if renews else authority.add(names)
+    except (AuthorityError, OSError) as error:
+        raise InitError(str(error)) from error
+    return {"authority": str(authority.ca), "issued": [str(path) for path in made]}
+
+
 def local_action(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Actions that need no running node; None for the others. Raises InitError."""
     if arguments.cluster_action == "init":
         return init(arguments.coordinator, arguments.erasure, arguments.partitions)
     if arguments.cluster_action == "certificates":
-        from s4.authority import Authority  # noqa: PLC0415
-
-        authority = Authority(Path(arguments.directory))
-        return {"authority": str(authority.ca), "issued": [str(authority.issue(name)[1]) for name in arguments.names]}
+        return certificates(arguments)
     return None
 
 

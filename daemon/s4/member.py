@@ -226,7 +226,7 @@ class MemberNode(RowNode):
         return Census(
             self.store, __version__, round(self._clock() - self._started, 3), free, total, used,
             self.shards.settings.reserve_bytes, led, self.counters(), heals, failed, outbox,
-            sum(group.replica(one).lag for one in led), made, filled, alarms,
+            sum(group.replica(one).lag for one in led), made, filled, alarms, self.router.unreached(),
         )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class Said(msgspec.Struct, frozen=True):
     filled: float = 1.0
     alarms: Collection[str] = ()
     reserve_bytes: int = 0
+    unreached: Mapping[str, str] = {}  # stores that it has no connection to, and what it met
 
 
 class StoreStatus(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from s4 import __version__
-from s4.cluster import planner
+from s4.cluster import planner, reach
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
@@ -22,6 +23,7 @@ from s4.peer.router import Router
 from s4.upkeep import compaction
 from s4.upkeep.ownstore import OwnStore
 
+REACH_S, REACH_LOOK_S = 10.0, 0.5  # how long stores have to find each other, for one may have just started
 Plan = Callable[[ClusterMap, list[str]], ClusterMap]
 
 
@@ -65,6 +67,7 @@ class ClusterAdmin(AdminApi):
         made = _PLANS.get(action)
         if made is None:
             raise PlanError(f"there is no action named {action}; known are {', '.join(_PLANS)}")
+        await self._must_reach(made(await self._keeper.refresh(), names))
         changed = await self._keeper.change(lambda old: made(old, names))
         moves = sum(
             have != want
@@ -72,6 +75,18 @@ class ClusterAdmin(AdminApi):
             for have, want in zip(one.config.members, one.wanted, strict=True)
         )
         return as_json({"moves": moves})
+
+    async def _must_reach(self, planned: ClusterMap) -> None:
+        """Raises PlanError where stores that are used now, and those that are to be, do not reach each other both ways."""
+        new = reach.newcomers(self._keeper.current, planned)
+        deadline = time.monotonic() + REACH_S
+        while new:
+            why = reach.obstacles(self._keeper.current, await self._said(), new)
+            if not why:
+                return
+            if time.monotonic() > deadline:
+                raise PlanError(f"nothing was changed: {'; '.join(why)}")
+            await asyncio.sleep(REACH_LOOK_S)
 
 
 class NodeAdmin(ClusterAdmin):
@@ -126,6 +141,7 @@ def said(one: Census) -> Said:
         one.filled,
         one.alarms,
         one.reserve_bytes,
+        one.unreached,
     )
 
 

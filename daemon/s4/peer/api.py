@@ -122,6 +122,7 @@ class Census(msgspec.Struct, frozen=True):
     made_bytes: int
     filled: float
     alarms: list[str] = []
+    unreached: dict[str, str] = {}  # stores that it has no connection to, and what was met when it tried last
 
 
 class NodeApi(Protocol):

@@ -87,6 +87,7 @@ class Router:
         self._remotes: dict[str, RemoteNode] = {}
         self._connecting: dict[str, asyncio.Task[RemoteNode]] = {}
         self._failed: dict[str, float] = {}
+        self._met: dict[str, str] = {}  # at the last try to connect
         self._failures: dict[str, Failures] = {}
         self._blobs: OrderedDict[bytes, Blob] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -136,6 +137,11 @@ class Router:
         remote = self._remotes.get(store)
         return (store == self._me and self._local is not None) or (remote is not None and not remote.gone)
 
+    def unreached(self) -> dict[str, str]:
+        """Stores that this process has no connection to though it keeps one to each, and what it met."""
+        away = [one for one, named in self.map.stores.items() if named.state != GONE and not self.is_up(one)]
+        return {store: self._met.get(store, "not tried yet") for store in away}
+
     def _ready(self, store: str) -> NodeApi | None:
         if store == self._me and self._local is not None:
             return self._local
@@ -175,8 +181,9 @@ class Router:
                 )
             self._remotes[store] = remote
             return remote
-        except BaseException:
+        except BaseException as error:
             self._failed[store] = time.monotonic() + RETRY_S
+            self._met[store] = str(error) or f"no answer within {CONNECT_S:g} s"
             raise
         finally:
             del self._connecting[store]
