@@ -83,7 +83,10 @@ def _shown(value: object) -> str:
 def _option(parser: argparse.ArgumentParser, name: str, default: str, text: str, **more: Any) -> None:
     """An option that is an environment variable too."""
     variable = "S4_" + name.strip("-").upper().replace("-", "_")
-    parser.add_argument(name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more)
+    added = parser.add_argument(
+        name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more
+    )
+    added.variable = variable  # type: ignore[attr-defined]  # for who looks for those that are none (starting.py)
 
 
 def _server_arguments(server: argparse.ArgumentParser) -> None:
@@ -259,6 +262,7 @@ def run_server(arguments: argparse.Namespace) -> int:
     from s4.serve import run as run_until_told  # noqa: PLC0415
     from s4.storage.leveldb import DatabaseError  # noqa: PLC0415
 
+    _warn_of_variables(arguments)
     try:
         settings = server_settings(arguments)
         uvloop.run(run_until_told(settings, dict(os.environ), _announce_and_check if arguments.check else _announce))
@@ -276,9 +280,19 @@ def run_member(arguments: argparse.Namespace) -> int:
     from s4.cluster_cli import announce, cluster_settings  # noqa: PLC0415
     from s4.serve_cluster import run_cluster  # noqa: PLC0415
 
+    _warn_of_variables(arguments)
     settings = cluster_settings(arguments, common_settings(arguments))
     uvloop.run(run_cluster(settings, dict(os.environ), announce))
     return 0
+
+
+def _warn_of_variables(arguments: argparse.Namespace) -> None:
+    """Name the variables that look like settings and are none."""
+    from s4 import logs, starting  # noqa: PLC0415
+
+    logs.configure(arguments.log_level, arguments.log_format)
+    for text in starting.unknown(os.environ, starting.variables(build_parser())):
+        starting.log.warning(text)
 
 
 async def _announce(server: Server) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import structlog
 
+from s4.quiet import Quiet
+
 _SECRET = re.compile(
     r"""(?ix) ( (?:x-amz-[a-z-]*)? (?:signature|security-token|credential|customer-key|secret[a-z_-]*|webidentitytoken|authorization)
     ['"\\]* \s* [:=] \s* ['"\\]* (?:b['"])? (?:bearer\s+)? ) [^\s&'"\\,;<>]+"""
@@ -42,6 +44,14 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(level.upper())
 
 
+def settle() -> None:
+    """Write the counts of lines that were not repeated."""
+    for handler in logging.getLogger().handlers:
+        for one in handler.filters:
+            if isinstance(one, Quiet):
+                one.settle()
+
+
 def configure(level: str, form: str) -> None:
     """`form` is json, text, or auto (text on a terminal)."""
     text = form == "text" or (form == "auto" and sys.stderr.isatty())
@@ -65,6 +75,7 @@ def configure(level: str, form: str) -> None:
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, _redact],
     ))  # fmt: skip
+    handler.addFilter(Quiet())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -26,7 +26,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
-from s4 import keyring, logs, receivers, restart, tracing
+from s4 import keyring, logs, receivers, restart, starting, tracing
 from s4.audit import AuditLog
 from s4.embedded import master_key, open_store
 from s4.figures import store_figures
@@ -201,9 +201,9 @@ class S3Endpoint:
         if uses:
             await self._gateway.node.execute(0, NoteUses(uses))
 
-    def reload(self) -> None:
-        if self._certificate is not None:
-            self._certificate.reload()
+    def reload(self) -> bool | None:
+        """Whether there was a new certificate; None where there is none at all."""
+        return self._certificate.reload() if self._certificate is not None else None
 
     async def close(self) -> None:
         """Stop listening, let requests in flight end, close connections."""
@@ -244,6 +244,14 @@ class Server:
         self._not_ready, self._known = "starting", Health()
         self._stopping = False
         self._registry = CollectorRegistry()
+
+    def secret_files(self) -> list[Path]:
+        """Files that nobody else should read."""
+        there = [store.directory / name for store in self.store.drives.stores for name in ("root.json", keyring.FILE)]
+        settings = self.settings
+        return there + [
+            Path(one) for one in (settings.master_key, settings.kms, settings.kms_token, settings.key) if one
+        ]
 
     def horizon(self) -> float:
         """Start of the oldest request that may still read shards, in any process."""
@@ -315,6 +323,7 @@ class Server:
         """Look at what nobody else would notice."""
         await asyncio.gather(*(shards.watch.look() for shards in self.store.drives.stores))
         self._known = server_health(self.store.node, self._healer)
+        logs.settle()
 
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
@@ -401,8 +410,12 @@ class Server:
 
     def reload(self) -> None:
         """Read the certificate again, here and in the workers."""
-        if self._s3 is not None:
-            self._s3.reload()
+        starting.reloaded(
+            {
+                "certificate": self._s3.reload() if self._s3 is not None else None,
+                "certificates of workers": True if self._processes else None,
+            }
+        )
         for process in self._processes:
             process.send_signal(signal.SIGHUP)
 
@@ -449,6 +462,14 @@ async def run(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
     started = time.monotonic()
     settle_garbage_collector()
+    starting.say_started(
+        "server",
+        settings,
+        server.secret_files(),
+        s3=server.endpoint,
+        admin=server.admin_endpoint,
+        drives=len(server.store.drives.all),
+    )
     await announce(server)
     await stop.wait()
     log.info("stopping", uptime_s=round(time.monotonic() - started, 1))

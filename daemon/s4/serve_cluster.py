@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -56,6 +57,7 @@ from s4.serve import (
     receivers_of,
 )
 from s4.settings import RootKeys, StoreSettings
+from s4.starting import reloaded, say_started
 from s4.upkeep import compaction, mend
 from s4.upkeep.events import Sender
 from s4.upkeep.inventory import Inventory
@@ -273,6 +275,7 @@ class ClusterServer:
     async def _look(self) -> None:
         """Look at what nobody else would notice, and see how the cluster is as far as this process knows it."""
         await self._contact.ask()
+        logs.settle()
         current, known = self._keeper.current, dict[str, Said | None]()
         for store, one in current.stores.items():
             if one.state == GONE:
@@ -323,8 +326,7 @@ class ClusterServer:
 
     def reload(self) -> None:
         """Read the certificates again."""
-        self._s3.reload()
-        self._credentials.reload()
+        reloaded({"certificate": self._s3.reload(), "certificate for peers": self._credentials.reload()})
 
     async def close(self) -> None:
         self._not_ready = "stopping"
@@ -360,8 +362,19 @@ async def run_cluster(
         starting.cancel()
         return
     starting.result()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
     started = time.monotonic()
     settle_garbage_collector()
+    secrets = [
+        one for one in (settings.master_key, settings.kms, settings.kms_token, settings.key, settings.peer_key) if one
+    ]
+    say_started(
+        "node" if settings.directories else "gateway",
+        settings,
+        secrets,
+        s3=server.endpoint,
+        admin=server.admin_endpoint,
+    )
     await announce(server)
     await stopped
     log.info("stopping", uptime_s=round(time.monotonic() - started, 1))

@@ -185,7 +185,7 @@ class PeerServer:
         except (asyncio.IncompleteReadError, OSError):
             pass
         except frames.FrameError as error:
-            log.error("gateway sent nonsense: %s", error)
+            log.error("%s sent nonsense: %s", _caller(writer), error)
         finally:
             self._gateways.pop(gateway, None)
             if self._lasting and gateway.welcome:
@@ -213,7 +213,7 @@ class PeerServer:
         except frames.FrameError as error:
             reason = str(error)
         if reason:
-            log.info("a peer was refused: %s", reason)
+            log.info("%s was refused: %s", _caller(writer), reason)
             self._fail(writer, header.id, Failure("refused", "ServiceUnavailable", reason))
             return False
         gateway.caller = hello.caller
@@ -224,7 +224,7 @@ class PeerServer:
     def _refuse(self, writer: asyncio.StreamWriter, header: Header, gateway: _Gateway) -> None:
         """A call that is not for the caller's role."""
         reason = f"a {gateway.role}'s certificate is not good for {header.name}"
-        log.warning("a peer was refused: %s", reason)
+        log.warning("%s was refused: %s", _caller(writer), reason)
         if header.id == 0:
             raise frames.FrameError(reason)
         self._fail(writer, header.id, Failure("unavailable", "ServiceUnavailable", reason))
@@ -287,3 +287,11 @@ class PeerServer:
         except Exception as error:
             log.exception("a peer's call failed: %s", header.name)
             self._fail(writer, header.id, Failure("internal", "InternalError", str(error)))
+
+
+def _caller(writer: asyncio.StreamWriter) -> str:
+    """Who a caller is, as far as people can find it: its certificate's name, and where it comes from."""
+    place, certificate = writer.get_extra_info("peername"), writer.get_extra_info("peercert") or {}
+    names = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"]
+    where = f" at {place[0]}" if isinstance(place, tuple) else ""
+    return f"the peer {' or '.join(names[:2]) or 'without a name'}{where}"
