@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from s4 import cluster_cli, watch_cli
+from s4 import cluster_cli, place, watch_cli
 from s4.admin_client import AdminClient, AdminError, Answered
 from s4.check import check
 from s4.limits import parse_size
@@ -24,19 +22,14 @@ def add_arguments(commands: Any) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     admin = commands.add_parser("admin", help="look after a server", formatter_class=raw, description=(
         "Look after a running server through its admin port, as the root user or any SuperUser.\n\n"
-        "Keys come from --dir (a data directory whose root keys were made there), from S4_ROOT_ACCESS_KEY and\n"
-        "S4_ROOT_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        "Where and as whom may be said before or after the action. --dir DIR is enough beside a server, a node or\n"
+        "`s4 dev`: it knows their addresses, and the root keys that were made there. Other keys come from\n"
+        "S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
     ))  # fmt: skip
-    _add_place(admin)
-    admin.add_argument("--dir", default="", metavar="DIR", help="take the root keys from this data directory")
-    admin.add_argument(
-        "--region", default=os.environ.get("S4_REGION", "us-east-1"), help="the server's region [us-east-1]"
-    )
-    admin.add_argument("--json", action="store_true", help="print JSON")
     actions = admin.add_subparsers(dest="action", required=True, metavar="ACTION")
     first = actions.add_parser("check", help="put an object, get it back, and clean up")
     first.add_argument(
-        "--s3", default="http://127.0.0.1:9000", metavar="URL", help="the S3 endpoint [http://127.0.0.1:9000]"
+        "--s3", default="", metavar="URL", help="the S3 endpoint [what --dir says, else http://127.0.0.1:9000]"
     )
     actions.add_parser("status", help="what the server holds and how it is")
     actions.add_parser("drives", help="the drives, and how far new ones are filled")
@@ -73,21 +66,7 @@ def add_arguments(commands: Any) -> None:
     _add_upkeep(actions)
     watch_cli.add_arguments(actions)
     cluster_cli.admin_arguments(actions)
-
-
-def _add_place(admin: argparse.ArgumentParser) -> None:
-    admin.add_argument(
-        "--endpoint",
-        default=os.environ.get("S4_ADMIN_ENDPOINT", "127.0.0.1:9001"),
-        metavar="[https://]HOST:PORT",
-        help="the admin port [127.0.0.1:9001]",
-    )
-    admin.add_argument(
-        "--authority",
-        default=os.environ.get("S4_ADMIN_AUTHORITY", ""),
-        metavar="FILE",
-        help="speak TLS, with who has a certificate of this authority",
-    )
+    place.add_arguments(admin)
 
 
 def _add_upkeep(actions: Any) -> None:
@@ -113,30 +92,13 @@ def run_admin(arguments: argparse.Namespace) -> int:
     if done is not None:
         _print(arguments, done, "".join(f"{name}: {value}\n" for name, value in done.items()))
         return 0
-    access, secret = _keys(arguments)
+    where = place.find(arguments.dir, arguments.endpoint, arguments.authority)
     if arguments.action == "check":
-        took = check(arguments.s3, access, secret, arguments.region)
+        took = check(arguments.s3 or where.s3, where.access_key, where.secret_key, arguments.region, where.authority)
         _print(arguments, {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n")
         return 0
-    client = AdminClient(arguments.endpoint, access, secret, arguments.region, arguments.authority)
+    client = AdminClient(where.admin, where.access_key, where.secret_key, arguments.region, where.authority)
     return _ACTIONS[arguments.action](client, arguments)
-
-
-def _keys(arguments: argparse.Namespace) -> tuple[str, str]:
-    if arguments.dir:
-        path = Path(arguments.dir) / "root.json"
-        try:
-            kept = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise AdminError(f"no root keys in {path}: {error}") from error
-        return kept["access_key"], kept["secret_key"]
-    for access, secret in (
-        ("S4_ROOT_ACCESS_KEY", "S4_ROOT_SECRET_KEY"),
-        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
-    ):
-        if os.environ.get(access) and os.environ.get(secret):
-            return os.environ[access], os.environ[secret]
-    raise AdminError("no keys; give --dir DIR, or set S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY")
 
 
 def _print(arguments: argparse.Namespace, value: Any, text: str) -> None:

@@ -11,10 +11,12 @@ import os
 import time
 from urllib.parse import urlsplit
 
+from s4.connecting import connection, trust, why
 from s4.s3 import sigv4
 from s4.said import SaidError
 
 BUCKET = "s4-check"
+READ_S = 30.0
 
 
 class CheckError(SaidError):
@@ -22,30 +24,35 @@ class CheckError(SaidError):
 
 
 def signed_request(
-    endpoint: str, access: str, secret: str, region: str, method: str, path: str, body: bytes = b""
+    endpoint: str, access: str, secret: str, region: str, method: str, path: str, body: bytes = b"", authority: str = ""
 ) -> tuple[int, bytes]:
     """(status, body) of one signed request. Raises CheckError where the server cannot be reached."""
     parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise CheckError(f"{endpoint!r} is no address of an S3 port: write http://HOST:PORT or https://HOST:PORT")
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     headers = {"host": parts.netloc, "x-amz-content-sha256": hashlib.sha256(body).hexdigest(), "x-amz-date": stamp}
     headers["authorization"] = sigv4.authorization(access, secret, region, method, path, headers)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=30)
+    context = trust(authority) if parts.scheme == "https" else None
+    opened = connection(parts.netloc, context)
     try:
-        connection.request(method, path, body, headers)
-        response = connection.getresponse()
+        opened.connect()
+        opened.sock.settimeout(READ_S)
+        opened.request(method, path, body, headers)
+        response = opened.getresponse()
         return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise CheckError(f"cannot reach {endpoint}: {error}") from error
+        reason = why(error, parts.netloc, tls=context is not None, authority=authority)
+        raise CheckError(f"cannot reach {endpoint}: {reason}") from error
     finally:
-        connection.close()
+        opened.close()
 
 
-def check(endpoint: str, access: str, secret: str, region: str) -> float:
+def check(endpoint: str, access: str, secret: str, region: str, authority: str = "") -> float:
     """Put an object and get it back; returns the milliseconds that the two took. Raises CheckError."""
 
     def call(method: str, path: str, body: bytes = b"", accept: tuple[int, ...] = (200, 204)) -> bytes:
-        status, answer = signed_request(endpoint, access, secret, region, method, path, body)
+        status, answer = signed_request(endpoint, access, secret, region, method, path, body, authority)
         if status not in accept:
             raise CheckError(f"{method} {path} was answered {status}: {answer.decode(errors='replace')[:500]}")
         return answer

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s4 import __version__
+from s4.grammar import Parser, whole
 from s4.limits import Limits, parse_size, with_settings
-from s4.said import FAILED, INTERRUPTED, USAGE, end
+from s4.said import FAILED, INTERRUPTED, USAGE, end, number, of_option, one_of
 
 if TYPE_CHECKING:
     from s4.serve import Server, ServerSettings
@@ -49,9 +50,7 @@ durability:
 
 def build_parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "s4", description="S3 object storage on local disks.", epilog=_EPILOG, formatter_class=raw
-    )
+    parser = Parser("s4", description="S3 object storage on local disks.", epilog=_EPILOG, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"s4 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     bounds = "".join(f"  {field.name:18} {_shown(field.default)}\n" for field in fields(Limits))
@@ -70,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         common_arguments(one)
     cluster_cli.dev_arguments(commands)
     admin_cli.add_arguments(commands)
-    return parser
+    return whole(parser)
 
 
 def _shown(value: object) -> str:
@@ -83,6 +82,8 @@ def _shown(value: object) -> str:
 def _option(parser: argparse.ArgumentParser, name: str, default: str, text: str, **more: Any) -> None:
     """An option that is an environment variable too."""
     variable = "S4_" + name.strip("-").upper().replace("-", "_")
+    if "choices" in more:  # argparse does not look at defaults, which a variable gives
+        more["type"] = functools.partial(one_of, more["choices"])
     added = parser.add_argument(
         name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more
     )
@@ -195,18 +196,18 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--certificate and --key go together")
     if {*arguments.domain.lower().split(",")} & {*arguments.website_domain.lower().split(",")} - {""}:
         raise ValueError("--domain and --website-domain must differ: one speaks S3, the other to visitors")
-    parse_address(arguments.listen)
-    parse_address(arguments.admin_listen)
+    of_option("--listen", parse_address, arguments.listen)
+    of_option("--admin-listen", parse_address, arguments.admin_listen)
     if arguments.kms.startswith(("http://", "https://")) and not (arguments.kms_key and arguments.kms_token):
         raise ValueError("--kms with a URL needs --kms-key and --kms-token")
     if allowed_of(arguments.kms_allow) and not arguments.kms:
         raise ValueError("--kms-allow goes with --kms: it says which buckets may use its keys")
-    inline = parse_size(arguments.inline)
+    inline = of_option("--inline", parse_size, arguments.inline)
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
     return {
-        "strict": arguments.strict == "on", "scrub_every_s": _number(arguments.scrub_every, "--scrub-every", 0, 1e9),
-        "scrub_bytes_per_s": parse_size(arguments.scrub_rate), "heal_bytes_per_s": parse_size(arguments.heal_rate),
+        "strict": arguments.strict == "on", "scrub_every_s": number(arguments.scrub_every, "--scrub-every", 0, 1e9),
+        "scrub_bytes_per_s": of_option("--scrub-rate", parse_size, arguments.scrub_rate), "heal_bytes_per_s": of_option("--heal-rate", parse_size, arguments.heal_rate),
         "listen": arguments.listen, "admin_listen": arguments.admin_listen, "region": arguments.region,
         "admin_tls": arguments.admin_tls == "on",
         "bucket_metrics": arguments.bucket_metrics == "on",
@@ -216,11 +217,11 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "master_key": arguments.master_key, "kms": arguments.kms, "kms_key": arguments.kms_key,
         "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "kms_allow": arguments.kms_allow, "bare_keys": arguments.bare_keys == "on", "new_buckets": arguments.new_buckets,
         "signature_v2": arguments.signature_v2,
-        "dedup": arguments.dedup == "on", "reserve_bytes": parse_size(arguments.reserve),
-        "volume_bytes": parse_size(arguments.volume_size), "preallocate_bytes": parse_size(arguments.preallocate),
-        "lifecycle_day_s": _number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),
-        "garbage_ratio": _number(arguments.garbage, "--garbage", 0.01, 1),
-        "orphan_age_s": _number(arguments.orphan_age, "--orphan-age", 0, 1e9), "audit_log": arguments.audit_log,
+        "dedup": arguments.dedup == "on", "reserve_bytes": of_option("--reserve", parse_size, arguments.reserve),
+        "volume_bytes": of_option("--volume-size", parse_size, arguments.volume_size), "preallocate_bytes": of_option("--preallocate", parse_size, arguments.preallocate),
+        "lifecycle_day_s": number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),
+        "garbage_ratio": number(arguments.garbage, "--garbage", 0.01, 1),
+        "orphan_age_s": number(arguments.orphan_age, "--orphan-age", 0, 1e9), "audit_log": arguments.audit_log,
         "access_log": arguments.access_log == "on", "log_level": arguments.log_level,
         "log_format": arguments.log_format, "limits": bounds,
     }  # fmt: skip
@@ -235,20 +236,9 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
         raise ValueError(f"--workers {arguments.workers}: give a number from 0 to 64")
     return ServerSettings(
         directories=[str(Path(one).absolute()) for one in arguments.directories], degraded=arguments.degraded,
-        erasure=parse_geometry(arguments.erasure) if arguments.erasure else None, workers=int(arguments.workers),
+        erasure=of_option("--erasure", parse_geometry, arguments.erasure) if arguments.erasure else None, workers=int(arguments.workers),
         durability=arguments.durability, **common_settings(arguments),
     )  # fmt: skip
-
-
-def _number(text: str, option: str, least: float, most: float) -> float:
-    """Raises ValueError that names the option and its bounds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
-        raise ValueError(f"{option} {text}: give a number from {least:g} to {most:g}")
-    return value
 
 
 def run_server(arguments: argparse.Namespace) -> int:
@@ -296,14 +286,19 @@ def _warn_of_variables(arguments: argparse.Namespace) -> None:
 
 
 async def _announce(server: Server) -> None:
-    """Say where the server is, and the root keys when they were just made."""
-    scheme = "https" if server.settings.certificate else "http"
-    say = sys.stdout.write
-    say(f"S4 {__version__} serves S3 at {scheme}://{server.endpoint}, admin at http://{server.admin_endpoint}\n")
+    """Say where the server is, here and in its directories, and the root keys when they were just made."""
+    from s4 import place  # noqa: PLC0415
+
+    say, settings = sys.stdout.write, server.settings
+    s3, admin = place.urls(server.endpoint, server.admin_endpoint, settings.certificate, settings.certificate)
+    directories = [drive.directory for drive, _ in server.store.drives.online()]
+    place.write(directories, s3, admin, settings.certificate)
+    say(f"S4 {__version__} serves S3 at {s3}, admin at {admin}\n")
     if server.store.root_made:
         root = server.store.root
         say(f"root access key: {root.access_key}\nroot secret key: {root.secret_key}\n")
         say(f"These are kept in {server.store.directory / 'root.json'} and not printed again.\n")
+        say(f"s4 admin --dir {server.store.directory} status   shows how it is\n")
     sys.stdout.flush()
 
 
@@ -316,7 +311,12 @@ async def _announce_and_check(server: Server) -> None:
     scheme = "https" if server.settings.certificate else "http"
     root = server.store.root
     call = functools.partial(
-        check, f"{scheme}://{server.endpoint}", root.access_key, root.secret_key, server.settings.region
+        check,
+        f"{scheme}://{server.endpoint}",
+        root.access_key,
+        root.secret_key,
+        server.settings.region,
+        server.settings.certificate,
     )
     try:
         took = await asyncio.get_running_loop().run_in_executor(None, call)
@@ -328,20 +328,23 @@ async def _announce_and_check(server: Server) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(build_parser().parse_args(argv))
+    try:
+        return run(build_parser().parse_args(argv))
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # who read the output has seen enough of it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The exit status of a command; why it could not be done is said here, whatever it was."""
     command = str(arguments.command)
     try:
-        status = _run(command, arguments)
-        sys.stdout.flush()
-        return status
+        return _run(command, arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # who read the output has seen enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
         return FAILED
     except Exception as error:
         return end(f"s4 {command}", error, FAILED if command in ("admin", "dev") else USAGE)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from s4 import __version__
+from s4 import __version__, place
 from s4.admin_client import AdminError
-from s4.said import SaidError
+from s4.said import SaidError, number, of_option
 from s4.text import human, table
 
 if TYPE_CHECKING:
@@ -58,15 +58,13 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
             raise ValueError(f"give {name}: peers trust only certificates of the cluster's authority, "
                              "which `s4 admin cluster certificates` makes")  # fmt: skip
     files: dict[str, Any] = {field: str(Path(getattr(arguments, field)).absolute()) for field in named.values()}
-    scale = float(os.environ.get("S4_TIMING_SCALE", "1"))
+    scale = number(os.environ.get("S4_TIMING_SCALE", "1"), "S4_TIMING_SCALE", 0.01, 1000)
     if arguments.command == "gateway":
         return ClusterSettings(directories=[], coordinator=arguments.coordinator, timing_scale=scale, **files, **common)
-    _, port = parse_address(arguments.peer_listen)
+    _, port = of_option("--peer-listen", parse_address, arguments.peer_listen)
     advertise = arguments.advertise or f"{arguments.name}:{port}"
-    parse_address(advertise)
-    weight = float(arguments.weight)
-    if not 0 < weight < 1e6:
-        raise ValueError(f"--weight {arguments.weight}: give a number above 0")
+    of_option("--advertise", parse_address, advertise)
+    weight = number(arguments.weight, "--weight", 1e-6, 1e6)
     return ClusterSettings(
         directories=[str(Path(arguments.directory).absolute())], coordinator=arguments.coordinator, name=arguments.name,
         peer_listen=arguments.peer_listen, advertise=advertise, zone=arguments.zone, weight=weight, timing_scale=scale,
@@ -75,8 +73,10 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
 
 
 async def announce(server: ClusterServer) -> None:
-    scheme = "https" if server.settings.certificate else "http"
-    where = f"S3 at {scheme}://{server.endpoint}, admin at http://{server.admin_endpoint}"
+    settings = server.settings
+    s3, admin = place.urls(server.endpoint, server.admin_endpoint, settings.certificate, settings.authority)
+    place.write([Path(one) for one in settings.directories], s3, admin, settings.authority)
+    where = f"S3 at {s3}, admin at {admin}"
     if server.member is None:
         sys.stdout.write(f"S4 {__version__} gateway serves {where}\n")
     else:
@@ -192,8 +192,9 @@ def init(coordinator: str, erasure: str, partitions: str) -> dict[str, Any]:
     from s4.serve_cluster import open_coordinator  # noqa: PLC0415
 
     async def make() -> dict[str, Any]:
-        data, parity = parse_geometry(erasure)
-        made = planner.new(os.urandom(16).hex(), data, parity, int(partitions))
+        data, parity = of_option("--erasure", parse_geometry, erasure)
+        count = int(number(partitions, "--partitions", 1, 4096))
+        made = planner.new(os.urandom(16).hex(), data, parity, count)
         opened = open_coordinator(coordinator)
         try:
             await opened.check_versions()

@@ -26,9 +26,13 @@ from typing import Any
 from s4 import keyring
 from s4.admin_client import AdminClient, AdminError
 from s4.authority import Authority
+from s4.cluster import planner
 from s4.cluster_cli import init
 from s4.embedded import master_key
-from s4.said import SaidError
+from s4.erasure.codec import parse_geometry
+from s4.limits import parse_size
+from s4.listening import parse_address
+from s4.said import SaidError, of_option
 from s4.starter import Started, Starter
 from s4.storage.files import Files
 
@@ -59,8 +63,9 @@ def _plan(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """What the cluster is, kept from its first start on."""
     path = directory / "dev.json"
     if path.exists():
-        kept: dict[str, Any] = json.loads(path.read_text())
-        return kept
+        return _kept(path)
+    _check(arguments)
+    _etcd_program()
     directory.mkdir(parents=True, exist_ok=True)
     host, _, port = arguments.listen.rpartition(":")
     names = [f"node-{number + 1}" for number in range(arguments.nodes)]
@@ -89,6 +94,37 @@ def _plan(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     return made
 
 
+def _kept(path: Path) -> dict[str, Any]:
+    """Raises DevError for a file that holds no plan."""
+    try:
+        kept = json.loads(path.read_text())
+        missing = {"erasure", "partitions", "reserve", "etcd", "members", "access_key", "secret_key"} - set(kept)
+    except (ValueError, TypeError) as error:
+        raise DevError(f"{path} is damaged: {error}") from error
+    if missing or not isinstance(kept, dict):
+        raise DevError(f"{path} is damaged: it does not say {', '.join(sorted(missing))}")
+    return kept
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be before anything is made. Raises DevError, ValueError, PlanError."""
+    data, parity = of_option("--erasure", parse_geometry, arguments.erasure)
+    if arguments.nodes < data + parity:
+        raise DevError(f"--erasure {data}+{parity} needs {data + parity} nodes, and --nodes says {arguments.nodes}")
+    if arguments.gateways < 0:
+        raise DevError(f"--gateways {arguments.gateways}: give a number from 0 on")
+    planner.new("", data, parity, arguments.partitions)
+    of_option("--listen", parse_address, arguments.listen)
+    of_option("--reserve", parse_size, arguments.reserve)
+
+
+def _etcd_program() -> str:
+    program = os.environ.get("S4_ETCD") or shutil.which("etcd")
+    if program is None:
+        raise DevError("no etcd; install one (Debian: etcd-server) or name it in S4_ETCD")
+    return program
+
+
 class Dev:
     """The running cluster."""
 
@@ -109,9 +145,7 @@ class Dev:
         return (self.directory / f"{name}.log").open("ab")
 
     async def start_etcd(self) -> None:
-        program = os.environ.get("S4_ETCD") or shutil.which("etcd")
-        if program is None:
-            raise DevError("no etcd; install one (Debian: etcd-server) or name it in S4_ETCD")
+        program = _etcd_program()
         client, peer = (f"http://{place}" for place in self._etcd)
         with self._log("etcd") as log:
             self._processes["etcd"] = subprocess.Popen([  # noqa: ASYNC220, S603 - a moment; the user's own etcd
@@ -226,8 +260,9 @@ def _get(url: str) -> bytes:
 
 async def _serve(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.directory).absolute()
+    plan = _plan(arguments, directory)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WAITING))
-    dev = Dev(directory, _plan(arguments, directory))
+    dev = Dev(directory, plan)
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)

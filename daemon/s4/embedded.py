@@ -55,10 +55,23 @@ def root_keys(files: Files, directories: Sequence[Path], environment: dict[str, 
         return RootKeys(access, secret), False
     paths = [directory / "root.json" for directory in directories]
     kept = _kept(paths)
-    decoded = msgspec.json.decode(next(iter(kept.values())), type=RootKeys) if kept else None
-    keys = decoded or RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
+    keys = _decoded(kept) or RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
     _keep(files, [path for path in paths if path not in kept], msgspec.json.encode(keys), bool(kept))
     return keys, not kept
+
+
+def _decoded(kept: dict[Path, bytes]) -> RootKeys | None:
+    """The root keys that a drive has. Raises DirectoryError where all that are kept are damaged."""
+    failed = ""
+    for path, content in kept.items():
+        try:
+            return msgspec.json.decode(content, type=RootKeys)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            failed = f"{path} is damaged: {error}; give the keys in S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY"
+            log.error("%s", failed)
+    if failed:
+        raise DirectoryError(failed)
+    return None
 
 
 def _kept(paths: Sequence[Path]) -> dict[Path, bytes]:

@@ -19,6 +19,8 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from s4.said import words
+
 KEY_BYTES, NONCE_BYTES, NAME_BYTES = 32, 12, 4
 FILE = "master.key"
 PREFIX = "sealed1:"
@@ -88,7 +90,7 @@ def lines_of(path: Path, what: str) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise KeyringError(f"the {what} cannot be read: {error}") from error
+        raise KeyringError(f"the {what} in {path} cannot be read: {words(error)}") from error
     return [line for line in lines if line and not line.startswith("#")]
 
 

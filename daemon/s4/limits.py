@@ -76,8 +76,11 @@ def with_settings(limits: Limits, settings: Mapping[str, str]) -> Limits:
     for name, text in settings.items():
         if name not in known:
             raise ValueError(f"there is no limit named {name!r}; known are {', '.join(known)}")
-        number: int | float = float(text) if known[name].type == "float" else parse_size(text)
-        if number <= 0:
+        try:
+            number: int | float = float(text) if known[name].type == "float" else parse_size(text)
+        except ValueError as error:
+            raise ValueError(f"the limit {name}: {error}") from error
+        if not number > 0:
             raise ValueError(f"the limit {name} must be above zero, not {text}")
         values[name] = number
     return replace(limits, **values)  # type: ignore[arg-type]

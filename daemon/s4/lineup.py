@@ -28,6 +28,7 @@ from s4.storage.directory import (
     format_directory,
     holds_data,
     open_directory,
+    unmake,
 )
 from s4.storage.files import Files
 
@@ -91,11 +92,13 @@ def line_up(files: Files, directories: Sequence[Path], *, geometry: tuple[int, i
     `degraded` starts with less than a majority; `failed` are directories to leave out.
     """
     _no_twins(directories)
-    seats = [_take(files, number, directory, failed, len(directories) == 1)
-             for number, directory in enumerate(directories)]  # fmt: skip
+    seats: list[Seat] = []
+    made: list[Path] = []
     try:
+        for number, directory in enumerate(directories):
+            seats.append(_take(files, number, directory, failed, len(directories) == 1, made))
         if not any(seat.identity for seat in seats):
-            return _format(files, seats, geometry, partitions, os.urandom(16).hex())
+            return _format(files, seats, geometry, partitions, os.urandom(16).hex(), made)
         cluster = _one_cluster(seats)
         quorum = len(seats) // 2 + 1
         coordinator = _coordinator(files, seats, quorum, degraded)
@@ -103,13 +106,14 @@ def line_up(files: Files, directories: Sequence[Path], *, geometry: tuple[int, i
         if not revision:
             if len(seats) > 1 and any(seat.online and holds_data(seat.directory) for seat in seats):
                 raise DirectoryError("the shard map is lost in every directory; restore the file named map in one")
-            return _format(files, seats, geometry, partitions, cluster)
+            return _format(files, seats, geometry, partitions, cluster, made)
         shard_map = shardmap.decode(value)
         _check_places(seats, shard_map, geometry)
         _check_majority(seats, quorum, degraded)
         shard_map = _replace(files, seats, shard_map)
         return Lineup(seats, shard_map, revision, _coordinator(files, seats, quorum, degraded))
     except BaseException:
+        unmake(made)
         for seat in seats:
             if seat.lock >= 0:
                 os.close(seat.lock)
@@ -128,7 +132,7 @@ def _no_twins(directories: Sequence[Path]) -> None:
             raise DirectoryError(f"{directory} and {twin} are the same directory, mounted or named twice")
 
 
-def _take(files: Files, number: int, directory: Path, failed: Collection[Path], only: bool) -> Seat:
+def _take(files: Files, number: int, directory: Path, failed: Collection[Path], only: bool, made: list[Path]) -> Seat:
     seat = Seat(number, directory)
     if directory in failed and not only:
         seat.leave("it failed while the server ran; start the server again once it is mended or replaced")
@@ -136,7 +140,7 @@ def _take(files: Files, number: int, directory: Path, failed: Collection[Path], 
         seat.reason = "it does not exist"
     else:
         try:
-            seat.identity, seat.lock = open_directory(files, directory, make=only)
+            seat.identity, seat.lock = open_directory(files, directory, make=only, made=made)
         except UnusableError as error:
             if only:
                 raise
@@ -144,17 +148,21 @@ def _take(files: Files, number: int, directory: Path, failed: Collection[Path], 
     return seat
 
 
-def _format(files: Files, seats: list[Seat], geometry: tuple[int, int] | None, partitions: int, cluster: str) -> Lineup:
-    """Make new stores of all seats. All must be there: what is formatted without a drive would never use it."""
+def _format(files: Files, seats: list[Seat], geometry: tuple[int, int] | None, partitions: int, cluster: str,
+            made: list[Path]) -> Lineup:  # fmt: skip
+    """Make new stores of all seats. All must be there: what is formatted without a drive would never use it.
+    Nothing is formatted before all were opened, and from then on nothing is taken back."""
     data, parity = geometry or default_geometry(len(seats))
     if data + parity > len(seats):
         raise DirectoryError(f"{data}+{parity} needs {data + parity} directories and {len(seats)} are given")
     for seat in seats:
         if seat.reason == "it does not exist":
-            seat.identity, seat.lock = open_directory(files, seat.directory, make=True)
+            seat.identity, seat.lock = open_directory(files, seat.directory, make=True, made=made)
             seat.reason = ""
         if seat.reason:
             raise DirectoryError(f"a new server needs all its drives: {seat.directory}: {seat.reason}")
+    made.clear()
+    for seat in seats:
         if seat.identity is None:
             seat.identity = format_directory(files, seat.directory, cluster, partitions)
     partitions = next(seat.identity.partitions for seat in seats if seat.identity is not None)

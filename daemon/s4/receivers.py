@@ -23,6 +23,8 @@ import aiohttp
 import msgspec
 import yaml
 
+from s4.said import words
+
 TIMEOUT_S = 10.0
 ID = "x-s4-event-id"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -71,8 +73,10 @@ def read(path: Path) -> dict[str, Settings]:
     """Receivers by name. Raises ValueError that says what to change."""
     try:
         found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"the receivers cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the receivers in {path} cannot be read: {words(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise ValueError(f"{path}: write NAME: {{webhook: URL}}, or kafka or nats, for each receiver")
     return {str(name): _one(f"{path}: {name}", str(name), settings) for name, settings in found.items()}

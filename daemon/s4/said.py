@@ -7,16 +7,46 @@ and the traceback only to who asks for it. No command prints errors of its own.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+T = TypeVar("T")
 FAILED, USAGE, PROBLEMS, INTERRUPTED = 1, 2, 3, 130
 VARIABLE = "S4_TRACEBACK"
 
 
 class SaidError(Exception):
     """The message is for people: what is wrong, and what to do about it."""
+
+
+def of_option(option: str, read: Callable[[str], T], text: str) -> T:
+    """The value of an option's text. Raises ValueError that names the option."""
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ValueError(f"{option} {error}") from error
+
+
+def number(text: str, option: str, least: float, most: float) -> float:
+    """Raises ValueError that names the option and its bounds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise ValueError(f"{option} {text}: give a number from {least:g} to {most:g}")
+    return value
+
+
+def one_of(choices: Sequence[str], text: str) -> str:
+    """For argparse: also what a variable says. Raises ArgumentTypeError."""
+    if text not in choices:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+    return text
 
 
 def words(error: BaseException) -> str:

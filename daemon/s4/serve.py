@@ -26,7 +26,7 @@ from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
-from s4 import keyring, logs, receivers, restart, starting, tracing
+from s4 import given, keyring, logs, receivers, restart, starting, tracing
 from s4.audit import AuditLog
 from s4.embedded import master_key, open_store
 from s4.figures import store_figures
@@ -261,6 +261,7 @@ class Server:
     async def start(self) -> None:
         """Raises DirectoryError, OSError, ValueError with messages for people."""
         settings = self.settings
+        given.check(settings)
         bound = restart.kept_open("s3") or listening_socket(settings.listen, shared=settings.workers > 0)
         admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
         restart.keep_open("s3", bound)

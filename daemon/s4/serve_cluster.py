@@ -22,7 +22,7 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from s4 import logs, restart, tracing
+from s4 import given, logs, restart, tracing
 from s4.audit import AuditLog
 from s4.cluster.contact import Contact
 from s4.cluster.coordinator import Coordinator, CoordinatorError
@@ -163,6 +163,7 @@ class ClusterServer:
     async def start(self) -> None:
         """Raises DirectoryError, OSError, ValueError, CoordinatorError with messages for people."""
         settings = self.settings
+        given.check(settings)
         bound = restart.kept_open("s3") or listening_socket(settings.listen)
         admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
         restart.keep_open("s3", bound)

@@ -160,7 +160,7 @@ def test_commands_say_what_answers_there_instead(ran: Ran, kind: str) -> None:
 
 
 @pytest.mark.parametrize(("answer", "expected"), [
-    (b"", r"hangs up"), (b"SSH-2.0-OpenSSH_9.2\r\n", r"not as S4's admin port does"), (b"\x15\x03\x03\x00\x02\x02\x0a", r"speaks TLS: use https://"),
+    (b"", r"hangs up"), (b"SSH-2.0-OpenSSH_9.2\r\n", r"not as S4 does"), (b"\x15\x03\x03\x00\x02\x02\x0a", r"speaks TLS: use https://"),
     (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", r"not as S4's admin port does"), (b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe\n", r"not as S4's admin port does"),
 ])  # fmt: skip
 def test_commands_say_that_no_http_is_spoken(ran: Ran, answer: bytes, expected: str) -> None:
@@ -250,3 +250,12 @@ def test_every_command_works_or_says_why_not(ran: Ran, kind: str, request: pytes
             elif status not in (0, 3) or said or (form and not isinstance(json.loads(shown), dict | list)):
                 found.append(f"{' '.join(name)}: {status} {said}")
     assert not [one for one in found if one]
+
+
+def test_a_directory_is_enough(ran: Ran, open_server: ServerProcess) -> None:
+    """Addresses come from it; keys too, where they were made there."""
+    directory = str(open_server.directory)
+    assert ran("admin", "--dir", directory, "status")[0] in (0, 3)
+    status, shown, said = ran("admin", "check", "--dir", directory, "--json")
+    assert (status, said) == (0, "")
+    assert json.loads(shown)["milliseconds"] > 0

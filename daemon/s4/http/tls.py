@@ -7,13 +7,15 @@ from pathlib import Path
 
 import structlog
 
+from s4.pem import load_pair
+
 log = structlog.get_logger("s4.tls")
 
 CHECK_S = 5.0
 
 
 class Certificate:
-    """A certificate chain and its key. Raises OSError, ssl.SSLError where they cannot be used."""
+    """A certificate chain and its key. Raises OSError that names the file which cannot be used."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = (certificate, key)
@@ -21,7 +23,7 @@ class Certificate:
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["http/1.1"])
         self._loaded = self._stamp()
-        self.context.load_cert_chain(certificate, key)
+        load_pair(self.context, certificate, key)
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._files))
@@ -33,8 +35,8 @@ class Certificate:
             if stamp == self._loaded:
                 return False
             probe = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            probe.load_cert_chain(*self._files)
-            self.context.load_cert_chain(*self._files)
+            load_pair(probe, *self._files)
+            load_pair(self.context, *self._files)
         except (OSError, ssl.SSLError) as error:
             log.error("the new certificate cannot be used", error=str(error))
             return False

@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 
 from s4.peer.roles import GRACE_S, SCHEME, Rule
+from s4.pem import PemError, load_authority, load_pair
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _roleless_until(certificate: Path) -> float:
     except x509.ExtensionNotFound:
         return float("inf")
     except ValueError as error:
-        raise ssl.SSLError(f"the certificate {certificate} cannot be read: {error}") from error
+        raise PemError(f"the certificate {certificate} cannot be read: {error}") from error
     has_role = any(one.startswith(SCHEME) for one in uris)
     return own.not_valid_before_utc.timestamp() + GRACE_S if has_role else float("inf")
 
@@ -108,6 +109,6 @@ def client_context(authority: Path, certificate: Path, key: Path) -> PeerContext
 def _trusting(context: ssl.SSLContext, authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_verify_locations(authority)
-    context.load_cert_chain(certificate, key)
+    load_authority(context, authority)
+    load_pair(context, certificate, key)
     return context

@@ -8,6 +8,8 @@ root.json  root keys that were made here, in every directory
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -56,27 +58,70 @@ class UnusableError(DirectoryError):
     """The drive below the directory fails or is not there: others may do without it."""
 
 
-def open_directory(files: Files, directory: Path, *, make: bool) -> tuple[Identity | None, int]:
-    """(identity, lock descriptor) of a data directory; no identity where it is empty. Raises DirectoryError."""
+def open_directory(
+    files: Files, directory: Path, *, make: bool, made: list[Path] | None = None
+) -> tuple[Identity | None, int]:
+    """(identity, lock descriptor) of a data directory; no identity where it is empty. Raises DirectoryError, and leaves the
+    directory as it was then. What was made for it is added to `made`, for `unmake`."""
+    new: list[Path] = []
     try:
         if make:
-            directory.mkdir(parents=True, exist_ok=True)
-        lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _make(directory, new)
+        _identity(directory)  # before anything is put there
+        lock = _open_lock(directory / "lock", new)
     except OSError as error:
+        unmake(new)
         raise UnusableError(f"{directory} cannot be used: {error.strerror}") from error
+    except DirectoryError:
+        unmake(new)
+        raise
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_nlink == 0:  # whoever made it was refused, and took it away
+            raise OSError(errno.EAGAIN, "")
     except OSError as error:
         os.close(lock)
         raise DirectoryError(f"{directory} is in use by another s4 server; stop it first") from error
     try:
-        return _identity(directory), lock
+        identity = _identity(directory)
     except OSError as error:
+        unmake(new)
         os.close(lock)
         raise UnusableError(f"{directory} cannot be read: {error.strerror}") from error
     except DirectoryError:
+        unmake(new)
         os.close(lock)
         raise
+    if made is not None:
+        made.extend(new)
+    return identity, lock
+
+
+def _make(directory: Path, made: list[Path]) -> None:
+    """Make a directory and those above it, and note which."""
+    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    made.extend(reversed(missing))
+
+
+def _open_lock(path: Path, made: list[Path]) -> int:
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    made.append(path)
+    return lock
+
+
+def unmake(made: list[Path]) -> None:
+    """Take away what a start made that was refused, the newest first. A lock goes while it is held."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):
+            if path.name == "lock":
+                path.unlink()
+            else:
+                path.rmdir()
+    made.clear()
 
 
 def _identity(directory: Path) -> Identity | None:
