@@ -9,8 +9,8 @@ volumes, upkeep, the map's keeper. What is under it is made up, and every file h
     leveldb.py      LevelDB as a model
     coordinator.py  documents with compare-and-swap, reached late, twice or not at all
     world.py        machines and clients' way in; cluster.py: nodes and gateways; server.py: the single server with its drives
-    workload.py     what clients do: objects.py, versions.py, aging.py and settings.py have an area each; clients.py: how they
-                    try again as SDKs do, and what they note
+    workload.py     what clients do: objects.py, versions.py, aging.py, settings.py and policies.py have areas each; clients.py:
+                    how they try again as SDKs do, and what they note
     judge.py        what must hold of what they were told
     atlas.py        the faults of a seed, kept within what the README promises; run.py: seeds from the command line
     broken.py       rules left out and faults put back, which must be found

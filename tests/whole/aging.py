@@ -17,6 +17,7 @@ from s4.gateway import buckets, multipart, objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import Attributes
+from s4.metadata.listing import Query
 from s4.metadata.rows import Part, decode
 from s4.s3.checksums import Expected
 from s4.s3.lifecycle import Rule
@@ -186,7 +187,7 @@ class Names(Area):
     """Objects that are renamed one by one, each client its own. A name's history is that of any key, but for what a rename
     takes from it: that goes some time after its answer, if it is still what was renamed."""
 
-    kinds = ("rename",)
+    kinds = ("rename", "grouped")
     bucket = "named"
 
     def __init__(self, clients: Clients) -> None:
@@ -194,6 +195,7 @@ class Names(Area):
         self.keys: dict[bytes, Key] = {}
         self.now: dict[str, tuple[bytes, str]] = {}  # the name that a client's object has, and what it is; none where unsure
         self.made = 0
+        self.groups: dict[bytes, tuple[float, float]] = {}  # what names begin with: when one was first put, and surely was
         self.taken: list[tuple[bytes, str, float]] = []  # (old name, what was renamed, since when)
 
     async def prepare(self, chosen: random.Random) -> None:
@@ -235,12 +237,35 @@ class Names(Area):
             self.clients.problem(f"{name!r} with {held} could not be renamed: {answer.refusal}")
 
     async def _put(self, chosen: random.Random, client: str, name: bytes, value: str) -> None:
-        key = self.keys.setdefault(name, Key())
+        key, group = self.keys.setdefault(name, Key()), client.encode() + b"/"
+        begin, _ = self.groups.setdefault(group, (self.loop.now, FOREVER))
         answer, _ = await self.clients.put(chosen, self.bucket, name, value, of=key, call=lambda: Call("put", value, 0.0))
+        if answer.done:
+            self.groups[group] = begin, min(self.groups[group][1], answer.record.end)
         if answer.done and not any(one.end == FOREVER and one.kind == "put" for one in key.calls):
             self.now[client] = name, value
 
+    async def grouped(self, chosen: random.Random, value: str) -> None:
+        """A listing up to a delimiter, page by page: each client's names are one entry, and there is always one of them."""
+        begin, limit, after, said = self.loop.now, chosen.choice((1, 2, 1000)), b"", list[Any]()
+        for _ in range(20):
+            async def work(gateway: Gateway, after: bytes = after) -> Any:
+                bucket = await find_bucket(gateway, self.bucket)
+                return await gateway.node.list_objects(bucket.id, Query(b"", b"/", after, b"", limit))
+
+            answer = await self.clients.tried(chosen, work, call=lambda: Call("grouped", None, 0.0))
+            if not answer.done:
+                return
+            said += answer.result.items
+            if not answer.result.truncated:
+                break
+            after = answer.result.next_key
+        lacking = [group for group, (_, surely) in self.groups.items() if surely < begin and group not in said]
+        if lacking or said != sorted(set(said)) or not set(said) <= set(self.groups):
+            self.clients.problem(f"a listing up to / of {sorted(self.groups)} has {said}")
+
     async def read_back(self, chosen: random.Random) -> None:
+        await self.grouped(chosen, "")
         for name, key in sorted(self.keys.items()):
             answer = await self.clients.get(chosen, self.bucket, name, of=key)
             if answer.record is None:

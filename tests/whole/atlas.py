@@ -27,11 +27,11 @@ HIDDEN = ("rot", "unreadable", "damaged rows")  # until somebody reads there
 TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
 CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
-AWAY = ("crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
+AWAY = ("two away", "full at answer", "crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
 KINDS = {
     "crash": 8, "power": 5, "power at write": 5, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "slow network": 3, "resets": 4,
     "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "late leader": 2, "rate": 2, "suspend": 3,
-    "coordinator away": 3, "coordinator lossy": 4, "late packets": 4,
+    "coordinator away": 3, "coordinator lossy": 4, "late packets": 4, "answer lost": 4, "full at answer": 4, "late commands": 4, "two away": 2,
     "rot": 3, "unreadable": 4, "wipe": 3, "no metadata": 2, "damaged rows": 2,
 }  # fmt: skip
 
@@ -50,7 +50,8 @@ class Fault:
         return f"{self.at_s:.1f} s: {self.kind} at {self.node} for {self.lasts_s:.1f} s"
 
 
-IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "late packets", "coordinator away", "coordinator lossy", "rate", "all power", "suspend", "late leader")
+IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "late packets", "coordinator away", "coordinator lossy", "rate", "all power", "suspend", "late leader",
+                "answer lost", "full at answer", "late commands", "two away")
 ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_CLUSTER}
 
 
@@ -201,6 +202,52 @@ class Atlas:
         network = self.world.network
         network.slow, network.slow_s, network.reset, network.late_s = 0.01, 0.3, 0.0, 0.0
 
+    def _at_answer(self, node: Node, command: str, happens: Any) -> None:
+        """Have something happen where a node is about to answer a command: it is committed then, and nobody knows."""
+        process = node.machine.process
+        if process is not None:
+            process.at_answer = command, lambda: None if self.world.calm else happens()
+
+    def _answer_lost(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+        """The connections of who is about to answer break; its callers ask again."""
+        for one in self.world.nodes if chosen.random() < 0.5 else [node]:
+            process = one.machine.process
+            self._at_answer(one, chosen.choice(("", "", "PutObject")), partial(self.world.network.break_all, process))
+
+    def _full_at_answer(self, fault: Fault, _: Node, chosen: random.Random) -> None:
+        """The same, and when they ask again the disk is full."""
+        seconds = chosen.choice((1.0, 6.0)) * chosen.uniform(0.8, 1.2)  # more than a client asks, or less
+
+        def happens(node: Node, process: Any) -> None:
+            self.world.network.break_all(process)
+            self._set_full([node], True)
+            self._until(seconds, partial(self._set_full, [node], False))
+
+        for one in self.world.nodes:
+            self._at_answer(one, chosen.choice(("", "PutObject", "PutObject")), partial(happens, one, one.machine.process))
+
+    def _late_commands(self, fault: Fault, _: Node, chosen: random.Random) -> None:
+        """Connections break under commands, which arrive late all the same, when they have long been sent again."""
+        late_s, end = chosen.choice((0.5, 3.0, 10.0)), self.world.loop.now + fault.lasts_s
+
+        def happens(machine: Any, connection: Any) -> None:
+            if not self.world.calm and not connection.is_closing():
+                connection.break_off(late_s)
+            self.world.loop.at(chosen.random(), partial(arm, machine))
+
+        def arm(machine: Any) -> None:
+            if self.world.loop.now < end and machine.process is not None:
+                machine.process.at_ask = partial(happens, machine)
+
+        for one in self.world.machines:
+            arm(one)
+
+    def _two_away(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+        """Nobody can be asked for longer than a router asks: two nodes are cut off from all."""
+        for one in {id(one): one for one in (node, chosen.choice(self.world.nodes))}.values():
+            others = [other.name for other in self.world.machines if other is not one]
+            self._cut_pairs({(one.name, other) for other in others} | {(other, one.name) for other in others}, 20.0 + fault.lasts_s)
+
     # -- disks
 
     def _full(self, fault: Fault, node: Node, chosen: random.Random) -> None:
@@ -316,7 +363,11 @@ class Atlas:
             for store in config.in_sync:
                 if store != config.primary and store in nodes:
                     self._wall_step(fault, nodes[store], _Ahead())
-            self._isolate(fault, nodes[config.primary], chosen)
+            leader = nodes[config.primary]
+            if chosen.random() < 0.3:
+                self._isolate(fault, leader, chosen)
+            else:  # when it has committed what it cannot answer any more
+                self._at_answer(leader, "PutObject", lambda: self._isolate(fault, leader, chosen))
 
     def _set_wall(self, node: Node, off: float) -> None:
         node.machine.wall_s = off

@@ -123,6 +123,7 @@ class Clients:
         self.contents: dict[str, bytes] = {}
         self.copied: dict[str, set[str]] = {}  # values that a copy may have the bytes of
         self.etags: dict[str, str] = {}
+        self.kept: list[tuple[str, bytes, str, str]] = []  # (bucket, key, version, value) that stay as they are
         self.failed = 0
         self.problems: list[str] = []
         self.happened: Collection[str] = ()  # kinds of faults, once all is over
@@ -248,6 +249,26 @@ class Area:
 
     def judge(self) -> None:
         """What else is to be said, once all histories are known."""
+
+
+def surely(writes: Iterable[Call], of: Call) -> Any:
+    """What a thing was from a call's begin to its end, by those who wrote it; None where nobody can tell."""
+    over = [one for one in writes if one.end < of.begin]
+    last = max(over, key=lambda one: one.begin, default=None)
+    if last is None or any(one.value != last.value and one.end > last.begin and one.begin < of.end for one in writes):
+        return None
+    return last.value
+
+
+def settled(key: Key) -> Iterator[str]:
+    """Of a setting that gateways cache (L2): sentences on reads that saw what another write had followed which was over before
+    they began."""
+    writes = [one for one in key.calls if one.kind == "put"]
+    for read in key.known("get"):
+        over = [one for one in writes if one.end < read.begin]
+        may = {one.value for one in writes if one.begin < read.end and not any(other.begin > one.end for other in over)}
+        if read.result not in may | (set() if over else {None}):
+            yield f"was {read.result} at {read.begin:.3f}-{read.end:.3f}: it had been replaced by {sorted(map(str, may))}"
 
 
 def register(call: Call, value: Any) -> tuple[bool, Any]:

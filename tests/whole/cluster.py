@@ -203,6 +203,12 @@ class ClusterWorld(World):
         found = next((one for one in self.nodes if one.store == config.primary), None)
         return found if found is not None and found.member is not None and found.process is not None else None
 
+    def is_there(self, partition: int, blob: bytes) -> bool:
+        node = self.primary(partition)
+        if node is None or not self.loop.ask(node.process, partial(node.member.node.host.group.serves, partition)):
+            return False
+        return self.loop.ask(node.process, partial(node.member.node.host.get, keys.blob_row(partition, blob))) is not None
+
     def is_whole_here(self, shard: Shard) -> bool:
         node = next((one for one in self.nodes if one.name == self.loop.here().host), None)
         config = self.map().partitions[shard.partition].config

@@ -50,6 +50,8 @@ class Process:
         self.errors: list[str] = []
         self.fds: dict[int, Any] = {}
         self.died_of: BaseException | None = None
+        self.at_answer: tuple[str, Callable[[], None]] | None = None  # (kind of command or any, what happens)
+        self.at_ask: Callable[[Any], None] | None = None  # what happens to the connection that the next command is sent on
         self.on_death: list[Callable[[], None]] = []
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
@@ -82,6 +84,18 @@ class Process:
         self.loop.note(f"{self.name} ends: {type(error).__name__}: {error}")
         self.die(error)
         raise DeadError
+
+    def answers(self, command: str) -> None:
+        """A command was decided here, and committed if it is to be; its answer has not left."""
+        if self.at_answer is not None and self.at_answer[0] in ("", command):
+            (_, happens), self.at_answer = self.at_answer, None
+            happens()
+
+    def asks(self, connection: Any) -> None:
+        """A command is being sent to another process."""
+        if self.at_ask is not None:
+            happens, self.at_ask = self.at_ask, None
+            self.loop.at(0.0, partial(happens, connection))  # it is on its way then
 
     def pause(self, seconds: float) -> None:
         """Stand still, as after SIGSTOP."""
@@ -162,6 +176,7 @@ class Loop(asyncio.AbstractEventLoop):
         self._ready: list[Process] = []
         self.closed, self.root = False, "\n"  # where the disks are: it is another place in each run
         self.network: Any = None
+        self.world: Any = None
         self.notes: deque[str] = deque(maxlen=400)
         self.effects: Counter[str] = Counter()  # what faults did, by name
         Task._numbers = 0

@@ -34,9 +34,17 @@ class Network:
         self.latency_s, self.slow, self.slow_s, self.reset, self.late_s = 0.0004, 0.01, 0.3, 0.0, 0.0
         self.listening: dict[tuple[str, int], Listener] = {}
         self.bytes = self.packets = 0
+        self.ends: list[Transport] = []
 
     def passes(self, sender: str, to: str) -> bool:
         return sender == to or ((sender, to) not in self.cut and sender not in self.off and to not in self.off)
+
+    def break_all(self, process: Process) -> None:
+        """Every connection of a process breaks, with what it was about to say."""
+        self.ends = [one for one in self.ends if not one.is_closing()]
+        for one in self.ends:
+            if one.process is process:
+                one.break_off()
 
     def delay(self) -> float:
         chance = self.loop.random.random()
@@ -62,6 +70,7 @@ class Network:
                 raise ConnectionRefusedError(errno.ECONNREFUSED, f"{host}:{port} refuses connections")
             ours, theirs = Transport(self, process), Transport(self, listener.process)
             ours.peer, theirs.peer = theirs, ours
+            self.ends += [ours, theirs]
             listener.accept(theirs)
             protocol = factory()
             ours.begin(protocol)
@@ -184,12 +193,14 @@ class Transport(asyncio.Transport):
             return
         self._stuck_since = -1.0
         self._moving = False
+        if not self._sent:  # it broke meanwhile
+            return
         if not peer.process.alive or peer._lost:
             self._sent.clear()
             self._lose(ConnectionResetError(errno.ECONNRESET, "the peer is gone"))
             return
         if network.reset and loop.random.random() < network.reset:
-            self._break()
+            self.break_off()
             return
         pieces, self._sent = list(self._sent), deque()
         self._size = 0
@@ -205,7 +216,7 @@ class Transport(asyncio.Transport):
             if not self._lost:
                 loop.call_soon(self._protocol.resume_writing, context=self.process.context)
 
-    def _break(self) -> None:
+    def break_off(self, late_s: float = 0.0) -> None:
         """The connection breaks for its sender; what was on its way is lost, or arrives late, as from a peer's own socket
         that is read late. Nothing comes after it."""
         network, loop, peer = self._network, self._network.loop, self.peer
@@ -214,7 +225,8 @@ class Transport(asyncio.Transport):
         data = b"".join(piece for piece in self._sent if piece is not None)
         self._sent.clear()
         self._lose(ConnectionResetError(errno.ECONNRESET, "the connection broke"))
-        late_s = loop.random.random() * network.late_s if network.late_s else -1.0
+        most_s = late_s or network.late_s
+        late_s = loop.random.random() * most_s if most_s else -1.0
 
         def arrive() -> None:
             if data and not peer._lost and network.passes(self.process.host, peer.process.host):

@@ -102,7 +102,10 @@ class Objects(Area):
     # -- copies
 
     async def copy(self, chosen: random.Random, value: str) -> None:
-        """As the S3 endpoint does it: open the source, judge its conditions, copy."""
+        """As the S3 endpoint does it: open the source, judge its conditions, copy. Some come from another bucket."""
+        if self.clients.kept and chosen.random() < 0.25:
+            await self._copy_in(chosen, value, *chosen.choice(self.clients.kept))
+            return
         name, source = chosen.sample(self.names, 2)
         wanted = self._seen(source) if chosen.random() < 0.6 else ""
         of, to, clients = self.keys[source], self.keys[name], self.clients
@@ -130,11 +133,27 @@ class Objects(Area):
             clients.problem(f"copy {value} if-match {wanted} took {answer.result.etag}")
         answer.record.result = True
 
+    async def _copy_in(self, chosen: random.Random, value: str, bucket: str, source: bytes, version: str, held: str) -> None:
+        """A copy of a version that is never removed: it must be there, and nothing else."""
+        name, clients = chosen.choice(self.names), self.clients
+        clients.copied[value] = {held}
+
+        async def work(gateway: Gateway) -> Any:
+            with gateway.readers.reading():
+                opened = await open_object(gateway, bucket, source, version)
+                return await objects.copy_object(gateway, opened, Copy(BUCKET, name, "root", Attributes(metadata={"op": value})))
+
+        answer = await clients.tried(chosen, work, key=self.keys[name], call=lambda: Call("put", value, 0.0))
+        if answer.done:
+            clients.etags[value], answer.record.result = answer.result.etag, True
+        elif answer.refusal is not None:
+            clients.problem(f"{bucket}/{source.decode()} version {version} was not copied: {answer.refusal}")
+
     # -- multipart
 
     async def multipart(self, chosen: random.Random, value: str) -> None:
         name, clients = chosen.choice(self.names), self.clients
-        parts = [clients.content(chosen, value) for _ in range(chosen.randint(1, 3))]
+        parts = [clients.content(chosen, value) for _ in range(chosen.choice((1, 2, 3, 3, 5)))]
         parts = [(one + bytes(4096))[: max(4096, len(one))] for one in parts[:-1]] + parts[-1:]
         clients.contents[value] = b"".join(parts)
         clients.etags.pop(value, None)

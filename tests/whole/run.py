@@ -42,15 +42,17 @@ def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
 
 
 def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...] = (), trace: bool = False,  # type: ignore[assignment]
-             keep_trace: bool = False) -> dict[str, Any]:  # fmt: skip
-    """One seed in this process: what was found, and figures."""
+             keep_trace: bool = False, weights: dict[str, int] | None = None, standing: float = 0.0) -> dict[str, Any]:  # fmt: skip
+    """One seed in this process: what was found, and figures. `weights` of operations, and how often threads are left
+    `standing`, are the seed's own unless told."""
     from whole.atlas import KINDS, ON_DRIVES, Atlas, faults_of
     from whole.server import ServerWorld
     from whole.threads import StuckError
     from whole.workload import Workload
     root = Path(tempfile.mkdtemp(prefix=f"s4-whole-{seed}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     world = world_of(seed, root, keep_trace)
-    work, atlas = Workload(world), Atlas(world)
+    work, atlas = Workload(world, weights=weights), Atlas(world)
+    world.loop.preempted = standing or world.loop.preempted
     kinds = {kind: KINDS.get(kind, 1) for kind in only} or (ON_DRIVES if isinstance(world, ServerWorld) else KINDS)
     faults = faults_of(seed, len(world.nodes), FAULTS_S, kinds)
     problems: list[str] = []
@@ -160,12 +162,12 @@ def forked(seed: int, **options: Any) -> dict[str, Any]:
     return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "effects": {}, "sum": 0, "virtual_s": 0, "listed": []}  # fmt: skip
 
 
-def shorten(seed: int, only: tuple[str, ...]) -> list[str]:
+def shorten(seed: int, only: tuple[str, ...], steered: dict[str, Any]) -> list[str]:
     """The faults of a seed without any of which it fails no more, in words: they are taken away one after the other."""
     without: set[int] = set()
-    listed = forked(seed, only=only)["listed"]
+    listed = forked(seed, only=only, **steered)["listed"]
     for number in range(len(listed)):
-        if forked(seed, only=only, without={*without, number})["problems"]:
+        if forked(seed, only=only, without={*without, number}, **steered)["problems"]:
             without.add(number)
     return [fault for number, fault in enumerate(listed) if number not in without]
 
@@ -186,7 +188,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kinds of faults, with commas between")
     parser.add_argument("--broken", default="", help="a fault to put back, or a rule to leave out (broken.py)")
     asked = parser.parse_args()
-    only = tuple(one for one in asked.only.split(",") if one)
+    only, steered = tuple(one for one in asked.only.split(",") if one), dict[str, Any]()
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "whole.run", *sys.argv[1:]])
@@ -196,10 +198,11 @@ def main() -> int:
 
         broken.ALL[asked.broken]()
         only = only or broken.LIKELY.get(asked.broken, ())
+        steered = {"weights": broken.WORK.get(asked.broken), "standing": broken.STANDING.get(asked.broken, 0.0)}
     happened, effects = Counter[str](), Counter[str]()
     failed = operations = steps = 0
     for seed in range(asked.first, asked.last + 1, asked.step):
-        result = forked(seed, trace=asked.trace, only=only)
+        result = forked(seed, trace=asked.trace, only=only, **steered)
         happened.update(result["faults"])
         effects.update(result["effects"])
         operations, steps = operations + result["operations"], steps + result["steps"]
@@ -211,7 +214,7 @@ def main() -> int:
             for problem in result["problems"][:6]:
                 print(f"    {problem[:700]}")
             if asked.shorten:
-                kept = shorten(seed, only)
+                kept = shorten(seed, only, steered)
                 print(f"    fails with {len(kept)} of its {len(result['listed'])} faults alone: {'; '.join(kept) or 'none'}")
             if asked.stop or (asked.find and any(asked.find in problem for problem in result["problems"])):
                 print(f"after {1 + (seed - asked.first) // asked.step} seeds")

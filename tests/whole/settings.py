@@ -16,7 +16,7 @@ from s4.metadata.listing import Query
 from s4.metadata.rows import User, decode
 from s4.s3.checksums import Expected
 from s4.upkeep.renames import Renames
-from whole.clients import FOREVER, Area, Body, Call, Clients, History, Key, register
+from whole.clients import FOREVER, Area, Body, Call, Clients, History, Key, register, settled, surely
 
 ON, OFF = "Enabled", "Suspended"
 MOVED = 8
@@ -59,15 +59,9 @@ class Documents(Area):
             await self._read(chosen, setting)
 
     def judge(self) -> None:
-        """A read sees any write that no other has followed which was over before the read began."""
         for setting, key in self.keys.items():
-            writes = [one for one in key.calls if one.kind == "put"]
-            for read in key.known("get"):
-                over = [one for one in writes if one.end < read.begin]
-                may = {one.value for one in writes if one.begin < read.end and not any(other.begin > one.end for other in over)}
-                if read.result not in may | (set() if over else {None}):
-                    self.clients.problem(f"the setting {setting} was {read.result} at {read.begin:.3f}-{read.end:.3f}: "
-                                         f"it had been replaced by {sorted(map(str, may))}")  # fmt: skip
+            for text in settled(key):
+                self.clients.problem(f"the setting {setting} {text}")
 
 
 class Flips(Area):
@@ -102,22 +96,15 @@ class Flips(Area):
         elif answer.refusal is not None and answer.refusal.code != "OperationAborted":
             self.clients.problem(f"a put was refused while versioning changed: {answer.refusal}")
 
-    def _surely(self, put: Call) -> str:
-        """What versioning was from its begin to its end; empty where nobody can tell."""
-        over = [one for one in self.flips.calls if one.end < put.begin]
-        last = max(over, key=lambda one: one.begin, default=None)
-        others = [one for one in self.flips.calls if last is not None and one.value != last.value and one.end > last.begin and one.begin < put.end]
-        return last.value if last is not None and not others else ""
-
     async def read_back(self, chosen: random.Random) -> None:
         for put, value, version in self.puts:
-            surely = self._surely(put)
-            if surely and (version == "null") != (surely == OFF):
-                self.clients.problem(f"{value} was put as version {version} while versioning was {surely}")
+            was = surely(self.flips.calls, put)
+            if was is not None and (version == "null") != (was == OFF):
+                self.clients.problem(f"{value} was put as version {version} while versioning was {was}")
             if version != "null":
                 answer = await self.clients.get(chosen, self.bucket, self.name, version)
                 if not answer.done or answer.result.value != value:
-                    self.clients.problem(f"version {version} of {value}, put while versioning was {surely}, is {answer.result and answer.result.value} {answer.refusal}")
+                    self.clients.problem(f"version {version} of {value}, put while versioning was {was}, is {answer.result and answer.result.value} {answer.refusal}")
 
 
 class Quotas(Area):
@@ -222,11 +209,12 @@ class Prefixes(Area):
     """Renames of prefixes: one of them moves objects while all else goes on; others are started, and forgotten for good."""
 
     kinds = ("job",)
-    bucket = "moved"
+    bucket, moves = "moved", 4
 
     def __init__(self, clients: Clients) -> None:
         super().__init__(clients)
         self.forgotten: set[str] = set()
+        self.place = b"a/"
 
     async def prepare(self, chosen: random.Random) -> None:
         async def work(gateway: Gateway) -> Any:
@@ -235,13 +223,27 @@ class Prefixes(Area):
                 await objects.put_object(gateway, self.bucket, b"a/%d" % number, Body(b"x" * 100), Expected(), Attributes(), "root")
 
         await self.clients.tried(chosen, work)
-        self.world.loop.outside.kept.append(self.world.loop.outside.spawn(self._move(chosen)))
+        self.mover = self.world.loop.outside.spawn(self._move(chosen))
 
     async def _move(self, chosen: random.Random) -> None:
-        """One that is to be done at the end, whatever happens."""
+        """Some, one after the other, all to be done at the end, whatever happens."""
         await asyncio.sleep(chosen.uniform(1.0, 10.0))
-        while not (await self.clients.tried(chosen, lambda gateway: self._renames(gateway).start(self.bucket, "a/", "b/"))).done:
-            await asyncio.sleep(0.5)
+        for step in range(chosen.choice((1, 1, self.moves))):
+            source, target = f"{chr(97 + step)}/", f"{chr(98 + step)}/"
+
+            async def begin(gateway: Gateway, source: str = source, target: str = target) -> None:
+                await self._renames(gateway).start(self.bucket, source, target)
+
+            while not (await self.clients.tried(chosen, begin)).done:
+                await asyncio.sleep(0.5)
+            self.place = target.encode()
+            while not await self._is_moved(chosen, source):
+                await asyncio.sleep(0.5)
+
+    async def _is_moved(self, chosen: random.Random, source: str) -> bool:
+        """Whether all renames from a prefix have ended."""
+        answer = await self.clients.tried(chosen, lambda gateway: gateway.node.list_jobs())
+        return answer.done and all(job.finished for _, job in answer.result if job.source == source)
 
     async def job(self, chosen: random.Random, value: str) -> None:
         """A rename of nothing, started and forgotten."""
@@ -256,7 +258,8 @@ class Prefixes(Area):
         return next(one.renames for one in self.world.machines if one.gateway is gateway)
 
     async def read_back(self, chosen: random.Random) -> None:
-        """Whether the rename came to its end, and nothing came back that was forgotten."""
+        """Whether the renames came to their end, and nothing came back that was forgotten."""
+        await asyncio.wait((self.mover,), timeout=60.0)
         async def listed(gateway: Gateway) -> Any:
             bucket = await find_bucket(gateway, self.bucket)
             page = await gateway.node.list_objects(bucket.id, Query(b"", b"", b"", b"", 100))
@@ -267,7 +270,7 @@ class Prefixes(Area):
             self.clients.problem(f"what was renamed cannot be listed: {answer.refusal}")
             return
         names, jobs = answer.result
-        if names != [b"b/%d" % number for number in range(MOVED)] or any(not job.finished or job.error for _, job in jobs if job.source == "a/"):
+        if names != [self.place + b"%d" % number for number in range(MOVED)] or any(not job.finished or job.error for _, job in jobs if len(job.source) == 2):
             self.clients.problem(f"a prefix was not renamed: {names} {jobs}")
         if back := self.forgotten & {name for name, _ in jobs}:
             self.clients.problem(f"jobs are there which were forgotten: {sorted(back)}")

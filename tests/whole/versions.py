@@ -55,6 +55,7 @@ class Kept(Area):
             answer, put = await clients.put(chosen, self.bucket, name, value, of=self.keys[name], call=lambda: Call("put", value, 0.0))
             if put is not None:
                 known[put.version] = value, answer.record.begin, answer.record.end
+                clients.kept.append((self.bucket, name, put.version, value))
             elif answer.refusal is not None:
                 clients.problem(f"a version was refused: {answer.refusal}")
         elif what < 0.6:

@@ -17,9 +17,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s4 import embedded, member
+from s4 import embedded, member, rownode
 from s4.gateway.context import Gateway
 from s4.limits import Limits
+from s4.metadata import gone
+from s4.peer import client
 from s4.serve import ServerSettings
 from s4.settings import RootKeys, StoreSettings
 from s4.storage import index, shards
@@ -29,7 +31,7 @@ from s4.upkeep.renames import Renames
 from whole import files, leveldb
 from whole.coordinator import Documents
 from whole.files import Disk
-from whole.loop import Loop, Process
+from whole.loop import Loop, Process, running
 from whole.network import Network
 
 T = TypeVar("T")
@@ -57,8 +59,30 @@ def install() -> None:
     files.install()
     shards.PUNCH_MIN = PUNCH_MIN
     leader.TRIM_S, leader.DELETE_S = TRIM_S, DELETE_S
+    gone.AT_ONCE = 1  # so that what is removed is let go of later, whoever leads by then
     for module in (member, index, embedded):
         module.Database = leveldb.Database  # type: ignore[misc,assignment]
+    execute = rownode.RowNode.execute
+
+    async def answering(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
+        answer = await execute(self, partition, command, command_id, again)
+        running().here().answers(type(command).__name__)
+        return answer
+
+    ask, discard = client.RemoteNode.execute, rownode.RowNode.discard
+
+    async def discarding(self: Any, partition: int, blob: bytes) -> None:
+        loop = running()
+        if loop.world.is_there(partition, blob):
+            loop.world.problems.append(f"{loop.now:.3f} {loop.here().name} discards blob {blob.hex()}, which is committed")
+        await discard(self, partition, blob)
+
+    async def asking(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
+        running().here().asks(self._writer.transport)
+        return await ask(self, partition, command, command_id, again)
+
+    rownode.RowNode.discard = discarding  # type: ignore[method-assign]
+    rownode.RowNode.execute, client.RemoteNode.execute = answering, asking  # type: ignore[method-assign]
 
 
 class Machine:
@@ -147,7 +171,7 @@ class World:
     def __init__(self, seed: int, root: Path, *, keep_trace: bool = False) -> None:
         self.seed, self.root = seed, root
         self.loop = Loop(seed, keep_trace=keep_trace)
-        self.loop.root = str(root)
+        self.loop.root, self.loop.world = str(root), self
         self.network = Network(self.loop)
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")
@@ -182,6 +206,10 @@ class World:
     def rows(self) -> dict[bytes, bytes]:
         """All committed rows, of a world that is whole."""
         raise NotImplementedError
+
+    def is_there(self, partition: int, blob: bytes) -> bool:
+        """Whether who leads the partition has the blob's row; False where nobody can tell."""
+        return False
 
     def is_whole_here(self, shard: Shard) -> bool:
         """Whether a shard was committed, and on the store of the process that looks."""
