@@ -309,7 +309,7 @@ class ClusterServer:
         context = AdminContext(
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
             lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health, self._set_log,
-            self._contact.alarms if self.member is None else list, self.settings.bucket_metrics,
+            self._contact.alarms if self.member is None else list,
         )  # fmt: skip
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(context, self._router, self._keeper, self._own, self.horizon)

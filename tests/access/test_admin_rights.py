@@ -80,6 +80,25 @@ def test_accounts_are_changed_by_who_may_do_so_in_iam(open_server: ServerProcess
     assert "iam:CreateAccessKey" in said(open_server, keys, "POST", f"/users/{name}/keys")
 
 
+def test_a_user_is_removed_by_who_may_take_away_what_it_has(open_server: ServerProcess, made: Any) -> None:
+    """IAM wants each of it taken away first."""
+    steps = ["iam:DeleteUser", "iam:DetachUserPolicy", "iam:RemoveUserFromGroup", "iam:DeleteUserPolicy", "iam:DeleteAccessKey"]
+    iam, group = client(open_server, "iam"), f"removed-{next(_numbers)}"
+    iam.create_group(GroupName=group)
+    target, _ = made(allow("s3:*"))
+    iam.attach_user_policy(UserName=target, PolicyArn="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
+    iam.add_user_to_group(GroupName=group, UserName=target)
+    name, keys = made(allow("s4:Admin"))
+    for at, action in enumerate(steps):
+        assert action in said(open_server, keys, "DELETE", f"/users/{target}")
+        iam.put_user_policy(UserName=name, PolicyName="q", PolicyDocument=json.dumps(allow(*steps[: at + 1])))
+    assert said(open_server, keys, "DELETE", f"/users/{target}") == ""
+    assert iam.get_group(GroupName=group)["Users"] == []
+    assert target not in [one["name"] for one in open_server.ask("GET", "/users")["users"]]
+    iam.delete_group(GroupName=group)
+    admin(open_server, "user", "add", target, "--grant", "Reader")  # for the fixture to remove
+
+
 def test_what_the_whole_holds_is_for_administrators(open_server: ServerProcess, made: Any) -> None:
     for document, status in ((allow("s3:*"), 403), (allow("s4:Admin"), 200)):
         _, keys = made(document)

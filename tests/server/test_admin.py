@@ -88,8 +88,9 @@ def test_roles_and_scopes(server: ServerProcess, client: Any) -> None:
 def test_wrong_arguments_say_what_to_change(server: ServerProcess) -> None:
     for arguments, text in (
         (("user", "add", "x", "--grant", "Boss"), "Reader, Writer, SuperUser"),
-        (("user", "add", "root", "--grant", "Reader"), "not root"),
-        (("user", "remove", "nobody"), "no user named nobody"),
+        (("user", "add", "root", "--grant", "Reader"), "User with name root already exists"),
+        (("user", "remove", "nobody"), "user with name nobody cannot be found"),
+        (("user", "add", "a b", "--grant", "Reader"), "alphanumeric characters"),
         (("compact", "--garbage", "7"), "share of garbage"),
         (("rename-prefix", "none", "a/", "b/"), "bucket does not exist"),
         (("rename-prefix", "none", "a/", "a/b/"), "neither prefix"),

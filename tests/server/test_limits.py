@@ -132,9 +132,9 @@ def test_xml_and_counts(small: ServerProcess, small_s3: Any) -> None:
 def test_users_and_keys(small: ServerProcess) -> None:
     for name in ("one", "two"):
         small.admin_cli("user", "add", name, "--grant", "Reader")
-    assert "limit named users" in small.admin_cli("user", "add", "three", "--grant", "Reader", check=False).stderr
+    assert "UsersPerAccount: 2" in small.admin_cli("user", "add", "three", "--grant", "Reader", check=False).stderr
     small.admin_cli("user", "add-key", "one")
-    assert "keys_per_user" in small.admin_cli("user", "add-key", "one", check=False).stderr
+    assert "AccessKeysPerUser: 2" in small.admin_cli("user", "add-key", "one", check=False).stderr
 
 
 def test_clocks(small: ServerProcess) -> None:

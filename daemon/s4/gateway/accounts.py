@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 from s4.gateway.context import Gateway, execute
 from s4.keyring import KeyringError, is_sealed
 from s4.metadata import commands, keys
-from s4.metadata.rows import AccessKey, Group, Managed, Provider, Role, User, decode, encode
+from s4.metadata.rows import AccessKey, Group, Managed, Policy, Provider, Role, User, decode, encode
 from s4.peer.api import UnavailableError
 from s4.s3.errors import S3Error
 
 TRIES = 20
 TABLES: dict[Any, bytes] = {
     User: keys.USER, Group: keys.GROUP, Role: keys.ROLE, Managed: keys.MANAGED, Provider: keys.PROVIDER,
-    AccessKey: keys.ACCESS_KEY,
+    AccessKey: keys.ACCESS_KEY, Policy: keys.POLICY,
 }  # fmt: skip
 
-R = TypeVar("R", User, Group, Role, Managed, Provider, AccessKey)
+R = TypeVar("R", User, Group, Role, Managed, Provider, AccessKey, Policy)
 T = TypeVar("T")
 
 
@@ -56,7 +56,7 @@ class Accounts:
                 self._seen.setdefault(keys.named_row(table, name), value)
         return [(name, decode(kind, value)) for name, value in self._tables[table]]
 
-    def put(self, name: str, row: User | Group | Role | Managed | Provider | AccessKey) -> None:
+    def put(self, name: str, row: User | Group | Role | Managed | Provider | AccessKey | Policy) -> None:
         self._rows[keys.named_row(TABLES[type(row)], name)] = encode(row)
 
     def delete(self, kind: type[R], name: str) -> None:

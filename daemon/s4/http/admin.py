@@ -6,7 +6,6 @@ It listens on loopback unless told otherwise. Long work answers with one JSON li
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,25 +16,23 @@ import structlog
 from aiohttp import web
 
 from s4.access import documents
-from s4.access.requester import parse_grant, user_arn
 from s4.audit import AuditLog
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.planner import PlanError
-from s4.gateway.accounts import kept_secret
 from s4.gateway.buckets import set_document
-from s4.gateway.context import Gateway, execute
+from s4.gateway.context import Gateway
 from s4.health import OK, Health
 from s4.http.admin_access import BODY_BYTES, Door
+from s4.http.admin_users import CALLER, AdminUsers
+from s4.http.iam.protocol import IamError
 from s4.limits import Limits
 from s4.logs import LEVELS
-from s4.metadata import commands
 from s4.peer.api import UnavailableError
 from s4.s3.errors import S3Error
 from s4.upkeep.renames import Renames
 
 log = structlog.get_logger("s4.admin")
 
-CALLER = "s4.caller"  # of a request that was let in
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
 
@@ -58,7 +55,6 @@ class AdminContext:
         None  # (whether all requests are logged, level); None and "" leave it
     )
     alarms: Callable[[], list[str]] = list  # of a process without a store
-    bucket_names: bool = False  # anybody who reaches the port may know what buckets there are
 
 
 class AdminApi:
@@ -84,11 +80,7 @@ class AdminApi:
 
     def routes(self) -> list[Route]:
         return [
-            ("GET", "/admin/v1/users", self._users),
-            ("PUT", "/admin/v1/users/{name}", self._put_user),
-            ("DELETE", "/admin/v1/users/{name}", self._delete_user),
-            ("POST", "/admin/v1/users/{name}/keys", self._make_key),
-            ("DELETE", "/admin/v1/users/{name}/keys/{key}", self._delete_key),
+            *((method, path, _answering(handler)) for method, path, handler in AdminUsers(self._gateway).routes()),
             ("GET", "/admin/v1/buckets", self._buckets),
             ("PUT", "/admin/v1/buckets/{name}/quota", self._put_quota),
             ("PUT", "/admin/v1/log", self._put_log),
@@ -118,10 +110,7 @@ class AdminApi:
         )
 
     async def _stats(self, _: web.Request) -> web.Response:
-        found = await self._node.stats()
-        if not self._context.bucket_names:
-            found = {name: value for name, value in found.items() if name != "buckets"}
-        return as_json(found)
+        return as_json(await self._node.stats())
 
     # -- for those who may do s4:Admin
 
@@ -132,7 +121,7 @@ class AdminApi:
                 caller = request[CALLER] = await self._door.admit(request)
                 user = caller.who.name
                 response = await handler(request)
-            except S3Error as error:
+            except (S3Error, IamError) as error:
                 code = error.code
                 response = as_json({"error": error.code, "message": error.message}, error.status)
             except (msgspec.MsgspecError, ValueError, PlanError) as error:
@@ -155,80 +144,6 @@ class AdminApi:
             return response
 
         return guarded
-
-    async def _changes(self, request: web.Request, *actions: str) -> str:
-        """The name of the user that a call changes, once its caller may do so by IAM too. Raises S3Error AccessDenied."""
-        name, caller = request.match_info["name"], request[CALLER]
-        path = next((user.path for user, _, _ in await self._node.list_users() if user.name == name), "/")
-        caller.must_last()
-        for action in actions:
-            caller.must(action, user_arn(name, path))
-        return name
-
-    async def _users(self, request: web.Request) -> web.Response:
-        request[CALLER].must("iam:ListUsers", "*")
-        listed = []
-        for user, access_keys, held in await self._node.list_users():
-            grants = [f"{grant.role}:{grant.buckets}" for grant in held]
-            listed.append(
-                {
-                    "name": user.name,
-                    "enabled": user.enabled,
-                    "grants": grants,
-                    "access_keys": access_keys,
-                    "created_ms": user.created_ms,
-                }
-            )
-        return as_json({"users": listed})
-
-    async def _put_user(self, request: web.Request) -> web.Response:
-        body = msgspec.json.decode(await request.read(), type=_UserBody)
-        # Grants are policies of the user; to be enabled or not is what its keys' status says.
-        more = ("iam:CreateUser",) if body.create else ("iam:UpdateAccessKey",)
-        name = await self._changes(request, "iam:PutUserPolicy", *more)
-        # A slash would make its ARN that of another user below a path, or of a role.
-        if (
-            not name.isprintable()
-            or "/" in name
-            or not 1 <= len(name) <= 64
-            or name.casefold() in ("root", "anonymous")
-        ):
-            raise ValueError(
-                "a user's name has 1 to 64 printable characters without a slash, and is not root or anonymous"
-            )
-        users = await self._node.list_users()
-        if len(users) >= self._context.limits.users and body.create:
-            raise S3Error("TooManyEntities", f"There are {len(users)} users, which is the limit named users.")
-        grants = [parse_grant(text) for text in body.grants]
-        await execute(self._gateway, 0, commands.PutUser(name, grants, body.enabled, body.create))
-        return as_json({"name": name, "grants": body.grants, "enabled": body.enabled})
-
-    async def _delete_user(self, request: web.Request) -> web.Response:
-        await execute(self._gateway, 0, commands.DeleteUser(await self._changes(request, "iam:DeleteUser")))
-        return as_json({})
-
-    async def _make_key(self, request: web.Request) -> web.Response:
-        name = await self._changes(request, "iam:CreateAccessKey")
-        raw = await request.read()
-        body = msgspec.json.decode(raw, type=_KeyBody) if raw else _KeyBody()
-        held = next((access for user, access, _ in await self._node.list_users() if user.name == name), [])
-        if len(held) >= self._context.limits.keys_per_user:
-            raise S3Error(
-                "TooManyEntities", f"{name} has {len(held)} access keys, which is the limit named keys_per_user."
-            )
-        access, secret = (
-            body.access_key or "S4" + secrets.token_hex(9).upper(),
-            body.secret_key or secrets.token_urlsafe(30),
-        )
-        if not 3 <= len(access) <= 128 or "/" in access or len(secret) < 8:
-            raise ValueError("an access key has 3 to 128 characters without a slash, a secret key 8 or more")
-        await execute(self._gateway, 0, commands.PutAccessKey(access, name, kept_secret(self._gateway, access, secret)))
-        return as_json({"access_key": access, "secret_key": secret})
-
-    async def _delete_key(self, request: web.Request) -> web.Response:
-        name = await self._changes(request, "iam:DeleteAccessKey")
-        await execute(self._gateway, 0, commands.DeleteAccessKey(request.match_info["key"], name))
-        return as_json({})
 
     async def _buckets(self, _: web.Request) -> web.Response:
         listed = []
@@ -271,17 +186,6 @@ class AdminApi:
         return as_json({})
 
 
-class _UserBody(msgspec.Struct, forbid_unknown_fields=True):
-    grants: list[str]
-    enabled: bool = True
-    create: bool = False
-
-
-class _KeyBody(msgspec.Struct, forbid_unknown_fields=True):
-    access_key: str = ""
-    secret_key: str = ""
-
-
 class _QuotaBody(msgspec.Struct, forbid_unknown_fields=True):
     bytes: int
 
@@ -301,6 +205,13 @@ def as_json(value: Any, status: int = 200) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(value) + b"\n", status=status, headers={"Content-Type": "application/json"}
     )
+
+
+def _answering(handler: Callable[[web.Request], Awaitable[Any]]) -> Handler:
+    async def answered(request: web.Request) -> web.Response:
+        return as_json(await handler(request))
+
+    return answered
 
 
 class Lines:

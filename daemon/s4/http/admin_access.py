@@ -17,7 +17,7 @@ from aiohttp import web
 
 from s4.access.patterns import Context
 from s4.access.policy import Ask
-from s4.access.requester import ROOT, USER, Requester
+from s4.access.requester import Requester
 from s4.gateway.context import Gateway
 from s4.http.admin_port import is_local
 from s4.http.authorize import context_of
@@ -48,19 +48,6 @@ class Caller:
     who: Requester
     context: Context
     temporary: bool
-
-    def must(self, action: str, resource: str) -> None:
-        """For what another API has an action for, that is needed too. Raises S3Error AccessDenied."""
-        if not self.who.allowed(Ask(self.who.asker, action, resource, self.context)):
-            raise S3Error(
-                "AccessDenied",
-                f"User: {self.who.asker.arns[0]} is not authorized to perform: {action} on resource: {resource}",
-            )
-
-    def must_last(self) -> None:
-        """What outlives a session is not for a user's session to make, which has no MFA to show. Raises S3Error."""
-        if self.temporary and self.who.kind in (ROOT, USER):
-            raise S3Error("AccessDenied", "A user's session does not change accounts: use the user's own access key.")
 
 
 class Door:

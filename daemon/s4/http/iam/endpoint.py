@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from s4.access import keys
 from s4.access.policy import ACCOUNT, Ask
 from s4.access.reasons import why_not
-from s4.access.requester import ANONYMOUS, ROOT, USER, user_arn
+from s4.access.requester import ANONYMOUS, ROOT, USER, Requester, user_arn
 from s4.gateway.accounts import Accounts, change
 from s4.gateway.context import Gateway
 from s4.http.authorize import context_of
@@ -109,20 +109,30 @@ class QueryEndpoint:
 
         async def work(accounts: Accounts) -> dict[str, Any]:
             temporary = request.claim is not None and bool(request.claim.token)
-            if temporary and service == "iam" and request.requester.kind in (ROOT, USER):
-                # What outlives a session, such as a key, is not for it to make: as on AWS without MFA, which S4 has not.
-                raise IamError(
-                    "InvalidClientTokenId", "A user's session cannot call IAM: use the user's own access key."
-                )
+            if service == "iam":
+                check_lasting(request.requester, temporary=temporary)
             call = Call(self._gateway, form, request.requester, accounts, context, temporary)
             if action not in OPEN:
-                await _judge(call, action)
+                await judge(call, action)
             return await handler(call)
 
         return await change(self._gateway, work)
 
 
-async def _judge(call: Call, action: str) -> None:
+def check_lasting(who: Requester, *, temporary: bool) -> None:
+    """What outlives a session, such as a key, is not for a user's session to make: as on AWS without MFA, which S4 has not.
+    Raises IamError."""
+    if temporary and who.kind in (ROOT, USER):
+        raise IamError("InvalidClientTokenId", "A user's session cannot call IAM: use the user's own access key.")
+
+
+async def do(call: Call, action: str) -> Mapping[str, Any]:
+    """Judge and do a call of IAM. Raises IamError."""
+    await judge(call, action)
+    return await IAM[action](call)
+
+
+async def judge(call: Call, action: str) -> None:
     """Raises IamError where the caller may not do a call of IAM."""
     resource, about = await _resource(call, action), await asked(call, action, KINDS.get(action, ""))
     needed = [action, *([TAGGING[action]] if action in TAGGING and tags_of(call, action) else [])]

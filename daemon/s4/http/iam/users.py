@@ -116,17 +116,25 @@ def _status(row: AccessKey) -> str:
     return "Active" if row.enabled else "Inactive"
 
 
+async def put_key(call: Call, user: User, access: str, secret: str) -> AccessKey:
+    """A key of a user's own that is there already gets the secret. Raises IamError."""
+    held = await call.accounts.get(AccessKey, access)
+    if held is not None and held.user != user.name:
+        raise IamError("EntityAlreadyExists", f"The access key {access} is another user's.")
+    most = call.gateway.limits.keys_per_user
+    if held is None and len(await keys_of(call.accounts, user.name)) >= most:
+        raise IamError("LimitExceeded", f"Cannot exceed quota for AccessKeysPerUser: {most}")
+    row = AccessKey(user.name, kept_secret(call.gateway, access, secret), call.gateway.now_ms())
+    call.accounts.put(access, row)
+    return row
+
+
 async def create_key(call: Call) -> dict[str, Any]:
     if call.who.kind == ROLE and not call.form.has("UserName"):
         raise invalid("Must specify userName when calling with non-User credentials")
     user = await find(call, default=call.who.name)
-    if len(await keys_of(call.accounts, user.name)) >= call.gateway.limits.keys_per_user:
-        raise IamError(
-            "LimitExceeded", f"Cannot exceed quota for AccessKeysPerUser: {call.gateway.limits.keys_per_user}"
-        )
     access, secret = new_id("AKIA", 16), secrets.token_urlsafe(30)
-    row = AccessKey(user.name, kept_secret(call.gateway, access, secret), call.gateway.now_ms())
-    call.accounts.put(access, row)
+    row = await put_key(call, user, access, secret)
     return {
         "AccessKey": {
             "UserName": user.name,
