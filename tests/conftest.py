@@ -17,7 +17,7 @@ from events.processes import Webhook, said
 from kube.apiserver import ApiServer, missing
 from process import COVERED, ServerProcess, make_client
 
-pytest_plugins = ["costs"]
+pytest_plugins = ["costs", "held"]
 
 # Where Python is told to write no bytecode, each of the hundreds of processes that tests start would compile everything anew,
 # which takes longer than the rest of its start. It is kept, but not beside the sources.
