@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from s4.clock import boot_clock
@@ -22,6 +23,7 @@ from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.scrub import Scrubber
 
+COUNTED = 500  # rows of a partition
 Figure = tuple[str, str, float, bool, str]
 """(name, help, value, whether it only rises, partition, bucket or receiver or empty)."""
 
@@ -76,7 +78,7 @@ def store_figures(
         len(store.membership.current.status[0].in_sync),
         False,
     )
-    yield "s4_heal_waiting", "Shards that must be made again", healer.waiting, False
+    yield "s4_heal_waiting", f"Shards that must be made again, counted up to {COUNTED}", healer.waiting, False
     yield "s4_heal_failed", "Shards that cannot be made again, too many others being lost", healer.failed, False
     yield "s4_healed_shards", "Shards made again", healer.healed, True
     yield "s4_healed_bytes", "Bytes of shards made again", healer.healed_bytes, True
@@ -184,13 +186,20 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
             yield "s4_partition_lag", "Entries that the slowest replica in sync lacks", replica.lag, False, name
             yield (
                 "s4_partition_heal",
-                "Shards that must be made again",
+                f"Shards that must be made again, counted up to {COUNTED}",
                 _rows(node.host, partition, keys.HEAL),
                 False,
                 name,
             )
-            yield "s4_partition_outbox", "Outbox rows", _rows(node.host, partition, keys.OUTBOX), False, name
+            yield (
+                "s4_partition_outbox",
+                f"Outbox rows, counted up to {COUNTED}",
+                _rows(node.host, partition, keys.OUTBOX),
+                False,
+                name,
+            )
 
 
 def _rows(host: ReplicatedHost, partition: int, table: bytes) -> int:
-    return sum(1 for _ in host.scan(keys.table(partition, table)))
+    """Counted up to COUNTED: whoever asks for metrics waits here, and everybody else with them."""
+    return sum(1 for _ in islice(host.scan(keys.table(partition, table)), COUNTED))

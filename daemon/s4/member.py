@@ -41,6 +41,7 @@ from s4.peer.router import Router
 from s4.peer.server import PeerServer
 from s4.peer.trust import Credentials
 from s4.replica.group import Group
+from s4.replica.pieces import count
 from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
 from s4.rownode import ROOT_USER, RowNode
@@ -209,9 +210,10 @@ class MemberNode(RowNode):
 
     async def census(self) -> Census:
         led, group = self.led(), self.host.group
-        heals = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.HEAL)))
-        outbox = sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.OUTBOX)))
-        outbox += sum(1 for one in led for _ in self.host.scan(keys.table(one, keys.GONE)))
+        waiting = dict.fromkeys((keys.HEAL, keys.OUTBOX, keys.GONE), 0)
+        for table in waiting:
+            for one in led:
+                waiting[table] += await count(self.host, keys.table(one, table))
         free, total = self.shards.space()
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
@@ -225,7 +227,7 @@ class MemberNode(RowNode):
         failed, made, filled = self.figures()
         return Census(
             self.store, __version__, round(self._clock() - self._started, 3), free, total, used,
-            self.shards.settings.reserve_bytes, led, self.counters(), heals, failed, outbox,
+            self.shards.settings.reserve_bytes, led, self.counters(), waiting[keys.HEAL], failed, waiting[keys.OUTBOX] + waiting[keys.GONE],
             sum(group.replica(one).lag for one in led), made, filled, alarms, self.router.unreached(),
         )  # fmt: skip
 

@@ -49,6 +49,7 @@ from s4.peer.api import (
     UploadPage,
     Where,
 )
+from s4.replica.pieces import count, pieces
 from s4.replica.turn import OverloadedError
 from s4.storage.drives import Drives
 from s4.storage.records import DamagedError, OfflineError, Shard
@@ -56,7 +57,6 @@ from s4.storage.shards import ShardStore
 
 ROOT_USER = "root"
 CACHED_SETTINGS = 10_000
-PIECE = 256  # rows that are read before others run
 SETTINGS_COMMANDS = (
     commands.CreateBucket, commands.SetVersioning, commands.SetDocument, commands.SetLock, commands.BeginDelete, commands.EndDelete,
     commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
@@ -176,15 +176,8 @@ class RowNode:
         self._host.check(partition)
         return None
 
-    async def _rows(self, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
-        """The rows of a table that may be long, a piece at a time: others come between, and may change what is not read
-        yet."""
-        start = prefix
-        while rows := list(islice(self._host.scan(prefix, start), PIECE)):
-            for row in rows:
-                yield row
-            start = rows[-1][0] + b"\x00"
-            await asyncio.sleep(0)
+    def _rows(self, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+        return pieces(self._host, prefix)
 
     def _find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
         if not version:
@@ -203,8 +196,8 @@ class RowNode:
         """Its row is read after its parts: a turn may be written between two reads, and an upload that is completed meanwhile
         must not be found without them."""
         row, prefix = keys.upload_row(partition, bucket, key, upload), keys.upload_parts(partition, bucket, key, upload)
-        rows = self._host.scan(prefix, prefix + min(after + 1, 65535).to_bytes(2, "big")) if limit else ()
-        parts = [part for _, part in islice(rows, limit)]
+        first = prefix + min(after + 1, 65535).to_bytes(2, "big")
+        parts = [part for _, part in islice(self._host.scan(prefix, first), limit)] if limit else []
         value = self._host.get(row)
         self._host.check(partition)
         return UploadFound(decode(Upload, value), parts) if value is not None else None
@@ -403,7 +396,7 @@ class RowNode:
         return unknown
 
     async def heals_of(self, partition: int) -> int:
-        heals = len([key async for key, _ in self._rows(keys.table(partition, keys.HEAL))])
+        heals = await count(self._host, keys.table(partition, keys.HEAL))
         self._host.check(partition)
         return heals
 

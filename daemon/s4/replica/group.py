@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 import msgspec
@@ -40,6 +41,7 @@ from s4.cluster.wire import (
 )
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import Replica
+from s4.replica.installing import install, packed, rows_decoder
 from s4.replica.keptrows import LOG, VERSION, load, state_row
 from s4.replica.layer import Layer
 from s4.replica.terms import NotServingError, Swap, Timing
@@ -50,6 +52,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 RETRY_S = 0.2
 PART_ROWS = 2000  # of a snapshot, in one message
+AT_ONCE = 20_000  # rows of a batch that is filled in the loop
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
 
 Rows = Sequence[tuple[bytes, bytes | None]]
@@ -58,7 +61,6 @@ Send = Callable[[str, int, AnyMessage], None]
 SendBulk = Callable[[str, int, AnyMessage], Awaitable[None]]
 
 _encoder = msgspec.msgpack.Encoder()
-_rows_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
 
 
 @dataclass(slots=True)
@@ -327,9 +329,8 @@ class Group:
             return
         one.parts[1].append(part.rows)
         if part.last:
-            rows = [row for piece in one.parts[1] for row in _rows_decoder.decode(piece[1:])]
-            one.parts = (("", 0, 0), [])
-            snapshot = Snapshot(part.epoch, part.sequence, VERSION + _encoder.encode(rows), part.attempt)
+            content, one.parts = packed(one.parts[1]), (("", 0, 0), [])
+            snapshot = Snapshot(part.epoch, part.sequence, content, part.attempt)
             one.core.receive(sender, snapshot, self.clock())
 
     # -- the writer loop
@@ -347,12 +348,19 @@ class Group:
             self._turn += 1
             rows: dict[bytes, bytes | None] = {}
             for one, write in taken:
+                if isinstance(write, Install):
+                    prefix, log = one.number.to_bytes(2, "big"), [entry.sequence for entry in one.kept.log]
+                    old = self.database.scan(prefix, (one.number + 1).to_bytes(2, "big"))
+                    await install(old, one.number, log, write.rows, rows)
                 self._rows(one, write, rows)
                 one.given += 1
             if not taken:
                 continue
             try:
-                self._writing = loop.run_in_executor(None, self.database.batch(list(rows.items()), True))
+                items = list(rows.items())
+                few = len(items) <= AT_ONCE  # filled where the lock is, else where nobody else waits (Database.batch)
+                write_all = self.database.batch(items, True) if few else partial(self.database.write, items, True)
+                self._writing = loop.run_in_executor(None, write_all)
                 await asyncio.shield(self._writing)
             except Exception as error:
                 self._fatal(error)
@@ -381,8 +389,6 @@ class Group:
                     rows.update(_rows_of(one, entry))
                     one.rows.pop(entry.sequence, None)
                 rows.update({prefix + entry.sequence.to_bytes(8, "big"): None for entry in entries})
-            case Install(_, content):
-                self._install(one, content, rows)
         kept.add(write)
         key, value = state_row(one.number, kept)
         rows[key] = value
@@ -400,16 +406,6 @@ class Group:
             waiter = self._settling.popleft()[1]
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _install(self, one: _Partition, content: bytes, rows: dict[bytes, bytes | None]) -> None:
-        """R8: what was there goes, whatever the snapshot brings."""
-        first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
-        rows.update({key: None for key, _ in self.database.scan(first, last)})
-        rows.update({key: None for key in rows if first <= key < last})
-        prefix = LOG + one.number.to_bytes(2, "big")
-        for entry in one.kept.log:
-            rows[prefix + entry.sequence.to_bytes(8, "big")] = None
-        rows.update(_rows_decoder.decode(content[1:]))
 
     # -- the coordinator and time
 
@@ -486,5 +482,5 @@ def _rows_of(one: _Partition, entry: Entry) -> Rows:
     if rows is None:
         if entry.rows[:1] != VERSION:
             raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, not 01")
-        rows = one.rows[entry.sequence] = _rows_decoder.decode(entry.rows[1:])
+        rows = one.rows[entry.sequence] = rows_decoder.decode(entry.rows[1:])
     return rows

@@ -11,6 +11,7 @@ from s4.metadata import keys
 from s4.metadata.commands import ForgetAnswers, ForgetRows, Taken
 from s4.metadata.repeats import KEPT_MS
 from s4.metadata.rows import Refused, decode
+from s4.replica.pieces import pieces
 
 REFUSED_MS = 7 * 86_400_000  # a request lives at most twelve hours
 BATCH = 256
@@ -38,7 +39,7 @@ async def forget_answers(rows: Rows, partition: int, now_ms: int) -> None:
 
 async def forget_refused(rows: Rows, partition: int, now_ms: int) -> None:
     limit_ms = now_ms - REFUSED_MS
-    refused = rows.scan(keys.table(partition, keys.REFUSED))
-    old = [key for key, value in refused if decode(Refused, value).created_ms < limit_ms]
+    refused = pieces(rows, keys.table(partition, keys.REFUSED))
+    old = [key async for key, value in refused if decode(Refused, value).created_ms < limit_ms]
     for at in range(0, len(old), BATCH):
         await rows.submit(partition, ForgetRows(old[at : at + BATCH]), own=True)

@@ -21,6 +21,7 @@ from s4.jobs import each
 from s4.metadata import keys
 from s4.metadata.commands import AbortUpload, ChangeObject, DeleteIfNewest, Expire, Judged, Stale
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
+from s4.replica.pieces import pieces
 from s4.s3 import classes, lifecycle
 from s4.s3.errors import S3Error
 from s4.s3.lifecycle import Rule, Version
@@ -87,9 +88,8 @@ class Lifecycle:
             if len(found) == RUN and len(groups) > 1:
                 groups.pop()  # the rest of its versions is in the next run
             elif len(found) == RUN:  # one key with more versions than a run
-                groups = list(
-                    _by_key(list(self._rows.scan(keys.object_versions(partition, bucket.id, groups[0][0]))), prefix)
-                )
+                one_key = keys.object_versions(partition, bucket.id, groups[0][0])
+                groups = list(_by_key([row async for row in pieces(self._rows, one_key)], prefix))
             current = await self._current(name, bucket, rules)
             if current is None:
                 return
@@ -115,7 +115,7 @@ class Lifecycle:
             return
         table = keys.bucket_uploads(partition, bucket.id)
         old: list[tuple[str, Ending]] = []
-        for row_key, value in self._rows.scan(table):
+        async for row_key, value in pieces(self._rows, table):
             key, upload = keys.split_upload(row_key[len(table) :])
             row = decode(Upload, value)
             end = lifecycle.aborts_at(rules, key.decode("utf-8", "replace"), row.created_ms, self._gateway.day_ms)
