@@ -52,7 +52,9 @@ def read(directory: Path) -> list[str]:
     for where, held in sorted(places.items(), key=lambda item: -max(one["ms"] for one in item[1])):
         longest = max(held, key=lambda one: one["ms"])
         traced = " (traced for coverage)" if longest["traced"] else ""
-        lines.append(f"{longest['ms']:7} ms {len(held):5} times  {longest['program']} of {longest['test'].partition(' ')[0]}{traced}: {where}")
+        lines.append(
+            f"{longest['ms']:7} ms {len(held):5} times  {longest['program']} of {longest['test'].partition(' ')[0]}{traced}: {where}"
+        )
     return lines
 
 

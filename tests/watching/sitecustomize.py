@@ -27,8 +27,14 @@ def watch(loop_class: Any) -> None:
     def note(coroutine: Any, lasted_s: float, place: list[str]) -> None:
         if "HELD" not in os.environ:
             return
-        path = Path(os.environ["HELD"]) / str(os.getpid())  # of this process, which may have been forked (s4/starter.py)
-        told = {"program": " ".join(sys.argv[1:2]), "test": os.environ.get("PYTEST_CURRENT_TEST", ""), "traced": "COVERAGE_PROCESS_START" in os.environ}
+        path = Path(os.environ["HELD"]) / str(
+            os.getpid()
+        )  # of this process, which may have been forked (s4/starter.py)
+        told = {
+            "program": " ".join(sys.argv[1:2]),
+            "test": os.environ.get("PYTEST_CURRENT_TEST", ""),
+            "traced": "COVERAGE_PROCESS_START" in os.environ,
+        }
         line = json.dumps({**told, "ms": round(lasted_s * 1000), "where": [coroutine.__qualname__, *place]})
         with path.open("a") as file:
             file.write(line + "\n")
