@@ -40,18 +40,21 @@ class Server:
         options = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--limit", "part_min_bytes=1", "--limit", "connections=8192"]
         self.process = subprocess.Popen([sys.executable, "-m", "s4.cli", "server", str(scratch / "data"), *options], stdout=subprocess.PIPE, env=environment)
         line = self.process.stdout.readline().decode() if self.process.stdout else ""
-        found = re.search(r"S3 at http://(\S+),", line)
+        found = re.search(r"S3 at http://(\S+),.*?(http://\S+\d)", line)
         if found is None:
             raise RuntimeError(f"no server: {line}")
-        self.host = found[1]
+        self.host, self.admin = found[1], found[2]
 
-    def head(self, method: str, path: str, query: str = "", length: int | None = None, extra: dict[str, str] | None = None) -> bytes:
-        """A signed request without its body."""
+    def signed(self, access: str, secret: str, method: str, target: str, extra: dict[str, str] | None = None) -> dict[str, str]:
         from s4.s3 import sigv4  # noqa: PLC0415 - after the path is set
 
         headers = {"host": self.host, "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), "x-amz-content-sha256": sigv4.UNSIGNED, **(extra or {})}
+        return {**headers, "authorization": sigv4.authorization(access, secret, "us-east-1", method, target, headers)}
+
+    def head(self, method: str, path: str, query: str = "", length: int | None = None, extra: dict[str, str] | None = None) -> bytes:
+        """A signed request without its body."""
         target = f"{path}?{query}" if query else path
-        headers["authorization"] = sigv4.authorization(ACCESS, SECRET, "us-east-1", method, target, headers)
+        headers = self.signed(ACCESS, SECRET, method, target, extra)
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, *([f"content-length: {length}"] if length is not None else []), "", ""]).encode()
 

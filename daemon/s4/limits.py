@@ -35,7 +35,8 @@ class Limits:
     buckets: int = 10_000  # in all: creating one counts them
     users: int = 10_000
     keys_per_user: int = 16
-    requests: int = 256  # in flight
+    requests: int = 256  # at work, of which one user has a third of what others leave free: a quarter alone
+    waiting_requests: int = 1024  # for a place among them, of which one user has half of what others leave free
     unknown_requests: int = 64  # whose form or IAM call is read before it is known who asks; then the longest gives way
     unknown_s: float = 30.0  # and how long that may take in all, however steadily bytes come
     connections: int = 4096  # then the one that is silent longest gives way

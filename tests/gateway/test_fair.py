@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 from fuzz.endpoint import Endpoint, endpoint
 from inprocess import put
 from s4.gateway.fair import REMEMBERED, FairQueue, Flow
-from s4.gateway.turns import FLOW, ROUND_COST, Turns
+from s4.gateway.memory import MemoryBudget, Share
+from s4.gateway.places import PLACE, Place, Places
+from s4.gateway.turns import ROUND_COST, Turns
 from s4.s3 import sigv4
+from s4.s3.errors import S3Error
 from s4.storage.records import Shard
 
 
@@ -104,7 +107,7 @@ def test_only_so_much_goes_on_in_a_round_and_a_newcomer_is_next() -> None:
         turns, order = Turns(round_cost=4), list[str]()
 
         async def work(user: str, cost: int) -> None:
-            FLOW.set(Flow(user, ""))
+            PLACE.set(Place(Flow(user, "")))
             await turns.turn(cost)
             order.append(user)
 
@@ -134,6 +137,147 @@ def test_who_was_cancelled_takes_nobody_elses_turn() -> None:
         assert turns.waiting == 0
 
     asyncio.run(test())
+
+
+async def _entered(places: Places, user: str, bucket: str = "") -> Place:
+    place = Place(Flow(user, bucket), places)
+    await place.enter()
+    return place
+
+
+async def _tried(places: Places, users: str) -> list[asyncio.Task[Place]]:
+    tasks = [asyncio.ensure_future(_entered(places, user)) for user in users]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return tasks
+
+
+def _in(tasks: list[asyncio.Task[Place]]) -> int:
+    return sum(task.done() and task.exception() is None for task in tasks)
+
+
+async def _ended(*tasks: asyncio.Task[Place]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(result, Place):
+            result.leave()
+
+
+def test_a_user_has_a_third_of_the_places_that_are_free_and_others_find_room() -> None:
+    async def test() -> None:
+        places = Places(256, 1024, 60.0)
+        flood = await _tried(places, "a" * 200)
+        assert (_in(flood), places.waiting) == (64, 136)
+        beside = await _tried(places, "b" * 200)
+        assert _in(beside) == 48
+        assert _in(await _tried(places, "c")) == 1
+        next(task for task in flood if task.done()).result().leave()
+        await asyncio.sleep(0)
+        assert places.taken == 64 + 48 + 1 - 1  # fewer than before are free: whoever is over a third of them waits
+        await _ended(*flood, *beside)
+
+    asyncio.run(test())
+
+
+def test_who_waits_for_a_place_comes_in_turn_of_users_and_buckets() -> None:
+    async def test() -> list[str]:
+        places, order = Places(1, 100, 60.0), list[str]()
+
+        async def work(user: str, bucket: str) -> None:
+            place = await _entered(places, user, bucket)
+            order.append(f"{user}{bucket}")
+            await asyncio.sleep(0)
+            place.leave()
+
+        first = await _entered(places, "x")
+        tasks = [asyncio.ensure_future(work("a", "1")) for _ in range(6)]
+        tasks += [asyncio.ensure_future(work(*one)) for one in ("a2", "b1", "b1")]
+        await asyncio.sleep(0)
+        first.leave()
+        await asyncio.gather(*tasks)
+        assert (places.taken, places.waiting) == (0, 0)
+        return order
+
+    assert asyncio.run(test()) == ["a1", "b1", "a2", "b1", "a1", "a1", "a1", "a1", "a1"]
+
+
+def test_room_to_wait_in_is_shared_and_who_finds_none_is_told_at_once() -> None:
+    async def test() -> None:
+        places = Places(1, 8, 60.0)
+        tasks = await _tried(places, "x" + "a" * 8 + "b" * 8 + "c")
+        failed = [task for task in tasks if task.done() and task.exception() is not None]
+        assert {str(cast(S3Error, task.exception()).code) for task in failed} == {"SlowDown"}
+        assert [sum(task in failed for task in part) for part in (tasks[1:9], tasks[9:17], tasks[17:])] == [4, 6, 0]
+        await _ended(*tasks)
+        assert (places.taken, places.waiting) == (0, 0)
+
+    asyncio.run(test())
+
+
+def test_who_waits_too_long_or_goes_leaves_the_way_free() -> None:
+    async def test() -> None:
+        places = Places(1, 100, 0.05)
+        first = await _entered(places, "a")
+        second, third = await _tried(places, "ab")
+        with pytest.raises(S3Error):
+            await second
+        with pytest.raises(S3Error):
+            await third
+        places = Places(1, 100, 60.0)
+        first = await _entered(places, "a")
+        tasks = await _tried(places, "aaa")
+        tasks[0].cancel()
+        tasks[2].cancel()
+        first.leave()
+        (await tasks[1]).leave()
+        assert places.taken == 0
+        (await _entered(places, "a")).leave()
+
+    asyncio.run(test())
+
+
+def test_who_waits_for_its_client_has_no_place_and_takes_one_again() -> None:
+    async def test() -> None:
+        places, budget = Places(1, 0, 60.0), MemoryBudget(100, 60.0)
+        place = await _entered(places, "a")
+        PLACE.set(place)
+        share = Share(budget, lambda: 0)
+        share.await_client()
+        assert places.taken == 0
+        other = await _entered(places, "b")
+        share.client_came()
+        again = asyncio.ensure_future(place.again())
+        await asyncio.sleep(0)
+        assert not again.done()  # it waits, though there is no room to wait in
+        other.leave()
+        await again
+        place.leave()
+        place.leave()
+        share.drop()
+        assert places.taken == 0
+
+    asyncio.run(test())
+
+
+def test_memory_goes_to_users_in_turn() -> None:
+    async def test() -> list[str]:
+        budget, order = MemoryBudget(10, 60.0), list[str]()
+
+        async def work(user: str) -> None:
+            PLACE.set(Place(Flow(user, "")))
+            share = Share(budget, lambda: 0)
+            await share.take(10)
+            order.append(user)
+            await asyncio.sleep(0)
+            share.drop()
+
+        tasks = [asyncio.ensure_future(work(user)) for user in "aaaaaab"]
+        await asyncio.gather(*tasks)
+        assert budget.used_bytes == 0
+        return order
+
+    assert "".join(asyncio.run(test())) == "aaabaaa"  # one is at work, one is chosen, and one is first in the queue, when the other comes
 
 
 def _get(server: Endpoint, path: str) -> bytes:

@@ -27,6 +27,7 @@ from s4.gateway.memory import MemoryBudget
 from s4.limits import Limits, parse_size, with_settings
 from s4.replica.host import RowCache
 from s4.s3.errors import S3Error
+from server.test_admin import admin
 
 SMALL = {
     "put_bytes": "100000", "object_bytes": "150000", "part_min_bytes": "1000", "parts": "5", "key_bytes": "64", "metadata_bytes": "100",
@@ -36,7 +37,7 @@ SMALL = {
 }  # fmt: skip
 TESTED_ELSEWHERE = {
     "least_rate_bytes": "gateway/test_memory.py:test_a_client_that_trickles_is_ended_and_one_that_is_only_slow_is_not",
-    "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections", "first_head_s": "test_who_says_nothing_is_ended",
+    "waiting_requests": "test_overload_is_answered_at_once_and_health_stays_open", "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections", "first_head_s": "test_who_says_nothing_is_ended",
     "admin_connections": "server/test_admin_port.py:test_admin_connections_who_say_nothing_give_way",
     "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",
     "blob_cache_bytes": "test_caches_are_bounded", "request_s": "test_a_request_has_an_end",
@@ -170,12 +171,14 @@ def test_open_files_stay_bounded(small: ServerProcess, small_s3: Any) -> None:
 
 
 def test_overload_is_answered_at_once_and_health_stays_open(own_server: Any, client: Any) -> None:
-    server = own_server("--limit", "requests=4")
+    """Of the one who brings it, that is: another user is served meanwhile."""
+    server = own_server("--limit", "requests=4", "--limit", "waiting_requests=4")
     s3 = client(server.endpoint)
     s3.create_bucket(Bucket="busy")
+    other = admin(server, "user", "add", "other", "--grant", "Reader:busy")
     held = []
     body = b"<Delete><Object><Key>k</Key></Object></Delete>"
-    for _ in range(4):  # who sends a document is no client that is waited for
+    for _ in range(3):  # who sends a document is no client that is waited for: one is at work, two have half of where others wait
         target, headers, _ = signed(server.endpoint, "POST", "/busy", query="delete=", body=body)
         connection = socket.create_connection((urlsplit(server.endpoint).hostname, urlsplit(server.endpoint).port))
         head = f"POST {target} HTTP/1.1\r\nHost: {urlsplit(server.endpoint).netloc}\r\nContent-Length: {len(body)}\r\n"
@@ -185,6 +188,7 @@ def test_overload_is_answered_at_once_and_health_stays_open(own_server: Any, cli
     assert (refused.code, refused.headers["retry-after"]) == ("SlowDown", "1")
     for path in ("/healthz", "/readyz"):
         assert send(server.endpoint, "GET", path, {}).status == 200
+    assert call(server.endpoint, "GET", "/busy", access=other["access_key"], secret=other["secret_key"]).status == 200
     for connection in held:
         connection.sendall(body)
         assert connection.recv(100).startswith(b"HTTP/1.1 200")

@@ -10,10 +10,12 @@ For editors: a share that is stalled is given back or ended by whoever took it, 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from s4.gateway.fair import FairQueue
+from s4.gateway.places import PLACE
 from s4.s3.errors import S3Error
 
 STALL_S = 0.25  # without a byte from or to the client: the request waits for it
@@ -21,13 +23,14 @@ KEPT_BYTES = 256 * 1024  # that such a request may hold while others want memory
 
 
 class MemoryBudget:
-    """Bytes that requests may hold in buffers, given first come first served. `waiting` requests wait for their client: they
-    have no part in what bounds the work of this process."""
+    """Bytes that requests may hold in buffers; who has to wait for them does so in a queue that is fair between users and
+    buckets. `waiting` requests wait for their client."""
 
     def __init__(self, limit_bytes: int, wait_s: float) -> None:
         self.limit_bytes, self._wait_s = limit_bytes, wait_s
         self.used_bytes = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._next: tuple[int, asyncio.Future[None]] | None = None  # who gets what comes free, whoever else comes
         self._stalled: OrderedDict[Share, None] = OrderedDict()  # longest first
         self.waiting = 0
 
@@ -71,7 +74,7 @@ class MemoryBudget:
 
     def take_now(self, size: int) -> bool:
         """Whether so much is free, and nobody waits for it: then it is taken."""
-        free = not self._waiting and self.used_bytes + size <= self.limit_bytes
+        free = self._next is None and self.used_bytes + size <= self.limit_bytes
         if free:
             self.used_bytes += size
         return free
@@ -80,7 +83,8 @@ class MemoryBudget:
         if self.take_now(size):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, future))
+        self._queue.push(PLACE.get().flow, max(size, 1), future)
+        self._grant()
         self._evict(self.used_bytes + size - self.limit_bytes)
         try:
             await asyncio.wait_for(asyncio.shield(future), self._wait_s)
@@ -97,16 +101,14 @@ class MemoryBudget:
             ) from None
 
     def _grant(self) -> None:
-        while self._waiting:
-            size, future = self._waiting[0]
-            if future.cancelled():
-                self._waiting.popleft()
-                continue
-            if self.used_bytes + size > self.limit_bytes:
-                return
-            self._waiting.popleft()
-            self.used_bytes += size
-            future.set_result(None)
+        while self._next is not None or self._queue:
+            size, future = self._next = self._next or self._queue.pop()
+            if not future.cancelled():
+                if self.used_bytes + size > self.limit_bytes:
+                    return
+                self.used_bytes += size
+                future.set_result(None)
+            self._next = None
 
 
 class Share:
@@ -119,6 +121,7 @@ class Share:
         self._task = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = self._awaits = False
+        self._place = PLACE.get()
 
     async def take(self, size: int) -> None:
         """Hold `size` bytes from now on. Raises S3Error SlowDown."""
@@ -141,6 +144,7 @@ class Share:
         """Called before the client is waited for."""
         self._awaits = True
         self._budget.waiting += 1
+        self._place.leave()
         self._timer = asyncio.get_running_loop().call_later(STALL_S, self._stall)
 
     def _stall(self) -> None:

@@ -22,6 +22,7 @@ from typing import Protocol
 from s4.erasure.codec import Buffer, codec
 from s4.gateway.context import Gateway, execute
 from s4.gateway.memory import Share
+from s4.gateway.places import PLACE
 from s4.gateway.sealing import Seal
 from s4.metadata import keys
 from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeReferences
@@ -228,6 +229,7 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
             data = await _read_small(body, digests, share)
         finally:
             share.drop()
+        await PLACE.get().again()
         digests.verify(body.decoder.trailers)
         if sealer is not None:
             data = b"".join((*sealer.feed([data]), sealer.finish()))
@@ -247,6 +249,7 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
                     writer.add([data])
             else:
                 await _pipeline(gateway, body, digests, writer, share)
+            await PLACE.get().again()
             digests.verify(body.decoder.trailers)
             if writer is not None:
                 if sealer is None:

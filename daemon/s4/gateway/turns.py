@@ -10,13 +10,11 @@ For editors: `turn` costs a request where nobody waits, which is nearly always. 
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
 
-from s4.gateway.fair import FairQueue, Flow
+from s4.gateway.fair import FairQueue
+from s4.gateway.places import PLACE
 
 ROUND_COST = 1 << 20  # of one round of the loop; some 1.5 ms
-NOBODY = Flow("", "")
-FLOW: ContextVar[Flow] = ContextVar("flow", default=NOBODY)  # for whom a request is
 
 
 class Turns:
@@ -26,6 +24,7 @@ class Turns:
         self._round_cost = self._left = round_cost
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
         self._armed = False
+        self._served: set[str] = set()  # users of whom one went on at once in this round
 
     @property
     def waiting(self) -> int:
@@ -33,20 +32,30 @@ class Turns:
 
     async def turn(self, cost: int) -> None:
         """Go on, in this round or a later one."""
-        if self._left > 0 and not self._queue:
+        flow = PLACE.get().flow
+        if (self._left > 0 and not self._queue) or self._is_next(flow.user):
             self._left -= cost
             if not self._armed:
                 self._armed = True
                 asyncio.get_running_loop().call_soon(self._round)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.push(FLOW.get(), cost, future)
+        self._queue.push(flow, cost, future)
         await future
+
+    def _is_next(self, user: str) -> bool:
+        """Whether a user who waits for nothing would be first in the next round: then it need not wait for that. One of each
+        user, and of all together no more than a round."""
+        if self._left <= -self._round_cost or user in self._served or self._queue.count(user):
+            return False
+        self._served.add(user)
+        return True
 
     def _round(self) -> None:
         """Once in each round in which somebody goes on."""
         self._left = self._round_cost
         self._armed = False
+        self._served.clear()
         while self._queue and self._left > 0:
             cost, future = self._queue.pop()
             if not future.done():  # else whoever waited was cancelled

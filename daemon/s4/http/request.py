@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from s4.access.requester import NOBODY, Requester
 from s4.clock import boot_clock
+from s4.gateway.places import Place
 from s4.gateway.receive import Decoder
 from s4.limits import Limits
 from s4.s3 import sigv4
@@ -54,6 +55,7 @@ class S3Request:
     operation: str = ""
     refusal: S3Error | None = None  # the error of that kind
     failure: str = ""  # the code of an error that was answered in another form than S3's
+    place: Place | None = None  # from when it is known who asks
     begun: bool = False  # the head of the answer has gone out
     started: float = 0.0  # of the boot clock
     website: bool = False  # of a visitor, who sees a bucket as a website

@@ -1,9 +1,9 @@
 """The S3 endpoint: one handler for every request, in a fixed order.
 
-    bounds -> authenticate -> route -> authorize -> operation -> answer, metrics, audit
+    bounds -> authenticate -> admit -> route -> authorize -> operation -> answer, metrics, audit
 
-Authentication is here and nowhere else, before routing; everything not allowed is denied. Requests in flight
-are bounded: one more is answered 503 SlowDown at once, while health stays open. Whatever an operation raises
+Authentication is here and nowhere else, before routing; everything not allowed is denied. Requests at work and those
+that wait are bounded for each user (`admission.py`): one more is answered 503 SlowDown at once, while health stays open. Whatever an operation raises
 becomes an S3 error with a request id; what is not expected is logged with its traceback and is a 500.
 """
 
@@ -26,10 +26,9 @@ from s4.access.actions import WRITES
 from s4.access.policy import Ask
 from s4.audit import AuditLog
 from s4.gateway.context import ORIGIN, Gateway
-from s4.gateway.fair import Flow
-from s4.gateway.turns import FLOW
 from s4.http import control, website
 from s4.http.access_log import AccessLog
+from s4.http.admission import Admission
 from s4.http.authorize import authorize, context_of, hidden
 from s4.http.credentials import find
 from s4.http.doorstep import Doorstep
@@ -70,7 +69,8 @@ class S3Server:
         self._domains, self._websites = domains, websites
         self.access_log, self._signature_v2 = AccessLog(access_log), signature_v2
         self._doorstep = Doorstep(limits)
-        self._query = QueryEndpoint(gateway, region, clock, self.note_use, self._doorstep)
+        self._admission = Admission(gateway, limits, metrics)
+        self._query = QueryEndpoint(gateway, region, clock, self.note_use, self._doorstep, self._admission)
         self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
         self._in_flight = 0
         self._port: Port | None = None
@@ -143,7 +143,9 @@ class S3Server:
         if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
             status, body = self._health(http.raw_path)
             return respond(status, {"Content-Type": "text/plain", **common_headers(request_id)}, body)
-        elsewhere = self._gateway.memory.waiting + tokens.waiting()  # for a client, or an issuer of tokens
+        elsewhere = (
+            self._admission.known + tokens.waiting()
+        )  # whose places are counted there, or who waits for an issuer
         if self._in_flight - elsewhere >= self._limits.requests or self._draining:
             self._metrics.refused.inc()
             error = S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
@@ -184,6 +186,9 @@ class S3Server:
                 self.access_log.write(http, request, request_id, 500, f"cut off: {failure.code}", error=failure)
                 raise  # cutting the connection is the only way left to tell the client
             response = self._error(failure, http.method, http.raw_path, request_id)
+        finally:
+            if request is not None:
+                self._admission.leave(request)
         headers = response.headers
         if not response.prepared:
             headers.update(common_headers(request_id))
@@ -200,20 +205,23 @@ class S3Server:
         """Authenticate, route, authorize, run."""
         if request.method == "OPTIONS":
             request.operation = "Preflight"
+            await self._admission.enter(request)
             return await preflight(self._gateway, request)
         if "origin" in request.headers:
             request.extra = await cross_origin(self._gateway, request)
         if request.website:
+            await self._admission.enter(request)
             return await website.serve(self._gateway, request)
         if is_call(request):
             return await self._query(request)
         if control.is_call(request):
-            return await control.serve(self._gateway, request, self._authenticate)
+            return await control.serve(self._gateway, request, self._enter)
         if forms.is_form(request):
             await self._authenticate_form(request)
+            await self._admission.enter(request)
             request.operation = "PostObject"
         else:
-            await self._authenticate(request)
+            await self._enter(request)
             if request.pairs:
                 presigned = request.claim is not None and request.claim.presigned
                 request.headers = amz.hoisted(request.pairs, request.headers, presigned=presigned)
@@ -225,7 +233,6 @@ class S3Server:
         if request.claim is None:
             check_unsigned(request)
         await authorize(self._gateway, request)
-        FLOW.set(Flow(request.user, request.bucket))
         ORIGIN.set((request.user, request.http.remote or "", request.id))
         try:
             return await OPERATIONS[request.operation](self._gateway, request)
@@ -240,6 +247,10 @@ class S3Server:
             request.operation = route(request.method, request.bucket, request.key, request.query, request.headers)
         except S3Error as error:
             raise (error if request.claim else S3Error("AccessDenied")) from error
+
+    async def _enter(self, request: S3Request) -> None:
+        await self._authenticate(request)
+        await self._admission.enter(request)
 
     async def _authenticate(self, request: S3Request) -> None:
         signed = sigv4.Request(request.method, request.path, request.pairs, request.headers)

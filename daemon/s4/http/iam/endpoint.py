@@ -17,6 +17,7 @@ from s4.access.reasons import why_not
 from s4.access.requester import ANONYMOUS, ROOT, USER, Requester, user_arn
 from s4.gateway.accounts import Accounts, change
 from s4.gateway.context import Gateway
+from s4.http.admission import Admission
 from s4.http.authorize import context_of
 from s4.http.credentials import find, role_arn
 from s4.http.doorstep import Doorstep
@@ -56,9 +57,10 @@ class QueryEndpoint:
         clock: Callable[[], float],
         note: Callable[[sigv4.Claim], None],
         doorstep: Doorstep,
+        admission: Admission,
     ) -> None:
         self._gateway, self._region, self._clock, self._note = gateway, region, clock, note
-        self._doorstep = doorstep
+        self._doorstep, self._admission = doorstep, admission
 
     async def __call__(self, request: S3Request) -> web.StreamResponse:
         service = "iam"
@@ -74,6 +76,10 @@ class QueryEndpoint:
             service = "sts" if action in sts.OPERATIONS else "iam"
             request.operation = action if action in IAM or action in sts.OPERATIONS else "Unknown"
             await self._authenticate(request, body, service)
+            if (
+                request.claim is not None
+            ):  # who brings a token of another issuer is at the door until that one was asked
+                await self._admission.enter(request)
             handler = (sts.OPERATIONS if service == "sts" else IAM).get(action)
             if request.requester.kind == ANONYMOUS and action != UNSIGNED:
                 raise S3Error("AccessDenied", "Request is missing Authentication Token")

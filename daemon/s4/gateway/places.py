@@ -1,0 +1,123 @@
+"""Places of requests that are at work, so that nobody has all of them: a user may have a third of those that are free.
+
+That is a quarter for who is alone (of 256 places 64, which keep a process of Python busy), and whoever comes beside finds as
+many free as there were when the first one came, and so on (Choudhury and Hahne's dynamic thresholds, 1998). What a user asks
+for beyond waits, in an order that is fair between its buckets; it has half of what is free of the room to wait in, and is
+refused beyond. A request that waits for its client leaves its place, and what it sends or takes is paced by memory and turns; what
+was sent whole takes a place again before it is committed.
+
+For editors: whoever enters leaves, once or several times. Nothing between `_may` and the count of it gives the loop a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from contextvars import ContextVar
+
+from s4.gateway.fair import FairQueue, Flow
+from s4.s3.errors import S3Error
+
+
+class Place:
+    """The place of one request, or of what is no request and needs none."""
+
+    __slots__ = ("_places", "flow", "taken")
+
+    def __init__(self, flow: Flow, places: Places | None = None) -> None:
+        self.flow, self._places, self.taken = flow, places, False
+
+    async def enter(self) -> None:
+        """Raises S3Error SlowDown."""
+        if self._places is not None:
+            await self._places.take(self.flow, known=False)
+            self.taken = True
+
+    async def again(self) -> None:
+        """Where it was left, and the request goes on: never refused for those that wait before it, but for the time."""
+        if self._places is not None and not self.taken:
+            await self._places.take(self.flow, known=True)
+            self.taken = True
+
+    def leave(self) -> None:
+        if self.taken and self._places is not None:
+            self.taken = False
+            self._places.give_back(self.flow.user)
+
+
+NOBODYS = Place(Flow("", ""))
+PLACE: ContextVar[Place] = ContextVar("place", default=NOBODYS)
+
+
+class Places:
+    """`most` places in all, room for `waiting_most` to wait in, for at most `wait_s`."""
+
+    def __init__(self, most: int, waiting_most: int, wait_s: float) -> None:
+        self._most, self._waiting_most, self._wait_s = most, waiting_most, wait_s
+        self._taken: dict[str, int] = {}  # by user
+        self._queues: OrderedDict[str, FairQueue[asyncio.Future[None]]] = OrderedDict()  # by user, next first
+        self.taken = self.waiting = 0
+
+    def _may(self, user: str) -> bool:
+        free = self._most - self.taken
+        return free > 0 and self._taken.get(user, 0) < max(1, free // 3)
+
+    async def take(self, flow: Flow, *, known: bool) -> None:
+        """Raises S3Error SlowDown."""
+        user = flow.user
+        queue = self._queues.get(user)
+        if queue is None and self._may(user):
+            self._take(user)
+            return
+        if not known and (len(queue) if queue is not None else 0) >= max(1, self._waiting_most - self.waiting):
+            raise _slow_down()
+        if queue is None:
+            queue = self._queues[user] = FairQueue()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.push(flow, 1, future)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await future
+        except BaseException as error:
+            if future.cancelled():
+                self._grant()  # what waits behind it must not wait for it
+            else:
+                self.give_back(user)
+            if isinstance(error, TimeoutError):
+                raise _slow_down() from None
+            raise
+
+    def give_back(self, user: str) -> None:
+        self.taken -= 1
+        self._taken[user] -= 1
+        if not self._taken[user]:
+            del self._taken[user]
+        if self._queues:
+            self._grant()
+
+    def _take(self, user: str) -> None:
+        self.taken += 1
+        self._taken[user] = self._taken.get(user, 0) + 1
+
+    def _grant(self) -> None:
+        """Let in whoever may, users in turn."""
+        passed = 0
+        while passed < len(self._queues) and self.taken < self._most:
+            user, queue = next(iter(self._queues.items()))
+            passed += 1
+            if self._may(user):
+                passed = 0
+                self.waiting -= 1
+                _, future = queue.pop()
+                if not future.done():
+                    self._take(user)
+                    future.set_result(None)
+            if len(queue):
+                self._queues.move_to_end(user)
+            else:
+                del self._queues[user]
+
+
+def _slow_down() -> S3Error:
+    return S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
