@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from access import aws
 from s4.access import actions, keys
+from s4.access.awsnames import NAMES
 from s4.access.checks import read_new, read_new_of_bucket
 from s4.access.patterns import PolicyError, matches
 from s4.access.policy import ALLOW, DENY, Ask, Asker, parse
@@ -124,7 +126,7 @@ def test_a_bucket_policy_that_can_never_come_true_is_refused_in_words(change: di
 
 
 @pytest.mark.parametrize("change", [
-    {"Action": "ec2:RunInstances", "Condition": {"StringEquals": {"ec2:InstanceType": "t2.micro"}}}, {"Action": "s3:NoSuchThing"}, {"Action": "*", "Condition": {"StringLike": {"s3:prefix": "a*"}}},
+    {"Action": "ec2:RunInstances", "Condition": {"StringEquals": {"ec2:InstanceType": "t2.micro"}}}, {"Action": "s3:GetJobTagging"}, {"Action": "*", "Condition": {"StringLike": {"s3:prefix": "a*"}}},
     {"Action": "iam:*", "Condition": {"ArnEquals": {"iam:PermissionsBoundary": "arn:aws:iam::000000000000:policy/x"}}}, {"Action": "s4:Admin", "Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}},
     {"NotAction": "s3:GetObject", "Action": None, "Condition": {"StringLike": {"s3:prefix": "a*"}}}, {"Condition": {"StringEquals": {"AWS:UserName": "a", "s3:existingobjecttag/Team": "b"}}},
     {"Resource": "arn:aws:s3:::b/${aws:username}/${aws:PrincipalTag/team, 'none'}/${*}"},
@@ -222,3 +224,22 @@ def test_what_does_not_depend_on_the_key_is_evaluated_once_for_all_keys() -> Non
 
     first, second = ask("one"), ask("two")
     assert first > 100 and second < 20, (first, second)
+
+
+@pytest.mark.parametrize(("action", "why"), [
+    ("s3:GetObjetc", "there is no action s3:getobjetc; did you mean s3:getobject"), ("s3:Gte*", "no action s3:gte"), ("iam:CreateUsers", "did you mean iam:createuser"), ("sts:AssumeRoles", "sts:assumerole"),
+    ("s4:Admim", "s4:admin"), ("aws:Anything", ""), ("ec2:RunInstances", ""), ("s3:*", ""), ("*", ""), ("s3:CreateJob", ""), ("s3:ListAllMyBuckets", ""), ("iam:?reateUser", ""), ("sts:*", ""), ("s4:*", ""),
+])  # fmt: skip
+def test_a_policy_of_iam_names_actions_that_exist(action: str, why: str) -> None:
+    statement = {"Effect": "Deny", "Action": ["s3:GetObject", action], "Resource": "*"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    assert parse(text)  # what is kept already stays
+    if not why:
+        assert read_new(text)
+        return
+    with pytest.raises(PolicyError, match=re.escape(why)):
+        read_new(text)
+
+
+def test_the_actions_that_exist_are_those_of_aws_and_s4s_own() -> None:
+    assert {action for names in NAMES.values() for action in names} == {action.lower() for action in aws.ACTIONS} | {"s4:admin"}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
+from botocore.exceptions import ClientError
 
 from access import where
 from access.test_iam import ACCOUNT, TRUST_ALL, allow, client, code
@@ -228,6 +230,26 @@ def test_who_is_not_there_is_no_principal(s3: Any, bucket: str, user: Any, who: 
     name, _, _ = user()
     for effect, element in (("Allow", "Principal"), ("Deny", "NotPrincipal")):
         assert put(s3, bucket, who.format(name), effect=effect, element=element) == "MalformedPolicy"
+
+
+@pytest.mark.parametrize(("kind", "who"), [
+    ("AWS", "111122223333"), ("AWS", "arn:aws:iam::111122223333:root"), ("CanonicalUser", "0" * 64), ("Federated", f"arn:aws:iam::{ACCOUNT}:oidc-provider/nowhere.example"),
+    ("Federated", "cognito-identity.amazonaws.com"), ("Service", "ec2.amazonaws.com"), ("Nobody", "x"),
+])  # fmt: skip
+def test_no_other_kind_of_principal_is_made_up_either(s3: Any, iam: Any, bucket: str, kind: str, who: str) -> None:
+    """In a bucket's policy and in a role's trust; the answer says which."""
+    statement = {"Effect": "Deny", "Principal": {kind: who}, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    with pytest.raises(ClientError, match=f"MalformedPolicy.*Invalid principal in policy: ({re.escape(who)}|Nobody)"):
+        s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    trust = {"Effect": "Allow", "Principal": {kind: who}, "Action": "sts:AssumeRole"}
+    with pytest.raises(ClientError, match=f"MalformedPolicyDocument.*Invalid principal in policy: ({re.escape(who)}|Nobody)"):
+        iam.create_role(RoleName=where.new_name(), AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}))
+
+
+def test_a_canonical_id_that_somebody_has_is_a_principal(s3: Any, bucket: str) -> None:
+    owner = s3.list_buckets()["Owner"]["ID"]
+    statement = {"Effect": "Deny", "Principal": {"CanonicalUser": owner}, "Action": "s3:GetObjectTorrent", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
 
 
 def test_documents_of_before_go_by_name() -> None:

@@ -5,14 +5,15 @@ keys must be such as requests have (keys.KEYS), for an action of their statement
 must be such keys too. Documents that are kept already are read by `policy.parse` alone and work as they did: there an unknown
 key counts as met in a Deny and as not met in an Allow (conditions.Condition.holds).
 
-As on AWS, a bucket's policy names actions of S3 that exist, each with a resource that it can be on; IAM's documents may name
-actions of whatever service.
+Actions of the services that S4 has are such as exist. As on AWS, a bucket's policy names actions of S3 alone, each with a resource
+that it can be on; IAM's documents may name actions of other services too, of which S4 knows nothing.
 """
 
 from __future__ import annotations
 
 from s4.access import conditions, keys
 from s4.access import principals as said
+from s4.access.awsnames import unknown
 from s4.access.conditions import Condition
 from s4.access.patterns import PolicyError, matches, variables
 from s4.access.policy import VERSIONS, Policy, Statement, parse
@@ -25,6 +26,9 @@ def read_new(text: str, *, principals: bool = False, resources: bool = True) -> 
     if principals and any(said.kept(one) is not None for one in said.of(text)):
         raise PolicyError("Invalid principal in policy")
     for statement in policy.statements:
+        for action in statement.actions:
+            if wrong := unknown(action):
+                raise PolicyError(f"Policy has invalid action: {wrong}")
         _check(statement, policy.version)
     return policy
 

@@ -235,13 +235,13 @@ def _principals(value: Any) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for kind, names in as_object(value, "Principal").items():
         if kind not in PRINCIPAL_KINDS:
-            raise PolicyError("Invalid principal in policy")
+            raise PolicyError(f"Invalid principal in policy: {kind} is none of {', '.join(PRINCIPAL_KINDS)}")
         texts = _texts(names, f"Principal {kind}")
         for text in texts:
             if kind == "AWS" and principals.kept(text) is not None:
                 continue
             if ("*" in text and text != "*") or (kind == "AWS" and not _is_principal(text)):
-                raise PolicyError("Invalid principal in policy")
+                raise PolicyError(f"Invalid principal in policy: {text}")
         found[PRINCIPAL_KINDS[kind]] = tuple(map(principals.judged_by, texts)) if kind == "AWS" else texts
     if not found:
         raise PolicyError("Invalid principal in policy")
@@ -283,7 +283,7 @@ def _statement(value: Any, *, principals: bool, resources: bool) -> Statement:
     actions, not_actions = _either(statement, "Action", required=True)
     for action in (names := _texts(actions, "Action")):
         if action != "*" and not re.fullmatch(r"[A-Za-z0-9-]+:[A-Za-z0-9*?]+", action):
-            raise PolicyError("Policy has invalid action")
+            raise PolicyError(f"Policy has invalid action: {action} is not written as SERVICE:NAME")
     named, not_resources = _either(statement, "Resource", required=resources)
     if not resources and named is not None:
         raise PolicyError("Has prohibited field Resource")

@@ -63,13 +63,19 @@ def judged_by(text: str) -> str:
     return f"{unique}:{named.rest.partition('/')[2]}" if named.kind == "session" else unique
 
 
-def of(document: str) -> set[str]:
-    """The AWS principals of a document; none of one that cannot be read."""
+def account(text: str) -> str:
+    """The account that a principal names as a whole; empty for others."""
+    found = re.fullmatch(r"(?:arn:aws:iam::)?(\d{12})(?::root)?", text)
+    return found[1] if found is not None else ""
+
+
+def of(document: str, kind: str = "AWS") -> set[str]:
+    """The principals of a document, of a kind; none of one that cannot be read."""
     try:
         top = json.loads(document)
     except (ValueError, RecursionError):
         return set()
-    return {one for element in _elements(top) for one in _listed(element["AWS"]) if isinstance(one, str)}
+    return {one for element in _elements(top, kind) for one in _listed(element[kind]) if isinstance(one, str)}
 
 
 def replaced(document: str, by: Mapping[str, str]) -> str:
@@ -83,14 +89,14 @@ def replaced(document: str, by: Mapping[str, str]) -> str:
     return json.dumps(top, ensure_ascii=False, separators=(",", ":"))
 
 
-def _elements(top: Any) -> list[dict[str, Any]]:
-    """The Principal and NotPrincipal elements that name some of AWS's kind."""
+def _elements(top: Any, kind: str = "AWS") -> list[dict[str, Any]]:
+    """The Principal and NotPrincipal elements that name some of a kind."""
     statements = top.get("Statement") if isinstance(top, dict) else None
     return [
         statement[name]
         for statement in _listed(statements)
         for name in ("Principal", "NotPrincipal")
-        if isinstance(statement, dict) and isinstance(statement.get(name), dict) and "AWS" in statement[name]
+        if isinstance(statement, dict) and isinstance(statement.get(name), dict) and kind in statement[name]
     ]
 
 

@@ -7,15 +7,20 @@ from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT
 from s4.access.principals import Named
 from s4.gateway.accounts import Accounts
-from s4.metadata.rows import Role, User
+from s4.metadata.canonical import canonical_id
+from s4.metadata.rows import Provider, Role, User
 
 
 async def keep(accounts: Accounts, document: str) -> str:
     """A document as it is kept. Raises PolicyError where it names somebody who is not there."""
     by: dict[str, str] = {}
+    await _check_others(accounts, document)
     for text in principals.of(document):
         named = principals.said(text)
         if named is None:
+            account = principals.account(text)
+            if account not in ("", ACCOUNT):
+                raise PolicyError(f"Invalid principal in policy: {text}. The one account here is {ACCOUNT}.")
             continue
         found = await _entity(accounts, named) if named.account == ACCOUNT else None
         if found is None or _arn(named, found) != text:
@@ -23,6 +28,23 @@ async def keep(accounts: Accounts, document: str) -> str:
         if found.id:  # the oldest users have none: they stay named
             by[text] = principals.keep(named, found.id)
     return principals.replaced(document, by)
+
+
+async def _check_others(accounts: Accounts, document: str) -> None:
+    """Principals that are not of AWS's kind exist too. Raises PolicyError."""
+    for text in principals.of(document, "Federated"):
+        head, _, url = text.partition(":oidc-provider/")
+        if head != f"arn:aws:iam::{ACCOUNT}" or await accounts.get(Provider, url) is None:
+            raise PolicyError(f"Invalid principal in policy: {text}. There is no such OpenID Connect provider.")
+    for text in principals.of(document, "Service"):
+        raise PolicyError(f"Invalid principal in policy: {text}. No service asks S4 for anything.")
+    named = principals.of(document, "CanonicalUser")
+    if named:
+        known = {canonical_id("root")}
+        known |= {row.canonical or canonical_id(name) for name, row in await accounts.all(User)}
+        known |= {row.canonical or canonical_id(f"role/{name}") for name, row in await accounts.all(Role)}
+        for text in sorted(named - known):
+            raise PolicyError(f"Invalid principal in policy: {text}. Nobody has this canonical id.")
 
 
 async def show(accounts: Accounts, document: str) -> str:
