@@ -32,7 +32,7 @@ from s4_operator.manifests import ADMIN, Builder
 from s4_operator.models import ClusterSpec, ClusterState
 from s4_operator.observe import is_of_set, observe, pod
 from s4_operator.observed import Observed
-from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, plan
+from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, in_words, plan
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, Secrets, Trusted
 
@@ -225,7 +225,7 @@ class Clusters:
             return ""  # the plan was made for another map: look again
         before = keeper.current
         after = await keeper.change(lambda old: changed(step, old))
-        return "" if after == before else f"the plan was changed: {step}"
+        return "" if after == before else in_words(step, after)
 
     def _coordinator(self, builder: Builder) -> KubernetesCoordinator:
         return KubernetesCoordinator(builder.namespace, builder.names["map"], self._kube.api, planner=True)

@@ -471,3 +471,24 @@ def changed(step: Step, old: ClusterMap) -> ClusterMap:
     if isinstance(step, Freeze):
         return planner.frozen(old, step.freeze)
     raise TypeError(f"{step} is no change of the map")
+
+
+def in_words(step: Step, current: ClusterMap) -> str:
+    """What a step that `changed` the map did, for those who read a cluster's events."""
+
+    def named(*stores: str) -> str:
+        return ", ".join(current.stores[one].node or one[:8] if one in current.stores else one[:8] for one in stores)
+
+    if isinstance(step, AddStores):
+        return f"{named(*step.stores)} got a place in the plan and will be filled"
+    if isinstance(step, DrainStores):
+        return f"{named(*step.stores)} is being drained: what it holds goes to the others"
+    if isinstance(step, ReleaseStore):
+        return f"{named(step.store)} is empty and left the plan"
+    if isinstance(step, SwapStore):
+        return f"{named(step.lost)} is lost for good; what it held is made again on {named(step.instead)}"
+    if isinstance(step, Freeze):
+        return "nothing is moved until further notice" if step.freeze else "what was held back is moved again"
+    if not isinstance(step, SetDomains):
+        raise TypeError(f"{step} is no change of the map")
+    return f"failure domains: {', '.join(f'{named(store)} in {domain}' for store, domain in step.domains)}"

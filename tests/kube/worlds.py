@@ -15,7 +15,7 @@ from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus, StoreStatus
 from s4_operator.models import ClusterSpec, ClusterState
 from s4_operator.observed import Claim, Host, Observed, Pod
-from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, plan
+from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, in_words, plan
 
 HOSTS = 8
 
@@ -134,6 +134,9 @@ class Model:
             assert self.map is not None
             try:
                 self.map = changed(step, self.map)
+                words = in_words(step, self.map)
+                assert type(step).__name__ not in words and not set("='(") & set(words), "events are read by people"
+                self.log.append(f"   {words}")
             except PlanError as error:
                 self.log.append(f"   {error}")
 

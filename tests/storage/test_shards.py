@@ -181,6 +181,23 @@ def _disk(path: Path) -> int:
     return sum(file.stat().st_blocks * 512 for file in (path / "volumes").iterdir())
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+def test_one_position_is_freed_wherever_its_rows_are(tmp_path: Path, flushed: bool) -> None:
+    async def test() -> None:
+        store, _ = await open_store(tmp_path)
+        blob = bytes(16)
+        for position in (0, 1):
+            for stripe in (0, 1):
+                await store.append(Shard(3, blob, position, stripe), [b"x" * 5000], sync=True)
+        if flushed:
+            await store.flush()
+        assert await store.free_position(3, blob, 1) > 10_000
+        assert [store.locate(Shard(3, blob, position, 1)) is not None for position in (0, 1)] == [True, False]
+        await store.close()
+
+    run(test)
+
+
 def test_a_shard_freed_while_it_is_copied_stays_dead(tmp_path: Path) -> None:
     async def test() -> None:
         store, _ = await open_store(tmp_path)

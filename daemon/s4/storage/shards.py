@@ -405,24 +405,20 @@ class ShardStore:
 
     async def free(self, partition: int, blob: bytes) -> int:
         """Drop every shard of a blob that is here; returns the bytes. Durable after the next `flush`."""
-        start = KEY.pack(b"i", partition, blob, 0, 0)
-        stop = KEY.pack(b"i", partition, blob, 255, 2**32 - 1) + b"\x00"
-        keys = {key for key, _ in self._scan(start, stop)}
-        for recent in (self._pending_blobs, self._flushing_blobs):
-            keys |= recent.get(start[:BLOB_END], set())
-        freed = 0
-        for key in sorted(keys):
-            row = self._locate_row(key)
-            if row is not None:
-                freed += await self._free_one(parse_index_key(key), parse_index_value(row))
-        return freed
+        return await self._free_between(partition, blob, 0, 255)
 
     async def free_position(self, partition: int, blob: bytes, position: int) -> int:
         """As `free`, of one position."""
-        start = KEY.pack(b"i", partition, blob, position, 0)
-        stop = KEY.pack(b"i", partition, blob, position, 2**32 - 1) + b"\x00"
+        return await self._free_between(partition, blob, position, position)
+
+    async def _free_between(self, partition: int, blob: bytes, first: int, last: int) -> int:
+        start = KEY.pack(b"i", partition, blob, first, 0)
+        stop = KEY.pack(b"i", partition, blob, last, 2**32 - 1) + b"\x00"
+        keys = {key for key, _ in self._scan(start, stop)}
+        for recent in (self._pending_blobs, self._flushing_blobs):  # not in the index yet
+            keys |= {key for key in recent.get(start[:BLOB_END], ()) if start <= key < stop}
         freed = 0
-        for key in [key for key, _ in self._scan(start, stop)]:
+        for key in sorted(keys):
             row = self._locate_row(key)
             if row is not None:
                 freed += await self._free_one(parse_index_key(key), parse_index_value(row))
