@@ -2,7 +2,7 @@
 
 It adds to `node.Node` what only a cluster has: commands are decided against the newest map (D3), a shard counts
 only with the name of the process that took it (D2), and the outbox is for the partitions that this store leads. It
-owns the store's databases and volumes; the map belongs to `cluster.keeper`, work on lost shards to `upkeep.cluster`.
+owns the store's databases and volumes; the map belongs to `cluster.keeper`, work on lost shards to `upkeep/mend.py`.
 
 Order at start: lock and identity, then volumes past the mark, then this store says in the map where it is, then
 replicas, then peers may call. A store that the map does not know stands by until somebody adds it. What a crash

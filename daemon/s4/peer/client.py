@@ -1,8 +1,9 @@
 """A node on the other end of a socket, with the face of `peer.api.NodeApi`.
 
 Calls share one connection; each has a deadline. Settings (buckets, identities) are cached while the lease
-holds, which a beacon renews and the server's word ends. When the connection breaks, calls in flight fail
-with UnavailableError and the process ends: its parent starts it again with the store (one owner, one life).
+holds, which a beacon renews and the server's word ends. When the connection breaks, calls in flight fail with
+UnavailableError, and the next one connects again; but a worker of `s4 server --workers` ends with the process that has the
+store, and is started again with it (one owner, one life).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 It has the face of `host.py`, which keeps everything by itself. Each turn of the group's writer loop first decides,
 for each partition, the commands that wait into one entry: its rows go to the other replicas and to the own disk at
 the same time, and its answers, refusals too (R11), are given once it is committed. What an entry asks of other
-partitions waits in outbox rows, whose primary (`cluster/upkeep`) carries it out.
+partitions waits in outbox rows, which `upkeep/leader.py` of whoever leads the partition carries out.
 
 For editors: decisions see what is pending, readers only what is committed. A reader must call `check` after it has
 read and before it answers: between any two lines this process may have stood still for longer than its lease (R5).
