@@ -31,12 +31,13 @@ class Port:
     """`start` begins to take connections for the server of HTTP that `make` makes protocols of.
 
     Without `context` it speaks plain HTTP only; `mixed` takes both, and the first byte says which. `refusal` is told to who
-    finds no place, where that needs no handshake.
+    finds no place, where that needs no handshake; `plain` to who speaks no TLS where it is needed.
     """
 
     def __init__(self, bound: socket.socket, context: ssl.SSLContext | None, *, most: int, first_s: float, backlog: int = 128,
-                 mixed: bool = False, refusal: Callable[[], bytes] = bytes) -> None:  # fmt: skip
+                 mixed: bool = False, refusal: Callable[[], bytes] = bytes, plain: Callable[[], bytes] = bytes) -> None:  # fmt: skip
         self._bound, self._context, self._mixed, self._refusal = bound, context, mixed, refusal
+        self._plain = plain
         self._most, self._first_s, self._backlog = most, first_s, backlog
         self._idle: dict[RequestHandler, socket.socket] = {}  # silent longest first
         self._busy: dict[RequestHandler, socket.socket] = {}
@@ -157,7 +158,10 @@ class Port:
     async def _begin(self, protocol: RequestHandler, connection: socket.socket) -> None:
         loop, context = asyncio.get_running_loop(), self._context
         try:
-            if self._mixed and context is not None and await _peek(connection) != _HELLO:
+            if context is not None and await _peek(connection) not in (_HELLO, b""):
+                if not self._mixed:
+                    await self._answer_plain(connection)
+                    raise ConnectionResetError  # it was told
                 context = None
             if protocol not in self._idle:
                 raise ConnectionResetError  # it had to give way meanwhile
@@ -173,6 +177,15 @@ class Port:
         else:
             if protocol not in self._idle and protocol not in self._busy and protocol.transport is not None:
                 protocol.transport.abort()  # the same
+
+    async def _answer_plain(self, connection: socket.socket) -> None:
+        """Say in HTTP that HTTP is not spoken here. What it sends is read meanwhile, or the answer would be lost."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(connection, self._plain())
+        connection.shutdown(socket.SHUT_WR)
+        for _ in range(AT_ONCE):
+            if not await loop.sock_recv(connection, 1 << 16):
+                return
 
 
 def _tell(readable: asyncio.Future[None]) -> None:

@@ -101,8 +101,9 @@ class S3Server:
         """The port that S3 is served on. Its connections give way to others while they bring no request."""
         limits = self._limits
         self._port = Port(
-            bound, context, most=limits.connections, first_s=limits.first_head_s, backlog=1024, refusal=self._no_place
-        )
+            bound, context, most=limits.connections, first_s=limits.first_head_s, backlog=1024, refusal=self._no_place,
+            plain=self._no_tls,
+        )  # fmt: skip
         return self._port
 
     def lost(self, protocol: RequestHandler) -> None:
@@ -111,8 +112,17 @@ class S3Server:
             self._port.lost(protocol)
 
     def _no_place(self) -> bytes:
-        body = S3Error("SlowDown").xml("/", self.request_id())
-        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {XML}\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        return self._bare("503 Service Unavailable\r\nRetry-After: 1", S3Error("SlowDown"))
+
+    def _no_tls(self) -> bytes:
+        return self._bare(
+            "400 Bad Request", S3Error("InvalidRequest", "This port speaks HTTPS: use https:// in the address.")
+        )
+
+    def _bare(self, status: str, error: S3Error) -> bytes:
+        """An answer to who has no request yet."""
+        body = error.xml("/", self.request_id())
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {XML}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
     def request_id(self) -> str:
