@@ -21,6 +21,7 @@ import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fuzz import spoken
 from fuzz.endpoint import REGION, Endpoint, endpoint
 from s4.access import policy as policies
 from s4.access.patterns import PolicyError
@@ -348,40 +349,95 @@ def tokens_target() -> Iterator[Target]:
 
 @contextmanager
 def request_target() -> Iterator[Target]:
-    """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to a whole server. No 500, no hang."""
+    """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to a whole server. No 500, no hang, and
+    no x-amz- name is passed over."""
     modes = (sigv4.UNSIGNED, "", sigv4.STREAMING_UNSIGNED_TRAILER, sigv4.STREAMING)
-    ours = ("host", "connection", "content-length", "transfer-encoding", "expect")
 
-    def signed(server: Endpoint, data: bytes) -> bytes:
+    def signed(server: Endpoint, data: bytes) -> tuple[bytes, list[str]]:
         lines, body = lines_of(data[1:])
         method, _, target = lines[0].partition(" ")
         mode = modes[data[0] % 4] or hashlib.sha256(body).hexdigest()
         headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": mode}
-        for name, _, value in (line.partition(":") for line in lines[1:]):
-            if name and name.strip().lower() not in ours:
-                headers.setdefault(name.strip().lower(), value.strip())
+        for name, value in fields_of(lines[1:]):
+            headers.setdefault(name, value)
         with contextlib.suppress(S3Error, UnicodeError):
-            headers["authorization"] = sigv4.authorization(server.access, server.secret, REGION, method, target, headers)
-        sent = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-        head = "\r\n".join([*sent, f"content-length: {len(body)}", "connection: close", "", ""])
-        return head.encode("utf-8", "surrogateescape") + body
+            headers["authorization"] = sigv4.authorization(
+                server.access, server.secret, REGION, method, target, headers
+            )
+        return spoken.head(method, target, headers, body), list(headers)
 
+    with serving() as (server, send):
+
+        def run(data: bytes) -> None:
+            if data:
+                sent, names = signed(server, data.replace(b"UPLOAD", server.upload.encode()))
+                spoken.check(send(sent), names)
+
+        yield run
+
+
+def fields_of(lines: list[str]) -> list[tuple[str, str]]:
+    """`name: value` of each line that HTTP leaves to S3."""
+    parted = (line.partition(":") for line in lines)
+    return [
+        (name.strip().lower(), value.strip())
+        for name, _, value in parted
+        if name.strip() and name.strip().lower() not in spoken.OURS
+    ]
+
+
+@contextmanager
+def serving() -> Iterator[tuple[Endpoint, Callable[[bytes], bytes]]]:
+    """A whole server, and what sends it the bytes of a connection."""
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as scratch:
         loop = runner.get_loop()
         made = endpoint(Path(scratch), lambda: NOW_S)
         server = loop.run_until_complete(made.__aenter__())
-
-        def run(data: bytes) -> None:
-            if data:
-                data = data.replace(b"UPLOAD", server.upload.encode())
-                answer = loop.run_until_complete(server.send(signed(server, data)))
-                status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
-                assert 200 <= status < 500 or status in (501, 503), answer[:600]
-
         try:
-            yield run
+            yield server, lambda sent: loop.run_until_complete(server.send(sent))
         finally:
             loop.run_until_complete(made.__aexit__(None, None, None))
+
+
+@contextmanager
+def presigned_target() -> Iterator[Target]:
+    """`METHOD /path?query`, header lines, a body: sent as a presigned address. No 500, and no x-amz- name is passed over."""
+    with serving() as (server, send):
+
+        def run(data: bytes) -> None:
+            lines, body = lines_of(data.replace(b"UPLOAD", server.upload.encode()))
+            method, _, target = lines[0].partition(" ")
+            if data:
+                spoken.check(*_second(send, spoken.presigned(server, method, target, dict(fields_of(lines[1:])), body)))
+
+        yield run
+
+
+def _second(send: Callable[[bytes], bytes], said: tuple[bytes, list[str]]) -> tuple[bytes, list[str]]:
+    return send(said[0]), said[1]
+
+
+@contextmanager
+def forms_target() -> Iterator[Target]:
+    """One byte: odd, then `name: value` lines and a file, as a form whose policy covers them all; even, then the body of a
+    form as it is. No 500, and no x-amz- field is passed over."""
+    with serving() as (server, send):
+
+        def run(data: bytes) -> None:
+            if not data:
+                return
+            if data[0] % 2 == 0:
+                spoken.check(send(spoken.upload(data[1:])), ())
+                return
+            lines, file = lines_of(data[1:])
+            fields = [
+                (name.strip(), value.strip())
+                for name, _, value in (line.partition(":") for line in lines)
+                if name.strip()
+            ]
+            spoken.check(send(spoken.form(server, fields, file)), [name for name, _ in fields])
+
+        yield run
 
 
 TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
@@ -398,4 +454,6 @@ TARGETS: dict[str, Callable[[], AbstractContextManager[Target]]] = {
     "post-policies": post_policies_target,
     "tokens": tokens_target,
     "request": request_target,
+    "presigned": presigned_target,
+    "forms": forms_target,
 }
