@@ -33,7 +33,7 @@ from s4.replica.copies import Copies, level
 from s4.replica.host import Host
 from s4.rownode import ROOT_USER
 from s4.settings import RootKeys, StoreSettings
-from s4.storage.directory import DirectoryError, DriveError
+from s4.storage.directory import DirectoryError, DriveError, note_opened
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError
@@ -185,6 +185,9 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)
     node.start(jobs or Jobs())
+    for seat in lineup.online():
+        if seat.identity is not None:
+            note_opened(files, seat.directory, seat.identity)
     locks = [seat.lock for seat in lineup.seats if seat.lock >= 0]
     return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks)
 

@@ -46,7 +46,7 @@ from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
 from s4.rownode import ROOT_USER, RowNode
 from s4.settings import RootKeys, StoreSettings
-from s4.storage.directory import DirectoryError, format_directory, open_directory
+from s4.storage.directory import DirectoryError, format_directory, note_opened, open_directory
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import Database
@@ -300,6 +300,7 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     if identity.cluster != known.cluster:
         raise DirectoryError(f"{directory} belongs to cluster {identity.cluster[:8]}, and this is {known.cluster[:8]}; "
                              "give an empty directory, or the coordinator of its own cluster")  # fmt: skip
+    note_opened(files, directory, identity)
     store = identity.store
     shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
         volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,

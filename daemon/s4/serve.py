@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -48,7 +47,6 @@ from s4.limits import MIB, Limits
 from s4.listening import listening_socket, shown
 from s4.metadata.commands import NoteUses
 from s4.peer.api import Layout, NodeApi
-from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer
 from s4.settings import StoreSettings
 from s4.storage.files import Files
@@ -60,6 +58,7 @@ from s4.upkeep.heal import Healer
 from s4.upkeep.inventory import Inventory
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
+from s4.upkeep.repair import Repairer
 from s4.upkeep.rewrap import Rewrapper
 from s4.upkeep.scrub import Scrubber
 
@@ -75,6 +74,7 @@ SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 AUDIT_FIRST_S = 60.0
 INVENTORY_S = 30.0
 LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
+REPAIR_FIRST_S, REPAIR_LOOK_S = 1.0, 60.0
 REWRAP_FIRST_S, REWRAP_LOOK_S = 5.0, 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
@@ -290,7 +290,12 @@ class Server:
             self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
         )  # fmt: skip
         self._sender.start(self.jobs)
-        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self.jobs
+        self._repairer = Repairer(
+            lambda: self.store.host.database,
+            partial(self.store.host.submit, own=True),
+            lambda: range(self.store.node.partitions),
+        )
+        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self._repairer, self.jobs
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway, self.jobs)
@@ -309,6 +314,7 @@ class Server:
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
             Job("health", 0.0, settings.limits.look_s, self._look),
+            Job("repair after an upgrade", REPAIR_FIRST_S, None, self._repairer.run),
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
         )
         self._not_ready = ""
@@ -476,24 +482,3 @@ async def run(
     log.info("stopping", uptime_s=round(time.monotonic() - started, 1))
     await server.close()
     send_traces()
-
-
-async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[[], Any]) -> None:
-    """Run one gateway process of a server with workers."""
-    stop = prepare_process(settings)
-    readers = Readers()
-    node = await RemoteNode.connect(socket_path, readers.oldest, stop.set)
-    gateway = make_gateway(node, await node.layout(), settings, readers)
-    audit = AuditLog(settings.audit_log)
-    endpoint = S3Endpoint(settings, gateway, CollectorRegistry(), audit, lambda: "")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
-    for number, everything in ((signal.SIGUSR1, True), (signal.SIGUSR2, False)):
-        asyncio.get_running_loop().add_signal_handler(number, endpoint.set_access_log, everything)
-    await endpoint.start(listening_socket(settings.listen, shared=True))
-    settle_garbage_collector()
-    say()
-    await stop.wait()
-    await endpoint.close()
-    await node.close()
-    gateway.pool.shutdown()
-    audit.close()

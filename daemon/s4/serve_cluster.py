@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +46,8 @@ from s4.peer.trust import CHECK_S, Credentials
 from s4.replica.terms import Timing
 from s4.serve import (
     INVENTORY_S,
+    REPAIR_FIRST_S,
+    REPAIR_LOOK_S,
     REWRAP_FIRST_S,
     REWRAP_LOOK_S,
     SCRUB_FIRST_S,
@@ -66,6 +69,7 @@ from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.renames import Renames
+from s4.upkeep.repair import Repairer
 from s4.upkeep.rewrap import Rewrapper
 
 log = structlog.get_logger("s4")
@@ -238,7 +242,8 @@ class ClusterServer:
             node.host, node.led, receivers_of(settings), settings.region, settings.limits.waiting_events
         )
         self._sender.start(self.jobs)
-        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender
+        self._repairer = Repairer(lambda: node.host.group.database, partial(node.host.submit, own=True), node.led)
+        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self._repairer
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start(self.jobs)
         self.jobs.start(
@@ -249,6 +254,7 @@ class ClusterServer:
             Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
+            Job("repair after an upgrade", REPAIR_FIRST_S, REPAIR_LOOK_S, self._repairer.run),
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
             Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
         )

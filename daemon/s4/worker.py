@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
+from prometheus_client import CollectorRegistry
 
-from s4.serve import ServerSettings, run_worker
+from s4.audit import AuditLog
+from s4.gateway.context import Readers
+from s4.heap import settle_garbage_collector
+from s4.listening import listening_socket
+from s4.peer.client import RemoteNode
+from s4.serve import S3Endpoint, ServerSettings, make_gateway, prepare_process
+
+
+async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[[], Any]) -> None:
+    """Run one gateway process of a server with workers."""
+    stop = prepare_process(settings)
+    readers = Readers()
+    node = await RemoteNode.connect(socket_path, readers.oldest, stop.set)
+    gateway = make_gateway(node, await node.layout(), settings, readers)
+    audit = AuditLog(settings.audit_log)
+    endpoint = S3Endpoint(settings, gateway, CollectorRegistry(), audit, lambda: "")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)
+    for number, everything in ((signal.SIGUSR1, True), (signal.SIGUSR2, False)):
+        asyncio.get_running_loop().add_signal_handler(number, endpoint.set_access_log, everything)
+    await endpoint.start(listening_socket(settings.listen, shared=True))
+    settle_garbage_collector()
+    say()
+    await stop.wait()
+    await endpoint.close()
+    await node.close()
+    gateway.pool.shutdown()
+    audit.close()
 
 
 def _say() -> None:

@@ -16,7 +16,7 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from cluster.test_dedup import audited
 from faults.load import BUCKET, Load
-from process import ServerProcess, wait_until
+from process import ServerProcess, make_client, wait_until
 from raw import send
 from server.test_drives import whole
 from tiers import SOAK
@@ -71,6 +71,26 @@ def test_a_server_opens_what_0_7_left(tmp_path: Path, drives: int) -> None:
         if server.process is not None:
             server.kill()
     assert check(server.directories) == []
+
+
+def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: Path) -> None:
+    """It looks at a store's format alone: 1 while all that is written there is read rightly by it, 2 from then on."""
+    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB").start()
+    client = make_client(server.endpoint)
+    client.create_bucket(Bucket="back")
+    client.put_object(Bucket="back", Key="k", Body=b"x" * 10_000)
+    assert server.stop() == 0
+    server.environment["PYTHONPATH"] = str(old.program(tmp_path / "old"))
+    server.start()
+    assert is_old(server.admin)
+    assert client.get_object(Bucket="back", Key="k")["Body"].read() == b"x" * 10_000
+    client.close()
+    assert server.stop() == 0
+    identity = server.directory / "s4.json"
+    identity.write_text(identity.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(AssertionError, match=r"has format 2; this S4 knows 1\. Run a newer S4"):
+        server.start()
+    server.kill()
 
 
 class Gateways:

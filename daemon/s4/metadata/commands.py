@@ -252,6 +252,12 @@ class ForgetRows(Command, frozen=True):
     rows: list[bytes]
 
 
+class Recounted(Command, frozen=True):
+    """What counters lack of the older rows, by bucket, as it was found once (repairs.py)."""
+
+    saved: list[tuple[int, int]]
+
+
 class ForgetAnswers(Command, frozen=True):
     """Drop some of the answers that are kept long enough, and decide no command that is so old any more (R12). Answers
     whether there may be more of them."""
@@ -431,7 +437,7 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 AnyCommand = (
     PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | Rewrap | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
     | TakeReferences | DropReferences | LetGo | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
-    | NeedHeal | Healed | ForgetRows | ForgetAnswers | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
+    | NeedHeal | Healed | ForgetRows | Recounted | ForgetAnswers | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
     | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob
 )  # fmt: skip
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from s4.metadata import accounts, buckets, commands, gone, objects, references, repeats, uploads
+from s4.metadata import accounts, buckets, commands, gone, objects, references, repairs, repeats, uploads
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused
 from s4.metadata.entry import Entry, RefusalError
 
@@ -37,6 +37,7 @@ _DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
     commands.NeedHeal: references.need_heal,
     commands.Healed: references.healed,
     commands.ForgetRows: forget_rows,
+    commands.Recounted: repairs.recounted,
     commands.ForgetAnswers: repeats.forget_answers,
     commands.CreateBucket: buckets.create,
     commands.SetVersioning: buckets.set_versioning,

@@ -19,7 +19,7 @@ BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
 GROUP, ROLE, MANAGED, PROVIDER, LAST_USE = b"G", b"R", b"M", b"I", b"L"
 COUNTERS, BUCKET_STATE = b"C", b"S"
 EVENT = b"e"
-GONE = b"g"  # unknown to 0.7
+GONE, REPAIRED = b"g", b"v"  # unknown to 0.7
 TURN_ROW = b"\xff\xffT"  # of a store, not of a partition: above every partition's rows
 END = b"\xff\xff"
 
@@ -58,6 +58,11 @@ def after(prefix: bytes) -> bytes:
     if not prefix:
         raise ValueError("nothing sorts behind every key with this prefix")
     return prefix[:-1] + bytes((prefix[-1] + 1,))
+
+
+def repaired_row(partition: int) -> bytes:
+    """What of an older program's was put right."""
+    return table(partition, REPAIRED)
 
 
 def bucket_objects(partition: int, bucket: int) -> bytes:

@@ -30,6 +30,7 @@ HARMLESS: dict[type[Command], str] = {
     commands.NeedHeal: "a shard that is whole by now is made once more",
     commands.Rewrap: "names the wrapped key that it replaces, and no key is wrapped into the same bytes twice",
     commands.SpreadSettings: "older settings than the partition knows are sent back (L2)",
+    commands.Recounted: "done for good where the partition says that it was done",
     commands.NoteUses: "an older use than the known one is passed over",
     commands.ForgetAnswers: "what is forgotten stays forgotten",
 }  # fmt: skip

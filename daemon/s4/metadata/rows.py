@@ -1,11 +1,10 @@
 """Row formats. A value is a version byte and a msgpack array; readers of all versions stand side by side.
 
-Fields are only ever added at the end, with a default: an older row then decodes as it is. A change that is
-more than that gets a new version byte and a new reader here, and bytes of it in tests/metadata/golden.json.
+Fields are only ever added at the end, with a default: an older row then decodes as it is. A change that is more than
+that gets a new version byte and a new reader here, and bytes in tests/metadata/golden.json.
 An object row is followed by its inline bytes, so that listings decode the front only:
 
-    object row = version (1), length of the array (4, little-endian), array, inline bytes
-"""
+    object row = version (1), length of the array (4, little-endian), array, inline bytes"""
 
 from __future__ import annotations
 
@@ -322,6 +321,10 @@ class Counters(_Row, frozen=True):
     references: int = 0
     blob_bytes: int = 0
     saved: int = 0
+
+
+class Repaired(_Row, frozen=True):
+    counters: bool = False  # of an older program, counted again (repairs.py)
 
 
 def summed(found: Iterable[Counters]) -> Counters:

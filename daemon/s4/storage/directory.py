@@ -11,16 +11,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
+import re
 import time
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
+from s4 import __version__
 from s4.said import SaidError
 from s4.storage.files import Files
 
+log = logging.getLogger(__name__)
+
 FORMAT = 1
+# What this program writes is read rightly by OLDEST and newer. Who changes that raises it, and a store says so from the moment that
+# it is opened. Programs up to SILENT do not look: these are kept out by format 2, which they refuse in words.
+OLDEST = "0.7.0"
+SILENT = (0, 7, 999)
+FORMATS = (1, 2)
 NAME = "s4.json"
 _OURS_BEFORE_FORMAT = ("lock", "lost+found", NAME + ".new")  # the last is left by a crash while formatting
 
@@ -48,6 +59,8 @@ class Identity(msgspec.Struct, frozen=True):
     created_s: int
     partitions: int
     format: int = FORMAT
+    oldest: str = ""  # the oldest program that may open it; unknown to 0.7, which goes by the format
+    opened_by: str = ""  # the newest program that did
 
     @property
     def store_bytes(self) -> bytes:
@@ -131,8 +144,15 @@ def _identity(directory: Path) -> Identity | None:
             identity = msgspec.json.decode(path.read_bytes(), type=Identity)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UnusableError(f"{path} is damaged: {error}") from error
-        if identity.format != FORMAT:
-            raise DirectoryError(f"{directory} has format {identity.format}; this S4 knows {FORMAT}. Run a newer S4.")
+        if identity.format not in FORMATS:
+            raise DirectoryError(
+                f"{directory} has format {identity.format}; this S4 knows {FORMATS[-1]}. Run a newer S4."
+            )
+        if version(identity.oldest) > version(__version__):
+            raise DirectoryError(
+                f"{directory} was used by S4 {identity.opened_by}, which left what this S4 {__version__} would misread: "
+                f"run {identity.oldest} or newer"
+            )
         return identity
     foreign = [entry.name for entry in directory.iterdir() if entry.name not in _OURS_BEFORE_FORMAT]
     if foreign:
@@ -140,9 +160,32 @@ def _identity(directory: Path) -> Identity | None:
     return None
 
 
+def version(text: str) -> tuple[int, ...]:
+    """Of "0.8.0", as it compares; nothing is older than all."""
+    return tuple(int(piece) for piece in re.findall(r"\d+", text)[:3])
+
+
+def note_opened(files: Files, directory: Path, identity: Identity) -> str:
+    """Have a store say who opened it, and the oldest program that still may. Returns the program that had it before, where that
+    was another one. A disk that takes nothing just now is told at the next start."""
+    oldest = max(identity.oldest, OLDEST, key=version)
+    newest = max(identity.opened_by, __version__, key=version)
+    wanted = replace(identity, oldest=oldest, opened_by=newest, format=FORMATS[version(oldest) > SILENT])
+    if wanted != identity:
+        with contextlib.suppress(OSError):
+            files.replace(directory / NAME, msgspec.json.format(msgspec.json.encode(wanted), indent=1))
+    if identity.opened_by == __version__:
+        return ""
+    before = identity.opened_by or "0.7 or older"
+    log.warning("this is S4 %s; %s was last opened by %s", __version__, directory, before)
+    return before
+
+
 def format_directory(files: Files, directory: Path, cluster: str, partitions: int) -> Identity:
     """Give an empty directory an identity: a new store of `cluster` (rule M3). Raises UnusableError."""
-    identity = Identity(cluster, os.urandom(16).hex(), int(time.time()), partitions)
+    identity = Identity(
+        cluster, os.urandom(16).hex(), int(time.time()), partitions, opened_by=__version__, oldest=OLDEST
+    )
     try:
         files.replace(directory / NAME, msgspec.json.format(msgspec.json.encode(identity), indent=1))
     except OSError as error:
