@@ -47,6 +47,7 @@ from s4.replica.terms import Timing
 from s4.rownode import ROOT_USER, RowNode
 from s4.settings import RootKeys, StoreSettings
 from s4.storage.directory import DirectoryError, format_directory, note_opened, open_directory
+from s4.storage.directory import Identity as StoreIdentity
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import Database
@@ -293,14 +294,8 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
                       fatal: Callable[[BaseException], None], jobs: Jobs, timing: Timing | None = None) -> Member:  # fmt: skip
     """Open or format a directory as a store of the cluster. Raises DirectoryError, PlanError, CoordinatorError."""
     files = Files()
-    identity, lock = open_directory(files, directory, make=True)
     known = keeper.current
-    if identity is None:
-        identity = format_directory(files, directory, known.cluster, known.count)
-    if identity.cluster != known.cluster:
-        raise DirectoryError(f"{directory} belongs to cluster {identity.cluster[:8]}, and this is {known.cluster[:8]}; "
-                             "give an empty directory, or the coordinator of its own cluster")  # fmt: skip
-    note_opened(files, directory, identity)
+    identity, lock = _own_store(files, directory, known)
     store = identity.store
     shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
         volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
@@ -350,6 +345,18 @@ async def open_member(directory: Path, place: Place, keeper: MapKeeper, credenti
     router.start()
     jobs.start(Job("comparing clocks", 0.0, CLOCKS_EVERY_S, node.compare_clocks))
     return Member(node, router, keeper, peers, links, following, jobs, lock)
+
+
+def _own_store(files: Files, directory: Path, known: ClusterMap) -> tuple[StoreIdentity, int]:
+    """The identity of the directory's store, made where there is none, and its lock. Raises DirectoryError."""
+    identity, lock = open_directory(files, directory, make=True)
+    if identity is None:
+        identity = format_directory(files, directory, known.cluster, known.count)
+    if identity.cluster != known.cluster:
+        raise DirectoryError(f"{directory} belongs to cluster {identity.cluster[:8]}, and this is {known.cluster[:8]}; "
+                             "give an empty directory, or the coordinator of its own cluster")  # fmt: skip
+    note_opened(files, directory, identity)
+    return identity, lock
 
 
 class _Addresses(dict[str, tuple[str, int]]):
