@@ -2,7 +2,7 @@
 
 A node is a member (member.py) with a gateway beside it and the upkeep of what it leads and holds; a gateway has
 neither store nor state, only the map. Both wait at start until there is a cluster. While a node stops, it first lets
-requests end, then hands nothing on: its partitions are taken over within a grace.
+requests end, then has others lead what it led, and go on without it where enough are left.
 """
 
 from __future__ import annotations
