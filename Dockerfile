@@ -23,6 +23,8 @@ RUN if [ "$TARGETARCH" = arm64 ]; then apt-get update && apt-get install -y --no
 RUN python3 -m compileall -q -j 0 -x '/(test|tests|site-packages|dist-packages)/' --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/s4 /opt/s4
 ENV PATH=/opt/s4/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 S4_LOG_FORMAT=json
+# What is published must listen where others come from: health and metrics in the clear, admin calls over TLS (or from inside).
+ENV S4_ADMIN_LISTEN=:9001
 RUN mkdir /data && chown 10001:10001 /data
 USER 10001:10001
 VOLUME /data

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from s4 import cluster_cli, place, watch_cli
+from s4 import access_cli, cluster_cli, place, watch_cli
 from s4.admin_client import AdminClient, AdminError, Answered
 from s4.check import check
 from s4.limits import parse_size
@@ -33,8 +33,10 @@ def add_arguments(commands: Any) -> None:
     )
     actions.add_parser("status", help="what the server holds and how it is")
     actions.add_parser("drives", help="the drives, and how far new ones are filled")
-    actions.add_parser("buckets", help="buckets with objects and bytes")
-    usage = actions.add_parser("du", help="what buckets hold, the largest first, and what sharing content saves")
+    actions.add_parser("buckets", help="buckets, with the versions of objects that they hold, and bytes")
+    usage = actions.add_parser(
+        "du", help="what buckets hold, the largest first: every version of every object, and what sharing content saves"
+    )
     usage.add_argument("bucket", nargs="*")
     quota = actions.add_parser("quota", help="how many bytes a bucket may hold")
     quota.add_argument("bucket")
@@ -65,6 +67,7 @@ def add_arguments(commands: Any) -> None:
     gone.add_argument("access_key")
     _add_upkeep(actions)
     watch_cli.add_arguments(actions)
+    access_cli.add_arguments(actions)
     cluster_cli.admin_arguments(actions)
     place.add_arguments(admin)
 
@@ -124,6 +127,17 @@ def _last(lines: Iterator[dict[str, Any]], arguments: argparse.Namespace, label:
 
 def _one(lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return next(lines, Answered())
+
+
+def _bucket(client: AdminClient, arguments: argparse.Namespace) -> int:
+    _print(arguments, *access_cli.set_access(client.call, arguments))
+    return 0
+
+
+def _policy(client: AdminClient, arguments: argparse.Namespace) -> int:
+    value, text, code = access_cli.explain(client.call, arguments)
+    _print(arguments, value, text)
+    return code
 
 
 def _cluster(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -204,7 +218,7 @@ def _scrub(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/buckets"))
-    rows = [["BUCKET", "OBJECTS", "SIZE", "QUOTA", "VERSIONING", "OWNER"]]
+    rows = [["BUCKET", "VERSIONS", "SIZE", "QUOTA", "VERSIONING", "OWNER"]]
     rows += [
         [
             row["name"],
@@ -230,7 +244,7 @@ def _du(client: AdminClient, arguments: argparse.Namespace) -> int:
         key=lambda row: -int(row["bytes"]),
     )
     sums = {name: sum(row[name] for row in listed) for name in ("objects", "bytes", "saved_bytes")}
-    rows = [["BUCKET", "OBJECTS", "SIZE", "SHARED"]]
+    rows = [["BUCKET", "VERSIONS", "SIZE", "SHARED"]]
     for row in (*listed, {"name": "total", **sums}):
         rows.append([row["name"], str(row["objects"]), human(row["bytes"]), human(row["saved_bytes"])])
     _print(arguments, {"buckets": listed, "total": sums}, table(rows))
@@ -352,5 +366,5 @@ def _log(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
     "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "du": _du, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
-    "log": _log, "rename-prefix": _rename, "renames": _renames,
+    "log": _log, "bucket": _bucket, "policy": _policy, "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+from s4.listening import parse_address
+
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 
@@ -38,3 +40,11 @@ def test_what_builds_has_hashes_and_no_choice_of_version() -> None:
     assert {"uv", "hatchling"} <= {one.split("==")[0] for one in wanted}
     assert all(re.fullmatch(r"\S+==\S+( ; [^#]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", one) for one in wanted), "make build-lock"
     assert "deploy/build.txt" in (ROOT / "Makefile").read_text().split(".tools/uv/bin/pip install", 1)[1].splitlines()[0], "and so for who has no uv"
+
+
+def test_what_is_exposed_can_be_reached() -> None:
+    """A port on loopback is the container's own, however it is published."""
+    given = {name: value for line in lines("ENV") for name, _, value in (one.partition("=") for one in line.split())}
+    ports = {str(parse_address(given.get(name, default))[1]): parse_address(given.get(name, default))[0] for name, default in (("S4_LISTEN", "0.0.0.0:9000"), ("S4_ADMIN_LISTEN", "127.0.0.1:9001"))}
+    assert set(lines("EXPOSE")[0].split()) == set(ports)
+    assert not [host for host in ports.values() if host.startswith("127.")]

@@ -20,6 +20,17 @@ def denying(policy: Policy, ask: Ask) -> str:
     return ""
 
 
+def allowing(who: Requester, ask: Ask, of_bucket: Policy | None) -> str:
+    """What allows something that is allowed: a statement, by its Sid or number."""
+    name = who.name or "anonymous"
+    for policy, whose in (*((one, f"a policy of {name}") for one in who.policies), (of_bucket, "the bucket's policy")):
+        for number, one in enumerate(policy.statements if policy is not None else (), 1):
+            if one.effect == ALLOW and one.applies(ask):
+                said = f"statement {one.sid!r}" if one.sid else f"statement {number}"
+                return f"{ask.action} on {ask.resource}: allowed by {said} of {whose}"
+    return ""
+
+
 def why_not(who: Requester, ask: Ask, of_bucket: Policy | None, *, kept_out: bool = False) -> str:
     """`of_bucket` is the bucket's policy as it is written; `kept_out`: the bucket's public access block keeps this requester from
     what it allows."""

@@ -23,6 +23,7 @@ from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway
 from s4.health import OK, Health
 from s4.http.admin_access import BODY_BYTES, Door
+from s4.http.admin_access_of import AdminAccess
 from s4.http.admin_users import CALLER, AdminUsers
 from s4.http.iam.protocol import IamError
 from s4.limits import Limits
@@ -80,7 +81,10 @@ class AdminApi:
 
     def routes(self) -> list[Route]:
         return [
-            *((method, path, _answering(handler)) for method, path, handler in AdminUsers(self._gateway).routes()),
+            *(
+                (method, path, _answering(handler))
+                for method, path, handler in (*AdminUsers(self._gateway).routes(), *AdminAccess(self._gateway).routes())
+            ),
             ("GET", "/admin/v1/buckets", self._buckets),
             ("PUT", "/admin/v1/buckets/{name}/quota", self._put_quota),
             ("PUT", "/admin/v1/log", self._put_log),

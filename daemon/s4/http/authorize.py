@@ -27,7 +27,7 @@ from s4.metadata.rows import Bucket, Object, decode_object
 from s4.s3 import acl, names, sigv4
 from s4.s3.errors import S3Error
 
-_OF_ROOT = frozenset(
+OF_ROOT = frozenset(
     ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
 )  # so that nobody locks out all
 _OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
@@ -129,7 +129,7 @@ class Judge:
     ) -> bool:
         """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition keys.
         `row` is the version where it was opened already. `granted`: it may unless something denies it."""
-        if self.free or (self.who.kind == ROOT and action in _OF_ROOT):
+        if self.free or (self.who.kind == ROOT and action in OF_ROOT):
             return True
         asked, action = action, of_version(action, version)
         if self._open and self.who.plainly(action, self._name, keys=bool(key)):
