@@ -58,7 +58,7 @@ def check(cluster: DevCluster, told: Told, moment: float) -> None:
 
 def test_power_fails_everywhere_at_once(tmp_path: Path) -> None:
     (tmp_path / "calls").mkdir()
-    environment = {"S4_STRACE_DIR": str(tmp_path / "calls"), "S4_STRACE_CALLS": CALLS, "PYTHONPATH": str(Path(__file__).parent / "crashing")}
+    environment = {"S4_STRACE_DIR": str(tmp_path / "calls"), "S4_STRACE_CALLS": CALLS, "S4_DEV_FORK": "off", "PYTHONPATH": str(Path(__file__).parent / "crashing")}
     told = Told()
     cluster = DevCluster(tmp_path / "dev", nodes=3, erasure="2+1", partitions=4, environment=environment)
     began, ended = record(cluster, told)

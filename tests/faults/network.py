@@ -105,7 +105,7 @@ def in_network(
     }  # fmt: skip
     (directory / "dev.json").write_text(json.dumps(plan))
     entering = {
-        "S4_NAMESPACES": json.dumps(network.namespace),
+        "S4_NAMESPACES": json.dumps(network.namespace), "S4_DEV_FORK": "off",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "entering"), os.environ.get("PYTHONPATH", "")]),
     }
     return DevCluster(directory, environment={**environment, **entering})

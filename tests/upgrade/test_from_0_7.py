@@ -118,7 +118,7 @@ def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
     still = tmp_path / "still"
     still.write_text(" ".join(["dev", *names]))
     environment = {
-        "S4_OLD_NODES": str(still), "S4_OLD_PROGRAM": str(old.program(tmp_path / "old")), "S4_KMS": kms(tmp_path), "S4_BARE_KEYS": "on",
+        "S4_DEV_FORK": "off", "S4_OLD_NODES": str(still), "S4_OLD_PROGRAM": str(old.program(tmp_path / "old")), "S4_KMS": kms(tmp_path), "S4_BARE_KEYS": "on",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "choosing"), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
     cluster = DevCluster(tmp_path / "dev", nodes=nodes, erasure=erasure, partitions=partitions, environment=environment)
