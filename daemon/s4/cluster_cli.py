@@ -18,11 +18,27 @@ from s4.said import SaidError, number, of_option
 from s4.text import human, table
 
 if TYPE_CHECKING:
-    from s4.serve_cluster import ClusterServer, ClusterSettings
+    from s4.serve_cluster import ClusterServer, ClusterSettings, EtcdFiles
 
 Option = Callable[..., None]
 EXIT_PROBLEMS, EXIT_DEGRADED = 3, 4
 PARTITIONS, DEV_PARTITIONS = "256", "32"
+
+
+ETCD = {
+    "--etcd-authority": "the authority of etcd's certificate (PEM): speak TLS with etcd",
+    "--etcd-certificate": "a certificate of this process for etcd (PEM), where it asks for one",
+    "--etcd-key": "key of that certificate (PEM)",
+    "--etcd-login": "a file with a line USER:PASSWORD, where etcd asks for a login",
+}
+
+
+def etcd_files(arguments: argparse.Namespace) -> EtcdFiles:
+    """How etcd is reached, as `cluster_arguments` were given."""
+    from s4.serve_cluster import EtcdFiles  # noqa: PLC0415
+
+    given = (getattr(arguments, name[2:].replace("-", "_")) for name in ETCD)
+    return EtcdFiles(*(str(Path(path).absolute()) if path else "" for path in given))
 
 
 def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store: bool) -> None:
@@ -33,6 +49,8 @@ def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store:
         "where the cluster's map is, and the cluster's name",
         metavar="etcd://HOST:PORT,…/NAME|kubernetes://NAMESPACE/NAME",
     )
+    for name, text in ETCD.items():
+        option(name, "", text, metavar="FILE")
     option("--authority", "", "certificate of the cluster's authority (PEM)", metavar="FILE")
     option("--peer-certificate", "", "certificate of this process, for its peers (PEM)", metavar="FILE")
     option("--peer-key", "", "key of that certificate (PEM)", metavar="FILE")
@@ -60,14 +78,21 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
     files: dict[str, Any] = {field: str(Path(getattr(arguments, field)).absolute()) for field in named.values()}
     scale = number(os.environ.get("S4_TIMING_SCALE", "1"), "S4_TIMING_SCALE", 0.01, 1000)
     if arguments.command == "gateway":
-        return ClusterSettings(directories=[], coordinator=arguments.coordinator, timing_scale=scale, **files, **common)
+        return ClusterSettings(
+            directories=[],
+            coordinator=arguments.coordinator,
+            timing_scale=scale,
+            etcd=etcd_files(arguments),
+            **files,
+            **common,
+        )
     _, port = of_option("--peer-listen", parse_address, arguments.peer_listen)
     advertise = arguments.advertise or f"{arguments.name}:{port}"
     of_option("--advertise", parse_address, advertise)
     weight = number(arguments.weight, "--weight", 1e-6, 1e6)
     return ClusterSettings(
         directories=[str(Path(arguments.directory).absolute())], coordinator=arguments.coordinator, name=arguments.name,
-        peer_listen=arguments.peer_listen, advertise=advertise, zone=arguments.zone, weight=weight, timing_scale=scale,
+        peer_listen=arguments.peer_listen, advertise=advertise, zone=arguments.zone, weight=weight, timing_scale=scale, etcd=etcd_files(arguments),
         **files, **common,
     )  # fmt: skip
 
@@ -143,6 +168,9 @@ def admin_arguments(actions: Any) -> None:
     init.add_argument(
         "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"
     )
+    for name, text in ETCD.items():
+        variable = f"S4_{name[2:].replace('-', '_').upper()}"
+        init.add_argument(name, default=os.environ.get(variable, ""), metavar="FILE", help=text)
     certificates = todo.add_parser(
         "certificates",
         help="an authority and certificates for a cluster's processes",
@@ -181,7 +209,7 @@ class InitError(SaidError):
     """A cluster could not be made; the message says why."""
 
 
-def init(coordinator: str, erasure: str, partitions: str) -> dict[str, Any]:
+def init(coordinator: str, erasure: str, partitions: str, etcd: EtcdFiles | None = None) -> dict[str, Any]:
     """Make a cluster. Raises InitError."""
     import asyncio  # noqa: PLC0415 - half of the start of a command that needs none
 
@@ -195,7 +223,7 @@ def init(coordinator: str, erasure: str, partitions: str) -> dict[str, Any]:
         data, parity = of_option("--erasure", parse_geometry, erasure)
         count = int(number(partitions, "--partitions", 1, 4096))
         made = planner.new(os.urandom(16).hex(), data, parity, count)
-        opened = open_coordinator(coordinator)
+        opened = open_coordinator(coordinator, etcd)
         try:
             await opened.check_versions()
             await opened.replace(DOCUMENT, clustermap.encode(made), 0)
@@ -207,7 +235,7 @@ def init(coordinator: str, erasure: str, partitions: str) -> dict[str, Any]:
 
     try:
         return asyncio.run(make())
-    except (CoordinatorError, planner.PlanError, ErasureError, ValueError) as error:
+    except (CoordinatorError, planner.PlanError, ErasureError, ValueError, OSError) as error:
         raise InitError(str(error)) from error
 
 
@@ -239,7 +267,7 @@ def certificates(arguments: argparse.Namespace) -> dict[str, Any]:
 def local_action(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Actions that need no running node; None for the others. Raises InitError."""
     if arguments.cluster_action == "init":
-        return init(arguments.coordinator, arguments.erasure, arguments.partitions)
+        return init(arguments.coordinator, arguments.erasure, arguments.partitions, etcd_files(arguments))
     if arguments.cluster_action == "certificates":
         return certificates(arguments)
     return None

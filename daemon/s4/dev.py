@@ -90,6 +90,8 @@ def _plan(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "access_key": os.environ.get("S4_ROOT_ACCESS_KEY") or "S4" + secrets.token_hex(9).upper(),
         "secret_key": os.environ.get("S4_ROOT_SECRET_KEY") or secrets.token_urlsafe(30),
     }  # fmt: skip
+    keys = {name: made[name] for name in ("access_key", "secret_key")}
+    Files().replace(directory / "root.json", json.dumps(keys).encode())  # for `s4 admin --dir`
     Files().replace(path, json.dumps(made, indent=1).encode())
     return made
 

@@ -198,6 +198,11 @@ def _coordinator(files: Files, seats: list[Seat], quorum: int, degraded: bool) -
 
 def _check_places(seats: list[Seat], shard_map: ShardMap, geometry: tuple[int, int] | None) -> None:
     order, spec = shard_map.order, shard_map.spec
+    if len(order) < len(seats):
+        raise DirectoryError(
+            f"this server has {len(order)} directories and {len(seats)} are given: drives cannot be added to it. Exchange its drives "
+            "for larger ones, one by one, or copy what it holds to a new server or cluster; README says how, under Growing"
+        )
     if len(order) != len(seats):
         raise DirectoryError(
             f"this server has {len(order)} directories and {len(seats)} are given; name all of them in their order, "

@@ -81,6 +81,15 @@ AUDIT_FIRST_S, AUDIT_EVERY_S = 60.0, 3600.0
 WAIT_S = 0.5
 
 
+class EtcdFiles(msgspec.Struct, frozen=True):
+    """How an etcd with TLS or a login is reached (cluster/etcd.py): files, or nothing."""
+
+    etcd_authority: str = ""
+    etcd_certificate: str = ""
+    etcd_key: str = ""
+    etcd_login: str = ""
+
+
 class ClusterSettings(ServerSettings, frozen=True):
     """`coordinator` is etcd://HOST:PORT[,HOST:PORT]/NAME. Without a directory it is a gateway. `timing_scale` shortens
     leases and graces, all alike, for tests."""
@@ -95,6 +104,7 @@ class ClusterSettings(ServerSettings, frozen=True):
     peer_certificate: str = ""
     peer_key: str = ""
     timing_scale: float = 1.0
+    etcd: EtcdFiles = EtcdFiles()
 
 
 def check_coordinator(text: str) -> None:
@@ -126,15 +136,18 @@ def parse_coordinator(text: str) -> tuple[list[str], str]:
     return match[1].split(","), f"/s4/{match[2]}"
 
 
-def open_coordinator(text: str) -> AnyCoordinator:
-    """Raises ValueError. Imports what is needed for the one that is named."""
+def open_coordinator(text: str, etcd: EtcdFiles | None = None) -> AnyCoordinator:
+    """Raises ValueError, OSError. Imports what is needed for the one that is named."""
     if text.startswith("kubernetes:"):
         from s4.cluster.kubernetes import KubernetesCoordinator, parse  # noqa: PLC0415
 
         return KubernetesCoordinator(*parse(text))
-    from s4.cluster.etcd import EtcdCoordinator  # noqa: PLC0415
+    from s4.cluster.etcd import Access, EtcdCoordinator  # noqa: PLC0415
 
-    return EtcdCoordinator(*parse_coordinator(text))
+    files = etcd or EtcdFiles()
+    access = Access(files.etcd_authority, files.etcd_certificate, files.etcd_key, files.etcd_login)
+    access.check()
+    return EtcdCoordinator(*parse_coordinator(text), access)
 
 
 class ClusterServer:
@@ -173,7 +186,7 @@ class ClusterServer:
         restart.keep_open("s3", bound)
         restart.keep_open("admin", admin_bound)
         self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
-        self._coordinator = open_coordinator(settings.coordinator)
+        self._coordinator = open_coordinator(settings.coordinator, settings.etcd)
         await self._coordinator.check_versions()
         self._keeper = await self._wait_for_map()
         self._contact = Contact(self._keeper, settings.coordinator)

@@ -46,11 +46,12 @@ def step(cluster: DevCluster, how: str) -> None:
 
 def node_4(cluster: DevCluster, directory: Path, advertise: str) -> subprocess.Popen[bytes]:
     host, trust = own_address(), cluster.directory / "trust"
+    at = f"{host if advertise.startswith('127.0.0.99') else advertise.partition(':')[0]}:{advertise.rpartition(':')[2]}"
     files = ["--authority", trust / "ca.pem", "--master-key", trust / "master.key", "--peer-certificate", trust / "node-4.pem", "--peer-key", trust / "node-4.key"]
     with (cluster.directory / "node-4.log").open("ab") as log:
         started = subprocess.Popen(
             [sys.executable, "-m", "s4.cli", "node", str(directory), "--name", "node-4", "--coordinator", cluster.coordinator, "--reserve", "64MiB",
-             "--listen", f"{host}:0", "--admin-listen", f"{host}:0", "--peer-listen", f"{host}:{advertise.rpartition(':')[2]}", "--advertise", advertise, *map(str, files)],
+             "--listen", f"{host}:0", "--admin-listen", f"{host}:0", "--peer-listen", at, "--advertise", advertise, *map(str, files)],
             stdout=subprocess.PIPE, stderr=log, env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
         )  # fmt: skip
     assert started.stdout is not None
@@ -80,7 +81,8 @@ def test_an_authority_is_replaced_and_a_node_added_while_a_cluster_runs(tmp_path
         for how in ("--replace-authority", "--renew", "--forget-authority"):
             step(cluster, how)
         assert admin(cluster, "certificates", str(cluster.directory / "trust"), "node-4").returncode == 0
-        host, port = own_address(), free_port(own_address())
+        host = own_address()
+        port = free_port(host)
         started.append(node_4(cluster, tmp_path / "node-4", f"127.0.0.99:{port}"))  # a typing error
         refused = admin(cluster, "add")
         assert refused.returncode == 1

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from aetcd.client import Status
+from aetcd import rpc
 
 from cluster.etcd_process import EtcdCluster, program
 from cluster.memory import MemoryCoordinator
@@ -23,9 +25,10 @@ from s4.cluster.coordinator import (
     QuorumError,
     UnknownOutcomeError,
 )
-from s4.cluster.etcd import EtcdCoordinator, UnusableVersionError
+from s4.cluster.etcd import Access, EtcdCoordinator, UnusableVersionError
 from s4.cluster.kubernetes import KubernetesCoordinator, client
 from s4.storage.files import Files
+from s4_operator import certificates
 
 WAIT_S = 300.0  # for what surely comes, however busy the machine is
 
@@ -39,6 +42,42 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     cluster.stop()
 
 
+@pytest.fixture(scope="session")
+def guarded_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EtcdCluster, Access]]:
+    """An etcd that asks for a certificate and for a login, whose user may do what S4 needs and no more."""
+    if program() is None:
+        pytest.skip("no etcd: install etcd-server or set S4_ETCD")
+    directory = tmp_path_factory.mktemp("guarded")
+    files = directory / "ca.pem", directory / "own.pem", directory / "own.key"
+
+    def made(host: str) -> tuple[Path, Path, Path]:
+        authority = certificates.make("authority", time.time(), 86_400)
+        leaf = certificates.make("etcd", time.time(), 86_400, [host, "s4:node"], authority)
+        for path, text in zip(files, (authority.certificate, leaf.certificate, leaf.key), strict=True):
+            path.write_text(text)
+        return files
+
+    cluster = EtcdCluster(directory, tls=made)
+    (directory / "login").write_text("s4:a secret: with a colon\n")
+    access = Access(*map(str, files), str(directory / "login"))
+    asyncio.run(ask_for_logins(cluster.endpoints[0], access))
+    yield cluster, access
+    cluster.stop()
+
+
+async def ask_for_logins(endpoint: str, access: Access) -> None:
+    channel = replace(access, login="").channel(endpoint)
+    auth = rpc.AuthStub(channel)
+    await auth.RoleAdd(rpc.AuthRoleAddRequest(name="s4"))
+    allowed = rpc.Permission(permType=rpc.Permission.READWRITE, key=b"s4/", range_end=b"s40")
+    await auth.RoleGrantPermission(rpc.AuthRoleGrantPermissionRequest(name="s4", perm=allowed))
+    for name, role, password in (("root", "root", "root's"), ("s4", "s4", "a secret: with a colon")):
+        await auth.UserAdd(rpc.AuthUserAddRequest(name=name, password=password))
+        await auth.UserGrantRole(rpc.AuthUserGrantRoleRequest(user=name, role=role))
+    await auth.AuthEnable(rpc.AuthEnableRequest())
+    await channel.close()
+
+
 def doc(text: str) -> bytes:
     """A value: a map, which is all that some coordinators take."""
     return clustermap.encode(planner.new(text, 4, 2, 8))
@@ -47,9 +86,10 @@ def doc(text: str) -> bytes:
 Made = Callable[[], AbstractAsyncContextManager[Coordinator]]
 
 
-@pytest.fixture(params=["local", "local in three directories", "memory", "etcd", "kubernetes"])
+@pytest.fixture(params=["local", "local in three directories", "memory", "etcd", "etcd with TLS and a login", "kubernetes"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
     """Every implementation, empty."""
+    guarded = request.getfixturevalue("guarded_etcd") if "login" in request.param else None
 
     @asynccontextmanager
     async def made() -> AsyncIterator[Coordinator]:
@@ -59,8 +99,9 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
             api = await client(str(request.getfixturevalue("one_api").kubeconfig))
             yield KubernetesCoordinator("default", f"m{uuid.uuid4().hex}", api, planner=True)
             await api.close()  # type: ignore[no-untyped-call]
-        elif request.param == "etcd":
-            found = EtcdCoordinator(request.getfixturevalue("etcd").endpoints, f"s4/{uuid.uuid4().hex}")
+        elif request.param.startswith("etcd"):
+            cluster, access = guarded or (request.getfixturevalue("etcd"), None)
+            found = EtcdCoordinator(cluster.endpoints, f"s4/{uuid.uuid4().hex}", access)
             try:
                 await found.check_versions()
                 yield found
@@ -205,6 +246,48 @@ def test_one_of_three_members_may_die(tmp_path: Path) -> None:
         cluster.stop()
 
 
+def test_who_may_not_is_told_why(guarded_etcd: tuple[EtcdCluster, Access], tmp_path: Path) -> None:
+    cluster, access = guarded_etcd
+    for name, text in (("wrong", "s4:another"), ("none", "root"), ("root", "root:root's")):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="no line USER:PASSWORD"):
+        replace(access, login=str(tmp_path / "none")).check()
+
+    async def told(access: Access, prefix: str = "s4/x") -> str:
+        coordinator = EtcdCoordinator(cluster.endpoints, prefix, access)
+        with pytest.raises(CoordinatorError) as error:
+            await coordinator.read("map")
+        await coordinator.close()
+        return str(error.value)
+
+    async def test() -> None:
+        assert "authentication failed" in await told(replace(access, login=str(tmp_path / "wrong")))
+        assert "permission denied" in await told(access, "other/x")
+        assert "no etcd endpoint answers" in await told(Access())
+        assert "permission denied" in await told(replace(access, login="")), "its certificate names a user that is none"
+
+    asyncio.run(test())
+
+
+def test_a_login_that_etcd_forgot_is_made_again(guarded_etcd: tuple[EtcdCluster, Access]) -> None:
+    """Tokens are in a member's memory: after its restart it knows none."""
+    cluster, access = guarded_etcd
+
+    async def test() -> None:
+        coordinator = EtcdCoordinator(cluster.endpoints, "s4/again", access)
+        revision = await coordinator.replace("map", b"one", 0)
+        cluster.kill(0)
+        cluster.start(0)
+        await asyncio.to_thread(cluster.wait)
+        while True:
+            with contextlib.suppress(CoordinatorError):
+                assert await coordinator.read("map") == (b"one", revision)
+                break
+        await coordinator.close()
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize(("version", "usable"), [("3.5.0", False), ("3.5.5", False), ("3.5.6", True), ("3.4.23", True), ("3.6.1", True)])
 def test_versions_that_lose_data_are_refused(version: str, usable: bool) -> None:
     """A stand-in for the answer only: such a version cannot be had from here, and should not be."""
@@ -212,10 +295,10 @@ def test_versions_that_lose_data_are_refused(version: str, usable: bool) -> None
     async def test() -> None:
         coordinator = EtcdCoordinator(["127.0.0.1:1"], "s4")
 
-        async def status() -> Status:
-            return Status(version, 0, None, 0, 0)
+        async def answer() -> str:
+            return version
 
-        coordinator._clients[0].status = status
+        coordinator._clients[0].version = answer
         if usable:
             await coordinator.check_versions()
         else:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
 from s4.clock import boot_clock
-from s4.cluster import clustermap
+from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT, MapKeeper
 from s4.metadata import commands, keys
@@ -92,6 +92,19 @@ def routed(test: Callable[[Fixture], Awaitable[None]], clock: Callable[[], float
         await router.close()
 
     asyncio.run(whole())
+
+
+def test_a_cluster_before_its_first_store_is_added_counts_nothing() -> None:
+    """What `s4 admin cluster status` shows of objects, after `cluster init` and before `cluster add`."""
+
+    async def test() -> None:
+        coordinator = MemoryCoordinator()
+        await coordinator.replace(DOCUMENT, clustermap.encode(planner.new("c" * 32, 2, 1, 4)), 0)
+        router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), boot_clock)
+        told = await router.stats()
+        assert (told["objects_count"], told["logical_bytes"], told["storage_used_bytes"], told["buckets_count"]) == (0, 0, 0, 0)
+
+    asyncio.run(test())
 
 
 def test_a_command_that_may_have_happened_is_sent_again_under_its_id() -> None:

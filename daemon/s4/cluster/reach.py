@@ -19,13 +19,17 @@ def newcomers(current: ClusterMap, planned: ClusterMap) -> list[str]:
     return [store for store, one in planned.stores.items() if one.state == SERVING and store not in used]
 
 
-def obstacles(current: ClusterMap, said: Mapping[str, Said | None], new: Collection[str]) -> list[str]:
+def obstacles(
+    current: ClusterMap, said: Mapping[str, Said | None], new: Collection[str], met: Mapping[str, str]
+) -> list[str]:
     """Why these stores cannot be used, as sentences: they do not answer, or they and one that is used do not reach each other,
-    either way. A used one that does not answer is in nobody's way."""
+    either way. A used one that does not answer is in nobody's way. `met` is what we met ourselves where we could not connect."""
     used = [store for store, one in current.stores.items() if one.state in (SERVING, DRAINING)]
     there = [store for store in dict.fromkeys((*used, *new)) if said.get(store) is not None]
     found = [
-        f"{_name(current, one)} does not answer at {current.stores[one].address}" for one in new if one not in there
+        f"{_name(current, one)} does not answer at {current.stores[one].address} ({met.get(one, 'connected, and silent')})"
+        for one in new
+        if one not in there
     ]
     for one in there:
         told = said[one]

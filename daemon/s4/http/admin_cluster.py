@@ -53,7 +53,7 @@ class ClusterAdmin(AdminApi):
         mine = self._context.alarms()
         found = msgspec.to_builtins(status(self._keeper.current, told, {"this gateway": mine} if mine else {}))
         return as_json({"version": __version__, "ready": self._context.ready() or "ready", "time_s": time.time(),
-                        **(await self._router.stats() if self._keeper.current.partitions else {}), **found, "settings": self._context.settings})  # fmt: skip
+                        **(await self._router.stats()), **found, "settings": self._context.settings})  # fmt: skip
 
     async def _safe_to_stop(self, request: web.Request) -> web.Response:
         current = await self._keeper.refresh()
@@ -81,7 +81,7 @@ class ClusterAdmin(AdminApi):
         new = reach.newcomers(self._keeper.current, planned)
         deadline = time.monotonic() + REACH_S
         while new:
-            why = reach.obstacles(self._keeper.current, await self._said(), new)
+            why = reach.obstacles(self._keeper.current, await self._said(), new, self._router.unreached())
             if not why:
                 return
             if time.monotonic() > deadline:

@@ -130,7 +130,7 @@ class Entry:
     def must_have_room(self) -> None:
         """Raises RefusalError where the disk has none for more (D5)."""
         if not self._room():
-            raise RefusalError("StorageFull", "The disk has no room for more; delete something or add disk.")
+            raise RefusalError("StorageFull")
 
     def is_whole(self) -> bool:
         """Whether every store of the partition is there and has all that it is to have (C4)."""

@@ -470,7 +470,7 @@ class Router:
         sums = summed(one.counters for one in found)
         return {
             "uptime_seconds": round(max((one.uptime_s for one in found), default=0.0), 3),
-            "buckets_count": len(await self.list_buckets()),
+            "buckets_count": len(await self.list_buckets()) if self.map.partitions else 0,
             "objects_count": sums.objects,
             "logical_bytes": sums.bytes,
             "storage_used_bytes": sum(one.used_bytes for one in found),
