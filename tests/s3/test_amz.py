@@ -75,6 +75,13 @@ def test_a_value_that_would_not_be_obeyed_is_refused() -> None:
     assert refusal("DeleteObject", "x-amz-bypass-governance-retention", "TRUE") == ""
 
 
+def test_of_a_request_without_a_body_its_checksum_may_be_said() -> None:
+    for name, value in (("x-amz-checksum-crc32", "AAAAAA=="), ("x-amz-checksum-sha1", "2jmj7l5rSw0yVb/vlWAYkK/YBwk="), ("x-amz-checksum-xxhash64", "70bbN1HY6Zk=")):
+        assert refusal("GetObject", name, value) == refusal("CreateMultipartUpload", name, value) == refusal("CopyObject", name, value) == ""
+    for operation in ("GetObject", "CopyObject"):
+        assert refusal(operation, "x-amz-checksum-crc32", "AAAAAQ==") == refusal(operation, "x-amz-checksum-crc32", "AAAAAA") == "InvalidArgument"
+
+
 def test_names_without_a_promise_have_a_reason() -> None:
     assert set(amz.NO_PROMISE) <= amz.KNOWN
     assert all(amz.NO_PROMISE.values())
