@@ -18,6 +18,7 @@ help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/daemon ## set up, and run a server on ./data (DATA=...)
+	@printf '%s\n' 's4 is $(CURDIR)/.venv/bin/s4; in another terminal:' '  export PATH="$(CURDIR)/.venv/bin:$$PATH"' '  s4 admin --dir $(DATA) status' ''
 	.venv/bin/s4 server $(DATA) --check
 
 check: lint ## two minutes: lint, types, layers, and the tests that need no other process

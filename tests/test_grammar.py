@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,12 @@ def test_an_admin_port_is_asked_over_tls_where_others_reach_it() -> None:
     assert place.urls("127.0.0.1:1", "127.0.0.1:2", "c", "c") == ("https://127.0.0.1:1", "http://127.0.0.1:2")
     assert place.urls("10.0.0.1:1", "10.0.0.1:2", "", "ca") == ("http://10.0.0.1:1", "https://10.0.0.1:2")
     assert place.urls("10.0.0.1:1", "10.0.0.1:2", "", "") == ("http://10.0.0.1:1", "http://10.0.0.1:2")
+
+
+def test_a_shell_completes_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    line = "source $0; COMP_WORDS=(s4 admin cluster st); COMP_CWORD=3; _shtab_s4 s4 st cluster; echo ${COMPREPLY[@]}"
+    done = subprocess.run(["bash", "-c", line, script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"status", "stop-check"}

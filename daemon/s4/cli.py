@@ -69,6 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
         common_arguments(one)
     cluster_cli.dev_arguments(commands)
     admin_cli.add_arguments(commands)
+    shells = commands.add_parser(
+        "completion",
+        help="print what makes a shell complete these commands",
+        description='For this shell: eval "$(s4 completion bash)"; for all, put its output where the shell looks for completions.',
+    )
+    shells.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     return whole(parser)
 
 
@@ -347,7 +353,7 @@ def run(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         return FAILED
     except Exception as error:
-        return end(f"s4 {command}", error, FAILED if command in ("admin", "dev") else USAGE)
+        return end(f"s4 {command}", error, USAGE if command in ("server", "node", "gateway") else FAILED)
 
 
 def _run(command: str, arguments: argparse.Namespace) -> int:
@@ -364,6 +370,11 @@ def _run(command: str, arguments: argparse.Namespace) -> int:
         from s4.dev import run_dev  # noqa: PLC0415
 
         return run_dev(arguments)
+    if command == "completion":
+        import shtab  # noqa: PLC0415
+
+        sys.stdout.write(shtab.complete(build_parser(), arguments.shell) + "\n")
+        return 0
     from s4.admin_cli import run_admin  # noqa: PLC0415
 
     return run_admin(arguments)
