@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -20,6 +20,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from access import where
+from access.test_forms import post, presigned
 from access.test_iam import allow, client, code
 from process import REGION, make_client
 from raw import call
@@ -168,6 +169,49 @@ def test_a_deny_by_any_key_of_s3_bites(world: World) -> None:
     world.may()
     shut = [(action, key) for action, key in pairs if send(world, action, key).code == "AccessDenied"]
     assert (past, shut) == ([], [])
+
+
+# In a form some things are said by fields of another name, and some not at all.
+NO_FIELD = ("s3:x-amz-copy-source", "s3:x-amz-metadata-directive", "s3:requestobjecttag/", "s3:requestobjecttagkeys")
+FIELDS = {"x-amz-acl": "acl"}
+
+
+def said_by_headers(world: World, key: str) -> dict[str, str]:
+    """The x-amz- headers by which a PutObject fills a key; empty where it is filled by something else."""
+    named, told = key.removeprefix("s3:"), {"{bucket}": world.bucket, "{version}": world.versions["k"]}
+    headers = HEADERS.get(key, {named: next(iter(VALUES[key].values()))} if named.startswith("x-amz-") and named != "x-amz-content-sha256" else {})
+    for name, put in told.items():
+        headers = {one: value.replace(name, put) for one, value in headers.items()}
+    return headers
+
+
+def test_a_deny_bites_however_the_request_says_it(world: World) -> None:
+    """By a presigned address, and by a form, as by headers."""
+    v4, access, secret = client_of(world), world.own["AccessKeyId"], world.own["SecretAccessKey"]
+
+    def address(headers: dict[str, str]) -> str:
+        said = call(world.endpoint, "PUT", f"/{world.bucket}/new", query=urlencode(headers, quote_via=quote), body=b"x", presign_s=60, access=access, secret=secret)
+        return "AccessDenied" if (said.status, said.code) == (403, "AccessDenied") else ""
+
+    def form(headers: dict[str, str]) -> str:
+        fields = {FIELDS.get(name, name): value for name, value in headers.items()}
+        said = post(world.endpoint, world.bucket, presigned(v4, world.bucket, "new", b"x", fields, [{name: value} for name, value in fields.items()]))
+        return "AccessDenied" if (said.status, said.code) == (403, "AccessDenied") else ""
+
+    tried = [(key, headers) for key in keys_of("s3:PutObject") if (headers := said_by_headers(world, key))]
+    assert len(tried) > 15
+    past, shut = [], []
+    for key, headers in tried:
+        world.deny("s3:PutObject", condition(world, key))
+        past += [(key, way.__name__) for way in (address, form) if not (way is form and key in NO_FIELD) and way(headers) != "AccessDenied"]
+    world.may()
+    for key, headers in tried:
+        shut += [(key, way.__name__) for way in (address, form) if not (way is form and key in NO_FIELD) and way(headers) == "AccessDenied"]
+    assert (past, shut) == ([], [])
+
+
+def client_of(world: World) -> Any:
+    return make_client(world.endpoint, world.own["AccessKeyId"], world.own["SecretAccessKey"], signature_version="s3v4")
 
 
 # -- IAM and STS
