@@ -74,11 +74,11 @@ def presigned(
     headers = {"host": "localhost", **headers}
     listed = ";".join(sorted(headers))
     ours = {b"X-Amz-Algorithm": b"AWS4-HMAC-SHA256", b"X-Amz-Credential": f"{server.access}/{SCOPE}".encode(), b"X-Amz-Date": STAMP.encode(),
-            b"X-Amz-Expires": b"600", b"X-Amz-SignedHeaders": listed.encode()}  # fmt: skip
-    pairs = [*ours.items()]
+            b"X-Amz-Expires": b"600", b"X-Amz-SignedHeaders": listed.encode("utf-8", "surrogateescape")}  # fmt: skip
+    pairs, once = [*ours.items()], {name.lower() for name in (*ours, b"X-Amz-Signature")}
     for one in query.split(b"&") if query else ():
         name, _, value = one.partition(b"=")
-        if unquote_to_bytes(name).title() not in (*ours, b"X-Amz-Signature"):
+        if unquote_to_bytes(name).lower() not in once:
             pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
     said = "&".join(
         f"{_quoted(name)}={_quoted(value)}"
