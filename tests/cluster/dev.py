@@ -150,6 +150,10 @@ class DevCluster:
         """Until every shard is where it belongs, every heal queue is empty and every replica is in sync."""
         return self.wait(lambda said: said["health"] == "ok", "the cluster is whole")
 
+    def settled(self) -> None:
+        """Until it is whole, and nothing waits in an outbox or to be let go of."""
+        self.wait(lambda said: said["outbox"] == 0 and said["health"] == "ok", "it is whole, and the outboxes are empty")
+
     def map(self) -> ClusterMap:
         async def read() -> ClusterMap:
             opened = open_coordinator(self.coordinator)

@@ -41,9 +41,25 @@ def around(owner: Any, method: str, name: Any) -> None:
     setattr(owner, method, outer)
 
 
+def around_submit(owner: Any) -> None:
+    """The same of a host, which gives a future for a command."""
+    inner = owner.submit
+
+    @functools.wraps(inner)
+    def outer(self: Any, partition: int, command: Any, *arguments: Any, **named: Any) -> Any:
+        step = f"submit-{type(command).__name__}"
+        die_at(f"before:{step}")
+        future = inner(self, partition, command, *arguments, **named)
+        future.add_done_callback(lambda _: die_at(f"after:{step}"))
+        return future
+
+    owner.submit = outer
+
+
 def patch() -> None:
     from s4.member import MemberNode
     from s4.peer.router import Router
+    from s4.replica.replicated import ReplicatedHost
     from s4.upkeep.leader import Leader
     from s4.upkeep.mend import Mender
 
@@ -54,6 +70,7 @@ def patch() -> None:
     around(MemberNode, "execute", lambda arguments: f"decide-{type(arguments[1]).__name__}")
     around(Leader, "_in_order", lambda arguments: f"outbox-{type(arguments[1][0][0]).__name__}")
     around(Mender, "_make", lambda _: "make")
+    around_submit(ReplicatedHost)
 
 
 def trace(directory: str, calls: str) -> None:
