@@ -5,7 +5,7 @@ IAM user guide, "AWS global condition context keys".
 
 One table, `KEYS`, says all of it. A key that is not in it, or that applies to none of a statement's actions, is refused when a
 document is put (access/checks.py): it would never be there, and a Deny that asks for it would never bite. So an editor who
-adds a row says how it is filled; tests/access/test_keys.py fills every key of every action by a request and denies by it.
+adds a row says how it is filled; tests/access/test_denies.py fills every key of every action by a request and denies by it.
 
 A key is there for the actions that have it, and for no others: `?prefix=` on a GET says nothing of a listing. Keys marked
 `asked` say what is asked rather than who asks how: a version, its tags, tags in a body. They differ between the keys of one

@@ -339,6 +339,8 @@ class EndDelete(Command, frozen=True):
 
 
 class PutUser(Command, frozen=True):
+    """This and the next three are what the admin port of 0.7 sends, on a gateway that is not upgraded yet."""
+
     name: str
     grants: list[Grant]
     enabled: bool = True
