@@ -107,7 +107,7 @@ def test_only_so_much_goes_on_in_a_round_and_a_newcomer_is_next() -> None:
         turns, order = Turns(round_cost=4), list[str]()
 
         async def work(user: str, cost: int) -> None:
-            PLACE.set(Place(Flow(user, "")))
+            PLACE.set(Place(user, ""))
             await turns.turn(cost)
             order.append(user)
 
@@ -140,7 +140,7 @@ def test_who_was_cancelled_takes_nobody_elses_turn() -> None:
 
 
 async def _entered(places: Places, user: str, bucket: str = "") -> Place:
-    place = Place(Flow(user, bucket), places)
+    place = Place(user, bucket, places)
     await place.enter()
     return place
 
@@ -265,7 +265,7 @@ def test_memory_goes_to_users_in_turn() -> None:
         budget, order = MemoryBudget(10, 60.0), list[str]()
 
         async def work(user: str) -> None:
-            PLACE.set(Place(Flow(user, "")))
+            PLACE.set(Place(user, ""))
             share = Share(budget, lambda: 0)
             await share.take(10)
             order.append(user)

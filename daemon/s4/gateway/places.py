@@ -6,7 +6,7 @@ for beyond waits, in an order that is fair between its buckets; it has half of w
 refused beyond. A request that waits for its client leaves its place, and what it sends or takes is paced by memory and turns; what
 was sent whole takes a place again before it is committed.
 
-For editors: whoever enters leaves, once or several times. Nothing between `_may` and the count of it gives the loop a turn.
+For editors: whoever enters leaves, once or several times.
 """
 
 from __future__ import annotations
@@ -22,14 +22,24 @@ from s4.s3.errors import S3Error
 class Place:
     """The place of one request, or of what is no request and needs none."""
 
-    __slots__ = ("_places", "flow", "taken")
+    __slots__ = ("_bucket", "_places", "_user", "taken")
 
-    def __init__(self, flow: Flow, places: Places | None = None) -> None:
-        self.flow, self._places, self.taken = flow, places, False
+    def __init__(self, user: str, bucket: str, places: Places | None = None) -> None:
+        self._user, self._bucket, self._places, self.taken = user, bucket, places, False
+
+    @property
+    def flow(self) -> Flow:
+        return Flow(self._user, self._bucket)
+
+    def enter_now(self) -> bool:
+        """Whether that needs no waiting."""
+        if self._places is not None and self._places.take_now(self._user):
+            self.taken = True
+        return self.taken
 
     async def enter(self) -> None:
         """Raises S3Error SlowDown."""
-        if self._places is not None:
+        if self._places is not None and not self.taken:
             await self._places.take(self.flow, known=False)
             self.taken = True
 
@@ -42,10 +52,10 @@ class Place:
     def leave(self) -> None:
         if self.taken and self._places is not None:
             self.taken = False
-            self._places.give_back(self.flow.user)
+            self._places.give_back(self._user)
 
 
-NOBODYS = Place(Flow("", ""))
+NOBODYS = Place("", "")
 PLACE: ContextVar[Place] = ContextVar("place", default=NOBODYS)
 
 
@@ -58,17 +68,21 @@ class Places:
         self._queues: OrderedDict[str, FairQueue[asyncio.Future[None]]] = OrderedDict()  # by user, next first
         self.taken = self.waiting = 0
 
-    def _may(self, user: str) -> bool:
+    def take_now(self, user: str) -> bool:
         free = self._most - self.taken
-        return free > 0 and self._taken.get(user, 0) < max(1, free // 3)
+        taken = self._taken.get(user, 0)
+        if user in self._queues or free <= 0 or (taken and taken >= free // 3):
+            return False
+        self.taken += 1
+        self._taken[user] = taken + 1
+        return True
 
     async def take(self, flow: Flow, *, known: bool) -> None:
         """Raises S3Error SlowDown."""
         user = flow.user
-        queue = self._queues.get(user)
-        if queue is None and self._may(user):
-            self._take(user)
+        if self.take_now(user):
             return
+        queue = self._queues.get(user)
         if not known and (len(queue) if queue is not None else 0) >= max(1, self._waiting_most - self.waiting):
             raise _slow_down()
         if queue is None:
@@ -89,16 +103,15 @@ class Places:
             raise
 
     def give_back(self, user: str) -> None:
+        self._end(user)
+        if self._queues:
+            self._grant()
+
+    def _end(self, user: str) -> None:
         self.taken -= 1
         self._taken[user] -= 1
         if not self._taken[user]:
             del self._taken[user]
-        if self._queues:
-            self._grant()
-
-    def _take(self, user: str) -> None:
-        self.taken += 1
-        self._taken[user] = self._taken.get(user, 0) + 1
 
     def _grant(self) -> None:
         """Let in whoever may, users in turn."""
@@ -106,17 +119,17 @@ class Places:
         while passed < len(self._queues) and self.taken < self._most:
             user, queue = next(iter(self._queues.items()))
             passed += 1
-            if self._may(user):
+            del self._queues[user]  # it is the next one's turn, or nobody waits any more
+            if self.take_now(user):
                 passed = 0
                 self.waiting -= 1
                 _, future = queue.pop()
-                if not future.done():
-                    self._take(user)
+                if future.done():
+                    self._end(user)
+                else:
                     future.set_result(None)
             if len(queue):
-                self._queues.move_to_end(user)
-            else:
-                del self._queues[user]
+                self._queues[user] = queue
 
 
 def _slow_down() -> S3Error:

@@ -231,7 +231,9 @@ class S3Server:
             await self._admission.enter(request)
             request.operation = "PostObject"
         else:
-            await self._enter(request)
+            await self._authenticate(request)
+            if not self._admission.enter_now(request):
+                await self._admission.enter(request)
             if request.pairs:
                 presigned = request.claim is not None and request.claim.presigned
                 request.headers = amz.hoisted(request.pairs, request.headers, presigned=presigned)
