@@ -183,7 +183,7 @@ class S3Endpoint:
         self._port = self.server.port(bound, context)
         self._port.start(self._http)
         self._jobs.start(
-            Job("gauge of requests", 0.0, GAUGE_S, self._gauge),
+            Job("counts of requests", 0.0, GAUGE_S, self._gauge),
             Job("uses of access keys", NOTE_S, NOTE_S, self._note_uses),
         )
         if self._certificate is not None:
@@ -194,6 +194,7 @@ class S3Endpoint:
 
     async def _gauge(self) -> None:
         self._metrics.in_flight.set(self.server.in_flight)
+        self._metrics.tell()
 
     async def _note_uses(self) -> None:
         """Keep when access keys were used."""

@@ -20,6 +20,7 @@ registry = CollectorRegistry()
 if sys.argv[1] == "later":
     metrics = RequestMetrics(registry)
     metrics.observe("GetObject", "OK", 0.1, 10, 20)
+    metrics.tell()
 with open(directory + "/all", "wb", buffering=0) as file:
     try:
         while file.write(bytes(4096)):
@@ -30,6 +31,7 @@ if sys.argv[1] == "from the start":
     metrics = RequestMetrics(registry)
 for number in range(3000):  # more than fits into what was there
     metrics.observe("GetObject", f"Code{number}", 0.1, 10, 20)
+metrics.tell()
 os.unlink(directory + "/all")
 text = exposition(registry, directory, StoreCollector(lambda: [])).decode()
 assert ('s4_requests_total{code="OK",operation="GetObject"} 1.0' in text) == (sys.argv[1] == "later"), text[:2000]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,13 +16,45 @@ metric_files.install()
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
-class RequestMetrics:
-    """What a gateway counts. Label children are kept, since looking them up costs more than counting."""
+class _Seconds(Histogram):
+    """A histogram that takes many observations at once."""
+
+    def add(self, seconds: float, counts: list[int]) -> None:
+        """`counts` of observations by bucket, the last of those beyond all; `seconds` is their sum."""
+        self._sum.inc(seconds)
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+
+
+class _Tally:
+    """Requests of one operation and outcome that the library was not told of yet."""
+
+    __slots__ = ("_requests", "_seconds", "calls", "counts", "seconds")
+
+    def __init__(self, requests: Counter, seconds: _Seconds) -> None:
+        self._requests, self._seconds = requests, seconds
+        self._clear()
+
+    def _clear(self) -> None:
+        self.calls, self.seconds, self.counts = 0, 0.0, [0] * (len(BUCKETS_S) + 1)
+
+    def tell(self) -> None:
+        if self.calls:
+            self._requests.inc(self.calls)
+            self._seconds.add(self.seconds, self.counts)
+            self._clear()
+
+
+class RequestMetrics(Collector):
+    """What a gateway counts: plain numbers, which the library is told of when this process is asked for them, and twice a
+    second for other processes that are."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        registry.register(self)  # the first, so that the others know all
         labels = ("operation", "code")
         self._requests = Counter("s4_requests", "S3 requests by operation and outcome", labels, registry=registry)
-        self._seconds = Histogram("s4_request_seconds", "Seconds from the head of a request to the end of its answer",
+        self._seconds = _Seconds("s4_request_seconds", "Seconds from the head of a request to the end of its answer",
                                   ("operation",), buckets=BUCKETS_S, registry=registry)  # fmt: skip
         self._in = Counter("s4_received_bytes", "Bytes of request bodies", registry=registry)
         self._out = Counter("s4_sent_bytes", "Bytes of response bodies", registry=registry)
@@ -34,19 +67,30 @@ class RequestMetrics:
         self.refused = Counter(
             "s4_overload_refusals", "Requests answered 503 at once because of limits", registry=registry
         )
-        self._children: dict[tuple[str, str], tuple[Any, Any]] = {}
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._received = self._sent = 0
 
     def observe(self, operation: str, code: str, seconds: float, received: int, sent: int) -> None:
-        children = self._children.get((operation, code))
-        if children is None:
-            children = (self._requests.labels(operation, code), self._seconds.labels(operation))
-            self._children[operation, code] = children
-        children[0].inc()
-        children[1].observe(seconds)
-        if received:
-            self._in.inc(received)
-        if sent:
-            self._out.inc(sent)
+        tally = self._tallies.get((operation, code))
+        if tally is None:
+            tally = _Tally(self._requests.labels(operation, code), self._seconds.labels(operation))
+            self._tallies[operation, code] = tally
+        tally.calls += 1
+        tally.seconds += seconds
+        tally.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self._received += received
+        self._sent += sent
+
+    def collect(self) -> Iterator[Metric]:
+        self.tell()
+        return iter(())
+
+    def tell(self) -> None:
+        for tally in self._tallies.values():
+            tally.tell()
+        received, sent, self._received, self._sent = self._received, self._sent, 0, 0
+        self._in.inc(received)
+        self._out.inc(sent)
 
 
 _LABELS = {"s4_bucket_": "bucket", "s4_events_": "receiver", "s4_job_": "job", "s4_drive_": "drive"}
