@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -179,6 +179,10 @@ class Atlas:
         pairs = {(node.name, one) for one in others if ways != "in"} | {(one, node.name) for one in others if ways != "out"}
         self._cut_pairs(pairs, fault.lasts_s)
 
+    def _cut_off(self, node: Node, seconds: float) -> None:
+        others = [one.name for one in self.world.machines if one is not node.machine] + [HOST]
+        self._cut_pairs({(node.name, one) for one in others} | {(one, node.name) for one in others}, seconds)
+
     def _cut_pairs(self, pairs: set[tuple[str, str]], seconds: float) -> None:
         self.world.network.cut |= pairs
         self._until(seconds, lambda: self.world.network.cut.difference_update(pairs))
@@ -245,8 +249,7 @@ class Atlas:
     def _two_away(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """Nobody can be asked for longer than a router asks: two nodes are cut off from all."""
         for one in {id(one): one for one in (node, chosen.choice(self.world.nodes))}.values():
-            others = [other.name for other in self.world.machines if other is not one]
-            self._cut_pairs({(one.name, other) for other in others} | {(other, one.name) for other in others}, 20.0 + fault.lasts_s)
+            self._cut_off(one, 20.0 + fault.lasts_s)
 
     # -- disks
 
@@ -356,7 +359,8 @@ class Atlas:
         self._until(fault.lasts_s * 3, lambda: self._set_wall(node, 0.0))
 
     def _late_leader(self, fault: Fault, _: Node, chosen: random.Random) -> None:
-        """A partition's primary is cut off while the clocks of those that may follow it are ahead."""
+        """A partition's primary is cut off while the clocks of those that may follow it are ahead, and long enough for that."""
+        fault = replace(fault, lasts_s=max(fault.lasts_s, 8.0))
         parts, nodes = self.world.map().partitions, {self.world.store_of(one): one for one in self.world.nodes}
         config = chosen.choice(parts).config
         if config.primary in nodes:
@@ -367,7 +371,7 @@ class Atlas:
             if chosen.random() < 0.3:
                 self._isolate(fault, leader, chosen)
             else:  # when it has committed what it cannot answer any more
-                self._at_answer(leader, "PutObject", lambda: self._isolate(fault, leader, chosen))
+                self._at_answer(leader, "PutObject", partial(self._cut_off, leader, fault.lasts_s))
 
     def _set_wall(self, node: Node, off: float) -> None:
         node.machine.wall_s = off

@@ -4,6 +4,7 @@
     python -m whole.run 17 17 --trace         # one, with what the machine noted
     python -m whole.run 17 17 --shorten       # fewer faults that still fail
     python -m whole.run 1 99 --stop --broken NAME   # how many seeds a fault that is put back takes
+    python -m whole.run 7 7 --like NAME       # what found it, with the code as it is
 
 Hash seeds are fixed, for the order of sets of strings: the module starts itself again where they are not.
 """
@@ -187,18 +188,20 @@ def main() -> int:
     parser.add_argument("--known", default="", help="texts of problems that are passed over, with commas between")
     parser.add_argument("--only", default="", help="kinds of faults, with commas between")
     parser.add_argument("--broken", default="", help="a fault to put back, or a rule to leave out (broken.py)")
+    parser.add_argument("--like", default="", help="operations and faults as for one of these, with the code as it is")
     asked = parser.parse_args()
     only, steered = tuple(one for one in asked.only.split(",") if one), dict[str, Any]()
     if os.environ.get("PYTHONHASHSEED") != "0":
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "whole.run", *sys.argv[1:]])
     prepare()
-    if asked.broken:
+    if name := asked.broken or asked.like:
         from whole import broken
 
-        broken.ALL[asked.broken]()
-        only = only or broken.LIKELY.get(asked.broken, ())
-        steered = {"weights": broken.WORK.get(asked.broken), "standing": broken.STANDING.get(asked.broken, 0.0)}
+        if asked.broken:
+            broken.ALL[name]()
+        only = only or broken.LIKELY.get(name, ())
+        steered = {"weights": broken.WORK.get(name), "standing": broken.STANDING.get(name, 0.0)}
     happened, effects = Counter[str](), Counter[str]()
     failed = operations = steps = 0
     for seed in range(asked.first, asked.last + 1, asked.step):
