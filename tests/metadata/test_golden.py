@@ -42,7 +42,7 @@ ROWS: dict[str, Any] = {
     "LastUse": rows.LastUse(13, "s3", "us-east-1"),
     "AccessKey": rows.AccessKey("ana", "secret", 7, True),
     "Policy": rows.Policy([rows.Grant("Writer", "photos-*")]),
-    "Job": rows.Job("b", "from/", "to/", 8, b"from/x", 9, False, ""),
+    "Job": rows.Job("b", "from/", "to/", 8, b"from/x", 9, False, "", 1_700_000_000_123),
     "Counters": rows.Counters(1, 2, 3, 4, 5, 6),
     "Repaired": rows.Repaired(True),
     "Head": rows.Head(3, 99),
@@ -124,6 +124,7 @@ def test_rows_of_release_0_7() -> None:
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.7"])) == OLDER_UPLOAD
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.7"])) == (replace(OBJECT, hold_told=False), b"abc")
     assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.7"])) == replace(ROWS["Part"], brought="")
+    assert rows.decode(rows.Job, bytes.fromhex(GOLDEN["Job 0.7"])) == replace(ROWS["Job"], named_ms=0)
     for kind in (rows.User, rows.Role):
         name = kind.__name__
         assert rows.decode(kind, bytes.fromhex(GOLDEN[f"{name} 0.7"])) == replace(ROWS[name], canonical="")

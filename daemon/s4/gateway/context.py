@@ -171,10 +171,11 @@ async def find_bucket(gateway: Gateway, name: str) -> Bucket:
     return row
 
 
-async def execute(gateway: Gateway, partition: int, command: AnyCommand) -> AnyAnswer:
-    """Run a command. Raises NotCommittedError for a refusal, S3Error where nobody knows whether it took effect."""
+async def execute(gateway: Gateway, partition: int, command: AnyCommand, named: bytes = b"") -> AnyAnswer:
+    """Run a command; `named` is its id where it may have been sent before (R12). Raises NotCommittedError for a refusal,
+    S3Error where nobody knows whether it took effect."""
     try:
-        answer = await gateway.node.execute(partition, command)
+        answer = await gateway.node.execute(partition, command, named, bool(named))
     except UnavailableError as error:
         raise S3Error(error.code, error.message, headers={"Retry-After": "1"}) from error
     except UnknownResultError as error:
@@ -200,10 +201,11 @@ def notify_of(bucket: Bucket, name: str) -> Notify | None:
 
 
 async def commit(gateway: Gateway, name: str, bucket: Bucket, partition: int,
-                 command: Callable[[Settings], AnyCommand]) -> AnyAnswer:  # fmt: skip
-    """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2)."""
+                 command: Callable[[Settings], AnyCommand], named: Callable[[int], bytes] = lambda _: b"") -> AnyAnswer:  # fmt: skip
+    """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2). `named` gives its
+    id, another for each revision of the settings: that they were stale is remembered as its answer."""
     for _ in range(SETTINGS_TRIES):
-        answer = await execute(gateway, partition, command(settings_of(bucket, name)))
+        answer = await execute(gateway, partition, command(settings_of(bucket, name)), named(bucket.revision))
         if not isinstance(answer, Stale):
             return answer
         newer = await find_bucket(gateway, name)

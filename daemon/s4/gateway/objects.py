@@ -226,6 +226,7 @@ class Copy:
     rename: bool = False
     encryption: Wanted | None = None
     checksum: str = ""  # the algorithm of the copy's, where it is to be another than the source's
+    named: Callable[[str, int], bytes] | None = None  # the id, by the source's version and the settings' revision
 
 
 class CopiedBody:
@@ -328,12 +329,12 @@ async def _commit_copy(gateway: Gateway, source: Opened, copy: Copy, bucket: Buc
         raise
     row = _copied(gateway, old, copy, bucket, msgspec.structs.replace(old, extents=extents, sealing=sealing))
     granted = [extent.reference for extent in extents if extent.blob]
-    rename_version = keys.version_id(source.suffix) if copy.rename else ""
+    rename_version, named = keys.version_id(source.suffix) if copy.rename else "", copy.named
     try:
         answer = await commit(gateway, copy.name, bucket, partition, lambda settings: PutObject(
             settings, copy.key, with_null(row, settings.versioning), source.inline, [], granted, copy.conditions,
             source.key if copy.rename else b"", rename_version, events.COPY,
-        ))  # fmt: skip
+        ), lambda revision: named(rename_version, revision) if named is not None else b"")  # fmt: skip
     except NotCommittedError:
         await drop_references(gateway, extents)
         raise
@@ -375,15 +376,18 @@ async def _as_it_is(_: Opened) -> None:
 
 
 async def rename_object(gateway: Gateway, name: str, source_key: bytes, key: bytes, owner: str, conditions: Conditions = NO_CONDITIONS,
-                        judge: Callable[[Opened], Awaitable[None]] = _as_it_is) -> Put:  # fmt: skip
+                        judge: Callable[[Opened], Awaitable[None]] = _as_it_is,
+                        named: Callable[[str, int], bytes] | None = None) -> Put:  # fmt: skip
     """Give an object another key in its bucket: destination first, then the source, never neither. `judge` raises S3Error
-    where the very version that is to be renamed must not be."""
+    where the very version that is to be renamed must not be. `named` is as in `Copy`."""
 
     async def attempt() -> Put:
         source = await open_object(gateway, name, source_key, "")
         await judge(source)
         if source_key == key:
             raise S3Error("InvalidRequest", "The source and the destination of a rename must differ.")
-        return await copy_object(gateway, source, Copy(name, key, owner, conditions=conditions, rename=True))
+        return await copy_object(
+            gateway, source, Copy(name, key, owner, conditions=conditions, rename=True, named=named)
+        )
 
     return await while_it_changes(attempt)

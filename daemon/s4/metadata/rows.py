@@ -1,8 +1,7 @@
 """Row formats. A value is a version byte and a msgpack array; readers of all versions stand side by side.
 
-Fields are only ever added at the end, with a default: an older row then decodes as it is. A change that is more than
-that gets a new version byte and a new reader here, and bytes in tests/metadata/golden.json.
-An object row is followed by its inline bytes, so that listings decode the front only:
+Fields are only ever added at the end, with a default: an older row then decodes as it is. More than that is a new
+version byte and a reader here, and bytes in tests/metadata/golden.json. An object row is followed by its inline bytes, so that listings decode the front only:
 
     object row = version (1), length of the array (4, little-endian), array, inline bytes"""
 
@@ -309,6 +308,7 @@ class Job(_Row, frozen=True):
     done: int = 0
     finished: bool = False
     error: str = ""
+    named_ms: int = 0  # the time in the ids of the commands that go on from here
 
 
 class Counters(_Row, frozen=True):
