@@ -1,6 +1,8 @@
 # `make` alone says what there is: each target's line ends in what it is for.
 .DEFAULT_GOAL := help
-export UV_PYTHON_DOWNLOADS = never
+# A Python of this machine where one fits (deploy/python), else one that uv brings.
+export UV_PYTHON_DOWNLOADS ?= automatic
+export UV_PYTHON_PREFERENCE ?= system
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 PYTHON ?= python3
 DATA ?= ./data
@@ -12,7 +14,7 @@ SEEDS ?= 10000
 WORKERS ?= 4
 PYTEST = .venv/bin/pytest --durations 20
 
-.PHONY: help run check test compat soak lint setup clients bench fuzz image clean
+.PHONY: help run check test compat soak lint setup clients bench fuzz image release clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,20 +64,24 @@ PLATFORMS ?=
 image: ## the container image, with Docker
 	docker buildx build $(if $(PLATFORMS),--platform $(PLATFORMS) $(PUSH),--load) -t $(IMAGE) .
 
+release: $(filter .tools/%,$(UV)) ## dist/: wheel, chart, image, checksums, and what they are made of; nothing is uploaded
+	deploy/release $(UV) dist
+
 clean: ## forget what was set up
 	rm -rf .venv .tools
 
 # uv comes from its package where the machine has none; Debian keeps venv in a package of its own.
 .tools/uv/bin/uv:
 	$(PYTHON) -m venv .tools/uv || { apt-get update && apt-get install -y --no-install-recommends python3-venv && $(PYTHON) -m venv .tools/uv; }
-	.tools/uv/bin/pip install --quiet --no-deps --require-hashes -r deploy/build.txt
+	sed -n '/^uv==/,$$p' deploy/build.txt >.tools/uv/uv.txt
+	.tools/uv/bin/pip install --quiet --no-deps --require-hashes -r .tools/uv/uv.txt
 
 .venv/daemon: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
-	$(UV) sync --quiet --frozen --no-default-groups --extra daemon --inexact
+	python=$$(PYTHON="$(PYTHON)" deploy/python) && UV_PYTHON=$$python $(UV) sync --quiet --frozen --no-default-groups --extra daemon --inexact
 	@touch $@
 
 .venv/all: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
-	$(UV) sync --quiet --frozen --extra daemon --extra operator
+	python=$$(PYTHON="$(PYTHON)" deploy/python) && UV_PYTHON=$$python $(UV) sync --quiet --frozen --extra daemon --extra operator
 	@touch $@ .venv/daemon
 
 .tools/lint: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
