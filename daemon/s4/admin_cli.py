@@ -364,7 +364,12 @@ def _log(client: AdminClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _root_keys(client: AdminClient, arguments: argparse.Namespace) -> int:
+    _print(arguments, *watch_cli.root_keys(client.call, arguments))
+    return 0
+
+
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
     "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "du": _du, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
-    "log": _log, "bucket": _bucket, "policy": _policy, "rename-prefix": _rename, "renames": _renames,
+    "log": _log, "root-keys": _root_keys, "bucket": _bucket, "policy": _policy, "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

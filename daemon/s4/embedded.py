@@ -26,12 +26,13 @@ from s4.jobs import Jobs
 from s4.limits import MIB, Limits
 from s4.lineup import Lineup, Seat, line_up
 from s4.metadata import keys
-from s4.metadata.rows import Grant, Head, decode
+from s4.metadata.rows import AccessKey, Grant, Head, decode, decode_object
 from s4.node import Node
 from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
 from s4.rownode import ROOT_USER
+from s4.s3.encryption import SSE_S3
 from s4.settings import RootKeys, StoreSettings
 from s4.storage.directory import DirectoryError, DriveError, note_opened
 from s4.storage.drives import Drive, Drives
@@ -106,18 +107,58 @@ def _keep(files: Files, paths: Sequence[Path], content: bytes, kept: bool) -> li
     return written
 
 
-def master_key(files: Files, directories: Sequence[Path]) -> Path:
+def master_key(files: Files, directories: Sequence[Path], sealed: Callable[[], str] = str) -> Path:
     """The file with the key that secrets are sealed with: each directory has a copy, and one that lacks it gets one.
-    Made where there is none. Raises KeyringError where two differ."""
+    Made where there is none, unless `sealed` names something that only a key which was there can open: a new one would make
+    that unreadable for good without a word. Raises KeyringError then, and where two differ."""
     paths = [directory / keyring.FILE for directory in directories]
     kept = _kept(paths)
     if len(set(kept.values())) > 1:
         raise keyring.KeyringError(
             f"{' and '.join(map(str, kept))} differ: keep the one that this server's secrets were sealed with"
         )
+    if not kept and (held := sealed()):
+        raise keyring.KeyringError(
+            f"{keyring.FILE} is gone from {' and '.join(map(str, directories))}, and {held}: put the file back from where it was backed up to"
+        )
     content = next(iter(kept.values()), None) or keyring.new()
     written = _keep(files, [path for path in paths if path not in kept], content, bool(kept))
     return next(path for path in paths if path in kept or path in written)
+
+
+def sealed_things(database: Database, partitions: int) -> str:
+    """What is kept that only the master key opens, in words; empty where nothing is. Reads until it finds something."""
+    for _, value in database.scan(keys.table(0, keys.ACCESS_KEY), keys.after(keys.table(0, keys.ACCESS_KEY))):
+        row = decode(AccessKey, value)
+        if keyring.is_sealed(row.secret):
+            return f"the secrets of users were sealed with it, such as {row.user}'s"
+    for partition in range(partitions):
+        table = keys.table(partition, keys.OBJECT)
+        for key, value in database.scan(table, keys.after(table)):
+            found, _ = decode_object(value)
+            if found.sealing is not None and keyring.is_sealed(found.sealing.wrapped) and found.sealing.mode == SSE_S3:
+                return f"objects were encrypted with it, such as {keys.split_object(key[11:])[0]!r}"
+    return ""
+
+
+class RootChange:
+    """Changes the root keys of a server that keeps them itself, in every directory, and for this process at once."""
+
+    def __init__(self, files: Files, store: OpenStore, environment: dict[str, str]) -> None:
+        self._files, self._store, self._from_outside = files, store, bool(environment.get("S4_ROOT_ACCESS_KEY"))
+
+    def change(self) -> RootKeys:
+        """The new keys: from now on they count, and the old ones do not. Raises ValueError, OSError."""
+        if self._from_outside:
+            raise ValueError(
+                "this server is given its root keys by S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY: change these and start it again"
+            )
+        new = RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
+        paths = [drive.directory / "root.json" for drive, _ in self._store.drives.online()]
+        _keep(self._files, paths, msgspec.json.encode(new), kept=False)
+        self._store.root = new
+        self._store.node.change_root(Identity(ROOT_USER, new.secret_key, [Grant("SuperUser")]), new.access_key)
+        return new
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -35,14 +35,14 @@ class Worker(Protocol):
 
 
 def store_figures(
-    store: OpenStore, healer: Healer, scrubber: Scrubber, workers: Iterable[Worker]
+    store: OpenStore, healer: Healer, scrubber: Scrubber, workers: Iterable[Worker], alarms: Sequence[str] = ()
 ) -> Iterator[tuple[str, str, float, bool] | Figure]:
     """(name, help, value, whether it only rises) of each figure."""
     drives, host = store.drives, store.host
     use = [volume for shards in drives.stores for volume in shards.usage().values()]
     space = [shards.space() for shards in drives.stores]
     sums = store.node.counters()
-    yield from health_figures(server_health(store.node, healer), storable_bytes(store.node))
+    yield from health_figures(server_health(store.node, healer, alarms), storable_bytes(store.node))
     yield "s4_objects", "Object versions that are not delete markers", sums.objects, False
     yield "s4_logical_bytes", "Bytes of these as clients see them", sums.bytes, False
     yield "s4_blobs", "Unique blobs", sums.blobs, False

@@ -48,6 +48,11 @@ class Keyring:
         return self._opened(text, about) if len(text) <= KEPT_BYTES else self._open(text, about)
 
     @property
+    def names(self) -> list[str]:
+        """What tells the keys apart without telling them, the current one last."""
+        return [name.hex() for name in self._ciphers]
+
+    @property
     def several(self) -> bool:
         """Whether there may be texts that an older key sealed."""
         return len(self._ciphers) > 1

@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from s4 import tracing
 from s4.clock import boot_clock
 from s4.erasure.codec import stripes_of
-from s4.metadata import commands, keys
+from s4.metadata import commands, keymarks, keys
 from s4.metadata.builtin import BUILT_IN
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Cursor, Page, Query, list_page, walk_uploads
@@ -247,6 +249,11 @@ class RowNode:
         self._buckets.clear()
         self._identities.clear()
 
+    def change_root(self, root: Identity, access_key: str) -> None:
+        """Have another pair of root keys count, here; who was told of the old one asks again with the next change of an account."""
+        self._root, self._root_key = root, access_key
+        self.on_settings_committed()
+
     def root_identity(self, access_key: str) -> Identity | None:
         """Root, if this is root's key."""
         return self._root if access_key == self._root_key else None
@@ -261,7 +268,8 @@ class RowNode:
             return self._user(name) if kind == "user" else self._role(name)
         value = self._host.get(keys.named_row(keys.ACCESS_KEY, access_key))
         if value is None:
-            return None
+            other = keymarks.kept_root(self._host.get(keymarks.ROW), access_key)
+            return replace(self._root, secret=other) if other is not None else None
         row = decode(AccessKey, value)
         return self._user(row.user, row.secret) if row.enabled else None
 

@@ -27,10 +27,11 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from s4 import given, keyring, logs, receivers, restart, starting, tracing
 from s4.audit import AuditLog
-from s4.embedded import master_key, open_store
+from s4.embedded import RootChange, master_key, open_store, sealed_things
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, Readers
+from s4.gateway.keychecks import KeyCheck
 from s4.gateway.memory import MemoryBudget
 from s4.health import OK, Health
 from s4.heap import keep_buffers_on_the_heap, settle_garbage_collector
@@ -274,13 +275,15 @@ class Server:
             geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
         ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment, jobs=self.jobs)  # fmt: skip
         if not settings.master_key:
-            found = master_key(Files(), [store.directory for store in self.store.drives.stores])
+            there, rows = [store.directory for store in self.store.drives.stores], self.store.host.database
+            found = master_key(Files(), there, partial(sealed_things, rows, self.store.node.partitions))
             self._settings = settings = replace(settings, master_key=str(found))
         self._settings = settings = replace(
             settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
         )
         self.audit = AuditLog(settings.audit_log)
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
+        self._keys = KeyCheck(self._gateway, None)
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
         self._lifecycle = Lifecycle(
             self._gateway, self.store.host, lambda: range(self.store.node.partitions), audit=self.audit.write,
@@ -321,7 +324,12 @@ class Server:
         self._not_ready = ""
 
     def _ready(self) -> str:
-        return self._not_ready
+        return self._not_ready or self._keys.wrong
+
+    def _s3_refuses(self, why: str) -> None:
+        """Serve nobody, while there is a reason. Workers look for themselves."""
+        if self._s3 is not None:
+            self._s3.server.refusing = why
 
     def _health(self) -> Health:
         """As of the last look: probes come often, and from anybody."""
@@ -330,16 +338,20 @@ class Server:
     async def _look(self) -> None:
         """Look at what nobody else would notice."""
         await asyncio.gather(*(shards.watch.look() for shards in self.store.drives.stores))
-        self._known = server_health(self.store.node, self._healer)
+        self._known = server_health(self.store.node, self._healer, self._keys.alarms())
+        await self._keys.look()
+        self._s3_refuses(self._keys.wrong)
         logs.settle()
 
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
-        collector = StoreCollector(lambda: store_figures(self.store, self._healer, self._scrubber, self._workers))
+        collector = StoreCollector(
+            lambda: store_figures(self.store, self._healer, self._scrubber, self._workers, self._keys.alarms())
+        )
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, list,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._keys.alarms,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon)
         tls = (
@@ -403,6 +415,14 @@ class Server:
 
     async def _audit_orphans(self) -> None:
         (await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)).report()
+
+    async def _root_keys(self, action: str, _: str) -> dict[str, str]:
+        """New root keys, which count at once. Raises ValueError, OSError."""
+        if action != "change":
+            raise ValueError("a server's root keys are changed in one step: there is nothing to finish")
+        new = RootChange(Files(), self.store, self._environment).change()
+        await self._keys.tell()
+        return {"access_key": new.access_key, "secret_key": new.secret_key}
 
     def _set_log(self, everything: bool | None, level: str) -> None:
         """What is logged from now on, here and in the workers: those that are there, and those that come."""

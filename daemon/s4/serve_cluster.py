@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import signal
 import socket
 import time
@@ -32,6 +33,7 @@ from s4.cluster.placement import GONE
 from s4.cluster.status import ClusterStatus, Said, status
 from s4.figures import Figure, health_figures, member_figures, router_figures
 from s4.gateway.context import Gateway, Readers
+from s4.gateway.keychecks import KeyCheck
 from s4.health import Health
 from s4.heap import settle_garbage_collector
 from s4.http.admin import AdminContext
@@ -201,6 +203,8 @@ class ClusterServer:
         made.commit_syncs = False
         directory = Path(settings.directories[0]) if settings.directories else None
         self.audit = AuditLog(settings.audit_log or (str(directory / "audit.log") if directory else "none"))
+        root = (self._root.access_key, self._root.secret_key) if self._root.access_key else None
+        self._keys = KeyCheck(made, root)
         self._renames = Renames(self._gateway, self.jobs)
         if self.member is not None:
             self._start_upkeep(self.member)
@@ -241,7 +245,7 @@ class ClusterServer:
             settings.limits, root=self._root, horizon=self.horizon, oldest=self._readers.oldest, fatal=restart.die, jobs=self._connecting,
             timing=Timing(0.5 * scale, 2.0 * scale, 3.0 * scale, 0.5 * scale),
         )  # fmt: skip
-        self._router, self.member.node.more_alarms = self.member.router, self._contact.alarms
+        self._router, self.member.node.more_alarms = self.member.router, self._alarms
 
     def _start_upkeep(self, member: Member) -> None:
         node, settings = member.node, self.settings
@@ -290,11 +294,13 @@ class ClusterServer:
         """Why requests should go elsewhere: the start is not over, or partition 0, with all settings, is not served."""
         if self._not_ready or not self._keeper.current.partitions:
             return self._not_ready or "the cluster has no stores yet"
-        return ""
+        return self._keys.wrong
 
     async def _look(self) -> None:
         """Look at what nobody else would notice, and see how the cluster is as far as this process knows it."""
         await self._contact.ask()
+        await self._keys.look()
+        self._s3.server.refusing = self._keys.wrong
         logs.settle()
         current, known = self._keeper.current, dict[str, Said | None]()
         for store, one in current.stores.items():
@@ -307,8 +313,11 @@ class ClusterServer:
             known[self.member.node.store] = said(await self.member.node.census())
             self._known = status(current, known)
         else:
-            alarms = self._contact.alarms()
+            alarms = self._alarms()
             self._known = status(current, known, {"this gateway": alarms} if alarms else {})
+
+    def _alarms(self) -> list[str]:
+        return [*self._contact.alarms(), *self._keys.alarms()]
 
     def _health(self) -> Health:
         """As far as this process knows."""
@@ -327,8 +336,8 @@ class ClusterServer:
         hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
         context = AdminContext(
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
-            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health, self._set_log,
-            self._contact.alarms if self.member is None else list,
+            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health, self._set_log, self._root_keys,
+            self._alarms if self.member is None else list,
         )  # fmt: skip
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(context, self._router, self._keeper, self._own, self.horizon)
@@ -337,6 +346,15 @@ class ClusterServer:
         most = self.settings.limits.admin_connections
         self._admin = AdminPort(admin.application(), bound, self._credentials.admin, most)
         await self._admin.start()
+
+    async def _root_keys(self, action: str, access_key: str) -> dict[str, str]:
+        """A second pair of root keys, which counts beside the first, or the end of that. Raises S3Error."""
+        if action == "finish":
+            await self._keys.finish_change(access_key)
+            return {"access_key": access_key}
+        new = RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
+        await self._keys.begin_change(new.access_key, new.secret_key)
+        return {"access_key": new.access_key, "secret_key": new.secret_key}
 
     def _set_log(self, everything: bool | None, level: str) -> None:
         if level:

@@ -1,4 +1,4 @@
-"""`s4 admin` for who watches over a server: what is logged."""
+"""`s4 admin` for who watches over a server: what is logged, and its root keys."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ Call = Callable[..., Iterator[dict[str, Any]]]
 
 
 def add_arguments(actions: Any) -> None:
+    root_keys_arguments(actions)
     log = actions.add_parser("log", help="change what is logged, until the server starts again")
     log.add_argument(
         "--access",
@@ -21,6 +22,24 @@ def add_arguments(actions: Any) -> None:
         help="of requests: all, or those that were refused or failed",
     )
     log.add_argument("--level", choices=LEVELS, default="", help="from which level on")
+
+
+def root_keys_arguments(actions: Any) -> None:
+    root = actions.add_parser("root-keys", help="change the root keys, without a lock-out")
+    root.add_argument("step", choices=("change", "finish"), help=(
+        "change: new keys are printed, once. Of a server they count at once, instead of the old ones; of a cluster beside them, until "
+        "every process was started again with them and `finish`, signed with them, ends the old ones"
+    ))  # fmt: skip
+
+
+def root_keys(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    value = next(call("POST", f"/root-keys/{arguments.step}"))
+    if arguments.step == "finish":
+        return value, f"{value['access_key']} is the only root key now\n"
+    return (
+        value,
+        f"root access key: {value['access_key']}\nroot secret key: {value['secret_key']}\nThese are not printed again.\n",
+    )
 
 
 def set_log(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from s4.access import documents
+from s4.access.requester import ROOT
 from s4.audit import AuditLog
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.planner import PlanError
@@ -55,6 +56,9 @@ class AdminContext:
     set_log: Callable[[bool | None, str], None] | None = (
         None  # (whether all requests are logged, level); None and "" leave it
     )
+    root_keys: Callable[[str, str], Awaitable[dict[str, str]]] | None = (
+        None  # (change or finish, who asks by access key)
+    )
     alarms: Callable[[], list[str]] = list  # of a process without a store
 
 
@@ -88,6 +92,7 @@ class AdminApi:
             ("GET", "/admin/v1/buckets", self._buckets),
             ("PUT", "/admin/v1/buckets/{name}/quota", self._put_quota),
             ("PUT", "/admin/v1/log", self._put_log),
+            ("POST", "/admin/v1/root-keys/{action}", self._root_keys),
             ("GET", "/admin/v1/renames", self._rename_jobs),
             ("POST", "/admin/v1/renames", self._start_rename),
             ("DELETE", "/admin/v1/renames/{id}", self._forget_rename),
@@ -164,6 +169,15 @@ class AdminApi:
         name = request.match_info["name"]
         await set_document(self._gateway, name, documents.QUOTA, str(body.bytes) if body.bytes else "")
         return as_json({"name": name, "quota_bytes": body.bytes})
+
+    async def _root_keys(self, request: web.Request) -> web.Response:
+        """For root alone: who changes the root keys is root afterwards."""
+        caller, action = request[CALLER], request.match_info["action"]
+        if caller.who.kind != ROOT or caller.temporary:
+            raise S3Error("AccessDenied", "The root keys are changed by root alone, with its own keys.")
+        if self._context.root_keys is None or action not in ("change", "finish"):
+            raise S3Error("MethodNotAllowed")
+        return as_json(await self._context.root_keys(action, caller.access_key))
 
     async def _put_log(self, request: web.Request) -> web.Response:
         """What is logged from now on, until this process ends."""

@@ -48,6 +48,7 @@ class Caller:
     who: Requester
     context: Context
     temporary: bool
+    access_key: str = ""
 
 
 class Door:
@@ -81,7 +82,7 @@ class Door:
         limits = self._limits
         sigv4.check(claim, signed, secret, self._region, time.time(), limits.clock_skew_s, limits.presign_s)
         request.claim, request.requester = claim, who
-        caller = Caller(who, context_of(request, self._gateway.clock), bool(claim.token))
+        caller = Caller(who, context_of(request, self._gateway.clock), bool(claim.token), claim.access_key)
         if not who.allowed(Ask(who.asker, ACTION, "*", caller.context)):
             raise S3Error("AccessDenied")
         await _read_body(request, http, claim.payload_hash)

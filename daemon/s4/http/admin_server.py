@@ -45,7 +45,7 @@ class ServerAdmin(AdminApi):
         space = [store.space() for store in drives.stores]
         use = [volume for store in drives.stores for volume in store.usage().values()]
         data, parity = node.membership.geometry
-        found = server_health(node, healer)
+        found = server_health(node, healer, self._context.alarms())
         return as_json({
             "version": __version__, "ready": self._context.ready() or "ready", "health": found.level, "reasons": found.reasons,
             "storable_bytes": storable_bytes(node), **await node.stats(),

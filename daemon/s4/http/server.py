@@ -74,7 +74,7 @@ class S3Server:
         self._uses: dict[str, tuple[str, str]] = {}  # of access keys, since they were noted last
         self._in_flight = 0
         self._port: Port | None = None
-        self._draining = False
+        self._draining, self.refusing = False, ""  # why nobody is served now
         self._ids = int(time.time() * 1000) << 20
         self._idle = asyncio.Event()
         self._idle.set()
@@ -153,6 +153,11 @@ class S3Server:
         if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
             status, body = self._health(http.raw_path)
             return respond(status, {"Content-Type": "text/plain", **common_headers(request_id)}, body)
+        if self.refusing:
+            error = S3Error("ServiceUnavailable", headers={"Connection": "close"})
+            error.why = lambda: self.refusing
+            self.access_log.write(http, None, request_id, error.status, error.code, error=error)
+            return self._error(error, http.method, http.raw_path, request_id)
         elsewhere = (
             self._admission.known + tokens.waiting()
         )  # whose places are counted there, or who waits for an issuer

@@ -83,7 +83,7 @@ def delete_key(entry: Entry, command: DeleteAccessKey) -> Done:
 
 
 ACCOUNT_TABLES = frozenset(
-    (keys.USER, keys.GROUP, keys.ROLE, keys.MANAGED, keys.PROVIDER, keys.ACCESS_KEY, keys.POLICY)
+    (keys.USER, keys.GROUP, keys.ROLE, keys.MANAGED, keys.PROVIDER, keys.ACCESS_KEY, keys.POLICY, keys.MARKS)
 )
 
 

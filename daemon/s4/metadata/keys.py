@@ -19,7 +19,7 @@ BUCKET, USER, ACCESS_KEY, POLICY, JOB = b"B", b"U", b"K", b"P", b"J"
 GROUP, ROLE, MANAGED, PROVIDER, LAST_USE = b"G", b"R", b"M", b"I", b"L"
 COUNTERS, BUCKET_STATE = b"C", b"S"
 EVENT = b"e"
-GONE, REPAIRED = b"g", b"v"  # unknown to 0.7
+GONE, REPAIRED, MARKS = b"g", b"v", b"k"  # unknown to 0.7
 TURN_ROW = b"\xff\xffT"  # of a store, not of a partition: above every partition's rows
 END = b"\xff\xff"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -69,8 +69,8 @@ def _share(state: str, done: int, rows: int) -> float:
     return 1.0 if state == "online" else min(done / rows, 0.999) if rows else 0.0
 
 
-def server_health(node: Node, healer: Healer) -> Health:
-    """How a server is that keeps everything by itself."""
+def server_health(node: Node, healer: Healer, more: Sequence[str] = ()) -> Health:
+    """How a server is that keeps everything by itself. `more` are alarms of its process."""
     current, spec = node.membership.current, node.membership.current.spec
     names = {drive.number: f"drive {drive.number + 1}, {drive.directory}," for drive in node.drives.all}
     there = {drive.store for drive, _ in node.drives.online()}
@@ -84,7 +84,7 @@ def server_health(node: Node, healer: Healer) -> Health:
     away += [f"{names[one.number]} is being filled" for one in node.drives.all if one.store in filling]
     watches = [(names[drive.number], shards.watch) for drive, shards in node.drives.online()]
     full = [f"{name} {text}" for name, watch in watches if (text := watch.full())]
-    alarms = [f"{name} {text}" for name, watch in watches for text in watch.alarms()]
+    alarms = [*more, *(f"{name} {text}" for name, watch in watches for text in watch.alarms())]
     if healer.failed:
         alarms.append(f"{healer.failed} shards cannot be made again: too many others are lost")
     return judge(
