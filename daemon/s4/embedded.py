@@ -184,6 +184,12 @@ class OpenStore:
             os.close(lock)
 
 
+def own_master_key(store: OpenStore) -> Path:
+    """The master key that a server keeps beside its data. Raises KeyringError."""
+    there = [one.directory for one in store.drives.stores]
+    return master_key(Files(), there, lambda: sealed_things(store.host.database, store.node.partitions))
+
+
 async def open_store(directories: Sequence[Path], settings: StoreSettings, limits: Limits, *,
                      horizon: Callable[[], float], fatal: Callable[[BaseException], None], files: Files | None = None,
                      environment: dict[str, str] | None = None, clock: Callable[[], float] = time.time,

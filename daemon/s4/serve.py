@@ -27,7 +27,7 @@ from prometheus_client import CollectorRegistry, multiprocess
 
 from s4 import given, keyring, logs, receivers, restart, starting, tracing
 from s4.audit import AuditLog
-from s4.embedded import RootChange, master_key, open_store, sealed_things
+from s4.embedded import RootChange, open_store, own_master_key
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, Readers
@@ -247,14 +247,6 @@ class Server:
         self._stopping = False
         self._registry = CollectorRegistry()
 
-    def secret_files(self) -> list[Path]:
-        """Files that nobody else should read."""
-        there = [store.directory / name for store in self.store.drives.stores for name in ("root.json", keyring.FILE)]
-        settings = self.settings
-        return there + [
-            Path(one) for one in (settings.master_key, settings.kms, settings.kms_token, settings.key) if one
-        ]
-
     def horizon(self) -> float:
         """Start of the oldest request that may still read shards, in any process."""
         local = self._readers.oldest()
@@ -275,8 +267,7 @@ class Server:
             geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
         ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment, jobs=self.jobs)  # fmt: skip
         if not settings.master_key:
-            there, rows = [store.directory for store in self.store.drives.stores], self.store.host.database
-            found = master_key(Files(), there, partial(sealed_things, rows, self.store.node.partitions))
+            found = own_master_key(self.store)
             self._settings = settings = replace(settings, master_key=str(found))
         self._settings = settings = replace(
             settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
@@ -493,7 +484,7 @@ async def run(
     starting.say_started(
         "server",
         settings,
-        server.secret_files(),
+        starting.secret_files([one.directory for one in server.store.drives.stores], server.settings),
         s3=server.endpoint,
         admin=server.admin_endpoint,
         drives=len(server.store.drives.all),

@@ -67,6 +67,12 @@ def loose(paths: Iterable[str | Path]) -> list[str]:
     return said
 
 
+def secret_files(directories: Iterable[Path], settings: Any) -> list[Path]:
+    """Files of a server that nobody else should read."""
+    there = [directory / name for directory in directories for name in ("root.json", "master.key")]
+    return there + [Path(one) for one in (settings.master_key, settings.kms, settings.kms_token, settings.key) if one]
+
+
 def changed(settings: msgspec.Struct) -> dict[str, Any]:
     """The settings that are not as they are by default. None of them is a secret: keys are in files."""
     kept = {field.name: field for field in msgspec.structs.fields(settings)}
