@@ -78,7 +78,12 @@ def _add_upkeep(actions: Any) -> None:
     check = actions.add_parser("verify", help="check every row, reference and counter against each other")
     check.add_argument("--read", action="store_true", help="read every block and check its CRC")
     check.add_argument("--deep", action="store_true", help="read everything and check SHA-256 too")
-    scrub = actions.add_parser("scrub", help="read every shard and heal what is missing or damaged, at full speed")
+    scrub = actions.add_parser(
+        "scrub",
+        help="read every shard and heal what is missing or damaged, at full speed",
+        description="Read every shard that each drive should have (a node: its own store's), and every row of every copy of the metadata, "
+        "by their CRCs; what is missing or damaged is healed. Rows are compared with each other by `s4 admin verify`.",
+    )
     scrub.add_argument("--deep", action="store_true", help="check the SHA-256 of each blob too")
     orphans = actions.add_parser("audit", help="drop orphaned shards and references now")
     orphans.add_argument("--age", default="86400", metavar="SECONDS", help="only what is older [86400]")

@@ -191,7 +191,10 @@ def admin_arguments(actions: Any) -> None:
     add = todo.add_parser("add", help="use stores that stand by, or that were to be drained")
     add.add_argument("stores", nargs="*", metavar="STORE", help="node name, id or its beginning; all that stand by")
     for name, text in (
-        ("drain", "move everything away from stores"),
+        (
+            "drain",
+            "move shards, copies of metadata and leads away from stores; they may stop once they hold 0 positions and 0 copies",
+        ),
         ("remove", "stores are lost for good: have others make their shards again"),
         ("stop-check", "may these nodes be stopped together now?"),
     ):

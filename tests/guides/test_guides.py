@@ -1,0 +1,114 @@
+"""docs/operations.md, followed: every block of commands, in order, with a server that is started and stopped as the guides say.
+
+It takes some ten seconds of a processor, as each command is a process of its own: commands are run as people run them. What stands in
+for the machine is small: absolute paths are below a directory of the test, ports are its own, and `systemctl` and `pipx` are the scripts
+below. Between the guides the test looks whether objects are what they were.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from addresses import free_ports, own_address
+from process import make_client
+
+GUIDE = Path(__file__).parents[2] / "docs" / "operations.md"
+PATHS = ("/var/lib/s4", "/etc/s4", "/backup", "/mnt")
+
+SYSTEMCTL = """#!/bin/bash
+# Starts and stops the unit s4, as systemd would: waits until it serves, and until it has ended.
+root=$GUIDE_ROOT; pid=$(cat $root/pid 2>/dev/null)
+stop() { [ -z "$pid" ] || { kill -TERM $pid; while kill -0 $pid 2>/dev/null; do sleep 0.05; done; rm -f $root/pid; }; }
+start() {
+  : > $root/out
+  ( set -a; . $root/etc/s4/s4.env; exec s4 server $root/var/lib/s4/data --reserve 16MiB > $root/out 2>> $root/log ) & echo $! > $root/pid
+  until grep -q serves $root/out; do kill -0 $! || { cat $root/log; exit 1; }; sleep 0.05; done
+}
+case $1 in
+  start) start;; stop) stop;; restart) stop; start;; reload) kill -HUP $pid;;
+  disable) [ "$2" = --now ] && stop;; *) exit 1;;
+esac
+"""
+S4 = f"#!/bin/sh\nexec {sys.executable} -m s4.cli \"$@\"\n"
+
+
+def blocks(text: str) -> list[tuple[str, str, str]]:
+    """(guide, what a block asks for besides, commands) of each block."""
+    found, guide = [], ""
+    for match in re.finditer(r"^## ([^\n]+)$|^```sh ?([^\n]*)\n(.*?)^```$", text, re.M | re.S):
+        guide = match[1] or guide
+        if match[3]:
+            found.append((guide, match[2], match[3]))
+    return found
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Any:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, content in (("systemctl", SYSTEMCTL), ("s4", S4), ("pipx", '#!/bin/sh\necho "$@" >> $GUIDE_ROOT/pipx\n')):
+        (programs / name).write_text(content)
+        (programs / name).chmod(0o755)
+    for path in ("mnt", "home"):
+        (tmp_path / path).mkdir()
+    yield tmp_path
+    for name in ("pid", "home/new.pid"):
+        if (tmp_path / name).exists():
+            os.kill(int((tmp_path / name).read_text()), signal.SIGKILL)
+
+
+def test_the_guides_are_followed(machine: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    host = own_address()
+    ports = dict(zip((":9000", ":9001", ":9100", ":9101"), (f":{port}" for port in free_ports(4, host)), strict=True))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("S4_", "AWS_"))}
+    environment = {**clean, "PATH": f"{machine / 'bin'}:{os.environ['PATH']}", "GUIDE_ROOT": str(machine), "HOME": str(machine / "home")}
+
+    def placed(text: str) -> str:
+        for path in PATHS:
+            text = re.sub(rf"(?<![\w.]){path}\b", str(machine / path[1:]), text)
+        for port, own in ports.items():
+            text = text.replace(f"127.0.0.1{port}", f"{host}{own}")
+        return text
+
+    def client(at: str = "var/lib/s4/data", port: str = ":9000") -> Any:
+        keys = re.findall(r'": ?"([^"]+)"', (machine / at / "root.json").read_text())
+        return make_client(f"http://{host}{ports[port]}", *keys[:2])
+
+    followed = []
+    for guide, asks, commands in blocks(GUIDE.read_text()):
+        if asks.startswith("optional") and (shutil.which(asks.split()[1]) is None or not (machine / "home" / "rclone.conf").exists()):
+            continue
+        if guide == "Installing":
+            (machine / "etc" / "s4").mkdir(parents=True, exist_ok=True)
+            (machine / "etc" / "s4" / "s4.env").write_text(placed("S4_ADMIN_LISTEN=127.0.0.1:9001\n"))
+        with (machine / "said").open("w+") as said:  # no pipe: what a guide starts has it too, and goes on
+            done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", placed(commands)], cwd=machine / "home", env=environment, check=False, stdout=said, stderr=said)
+            said.seek(0)
+            text = said.read()
+        assert done.returncode == 0, f"{guide}:\n{placed(commands)}\n{text}\n{(machine / 'log').read_text()[-2000:]}"
+        assert "Traceback" not in text
+        if guide == "Installing":
+            s3 = client()
+            s3.create_bucket(Bucket="photos-2026")
+            for number in range(20):
+                s3.put_object(Bucket="photos-2026", Key=f"{number}", Body=bytes([number]) * number * 3000)
+            s3.close()
+        elif guide != "Uninstalling" and (machine / "pid").exists():
+            s3 = client()
+            assert [s3.get_object(Bucket="photos-2026", Key=f"{number}")["Body"].read() for number in range(20)] == [bytes([number]) * number * 3000 for number in range(20)], guide
+            s3.close()
+        followed.append(guide)
+    assert set(followed) == set(re.findall(r"^## (.+)$", GUIDE.read_text(), re.M)) - {"What scrub, fills and draining cover"}
+    assert not any((machine / path).exists() for path in ("pid", "var/lib/s4", "etc/s4"))
+    assert (machine / "pipx").read_text().splitlines() == ["install .", "install --force .", "install --force .", "uninstall s4"]
