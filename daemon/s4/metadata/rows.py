@@ -1,7 +1,7 @@
 """Row formats. A value is a version byte and a msgpack array; readers of all versions stand side by side.
 
-Fields are only ever added at the end, with a default: an older row then decodes as it is. More than that is a new
-version byte and a reader here, and bytes in tests/metadata/golden.json. An object row is followed by its inline bytes, so that listings decode the front only:
+Fields are only ever added at the end, with a default: an older row then decodes as it is. More than that is a new version
+byte and a reader here, and bytes in golden.json. An object row has inline bytes behind it: listings decode the front only.
 
     object row = version (1), length of the array (4, little-endian), array, inline bytes"""
 
