@@ -201,10 +201,11 @@ def test_who_is_not_known_takes_no_places(own_server: Any) -> None:
     server = own_server("--limit", "unknown_requests=2", "--limit", "unknown_s=2", "--limit", "requests=4")
     address = urlsplit(server.endpoint)
     kinds = {"/": "application/x-www-form-urlencoded", "/bucket": "multipart/form-data; boundary=b"}
-    held = [socket.create_connection((address.hostname, address.port), timeout=60) for _ in kinds]
-    for connection, (path, kind) in zip(held, kinds.items(), strict=True):
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 400000\r\n\r\n-".encode())
-    assert call(server.endpoint, "GET", "/").status == 200
+    held = []
+    for path, kind in 6 * list(kinds.items()):  # more of each kind than there are places for all
+        held.append(socket.create_connection((address.hostname, address.port), timeout=60))
+        held[-1].sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 400000\r\n\r\n-".encode())
+        assert call(server.endpoint, "GET", "/").status == 200, len(held)
     for connection in held:
         assert b"RequestTimeout" in connection.recv(4096)
         connection.close()
