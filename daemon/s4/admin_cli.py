@@ -282,15 +282,21 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
     elif action == "add-key":
         _print_key(client, arguments, path)
     elif action == "set":
-        _print(arguments, _one(client.call("PUT", path, {"grants": arguments.grant})), "")
+        _print(
+            arguments,
+            _one(client.call("PUT", path, {"grants": arguments.grant})),
+            f"{arguments.name} has {' '.join(arguments.grant)}\n",
+        )
     elif action in ("enable", "disable"):
         users = _one(client.call("GET", "/users"))["users"]
         grants: list[str] = next((user["grants"] for user in users if user["name"] == arguments.name), [])
-        _print(arguments, _one(client.call("PUT", path, {"grants": grants, "enabled": action == "enable"})), "")
+        value = _one(client.call("PUT", path, {"grants": grants, "enabled": action == "enable"}))
+        _print(arguments, value, f"{arguments.name} is {action}d\n")
     elif action == "remove":
-        _print(arguments, _one(client.call("DELETE", path)), "")
+        _print(arguments, _one(client.call("DELETE", path)), f"{arguments.name} is removed, with its keys\n")
     else:
-        _print(arguments, _one(client.call("DELETE", f"{path}/keys/{arguments.access_key}")), "")
+        value = _one(client.call("DELETE", f"{path}/keys/{arguments.access_key}"))
+        _print(arguments, value, f"{arguments.access_key} is removed\n")
     return 0
 
 

@@ -353,7 +353,8 @@ def run(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         return FAILED
     except Exception as error:
-        return end(f"s4 {command}", error, USAGE if command in ("server", "node", "gateway") else FAILED)
+        status = USAGE if command in ("server", "node", "gateway") else FAILED
+        return end(f"s4 {command}", error, status, as_json=getattr(arguments, "json", False))
 
 
 def _run(command: str, arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ and the traceback only to who asks for it. No command prints errors of its own.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import traceback
@@ -63,9 +64,10 @@ def words(error: BaseException) -> str:
     return f"this is a fault of S4 itself{place}: {named} ({VARIABLE}=1 shows all of it, for a report)"
 
 
-def end(command: str, error: BaseException, status: int) -> int:
-    """Say why a command failed; its exit status."""
+def end(command: str, error: BaseException, status: int, *, as_json: bool = False) -> int:
+    """Say why a command failed, as JSON where its output is that; its exit status."""
     if os.environ.get(VARIABLE):
         traceback.print_exception(error)
-    sys.stderr.write(f"{command}: {words(error)}\n")
+    said = json.dumps({"error": words(error)}) if as_json else f"{command}: {words(error)}"
+    sys.stderr.write(said + "\n")
     return status
