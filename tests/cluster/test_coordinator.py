@@ -65,11 +65,11 @@ def guarded_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Etc
     cluster.stop()
 
 
-async def ask_for_logins(endpoint: str, access: Access) -> None:
+async def ask_for_logins(endpoint: str, access: Access, keys: bytes = b"s4/") -> None:
     channel = replace(access, login="").channel(endpoint)
     auth = rpc.AuthStub(channel)
     await auth.RoleAdd(rpc.AuthRoleAddRequest(name="s4"))
-    allowed = rpc.Permission(permType=rpc.Permission.READWRITE, key=b"s4/", range_end=b"s40")
+    allowed = rpc.Permission(permType=rpc.Permission.READWRITE, key=keys, range_end=keys[:-1] + b"0")
     await auth.RoleGrantPermission(rpc.AuthRoleGrantPermissionRequest(name="s4", perm=allowed))
     for name, role, password in (("root", "root", "root's"), ("s4", "s4", "a secret: with a colon")):
         await auth.UserAdd(rpc.AuthUserAddRequest(name=name, password=password))
