@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+NO_RATE = 1 << 60  # what no rate is
 _UNITS = {"": 1, "B": 1, "K": KIB, "KIB": KIB, "M": MIB, "MIB": MIB, "G": GIB, "GIB": GIB, "T": TIB, "TIB": TIB}
 
 
@@ -37,6 +38,10 @@ class Limits:
     keys_per_user: int = 16
     requests: int = 256  # at work, of which one user has a third of what others leave free: a quarter alone
     waiting_requests: int = 1024  # for a place among them, of which one user has half of what others leave free
+    user_requests_per_s: int = NO_RATE  # of each user, at each process that serves S3; then 503 with Retry-After
+    user_bytes_per_s: int = NO_RATE  # of bodies and answers
+    bucket_requests_per_s: int = NO_RATE
+    bucket_bytes_per_s: int = NO_RATE
     unknown_requests: int = 64  # whose form or IAM call is read before it is known who asks; then the longest gives way
     unknown_s: float = 30.0  # and how long that may take in all, however steadily bytes come
     connections: int = 4096  # then the one that is silent longest gives way

@@ -37,6 +37,7 @@ SMALL = {
 }  # fmt: skip
 TESTED_ELSEWHERE = {
     "least_rate_bytes": "gateway/test_memory.py:test_a_client_that_trickles_is_ended_and_one_that_is_only_slow_is_not",
+    **dict.fromkeys(("user_requests_per_s", "user_bytes_per_s", "bucket_requests_per_s", "bucket_bytes_per_s"), "server/test_rates.py:test_rates_are_of_users_and_of_buckets"),
     "waiting_requests": "test_overload_is_answered_at_once_and_health_stays_open", "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections", "first_head_s": "test_who_says_nothing_is_ended",
     "admin_connections": "server/test_admin_port.py:test_admin_connections_who_say_nothing_give_way",
     "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",

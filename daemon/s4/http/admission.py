@@ -8,8 +8,12 @@ loop others have their part.
 
 from __future__ import annotations
 
+import math
+
+from s4.clock import boot_clock
 from s4.gateway.context import Gateway
 from s4.gateway.places import NOBODYS, PLACE, Place, Places
+from s4.gateway.rates import Rates
 from s4.http.metrics import RequestMetrics
 from s4.http.request import S3Request
 from s4.limits import Limits
@@ -25,13 +29,21 @@ class Admission:
     def __init__(self, gateway: Gateway, limits: Limits, metrics: RequestMetrics) -> None:
         self._gateway, self._metrics = gateway, metrics
         self.places = Places(limits.requests, limits.waiting_requests, limits.memory_wait_s)
+        self._rates = Rates(limits)
         self.known = 0  # requests that are known, whether they have a place or not
 
     def enter_now(self, request: S3Request) -> bool:
-        """Once it is known who asks; whether the request may go on. If not, `enter` waits until it may. `leave` when it is over."""
+        """Once it is known who asks; whether the request may go on. If not, `enter` waits until it may. `leave` when it is over.
+        Raises S3Error SlowDown for one that a rate refuses."""
         place = request.place = Place(request.user, request.bucket, self.places)
         self.known += 1
         PLACE.set(place)
+        if self._rates.are_set:
+            wait_s = self._rates.ask(request.user, request.bucket, boot_clock())
+            if wait_s:
+                request.place = None  # nothing is counted of it
+                self.known -= 1
+                raise S3Error("SlowDown", headers={"Retry-After": str(math.ceil(wait_s))})
         return place.enter_now() and self.places.taken <= FEW
 
     async def enter(self, request: S3Request) -> None:
@@ -44,6 +56,11 @@ class Admission:
                 raise
             await self._gateway.turns.turn(REQUEST_COST)
 
+    def went(self, request: S3Request, size: int) -> None:
+        """So many bytes of bodies came and went for it."""
+        if self._rates.are_set:
+            self._rates.went(request.user, request.bucket, size, boot_clock())
+
     def leave(self, request: S3Request) -> None:
         """Whether it entered or not."""
         place = request.place
@@ -51,4 +68,7 @@ class Admission:
             request.place = None
             self.known -= 1
             place.leave()
+            if self._rates.are_set:
+                http = request.http
+                self.went(request, http.content.total_bytes + (http.writer.output_size if request.begun else 0))
             PLACE.set(NOBODYS)

@@ -380,6 +380,8 @@ class S3Server:
         received = (names.number(length, 0, 10**18) or 0) if length else 0
         sent = response.content_length or 0 if http.method != "HEAD" else 0
         self._metrics.observe(operation, code, seconds, received, sent)
+        if request is not None and code == "OK" and not request.begun:
+            self._admission.went(request, sent)
         if operation in AUDITED and request is not None:
             self._audit.write(
                 request_id=request_id, user=request.user, operation=operation, bucket=request.bucket,
