@@ -32,7 +32,7 @@ def add_arguments(commands: Any) -> None:
         "--s3", default="", metavar="URL", help="the S3 endpoint [what --dir says, else http://127.0.0.1:9000]"
     )
     actions.add_parser("status", help="what the server holds and how it is")
-    actions.add_parser("drives", help="the drives, and how far new ones are filled")
+    watch_cli.drives_arguments(actions)
     actions.add_parser("buckets", help="buckets, with the versions of objects that they hold, and bytes")
     usage = actions.add_parser(
         "du", help="what buckets hold, the largest first: every version of every object, and what sharing content saves"
@@ -200,6 +200,9 @@ def _drive_lines(value: dict[str, Any]) -> list[list[str]]:
 
 
 def _drives(client: AdminClient, arguments: argparse.Namespace) -> int:
+    if arguments.care:
+        _print(arguments, *watch_cli.care_for_drive(client.call, arguments))
+        return 0
     value = _one(client.call("GET", "/status"))
     if "stores" in value:
         raise AdminError("this is a cluster, of which each node has one drive: `s4 admin cluster status` shows them")

@@ -7,7 +7,7 @@ here, so that none of them says something else. A level is never better than wha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import msgspec
 
@@ -113,3 +113,11 @@ def told(alarms: Iterable[tuple[str, Collection[str]]]) -> list[str]:
     return [
         f"{', '.join(names) if len(names) < 4 else f'{len(names)} nodes'}: {text}" for text, names in by_text.items()
     ]
+
+
+def probed(path: str, ready: Callable[[], str], known: Callable[[], Health]) -> tuple[int, bytes]:
+    """What strangers are told: one word. The reasons, which name drives and nodes, are at the admin port."""
+    reason = ready() if path == "/readyz" else ""
+    if reason:
+        return 503, reason.encode() + b"\n"
+    return 200, (known().level if path == "/readyz" else OK).encode() + b"\n"

@@ -25,6 +25,7 @@ EXIT_FATAL = 70
 VARIABLE = "S4_FAILURES"
 WITHIN_S = 300.0
 DRIVE_FAILURES = 2
+DRIVE_RENEWALS = 3  # by itself, within WITHIN_S
 MOST_RESTARTS = 8
 FIRST_WAIT_S, MOST_WAIT_S = 0.02, 5.0
 
@@ -36,13 +37,15 @@ class History(msgspec.Struct):
 
     failures: list[tuple[float, str]] = []
     sockets: dict[str, int] = {}
+    renewals: list[tuple[float, str]] = []
 
     @classmethod
     def read(cls, environment: Mapping[str, str], now: float | None = None) -> History:
         """What the process before this one, and those before it, left."""
         history = msgspec.json.decode(environment.get(VARIABLE, "{}"), type=cls)
         since = (time.time() if now is None else now) - WITHIN_S
-        return cls([failure for failure in history.failures if failure[0] >= since], history.sockets)
+        renewals = [renewal for renewal in history.renewals if renewal[0] >= since]
+        return cls([failure for failure in history.failures if failure[0] >= since], history.sockets, renewals)
 
     def failed(self) -> frozenset[Path]:
         """Directories whose drives are left out: they failed more than once."""
@@ -92,13 +95,32 @@ def die(error: BaseException) -> None:
     sys.stderr.write(f"s4: durability is in doubt, {then}: {error}\n")
     sys.stderr.flush()
     if again:
-        history.write()
         time.sleep(min(FIRST_WAIT_S * 2 ** len(history.failures), MOST_WAIT_S))
-        for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
-            if fd > 2:
-                _inherit(fd, fd in history.sockets.values())
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
+        _execute(history)
     os._exit(EXIT_FATAL)
+
+
+def renew(directory: Path) -> None:
+    """Start again, to take a drive in whose failures are forgotten. Nothing is in doubt. Does not return."""
+    if not _ending.acquire(blocking=False):
+        time.sleep(60)
+    history = History.read(os.environ)
+    history.failures = [failure for failure in history.failures if failure[1] != str(directory)]
+    history.renewals.append((time.time(), str(directory)))
+    _execute(history)
+
+
+def may_renew(directory: Path) -> bool:
+    """Whether that was not done for this directory too often: one that is taken in and fails, again and again, is not back."""
+    return [named for _, named in History.read(os.environ).renewals].count(str(directory)) < DRIVE_RENEWALS
+
+
+def _execute(history: History) -> None:
+    history.write()
+    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        if fd > 2:
+            _inherit(fd, fd in history.sockets.values())
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves
 
 
 def _inherit(fd: int, keep: bool) -> None:

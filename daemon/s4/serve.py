@@ -33,7 +33,7 @@ from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import BlobCache, Gateway, Readers
 from s4.gateway.keychecks import KeyCheck
 from s4.gateway.memory import MemoryBudget
-from s4.health import OK, Health
+from s4.health import Health, probed
 from s4.heap import keep_buffers_on_the_heap, settle_garbage_collector
 from s4.http.admin import AdminContext
 from s4.http.admin_port import AdminPort
@@ -60,6 +60,7 @@ from s4.upkeep.inventory import Inventory
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
 from s4.upkeep.repair import Repairer
+from s4.upkeep.returning import Returning
 from s4.upkeep.rewrap import Rewrapper
 from s4.upkeep.scrub import Scrubber
 
@@ -170,7 +171,7 @@ class S3Endpoint:
         self._metrics = RequestMetrics(registry)
         self.server = S3Server(
             gateway, settings.limits, self._metrics, audit, region=settings.region,
-            domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: _health(path, ready, known), access_log=settings.access_log,
+            domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: probed(path, ready, known), access_log=settings.access_log,
             signature_v2=settings.signature_v2,
         )  # fmt: skip
         self._gateway = gateway
@@ -217,14 +218,6 @@ class S3Endpoint:
         if self._http is not None:
             await self._http.shutdown(1.0)
         await self._jobs.close()
-
-
-def _health(path: str, ready: Callable[[], str], known: Callable[[], Health]) -> tuple[int, bytes]:
-    """What strangers are told: one word. The reasons, which name drives and nodes, are at the admin port."""
-    reason = ready() if path == "/readyz" else ""
-    if reason:
-        return 503, reason.encode() + b"\n"
-    return 200, (known().level if path == "/readyz" else OK).encode() + b"\n"
 
 
 def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
@@ -274,23 +267,7 @@ class Server:
         )
         self.audit = AuditLog(settings.audit_log)
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
-        self._keys = KeyCheck(self._gateway, None)
-        self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
-        self._lifecycle = Lifecycle(
-            self._gateway, self.store.host, lambda: range(self.store.node.partitions), audit=self.audit.write,
-        )  # fmt: skip
-        self._inventory = Inventory(self.store.node, lambda: settings.bucket_metrics)
-        self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
-        self._sender = Sender(
-            self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
-        )  # fmt: skip
-        self._sender.start(self.jobs)
-        self._repairer = Repairer(
-            lambda: self.store.host.database,
-            partial(self.store.host.submit, own=True),
-            lambda: range(self.store.node.partitions),
-        )
-        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self._repairer, self.jobs
+        self._make_upkeep(settings)
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway, self.jobs)
@@ -314,6 +291,32 @@ class Server:
         )
         self._not_ready = ""
 
+    def _make_upkeep(self, settings: ServerSettings) -> None:
+        self._keys = KeyCheck(self._gateway, None)
+        self._returning = Returning(
+            self.store.node,
+            settings.reserve_bytes,
+            restart.renew,
+            restart.may_renew,
+            lambda: self._s3.server.in_flight if self._s3 is not None else 0,
+        )
+        self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
+        self._lifecycle = Lifecycle(
+            self._gateway, self.store.host, lambda: range(self.store.node.partitions), audit=self.audit.write,
+        )  # fmt: skip
+        self._inventory = Inventory(self.store.node, lambda: settings.bucket_metrics)
+        self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
+        self._sender = Sender(
+            self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
+        )  # fmt: skip
+        self._sender.start(self.jobs)
+        self._repairer = Repairer(
+            lambda: self.store.host.database,
+            partial(self.store.host.submit, own=True),
+            lambda: range(self.store.node.partitions),
+        )
+        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self._repairer, self.jobs
+
     def _ready(self) -> str:
         return self._not_ready or self._keys.wrong
 
@@ -332,6 +335,7 @@ class Server:
         self._known = server_health(self.store.node, self._healer, self._keys.alarms())
         await self._keys.look()
         self._s3_refuses(self._keys.wrong)
+        await self._returning.look()
         logs.settle()
 
     async def _start_admin(self, bound: socket.socket) -> None:
@@ -344,7 +348,7 @@ class Server:
         context = AdminContext(
             self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._keys.alarms,
         )  # fmt: skip
-        admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon)
+        admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning)
         tls = (
             Certificate(Path(self.settings.certificate), Path(self.settings.key)) if self.settings.certificate else None
         )

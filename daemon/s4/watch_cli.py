@@ -42,6 +42,23 @@ def root_keys(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any]
     )
 
 
+def drives_arguments(actions: Any) -> None:
+    drives = actions.add_parser("drives", help="the drives, and how far new ones are filled; retry or replace one")
+    drives.add_argument("care", nargs="?", choices=("retry", "replace"), metavar="retry|replace", help=(
+        "retry: take a drive in that is away; replace: put one aside, so that an empty one can be mounted in its place"
+    ))  # fmt: skip
+    drives.add_argument("drive", nargs="?", metavar="DRIVE", help="its number or directory")
+
+
+def care_for_drive(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    if not arguments.drive:
+        raise SaidError(
+            f"say which drive to {arguments.care}, by its number or directory; `s4 admin drives` lists them"
+        )
+    value = next(call("POST", f"/drives/{arguments.care}", {"drive": arguments.drive}))
+    return value, f"drive {value['drive']}: {value['done']}\n"
+
+
 def set_log(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """(value, text for people)."""
     if not arguments.access and not arguments.level:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from s4 import __version__
@@ -15,8 +16,13 @@ from s4.node import Node
 from s4.upkeep import compaction, orphans
 from s4.upkeep.drives import drives_status, server_health, storable_bytes
 from s4.upkeep.heal import Healer
+from s4.upkeep.returning import Returning
 from s4.upkeep.scrub import Scrubber, progress
 from s4.upkeep.verify import verify
+
+
+class _Drive(msgspec.Struct, forbid_unknown_fields=True):
+    drive: str
 
 
 class ServerAdmin(AdminApi):
@@ -25,15 +31,23 @@ class ServerAdmin(AdminApi):
     LACKING = "This is `s4 server`, which is no cluster: `s4 admin drives` shows what it keeps its data on."
 
     def __init__(
-        self, context: AdminContext, node: Node, healer: Healer, scrubber: Scrubber, horizon: Callable[[], float]
+        self,
+        context: AdminContext,
+        node: Node,
+        healer: Healer,
+        scrubber: Scrubber,
+        horizon: Callable[[], float],
+        returning: Returning,
     ) -> None:
         super().__init__(context)
+        self._returning = returning
         self._local, self._healer, self._scrubber, self._horizon = node, healer, scrubber, horizon
 
     def routes(self) -> list[Route]:
         return [
             *super().routes(),
             ("GET", "/admin/v1/status", self._status),
+            ("POST", "/admin/v1/drives/{action}", self._care_for_drive),
             ("POST", "/admin/v1/compact", self._compact),
             ("POST", "/admin/v1/verify", self._verify),
             ("POST", "/admin/v1/scrub", self._scrub),
@@ -61,6 +75,13 @@ class ServerAdmin(AdminApi):
             "scrub": dict(progress(self._scrubber.place, node.partitions)),
             "partitions": node.partitions, "epoch": node.host.epochs[0], "settings": self._context.settings,
         })  # fmt: skip
+
+    async def _care_for_drive(self, request: web.Request) -> web.Response:
+        body = msgspec.json.decode(await request.read(), type=_Drive)
+        action = {"retry": self._returning.retry, "replace": self._returning.replace}.get(request.match_info["action"])
+        if action is None:
+            raise ValueError("a drive is retried or replaced")
+        return as_json({"drive": body.drive, "done": action(body.drive)})
 
     async def _compact(self, request: web.Request) -> web.StreamResponse:
         ratio = float(request.query.get("ratio", "0.5"))

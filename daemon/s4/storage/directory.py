@@ -33,7 +33,8 @@ OLDEST = "0.7.0"
 SILENT = (0, 7, 999)
 FORMATS = (1, 2)
 NAME = "s4.json"
-_OURS_BEFORE_FORMAT = ("lock", "lost+found", NAME + ".new")  # the last is left by a crash while formatting
+PROBE = ".s4-probe"  # written to see whether a drive takes anything (upkeep/returning.py)
+_OURS_BEFORE_FORMAT = ("lock", "lost+found", NAME + ".new", PROBE)  # the last is left by a crash while formatting
 
 
 class DirectoryError(SaidError):
@@ -80,7 +81,7 @@ def open_directory(
     try:
         if make:
             _make(directory, new)
-        _identity(directory)  # before anything is put there
+        identity_of(directory)  # before anything is put there
         lock = _open_lock(directory / "lock", new)
     except OSError as error:
         unmake(new)
@@ -96,7 +97,7 @@ def open_directory(
         os.close(lock)
         raise DirectoryError(f"{directory} is in use by another s4 server; stop it first") from error
     try:
-        identity = _identity(directory)
+        identity = identity_of(directory)
     except OSError as error:
         unmake(new)
         os.close(lock)
@@ -137,7 +138,7 @@ def unmake(made: list[Path]) -> None:
     made.clear()
 
 
-def _identity(directory: Path) -> Identity | None:
+def identity_of(directory: Path) -> Identity | None:
     path = directory / NAME
     if path.exists():
         try:
