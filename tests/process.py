@@ -141,7 +141,7 @@ def injected(server: ServerProcess | int, calls: str, fault: str, *options: str)
         yield tracer
     finally:
         tracer.send_signal(signal.SIGINT)
-        tracer.wait(10)
+        tracer.wait(HANGS_S)
         tracer.stderr.close()
 
 

@@ -67,7 +67,7 @@ USER = "writer-of-all"
 
 
 def test_every_writer_is_here() -> None:
-    assert set(WRITERS) == WRITES
+    assert set(WRITERS) == WRITES - {"TagResource", "UntagResource"}  # of S3 Control: tests/s3/test_control.py
     for name, (_, _, actions, _) in WRITERS.items():
         assert NEEDS[name][0] in actions
 

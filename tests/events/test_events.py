@@ -185,7 +185,7 @@ def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(tmp_pa
 
 @pytest.mark.parametrize(("text", "says"), [
     ("x", "write NAME"), ("a: {}", "one of webhook"), ("a b: {webhook: http://x}", "a name of letters"), ("a: {webhook: http://x, kafka: y}", "one of webhook"),
-    ("a: {kafka: x}", "topic"), ("a: {nats: x, subject: y, more: z}", "more"), ("a: [", "cannot be read"),
+    ("a: {kafka: x}", "topic"), ("a: {nats: x, subject: y, more: z}", "more"), ("a: [", "is no YAML"),
 ])  # fmt: skip
 def test_a_file_of_receivers_that_is_wrong_says_how(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "receivers").write_text(text)
