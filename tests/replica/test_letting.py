@@ -202,6 +202,7 @@ def test_the_uploads_of_a_deleted_bucket_go_in_pieces(run: Any, undone: bool) ->
             await fixture.run(commands.ReopenBucket(7, b"t" * 8))
         while fixture.letting_go.waiting:
             await fixture.letting_go.round()
+        assert max(fixture.copies.turns) < BOUND
         assert len(fixture.of(keys.UPLOAD)) == (PARTS - 1 if undone else 0)
         assert not fixture.of(keys.GONE)
 
