@@ -25,6 +25,7 @@ Node = Any  # of a cluster, or a drive of a server
 
 HIDDEN = ("rot", "unreadable", "damaged rows")  # until somebody reads there
 TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
+LATE = ("late packets", "late commands")  # by these a hint comes late
 CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
 AWAY = ("two away", "full at answer", "crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
@@ -247,9 +248,25 @@ class Atlas:
             arm(one)
 
     def _two_away(self, fault: Fault, node: Node, chosen: random.Random) -> None:
-        """Nobody can be asked for longer than a router asks: two nodes are cut off from all."""
-        for one in {id(one): one for one in (node, chosen.choice(self.world.nodes))}.values():
-            self._cut_off(one, 20.0 + fault.lasts_s)
+        """Nobody can be asked for longer than a router asks: two nodes are cut off from all, often while a job is under way."""
+        two = chosen.sample(self.world.nodes, 2)
+        left = chosen.choice((-1, 1, 1, 2, 3))  # states of jobs that are kept before; -1 for at once
+
+        def happens(one: Node) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                for away in two:
+                    self._cut_off(away, 20.0 + fault.lasts_s)
+            elif left > 0:
+                self._at_answer(one, "PutJob", partial(happens, one))
+
+        if left < 0:
+            left = 1
+            happens(node)
+            return
+        for one in self.world.nodes:
+            self._at_answer(one, "PutJob", partial(happens, one))
 
     # -- disks
 
