@@ -121,6 +121,10 @@ class Builder:
             plain |= {name: value for name, value in named.items() if value}
         if spec.receivers is not None:
             plain["S4_RECEIVERS"] = f"{RECEIVERS}/receivers.yaml"
+        rates = spec.rates
+        for of, requests, sent in (("USER", rates.userRequests, rates.userBytes), ("BUCKET", rates.bucketRequests, rates.bucketBytes)):
+            plain |= {f"S4_LIMIT_{of}_REQUESTS_PER_S": str(requests)} if requests else {}
+            plain |= {f"S4_LIMIT_{of}_BYTES_PER_S": str(size(sent))} if sent else {}
         if spec.gateway.tls.enabled:
             plain |= {"S4_CERTIFICATE": f"{TLS}/tls.crt", "S4_KEY": f"{TLS}/tls.key"}
         return [{"name": name, "value": value} for name, value in plain.items()]

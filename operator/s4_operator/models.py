@@ -125,6 +125,15 @@ class Rebuild(Model):
     bandwidthPerNode: Quantity | None = Field(None, description="Bytes a second that healing reads on a node; no bound where absent.")
 
 
+class Rates(Model):
+    """A second, at each pod that serves S3; no bound where absent."""
+
+    userRequests: int | None = Field(None, ge=1, le=1_000_000, description="Requests of each user a second, at each pod.")
+    userBytes: Quantity | None = Field(None, description="Bytes that each user sends and reads a second, at each pod.")
+    bucketRequests: int | None = Field(None, ge=1, le=1_000_000, description="Requests to each bucket a second, at each pod.")
+    bucketBytes: Quantity | None = Field(None, description="Bytes to and from each bucket a second, at each pod.")
+
+
 class Monitoring(Model):
     enabled: bool = Field(True, description="Make a ServiceMonitor, a PrometheusRule and a dashboard where their APIs exist.")
     bucketMetrics: bool = Field(False, description="Tell buckets by their names at /metrics, which anybody reads who reaches the admin port; restarts.")
@@ -181,6 +190,7 @@ class ClusterSpec(Model):
     failure: Failure = Field(default_factory=Failure)
     upgrade: Upgrade = Field(default_factory=Upgrade)
     rebuild: Rebuild = Field(default_factory=Rebuild)
+    rates: Rates = Field(default_factory=Rates, description="What users and buckets may ask for: beyond is 503 with Retry-After; restarts.")
     allowedNamespaces: list[str] = Field(default_factory=list, description="Where Buckets may be beside the cluster's own namespace; `*` is everywhere.")
     adoptions: Annotated[list[Adoption], Field(max_length=1000)] = Field(default_factory=list, description="Which Buckets may have a bucket that is there already, with adoptExisting.")
     monitoring: Monitoring = Field(default_factory=Monitoring)

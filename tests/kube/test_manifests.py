@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from s4.cli import common_arguments
 from s4.kms import allowed_of
+from s4.limits import Limits, with_settings
 from s4_operator.manifests import ADMIN, PEER, Builder, Object
-from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, NetworkPolicySpec
+from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, NetworkPolicySpec, Rates
 
 
 def comers(spec: ClusterSpec, port: int) -> list[Any]:
@@ -66,6 +68,18 @@ def test_nodes_and_gateways_are_told_what_a_cluster_says(spec: dict[str, Any], n
         parser = argparse.ArgumentParser()
         common_arguments(parser)
         assert read(parser.parse_args([])) == wanted
+
+
+def test_nodes_and_gateways_are_told_the_rates_of_a_cluster() -> None:
+    """By the names that limits have, in the words that they take."""
+    rates = Rates(userRequests=100, userBytes="10Mi", bucketRequests=200)
+    for one in pods(ClusterSpec(rates=rates, gateway=GatewaySpec(replicas=1))):
+        start = "S4_LIMIT_"
+        told = {each["name"].removeprefix(start).lower(): each["value"] for each in one["containers"][0]["env"] if each["name"].startswith(start)}
+        limits = with_settings(Limits(), told)
+        assert (limits.user_requests_per_s, limits.user_bytes_per_s, limits.bucket_requests_per_s) == (100, 10 << 20, 200)
+        assert limits == replace(Limits(), user_requests_per_s=100, user_bytes_per_s=10 << 20, bucket_requests_per_s=200)
+    assert not [each for each in pods(ClusterSpec())[0]["containers"][0]["env"] if each["name"].startswith("S4_LIMIT_")]
 
 
 def test_a_default_that_is_new_changes_no_pod() -> None:
