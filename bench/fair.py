@@ -95,7 +95,7 @@ class Probe:
 @contextlib.contextmanager
 def flooding(server: Tenants, raw: bytes, clients: int, seconds: float, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
     (scratch / "raw").write_bytes(raw)
-    asked = ["nice", "-n", "15", sys.executable, "-m", "bench.fair", "--as-flood", server.host, str(scratch / "raw"), str(clients), str(seconds)]
+    asked = ["nice", "-n", "5", sys.executable, "-m", "bench.fair", "--as-flood", server.host, str(scratch / "raw"), str(clients), str(seconds)]
     process = subprocess.Popen(asked, stdout=subprocess.PIPE, cwd=ROOT)
     time.sleep(2.0)
     try:
