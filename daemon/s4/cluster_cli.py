@@ -295,7 +295,8 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
     if action == "freeze":
         action = "freeze" if arguments.state == "on" else "unfreeze"
     value = next(call("POST", f"/cluster/{action}", {"stores": getattr(arguments, "stores", [])}))
-    return value, f"{value['moves']} positions are to move; `s4 admin cluster status` shows how far that is\n", 0
+    how = value.get("why") or "`s4 admin cluster status` shows how far that is"
+    return value, f"{value['moves']} positions are to move; {how}\n", 0
 
 
 def health_word(value: dict[str, Any]) -> str:

@@ -127,3 +127,16 @@ def test_a_large_cluster_is_placed_in_seconds() -> None:
     check(given_stores, before, 6)
     grown = stores(66, 22)
     check(grown, place(grown, before, 6, 3), 6)
+
+
+@pytest.mark.parametrize(("before", "after"), [(6, 7), (6, 8), (6, 12)])
+def test_new_stores_get_their_share_of_metadata_too(before: int, after: int) -> None:
+    """Of 256 partitions with three copies, as of their shards; the old way gave a seventh store shards alone, and it led nothing."""
+    old = place(stores(before, 0), [[] for _ in range(256)], 6, 3)
+    new = place(stores(after, 0), old, 6, 3)
+    check(stores(after, 0), new, 6)
+    copies = Counter(store for row in new for store in row[:3])
+    share = 256 * 3 / after
+    for number in range(before, after):
+        assert copies[f"s{number}"] >= 0.7 * share, copies
+    assert moved(old, new) <= math.ceil(256 * 6 * (after - before) / after) + after

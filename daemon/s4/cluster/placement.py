@@ -203,7 +203,9 @@ class _Plan:
     def _replacements(self, store: str, seen: set[str]) -> Iterator[tuple[int, int, str]]:
         """One replacement of `store` by each other store that was not seen, cheap ones first."""
         held = [(partition, members.index(store)) for partition, members in enumerate(self.members) if store in members]
-        held.sort(key=lambda place: (self._stayed(*place), place[1] < self.replicas, self._moved(place[0])))
+        # A new store gets its share of metadata too: who has more of it than of the rest gives that away first.
+        sheds = self._first[store] * self.shards > self.load[store] * self.replicas
+        held.sort(key=lambda place: (self._stayed(*place), (place[1] < self.replicas) != sheds, self._moved(place[0])))
         left = [one for one in self.serving if one not in seen]
         for partition, position in held:
             for other in list(left):

@@ -74,7 +74,7 @@ class ClusterAdmin(AdminApi):
             for one in changed.partitions
             for have, want in zip(one.config.members, one.wanted, strict=True)
         )
-        return as_json({"moves": moves})
+        return as_json({"moves": moves, "why": _why_nothing_moves(changed, moves)})
 
     async def _must_reach(self, planned: ClusterMap) -> None:
         """Raises PlanError where stores that are used now, and those that are to be, do not reach each other both ways."""
@@ -87,6 +87,17 @@ class ClusterAdmin(AdminApi):
             if time.monotonic() > deadline:
                 raise PlanError(f"nothing was changed: {'; '.join(why)}")
             await asyncio.sleep(REACH_LOOK_S)
+
+
+def _why_nothing_moves(changed: ClusterMap, moves: int) -> str:
+    """Why a plan moves nothing, or nothing now; empty where it does."""
+    if moves and changed.freeze:
+        return "moves are frozen: nothing goes on before `s4 admin cluster freeze off`"
+    if moves:
+        return ""
+    standby = len(changed.in_state(STANDBY))
+    more = f"; {standby} stores stand by and hold nothing before `s4 admin cluster add`" if standby else ""
+    return f"every store that serves holds its share of positions, to within one, where failure domains allow{more}"
 
 
 class NodeAdmin(ClusterAdmin):
