@@ -38,7 +38,7 @@ def commands(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> I
         arguments: list[str] = []
         for one in parser._actions:
             value = GIVEN.get(one.dest) or (next(iter(one.choices)) if one.choices else "made-up")
-            if not one.option_strings and one.nargs != "*":
+            if not one.option_strings and one.nargs not in ("*", "?"):
                 arguments.append(str(value))
             elif one.option_strings and one.required:
                 arguments += [one.option_strings[0], str(value)]
