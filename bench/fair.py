@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import contextlib
 import http.client
-import json
 import os
 import re
 import statistics
@@ -25,20 +24,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.held import ACCESS, ROOT, SECRET, Server
+from bench.held import ROOT, Server
 
 SMALL, MIDDLE, LARGE = 8192, 4 << 20, 64 << 20
 
 
 class Tenants(Server):
     """A server, and requests of two users."""
-
-    access, secret = ACCESS, SECRET
-
-    def add_user(self, tree: Path, name: str, bucket: str) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONPATH": str(tree / "daemon"), "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
-        asked = [sys.executable, "-m", "s4.cli", "admin", "--json", "--endpoint", self.admin, "user", "add", name, "--grant", f"Writer:{bucket}"]
-        return dict(json.loads(subprocess.run(asked, check=True, capture_output=True, env=environment).stdout))
 
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:
         return self.head(method, path, "", len(body)) + body

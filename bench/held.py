@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import re
 import resource
@@ -51,10 +52,15 @@ class Server:
         headers = {"host": self.host, "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), "x-amz-content-sha256": sigv4.UNSIGNED, **(extra or {})}
         return {**headers, "authorization": sigv4.authorization(access, secret, "us-east-1", method, target, headers)}
 
-    def head(self, method: str, path: str, query: str = "", length: int | None = None, extra: dict[str, str] | None = None) -> bytes:
+    def add_user(self, tree: Path, name: str, bucket: str) -> dict[str, str]:
+        environment = {**os.environ, "PYTHONPATH": str(tree / "daemon"), "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
+        asked = [sys.executable, "-m", "s4.cli", "admin", "--json", "--endpoint", self.admin, "user", "add", name, "--grant", f"Writer:{bucket}"]
+        return dict(json.loads(subprocess.run(asked, check=True, capture_output=True, env=environment).stdout))
+
+    def head(self, method: str, path: str, query: str = "", length: int | None = None, extra: dict[str, str] | None = None, keys: tuple[str, str] = (ACCESS, SECRET)) -> bytes:
         """A signed request without its body."""
         target = f"{path}?{query}" if query else path
-        headers = self.signed(ACCESS, SECRET, method, target, extra)
+        headers = self.signed(*keys, method, target, extra)
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         return "\r\n".join([*lines, *([f"content-length: {length}"] if length is not None else []), "", ""]).encode()
 
@@ -64,8 +70,8 @@ class Server:
         one.sendall(raw)
         return one
 
-    def ask(self, method: str, path: str, query: str = "", body: bytes = b"", extra: dict[str, str] | None = None, *, raw: bool = False) -> tuple[int, bytes]:
-        text = f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() if raw else self.head(method, path, query, len(body), extra) + body
+    def ask(self, method: str, path: str, query: str = "", body: bytes = b"", extra: dict[str, str] | None = None, *, raw: bool = False, keys: tuple[str, str] = (ACCESS, SECRET)) -> tuple[int, bytes]:
+        text = f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() if raw else self.head(method, path, query, len(body), extra, keys) + body
         with self.begin(text) as one:
             answer = http.client.HTTPResponse(one, method=method)
             answer.begin()
@@ -73,14 +79,15 @@ class Server:
 
 
 class Others:
-    """Everybody else: the slowest of each kind between two looks."""
+    """Everybody else, who is another user: the slowest of each kind between two looks."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, user: dict[str, str]) -> None:
+        keys = user["access_key"], user["secret_key"]
         body = bytes(8192)
         self._server, self._ended = server, False
         self.slowest: dict[str, float] = {}
         self.refused = 0
-        works = {"GET": lambda: server.ask("GET", "/held/small"), "PUT": lambda: server.ask("PUT", "/held/new", body=body), "/healthz": lambda: server.ask("GET", "/healthz", raw=True)}
+        works = {"GET": lambda: server.ask("GET", "/held/small", keys=keys), "PUT": lambda: server.ask("PUT", "/held/new", body=body, keys=keys), "/healthz": lambda: server.ask("GET", "/healthz", raw=True)}
         self._threads = [threading.Thread(target=self._run, args=(name, work), daemon=True) for name, work in works.items()]
         for thread in self._threads:
             thread.start()
@@ -110,7 +117,7 @@ class Others:
         self._ended = True
 
 
-def measure(server: Server, parts: int, slow: int, sockets: int) -> None:
+def measure(server: Server, tree: Path, parts: int, slow: int, sockets: int) -> None:
     server.ask("PUT", "/held")
     server.ask("PUT", "/held/small", body=bytes(8192))
     server.ask("PUT", "/held/large", body=bytes(LARGE))
@@ -126,7 +133,7 @@ def measure(server: Server, parts: int, slow: int, sockets: int) -> None:
         etags = list(pool.map(part, range(1, parts + 1)))
     xml = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>" for number, etag in enumerate(etags, 1))
     body = f"<CompleteMultipartUpload>{xml}</CompleteMultipartUpload>".encode()
-    others = Others(server)
+    others = Others(server, server.add_user(tree, "others", "held"))
     others.during("nothing else", lambda: time.sleep(3))
     others.during(f"completed, {parts} parts", lambda: server.ask("POST", "/held/parts", f"uploadId={upload}", body))
     others.during("100 times HEAD of it", lambda: [server.ask("HEAD", "/held/parts") for _ in range(100)])
@@ -162,7 +169,7 @@ def main() -> None:
             server = Server(tree, Path(scratch))
             print(f"\n| {revision or 'this tree'} | took s | slowest GET ms | PUT | /healthz | refused |\n|---|---|---|---|---|---|", flush=True)
             try:
-                measure(server, arguments.parts, arguments.slow, arguments.sockets)
+                measure(server, tree, arguments.parts, arguments.slow, arguments.sockets)
             finally:
                 server.process.kill()
                 server.process.wait()

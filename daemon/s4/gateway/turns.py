@@ -32,16 +32,30 @@ class Turns:
 
     async def turn(self, cost: int) -> None:
         """Go on, in this round or a later one."""
+        if self.now(cost):
+            return
         flow = PLACE.get().flow
-        if (self._left > 0 and not self._queue) or self._is_next(flow.user):
-            self._left -= cost
-            if not self._armed:
-                self._armed = True
-                asyncio.get_running_loop().call_soon(self._round)
+        if self._is_next(flow.user):
+            self._spend(cost)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.push(flow, cost, future)
         await future
+
+    def now(self, cost: int) -> bool:
+        """Whether that needs no waiting."""
+        if self._left <= 0 or self._queue:
+            return False
+        self._spend(cost)
+        return True
+
+    def _spend(self, cost: int) -> None:
+        """The next round is asked for once half of one is spent, be it in one or in several: to ask costs as much as a twentieth
+        of a small request."""
+        self._left -= cost
+        if not self._armed and 2 * self._left <= self._round_cost:
+            self._armed = True
+            asyncio.get_running_loop().call_soon(self._round)
 
     def _is_next(self, user: str) -> bool:
         """Whether a user who waits for nothing would be first in the next round: then it need not wait for that. One of each

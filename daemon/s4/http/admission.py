@@ -19,7 +19,6 @@ from s4.http.request import S3Request
 from s4.limits import Limits
 from s4.s3.errors import S3Error
 
-FEW = 4  # at work: they need no turns, which cost a small request a twentieth of its time
 REQUEST_COST = 128 * 1024  # as bytes: a small request takes the loop about as long as reading and sending so many
 
 
@@ -44,7 +43,7 @@ class Admission:
                 request.place = None  # nothing is counted of it
                 self.known -= 1
                 raise S3Error("SlowDown", headers={"Retry-After": str(math.ceil(wait_s))})
-        return place.enter_now() and self.places.taken <= FEW
+        return place.enter_now() and self._gateway.turns.now(REQUEST_COST)
 
     async def enter(self, request: S3Request) -> None:
         """Raises S3Error SlowDown."""
