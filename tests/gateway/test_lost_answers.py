@@ -52,10 +52,10 @@ class Losing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._node, name)
 
-    async def execute(self, partition: int, command: AnyCommand) -> AnyAnswer:
+    async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False) -> AnyAnswer:
         self._number += 1
-        named = new_id(self._number)
-        answer: AnyAnswer = await self._node.execute(partition, command, named)
+        named = command_id or new_id(self._number)
+        answer: AnyAnswer = await self._node.execute(partition, command, named, again)
         if not self.loses(command):
             return answer
         self.lost += 1
@@ -139,9 +139,9 @@ def test_what_never_was_decided_is_refused_on_a_full_disk_and_leaves_nothing(tmp
         assert await store.node.execute(home, commands.RefuseBlob(b"b" * 16)) == Taken(False)
         execute = node.execute
 
-        async def first_is_lost(partition: int, command: AnyCommand) -> AnyAnswer:
+        async def first_is_lost(partition: int, command: AnyCommand, *sent: Any) -> AnyAnswer:
             if not isinstance(command, commands.PutObject):
-                return await execute(partition, command)
+                return await execute(partition, command, *sent)
             disk.full, named = True, new_id(0)
             answer: AnyAnswer = await store.node.execute(partition, command, named, True)
             disk.full = False

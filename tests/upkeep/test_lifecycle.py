@@ -387,14 +387,14 @@ def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, wha
         def __getattr__(self, name: str) -> Any:
             return getattr(self._node, name)
 
-        async def execute(self, partition: int, command: Any) -> Any:
+        async def execute(self, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
             if (isinstance(command, DeleteIfNewest) or (isinstance(command, ChangeObject) and command.storage_class)) and not self.happened:
                 self.happened = True
                 if what == "rules":
                     await self._world.rules()
                 else:
                     await objects.change_object(self._world.gateway, BUCKET, b"k", "", tags={"keep": "yes"})
-            return await self._node.execute(partition, command)
+            return await self._node.execute(partition, command, command_id, again)
 
     async def test(world: World) -> None:
         await world.rules(rule)
