@@ -200,7 +200,7 @@ def test_a_result_that_nobody_knows_is_no_refusal(tmp_path: Path) -> None:
     """What was stored stays: it may be committed."""
 
     async def test(store: OpenStore, gateway: Gateway, node: Losing, disk: Disk) -> None:
-        async def unknown(partition: int, command: AnyCommand) -> AnyAnswer:
+        async def unknown(partition: int, command: AnyCommand, *sent: Any) -> AnyAnswer:
             await store.node.execute(partition, command)
             raise UnknownResultError("no longer known")
 
