@@ -25,6 +25,12 @@ def test_modules_say_what_they_are_for() -> None:
     assert [path for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))] == []
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """Folders of tests are no packages, so that pytest takes the second for the first."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_operator_is_no_package() -> None:
     """operator/__init__.py would shadow the standard library's module of that name."""
     assert not (ROOT / "operator" / "__init__.py").exists()

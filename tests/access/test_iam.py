@@ -402,7 +402,7 @@ def test_no_secret_is_on_disk_and_the_key_is_needed(own_server: Callable[..., Se
     key = next(server.directory.rglob("master.key"))
     key.write_bytes(base64.b64encode(b"another" + bytes(25)) + b"\n")
     server.start()
-    # By another master key nothing opens; once a look has seen that it is another, nobody is served (tests/server/test_keys.py).
+    # By another master key nothing opens; once a look has seen that it is another, nobody is served (tests/server/test_other_keys.py).
     assert code(client(server, "s3", keys).list_buckets) in ("InternalError", "ServiceUnavailable")
     assert code(client(server, "s3", session).list_buckets) in ("InvalidToken", "ServiceUnavailable")
 

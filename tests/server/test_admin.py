@@ -129,10 +129,8 @@ def test_compaction_gives_the_disk_back_and_verify_agrees(server: ServerProcess,
         if number % 3:
             s3.delete_object(Bucket="compact", Key=f"k{number}")
     wait_until(lambda: admin(server, "status")["garbage_bytes"] > 1_900_000, "the shards are freed")
-    done = admin(server, "compact", "--garbage", "0.3")
-    assert done["freed_bytes"] > 1_000_000
-    after = admin(server, "status")
-    assert after["volume_bytes"] < full["volume_bytes"] - 1_000_000
+    admin(server, "compact", "--garbage", "0.3")  # or the server's own round, which may be at it already
+    wait_until(lambda: admin(server, "status")["volume_bytes"] < full["volume_bytes"] - 1_000_000, "the disk has it back")
     for key, body in kept.items():
         assert s3.get_object(Bucket="compact", Key=key)["Body"].read() == body
     report = admin(server, "verify", "--deep")
