@@ -158,10 +158,7 @@ class S3Server:
             error.why = lambda: self.refusing
             self.access_log.write(http, None, request_id, error.status, error.code, error=error)
             return self._error(error, http.method, http.raw_path, request_id)
-        elsewhere = (
-            self._admission.known + tokens.waiting()
-        )  # whose places are counted there, or who waits for an issuer
-        if self._in_flight - elsewhere >= self._limits.requests or self._draining:
+        if self._draining or (self._in_flight >= self._limits.requests and self._is_full()):
             self._metrics.refused.inc()
             error = S3Error("SlowDown", headers={"Retry-After": "1", "Connection": "close"})
             bound = "the server stops" if self._draining else f"the limit named requests ({self._limits.requests})"
@@ -179,6 +176,10 @@ class S3Server:
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
+
+    def _is_full(self) -> bool:
+        """Whether no more is taken, of requests whose places are not counted by the admission, and that wait for no issuer."""
+        return self._in_flight - self._admission.known - tokens.waiting() >= self._limits.requests
 
     async def _serve(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
         started = time.perf_counter()
