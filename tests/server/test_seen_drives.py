@@ -63,17 +63,17 @@ def metric(server: ServerProcess, name: str) -> float:
 
 
 def seen(server: ServerProcess, level: str, number: int, word: str, code: int) -> None:
-    """Wait until all that tells of health tells this, in the same words."""
+    """Wait until all that tells of health tells this, in the same words: each looks at a time of its own."""
     wait_until(lambda: any(word in reason for reason in server.ask("GET", "/status")["reasons"]), f"the status says {word}")
-    wait_until(lambda: word in got(f"{server.admin}/readyz"), f"/readyz says {word}")
-    said = server.admin_cli("status", check=False)
-    assert said.stdout.splitlines()[0].split()[1:] == level.upper().split() if number else ["ok"]
-    assert word in said.stdout
-    assert said.returncode == code
-    assert got(f"{server.admin}/readyz").startswith(f"ready, {level}")
-    assert got(f"{server.endpoint}/readyz") == f"{level}\n", "a word for strangers, and no names"
-    assert metric(server, "s4_health") == number
-    assert metric(server, "s4_alarms") >= 1
+
+    def told() -> subprocess.CompletedProcess[str] | None:
+        said: subprocess.CompletedProcess[str] = server.admin_cli("status", check=False)
+        return said if said.stdout.splitlines()[0].split()[1:] == level.upper().split() and word in said.stdout else None
+
+    assert wait_until(told, f"status begins with {level}, and says {word}").returncode == code
+    wait_until(lambda: (said := got(f"{server.admin}/readyz")).startswith(f"ready, {level}") and word in said, f"/readyz says {level}: {word}")
+    wait_until(lambda: got(f"{server.endpoint}/readyz") == f"{level}\n", "a word for strangers, and no names")
+    wait_until(lambda: metric(server, "s4_health") == number and metric(server, "s4_alarms") >= 1, "the metrics say it")
 
 
 def well(server: ServerProcess) -> None:
