@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Self
@@ -82,9 +82,13 @@ class ServerProcess:
         return self._wait()
 
     def kill(self) -> None:
+        """Its workers see that it is gone; until then they listen at its port, and would take what is the next one's."""
         assert self.process is not None
+        group = self.process.pid if isinstance(self.process, Started) else 0
         self.process.kill()
         self._wait()
+        if group and "--workers" in self.options:
+            wait_until(lambda: group not in _groups(), "its workers have ended")
 
     def _wait(self) -> int:
         assert self.process is not None
@@ -114,6 +118,17 @@ class ServerProcess:
             [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.admin, *arguments],
             capture_output=True, text=True, check=check, timeout=600, env={**os.environ, **self.environment},
         )  # fmt: skip
+
+
+def _groups() -> set[int]:
+    """Process groups in which something runs."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+            if state != "Z":
+                found.add(int(group))
+    return found
 
 
 def make_client(endpoint: str, access: str = ACCESS, secret: str = SECRET, **options: Any) -> Any:
