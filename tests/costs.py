@@ -1,4 +1,5 @@
-"""A pytest plugin: what the tests cost, by folder: minutes, and processor minutes of their own process and its children.
+"""A pytest plugin: what the tests cost, by folder and for the dearest files: minutes, and processor minutes of their own
+process, its children, and the servers that its starter forked.
 
 A child's time counts where it is waited for; what a server cost that many tests share is in the last one that used it.
 """
@@ -8,14 +9,25 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import process
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+DEAREST = 25
+
 
 def processor_s() -> float:
+    """So far. What the starter forked is the starter's child, and it goes on: its own times are not in this process's."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    own = times.user + times.system + times.children_user + times.children_system
+    if not process.starter.cache_info().currsize:
+        return own
+    fields = Path(f"/proc/{process.starter().pid}/stat").read_text().rpartition(")")[2].split()
+    return own + TICK_S * sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
 
 
 class Costs:
@@ -23,13 +35,16 @@ class Costs:
 
     def __init__(self) -> None:
         self.tests, self.wall_s, self.processor_s = Counter[str](), Counter[str](), Counter[str]()
+        self.files_s = Counter[str]()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         folder = folder_of(report.nodeid)
         self.wall_s[folder] += report.duration
         self.tests[folder] += report.when == "call"
         if report.when == "teardown":
-            self.processor_s[folder] += dict(report.user_properties).get("processor_s", 0.0)  # type: ignore[arg-type]
+            spent: Any = dict(report.user_properties).get("processor_s", 0.0)
+            self.processor_s[folder] += spent
+            self.files_s[report.nodeid.partition("::")[0]] += spent
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         terminalreporter.section("minutes by folder (all workers together)")
@@ -37,6 +52,9 @@ class Costs:
             terminalreporter.write_line(f"{wall / 60:6.1f} min {self.processor_s[folder] / 60:6.1f} of a processor {self.tests[folder]:6} tests  {folder}")
         total, processor = sum(self.wall_s.values()), sum(self.processor_s.values())
         terminalreporter.write_line(f"{total / 60:6.1f} min {processor / 60:6.1f} of a processor {sum(self.tests.values()):6} tests")
+        terminalreporter.section(f"the {DEAREST} files that cost most of a processor")
+        for file, spent in self.files_s.most_common(DEAREST):
+            terminalreporter.write_line(f"{spent:7.1f} s  {file}")
 
 
 def folder_of(nodeid: str) -> str:

@@ -50,6 +50,7 @@ class Starter:
                 [sys.executable, "-m", "s4.starter_process", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
+        self.pid = self._process.pid
         self._lock = threading.Lock()
         self._ended: dict[int, int] = {}
 
