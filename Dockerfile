@@ -7,7 +7,7 @@ ARG TARGETARCH
 WORKDIR /build
 # LevelDB's binding has no wheel for arm64: it is built there.
 RUN if [ "$TARGETARCH" = arm64 ]; then apt-get update && apt-get install -y --no-install-recommends build-essential python3-dev libleveldb-dev liberasurecode-dev; fi
-COPY pyproject.toml uv.lock README.md deploy/build.txt ./
+COPY pyproject.toml uv.lock README.md LICENSE deploy/build.txt ./
 RUN python3 -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --no-deps --require-hashes -r build.txt \
  && /opt/build/bin/uv export --quiet --frozen --no-dev --extra daemon --extra operator --no-emit-project -o requirements.txt \
  && python3 -m venv /opt/s4 && /opt/s4/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes -r requirements.txt
@@ -19,6 +19,7 @@ RUN /opt/build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolati
 
 FROM ${BASE}
 ARG TARGETARCH
+LABEL org.opencontainers.image.title="S4" org.opencontainers.image.description="S3 object storage for Kubernetes" org.opencontainers.image.licenses="Apache-2.0"
 RUN if [ "$TARGETARCH" = arm64 ]; then apt-get update && apt-get install -y --no-install-recommends libleveldb1d liberasurecode1 && rm -rf /var/lib/apt/lists/*; fi
 RUN python3 -m compileall -q -j 0 -x '/(test|tests|site-packages|dist-packages)/' --invalidation-mode unchecked-hash "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/s4 /opt/s4

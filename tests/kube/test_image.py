@@ -1,10 +1,13 @@
-"""The image's recipe: what comes from elsewhere is named by its hash. e2e shows that what it makes runs."""
+"""The image's recipe: what comes from elsewhere is named by its hash, and every part says under which licence it is. e2e shows that it runs."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
+
+import yaml
 
 from s4.listening import parse_address
 
@@ -50,3 +53,15 @@ def test_what_is_exposed_can_be_reached() -> None:
     ports = {str(parse_address(given.get(name, default))[1]): parse_address(given.get(name, default))[0] for name, default in (("S4_LISTEN", "0.0.0.0:9000"), ("S4_ADMIN_LISTEN", "127.0.0.1:9001"))}
     assert set(lines("EXPOSE")[0].split()) == set(ports)
     assert not [host for host in ports.values() if host.startswith("127.")]
+
+
+def test_what_is_published_says_its_licence() -> None:
+    """The text is the standard one, and wheel, chart and image name it alike; the image is built with it (PEP 639)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    chart = yaml.safe_load((ROOT / "charts" / "s4" / "Chart.yaml").read_text())
+    assert "Apache License\n                           Version 2.0, January 2004" in (ROOT / "LICENSE").read_text()
+    assert project["license"] == chart["annotations"]["artifacthub.io/license"] == "Apache-2.0"
+    assert f'org.opencontainers.image.licenses="{project["license"]}"' in RECIPE
+    for name in ("README.md", *project["license-files"]):
+        assert any(name in one.split() for one in lines("COPY"))
+        assert f"!{name}" in (ROOT / ".dockerignore").read_text().splitlines()
