@@ -140,6 +140,39 @@ def test_presigned_addresses_by_default_and_nothing_else(own_server: Callable[..
     assert b"--signature-v2 all" in refused.body
 
 
+def test_presigned_listings(server: ServerProcess, s3: Any, bucket: str) -> None:
+    """boto3's defaults, as S3 takes them: what part is wanted is not signed, and only listings have it."""
+    for key in ("a/1", "a/2 +", "b"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="m/ n")["UploadId"]
+    s3.upload_part(Bucket=bucket, Key="m/ n", UploadId=upload, PartNumber=1, Body=b"x")
+    plain = make_client(server.endpoint)
+    for method, options, there, not_there in (
+        ("list_objects_v2", {"Prefix": "a/", "MaxKeys": 1, "FetchOwner": True, "EncodingType": "url"}, b"<Key>a/1</Key>", b"a/2"),
+        ("list_objects_v2", {"StartAfter": "a/1", "Delimiter": "/"}, b"<Key>b</Key>", b"<Key>a/1"),
+        ("list_objects", {"Prefix": "a/", "Marker": "a/1"}, b"<Key>a/2", b"<Key>a/1"),
+        ("list_object_versions", {"Prefix": "b", "KeyMarker": "a"}, b"<Key>b</Key>", b"a/1"),
+        ("list_multipart_uploads", {"Prefix": "m", "MaxUploads": 5}, upload.encode(), b"a/1"),
+        ("list_parts", {"Key": "m/ n", "UploadId": upload, "MaxParts": 3, "PartNumberMarker": 0}, b"<PartNumber>1</PartNumber>", b"a/1"),
+        ("list_buckets", {"Prefix": bucket, "MaxBuckets": 3}, bucket.encode(), b"a/1"),
+    ):  # fmt: skip
+        where = {} if method == "list_buckets" else {"Bucket": bucket}
+        url = plain.generate_presigned_url(method, Params={**where, **options})
+        assert "AWSAccessKeyId=" in url, "boto3 signs by version 4 now: this test tries nothing"
+        answer = send(server.endpoint, "GET", url.removeprefix(server.endpoint), {})
+        assert answer.status == 200, (method, answer.body)
+        assert there in answer.body, (method, answer.body)
+        assert not_there not in answer.body, (method, answer.body)
+    listing = plain.generate_presigned_url("list_objects_v2", Params={"Bucket": bucket}).removeprefix(server.endpoint)
+    for more in ("acl", "uploads", "versions", "policy", "tagging", "versionId=a"):
+        assert send(server.endpoint, "GET", f"{listing}&{more}", {}).code == "SignatureDoesNotMatch", more
+    for method in ("PUT", "DELETE", "HEAD"):
+        assert send(server.endpoint, method, listing, {}).status == 403
+    read = plain.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "b"}).removeprefix(server.endpoint)
+    for more in ("prefix=a", "list-type=2", "max-parts=1", "delimiter=%2F"):
+        assert send(server.endpoint, "GET", f"{read}&{more}", {}).code == "AccessDenied", more
+
+
 def _post(server: ServerProcess, fields: dict[str, str]) -> Answer:
     from access.test_forms import post
 
@@ -178,6 +211,10 @@ def test_a_bucket_in_the_host_is_signed(own_server: Callable[..., ServerProcess]
     target = f"/k?AWSAccessKeyId={ACCESS}&Expires={ends}&Signature={signature}"
     assert send(server.endpoint, "GET", target, {"Host": f"own.s4.example:{port}"}).body == b"x"
     assert send(server.endpoint, "GET", target, {"Host": f"other.s4.example:{port}"}).code == "SignatureDoesNotMatch"
+    assert send(server.endpoint, "GET", f"{target}&prefix=a", {"Host": f"own.s4.example:{port}"}).code == "AccessDenied"
+    signature = sigv2.sign(SECRET, f"GET\n\n\n{ends}\n/own/").replace("+", "%2B")
+    listing = f"/?prefix=k&AWSAccessKeyId={ACCESS}&Expires={ends}&Signature={signature}"
+    assert b"<Key>k</Key>" in send(server.endpoint, "GET", listing, {"Host": f"own.s4.example:{port}"}).body
 
 
 def test_chunks_are_signed_by_nobody(server: ServerProcess, bucket: str) -> None:

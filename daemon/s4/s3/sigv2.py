@@ -5,8 +5,9 @@ signature version 2)"; botocore's `HmacV1Auth`. Pure, and off the way of request
 OldSignatureError, and only then this module is asked. What is read becomes a Claim as there.
 
 Rules for editors: this version signs little, so that what it does not sign is refused. Every x-amz-* header, Content-Type and
-Content-MD5 are in what is signed, whether headers or parameters say them; of other parameters those in `COVERED`. A presigned
-request has no others. One that is signed in headers has, besides, those that say what part of a listing is wanted.
+Content-MD5 are in what is signed, whether headers or parameters say them; of other parameters those in `COVERED`. Besides there are
+those that say what part of a listing is wanted, as on S3: who has the address of a listing may ask for any part of it. A presigned
+request that lists nothing has none of them.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ COVERED = frozenset((
     "versioning", "versions", "website",
 ))  # fmt: skip
 _OF_LISTINGS = frozenset((
-    "continuation-token", "delimiter", "encoding-type", "fetch-owner", "key-marker", "list-type", "marker", "max-keys", "max-parts",
-    "max-uploads", "part-number-marker", "prefix", "start-after", "upload-id-marker", "version-id-marker",
+    "bucket-region", "continuation-token", "delimiter", "encoding-type", "fetch-owner", "key-marker", "list-type", "marker", "max-buckets",
+    "max-keys", "max-parts", "max-uploads", "part-number-marker", "prefix", "start-after", "upload-id-marker", "version-id-marker",
 ))  # fmt: skip
 _DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S +0000", "%Y%m%dT%H%M%SZ")
 _EPOCH = "19700101T000000Z"
@@ -100,7 +101,7 @@ def _of_address(request: Request, virtual: str, region: str) -> OldClaim:
     ends_s = number(fields["Expires"], 0, 10**11)
     if ends_s is None:
         raise S3Error("AccessDenied", f"Invalid date (should be seconds since epoch): {fields['Expires']}")
-    _covered(request, frozenset(_OWN))
+    _covered(request, _OF_LISTINGS.union(_OWN) if _lists(request, virtual) else frozenset(_OWN))
     headers = dict(request.headers)
     for written, value in request.query:
         name = written.lower()
@@ -128,6 +129,12 @@ def _covered(request: Request, more: frozenset[str]) -> None:
             )
 
 
+def _lists(request: Request, virtual: str) -> bool:
+    """Whether it reads what is in a bucket or an upload, or which buckets there are."""
+    of_key = "/" in request.path.strip("/") if not virtual else request.path.strip("/") != ""
+    return request.method == "GET" and (not of_key or any(name == "uploadId" for name, _ in request.query))
+
+
 def _is_amz(name: str) -> bool:
     return name[:6].lower() == "x-amz-"
 
@@ -143,13 +150,16 @@ def _parse_date(text: str) -> int:
 
 
 def _texts(request: Request, headers: Mapping[str, str], date: str, virtual: str) -> tuple[str, ...]:
-    """What the signer may have signed: the path as it was sent, and as it is spelled canonically where that differs."""
+    """What the signer may have signed: the path as it was sent, as it is spelled canonically where that differs, and a bucket's
+    with the slash that botocore signs and does not send."""
     lines = [f"{name}:{headers[name].strip()}\n" for name in sorted(headers) if name.startswith("x-amz-")]
     standard = [headers.get(name, "").strip() for name in ("content-md5", "content-type")]
     front = "\n".join((request.method, *standard, date, "")) + "".join(lines) + (f"/{virtual}" if virtual else "")
     pairs = sorted((pair for pair in request.query if pair[0] in COVERED), key=lambda pair: pair[0])
     query = "&".join([f"{name}={value}" if value else name for name, value in pairs])
     spelled = dict.fromkeys((request.path, sigv4.canonical_path(request.path)))
+    if not virtual and request.path.count("/") == 1 and request.path != "/":
+        spelled[f"{request.path}/"] = None
     return tuple(f"{front}{path}{'?' if query else ''}{query}" for path in spelled)
 
 
