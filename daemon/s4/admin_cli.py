@@ -291,9 +291,7 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
             f"{arguments.name} has {' '.join(arguments.grant)}\n",
         )
     elif action in ("enable", "disable"):
-        users = _one(client.call("GET", "/users"))["users"]
-        grants: list[str] = next((user["grants"] for user in users if user["name"] == arguments.name), [])
-        value = _one(client.call("PUT", path, {"grants": grants, "enabled": action == "enable"}))
+        value = _one(client.call("PUT", path, {"enabled": action == "enable"}))
         _print(arguments, value, f"{arguments.name} is {action}d\n")
     elif action == "remove":
         _print(arguments, _one(client.call("DELETE", path)), f"{arguments.name} is removed, with its keys\n")

@@ -112,6 +112,7 @@ def drive_figures(shards: ShardStore, name: str) -> Iterator[Figure]:
     errors = sum(times.errors.values()) + shards.failing.count
     yield "s4_drive_errors", "Operations that a drive failed", errors, True, name
     yield "s4_drive_slow", "1 while a drive takes long for what it is asked", float(bool(times.slow())), False, name
+    yield "s4_drive_failing", "1 while a drive fails to read many places", float(shards.failing.many), False, name
     yield (
         "s4_drive_alarms",
         "What is to be said of a drive: slow, full, failing, emptied",

@@ -103,3 +103,14 @@ def test_what_the_whole_holds_is_for_administrators(open_server: ServerProcess, 
     for document, status in ((allow("s3:*"), 403), (allow("s4:Admin"), 200)):
         _, keys = made(document)
         assert call(open_server.endpoint, "GET", "/api/stats", access=keys["AccessKeyId"], secret=keys["SecretAccessKey"]).status == status
+
+
+def test_who_may_not_see_users_may_serve_one_again(open_server: ServerProcess, made: Any) -> None:
+    """One call, by what its caller may: not a look at all users, then a write of what one had a moment before."""
+    name, _ = made(allow("s3:ListAllMyBuckets"))
+    _, keys = made({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s4:Admin", "iam:UpdateAccessKey"], "Resource": "*"}]})
+    for enabled in (False, True):
+        assert said(open_server, keys, "PUT", f"/users/{name}", {"enabled": enabled}) == ""
+        assert [one["enabled"] for one in admin(open_server, "user", "list")["users"] if one["name"] == name] == [enabled]
+    assert "AccessDenied" in said(open_server, keys, "PUT", f"/users/{name}", {"grants": ["SuperUser"]})
+    assert "say what is to change" in said(open_server, keys, "PUT", f"/users/{name}", {})

@@ -69,7 +69,10 @@ def test_roles_and_scopes(server: ServerProcess, client: Any) -> None:
     admin(server, "user", "disable", "both")
     with pytest.raises(ClientError, match="InvalidAccessKeyId"):
         both.list_buckets()
-    admin(server, "user", "enable", "both")
+    admin(server, "user", "set", "both", "--grant", "Reader:photos-*")
+    with pytest.raises(ClientError, match="InvalidAccessKeyId"):
+        both.list_buckets()  # other grants serve nobody again who was refused
+    assert admin(server, "user", "enable", "both") == {"name": "both", "grants": ["Reader:photos-*"], "enabled": True}
     assert allowed(both.get_object, Bucket="photos-a", Key="k")
     key = admin(server, "user", "add-key", "both")
     newer = client(server.endpoint, key["access_key"], key["secret_key"])
@@ -77,6 +80,7 @@ def test_roles_and_scopes(server: ServerProcess, client: Any) -> None:
     admin(server, "user", "remove-key", "both", key["access_key"])
     with pytest.raises(ClientError, match="InvalidAccessKeyId"):
         newer.list_buckets()
+    assert "bothe cannot be found" in server.admin_cli("user", "enable", "bothe", check=False).stderr
     users = {user["name"]: user for user in admin(server, "user", "list")["users"]}
     assert users["both"]["grants"] == ["Reader:photos-*"]
     assert "secret" not in json.dumps(users)

@@ -15,6 +15,7 @@ import pytest
 import damage
 from inprocess import get, opened, put
 from s4.embedded import OpenStore, master_key, root_keys
+from s4.figures import drive_figures
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
 from s4.restart import History
@@ -151,6 +152,12 @@ def test_a_drive_of_which_many_reads_fail_is_put_aside(tmp_path: Path) -> None:
     asyncio.run(whole())
 
 
+def told(shards: Any) -> tuple[float, float]:
+    """What the metrics say of a drive: whether it fails to read, and how much is to be said of it."""
+    found = {name: value for name, _, value, _, _ in drive_figures(shards, "d")}
+    return found["s4_drive_failing"], found["s4_drive_alarms"]
+
+
 @pytest.mark.parametrize("away", ["", "d5", "d6"])
 def test_a_drive_that_cannot_be_spared_stays(tmp_path: Path, away: str) -> None:
     """Of 4+2 two are away already, or there is no parity: a drive that fails to read is better than none."""
@@ -165,10 +172,12 @@ def test_a_drive_that_cannot_be_spared_stays(tmp_path: Path, away: str) -> None:
             (tmp_path / "d4").rename(tmp_path / "away4")
         async with opened(drives(tmp_path, count), files=files, fatal=blamed.append) as (store, _):
             shards = store.drives.stores[0]
+            assert told(shards) == (0, 0)
             for number in range(FAILING):
                 shards.failing.note(1, number)
             await Healer(store.node, store.joiners).work()
             assert shards.failing.many
+            assert told(shards) == (1, 1)
             assert not blamed
 
     asyncio.run(whole())

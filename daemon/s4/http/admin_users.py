@@ -77,11 +77,14 @@ class AdminUsers:
 
     async def put(self, request: web.Request) -> dict[str, Any]:
         body, name = msgspec.json.decode(await request.read(), type=_UserBody), request.match_info["name"]
-        grants = [parse_grant(text) for text in body.grants]
+        grants = None if body.grants is None else [parse_grant(text) for text in body.grants]
+        if grants is None and (body.create or body.enabled is None):
+            raise ValueError("say what is to change: grants, or whether the user is enabled")
 
         async def work(accounts: Accounts) -> dict[str, Any]:
             call = self._call(request, accounts)
-            await judge(call, "PutUserPolicy")
+            if grants is not None:
+                await judge(call, "PutUserPolicy")
             if body.create:
                 await do(self._call(request, accounts, Form), "CreateUser")
             else:
@@ -89,9 +92,11 @@ class AdminUsers:
             row = await accounts.get(User, name)
             if row is None:
                 raise missing("user", name)
-            accounts.put(name, replace(row, enabled=body.enabled))
-            accounts.put(name, Policy(grants))
-            return {"name": name, "grants": body.grants, "enabled": body.enabled}
+            enabled = row.enabled if body.enabled is None else body.enabled
+            accounts.put(name, replace(row, enabled=enabled))
+            if grants is not None:
+                accounts.put(name, Policy(grants))
+            return {"name": name, "grants": _texts(await accounts.get(Policy, name)), "enabled": enabled}
 
         return await self._change(work, request)
 
@@ -150,8 +155,10 @@ def _texts(held: Policy | None) -> list[str]:
 
 
 class _UserBody(msgspec.Struct, forbid_unknown_fields=True):
-    grants: list[str]
-    enabled: bool = True
+    """What is not said of a user that is there stays."""
+
+    grants: list[str] | None = None
+    enabled: bool | None = None
     create: bool = False
 
 
