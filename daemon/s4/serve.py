@@ -21,7 +21,6 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from aiohttp import web
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
@@ -38,6 +37,7 @@ from s4.heap import keep_buffers_on_the_heap, settle_garbage_collector
 from s4.http.admin import AdminContext
 from s4.http.admin_port import AdminPort
 from s4.http.admin_server import ServerAdmin
+from s4.http.connection import Connections
 from s4.http.metrics import RequestMetrics, StoreCollector, exposition
 from s4.http.port import Port
 from s4.http.server import S3Server
@@ -175,12 +175,12 @@ class S3Endpoint:
             signature_v2=settings.signature_v2,
         )  # fmt: skip
         self._gateway = gateway
-        self._http: web.Server | None = None
+        self._http: Connections | None = None
         self._port: Port | None = None
         self._jobs = Jobs()
 
     async def start(self, bound: socket.socket) -> None:
-        self._http = self.server.http_server()
+        self._http = self.server.connections()
         context = self._certificate.context if self._certificate else None
         self._port = self.server.port(bound, context)
         self._port.start(self._http)

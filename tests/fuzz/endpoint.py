@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from inprocess import opened, put
@@ -18,6 +17,7 @@ from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import create_upload
 from s4.gateway.objects import Attributes
+from s4.http.connection import Connections
 from s4.http.metrics import RequestMetrics
 from s4.http.server import S3Server
 from s4.limits import Limits
@@ -33,7 +33,7 @@ class Endpoint:
     secret: str
     upload: str  # id of a multipart upload of key `m`
     gateway: Gateway
-    _server: web.Server
+    _server: Connections
 
     async def send(self, data: bytes, limit_s: float = 10.0) -> bytes:
         ours, theirs = socket.socketpair()
@@ -58,7 +58,7 @@ async def endpoint(directory: Path, clock: Callable[[], float]) -> AsyncIterator
         audit = AuditLog(str(directory / "audit.log"))
         server = S3Server(gateway, Limits(stall_s=1.0), RequestMetrics(CollectorRegistry()), audit, region=REGION,
                           domains=(), health=lambda _: (200, b"ok\n"), clock=clock)  # fmt: skip
-        http = server.http_server()
+        http = server.connections()
         try:
             yield Endpoint(store.root.access_key, store.root.secret_key, upload, gateway, http)
         finally:

@@ -153,17 +153,16 @@ def test_the_id_of_a_rule_ends_no_header() -> None:
 
 @pytest.mark.parametrize("value", ["a\r\nb: c", "a\udcffb"])
 def test_a_header_that_cannot_be_written_is_an_answer_of_500(value: str) -> None:
-    """What stands in for aiohttp's request is its writer, which keeps what is written."""
+    """What stands in for a connection keeps what is written."""
     written: list[bytes] = []
 
     async def write(data: bytes) -> None:
         written.append(data)
 
     async def test() -> None:
-        request: Any = mock.Mock(version=HttpVersion11, method="GET", keep_alive=True, writer=mock.Mock(write=write))
+        http: Any = mock.Mock(version=HttpVersion11, method="GET", keep_alive=True, write=write)
         answer = respond(200, {"x-amz-request-id": "1", "Access-Control-Allow-Origin": value}, b"secret body")
-        await answer.prepare(request)
-        await answer.write_eof()
+        await answer.end(http)
 
     asyncio.run(test())
     assert written[0].startswith(b"HTTP/1.1 500 ")

@@ -13,7 +13,9 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+from s4 import tasks
 from s4.gateway.fair import FairQueue
 from s4.gateway.places import PLACE
 from s4.s3.errors import S3Error
@@ -87,7 +89,8 @@ class MemoryBudget:
         self._grant()
         self._evict(self.used_bytes + size - self.limit_bytes)
         try:
-            await asyncio.wait_for(asyncio.shield(future), self._wait_s)
+            async with tasks.within(self._wait_s):
+                await asyncio.shield(future)
         except (TimeoutError, asyncio.CancelledError) as error:
             if future.done():  # granted while we gave up
                 self.used_bytes -= size
@@ -118,7 +121,7 @@ class Share:
         self._budget, self._held, self._cut = budget, held, cut
         self.size = 0
         self.ended = False
-        self._task = asyncio.current_task()
+        self._task: asyncio.Task[Any] | None = None  # that waits for its client
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = self._awaits = False
         self._place = PLACE.get()
@@ -141,7 +144,8 @@ class Share:
         return True
 
     def await_client(self) -> None:
-        """Called before the client is waited for."""
+        """Called, in a task, before the client is waited for."""
+        self._task = asyncio.current_task()
         self._awaits = True
         self._budget.waiting += 1
         self._place.leave()

@@ -15,6 +15,7 @@ import asyncio
 from collections import OrderedDict
 from contextvars import ContextVar
 
+from s4 import tasks
 from s4.gateway.fair import FairQueue, Flow
 from s4.s3.errors import S3Error
 
@@ -91,7 +92,7 @@ class Places:
         queue.push(flow, 1, future)
         self.waiting += 1
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with tasks.within(self._wait_s):
                 await future
         except BaseException as error:
             if future.cancelled():

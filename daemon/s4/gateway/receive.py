@@ -31,6 +31,7 @@ from s4.s3.checksums import Digests, Expected
 from s4.s3.errors import S3Error
 from s4.segments import SEAL_BYTES, Sealer
 from s4.storage.records import DiskFullError, OfflineError, Shard
+from s4.tasks import in_task
 
 SMALL_BYTES = 64 * 1024
 BATCH_BYTES = 512 * 1024
@@ -336,6 +337,7 @@ async def _read(body: Body, share: Share) -> tuple[bytes, bool]:
     """The next bytes, and whether they were so long in coming that the share was given back meanwhile."""
     if getattr(body, "at_hand", True):
         return await body.read(), False
+    await in_task()
     share.await_client()
     try:
         data = await body.read()

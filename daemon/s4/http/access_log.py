@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
-from aiohttp import web
 
 from s4 import logs
+from s4.http.connection import Exchange
 from s4.http.request import S3Request
 from s4.s3.errors import S3Error
 
@@ -53,7 +53,7 @@ class AccessLog:
         """Whether a request is to have a line, as far as its outcome decides it."""
         return self.everything or status >= 400
 
-    def write(self, http: web.BaseRequest, request: S3Request | None, request_id: str, status: int, code: str, *,
+    def write(self, http: Exchange, request: S3Request | None, request_id: str, status: int, code: str, *,
               error: S3Error | None = None, **more: int | float) -> None:  # fmt: skip
         if not self.everything:
             budget, now = self._failed if status >= 500 else self._refused, self.clock()

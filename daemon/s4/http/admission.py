@@ -68,6 +68,5 @@ class Admission:
             self.known -= 1
             place.leave()
             if self._rates.are_set:
-                http = request.http
-                self.went(request, http.content.total_bytes + (http.writer.output_size if request.begun else 0))
+                self.went(request, request.http.content.total_bytes + request.sent)
             PLACE.set(NOBODYS)

@@ -12,8 +12,6 @@ import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
-from aiohttp import web
-
 from s4.access import documents
 from s4.access.keys import TAG_KEYS, of_labels
 from s4.access.policy import ACCOUNT
@@ -21,7 +19,7 @@ from s4.gateway.buckets import set_document
 from s4.gateway.context import ORIGIN, Gateway, find_bucket
 from s4.http.authorize import authorize
 from s4.http.request import S3Request, check_unsigned
-from s4.http.responses import XML, respond
+from s4.http.responses import XML, Answer, respond
 from s4.s3 import amz, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import HEAD, tag
@@ -41,9 +39,7 @@ def is_call(request: S3Request) -> bool:
     return request.path.startswith(_START) and "x-amz-account-id" in request.headers
 
 
-async def serve(
-    gateway: Gateway, request: S3Request, authenticate: Callable[[S3Request], Awaitable[None]]
-) -> web.StreamResponse:
+async def serve(gateway: Gateway, request: S3Request, authenticate: Callable[[S3Request], Awaitable[None]]) -> Answer:
     """The answer to a call, in S3 Control's form."""
     path = request.path.removeprefix(_START)
     request.bucket, request.key, request.operation = "", b"", "Unknown"
@@ -86,7 +82,7 @@ def _named(method: str, path: str) -> tuple[str, str]:
     return operation, found[1]
 
 
-async def _list(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def _list(gateway: Gateway, request: S3Request) -> Answer:
     found = documents.tags_of(await find_bucket(gateway, request.bucket))
     root = "ListTagsForResourceResult"
     listed = "".join(f"<Tag>{tag('Key', name)}{tag('Value', value)}</Tag>" for name, value in found.items())
@@ -94,7 +90,7 @@ async def _list(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return respond(200, {"Content-Type": XML}, text.encode())
 
 
-async def _tag(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def _tag(gateway: Gateway, request: S3Request) -> Answer:
     brought = tags.of_control(await request.xml("TagResourceRequest"))
     if request.judge is not None:
         await request.judge.must("s3:TagResource", more=of_labels(brought))
@@ -102,7 +98,7 @@ async def _tag(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return respond(204)
 
 
-async def _untag(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def _untag(gateway: Gateway, request: S3Request) -> Answer:
     named = [value for name, value in request.pairs if name == "tagKeys"]
     if not named:
         raise S3Error("InvalidRequest", "tagKeys must name at least one tag.")

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from s4 import tasks
 from s4.http.request import S3Request
 from s4.limits import Limits
 from s4.s3.errors import S3Error
@@ -52,7 +53,7 @@ class Doorstep:
 
         timer = loop.call_later(self._grace_s, look)
         try:
-            async with asyncio.timeout(limits.unknown_s) as place:
+            async with tasks.within(limits.unknown_s) as place:
                 self._places[place] = None
                 yield
         except TimeoutError:

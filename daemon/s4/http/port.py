@@ -18,7 +18,7 @@ import socket
 import ssl
 from collections.abc import Callable
 
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.base_protocol import BaseProtocol
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class Port:
         self._bound, self._context, self._mixed, self._refusal = bound, context, mixed, refusal
         self._plain = plain
         self._most, self._first_s, self._backlog = most, first_s, backlog
-        self._idle: dict[RequestHandler, socket.socket] = {}  # silent longest first
-        self._busy: dict[RequestHandler, socket.socket] = {}
-        self._first: dict[RequestHandler, asyncio.TimerHandle] = {}  # who has not brought a request yet
+        self._idle: dict[BaseProtocol, socket.socket] = {}  # silent longest first
+        self._busy: dict[BaseProtocol, socket.socket] = {}
+        self._first: dict[BaseProtocol, asyncio.TimerHandle] = {}  # who has not brought a request yet
         self._beginning: set[asyncio.Task[None]] = set()
         self._taking = False
 
@@ -50,7 +50,7 @@ class Port:
         """Connections that are open, or were when somebody looked last."""
         return len(self._idle) + len(self._busy)
 
-    def start(self, make: Callable[[], RequestHandler]) -> None:
+    def start(self, make: Callable[[], BaseProtocol]) -> None:
         self._taking = True
         self._bound.setblocking(False)
         self._bound.listen(self._backlog)
@@ -72,7 +72,7 @@ class Port:
             task.cancel()
         await asyncio.gather(*self._beginning, return_exceptions=True)
 
-    def begins(self, protocol: RequestHandler) -> None:
+    def begins(self, protocol: BaseProtocol) -> None:
         """A request is in progress."""
         timer = self._first.pop(protocol, None)
         if timer is not None:
@@ -81,17 +81,17 @@ class Port:
         if connection is not None:
             self._busy[protocol] = connection
 
-    def ends(self, protocol: RequestHandler) -> None:
+    def ends(self, protocol: BaseProtocol) -> None:
         connection = self._busy.pop(protocol, None)
         if connection is not None and connection.fileno() >= 0:
             self._idle[protocol] = connection
 
-    def lost(self, protocol: RequestHandler) -> None:
+    def lost(self, protocol: BaseProtocol) -> None:
         """A connection is closed. Where nobody says so, it is found when room is looked for."""
         self._busy.pop(protocol, None)
         self._forget(protocol)
 
-    def _accept(self, make: Callable[[], RequestHandler]) -> None:
+    def _accept(self, make: Callable[[], BaseProtocol]) -> None:
         for _ in range(AT_ONCE):
             try:
                 connection, _ = self._bound.accept()
@@ -105,11 +105,11 @@ class Port:
                 return
             self._take(connection, make)
 
-    def _again(self, make: Callable[[], RequestHandler]) -> None:
+    def _again(self, make: Callable[[], BaseProtocol]) -> None:
         if self._taking:
             asyncio.get_running_loop().add_reader(self._bound, self._accept, make)
 
-    def _take(self, connection: socket.socket, make: Callable[[], RequestHandler]) -> None:
+    def _take(self, connection: socket.socket, make: Callable[[], BaseProtocol]) -> None:
         connection.setblocking(False)
         if not self._make_room():
             if self._context is None:
@@ -137,13 +137,13 @@ class Port:
             self._end(silent)
         return silent is not None
 
-    def _forget(self, protocol: RequestHandler) -> None:
+    def _forget(self, protocol: BaseProtocol) -> None:
         self._idle.pop(protocol, None)
         timer = self._first.pop(protocol, None)
         if timer is not None:
             timer.cancel()
 
-    def _end(self, protocol: RequestHandler) -> None:
+    def _end(self, protocol: BaseProtocol) -> None:
         """It said nothing for too long, or others come."""
         connection = self._idle.get(protocol)
         self._forget(protocol)
@@ -155,7 +155,7 @@ class Port:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    async def _begin(self, protocol: RequestHandler, connection: socket.socket) -> None:
+    async def _begin(self, protocol: BaseProtocol, connection: socket.socket) -> None:
         loop, context = asyncio.get_running_loop(), self._context
         try:
             if context is not None and await _peek(connection) not in (_HELLO, b""):

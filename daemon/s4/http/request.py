@@ -10,10 +10,12 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from s4 import tasks
 from s4.access.requester import NOBODY, Requester
 from s4.clock import boot_clock
 from s4.gateway.places import Place
 from s4.gateway.receive import Decoder
+from s4.http.connection import Exchange
 from s4.limits import Limits
 from s4.s3 import sigv4
 from s4.s3.checksums import Digests, expected_of
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from s4.http.operations.forms import UploadForm
     from s4.metadata.rows import Bucket
 
+Http = Exchange | web.BaseRequest  # of the S3 port, and of the admin port
 XML_PIECE = 32 * 1024
 ANONYMOUS_USER = "anonymous"  # owns what nobody signed for
 
@@ -35,7 +38,7 @@ ANONYMOUS_USER = "anonymous"  # owns what nobody signed for
 class S3Request:
     """One request. `query` has the first value of each name; `key` is the object key's bytes, empty for buckets."""
 
-    http: web.BaseRequest
+    http: Http
     id: str
     method: str
     path: str
@@ -57,9 +60,21 @@ class S3Request:
     failure: str = ""  # the code of an error that was answered in another form than S3's
     place: Place | None = None  # from when it is known who asks
     begun: bool = False  # the head of the answer has gone out
+    sent: int = 0  # bytes of its body since
     started: float = 0.0  # of the boot clock
     website: bool = False  # of a visitor, who sees a bucket as a website
     continued: bool = True  # no client waits for "100 Continue" any more
+
+    @property
+    def exchange(self) -> Exchange:
+        """Where its answer goes, on the S3 port."""
+        if not isinstance(self.http, Exchange):
+            raise TypeError("the admin port answers by itself")
+        return self.http
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.http.secure else "http"
 
     @property
     def user(self) -> str:
@@ -128,7 +143,7 @@ def _below(host: str, domains: tuple[str, ...]) -> str:
 
 
 def parse_request(
-    http: web.BaseRequest, request_id: str, limits: Limits, domains: tuple[str, ...], websites: tuple[str, ...] = ()
+    http: Http, request_id: str, limits: Limits, domains: tuple[str, ...], websites: tuple[str, ...] = ()
 ) -> S3Request:
     """Raises S3Error for what no S3 request may have."""
     path, _, raw_query = http.raw_path.partition("?")
@@ -276,7 +291,7 @@ class HttpBody:
     async def _come(self) -> tuple[bytes, float]:
         """What the client sends next, and the seconds that it was waited for."""
         began = boot_clock()
-        async with asyncio.timeout(request_patience(self._request)):
+        async with tasks.within(request_patience(self._request)):
             data: bytes = await self._content.readany()
         return data, boot_clock() - began
 

@@ -9,12 +9,12 @@ from functools import lru_cache
 from http import HTTPStatus
 
 import structlog
-from aiohttp import web
 
 from s4.access import documents
 from s4.gateway.context import Gateway
 from s4.gateway.objects import Put
 from s4.gateway.read import Opened
+from s4.http.connection import Exchange
 from s4.http.request import S3Request
 from s4.metadata.rows import Bucket, Object
 from s4.s3 import encryption, lifecycle, names
@@ -26,72 +26,58 @@ log = structlog.get_logger("s4.http")
 XML = "application/xml"
 
 
-class Answer(web.StreamResponse):
-    """A whole answer, put together here and written in one piece: a third of what aiohttp's own response costs.
+class Answer:
+    """What a client is answered: whole, or its head first and then as many bytes as `length` says (`begin`).
 
     `headers` is a plain dict, each name spelled in one way. A value that could end its line is refused.
     """
 
-    def __init__(self, status: int, headers: dict[str, str], body: bytes | memoryview) -> None:
-        self._answer_status, self._answer_headers, self._answer_body = status, headers, body
-        self._goes_on: bool | None = None
-        self._request: web.BaseRequest | None = None
+    __slots__ = ("begun", "body", "goes_on", "headers", "length", "status")
 
-    @property
-    def status(self) -> int:
-        return self._answer_status
+    def __init__(
+        self, status: int, headers: dict[str, str], body: bytes | memoryview, length: int | None = None
+    ) -> None:
+        self.status, self.headers, self.body = status, headers, body
+        self.length = len(body) if length is None else length
+        self.goes_on = True  # the connection, after it
+        self.begun = False
 
-    @property
-    def headers(self) -> dict[str, str]:  # type: ignore[override]  # nothing of aiohttp's reads or changes it here
-        return self._answer_headers
+    async def begin(self, http: Exchange) -> None:
+        """Send the head; the bytes are for `http.write`. Raises ConnectionError."""
+        head = self._head_of(http)
+        self.begun = True
+        await http.write(head)
 
-    @property
-    def prepared(self) -> bool:
-        return self._request is not None
+    async def end(self, http: Exchange) -> None:
+        """Send it, or what is left of it. Raises ConnectionError."""
+        if not self.begun:
+            head = self._head_of(http)
+            self.begun = True
+            await http.write(b"".join((head, self.body)) if self.body and http.method != "HEAD" else head)
 
-    @property
-    def keep_alive(self) -> bool | None:
-        return self._goes_on
-
-    def force_close(self) -> None:
-        self._goes_on = False
-
-    @property  # type: ignore[misc]  # set by nobody
-    def content_length(self) -> int | None:
-        return len(self._answer_body)
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        self._request = request
-        if "Connection" in self._answer_headers:
-            self._goes_on = self._answer_headers.pop("Connection") != "close"
-        if self._goes_on is None:
-            self._goes_on = request.keep_alive
-
-    async def write_eof(self, data: bytes | bytearray | memoryview = b"") -> None:
-        request = self._request
-        if request is None:
-            raise RuntimeError("an answer is written after it was prepared")
+    def _head_of(self, http: Exchange) -> bytes:
+        if self.headers.pop("Connection", "") == "close" or not http.keep_alive:
+            self.goes_on = False
         try:
-            head, body = self._head(request), self._answer_body
+            return self._head(http)
         except ValueError as error:  # an end of line, or what is no UTF-8: an answer all the same
-            log.error("an answer could not be written", error=str(error), names=sorted(self._answer_headers))
-            kept = ("x-amz-request-id", "x-amz-id-2", "Server")
-            self._answer_headers = {name: self._answer_headers[name] for name in kept if name in self._answer_headers}
-            self._answer_status, self._goes_on = 500, False
-            body = S3Error("InternalError").xml("", self._answer_headers.get("x-amz-request-id", ""))
-            self._answer_headers["Content-Type"], self._answer_body = XML, body
-            head = self._head(request)
-        await request.writer.write(b"".join((head, body)) if body and request.method != "HEAD" else head)
+            log.error("an answer could not be written", error=str(error), names=sorted(self.headers))
+        kept = ("x-amz-request-id", "x-amz-id-2", "Server")
+        self.headers = {name: self.headers[name] for name in kept if name in self.headers}
+        self.status, self.goes_on = 500, False
+        self.body = S3Error("InternalError").xml("", self.headers.get("x-amz-request-id", ""))
+        self.headers["Content-Type"], self.length = XML, len(self.body)
+        return self._head(http)
 
-    def _head(self, request: web.BaseRequest) -> bytes:
+    def _head(self, http: Exchange) -> bytes:
         """Status line and headers. Raises ValueError for a header that would be more than one line."""
-        status, headers, version = self._answer_status, self._answer_headers, request.version
+        status, headers, version = self.status, self.headers, http.version
         lines = [_status_line(version.major, version.minor, status)]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines.append(f"Date: {names.http_date(int(time.time()))}")
         if status not in (204, 304) and "Content-Length" not in headers:
-            lines.append(f"Content-Length: {len(self._answer_body)}")
-        if not self._goes_on:
+            lines.append(f"Content-Length: {self.length}")
+        if not self.goes_on:
             lines.append("Connection: close")
         elif version.minor == 0:
             lines.append("Connection: keep-alive")

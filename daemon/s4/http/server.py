@@ -18,8 +18,8 @@ from typing import Any
 
 import msgspec
 import structlog
-from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError
 
 from s4 import logs, tracing
 from s4.access.actions import WRITES
@@ -30,6 +30,7 @@ from s4.http import control, website
 from s4.http.access_log import AccessLog
 from s4.http.admission import Admission
 from s4.http.authorize import authorize, context_of, hidden
+from s4.http.connection import Connections, Exchange
 from s4.http.credentials import find
 from s4.http.doorstep import Doorstep
 from s4.http.iam import tokens
@@ -39,7 +40,7 @@ from s4.http.operations import OPERATIONS, forms
 from s4.http.operations.settings import cross_origin, preflight
 from s4.http.port import Port
 from s4.http.request import S3Request, check_unsigned, parse_request, split_address
-from s4.http.responses import XML, common_headers, respond
+from s4.http.responses import XML, Answer, common_headers, respond
 from s4.limits import Limits
 from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
@@ -79,19 +80,9 @@ class S3Server:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def http_server(self) -> web.Server:
-        limits = self._limits
-        return _BoundedServer(
-            self,
-            keepalive_timeout=limits.keepalive_s,
-            max_line_size=limits.request_line_bytes,
-            max_field_size=limits.header_bytes,
-            max_headers=limits.headers,
-            auto_decompress=False,
-            access_log=None,
-            lingering_time=5.0,
-            read_bufsize=1 << 20,
-        )
+    def connections(self) -> Connections:
+        """What makes the connections of the port."""
+        return Connections(self, self._limits)
 
     @property
     def in_flight(self) -> int:
@@ -106,10 +97,10 @@ class S3Server:
         )  # fmt: skip
         return self._port
 
-    def lost(self, protocol: RequestHandler) -> None:
+    def lost(self, connection: BaseProtocol) -> None:
         """A connection is closed."""
         if self._port is not None:
-            self._port.lost(protocol)
+            self._port.lost(connection)
 
     def _no_place(self) -> bytes:
         return self._bare("503 Service Unavailable\r\nRetry-After: 1", S3Error("SlowDown"))
@@ -137,18 +128,35 @@ class S3Server:
         except TimeoutError:
             log.warning("requests cut off at shutdown", count=self._in_flight)
 
-    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
+    def failed(self, http: Exchange, error: Exception) -> Answer:
+        """S3's face on what is not even HTTP, and on what should not have happened."""
+        request_id = self.request_id()
+        if isinstance(error, HttpProcessingError):
+            refusal = S3Error("InvalidRequest", error.message or "Bad request")
+            self.access_log.write(http, None, request_id, refusal.status, refusal.code, error=refusal)
+        else:
+            log.error("connection failed", request_id=request_id, exc_info=error)
+            refusal = S3Error("InternalError")
+        answer = respond(
+            refusal.status,
+            {"x-amz-request-id": request_id, "Content-Type": XML, "Server": "S4"},
+            refusal.xml("/", request_id),
+        )
+        answer.goes_on = False
+        return answer
+
+    async def __call__(self, http: Exchange) -> Answer:
         port = self._port
         if port is None:
             return await self._answer(http)
-        protocol = http.protocol
-        port.begins(protocol)
+        connection = http.connection
+        port.begins(connection)
         try:
             return await self._answer(http)
         finally:
-            port.ends(protocol)
+            port.ends(connection)
 
-    async def _answer(self, http: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, http: Exchange) -> Answer:
         request_id = self.request_id()
         if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
             status, body = self._health(http.raw_path)
@@ -181,7 +189,7 @@ class S3Server:
         """Whether no more is taken, of requests whose places are not counted by the admission, and that wait for no issuer."""
         return self._in_flight - self._admission.known - tokens.waiting() >= self._limits.requests
 
-    async def _serve(self, http: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def _serve(self, http: Exchange, request_id: str) -> Answer:
         started = time.perf_counter()
         request: S3Request | None = None
         code, refusal = "OK", None
@@ -206,18 +214,18 @@ class S3Server:
             if request is not None:
                 self._admission.leave(request)
         headers = response.headers
-        if not response.prepared:
+        if not response.begun:
             headers.update(common_headers(request_id))
             if request is not None and request.extra:
                 headers.update(request.extra)
             if request is not None and request.bucket and not request.key and code != "NoSuchBucket":
                 headers["x-amz-bucket-region"] = self._region  # refused ones have it whether the bucket exists or not
         if not request.continued if request is not None else "Expect" in http.headers:
-            response.force_close()  # whether the client still sends the body cannot be known
+            response.goes_on = False  # whether the client still sends the body cannot be known
         self._account(request, http, response, code, time.perf_counter() - started, request_id, refusal)
         return response
 
-    async def _operate(self, request: S3Request) -> web.StreamResponse:
+    async def _operate(self, request: S3Request) -> Answer:
         """Authenticate, route, authorize, run."""
         if request.method == "OPTIONS":
             request.operation = "Preflight"
@@ -326,7 +334,7 @@ class S3Server:
         uses, self._uses, now_ms = self._uses, {}, int(self._clock() * 1000)
         return [(name, LastUse(now_ms, *where)) for name, where in uses.items()]
 
-    async def _stats(self, request: S3Request) -> web.StreamResponse:
+    async def _stats(self, request: S3Request) -> Answer:
         """What the whole holds: for who may administer it, as on the admin port, and not for every user."""
         who = request.requester
         if request.claim is None or not who.allowed(Ask(who.asker, "s4:Admin", "*", context_of(request, self._clock))):
@@ -343,7 +351,7 @@ class S3Server:
             }
         return respond(200, {"Content-Type": "application/json"}, msgspec.json.encode(stats))
 
-    def _unexpected(self, error: Exception, http: web.BaseRequest, request_id: str) -> S3Error:
+    def _unexpected(self, error: Exception, http: Exchange, request_id: str) -> S3Error:
         if isinstance(error, DiskFullError):
             return S3Error("StorageFull")
         if isinstance(error, UnavailableError):
@@ -364,7 +372,7 @@ class S3Server:
         )
         return S3Error("InternalError")
 
-    def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> web.StreamResponse:
+    def _error(self, error: S3Error, method: str, resource: str, request_id: str) -> Answer:
         headers = {**common_headers(request_id), **error.headers}
         if error.status == 503:
             headers.setdefault("Retry-After", "1")
@@ -374,12 +382,12 @@ class S3Server:
         body = error.xml(resource.partition("?")[0], request_id)
         return respond(error.status, headers, body)
 
-    def _account(self, request: S3Request | None, http: web.BaseRequest, response: web.StreamResponse, code: str,
+    def _account(self, request: S3Request | None, http: Exchange, response: Answer, code: str,
                  seconds: float, request_id: str, refusal: S3Error | None) -> None:  # fmt: skip
         operation = request.operation if request and request.operation else "Unknown"
         length = request.headers.get("content-length", "") if request else ""
         received = (names.number(length, 0, 10**18) or 0) if length else 0
-        sent = response.content_length or 0 if http.method != "HEAD" else 0
+        sent = response.length if http.method != "HEAD" else 0
         self._metrics.observe(operation, code, seconds, received, sent)
         if request is not None and code == "OK" and not request.begun:
             self._admission.went(request, sent)
@@ -394,52 +402,3 @@ class S3Server:
                 http, request, request_id, response.status, code, error=refusal, received=received, sent=sent,
                 milliseconds=round(seconds * 1000, 2),
             )  # fmt: skip
-
-
-UNSENT_BYTES = 256 * 1024  # of one connection, in the kernel
-
-
-class _Connection(RequestHandler):
-    """aiohttp's connection, with S3's face on what is not even HTTP."""
-
-    __slots__ = ()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        held = transport.get_extra_info("socket")
-        if held is not None and held.family != socket.AF_UNIX:
-            # of an answer that its client does not read the kernel would take megabytes, at the loop's cost
-            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:  # an answer has begun: more of anything would pass for its body
-            raise ConnectionResetError("the answer cannot be finished")
-        owner: Any = self._manager
-        request_id = owner.endpoint.request_id() if owner is not None else ""
-        code = "InternalError" if status >= 500 else "InvalidRequest"
-        if status >= 500:
-            log.error("connection failed", request_id=request_id, exc_info=exc)
-        error = S3Error(code, message or str(exc or "") or "Bad request")
-        if owner is not None and status < 500:
-            owner.endpoint.access_log.write(request, None, request_id, status, code, error=error)
-        response = web.Response(status=status, headers={"x-amz-request-id": request_id, "Content-Type": XML, "Server": "S4"},
-                                body=error.xml("/", request_id))  # fmt: skip
-        response.force_close()
-        return response
-
-
-class _BoundedServer(web.Server):
-    """Makes `_Connection`s for an S3Server."""
-
-    def __init__(self, endpoint: S3Server, **settings: Any) -> None:
-        super().__init__(endpoint, **settings)
-        self.endpoint = endpoint
-
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
-        self.endpoint.lost(handler)
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from html import escape
 from http import HTTPStatus
 
-from aiohttp import web
-
 from s4.access import documents
 from s4.gateway.context import Gateway
 from s4.gateway.read import Opened, stream, unlock
@@ -26,7 +24,7 @@ ERROR_PAGE_BYTES = 1 << 20  # of an error document: it is read as a whole
 HTML = "text/html; charset=utf-8"
 
 
-async def serve(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def serve(gateway: Gateway, request: S3Request) -> Answer:
     """The answer to a visitor, whatever it is."""
     asked, site = request.key.decode(), Website()
     request.query, request.operation = {}, "HeadObject" if request.method == "HEAD" else "GetObject"
@@ -51,15 +49,14 @@ async def serve(gateway: Gateway, request: S3Request) -> web.StreamResponse:
 
 
 def _sent(request: S3Request, rule: website.Rule, key: str) -> Answer:
-    scheme = "https" if request.http.secure else "http"
-    return _to(website.target(rule, key, scheme, request.headers.get("host", "")), rule.code)
+    return _to(website.target(rule, key, request.scheme, request.headers.get("host", "")), rule.code)
 
 
 def _to(location: str, status: int) -> Answer:
     return respond(status, {"Location": location})
 
 
-async def _shown(gateway: Gateway, request: S3Request, key: bytes) -> web.StreamResponse:
+async def _shown(gateway: Gateway, request: S3Request, key: bytes) -> Answer:
     """A key's content, or where it sends its visitors. Raises S3Error."""
     request.key = key
     try:

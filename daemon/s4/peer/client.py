@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from s4 import tracing
+from s4 import tasks, tracing
 from s4.clock import boot_clock
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.rows import Bucket
@@ -189,7 +189,7 @@ class RemoteNode:
             self._writer.writelines(frames.pack(header, payload))
             if payload:
                 await self._writer.drain()
-            async with asyncio.timeout(limit_s):
+            async with tasks.within(limit_s):
                 return await future
         except OSError as error:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.") from error

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+from s4 import tasks
 from s4.clock import boot_clock
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.coordinator import CoordinatorError
@@ -169,7 +170,7 @@ class Router:
             if old is not None:
                 await old.close()
             address = parse_endpoint(self.map.stores[store].address)
-            async with asyncio.timeout(CONNECT_S):
+            async with tasks.within(CONNECT_S):
                 remote = await RemoteNode.connect(
                     address,
                     self._oldest,
@@ -383,7 +384,7 @@ class Router:
         if not store:
             raise OfflineError(f"nobody holds position {shard.position} of partition {shard.partition} now")
         try:
-            async with asyncio.timeout(SHARD_S):
+            async with tasks.within(SHARD_S):
                 return await (await self.node(store)).append(shard, payload, sync)
         except (UnavailableError, TimeoutError) as error:
             raise OfflineError(f"store {store[:8]} does not take {shard}: {error}") from error
@@ -457,7 +458,7 @@ class Router:
 
     async def _census_of(self, store: str) -> Census | None:
         try:
-            async with asyncio.timeout(CENSUS_S):
+            async with tasks.within(CENSUS_S):
                 return await (await self.node(store)).census()
         except (UnavailableError, TimeoutError):
             return None

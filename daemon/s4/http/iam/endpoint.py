@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from aiohttp import web
 from msgspec.structs import replace
 
 from s4.access import keys
@@ -25,7 +24,7 @@ from s4.http.iam import policies, protocol, roles, sts, users
 from s4.http.iam.asked import TAGGING, asked, tags_of
 from s4.http.iam.protocol import Call, Form, Handler, IamError
 from s4.http.request import S3Request
-from s4.http.responses import respond
+from s4.http.responses import Answer, respond
 from s4.metadata.rows import Group, Role, User
 from s4.s3 import amz, sigv4
 from s4.s3.errors import S3Error
@@ -62,7 +61,7 @@ class QueryEndpoint:
         self._gateway, self._region, self._clock, self._note = gateway, region, clock, note
         self._doorstep, self._admission = doorstep, admission
 
-    async def __call__(self, request: S3Request) -> web.StreamResponse:
+    async def __call__(self, request: S3Request) -> Answer:
         service = "iam"
         try:
             amz.check(amz.QUERY, request.headers)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
-
 from s4.gateway.context import Gateway
 from s4.http.operations import buckets, copies, forms, labels, listing, locks, multipart, objects, settings
 from s4.http.request import S3Request
+from s4.http.responses import Answer
 
-Operation = Callable[[Gateway, S3Request], Awaitable[web.StreamResponse]]
+Operation = Callable[[Gateway, S3Request], Awaitable[Answer]]
 
 OPERATIONS: dict[str, Operation] = {
     "ListBuckets": buckets.list_buckets,

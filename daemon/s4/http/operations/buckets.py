@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from s4.access import documents
 from s4.access.keys import of_labels
 from s4.gateway import buckets
@@ -11,7 +9,7 @@ from s4.gateway.context import Gateway, find_bucket
 from s4.http import owners
 from s4.http.authorize import Judge
 from s4.http.request import S3Request
-from s4.http.responses import respond, respond_xml
+from s4.http.responses import Answer, respond, respond_xml
 from s4.metadata.rows import Bucket
 from s4.s3 import acl, lock, names, tags
 from s4.s3.errors import S3Error
@@ -20,7 +18,7 @@ from s4.s3.xml import Element, document, parse, tag
 FIRST_REGION = "us-east-1"
 
 
-async def list_buckets(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def list_buckets(gateway: Gateway, request: S3Request) -> Answer:
     query = request.query
     prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
     text = query.get("max-buckets", "10000")
@@ -50,7 +48,7 @@ def _bucket_xml(name: str, row: Bucket) -> str:
     return f"<Bucket>{tag('Name', name)}{tag('CreationDate', names.iso_date(row.created_ms))}</Bucket>"
 
 
-async def create_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def create_bucket(gateway: Gateway, request: S3Request) -> Answer:
     body = await request.small_body(request.limits.xml_bytes)
     root = Element("")
     if body:
@@ -146,28 +144,28 @@ async def _asked(gateway: Gateway, request: S3Request, labels: dict[str, str]) -
     return {name: text for name, text in asked.items() if text}
 
 
-async def head_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def head_bucket(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     return respond(200)
 
 
-async def delete_bucket(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_bucket(gateway: Gateway, request: S3Request) -> Answer:
     await buckets.delete_bucket(gateway, request.bucket)
     return respond(204)
 
 
-async def get_location(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_location(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     region = request.claim.region if request.claim else ""
     return respond_xml(document("LocationConstraint", "" if region == FIRST_REGION else region))
 
 
-async def get_versioning(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_versioning(gateway: Gateway, request: S3Request) -> Answer:
     row = await find_bucket(gateway, request.bucket)
     return respond_xml(document("VersioningConfiguration", tag("Status", row.versioning) if row.versioning else ""))
 
 
-async def put_versioning(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_versioning(gateway: Gateway, request: S3Request) -> Answer:
     root = await request.xml("VersioningConfiguration")
     status = root.get("Status")
     if root.get("MfaDelete") == "Enabled":

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import web
-
 from s4.access.keys import of_tags
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
@@ -20,7 +18,7 @@ from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
 from s4.http.request import S3Request
-from s4.http.responses import ending, header_value, respond, respond_xml
+from s4.http.responses import Answer, ending, header_value, respond, respond_xml
 from s4.s3 import checksums, classes, conditions, encryption, lock, names, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.lock import NONE as NO_LOCK
@@ -90,12 +88,12 @@ def _copied_attributes(request: S3Request, source: Opened) -> Attributes:
     return Attributes(kept, source.row.metadata)
 
 
-async def copy_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def copy_object(gateway: Gateway, request: S3Request) -> Answer:
     with gateway.readers.reading():
         return await objects.while_it_changes(lambda: _copy(gateway, request))
 
 
-async def _copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def _copy(gateway: Gateway, request: S3Request) -> Answer:
     """One attempt: whatever the source is judged by holds for the version that is copied."""
     directive, tagging = _directive(request, "metadata"), _directive(request, "tagging")
     algorithm = checksums.asked_algorithm(request.headers, "x-amz-checksum-algorithm")
@@ -135,7 +133,7 @@ async def _copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return respond_xml(document("CopyObjectResult", result), headers)
 
 
-async def rename_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def rename_object(gateway: Gateway, request: S3Request) -> Answer:
     header = "x-amz-rename-source"
     text = request.headers.get(header, "")
     raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")

@@ -7,7 +7,6 @@ file are not read, as in S3. Multipart parsing is aiohttp's.
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -20,18 +19,18 @@ from aiohttp import (
     BodyPartReader,
     ClientPayloadError,
     MultipartReader,
-    web,
 )
 from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
+from s4 import tasks
 from s4.gateway import objects
 from s4.gateway.context import Gateway
 from s4.gateway.receive import Decoder
 from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import S3Request, proceed, request_patience
-from s4.http.responses import XML, put_headers, respond
+from s4.http.responses import XML, Answer, put_headers, respond
 from s4.metadata import events
 from s4.s3 import amz, checksums, postpolicy, sigv2, sigv4, tags, xml
 from s4.s3.errors import S3Error
@@ -127,7 +126,7 @@ class FormBody:
 async def patiently(request: S3Request, reading: Awaitable[T]) -> T:
     """One step of reading a form. Raises S3Error where it is none, or stalls."""
     try:
-        async with asyncio.timeout(request_patience(request)):
+        async with tasks.within(request_patience(request)):
             return await reading
     except TimeoutError:
         raise S3Error("RequestTimeout", headers={"Connection": "close"}) from None
@@ -254,7 +253,7 @@ def _claim(fields: dict[str, str], signature_v2: str, region: str) -> sigv4.Clai
     return sigv4.parse_form(fields)
 
 
-async def post_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def post_object(gateway: Gateway, request: S3Request) -> Answer:
     form = request.form
     if form is None:
         raise S3Error("MalformedPOSTRequest")
@@ -264,9 +263,8 @@ async def post_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
         gateway, request.bucket, request.key, form.body, checksums.expected_of(request.headers, ""),
         replace(await with_acl(gateway, request), event=events.POST), request.user, write_conditions(request.headers),
     )  # fmt: skip
-    scheme = "https" if request.http.secure else "http"
     key = quote_from_bytes(request.key, safe="/-_.~")
-    location = f"{scheme}://{request.headers.get('host', '')}{request.path.rstrip('/')}/{key}"
+    location = f"{request.scheme}://{request.headers.get('host', '')}{request.path.rstrip('/')}/{key}"
     headers = {**put_headers(put, request), "Location": location}
     target = form.fields.get("success_action_redirect") or form.fields.get("redirect") or ""
     split = urlsplit(target)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from s4.access.keys import of_tags
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
@@ -12,7 +10,7 @@ from s4.http.authorize import open_judged
 from s4.http.operations.settings import asked_acl, check_acl
 from s4.http.owners import canonical_of, xml
 from s4.http.request import S3Request
-from s4.http.responses import respond, respond_xml
+from s4.http.responses import Answer, respond, respond_xml
 from s4.s3 import acl, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import document
@@ -26,12 +24,12 @@ def _version(version: str) -> dict[str, str]:
     return {"x-amz-version-id": version} if version else {}
 
 
-async def get_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_tagging(gateway: Gateway, request: S3Request) -> Answer:
     opened = await _open(gateway, request)
     return respond_xml(document("Tagging", tags.to_xml(opened.row.tags)), _version(opened.version))
 
 
-async def put_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_tagging(gateway: Gateway, request: S3Request) -> Answer:
     wanted = tags.from_xml(await request.xml("Tagging"), tags.OF_OBJECT)
     version = request.query.get("versionId", "")
     if request.judge is not None:
@@ -41,19 +39,19 @@ async def put_tagging(gateway: Gateway, request: S3Request) -> web.StreamRespons
     )
 
 
-async def delete_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_tagging(gateway: Gateway, request: S3Request) -> Answer:
     version = request.query.get("versionId", "")
     return respond(204, _version(await objects.change_object(gateway, request.bucket, request.key, version, tags={})))
 
 
-async def get_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_acl(gateway: Gateway, request: S3Request) -> Answer:
     opened = await _open(gateway, request)
     owner = await canonical_of(gateway, opened.row.owner)
     listed = acl.to_xml(acl.decode(opened.row.acl), owner, xml(owner, opened.row.owner))
     return respond_xml(document("AccessControlPolicy", listed), _version(opened.version))
 
 
-async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_acl(gateway: Gateway, request: S3Request) -> Answer:
     """An ACL is made for the owner of a version, and is given to that version only."""
     opened = await _open(gateway, request)
     wanted = await asked_acl(request, await canonical_of(gateway, opened.row.owner))

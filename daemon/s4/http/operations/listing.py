@@ -7,12 +7,10 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.owners import owners_xml
 from s4.http.request import S3Request
-from s4.http.responses import respond_xml
+from s4.http.responses import Answer, respond_xml
 from s4.metadata import keys
 from s4.metadata.listing import Page, Query, Version
 from s4.metadata.rows import Summary
@@ -95,7 +93,7 @@ async def _owners(gateway: Gateway, page: Page) -> dict[str, str]:
     return await owners_xml(gateway, (item.row.owner for item in page.items if not isinstance(item, bytes)))
 
 
-async def list_objects(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def list_objects(gateway: Gateway, request: S3Request) -> Answer:
     shared = _parameters(request, "max-keys")
     marker = request.query.get("marker", "").encode()
     bucket = await find_bucket(gateway, request.bucket)
@@ -113,7 +111,7 @@ async def list_objects(gateway: Gateway, request: S3Request) -> web.StreamRespon
     )))  # fmt: skip
 
 
-async def list_objects_v2(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
     query = request.query
     shared = _parameters(request, "max-keys")
     start = query.get("start-after", "").encode()
@@ -146,7 +144,7 @@ def _parse_token(token: str) -> bytes:
     return raw[1:]
 
 
-async def list_versions(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def list_versions(gateway: Gateway, request: S3Request) -> Answer:
     query = request.query
     shared = _parameters(request, "max-keys")
     key_marker, version_marker = query.get("key-marker", "").encode(), query.get("version-id-marker", "")
@@ -212,7 +210,7 @@ def _version_xml(item: Version, url: bool, owners: Mapping[str, str]) -> str:
     )
 
 
-async def list_uploads(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def list_uploads(gateway: Gateway, request: S3Request) -> Answer:
     query = request.query
     shared = _parameters(request, "max-uploads")
     key_marker, upload_marker = query.get("key-marker", "").encode(), query.get("upload-id-marker", "")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from s4.access import documents
 from s4.access.keys import of_hold, of_lock
 from s4.gateway import objects
@@ -12,7 +10,7 @@ from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
 from s4.http.authorize import open_judged
 from s4.http.request import S3Request
-from s4.http.responses import respond, respond_xml
+from s4.http.responses import Answer, respond, respond_xml
 from s4.metadata.rows import Bucket
 from s4.s3 import lock
 from s4.s3.errors import S3Error
@@ -21,14 +19,14 @@ from s4.s3.names import exact_date
 from s4.s3.xml import document, tag
 
 
-async def get_configuration(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_configuration(gateway: Gateway, request: S3Request) -> Answer:
     bucket = await find_bucket(gateway, request.bucket)
     if not bucket.lock:
         raise S3Error("ObjectLockConfigurationNotFoundError", BucketName=request.bucket)
     return respond_xml(document("ObjectLockConfiguration", lock.default_to_xml(documents.default_lock(bucket))))
 
 
-async def put_configuration(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_configuration(gateway: Gateway, request: S3Request) -> Answer:
     default = lock.default_from_xml(await request.xml("ObjectLockConfiguration"))
     await set_lock(gateway, request.bucket, documents.encode(default) if default is not None else "")
     return respond(200)
@@ -76,14 +74,14 @@ async def _open(gateway: Gateway, request: S3Request) -> Opened:
     return await open_judged(gateway, request.judge, request.bucket, request.key, request.query.get("versionId", ""))
 
 
-async def get_retention(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_retention(gateway: Gateway, request: S3Request) -> Answer:
     row = (await _open(gateway, request)).row
     if not row.lock_mode:
         raise S3Error("NoSuchObjectLockConfiguration")
     return respond_xml(document("Retention", lock.retention_to_xml(row.lock_mode, row.lock_until_ms)))
 
 
-async def put_retention(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_retention(gateway: Gateway, request: S3Request) -> Answer:
     now_ms, version = gateway.now_ms(), request.query.get("versionId", "")
     mode, until_ms = lock.retention_from_xml(await request.xml("Retention"), now_ms)
     if request.judge is not None:
@@ -96,14 +94,14 @@ async def put_retention(gateway: Gateway, request: S3Request) -> web.StreamRespo
     return respond(200)
 
 
-async def get_hold(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_hold(gateway: Gateway, request: S3Request) -> Answer:
     row = (await _open(gateway, request)).row
     if not row.legal_hold and not row.hold_told:
         raise S3Error("NoSuchObjectLockConfiguration")
     return respond_xml(document("LegalHold", tag("Status", "ON" if row.legal_hold else "OFF")))
 
 
-async def put_hold(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_hold(gateway: Gateway, request: S3Request) -> Answer:
     hold = lock.hold_from_xml(await request.xml("LegalHold"))
     version = request.query.get("versionId", "")
     if request.judge is not None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from aiohttp import web
-
 from s4.gateway import multipart
 from s4.gateway.context import Gateway, paced
 from s4.gateway.multipart import Completion, WantedPart
@@ -15,14 +13,14 @@ from s4.http.operations.encryption import customer_key
 from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.owners import owner_xml
 from s4.http.request import S3Request
-from s4.http.responses import aborting, ending, respond, respond_xml
+from s4.http.responses import Answer, aborting, ending, respond, respond_xml
 from s4.metadata.rows import Part, decode
 from s4.s3 import checksums, classes, encryption, names, ranges
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
 
-async def create_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def create_upload(gateway: Gateway, request: S3Request) -> Answer:
     algorithm = checksums.asked_algorithm(request.headers, "x-amz-checksum-algorithm")
     kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
     upload, sealing = await multipart.create_upload(
@@ -78,7 +76,7 @@ async def _agrees(gateway: Gateway, request: S3Request, upload_id: str, told: fr
         raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
 
 
-async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def upload_part(gateway: Gateway, request: S3Request) -> Answer:
     number, upload = _part_number(request), _upload_id(request)
     body = request.body()
     if "content-length" not in request.headers and "x-amz-decoded-content-length" not in request.headers:
@@ -100,12 +98,12 @@ async def upload_part(gateway: Gateway, request: S3Request) -> web.StreamRespons
     return respond(200, headers)
 
 
-async def upload_part_copy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def upload_part_copy(gateway: Gateway, request: S3Request) -> Answer:
     with gateway.readers.reading():
         return await while_it_changes(lambda: _copy_part(gateway, request))
 
 
-async def _copy_part(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def _copy_part(gateway: Gateway, request: S3Request) -> Answer:
     """One attempt: the version that was judged is what is copied."""
     number, upload = _part_number(request), _upload_id(request)
     source = await open_source(gateway, request)
@@ -137,7 +135,7 @@ def _bounded(request: S3Request, name: str, default: int) -> int:
     return int(text)
 
 
-async def list_parts(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def list_parts(gateway: Gateway, request: S3Request) -> Answer:
     limit = min(_bounded(request, "max-parts", 1000), 1000)
     marker = min(_bounded(request, "part-number-marker", 0), 65535)
     upload = _upload_id(request)
@@ -178,7 +176,7 @@ def _wanted_part(element: Element, limit: int) -> WantedPart:
     return WantedPart(int(number), etag.strip('"'), {name: value for name, value in given.items() if value})
 
 
-async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def complete_upload(gateway: Gateway, request: S3Request) -> Answer:
     upload = _upload_id(request)
     root = await request.xml("CompleteMultipartUpload", checksums=False)
     parts = [_wanted_part(element, request.limits.parts) async for element in paced(root.all("Part"))]
@@ -209,13 +207,13 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> web.StreamRes
     headers |= ending(gateway, request.bucket_row, request.key, put)
     algorithm, value, kind = put.checksum
     checksum = tag(f"Checksum{algorithm}", value) + tag("ChecksumType", kind) if algorithm else ""
-    location = f"{request.http.scheme}://{request.headers.get('host', '')}{request.path}"
+    location = f"{request.scheme}://{request.headers.get('host', '')}{request.path}"
     return respond_xml(document("CompleteMultipartUploadResult", (
         f"{tag('Location', location)}{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>"
         f"<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
     )), headers)  # fmt: skip
 
 
-async def abort_upload(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def abort_upload(gateway: Gateway, request: S3Request) -> Answer:
     await multipart.abort_upload(gateway, request.bucket, request.key, _upload_id(request))
     return respond(204)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 
-from aiohttp import web
 from msgspec.structs import replace
 
+from s4 import tasks
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.memory import Share
@@ -19,6 +19,7 @@ from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
 from s4.http.request import Pace, S3Request, request_patience
 from s4.http.responses import (
+    Answer,
     common_headers,
     ending,
     from_wire,
@@ -113,7 +114,7 @@ async def with_acl(gateway: Gateway, request: S3Request) -> Attributes:
     return found
 
 
-async def put_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_object(gateway: Gateway, request: S3Request) -> Answer:
     body = request.body()
     if body.length > request.limits.put_bytes:
         raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
@@ -222,7 +223,7 @@ def _checksum_headers(request: S3Request, opened: Opened, status: int) -> dict[s
     return {checksums.HEADER[row.checksum_algorithm]: value, "x-amz-checksum-type": row.checksum_type}
 
 
-async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_object(gateway: Gateway, request: S3Request) -> Answer:
     reading = gateway.readers.begin()
     try:
         return await _get(gateway, request)
@@ -232,7 +233,7 @@ async def get_object(gateway: Gateway, request: S3Request) -> web.StreamResponse
         gateway.readers.end(reading)
 
 
-async def _get(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def _get(gateway: Gateway, request: S3Request) -> Answer:
     """Raises SourceChangedError, with nothing answered, where the object was replaced and its blob went with it."""
     opened = await _open(gateway, request)
     offset, length, span, status = _span(request, opened)
@@ -259,10 +260,8 @@ async def _get(gateway: Gateway, request: S3Request) -> web.StreamResponse:
         except DamagedError:
             await objects.must_be_there(gateway, opened)
             raise
-        response = web.StreamResponse(status=status, headers={**headers, **common_headers(request.id), **request.extra})
-        response.content_length = length
+        response = Answer(status, {**headers, **common_headers(request.id), **request.extra}, b"", length)
         request.begun = True
-        await response.prepare(request.http)
         await sending.send(response, first, pieces)
     finally:
         share.drop()
@@ -281,30 +280,31 @@ class _Sending:
         grown = self._taken >= READ_BYTES and self._share.grow(2 * READ_BYTES)
         return READ_BYTES if grown else FIRST_BYTES
 
-    async def send(self, response: web.StreamResponse, first: memoryview, pieces: AsyncIterator[memoryview]) -> None:
+    async def send(self, response: Answer, first: memoryview, pieces: AsyncIterator[memoryview]) -> None:
         loop, request = asyncio.get_running_loop(), self._request
-        async with asyncio.timeout(request_patience(request)) as patience:
-            await self._write(response, first)
+        async with tasks.within(request_patience(request)) as patience:
+            await response.begin(request.exchange)
+            await self._write(first)
             async for piece in pieces:
                 patience.reschedule(loop.time() + request_patience(request))
-                await self._write(response, piece)
-            await response.write_eof()
+                await self._write(piece)
 
-    async def _write(self, response: web.StreamResponse, piece: memoryview) -> None:
+    async def _write(self, piece: memoryview) -> None:
         loop, share = asyncio.get_running_loop(), self._share
         share.await_client()
         began = loop.time()
         try:
-            await response.write(piece)
+            await self._request.exchange.write(piece)
         finally:
             stalled = share.client_came()
+        self._request.sent += len(piece)
         self._pace.note(len(piece), loop.time() - began)
         self._taken = 0 if stalled else self._taken + len(piece)
         if stalled:
             await share.take(2 * FIRST_BYTES)
 
 
-async def head_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def head_object(gateway: Gateway, request: S3Request) -> Answer:
     opened = await _open(gateway, request)
     _, length, span, status = _span(request, opened)
     headers = await _read_headers(gateway, request, opened, span, status)
@@ -312,7 +312,7 @@ async def head_object(gateway: Gateway, request: S3Request) -> web.StreamRespons
     return respond(status, headers)
 
 
-async def get_attributes(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_attributes(gateway: Gateway, request: S3Request) -> Answer:
     wanted = {piece.strip() for piece in request.headers.get("x-amz-object-attributes", "").split(",") if piece.strip()}
     known = {"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"}
     if not wanted:
@@ -379,7 +379,7 @@ def _part_xml(extent: Extent, algorithm: str) -> str:
     return f"<Part>{tag('PartNumber', extent.number)}{tag('Size', extent.size)}{checksum}</Part>"
 
 
-async def delete_object(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_object(gateway: Gateway, request: S3Request) -> Answer:
     version = request.query.get("versionId", "")
     done = await objects.delete_object(
         gateway, request.bucket, request.key, version, request.user,
@@ -394,7 +394,7 @@ async def delete_object(gateway: Gateway, request: S3Request) -> web.StreamRespo
     return respond(204, headers)
 
 
-async def delete_objects(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_objects(gateway: Gateway, request: S3Request) -> Answer:
     signed = len(request.payload) == 64
     if (
         not signed

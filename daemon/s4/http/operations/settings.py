@@ -6,8 +6,6 @@ Each is one document in the bucket's row: a put replaces it whole, and every gat
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from s4.access import documents
 from s4.access.checks import read_new_of_bucket
 from s4.access.documents import Block
@@ -19,7 +17,7 @@ from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.owners import canonical_of, xml
 from s4.http.request import S3Request
-from s4.http.responses import respond, respond_xml
+from s4.http.responses import Answer, respond, respond_xml
 from s4.metadata.rows import Bucket
 from s4.s3 import acl, cors, encryption, lifecycle, notification, tags, website
 from s4.s3.errors import S3Error
@@ -28,7 +26,7 @@ from s4.s3.xml import Element, document, tag
 POLICY_BYTES = 20 * 1024
 
 
-async def _remove(gateway: Gateway, request: S3Request, setting: str) -> web.StreamResponse:
+async def _remove(gateway: Gateway, request: S3Request, setting: str) -> Answer:
     await find_bucket(gateway, request.bucket)
     await set_document(gateway, request.bucket, setting, "")
     return respond(204)
@@ -37,27 +35,27 @@ async def _remove(gateway: Gateway, request: S3Request, setting: str) -> web.Str
 # -- tags
 
 
-async def get_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_tagging(gateway: Gateway, request: S3Request) -> Answer:
     found = documents.tags_of(await find_bucket(gateway, request.bucket))
     if not found:
         raise S3Error("NoSuchTagSet", BucketName=request.bucket)
     return respond_xml(document("Tagging", tags.to_xml(found)))
 
 
-async def put_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_tagging(gateway: Gateway, request: S3Request) -> Answer:
     found = tags.from_xml(await request.xml("Tagging"), tags.OF_BUCKET)
     await set_document(gateway, request.bucket, documents.TAGS, documents.encode(found) if found else "")
     return respond(204)
 
 
-async def delete_tagging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_tagging(gateway: Gateway, request: S3Request) -> Answer:
     return await _remove(gateway, request, documents.TAGS)
 
 
 # -- policy
 
 
-async def get_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_policy(gateway: Gateway, request: S3Request) -> Answer:
     text = _policy_text(await find_bucket(gateway, request.bucket), request.bucket)
     text = await principals.show(Accounts(gateway), text)
     return respond(200, {"Content-Type": "application/json"}, text.encode())
@@ -70,7 +68,7 @@ def _policy_text(bucket: Bucket, name: str) -> str:
     return text
 
 
-async def put_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_policy(gateway: Gateway, request: S3Request) -> Answer:
     raw = await request.small_body(request.limits.xml_bytes)
     if len(raw) > POLICY_BYTES:
         raise S3Error("MalformedPolicy", f"Policies must be at most {POLICY_BYTES} bytes long.")
@@ -90,11 +88,11 @@ async def put_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse
     return respond(204)
 
 
-async def delete_policy(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_policy(gateway: Gateway, request: S3Request) -> Answer:
     return await _remove(gateway, request, documents.POLICY)
 
 
-async def get_policy_status(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_policy_status(gateway: Gateway, request: S3Request) -> Answer:
     bucket = await find_bucket(gateway, request.bucket)
     _policy_text(bucket, request.bucket)
     policy: Policy | None = documents.policy_of(bucket)
@@ -111,7 +109,7 @@ _BLOCK = {
 }
 
 
-async def get_block(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_block(gateway: Gateway, request: S3Request) -> Answer:
     block = documents.block_of(await find_bucket(gateway, request.bucket))
     if not block.shown:
         raise S3Error("NoSuchPublicAccessBlockConfiguration", BucketName=request.bucket)
@@ -119,7 +117,7 @@ async def get_block(gateway: Gateway, request: S3Request) -> web.StreamResponse:
     return respond_xml(document("PublicAccessBlockConfiguration", listed))
 
 
-async def put_block(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_block(gateway: Gateway, request: S3Request) -> Answer:
     root = await request.xml("PublicAccessBlockConfiguration")
     given = {field: _truth(root, name) for name, field in _BLOCK.items()}
     await set_document(gateway, request.bucket, documents.BLOCK, documents.encode(Block(**given)))
@@ -133,7 +131,7 @@ def _truth(root: Element, name: str) -> bool:
     return text == "true"
 
 
-async def delete_block(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_block(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     await set_document(gateway, request.bucket, documents.BLOCK, documents.encode(documents.NO_BLOCK))
     return respond(204)
@@ -144,14 +142,14 @@ async def delete_block(gateway: Gateway, request: S3Request) -> web.StreamRespon
 OWNERSHIPS = (documents.ENFORCED, documents.PREFERRED, documents.WRITER)
 
 
-async def get_ownership(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_ownership(gateway: Gateway, request: S3Request) -> Answer:
     found = documents.ownership_of(await find_bucket(gateway, request.bucket))
     if found == documents.REMOVED:
         raise S3Error("OwnershipControlsNotFoundError", BucketName=request.bucket)
     return respond_xml(document("OwnershipControls", f"<Rule>{tag('ObjectOwnership', found)}</Rule>"))
 
 
-async def put_ownership(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_ownership(gateway: Gateway, request: S3Request) -> Answer:
     root = await request.xml("OwnershipControls")
     rules = list(root.all("Rule"))
     wanted = rules[0].get("ObjectOwnership") if len(rules) == 1 else None
@@ -164,7 +162,7 @@ async def put_ownership(gateway: Gateway, request: S3Request) -> web.StreamRespo
     return respond(200)
 
 
-async def delete_ownership(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_ownership(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     await set_document(gateway, request.bucket, documents.OWNERSHIP, documents.REMOVED)
     return respond(204)
@@ -173,14 +171,14 @@ async def delete_ownership(gateway: Gateway, request: S3Request) -> web.StreamRe
 # -- ACL
 
 
-async def get_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_acl(gateway: Gateway, request: S3Request) -> Answer:
     bucket = await find_bucket(gateway, request.bucket)
     held = acl.decode(bucket.documents.get(documents.ACL, ""))
     owner = await canonical_of(gateway, bucket.owner)
     return respond_xml(document("AccessControlPolicy", acl.to_xml(held, owner, xml(owner, bucket.owner))))
 
 
-async def put_acl(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_acl(gateway: Gateway, request: S3Request) -> Answer:
     bucket = await find_bucket(gateway, request.bucket)
     wanted = await asked_acl(request, await canonical_of(gateway, bucket.owner))
     check_acl(bucket, wanted)
@@ -220,40 +218,40 @@ def check_acl(bucket: Bucket, wanted: acl.Acl) -> None:
 # -- cross-origin rules
 
 
-async def get_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_cors(gateway: Gateway, request: S3Request) -> Answer:
     rules = documents.cors_of(await find_bucket(gateway, request.bucket))
     if not rules:
         raise S3Error("NoSuchCORSConfiguration", BucketName=request.bucket)
     return respond_xml(document("CORSConfiguration", cors.to_xml(rules)))
 
 
-async def put_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_cors(gateway: Gateway, request: S3Request) -> Answer:
     rules = cors.from_xml(await request.xml("CORSConfiguration"))
     await set_document(gateway, request.bucket, documents.CORS, documents.encode(rules))
     return respond(200)
 
 
-async def delete_cors(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_cors(gateway: Gateway, request: S3Request) -> Answer:
     return await _remove(gateway, request, documents.CORS)
 
 
 # -- website
 
 
-async def get_website(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_website(gateway: Gateway, request: S3Request) -> Answer:
     found = documents.website_of(await find_bucket(gateway, request.bucket))
     if found is None:
         raise S3Error("NoSuchWebsiteConfiguration", BucketName=request.bucket)
     return respond_xml(document("WebsiteConfiguration", website.to_xml(found)))
 
 
-async def put_website(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_website(gateway: Gateway, request: S3Request) -> Answer:
     found = website.from_xml(await request.xml("WebsiteConfiguration"))
     await set_document(gateway, request.bucket, documents.WEBSITE, documents.encode(found))
     return respond(200)
 
 
-async def delete_website(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_website(gateway: Gateway, request: S3Request) -> Answer:
     return await _remove(gateway, request, documents.WEBSITE)
 
 
@@ -267,14 +265,14 @@ def _least_size(rules: list[lifecycle.Rule]) -> dict[str, str]:
     return {_LEAST_SIZE: _VARIES if any(rule.varies for rule in rules) else "all_storage_classes_128K"}
 
 
-async def get_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_lifecycle(gateway: Gateway, request: S3Request) -> Answer:
     rules = documents.lifecycle_of(await find_bucket(gateway, request.bucket))
     if not rules:
         raise S3Error("NoSuchLifecycleConfiguration", BucketName=request.bucket)
     return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)), _least_size(rules))
 
 
-async def put_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_lifecycle(gateway: Gateway, request: S3Request) -> Answer:
     names = iter(lambda: gateway.random(16).hex(), "")
     rules = lifecycle.from_xml(
         await request.xml("LifecycleConfiguration"),
@@ -285,21 +283,21 @@ async def put_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamRespo
     return respond(200, _least_size(rules))
 
 
-async def delete_lifecycle(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_lifecycle(gateway: Gateway, request: S3Request) -> Answer:
     return await _remove(gateway, request, documents.LIFECYCLE)
 
 
 # -- encryption of what comes
 
 
-async def get_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_encryption(gateway: Gateway, request: S3Request) -> Answer:
     default = documents.encryption_of(await find_bucket(gateway, request.bucket))
     if default is None:
         raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=request.bucket)
     return respond_xml(document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
 
 
-async def put_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_encryption(gateway: Gateway, request: S3Request) -> Answer:
     default = encryption.default_from_xml(await request.xml("ServerSideEncryptionConfiguration"))
     if default.mode == encryption.SSE_KMS:
         sealing.kms_key(gateway, request.bucket, default.key)
@@ -309,19 +307,19 @@ async def put_encryption(gateway: Gateway, request: S3Request) -> web.StreamResp
     return respond(200)
 
 
-async def delete_encryption(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def delete_encryption(gateway: Gateway, request: S3Request) -> Answer:
     return await _remove(gateway, request, documents.ENCRYPTION)
 
 
 # -- notifications
 
 
-async def get_notification(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_notification(gateway: Gateway, request: S3Request) -> Answer:
     rules = documents.notification_of(await find_bucket(gateway, request.bucket))
     return respond_xml(document("NotificationConfiguration", notification.to_xml(rules)))
 
 
-async def put_notification(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def put_notification(gateway: Gateway, request: S3Request) -> Answer:
     ids = iter(lambda: gateway.random(16).hex(), "")
     rules = notification.from_xml(await request.xml("NotificationConfiguration"), gateway.receivers, ids)
     await set_document(gateway, request.bucket, documents.NOTIFICATION, documents.encode(rules) if rules else "")
@@ -331,22 +329,22 @@ async def put_notification(gateway: Gateway, request: S3Request) -> web.StreamRe
 # -- settings that S4 lacks, as S3 answers where they were never set
 
 
-async def get_accelerate(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_accelerate(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     return respond_xml(document("AccelerateConfiguration", ""))
 
 
-async def get_logging(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_logging(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     return respond_xml(document("BucketLoggingStatus", ""))
 
 
-async def get_replication(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_replication(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     raise S3Error("ReplicationConfigurationNotFoundError", BucketName=request.bucket)
 
 
-async def get_request_payment(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def get_request_payment(gateway: Gateway, request: S3Request) -> Answer:
     await find_bucket(gateway, request.bucket)
     return respond_xml(document("RequestPaymentConfiguration", tag("Payer", "BucketOwner")))
 
@@ -354,7 +352,7 @@ async def get_request_payment(gateway: Gateway, request: S3Request) -> web.Strea
 # -- what browsers ask
 
 
-async def preflight(gateway: Gateway, request: S3Request) -> web.StreamResponse:
+async def preflight(gateway: Gateway, request: S3Request) -> Answer:
     """What a browser asks before a request from another origin: needs no signature, and tells the rules only."""
     origin, (method, asked) = request.headers.get("origin", ""), cors.asked_of(request.headers, "")
     if not origin:

@@ -1,0 +1,278 @@
+"""Connections of the S3 port: HTTP/1.1 by aiohttp's parser, each request begun where its bytes arrive.
+
+    data_received  ->  parser  ->  Exchange  ->  the endpoint's coroutine, as far as it goes  ->  Answer
+
+Most requests have nothing to wait for: they are answered before `data_received` returns, by the same functions as all
+others, without a task of their own. One that waits, for its body, a commit or a place, goes on in a task.
+
+For editors:
+- A connection serves one request after the other. What its client sends ahead waits here, at most `AHEAD`, then in the kernel.
+- Where a request begins there is no task; what needs one says so (tasks.py).
+- An answer that has begun ends whole, or the connection is cut: nothing else may follow its head.
+- A body that nobody wanted is read for `LINGER_S` and thrown away, so that its client comes to read the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import socket
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiohttp import ClientPayloadError
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
+from aiohttp.http_writer import HttpVersion10
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.tcp_helpers import tcp_keepalive
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from s4 import tasks
+from s4.limits import Limits
+
+if TYPE_CHECKING:
+    from s4.http.responses import Answer
+
+AHEAD = 32  # requests of one connection that wait for their turn
+LINGER_S = 5.0
+READ_BYTES = 1 << 20  # of a body that may wait to be read; twice that, and no more is taken from the kernel
+UNSENT_BYTES = 256 * 1024  # of one connection, in the kernel
+
+
+class Endpoint(Protocol):
+    """Who answers."""
+
+    async def __call__(self, http: Exchange) -> Answer:
+        """Raises only what cuts the connection: where an answer has begun."""
+
+    def failed(self, http: Exchange, error: Exception) -> Answer:
+        """For what is not even HTTP (HttpProcessingError), or should not have happened."""
+
+    def lost(self, connection: BaseProtocol) -> None:
+        """A connection is closed."""
+
+
+class Exchange:
+    """One request as it came, and where its answer goes. `begun`: something of that has gone out."""
+
+    __slots__ = ("_connection", "begun", "content", "headers", "keep_alive", "method", "raw_path", "version")
+
+    def __init__(
+        self, connection: Connection, message: RawRequestMessage | HttpProcessingError, content: StreamReader
+    ) -> None:
+        self._connection, self.content, self.begun = connection, content, False
+        if isinstance(message, HttpProcessingError):
+            self.method, self.raw_path, self.version, self.keep_alive = "UNKNOWN", "/", HttpVersion10, False
+            self.headers = CIMultiDictProxy[str](CIMultiDict())
+        else:
+            self.method, self.raw_path, self.version = message.method, message.path, message.version
+            self.headers, self.keep_alive = message.headers, not message.should_close
+
+    @property
+    def connection(self) -> BaseProtocol:
+        return self._connection
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        return self._connection.transport
+
+    @property
+    def remote(self) -> str:
+        return self._connection.remote
+
+    @property
+    def secure(self) -> bool:
+        return self._connection.secure
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Returns when there is room for more. Raises ConnectionError."""
+        connection = self._connection
+        transport = connection.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        self.begun = True
+        transport.write(data)
+        if connection.writing_paused:
+            await connection._drain_helper()
+
+
+class Connection(BaseProtocol):
+    """`remote` is the client's address."""
+
+    __slots__ = (
+        "_closing", "_connections", "_content", "_context", "_messages", "_silent_since", "_task", "_timer", "_working",
+        "remote", "secure",
+    )  # fmt: skip
+
+    def __init__(self, connections: Connections) -> None:
+        limits, loop = connections.limits, asyncio.get_running_loop()
+        super().__init__(loop, HttpRequestParser(
+            self, loop, READ_BYTES, max_line_size=limits.request_line_bytes, max_field_size=limits.header_bytes,
+            max_headers=limits.headers, payload_exception=ClientPayloadError, auto_decompress=False,
+            max_msg_queue_size=AHEAD,
+        ))  # fmt: skip
+        self._connections = connections
+        self._messages: deque[tuple[RawRequestMessage | HttpProcessingError, StreamReader]] = deque()
+        self._content: StreamReader | None = None  # of the request that is served
+        self._task: asyncio.Task[None] | None = None  # that serves it, where it had to wait
+        self._working = False
+        self._closing = False  # nothing more is read, or answered but for what is served
+        self._silent_since = loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._context = contextvars.copy_context()
+        self.remote, self.secure = "", False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        made: Any = transport
+        tcp_keepalive(made)
+        peer = made.get_extra_info("peername")
+        self.remote = str(peer[0] if isinstance(peer, (list, tuple)) else peer or "")
+        self.secure = made.get_extra_info("sslcontext") is not None
+        held = made.get_extra_info("socket")
+        if held is not None and held.family != socket.AF_UNIX:
+            # of an answer that its client does not read the kernel would take megabytes, at the loop's cost
+            held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self._connections.open[self] = None
+        self._timer = self._loop.call_later(self._connections.limits.keepalive_s, self._look)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._content is not None:
+            self._content.set_exception(exc or ConnectionResetError("the client has gone"))
+        super().connection_lost(exc)
+        self._parser = None  # it knows us: a cycle would wait for the garbage collector
+        self._messages.clear()
+        self._connections.lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing or self._parser is None:
+            return
+        try:
+            messages, last, _ = self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            if self._content is not None and not self._content.is_eof():
+                self._content.set_exception(error)
+            messages, last = [(error, EMPTY_PAYLOAD)], True
+        self._messages.extend(messages)
+        if last:
+            self._parser = None  # what follows is no HTTP
+        if len(self._messages) + (self._content is not None) >= AHEAD and not self._buffer_paused:
+            self._pause_reading_for_buffer()
+        if messages and not self._working and self._content is None:
+            self._work()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:  # the end of every body says it
+            super().resume_reading(resume_parser)
+
+    def _work(self) -> None:
+        """Serve what has come, until something has to wait."""
+        self._working = True
+        try:
+            while self._content is None and not self._closing:
+                if self._buffer_paused and len(self._messages) <= AHEAD // 2:
+                    self.data_received(b"")  # what the parser held back
+                    if len(self._messages) < AHEAD:
+                        self._resume_reading_for_buffer()
+                if not self._messages:
+                    return
+                message, self._content = self._messages.popleft()
+                exchange = Exchange(self, message, self._content)
+                error = message if isinstance(message, HttpProcessingError) else None
+                self._task = tasks.begin(self._serve(exchange, error), self._context.copy(), self._loop)
+        finally:
+            self._working = False
+
+    async def _serve(self, exchange: Exchange, error: HttpProcessingError | None) -> None:
+        goes_on, endpoint = False, self._connections.endpoint
+        try:
+            try:
+                answer = await endpoint(exchange) if error is None else endpoint.failed(exchange, error)
+            except Exception as failure:
+                if exchange.begun:
+                    return
+                answer = endpoint.failed(exchange, failure)
+            await answer.end(exchange)
+            goes_on = (exchange.content.is_eof() or await _thrown_away(exchange.content)) and answer.goes_on
+        except ConnectionError:
+            pass  # the client has gone
+        finally:
+            self._served(goes_on)
+
+    def _served(self, goes_on: bool) -> None:
+        self._content = self._task = None
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self.transport is None:
+            return
+        if not goes_on or self._closing or (self._parser is None and not self._messages):
+            self.close()
+            return
+        self._silent_since = self._loop.time()
+        if not self._working and (self._messages or self._buffer_paused):
+            self._loop.call_soon(self._work, context=self._context)
+
+    def _look(self) -> None:
+        """Whether the client has said nothing for too long."""
+        keepalive_s, silent_s = self._connections.limits.keepalive_s, self._loop.time() - self._silent_since
+        if self._content is not None:
+            silent_s = 0.0
+        if silent_s >= keepalive_s:
+            self.close()
+        else:
+            self._timer = self._loop.call_later(keepalive_s - silent_s, self._look)
+
+    def close(self) -> None:
+        """Once what was written has gone."""
+        self._closing = True
+        if self.transport is not None:
+            self.transport.close()
+
+    def finish(self) -> asyncio.Task[None] | None:
+        """End, with the request that is served now; the task that serves it."""
+        self._closing = True
+        if self._content is None:
+            self.close()
+        return self._task
+
+
+async def _thrown_away(content: StreamReader) -> bool:
+    """Read what is left of a body; whether that was all of it."""
+    try:
+        async with tasks.within(LINGER_S):
+            while not content.is_eof():
+                await content.readany()
+    except (TimeoutError, ClientPayloadError, HttpProcessingError):
+        return False
+    return True
+
+
+class Connections:
+    """Makes connections for one endpoint, and ends them."""
+
+    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
+        self.endpoint, self.limits = endpoint, limits
+        self.open: dict[Connection, None] = {}
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    def lost(self, connection: Connection) -> None:
+        self.open.pop(connection, None)
+        self.endpoint.lost(connection)
+
+    async def shutdown(self, limit_s: float) -> None:
+        """Let what is served end within `limit_s`, and close all."""
+        served = [task for task in [connection.finish() for connection in self.open] if task is not None]
+        if served:
+            _, late = await asyncio.wait(served, timeout=limit_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        for connection in list(self.open):
+            connection.close()

@@ -1,0 +1,75 @@
+"""What a coroutine has to know of the task that runs it.
+
+A request begins where its bytes arrive, in no task of its own (http/connection.py); it gets one when it has to wait. What
+asks asyncio for its task, above all a limit of time, says so here first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from types import TracebackType
+from typing import Any
+
+
+@types.coroutine
+def _leave() -> Generator[None, Any, object]:
+    return (yield)
+
+
+async def in_task() -> None:
+    """What follows runs in a task of its own."""
+    if asyncio.current_task() is None:
+        await _leave()
+
+
+class within:  # noqa: N801 - read as a word
+    """`asyncio.timeout`, wherever this runs. Raises TimeoutError."""
+
+    __slots__ = ("_limit", "_seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        await in_task()
+        self._limit = asyncio.timeout(self._seconds)
+        return await self._limit.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._limit.__aexit__(kind, error, trace)
+
+
+def begin(
+    work: Coroutine[Any, Any, None], context: Context, loop: asyncio.AbstractEventLoop
+) -> asyncio.Task[None] | None:
+    """Run a coroutine at once, as far as it goes without waiting; the task that goes on with it, None where it has ended."""
+    try:
+        waits = context.run(work.send, None)
+    except StopIteration:
+        return None
+    return loop.create_task(_rest(work, waits), context=context)
+
+
+async def _rest(work: Coroutine[Any, Any, None], waits: Any) -> None:
+    await _go_on(work, waits)
+
+
+@types.coroutine
+def _go_on(work: Coroutine[Any, Any, None], waits: Any) -> Generator[Any, Any, None]:
+    """The rest of a coroutine that was begun and waits for `waits`; for None, only for its task."""
+    while waits is not None:
+        try:
+            yield waits
+        except BaseException as error:  # cancelled: it may wait for something else now
+            try:
+                waits = work.throw(error)
+            except StopIteration:
+                return
+        else:
+            break
+    yield from work
