@@ -36,7 +36,7 @@ def meet(one: tuple[Path, Path, Path], two: tuple[Path, Path, Path]) -> bool:
 
 
 def test_one_more_certificate_leaves_all_others_as_they_are(tmp_path: Path) -> None:
-    """The words of README, twice: the second call made another authority, which nobody trusted."""
+    """The words of docs/cluster.md, twice: the second call made another authority, which nobody trusted."""
     assert told(tmp_path, "node-1", "node-2").returncode == 0
     before = content(tmp_path)
     assert stat.S_IMODE((tmp_path / "ca.key").stat().st_mode) == stat.S_IMODE((tmp_path / "node-1.key").stat().st_mode) == 0o600

@@ -201,7 +201,7 @@ def _check_places(seats: list[Seat], shard_map: ShardMap, geometry: tuple[int, i
     if len(order) < len(seats):
         raise DirectoryError(
             f"this server has {len(order)} directories and {len(seats)} are given: drives cannot be added to it. Exchange its drives "
-            "for larger ones, one by one, or copy what it holds to a new server or cluster; README says how, under Growing"
+            "for larger ones, one by one, or copy what it holds to a new server or cluster; docs/single-server.md says how, under Growing"
         )
     if len(order) != len(seats):
         raise DirectoryError(

@@ -1,4 +1,4 @@
-"""README's steps for a cluster on machines of one's own, followed: each machine a network namespace with a name, and an etcd that asks
+"""The steps of docs/cluster.md for a cluster on machines of one's own, followed: each machine a network namespace with a name, and an etcd that asks
 for TLS and a login. Real processes, because what failed was between them (six are started: some seconds of a processor)."""
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from process import wait_until
 from s4.cluster.etcd import Access
 from s4_operator import certificates
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "cluster.md"
 NODES = ("node-1", "node-2", "node-3")
 KEYS = {"S4_ROOT_ACCESS_KEY": "ofmychoice", "S4_ROOT_SECRET_KEY": "of my choice too"}
 
 
 class Machines:
-    """Namespaces that know each other by name. `run` is a command line of README in one of them, in the folder `here`."""
+    """Namespaces that know each other by name. `run` is a command line of the guide in one of them, in the folder `here`."""
 
     def __init__(self, network: Network, here: Path) -> None:
         self.network, self.here, self.started = network, here, list[subprocess.Popen[bytes]]()
-        self.text = README.read_text()
+        self.text = GUIDE.read_text()
 
     def _words(self, machine: str, words: tuple[str, ...]) -> list[str]:
         for word in words:
             if word.startswith("--"):
-                assert word in self.text, f"README does not say {word}"
+                assert word in self.text, f"docs/cluster.md does not say {word}"
         program_of = [sys.executable, "-m", "s4.cli", *words[1:]] if words[0] == "s4" else list(words)
         return ["ip", "netns", "exec", self.network.namespace[machine], *program_of]
 

@@ -1,4 +1,4 @@
-"""The README's table of operations says what the router does, for every operation of botocore's model."""
+"""The table of operations in docs/s3.md says what the router does, for every operation of botocore's model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s4.http.operations import OPERATIONS
 from s4.s3.errors import S3Error
 from s4.s3.routing import route
 
-README = Path(__file__).parents[2] / "README.md"
+TABLE = Path(__file__).parents[2] / "docs" / "s3.md"
 MODEL = botocore.session.get_session().get_service_model("s3")
 # Asked for at another server's name, or told apart by nothing but what botocore calls them.
 ALIKE = {"ListDirectoryBuckets": "ListBuckets", "GetBucketNotification": "GetBucketNotificationConfiguration", "PutBucketNotification": "PutBucketNotificationConfiguration", "GetBucketLifecycle": "GetBucketLifecycleConfiguration", "PutBucketLifecycle": "PutBucketLifecycleConfiguration"}
@@ -25,7 +25,7 @@ MORE = {"UploadPart": {"partNumber": "1", "uploadId": "u"}, "UploadPartCopy": {"
 
 
 def rows() -> Iterator[tuple[str, str]]:
-    text = README.read_text().partition("| operation | |\n|---|---|\n")[2].partition("\n\n")[0]
+    text = TABLE.read_text().partition("| operation | |\n|---|---|\n")[2].partition("\n\n")[0]
     for line in text.splitlines():
         _, name, done, _ = (part.strip() for part in line.split("|"))
         yield name, done

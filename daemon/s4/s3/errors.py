@@ -87,7 +87,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "SignatureDoesNotMatch": (403, "The request signature that the server calculated does not match the signature that you provided. Check your secret access key and signing method."),
     "SlowDown": (503, "Please reduce your request rate."),
     "ServiceUnavailable": (503, "Service is unable to handle request. Try again."),
-    "StorageFull": (507, "The disks have no room for more: delete something, or have them made larger (README, Growing)."),
+    "StorageFull": (507, "The disks have no room for more: delete something, or have them made larger (docs/single-server.md, Growing)."),
     "TooManyBuckets": (400, "You have attempted to create more buckets than are allowed."),
     "TooManyEntities": (409, "There are as many as are allowed."),
     "UnresolvableGrantByEmailAddress": (400, "The e-mail address you provided does not match any account on record."),

@@ -1,0 +1,47 @@
+"""docs/kubernetes.md has every setting and every condition, and its samples are what the models take."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from s4_operator import models
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "kubernetes.md").read_text()
+SETTINGS = GUIDE.partition("## Every setting")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("spec", [models.ClusterSpec, models.BucketSpec])
+def test_every_setting_is_in_the_guide(spec: type[models.Model]) -> None:
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", SETTINGS))))
+    assert not [name for name in spec.model_fields if name not in named]
+
+
+def test_every_condition_is_in_the_guide() -> None:
+    rows = GUIDE.partition("## What each condition means")[2].partition("\n## ")[0]
+    report = (ROOT / "operator" / "s4_operator" / "report.py").read_text()
+    buckets = (ROOT / "operator" / "s4_operator" / "buckets.py").read_text()
+    said = set(re.findall(r'^ +(?:listed = \[)?\("(\w+)", _truth', report, re.M)) | set(re.findall(r'RefusedError\(\s*"(\w+)"', buckets))
+    assert len(said) >= 12
+    assert not [one for one in said if not re.search(rf"\b{one}\b", rows)]
+
+
+def samples() -> list[dict[str, Any]]:
+    return [one for path in (ROOT / "operator" / "samples").glob("*.yaml") for one in yaml.safe_load_all(path.read_text())]
+
+
+def test_samples_are_what_the_models_take() -> None:
+    """And the sample Bucket is one that the sample cluster lets in: the two are applied one after the other."""
+    for one in samples():
+        if one["kind"] in ("S4Cluster", "Bucket"):
+            (models.ClusterSpec if one["kind"] == "S4Cluster" else models.BucketSpec).model_validate(one["spec"])
+    (cluster,) = yaml.safe_load_all((ROOT / "operator" / "samples" / "cluster.yaml").read_text())
+    (bucket,) = (one for one in samples() if one["kind"] == "Bucket")
+    where = bucket["spec"]["clusterRef"]
+    assert (where["name"], where["namespace"]) == (cluster["metadata"]["name"], cluster["metadata"]["namespace"])
+    assert bucket["metadata"]["namespace"] in (where["namespace"], *cluster["spec"].get("allowedNamespaces", []))
