@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ from s4.http.connection import Connections
 from s4.http.metrics import RequestMetrics
 from s4.http.server import S3Server
 from s4.limits import Limits
+from s4.s3 import sigv4
 
 REGION = "us-east-1"
+IMPATIENT = Limits(stall_s=1.0)
 
 
 @dataclass
@@ -34,6 +37,12 @@ class Endpoint:
     upload: str  # id of a multipart upload of key `m`
     gateway: Gateway
     _server: Connections
+
+    def signed(self, method: str, path: str, headers: dict[str, str] | None = None) -> bytes:
+        """The head of a request of the root key, whose body is not signed."""
+        given = {"host": "localhost", "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), "x-amz-content-sha256": sigv4.UNSIGNED, **(headers or {})}
+        given["authorization"] = sigv4.authorization(self.access, self.secret, REGION, method, path, given)
+        return "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", ""]).encode()
 
     async def send(self, data: bytes, limit_s: float = 10.0) -> bytes:
         ours, theirs = socket.socketpair()
@@ -49,14 +58,14 @@ class Endpoint:
 
 
 @contextlib.asynccontextmanager
-async def endpoint(directory: Path, clock: Callable[[], float]) -> AsyncIterator[Endpoint]:
+async def endpoint(directory: Path, clock: Callable[[], float], limits: Limits = IMPATIENT) -> AsyncIterator[Endpoint]:
     async with opened(directory / "data", durability="none") as (store, gateway):
         await create_bucket(gateway, "bbb", "root")
         await put(gateway, "bbb", b"k", b"inline")
         await put(gateway, "bbb", b"big", b"x" * 100_000)
         upload, _ = await create_upload(gateway, "bbb", b"m", Attributes(), "root", "", "")
         audit = AuditLog(str(directory / "audit.log"))
-        server = S3Server(gateway, Limits(stall_s=1.0), RequestMetrics(CollectorRegistry()), audit, region=REGION,
+        server = S3Server(gateway, limits, RequestMetrics(CollectorRegistry()), audit, region=REGION,
                           domains=(), health=lambda _: (200, b"ok\n"), clock=clock)  # fmt: skip
         http = server.connections()
         try:

@@ -74,9 +74,9 @@ class MemoryBudget:
         """Raises S3Error SlowDown where no share came free in time."""
         await self._acquire(size)
 
-    def take_now(self, size: int) -> bool:
-        """Whether so much is free, and nobody waits for it: then it is taken."""
-        free = self._next is None and self.used_bytes + size <= self.limit_bytes
+    def take_now(self, size: int, *, spare: bool = False) -> bool:
+        """Whether so much is free, and nobody waits for it: then it is taken. With `spare`, where half of all stays free."""
+        free = self._next is None and self.used_bytes + size <= (self.limit_bytes // 2 if spare else self.limit_bytes)
         if free:
             self.used_bytes += size
         return free
@@ -135,10 +135,10 @@ class Share:
             self._budget.give_back(self.size - size)
         self.size = size
 
-    def grow(self, size: int) -> bool:
-        """Hold `size` bytes from now on where that needs no waiting; whether it does."""
+    def grow(self, size: int, *, spare: bool = False) -> bool:
+        """Hold `size` bytes from now on where that needs no waiting, with `spare` where memory is plenty; whether it does."""
         more = size - self.size
-        if more > 0 and not self._budget.take_now(more):
+        if more > 0 and not self._budget.take_now(more, spare=spare):
             return False
         self.size = max(self.size, size)
         return True

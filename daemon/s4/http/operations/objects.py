@@ -256,7 +256,7 @@ async def _get(gateway: Gateway, request: S3Request) -> Answer:
         await share.take(2 * FIRST_BYTES)  # before anything is read
         pieces = stream(gateway, opened, offset, length, sending.piece_bytes)
         try:
-            first = await anext(pieces, memoryview(b""))  # an error here is still an answer of its own
+            first = await sending.begin(pieces, length)  # an error here is still an answer of its own
         except DamagedError:
             await objects.must_be_there(gateway, opened)
             raise
@@ -270,13 +270,25 @@ async def _get(gateway: Gateway, request: S3Request) -> Answer:
 
 class _Sending:
     """An answer on its way to its client. Until that has taken READ_BYTES, and after it stopped, little is read ahead of it: who
-    takes nothing costs no more than that."""
+    takes nothing costs no more than that. While memory is plenty a short one is read whole before it begins, so that damage to
+    any of it is an error, and not an answer that is cut."""
 
     def __init__(self, request: S3Request, share: Share) -> None:
         self._request, self._share, self._pace = request, share, Pace(request.limits)
         self._taken = 0  # since it began, or went on
+        self._whole = False
+
+    async def begin(self, pieces: AsyncIterator[memoryview], length: int) -> memoryview:
+        """What is read before the head of the answer goes out. Raises DamagedError."""
+        self._whole = length <= READ_BYTES and self._share.grow(2 * length, spare=True)
+        if not self._whole:
+            return await anext(pieces, memoryview(b""))
+        read = [piece async for piece in pieces]
+        return read[0] if len(read) == 1 else memoryview(b"".join(read))
 
     def piece_bytes(self) -> int:
+        if self._whole:
+            return READ_BYTES
         grown = self._taken >= READ_BYTES and self._share.grow(2 * READ_BYTES)
         return READ_BYTES if grown else FIRST_BYTES
 
