@@ -52,24 +52,28 @@ def begin(
         waits = context.run(work.send, None)
     except StopIteration:
         return None
-    return loop.create_task(_rest(work, waits), context=context)
+    return loop.create_task(_Rest(work, waits), context=context)
 
 
-async def _rest(work: Coroutine[Any, Any, None], waits: Any) -> None:
-    await _go_on(work, waits)
+class _Rest(Coroutine[Any, Any, None]):
+    """The rest of a coroutine that was begun and waits for `waits`; for None, only for its task.
 
+    Whatever its task is told reaches the coroutine, its cancelling before its first step too.
+    """
 
-@types.coroutine
-def _go_on(work: Coroutine[Any, Any, None], waits: Any) -> Generator[Any, Any, None]:
-    """The rest of a coroutine that was begun and waits for `waits`; for None, only for its task."""
-    while waits is not None:
-        try:
-            yield waits
-        except BaseException as error:  # cancelled: it may wait for something else now
-            try:
-                waits = work.throw(error)
-            except StopIteration:
-                return
-        else:
-            break
-    yield from work
+    def __init__(self, work: Coroutine[Any, Any, None], waits: Any) -> None:
+        self._work, self._waits = work, waits
+
+    def send(self, value: Any) -> Any:
+        waits, self._waits = self._waits, None
+        return self._work.send(value) if waits is None else waits
+
+    def throw(self, *error: Any) -> Any:
+        self._waits = None
+        return self._work.throw(*error)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise TypeError("a task goes on with it")

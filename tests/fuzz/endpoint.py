@@ -18,11 +18,13 @@ from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import create_upload
 from s4.gateway.objects import Attributes
-from s4.http.connection import Connections
+from s4.http.connection import Connections, Exchange
 from s4.http.metrics import RequestMetrics
+from s4.http.responses import Answer
 from s4.http.server import S3Server
 from s4.limits import Limits
 from s4.s3 import sigv4
+from s4.tasks import in_task
 
 REGION = "us-east-1"
 IMPATIENT = Limits(stall_s=1.0)
@@ -57,15 +59,27 @@ class Endpoint:
                 await writer.wait_closed()
 
 
+class _InTask(S3Server):
+    """Serves no request where its bytes arrive: each gets a task before anything is looked at."""
+
+    async def __call__(self, http: Exchange) -> Answer:
+        await in_task()
+        return await super().__call__(http)
+
+
 @contextlib.asynccontextmanager
-async def endpoint(directory: Path, clock: Callable[[], float], limits: Limits = IMPATIENT) -> AsyncIterator[Endpoint]:
+async def endpoint(
+    directory: Path, clock: Callable[[], float], limits: Limits = IMPATIENT, *, tasks: bool = False
+) -> AsyncIterator[Endpoint]:
+    """`tasks`: each request is served in a task of its own, from its beginning."""
     async with opened(directory / "data", durability="none") as (store, gateway):
         await create_bucket(gateway, "bbb", "root")
         await put(gateway, "bbb", b"k", b"inline")
         await put(gateway, "bbb", b"big", b"x" * 100_000)
         upload, _ = await create_upload(gateway, "bbb", b"m", Attributes(), "root", "", "")
         audit = AuditLog(str(directory / "audit.log"))
-        server = S3Server(gateway, limits, RequestMetrics(CollectorRegistry()), audit, region=REGION,
+        kind = _InTask if tasks else S3Server
+        server = kind(gateway, limits, RequestMetrics(CollectorRegistry()), audit, region=REGION,
                           domains=(), health=lambda _: (200, b"ok\n"), clock=clock)  # fmt: skip
         http = server.connections()
         try:

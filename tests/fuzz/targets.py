@@ -351,29 +351,30 @@ def tokens_target() -> Iterator[Target]:
 def request_target() -> Iterator[Target]:
     """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to a whole server. No 500, no hang, and
     no x-amz- name is passed over."""
-    modes = (sigv4.UNSIGNED, "", sigv4.STREAMING_UNSIGNED_TRAILER, sigv4.STREAMING)
-
-    def signed(server: Endpoint, data: bytes) -> tuple[bytes, list[str]]:
-        lines, body = lines_of(data[1:])
-        method, _, target = lines[0].partition(" ")
-        mode = modes[data[0] % 4] or hashlib.sha256(body).hexdigest()
-        headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": mode}
-        for name, value in fields_of(lines[1:]):
-            headers.setdefault(name, value)
-        with contextlib.suppress(S3Error, UnicodeError):
-            headers["authorization"] = sigv4.authorization(
-                server.access, server.secret, REGION, method, target, headers
-            )
-        return spoken.head(method, target, headers, body), list(headers)
-
     with serving() as (server, send):
 
         def run(data: bytes) -> None:
             if data:
-                sent, names = signed(server, data.replace(b"UPLOAD", server.upload.encode()))
-                spoken.check(send(sent), names)
+                spoken.check(*_second(send, signed(server, data)))
 
         yield run
+
+
+MODES = (sigv4.UNSIGNED, "", sigv4.STREAMING_UNSIGNED_TRAILER, sigv4.STREAMING)
+
+
+def signed(server: Endpoint, data: bytes) -> tuple[bytes, list[str]]:
+    """A request of `request_target` as it is sent, and the names that it says."""
+    data = data.replace(b"UPLOAD", server.upload.encode())
+    lines, body = lines_of(data[1:])
+    method, _, target = lines[0].partition(" ")
+    mode = MODES[data[0] % 4] or hashlib.sha256(body).hexdigest()
+    headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": mode}
+    for name, value in fields_of(lines[1:]):
+        headers.setdefault(name, value)
+    with contextlib.suppress(S3Error, UnicodeError):
+        headers["authorization"] = sigv4.authorization(server.access, server.secret, REGION, method, target, headers)
+    return spoken.head(method, target, headers, body), list(headers)
 
 
 def fields_of(lines: list[str]) -> list[tuple[str, str]]:
@@ -387,11 +388,11 @@ def fields_of(lines: list[str]) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def serving() -> Iterator[tuple[Endpoint, Callable[[bytes], bytes]]]:
+def serving(*, tasks: bool = False) -> Iterator[tuple[Endpoint, Callable[[bytes], bytes]]]:
     """A whole server, and what sends it the bytes of a connection."""
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as scratch:
         loop = runner.get_loop()
-        made = endpoint(Path(scratch), lambda: NOW_S)
+        made = endpoint(Path(scratch), lambda: NOW_S, tasks=tasks)
         server = loop.run_until_complete(made.__aenter__())
         try:
             yield server, lambda sent: loop.run_until_complete(server.send(sent))

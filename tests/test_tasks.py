@@ -1,0 +1,106 @@
+"""A coroutine that is begun without a task, and goes on in one where it has to wait."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s4 import tasks
+
+SOURCES = Path(tasks.__file__).parent
+NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
+
+
+def run(make: Callable[[list[str]], Coroutine[Any, Any, None]]) -> list[str]:
+    """What a coroutine said, `|` where it was given a task."""
+    said: list[str] = []
+
+    async def test() -> None:
+        loop = asyncio.get_running_loop()
+        begun: asyncio.Future[asyncio.Task[None] | None] = loop.create_future()
+
+        def begin() -> None:  # as a connection does: where no task runs
+            begun.set_result(tasks.begin(make(said), contextvars.copy_context(), loop))
+            said.append("|")
+
+        loop.call_soon(begin)
+        task = await begun
+        if task is not None:
+            await task
+
+    asyncio.run(test())
+    return said
+
+
+def test_what_never_waits_has_ended_when_begin_returns() -> None:
+    async def work(said: list[str]) -> None:
+        said.append("all")
+
+    assert run(work) == ["all", "|"]
+
+
+def test_what_waits_goes_on_in_a_task_in_its_own_context() -> None:
+    async def work(said: list[str]) -> None:
+        NAME.set("mine")
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(0.01, future.set_result, "came")
+        said.append(await future)
+        assert asyncio.current_task() is not None
+        await asyncio.sleep(0)
+        said.append(NAME.get())
+
+    assert run(work) == ["|", "came", "mine"]
+    assert NAME.get("none") == "none"
+
+
+def test_who_needs_a_task_gets_one() -> None:
+    async def work(said: list[str]) -> None:
+        assert asyncio.current_task() is None
+        try:
+            async with tasks.within(0.01):
+                said.append("waits")
+                await asyncio.Event().wait()
+        except TimeoutError:
+            said.append("too long")
+
+    assert run(work) == ["|", "waits", "too long"]
+
+
+def test_cancelling_it_before_its_first_step_lets_it_clean_up() -> None:
+    async def work(said: list[str]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            loop.call_soon(lambda: [one.cancel() for one in asyncio.all_tasks() if isinstance(one.get_coro(), tasks._Rest)])
+            await asyncio.Event().wait()
+        finally:
+            said.append("cancelled")
+            await asyncio.sleep(0.01)
+            said.append("cleaned up")
+
+    said: list[str] = []
+    with pytest.raises(asyncio.CancelledError):
+        said += run(lambda into: work(said))
+    assert said == ["cancelled", "cleaned up"]
+
+
+def test_nobody_on_the_way_of_a_request_takes_it_for_granted_that_a_task_runs() -> None:
+    """`asyncio.timeout` and its like raise where a request begins; `tasks.within` is the one to use there."""
+    elsewhere = ("http/admin", "peer/server.py", "http/server.py::drain", "gateway/memory.py::await_client")
+    found = []
+    for path in [*SOURCES.glob("http/**/*.py"), *SOURCES.glob("gateway/*.py"), *SOURCES.glob("peer/*.py"), SOURCES / "kms.py", SOURCES / "vault.py", SOURCES / "rownode.py"]:
+        if not path.exists():
+            continue
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            for node in ast.walk(function):
+                named = isinstance(node, ast.Attribute) and ast.unparse(node) in ("asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.current_task", "asyncio.TaskGroup")
+                if named:
+                    found.append(f"{path.relative_to(SOURCES)}::{function.name}")
+    assert [one for one in found if not one.startswith(elsewhere)] == []
