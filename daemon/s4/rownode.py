@@ -17,9 +17,10 @@ from msgspec.structs import replace
 from s4 import tracing
 from s4.clock import boot_clock
 from s4.erasure.codec import stripes_of
-from s4.metadata import commands, keymarks, keys
+from s4.metadata import keymarks, keys
 from s4.metadata.builtin import BUILT_IN
 from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.decide import COMMANDS
 from s4.metadata.listing import Cursor, Page, Query, list_page, walk_uploads
 from s4.metadata.rows import (
     AccessKey,
@@ -59,11 +60,6 @@ from s4.storage.shards import ShardStore
 
 ROOT_USER = "root"
 CACHED_SETTINGS = 10_000
-SETTINGS_COMMANDS = (
-    commands.CreateBucket, commands.SetVersioning, commands.SetDocument, commands.SetLock, commands.BeginDelete, commands.EndDelete,
-    commands.PutUser, commands.DeleteUser, commands.PutAccessKey, commands.DeleteAccessKey,
-    commands.ChangeAccounts,
-)  # fmt: skip
 
 
 class AnyHost(Protocol):
@@ -148,7 +144,7 @@ class RowNode:
         """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer (R12)."""
         if self._map.copies() < self._map.copies_needed(self._strict):
             raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
-        settings = isinstance(command, SETTINGS_COMMANDS)
+        settings = COMMANDS[type(command)].settings
         if settings:
             await self._host.settings_may_change()
         try:

@@ -65,11 +65,13 @@ from s4.metadata.commands import (
     UnpublishContent,
     Written,
 )
+from s4.metadata.decide import COMMANDS
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.outbox import follow_id, follow_up
-from s4.metadata.repeats import HARMLESS, KEPT_MS
+from s4.metadata.repeats import KEPT_MS
 from s4.metadata.rows import Extent, Grant, Job, LastUse, Object, RemoveSource, Sealing, Upload, User, encode
 from s4.peer.api import ForgottenError, UnknownResultError
+from s4.replica.host import SETTINGS_TABLES
 from s4.replica.turn import Decider, Turn
 
 DAEMON = Path(__file__).parents[2] / "daemon" / "s4"
@@ -187,8 +189,8 @@ BOOKS = (keys.ANSWER, keys.HEAD, keys.COUNTERS, keys.FORGOTTEN)
 
 def test_every_command_has_a_case_and_every_exception_its_reason() -> None:
     classes = {kind.__name__ for kind in get_args(AnyCommand)}
-    assert set(BY_NAME) == classes
-    assert all(len(reason) > 20 for reason in HARMLESS.values())
+    assert set(BY_NAME) == classes == {kind.__name__ for kind in COMMANDS}
+    assert all(not spec.twice or len(spec.twice) > 20 for spec in COMMANDS.values())
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -201,7 +203,7 @@ def test_a_late_repeat_undoes_nothing_that_came_since(name: str) -> None:
     assert not isinstance(first, Exception | Refused)
     for command in case.since:
         assert not isinstance(world.do(command), Exception | Refused)
-    harmless = type(case.command) in HARMLESS
+    harmless = bool(COMMANDS[type(case.command)].twice)
     hidden = (*BOOKS, *HINTS) if harmless else BOOKS
     before = world.rows(*hidden)
     repeated = world.do(case.command, named, again=True)
@@ -209,8 +211,20 @@ def test_a_late_repeat_undoes_nothing_that_came_since(name: str) -> None:
     assert harmless or repeated == first
 
 
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_changes_settings_is_known_to_change_them(name: str) -> None:
+    """Gateways hold them under lease: who changes them has to wait for that (L1)."""
+    world, case = World(), BY_NAME[name]
+    for command in case.before:
+        world.do(command)
+    before = {key: value for key, value in world.database.rows.items() if key[2:3] in SETTINGS_TABLES}
+    world.do(case.command)
+    after = {key: value for key, value in world.database.rows.items() if key[2:3] in SETTINGS_TABLES}
+    assert COMMANDS[type(case.command)].settings or after == before
+
+
 REFUSED_AT_FIRST = [
-    name for name, case in BY_NAME.items() if type(case.command) not in HARMLESS and isinstance(World().do(case.command), Refused)
+    name for name, case in BY_NAME.items() if not COMMANDS[type(case.command)].twice and isinstance(World().do(case.command), Refused)
 ]
 
 

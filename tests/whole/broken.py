@@ -19,7 +19,7 @@ from s4.gateway.objects import Put, SourceChangedError
 from s4.gateway.read import open_object
 from s4.jobs import Job, Jobs
 from s4.metadata import buckets as bucket_rows
-from s4.metadata import commands, decide, keys, locks, references, repeats, uploads
+from s4.metadata import commands, decide, keys, locks, references, uploads
 from s4.metadata import objects as object_rows
 from s4.metadata.commands import Refused
 from s4.metadata.listing import Query
@@ -132,7 +132,7 @@ def copies_what_was_not_judged() -> None:
 def remembers_too_little() -> None:
     """Commands that were not remembered in 0.7: a late repeat of them is decided anew."""
     for kind in (commands.SetDocument, commands.PutJob, commands.DeleteJob, commands.CreateUpload, commands.ChangeAccounts, commands.ChangeObject):
-        repeats.HARMLESS[kind] = "is not"
+        decide.COMMANDS[kind] = decide.COMMANDS[kind]._replace(twice="is not")
 
 
 def ends_by_errors() -> None:
@@ -162,14 +162,10 @@ def ends_by_errors() -> None:
 # -- rules of PROTOCOL.md
 
 
-class _Everything(dict[Any, str]):
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
 def forgets_all_commands() -> None:
     """R12: a repeated command is decided once more."""
-    turn.HARMLESS = _Everything()
+    for kind, spec in decide.COMMANDS.items():
+        decide.COMMANDS[kind] = spec._replace(twice="all are")
 
 
 def refuses_at_once() -> None:
@@ -312,7 +308,7 @@ def drops_by_name_alone() -> None:
             return delete(entry, command)
         return delete(entry, commands.DeleteIfNewest(command.bucket, command.key, keys.version_id(found[0][-keys.VERSION_BYTES :]), command.notify, command.cause))
 
-    decide._DECISIONS[commands.DeleteIfNewest] = broken
+    decide.COMMANDS[commands.DeleteIfNewest] = decide.COMMANDS[commands.DeleteIfNewest]._replace(decide=broken)
 
 
 def _core(kind: type) -> Callable[[], None]:

@@ -51,7 +51,7 @@ def _shown(history: History) -> str:
 def at_rest(world: World, *, audited: bool, hints: bool) -> list[str]:
     """What the independent checker says of all rows and shards, as they are in a cluster that has nothing to do. Orphans are
     left where clocks were off: how old they are is not known then (`audited`). A content row is a hint, and its command is not
-    remembered: one that comes late names a blob that is gone, until that content is put again (`hints`; repeats.HARMLESS)."""
+    remembered: one that comes late names a blob that is gone, until that content is put again (`hints`; decide.COMMANDS)."""
     return [one for one in _at_rest(world, audited) if not (hints and one == HINT)]
 
 

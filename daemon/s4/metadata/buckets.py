@@ -43,7 +43,6 @@ def bucket_row(entry: Entry, name: str) -> Bucket:
 
 
 def create(entry: Entry, command: CreateBucket) -> BucketMade:
-    entry.must_have_room()
     row_key = keys.named_row(keys.BUCKET, command.name)
     value = entry.get(row_key)
     if value is not None:

@@ -1,9 +1,9 @@
-"""From command to entry: the one table of which decision belongs to which command."""
+"""From command to entry: the one table of commands, with the decision of each and what the others have to know of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from s4.metadata import accounts, buckets, commands, gone, objects, references, repairs, repeats, uploads
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused
@@ -16,47 +16,79 @@ def forget_rows(entry: Entry, command: commands.ForgetRows) -> commands.Done:
     return commands.Done()
 
 
-_DECISIONS: dict[type, Callable[[Entry, Any], AnyAnswer]] = {
-    commands.PutObject: objects.put,
-    commands.DeleteObject: objects.delete,
-    commands.DeleteIfNewest: objects.delete_if_newest,
-    commands.Expire: objects.expire,
-    commands.ChangeObject: objects.change,
-    commands.Rewrap: objects.rewrap,
-    commands.CreateUpload: uploads.create,
-    commands.PutPart: uploads.put_part,
-    commands.CompleteUpload: uploads.complete,
-    commands.AbortUpload: uploads.abort,
-    commands.TakeReferences: references.take,
-    commands.DropReferences: references.drop,
-    commands.LetGo: gone.let_go,
-    commands.PublishContent: references.publish,
-    commands.UnpublishContent: references.unpublish,
-    commands.RefuseReference: references.refuse_reference,
-    commands.RefuseBlob: references.refuse_blob,
-    commands.NeedHeal: references.need_heal,
-    commands.Healed: references.healed,
-    commands.ForgetRows: forget_rows,
-    commands.Recounted: repairs.recounted,
-    commands.ForgetAnswers: repeats.forget_answers,
-    commands.CreateBucket: buckets.create,
-    commands.SetVersioning: buckets.set_versioning,
-    commands.SetDocument: buckets.set_document,
-    commands.SetLock: buckets.set_lock,
-    commands.SpreadSettings: buckets.spread,
-    commands.BeginDelete: buckets.begin_delete,
-    commands.CloseBucket: buckets.close,
-    commands.ReopenBucket: buckets.reopen,
-    commands.UndoDelete: buckets.undo_delete,
-    commands.EndDelete: buckets.end_delete,
-    commands.PutUser: accounts.put_user,
-    commands.DeleteUser: accounts.delete_user,
-    commands.PutAccessKey: accounts.put_key,
-    commands.DeleteAccessKey: accounts.delete_key,
-    commands.ChangeAccounts: accounts.change,
-    commands.NoteUses: accounts.note_uses,
-    commands.PutJob: accounts.put_job,
-    commands.DeleteJob: accounts.delete_job,
+class Spec(NamedTuple):
+    """What there is to know of a command.
+
+    `settings`: gateways hold under lease what it changes (L1). `room`: it waits for a disk that takes more (D5). `twice`:
+    why it may be decided again; all others are remembered by their ids (R12).
+    """
+
+    decide: Callable[[Entry, Any], AnyAnswer]
+    settings: bool = False
+    room: bool = False
+    twice: str = ""
+
+
+COMMANDS: dict[type, Spec] = {
+    commands.PutObject: Spec(objects.put, room=True),
+    commands.DeleteObject: Spec(objects.delete),
+    commands.DeleteIfNewest: Spec(objects.delete_if_newest),
+    commands.Expire: Spec(objects.expire),
+    commands.ChangeObject: Spec(objects.change),
+    commands.Rewrap: Spec(
+        objects.rewrap, twice="names the wrapped key that it replaces, and no key is wrapped into the same bytes twice"
+    ),
+    commands.CreateUpload: Spec(uploads.create, room=True),
+    commands.PutPart: Spec(uploads.put_part, room=True),
+    commands.CompleteUpload: Spec(uploads.complete),
+    commands.AbortUpload: Spec(uploads.abort),
+    commands.TakeReferences: Spec(
+        references.take,
+        twice="names a new random reference: there already, it is passed over; dropped since, it is one that nobody holds, which the auditor finds",
+    ),
+    commands.DropReferences: Spec(references.drop, twice="names references that are never used again (C1)"),
+    commands.LetGo: Spec(
+        gone.let_go,
+        twice="lets go of what its row names, which goes in the same entry, and whose key is never used again",
+    ),
+    commands.PublishContent: Spec(
+        references.publish,
+        twice="a hint: a blob that is gone gives no reference, and its content is written and published anew (C4)",
+    ),
+    commands.UnpublishContent: Spec(
+        references.unpublish, twice="only where the content row still names that blob, which is dead for good"
+    ),
+    commands.RefuseReference: Spec(
+        references.refuse_reference,
+        twice="a reference that is claimed is left alone, and one that is not will never be (C3)",
+    ),
+    commands.RefuseBlob: Spec(
+        references.refuse_blob,
+        twice="a blob that has a row is left alone, and one that has none will never have one (C3)",
+    ),
+    commands.NeedHeal: Spec(references.need_heal, twice="a shard that is whole by now is made once more"),
+    commands.Healed: Spec(references.healed),
+    commands.ForgetRows: Spec(forget_rows),
+    commands.Recounted: Spec(repairs.recounted, twice="done for good where the partition says that it was done"),
+    commands.ForgetAnswers: Spec(repeats.forget_answers, twice="what is forgotten stays forgotten"),
+    commands.CreateBucket: Spec(buckets.create, settings=True, room=True),
+    commands.SetVersioning: Spec(buckets.set_versioning, settings=True),
+    commands.SetDocument: Spec(buckets.set_document, settings=True),
+    commands.SetLock: Spec(buckets.set_lock, settings=True),
+    commands.SpreadSettings: Spec(buckets.spread, twice="older settings than the partition knows are sent back (L2)"),
+    commands.BeginDelete: Spec(buckets.begin_delete, settings=True),
+    commands.CloseBucket: Spec(buckets.close),
+    commands.ReopenBucket: Spec(buckets.reopen),
+    commands.UndoDelete: Spec(buckets.undo_delete, settings=True),
+    commands.EndDelete: Spec(buckets.end_delete, settings=True),
+    commands.PutUser: Spec(accounts.put_user, settings=True),
+    commands.DeleteUser: Spec(accounts.delete_user, settings=True),
+    commands.PutAccessKey: Spec(accounts.put_key, settings=True),
+    commands.DeleteAccessKey: Spec(accounts.delete_key, settings=True),
+    commands.ChangeAccounts: Spec(accounts.change, settings=True),
+    commands.NoteUses: Spec(accounts.note_uses, twice="an older use than the known one is passed over"),
+    commands.PutJob: Spec(accounts.put_job),
+    commands.DeleteJob: Spec(accounts.delete_job),
 }
 
 
@@ -67,7 +99,10 @@ def decide(entry: Entry, command: AnyCommand) -> AnyAnswer:
     command's first answer may say so (R12).
     """
     try:
-        return _DECISIONS[type(command)](entry, command)
+        spec = COMMANDS[type(command)]
+        if spec.room:
+            entry.must_have_room()
+        return spec.decide(entry, command)
     except RefusalError as refusal:
         entry.clear()
         return Refused(refusal.code, refusal.message)

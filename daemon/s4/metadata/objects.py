@@ -77,7 +77,6 @@ def check_conditions(conditions: Conditions, newest: Object | None) -> None:
 
 
 def put(entry: Entry, command: PutObject) -> Written:
-    entry.must_have_room()
     check_settings(entry, command.settings)
     references.bring(entry, command.blobs, command.granted, command.settings.bucket, command.key)
     settings, key, row = command.settings, command.key, command.row

@@ -26,7 +26,6 @@ def _upload(entry: Entry, bucket: int, key: bytes, upload: bytes) -> Upload:
 
 
 def create(entry: Entry, command: CreateUpload) -> Done:
-    entry.must_have_room()
     check_settings(entry, command.settings)
     row = keys.upload_row(entry.partition, command.settings.bucket, command.key, command.upload)
     entry.put(row, encode(replace(command.row, created_ms=entry.stamp_ms(command.row.created_ms))))
@@ -34,7 +33,6 @@ def create(entry: Entry, command: CreateUpload) -> Done:
 
 
 def put_part(entry: Entry, command: PutPart) -> Written:
-    entry.must_have_room()
     check_settings(entry, command.settings)
     bucket, key, extent = command.settings.bucket, command.key, command.extent
     _upload(entry, bucket, key, command.upload)

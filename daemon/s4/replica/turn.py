@@ -17,10 +17,10 @@ import msgspec
 
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
-from s4.metadata.decide import decide
+from s4.metadata.decide import COMMANDS, decide
 from s4.metadata.entry import Entry, Overlay, RepeatedError, add_counters
 from s4.metadata.outbox import follow_up
-from s4.metadata.repeats import HARMLESS, KEPT_MS, forgotten_ms
+from s4.metadata.repeats import KEPT_MS, forgotten_ms
 from s4.metadata.rows import Answer, Counters, Head, decode, encode
 from s4.peer.api import ForgottenError, UnknownResultError
 
@@ -111,7 +111,7 @@ class Decider:
     ) -> AnyAnswer | Exception:
         """The answer to a command, or why there is none; its rows are in the turn. `again`: it was sent before, so
         that even an answer without rows is kept: the first sending may still arrive (R12)."""
-        if type(command) in HARMLESS:
+        if COMMANDS[type(command)].twice:
             command_id, again = b"", False
         try:
             if command_id:
