@@ -17,7 +17,7 @@ from events.processes import Webhook, said
 from kube.apiserver import ApiServer, missing
 from process import COVERED, ServerProcess, make_client
 
-pytest_plugins = ["costs", "held"]
+pytest_plugins = ["costs", "held", "traced"]
 
 # Where Python is told to write no bytecode, each of the hundreds of processes that tests start would compile everything anew,
 # which takes longer than the rest of its start. It is kept, but not beside the sources.
@@ -136,6 +136,6 @@ def one_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 @pytest.fixture
 def api(one_api: ApiServer) -> ApiServer:
     """That API server without resources of ours."""
-    for plural in ("s4clusters", "buckets.s4.dev", "shardmaps"):
-        one_api.kubectl("delete", plural, "--all", "-A", "--wait=true")
+    for resource in ("s4clusters", "buckets", "shardmaps"):
+        one_api.remove(resource)
     return one_api

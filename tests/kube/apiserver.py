@@ -9,6 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,14 @@ class ApiServer:
             if error.code == 404:
                 return {}
             raise
+
+    def remove(self, resource: str) -> None:
+        """All there is of a resource of ours, in every namespace; returns once it is gone."""
+        start = "/apis/s4.dev/v1alpha1"
+        for one in self.get(f"{start}/{resource}")["items"]:
+            with suppress(urllib.error.HTTPError):  # who watches it may have been first
+                self.call("DELETE", f"{start}/namespaces/{one['metadata']['namespace']}/{resource}/{one['metadata']['name']}")
+        wait_until(lambda: not self.get(f"{start}/{resource}")["items"], f"there are no {resource}")
 
     def change(self, path: str, change: dict[str, Any]) -> None:
         self.call("PATCH", path, change, "application/merge-patch+json")

@@ -18,7 +18,13 @@ from process import wait_until
 from s4.peer.roles import S3, uri
 from s4_operator import certificates
 
-KINDS = "statefulsets,services,deployments,poddisruptionbudgets,networkpolicies,configmaps,serviceaccounts,roles,rolebindings,secrets,ingresses"
+RESOURCES = {
+    "/apis/apps/v1": ("statefulsets", "deployments"), "/apis/policy/v1": ("poddisruptionbudgets",),
+    "/api/v1": ("services", "configmaps", "serviceaccounts", "secrets"), "/apis/networking.k8s.io/v1": ("networkpolicies", "ingresses"),
+    "/apis/rbac.authorization.k8s.io/v1": ("roles", "rolebindings"), "/apis/s4.dev/v1alpha1": ("s4clusters", "buckets", "shardmaps"),
+}  # fmt: skip
+GROUPS = {resource: group for group, resources in RESOURCES.items() for resource in resources}
+KINDS = ",".join(resource for resource, group in GROUPS.items() if "s4.dev" not in group)
 
 
 class OperatorProcess:
@@ -43,8 +49,7 @@ class OperatorProcess:
 
 @pytest.fixture
 def operator(api: ApiServer, tmp_path: Path) -> Iterator[OperatorProcess]:
-    for kind in ("statefulsets", "deployments", "services", "secrets", "configmaps", "poddisruptionbudgets", "networkpolicies", "roles", "rolebindings", "ingresses"):
-        api.kubectl("delete", kind, "-n", "default", "-l", "s4.dev/cluster=c", "--ignore-not-found")
+    api.kubectl("delete", KINDS, "-n", "default", "-l", "s4.dev/cluster=c")
     process = OperatorProcess(api, tmp_path).start()
     try:
         yield process
@@ -59,9 +64,15 @@ def cluster(**spec: Any) -> str:
     return json.dumps({"apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "c", "namespace": "default"}, "spec": chosen})
 
 
-def get(api: ApiServer, kind: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(api.kubectl("get", kind, name, "-n", "default", "-o", "json").stdout)
-    return found
+def get(api: ApiServer, resource: str, name: str) -> dict[str, Any]:
+    return api.call("GET", f"{GROUPS[resource]}/namespaces/default/{resource}/{name}")
+
+
+def made_by_it(api: ApiServer) -> list[dict[str, Any]]:
+    """Of all kinds, each with its kind."""
+    query = "labelSelector=s4.dev%2Fcluster%3Dc"
+    lists = [api.call("GET", f"{GROUPS[resource]}/namespaces/default/{resource}?{query}") for resource in KINDS.split(",")]
+    return [{**one, "kind": found["kind"].removesuffix("List")} for found in lists for one in found["items"]]
 
 
 def status(api: ApiServer) -> dict[str, Any]:
@@ -70,8 +81,7 @@ def status(api: ApiServer) -> dict[str, Any]:
 
 
 def versions(api: ApiServer) -> dict[str, str]:
-    items = json.loads(api.kubectl("get", KINDS, "-n", "default", "-l", "s4.dev/cluster=c", "-o", "json").stdout)["items"]
-    return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in items}
+    return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in made_by_it(api)}
 
 
 def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorProcess) -> None:
@@ -80,7 +90,7 @@ def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorP
     wait_until(lambda: "Deployment/c-gateway" in versions(api), "a gateway")
     made = versions(api)
     assert {"StatefulSet/c-node", "Service/c", "Service/c-nodes", "PodDisruptionBudget/c-node", "Secret/c-peers", "Secret/c-tls", "Role/c-daemon"} <= set(made)
-    items = json.loads(api.kubectl("get", KINDS, "-n", "default", "-l", "s4.dev/cluster=c", "-o", "json").stdout)["items"]
+    items = made_by_it(api)
     loose = {one["metadata"]["name"] for one in items if "ownerReferences" not in one["metadata"]}
     assert loose == {"c-master"}, "with Retain the key outlives the resource, as the volumes that were sealed with it do"
     assert all(one["metadata"]["ownerReferences"][0]["kind"] == "S4Cluster" for one in items if one["metadata"]["name"] not in loose)
@@ -103,13 +113,13 @@ def test_certificates_name_who_they_are_for(api: ApiServer, operator: OperatorPr
 
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}}))
     wait_until(lambda: "Secret/c-tls" in versions(api), "the certificate")
-    data = {name: b64decode(value).decode() for name, value in get(api, "secret", "c-tls")["data"].items()}
+    data = {name: b64decode(value).decode() for name, value in get(api, "secrets", "c-tls")["data"].items()}
     hosts = ["c.default.svc", "c.default.svc.cluster.local", "c.default", "c", "*.c-nodes.default.svc", "*.c-nodes.default.svc.cluster.local", "localhost", uri(S3)]
     import time
 
     assert not certificates.is_due(data["tls.crt"], time.time(), hosts, data["ca.pem"])
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}, "ingress": {"host": "s3.example.com"}}))
-    wait_until(lambda: not certificates.is_due(b64decode(get(api, "secret", "c-tls")["data"]["tls.crt"]).decode(), time.time(), [*hosts, "s3.example.com"], data["ca.pem"]), "another name")
+    wait_until(lambda: not certificates.is_due(b64decode(get(api, "secrets", "c-tls")["data"]["tls.crt"]).decode(), time.time(), [*hosts, "s3.example.com"], data["ca.pem"]), "another name")
 
 
 def test_a_secret_that_somebody_deleted_is_made_again(api: ApiServer, operator: OperatorProcess) -> None:
@@ -121,7 +131,7 @@ def test_a_secret_that_somebody_deleted_is_made_again(api: ApiServer, operator: 
 
 def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorProcess) -> None:
     def message() -> str:
-        return str(get(api, "buckets.s4.dev", "b").get("status", {}).get("message", ""))
+        return str(get(api, "buckets", "b").get("status", {}).get("message", ""))
 
     def bucket(**reference: str) -> str:
         return json.dumps({"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": "b", "namespace": "default"}, "spec": {"clusterRef": reference}})
