@@ -1,5 +1,5 @@
 """A pytest plugin: what the tests cost, by folder and for the dearest files: minutes, and processor minutes of their own
-process, its children, and the servers that its starter forked.
+process, its children, and what these forked for it (`process.loaded`).
 
 A child's time counts where it is waited for; what a server cost that many tests share is in the last one that used it.
 """
@@ -21,13 +21,13 @@ DEAREST = 25
 
 
 def processor_s() -> float:
-    """So far. What the starter forked is the starter's child, and it goes on: its own times are not in this process's."""
+    """So far. What is forked from a process that has the program loaded is that one's child, and counts once it has ended."""
     times = os.times()
-    own = times.user + times.system + times.children_user + times.children_system
-    if not process.starter.cache_info().currsize:
-        return own
-    fields = Path(f"/proc/{process.starter().pid}/stat").read_text().rpartition(")")[2].split()
-    return own + TICK_S * sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+    spent = times.user + times.system + times.children_user + times.children_system
+    for pid in process.loaded():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        spent += TICK_S * sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+    return spent
 
 
 class Costs:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import IO, Any, Self
+from unittest.mock import patch
 
 import boto3
 from botocore.config import Config
@@ -30,19 +33,49 @@ HANGS_S = 300.0
 COVERED = {"COVERAGE_PROCESS_START": os.environ["S4_COVERAGE"]} if "S4_COVERAGE" in os.environ else {}
 
 
-@cache
-def starter() -> Starter:
-    """Of this test process: to load the program for each server takes half a second of a processor, and there are hundreds."""
-    return Starter()
+# To load the program for each server and each command takes half a second of a processor, and there are hundreds: they are
+# forked from processes that have it. These are of this test process, by whether what they start is traced for coverage.
+_starters: dict[bool, Starter] = {}
+# The same for Python that is no command of S4.
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["crash.sites", "model.keeper"])
+
+
+def starter(covered: bool = False) -> Starter:
+    if covered not in _starters:
+        with patch.dict(os.environ, COVERED if covered else {}):
+            _starters[covered] = Starter()
+    return _starters[covered]
+
+
+def loaded() -> list[int]:
+    """The processes that others are forked from."""
+    server: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return [one.pid for one in _starters.values()] + ([server] if server else [])
 
 
 def start(arguments: list[str], environment: dict[str, str], log: IO[bytes], wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes] | Started:
     """A process of S4, by its command line where something has to come before the program: a wrapper, or what the linker or
     Python itself reads in the environment."""
     before = [name for name in environment if name.startswith(("LD_", "PYTHON", "COVERAGE_")) and environment[name] != os.environ.get(name)]
-    if not wrapper and not before:
-        return starter().start(arguments, environment, log)
+    if not wrapper and before in ([], list(COVERED)):
+        return starter(bool(before)).start(arguments, environment, log)
     return subprocess.Popen([*wrapper, sys.executable, "-m", "s4.cli", *arguments], stdout=subprocess.PIPE, stderr=log, env=environment)
+
+
+def run(arguments: Sequence[str], environment: dict[str, str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """A command of S4 to its end, forked from the starter like a server: to load it anew takes half a second of a processor."""
+    with tempfile.TemporaryFile() as errors:
+        process = start(list(arguments), environment, errors)
+        assert process.stdout is not None
+        with process.stdout:
+            said = process.stdout.read().decode()
+        code = process.wait(HANGS_S)
+        errors.seek(0)
+        done = subprocess.CompletedProcess(["s4", *arguments], code, said, errors.read().decode())
+    if check and code:
+        raise subprocess.CalledProcessError(code, done.args, done.stdout, done.stderr)
+    return done
 
 
 class ServerProcess:
@@ -114,10 +147,7 @@ class ServerProcess:
 
     def admin_cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `s4 admin` against this server."""
-        return subprocess.run(
-            [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.admin, *arguments],
-            capture_output=True, text=True, check=check, timeout=600, env={**os.environ, **self.environment},
-        )  # fmt: skip
+        return run(["admin", "--endpoint", self.admin, *arguments], {**os.environ, **self.environment}, check=check)
 
 
 def _groups() -> set[int]:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from peer.test_credentials import meets
+from process import run
 from s4.authority import Authority, AuthorityError
 from s4.peer.trust import Credentials
 
 
 def told(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "s4.cli", "admin", "--json", "cluster", "certificates", str(directory), *more]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    return run(["admin", "--json", "cluster", "certificates", str(directory), *more], dict(os.environ), check=False)
 
 
 def content(directory: Path) -> dict[str, bytes]:

@@ -10,7 +10,6 @@ import base64
 import itertools
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 
 from cluster.dev import DevCluster
 from cluster.etcd_process import program
-from process import ACCESS, COVERED, SECRET, ServerProcess, make_client
+from process import ACCESS, COVERED, SECRET, ServerProcess, make_client, run
 
 _numbers = itertools.count(1)
 WEBSITES = "web.example"
@@ -51,10 +50,8 @@ class TwoGateways:
         self.cluster.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
 
     def admin_cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "s4.cli", "admin", "--endpoint", self.cluster.lines["node-1"]["admin"], *arguments],
-            capture_output=True, text=True, check=True, timeout=600, env={**os.environ, **self.cluster.environment},
-        )  # fmt: skip
+        environment = {**os.environ, **self.cluster.environment}
+        return run(["admin", "--endpoint", self.cluster.lines["node-1"]["admin"], *arguments], environment)
 
 
 @contextmanager

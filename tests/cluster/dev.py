@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import boto3
 from botocore.config import Config
 
 from addresses import own_address
-from process import wait_until
+from process import run, start, wait_until
 from s4.admin_client import AdminClient, AdminError
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap
@@ -43,10 +41,7 @@ class DevCluster:
     def start(self) -> DevCluster:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_") or name == "S4_ETCD"}
         with (self.directory.parent / f"{self.directory.name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "s4.cli", "dev", str(self.directory), *self.options],
-                stdout=subprocess.PIPE, stderr=log, env={**clean, **self.environment},
-            )  # fmt: skip
+            self.process = start(["dev", str(self.directory), *self.options], {**clean, **self.environment}, log)
         assert self.process.stdout is not None
         for raw in self.process.stdout:
             line = json.loads(raw)
@@ -67,9 +62,7 @@ class DevCluster:
         self.process.stdout.close()
 
     def act(self, act: str, node: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-m", "s4.cli", "dev", str(self.directory), act, node], capture_output=True, text=True, timeout=600, check=False
-        )
+        done = run(["dev", str(self.directory), act, node], dict(os.environ), check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
         if "pid" in answer:

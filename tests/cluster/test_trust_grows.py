@@ -4,8 +4,8 @@ they read again by themselves, restarts, and connections between them (nine proc
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ import pytest
 from addresses import own_address
 from cluster.dev import ACCESS, SECRET, DevCluster
 from cluster.etcd_process import program
-from process import wait_until
+from process import run, start, wait_until
+from s4.starter import Started
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 NODES = ("node-1", "node-2", "node-3")
@@ -21,10 +22,8 @@ NODES = ("node-1", "node-2", "node-3")
 
 def admin(cluster: DevCluster, *words: str) -> subprocess.CompletedProcess[str]:
     """`s4 admin cluster`."""
-    return subprocess.run(
-        [sys.executable, "-m", "s4.cli", "admin", "--endpoint", cluster.lines["node-1"]["admin"], "cluster", *words],
-        capture_output=True, text=True, check=False, timeout=600, env={**os.environ, **cluster.environment},
-    )  # fmt: skip
+    where = ["admin", "--endpoint", cluster.lines["node-1"]["admin"], "cluster"]
+    return run([*where, *words], {**os.environ, **cluster.environment}, check=False)
 
 
 def times_read(cluster: DevCluster) -> dict[str, int]:
@@ -44,23 +43,23 @@ def step(cluster: DevCluster, how: str) -> None:
         cluster.client(name).put_object(Bucket="bucket", Key=f"{how}/{name}", Body=b"x" * 10_000)
 
 
-def node_4(cluster: DevCluster, directory: Path, advertise: str) -> subprocess.Popen[bytes]:
+def node_4(cluster: DevCluster, directory: Path, advertise: str) -> subprocess.Popen[bytes] | Started:
     host, trust = own_address(), cluster.directory / "trust"
     at = f"{host if advertise.startswith('127.0.0.99') else advertise.partition(':')[0]}:{advertise.rpartition(':')[2]}"
     files = ["--authority", trust / "ca.pem", "--master-key", trust / "master.key", "--peer-certificate", trust / "node-4.pem", "--peer-key", trust / "node-4.key"]
     with (cluster.directory / "node-4.log").open("ab") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "s4.cli", "node", str(directory), "--name", "node-4", "--coordinator", cluster.coordinator, "--reserve", "64MiB",
+        started = start(
+            ["node", str(directory), "--name", "node-4", "--coordinator", cluster.coordinator, "--reserve", "64MiB",
              "--listen", f"{host}:0", "--admin-listen", f"{host}:0", "--peer-listen", at, "--advertise", advertise, *map(str, files)],
-            stdout=subprocess.PIPE, stderr=log, env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
+            {**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}, log,
         )  # fmt: skip
     assert started.stdout is not None
     assert b" serves " in started.stdout.readline(), cluster.logs()
     return started
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
+def end(process: subprocess.Popen[bytes] | Started) -> None:
+    process.send_signal(signal.SIGTERM)
     process.wait(60)
     assert process.stdout is not None
     process.stdout.close()
@@ -75,7 +74,7 @@ def free_port(host: str) -> int:
 
 
 def test_an_authority_is_replaced_and_a_node_added_while_a_cluster_runs(tmp_path: Path) -> None:
-    cluster, started = DevCluster(tmp_path / "dev", nodes=3, erasure="2+1"), list[subprocess.Popen[bytes]]()
+    cluster, started = DevCluster(tmp_path / "dev", nodes=3, erasure="2+1"), list[subprocess.Popen[bytes] | Started]()
     try:
         cluster.start().client("node-1").create_bucket(Bucket="bucket")
         for how in ("--replace-authority", "--renew", "--forget-authority"):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from crash import sites
 from crash.history import History, recover
+from process import forks
 from s4.restart import EXIT_FATAL
 from storage.fakes import FaultyFiles
 from tiers import SOAK
@@ -24,14 +24,12 @@ FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "torn": FaultyFiles.TORN, "s
 CASES = [(method, fault) for method in METHODS for fault in FAULTS
          if (fault != "torn" or method == "write") and (fault != "slow" or method in ("sync", "read"))]  # fmt: skip
 AT, SLOW_AT = ((1, 2, 4, 9, 20, 45), (1, 7, 30)) if SOAK else ((1, 4, 20), (1,))  # at which call of its kind
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["crash.sites"])
 
 
 def run(directories: list[Path], method: str, at: int, code: int) -> tuple[int, bool, History]:
     """(exit status, whether the fault came, what the process told) of one run."""
-    ours, theirs = _processes.Pipe()
-    process = _processes.Process(target=sites.main, args=(directories, method, at, code, theirs))
+    ours, theirs = forks.Pipe()
+    process = forks.Process(target=sites.main, args=(directories, method, at, code, theirs))
     process.start()
     theirs.close()
     history, fired = History(), False

@@ -1,13 +1,12 @@
-"""A store in a process of its own whose clock its parent moves, and that its parent may kill at any moment: keeper.py DIR.
+"""A store in a process of its own whose clock its parent moves, and that its parent may kill at any moment.
 
-Reads a JSON object a line, {"op": name, "now": seconds, ...}, and answers one line each. Not a test by itself.
+Over a pipe come {"op": name, "now": seconds, ...}; each is answered. Not a test by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +89,22 @@ class Keeper:
         return found
 
 
-async def main(directory: Path) -> None:
+def main(directory: Path, pipe: Connection) -> None:
+    asyncio.run(_serve(directory, pipe))
+
+
+async def _serve(directory: Path, pipe: Connection) -> None:
     now = [0.0]
     async with opened(directory, clock=lambda: now[0], partitions=2) as (store, gateway):
         gateway.keyring, gateway.day_ms = Keyring(bytes(32)), DAY_S * 1000
         if await gateway.node.find_bucket(BUCKET) is None:
             await buckets.create_bucket(gateway, BUCKET, "root", lock=True)
         keeper = Keeper(store, gateway)
-        print(json.dumps("ready"), flush=True)
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            given = json.loads(line)
+        pipe.send("ready")
+        while given := await asyncio.to_thread(pipe.recv):
             now[0] = keeper.now = given.pop("now")
             try:
                 answer = {"ok": await getattr(keeper, given.pop("op"))(**given)}
             except S3Error as error:
                 answer = {"error": error.code}
-            print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+            pipe.send(answer)

@@ -6,10 +6,6 @@ cut off has ended some of what was due, and never anything else.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -21,9 +17,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from model import keeper
+from process import forks
 from tiers import amount
 
-TESTS = Path(__file__).parents[1]
 DAY, START = 10, 1_800_000_000
 KEYS = ("a", "b")
 LOCKS = ("", "GOVERNANCE", "COMPLIANCE")
@@ -49,26 +46,23 @@ class Store:
         self.start()
 
     def start(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))}
-        command = [sys.executable, str(TESTS / "model" / "keeper.py"), f"{self.place.name}/data"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.pipe, theirs = forks.Pipe()
+        self.process = forks.Process(target=keeper.main, args=(Path(self.place.name) / "data", theirs))
+        self.process.start()
+        theirs.close()
         assert self.receive() == "ready"
 
     def send(self, op: str, now: int, **given: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"op": op, "now": now, **given}) + "\n")
-        self.process.stdin.flush()
+        self.pipe.send({"op": op, "now": now, **given})
 
     def receive(self) -> Any:
-        assert self.process.stdout is not None
-        return json.loads(self.process.stdout.readline())
+        return self.pipe.recv()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self.process.join()
+        self.process.close()
+        self.pipe.close()
 
     def close(self) -> None:
         self.kill()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from process import ServerProcess, wait_until
+from process import ServerProcess, run, wait_until
 from raw import exchange, send, signed
 
 
@@ -108,7 +106,7 @@ def test_wrong_arguments_say_what_to_change(server: ServerProcess) -> None:
 def test_the_admin_port_is_for_superusers(server: ServerProcess) -> None:
     made = admin(server, "user", "add", "plain", "--grant", "Writer")
     environment = {**os.environ, "AWS_ACCESS_KEY_ID": made["access_key"], "AWS_SECRET_ACCESS_KEY": made["secret_key"]}
-    done = subprocess.run([sys.executable, "-m", "s4.cli", "admin", "--endpoint", server.admin, "status"], capture_output=True, text=True, env=environment, check=False)
+    done = run(["admin", "--endpoint", server.admin, "status"], environment, check=False)
     assert "AccessDenied" in done.stderr
     for method, path in (("GET", "/admin/v1/status"), ("POST", "/admin/v1/compact"), ("PUT", "/admin/v1/users/x"), ("GET", "/admin/v1/users")):
         assert send(server.admin, method, path, {}).status == 403
@@ -227,7 +225,7 @@ def test_a_rename_goes_on_after_kill(own_server: Any, client: Any) -> None:
 
 
 def test_help_names_every_setting() -> None:
-    text = subprocess.run([sys.executable, "-m", "s4.cli", "server", "--help"], capture_output=True, text=True, check=True).stdout
+    text = run(["server", "--help"], dict(os.environ)).stdout
     for word in ("--listen", "--workers", "--durability", "put_bytes", "memory_bytes", "fdatasync"):
         assert word in text
-    assert "user add" in subprocess.run([sys.executable, "-m", "s4.cli", "--help"], capture_output=True, text=True, check=True).stdout
+    assert "user add" in run(["--help"], dict(os.environ)).stdout

@@ -7,10 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from process import ServerProcess, injected, wait_until
+from process import ServerProcess, injected, run, start, wait_until
 from raw import call, exchange, send, signed
 from s4.limits import parse_size
 
@@ -260,41 +260,38 @@ def test_one_server_to_a_directory_and_clear_messages(own_server: Any, tmp_path:
     foreign.mkdir()
     (foreign / "file").touch()
 
-    def start(*arguments: str, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "s4.cli", "server", *arguments, "--admin-listen", "127.0.0.1:0"], capture_output=True, text=True,
-            check=False, timeout=600, env={**os.environ, **environment},
-        )  # fmt: skip
+    def said(*arguments: str, **environment: str) -> str:
+        done = run(["server", *arguments, "--admin-listen", "127.0.0.1:0"], {**os.environ, **environment}, check=False)
         assert done.returncode == 2
         return done.stderr
 
-    assert "in use by another s4 server" in start(str(server.directory), "--listen", "127.0.0.1:0")
-    assert "cannot listen" in start(str(tmp_path / "b"), "--listen", urlsplit(server.endpoint).netloc)
-    assert "files that are not S4's" in start(str(foreign), "--listen", "127.0.0.1:0")
-    assert "HOST:PORT" in start(str(tmp_path / "c"), "--listen", "nonsense")
-    assert "no limit named 'x'" in start(str(tmp_path / "c"), "--limit", "x=1")
-    assert "go together" in start(str(tmp_path / "c"), "--certificate", "x")
-    assert "both" in start(str(tmp_path / "c"), "--listen", "127.0.0.1:0", S4_ROOT_ACCESS_KEY="abc", S4_ROOT_SECRET_KEY="")
-    assert "--garbage half: give a number from 0.01 to 1" in start(str(tmp_path / "c"), "--garbage", "half")
-    assert "not a size" in start(str(tmp_path / "c"), "--reserve", "much")
+    assert "in use by another s4 server" in said(str(server.directory), "--listen", "127.0.0.1:0")
+    assert "cannot listen" in said(str(tmp_path / "b"), "--listen", urlsplit(server.endpoint).netloc)
+    assert "files that are not S4's" in said(str(foreign), "--listen", "127.0.0.1:0")
+    assert "HOST:PORT" in said(str(tmp_path / "c"), "--listen", "nonsense")
+    assert "no limit named 'x'" in said(str(tmp_path / "c"), "--limit", "x=1")
+    assert "go together" in said(str(tmp_path / "c"), "--certificate", "x")
+    assert "both" in said(str(tmp_path / "c"), "--listen", "127.0.0.1:0", S4_ROOT_ACCESS_KEY="abc", S4_ROOT_SECRET_KEY="")
+    assert "--garbage half: give a number from 0.01 to 1" in said(str(tmp_path / "c"), "--garbage", "half")
+    assert "not a size" in said(str(tmp_path / "c"), "--reserve", "much")
 
 
 def test_root_keys_are_made_printed_once_and_kept(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_")}
     said = []
     for _ in range(2):
-        with subprocess.Popen(
-            [sys.executable, "-m", "s4.cli", "server", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--check"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=clean,
-        ) as process:  # fmt: skip
-            assert process.stdout is not None
+        where = [str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+        with (tmp_path / "log").open("ab") as log:
+            process = start(["server", *where, "--check"], clean, log)
+        assert process.stdout is not None
+        with process.stdout:
             lines = []
             for line in process.stdout:
-                lines.append(line)
-                if line.startswith("first object put and got back"):
-                    process.terminate()
-            said.append("".join(lines))
-            assert process.wait(30) == 0
+                lines.append(line.decode())
+                if line.startswith(b"first object put and got back"):
+                    process.send_signal(signal.SIGTERM)
+        said.append("".join(lines))
+        assert process.wait(60) == 0
     assert "root secret key: " in said[0]
     assert "secret" not in said[1]
     open_to_others = [path for path in (tmp_path / "data").rglob("*") if path.stat().st_mode & 0o077]
