@@ -37,3 +37,12 @@ def test_costs_are_printed_by_folder(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(TESTS)})
     line = next(line for line in done.stdout.splitlines() if line.endswith("  folder"))
     assert "2 tests" in line, done.stdout
+
+
+def test_what_is_untraced_costs_no_coverage_in_a_worker_either(tmp_path: Path) -> None:
+    text = "import sys\nimport pytest\n@pytest.mark.untraced\ndef test_a(): assert sys.gettrace() is None\ndef test_b(): assert sys.gettrace() is not None\n"
+    (tmp_path / "test_it.py").write_text(text)
+    for workers in ("0", "1"):
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "traced", "-p", "no:cacheprovider", "-n", workers, "--cov", "--cov-report=", "--rootdir", str(tmp_path), str(tmp_path)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(TESTS)})
+        assert done.returncode == 0, done.stdout

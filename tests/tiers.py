@@ -43,6 +43,15 @@ CLUSTERS = (
 )  # fmt: skip
 
 
+# What coverage does not trace (traced.py): tests of what runs in other processes, and what repeats the same many times.
+UNTRACED = (
+    "clients/", "crash/", "events/", "faults/", "guides/", "model/", "sim/", "upgrade/", "whole/",
+    *(file for files in CLUSTERS for file in files),
+)  # fmt: skip
+SERVERS = {"server", "own_server", "open_server", "two_gateways"}  # fixtures that are processes ...
+INSIDE = ("kube/", "s3/test_amz.py")  # ... but here the operator, or the server itself, is the test's own process
+
+
 def amount(name: str, usual: int, soak: int) -> int:
     """How many rounds, seeds, seconds or steps; the variable `name` overrides the tier."""
     return int(os.environ.get(name) or (soak if SOAK else usual))
@@ -62,6 +71,13 @@ def group(item: pytest.Item) -> str:
     return path if "module" in scopes else ""
 
 
+def is_untraced(item: pytest.Item) -> bool:
+    def below(paths: tuple[str, ...]) -> bool:
+        return item.nodeid.startswith(tuple(f"tests/{path}" for path in paths))
+
+    return below(UNTRACED) or (not SERVERS.isdisjoint(getattr(item, "fixturenames", ())) and not below(INSIDE))
+
+
 def rank(item: pytest.Item) -> int:
     return next((at for at, start in enumerate(LONG) if item.nodeid.startswith(f"tests/{start}")), len(LONG))
 
@@ -73,6 +89,8 @@ def arrange(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.check)
         if item.nodeid.startswith("tests/compat/"):
             item.add_marker(pytest.mark.compat)
+        if is_untraced(item):
+            item.add_marker(pytest.mark.untraced)
         if name := group(item):
             item.add_marker(pytest.mark.xdist_group(name))
     items.sort(key=lambda item: (rank(item), group(item)))
