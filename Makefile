@@ -14,7 +14,7 @@ SEEDS ?= 10000
 WORKERS ?= 4
 PYTEST = .venv/bin/pytest --durations 20
 
-.PHONY: help run check test compat soak lint setup clients bench fuzz image release clean
+.PHONY: help run check test compat soak lint quick hooks setup clients bench fuzz image release clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,11 +40,16 @@ soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every 
 	S4_TIER=soak $(PYTEST) -m "not compat" -n 2 --timeout 36000 $(SOAK)
 	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
 
-lint: setup .tools/lint ## ruff, mypy, import-linter
+lint: quick .tools/lint ## ruff, mypy, import-linter
+	PYTHONPATH=daemon:operator .tools/lint/bin/lint-imports
+
+quick: setup ## seconds: ruff, its format, mypy
 	.venv/bin/ruff check daemon operator tests e2e bench
 	.venv/bin/ruff format --check daemon
 	.venv/bin/mypy
-	PYTHONPATH=daemon:operator .tools/lint/bin/lint-imports
+
+hooks: setup .tools/hooks/bin/pre-commit ## have git run the fast half of make check at each commit (pre-commit)
+	.tools/hooks/bin/pre-commit install
 
 setup: .venv/all ## what all of these need, in .venv
 
@@ -87,6 +92,9 @@ clean: ## forget what was set up
 .tools/lint: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
 	UV_PROJECT_ENVIRONMENT=$@ $(UV) sync --quiet --frozen --only-group lint --no-install-project
 	@touch $@
+
+.tools/hooks/bin/pre-commit: | $(filter .tools/%,$(UV))
+	$(UV) venv --quiet --clear .tools/hooks && $(UV) pip install --quiet --python .tools/hooks/bin/python "pre-commit>=4.2"
 
 # S3 programs for the client tests, in environments of their own, and receivers of events; what cannot be had is skipped there by name.
 clients: ## S3 programs and receivers of events for the tests

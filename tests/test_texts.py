@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from s4.storage.timing import KINDS
 
@@ -70,6 +71,25 @@ def test_figures_beside_others_are_measured_ones() -> None:
     assert len(rows) == 7
     for work, *figures in rows:
         assert re.search(rf"^\| {work}[^|]*\| {' . '.join(figures)} ".replace(" . ", r" \| "), measured, re.M), work
+
+
+def test_commands_for_one_thing_find_it() -> None:
+    """What CONTRIBUTING has people type: `-k` selects a test of the file, a module of tests or bench is there, a target of make too."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    selected = re.findall(r"pytest -n 0 (tests/[\w/]+\.py) -k (\w+)", text)
+    assert len(selected) >= 2
+    assert not [(path, word) for path, word in selected if not re.search(rf"^(?:async )?def test_\w*{word}", (ROOT / path).read_text(), re.M)]
+    modules = re.findall(r"python -m ([\w.]+)", text)
+    assert not [one for one in modules if not any((home / one.replace(".", "/")).with_suffix(".py").exists() or (home / one / "__main__.py").exists() for home in (ROOT, ROOT / "tests"))]
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z0-9-]+)", text)) <= targets
+
+
+def test_what_runs_at_each_commit_is_there() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    words = [word for hook in hooks for word in hook["entry"].split()]
+    assert not [word for word in words if word.startswith("tests/") and not (ROOT / word).exists()]
+    assert re.search(rf"^{words[words.index('make') + 2]}:", (ROOT / "Makefile").read_text(), re.M)
 
 
 # -- alarms
