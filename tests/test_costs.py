@@ -39,8 +39,9 @@ def test_costs_are_printed_by_folder(tmp_path: Path) -> None:
     assert "2 tests" in line, done.stdout
 
 
-def test_what_is_untraced_costs_no_coverage_in_a_worker_either(tmp_path: Path) -> None:
+def test_what_is_untraced_or_long_is_not_traced_on_in_a_worker_either(tmp_path: Path) -> None:
     text = "import sys\nimport pytest\n@pytest.mark.untraced\ndef test_a(): assert sys.gettrace() is None\ndef test_b(): assert sys.gettrace() is not None\n"
+    text += "def test_long():\n    while sys.gettrace() is not None: pass\ndef test_c(): assert sys.gettrace() is not None\n"
     (tmp_path / "test_it.py").write_text(text)
     for workers in ("0", "1"):
         command = [sys.executable, "-m", "pytest", "-q", "-p", "traced", "-p", "no:cacheprovider", "-n", workers, "--cov", "--cov-report=", "--rootdir", str(tmp_path), str(tmp_path)]
