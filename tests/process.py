@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any, Self
 from unittest.mock import patch
@@ -36,9 +38,8 @@ COVERED = {"COVERAGE_PROCESS_START": os.environ["S4_COVERAGE"]} if "S4_COVERAGE"
 # To load the program for each server and each command takes half a second of a processor, and there are hundreds: they are
 # forked from processes that have it. These are of this test process, by whether what they start is traced for coverage.
 _starters: dict[bool, Starter] = {}
-# The same for Python that is no command of S4.
-forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["crash.sites", "model.keeper"])
+_forks = multiprocessing.get_context("forkserver")  # the same for Python that is no command of S4
+_forks.set_forkserver_preload(["crash.sites", "model.keeper"])
 
 
 def starter(covered: bool = False) -> Starter:
@@ -46,6 +47,17 @@ def starter(covered: bool = False) -> Starter:
         with patch.dict(os.environ, COVERED if covered else {}):
             _starters[covered] = Starter()
     return _starters[covered]
+
+
+def forked(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
+    """A process that runs target(*arguments, pipe), and the other end of its pipe."""
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # or Python 3.11 loads nothing beforehand, without a word
+        forkserver.ensure_running()
+    ours, theirs = _forks.Pipe()
+    process = _forks.Process(target=target, args=(*arguments, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
 
 
 def loaded() -> list[int]:

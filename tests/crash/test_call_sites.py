@@ -14,7 +14,7 @@ import pytest
 
 from crash import sites
 from crash.history import History, recover
-from process import forks
+from process import forked
 from s4.restart import EXIT_FATAL
 from storage.fakes import FaultyFiles
 from tiers import SOAK
@@ -28,10 +28,7 @@ AT, SLOW_AT = ((1, 2, 4, 9, 20, 45), (1, 7, 30)) if SOAK else ((1, 4, 20), (1,))
 
 def run(directories: list[Path], method: str, at: int, code: int) -> tuple[int, bool, History]:
     """(exit status, whether the fault came, what the process told) of one run."""
-    ours, theirs = forks.Pipe()
-    process = forks.Process(target=sites.main, args=(directories, method, at, code, theirs))
-    process.start()
-    theirs.close()
+    process, ours = forked(sites.main, directories, method, at, code)
     history, fired = History(), False
     while True:
         try:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from model import keeper
-from process import forks
+from process import forked
 from tiers import amount
 
 DAY, START = 10, 1_800_000_000
@@ -46,10 +46,7 @@ class Store:
         self.start()
 
     def start(self) -> None:
-        self.pipe, theirs = forks.Pipe()
-        self.process = forks.Process(target=keeper.main, args=(Path(self.place.name) / "data", theirs))
-        self.process.start()
-        theirs.close()
+        self.process, self.pipe = forked(keeper.main, Path(self.place.name) / "data")
         assert self.receive() == "ready"
 
     def send(self, op: str, now: int, **given: Any) -> None:
