@@ -14,9 +14,8 @@ import pytest
 
 import raw
 from process import ACCESS, REGION, SECRET, ServerProcess
-from s4.s3 import sigv4
+from s4.s3 import parameters, sigv4
 from s4.s3.errors import S3Error
-from s4.s3.routing import check_query
 
 
 def test_listings_and_results_have_the_times_of_head(s3: Any, bucket: str) -> None:
@@ -193,6 +192,30 @@ def test_errors_tell_what_s3_tells(server: ServerProcess, s3: Any, bucket: str) 
         assert told in answer.body, (method, options, answer.body)
 
 
+def test_a_version_id_that_none_can_be_is_a_version_that_is_not_there(server: ServerProcess, s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    said = b"<Delete><Object><Key>k</Key><VersionId>abc</VersionId></Object><Object><Key>k</Key><VersionId></VersionId></Object></Delete>"
+    answer = raw.call(server.endpoint, "POST", f"/{bucket}", query="delete", body=said)
+    assert answer.body.count(b"<Code>NoSuchVersion</Code>") == 2
+    assert b"<VersionId>abc</VersionId><Code>" in answer.body
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+
+
+def test_no_parts_are_no_page(server: ServerProcess, s3: Any, bucket: str) -> None:
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
+    s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=1, Body=b"x")
+    none = raw.call(server.endpoint, "GET", f"/{bucket}/m", query=f"uploadId={upload}&max-parts=0").body
+    assert b"<IsTruncated>false</IsTruncated>" in none, "who asks for the next page would ask for ever"
+    past = raw.call(server.endpoint, "GET", f"/{bucket}/m", query=f"uploadId={upload}&part-number-marker=70000").body
+    assert b"<PartNumberMarker>70000</PartNumberMarker>" in past
+
+
+def test_buckets_tell_their_region_where_it_was_asked_for(server: ServerProcess, bucket: str) -> None:
+    told = f"<BucketRegion>{REGION}</BucketRegion>".encode()
+    assert told in raw.call(server.endpoint, "GET", "/", query=f"prefix={bucket}&bucket-region={REGION}").body
+    assert told not in raw.call(server.endpoint, "GET", "/").body
+
+
 def test_a_request_that_is_too_late_is_told_by_how_much() -> None:
     def fields(stamp: str, expires: str) -> dict[str, str]:
         where = {"X-Amz-Expires": expires} if expires else {}
@@ -213,6 +236,6 @@ def test_a_request_that_is_too_late_is_told_by_how_much() -> None:
 def test_a_parameter_that_would_be_passed_over_is_refused() -> None:
     for operation, query in (("PutObject", {"versionId": "null"}), ("UploadPart", {"versionId": "null", "uploadId": "u"}), ("ListObjects", {"list-type": "1"}), ("GetObjectAcl", {"versionId": ""}), ("ListObjectVersions", {"version-id-marker": ""})):
         with pytest.raises(S3Error, match="InvalidArgument"):
-            check_query(operation, query)
+            parameters.check(operation, query)
     for operation, query in (("GetObject", {"versionId": "null"}), ("ListObjectsV2", {"list-type": "2"}), ("ListObjects", {"marker": ""}), ("GetObject", {"version-id-marker": ""})):
-        check_query(operation, query)
+        parameters.check(operation, query)

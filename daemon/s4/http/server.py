@@ -44,9 +44,9 @@ from s4.http.responses import XML, Answer, common_headers, respond
 from s4.limits import Limits
 from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
-from s4.s3 import amz, conditions, names, sigv2, sigv4
+from s4.s3 import amz, conditions, names, parameters, sigv2, sigv4
 from s4.s3.errors import S3Error
-from s4.s3.routing import check_query, route
+from s4.s3.routing import route
 from s4.storage.records import DamagedError, DiskFullError
 
 log = structlog.get_logger("s4.http")
@@ -254,8 +254,9 @@ class S3Server:
             if (request.bucket, request.key) == ("api", b"stats"):  # no bucket can have this name
                 return await self._stats(request)
             self._route(request)
-            check_query(request.operation, request.query)
+            parameters.check(request.operation, request.query, request.pairs)
         amz.check(request.operation, request.headers)
+        conditions.check_write(request.operation, request.headers)
         if request.claim is None:
             check_unsigned(request)
         await authorize(self._gateway, request)

@@ -126,6 +126,8 @@ def from_xml(root: Element, owner: str) -> Acl:
         if grantee is None or permission not in PERMISSIONS:
             raise S3Error("MalformedACLError")
         uri, name, email = grantee.get("URI"), grantee.get("ID"), grantee.get("EmailAddress")
+        if (uri, name, email).count(None) < 2:  # which of them is meant nobody can say
+            raise S3Error("MalformedACLError")
         kind, value = ("uri", uri) if uri else ("id", name) if name else ("emailaddress", email or "")
         grants.append((_grantee(kind, value, "Grantee"), permission))
     return _bounded(grant for grant in grants if grant[0] != owner)

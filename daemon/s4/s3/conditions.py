@@ -1,4 +1,4 @@
-"""Conditional reads: If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since (RFC 9110, section 13).
+"""Conditions: If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since (RFC 9110, section 13), and who takes them.
 
 S3 orders them so: If-Match before If-Unmodified-Since, which it overrides; If-None-Match before
 If-Modified-Since, likewise. Times compare in whole seconds, as Last-Modified has no more.
@@ -11,6 +11,26 @@ from collections.abc import Mapping
 from email.utils import parsedate
 
 from s4.s3.errors import S3Error
+
+HEADERS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
+# What writes take. Of what lists or tells settings a condition may be passed over: its answer is whole then.
+TAKEN = {
+    **dict.fromkeys(("PutObject", "CopyObject", "CompleteMultipartUpload", "RenameObject"), frozenset(("if-match", "if-none-match"))),
+    "DeleteObject": frozenset(("if-match",)),
+}  # fmt: skip
+_NONE: frozenset[str] = frozenset()
+# A piece of an object, which would become the whole of it (RFC 9110, 14.5).
+_PIECE = "content-range"
+
+
+def check_write(operation: str, headers: Mapping[str, str]) -> None:
+    """Raises S3Error NotImplemented for a condition that a write would pass over."""
+    piece = operation == "PutObject" and _PIECE in headers
+    if (HEADERS.isdisjoint(headers) and not piece) or operation.startswith(("Get", "Head", "List")):
+        return
+    said = (HEADERS - TAKEN.get(operation, _NONE)) & headers.keys()
+    for name in sorted(said | {_PIECE} if piece else said):
+        raise S3Error("NotImplemented", f"S4 does not implement {name} of this operation ({operation}).", Header=name)
 
 
 def parse_date(text: str) -> int | None:

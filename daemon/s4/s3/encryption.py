@@ -201,7 +201,7 @@ def default_from_xml(root: Element) -> Default:
         raise S3Error(
             "InvalidArgument", "a KMSMasterKeyID is not applicable if the default sse algorithm is not aws:kms"
         )
-    return Default(mode, key_name(key), (rules[0].get("BucketKeyEnabled") or "").lower() == "true")
+    return Default(mode, key_name(key), rules[0].truth("BucketKeyEnabled"))
 
 
 def default_to_xml(default: Default) -> str:

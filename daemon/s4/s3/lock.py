@@ -78,8 +78,16 @@ def _until(text: str, now_ms: int) -> int:
     return until_ms
 
 
+def _refuse_events(element: Element, *names: str) -> None:
+    """Raises S3Error NotImplemented: S4 has no holds that end with an event."""
+    for name in names:
+        if any(element.all(name)):
+            raise S3Error("NotImplemented", f"S4 does not implement {name}.")
+
+
 def retention_from_xml(root: Element, now_ms: int) -> tuple[str, int]:
     """(mode, until) of a Retention; empty for none. Raises S3Error."""
+    _refuse_events(root, "EventHold", "EventHoldDuration")
     mode, until = root.get("Mode") or "", root.get("RetainUntilDate") or ""
     if not mode and not until:
         return "", 0
@@ -109,6 +117,7 @@ def default_from_xml(root: Element) -> Default | None:
     retentions = list(rules[0].all("DefaultRetention"))
     if len(rules) > 1 or len(retentions) != 1:
         raise S3Error("MalformedXML")
+    _refuse_events(retentions[0], "DefaultEventHold")
     mode, days, years = (retentions[0].get(name) for name in ("Mode", "Days", "Years"))
     if mode not in (GOVERNANCE, COMPLIANCE) or (days is None) == (years is None):
         raise S3Error("MalformedXML")

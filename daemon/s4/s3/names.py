@@ -19,6 +19,11 @@ def number(text: str, least: int, most: int) -> int | None:
     return value if _DIGITS(text) and least <= (value := int(text)) <= most else None
 
 
+def is_bucket(text: str) -> bool:
+    """Whether a bucket can have had that name."""
+    return _BUCKET.fullmatch(text) is not None
+
+
 def check_new_bucket(name: str) -> None:
     """Raises S3Error InvalidBucketName. Source: S3 User Guide, "General purpose bucket naming rules"."""
     bad = (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from s4.s3.errors import S3Error
 
 # Operations on what a bucket or an object has besides its bytes: query name -> method -> operation.
-_OF_BUCKET = {
+OF_BUCKET = {
     "location": {"GET": "GetBucketLocation"},
     "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
     "versions": {"GET": "ListObjectVersions"},
@@ -40,8 +40,8 @@ _UNSET = {
     "accelerate": "GetBucketAccelerateConfiguration", "logging": "GetBucketLogging",
     "replication": "GetBucketReplication", "requestPayment": "GetBucketRequestPayment",
 }  # fmt: skip
-_OF_BUCKET |= {name: {"GET": operation} for name, operation in _UNSET.items()}
-_OF_OBJECT = {
+OF_BUCKET |= {name: {"GET": operation} for name, operation in _UNSET.items()}
+OF_OBJECT = {
     "tagging": {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"},
     "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
     "retention": {"GET": "GetObjectRetention", "PUT": "PutObjectRetention"},
@@ -76,11 +76,15 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
     if lacking:
         raise S3Error("NotImplemented", f"S4 does not implement {lacking[0]}.")
     if key:
-        operation = _find(_OF_OBJECT, _PLAIN_OBJECT, method, query)
+        operation = _find(OF_OBJECT, _PLAIN_OBJECT, method, query)
+        if operation == "UploadPart" and "partNumber" not in query:
+            raise S3Error(
+                "MethodNotAllowed", headers={"Allow": "DELETE, GET, POST"}, Method=method, ResourceType="UPLOAD"
+            )
         if "x-amz-copy-source" in headers and operation in ("PutObject", "UploadPart"):
             operation = "CopyObject" if operation == "PutObject" else "UploadPartCopy"
     elif bucket:
-        operation = _find(_OF_BUCKET, _PLAIN_BUCKET, method, query)
+        operation = _find(OF_BUCKET, _PLAIN_BUCKET, method, query)
         if operation == "ListObjects" and query.get("list-type") == "2":
             operation = "ListObjectsV2"
     else:
@@ -91,34 +95,6 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
             ResourceType="OBJECT" if key else "BUCKET" if bucket else "SERVICE",
         )  # fmt: skip
     return operation
-
-
-# Operations on a version that a client may name.
-_OF_VERSION = frozenset((
-    "GetObject", "HeadObject", "DeleteObject", "GetObjectAttributes", "GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging",
-    "GetObjectAcl", "PutObjectAcl", "GetObjectRetention", "PutObjectRetention", "GetObjectLegalHold", "PutObjectLegalHold",
-))  # fmt: skip
-_MARKS = {
-    "version-id-marker": "A version-id marker cannot be empty.",
-    "versionId": "Version id cannot be the empty string",
-}
-
-
-def check_query(operation: str, query: Mapping[str, str]) -> None:
-    """Raises S3Error for a parameter that the operation would pass over."""
-    if not query:
-        return
-    if "versionId" in query and operation not in _OF_VERSION:
-        raise _wrong("versionId", query, "This operation does not accept a version-id.")
-    for name, message in _MARKS.items():
-        if query.get(name) == "" and (name == "versionId" or operation == "ListObjectVersions"):
-            raise _wrong(name, query, message)
-    if operation == "ListObjects" and "list-type" in query:
-        raise _wrong("list-type", query, "Invalid List Type specified in Request")
-
-
-def _wrong(name: str, query: Mapping[str, str], message: str) -> S3Error:
-    return S3Error("InvalidArgument", message, ArgumentName=name, ArgumentValue=query[name])
 
 
 def _find(

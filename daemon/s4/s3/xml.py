@@ -1,7 +1,8 @@
 """XML in and out. In: expat with every declaration refused, and bounds on size, depth and elements. Out: text.
 
 S3's bodies are small trees without attributes that matter; `parse` gives them as nested `Element`s with
-local names. Namespaces are ignored on the way in, as S3 does for most clients' sake.
+local names. Namespaces are ignored on the way in, as S3 does for most clients' sake. An element that its root's schema
+(`schemas.py`) has not is refused as it begins, so that nothing a client says is passed over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from urllib.parse import quote
 from xml.parsers import expat
 
 from s4.s3.errors import S3Error, text
+from s4.s3.schemas import MANY, SCHEMAS, Schema
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -34,6 +36,13 @@ class Element:
         child = next(self.all(name), None)
         return child.text.strip() if child is not None else None
 
+    def truth(self, name: str) -> bool:
+        """Whether its child of that name says so; not where there is none. Raises S3Error MalformedXML."""
+        value = (self.get(name) or "false").lower()
+        if value not in ("true", "false"):
+            raise S3Error("MalformedXML", f"{name} must be true or false.")
+        return value == "true"
+
 
 def parse(body: bytes, root: str, max_depth: int) -> Element:
     """The document's root, which must have that name. Raises S3Error MalformedXML."""
@@ -46,7 +55,7 @@ class Document:
     """A document that comes in pieces; each costs time by its own length only, whatever came before."""
 
     def __init__(self, root: str, max_depth: int) -> None:
-        self._root, self._tree = root, _Tree(max_depth)
+        self._root, self._tree = root, _Tree(root, max_depth)
         self._parser = expat.ParserCreate(
             "UTF-8", namespace_separator=" "
         )  # whatever it declares: no other codec is started
@@ -74,8 +83,10 @@ class Document:
 class _Tree:
     """What a parser's handlers make. It does not know the parser: a cycle would keep both for the garbage collector."""
 
-    def __init__(self, max_depth: int) -> None:
+    def __init__(self, root: str, max_depth: int) -> None:
         self.top = Element("")
+        # what may stand in each open element; None where nobody says
+        self._schemas: list[Schema | None] = [{root: SCHEMAS[root]} if root in SCHEMAS else None]
         self._stack, self._texts = (
             [self.top],
             [list[str]()],
@@ -89,12 +100,21 @@ class _Tree:
         self._count += 1
         if len(self._stack) > self._max_depth or self._count > MAX_ELEMENTS:
             raise S3Error("MalformedXML", "The XML is nested too deep or has too many elements.")
-        element = Element(name.rpartition(" ")[2])
+        element, schema = Element(name.rpartition(" ")[2]), self._schemas[-1]
+        if schema is not None and len(self._stack) > 1:
+            parent = self._stack[-1]
+            wrong = "S4 does not know the element {} of {}." if element.name not in schema else ""
+            if element.name not in MANY and any(parent.all(element.name)):
+                wrong = "The element {} of {} is given twice."
+            if wrong:
+                raise S3Error("MalformedXML", wrong.format(element.name, parent.name), Element=element.name)
+        self._schemas.append(schema.get(element.name) if schema is not None else None)
         self._stack[-1].children.append(element)
         self._stack.append(element)
         self._texts.append([])
 
     def end(self, _: str) -> None:
+        self._schemas.pop()
         self._stack.pop().text = "".join(self._texts.pop())
 
     def text(self, data: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from s4.access import documents
 from s4.access.keys import of_labels
 from s4.gateway import buckets
@@ -16,6 +18,7 @@ from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, parse, tag
 
 FIRST_REGION = "us-east-1"
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d").fullmatch
 
 
 async def list_buckets(gateway: Gateway, request: S3Request) -> Answer:
@@ -26,6 +29,12 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> Answer:
         raise S3Error(
             "InvalidArgument", "max-buckets must be between 1 and 10000", ArgumentName="max-buckets", ArgumentValue=text
         )
+    if after and not names.is_bucket(after):
+        raise S3Error(
+            "InvalidArgument", "The continuation token provided is incorrect", ArgumentName="continuation-token"
+        )
+    region = request.claim.region if request.claim else ""
+    _check_region(query.get("bucket-region", region), region)
     action = "s3:ListAllMyBuckets"
     if not request.requester.may_somewhere(action) or Judge(gateway, request, "", None).denies_everywhere(action):
         raise S3Error("AccessDenied")
@@ -35,7 +44,8 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> Answer:
         if name > after and name.startswith(prefix) and await Judge(gateway, request, name, None).may(action)
     ]
     page = rows[: int(text)]
-    listed = "".join(_bucket_xml(name, row) for name, row in page)
+    where = tag("BucketRegion", region) if not _PAGES.isdisjoint(query) else ""
+    listed = "".join(_bucket_xml(name, row, where) for name, row in page)
     more = tag("ContinuationToken", page[-1][0]) if len(rows) > len(page) else ""
     shown = tag("Prefix", prefix) if prefix else ""
     owner = owners.xml(request.requester.asker.canonical, request.user)
@@ -44,8 +54,23 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> Answer:
     ))  # fmt: skip
 
 
-def _bucket_xml(name: str, row: Bucket) -> str:
-    return f"<Bucket>{tag('Name', name)}{tag('CreationDate', names.iso_date(row.created_ms))}</Bucket>"
+_PAGES = frozenset(
+    ("prefix", "continuation-token", "max-buckets", "bucket-region")
+)  # with one of them regions are told
+
+
+def _check_region(wanted: str, region: str) -> None:
+    """Raises S3Error: buckets of another region are asked for there, as on S3."""
+    if wanted == region:
+        return
+    message = f"Argument value {wanted} is not a valid AWS Region"
+    if _REGION(wanted):
+        message = f"Buckets of {wanted} are asked for at its own endpoint: this server is in the region {region}."
+    raise S3Error("InvalidArgument", message, ArgumentName="bucket-region", ArgumentValue=wanted)
+
+
+def _bucket_xml(name: str, row: Bucket, where: str) -> str:
+    return f"<Bucket>{tag('Name', name)}{tag('CreationDate', names.iso_date(row.created_ms))}{where}</Bucket>"
 
 
 async def create_bucket(gateway: Gateway, request: S3Request) -> Answer:
@@ -168,8 +193,11 @@ async def get_versioning(gateway: Gateway, request: S3Request) -> Answer:
 async def put_versioning(gateway: Gateway, request: S3Request) -> Answer:
     root = await request.xml("VersioningConfiguration")
     status = root.get("Status")
-    if root.get("MfaDelete") == "Enabled":
+    mfa = root.get("MfaDelete")
+    if mfa == "Enabled":
         raise S3Error("NotImplemented", "S4 does not implement MFA delete.")
+    if mfa not in (None, "Disabled"):
+        raise S3Error("MalformedXML", "MfaDelete must be Enabled or Disabled.")
     if status not in ("Enabled", "Suspended"):
         raise S3Error(
             "IllegalVersioningConfigurationException",

@@ -88,7 +88,14 @@ def _copied_attributes(request: S3Request, source: Opened) -> Attributes:
     return Attributes(kept, source.row.metadata)
 
 
+def check_bodiless(request: S3Request) -> None:
+    """Raises S3Error UnexpectedContent where a copy brings bytes of its own: which of the two is meant nobody can say."""
+    if request.body().length:
+        raise S3Error("UnexpectedContent")
+
+
 async def copy_object(gateway: Gateway, request: S3Request) -> Answer:
+    check_bodiless(request)
     with gateway.readers.reading():
         return await objects.while_it_changes(lambda: _copy(gateway, request))
 
@@ -115,10 +122,11 @@ async def _copy(gateway: Gateway, request: S3Request) -> Answer:
         )
         if request.judge is not None:
             await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
+    asked_tags = tags.from_header(request.headers)
     attributes = attributes_of(request) if directive == "REPLACE" else _copied_attributes(request, source)
     put = await objects.copy_object(gateway, source, Copy(
         request.bucket, request.key, request.user, attributes,
-        tags.from_header(request.headers) if tagging == "REPLACE" else None, await asked_acl(gateway, request),
+        asked_tags if tagging == "REPLACE" else None, await asked_acl(gateway, request),
         NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
         encryption=sse.asked(gateway, request), checksum=algorithm,
     ))  # fmt: skip
@@ -134,6 +142,7 @@ async def _copy(gateway: Gateway, request: S3Request) -> Answer:
 
 
 async def rename_object(gateway: Gateway, request: S3Request) -> Answer:
+    check_bodiless(request)
     header = "x-amz-rename-source"
     text = request.headers.get(header, "")
     raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")

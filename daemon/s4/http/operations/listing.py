@@ -117,9 +117,14 @@ async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
     start = query.get("start-after", "").encode()
     token = query.get("continuation-token")
     after = _parse_token(token) if token is not None else start
+    with_owners = query.get("fetch-owner", "false").lower()
+    if with_owners not in ("true", "false", ""):
+        raise S3Error(
+            "InvalidArgument", "fetch-owner must be true or false", ArgumentName="fetch-owner", ArgumentValue=with_owners,
+        )  # fmt: skip
     bucket = await find_bucket(gateway, request.bucket)
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, after, b"", shared.limit))
-    owners = await _owners(gateway, page) if query.get("fetch-owner") == "true" else {}
+    owners = await _owners(gateway, page) if with_owners == "true" else {}
     listed, count = _contents(page, shared.url, owners)
     more = tag("ContinuationToken", token) if token is not None else ""
     if page.truncated:

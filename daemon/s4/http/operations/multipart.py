@@ -8,7 +8,7 @@ from s4.gateway import multipart
 from s4.gateway.context import Gateway, paced
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import while_it_changes
-from s4.http.operations.copies import open_source
+from s4.http.operations.copies import check_bodiless, open_source
 from s4.http.operations.encryption import customer_key
 from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.owners import owner_xml
@@ -46,13 +46,13 @@ def _part_number(request: S3Request) -> int:
 
 
 def _upload_id(request: S3Request) -> str:
-    upload = request.query.get("uploadId", "")
-    if not upload:
+    upload = request.query.get("uploadId")
+    if upload is None:
         raise S3Error(
-            "InvalidArgument",
-            "This operation does not accept a query-string without uploadId.",
-            ArgumentName="uploadId",
+            "InvalidArgument", "This operation does not accept partNumber without uploadId", ArgumentName="partNumber"
         )
+    if not upload:
+        raise S3Error("NoSuchUpload", UploadId="")
     return upload
 
 
@@ -99,6 +99,7 @@ async def upload_part(gateway: Gateway, request: S3Request) -> Answer:
 
 
 async def upload_part_copy(gateway: Gateway, request: S3Request) -> Answer:
+    check_bodiless(request)
     with gateway.readers.reading():
         return await while_it_changes(lambda: _copy_part(gateway, request))
 
@@ -135,14 +136,19 @@ def _bounded(request: S3Request, name: str, default: int) -> int:
     return int(text)
 
 
+MOST = 65535  # as a part's row has it
+
+
 async def list_parts(gateway: Gateway, request: S3Request) -> Answer:
     limit = min(_bounded(request, "max-parts", 1000), 1000)
-    marker = min(_bounded(request, "part-number-marker", 0), 65535)
+    marker = _bounded(request, "part-number-marker", 0)
     upload = _upload_id(request)
     await _agrees(gateway, request, upload, _OF_UPLOAD)
-    _, _, _, found = await multipart.find_upload(gateway, request.bucket, request.key, upload, marker, limit + 1)
+    _, _, _, found = await multipart.find_upload(
+        gateway, request.bucket, request.key, upload, min(marker, MOST), limit + 1
+    )
     parts = [decode(Part, value) for value in found.parts]
-    page, truncated = parts[:limit], len(parts) > limit
+    page, truncated = parts[:limit], 0 < limit < len(parts)  # of no parts there is no next page
     algorithm = found.upload.checksum_algorithm
     listed = "".join(
         f"<Part>{tag('PartNumber', part.extent.number)}{tag('LastModified', names.iso_date(part.modified_ms))}"
@@ -186,7 +192,7 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> Answer:
         raise S3Error("InvalidPartOrder")
     size = request.headers.get("x-amz-mp-object-size")
     if size is not None and names.number(size, 0, 10**17) is None:
-        raise S3Error("InvalidArgument", "x-amz-mp-object-size is not a number")
+        raise S3Error("InvalidRequest", f"Value for x-amz-mp-object-size header is invalid: '{size}'")
     # of the object to be, with "-N" where it is made of the parts'
     about = {name: value for name, value in request.headers.items() if name.startswith("x-amz-checksum-")}
     whole = checksums.expected_of({name: value.partition("-")[0] for name, value in about.items()}, "")

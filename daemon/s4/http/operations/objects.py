@@ -29,6 +29,7 @@ from s4.http.responses import (
     respond,
     respond_xml,
 )
+from s4.metadata import keys
 from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent, Object
 from s4.s3 import acl, checksums, classes, conditions, encryption, lock, names, ranges, tags, website
@@ -94,12 +95,20 @@ def _without_chunked(value: str) -> str:
 
 def write_conditions(headers: Mapping[str, str]) -> Conditions:
     """If-Match and If-None-Match of a write. Raises S3Error NotImplemented for forms that S3 has not."""
-    if_match, if_none = headers.get("if-match", ""), headers.get("if-none-match", "")
-    if if_none and if_none != "*":
+    if_match, if_none = if_match_of(headers.get("if-match")), headers.get("if-none-match", "")
+    if if_none != "*" and "if-none-match" in headers:
         raise S3Error("NotImplemented", "If-None-Match of a write can only be *.", Header="If-None-Match")
     if "if-modified-since" in headers or "if-unmodified-since" in headers:
         raise S3Error("NotImplemented", "Writes have no conditions on time.")
-    return Conditions(if_match.strip('"'), if_none)
+    return Conditions(if_match, if_none)
+
+
+def if_match_of(value: str | None) -> str:
+    """The ETag that must be there, or *; empty for no condition. Raises S3Error for one that says nothing."""
+    found = (value or "").strip().strip('"')
+    if value is not None and not found:
+        raise S3Error("InvalidArgument", "If-Match must be an ETag or *.", ArgumentName="If-Match", ArgumentValue=value)
+    return found
 
 
 async def with_acl(gateway: Gateway, request: S3Request) -> Attributes:
@@ -333,7 +342,8 @@ async def get_attributes(gateway: Gateway, request: S3Request) -> Answer:
             "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty",
         )
     if not wanted <= known:
-        raise S3Error("InvalidArgument", "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes")
+        raise S3Error("InvalidArgument", "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes",
+                      ArgumentValue=min(wanted - known))  # fmt: skip
     after, limit = (_part_number(request, name, most) for name, most in _PARTS.items())
     opened = await _open(gateway, request)
     row = opened.row
@@ -378,7 +388,7 @@ def _parts_xml(row: Object, marker: int, limit: int) -> str:
     xml += (
         tag("PartNumberMarker", marker)
         + tag("MaxParts", limit)
-        + tag("IsTruncated", str(len(after) > len(page)).lower())
+        + tag("IsTruncated", str(0 < limit < len(after)).lower())
     )
     if page:
         xml += tag("NextPartNumberMarker", page[-1].number)
@@ -395,7 +405,7 @@ async def delete_object(gateway: Gateway, request: S3Request) -> Answer:
     version = request.query.get("versionId", "")
     done = await objects.delete_object(
         gateway, request.bucket, request.key, version, request.user,
-        Conditions(if_match=request.headers.get("if-match", "").strip('"')),
+        Conditions(if_match=if_match_of(request.headers.get("if-match"))),
         bypass=await locks.wants_bypass(request, request.key, version),
     )  # fmt: skip
     headers: dict[str, str] = {}
@@ -418,11 +428,11 @@ async def delete_objects(gateway: Gateway, request: S3Request) -> Answer:
     wanted = [_wanted_delete(element) for element in root.all("Object")]
     if not wanted or len(wanted) > request.limits.delete_keys:
         raise S3Error("MalformedXML", f"A request deletes 1 to {request.limits.delete_keys} keys.")
-    quiet = (root.get("Quiet") or "").lower() == "true"
+    quiet = root.truth("Quiet")
     answers = await _delete_allowed(gateway, request, wanted)
     xml = ""
     for (key, version, _), answer in zip(wanted, answers, strict=True):
-        name = f"<Key>{encode_key(key, url=False)}</Key>" + (tag("VersionId", version) if version else "")
+        name = f"<Key>{encode_key(key, url=False)}</Key>" + (tag("VersionId", version) if version is not None else "")
         if isinstance(answer, S3Error):
             xml += f"<Error>{name}{tag('Code', answer.code)}{tag('Message', answer.message)}</Error>"
         elif not quiet:
@@ -432,10 +442,9 @@ async def delete_objects(gateway: Gateway, request: S3Request) -> Answer:
     return respond_xml(document("DeleteResult", xml))
 
 
-async def _delete_allowed(
-    gateway: Gateway, request: S3Request, wanted: list[tuple[bytes, str, str]]
-) -> list[Deleted | S3Error]:
-    """Delete what the caller may; who may delete none of it learns nothing of the bucket either."""
+async def _delete_allowed(gateway: Gateway, request: S3Request, wanted: list[WantedDelete]) -> list[Deleted | S3Error]:
+    """Delete what the caller may; who may delete none of it learns nothing of the bucket either. A version id that none can
+    be is no version that is there (S3 says so of each key, where DeleteObject refuses its request)."""
     judge = request.judge
     bypass = lock.wants_bypass(request.headers)
     needed = ("s3:DeleteObject", "s3:BypassGovernanceRetention") if bypass else ("s3:DeleteObject",)
@@ -443,18 +452,27 @@ async def _delete_allowed(
     for at, (key, version, _) in enumerate(wanted):
         if at % JUDGED_AT_ONCE == JUDGED_AT_ONCE - 1:
             await asyncio.sleep(0)  # others have a turn
-        may.append(judge is not None and all([await judge.may(action, key, version) for action in needed]))
-    asked = [one for one, allowed in zip(wanted, may, strict=True) if allowed]
+        may.append(judge is not None and all([await judge.may(action, key, version or "") for action in needed]))
+    answers: dict[int, Deleted | S3Error] = {
+        at: S3Error("AccessDenied") for at, allowed in enumerate(may) if not allowed
+    }
+    for at, (_, version, _) in enumerate(wanted):
+        if may[at] and version not in (None, "null") and keys.parse_version_id(version or "") is None:
+            answers[at] = S3Error("NoSuchVersion")
+    asked = [(key, version or "", etag) for at, (key, version, etag) in enumerate(wanted) if at not in answers]
     done = iter(
         await objects.delete_objects(gateway, request.bucket, asked, request.user, bypass=bypass) if asked else ()
     )
-    return [next(done) if allowed else S3Error("AccessDenied") for allowed in may]
+    return [answers[at] if at in answers else next(done) for at in range(len(wanted))]
 
 
-def _wanted_delete(element: Element) -> tuple[bytes, str, str]:
+WantedDelete = tuple[bytes, str | None, str]  # key, version, ETag; None for the current version
+
+
+def _wanted_delete(element: Element) -> WantedDelete:
     key = next((child.text for child in element.all("Key")), "")
     if not key:
         raise S3Error("MalformedXML", "An Object has no Key.")
     if element.get("LastModifiedTime") or element.get("Size"):
         raise S3Error("NotImplemented", "Deletes have conditions on the ETag only.")
-    return key.encode(), element.get("VersionId") or "", (element.get("ETag") or "").strip('"')
+    return key.encode(), element.get("VersionId"), if_match_of(element.get("ETag"))

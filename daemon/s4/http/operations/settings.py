@@ -199,7 +199,9 @@ async def asked_acl(request: S3Request, owner: str) -> acl.Acl:
     try:
         return acl.from_xml(await request.xml("AccessControlPolicy"), owner)
     except S3Error as error:
-        raise S3Error("MalformedACLError") if error.code == "MalformedXML" else error from error
+        if error.code != "MalformedXML":
+            raise
+        raise S3Error("MalformedACLError", error.message if error.fields else "") from error
 
 
 def check_acl(bucket: Bucket, wanted: acl.Acl) -> None:
