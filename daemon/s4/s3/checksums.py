@@ -158,9 +158,10 @@ class Digests:
         """The body has ended. Raises S3Error where it is not what was announced."""
         expected = self._expected
         if expected.md5 is not None and expected.md5 != self._md5.digest():
-            found = {"ExpectedDigest": expected.md5, "CalculatedDigest": self._md5.digest()}
-            raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.",
-                          **{name: base64.b64encode(value).decode() for name, value in found.items()})  # fmt: skip
+            raise S3Error(
+                "BadDigest", "The Content-MD5 you specified did not match what we received.",
+                ExpectedDigest=base64.b64encode(expected.md5).decode(), CalculatedDigest=self._text("MD5"),
+            )  # fmt: skip
         if expected.sha256 is not None and expected.sha256 != self.sha256():
             raise S3Error("XAmzContentSHA256Mismatch", ClientComputedContentSHA256=expected.sha256.hex(),
                           S3ComputedContentSHA256=self.sha256().hex())  # fmt: skip
@@ -189,7 +190,9 @@ def decode_md5(text: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != 16:
-        raise S3Error("InvalidDigest", "The Content-MD5 you specified was invalid.", **{"Content-MD5": text})
+        error = S3Error("InvalidDigest", "The Content-MD5 you specified was invalid.")
+        error.fields["Content-MD5"] = text
+        raise error
     return raw
 
 

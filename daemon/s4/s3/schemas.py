@@ -45,7 +45,7 @@ SCHEMAS: Mapping[str, Schema] = {
         "ID Prefix Status",
         AbortIncompleteMultipartUpload=_has("DaysAfterInitiation"),
         Expiration=_has("Date Days ExpiredObjectDeleteMarker"),
-        Filter=_has(And=_OF_FILTER, **_OF_FILTER),
+        Filter={"And": _OF_FILTER, **_OF_FILTER},
         NoncurrentVersionExpiration=_has("NewerNoncurrentVersions NoncurrentDays"),
         NoncurrentVersionTransition=_has("NewerNoncurrentVersions NoncurrentDays StorageClass"),
         Transition=_has("Date Days StorageClass"),
