@@ -30,7 +30,7 @@ from s4.gateway.context import Readers
 from s4.limits import MIB, Limits
 from s4.metadata import commands, keys
 from s4.metadata.rows import Bucket, Counters, Extent, Object, decode, encode, encode_object
-from s4.serve import ServerSettings, make_gateway
+from s4.serving import ServerSettings, make_gateway
 from s4.settings import StoreSettings
 from s4.storage.leveldb import Database
 

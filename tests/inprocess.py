@@ -17,7 +17,7 @@ from s4.gateway.receive import Decoder
 from s4.limits import Limits
 from s4.s3.checksums import Expected
 from s4.s3.chunked import PlainDecoder
-from s4.serve import ServerSettings, make_gateway
+from s4.serving import ServerSettings, make_gateway
 from s4.settings import StoreSettings
 from s4.storage.files import Files
 

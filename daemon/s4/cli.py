@@ -22,7 +22,8 @@ from s4.limits import Limits, parse_size, with_settings
 from s4.said import FAILED, INTERRUPTED, USAGE, end, number, of_option, one_of
 
 if TYPE_CHECKING:
-    from s4.serve import Server, ServerSettings
+    from s4.serve import Server
+    from s4.serving import ServerSettings
 
 _EPILOG = """\
 start here:
@@ -236,7 +237,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def server_settings(arguments: argparse.Namespace) -> ServerSettings:
     """Settings of parsed arguments and the environment. Raises ValueError that says what to change."""
     from s4.erasure.codec import parse_geometry  # noqa: PLC0415
-    from s4.serve import ServerSettings  # noqa: PLC0415
+    from s4.serving import ServerSettings  # noqa: PLC0415
 
     if not arguments.workers.isdigit() or int(arguments.workers) > 64:
         raise ValueError(f"--workers {arguments.workers}: give a number from 0 to 64")

@@ -14,7 +14,7 @@ from s4.http.tls import Certificate
 from s4.kms import FileKms
 
 if TYPE_CHECKING:
-    from s4.serve import ServerSettings
+    from s4.serving import ServerSettings
 
 
 def check(settings: ServerSettings) -> None:

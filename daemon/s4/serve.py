@@ -15,7 +15,6 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -24,34 +23,27 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry, multiprocess
 
-from s4 import given, keyring, logs, receivers, restart, starting, tracing
+from s4 import given, logs, restart, starting, tracing
 from s4.audit import AuditLog
 from s4.embedded import RootChange, open_store, own_master_key
 from s4.figures import store_figures
 from s4.gateway.buckets import resume_deletes
-from s4.gateway.context import BlobCache, Gateway, Readers
+from s4.gateway.context import Readers
 from s4.gateway.keychecks import KeyCheck
-from s4.gateway.memory import MemoryBudget
-from s4.health import Health, probed
-from s4.heap import keep_buffers_on_the_heap, settle_garbage_collector
+from s4.health import Health
+from s4.heap import settle_garbage_collector
 from s4.http.admin import AdminContext
 from s4.http.admin_port import AdminPort
 from s4.http.admin_server import ServerAdmin
-from s4.http.connection import Connections
-from s4.http.metrics import RequestMetrics, StoreCollector, exposition
-from s4.http.port import Port
-from s4.http.server import S3Server
+from s4.http.metrics import StoreCollector, exposition
 from s4.http.tls import CHECK_S, Certificate
 from s4.jobs import Job, Jobs
-from s4.kms import FileKms, Kms, allowed_of
-from s4.limits import MIB, Limits
+from s4.limits import MIB
 from s4.listening import listening_socket, shown
-from s4.metadata.commands import NoteUses
-from s4.peer.api import Layout, NodeApi
 from s4.peer.server import PeerServer
+from s4.serving import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.settings import StoreSettings
 from s4.storage.files import Files
-from s4.storage.records import BLOCK
 from s4.upkeep import compaction, orphans
 from s4.upkeep.drives import server_health
 from s4.upkeep.events import Sender
@@ -66,11 +58,7 @@ from s4.upkeep.scrub import Scrubber
 
 log = structlog.get_logger("s4")
 
-STRIPE_BYTES = 2 * MIB
-HASHING_THREADS = 8
 COMPACT_EVERY_S = 30.0
-GAUGE_S = 0.5
-NOTE_S = 60.0  # how late it may be known that an access key was used
 HEAL_EVERY_S = 0.5
 SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 AUDIT_FIRST_S = 60.0
@@ -82,142 +70,6 @@ AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
 WORKER_RESTART_S = 1.0
 WORKERS_START_S = 300.0  # a busy machine starts a process in minutes; one that fails is tried again all the while
-
-
-class ServerSettings(msgspec.Struct, frozen=True):
-    """Everything a server is told. Addresses are HOST:PORT; `certificate` and `key` are files, both or neither.
-
-    `erasure` is (k, m); `degraded` starts with less than a majority of the drives.
-    """
-
-    directories: list[str]
-    erasure: tuple[int, int] | None = None
-    strict: bool = False
-    degraded: bool = False
-    scrub_every_s: float = 7 * 86_400.0
-    scrub_bytes_per_s: int = 32 * MIB
-    heal_bytes_per_s: int = 0
-    listen: str = "0.0.0.0:9000"
-    admin_listen: str = "127.0.0.1:9001"
-    admin_tls: bool = True
-    bucket_metrics: bool = False
-    workers: int = 0
-    region: str = "us-east-1"
-    domains: list[str] = []
-    website_domains: list[str] = []
-    certificate: str = ""
-    key: str = ""
-    master_key: str = ""
-    kms: str = ""
-    kms_key: str = ""
-    kms_token: str = ""
-    kms_mount: str = "transit"
-    kms_allow: str = ""
-    bare_keys: bool = False
-    signature_v2: str = "query"
-    new_buckets: str = "aws"
-    receivers: str = ""
-    durability: str = "sync"
-    inline_bytes: int = 4096
-    dedup: bool = True
-    reserve_bytes: int = 1 << 30
-    volume_bytes: int = 1 << 30
-    preallocate_bytes: int = 64 * MIB
-    garbage_ratio: float = 0.5
-    lifecycle_day_s: float = 86_400.0
-    orphan_age_s: float = 86_400.0
-    audit_log: str = ""
-    access_log: bool = False
-    log_level: str = "info"
-    log_format: str = "auto"
-    limits: Limits = Limits()
-
-
-def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, readers: Readers) -> Gateway:
-    limits = settings.limits
-    stripe_bytes = layout.data * -(-STRIPE_BYTES // layout.data // BLOCK) * BLOCK  # shards of whole blocks
-    return Gateway(
-        node, layout, limits, settings.inline_bytes, stripe_bytes, settings.dedup,
-        MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
-        ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
-        keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
-        kms=_kms(settings), kms_allowed=allowed_of(settings.kms_allow), receivers=frozenset(receivers_of(settings)), bare_keys=settings.bare_keys, open_buckets=settings.new_buckets == "open",
-        day_ms=int(settings.lifecycle_day_s * 1000),
-    )  # fmt: skip
-
-
-def receivers_of(settings: ServerSettings) -> dict[str, receivers.Settings]:
-    """Raises ValueError."""
-    return receivers.read(Path(settings.receivers)) if settings.receivers else {}
-
-
-def _kms(settings: ServerSettings) -> Kms | None:
-    """Raises KeyringError."""
-    if not settings.kms.startswith(("http://", "https://")):
-        return FileKms(Path(settings.kms), settings.kms_key) if settings.kms else None
-    from s4.vault import VaultKms  # noqa: PLC0415 - hvac and requests take a moment, and memory, where there is no Vault
-
-    return VaultKms(settings.kms, settings.kms_key, Path(settings.kms_token), settings.kms_mount)
-
-
-class S3Endpoint:
-    """The S3 port of one process."""
-
-    def __init__(self, settings: ServerSettings, gateway: Gateway, registry: CollectorRegistry, audit: AuditLog,
-                 ready: Callable[[], str], known: Callable[[], Health] = Health) -> None:  # fmt: skip
-        self._certificate = (
-            Certificate(Path(settings.certificate), Path(settings.key)) if settings.certificate else None
-        )
-        self._metrics = RequestMetrics(registry)
-        self.server = S3Server(
-            gateway, settings.limits, self._metrics, audit, region=settings.region,
-            domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: probed(path, ready, known), access_log=settings.access_log,
-            signature_v2=settings.signature_v2,
-        )  # fmt: skip
-        self._gateway = gateway
-        self._http: Connections | None = None
-        self._port: Port | None = None
-        self._jobs = Jobs()
-
-    async def start(self, bound: socket.socket) -> None:
-        self._http = self.server.connections()
-        context = self._certificate.context if self._certificate else None
-        self._port = self.server.port(bound, context)
-        self._port.start(self._http)
-        self._jobs.start(
-            Job("counts of requests", 0.0, GAUGE_S, self._gauge),
-            Job("uses of access keys", NOTE_S, NOTE_S, self._note_uses),
-        )
-        if self._certificate is not None:
-            self._jobs.start(Job("certificate", CHECK_S, CHECK_S, self._certificate.look))
-
-    def set_access_log(self, everything: bool) -> None:
-        self.server.access_log.everything = everything
-
-    async def _gauge(self) -> None:
-        self._metrics.in_flight.set(self.server.in_flight)
-        self._metrics.tell()
-
-    async def _note_uses(self) -> None:
-        """Keep when access keys were used."""
-        uses = self.server.take_uses()
-        if uses:
-            await self._gateway.node.execute(0, NoteUses(uses))
-
-    def reload(self) -> bool | None:
-        """Whether there was a new certificate; None where there is none at all."""
-        return self._certificate.reload() if self._certificate is not None else None
-
-    async def close(self) -> None:
-        """Stop listening, let requests in flight end, close connections."""
-        if self._port is not None:
-            self._port.stop()
-        await self.server.drain()
-        if self._port is not None:
-            await self._port.close()
-        if self._http is not None:
-            await self._http.shutdown(1.0)
-        await self._jobs.close()
 
 
 def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
@@ -329,10 +181,13 @@ class Server:
         """As of the last look: probes come often, and from anybody."""
         return self._known
 
+    def _alarms(self) -> list[str]:
+        return [*self._keys.alarms(), *self._scrubber.alarms()]
+
     async def _look(self) -> None:
         """Look at what nobody else would notice."""
         await asyncio.gather(*(shards.watch.look() for shards in self.store.drives.stores))
-        self._known = server_health(self.store.node, self._healer, self._keys.alarms())
+        self._known = server_health(self.store.node, self._healer, self._alarms())
         await self._keys.look()
         self._s3_refuses(self._keys.wrong)
         await self._returning.look()
@@ -341,12 +196,12 @@ class Server:
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
         collector = StoreCollector(
-            lambda: store_figures(self.store, self._healer, self._scrubber, self._workers, self._keys.alarms())
+            lambda: store_figures(self.store, self._healer, self._scrubber, self._workers, self._alarms())
         )
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._keys.alarms,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._alarms,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning)
         tls = (
@@ -461,17 +316,6 @@ class Server:
         await self.store.close()
         self._gateway.pool.shutdown()
         self.audit.close()
-
-
-def prepare_process(settings: ServerSettings) -> asyncio.Event:
-    """What every process of a server needs; the event is set by SIGTERM and SIGINT."""
-    logs.configure(settings.log_level, settings.log_format)
-    os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
-    keep_buffers_on_the_heap()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 async def run(

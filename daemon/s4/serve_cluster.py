@@ -54,22 +54,20 @@ from s4.serve import (
     REWRAP_LOOK_S,
     SCRUB_FIRST_S,
     SCRUB_LOOK_S,
-    S3Endpoint,
-    ServerSettings,
     lifecycle_looks,
-    make_gateway,
-    prepare_process,
-    receivers_of,
 )
+from s4.serving import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.settings import RootKeys, StoreSettings
 from s4.starting import reloaded, say_started
 from s4.upkeep import compaction, mend
+from s4.upkeep.contents import NAME, Checked, Contents
 from s4.upkeep.events import Sender
 from s4.upkeep.inventory import Inventory
 from s4.upkeep.leader import Leader
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
+from s4.upkeep.place import PlaceFile
 from s4.upkeep.renames import Renames
 from s4.upkeep.repair import Repairer
 from s4.upkeep.rewrap import Rewrapper
@@ -172,6 +170,7 @@ class ClusterServer:
         self._following: asyncio.Task[None] | None = None
         self._not_ready = "starting"
         self.member: Member | None = None
+        self._contents: Contents | None = None
         self._known: ClusterStatus | None = None
 
     def horizon(self) -> float:
@@ -252,6 +251,8 @@ class ClusterServer:
         self._mender = Mender(node, settings.heal_bytes_per_s)
         self._leader = Leader(node, self._gateway, self._renames)
         self._own = OwnStore(node)
+        place = PlaceFile(node.shards.files, node.shards.directory, Checked, NAME)
+        self._contents = Contents(self._gateway, node.host, node.led, place)
         self._inventory = Inventory(self._router, lambda: settings.bucket_metrics and node.host.group.serves(0))
         self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree, audit=self.audit.write)
         self._rewrapper = Rewrapper(self._gateway, node.host, node.led)
@@ -279,6 +280,8 @@ class ClusterServer:
     async def _scrub(self) -> None:
         if self._own.due(self.settings.scrub_every_s):
             await self._own.scrub(self.settings.scrub_bytes_per_s)
+        if self._contents is not None:
+            await self._contents.run(self._contents.due(self.settings.scrub_every_s), self.settings.scrub_bytes_per_s)
 
     async def _audit_own(self) -> None:
         (await self._own.audit(self.settings.orphan_age_s)).report()
@@ -317,7 +320,8 @@ class ClusterServer:
             self._known = status(current, known, {"this gateway": alarms} if alarms else {})
 
     def _alarms(self) -> list[str]:
-        return [*self._contact.alarms(), *self._keys.alarms()]
+        found = [*self._contact.alarms(), *self._keys.alarms()]
+        return found if self._contents is None else [*found, *self._contents.alarms()]
 
     def _health(self) -> Health:
         """As far as this process knows."""
@@ -340,7 +344,9 @@ class ClusterServer:
             self._alarms if self.member is None else list,
         )  # fmt: skip
         if self.member is not None:
-            admin: ClusterAdmin = NodeAdmin(context, self._router, self._keeper, self._own, self.horizon)
+            admin: ClusterAdmin = NodeAdmin(
+                context, self._router, self._keeper, self._own, self._contents, self.horizon
+            )
         else:
             admin = ClusterAdmin(context, self._router, self._keeper)
         most = self.settings.limits.admin_connections

@@ -18,7 +18,7 @@ from s4.gateway.context import Readers
 from s4.heap import settle_garbage_collector
 from s4.listening import listening_socket
 from s4.peer.client import RemoteNode
-from s4.serve import S3Endpoint, ServerSettings, make_gateway, prepare_process
+from s4.serving import S3Endpoint, ServerSettings, make_gateway, prepare_process
 
 
 async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[[], Any]) -> None:

@@ -52,6 +52,9 @@ def test_a_node_that_cannot_read_its_shards_is_done_without_and_healed(cluster: 
     cluster.wait(lambda said: any(told in reason for reason in said["reasons"]), "people are told")
     cluster.wait(lambda said: said["heals"] == 0, "what was found is made again")
     assert cluster.ask("POST", "/scrub", node="node-2")["damaged"] == 0
+    deep = [cluster.ask("POST", "/scrub", query="deep=1", node=f"node-{number}") for number in range(1, 5)]
+    assert sum(one["contents"]["blobs"] for one in deep) >= len(kept), "each blob by who leads its partition"
+    assert not any(one["unhealable"] for one in deep)
     for key, body in kept.items():
         assert cluster.client("node-2").get_object(Bucket="bucket", Key=key)["Body"].read() == body
     assert cluster.alive("node-2")

@@ -25,7 +25,7 @@ from s4.listening import listening_socket
 from s4.metadata import commands, keys
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error
-from s4.serve import S3Endpoint, ServerSettings
+from s4.serving import S3Endpoint, ServerSettings
 
 OLD, NEW = b"old" * 3000, b"new" * 3000
 NO_SECRETS = """{"Statement": [{"Effect": "Deny", "Principal": "*", "Action": ["s3:GetObject", "s3:DeleteObject"],

@@ -265,6 +265,7 @@ def test_who_may_start_a_task() -> None:
         "gateway/receive.py": "shards of a stripe: awaited before the request is answered",
         "gateway/stripes.py": "reads that race: awaited or cancelled by the request",
         "http/port.py": "the begin of a connection, which ends with it",
+        "tasks.py": "a request of the S3 port that had to wait, which answers its errors",
         "http/admin_server.py": "a scrub that somebody asked for and follows",
         "peer/client.py": "a connection's reader and beacons, which end with it, whatever the error",
         "peer/router.py": "calls that a request awaits; tries to connect, which tell what failed",

@@ -27,7 +27,7 @@ from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
 from s4.peer.router import Router
 from s4.replica.terms import Timing
-from s4.serve import make_gateway
+from s4.serving import make_gateway
 from s4.storage.records import Shard
 from s4.upkeep import compaction
 from s4.upkeep.leader import Leader

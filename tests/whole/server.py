@@ -18,7 +18,7 @@ from s4.jobs import Job, Jobs
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
 from s4.restart import DRIVE_FAILURES, WITHIN_S
-from s4.serve import make_gateway
+from s4.serving import make_gateway
 from s4.settings import StoreSettings
 from s4.storage.directory import DriveError
 from s4.storage.records import Shard

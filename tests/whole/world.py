@@ -22,7 +22,7 @@ from s4.gateway.context import Gateway
 from s4.limits import Limits
 from s4.metadata import gone
 from s4.peer import client
-from s4.serve import ServerSettings
+from s4.serving import ServerSettings
 from s4.settings import RootKeys, StoreSettings
 from s4.storage import index, shards
 from s4.storage.records import Shard

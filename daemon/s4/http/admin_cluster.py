@@ -21,6 +21,7 @@ from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
 from s4.peer.api import Census
 from s4.peer.router import Router
 from s4.upkeep import compaction
+from s4.upkeep.contents import Checked, Contents
 from s4.upkeep.ownstore import OwnStore
 
 REACH_S, REACH_LOOK_S = 10.0, 0.5  # how long stores have to find each other, for one may have just started
@@ -106,9 +107,9 @@ class NodeAdmin(ClusterAdmin):
     LACKING = "This is a node of a cluster: what `s4 server` does at once, each node does for its own store, by itself."
 
     def __init__(self, context: AdminContext, router: Router, keeper: MapKeeper, own: OwnStore,
-                 horizon: Callable[[], float]) -> None:  # fmt: skip
+                 contents: Contents | None, horizon: Callable[[], float]) -> None:  # fmt: skip
         super().__init__(context, router, keeper)
-        self._own, self._horizon = own, horizon
+        self._own, self._contents, self._horizon = own, contents, horizon
 
     def routes(self) -> list[Route]:
         return [
@@ -134,7 +135,13 @@ class NodeAdmin(ClusterAdmin):
         steps = Lines(request)
         await steps.start()
         place = await self._own.scrub(0)
-        return await steps.end({"blobs": place.shards, "unhealable": [], **msgspec.structs.asdict(place)})
+        if request.query.get("deep") == "1" and self._contents is not None:
+            await self._contents.run(self._contents.led(), 0)
+        checked = self._contents.checked if self._contents is not None else Checked()
+        return await steps.end({
+            **msgspec.structs.asdict(place), "blobs": place.shards, "unhealable": checked.wrong,
+            "contents": {"blobs": checked.blobs, "bytes_read": checked.bytes_read, "ended_s": checked.ended_s},
+        })  # fmt: skip
 
     async def _audit(self, request: web.Request) -> web.Response:
         return as_json(asdict(await self._own.audit(float(request.query.get("age_s", "86400")))))

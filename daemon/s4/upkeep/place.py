@@ -34,8 +34,8 @@ P = TypeVar("P", bound=AnyPlace)
 class PlaceFile(Generic[P]):
     """The file of one kind of place; `kind()` is where nothing was done yet."""
 
-    def __init__(self, files: Files, directory: Path, kind: type[P]) -> None:
-        self._files, self._path, self._kind = files, directory / NAME, kind
+    def __init__(self, files: Files, directory: Path, kind: type[P], name: str = NAME) -> None:
+        self._files, self._path, self._kind = files, directory / name, kind
         self._saved = 0.0
 
     def load(self) -> P:

@@ -48,6 +48,12 @@ class Place(msgspec.Struct):
     unhealable: list[str] = []
 
 
+def alarms_of(wrong: list[str]) -> list[str]:
+    """What people are told of blobs that nobody can make again."""
+    text = "blobs are not what was written, though their shards are whole: s4 admin scrub --deep names them"
+    return [f"{len(wrong)} {text}"] if wrong else []
+
+
 class Scrubber:
     """Scrubs one node. One run at a time; a second caller waits for it and gets the same result."""
 
@@ -64,6 +70,9 @@ class Scrubber:
     @property
     def ended_s(self) -> float:
         return self.place.ended_s
+
+    def alarms(self) -> list[str]:
+        return alarms_of(self.place.unhealable)
 
     def due(self, every_s: float) -> bool:
         """Whether a scrub was cut off, or the last one is longer ago than `every_s`; 0 is never."""
