@@ -37,7 +37,7 @@ LONG = (
 CLUSTERS = (
     (
         "cluster/test_six_nodes.py", "cluster/test_traces.py", "cluster/test_two_gateways.py", "cluster/test_failing_reads.py",
-        "cluster/test_damaged_metadata.py", "cluster/test_lost_metadata.py", "cluster/test_trust_grows.py", "cluster/test_readme.py",
+        "cluster/test_damaged_metadata.py", "cluster/test_lost_metadata.py", "cluster/test_trust_grows.py", "cluster/test_own_machines.py",
     ),
     ("faults/", "upgrade/", "cluster/test_dedup.py", "cluster/test_large_deletes.py", "cluster/test_histories.py", "cluster/test_power.py", "cluster/test_replication.py"),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Work that a crash cut off between two steps is finished or undone at the next start (rule L3, RELIABILITY.md 5)."""
+"""Work that a crash cut off between two steps is finished or undone at the next start (rule L3; the sixth of README's promises)."""
 
 from __future__ import annotations
 

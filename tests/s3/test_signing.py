@@ -1,4 +1,4 @@
-"""Every signing mode on every write: right secrets work, wrong ones are 403 and change nothing (RELIABILITY.md)."""
+"""Every signing mode on every write: right secrets work, wrong ones are 403 and change nothing (SECURITY.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each rule of PROTOCOL.md that has a counterexample, switched off: what the simulator must catch."""
+"""Each rule of docs/protocol.md that has a counterexample, switched off: what the simulator must catch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults put back, and rules of PROTOCOL.md left out, in the code that runs: what the simulator must find.
+"""Faults put back, and rules of docs/protocol.md left out, in the code that runs: what the simulator must find.
 
 Each is a function that changes the modules of this process, before a seed is run in it: `python -m whole.run 1 99 --broken NAME`.
 `LIKELY` has the kinds of faults that make a seed find it sooner, `FOUND` the seed that found each when that was last looked for.
@@ -159,7 +159,7 @@ def ends_by_errors() -> None:
     Jobs._work = broken  # type: ignore[method-assign]
 
 
-# -- rules of PROTOCOL.md
+# -- rules of docs/protocol.md
 
 
 def forgets_all_commands() -> None:

@@ -1,4 +1,4 @@
-"""The map as the two halves of a Kubernetes resource: `spec` is the planner's, `status` the daemons' (DESIGN.md 3).
+"""The map as the two halves of a Kubernetes resource: `spec` is the planner's, `status` the daemons' (docs/kubernetes.md).
 
 `spec` has the geometry, the state of every store that was ever planned with, and for each partition who is wanted.
 `status` has where stores are, as they said themselves, and for each partition who holds it. A partition's revision

@@ -1,7 +1,7 @@
 """What people ask of a cluster, as changes of its map: from a map to a map. Making a change twice is making it once.
 
 Only the plan is changed here, and the state of stores; who really holds what is for the partitions' primaries to
-say, who follow the plan (DESIGN.md 3). The one exception is a partition's first configuration, which begins empty.
+say, who follow the plan (docs/kubernetes.md). The one exception is a partition's first configuration, which begins empty.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decisions about blobs, references and content (PROTOCOL.md C1 to C4).
+"""Decisions about blobs, references and content (docs/protocol.md, C1 to C4).
 
 A blob lives while reference rows for it exist. Taking and dropping a reference are decided in the blob's own
 partition, one after the other, so a grant and the last drop can never cross.
