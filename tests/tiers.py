@@ -13,7 +13,6 @@ begins first, so that no worker is left alone with it at the end.
 from __future__ import annotations
 
 import os
-import zlib
 
 import pytest
 
@@ -29,8 +28,8 @@ CHECK = (
 
 # What takes long begins first: these, in this order, then the rest as it stands.
 LONG = (
-    "cluster/", "faults/", "upgrade/", "events/test_receivers.py", "server/test_drives.py", "crash/", "sim/", "whole/", "model/test_time.py", "model/test_stateful.py",
-    "server/test_running.py", "clients/", "kube/",
+    "crash/test_points.py", "events/test_receivers.py", "guides/", "model/test_stateful.py", "crash/", "server/test_inventory.py", "server/test_drives.py",
+    "whole/", "sim/", "model/test_time.py", "cluster/", "server/test_running.py", "server/test_admin.py", "server/", "clients/", "kube/",
 )  # fmt: skip
 
 # Clusters of many processes: no more of them at once than there are groups here, or a small machine does nothing but switch.
@@ -66,7 +65,7 @@ def group(item: pytest.Item) -> str:
     if "one_api" in getattr(item, "fixturenames", ()) or path == "tests/cluster/test_coordinator.py":
         return "kubernetes"  # one API server
     if "two gateways" in item.nodeid:
-        return f"two gateways {zlib.crc32(path.encode()) % len(CLUSTERS)}"
+        return "two gateways"  # one cluster for all of them: five processes that go on to the end
     scopes = {found[-1].scope for found in item._fixtureinfo.name2fixturedefs.values()}  # type: ignore[attr-defined]
     return path if "module" in scopes else ""
 
@@ -78,19 +77,23 @@ def is_untraced(item: pytest.Item) -> bool:
     return below(UNTRACED) or (not SERVERS.isdisjoint(getattr(item, "fixturenames", ())) and not below(INSIDE))
 
 
-def rank(item: pytest.Item) -> int:
-    return next((at for at, start in enumerate(LONG) if item.nodeid.startswith(f"tests/{start}")), len(LONG))
+def rank(item: pytest.Item, of: str) -> tuple[int, int, str]:
+    """Groups of clusters, then what takes long, then files that stay together; what may run anywhere, a moment each, is last."""
+    if of.startswith(("cluster", "two gateways")):
+        return 0, 0, of
+    return 1, next((at for at, start in enumerate(LONG) if item.nodeid.startswith(f"tests/{start}")), len(LONG)), of or "~"
 
 
 def arrange(items: list[pytest.Item]) -> None:
     """Mark, group and order what was collected."""
-    for item in items:
+    groups = {item: group(item) for item in items}
+    for item, name in groups.items():
         if item.nodeid.startswith(tuple(f"tests/{start}" for start in CHECK)):
             item.add_marker(pytest.mark.check)
         if item.nodeid.startswith("tests/compat/"):
             item.add_marker(pytest.mark.compat)
         if is_untraced(item):
             item.add_marker(pytest.mark.untraced)
-        if name := group(item):
+        if name:
             item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: (rank(item), group(item)))
+    items.sort(key=lambda item: rank(item, groups[item]))
