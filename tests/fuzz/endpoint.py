@@ -14,8 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from inprocess import opened, put
 from s4.audit import AuditLog
+from s4.gateway.accounts import kept_secret
 from s4.gateway.buckets import create_bucket
-from s4.gateway.context import Gateway
+from s4.gateway.context import Gateway, execute
 from s4.gateway.multipart import create_upload
 from s4.gateway.objects import Attributes
 from s4.http.connection import Connections, Exchange
@@ -23,6 +24,8 @@ from s4.http.metrics import RequestMetrics
 from s4.http.responses import Answer
 from s4.http.server import S3Server
 from s4.limits import Limits
+from s4.metadata.commands import PutAccessKey, PutUser
+from s4.metadata.rows import Grant
 from s4.s3 import sigv4
 from s4.tasks import in_task
 
@@ -40,10 +43,17 @@ class Endpoint:
     gateway: Gateway
     _server: Connections
 
-    def signed(self, method: str, path: str, headers: dict[str, str] | None = None) -> bytes:
-        """The head of a request of the root key, whose body is not signed."""
+    async def add_user(self, name: str) -> tuple[str, str]:
+        """Somebody else who may do everything; the two keys."""
+        keys = f"key{name}", f"secret{name}"
+        await execute(self.gateway, 0, PutUser(name, [Grant("SuperUser")], create=True))
+        await execute(self.gateway, 0, PutAccessKey(keys[0], name, kept_secret(self.gateway, *keys)))
+        return keys
+
+    def signed(self, method: str, path: str, headers: dict[str, str] | None = None, keys: tuple[str, str] | None = None) -> bytes:
+        """The head of a request of the root key, or of others, whose body is not signed."""
         given = {"host": "localhost", "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), "x-amz-content-sha256": sigv4.UNSIGNED, **(headers or {})}
-        given["authorization"] = sigv4.authorization(self.access, self.secret, REGION, method, path, given)
+        given["authorization"] = sigv4.authorization(*(keys or (self.access, self.secret)), REGION, method, path, given)
         return "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", ""]).encode()
 
     async def send(self, data: bytes, limit_s: float = 10.0) -> bytes:

@@ -1,0 +1,69 @@
+"""One user's flood beside another's request: counted is who was served before whom, and never a time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz.endpoint import endpoint
+from s4.gateway.turns import ROUND_COST
+from s4.http.admission import REQUEST_COST
+from s4.http.operations import OPERATIONS
+from s4.http.request import S3Request
+from s4.limits import Limits
+
+FLOOD = 100
+A_ROUND = ROUND_COST // REQUEST_COST  # requests of one round of the loop
+
+
+def _note(monkeypatch: pytest.MonkeyPatch, name: str, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
+    """Be told whose operation begins and ends."""
+    real = OPERATIONS[name]
+
+    async def noted(gateway: Any, request: S3Request) -> Any:
+        begin(request.user)
+        try:
+            return await real(gateway, request)
+        finally:
+            end(request.user)
+
+    monkeypatch.setitem(OPERATIONS, name, noted)
+
+
+async def _connected(server: Any, stack: ExitStack) -> socket.socket:
+    ours, theirs = socket.socketpair()
+    stack.enter_context(ours)
+    await asyncio.get_running_loop().connect_accepted_socket(server._server, theirs)
+    return ours
+
+
+def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is answered where it arrives and gives its place back at once: all that had come went on in one round of the loop."""
+    order, rounds = list[tuple[str, int]](), 0
+
+    async def test() -> None:
+        nonlocal rounds
+        async with endpoint(tmp_path, time.time, Limits(stall_s=600.0)) as server:
+            calm = await server.add_user("calm")
+            assert (await server.send(server.signed("GET", "/bbb/k", {"connection": "close"}, calm))).endswith(b"inline")
+            _note(monkeypatch, "GetObject", lambda user: order.append((user, rounds)), lambda _: None)
+            with ExitStack() as stack:
+                flood = [await _connected(server, stack) for _ in range(FLOOD)]
+                other = await _connected(server, stack)
+                for one in flood:
+                    one.send(server.signed("GET", "/bbb/k"))
+                other.send(server.signed("GET", "/bbb/k", keys=calm))
+                while len(order) < FLOOD + 1:
+                    await asyncio.sleep(0)
+                    rounds += 1
+
+    asyncio.run(test())
+    assert [user for user, _ in order].index("calm") <= 2 * A_ROUND
+    assert max(sum(at == one for _, at in order) for one in {at for _, at in order}) <= 2 * A_ROUND
