@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ LARGE = 64 << 20
 
 @pytest.fixture(scope="module")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    limits = ("memory_bytes=48MiB", "memory_wait_s=2", "requests=32", "waiting_commands=64")
+    limits = ("memory_bytes=48MiB", "memory_wait_s=2", "requests=32", "waiting_commands=64", "stall_s=600")
     options = [word for limit in limits for word in ("--limit", limit)]
     server = ServerProcess(tmp_path_factory.mktemp("tight") / "data", "--reserve", "64MiB", *options).start()
     yield server
@@ -48,9 +49,9 @@ def _begun(server: ServerProcess, stack: ExitStack, method: str, path: str, sent
     return one
 
 
-def _others_work(s3: Any, tag: str) -> None:
-    data = tag.encode() * (1 << 20)
-    for number in range(5):
+def _others_work(s3: Any, tag: str, size: int = 1 << 20, times: int = 5) -> None:
+    data = tag.encode() * size
+    for number in range(times):
         s3.put_object(Bucket="slow", Key=f"{tag}-{number}", Body=data)
         assert s3.get_object(Bucket="slow", Key=f"{tag}-{number}")["Body"].read() == data
 
@@ -59,11 +60,28 @@ def _others_work(s3: Any, tag: str) -> None:
 def test_uploads_that_do_not_go_on_keep_nobody_waiting(tight: ServerProcess, s3: Any, sent: int) -> None:
     """Counted by what they announced, four of them had all memory; by requests in flight, thirty-two all slots."""
     with ExitStack() as stack:
+        begun = []
         for number in range(SLOW):
-            _begun(tight, stack, "PUT", f"/slow/never-{number}", bytes(sent), LARGE)
+            begun.append(_begun(tight, stack, "PUT", f"/slow/never-{number}", bytes(sent), LARGE))
             if number % 16 == 15:  # a slot is a client's who waits only once it was waited for
                 wait_until(lambda: _answers(s3), "those that wait are not counted any more")
         _others_work(s3, "u")
+        assert not _ended(begun), "there was room for all"
+
+
+def test_uploads_that_came_far_before_they_stopped_give_way(tight: ServerProcess, s3: Any) -> None:
+    """Each had a share of 12 MiB while it came, and really holds more than 1 MiB: all of them more than there is."""
+    with ExitStack() as stack:
+        begun = []
+        for number in range(40):
+            begun.append(_begun(tight, stack, "PUT", f"/slow/far-{number}", bytes(3_000_000), LARGE))
+        _others_work(s3, "f", 8 << 20, 2)
+        assert 0 < len(_ended(begun)) < 40, "those that waited longest, and only as many as had to"
+
+
+def _ended(begun: list[socket.socket]) -> list[socket.socket]:
+    """Those that the server has answered, or let go of."""
+    return select.select(begun, [], [], 0)[0]
 
 
 def _answers(s3: Any) -> bool:
@@ -74,16 +92,27 @@ def _answers(s3: Any) -> bool:
     return True
 
 
+def _takes(one: socket.socket, size: int) -> int:
+    """How much comes, of so much or until the end."""
+    taken = 0
+    while taken < size and (data := one.recv(1 << 20)):
+        taken += len(data)
+    return taken
+
+
 def test_downloads_that_nobody_reads_keep_nobody_waiting(tight: ServerProcess, s3: Any) -> None:
     s3.put_object(Bucket="slow", Key="large", Body=bytes(LARGE))
     with ExitStack() as stack:
+        begun = []
         for number in range(SLOW):
-            one = _begun(tight, stack, "GET", "/slow/large", b"", 0)
+            begun.append(_begun(tight, stack, "GET", "/slow/large", b"", 0))
             if number % 16 == 15:
-                one.recv(1)
+                begun[-1].recv(1)
                 wait_until(lambda: _answers(s3), "those that wait are not counted any more")
         _others_work(s3, "d")
         assert s3.get_object(Bucket="slow", Key="large")["Body"].read() == bytes(LARGE)
+        for one in begun[:3]:  # none had to end: who takes nothing holds little, and may go on
+            assert _takes(one, 4 << 20) >= 4 << 20
 
 
 def test_many_deletes_at_once_wait_and_lose_none(tight: ServerProcess, s3: Any) -> None:
