@@ -139,9 +139,6 @@ class Dev:
         # until 0.7 ports were kept, all of 127.0.0.1
         self._etcd = [f"127.0.0.1:{place}" if isinstance(place, int) else place for place in plan["etcd"]]
         self.coordinator = f"etcd://{self._etcd[0]}/dev"
-        self._environment = {
-            **os.environ, "S4_ROOT_ACCESS_KEY": plan["access_key"], "S4_ROOT_SECRET_KEY": plan["secret_key"],
-        }  # fmt: skip
 
     def _log(self, name: str) -> Any:
         return (self.directory / f"{name}.log").open("ab")
@@ -194,13 +191,15 @@ class Dev:
 
     def _run(self, arguments: list[str], log: IO[bytes]) -> subprocess.Popen[bytes] | Started:
         """With S4_DEV_FORK=off by its own command line, for what looks at a process when it begins."""
+        keys = {"S4_ROOT_ACCESS_KEY": self.plan["access_key"], "S4_ROOT_SECRET_KEY": self.plan["secret_key"]}
+        environment = {**os.environ, **keys}
         if self._starter is not None:
-            return self._starter.start(arguments, self._environment, log)
+            return self._starter.start(arguments, environment, log)
         return subprocess.Popen(  # noqa: S603 - ourselves
             [sys.executable, "-m", "s4.cli", *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
-            env=self._environment,
+            env=environment,
             start_new_session=True,
         )
 

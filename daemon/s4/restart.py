@@ -87,7 +87,8 @@ def die(error: BaseException) -> None:
     """End at once; a new process takes over unless there were too many. Does not return."""
     if not _ending.acquire(blocking=False):
         time.sleep(60)  # another thread is about to end this process
-    traceback.print_exception(error)
+    if not isinstance(error, DriveError):  # which says itself what failed, and where: no fault of the program
+        traceback.print_exception(error)
     history = History.read(os.environ)
     history.blame(error, time.time())
     again = os.environ.get("S4_RESTART", "on") != "off" and len(history.failures) < MOST_RESTARTS

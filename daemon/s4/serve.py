@@ -201,7 +201,7 @@ class Server:
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._alarms,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._alarms, lambda: self._keys.wrong,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning)
         tls = (
@@ -269,7 +269,7 @@ class Server:
     async def _root_keys(self, action: str, _: str) -> dict[str, str]:
         """New root keys, which count at once. Raises ValueError, OSError."""
         if action != "change":
-            raise ValueError("a server's root keys are changed in one step: there is nothing to finish")
+            raise ValueError(f"a server's root keys are changed in one step: there is nothing to {action}")
         new = RootChange(Files(), self.store, self._environment).change()
         await self._keys.tell()
         return {"access_key": new.access_key, "secret_key": new.secret_key}

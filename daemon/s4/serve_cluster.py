@@ -341,7 +341,7 @@ class ClusterServer:
         context = AdminContext(
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
             lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health, self._set_log, self._root_keys,
-            self._alarms if self.member is None else list,
+            self._alarms if self.member is None else list, lambda: self._keys.wrong,
         )  # fmt: skip
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(
@@ -354,9 +354,9 @@ class ClusterServer:
         await self._admin.start()
 
     async def _root_keys(self, action: str, access_key: str) -> dict[str, str]:
-        """A second pair of root keys, which counts beside the first, or the end of that. Raises S3Error."""
-        if action == "finish":
-            await self._keys.finish_change(access_key)
+        """A second pair of root keys, which counts beside the first, or the end of either. Raises S3Error."""
+        if action != "change":
+            await self._keys.end_change(access_key, finish=action == "finish")
             return {"access_key": access_key}
         new = RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
         await self._keys.begin_change(new.access_key, new.secret_key)

@@ -26,15 +26,15 @@ def add_arguments(actions: Any) -> None:
 
 def root_keys_arguments(actions: Any) -> None:
     root = actions.add_parser("root-keys", help="change the root keys, without a lock-out")
-    root.add_argument("step", choices=("change", "finish"), help=(
+    root.add_argument("step", choices=("change", "finish", "cancel"), help=(
         "change: new keys are printed, once. Of a server they count at once, instead of the old ones; of a cluster beside them, until "
-        "every process was started again with them and `finish`, signed with them, ends the old ones"
+        "every process was started again with them and `finish`, signed with them, ends the old ones; `cancel`, signed with these, ends the new ones"
     ))  # fmt: skip
 
 
 def root_keys(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     value = next(call("POST", f"/root-keys/{arguments.step}"))
-    if arguments.step == "finish":
+    if arguments.step != "change":
         return value, f"{value['access_key']} is the only root key now\n"
     return (
         value,

@@ -83,6 +83,7 @@ def test_a_drive_dies_under_load(own_server: Any, client: Any, calls: str, fault
         count = sum(map(len, load.kept.values()))
         wait_until(lambda: sum(map(len, load.kept.values())) != count, "writes after the failure")
     assert server.process.poll() is None
+    assert "Traceback" not in server.log.read_text()  # a disk's fault is told in a line
     assert not load.wrong
     sure = {key: body for key, body in load.kept.items() if key not in load.maybe}
     compare(s3, "dying", sure)

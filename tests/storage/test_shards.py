@@ -300,6 +300,23 @@ def test_a_full_disk_is_a_clean_refusal(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_drive_that_is_unmounted_under_its_open_files_is_not_a_full_one(tmp_path: Path) -> None:
+    """It takes what is written, and would refuse everybody's uploads for all drives: it has the room that it had."""
+
+    async def test() -> None:
+        store, _ = await open_store(tmp_path / "mounted")
+        free, total = store.space()
+        (tmp_path / "mounted").rename(tmp_path / "elsewhere")
+        assert store.space() == (free, total)
+        assert store.has_room()
+        assert store.watch.full() == ""
+        await store.append(shard(1), [b"x" * 1000], sync=True)
+        (tmp_path / "elsewhere").rename(tmp_path / "mounted")
+        await store.close()
+
+    run(test)
+
+
 def test_a_disk_that_stays_full_is_left_as_it_is(tmp_path: Path) -> None:
     """Each try makes a volume that cannot get its header: none of them stays, nor a descriptor of it."""
 

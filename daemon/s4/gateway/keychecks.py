@@ -96,15 +96,19 @@ class KeyCheck:
         if not await self._commit(value, replace(marks, roots=kept)):
             raise S3Error("OperationAborted")
 
-    async def finish_change(self, access_key: str) -> None:
-        """Have the pair of root keys count alone that this call was signed with. Raises S3Error."""
+    async def end_change(self, access_key: str, *, finish: bool) -> None:
+        """Have one pair of root keys count alone, with which this call was signed: the new one, or the old one where the change
+        is not to be finished. Raises S3Error."""
         (value,) = await self._gateway.node.find_accounts([ROW])
         marks = keymarks.read(value)
         if marks is None or len(marks.roots) < 2:
             raise S3Error("InvalidRequest", "No change of the root keys is under way.")
-        if self._root is None or self._root[0] != access_key:
+        kept = marks.roots[-1 if finish else 0].access_key
+        if self._root is None or self._root[0] != access_key or kept != access_key:
+            which, else_ = ("new", " `s4 admin root-keys cancel` keeps the old ones.") if finish else ("old", "")
             raise S3Error(
-                "InvalidRequest", "Sign this with the new root keys, to a process that was started with them."
+                "InvalidRequest",
+                f"Sign this with the {which} root keys, to a process that was started with them.{else_}",
             )
         left = [replace(one, kept="") for one in marks.roots if one.access_key == access_key]
         if not await self._commit(value, replace(marks, roots=left)):

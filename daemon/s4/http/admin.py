@@ -23,7 +23,7 @@ from s4.cluster.planner import PlanError
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway
 from s4.health import OK, Health
-from s4.http.admin_access import BODY_BYTES, Door
+from s4.http.admin_access import BODY_BYTES, Caller, Door
 from s4.http.admin_access_of import AdminAccess
 from s4.http.admin_users import CALLER, AdminUsers
 from s4.http.iam.protocol import IamError
@@ -57,9 +57,10 @@ class AdminContext:
         None  # (whether all requests are logged, level); None and "" leave it
     )
     root_keys: Callable[[str, str], Awaitable[dict[str, str]]] | None = (
-        None  # (change or finish, who asks by access key)
+        None  # (change, finish or cancel; who asks by access key)
     )
     alarms: Callable[[], list[str]] = list  # of a process without a store
+    wrong: Callable[[], str] = str  # why this process serves nobody
 
 
 class AdminApi:
@@ -127,7 +128,7 @@ class AdminApi:
         async def guarded(request: web.Request) -> web.StreamResponse:
             started, code, user = time.perf_counter(), "OK", ""
             try:
-                caller = request[CALLER] = await self._door.admit(request)
+                caller = request[CALLER] = await self._admit(request)
                 user = caller.who.name
                 response = await handler(request)
             except (S3Error, IamError) as error:
@@ -154,6 +155,16 @@ class AdminApi:
 
         return guarded
 
+    async def _admit(self, request: web.Request) -> Caller:
+        """Where this process does not have its cluster's keys, it knows nobody by them, and says so to who has the right ones
+        too. /readyz tells it to whoever asks. Raises S3Error."""
+        try:
+            return await self._door.admit(request)
+        except S3Error as error:
+            if (wrong := self._context.wrong()) and error.code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+                raise S3Error("ServiceUnavailable", f"This process serves nobody: {wrong}.") from error
+            raise
+
     async def _buckets(self, _: web.Request) -> web.Response:
         listed = []
         for name, row in await self._node.list_buckets():
@@ -175,7 +186,7 @@ class AdminApi:
         caller, action = request[CALLER], request.match_info["action"]
         if caller.who.kind != ROOT or caller.temporary:
             raise S3Error("AccessDenied", "The root keys are changed by root alone, with its own keys.")
-        if self._context.root_keys is None or action not in ("change", "finish"):
+        if self._context.root_keys is None or action not in ("change", "finish", "cancel"):
             raise S3Error("MethodNotAllowed")
         return as_json(await self._context.root_keys(action, caller.access_key))
 

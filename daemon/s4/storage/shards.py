@@ -104,6 +104,7 @@ class ShardStore:
         self._mark = (0, 0)
         self._appender: Appender
         self._room_at = self._room_bytes = 0.0
+        self._space = 0, 0
         self._queued = 0  # appends that were given to the appender and have not been heard of
         self.compacting: set[int] = set()
         self.bytes_read = self.bytes_written = self.damaged = 0
@@ -261,12 +262,13 @@ class ShardStore:
         return self._room_bytes > size
 
     def space(self) -> tuple[int, int]:
-        """(bytes free to us, bytes in all) of the disk; none where it does not say."""
+        """(bytes free to us, bytes in all) of the disk. One that does not say has what it had: its directory may have been
+        unmounted, and what is open goes on being written, so that it is no full one."""
         try:
-            return self.files.free_bytes(self.directory)
+            self._space = self.files.free_bytes(self.directory)
         except OSError as error:
             log.error("%s does not say how much room there is: %s", self.directory, error)
-            return 0, 0
+        return self._space
 
     def _appended(self, shard: Shard, location: Location, size: int, replaces: Location | None = None) -> None:
         key = index_key(shard)
