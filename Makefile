@@ -14,7 +14,7 @@ SEEDS ?= 10000
 WORKERS ?= 4
 PYTEST = .venv/bin/pytest --durations 20
 
-.PHONY: help run check test compat soak lint quick hooks setup clients bench fuzz image release clean
+.PHONY: help run check test compat soak trials lint quick hooks setup clients bench fuzz image release clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) #
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
 	S4_TIER=soak $(PYTEST) -m "not compat" -n 2 --timeout 36000 $(SOAK)
 	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
+
+# TRIALS="disks cluster" for some of them. Needs root; debootstrap and etcd for some.
+trials: setup ## three people who have the texts alone: a laptop with Debian 12 and 13, six disks, a cluster; writes docs/trials.md
+	cd e2e && PYTHONPATH=../tests:../operator ../.venv/bin/python -m trials $(TRIALS) $(if $(TRIALS),,--log ../docs/trials.md)
 
 lint: quick .tools/lint ## ruff, mypy, import-linter
 	PYTHONPATH=daemon:operator .tools/lint/bin/lint-imports

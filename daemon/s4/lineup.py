@@ -162,12 +162,25 @@ def _format(files: Files, seats: list[Seat], geometry: tuple[int, int] | None, p
         if seat.reason:
             raise DirectoryError(f"a new server needs all its drives: {seat.directory}: {seat.reason}")
     made.clear()
+    _unmounted(seats)
     for seat in seats:
         if seat.identity is None:
             seat.identity = format_directory(files, seat.directory, cluster, partitions)
     partitions = next(seat.identity.partitions for seat in seats if seat.identity is not None)
     new = shardmap.spread(cluster, [seat.store for seat in seats], data, parity, partitions)
     return Lineup(seats, new, 0, LocalCoordinator(files, [seat.directory for seat in seats], len(seats)))
+
+
+def _unmounted(seats: list[Seat]) -> None:
+    """Say which few directories are on the system's own disk, where most are not: a disk was not mounted, perhaps."""
+    system = Path("/").stat().st_dev
+    own = [seat for seat in seats if seat.directory.stat().st_dev == system]
+    for seat in own if 2 * len(own) < len(seats) else []:
+        log.warning(
+            "drive %d, %s, is on the file system of /, where the others are not: is its disk mounted?",
+            seat.number + 1,
+            seat.directory,
+        )
 
 
 def _one_cluster(seats: list[Seat]) -> str:
