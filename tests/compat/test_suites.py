@@ -38,7 +38,7 @@ def judge(suite: str, passed: set[str], failed: set[str], skipped: set[str]) -> 
 def test_minio_go_suite(own_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
     functional = made("minio-go-suite") / "functional"
     (tmp_path / "kms").write_text(f"first:{base64.b64encode(bytes(32)).decode()}\n")
-    server = own_server("--new-buckets", "open", "--kms", str(tmp_path / "kms"))
+    server = own_server("--new-buckets", "open", "--kms", str(tmp_path / "kms"), "--signature-v2", "all")
     own = {"SERVER_ENDPOINT": urlsplit(server.endpoint).netloc, "ACCESS_KEY": ACCESS, "SECRET_KEY": SECRET, "ENABLE_HTTPS": "0", "MINT_MODE": "full", "RUN_ON_FAIL": "1"}
     done = subprocess.run([functional], capture_output=True, text=True, timeout=LONGEST_S, check=False, env={**os.environ, **own}, cwd=tmp_path)
     (tmp_path / "said.log").write_text(done.stdout + done.stderr)

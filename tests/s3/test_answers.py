@@ -192,6 +192,19 @@ def test_errors_tell_what_s3_tells(server: ServerProcess, s3: Any, bucket: str) 
         assert told in answer.body, (method, options, answer.body)
 
 
+def test_pages_of_other_origins_may_read_errors(server: ServerProcess, s3: Any, bucket: str) -> None:
+    origin, path = "https://a.example", f"/{bucket}/k"
+    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [{"AllowedOrigins": [origin], "AllowedMethods": ["GET", "PUT"]}]})
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    cases: list[tuple[int, str, dict[str, Any]]] = [
+        (304, "GET", {"headers": {"If-None-Match": etag}}), (400, "GET", {"query": "versionId="}), (403, "GET", {"secret": "wrong"}), (404, "GET", {"query": f"versionId={'0' * 24}"}),
+        (412, "PUT", {"headers": {"If-None-Match": "*"}, "body": b"y"}), (416, "GET", {"headers": {"Range": "bytes=9-"}}), (501, "GET", {"query": "torrent"}),
+    ]  # fmt: skip
+    for status, method, options in cases:
+        answer = raw.call(server.endpoint, method, path, extra={"Origin": origin}, **options)
+        assert (answer.status, answer.headers.get("access-control-allow-origin")) == (status, origin), options
+
+
 def test_a_version_id_that_none_can_be_is_a_version_that_is_not_there(server: ServerProcess, s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     said = b"<Delete><Object><Key>k</Key><VersionId>abc</VersionId></Object><Object><Key>k</Key><VersionId></VersionId></Object></Delete>"
@@ -199,6 +212,17 @@ def test_a_version_id_that_none_can_be_is_a_version_that_is_not_there(server: Se
     assert answer.body.count(b"<Code>NoSuchVersion</Code>") == 2
     assert b"<VersionId>abc</VersionId><Code>" in answer.body
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+
+
+def test_an_upload_is_begun_only_if(server: ServerProcess, s3: Any, bucket: str) -> None:
+    """minio-go says its conditions when it begins an upload, and when it completes it."""
+    begin = {"method": "POST", "path": f"/{bucket}/k", "query": "uploads"}
+    assert raw.call(server.endpoint, **begin, headers={"If-Match": "*"}).code == "NoSuchKey"
+    assert raw.call(server.endpoint, **begin, headers={"If-None-Match": "*"}).status == 200
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    assert raw.call(server.endpoint, **begin, headers={"If-None-Match": "*"}).code == "PreconditionFailed"
+    assert raw.call(server.endpoint, **begin, headers={"If-Match": '"0"'}).code == "PreconditionFailed"
+    assert raw.call(server.endpoint, **begin, headers={"If-Match": etag}).status == 200
 
 
 def test_no_parts_are_no_page(server: ServerProcess, s3: Any, bucket: str) -> None:

@@ -15,7 +15,7 @@ from s4.s3.errors import S3Error
 HEADERS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
 # What writes take. Of what lists or tells settings a condition may be passed over: its answer is whole then.
 TAKEN = {
-    **dict.fromkeys(("PutObject", "CopyObject", "CompleteMultipartUpload", "RenameObject"), frozenset(("if-match", "if-none-match"))),
+    **dict.fromkeys(("PutObject", "CopyObject", "CreateMultipartUpload", "CompleteMultipartUpload", "RenameObject"), frozenset(("if-match", "if-none-match"))),
     "DeleteObject": frozenset(("if-match",)),
 }  # fmt: skip
 _NONE: frozenset[str] = frozenset()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from s4.gateway import multipart
-from s4.gateway.context import Gateway, paced
+from s4.gateway.context import Gateway, find_bucket, paced
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import while_it_changes
 from s4.http.operations.copies import check_bodiless, open_source
@@ -14,13 +14,20 @@ from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.owners import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import Answer, aborting, ending, respond, respond_xml
-from s4.metadata.rows import Part, decode
+from s4.metadata import keys
+from s4.metadata.commands import NO_CONDITIONS, Conditions
+from s4.metadata.entry import RefusalError
+from s4.metadata.objects import check_conditions
+from s4.metadata.rows import Part, decode, decode_object
 from s4.s3 import checksums, classes, encryption, names, ranges
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
 
 async def create_upload(gateway: Gateway, request: S3Request) -> Answer:
+    wanted = write_conditions(request.headers)
+    if wanted != NO_CONDITIONS:
+        await _must_hold(gateway, request, wanted)
     algorithm = checksums.asked_algorithm(request.headers, "x-amz-checksum-algorithm")
     kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
     upload, sealing = await multipart.create_upload(
@@ -31,6 +38,18 @@ async def create_upload(gateway: Gateway, request: S3Request) -> Answer:
     headers |= aborting(gateway, request.bucket_row, request.key, gateway.now_ms())
     result = f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>{tag('UploadId', upload)}"
     return respond_xml(document("InitiateMultipartUploadResult", result), headers)
+
+
+async def _must_hold(gateway: Gateway, request: S3Request, wanted: Conditions) -> None:
+    """Conditions on beginning an upload hold when it begins; clients such as minio-go say them at its completion again.
+    Raises S3Error."""
+    bucket = await find_bucket(gateway, request.bucket)
+    partition = keys.partition_of(bucket.id, request.key, gateway.partitions)
+    found = await gateway.node.find_object(partition, bucket.id, request.key, "")
+    try:
+        check_conditions(wanted, decode_object(found.value)[0] if found is not None else None)
+    except RefusalError as error:
+        raise S3Error(error.code, error.message) from error
 
 
 def _part_number(request: S3Request) -> int:
