@@ -6,20 +6,22 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from s4 import rates_cli
 from s4.admin_client import Answered
 
 Call = Callable[..., Iterator[dict[str, Any]]]
 
 
 def add_arguments(actions: Any) -> None:
-    bucket = actions.add_parser("bucket", help="let everybody read a bucket, or nobody").add_subparsers(
-        dest="bucket_action", required=True, metavar="ACTION"
-    )
+    bucket = actions.add_parser(
+        "bucket", help="let everybody read a bucket, or nobody; what it may be asked for in a second"
+    ).add_subparsers(dest="bucket_action", required=True, metavar="ACTION")
     public = bucket.add_parser("public", help="everybody may read its objects, without keys")
     public.add_argument("bucket", metavar="NAME")
     public.add_argument("--list", action="store_true", help="and list them")
     private = bucket.add_parser("private", help="take that back, and block public policies and ACLs")
     private.add_argument("bucket", metavar="NAME")
+    rates_cli.add_arguments(bucket, "bucket")
     policy = actions.add_parser("policy", help="what policies come to").add_subparsers(
         dest="policy_action", required=True, metavar="ACTION"
     )
@@ -31,6 +33,8 @@ def add_arguments(actions: Any) -> None:
 
 def set_access(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     """(value, text for people)."""
+    if arguments.bucket_action == "rate":
+        return rates_cli.set_rate(call, arguments, "buckets")
     public = arguments.bucket_action == "public"
     body = {"public": public, "list": public and arguments.list}
     value = next(call("PUT", f"/buckets/{arguments.bucket}/access", body), Answered())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from s4 import access_cli, cluster_cli, place, watch_cli
+from s4 import access_cli, cluster_cli, place, rates_cli, watch_cli
 from s4.admin_client import AdminClient, AdminError, Answered
 from s4.check import check
 from s4.limits import parse_size
@@ -61,6 +61,7 @@ def add_arguments(commands: Any) -> None:
         ("enable", "serve a user again"),
     ):
         user.add_parser(name, help=text).add_argument("name")
+    rates_cli.add_arguments(user, "user")
     user.add_parser("add-key", help="one more access key, printed once").add_argument("name")
     gone = user.add_parser("remove-key", help="delete an access key")
     gone.add_argument("name")
@@ -226,7 +227,7 @@ def _scrub(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("GET", "/buckets"))
-    rows = [["BUCKET", "VERSIONS", "SIZE", "QUOTA", "VERSIONING", "OWNER"]]
+    rows = [["BUCKET", "VERSIONS", "SIZE", "QUOTA", "VERSIONING", "OWNER", "RATE"]]
     rows += [
         [
             row["name"],
@@ -235,6 +236,7 @@ def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
             human(row["quota_bytes"]) if row["quota_bytes"] else "-",
             row["versioning"],
             row["owner"],
+            rates_cli.shown(row),
         ]
         for row in value["buckets"]
     ]
@@ -273,12 +275,15 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
     action, path = arguments.user_action, f"/users/{getattr(arguments, 'name', '')}"
     if action == "list":
         value = _one(client.call("GET", "/users"))
-        rows = [["USER", "ENABLED", "GRANTS", "ACCESS KEYS"]]
+        rows = [["USER", "ENABLED", "GRANTS", "ACCESS KEYS", "RATE"]]
         rows += [
-            [user["name"], "yes" if user["enabled"] else "no", " ".join(user["grants"]), " ".join(user["access_keys"])]
+            [user["name"], "yes" if user["enabled"] else "no", " ".join(user["grants"]), " ".join(user["access_keys"]),
+             rates_cli.shown(user)]
             for user in value["users"]
-        ]
+        ]  # fmt: skip
         _print(arguments, value, table(rows))
+    elif action == "rate":
+        _print(arguments, *rates_cli.set_rate(client.call, arguments, "users"))
     elif action == "add":
         _one(client.call("PUT", path, {"grants": arguments.grant, "create": True}))
         _print_key(client, arguments, path)

@@ -282,8 +282,9 @@ class RowNode:
                 documents += [*one.inline.values(), *self._documents(one.attached)]
         bounds = self._documents([row.boundary]) if row.boundary else []
         return Identity(
-            name, secret, self._grants_of(name), documents, bounds, row.id, row.path, row.tags, canonical=row.canonical
-        )
+            name, secret, self._grants_of(name), documents, bounds, row.id, row.path, row.tags, canonical=row.canonical,
+            rate=row.rate,
+        )  # fmt: skip
 
     def _role(self, name: str) -> Identity | None:
         value = self._host.get(keys.named_row(keys.ROLE, name))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from raw import call
-from s4.gateway.rates import KNOWN, Rate, Rates
+from s4.gateway.rates import KNOWN, BucketRates, Rate, Rates
 from s4.limits import Limits
 from server.test_admin import admin
 
@@ -14,7 +14,7 @@ from server.test_admin import admin
 def test_rates_are_of_users_and_of_buckets() -> None:
     for name, bytes_of in (("user_requests_per_s", 0), ("bucket_requests_per_s", 0), ("user_bytes_per_s", 1), ("bucket_bytes_per_s", 1)):
         rates, of_user = Rates(replace(Limits(), **{name: 5})), name.startswith("user")
-        assert rates.are_set
+        assert rates.count()
 
         def answered(user: str, bucket: str, now: float, rates: Rates = rates, bytes_of: int = bytes_of) -> int:
             """Of ten requests of a byte each."""
@@ -35,8 +35,23 @@ def test_rates_are_of_users_and_of_buckets() -> None:
 
 def test_without_a_rate_nothing_is_kept() -> None:
     rates = Rates(Limits())
-    assert not rates.are_set
+    assert not rates.count()
     assert rates.ask("a", "x", 1.0) == 0.0
+
+
+def test_one_of_its_own_counts_instead_of_the_general_one() -> None:
+    buckets = BucketRates()
+    rates = Rates(replace(Limits(), user_requests_per_s=2), buckets)
+    buckets.note("slow", (1, 0))
+    fine = [sum(not rates.ask(user, bucket, 100.0, own) for _ in range(10)) for user, bucket, own in
+            (("a", "x", (0, 0)), ("b", "x", (5, 0)), ("c", "slow", (5, 0)), ("d", "slow", (0, 0)))]  # fmt: skip
+    assert fine == [2, 5, 1, 0]
+    buckets.note("slow", (0, 0))
+    assert not buckets
+    assert not rates.ask("c", "slow", 100.0, (5, 0))
+    for number in range(2 * KNOWN):
+        buckets.note(str(number), (1, 1))
+    assert len(buckets._rates) == KNOWN
 
 
 def test_what_is_owed_says_when_to_come_again_and_names_are_bounded() -> None:

@@ -23,6 +23,7 @@ from s4.s3.lock import Default
 from s4.s3.website import Website
 
 POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ownership", "block"
+RATE = "rate"
 QUOTA, WEBSITE, LIFECYCLE, ENCRYPTION, NOTIFICATION = "quota", "website", "lifecycle", "encryption", "notification"
 ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
 REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
@@ -157,6 +158,15 @@ def notification_of(bucket: Bucket) -> list[events.Rule]:
 def quota_of(bucket: Bucket) -> int:
     """Bytes that a bucket may hold; 0 is no bound."""
     return int(bucket.documents.get(QUOTA, "0"))
+
+
+def rate_of(bucket: Bucket) -> tuple[int, int]:
+    """Requests and bytes a second; 0 where the general ones count."""
+    text = bucket.documents.get(RATE)
+    if text is None:
+        return 0, 0
+    requests, _, sent = text.partition(" ")
+    return int(requests), int(sent)
 
 
 def policy_of(bucket: Bucket) -> Policy | None:

@@ -88,6 +88,7 @@ class Requester:
     everything: bool = False
     plain: bool = False  # its policies only allow, without conditions, and nothing limits them
     memo: dict[tuple[str, str, bool], bool] = field(default_factory=dict)
+    rate: tuple[int, int] = (0, 0)  # of requests and bytes a second, where it has one of its own
 
     def allowed(self, ask: Ask, of_bucket: Policy | None = None, *, granted: bool = False) -> bool:
         """`granted`: an ACL allows it."""

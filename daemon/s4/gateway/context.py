@@ -21,6 +21,7 @@ from s4.access import documents
 from s4.clock import boot_clock
 from s4.gateway.memory import MemoryBudget
 from s4.gateway.quota import Quotas
+from s4.gateway.rates import BucketRates
 from s4.gateway.turns import Turns
 from s4.keyring import Keyring
 from s4.limits import Limits
@@ -146,6 +147,7 @@ class Gateway:
     commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
     quotas: Quotas = field(default_factory=Quotas)
     turns: Turns = field(default_factory=Turns)
+    bucket_rates: BucketRates = field(default_factory=BucketRates)
     random: Callable[[int], bytes] = field(default_factory=RandomBytes)
     clock: Callable[[], float] = time.time
 

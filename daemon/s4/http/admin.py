@@ -25,6 +25,7 @@ from s4.gateway.context import Gateway
 from s4.health import OK, Health
 from s4.http.admin_access import BODY_BYTES, Caller, Door
 from s4.http.admin_access_of import AdminAccess
+from s4.http.admin_rates import AdminRates, shown
 from s4.http.admin_users import CALLER, AdminUsers
 from s4.http.iam.protocol import IamError
 from s4.limits import Limits
@@ -88,7 +89,8 @@ class AdminApi:
         return [
             *(
                 (method, path, _answering(handler))
-                for method, path, handler in (*AdminUsers(self._gateway).routes(), *AdminAccess(self._gateway).routes())
+                for of in (AdminUsers, AdminAccess, AdminRates)
+                for method, path, handler in of(self._gateway).routes()
             ),
             ("GET", "/admin/v1/buckets", self._buckets),
             ("PUT", "/admin/v1/buckets/{name}/quota", self._put_quota),
@@ -170,7 +172,7 @@ class AdminApi:
         for name, row in await self._node.list_buckets():
             sums = await self._node.bucket_counters(row.id)
             listed.append({"name": name, "owner": row.owner, "versioning": row.versioning or "Off", "objects": sums.objects, "quota_bytes": documents.quota_of(row),
-                           "bytes": sums.bytes, "saved_bytes": sums.saved, "created_ms": row.created_ms})  # fmt: skip
+                           "bytes": sums.bytes, "saved_bytes": sums.saved, "created_ms": row.created_ms, **shown(documents.rate_of(row))})  # fmt: skip
         return as_json({"buckets": listed})
 
     async def _put_quota(self, request: web.Request) -> web.Response:

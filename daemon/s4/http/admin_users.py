@@ -71,7 +71,8 @@ class AdminUsers:
             held.setdefault(key.user, []).append(name)
         grants = dict(await accounts.all(Policy))
         return {"users": [
-            {"name": name, "enabled": row.enabled, "grants": _texts(grants.get(name)), "access_keys": held.get(name, []), "created_ms": row.created_ms}
+            {"name": name, "enabled": row.enabled, "grants": _texts(grants.get(name)), "access_keys": held.get(name, []), "created_ms": row.created_ms,
+             "requests_per_s": row.rate[0], "bytes_per_s": row.rate[1]}
             for name, row in await accounts.all(User)
         ]}  # fmt: skip
 

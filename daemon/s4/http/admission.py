@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 
+from s4.access.documents import rate_of
 from s4.clock import boot_clock
 from s4.gateway.context import Gateway
 from s4.gateway.places import NOBODYS, PLACE, Place, Places
-from s4.gateway.rates import Rates
+from s4.gateway.rates import NO_RATE, Rates
 from s4.http.metrics import RequestMetrics
 from s4.http.request import S3Request
 from s4.limits import Limits
@@ -28,37 +29,48 @@ class Admission:
     def __init__(self, gateway: Gateway, limits: Limits, metrics: RequestMetrics) -> None:
         self._gateway, self._metrics = gateway, metrics
         self.places = Places(limits.requests, limits.waiting_requests, limits.memory_wait_s)
-        self._rates = Rates(limits)
+        self._rates = Rates(limits, gateway.bucket_rates)
         self.known = 0  # requests that are known, whether they have a place or not
 
     def enter_now(self, request: S3Request) -> bool:
-        """Once it is known who asks; whether the request may go on. If not, `enter` waits until it may. `leave` when it is over.
-        Raises S3Error SlowDown for one that a rate refuses."""
+        """Once it is known who asks; whether the request may go on. If not, `enter` waits until it may. `leave` when it is over."""
+        own = request.requester.rate
+        if self._rates.count(own) and self._rates.ask(request.user, request.bucket, boot_clock(), own):
+            return False
         place = request.place = Place(request.user, request.bucket, self.places)
         self.known += 1
         PLACE.set(place)
-        if self._rates.are_set:
-            wait_s = self._rates.ask(request.user, request.bucket, boot_clock())
-            if wait_s:
-                request.place = None  # nothing is counted of it
-                self.known -= 1
-                raise S3Error("SlowDown", headers={"Retry-After": str(math.ceil(wait_s))})
         return place.enter_now() and self._gateway.turns.now(REQUEST_COST)
 
     async def enter(self, request: S3Request) -> None:
         """Raises S3Error SlowDown."""
-        if not (request.place is None and self.enter_now(request)) and request.place is not None:
-            try:
-                await request.place.enter()
-            except S3Error:
-                self._metrics.refused.inc()
-                raise
-            await self._gateway.turns.turn(REQUEST_COST)
+        if request.place is None and self.enter_now(request):
+            return
+        if request.place is None:
+            await self._look_again(request)
+            if self.enter_now(request):
+                return
+        if request.place is None:
+            wait_s = self._rates.ask(request.user, request.bucket, boot_clock(), request.requester.rate)
+            raise S3Error("SlowDown", headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
+        try:
+            await request.place.enter()
+        except S3Error:
+            self._metrics.refused.inc()
+            raise
+        await self._gateway.turns.turn(REQUEST_COST)
+
+    async def _look_again(self, request: S3Request) -> None:
+        """A bucket that answers nobody would never be seen to have another rate."""
+        if self._gateway.bucket_rates.of(request.bucket) != NO_RATE:
+            bucket = await self._gateway.node.find_bucket(request.bucket)
+            self._gateway.bucket_rates.note(request.bucket, rate_of(bucket) if bucket is not None else NO_RATE)
 
     def went(self, request: S3Request, size: int) -> None:
         """So many bytes of bodies came and went for it."""
-        if self._rates.are_set:
-            self._rates.went(request.user, request.bucket, size, boot_clock())
+        own = request.requester.rate
+        if self._rates.count(own):
+            self._rates.went(request.user, request.bucket, size, boot_clock(), own)
 
     def leave(self, request: S3Request) -> None:
         """Whether it entered or not."""
@@ -67,6 +79,6 @@ class Admission:
             request.place = None
             self.known -= 1
             place.leave()
-            if self._rates.are_set:
+            if self._rates.count(request.requester.rate):
                 self.went(request, request.http.content.total_bytes + request.sent)
             PLACE.set(NOBODYS)

@@ -20,6 +20,7 @@ from s4.access.reasons import why_not
 from s4.access.requester import ANONYMOUS, ROOT
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import find_begun
+from s4.gateway.rates import NO_RATE
 from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
 from s4.metadata.keys import partition_of
@@ -257,6 +258,7 @@ async def authorize(gateway: Gateway, request: S3Request) -> None:
     The operation itself asks for what only it knows: the keys of a DeleteObjects, tags in a body, the source of a copy.
     """
     bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
+    gateway.bucket_rates.note(request.bucket, documents.rate_of(bucket) if bucket is not None else NO_RATE)
     judge = request.judge = Judge(gateway, request, request.bucket, bucket)
     for header in _OWNERS:
         if header in request.headers and (named := request.headers[header]) != ACCOUNT:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from dataclasses import replace
 
 import msgspec
 
@@ -117,4 +118,5 @@ def _requester(identity: Identity, session: Session | None) -> Requester:
         )
     about |= {"aws:username": (name,), "aws:userid": (identity.id or name,)}
     ids = [identity.id] if identity.id else []
-    return requester(USER, name, [user_arn(name, identity.path)], policies, limits, about, ids, identity.canonical)
+    made = requester(USER, name, [user_arn(name, identity.path)], policies, limits, about, ids, identity.canonical)
+    return replace(made, rate=identity.rate)

@@ -215,6 +215,7 @@ class User(_Row, frozen=True):
     groups: list[str] = []
     boundary: str = ""
     canonical: str = ""  # of those of 0.7: made of the name
+    rate: tuple[int, int] = (0, 0)  # requests and bytes a second; 0 where the general ones count
 
 
 class Group(_Row, frozen=True):
@@ -466,8 +467,7 @@ _object_decoder = msgspec.msgpack.Decoder(Object)
 _summary_decoder = msgspec.msgpack.Decoder(Summary)
 
 
-LARGE = 16 * 1024  # of a row: of an object of hundreds of parts
-LARGEST_KEPT = 4 * 1024 * 1024
+LARGE, LARGEST_KEPT = 16 * 1024, 4 * 1024 * 1024  # of a row: of an object of hundreds of parts
 
 
 def decode_object(value: bytes) -> tuple[Object, bytes]:

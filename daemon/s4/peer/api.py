@@ -92,6 +92,7 @@ class Identity(msgspec.Struct, frozen=True):
     tags: dict[str, str] = {}
     role: bool = False
     canonical: str = ""
+    rate: tuple[int, int] = (0, 0)
 
 
 class Layout(msgspec.Struct, frozen=True):
