@@ -144,11 +144,10 @@ class Future(asyncio.Future):  # type: ignore[type-arg]
 class Handle:
     """`asyncio.Handle`, and its TimerHandle, without what is for debugging: there are some hundred thousand in a seed."""
 
-    __slots__ = ("_args", "_callback", "_cancelled", "_context", "_when")
+    __slots__ = ("_args", "_callback", "_cancelled", "_context")
 
-    def __init__(self, callback: Any, args: Any, context: contextvars.Context | None, when: float = 0.0) -> None:
-        self._callback, self._args, self._cancelled, self._when = callback, args, False, when
-        self._context = contextvars.copy_context() if context is None else context
+    def __init__(self, callback: Any, args: Any, context: contextvars.Context) -> None:
+        self._callback, self._args, self._context, self._cancelled = callback, args, context, False
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -156,6 +155,10 @@ class Handle:
 
     def cancelled(self) -> bool:
         return self._cancelled
+
+
+class TimerHandle(Handle):
+    __slots__ = ("_when",)
 
     def when(self) -> float:
         return self._when
@@ -203,38 +206,49 @@ class Loop(asyncio.AbstractEventLoop):
     def run(self, until: float, stop: Callable[[], bool] = lambda: False) -> None:
         """Run until virtual time `until`, or until `stop()`, which is asked whenever time goes on."""
         asyncio._set_running_loop(self)
+        ready, timers, draw = self._ready, self._timers, self.random.random
         same = 0
         try:
             while True:
-                if self._ready:
+                if ready:
                     same += 1
                     if same > STEPS_AT_ONCE:
-                        raise StuckError(f"something spins at {self.now:.3f}: {self._ready[0].queue[0]}")
-                    self._step()
+                        raise StuckError(f"something spins at {self.now:.3f}: {ready[0].queue[0]}")
+                    index = int(draw() * len(ready)) if len(ready) > 1 else 0
+                    process = ready[index]
+                    handle = process.queue.popleft()
+                    if not process.queue:
+                        ready[index] = ready[-1]
+                        ready.pop()
+                    if not handle._cancelled:
+                        self._step(process, handle)
                     continue
-                if not self._timers or self._timers[0][0] > until or stop():
+                if not timers or timers[0][0] > until or stop():
                     break
                 same = 0
-                at, _, process, work = heapq.heappop(self._timers)
-                self.now = max(self.now, at)
-                if process is None:
+                at, _, due, work = heapq.heappop(timers)
+                if at > self.now:
+                    self.now = at
+                if due is None:
                     work()
                 elif not work._cancelled:
-                    self._enqueue(process, work)
+                    self._now_or_next(due, work)
         finally:
             asyncio._set_running_loop(None)
         self.now = max(self.now, min(until, self.now if stop() else until))
 
-    def _step(self) -> None:
-        ready = self._ready
-        index = int(self.random.random() * len(ready)) if len(ready) > 1 else 0
-        process = ready[index]
-        handle = process.queue.popleft()
-        if not process.queue:
-            ready[index] = ready[-1]
-            ready.pop()
-        if handle._cancelled:
-            return
+    def _now_or_next(self, process: Process, handle: Handle) -> None:
+        """A step of a process from outside of all steps: at once where it is the next one anyway."""
+        if process.alive and not process.paused and not process.queue:
+            self._step(process, handle)
+        else:
+            self._enqueue(process, handle)
+
+    def happens(self, process: Process, callback: Any, *args: Any) -> None:
+        """Have a process do something as its next step; only for what the machine does (`at`)."""
+        self._now_or_next(process, Handle(callback, args, process.context))
+
+    def _step(self, process: Process, handle: Handle) -> None:
         self.steps += 1
         if self.trace is not None:
             callback = handle._callback
@@ -275,9 +289,17 @@ class Loop(asyncio.AbstractEventLoop):
     # -- what asyncio asks of a loop
 
     def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]
-        process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
+        if context is None:
+            context = contextvars.copy_context()
+        process = context.get(PROCESS, self.outside)
         handle = Handle(callback, args, context)
-        self._enqueue(process, handle)
+        if process.alive:
+            queue = process.queue
+            queue.append(handle)
+            if len(queue) == 1 and not process.paused:
+                self._ready.append(process)
+        else:
+            process.kept.append(handle)
         return handle
 
     call_soon_threadsafe = call_soon
@@ -291,8 +313,11 @@ class Loop(asyncio.AbstractEventLoop):
             self._ready.append(process)
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Handle:  # type: ignore[override]
-        process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
-        handle = Handle(callback, args, context, self.now + delay)
+        if context is None:
+            context = contextvars.copy_context()
+        process = context.get(PROCESS, self.outside)
+        handle = TimerHandle(callback, args, context)
+        handle._when = self.now + delay
         self._count += 1
         due = self.now + max(0.0, delay) / process.rate + self.random.random() * JITTER_S
         heapq.heappush(self._timers, (due, self._count, process, handle))
@@ -385,7 +410,7 @@ def _monotonic() -> float:
 def _clock_gettime(clock: int) -> float:
     loop = asyncio._get_running_loop()
     if type(loop) is Loop and clock == time.CLOCK_BOOTTIME:
-        return PROCESS.get(loop.outside).boottime()
+        return 1000.0 + loop.now * PROCESS.get(loop.outside).rate
     return float(_real.clock_gettime(clock))
 
 

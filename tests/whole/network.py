@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -110,7 +109,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self._network, self.process = network, process
         self._protocol: Any = None
-        self._sent: deque[bytes | None] = deque()  # on its way to the peer; None is the end
+        self._sent: list[bytes | None] = []  # on its way to the peer; None is the end
         self._size = 0
         self._moving = self._closing = self._lost = self._full = self._reading_paused = False
         self._stuck_since = -1.0
@@ -202,15 +201,16 @@ class Transport(asyncio.Transport):
         if network.reset and loop.random.random() < network.reset:
             self.break_off()
             return
-        pieces, self._sent = list(self._sent), deque()
+        pieces, self._sent = self._sent, []
         self._size = 0
         network.packets += 1
-        data = b"".join(piece for piece in pieces if piece is not None)
+        ends = pieces[-1] is None
+        data = b"".join(pieces[:-1] if ends else pieces)
         network.bytes += len(data)
         if data:
-            loop.call_soon(peer._take, data, context=peer.process.context)
-        if pieces[-1] is None:
-            loop.call_soon(peer._take, None, context=peer.process.context)
+            loop.happens(peer.process, peer._take, data)
+        if ends:
+            loop.happens(peer.process, peer._take, None)
         if self._full:
             self._full = False
             if not self._lost:

@@ -1,6 +1,6 @@
 """`python -m whole.run FIRST LAST`: run seeds; a failure prints its seed and what happened, is replayed and made shorter.
 
-    python -m whole.run 1 200                 # each seed in a process of its own
+    python -m whole.run 1 200 --jobs 2        # each seed in a process of its own, two at once
     python -m whole.run 17 17 --trace         # one, with what the machine noted
     python -m whole.run 17 17 --shorten       # fewer faults that still fail
     python -m whole.run 1 99 --stop --broken NAME   # how many seeds a fault that is put back takes
@@ -16,13 +16,16 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 WHOLE_S, FAULTS_S = 300.0, 24.0
+AUDITED_S = 9.0  # two audits of what is old enough (world.CALM_AGE_S)
 
 
 def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
@@ -99,7 +102,7 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     elif reading.exception() is not None:
         problems.append(f"reading at the end ended: {reading.exception()!r}")
     # time for the auditor, then whatever it found to do
-    world.wait(12.0, lambda: False)
+    world.wait(AUDITED_S, lambda: False)
     world.wait(60.0, lambda: world.whole() == "")
     work.clients.happened = set(atlas.happened)
     problems += work.judge() + world.problems + judge.histories(work)
@@ -125,7 +128,7 @@ def prepare() -> None:
     loop.install()
     import structlog
 
-    from whole import world
+    from whole import atlas, cluster, judge, server, workload, world  # noqa: F401 - here once, and not in the process of each seed
 
     world.install()
     if "--log" in sys.argv:
@@ -137,8 +140,8 @@ def prepare() -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
 
 
-def forked(seed: int, **options: Any) -> dict[str, Any]:
-    """A seed in a process of its own: what it leaves behind ends with it."""
+def begun(seed: int, **options: Any) -> tuple[int, int, int]:
+    """(seed, process, pipe) of a seed in a process of its own: what it leaves behind ends with it."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -157,10 +160,36 @@ def forked(seed: int, **options: Any) -> dict[str, Any]:
             sys.stdout.flush()
             os._exit(code)
     os.close(writer)
+    return seed, child, reader
+
+
+def ended_with(seed: int, child: int, reader: int) -> dict[str, Any]:
+    """What such a process found."""
     with os.fdopen(reader) as pipe:
         text = pipe.read()
     os.waitpid(child, 0)
     return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "effects": {}, "sum": 0, "virtual_s": 0, "listed": []}  # fmt: skip
+
+
+def forked(seed: int, **options: Any) -> dict[str, Any]:
+    return ended_with(*begun(seed, **options))
+
+
+def results(seeds: Iterable[int], jobs: int, **options: Any) -> Iterator[dict[str, Any]]:
+    """What each seed found, in their order; `jobs` of them run at once."""
+    running: deque[tuple[int, int, int]] = deque()
+    try:
+        for seed in seeds:
+            running.append(begun(seed, **options))
+            if len(running) >= jobs:
+                yield ended_with(*running.popleft())
+        while running:
+            yield ended_with(*running.popleft())
+    finally:  # whoever stops at one that fails
+        for _, child, reader in running:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os.close(reader)
 
 
 def shorten(seed: int, only: tuple[str, ...], steered: dict[str, Any]) -> list[str]:
@@ -183,6 +212,7 @@ def main() -> int:
     parser.add_argument("last", type=int)
     for name in ("--trace", "--shorten", "--log", "--stop", "--quiet"):
         parser.add_argument(name, action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at once, each on a core")
     parser.add_argument("--step", type=int, default=1, help="between seeds: 8 keeps to one kind of world")
     parser.add_argument("--find", default="", help="stop at a problem that has this text")
     parser.add_argument("--known", default="", help="texts of problems that are passed over, with commas between")
@@ -204,8 +234,8 @@ def main() -> int:
         steered = {"weights": broken.WORK.get(name), "standing": broken.STANDING.get(name, 0.0)}
     happened, effects = Counter[str](), Counter[str]()
     failed = operations = steps = 0
-    for seed in range(asked.first, asked.last + 1, asked.step):
-        result = forked(seed, trace=asked.trace, only=only, **steered)
+    for result in results(range(asked.first, asked.last + 1, asked.step), asked.jobs, trace=asked.trace, only=only, **steered):
+        seed = result["seed"]
         happened.update(result["faults"])
         effects.update(result["effects"])
         operations, steps = operations + result["operations"], steps + result["steps"]

@@ -83,17 +83,14 @@ class Job:
             self.done = True
             return
         except BaseException as error:
-            self._tell(asyncio.Future.set_exception, error)
+            if self._future is not None and not self._future.done():
+                self._future.set_exception(error)
         else:
-            self._tell(asyncio.Future.set_result, result)
+            if self._future is not None and not self._future.done():
+                self._future.set_result(result)
         self.done = True
         for job in self.joined:
             job.wake()
-
-    def _tell(self, how: Any, what: Any) -> None:
-        future = self._future
-        if future is not None:
-            self.loop.call_soon(lambda: None if future.done() else how(future, what), context=self.process.context)
 
 
 def job() -> Job | None:

@@ -39,7 +39,7 @@ T = TypeVar("T")
 ROOT = RootKeys("root-access", "root-secret-key")
 STORE = StoreSettings(reserve_bytes=1 << 20, volume_bytes=192 * 1024, preallocate_bytes=48 * 1024)
 LIMITS = Limits(part_min_bytes=4096, open_volumes=4, blob_cache_bytes=96 * 1024, row_cache_bytes=1 << 20, ghost_s=8.0)
-DAY_S = 12.0
+DAY_S = 8.0
 SETTINGS = ServerSettings([], lifecycle_day_s=DAY_S, limits=LIMITS)
 AUDIT_S, SCRUB_S, COMPACT_S, LIFECYCLE_S = 4.0, 10.0, 4.0, DAY_S / 4
 ORPHAN_AGE_S, CALM_AGE_S = 90.0, 3.0

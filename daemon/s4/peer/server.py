@@ -154,14 +154,12 @@ class PeerServer:
         calls: set[asyncio.Task[None]] = set()
         limit = asyncio.Semaphore(CALLS_PER_CONNECTION)
         try:
-            while True:
-                async with asyncio.timeout(None if gateway.welcome else HELLO_S):
-                    header, payload = await frames.read_frame(reader)
-                if not gateway.welcome:
-                    gateway.welcome = self._hello(writer, header, gateway)
-                    if not gateway.welcome:
-                        break
-                elif header.name == frames.ACK:
+            async with asyncio.timeout(HELLO_S):
+                header, payload = await frames.read_frame(reader)
+            gateway.welcome = self._hello(writer, header, gateway)
+            while gateway.welcome:
+                header, payload = await frames.read_frame(reader)
+                if header.name == frames.ACK:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
