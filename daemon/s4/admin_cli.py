@@ -332,7 +332,8 @@ def _verify(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 def _audit(client: AdminClient, arguments: argparse.Namespace) -> int:
     value = _one(client.call("POST", "/audit", query=f"age_s={quote(arguments.age)}"))
-    text = f"{value['blobs_checked']} blobs and {value['references_checked']} references checked; dropped {value['orphan_blobs']} blobs ({human(value['orphan_bytes'])}) and {value['orphan_references']} references\n"
+    text = f"{value['blobs_checked']} blobs and {value['references_checked']} references checked; dropped {value['orphan_blobs']} blobs ({human(value['orphan_bytes'])}), {value['orphan_references']} references"
+    text += f" and {value.get('stale_contents', 0)} hints at content that is gone\n"
     _print(arguments, value, text)
     return 0
 

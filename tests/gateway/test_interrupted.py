@@ -15,6 +15,7 @@ from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import delete_object
 from s4.gateway.read import open_object
 from s4.metadata import commands, keys
+from s4.metadata.rows import Content, decode
 from s4.s3.errors import S3Error
 
 
@@ -77,6 +78,36 @@ def test_a_reference_without_a_holder_goes_with_the_audit(tmp_path: Path) -> Non
         reports = [report async for report in verify(store.node, read=True, deep=True)]
         assert reports[-1].problems == []
         assert reports[-1].references == 1
+
+    with_store(tmp_path / "data", test)
+
+
+def test_a_hint_that_came_late_goes_with_the_audit(tmp_path: Path) -> None:
+    """Whose content was published once more after it was withdrawn: the row named a blob that is gone, for ever."""
+    from s4.upkeep.orphans import audit
+
+    async def test(store: OpenStore, gateway: Gateway) -> None:
+        def contents() -> list[tuple[int, bytes, bytes]]:
+            return [
+                (partition, key[3:], value)
+                for partition in range(16) for key, value in store.host.scan(keys.table(partition, keys.CONTENT))
+            ]  # fmt: skip
+
+        await create_bucket(gateway, "photos", "root")
+        for number in range(3):
+            await put(gateway, "photos", b"%d" % number, b"%d" % number * 9000)
+        before = contents()
+        assert len(before) == 3
+        for number in range(2):
+            await delete_object(gateway, "photos", b"%d" % number, "", "root")
+        (left,) = contents()
+        for partition, sha256, value in before:
+            row = decode(Content, value)
+            await store.node.execute(partition, commands.PublishContent(sha256, row.partition, row.blob, row.size))
+        assert contents() == before
+        assert (await audit(store.node, age_s=86400)).stale_contents == 2
+        assert contents() == [left]
+        assert (await audit(store.node, age_s=86400)).stale_contents == 0
 
     with_store(tmp_path / "data", test)
 

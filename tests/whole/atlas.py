@@ -25,7 +25,6 @@ Node = Any  # of a cluster, or a drive of a server
 
 HIDDEN = ("rot", "unreadable", "damaged rows")  # until somebody reads there
 TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
-LATE = ("late packets", "late commands")  # by these a hint comes late
 CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
 AWAY = ("two away", "full at answer", "crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")

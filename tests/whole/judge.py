@@ -25,7 +25,6 @@ from whole.workload import Workload
 from whole.world import World
 
 READS = ("get", "listed", "look")
-HINT = "a content row names a blob that is not there"
 LOOKS = 5
 MOST_STEPS = 6_000  # of one search
 
@@ -48,14 +47,9 @@ def _shown(history: History) -> str:
     return "?"
 
 
-def at_rest(world: World, *, audited: bool, hints: bool) -> list[str]:
+def at_rest(world: World, *, audited: bool) -> list[str]:
     """What the independent checker says of all rows and shards, as they are in a cluster that has nothing to do. Orphans are
-    left where clocks were off: how old they are is not known then (`audited`). A content row is a hint, and its command is not
-    remembered: one that comes late names a blob that is gone, until that content is put again (`hints`; decide.COMMANDS)."""
-    return [one for one in _at_rest(world, audited) if not (hints and one == HINT)]
-
-
-def _at_rest(world: World, audited: bool) -> list[str]:
+    left where clocks were off: how old they are is not known then (`audited`)."""
     if isinstance(world, ServerWorld):
         return _drives_at_rest(world, audited)
     current = world.map()

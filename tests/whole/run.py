@@ -89,7 +89,7 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
 def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     """What is found once the faults are over: all must become whole by itself, and be what it was told to be."""
     from whole import judge
-    from whole.atlas import CLOCKS, LATE, TAKES_DATA
+    from whole.atlas import CLOCKS, TAKES_DATA
 
     problems: list[str] = []
     world.calm = True
@@ -117,7 +117,7 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
         if audited and "rate" not in atlas.happened:  # clocks that go on apart are an alarm
             problems += judge.figures(world)
             world.wait(60.0, lambda: world.whole() == "")  # asking took time, in which work may have begun
-        problems += [one for one in judge.at_rest(world, audited=audited, hints=bool(set(LATE) & set(atlas.happened))) if audited or not one.startswith("unreachable")]
+        problems += [one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")]
     return problems
 
 

@@ -53,7 +53,7 @@ COMMANDS: dict[type, Spec] = {
     ),
     commands.PublishContent: Spec(
         references.publish,
-        twice="a hint: a blob that is gone gives no reference, and its content is written and published anew (C4)",
+        twice="a hint: a blob that is gone gives no reference, and its content is written and published anew (C4); audits remove it",
     ),
     commands.UnpublishContent: Spec(
         references.unpublish, twice="only where the content row still names that blob, which is dead for good"

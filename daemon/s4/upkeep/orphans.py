@@ -1,4 +1,5 @@
-"""The auditor: shards that no blob row names and references that nobody holds, left by crashes and lost requests.
+"""The auditor: shards that no blob row names, references that nobody holds and hints at content that is gone, left by
+crashes, lost requests and late ones.
 
 Nothing is dropped before the claiming partition committed a `refused` row for its id, which every commit
 checks (rule C3); so even an upload that outlives the auditor's patience is refused, not left dangling.
@@ -18,6 +19,7 @@ from s4.metadata.rows import Reference, decode
 from s4.node import Node
 from s4.storage.shards import ShardStore
 from s4.upkeep.forget import forget_answers, forget_refused
+from s4.upkeep.hints import forget_stale
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,14 @@ class Audit:
     orphan_bytes: int = 0
     references_checked: int = 0
     orphan_references: int = 0
+    stale_contents: int = 0
 
     def report(self) -> None:
         """Log what was dropped, if anything was."""
-        if self.orphan_blobs or self.orphan_references:
+        if self.orphan_blobs or self.orphan_references or self.stale_contents:
             log.info(
-                "orphans dropped: %d blobs of %d bytes, %d references",
-                self.orphan_blobs, self.orphan_bytes, self.orphan_references,
+                "orphans dropped: %d blobs of %d bytes, %d references, %d hints at content",
+                self.orphan_blobs, self.orphan_bytes, self.orphan_references, self.stale_contents,
             )  # fmt: skip
 
 
@@ -48,6 +51,8 @@ async def audit(node: Node, *, age_s: float) -> Audit:
     result = Audit()
     await _references(node, age_s, result)
     await _shards(node, age_s, result)
+    for partition in range(node.partitions):
+        result.stale_contents += await forget_stale(node.host, partition, node.unknown_blobs)
     await _expire(node)
     return result
 

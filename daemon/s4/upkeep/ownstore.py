@@ -25,6 +25,7 @@ from s4.storage.index import index_key, parse_index_key
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.storage.volumes import Location
 from s4.upkeep.forget import forget_refused
+from s4.upkeep.hints import forget_stale
 from s4.upkeep.orphans import Audit
 from s4.upkeep.place import PlaceFile, is_due
 
@@ -112,11 +113,13 @@ class OwnStore:
     # -- orphans
 
     async def audit(self, age_s: float) -> Audit:
-        """Drop orphans older than `age_s` seconds: shards on this store, references of partitions that it leads."""
+        """Drop orphans older than `age_s` seconds: shards on this store, references of partitions that it leads; and hints
+        at content that is gone."""
         result = Audit()
         for partition in self._node.led():
             try:
                 await self._references(partition, age_s, result)
+                result.stale_contents += await forget_stale(self._node.host, partition, self._node.router.unknown_blobs)
             except Failed as error:
                 log.info("partition %d: its references are audited later: %s", partition, error)
         await self._node.shards.flush()
