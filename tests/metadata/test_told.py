@@ -6,7 +6,7 @@ import pytest
 
 from metadata.test_lock_decisions import Rows
 from s4.metadata import keys
-from s4.metadata.commands import AnyCommand, DeleteIfNewest, DeleteObject, Expire, PutObject, Refused, Settings
+from s4.metadata.commands import AnyCommand, ChangeObject, DeleteIfNewest, DeleteObject, Expire, PutObject, Refused, Settings
 from s4.metadata.decide import decide
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Event, Notify, Object, decode, encode_object
@@ -48,3 +48,16 @@ def test_the_second_half_of_a_rename_is_told_and_never_refused() -> None:
     assert entry.rows[OBJECT_KEY] is None
     assert decode(Event, entry.rows[keys.event_row(0, "t", 5)] or b"").name == "ObjectRemoved:Delete"
     assert isinstance(done(DeleteIfNewest(7, b"k", NEWEST, NOTIFY, "LifecycleExpiration"), full=True), Refused)
+
+
+def test_no_event_takes_the_place_of_another_of_its_entry() -> None:
+    """An entry has one event for each receiver: what would tell of two changes is refused, whole."""
+    tagging = Settings(7, 1, "", notify=Notify("b", '[{"id": "r", "kind": "Queue", "arn": "arn:t", "target": "t", "events": ["ObjectTagging:*", "ObjectAcl:Put"]}]'))
+    both = done(ChangeObject(tagging, b"k", tags={"a": "1"}, acl="{}"), full=False)
+    assert isinstance(both, Refused)
+    assert both.code == "InternalError"
+    for one in (ChangeObject(tagging, b"k", tags={"a": "1"}), ChangeObject(tagging, b"k", acl="{}")):
+        entry = done(one, full=False)
+        assert isinstance(entry, Entry)
+        assert keys.event_row(0, "t", 5) in entry.rows
+    assert isinstance(done(ChangeObject(TOLD, b"k", tags={"a": "1"}, acl="{}"), full=False), Entry), "none of the two is asked for"

@@ -55,7 +55,8 @@ def tell(
     entry: Entry, notify: Notify | None, event: str, key: bytes, version: str, row: Object, *, owed: bool = False
 ) -> None:
     """Leave word of a change for each receiver that has a rule for it. Raises RefusalError where a queue is full, but
-    for a change that is `owed`: it follows from one that was acknowledged, and nobody would ask for it again."""
+    for a change that is `owed`: it follows from one that was acknowledged, and nobody would ask for it again; and for a
+    second change of one entry, whose row would take the place of the first one's."""
     if notify is None:
         return
     shown, told = key.decode("utf-8", "replace"), set[str]()
@@ -65,8 +66,11 @@ def tell(
         told.add(rule.target)
         if entry.is_full(rule.target) and not owed:
             raise RefusalError("SlowDown", f"The queue of events for {rule.target} is full. Try again later.")
+        row_key = keys.event_row(entry.partition, rule.target, entry.sequence)
+        if row_key in entry.rows:
+            raise RefusalError("InternalError", f"{rule.target} would be told of one of two changes only: ask for each.")
         gone = row.marker or event in (DELETE, EXPIRED)
-        entry.put(keys.event_row(entry.partition, rule.target, entry.sequence), encode(Event(
+        entry.put(row_key, encode(Event(
             event, rule.id, notify.bucket, key, version, 0 if gone else row.size, "" if gone else row.etag,
             entry.now_ms, notify.user, notify.address, notify.request,
         )))  # fmt: skip
