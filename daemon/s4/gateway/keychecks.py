@@ -41,8 +41,9 @@ class KeyCheck:
             elif value != self._seen:
                 marks = decode(KeyMarks, value)
                 self.wrong = keymarks.wrong(marks, self._masters, self._root)
-                if not self.wrong and self._masters and marks.master != self._masters[-1]:
-                    await self._commit(value, replace(marks, master=self._masters[-1]))
+                now = marks if self.wrong else self._completed(marks)
+                if now != marks:
+                    await self._commit(value, now)
                     return
                 self._seen = value
         except (UnavailableError, S3Error):
@@ -54,6 +55,14 @@ class KeyCheck:
     def _marks(self) -> KeyMarks:
         master = self._masters[-1] if self._masters else ""
         return KeyMarks(master, [marked(*self._root)] if self._root is not None else [])
+
+    def _completed(self, marks: KeyMarks) -> KeyMarks:
+        """With a master key that is newer, and with root keys where who looked first had none."""
+        if self._masters:
+            marks = replace(marks, master=self._masters[-1])
+        if self._root is not None and not marks.roots:
+            marks = replace(marks, roots=[marked(*self._root)])
+        return marks
 
     async def _unreadable(self) -> str:
         """Why what is sealed already cannot be opened here. One that opens is enough: others may be damaged."""
@@ -87,7 +96,11 @@ class KeyCheck:
         """Have a second pair of root keys count. Raises S3Error."""
         (value,) = await self._gateway.node.find_accounts([ROW])
         marks = keymarks.read(value) or self._marks()
-        if self._root is None or len(marks.roots) != 1:
+        if self._root is None:
+            raise S3Error(
+                "InvalidRequest", "This process has no root keys of its own: ask one that was started with them."
+            )
+        if len(marks.roots) > 1:
             raise S3Error(
                 "InvalidRequest",
                 "A change of the root keys is under way: finish it first (`s4 admin root-keys finish`).",
