@@ -6,7 +6,16 @@ import pytest
 
 from metadata.test_lock_decisions import Rows
 from s4.metadata import keys
-from s4.metadata.commands import AnyCommand, ChangeObject, DeleteIfNewest, DeleteObject, Expire, PutObject, Refused, Settings
+from s4.metadata.commands import (
+    AnyCommand,
+    ChangeObject,
+    DeleteIfNewest,
+    DeleteObject,
+    Expire,
+    PutObject,
+    Refused,
+    Settings,
+)
 from s4.metadata.decide import decide
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Event, Notify, Object, decode, encode_object

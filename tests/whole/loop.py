@@ -227,8 +227,7 @@ class Loop(asyncio.AbstractEventLoop):
                     break
                 same = 0
                 at, _, due, work = heapq.heappop(timers)
-                if at > self.now:
-                    self.now = at
+                self.now = max(self.now, at)
                 if due is None:
                     work()
                 elif not work._cancelled:

@@ -68,7 +68,9 @@ def tell(
             raise RefusalError("SlowDown", f"The queue of events for {rule.target} is full. Try again later.")
         row_key = keys.event_row(entry.partition, rule.target, entry.sequence)
         if row_key in entry.rows:
-            raise RefusalError("InternalError", f"{rule.target} would be told of one of two changes only: ask for each.")
+            raise RefusalError(
+                "InternalError", f"{rule.target} would be told of one of two changes only: ask for each."
+            )
         gone = row.marker or event in (DELETE, EXPIRED)
         entry.put(row_key, encode(Event(
             event, rule.id, notify.bucket, key, version, 0 if gone else row.size, "" if gone else row.etag,
