@@ -382,6 +382,11 @@ def _log(client: AdminClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
+    _print(arguments, *watch_cli.jobs(client.call))
+    return 0
+
+
 def _root_keys(client: AdminClient, arguments: argparse.Namespace) -> int:
     _print(arguments, *watch_cli.root_keys(client.call, arguments))
     return 0
@@ -389,5 +394,5 @@ def _root_keys(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
     "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "du": _du, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
-    "log": _log, "root-keys": _root_keys, "bucket": _bucket, "policy": _policy, "rename-prefix": _rename, "renames": _renames,
+    "log": _log, "jobs": _jobs, "root-keys": _root_keys, "bucket": _bucket, "policy": _policy, "rename-prefix": _rename, "renames": _renames,
 }  # fmt: skip

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S, MOST_RETRY_S = 0.2, 10.0
 TELL_AGAIN_S = 60.0
+ALARM_S, ALARM_TIMES = 60.0, 3  # a job that fails for so long, and so often in a row, is told to people
 
 T = TypeVar("T")
 Figure = tuple[str, str, float, bool, str]
@@ -33,16 +34,20 @@ class Failures:
     in_a_row: int = 0
     last: str = ""
     told_at: float = float("-inf")
+    since: float = 0.0  # of the monotonic clock: when the first of those in a row happened
+    of_others: bool = False  # the last one was expected
 
     def add(self, what: str, error: BaseException, expected: tuple[type[BaseException], ...] = ()) -> None:
         """`expected` errors are those of others, whose trace says nothing."""
         said, now = repr(error), time.monotonic()
         self.total += 1
         self.in_a_row += 1
+        self.since = self.since or now
+        self.of_others = isinstance(error, expected)
         if said == self.last and now - self.told_at < TELL_AGAIN_S:
             return
         self.last, self.told_at = said, now
-        if isinstance(error, expected):
+        if self.of_others:
             log.warning("%s failed and is tried again: %s", what, said)
         else:
             log.error("%s failed %d times in a row and is tried again", what, self.in_a_row, exc_info=error)
@@ -51,7 +56,7 @@ class Failures:
         """It succeeded."""
         if self.in_a_row:
             log.info("%s works again, after it failed %d times", what, self.in_a_row)
-        self.in_a_row, self.last, self.told_at = 0, "", float("-inf")
+        self.in_a_row, self.last, self.told_at, self.since = 0, "", float("-inf"), 0.0
 
 
 async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> None:
@@ -79,6 +84,8 @@ class Job:
     expected: tuple[type[BaseException], ...] = ()
     retry_s: float = 0.0  # after a failure at first; `every_s` unless told, and RETRY_S at least
     runs: int = 0
+    running: bool = False
+    ended_s: float = 0.0  # when it last came to its end, in seconds since 1970
     failures: Failures = field(default_factory=Failures)
 
     def pause_s(self) -> float:
@@ -114,6 +121,24 @@ class Jobs:
     async def close(self) -> None:
         await self.stop(*self._tasks)
 
+    def table(self) -> list[dict[str, object]]:
+        """What there is and how it does, for people; times in seconds."""
+        return [
+            {"name": job.name, "every_s": job.every_s, "running": job.running, "runs": job.runs, "ended_s": job.ended_s,
+             "failures": job.failures.total, "failures_in_a_row": job.failures.in_a_row, "error": job.failures.last}
+            for job in self._tasks
+        ]  # fmt: skip
+
+    def alarms(self) -> list[str]:
+        """Jobs that fail again and again, by what is nobody else's fault."""
+        found = [(job.name, job.failures) for job in self._tasks]
+        now = time.monotonic()
+        return [
+            f"the job {name!r} fails again and again: {failed.last}"
+            for name, failed in found
+            if failed.in_a_row >= ALARM_TIMES and now - failed.since >= ALARM_S and not failed.of_others
+        ]
+
     def figures(self) -> Iterator[Figure]:
         for job in self._tasks:
             yield "s4_job_runs", "Times that background work was done", job.runs, True, job.name
@@ -123,6 +148,7 @@ class Jobs:
     async def _work(self, job: Job) -> None:
         await asyncio.sleep(job.first_s)
         while True:
+            job.running = True
             try:
                 await job.run()
             except (Exception, asyncio.CancelledError) as error:
@@ -131,9 +157,10 @@ class Jobs:
                     raise
                 job.failures.add(job.name, error, job.expected)  # what it waited for may have been cancelled by others
             else:
-                job.runs += 1
+                job.runs, job.ended_s = job.runs + 1, time.time()
                 job.failures.end(job.name)
                 if job.every_s is None:
                     self._tasks.pop(job, None)
                     return
+            job.running = False
             await asyncio.sleep(job.pause_s())

@@ -182,7 +182,7 @@ class Server:
         return self._known
 
     def _alarms(self) -> list[str]:
-        return [*self._keys.alarms(), *self._scrubber.alarms()]
+        return [*self._keys.alarms(), *self._scrubber.alarms(), *self.jobs.alarms()]
 
     async def _look(self) -> None:
         """Look at what nobody else would notice."""
@@ -201,7 +201,7 @@ class Server:
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._alarms, lambda: self._keys.wrong,
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._alarms, lambda: self._keys.wrong, self.jobs.table,
         )  # fmt: skip
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning)
         tls = (

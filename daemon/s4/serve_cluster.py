@@ -43,6 +43,7 @@ from s4.http.metrics import StoreCollector, exposition
 from s4.jobs import Job, Jobs
 from s4.listening import listening_socket, shown
 from s4.member import Member, Place, open_member
+from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.peer.router import Router
 from s4.peer.trust import CHECK_S, Credentials
 from s4.replica.terms import Timing
@@ -148,6 +149,9 @@ def open_coordinator(text: str, etcd: EtcdFiles | None = None) -> AnyCoordinator
     access = Access(files.etcd_authority, files.etcd_certificate, files.etcd_key, files.etcd_login)
     access.check()
     return EtcdCoordinator(*parse_coordinator(text), access)
+
+# Errors of a job that are the fault of others, who are known to be away.
+OTHERS = (UnavailableError, UnknownResultError, StaleError, CoordinatorError)
 
 
 class ClusterServer:
@@ -265,16 +269,16 @@ class ClusterServer:
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start(self.jobs)
         self.jobs.start(
-            Job("heal", 0.0, mend.WORK_S, self._mender.run),
-            Job("shards that moved away", LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave),
-            Job("renewal of damaged metadata", RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy),
-            Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own),
+            Job("heal", 0.0, mend.WORK_S, self._mender.run, OTHERS),
+            Job("shards that moved away", LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave, OTHERS),
+            Job("renewal of damaged metadata", RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy, OTHERS),
+            Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own, OTHERS),
             Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
-            Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
-            Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
-            Job("repair after an upgrade", REPAIR_FIRST_S, REPAIR_LOOK_S, self._repairer.run),
-            Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
-            Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
+            Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run, OTHERS),
+            Job("inventory", 0.0, INVENTORY_S, self._inventory.look, OTHERS),
+            Job("repair after an upgrade", REPAIR_FIRST_S, REPAIR_LOOK_S, self._repairer.run, OTHERS),
+            Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run, OTHERS),
+            Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub, OTHERS),
         )
 
     async def _scrub(self) -> None:
@@ -320,7 +324,7 @@ class ClusterServer:
             self._known = status(current, known, {"this gateway": alarms} if alarms else {})
 
     def _alarms(self) -> list[str]:
-        found = [*self._contact.alarms(), *self._keys.alarms()]
+        found = [*self._contact.alarms(), *self._keys.alarms(), *self.jobs.alarms()]
         return found if self._contents is None else [*found, *self._contents.alarms()]
 
     def _health(self) -> Health:
@@ -342,6 +346,7 @@ class ClusterServer:
             self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
             lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health, self._set_log, self._root_keys,
             self._alarms if self.member is None else list, lambda: self._keys.wrong,
+            lambda: [*self.jobs.table(), *self._connecting.table()],
         )  # fmt: skip
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from s4.logs import LEVELS
 from s4.said import SaidError
+from s4.text import table
 
 Call = Callable[..., Iterator[dict[str, Any]]]
 
 
 def add_arguments(actions: Any) -> None:
     root_keys_arguments(actions)
+    actions.add_parser("jobs", help="background work of this process: what there is, when it ran last, and what failed")
     log = actions.add_parser("log", help="change what is logged, until the server starts again")
     log.add_argument(
         "--access",
@@ -22,6 +25,17 @@ def add_arguments(actions: Any) -> None:
         help="of requests: all, or those that were refused or failed",
     )
     log.add_argument("--level", choices=LEVELS, default="", help="from which level on")
+
+
+def jobs(call: Call) -> tuple[dict[str, Any], str]:
+    value = next(call("GET", "/jobs"))
+    rows = [["JOB", "EVERY", "RUNS", "ENDED LAST", "FAILED", "NOW"]]
+    for one in sorted(value["jobs"], key=lambda one: (-one["failures_in_a_row"], one["name"])):
+        every = "once" if one["every_s"] is None else f"{one['every_s']:g} s" if one["every_s"] else "always"
+        ended = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one["ended_s"])) if one["ended_s"] else "-"
+        now = f"failing: {one['error']}" if one["failures_in_a_row"] else "running" if one["running"] else "waiting"
+        rows.append([one["name"], every, str(one["runs"]), ended, str(one["failures"]), now])
+    return value, table(rows)
 
 
 def root_keys_arguments(actions: Any) -> None:

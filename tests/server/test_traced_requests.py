@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,14 @@ def test_what_is_logged_changes_while_the_server_runs(traced: ServerProcess, s3:
     wait_until(lambda: not told(asked()), "only refused ones have")
     done = traced.admin_cli("log", check=False)
     assert (done.returncode, "say what to log" in done.stderr) == (1, True)
+
+
+def test_background_work_is_shown(traced: ServerProcess) -> None:
+    text = traced.admin_cli("jobs").stdout
+    assert re.search(r"^scrub +600 s +\d+ ", text, re.M), text
+    found = {one["name"]: one for one in json.loads(traced.admin_cli("--json", "jobs").stdout)["jobs"]}
+    assert {"heal", "lifecycle", "audit of orphans", "compaction"} <= set(found)
+    assert not any(one["failures_in_a_row"] for one in found.values()), found
 
 
 def test_a_flood_of_refusals_has_a_bounded_number_of_lines_and_a_count() -> None:

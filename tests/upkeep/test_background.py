@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 
 from inprocess import get, opened, put
+from s4 import jobs as jobs_module
 from s4.clock import boot_clock
 from s4.cluster.clocks import Clocks
 from s4.gateway import buckets
 from s4.gateway.objects import delete_object
-from s4.jobs import Jobs
+from s4.jobs import Job, Jobs
 from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.rows import Answer, encode
+from s4.peer.api import UnavailableError
 from s4.peer.client import RemoteNode
 from s4.peer.links import Links
 from s4.peer.server import PeerServer
@@ -255,6 +257,49 @@ def test_a_partition_whose_repair_fails_keeps_no_other_waiting() -> None:
         with pytest.raises(KeyError):
             await asyncio.wait_for(mender.run(), 10)
         assert seen == [0, 1, 2]
+
+    asyncio.run(whole())
+
+
+def test_a_job_that_fails_again_and_again_is_told_to_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that failed twice, nor what is the fault of others; and no more once it works again."""
+    monkeypatch.setattr(jobs_module, "RETRY_S", 0.001)
+    monkeypatch.setattr(jobs_module, "ALARM_S", 0.0)
+
+    async def whole() -> None:
+        turns: asyncio.Queue[bool] = asyncio.Queue()
+
+        async def run() -> None:
+            if await turns.get():
+                raise OSError("no such device")
+
+        async def fail(times: int) -> None:
+            for _ in range(times):
+                turns.put_nowait(True)
+            await until(lambda: turns.empty() and mine.failures.total == failed + times)
+
+        async def away() -> None:
+            raise UnavailableError("ServiceUnavailable", "nobody is there")
+
+        jobs = Jobs()
+        mine = Job("mine", 0.0, 0.001, run)
+        jobs.start(mine, Job("theirs", 0.0, 0.001, away, (UnavailableError,)))
+        failed = 0
+        await fail(2)
+        assert jobs.alarms() == []
+        failed = 2
+        await fail(1)
+        assert jobs.alarms() == ["the job 'mine' fails again and again: OSError('no such device')"]
+        monkeypatch.setattr(jobs_module, "ALARM_S", 60.0)
+        assert jobs.alarms() == [], "it may pass"
+        monkeypatch.setattr(jobs_module, "ALARM_S", 0.0)
+        turns.put_nowait(False)
+        await until(lambda: mine.runs)
+        assert jobs.alarms() == []
+        named = {one["name"]: one for one in jobs.table()}
+        assert (named["mine"]["failures"], named["mine"]["failures_in_a_row"], named["mine"]["error"]) == (3, 0, "")
+        assert "nobody is there" in str(named["theirs"]["error"])
+        await jobs.close()
 
     asyncio.run(whole())
 

@@ -62,6 +62,7 @@ class AdminContext:
     )
     alarms: Callable[[], list[str]] = list  # of a process without a store
     wrong: Callable[[], str] = str  # why this process serves nobody
+    jobs: Callable[[], list[dict[str, object]]] = list
 
 
 class AdminApi:
@@ -95,6 +96,7 @@ class AdminApi:
             ("GET", "/admin/v1/buckets", self._buckets),
             ("PUT", "/admin/v1/buckets/{name}/quota", self._put_quota),
             ("PUT", "/admin/v1/log", self._put_log),
+            ("GET", "/admin/v1/jobs", self._jobs),
             ("POST", "/admin/v1/root-keys/{action}", self._root_keys),
             ("GET", "/admin/v1/renames", self._rename_jobs),
             ("POST", "/admin/v1/renames", self._start_rename),
@@ -191,6 +193,9 @@ class AdminApi:
         if self._context.root_keys is None or action not in ("change", "finish", "cancel"):
             raise S3Error("MethodNotAllowed")
         return as_json(await self._context.root_keys(action, caller.access_key))
+
+    async def _jobs(self, _: web.Request) -> web.Response:
+        return as_json({"jobs": self._context.jobs()})
 
     async def _put_log(self, request: web.Request) -> web.Response:
         """What is logged from now on, until this process ends."""
