@@ -91,14 +91,15 @@ class DevCluster:
         os.kill(self.lines[node]["pid"], number)
 
     def client(self, node: str, **options: Any) -> Any:
-        """A client of a node, without retries; the same one each time, for any number of threads."""
+        """A client of a node that asks twice (`attempts`); the same one each time, for any number of threads. Whoever judges
+        what each call did asks once: the second try of a conditional write finds what the first one wrote."""
         key = (self.lines[node]["s3"], *sorted(options.items()))
         if key not in self._clients:
             self._clients[key] = self._client(node, **options)
         return self._clients[key]
 
-    def _client(self, node: str, **options: Any) -> Any:
-        config = Config(retries={"max_attempts": 1, "mode": "standard"}, s3={"addressing_style": "path"}, connect_timeout=2, max_pool_connections=20,
+    def _client(self, node: str, attempts: int = 2, **options: Any) -> Any:
+        config = Config(retries={"total_max_attempts": attempts, "mode": "standard"}, s3={"addressing_style": "path"}, connect_timeout=2, max_pool_connections=20,
                         **{"read_timeout": 30, **options})  # fmt: skip
         return boto3.client("s3", endpoint_url=self.lines[node]["s3"], aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
                             region_name="us-east-1", config=config)  # fmt: skip

@@ -111,7 +111,7 @@ def test_histories_of_a_cluster_are_linearizable(tmp_path: Path) -> None:
     cluster = DevCluster(tmp_path / "dev", nodes=3, erasure="2+1", partitions=4)
     try:
         cluster.start().client("node-1").create_bucket(Bucket="bucket")
-        with Clients([cluster.client(node) for node in cluster.lines]) as clients:
+        with Clients([cluster.client(node, attempts=1) for node in cluster.lines]) as clients:
             done = trouble(cluster, clients)
         cluster.wait_whole()
     finally:

@@ -181,7 +181,7 @@ class Nodes:
     def start(self) -> None:
         self.cluster.start()
         self._stack.callback(self.cluster.stop)
-        self.ways = [self.cluster.client(name, read_timeout=12) for name in self.cluster.lines]
+        self.ways = [self.cluster.client(name, read_timeout=12, attempts=1) for name in self.cluster.lines]
         self.ways[0].create_bucket(Bucket=BUCKET)
         self.whole()
 
