@@ -150,6 +150,7 @@ def open_coordinator(text: str, etcd: EtcdFiles | None = None) -> AnyCoordinator
     access.check()
     return EtcdCoordinator(*parse_coordinator(text), access)
 
+
 # Errors of a job that are the fault of others, who are known to be away.
 OTHERS = (UnavailableError, UnknownResultError, StaleError, CoordinatorError)
 
