@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -53,3 +54,21 @@ def test_a_starter_that_is_gone_is_an_error(tmp_path: Path) -> None:
     made.close()
     with (tmp_path / "errors").open("wb") as errors, pytest.raises(OSError):
         made.start(["server", "--help"], {}, errors)
+
+
+def test_a_starter_of_a_process_with_a_thousand_open_files(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], min(2048, limits[1])), limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        made = Starter()
+    finally:
+        for one in held:
+            os.close(one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with (tmp_path / "errors").open("wb") as errors:
+        begun = made.start(["--version"], {}, errors)
+        assert begun.stdout.read().startswith(b"s4 ")
+        begun.stdout.close()
+        assert begun.wait(60) == 0
+    made.close()

@@ -134,13 +134,16 @@ def serve(owner: socket.socket) -> list[str] | None:
         end.setblocking(False)
     signal.set_wakeup_fd(woken.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    either = select.poll()  # not select(): it takes no number above 1023, and `owner` has the one that it has in its process
+    for end in (owner, wake):
+        either.register(end, select.POLLIN)
     while True:
-        ready = select.select([owner, wake], [], [])[0]
-        if wake in ready:
+        ready = {number for number, _ in either.poll()}
+        if wake.fileno() in ready:
             wake.recv(1 << 10)
         for pid in [pid for pid in running if _reap(pid, owner)]:
             running.remove(pid)
-        if owner not in ready:
+        if owner.fileno() not in ready:
             continue
         data, files, _, _ = socket.recv_fds(owner, MESSAGE_BYTES, 2)
         if not data:

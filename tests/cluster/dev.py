@@ -56,6 +56,9 @@ class DevCluster:
         return "\n".join(texts)
 
     def stop(self) -> None:
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
         assert self.process.stdout is not None

@@ -31,7 +31,7 @@ from s4.upkeep import compaction
 from s4.upkeep.heal import Healer
 from tiers import amount
 
-MOST = amount("S4_POINTS", 80, 400)  # images that are recovered, of all that are taken; every point at least once
+MOST = amount("S4_POINTS", 25, 400)  # images that are recovered, of all that are taken; every point at least once
 
 
 class Points:
