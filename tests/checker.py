@@ -150,6 +150,7 @@ def _shards(directory: Path) -> Shards:
             if block_crcs(data, record.shard, header.secret) == table:
                 shard = record.shard
                 found[shard.partition, shard.blob, shard.position, shard.stripe] = data
+        volumes.release(volume)
         volumes.close()
     return found
 
