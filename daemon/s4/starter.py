@@ -134,7 +134,8 @@ def serve(owner: socket.socket) -> list[str] | None:
         end.setblocking(False)
     signal.set_wakeup_fd(woken.fileno())
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    either = select.poll()  # not select(): it takes no number above 1023, and `owner` has the one that it has in its process
+    # Not select(): it takes no number above 1023, and `owner` has the number that its process gave it.
+    either = select.poll()
     for end in (owner, wake):
         either.register(end, select.POLLIN)
     while True:
