@@ -31,7 +31,7 @@ test: setup clients ## everything that needs only this machine: real servers, cl
 	S4_COVERAGE=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
 
 # COMPAT=NAME for some of them; what a machine cannot have is skipped by name. -rP: suites print their counts.
-COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard $(addprefix tests/compat/*/*/,go.mod package.json pom.xml)))))
+COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard $(addprefix tests/compat/*/*/,go.mod package.json pom.xml Cargo.toml)))))
 compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) ## programs that people run on S3, unchanged, from package registries
 	$(PYTEST) -m compat -n 0 -rsP tests/compat $(if $(COMPAT),-k "$(shell echo $(COMPAT) | sed 's/-/_/g; s/ / or /g')")
 
@@ -121,6 +121,9 @@ clients: .tools/aws/bin/aws .tools/minio-go-client .tools/nats-server .tools/kaf
 .tools/compat/%.made: tests/compat/node/%/package.json
 	@mkdir -p $(basename $@)
 	-command -v npm >/dev/null && cp $(dir $<)* $(basename $@) && cd $(basename $@) && npm install --silent --no-audit --no-fund && touch $(CURDIR)/$@
+
+.tools/compat/%.made: tests/compat/rust/%/Cargo.toml
+	-command -v cargo >/dev/null && CARGO_TARGET_DIR=$(CURDIR)/$(basename $@)/target cargo install --quiet --locked --debug --path $(dir $<) --root $(CURDIR)/$(basename $@) && rm -rf $(basename $@)/target && touch $@
 
 .tools/compat/%.made: tests/compat/java/%/pom.xml
 	-command -v mvn >/dev/null && mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(basename $@) && touch $@
