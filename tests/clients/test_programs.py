@@ -30,7 +30,7 @@ def program(name: str, built: Path | None = None) -> str:
 
 def run(*command: str, environment: dict[str, str] | None = None, home: Path) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=240, check=False,
+        command, capture_output=True, text=True, timeout=800, check=False,  # for what hangs
         env={"PATH": os.environ["PATH"], "HOME": str(home), "AWS_CONFIG_FILE": str(home / "config"), **PYTHON_ENVIRONMENT, **(environment or {})},
     )  # fmt: skip
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
