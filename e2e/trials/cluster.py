@@ -180,7 +180,7 @@ def before(m: Machines) -> None:
 def forming(m: Machines) -> None:
     """Nodes that are told the wrong things, then the right ones."""
     node = m.command("node-1")
-    m.start("node-1", "(?i)no cluster|cluster init", line=node.replace("/prod", "/prdo"))
+    m.start("node-1", "etcd refuses.*/s4/prdo/", line=node.replace("/prod", "/prdo"))
     m.start("node-1", "give --authority", line=node.replace("--authority ca.pem ", ""))
     m.start("node-1", "no-such.pem", line=node.replace("--authority ca.pem", "--authority no-such.pem"))
     m.start("node-1", "(?i)--coordinator", line=node.replace("--coordinator", "--cordinator"))

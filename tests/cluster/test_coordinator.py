@@ -261,9 +261,11 @@ def test_who_may_not_is_told_why(guarded_etcd: tuple[EtcdCluster, Access], tmp_p
         return str(error.value)
 
     async def test() -> None:
-        assert "authentication failed" in await told(replace(access, login=str(tmp_path / "wrong")))
-        assert "permission denied" in await told(access, "other/x")
-        assert "no etcd endpoint answers" in await told(Access())
+        assert "etcd refuses: etcdserver: authentication failed" in await told(replace(access, login=str(tmp_path / "wrong")))
+        said = await told(access, "other/x")
+        assert said.startswith("etcd refuses: etcdserver: permission denied; ")
+        assert said.endswith(" keys that begin with other/x/")
+        assert f"no etcd endpoint answers at {cluster.endpoints[0]}: " in await told(Access())
         assert "permission denied" in await told(replace(access, login="")), "its certificate names a user that is none"
 
     asyncio.run(test())

@@ -143,6 +143,14 @@ class _Client:
             await self._channel.close()
 
 
+_REFUSALS = (
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.INVALID_ARGUMENT,  # a wrong password, or none
+    grpc.StatusCode.FAILED_PRECONDITION,
+)
+
+
 def _found(answer: Any) -> tuple[bytes, int]:
     return (bytes(answer.kvs[0].value), int(answer.kvs[0].mod_revision)) if answer.kvs else (b"", 0)
 
@@ -241,7 +249,20 @@ class EtcdCoordinator:
                 await self._leave(client)
                 if number % len(self._clients) == len(self._clients) - 1:
                     await asyncio.sleep(RETRY_S)
-        raise failure(f"no etcd endpoint answers: {_words(reason) if reason else ''}") from reason
+        raise failure(self._why(reason)) from reason
+
+    def _why(self, reason: Exception | None) -> str:
+        """What is to be said where no endpoint did what it was asked: it refused, or none was heard."""
+        said = _words(reason) if reason else ""
+        code = reason.code() if isinstance(reason, AioRpcError) else None
+        if code == grpc.StatusCode.PERMISSION_DENIED:
+            said += (
+                f"; the user of --etcd-login, or of --etcd-certificate, must be allowed to read and write keys that begin with "
+                f"{self._prefix}/"
+            )
+        if code in _REFUSALS:
+            return f"etcd refuses: {said}"
+        return f"no etcd endpoint answers at {', '.join(self._endpoints)}: {said}"
 
     async def _leave(self, client: _Client) -> None:
         """Use the next endpoint, and a new connection when this one's turn comes again.
