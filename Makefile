@@ -81,7 +81,7 @@ clean: ## forget what was set up
 
 # uv comes from its package where the machine has none; Debian keeps venv in a package of its own.
 .tools/uv/bin/uv:
-	$(PYTHON) -m venv .tools/uv || { apt-get update && apt-get install -y --no-install-recommends python3-venv && $(PYTHON) -m venv .tools/uv; }
+	@$(PYTHON) -m venv .tools/uv >/dev/null 2>&1 || { rm -rf .tools/uv; deploy/packages "uv, which sets S4 up, is installed with Python's venv" python3-venv && $(PYTHON) -m venv .tools/uv; }
 	sed -n '/^uv==/,$$p' deploy/build.txt >.tools/uv/uv.txt
 	.tools/uv/bin/pip install --quiet --no-deps --require-hashes -r .tools/uv/uv.txt
 

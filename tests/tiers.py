@@ -23,7 +23,7 @@ CHECK = (
     "access/test_against_aws.py", "access/test_condition_keys.py", "access/test_policy.py", "cluster/test_halves.py", "cluster/test_map.py", "cluster/test_placement.py", "cluster/test_router.py",
     "cluster/test_reach.py", "cluster/test_shardmap.py", "encryption/test_segments.py", "erasure/", "fuzz/", "gateway/", "kube/test_certificates.py", "kube/test_chart.py",
     "kube/test_crds.py", "kube/test_guide.py", "kube/test_image.py", "kube/test_kind.py", "kube/test_manifests.py", "kube/test_plan.py", "kube/test_watched.py", "metadata/", "peer/test_frames.py", "replica/", "s3/test_model.py", "s3/test_table.py", "server/test_doorstep.py",
-    "sim/test_simulator.py::test_seeds[0]", "sim/test_moves.py::test_no_shard_is_lost[0]", "storage/", "test_costs.py", "test_grammar.py", "test_restart.py", "test_rules.py", "test_shape.py", "test_texts.py", "upkeep/",
+    "sim/test_simulator.py::test_seeds[0]", "sim/test_moves.py::test_no_shard_is_lost[0]", "storage/", "test_costs.py", "test_grammar.py", "test_packages.py", "test_restart.py", "test_rules.py", "test_shape.py", "test_texts.py", "upkeep/",
 )  # fmt: skip
 
 # What takes long begins first: these, in this order, then the rest as it stands.

@@ -42,6 +42,7 @@ def laptop(suite: str, cache: Path, here: Path) -> Iterator[tuple[Machine, Machi
     root = here / suite
     root.mkdir(parents=True)
     subprocess.run(["tar", "-C", str(root), "-xf", str(base(suite, cache))], check=True)
+    root.chmod(0o755)
     for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf"):
         if Path("/", name).exists():
             shutil.copy(Path("/", name), root / name)

@@ -104,7 +104,7 @@ def test_the_steps_for_machines_of_ones_own(machines: Machines) -> None:
     coordinator = ("--coordinator", "etcd://etcd-1:2379/prod", "--etcd-authority", "etcd-ca.pem", "--etcd-login", "login")
     machines.run("node-1", "s4", "admin", "cluster", "certificates", "./trust", *NODES, "gateway-1")
     assert "cluster: " in machines.run("node-1", "s4", "admin", "cluster", "init", *coordinator, "--erasure", "2+1")
-    machines.run("node-1", "sh", "-c", "head -c 32 /dev/urandom | base64 > master.key")
+    machines.run("node-1", "sh", "-c", "(umask 077; head -c 32 /dev/urandom | base64 > master.key)")
     trust = {name: ("--authority", "trust/ca.pem", "--peer-certificate", f"trust/{name}.pem", "--peer-key", f"trust/{name}.key", "--master-key", "master.key") for name in (*NODES, "gateway-1")}
     for name in NODES:
         machines.start(name, "s4", "node", f"disk-of-{name}", "--name", name, "--advertise", f"{name}:9002", *coordinator, "--zone", name, "--admin-listen", ":9001", "--reserve", "64MiB", *trust[name])

@@ -5,6 +5,7 @@ One server over four drives of which one is a small tmpfs (where the test may mo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -138,3 +139,27 @@ def test_a_full_drive_is_seen_and_restarts_nobody(drives: ServerProcess, s3: Any
     s3.put_object(Bucket="seen", Key="taken", Body=os.urandom(100_000))
     assert drives.process.pid == process
     assert "starting again" not in drives.log.read_text()
+
+
+def test_a_drive_without_a_free_byte_at_a_start_comes_back_once_it_is_freed(drives: ServerProcess, s3: Any) -> None:
+    """Whether a start goes on with it or without it, it says so; and nobody has to start it again."""
+    small = drives.directories[3]
+    if not small.is_mount():
+        pytest.skip("a tmpfs cannot be mounted here")
+    well(drives)
+    assert drives.stop() == 0
+    filler = small / "somebody-elses"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    drives.start()
+    assert drives.process is not None
+    process = drives.process.pid
+    try:
+        wait_until(lambda: any(f"{small}, is" in reason for reason in drives.ask("GET", "/status")["reasons"]), "it is full, or away")
+    finally:
+        filler.unlink()
+    well(drives)
+    s3.put_object(Bucket="seen", Key="after", Body=os.urandom(100_000))
+    assert metric(drives, f's4_drive_up{{drive="{small}"}}') == 1
+    assert drives.process.pid == process
