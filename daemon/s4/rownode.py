@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
@@ -22,10 +23,12 @@ from s4.metadata.builtin import BUILT_IN
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.decide import COMMANDS
 from s4.metadata.listing import Cursor, Page, Query, list_page, walk_uploads
+from s4.metadata.nulls import SEEKING, Nulls, Walk, wanted
 from s4.metadata.rows import (
     AccessKey,
     Blob,
     Bucket,
+    BucketState,
     Content,
     Counters,
     Grant,
@@ -38,7 +41,6 @@ from s4.metadata.rows import (
     User,
     decode,
     decode_object,
-    decode_summary,
     summed,
 )
 from s4.peer.api import (
@@ -64,6 +66,8 @@ CACHED_SETTINGS = 10_000
 
 class AnyHost(Protocol):
     """What `replica.host` and `replica.replicated` have in common."""
+
+    nulls: Nulls
 
     def submit(self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False,
                again: bool = False) -> asyncio.Future[AnyAnswer]: ...  # fmt: skip
@@ -144,6 +148,8 @@ class RowNode:
         """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer (R12)."""
         if self._map.copies() < self._map.copies_needed(self._strict):
             raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
+        if isinstance(command, SEEKING):
+            await self._look_for_nulls(partition, command)
         settings = COMMANDS[type(command)].settings
         if settings:
             await self._host.settings_may_change()
@@ -166,13 +172,29 @@ class RowNode:
         return found
 
     async def _find_null(self, partition: int, bucket: int, key: bytes) -> Found | None:
-        """There may be any number of versions before it."""
-        async for row_key, value in self._rows(keys.object_versions(partition, bucket, key)):
-            if decode_summary(value).null:
-                self._host.check(partition)
-                return Found(value, row_key[-keys.VERSION_BYTES :])
+        """There may be any number of versions before it: what was found is noted, for decisions too."""
         self._host.check(partition)
-        return None
+        prefix = keys.object_versions(partition, bucket, key)
+        walk = Walk(self._host.nulls.get(prefix))
+        async for row in self._rows(prefix):
+            if walk.row(*row):
+                break
+        found, seen = walk.end(self._host.get), walk.seen()
+        self._host.check(partition)
+        if seen is not None:
+            self._host.nulls.note(prefix, seen)
+        return Found(found[1], found[0][-keys.VERSION_BYTES :]) if found is not None else None
+
+    async def _look_for_nulls(self, partition: int, command: AnyCommand) -> None:
+        """Before a decision that would walk all versions of a key in one piece."""
+
+        def versioning(bucket: int) -> str:
+            value = self._host.get(keys.bucket_state_row(partition, bucket))
+            return decode(BucketState, value).versioning if value is not None else ""
+
+        for bucket, key in wanted(command, versioning):
+            with suppress(StaleError):  # the source of a rename may be led by another: it looks itself
+                await self._find_null(keys.partition_of(bucket, key, self.partitions), bucket, key)
 
     def _rows(self, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
         return pieces(self._host, prefix)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Protocol
 
 from s4.metadata import keys
+from s4.metadata.nulls import Nulls
 from s4.metadata.rows import AnyAction, Counters
 
 SKEW_MS = 60_000
@@ -96,9 +97,10 @@ class Entry:
 
     def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int, *,
                  agrees: Callable[[], bool] | None = None, full: Container[tuple[int, str]] = (), room: Callable[[], bool] = lambda: True,
-                 whole: Callable[[int], bool] = lambda _: True, timed: Callable[[], bool] = lambda: True, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None) -> None:  # fmt: skip
+                 whole: Callable[[int], bool] = lambda _: True, timed: Callable[[], bool] = lambda: True, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None,
+                 nulls: Nulls | None = None) -> None:  # fmt: skip
         self._overlay = overlay
-        self._newest = newest
+        self._newest, self.nulls = newest, nulls if nulls is not None else Nulls()
         self.partition, self.partitions = partition, partitions
         self.epoch, self.sequence, self.now_ms = epoch, sequence, now_ms
         self._agrees, self._full, self._room, self._whole, self._timed = agrees, full, room, whole, timed

@@ -10,7 +10,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from s4.metadata import events, gone, keys, locks, references
+from s4.metadata import events, gone, keys, locks, nulls, references
 from s4.metadata.commands import (
     ChangeObject,
     Conditions,
@@ -34,7 +34,6 @@ from s4.metadata.rows import (
     Upload,
     decode,
     decode_object,
-    decode_summary,
     encode,
     encode_object,
 )
@@ -122,10 +121,8 @@ def remove_null(entry: Entry, bucket: int, key: bytes, newest: tuple[bytes, byte
 
 
 def find_null(entry: Entry, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
-    for row_key, value in entry.scan(keys.object_versions(entry.partition, bucket, key)):
-        if decode_summary(value).null:
-            return row_key, value
-    return None
+    prefix = keys.object_versions(entry.partition, bucket, key)
+    return nulls.find(entry.scan(prefix), entry.nulls.get(prefix), entry.get)
 
 
 def remove_row(entry: Entry, bucket: int, row_key: bytes, value: bytes, *, bypass: bool = False) -> Object:

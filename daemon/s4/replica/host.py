@@ -75,6 +75,7 @@ class Host:
         self.turns = self.commands = 0
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
         self._decider = Decider(partitions, self._newest, clock, full=self.full_queues, room=room, whole=whole)
+        self.nulls = self._decider.nulls
         self._epochs = dict(enumerate(epochs))
         self._sequences = dict.fromkeys(range(partitions), 0)
         for partition in range(partitions):

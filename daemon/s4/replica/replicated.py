@@ -66,6 +66,7 @@ class ReplicatedHost:
         self._queues: dict[int, list[_Waiting]] = {}
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
         self._decider = Decider(partitions, self._newest, clock, agrees, self.full_queues, room, whole, timed)
+        self.nulls = self._decider.nulls
         self.commands = 0
         group.before_turn, group.on_commit, group.on_lead = self._decide_all, self._committed, self._leads
 

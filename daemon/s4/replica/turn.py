@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -19,6 +19,7 @@ from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.decide import COMMANDS, decide
 from s4.metadata.entry import Entry, Overlay, RepeatedError, add_counters
+from s4.metadata.nulls import Nulls
 from s4.metadata.outbox import follow_up
 from s4.metadata.repeats import KEPT_MS, forgotten_ms
 from s4.metadata.rows import Answer, Counters, Head, decode, encode
@@ -105,6 +106,7 @@ class Decider:
     room: Callable[[], bool] = lambda: True
     whole: Callable[[int], bool] = lambda _: True
     timed: Callable[[], bool] = lambda: True
+    nulls: Nulls = field(default_factory=Nulls)
 
     def answer(
         self, turn: Turn, partition: int, command: AnyCommand, command_id: bytes, *, again: bool = False
@@ -147,7 +149,8 @@ class Decider:
         now_ms = self._now_ms(turn)
         sequence = turn.sequences[partition] + 1
         entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
-                      agrees=self.agrees, full=self.full, room=self.room, whole=self.whole, timed=self.timed, newest=self.newest)  # fmt: skip
+                      agrees=self.agrees, full=self.full, room=self.room, whole=self.whole, timed=self.timed, newest=self.newest,
+                      nulls=self.nulls)  # fmt: skip
         answer = decide(entry, command)
         if not entry.rows and not again:
             return answer
