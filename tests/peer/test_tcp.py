@@ -219,3 +219,54 @@ def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
         await remote.close()
 
     served(tmp_path, test)
+
+
+class Busy:
+    """A peer that is heard, and never answers a beacon but the first: its answers stand behind bulk."""
+
+    def __init__(self) -> None:
+        self.beacons, self.talks = 0, True
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                header, _ = await frames.read_frame(reader)
+                if header.name == frames.HELLO:
+                    self._say(writer, header.id, frames.Welcome(1, 7))
+                    continue
+                self.beacons += header.name == frames.BEACON
+                if self.beacons == 1:
+                    self._say(writer, header.id, True)
+                elif self.talks:
+                    self._say(writer, 10_000, None)  # an answer that nobody waits for any more
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    @staticmethod
+    def _say(writer: asyncio.StreamWriter, call: int, value: Any) -> None:
+        writer.writelines(frames.pack(frames.Header(call, 7, "", frames.OK, msgspec.Raw(frames.encode(value)))))
+
+
+def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many megabytes before a beacon's answer, on a busy machine: the connection was closed under the calls that brought them."""
+    monkeypatch.setattr(client, "BEACON_S", 0.01)
+    monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
+
+    async def until(what: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not what():
+                await asyncio.sleep(0.01)
+
+    async def test() -> None:
+        peer = Busy()
+        server = await asyncio.start_unix_server(peer.serve, tmp_path / "socket")
+        remote = await RemoteNode.connect(tmp_path / "socket", boot_clock, lambda: None)
+        await until(lambda: peer.beacons >= 4 or remote.gone)
+        assert not remote.gone
+        peer.talks = False
+        await until(lambda: remote.gone)
+        await remote.close()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(test())

@@ -49,7 +49,7 @@ class RemoteNode:
         self._reader, self._writer, self._oldest, self._lost = reader, writer, oldest, lost
         self._clock = clock
         self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
-        self._next = 0
+        self._next = self._frames = 0
         self._incarnation = self.version = 0
         self._gone, self.store = False, ""
         self._lease_until = 0.0
@@ -200,6 +200,7 @@ class RemoteNode:
         try:
             while True:
                 header, payload = await frames.read_frame(self._reader)
+                self._frames += 1
                 if header.id == 0:
                     self._forget(header)
                     continue
@@ -236,9 +237,12 @@ class RemoteNode:
     async def _beacons(self) -> None:
         while True:
             await asyncio.sleep(BEACON_S)
+            heard = self._frames
             try:
                 await self._beacon()
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes
+                if self._frames != heard and not self._gone:
+                    continue  # it is there: its answer stands behind bulk
                 self._writer.close()
                 return
             except Exception as error:
