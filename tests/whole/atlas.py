@@ -25,11 +25,12 @@ Node = Any  # of a cluster, or a drive of a server
 
 HIDDEN = ("rot", "unreadable", "damaged rows")  # until somebody reads there
 TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
+SLOW = ("slow disk", "slow network")  # by these nothing fails
 CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
-AWAY = ("two away", "full at answer", "crash", "power", "power at write", "all power", "pause", "cut", "isolate", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
+AWAY = ("two away", "full at answer", "crash", "power", "power at write", "all power", "pause", "cut", "isolate", "apart", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
 KINDS = {
-    "crash": 8, "power": 5, "power at write": 5, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "slow network": 3, "resets": 4,
+    "crash": 8, "power": 5, "power at write": 5, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "apart": 3, "slow network": 3, "resets": 4,
     "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "late leader": 2, "rate": 2, "suspend": 3,
     "coordinator away": 3, "coordinator lossy": 4, "late packets": 4, "answer lost": 4, "full at answer": 4, "late commands": 4, "two away": 2,
     "rot": 3, "unreadable": 4, "wipe": 3, "no metadata": 2, "damaged rows": 2,
@@ -50,7 +51,7 @@ class Fault:
         return f"{self.at_s:.1f} s: {self.kind} at {self.node} for {self.lasts_s:.1f} s"
 
 
-IN_A_CLUSTER = ("cut", "isolate", "slow network", "resets", "late packets", "coordinator away", "coordinator lossy", "rate", "all power", "suspend", "late leader",
+IN_A_CLUSTER = ("cut", "isolate", "apart", "slow network", "resets", "late packets", "coordinator away", "coordinator lossy", "rate", "all power", "suspend", "late leader",
                 "answer lost", "full at answer", "late commands", "two away")
 ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_CLUSTER}
 
@@ -178,6 +179,11 @@ class Atlas:
         ways = chosen.choice(("both", "both", "in", "out"))
         pairs = {(node.name, one) for one in others if ways != "in"} | {(one, node.name) for one in others if ways != "out"}
         self._cut_pairs(pairs, fault.lasts_s)
+
+    def _apart(self, fault: Fault, node: Node, chosen: random.Random) -> None:
+        """Cut off from the other nodes; those who are only gateways still ask it, and were told things by it under leases."""
+        others = [one.name for one in self.world.nodes if one is not node] + ([HOST] if chosen.random() < 0.6 else [])
+        self._cut_pairs({(node.name, one) for one in others} | {(one, node.name) for one in others}, fault.lasts_s)
 
     def _cut_off(self, node: Node, seconds: float) -> None:
         others = [one.name for one in self.world.machines if one is not node.machine] + [HOST]
@@ -393,6 +399,7 @@ class Atlas:
         node.machine.wall_s = off
         if node.machine.process is not None:
             node.machine.process.wall_s = off
+        self.world.most_off = max(self.world.most_off, sum(one.machine.wall_s != 0 for one in self.world.nodes))
 
     def _rate(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """From its next start on, for the whole process: no clock jumps by it."""

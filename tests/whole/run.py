@@ -89,7 +89,7 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
 def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     """What is found once the faults are over: all must become whole by itself, and be what it was told to be."""
     from whole import judge
-    from whole.atlas import CLOCKS, TAKES_DATA
+    from whole.atlas import CLOCKS, SLOW, TAKES_DATA
 
     problems: list[str] = []
     world.calm = True
@@ -110,6 +110,9 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     problems += judge.background(world, tasks) + judge.leaders(world) + judge.waiting(world, tasks)
     if world.loop.misuse:
         problems.append(f"{world.loop.misuse} calls on closed descriptors")
+    torn = world.counts["DamagedError"] + world.counts["ErasureError"]
+    if torn and set(atlas.happened) <= set(SLOW):
+        problems.append(f"{torn} reads ended in the middle, and nothing had failed")  # D6: what they read was freed
     if not set(atlas.happened) & set(TAKES_DATA):
         problems += world.watch.found
     if world.whole() == "":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from s4.access import documents
@@ -65,14 +66,15 @@ class Documents(Area):
 
 
 class Flips(Area):
-    """A bucket whose versioning is switched on and off. What was put while it was surely on is never replaced (L2)."""
+    """A bucket whose versioning is switched on and off. What was put while it was surely on is never replaced, and nothing
+    replaces the null version while it is surely on (L2)."""
 
     kinds = ("flip",)
     bucket, name = "flip", b"f"
 
     def __init__(self, clients: Clients) -> None:
         super().__init__(clients)
-        self.flips, self.puts = Key(), list[tuple[Call, str, str]]()
+        self.flips, self.nulls, self.puts = Key(), Key(), list[tuple[Call, str, str]]()
 
     async def prepare(self, chosen: random.Random) -> None:
         async def work(gateway: Gateway) -> Any:
@@ -82,7 +84,11 @@ class Flips(Area):
         await self.clients.tried(chosen, work, key=self.flips, call=lambda: Call("flip", ON, 0.0))
 
     async def flip(self, chosen: random.Random, value: str) -> None:
-        if chosen.random() < 0.35:
+        what = chosen.random()
+        if 0.35 <= what < 0.6:
+            await self._read_null(chosen)
+            return
+        if what < 0.35:
             wanted = chosen.choice((ON, OFF))
 
             async def work(gateway: Gateway) -> Any:
@@ -96,7 +102,19 @@ class Flips(Area):
         elif answer.refusal is not None and answer.refusal.code != "OperationAborted":
             self.clients.problem(f"a put was refused while versioning changed: {answer.refusal}")
 
+    async def _read_null(self, chosen: random.Random) -> None:
+        answer = await self.clients.get(chosen, self.bucket, self.name, "null", of=self.nulls)
+        if answer.record is not None:
+            answer.record.result = answer.result.value if answer.done else None
+
+    def judge(self) -> None:
+        """A write that was prepared while versioning was off and committed after it was on again replaces what was to stay."""
+        for one, two in pairwise(sorted(self.nulls.known("get"), key=lambda call: call.begin)):
+            if one.end < two.begin and one.result != two.result and surely(self.flips.calls, Call("get", None, one.begin, two.end)) == ON:
+                self.clients.problem(f"the null version was {one.result} at {one.begin:.3f}-{one.end:.3f}, and {two.result} at {two.begin:.3f}-{two.end:.3f}, while versioning was on")
+
     async def read_back(self, chosen: random.Random) -> None:
+        await self._read_null(chosen)
         for put, value, version in self.puts:
             was = surely(self.flips.calls, put)
             if was is not None and (version == "null") != (was == OFF):

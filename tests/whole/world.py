@@ -176,6 +176,7 @@ class World:
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")
         self.calm = False
+        self.most_off = 0  # nodes whose clocks were off at once
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()  # answers, by their code
         self.admin = Process(self.loop, "admin", "admin")
