@@ -260,10 +260,11 @@ def check_form(claim: Claim, policy: str, secret: str, region: str) -> None:
     """Verify the signature of a form's policy. Raises S3Error; when it ends is the policy's to say."""
     if claim.region != region:
         raise S3Error("InvalidArgument", f"The region '{claim.region}' is wrong; expecting '{region}'", Region=region)
-    key = _key(secret, claim)
+    name = secret, claim.date, claim.region, claim.service
+    key = _keys.get(name) or signing_key(*name)
     if not hmac.compare_digest(sign(key, policy).encode(), claim.signature.encode("utf-8", "replace")):
         raise S3Error("SignatureDoesNotMatch")
-    _keep(secret, claim, key)
+    _keep(name, claim, key)
 
 
 def unsigned_payload(headers: Mapping[str, str]) -> str:
@@ -350,25 +351,30 @@ def check(
         raise S3Error(
             "RequestTimeTooSkewed", RequestTime=claim.timestamp, ServerTime=_iso(now_s), MaxAllowedSkewMilliseconds=skew
         )
-    key = _key(secret, claim)
-    given = claim.signature.encode("utf-8", "replace")
-    expected = [sign(key, string_to_sign(claim, request, fold)).encode() for fold in _folds(claim, request)]
-    matches = [hmac.compare_digest(one, given) for one in expected]  # all are compared, whichever is right
-    if not any(matches):
+    name = secret, claim.date, claim.region, claim.service
+    kept = _keys.get(name)
+    key = kept or signing_key(*name)  # four HMACs, where it is not kept
+    if not _proves(key, claim, request):
         raise S3Error("SignatureDoesNotMatch")
-    _keep(secret, claim, key)
+    if kept is None or claim.front not in _fronts:
+        _keep(name, claim, key)
     return key
 
 
-def _key(secret: str, claim: Claim) -> bytes:
-    """The signing key of a claim that is not proven yet: it costs four HMACs where it is not kept."""
-    kept = _keys.get((secret, claim.date, claim.region, claim.service))
-    return kept or signing_key(secret, claim.date, claim.region, claim.service)
+def _proves(key: bytes, claim: Claim, request: Request) -> bool:
+    """Whether the signature is that of the key: of headers with one of the ways of folding white space, of which there are two
+    where there is any but spaces."""
+    given = claim.signature.encode("utf-8", "replace")
+    if hmac.compare_digest(sign(key, string_to_sign(claim, request)).encode(), given):
+        return True
+    said = "".join([request.headers.get(name, "") for name in claim.signed_headers])
+    return not said.isprintable() and hmac.compare_digest(
+        sign(key, string_to_sign(claim, request, _white)).encode(), given
+    )
 
 
-def _keep(secret: str, claim: Claim, key: bytes) -> None:
+def _keep(name: tuple[str, str, str, str], claim: Claim, key: bytes) -> None:
     """What the next request of a signer that was right asks for again."""
-    name = secret, claim.date, claim.region, claim.service
     if name not in _keys:
         if len(_keys) >= KEPT:
             _keys.clear()
@@ -426,12 +432,6 @@ def _spaces(value: str) -> str:
 def _white(value: str) -> str:
     """As botocore folds it: runs of whatever is white."""
     return " ".join(value.split())
-
-
-def _folds(claim: Claim, request: Request) -> tuple[Callable[[str], str], ...]:
-    """The ways in which the signer may have folded the headers: one, but for white space other than spaces."""
-    said = "".join([request.headers.get(name, "") for name in claim.signed_headers])
-    return (_spaces,) if said.isprintable() else (_spaces, _white)
 
 
 def canonical_path(path: str) -> str:
