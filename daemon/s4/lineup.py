@@ -55,8 +55,11 @@ class Seat:
         return self.identity.store if self.identity is not None else ""
 
     def leave(self, reason: str) -> None:
-        """Take the drive for away."""
+        """Take the drive for away. Its lock is let go of, or the drive would seem to be in use when it comes back."""
         self.reason = reason
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
         log.error("drive %d, %s, is left out: %s", self.number + 1, self.directory, reason)
 
 

@@ -163,3 +163,4 @@ def test_a_drive_without_a_free_byte_at_a_start_comes_back_once_it_is_freed(driv
     s3.put_object(Bucket="seen", Key="after", Body=os.urandom(100_000))
     assert metric(drives, f's4_drive_up{{drive="{small}"}}') == 1
     assert drives.process.pid == process
+    assert not list(small.glob("index.damaged-*")), "a full disk is no damaged one"

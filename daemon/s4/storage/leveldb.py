@@ -44,6 +44,11 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, plyvel.Error) and not any(text in str(error) for text in _OF_THE_PROCESS)
 
 
+def no_room(error: BaseException) -> bool:
+    """Whether the disk is full, which LevelDB says in the system's words."""
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
 class Database:
     """An ordered map of bytes to bytes on disk. `on_damage` is called where a read or a write meets damage, after word of
     it was left beside the database."""
