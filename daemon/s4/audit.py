@@ -2,7 +2,7 @@
 
 Lines are buffered until the event loop's next turn and then appended in one call, to a file or to standard
 output. Several processes may append to one file; the one that called `rotate` moves it aside when it is large,
-the others see that and open the new one. The log is a record for people; durability is the store's alone.
+the others see that within a second and open the new one. The log is a record for people; durability is the store's alone.
 
 A disk that takes a part of a line, or nothing, gets the rest with the next lines, once it takes more: up to
 WAITING_BYTES wait. What comes beyond that is lost, and a line of its own says how many.
@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import msgspec
 log = logging.getLogger(__name__)
 
 WAITING_BYTES = 4 << 20
+LOOK_S = 1.0  # how late it may be seen that another process moved the file: its lines are in what was moved until then
 _encoder = msgspec.json.Encoder()
 
 
@@ -34,6 +36,7 @@ class AuditLog:
         self._lines: list[bytes] = []
         self._rest = b""  # of what was to be written before
         self._lost = 0
+        self._look_at = 0.0
         self._fd = sys.stdout.fileno() if path == "-" else -1
         if self._path is not None:
             self._open()
@@ -58,7 +61,7 @@ class AuditLog:
         failed = bool(self._rest)
         self._rest += self._waiting(len(self._rest))
         try:
-            if self._path is not None and self._moved(self._path):
+            if self._path is not None and time.monotonic() >= self._look_at and self._moved(self._path):
                 old = self._fd
                 self._open()
                 os.close(old)
@@ -89,6 +92,7 @@ class AuditLog:
 
     def _moved(self, path: Path) -> bool:
         """Whether the file under our name is no longer the one that we have open."""
+        self._look_at = time.monotonic() + LOOK_S
         try:
             return path.stat().st_ino != os.fstat(self._fd).st_ino
         except FileNotFoundError:
@@ -103,6 +107,7 @@ class AuditLog:
             if older.exists():
                 older.replace(self._path.with_name(f"{self._path.name}.{number + 1}"))
         self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        self._look_at = 0.0
 
     def close(self) -> None:
         self.flush()
