@@ -28,7 +28,7 @@ Ran = Callable[..., tuple[int, str, str]]
 LOCAL = {("cluster", "init"), ("cluster", "certificates")}  # they ask no admin port
 GIVEN = {"coordinator": "etcd://127.0.0.1:1/none", "grant": "Reader", "size": "1GiB", "state": "off"}
 
-MORE = {("log",): ["--access", "refused"]}  # options of which a command needs one
+MORE = {("log",): ["--access", "refused"], ("user", "rate"): ["--requests", "0"], ("bucket", "rate"): ["--requests", "0"]}  # options of which a command needs one
 
 
 def commands(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[str]]]:
