@@ -151,9 +151,9 @@ def test_every_alarm_says_what_to_do() -> None:
 
 
 @cache
-def metrics() -> dict[str, str]:
-    """Kind of each metric by its name in the code."""
-    found: dict[str, str] = {}
+def metrics() -> dict[str, set[str]]:
+    """Kinds of each metric by its name in the code: some are one kind of a server and another of a node."""
+    found: dict[str, set[str]] = {}
     for path in SOURCES:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)) if '"s4_' in text else ():
@@ -167,15 +167,15 @@ def metrics() -> dict[str, str]:
             kind = ("counter" if node.elts[3].value else "gauge") if isinstance(node, ast.Tuple) else spoken(node.func).lower()
             for one in [text.replace("{kind}", kind) for kind in KINDS] if "{kind}" in text else [text]:
                 if one.startswith("s4_"):
-                    found[one] = kind
+                    found.setdefault(one, set()).add(kind)
     operator = (ROOT / "operator" / "s4_operator" / "main.py").read_text()
-    return found | dict.fromkeys(re.findall(r"\b(s4_operator_\w+_total)\b", operator), "gauge")
+    return found | {one: {"gauge"} for one in re.findall(r"\b(s4_operator_\w+_total)\b", operator)}
 
 
 def shown() -> set[str]:
     """Names as Prometheus has them."""
     ends = {"counter": ("_total",), "gauge": ("",), "_seconds": ("_bucket", "_sum", "_count")}
-    return {name + end for name, kind in metrics().items() for end in ends[kind]}
+    return {name + end for name, kinds in metrics().items() for kind in kinds for end in ends[kind]}
 
 
 def test_every_metric_has_a_row_and_every_row_a_metric() -> None:
