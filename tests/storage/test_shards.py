@@ -305,6 +305,7 @@ def test_a_drive_that_is_unmounted_under_its_open_files_is_not_a_full_one(tmp_pa
 
     async def test() -> None:
         store, _ = await open_store(tmp_path / "mounted")
+        await store.append(shard(2), [b"x" * 1000], sync=True)  # a volume is open
         free, total = store.space()
         (tmp_path / "mounted").rename(tmp_path / "elsewhere")
         assert store.space() == (free, total)
