@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 
 from fuzz.endpoint import endpoint
+from s4.gateway.context import ANSWER_COST
 from s4.gateway.turns import ROUND_COST
 from s4.http.admission import REQUEST_COST
 from s4.http.operations import OPERATIONS
 from s4.http.request import S3Request
 from s4.limits import Limits
+from s4.metadata.commands import PutObject
 
 FLOOD = 100
+WRITES = 60  # of one user: less than its places
 A_ROUND = ROUND_COST // REQUEST_COST  # requests of one round of the loop
+AN_ANSWERS_ROUND = ROUND_COST // ANSWER_COST
 
 
 def _note(monkeypatch: pytest.MonkeyPatch, name: str, begin: Callable[[str], None], end: Callable[[str], None]) -> None:
@@ -67,3 +71,42 @@ def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_bet
     asyncio.run(test())
     assert [user for user, _ in order].index("calm") <= 2 * A_ROUND
     assert max(sum(at == one for _, at in order) for one in {at for _, at in order}) <= 2 * A_ROUND
+
+
+def test_many_writes_that_are_committed_together_are_answered_a_round_at_a_time_and_others_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn of the writer answers all that it committed at once: whoever was last in it waited for the work of all before."""
+    ended, rounds = list[tuple[str, int]](), 0
+
+    async def test() -> None:
+        nonlocal rounds
+        async with endpoint(tmp_path, time.time, Limits(stall_s=600.0)) as server:
+            calm = await server.add_user("calm")
+            _note(monkeypatch, "PutObject", lambda _: None, lambda user: ended.append((user, rounds)))
+            node, held, body = server.gateway.node, asyncio.Event(), bytes(8192)
+            execute, waiting = node.execute, 0
+
+            async def late(*arguments: Any) -> Any:
+                """A turn that began when all had come."""
+                nonlocal waiting
+                if isinstance(arguments[1], PutObject):
+                    waiting += 1
+                    await held.wait()
+                return await execute(*arguments)
+
+            monkeypatch.setattr(node, "execute", late)
+            with ExitStack() as stack:
+                for number in range(WRITES + 1):
+                    one, mine = await _connected(server, stack), number == WRITES
+                    one.send(server.signed("PUT", f"/bbb/{number}", {"content-length": str(len(body))}, calm if mine else None) + body)
+                while waiting < WRITES + 1:
+                    await asyncio.sleep(0)
+                held.set()
+                while len(ended) < WRITES + 1:
+                    await asyncio.sleep(0)
+                    rounds += 1
+
+    asyncio.run(test())
+    (when,) = (number for user, number in ended if user == "calm")
+    assert [user for user, number in ended if number == when].index("calm") <= 2 * AN_ANSWERS_ROUND
+    assert max(sum(at == one for _, at in ended) for one in {at for _, at in ended}) <= 2 * AN_ANSWERS_ROUND + 1
+    assert [user for user, _ in ended].index("calm") <= 2 * AN_ANSWERS_ROUND

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from s4.kms import Allowed, Kms
 
 SETTINGS_TRIES = 8
+ANSWER_COST = 64 * 1024  # as bytes: what comes after a commit takes the loop about as long as reading and sending so many
 T = TypeVar("T")
 ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
     "origin", default=("", "", "")
@@ -184,6 +185,7 @@ async def execute(gateway: Gateway, partition: int, command: AnyCommand, named: 
         raise S3Error("ServiceUnavailable", f"{error}. Try again.", headers={"Retry-After": "1"}) from error
     if isinstance(answer, Refused):
         raise NotCommittedError(answer.code, answer.message)
+    await gateway.turns.turn(ANSWER_COST)  # a turn of the writer answers many at once: others come between
     return answer
 
 
