@@ -21,7 +21,7 @@ LARGE = 64 << 20
 
 @pytest.fixture(scope="module")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    limits = ("memory_bytes=48MiB", "memory_wait_s=2", "requests=32", "waiting_commands=64", "stall_s=600")
+    limits = ("memory_bytes=48MiB", "requests=32", "waiting_commands=64", "stall_s=600")
     options = [word for limit in limits for word in ("--limit", limit)]
     server = ServerProcess(tmp_path_factory.mktemp("tight") / "data", "--reserve", "64MiB", *options).start()
     yield server
