@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from fuzz.endpoint import endpoint
+from inprocess import opened
+from s4.gateway.buckets import create_bucket
 from s4.gateway.context import ANSWER_COST
+from s4.gateway.objects import WINDOW, delete_objects
 from s4.gateway.turns import ROUND_COST
 from s4.http.admission import REQUEST_COST
 from s4.http.operations import OPERATIONS
@@ -110,3 +113,25 @@ def test_many_writes_that_are_committed_together_are_answered_a_round_at_a_time_
     assert [user for user, number in ended if number == when].index("calm") <= 2 * AN_ANSWERS_ROUND
     assert max(sum(at == one for _, at in ended) for one in {at for _, at in ended}) <= 2 * AN_ANSWERS_ROUND + 1
     assert [user for user, _ in ended].index("calm") <= 2 * AN_ANSWERS_ROUND
+
+
+def test_a_request_of_many_deletes_has_a_window_of_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> int:
+        async with opened(tmp_path / "data", durability="none") as (_, gateway):
+            await create_bucket(gateway, "bbb", "root")
+            execute, at_once, most = gateway.node.execute, 0, 0
+
+            async def counted(*arguments: Any) -> Any:
+                nonlocal at_once, most
+                at_once += 1
+                most = max(most, at_once)
+                try:
+                    return await execute(*arguments)
+                finally:
+                    at_once -= 1
+
+            monkeypatch.setattr(gateway.node, "execute", counted)
+            await delete_objects(gateway, "bbb", [(b"%d" % number, "", "") for number in range(300)], "root")
+            return most
+
+    assert asyncio.run(test()) == WINDOW

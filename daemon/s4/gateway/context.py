@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from s4.kms import Allowed, Kms
 
 SETTINGS_TRIES = 8
-ANSWER_COST = 64 * 1024  # as bytes: what comes after a commit takes the loop about as long as reading and sending so many
+ANSWER_COST = 64 * 1024  # as bytes: what comes after a commit takes the loop about as long
 T = TypeVar("T")
 ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
     "origin", default=("", "", "")
