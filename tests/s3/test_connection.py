@@ -11,6 +11,7 @@ from pathlib import Path
 from fuzz.endpoint import Endpoint, endpoint
 from fuzz.targets import NOW_S, signed
 from s4.http import connection
+from s4.http.responses import Answer
 
 GET = b"\x01GET /bbb/k\n\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -48,6 +49,35 @@ def test_what_is_sent_ahead_is_answered_in_order(tmp_path: Path) -> None:
         for number in range(len(puts)):
             assert (await answer(reader))[0] == 200
             assert await answer(reader) == (200, b"%d" % number)
+
+    run(tmp_path, work)
+
+
+def test_bodies_that_are_sent_ahead_wait_in_the_kernel(tmp_path: Path) -> None:
+    """Some MiB of them are here at most, however many come; each is taken in its turn, one that is cut in two by that too."""
+
+    async def work(server: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = signed(server, b"\x01GET /bbb/k\n\n")[0].replace(b"connection: close\r\n", b"")
+        puts = [signed(server, b"\x00PUT /bbb/n%d\n\n" % number + b"%04d" % number * 80_000)[0].replace(b"connection: close\r\n", b"") for number in range(40)]
+        (made,) = server._server.open
+        endpoint, most = server._server.endpoint, 0
+
+        async def slow(http: connection.Exchange) -> Answer:
+            nonlocal most
+            await asyncio.sleep(0.01)  # so that more comes than is served
+            most = max(most, sum(content.total_bytes for _, content in made._messages))
+            return await endpoint(http)
+
+        slow.failed, slow.lost = endpoint.failed, endpoint.lost  # type: ignore[attr-defined]
+        server._server.endpoint = slow  # type: ignore[assignment]
+        writer.write(first + b"".join(puts))
+        assert (await answer(reader))[0] == 200
+        for _ in puts:
+            assert (await answer(reader))[0] == 200
+        assert 0 < most < 4 * connection.READ_BYTES
+        for number in range(40):
+            writer.write(signed(server, b"\x01GET /bbb/n%d\n\n" % number)[0].replace(b"connection: close\r\n", b""))
+            assert await answer(reader) == (200, b"%04d" % number * 80_000)
 
     run(tmp_path, work)
 

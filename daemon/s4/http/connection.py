@@ -7,7 +7,8 @@ their own. One that waits, for its body, a commit or a place, goes on in a task.
 processor has the code at hand then, a tenth of a small request's time with eight connections.
 
 For editors:
-- A connection serves one request after the other. What its client sends ahead waits here, at most `AHEAD`, then in the kernel.
+- A connection serves one request after the other. What its client sends ahead waits here, at most `AHEAD` and some `READ_BYTES`
+  of their bodies, then in the kernel.
 - Where a request begins there is no task; what needs one says so (tasks.py).
 - An answer that has begun ends whole, or the connection is cut: nothing else may follow its head.
 - A body that nobody wanted is read for `LINGER_S` and thrown away, so that its client comes to read the answer.
@@ -165,7 +166,7 @@ class Connection(BaseProtocol):
         self._messages.extend(messages)
         if last:
             self._parser = None  # what follows is no HTTP
-        if len(self._messages) + (self._content is not None) >= AHEAD and not self._buffer_paused:
+        if self._messages and not self._buffer_paused and self._is_full():
             self._pause_reading_for_buffer()
         if messages and not self._working and self._content is None:
             self._connections.ready(self)
@@ -174,18 +175,29 @@ class Connection(BaseProtocol):
         if self._reading_paused:  # the end of every body says it
             super().resume_reading(resume_parser)
 
+    def _is_full(self) -> bool:
+        """Whether what was sent ahead is as much as may wait here."""
+        held = sum(content.total_bytes for _, content in self._messages)
+        return held > READ_BYTES or len(self._messages) + (self._content is not None) >= AHEAD
+
+    def _go_on(self) -> None:
+        """Read again: first what the parser held back."""
+        self.data_received(b"")
+        if not self._is_full():
+            self._resume_reading_for_buffer()
+
     def work(self) -> None:
         """Serve what has come, until something has to wait."""
         self._working = True
         try:
             while self._content is None and not self._closing:
-                if self._buffer_paused and len(self._messages) <= AHEAD // 2:
-                    self.data_received(b"")  # what the parser held back
-                    if len(self._messages) < AHEAD:
-                        self._resume_reading_for_buffer()
+                if self._buffer_paused and not self._messages:
+                    self._go_on()
                 if not self._messages:
                     return
                 message, self._content = self._messages.popleft()
+                if self._buffer_paused and len(self._messages) <= AHEAD // 2 and not self._is_full():
+                    self._go_on()
                 exchange = Exchange(self, message, self._content)
                 error = message if isinstance(message, HttpProcessingError) else None
                 self._task = tasks.begin(self._serve(exchange, error), self._context.copy(), self._loop)
