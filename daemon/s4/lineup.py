@@ -138,7 +138,10 @@ def _no_twins(directories: Sequence[Path]) -> None:
 def _take(files: Files, number: int, directory: Path, failed: Collection[Path], only: bool, made: list[Path]) -> Seat:
     seat = Seat(number, directory)
     if directory in failed and not only:
-        seat.leave("it failed while the server ran; start the server again once it is mended or replaced")
+        seat.leave(
+            f"it failed while the server ran; once it is well, `s4 admin drives retry {number + 1}` takes it in, or mount an "
+            "empty one in its place"
+        )
     elif not directory.exists() and not only:
         seat.reason = "it does not exist"
     else:

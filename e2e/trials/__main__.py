@@ -34,18 +34,19 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is mounted and started is taken away again
     written, read = texts.ROOT / ".tools" / "trials", texts.Texts()
     written.mkdir(parents=True, exist_ok=True)
-    done: list[Trial] = []
+    done = Trial.made
     with tempfile.TemporaryDirectory(prefix="s4-trials-") as scratch:
         here = Path(scratch)
         ways: dict[str, Callable[[], Trial]] = {
-            **{suite: (lambda suite=suite: laptop.follow(suite, arguments.cache, here / "laptop", read)) for suite in ("bookworm", "trixie")},  # type: ignore[misc]
+            **{suite: (lambda suite=suite: laptop.follow(suite, arguments.cache, here / "laptop", read)) for suite in laptop.CALLED},  # type: ignore[misc]
             "disks": lambda: disks.follow(here / "disks", read), "cluster": lambda: cluster.follow(here / "cluster", read),
         }  # fmt: skip
-        for name in arguments.names or ways:
-            made = ways[name]()
-            done.append(made)
-            (written / f"{name}.log").write_text("".join(made.full))
-            (written / f"{name}.md").write_text(page([made], f"# {made.title}"))
+        for name in arguments.names or (name for name in ways if name != "forky"):
+            try:
+                ways[name]()
+            finally:
+                (written / f"{name}.log").write_text("".join(done[-1].full))
+                (written / f"{name}.md").write_text(page([done[-1]], f"# {done[-1].title}"))
     if arguments.log:
         commit = subprocess.run(["git", "-C", str(texts.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
         arguments.log.write_text(page(done, HEAD.format(when=time.strftime("%Y-%m-%d"), commit=commit, kernel=f"Linux {platform.release().partition('-')[0]}")))

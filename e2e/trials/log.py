@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 TRACEBACK = "Traceback (most recent call last)"
 LEAST_PAUSE_S = 0.5
@@ -88,7 +89,10 @@ class Machine:
 class Trial:
     """The log of one person."""
 
+    made: ClassVar[list[Trial]] = []  # all of this run: one that is cut off has its log all the same
+
     def __init__(self, title: str) -> None:
+        self.made.append(self)
         self.title, self.steps, self.full, self.notes = title, list[Step](), list[str](), list[str]()
 
     def note(self, text: str) -> None:
@@ -157,6 +161,7 @@ def telling(text: str, expected: str) -> str:
 
 
 def short(text: str, most: int = 150) -> str:
+    text = re.sub(r"/tmp/s4-trials-[^/]+/[a-z]+(?=/)", "", text.partition(" || s4 admin")[0])
     text = re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -112,6 +112,9 @@ def test_what_people_are_told() -> None:
     down = status(one, said(one, "s1"))
     assert down.health == "down"  # its partitions have no primary yet
     assert "node-1 does not answer" in down.reasons
+    emptied = planner.registered(one, "s9", "node-1", "h:1", "z", 1.0)  # its disk was exchanged
+    assert any("node-1 does not answer; its node has an empty store" in reason and "`s4 admin cluster replace node-1`" in reason for reason in status(emptied, said(emptied, "s1")).reasons)
+    assert not any("replace" in reason for reason in status(emptied, said(emptied, "s2")).reasons)
 
 
 def test_what_may_be_stopped() -> None:

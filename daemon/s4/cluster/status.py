@@ -96,6 +96,7 @@ def _health(
     served = {partition for one in said.values() if one is not None for partition in one.led}
     down = [store for store, one in current.stores.items() if store not in up and one.state not in (GONE, STANDBY)]
     names = {store: current.stores[store].node or store[:8] for store in current.stores}
+    standing = {names[store] for store, one in current.stores.items() if store in up and one.state == STANDBY}
     answers = {store: one for store, one in said.items() if one is not None and store in current.stores}
     used = {store: one for store, one in answers.items() if current.stores[store].state not in (GONE, STANDBY)}
     no_room = [(store, full(one.free_bytes, one.reserve_bytes, one.total_bytes)) for store, one in used.items()]
@@ -111,9 +112,15 @@ def _health(
     )
     return judge(
         Shape(current.data, current.parity, current.minimum, current.replicas), parts,
-        away=[f"{names[store]} does not answer" for store in down], heals=heals, moves=moves,
+        away=[_away(names[store], names[store] in standing) for store in down], heals=heals, moves=moves,
         full=[f"{names[store]} {text}" for store, text in no_room if text], alarms=told([*((names[store], one.alarms) for store, one in answers.items()), *alarms.items()]),
     )  # fmt: skip
+
+
+def _away(name: str, standing: bool) -> str:
+    """What is said of a store that is not there. Where its node has another one now, on an empty disk, people have to say so."""
+    hint = f"; its node has an empty store, which stands by: `s4 admin cluster replace {name}` puts that in its place"
+    return f"{name} does not answer{hint if standing else ''}"
 
 
 def _storable(current: ClusterMap, said: Mapping[str, Said | None]) -> int:
