@@ -35,7 +35,8 @@ class Admission:
     def enter_now(self, request: S3Request) -> bool:
         """Once it is known who asks; whether the request may go on. If not, `enter` waits until it may. `leave` when it is over."""
         own = request.requester.rate
-        if self._rates.count(own) and self._rates.ask(request.user, request.bucket, boot_clock(), own):
+        request.rated = self._rates.count(own)
+        if request.rated and self._rates.ask(request.user, request.bucket, boot_clock(), own):
             return False
         place = request.place = Place(request.user, request.bucket, self.places)
         self.known += 1
@@ -68,9 +69,8 @@ class Admission:
 
     def went(self, request: S3Request, size: int) -> None:
         """So many bytes of bodies came and went for it."""
-        own = request.requester.rate
-        if self._rates.count(own):
-            self._rates.went(request.user, request.bucket, size, boot_clock(), own)
+        if request.rated:
+            self._rates.went(request.user, request.bucket, size, boot_clock(), request.requester.rate)
 
     def leave(self, request: S3Request) -> None:
         """Whether it entered or not."""
@@ -79,6 +79,5 @@ class Admission:
             request.place = None
             self.known -= 1
             place.leave()
-            if self._rates.count(request.requester.rate):
-                self.went(request, request.http.content.total_bytes + request.sent)
+            self.went(request, request.http.content.total_bytes + request.sent)
             PLACE.set(NOBODYS)

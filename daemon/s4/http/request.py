@@ -61,6 +61,7 @@ class S3Request:
     place: Place | None = None  # from when it is known who asks
     begun: bool = False  # the head of the answer has gone out
     sent: int = 0  # bytes of its body since
+    rated: bool = False  # a rate may count what it asks for and sends
     started: float = 0.0  # of the boot clock
     website: bool = False  # of a visitor, who sees a bucket as a website
     continued: bool = True  # no client waits for "100 Continue" any more
