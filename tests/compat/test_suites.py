@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from compat.made import made
 from process import ACCESS, REGION, SECRET, ServerProcess
 
 LONGEST_S = 1500
+pytestmark = pytest.mark.timeout(2 * LONGEST_S)
 
 
 def known(suite: str) -> dict[str, str]:
