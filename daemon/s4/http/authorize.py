@@ -253,13 +253,13 @@ async def judge_of(gateway: Gateway, request: S3Request, name: str) -> Judge:
 
 
 async def authorize(gateway: Gateway, request: S3Request) -> None:
-    """Sets `request.judge`. Raises S3Error AccessDenied where the requester may not do the operation.
+    """Sets `request.authorized`. Raises S3Error AccessDenied where the requester may not do the operation.
 
     The operation itself asks for what only it knows: the keys of a DeleteObjects, tags in a body, the source of a copy.
     """
     bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
     gateway.bucket_rates.note(request.bucket, documents.rate_of(bucket) if bucket is not None else NO_RATE)
-    judge = request.judge = Judge(gateway, request, request.bucket, bucket)
+    judge = request.authorized = Judge(gateway, request, request.bucket, bucket)
     for header in _OWNERS:
         if header in request.headers and (named := request.headers[header]) != ACCOUNT:
             if names.number(named, 0, 10**12 - 1) is None or len(named) != len(ACCOUNT):
@@ -305,20 +305,19 @@ async def _must_on_object(gateway: Gateway, request: S3Request, judge: Judge, ac
 
 
 async def open_judged(
-    gateway: Gateway, judge: Judge | None, name: str, key: bytes, version: str, bucket: Bucket | None = None
+    gateway: Gateway, judge: Judge, name: str, key: bytes, version: str, bucket: Bucket | None = None
 ) -> Opened:
     """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very version.
     Raises S3Error."""
     opened = await open_object(gateway, name, key, version, bucket)
-    if judge is not None:
-        await judge.confirm(key, version, opened.row)
+    await judge.confirm(key, version, opened.row)
     return opened
 
 
 async def hidden(request: S3Request, error: S3Error) -> S3Error:
     """An error as the requester may see it: that a key is not there is for those only who may list its bucket. Who opens
     something of another bucket than the request's asks that bucket's judge before (`hidden_by`)."""
-    return await hidden_by(request.judge, error) if request.judge is not None else error
+    return await hidden_by(request.authorized, error) if request.authorized is not None else error
 
 
 async def hidden_by(judge: Judge, error: S3Error) -> S3Error:

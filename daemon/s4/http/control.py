@@ -62,7 +62,7 @@ async def serve(gateway: Gateway, request: S3Request, authenticate: Callable[[S3
         text = f"{HEAD}<ErrorResponse>{body}{more}</ErrorResponse>".encode("utf-8", "replace")
         return respond(error.status, {"Content-Type": XML, **error.headers}, text)
     finally:
-        request.judge = None
+        request.authorized = None
 
 
 def _named(method: str, path: str) -> tuple[str, str]:
@@ -92,8 +92,7 @@ async def _list(gateway: Gateway, request: S3Request) -> Answer:
 
 async def _tag(gateway: Gateway, request: S3Request) -> Answer:
     brought = tags.of_control(await request.xml("TagResourceRequest"))
-    if request.judge is not None:
-        await request.judge.must("s3:TagResource", more=of_labels(brought))
+    await request.judge.must("s3:TagResource", more=of_labels(brought))
     await _change(gateway, request.bucket, lambda held: {**held, **brought})
     return respond(204)
 
@@ -102,8 +101,7 @@ async def _untag(gateway: Gateway, request: S3Request) -> Answer:
     named = [value for name, value in request.pairs if name == "tagKeys"]
     if not named:
         raise S3Error("InvalidRequest", "tagKeys must name at least one tag.")
-    if request.judge is not None:
-        await request.judge.must("s3:UntagResource", more={TAG_KEYS: tuple(named)})
+    await request.judge.must("s3:UntagResource", more={TAG_KEYS: tuple(named)})
     await _change(
         gateway,
         request.bucket,

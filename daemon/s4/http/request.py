@@ -50,7 +50,7 @@ class S3Request:
     limits: Limits
     requester: Requester = NOBODY
     form: UploadForm | None = None
-    judge: Judge | None = None  # set when the request may go on to its operation
+    authorized: Judge | None = None  # set when the request may go on to its operation
     extra: dict[str, str] = field(default_factory=dict)  # headers of the answer, whatever it is
     claim: sigv4.Claim | None = None
     signing_key: bytes = b""
@@ -65,6 +65,13 @@ class S3Request:
     started: float = 0.0  # of the boot clock
     website: bool = False  # of a visitor, who sees a bucket as a website
     continued: bool = True  # no client waits for "100 Continue" any more
+
+    @property
+    def judge(self) -> Judge:
+        """Who says what the caller may. Nobody gets as far as to ask without having been authorized."""
+        if self.authorized is None:
+            raise RuntimeError(f"{self.operation} was not authorized")
+        return self.authorized
 
     @property
     def exchange(self) -> Exchange:
@@ -84,7 +91,7 @@ class S3Request:
     @property
     def bucket_row(self) -> Bucket | None:
         """The bucket, as authorization found it."""
-        return self.judge.bucket if self.judge is not None else None
+        return self.judge.bucket
 
     def body(self, *, encoded: bool = True) -> HttpBody:
         """The body, to be read once. Raises S3Error where its length is missing or too large."""

@@ -36,7 +36,7 @@ from s4.http.doorstep import Doorstep
 from s4.http.iam import tokens
 from s4.http.iam.endpoint import IAM, QueryEndpoint, is_call
 from s4.http.metrics import RequestMetrics
-from s4.http.operations import OPERATIONS, forms
+from s4.http.operations import forms, run
 from s4.http.operations.settings import cross_origin, preflight
 from s4.http.port import Port
 from s4.http.request import S3Request, check_unsigned, parse_request, split_address
@@ -262,12 +262,14 @@ class S3Server:
         await authorize(self._gateway, request)
         ORIGIN.set((request.user, request.http.remote or "", request.id))
         try:
-            return await OPERATIONS[request.operation](self._gateway, request)
+            return await run(self._gateway, request)
         except S3Error as error:
             conditions.told(error, request.headers)
             raise await hidden(request, error) from error
         finally:
-            request.judge = request.form = None  # they know the request: a cycle would wait for the garbage collector
+            request.authorized = request.form = (
+                None  # they know the request: a cycle would wait for the garbage collector
+            )
 
     def _route(self, request: S3Request) -> None:
         try:

@@ -13,7 +13,7 @@ from s4.access import documents
 from s4.gateway.context import Gateway
 from s4.gateway.read import Opened, stream, unlock
 from s4.http.authorize import authorize, hidden, open_judged
-from s4.http.operations import OPERATIONS
+from s4.http.operations import run
 from s4.http.request import S3Request
 from s4.http.responses import Answer, respond
 from s4.s3 import amz, website
@@ -65,11 +65,11 @@ async def _shown(gateway: Gateway, request: S3Request, key: bytes) -> Answer:
         location = opened.row.headers.get(website.LOCATION)
         if location is not None:
             return _to(location, 301)
-        return await OPERATIONS[request.operation](gateway, request)
+        return await run(gateway, request)
     except S3Error as error:
         raise await hidden(request, error) from error
     finally:
-        request.judge = None
+        request.authorized = None
 
 
 async def _visible(gateway: Gateway, request: S3Request, key: bytes) -> Opened | None:
@@ -81,7 +81,7 @@ async def _visible(gateway: Gateway, request: S3Request, key: bytes) -> Opened |
     except S3Error:
         return None
     finally:
-        request.judge = None
+        request.authorized = None
 
 
 async def _failed(gateway: Gateway, request: S3Request, site: Website, asked: str, error: S3Error) -> Answer:

@@ -83,3 +83,10 @@ OPERATIONS: dict[str, Operation] = {
     "CompleteMultipartUpload": multipart.complete_upload,
     "AbortMultipartUpload": multipart.abort_upload,
 }
+
+
+def run(gateway: Gateway, request: S3Request) -> Awaitable[Answer]:
+    """The operation that a request asks for. Raises RuntimeError where nobody has said that it may."""
+    if request.authorized is None:
+        raise RuntimeError(f"{request.operation} was not authorized")
+    return OPERATIONS[request.operation](gateway, request)

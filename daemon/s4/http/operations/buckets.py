@@ -79,9 +79,8 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> Answer:
     if body:
         root = parse(body, "CreateBucketConfiguration", request.limits.xml_depth)
     location, labels = root.get("LocationConstraint"), _labels(root)
-    if request.judge is not None:
-        more = {"s3:locationconstraint": (location,)} if location else {}
-        await request.judge.must("s3:CreateBucket", more={**more, **of_labels(labels)})
+    more = {"s3:locationconstraint": (location,)} if location else {}
+    await request.judge.must("s3:CreateBucket", more={**more, **of_labels(labels)})
     names.check_new_bucket(request.bucket)
     region = request.claim.region if request.claim else ""
     if location and (location != region or location == FIRST_REGION):  # which has no name here, as on S3
@@ -115,8 +114,7 @@ async def _made_again(
         raise error
     if listed == before:
         return
-    if request.judge is not None:
-        await request.judge.must("s3:PutBucketAcl")
+    await request.judge.must("s3:PutBucketAcl")
     if listed and documents.block_of(bucket).acls and acl.decode(listed).public:
         raise error
     await buckets.set_document(
@@ -127,9 +125,8 @@ async def _made_again(
 async def _asked_lock(request: S3Request) -> bool:
     if request.headers.get(lock.ENABLED, "false").lower() != "true":
         return False
-    if request.judge is not None:
-        for action in ("s3:PutBucketObjectLockConfiguration", "s3:PutBucketVersioning"):
-            await request.judge.must(action)
+    for action in ("s3:PutBucketObjectLockConfiguration", "s3:PutBucketVersioning"):
+        await request.judge.must(action)
     return True
 
 
@@ -141,19 +138,18 @@ def _labels(root: Element) -> dict[str, str]:
 
 async def _asked(gateway: Gateway, request: S3Request, labels: dict[str, str]) -> dict[str, str]:
     """The documents that a new bucket begins with: its tags, ownership controls and ACL. Raises S3Error."""
-    if labels and request.judge is not None:
+    if labels:
         await request.judge.must("s3:PutBucketTagging")
     ownership = request.headers.get("x-amz-object-ownership", "")
     wanted = acl.from_headers(request.headers, request.requester.asker.canonical) or acl.Acl()
-    if ownership and request.judge is not None:
+    if ownership:
         await request.judge.must("s3:PutBucketOwnershipControls")
     if ownership not in ("", documents.ENFORCED, documents.PREFERRED, documents.WRITER):
         raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership", ArgumentValue=ownership)
     if gateway.open_buckets:
         ownership = ownership or documents.WRITER
     if wanted.grants:
-        if request.judge is not None:
-            await request.judge.must("s3:PutBucketAcl")
+        await request.judge.must("s3:PutBucketAcl")
         if ownership in ("", documents.ENFORCED):
             raise S3Error("InvalidBucketAclWithObjectOwnership")
         if wanted.public and not gateway.open_buckets:

@@ -120,8 +120,7 @@ async def _copy(gateway: Gateway, request: S3Request) -> Answer:
         await (await judge_of(gateway, request, source.name)).must(
             "s3:GetObjectTagging", source.key, source.asked_version, row=source.row
         )
-        if request.judge is not None:
-            await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
+        await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
     asked_tags = tags.from_header(request.headers)
     attributes = attributes_of(request) if directive == "REPLACE" else _copied_attributes(request, source)
     put = await objects.copy_object(gateway, source, Copy(
@@ -154,17 +153,15 @@ async def rename_object(gateway: Gateway, request: S3Request) -> Answer:
             ArgumentName=header,
             ArgumentValue=text,
         )
-    if request.judge is not None:
-        for action in ("s3:GetObject", "s3:DeleteObject"):
-            await request.judge.must(action, key)
+    for action in ("s3:GetObject", "s3:DeleteObject"):
+        await request.judge.must(action, key)
 
     async def judge(source: Opened) -> None:
-        if request.judge is not None:
-            await request.judge.confirm(key, "", source.row)
-            if source.row.tags:  # they move along, and so does the ACL
-                await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
-            if source.row.acl:
-                await request.judge.must("s3:PutObjectAcl", request.key)
+        await request.judge.confirm(key, "", source.row)
+        if source.row.tags:  # they move along, and so does the ACL
+            await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
+        if source.row.acl:
+            await request.judge.must("s3:PutObjectAcl", request.key)
         conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
 
     await objects.rename_object(

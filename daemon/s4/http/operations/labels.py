@@ -32,8 +32,7 @@ async def get_tagging(gateway: Gateway, request: S3Request) -> Answer:
 async def put_tagging(gateway: Gateway, request: S3Request) -> Answer:
     wanted = tags.from_xml(await request.xml("Tagging"), tags.OF_OBJECT)
     version = request.query.get("versionId", "")
-    if request.judge is not None:
-        await request.judge.must("s3:PutObjectTagging", request.key, version, of_tags(wanted))
+    await request.judge.must("s3:PutObjectTagging", request.key, version, of_tags(wanted))
     return respond(
         200, _version(await objects.change_object(gateway, request.bucket, request.key, version, tags=wanted))
     )

@@ -36,19 +36,17 @@ async def wants_bypass(request: S3Request, key: bytes, version: str) -> bool:
     """Whether the request gets round governance. Raises S3Error where its caller may not."""
     if not lock.wants_bypass(request.headers):
         return False
-    if request.judge is not None:
-        await request.judge.must("s3:BypassGovernanceRetention", key, version)
+    await request.judge.must("s3:BypassGovernanceRetention", key, version)
     return True
 
 
 async def asked_lock(gateway: Gateway, request: S3Request) -> Lock:
     """What a write asks for, once its bucket has object lock and its caller may. Raises S3Error."""
     wanted = lock.from_headers(request.headers, gateway.now_ms())
-    if request.judge is not None:
-        if wanted.mode:
-            await request.judge.must("s3:PutObjectRetention", request.key)
-        if lock.HOLD in request.headers:
-            await request.judge.must("s3:PutObjectLegalHold", request.key)
+    if wanted.mode:
+        await request.judge.must("s3:PutObjectRetention", request.key)
+    if lock.HOLD in request.headers:
+        await request.judge.must("s3:PutObjectLegalHold", request.key)
     _check(await find_bucket(gateway, request.bucket))
     return wanted
 
@@ -62,9 +60,9 @@ async def shown(request: S3Request, opened: Opened) -> dict[str, str]:
     """Headers of GET and HEAD, as far as the caller may see them."""
     row, judge, version = opened.row, request.judge, request.query.get("versionId", "")
     found: dict[str, str] = {}
-    if row.lock_mode and (judge is None or await judge.may("s3:GetObjectRetention", request.key, version, row=row)):
+    if row.lock_mode and await judge.may("s3:GetObjectRetention", request.key, version, row=row):
         found |= {lock.MODE: row.lock_mode, lock.UNTIL: exact_date(row.lock_until_ms)}
-    if row.legal_hold and (judge is None or await judge.may("s3:GetObjectLegalHold", request.key, version, row=row)):
+    if row.legal_hold and await judge.may("s3:GetObjectLegalHold", request.key, version, row=row):
         found[lock.HOLD] = "ON"
     return found
 
@@ -84,8 +82,7 @@ async def get_retention(gateway: Gateway, request: S3Request) -> Answer:
 async def put_retention(gateway: Gateway, request: S3Request) -> Answer:
     now_ms, version = gateway.now_ms(), request.query.get("versionId", "")
     mode, until_ms = lock.retention_from_xml(await request.xml("Retention"), now_ms)
-    if request.judge is not None:
-        await request.judge.must("s3:PutObjectRetention", request.key, version, of_lock(mode, until_ms, now_ms))
+    await request.judge.must("s3:PutObjectRetention", request.key, version, of_lock(mode, until_ms, now_ms))
     bypass = await wants_bypass(request, request.key, version)
     _check(await find_bucket(gateway, request.bucket))
     await objects.change_object(
@@ -104,8 +101,7 @@ async def get_hold(gateway: Gateway, request: S3Request) -> Answer:
 async def put_hold(gateway: Gateway, request: S3Request) -> Answer:
     hold = lock.hold_from_xml(await request.xml("LegalHold"))
     version = request.query.get("versionId", "")
-    if request.judge is not None:
-        await request.judge.must("s3:PutObjectLegalHold", request.key, version, of_hold(hold))
+    await request.judge.must("s3:PutObjectLegalHold", request.key, version, of_hold(hold))
     _check(await find_bucket(gateway, request.bucket))
     await objects.change_object(gateway, request.bucket, request.key, version, hold=hold)
     return respond(200)

@@ -80,8 +80,7 @@ async def asked_acl(gateway: Gateway, request: S3Request) -> str:
     wanted = acl.from_headers(request.headers, request.requester.asker.canonical)
     if wanted is None or not wanted.grants:
         return ""
-    if request.judge is not None:
-        await request.judge.must("s3:PutObjectAcl", request.key)
+    await request.judge.must("s3:PutObjectAcl", request.key)
     check_acl(await find_bucket(gateway, request.bucket), wanted)
     return acl.encode(wanted)
 
@@ -452,7 +451,7 @@ async def _delete_allowed(gateway: Gateway, request: S3Request, wanted: list[Wan
     for at, (key, version, _) in enumerate(wanted):
         if at % JUDGED_AT_ONCE == JUDGED_AT_ONCE - 1:
             await asyncio.sleep(0)  # others have a turn
-        may.append(judge is not None and all([await judge.may(action, key, version or "") for action in needed]))
+        may.append(all([await judge.may(action, key, version or "") for action in needed]))
     answers: dict[int, Deleted | S3Error] = {
         at: S3Error("AccessDenied") for at, allowed in enumerate(may) if not allowed
     }
