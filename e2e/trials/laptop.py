@@ -86,7 +86,7 @@ def first_server(trial: Trial, developer: Machine, admin: Machine) -> tuple[str,
             break
         trial.sees(server, "make run", re.escape(named[1]))
         trial.does(admin, f"{named[1].replace('install', 'install -y -qq --no-install-recommends', 1)}", "", quiet=True)
-    trial.sees(server, "make run", r"root access key.*(put and got back|put, got back)")
+    trial.sees(server, "make run", r"(?s)root access key.*first object put and got back")
     exported = re.search(r"^\s*(export PATH=.*)$", text, re.M)
     return exported[1] if exported else "", text
 
