@@ -18,6 +18,7 @@ from s4.gateway.buckets import create_bucket
 from s4.gateway.context import ANSWER_COST
 from s4.gateway.objects import WINDOW, delete_objects
 from s4.gateway.turns import ROUND_COST
+from s4.http import request as http_request
 from s4.http.admission import REQUEST_COST
 from s4.http.operations import OPERATIONS
 from s4.http.request import S3Request
@@ -135,3 +136,33 @@ def test_a_request_of_many_deletes_has_a_window_of_commands(tmp_path: Path, monk
             return most
 
     assert asyncio.run(test()) == WINDOW
+
+
+def test_an_upload_whose_client_trickles_is_ended_by_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time that it is waited for takes a hundred seconds of the clock that counts."""
+    now = 1000.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 100.0
+        return now
+
+    async def test() -> tuple[bytes, int]:
+        async with endpoint(tmp_path, time.time, Limits(stall_s=250.0)) as server:
+            monkeypatch.setattr(http_request, "boot_clock", clock)
+            with ExitStack() as stack:
+                one, loop, sent = await _connected(server, stack), asyncio.get_running_loop(), 0
+                one.setblocking(False)
+                one.send(server.signed("PUT", "/bbb/slow", {"content-length": "1000000"}))
+                answer = asyncio.ensure_future(loop.sock_recv(one, 65536))
+                while not answer.done() and sent < 50:
+                    sent += 1
+                    await loop.sock_sendall(one, b"trickling")
+                    for _ in range(20):
+                        await asyncio.sleep(0)
+                return await answer, sent
+
+    answer, sent = asyncio.run(test())
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"<Code>RequestTimeout</Code>" in answer
+    assert 2 <= sent < 50
