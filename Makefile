@@ -26,7 +26,7 @@ run: .venv/daemon ## set up, and run a server on ./data (DATA=...)
 check: lint ## two minutes: lint, types, layers, and the tests that need no other process
 	$(PYTEST) -m check -n 2
 
-test: setup clients ## everything that needs only this machine: real servers, clusters, crashes, clients; with coverage
+test: setup clients ## everything that needs only this machine: real servers, clusters, crashes, clients; with coverage, a lower bound
 	@rm -f .tools/coverage .tools/coverage.*
 	S4_COVERAGE=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
 
