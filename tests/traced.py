@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import coverage
 import pytest
@@ -40,3 +41,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
         if coverage.Coverage.current() is None:
             tracing.start()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if getattr(config.option, "cov_source", None):
+        terminalreporter.section("coverage, below, is a lower bound")
+        terminalreporter.write_line("traced: the servers that tests share, and the first second of tests that run S4 themselves")
