@@ -160,6 +160,7 @@ def test_an_upload_whose_client_trickles_is_ended_by_the_server(tmp_path: Path, 
                     await loop.sock_sendall(one, b"trickling")
                     for _ in range(20):
                         await asyncio.sleep(0)
+                assert answer.done(), "it goes on for as long as a byte comes now and then"
                 return await answer, sent
 
     answer, sent = asyncio.run(test())
