@@ -100,8 +100,8 @@ def follow(suite: str, cache: Path, here: Path, texts: Texts) -> Trial:
             trial.does(developer, "cat data/root.json", "access_key")
             return trial
         trial.does(admin, "apt-get install -y -qq --no-install-recommends awscli s3cmd python3-boto3 curl rclone pipx zsh bash-completion", "", quiet=True, limit_s=1500)
-        export, *rest = texts.lines("export AWS_ACCESS_KEY_ID")
-        logged_in = filled(export, [("AWS_ACCESS_KEY_ID=...", f"AWS_ACCESS_KEY_ID={keys[0]}"), ("AWS_SECRET_ACCESS_KEY=...", f"AWS_SECRET_ACCESS_KEY={keys[1]}")])
+        export, region, *rest = texts.lines("export AWS_ACCESS_KEY_ID")
+        logged_in = filled(export, [("AWS_ACCESS_KEY_ID=...", f"AWS_ACCESS_KEY_ID={keys[0]}"), ("AWS_SECRET_ACCESS_KEY=...", f"AWS_SECRET_ACCESS_KEY={keys[1]}")]) + f"; {region}"
         aws = f"{logged_in}; unset REQUESTS_CA_BUNDLE;"
         for line, says in zip(rest, ("make_bucket: first", "upload: ./README.md to s3://first/README.md"), strict=True):
             trial.does(developer, f"{aws} {line}", says)

@@ -16,6 +16,7 @@ a rolling upgrade, which mixes two releases, never cuts a cluster in half.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import struct
 import typing
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def _method(function: Any) -> Method:
     )
 
 
-METHODS = {name: _method(function) for name, function in vars(NodeApi).items() if asyncio.iscoroutinefunction(function)}
+METHODS = {name: _method(function) for name, function in vars(NodeApi).items() if inspect.iscoroutinefunction(function)}
 _header_decoder = msgspec.msgpack.Decoder(Header)
 
 

@@ -85,7 +85,9 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> Answer:
     region = request.claim.region if request.claim else ""
     if location and (location != region or location == FIRST_REGION):  # which has no name here, as on S3
         raise S3Error(
-            "InvalidLocationConstraint", f"This server is in the region {region}.", LocationConstraint=location
+            "InvalidLocationConstraint",
+            f"This server is in the region {region}: set AWS_DEFAULT_REGION to it, or ask for no location.",
+            LocationConstraint=location,
         )
     for directory in ("Location", "Bucket"):
         if any(root.all(directory)):
