@@ -96,8 +96,11 @@ class Drives:
         return f"pause of {'the server' if target == self._pid else 'a gateway'} for {long_s:.1f} s"
 
     def cut(self, chosen: random.Random, load: Load) -> str:
-        """A drive, or two, are taken away while it runs; sooner or later it is started without them, and later with them."""
+        """A drive, or two, are taken away while it runs; sooner or later it is started without them, and later with them.
+        Never two of the three copies of the metadata: then nothing is written (R9), and the load soon has nothing to ask."""
         away = chosen.sample(self.server.directories, chosen.choice((1, 1, 2)))
+        while sum((one / "meta").exists() for one in away) > 1:
+            away = chosen.sample(self.server.directories, 2)
         unplugged = [(one, one.parent / f"unplugged-{one.name}") for one in away]
         if first := chosen.random() < 0.5:
             self.server.kill()

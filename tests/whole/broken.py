@@ -340,7 +340,7 @@ WORK: dict[str, dict[str, int]] = {
     "remembers_too_little": {"document": 50, "tag": 25, "account": 25},
     "ends_by_errors": {"put": 20, "get": 20, "job": 20},
     "leaves_buckets_open": {"bucket": 100},
-    "acknowledges_before_the_disk": {"put": 80, "get": 20},
+    "acknowledges_before_the_disk": {"version": 100},
     "ends_by_old_rules": {"age": 95, "leave": 5},
     "tells_nobody_of_settings": {"document": 70, "policy": 10, "put": 10, "get": 10},
     "changes_settings_under_leases": {"document": 90, "get": 10},

@@ -23,7 +23,7 @@ LATER = {
     "refuses_before_it_looks": 34, "closes_what_is_in_use": 18, "forgets_answers_by_a_clock": 34, "copies_what_was_not_judged": 98,
     "remembers_too_little": 2, "ends_by_errors": 18, "forgets_all_commands": 18, "ServesWithoutLease": 6, "JoinsAsItIs": 2, "drops_by_name_alone": 9,
     "leaves_buckets_open": 27, "commits_under_any_settings": 18, "tells_nobody_of_settings": 2, "trusts_any_clock": 82, "frees_under_readers": 2,
-    "lists_at_any_epoch": 82,
+    "lists_at_any_epoch": 82, "acknowledges_before_the_disk": 18,
 }  # fmt: skip
 TRIED = 40  # more seeds of its kind of world, where the code has changed so that the known one finds it no more
 WORLDS = 16  # run.world_of
