@@ -6,6 +6,7 @@ the XML that SDKs parse; HEAD answers have the status and headers only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from xml.sax.saxutils import escape as _escape
 
@@ -96,12 +97,13 @@ STATUS: dict[str, tuple[int, str]] = {
 }  # fmt: skip
 
 
+_SPECIAL = re.compile("[&<>\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]").search
 _CLEAN = str.maketrans(dict.fromkeys((*range(9), 11, 12, *range(14, 32), 65534, 65535), "�"))
 
 
 def text(value: str) -> str:
     """Escaped for XML. What XML 1.0 cannot hold is replaced; clients that need it ask for encoding-type=url."""
-    if value.isalnum():
+    if _SPECIAL(value) is None:
         return value
     return _escape(value.translate(_CLEAN)).replace("\r", "&#13;")
 

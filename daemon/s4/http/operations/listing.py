@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.owners import owners_xml
@@ -13,7 +14,6 @@ from s4.http.request import S3Request
 from s4.http.responses import Answer, respond_xml
 from s4.metadata import keys
 from s4.metadata.listing import Page, Query, Version
-from s4.metadata.rows import Summary
 from s4.s3 import classes, names
 from s4.s3.errors import S3Error
 from s4.s3.xml import document, encode_key, tag
@@ -65,10 +65,9 @@ def _head(request: S3Request, shared: Parameters, count: str) -> str:
     return f"{tag('Name', request.bucket)}<Prefix>{prefix}</Prefix>{delimiter}{encoding}{tag(count, shared.limit)}"
 
 
-def _checksum_xml(row: Summary) -> str:
-    if not row.checksum_algorithm:
-        return ""
-    return tag("ChecksumAlgorithm", row.checksum_algorithm) + tag("ChecksumType", row.checksum_type)
+@lru_cache(64)
+def _checksum_xml(algorithm: str, kind: str) -> str:
+    return tag("ChecksumAlgorithm", algorithm) + tag("ChecksumType", kind) if algorithm else ""
 
 
 def _contents(page: Page, url: bool, owners: Mapping[str, str]) -> tuple[str, int]:
@@ -83,7 +82,7 @@ def _contents(page: Page, url: bool, owners: Mapping[str, str]) -> tuple[str, in
         row = item.row
         contents.append(
             f"<Contents><Key>{encode_key(item.key, url)}</Key><LastModified>{iso(row.modified_ms)}</LastModified>"
-            f"<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row)}<Size>{row.size}</Size>"
+            f"<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row.checksum_algorithm, row.checksum_type)}<Size>{row.size}</Size>"
             f"{f'<Owner>{owners[row.owner]}</Owner>' if owners else ''}<StorageClass>{item.storage_class}</StorageClass></Contents>"
         )
     return "".join(contents) + "".join(prefixes), len(page.items)
@@ -210,7 +209,7 @@ def _version_xml(item: Version, url: bool, owners: Mapping[str, str]) -> str:
     if row.marker:
         return f"<DeleteMarker>{shared}{owner}</DeleteMarker>"
     return (
-        f"<Version>{shared}<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row)}<Size>{row.size}</Size>"
+        f"<Version>{shared}<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row.checksum_algorithm, row.checksum_type)}<Size>{row.size}</Size>"
         f"<StorageClass>{item.storage_class}</StorageClass>{owner}</Version>"
     )
 
