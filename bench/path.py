@@ -1,10 +1,11 @@
 """`python -m bench.path [REVISION]`: what one small request costs the event loop of a server, beside another commit.
 
-    python -m bench.path f08044e [--rounds 5]
+    python -m bench.path f08044e [--rounds 5] [--connections 8]
 
-A whole S3 endpoint in one process, asked over one connection: the least time of the thread over blocks of a hundred
-requests, its client's part included, which is the same on both sides. What disturbs a machine only ever adds time, so
-that the least of many blocks tells trees apart where operations a second do not.
+A whole S3 endpoint in one process, asked over one connection, or over several at once on the loop that servers run on: the least
+time of the process over blocks of a hundred requests or more, its client's part included, which is the same on both
+sides. What disturbs a machine only ever adds time, so that the least of many blocks tells trees apart where operations a
+second do not. LIST is a page of 1,000 keys.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 NOW_S, STAMP = 1767225600.0, "20260101T000000Z"
 BLOCKS, BLOCK, WARM = 25, 100, 100
-CALLS = {"GET 6 B": ("GET", "/bbb/k", b""), "HEAD": ("HEAD", "/bbb/k", b""), "PUT 1 KiB": ("PUT", "/bbb/n", b"x" * 1024)}
+LISTED = 1000
+CALLS = {
+    "GET 6 B": ("GET", "/bbb/k", b""), "HEAD": ("HEAD", "/bbb/k", b""), "PUT 1 KiB": ("PUT", "/bbb/n", b"x" * 1024),
+    "DELETE": ("DELETE", "/bbb/none", b""), "LIST": ("GET", "/bbb?list-type=2&prefix=l/", b""),
+}  # fmt: skip
 
 
 def signed(server: Any, method: str, target: str, body: bytes) -> bytes:
@@ -38,43 +43,62 @@ def signed(server: Any, method: str, target: str, body: bytes) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-async def measure() -> None:
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(server: Any) -> Streams:
+    ours, theirs = socket.socketpair()
+    await asyncio.get_running_loop().connect_accepted_socket(server._server, theirs)
+    return await asyncio.open_connection(sock=ours, limit=1 << 20)
+
+
+async def ask(streams: Streams, raw: bytes, body: bool) -> None:
+    reader, writer = streams
+    writer.write(raw)
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith((b"HTTP/1.1 200", b"HTTP/1.1 204")):
+        raise RuntimeError(head.decode())
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    if body and length is not None:
+        await reader.readexactly(int(length[1]))
+
+
+async def measure(connections: int) -> None:
     """Runs where the tree's own daemon/ and tests/ are on the path; prints microseconds, in order of CALLS."""
     from fuzz.endpoint import endpoint  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory() as scratch:
         async with endpoint(Path(scratch), lambda: NOW_S) as server:
-            ours, theirs = socket.socketpair()
-            await asyncio.get_running_loop().connect_accepted_socket(server._server, theirs)
-            reader, writer = await asyncio.open_connection(sock=ours)
+            made = [await connect(server) for _ in range(connections)]
+            for number in range(LISTED):
+                await ask(made[0], signed(server, "PUT", f"/bbb/l/{number:06}", b"x"), True)
+            for name, (method, target, content) in CALLS.items():
+                raw, body = signed(server, method, target, content), method != "HEAD"
 
-            async def ask(raw: bytes, body: bool) -> None:
-                writer.write(raw)
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"(?i)content-length: (\d+)", head)
-                if not head.startswith(b"HTTP/1.1 200") or length is None:
-                    raise RuntimeError(head.decode())
-                if body:
-                    await reader.readexactly(int(length[1]))
+                async def turn(raw: bytes = raw, body: bool = body) -> None:
+                    if connections == 1:
+                        await ask(made[0], raw, body)
+                    else:
+                        await asyncio.gather(*(ask(one, raw, body) for one in made))
 
-            for method, target, content in CALLS.values():
-                raw = signed(server, method, target, content)
-                for _ in range(WARM):
-                    await ask(raw, method != "HEAD")
+                turns = 2 if name == "LIST" else BLOCK
+                for _ in range(min(turns, WARM)):
+                    await turn()
                 gc.freeze()
                 least = float("inf")
                 for _ in range(BLOCKS):
                     began = time.thread_time()
-                    for _ in range(BLOCK):
-                        await ask(raw, method != "HEAD")
-                    least = min(least, (time.thread_time() - began) / BLOCK)
+                    for _ in range(turns):
+                        await turn()
+                    least = min(least, (time.thread_time() - began) / turns / connections)
                 print(f"{least * 1e6:.1f}")
-            writer.close()
+            for _, writer in made:
+                writer.close()
 
 
-def of_tree(tree: Path) -> list[float]:
+def of_tree(tree: Path, connections: int) -> list[float]:
     path = os.pathsep.join((str(tree / "daemon"), str(tree / "tests"), str(ROOT)))
-    done = subprocess.run([sys.executable, "-m", "bench.path", "--measure"], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run([sys.executable, "-m", "bench.path", "--measure", "--connections", str(connections)], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
     return [float(line) for line in done.stdout.split()]
 
 
@@ -82,16 +106,19 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m bench.path", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revision", nargs="?", default="HEAD")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=1, help="how many ask at once, where more than one on uvloop [1]")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        asyncio.run(measure())
+        import uvloop  # noqa: PLC0415 - of the tree that is measured
+
+        (asyncio.run if arguments.connections == 1 else uvloop.run)(measure(arguments.connections))
         return
     with tempfile.TemporaryDirectory(prefix="s4-path-") as scratch:
         other = Path(scratch) / "tree"
         subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision], check=True)
         try:
-            rounds = [(of_tree(ROOT), of_tree(other)) for _ in range(arguments.rounds)]
+            rounds = [(of_tree(ROOT, arguments.connections), of_tree(other, arguments.connections)) for _ in range(arguments.rounds)]
         finally:
             subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(other)], check=True)
     print(f"| microseconds, least of {arguments.rounds} rounds | this tree | {arguments.revision} | ratio |\n|---|---|---|---|")
