@@ -17,10 +17,18 @@ from pathlib import Path
 from trials.log import Machine, Trial
 from trials.texts import ROOT, Texts, filled
 
-MIRROR = "http://deb.debian.org/debian"
 CALLED = {"bookworm": "Debian 12", "trixie": "Debian 13", "forky": "Debian 14 in the making, with Python 3.14"}
 HOME = "/home/dev/s4"
 USER = 1000
+
+
+def _mirror() -> str:
+    """Where this machine has its own packages from."""
+    texts = [path.read_text() for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.sources")) if path.exists()]
+    found = re.search(r"^(?:URIs:|deb(?: +\[[^]]*\])?) *(\S+)", "\n".join(texts), re.M)
+    if found is None:
+        raise SystemExit("no mirror of Debian is set up on this machine: /etc/apt names none")
+    return found[1]
 
 
 def base(suite: str, cache: Path) -> Path:
@@ -29,7 +37,7 @@ def base(suite: str, cache: Path) -> Path:
     if not made.exists():
         cache.mkdir(parents=True, exist_ok=True)
         root, script = cache / f"{suite}.root", Path("/usr/share/debootstrap/scripts") / suite
-        subprocess.run(["debootstrap", "--variant=minbase", suite, str(root), MIRROR, *([] if script.exists() else ["sid"])], check=True, capture_output=True)
+        subprocess.run(["debootstrap", "--variant=minbase", suite, str(root), *([] if script.exists() else [_mirror(), "sid"])], check=True, capture_output=True)
         subprocess.run(["tar", "-C", str(root), "-cf", f"{made}.new", "."], check=True)
         shutil.rmtree(root)
         Path(f"{made}.new").rename(made)
