@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 import damage
@@ -46,6 +47,10 @@ class World:
                 return key[len(keys.table(partition, keys.BLOB)) :].hex()
         raise AssertionError("no blob")
 
+    def remove(self, key: bytes) -> None:
+        for copy in self._store.node.host.copies.all():
+            copy.write([(key, None)])
+
     def put(self, key: bytes, row: Blob) -> None:
         for copy in self._store.node.host.copies.all():
             copy.write([(key, encode(row))])
@@ -65,16 +70,33 @@ def run(tmp_path: Path, work: Any) -> None:
 def test_a_blob_that_is_not_what_was_written_is_told_until_it_is(tmp_path: Path) -> None:
     async def work(world: World) -> None:
         node = world.node()
-        assert (await node.run(node.due(WEEK_S), 0)).wrong == []
+        assert (await node.run(node.due(WEEK_S), 0)).wrong == {}
         assert (node.checked.blobs, node.checked.bytes_read, node.alarms()) == (BLOBS, BLOBS * 20_000, [])
         name = world.change(sha256=bytes(32))
-        assert (await node.run(world.led, 0)).wrong == [name]
+        assert list((await node.run(world.led, 0)).wrong) == [name]
         assert node.alarms() == ["1 blobs are not what was written, though their shards are whole: s4 admin scrub --deep names them"]
         again = world.node()
         assert again.alarms() == node.alarms(), "it is known after a restart"
         world.put(world.key, world.written)
         await again.run(world.led, 0)
         assert again.alarms() == []
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize("why", ["deleted", "led by another"])
+def test_what_is_deleted_or_led_by_another_is_told_no_more(tmp_path: Path, why: str) -> None:
+    async def work(world: World) -> None:
+        node = world.node()
+        world.change(sha256=bytes(32))
+        await node.run(world.led, 0)
+        assert node.alarms()
+        if why == "deleted":
+            world.remove(world.key)
+        else:
+            world.led = []
+        await node.run([], 0)
+        assert node.alarms() == []
 
     run(tmp_path, work)
 
@@ -86,7 +108,7 @@ def test_shards_that_are_damaged_are_done_without(tmp_path: Path) -> None:
         for one in list(damage.places(tmp_path / "d2"))[:3]:
             one.flip(random.Random(1))
         node = world.node()
-        assert ((await node.run(world.led, 0)).wrong, node.checked.blobs) == ([], BLOBS)
+        assert ((await node.run(world.led, 0)).wrong, node.checked.blobs) == ({}, BLOBS)
 
     run(tmp_path, work)
 

@@ -139,7 +139,7 @@ class NodeAdmin(ClusterAdmin):
             await self._contents.run(self._contents.led(), 0)
         checked = self._contents.checked if self._contents is not None else Checked()
         return await steps.end({
-            **msgspec.structs.asdict(place), "blobs": place.shards, "unhealable": checked.wrong,
+            **msgspec.structs.asdict(place), "blobs": place.shards, "unhealable": list(checked.wrong),
             "contents": {"blobs": checked.blobs, "bytes_read": checked.bytes_read, "ended_s": checked.ended_s},
         })  # fmt: skip
 

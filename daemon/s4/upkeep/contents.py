@@ -42,7 +42,7 @@ class Rows(Protocol):
 
 class Checked(msgspec.Struct):
     """What was read so far. `ended` has, by partition, when it was read to its end; `after` is the last blob that was read
-    of `partition`, in hexadecimal; times are seconds since 1970. `wrong` are blobs that are not what was written."""
+    of `partition`, in hexadecimal; times are seconds since 1970. `wrong` are blobs that are not what was written, with their partitions."""
 
     running: bool = False
     partition: int = 0
@@ -51,7 +51,7 @@ class Checked(msgspec.Struct):
     bytes_read: int = 0
     ended_s: float = 0.0
     ended: dict[int, float] = {}
-    wrong: list[str] = []
+    wrong: dict[str, int] = {}
 
 
 class Contents:
@@ -72,11 +72,22 @@ class Contents:
         return sorted(found, key=lambda one: (one != begun, one))
 
     def alarms(self) -> list[str]:
-        return alarms_of(self.checked.wrong)
+        return alarms_of(list(self.checked.wrong))
+
+    def _forget(self) -> None:
+        """What is deleted is no fault any more, and what others lead is theirs to tell."""
+        led, wrong = set(self.led()), self.checked.wrong
+        for name, partition in list(wrong.items()):
+            if partition not in led:
+                self.checked.ended.pop(partition, None)  # should it be ours again, it is read again
+            elif self._rows.get(keys.blob_row(partition, bytes.fromhex(name))) is not None:
+                continue
+            del wrong[name]
 
     async def run(self, partitions: list[int], bytes_per_s: float) -> Checked:
         """Read all blobs of these partitions, at a bounded rate; 0 is no bound."""
         async with self._lock:
+            self._forget()
             for partition in partitions:
                 try:
                     await self._partition(partition, bytes_per_s)
@@ -120,9 +131,9 @@ class Contents:
         place.blobs += 1
         place.bytes_read += row.size
         whole = digest.digest() == row.sha256
-        if whole and name in place.wrong:
-            place.wrong.remove(name)
-        elif not whole and name not in place.wrong and self._rows.get(keys.blob_row(partition, blob)) is not None:
-            place.wrong.append(name)
+        if whole:
+            place.wrong.pop(name, None)
+        elif name not in place.wrong and self._rows.get(keys.blob_row(partition, blob)) is not None:
+            place.wrong[name] = partition
             log.error("blob %s of partition %d is not what was written, though its shards are whole", name, partition)
         return row.size
