@@ -70,6 +70,31 @@ def test_who_needs_memory_ends_those_that_hold_much_and_wait_longest() -> None:
     asyncio.run(whole())
 
 
+def test_who_stops_after_others_began_to_wait_gives_way_too_and_no_more_than_have_to() -> None:
+    """Looked for only when somebody came, those that stopped later kept whoever waited already until its time was over."""
+
+    async def whole() -> None:
+        budget, ended = MemoryBudget(4 * MIB, 5.0), list[int]()
+        shares = [Share(budget, lambda: MIB, lambda number=number: ended.append(number)) for number in range(4)]  # type: ignore[misc]
+        for share in shares:
+            await share.take(MIB)
+        other = Share(budget, lambda: 0)
+        taking = asyncio.ensure_future(other.take(2 * MIB))
+        await asyncio.sleep(0)
+        for share in shares:
+            await _stalled(share)
+        assert ended == [0, 1], "two are enough, though they have not let go of it yet"
+        shares[0].drop()
+        assert ended == [0, 1]
+        shares[1].drop()
+        await taking
+        for share in (other, *shares[2:]):
+            share.drop()
+        assert (budget.used_bytes, budget.ending_bytes) == (0, 0)
+
+    asyncio.run(whole())
+
+
 def test_an_upload_that_is_ended_hears_why() -> None:
     async def whole() -> None:
         budget = MemoryBudget(MIB, 5.0)

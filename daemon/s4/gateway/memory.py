@@ -4,6 +4,8 @@ Counted is what is here, not what was announced. A request takes its share when 
 really holds while its client neither sends nor takes any, and takes its share again when the client goes on. Where others
 need what such requests hold, those that hold more than KEPT_BYTES are ended first, then those that waited longest.
 
+That is asked whenever something changes, not only when somebody comes: a client may stop after others began to wait.
+
 For editors: a share that is stalled is given back or ended by whoever took it, or the requests in flight are miscounted.
 """
 
@@ -31,6 +33,7 @@ class MemoryBudget:
     def __init__(self, limit_bytes: int, wait_s: float) -> None:
         self.limit_bytes, self._wait_s = limit_bytes, wait_s
         self.used_bytes = 0
+        self.ending_bytes = 0  # of them held by requests that were ended, and have not let go of it yet
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
         self._next: tuple[int, asyncio.Future[None]] | None = None  # who gets what comes free, whoever else comes
         self._stalled: OrderedDict[Share, None] = OrderedDict()  # longest first
@@ -48,12 +51,11 @@ class MemoryBudget:
             self._grant()
 
     def _evict(self, wanted: int) -> None:
-        """End requests that wait for their client until so much came free, or none is left."""
+        """End requests that wait for their client until so much came free or is about to, or none is left."""
         for least in (KEPT_BYTES, 0):
             for share in [share for share in self._stalled if share.size > least]:
-                if wanted <= 0:
+                if self.ending_bytes >= wanted:
                     return
-                wanted -= share.size
                 share.end()
 
     def give_back(self, size: int) -> None:
@@ -87,7 +89,6 @@ class MemoryBudget:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.push(PLACE.get().flow, max(size, 1), future)
         self._grant()
-        self._evict(self.used_bytes + size - self.limit_bytes)
         try:
             async with tasks.within(self._wait_s):
                 await asyncio.shield(future)
@@ -108,6 +109,7 @@ class MemoryBudget:
             size, future = self._next = self._next or self._queue.pop()
             if not future.cancelled():
                 if self.used_bytes + size > self.limit_bytes:
+                    self._evict(self.used_bytes + size - self.limit_bytes)
                     return
                 self.used_bytes += size
                 future.set_result(None)
@@ -121,6 +123,7 @@ class Share:
         self._budget, self._held, self._cut = budget, held, cut
         self.size = 0
         self.ended = False
+        self._ending = 0  # what it held when it was ended
         self._task: asyncio.Task[Any] | None = None  # that waits for its client
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = self._awaits = False
@@ -170,6 +173,8 @@ class Share:
     def end(self) -> None:
         """Others need the memory."""
         self.ended = True
+        self._ending = self.size
+        self._budget.ending_bytes += self._ending
         self._budget.goes_on(self)
         if self._cut is not None:
             self._cut()
@@ -179,8 +184,9 @@ class Share:
     def drop(self) -> None:
         """The request is over, or has what it needs elsewhere."""
         self.client_came()
+        self._budget.ending_bytes -= self._ending
         self._budget.give_back(self.size)
-        self.size = 0
+        self.size = self._ending = 0
 
     def refusal(self) -> S3Error:
         """What the client of a request is told that was ended."""
