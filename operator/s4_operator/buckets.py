@@ -26,10 +26,12 @@ from s4_operator.models import (
     GROUP,
     VERSION,
     BucketKey,
+    BucketRate,
     BucketSpec,
     BucketState,
     ClusterSpec,
     LifecycleRule,
+    Rates,
     seconds,
     size,
 )
@@ -135,7 +137,7 @@ class Buckets:
         await self._finalizer(bucket, wanted=owned and spec.deletionPolicy == "Delete")
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
-        applied = await self._settings(bucket, spec, before, daemons, name)
+        applied = await self._settings(bucket, spec, before, daemons, name, ClusterSpec(**cluster["spec"]).rates)
         await self._kube.have(self._config_map(bucket, builder, name))
         state = BucketState(
             bucketName=name, owned=owned, applied=applied, endpoint=builder.endpoint, secretName=metadata["name"], configMapName=metadata["name"],
@@ -165,9 +167,9 @@ class Buckets:
             raise RefusedError("NotLent", f"the bucket {name} is somebody else's: whoever owns the S4Cluster adds {{bucket: {name}, by: {by}}} to its adoptions, or who owns the bucket tags it {ownership.ADOPTED_BY}={by}")
         return False
 
-    async def _settings(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str) -> list[str]:
+    async def _settings(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str, of_all: Rates) -> list[str]:
         """Have what this resource asks for, and take back what it asked for once; what it has made now."""
-        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("cors", bool(spec.cors)), ("lifecycle", bool(spec.lifecycle)), ("access", spec.access != "Private"), ("encryption", spec.encryption is not None)) if is_asked}
+        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("rate", spec.rate is not None), ("cors", bool(spec.cors)), ("lifecycle", bool(spec.lifecycle)), ("access", spec.access != "Private"), ("encryption", spec.encryption is not None)) if is_asked}
         touched = asked | set(before.applied)
         if touched != set(before.applied):  # said before it is done, so that it is taken back whatever ends in between
             said = before.model_copy(update={"applied": sorted(touched)})
@@ -175,6 +177,8 @@ class Buckets:
             before.applied = said.applied
         if "quota" in touched:
             await daemons.put_quota(name, size(spec.quota) if spec.quota is not None else 0)
+        if "rate" in touched:
+            await daemons.put_rate(name, *rate_of(spec.rate, of_all))
         if "cors" in touched:
             await daemons.put_cors(name, [cors.Rule(one.allowedOrigins, list(one.allowedMethods), one.allowedHeaders, one.exposeHeaders, one.maxAgeSeconds) for one in spec.cors])
         if "lifecycle" in touched:
@@ -280,6 +284,17 @@ def name_of(bucket: Object) -> str:
     metadata = bucket["metadata"]
     made = f"{metadata['namespace'][:20]}-{metadata['name'][:20]}-{metadata['uid'][:8]}".strip("-.")
     return str(bucket["spec"].get("bucketName") or made)
+
+
+def rate_of(asked: BucketRate | None, of_all: Rates) -> tuple[int, int]:
+    """(requests, bytes) a second of one bucket, 0 where it is what all buckets have. S4 takes a bucket's own instead of that,
+    and a Bucket is written by whom that is to bound: so it may only be less."""
+    if asked is None:
+        return 0, 0
+    every = of_all.bucketRequests or 0, size(of_all.bucketBytes) if of_all.bucketBytes is not None else 0
+    own = asked.requests or 0, size(asked.bytes) if asked.bytes is not None else 0
+    requests, size_bytes = (0 if most and one >= most else one for one, most in zip(own, every, strict=True))
+    return requests, size_bytes
 
 
 def lifecycle_rule(number: int, one: LifecycleRule) -> Rule:

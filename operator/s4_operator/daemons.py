@@ -185,6 +185,10 @@ class Daemons:
         """0 is no bound."""
         await self.admin("PUT", f"/buckets/{quote(name, safe='')}/quota", {"bytes": size_bytes})
 
+    async def put_rate(self, name: str, requests: int, size_bytes: int) -> None:
+        """Of a bucket a second; 0 leaves it to the rates that all buckets have."""
+        await self.admin("PUT", f"/buckets/{quote(name, safe='')}/rate", {"requests_per_s": requests, "bytes_per_s": size_bytes})
+
     async def put_cors(self, name: str, rules: Sequence[cors.Rule]) -> None:
         """Without rules there are none afterwards."""
         if rules:

@@ -301,6 +301,14 @@ class BucketEncryption(Model):
     key: str | None = Field(None, max_length=255, description="A key of the KMS; its default where absent.")
 
 
+class BucketRate(Model):
+    model_config = ConfigDict(json_schema_extra=rules(
+        rule("has(self.requests) || has(self.bytes)", "a rate needs requests, bytes, or both"),
+    ))  # fmt: skip
+    requests: int | None = Field(None, ge=1, le=1_000_000, description="Requests to the bucket a second, at each pod.")
+    bytes: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}(Ki|Mi|Gi|k|M|G)?$", max_length=32)] | None = Field(None, description="Bytes to and from the bucket a second, at each pod.")
+
+
 class BucketSpec(Model):
     model_config = ConfigDict(json_schema_extra=rules(
         rule("!has(oldSelf.objectLock) || has(self.objectLock)", "objectLock is for good: it cannot be removed"),
@@ -312,6 +320,7 @@ class BucketSpec(Model):
     bucketName: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(None, description="Made of namespace, name and uid where absent.")
     versioning: Literal["Enabled", "Suspended", "Off"] = "Off"
     quota: Quantity | None = Field(None, description="Bytes that the bucket may hold; no bound where absent.")
+    rate: BucketRate | None = Field(None, description="What may be asked of the bucket: beyond is 503 with Retry-After. Never more than the S4Cluster's rates for each bucket; those where absent.")
     cors: Annotated[list[CorsRule], Field(max_length=100)] = Field(default_factory=list, description="What browsers may do from other origins. Where absent, what is set by S3 stays.")
     objectLock: ObjectLock | None = Field(None, description="Versions can be locked against deletion. It brings versioning, and is for good.")
     lifecycle: Annotated[list[LifecycleRule], Field(max_length=100)] = Field(default_factory=list, description="What ends, and when. Where absent, what is set by S3 stays.")

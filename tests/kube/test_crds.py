@@ -105,6 +105,11 @@ def bucket(name: str = "settings", **spec: Any) -> dict[str, Any]:
     ("spec", "message"),
     [
         ({"quota": "much"}, "should match"),
+        ({"rate": {}}, "a rate needs requests, bytes, or both"),
+        ({"rate": {"requests": 0}}, "greater than or equal to 1"),
+        ({"rate": {"bytes": "0"}}, "should match"),
+        ({"rate": {"bytes": "0.5Mi"}}, "should match"),
+        ({"rate": {"bytes": "fast"}}, "should match"),
         ({"cors": [{"allowedOrigins": ["*"]}]}, "Required value"),
         ({"cors": [{"allowedOrigins": ["*"], "allowedMethods": ["PATCH"]}]}, "Unsupported value"),
         ({"access": "Public"}, "Unsupported value"),

@@ -109,6 +109,11 @@ async def bounded(s3: Any, daemons: Daemons) -> None:
         s3.put_object(Bucket=BUCKET, Key="large", Body=b"x" * 11)
     await daemons.put_quota(BUCKET, 0)
     s3.put_object(Bucket=BUCKET, Key="large", Body=b"x" * 11)
+    for requests, size in ((7, 0), (7, 4096), (0, 0)):
+        for _ in range(2):
+            await daemons.put_rate(BUCKET, requests, size)
+        (shown,) = (one for one in (await daemons.admin("GET", "/buckets"))["buckets"] if one["name"] == BUCKET)
+        assert (shown["requests_per_s"], shown["bytes_per_s"]) == (requests, size)
     rule = Rule(["https://example.org"], ["GET", "PUT"], ["*"], ["ETag"], 60)
     for _ in range(2):
         await daemons.put_cors(BUCKET, [rule])

@@ -204,3 +204,28 @@ def test_a_cluster_that_allows_everybody_still_keeps_buckets_apart(tenants: Tena
         assert is_refused(lambda s3=s3, theirs=theirs: s3.list_objects_v2(Bucket=theirs), "AccessDenied")
         assert is_refused(lambda s3=s3, theirs=theirs: s3.put_object(Bucket=theirs, Key="k", Body=b"x"), "AccessDenied")
         assert is_refused(lambda s3=s3, theirs=theirs, lent=lent: s3.put_bucket_tagging(Bucket=theirs, Tagging=lent), "AccessDenied")
+
+
+def rate_of_bucket(tenants: Tenants, name: str) -> tuple[int, int]:
+    return next((one["requests_per_s"], one["bytes_per_s"]) for one in tenants.server.ask("GET", "/buckets")["buckets"] if one["name"] == name)
+
+
+def test_a_rate_is_what_the_bucket_asks_for_and_never_more_than_the_clusters(tenants: Tenants) -> None:
+    """Whatever was set by hand meanwhile; and what was never asked for is not touched."""
+    tenants.bucket(ONE, "own", rate={"requests": 50, "bytes": "64Ki"})
+    tenants.look((ONE, "own"))
+    name = tenants.status(ONE, "own")["bucketName"]
+    assert rate_of_bucket(tenants, name) == (50, 65536)
+    tenants.server.admin_cli("bucket", "rate", name, "--requests", "900", "--bytes", "0")
+    tenants.look((ONE, "own"))
+    assert rate_of_bucket(tenants, name) == (50, 65536)
+    tenants.cluster(rates={"bucketRequests": 20, "bucketBytes": "1Mi"})
+    tenants.look((ONE, "own"))
+    assert rate_of_bucket(tenants, name) == (0, 65536), "20 is what every bucket has, and 50 of its own would lift it"
+    tenants.cluster(rates={"bucketRequests": None, "bucketBytes": None})
+    tenants.bucket(ONE, "own", rate=None)
+    tenants.look((ONE, "own"))
+    assert rate_of_bucket(tenants, name) == (0, 0)
+    tenants.server.admin_cli("bucket", "rate", name, "--requests", "900")
+    tenants.look((ONE, "own"))
+    assert rate_of_bucket(tenants, name) == (900, 0)
