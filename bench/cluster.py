@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bench.__main__ import build, commit, machine
 from bench.peers import ACCESS, SECRET, Peer, start_cluster
 from bench.rebuild import load
-from s4.admin_client import AdminClient, AdminError
+from s4.cli.admin_client import AdminClient, AdminError
 
 
 def act(directory: Path, *words: str) -> dict[str, Any]:

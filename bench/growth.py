@@ -24,14 +24,14 @@ import boto3
 from bench.__main__ import build, commit, machine
 from bench.memory import resident
 from bench.peers import ACCESS, SECRET, Peer, start_cluster, start_s4
-from s4.clock import boot_clock
-from s4.embedded import open_store
+from s4.base.clock import boot_clock
+from s4.config.limits import MIB, Limits
+from s4.config.settings import StoreSettings
 from s4.gateway.context import Readers
-from s4.limits import MIB, Limits
 from s4.metadata import commands, keys
 from s4.metadata.rows import Bucket, Counters, Extent, Object, decode, encode, encode_object
-from s4.serving import ServerSettings, make_gateway
-from s4.settings import StoreSettings
+from s4.node.local import open_store
+from s4.server.parts import ServerSettings, make_gateway
 from s4.storage.leveldb import Database
 
 BATCH = 8192

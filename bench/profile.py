@@ -23,7 +23,7 @@ from aiohttp import web
 
 from bench.__main__ import WORK, build
 from bench.peers import ACCESS, SECRET, wait_for
-from s4 import cli
+from s4.cli import main as cli
 
 LAYERS = (
     ("s4/s3/sigv4", "signatures"), ("s4/s3/", "S3 protocol, other"), ("s4/http/", "HTTP layer of S4"), ("s4/audit", "audit log"),

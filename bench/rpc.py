@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from bench.__main__ import commit, machine
 from inprocess import opened
-from s4.authority import Authority
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.crypto.authority import Authority
 from s4.metadata import commands
 from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer

@@ -157,7 +157,7 @@ def tries(world: World, goal: str, victim: str) -> None:
 
 def test_the_image_has_its_bytecode(world: World) -> None:
     """A pod cannot write it, and would compile everything at each start."""
-    asks = "import os, sys, s4.cli, s4.serve, s4_operator.main; print([name for name, one in sys.modules.items() if getattr(one, '__cached__', None) and not os.path.exists(one.__cached__)])"
+    asks = "import os, sys, s4.cli.main, s4.server.standalone, s4_operator.main; print([name for name, one in sys.modules.items() if getattr(one, '__cached__', None) and not os.path.exists(one.__cached__)])"
     assert world.kubectl("exec", "-n", "s4", "demo-node-0", "--", "python3", "-c", asks).strip() == "[]"
 
 

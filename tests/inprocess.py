@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from s4.clock import boot_clock
-from s4.embedded import OpenStore, open_store
+from s4.base.clock import boot_clock
+from s4.config.limits import Limits
+from s4.config.settings import StoreSettings
 from s4.gateway.context import Gateway, Readers
 from s4.gateway.objects import Attributes, put_object
 from s4.gateway.read import open_object, stream
 from s4.gateway.receive import Decoder
-from s4.limits import Limits
+from s4.node.local import OpenStore, open_store
 from s4.s3.checksums import Expected
 from s4.s3.chunked import PlainDecoder
-from s4.serving import ServerSettings, make_gateway
-from s4.settings import StoreSettings
+from s4.server.parts import ServerSettings, make_gateway
 from s4.storage.files import Files
 
 

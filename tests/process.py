@@ -24,8 +24,8 @@ import boto3
 from botocore.config import Config
 
 from addresses import own_address
-from s4.admin_client import AdminClient
-from s4.starter import Started, Starter
+from s4.cli.admin_client import AdminClient
+from s4.cli.starter import Started, Starter
 
 ACCESS, SECRET = "testroot", "testrootsecret"
 REGION = "us-east-1"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from s4 import audit
-from s4.audit import AuditLog
+from s4.telemetry import audit
+from s4.telemetry.audit import AuditLog
 
 
 class Full(AuditLog):

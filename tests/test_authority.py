@@ -14,7 +14,7 @@ import pytest
 
 from peer.test_credentials import meets
 from process import run
-from s4.authority import Authority, AuthorityError
+from s4.crypto.authority import Authority, AuthorityError
 from s4.peer.trust import Credentials
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from s4 import cli, place
-from s4.admin_client import AdminError
-from s4.grammar import below
+from s4.cli import main as cli
+from s4.cli import target
+from s4.cli.admin_client import AdminError
+from s4.cli.grammar import below
 
 PARSER = cli.build_parser()
 
@@ -44,24 +45,24 @@ def test_every_command_of_admin_takes_them() -> None:
 def test_a_directory_knows_where_and_as_whom(tmp_path: Path) -> None:
     (tmp_path / "root.json").write_text(json.dumps({"access_key": "a", "secret_key": "s"}))
     env = {"S4_ROOT_ACCESS_KEY": "other", "S4_ROOT_SECRET_KEY": "others", "S4_ADMIN_ENDPOINT": "elsewhere:1"}
-    assert place.find(str(tmp_path), "", "", env) == place.Place("elsewhere:1", place.S3, "a", "s")  # it never ran with this version
-    place.write([tmp_path, tmp_path / "away"], "https://127.0.0.1:7000", "http://127.0.0.1:7001", "/cert.pem")
-    assert place.find(str(tmp_path), "", "", env) == place.Place("http://127.0.0.1:7001", "https://127.0.0.1:7000", "a", "s", "/cert.pem")
-    assert place.find(str(tmp_path), "typed:1", "", env).admin == "typed:1"
-    assert place.find("", "", "", env) == place.Place("elsewhere:1", place.S3, "other", "others")
+    assert target.find(str(tmp_path), "", "", env) == target.Target("elsewhere:1", target.S3, "a", "s")  # it never ran with this version
+    target.write([tmp_path, tmp_path / "away"], "https://127.0.0.1:7000", "http://127.0.0.1:7001", "/cert.pem")
+    assert target.find(str(tmp_path), "", "", env) == target.Target("http://127.0.0.1:7001", "https://127.0.0.1:7000", "a", "s", "/cert.pem")
+    assert target.find(str(tmp_path), "typed:1", "", env).admin == "typed:1"
+    assert target.find("", "", "", env) == target.Target("elsewhere:1", target.S3, "other", "others")
     (tmp_path / "root.json").unlink()
-    assert place.find(str(tmp_path), "", "", env).access_key == "other"  # of a node, or of a server that is given its keys
+    assert target.find(str(tmp_path), "", "", env).access_key == "other"  # of a node, or of a server that is given its keys
     with pytest.raises(AdminError, match="no keys"):
-        place.find(str(tmp_path), "", "", {})
+        target.find(str(tmp_path), "", "", {})
     dev = {"members": {"node-1": {"admin": "127.0.0.1:5", "s3": "127.0.0.1:6"}}, "access_key": "d", "secret_key": "e"}
     (tmp_path / "dev.json").write_text(json.dumps(dev))
-    assert place.find(str(tmp_path), "", "", env) == place.Place("127.0.0.1:5", "http://127.0.0.1:6", "d", "e")
+    assert target.find(str(tmp_path), "", "", env) == target.Target("127.0.0.1:5", "http://127.0.0.1:6", "d", "e")
 
 
 def test_an_admin_port_is_asked_over_tls_where_others_reach_it() -> None:
-    assert place.urls("127.0.0.1:1", "127.0.0.1:2", "c", "c") == ("https://127.0.0.1:1", "http://127.0.0.1:2")
-    assert place.urls("10.0.0.1:1", "10.0.0.1:2", "", "ca") == ("http://10.0.0.1:1", "https://10.0.0.1:2")
-    assert place.urls("10.0.0.1:1", "10.0.0.1:2", "", "") == ("http://10.0.0.1:1", "http://10.0.0.1:2")
+    assert target.urls("127.0.0.1:1", "127.0.0.1:2", "c", "c") == ("https://127.0.0.1:1", "http://127.0.0.1:2")
+    assert target.urls("10.0.0.1:1", "10.0.0.1:2", "", "ca") == ("http://10.0.0.1:1", "https://10.0.0.1:2")
+    assert target.urls("10.0.0.1:1", "10.0.0.1:2", "", "") == ("http://10.0.0.1:1", "http://10.0.0.1:2")
 
 
 def test_a_shell_completes_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

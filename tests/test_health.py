@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from s4.health import AT_RISK, DEGRADED, DOWN, OK, Part, Shape, full, judge, storable, told
+from s4.base.health import AT_RISK, DEGRADED, DOWN, OK, Part, Shape, full, judge, storable, told
 
 SHAPE = Shape(4, 2, 2, 3)
 WHOLE = Part(6, 3)

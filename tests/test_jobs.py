@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from s4 import jobs
-from s4.jobs import Failures, Job, Jobs, each
+from s4.base import jobs
+from s4.base.jobs import Failures, Job, Jobs, each
 
 
 async def until_runs(job: Job, runs: int) -> None:
@@ -84,7 +84,7 @@ def test_a_failure_is_told_once_a_minute_another_at_once(monkeypatch: pytest.Mon
     now = [0.0]
     monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
     failures = Failures()
-    with caplog.at_level(logging.INFO, "s4.jobs"):
+    with caplog.at_level(logging.INFO, "s4.base.jobs"):
         for at in range(0, 130, 10):
             now[0] = float(at)
             failures.add("work", ValueError("first"))

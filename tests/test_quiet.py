@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from s4 import cli, starting
-from s4.quiet import AGAIN_S, OF_A_KIND, Quiet
+from s4.cli import main as cli
+from s4.server import starting
+from s4.telemetry.quiet import AGAIN_S, OF_A_KIND, Quiet
 
 
 class Log:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s4.restart import VARIABLE, WITHIN_S, History
+from s4.server.restart import VARIABLE, WITHIN_S, History
 
 
 def test_a_drive_is_left_out_once_it_failed_twice_within_minutes() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from s4.starter import Starter
+from s4.cli.starter import Starter
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from s4 import tasks
+from s4.base import tasks
 
 SOURCES = Path(tasks.__file__).parent
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
@@ -93,7 +93,7 @@ def test_nobody_on_the_way_of_a_request_takes_it_for_granted_that_a_task_runs() 
     """`asyncio.timeout` and its like raise where a request begins; `tasks.within` is the one to use there."""
     elsewhere = ("http/admin", "peer/server.py", "http/server.py::drain", "gateway/memory.py::await_client")
     found = []
-    for path in [*SOURCES.glob("http/**/*.py"), *SOURCES.glob("gateway/*.py"), *SOURCES.glob("peer/*.py"), SOURCES / "kms.py", SOURCES / "vault.py", SOURCES / "rownode.py"]:
+    for path in [*SOURCES.glob("http/**/*.py"), *SOURCES.glob("gateway/*.py"), *SOURCES.glob("peer/*.py"), SOURCES / "crypto/kms.py", SOURCES / "crypto/vault.py", SOURCES / "node/rows.py"]:
         if not path.exists():
             continue
         for function in ast.walk(ast.parse(path.read_text())):

@@ -104,7 +104,7 @@ def test_what_runs_at_each_commit_is_there() -> None:
 
 # Functions that put an alarm or reason into words, besides those that are called `alarms`.
 SPEAKERS = {
-    "health.py": ("judge", "full"), "storage/watching.py": ("missing",), "storage/timing.py": ("slow",), "replica/changes.py": ("behind",), "metadata/keymarks.py": ("wrong",),
+    "base/health.py": ("judge", "full"), "storage/watching.py": ("missing",), "storage/timing.py": ("slow",), "replica/changes.py": ("behind",), "metadata/keymarks.py": ("wrong",),
     "gateway/keychecks.py": ("_unreadable",), "cluster/status.py": ("_health",), "upkeep/drives.py": ("server_health",),
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from s4.peer.roles import GATEWAY, NODE, SCHEME, uri
+from s4.crypto.roles import GATEWAY, NODE, SCHEME, uri
 
 AUTHORITY_S, LEAF_S = 10 * 365 * 86400, 90 * 86400
 SLACK_S = 3600
@@ -33,7 +33,7 @@ class Pair:
 
 def make(name: str, now_s: float, valid_s: float, hosts: list[str] | None = None, signer: Pair | None = None) -> Pair:
     """A certificate for a name, and for hosts; signed by an authority, or an authority itself. Among the hosts may be the role of
-    a peer or of S3 (s4/peer/roles.py): only a peer's certificate is good for who calls, too."""
+    a peer or of S3 (s4/crypto/roles.py): only a peer's certificate is good for who calls, too."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     issuer, signing = subject, key

@@ -17,7 +17,7 @@ import aiohttp
 import kopf
 from aiohttp import web
 
-from s4.jobs import Job, Jobs
+from s4.base.jobs import Job, Jobs
 from s4_operator import certificates
 from s4_operator.buckets import Buckets
 from s4_operator.cache import Cache

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from s4.cluster.clustermap import ClusterMap
-from s4.cluster.halves import joined
+from s4.cluster.kubernetes_map import joined
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
 from s4_operator.manifests import names

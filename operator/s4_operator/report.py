@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-from s4.text import human
+from s4.base.text import human
 from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, store_of

@@ -11,7 +11,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from s4.peer.roles import GATEWAY, NODE, S3, uri
+from s4.crypto.roles import GATEWAY, NODE, S3, uri
 from s4_operator import certificates
 from s4_operator.certificates import Pair
 from s4_operator.kube import Kube, KubeError

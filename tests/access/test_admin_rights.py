@@ -12,7 +12,7 @@ import pytest
 from access.test_iam import allow, client
 from process import REGION, ServerProcess
 from raw import call
-from s4.admin_client import AdminClient, AdminError
+from s4.cli.admin_client import AdminClient, AdminError
 from server.test_admin import admin
 
 _numbers = itertools.count(1)

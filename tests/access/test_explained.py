@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from access import where
 from process import ACCESS, REGION, SECRET, ServerProcess, make_client
-from s4 import cli
+from s4.cli import main as cli
 
 s3, bucket = where.s3, where.bucket
 PARSER = cli.build_parser()

@@ -10,7 +10,7 @@ import pytest
 from access import where
 from access.test_forms import post, presigned
 from access.test_iam import client, code
-from s4.kms import allowed_of
+from s4.crypto.kms import allowed_of
 
 server, s3, bucket = where.server, where.s3, where.bucket  # the bucket is none of theirs
 

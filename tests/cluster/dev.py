@@ -16,11 +16,11 @@ from botocore.config import Config
 
 from addresses import own_address
 from process import run, start, wait_until
-from s4.admin_client import AdminClient, AdminError
+from s4.cli.admin_client import AdminClient, AdminError
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT
-from s4.serve_cluster import open_coordinator
+from s4.server.cluster import open_coordinator
 
 ACCESS, SECRET = "testroot", "testrootsecret"
 

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from s4.cluster.coordinator import CoordinatorError, UnknownOutcomeError
 from s4.cluster.etcd import EtcdCoordinator
-from s4.cluster.wire import AnyMessage
+from s4.cluster.messages import AnyMessage
 from s4.peer.api import UnknownResultError
 from s4.peer.links import Links
 from s4.peer.server import PeerServer

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.coordinator import CoordinatorError, NotPlannerError
-from s4.cluster.halves import Half, joined, split
+from s4.cluster.kubernetes_map import Half, joined, split
 
 STORES = [f"{number:032x}" for number in range(8)]
 

@@ -15,10 +15,10 @@ from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.coordinator import ConflictError, UnknownOutcomeError
 from s4.cluster.keeper import DOCUMENT, MapKeeper, NoMapError
+from s4.cluster.messages import decode_document, encode_document
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.planner import PlanError
 from s4.cluster.status import Said, safe_to_stop, status
-from s4.cluster.wire import decode_document, encode_document
 
 
 def made(nodes: int = 6, data: int = 4, parity: int = 2, partitions: int = 8) -> ClusterMap:

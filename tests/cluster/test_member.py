@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from cluster.test_map import made
 from s4.cluster.clustermap import ClusterMap
-from s4.member import adjusted
 from s4.metadata import commands, keys
 from s4.metadata.commands import Healed, NewBlob, PutObject, Refused, Settings, Taken
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.listing import Page, Query, Version, list_page
 from s4.metadata.rows import Extent, Object, Summary, encode_object
+from s4.node.member import adjusted
 from s4.peer.pages import merged_objects
 from s4.replica.layer import Layer
 from s4.replica.turn import Decider, Turn

@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
-from s4 import metacopy
 from s4.cluster import clustermap
 from s4.cluster.keeper import DOCUMENT, MapKeeper
-from s4.cluster.wire import Config, Document, Plan, State
-from s4.metacopy import LOST, OwnCopy, counted, needed, open_copy
+from s4.cluster.messages import Config, Document, Plan, State
+from s4.node import metadata_copy
+from s4.node.metadata_copy import LOST, OwnCopy, counted, needed, open_copy
 from s4.peer.api import UnknownResultError
 from s4.replica.core import Replica
 from s4.replica.group import Group
@@ -256,7 +256,7 @@ def test_a_crash_while_it_is_made_again(tmp_path: Path, at: str, monkeypatch: py
             if at == "made":
                 patched.setattr(Database, "write", crash)
             elif at == "marked":
-                patched.setattr(metacopy, "unmark", crash)
+                patched.setattr(metadata_copy, "unmark", crash)
             with pytest.raises(CrashError):
                 await open_copy(path, "elsewhere", keeper, crash if at == "removed" else opened)
         gc.collect()  # what a process that ended has open
@@ -271,7 +271,7 @@ def test_a_crash_while_it_is_made_again(tmp_path: Path, at: str, monkeypatch: py
 
 
 def test_a_copy_that_does_not_open_waits_until_nobody_counts_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metacopy, "LOOK_S", 0.05)
+    monkeypatch.setattr(metadata_copy, "LOOK_S", 0.05)
 
     async def test() -> None:
         async with running(tmp_path, 50) as cluster:

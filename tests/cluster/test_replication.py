@@ -23,9 +23,9 @@ import pytest
 
 from addresses import free_ports
 from cluster.etcd_process import EtcdCluster, program
-from s4.authority import Authority
 from s4.cluster.etcd import EtcdCoordinator
-from s4.cluster.wire import Config, Document, Plan, encode_document
+from s4.cluster.messages import Config, Document, Plan, encode_document
+from s4.crypto.authority import Authority
 from sim.linear import FOREVER, Call, is_linearizable
 from tiers import amount
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT, MapKeeper

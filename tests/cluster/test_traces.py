@@ -72,7 +72,7 @@ def test_a_request_is_one_trace_through_all_processes(tmp_path: Path, collector:
 
 
 def test_without_an_exporter_there_is_none(tmp_path: Path) -> None:
-    from s4 import tracing
+    from s4.telemetry import tracing
 
     tracing.configure({}, "s4")
     with tracing.span("nothing"):

@@ -14,7 +14,7 @@ from addresses import own_address
 from cluster.dev import ACCESS, SECRET, DevCluster
 from cluster.etcd_process import program
 from process import run, start, wait_until
-from s4.starter import Started
+from s4.cli.starter import Started
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
 NODES = ("node-1", "node-2", "node-3")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from checker import check
 from inprocess import Bytes, get, opened, put
-from s4.embedded import OpenStore
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import Completion, WantedPart, complete_upload, create_upload, put_part
 from s4.gateway.objects import Attributes, delete_object
+from s4.node.local import OpenStore
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error
 from s4.upkeep.heal import Healer

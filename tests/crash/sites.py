@@ -11,8 +11,8 @@ from pathlib import Path
 from crash.history import History, workload
 from inprocess import get, opened
 from s4.gateway.buckets import create_bucket
-from s4.restart import EXIT_FATAL
 from s4.s3.errors import S3Error
+from s4.server.restart import EXIT_FATAL
 from storage.fakes import FaultyFiles
 
 DONE, REFUSED = 0, 3

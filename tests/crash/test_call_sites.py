@@ -15,7 +15,7 @@ import pytest
 from crash import sites
 from crash.history import History, recover
 from process import forked
-from s4.restart import EXIT_FATAL
+from s4.server.restart import EXIT_FATAL
 from storage.fakes import FaultyFiles
 from tiers import SOAK
 

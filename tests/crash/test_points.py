@@ -22,10 +22,10 @@ import pytest
 import damage
 from crash.history import History, recover, settle, workload
 from inprocess import get, opened, put
-from s4.embedded import OpenStore
 from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway
 from s4.metadata.commands import ForgetRows
+from s4.node.local import OpenStore
 from s4.replica import copies
 from s4.upkeep import compaction
 from s4.upkeep.heal import Healer

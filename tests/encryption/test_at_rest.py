@@ -17,16 +17,16 @@ from msgspec.structs import replace
 import damage
 from inprocess import Bytes, opened
 from process import ServerProcess, make_client
-from s4.embedded import OpenStore
+from s4.crypto.keyring import Keyring
+from s4.crypto.kms import FileKms
 from s4.gateway import accounts, buckets, multipart, objects
 from s4.gateway.accounts import Accounts
 from s4.gateway.context import Gateway
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import Attributes, Copy
 from s4.gateway.read import open_object, stream, unlock
-from s4.keyring import Keyring
-from s4.kms import FileKms
 from s4.metadata.rows import AccessKey, Object
+from s4.node.local import OpenStore
 from s4.s3.checksums import Expected
 from s4.s3.encryption import SSE_C, SSE_KMS, SSE_S3, Wanted
 from s4.s3.errors import S3Error

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4 import segments
+from s4.crypto import segments
+from s4.crypto.segments import SEGMENT, TAG, InvalidTag, Opener, Sealer, stored_size
 from s4.metadata.rows import Extent
-from s4.segments import SEGMENT, TAG, InvalidTag, Opener, Sealer, stored_size
 
 KEY, SEAL = bytes(range(32)), bytes(range(16))
 SIZES = st.one_of(st.integers(0, 300), st.sampled_from([n * SEGMENT + d for n in (1, 2, 3) for d in (-1, 0, 1, 77)]))

@@ -17,16 +17,16 @@ from events.test_receivers import change_of, listen
 from inprocess import Bytes, opened
 from process import make_client, wait_until
 from s4.access import documents
+from s4.base.jobs import Jobs
 from s4.gateway import buckets, objects
 from s4.gateway.objects import Attributes
 from s4.gateway.read import open_object
-from s4.jobs import Jobs
 from s4.metadata.events import Rule
-from s4.receivers import ReceiverError, read
+from s4.notify import delivery
+from s4.notify.delivery import Sender
+from s4.notify.receivers import ReceiverError, read
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error
-from s4.upkeep import events
-from s4.upkeep.events import Sender
 
 server, s3, bucket = where.server, where.s3, where.bucket
 
@@ -135,10 +135,10 @@ class Held:
 def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = {"slow": Held(), "quick": Held()}
     held["quick"].open = True
-    monkeypatch.setattr(events, "make", lambda name: held[name])
-    monkeypatch.setattr(events, "COUNT_S", 0.01)
-    monkeypatch.setattr(events, "LEAST_S", 0.01)
-    monkeypatch.setattr(events, "MOST_S", 0.05)
+    monkeypatch.setattr(delivery, "make", lambda name: held[name])
+    monkeypatch.setattr(delivery, "COUNT_S", 0.01)
+    monkeypatch.setattr(delivery, "LEAST_S", 0.01)
+    monkeypatch.setattr(delivery, "MOST_S", 0.05)
 
     async def test() -> None:
         async with opened(tmp_path / "data") as (store, gateway):

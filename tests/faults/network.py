@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.dev import ACCESS, SECRET, DevCluster
-from s4.authority import Authority
+from s4.crypto.authority import Authority
 
 
 def missing() -> str:

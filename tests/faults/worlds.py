@@ -22,7 +22,7 @@ from cluster.test_dedup import audited
 from faults.load import BUCKET, Load
 from faults.network import Network, in_network
 from process import ServerProcess, injected, make_client, wait_until
-from s4.admin_client import AdminError
+from s4.cli.admin_client import AdminError
 from server.test_drives import whole
 
 READS = "preadv,preadv2,pread64"
@@ -87,7 +87,7 @@ class Drives:
     def pause(self, chosen: random.Random, load: Load) -> str:
         """The server, or one of its gateways, for longer than gateways hold leases."""
         gateways = subprocess.run(
-            ["pgrep", "-P", str(self._pid), "-f", "s4.worker"], capture_output=True, text=True, check=True
+            ["pgrep", "-P", str(self._pid), "-f", "s4.server.worker"], capture_output=True, text=True, check=True
         ).stdout.split()
         target, long_s = chosen.choice([self._pid, *map(int, gateways)]), chosen.uniform(2.5, 6.0)
         os.kill(target, signal.SIGSTOP)

@@ -13,7 +13,8 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from inprocess import opened, put
-from s4.audit import AuditLog
+from s4.base.tasks import in_task
+from s4.config.limits import Limits
 from s4.gateway.accounts import kept_secret
 from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway, execute
@@ -23,11 +24,10 @@ from s4.http.connection import Connections, Exchange
 from s4.http.metrics import RequestMetrics
 from s4.http.responses import Answer
 from s4.http.server import S3Server
-from s4.limits import Limits
 from s4.metadata.commands import PutAccessKey, PutUser
 from s4.metadata.rows import Grant
 from s4.s3 import sigv4
-from s4.tasks import in_task
+from s4.telemetry.audit import AuditLog
 
 REGION = "us-east-1"
 IMPATIENT = Limits(stall_s=1.0)

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from fuzz.endpoint import endpoint
 from inprocess import put
+from s4.config.limits import Limits
 from s4.gateway.fair import REMEMBERED, FairQueue, Flow
 from s4.gateway.memory import MemoryBudget, Share
 from s4.gateway.places import PLACE, Place, Places
 from s4.gateway.turns import ROUND_COST, Turns
-from s4.limits import Limits
 from s4.s3.errors import S3Error
 from s4.storage.records import Shard
 

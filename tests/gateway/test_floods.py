@@ -14,6 +14,7 @@ import pytest
 
 from fuzz.endpoint import endpoint
 from inprocess import opened
+from s4.config.limits import Limits
 from s4.gateway.buckets import create_bucket
 from s4.gateway.context import ANSWER_COST
 from s4.gateway.objects import WINDOW, delete_objects
@@ -22,7 +23,6 @@ from s4.http import request as http_request
 from s4.http.admission import REQUEST_COST
 from s4.http.operations import OPERATIONS
 from s4.http.request import S3Request
-from s4.limits import Limits
 from s4.metadata.commands import PutObject
 
 FLOOD = 100

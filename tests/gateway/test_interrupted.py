@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from inprocess import opened, put
-from s4.embedded import OpenStore
 from s4.gateway.buckets import create_bucket, delete_bucket, resume_deletes, set_versioning
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import delete_object
 from s4.gateway.read import open_object
 from s4.metadata import commands, keys
 from s4.metadata.rows import Content, decode
+from s4.node.local import OpenStore
 from s4.s3.errors import S3Error
 
 
@@ -139,7 +139,7 @@ def test_a_lost_map_does_not_put_new_versions_below_old_ones(tmp_path: Path) -> 
 
 
 def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s4.node.REAP_S", 0.01)
+    monkeypatch.setattr("s4.node.base.REAP_S", 0.01)
 
     async def test(store: OpenStore, gateway: Gateway) -> None:
         await create_bucket(gateway, "photos", "root")

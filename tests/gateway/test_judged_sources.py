@@ -15,17 +15,17 @@ from prometheus_client import CollectorRegistry
 from inprocess import Bytes, get, opened, put
 from process import make_client
 from s4.access import documents
-from s4.audit import AuditLog
-from s4.embedded import OpenStore
+from s4.config.listening import listening_socket
 from s4.gateway.buckets import create_bucket, set_document
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import Attributes, Copy, copy_object, put_object, rename_object
 from s4.gateway.read import open_object
-from s4.listening import listening_socket
 from s4.metadata import commands, keys
+from s4.node.local import OpenStore
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error
-from s4.serving import S3Endpoint, ServerSettings
+from s4.server.parts import S3Endpoint, ServerSettings
+from s4.telemetry.audit import AuditLog
 
 OLD, NEW = b"old" * 3000, b"new" * 3000
 NO_SECRETS = """{"Statement": [{"Effect": "Deny", "Principal": "*", "Action": ["s3:GetObject", "s3:DeleteObject"],

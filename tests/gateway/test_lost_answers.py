@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from inprocess import Bytes, get, opened, put
-from s4.embedded import OpenStore
 from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway, NotCommittedError
 from s4.gateway.multipart import Completion, WantedPart, complete_upload, create_upload, put_part
 from s4.gateway.objects import Attributes
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, Claim, Taken
+from s4.node.local import OpenStore
 from s4.peer.api import UnknownResultError
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from s4.config.limits import Limits
 from s4.gateway import memory
 from s4.gateway.memory import MemoryBudget, Share
 from s4.http.request import Pace
-from s4.limits import Limits
 from s4.s3.errors import S3Error
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from s4.listening import parse_address
+from s4.config.listening import parse_address
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from s4.cli import common_arguments
-from s4.kms import allowed_of
-from s4.limits import Limits, with_settings
+from s4.cli.main import common_arguments
+from s4.config.limits import Limits, with_settings
+from s4.crypto.kms import allowed_of
 from s4_operator.manifests import ADMIN, PEER, Builder, Object
 from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, NetworkPolicySpec, Rates
 

@@ -15,7 +15,7 @@ import pytest
 from addresses import port_of_all_addresses
 from kube.apiserver import ApiServer
 from process import wait_until
-from s4.peer.roles import S3, uri
+from s4.crypto.roles import S3, uri
 from s4_operator import certificates
 
 RESOURCES = {

@@ -12,15 +12,15 @@ from typing import Any
 
 from inprocess import Bytes, opened
 from s4.access import documents
-from s4.embedded import OpenStore
+from s4.crypto.keyring import Keyring
 from s4.gateway import buckets, objects
 from s4.gateway.context import Gateway
 from s4.gateway.objects import Attributes
 from s4.gateway.read import open_object, stream, unlock
-from s4.keyring import Keyring
 from s4.metadata import keys
 from s4.metadata.listing import Query
 from s4.metadata.listing import Version as Listed
+from s4.node.local import OpenStore
 from s4.s3.checksums import Expected
 from s4.s3.encryption import SSE_S3, Wanted
 from s4.s3.errors import S3Error

@@ -7,7 +7,7 @@ import shutil
 import ssl
 from pathlib import Path
 
-from s4.authority import Authority
+from s4.crypto.authority import Authority
 from s4.peer.trust import Credentials
 
 

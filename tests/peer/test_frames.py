@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from inprocess import opened
-from s4.clock import boot_clock
-from s4.embedded import OpenStore
+from s4.base.clock import boot_clock
 from s4.metadata import commands
 from s4.metadata.listing import Query
 from s4.metadata.rows import Grant
+from s4.node.local import OpenStore
 from s4.peer import frames
 from s4.peer.api import NodeApi, UnavailableError
 from s4.peer.client import RemoteNode

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from peer.test_tcp import CLUSTER, STORE, Served, served
-from s4.authority import Authority
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.crypto.authority import Authority
+from s4.crypto.roles import GATEWAY, GRACE_S, NODE, OF_GATEWAYS, OF_NODES, S3, Rule, may, uri
 from s4.peer import frames
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
-from s4.peer.roles import GATEWAY, GRACE_S, NODE, OF_GATEWAYS, OF_NODES, S3, Rule, may, uri
 from s4.peer.trust import client_context, server_context
 
 NONE = {"subject": (), "subjectAltName": (("DNS", "*.nodes.svc"),)}

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from inprocess import opened
-from s4.authority import Authority
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.crypto.authority import Authority
 from s4.metadata import commands
 from s4.peer import client, frames
 from s4.peer.api import NodeApi, UnavailableError

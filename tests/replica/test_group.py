@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.memory import MemoryCoordinator
-from s4.cluster.wire import Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
+from s4.cluster.messages import Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
 from s4.replica.group import Group, View
 from s4.replica.keptrows import load
 from s4.replica.terms import NotServingError, Timing

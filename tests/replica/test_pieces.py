@@ -19,9 +19,9 @@ from s4.replica.pieces import PIECE, count, pieces
 DAEMON = Path(__file__).parents[2] / "daemon" / "s4"
 # Walks that are bounded by something else, or not in the loop that serves: (module, function) -> why.
 BOUNDED = {
-    ("node.py", "start"): "before anybody is served", ("embedded.py", "sealed_things"): "before anybody is served",
-    ("node.py", "stats"): "buckets: as many as the limit named buckets", ("rownode.py", "list_jobs"): "renames of prefixes, each started by a person",
-    ("rownode.py", "counters"): "a row for each bucket with objects here", ("upkeep/heal.py", "waiting"): "a generator; islice is on it",
+    ("node/base.py", "start"): "before anybody is served", ("node/local.py", "sealed_things"): "before anybody is served",
+    ("node/base.py", "stats"): "buckets: as many as the limit named buckets", ("node/rows.py", "list_jobs"): "renames of prefixes, each started by a person",
+    ("node/rows.py", "counters"): "a row for each bucket with objects here", ("upkeep/heal.py", "waiting"): "a generator; islice is on it",
     ("upkeep/orphans.py", "_references"): "sleeps itself, over a snapshot", ("upkeep/verify.py", "*"): "a snapshot's rows, with sleeps",
     ("storage/shards.py", "*"): "the index, at the start and for one blob", ("replica/keptrows.py", "*"): "the log, at the start",
     ("replica/group.py", "_send_rows"): "sends each part before it reads the next", ("replica/group.py", "_run"): "read by install",

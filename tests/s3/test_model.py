@@ -22,11 +22,11 @@ import pytest
 from fuzz.endpoint import Endpoint, endpoint
 from inprocess import put
 from raw import Answer, signed
+from s4.crypto.keyring import Keyring
 from s4.gateway.buckets import create_bucket
 from s4.gateway.multipart import create_upload
 from s4.gateway.objects import Attributes
 from s4.http.operations import OPERATIONS
-from s4.keyring import Keyring
 from s4.s3 import amz, conditions, parameters
 from s4.s3.errors import S3Error
 from s4.s3.schemas import MANY, SCHEMAS, UNREAD, Schema

@@ -15,11 +15,11 @@ import pytest
 import structlog
 from aiohttp.http_writer import HttpVersion11
 
-from s4 import logs
+from s4.crypto.keyring import Keyring
 from s4.http.responses import respond
-from s4.keyring import Keyring
 from s4.s3 import cors, lifecycle, sigv4
 from s4.s3.errors import S3Error
+from s4.telemetry import logs
 
 STAMP = "20260101T000000Z"
 NOW_S = 1767225600.0

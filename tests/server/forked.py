@@ -11,7 +11,8 @@ import signal
 import sys
 import tempfile
 
-from s4 import cli, dev, serve, serve_cluster  # noqa: F401 - what commands import later
+from s4.cli import dev, main  # noqa: F401 - what commands import later
+from s4.server import cluster, standalone  # noqa: F401 - what commands import later
 
 HANGS_S = 30
 
@@ -29,7 +30,7 @@ def run(arguments: list[str], environment: dict[str, str]) -> dict[str, object]:
                     del os.environ[name]
                 os.environ.update(environment)
                 try:
-                    status = cli.main(arguments)
+                    status = main.main(arguments)
                 except SystemExit as error:
                     status = error.code if isinstance(error.code, int) else 1
                 sys.stdout.flush()

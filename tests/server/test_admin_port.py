@@ -22,11 +22,11 @@ from botocore.exceptions import ClientError
 
 from process import ACCESS, REGION, SECRET, ServerProcess
 from raw import Answer, exchange, send, signed
-from s4.admin_client import AdminClient, AdminError
-from s4.authority import Authority
+from s4.cli.admin_client import AdminClient, AdminError
+from s4.config.limits import Limits
+from s4.crypto.authority import Authority
 from s4.http.admin_access import Door
 from s4.http.admin_port import AdminPort, is_local
-from s4.limits import Limits
 from s4.peer.trust import Credentials
 from s4.s3 import sigv4
 from s4.s3.errors import S3Error

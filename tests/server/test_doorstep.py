@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+from s4.config.limits import Limits
 from s4.http.doorstep import Doorstep
-from s4.limits import Limits
 from s4.s3.errors import S3Error
 
 SLOW = replace(Limits(), unknown_requests=3, unknown_s=3600.0, least_rate_bytes=1000)

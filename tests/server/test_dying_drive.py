@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from process import ServerProcess, injected, wait_until
-from s4.said import FAILED
+from s4.base.said import FAILED
 from server.test_drives import compare, status, whole
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

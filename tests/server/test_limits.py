@@ -21,10 +21,10 @@ from botocore.exceptions import ClientError
 
 from process import ServerProcess, make_client, wait_until
 from raw import call, exchange, send, signed
-from s4.authority import Authority
+from s4.config.limits import Limits, parse_size, with_settings
+from s4.crypto.authority import Authority
 from s4.gateway.context import BlobCache
 from s4.gateway.memory import MemoryBudget
-from s4.limits import Limits, parse_size, with_settings
 from s4.replica.host import RowCache
 from s4.s3.errors import S3Error
 from server.test_admin import admin

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from s4.authority import Authority
+from s4.crypto.authority import Authority
 from s4.http.port import Port
 
 SAID = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 9\r\n\r\nuse HTTPS"

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from raw import call
+from s4.config.limits import Limits
 from s4.gateway.rates import KNOWN, BucketRates, Rate, Rates
-from s4.limits import Limits
 from server.test_admin import admin
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from addresses import own_address
-from s4.authority import Authority
+from s4.crypto.authority import Authority
 
 KEYS = {"S4_ROOT_ACCESS_KEY": "testroot", "S4_ROOT_SECRET_KEY": "testrootsecret"}
 

@@ -7,7 +7,7 @@ import shutil
 from typing import Any
 
 from process import ServerProcess, wait_until
-from s4.admin_client import AdminError
+from s4.cli.admin_client import AdminError
 from server.test_drives import compare, fill, status
 from server.test_drives import whole as is_whole
 

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 
 from process import ServerProcess, injected, run, start, wait_until
 from raw import call, exchange, send, signed
-from s4.limits import parse_size
+from s4.config.limits import parse_size
 
 
 def metric(server: ServerProcess, pattern: str) -> float:
@@ -79,7 +79,7 @@ def test_a_worker_that_dies_is_started_again(own_server: Any, client: Any) -> No
     s3 = client(server.endpoint)
     s3.create_bucket(Bucket="workers")
     assert server.process is not None
-    children = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "s4.worker"], capture_output=True, text=True, check=True).stdout.split()
+    children = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "s4.server.worker"], capture_output=True, text=True, check=True).stdout.split()
     assert len(children) == 2
     for child in children:
         os.kill(int(child), 9)

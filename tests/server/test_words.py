@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from process import ACCESS, SECRET, ServerProcess
-from s4 import cli
-from s4.authority import Authority
+from s4.cli import main as cli
+from s4.crypto.authority import Authority
 
 PARSER = cli.build_parser()  # once: it takes longer than most commands
 Ran = Callable[..., tuple[int, str, str]]

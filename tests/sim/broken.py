@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from s4.cluster.wire import LOST, Append, Config, Document, Plan, State
+from s4.cluster.messages import LOST, Append, Config, Document, Plan, State
 from s4.replica.core import Replica
 from s4.replica.terms import NEVER, Peer, Swap, Timing
 from sim.node import Node, Waiter

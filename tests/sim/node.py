@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from s4.cluster.wire import Commit, Document, Install, MarkJoining, Snapshot, State, Write
+from s4.cluster.messages import Commit, Document, Install, MarkJoining, Snapshot, State, Write
 from s4.replica.core import Replica
 from s4.replica.terms import NotServingError, Timing, TooFewError
 

@@ -17,15 +17,15 @@ from msgspec.structs import replace
 
 from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap
+from s4.config.limits import Limits
 from s4.erasure.codec import codec, stripes_of
 from s4.gateway.context import Gateway
 from s4.gateway.receive import _BlobWriter
-from s4.limits import Limits
-from s4.member import adjusted
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, NewBlob, PutObject, Settings, Written
 from s4.metadata.entry import Overlay
 from s4.metadata.rows import Blob, Extent, Object, decode
+from s4.node.member import adjusted
 from s4.peer.api import Layout
 from s4.replica.turn import Decider, Turn
 from s4.s3.errors import S3Error

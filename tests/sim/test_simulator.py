@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from s4.cluster.wire import Config, Document, Durable, Plan, Promise, State
+from s4.cluster.messages import Config, Document, Durable, Plan, Promise, State
 from s4.replica.core import Replica
 from s4.replica.terms import Timing
 from sim import broken
@@ -72,7 +72,7 @@ def leading(me: str = "a", in_sync: tuple[str, ...] = ("a", "b")) -> Replica:
 
 def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen() -> None:
     """R4's sequence: the swap that adds C may have landed, so nothing commits without C, however long no news comes."""
-    from s4.cluster.wire import Join
+    from s4.cluster.messages import Join
 
     replica = leading()
     replica.receive("c", Join(2), 0.3)
@@ -99,7 +99,7 @@ def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen()
 
 def test_a_primary_whose_log_was_cut_leaves_the_set_with_an_alarm() -> None:
     """R7: a restored volume. The secondary refuses to undo what it has committed."""
-    from s4.cluster.wire import Append, Entry, Fault
+    from s4.cluster.messages import Append, Entry, Fault
 
     second = Replica("b", State(epoch=2, commit=5), Timing(), 0.0)
     second.see(Document(Config(3, "a", ("a", "b", "c")), Plan(("a", "b", "c"), 2)), 3, 0.0)
@@ -119,7 +119,7 @@ def test_what_belongs_to_an_earlier_try_to_join_says_nothing_of_a_later_one() ->
     """R8, found by the simulator: a replica said an entry to be durable, tried again to join, and got a snapshot from before
     that entry; what it had said of the first try came late, and the primary counted on an entry that was gone. And a
     snapshot of the first try, late itself, cut what was said to be durable in the second."""
-    from s4.cluster.wire import Append, Entry, Join, Snapshot
+    from s4.cluster.messages import Append, Entry, Join, Snapshot
 
     primary = leading(in_sync=("a", "b"))
     entry = primary.propose(b"x", 0.2)
@@ -175,7 +175,7 @@ def test_an_heir_that_also_asked_for_itself_counts_on_no_lease() -> None:
 def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
     """Liveness, found by the simulator (seed 34039): c has the snapshot of its second try and says so for ever; a had
     begun a third, whose snapshot was lost."""
-    from s4.cluster.wire import Again, Join, Snapshot
+    from s4.cluster.messages import Again, Join, Snapshot
 
     primary = leading(in_sync=("a", "b"))
     for at in (1.0, 11.0, 21.0):
@@ -201,7 +201,7 @@ def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
 def test_a_replica_that_is_being_added_is_not_begun_anew() -> None:
     """R4, found by the simulator (seed 40645): a asks for a configuration with c, which had caught up. c starts again, and asks
     to join as if nothing had been; a snapshot would cut what made it count, and then the configuration lands."""
-    from s4.cluster.wire import Join
+    from s4.cluster.messages import Join
 
     primary = leading(in_sync=("a", "b"))
     primary.receive("c", Join(2), 0.3)
@@ -241,7 +241,7 @@ def test_an_empty_copy_that_the_map_counts_on_leads_nobody_and_says_so(primary: 
 
 def test_a_copy_that_is_new_with_its_partition_follows_and_may_lead() -> None:
     """Under a later epoch than the first, for the primary was quicker to start; but nothing was committed yet."""
-    from s4.cluster.wire import Append
+    from s4.cluster.messages import Append
 
     replica = Replica("b", State(), Timing(), 0.0)
     replica.see(three("a", 2), 2, 0.0)
@@ -257,7 +257,7 @@ def test_a_copy_that_is_new_with_its_partition_follows_and_may_lead() -> None:
 @pytest.mark.parametrize("eligible", [False, True])
 def test_a_copy_that_lacks_what_is_committed_says_so_and_is_filled(eligible: bool) -> None:
     """M4, for an empty copy and for an older one: it is no member that lacks nothing, in sync or eligible (R9)."""
-    from s4.cluster.wire import LOST, Again, Append, Join
+    from s4.cluster.messages import LOST, Again, Append, Join
 
     document = Document(Config(7, "a", ("a",), ("b",)), Plan(("a", "b", "c"), 2)) if eligible else three("a")
     replica = Replica("b", State(epoch=5, commit=3), Timing(), 0.0)
@@ -301,7 +301,7 @@ def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_i
 def test_a_secondary_that_was_shown_to_lack_nothing_goes_on_when_both_others_die() -> None:
     """M4 and R9: of three copies two are lost at once. What a primary has shown to this process nobody takes from it; one
     that starts with an old copy was shown nothing, as above."""
-    from s4.cluster.wire import Append
+    from s4.cluster.messages import Append
 
     replica = Replica("a", State(epoch=7, commit=5), Timing(), 0.0)
     replica.see(three("b"), 7, 0.0)
@@ -339,7 +339,7 @@ def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:
 
 def test_nobody_who_has_committed_more_is_filled_with_less() -> None:
     """M4: the primary is the one that lacks something; its snapshot would empty the one that has everything."""
-    from s4.cluster.wire import Join
+    from s4.cluster.messages import Join
 
     primary = leading(in_sync=("a", "b"))
     primary.receive("c", Join(2, 40), 0.3)

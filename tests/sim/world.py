@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from s4.cluster.wire import Commit, Config, Document, Entry, Plan, Write
+from s4.cluster.messages import Commit, Config, Document, Entry, Plan, Write
 from s4.replica.core import Replica
 from sim.linear import FOREVER, Call, is_linearizable
 from sim.node import BrokenError, Disk, Node, durable, last

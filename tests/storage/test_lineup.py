@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s4.lineup import line_up
+from s4.node.drive_set import line_up
 from s4.storage.files import Files
 
 UNMOUNTED = "d3, is on the file system of /, where the others are not"

@@ -83,7 +83,7 @@ def test_a_block_is_valid_as_its_own_shard_only() -> None:
 
 def test_golden_bytes_of_a_data_directory(tmp_path: Path) -> None:
     """The index's mark and sums, s4.json and root.json: version 1 of each."""
-    from s4.settings import RootKeys
+    from s4.config.settings import RootKeys
     from s4.storage.directory import Identity, open_directory
     from s4.storage.files import Files
     from s4.storage.index import MARK, VOLUME

@@ -14,11 +14,11 @@ import pytest
 
 import damage
 from inprocess import get, opened, put
-from s4.embedded import OpenStore, master_key, root_keys
-from s4.figures import drive_figures
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
-from s4.restart import History
+from s4.node.local import OpenStore, master_key, root_keys
+from s4.server.metrics import drive_figures
+from s4.server.restart import History
 from s4.storage.directory import DriveError
 from s4.storage.files import Files
 from s4.storage.uses import FAILING

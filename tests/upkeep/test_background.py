@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from inprocess import get, opened, put
-from s4 import jobs as jobs_module
-from s4.clock import boot_clock
+from s4.base import jobs as jobs_module
+from s4.base.clock import boot_clock
+from s4.base.jobs import Job, Jobs
 from s4.cluster.clocks import Clocks
 from s4.gateway import buckets
 from s4.gateway.objects import delete_object
-from s4.jobs import Job, Jobs
-from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.rows import Answer, encode
+from s4.node.member import MemberNode
 from s4.peer.api import UnavailableError
 from s4.peer.client import RemoteNode
 from s4.peer.links import Links
@@ -310,7 +310,7 @@ def test_who_may_start_a_task() -> None:
         "gateway/receive.py": "shards of a stripe: awaited before the request is answered",
         "gateway/stripes.py": "reads that race: awaited or cancelled by the request",
         "http/port.py": "the begin of a connection, which ends with it",
-        "tasks.py": "a request of the S3 port that had to wait, which answers its errors",
+        "base/tasks.py": "a request of the S3 port that had to wait, which answers its errors",
         "http/admin_server.py": "a scrub that somebody asked for and follows",
         "peer/client.py": "a connection's reader and beacons, which end with it, whatever the error",
         "peer/router.py": "calls that a request awaits; tries to connect, which tell what failed",
@@ -321,10 +321,10 @@ def test_who_may_start_a_task() -> None:
         "replica/group.py": "the writer loop and what belongs to it: an error ends the process (D7)",
         "cluster/etcd.py": "a login, which every call that needs it awaits",
         "cluster/keeper.py": "changes of the map, whose error is told to who asked for them",
-        "member.py": "follows the map: an error ends the process",
-        "serve_cluster.py": "follows the map: an error ends the process; the start and the stop, which are awaited",
+        "node/member.py": "follows the map: an error ends the process",
+        "server/cluster.py": "follows the map: an error ends the process; the start and the stop, which are awaited",
         "http/iam/tokens.py": "a fetch of an issuer's keys, which is asked for again by who needs them",
-        "jobs.py": "jobs",
+        "base/jobs.py": "jobs",
         "s4_operator/queue.py": "resources, each tried again later",
     }
     root = Path(__file__).parents[2]

@@ -17,9 +17,9 @@ from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode, encode
 from s4.storage.files import Files
-from s4.upkeep import contents, place
+from s4.upkeep import contents, progress
 from s4.upkeep.contents import Checked, Contents
-from s4.upkeep.place import PlaceFile
+from s4.upkeep.progress import ProgressFile
 
 WEEK_S = 7 * 86_400.0
 BLOBS = 40
@@ -34,7 +34,7 @@ class World:
 
     def node(self, name: str = "a") -> Contents:
         (self._directory / name).mkdir(exist_ok=True)
-        file = PlaceFile(Files(), self._directory / name, Checked, contents.NAME)
+        file = ProgressFile(Files(), self._directory / name, Checked, contents.NAME)
         return Contents(self._gateway, self._store.node.host, lambda: self.led, file, lambda: self.now_s)
 
     def change(self, **changes: Any) -> str:
@@ -114,7 +114,7 @@ def test_shards_that_are_damaged_are_done_without(tmp_path: Path) -> None:
 
 
 def test_each_partition_is_read_once_a_cycle_by_who_leads_it(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(place, "SAVE_S", -1.0)  # after each blob, as if each took ten seconds
+    monkeypatch.setattr(progress, "SAVE_S", -1.0)  # after each blob, as if each took ten seconds
 
     async def work(world: World) -> None:
         node, every = world.node(), list(world.led)

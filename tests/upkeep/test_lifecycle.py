@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from inprocess import Bytes, opened
 from s4.access import documents
-from s4.embedded import OpenStore
 from s4.gateway import buckets, multipart, objects
 from s4.gateway.context import Gateway, execute, settings_of
 from s4.gateway.objects import Attributes
@@ -22,6 +21,7 @@ from s4.metadata.commands import ChangeObject, Deleted, DeleteIfNewest, Expire, 
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.listing import Query
 from s4.metadata.listing import Version as Listed
+from s4.node.local import OpenStore
 from s4.s3 import lifecycle
 from s4.s3.checksums import Expected
 from s4.s3.errors import S3Error

@@ -12,7 +12,7 @@ from typing import Any
 
 from s4.storage.records import Shard
 from s4.storage.shards import ShardStore
-from s4.upkeep import ownstore, place
+from s4.upkeep import ownstore, progress
 from s4.upkeep.ownstore import OwnStore
 from storage.test_shards import open_store
 
@@ -48,7 +48,7 @@ async def fill(store: ShardStore) -> None:
 
 def test_a_scrub_that_a_restart_cut_off_is_gone_on_with(tmp_path: Path, monkeypatch: Any) -> None:
     """Both together read everything once."""
-    monkeypatch.setattr(place, "SAVE_S", -1.0)  # after each batch, as if each took ten seconds
+    monkeypatch.setattr(progress, "SAVE_S", -1.0)  # after each batch, as if each took ten seconds
 
     async def test() -> None:
         clock = Clock()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from inprocess import get, opened, put
+from s4.base.jobs import Jobs
 from s4.gateway import buckets
-from s4.jobs import Jobs
 from s4.metadata import commands, keys
 from s4.peer.api import ForgottenError, UnavailableError
 from s4.upkeep.renames import Renames

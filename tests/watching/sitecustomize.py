@@ -29,7 +29,7 @@ def watch(loop_class: Any) -> None:
             return
         path = Path(os.environ["HELD"]) / str(
             os.getpid()
-        )  # of this process, which may have been forked (s4/starter.py)
+        )  # of this process, which may have been forked (s4/cli/starter.py)
         told = {
             "program": " ".join(sys.argv[1:2]),
             "test": os.environ.get("PYTEST_CURRENT_TEST", ""),

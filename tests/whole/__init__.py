@@ -27,7 +27,7 @@ What is not simulated, and what covers it:
 | etcd and Kubernetes as coordinators, and their clients | tests/cluster/test_coordinator.py, tests/kube |
 | a process that starts itself again in place, its sockets kept open | tests/server/test_dying_drive.py, tests/test_restart.py |
 | `--workers`: gateways over a Unix socket | tests/server/test_running.py |
-| how a node is put together (serve.py, serve_cluster.py): `Node.run` and `Server.run` repeat it | tests/cluster/test_six_nodes.py |
+| how a node is put together (server/standalone.py, server/cluster.py): `Node.run` and `Server.run` repeat it | tests/cluster/test_six_nodes.py |
 | nodes that are added, drained and taken away by a planner | tests/cluster/test_six_nodes.py, tests/sim/test_moves.py, tests/kube |
 | directories that were made and not synced; small files that are damaged on the disk | tests/crash/test_power_loss.py, tests/damage.py |
 | two instructions of one process that really run at the same time | nothing: one thread has the interpreter lock |

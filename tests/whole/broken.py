@@ -12,17 +12,18 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from s4 import member, rownode
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.base.jobs import Job, Jobs
 from s4.gateway import buckets, objects
 from s4.gateway.objects import Put, SourceChangedError
 from s4.gateway.read import open_object
-from s4.jobs import Job, Jobs
 from s4.metadata import buckets as bucket_rows
 from s4.metadata import commands, decide, keys, locks, references, uploads
 from s4.metadata import objects as object_rows
 from s4.metadata.commands import Refused
 from s4.metadata.listing import Query
+from s4.node import member
+from s4.node import rows as node_rows
 from s4.peer import server as peer_server
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica import group, replicated, turn
@@ -35,7 +36,7 @@ from sim import broken as cores
 
 def refuses_before_it_looks() -> None:
     """A repeat is refused for room though it was committed: the gateway discards what it stored for it."""
-    execute = rownode.RowNode.execute
+    execute = node_rows.RowNode.execute
     bring = commands.PutObject | commands.PutPart | commands.CreateUpload | commands.CreateBucket
 
     async def broken(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
@@ -44,7 +45,7 @@ def refuses_before_it_looks() -> None:
             return Refused("StorageFull", "full")
         return await execute(self, partition, command, command_id, again)
 
-    rownode.RowNode.execute = broken  # type: ignore[method-assign]
+    node_rows.RowNode.execute = broken  # type: ignore[method-assign]
 
 
 def takes_no_error_for_damage() -> None:
@@ -231,7 +232,7 @@ def frees_under_readers() -> None:
 
 def lists_at_any_epoch() -> None:
     """L1: a listing's partitions are not looked at, neither who leads them nor at which epoch."""
-    rownode.RowNode._where = lambda self, where: [one for one, _ in where] or list(range(self.partitions))  # type: ignore[method-assign,assignment]
+    node_rows.RowNode._where = lambda self, where: [one for one, _ in where] or list(range(self.partitions))  # type: ignore[method-assign,assignment]
 
 
 def tells_nobody_of_settings() -> None:

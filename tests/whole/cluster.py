@@ -13,21 +13,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from s4.base.jobs import Job, Jobs
 from s4.cluster import clustermap, planner
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import DOCUMENT, MapKeeper, NoMapError
 from s4.cluster.placement import GONE
 from s4.cluster.status import status
-from s4.figures import member_figures
 from s4.gateway.context import Gateway, Readers
 from s4.http.admin_cluster import said as told
-from s4.jobs import Job, Jobs
-from s4.member import Member, Place, open_member
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
+from s4.node.member import Location, Member, open_member
 from s4.peer.router import Router
 from s4.replica.terms import Timing
-from s4.serving import make_gateway
+from s4.server.metrics import member_figures
+from s4.server.parts import make_gateway
 from s4.storage.records import Shard
 from s4.upkeep import compaction
 from s4.upkeep.leader import Leader
@@ -98,7 +98,7 @@ class Node(Machine):
         process.kept.append(jobs)
         keeper = await self._map(Client(self.world.documents, process))
         if self.has_store:
-            place = Place(self.name, f"0.0.0.0:{PORT}", f"{self.name}:{PORT}", self.name)
+            place = Location(self.name, f"0.0.0.0:{PORT}", f"{self.name}:{PORT}", self.name)
 
             def horizon() -> float:
                 local = readers.oldest()

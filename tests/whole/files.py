@@ -483,12 +483,12 @@ def as_they_are() -> Iterator[None]:
 
 def install() -> None:
     """Put the disks under the modules that make system calls on data."""
-    from s4 import embedded, lineup, member
+    from s4.node import drive_set, local, member
     from s4.storage import appender, directory, drives, files, volumes
     from whole import threads
 
     os = Os()
-    for module in (files, directory, member, embedded, lineup):
+    for module in (files, directory, member, local, drive_set):
         module.os = os  # type: ignore[attr-defined]
     files._libc = Libc(os)  # type: ignore[assignment]
     directory.fcntl = Fcntl(os)  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ import gc
 from dataclasses import replace
 
 from checker import check_drives, check_parts
-from s4.jobs import Jobs
+from s4.base.jobs import Jobs
 from s4.metadata import keys
 from s4.metadata.rows import decode_object
 from s4.storage.records import Shard

@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from s4.base.jobs import Job, Jobs
 from s4.cluster.shardmap import ShardMap
-from s4.embedded import OpenStore, open_store
-from s4.figures import store_figures
+from s4.config.settings import StoreSettings
 from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import Readers
-from s4.jobs import Job, Jobs
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
-from s4.restart import DRIVE_FAILURES, WITHIN_S
-from s4.serving import make_gateway
-from s4.settings import StoreSettings
+from s4.node.local import OpenStore, open_store
+from s4.server.metrics import store_figures
+from s4.server.parts import make_gateway
+from s4.server.restart import DRIVE_FAILURES, WITHIN_S
 from s4.storage.directory import DriveError
 from s4.storage.records import Shard
 from s4.upkeep import compaction, orphans

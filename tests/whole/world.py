@@ -17,13 +17,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from s4 import embedded, member, rownode
+from s4.config.limits import Limits
+from s4.config.settings import RootKeys, StoreSettings
 from s4.gateway.context import Gateway
-from s4.limits import Limits
 from s4.metadata import gone
+from s4.node import local, member
+from s4.node import rows as node_rows
 from s4.peer import client
-from s4.serving import ServerSettings
-from s4.settings import RootKeys, StoreSettings
+from s4.server.parts import ServerSettings
 from s4.storage import index, shards
 from s4.storage.records import Shard
 from s4.upkeep import leader
@@ -60,16 +61,16 @@ def install() -> None:
     shards.PUNCH_MIN = PUNCH_MIN
     leader.TRIM_S, leader.DELETE_S = TRIM_S, DELETE_S
     gone.AT_ONCE = 1  # so that what is removed is let go of later, whoever leads by then
-    for module in (member, index, embedded):
+    for module in (member, index, local):
         module.Database = leveldb.Database  # type: ignore[misc,assignment]
-    execute = rownode.RowNode.execute
+    execute = node_rows.RowNode.execute
 
     async def answering(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
         answer = await execute(self, partition, command, command_id, again)
         running().here().answers(type(command).__name__)
         return answer
 
-    ask, discard = client.RemoteNode.execute, rownode.RowNode.discard
+    ask, discard = client.RemoteNode.execute, node_rows.RowNode.discard
 
     async def discarding(self: Any, partition: int, blob: bytes) -> None:
         loop = running()
@@ -81,8 +82,8 @@ def install() -> None:
         running().here().asks(self._writer.transport)
         return await ask(self, partition, command, command_id, again)
 
-    rownode.RowNode.discard = discarding  # type: ignore[method-assign]
-    rownode.RowNode.execute, client.RemoteNode.execute = answering, asking  # type: ignore[method-assign]
+    node_rows.RowNode.discard = discarding  # type: ignore[method-assign]
+    node_rows.RowNode.execute, client.RemoteNode.execute = answering, asking  # type: ignore[method-assign]
 
 
 class Machine:

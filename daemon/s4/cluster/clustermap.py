@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from s4.cluster.messages import Config, Document, Plan, Value
 from s4.cluster.placement import GONE
-from s4.cluster.wire import Config, Document, Plan, Value
 
 FORMAT = 1
 STANDBY = "standby"

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from crc32c import crc32c
 
-from s4.said import SaidError
+from s4.base.said import SaidError
 from s4.storage.files import Files
 
 log = logging.getLogger(__name__)

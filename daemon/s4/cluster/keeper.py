@@ -21,7 +21,7 @@ from msgspec.structs import replace as changed
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap, Partition
 from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError, UnknownOutcomeError
-from s4.cluster.wire import Config, decode_document, encode_document
+from s4.cluster.messages import Config, decode_document, encode_document
 
 log = logging.getLogger(__name__)
 

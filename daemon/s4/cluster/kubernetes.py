@@ -24,7 +24,7 @@ from kubernetes import aio
 
 from s4.cluster import clustermap
 from s4.cluster.coordinator import ConflictError, CoordinatorError, UnknownOutcomeError
-from s4.cluster.halves import Half, joined, split
+from s4.cluster.kubernetes_map import Half, joined, split
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from s4.base.jobs import Failures
 from s4.cluster import shardmap
 from s4.cluster.coordinator import ConflictError, Coordinator, UnknownOutcomeError
 from s4.cluster.shardmap import ShardMap
-from s4.jobs import Failures
 
 log = logging.getLogger(__name__)
 

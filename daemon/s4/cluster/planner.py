@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
+from s4.base.said import SaidError
 from s4.cluster.clustermap import STANDBY, ClusterMap, Member, Partition
+from s4.cluster.messages import Config
 from s4.cluster.placement import DRAINING, GONE, SERVING, Store, place
-from s4.cluster.wire import Config
-from s4.said import SaidError
 
 
 class PlanError(SaidError):

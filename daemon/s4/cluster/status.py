@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
+from s4.base.health import DOWN, Health, Part, Shape, full, judge, storable, told
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import GONE
-from s4.health import DOWN, Health, Part, Shape, full, judge, storable, told
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """`health` is ok, degraded, at risk or down; `reasons` say why it is not ok (health.py). `storable_bytes` is what clients can
+    """`health` is ok, degraded, at risk or down; `reasons` say why it is not ok (base/health.py). `storable_bytes` is what clients can
     still store, before the first store is full."""
 
     cluster: str

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
-from s4.said import SaidError
+from s4.base.said import SaidError
 
 Buffer = bytes | bytearray | memoryview
 

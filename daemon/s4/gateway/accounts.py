@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from s4.crypto.keyring import KeyringError, is_sealed
 from s4.gateway.context import Gateway, execute
-from s4.keyring import KeyringError, is_sealed
 from s4.metadata import commands, keys
 from s4.metadata.rows import AccessKey, Group, Managed, Policy, Provider, Role, User, decode, encode
 from s4.peer.api import UnavailableError

@@ -18,20 +18,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from s4.access import documents
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.config.limits import Limits
+from s4.crypto.keyring import Keyring
 from s4.gateway.memory import MemoryBudget
 from s4.gateway.quota import Quotas
 from s4.gateway.rates import BucketRates
 from s4.gateway.turns import Turns
-from s4.keyring import Keyring
-from s4.limits import Limits
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
 from s4.metadata.rows import Bucket, Notify
 from s4.peer.api import Layout, NodeApi, UnavailableError, UnknownResultError
 from s4.s3.errors import S3Error
 
 if TYPE_CHECKING:
-    from s4.kms import Allowed, Kms
+    from s4.crypto.kms import Allowed, Kms
 
 SETTINGS_TRIES = 8
 ANSWER_COST = 64 * 1024  # as bytes: what comes after a commit takes the loop about as long

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from s4.crypto.keyring import KeyringError, is_sealed
 from s4.gateway.accounts import kept_secret
 from s4.gateway.context import Gateway, execute
-from s4.keyring import KeyringError, is_sealed
 from s4.metadata import commands, keymarks, keys
 from s4.metadata.keymarks import ROW, KeyMarks, marked
 from s4.metadata.rows import AccessKey, decode, encode

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from s4 import tasks
+from s4.base import tasks
 from s4.gateway.fair import FairQueue
 from s4.gateway.places import PLACE
 from s4.s3.errors import S3Error

@@ -11,7 +11,7 @@ from s4.access.documents import object_owner
 from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket, paced
 from s4.gateway.objects import Attributes, Put, receive_copied, take_extents, with_null
 from s4.gateway.read import Opened
-from s4.gateway.receive import Body, Place, Stored, abandon, receive
+from s4.gateway.receive import Body, Destination, Stored, abandon, receive
 from s4.gateway.sealing import Seal, new_seal, unwrap, wanted_in
 from s4.metadata import keys
 from s4.metadata.commands import (
@@ -110,7 +110,7 @@ async def put_part(gateway: Gateway, name: str, key: bytes, upload_id: str, numb
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     expected = _part_checksum(expected, found.upload)
     seal = await _seal_of(gateway, bucket, found.upload, customer)
-    stored = await receive(gateway, body, expected, Place(partition, bucket.id, key, upload, number), seal)
+    stored = await receive(gateway, body, expected, Destination(partition, bucket.id, key, upload, number), seal)
     await _commit_part(gateway, name, bucket, partition, key, upload, stored)
     return stored, expected.kept, found.upload.sealing
 
@@ -155,14 +155,14 @@ async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upl
     SourceChangedError where the source that was judged is gone."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     offset, length = span or (0, source.row.size)
-    place = Place(partition, bucket.id, key, upload, number)
+    to = Destination(partition, bucket.id, key, upload, number)
     expected = Expected(keep=found.upload.checksum_algorithm)
     seal = await _seal_of(gateway, bucket, found.upload, customer)
     extents = source.row.extents
     plain = seal is None and source.row.sealing is None
     whole = plain and (offset, length) == (0, source.row.size) and len(extents) == 1 and extents[0].blob
     if whole and expected.keep in ("", source.row.checksum_algorithm):
-        taken = await take_extents(gateway, extents, place)
+        taken = await take_extents(gateway, extents, to)
         if taken is not None:
             old = taken[0]
             etag = old.etag or source.row.etag
@@ -170,7 +170,7 @@ async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upl
             stored = Stored(extent, etag, old.checksum, granted=[extent.reference])
             await _commit_part(gateway, name, bucket, partition, key, upload, stored)
             return stored, source.row.checksum_algorithm, None
-    stored = await receive_copied(gateway, source, (offset, length), expected, place, seal)
+    stored = await receive_copied(gateway, source, (offset, length), expected, to, seal)
     await _commit_part(gateway, name, bucket, partition, key, upload, stored)
     return stored, expected.keep, found.upload.sealing
 

@@ -13,7 +13,7 @@ import msgspec
 from s4.access.documents import object_owner
 from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket, paced
 from s4.gateway.read import Opened, open_object, stream
-from s4.gateway.receive import REFERENCES_AT_ONCE, Body, Decoder, Place, Stored, abandon, drop_references, receive
+from s4.gateway.receive import REFERENCES_AT_ONCE, Body, Decoder, Destination, Stored, abandon, drop_references, receive
 from s4.gateway.sealing import Seal, new_seal, wanted_in
 from s4.metadata import events, keys
 from s4.metadata.commands import (
@@ -96,7 +96,7 @@ async def put_object(gateway: Gateway, name: str, key: bytes, body: Body, expect
     await gateway.quotas.take(gateway.node, bucket, body.length)
     seal = await new_seal(gateway, name, bucket, wanted_in(bucket, attributes.encryption))
     expected = msgspec.structs.replace(expected, keep=expected.kept or checksums.DEFAULT)
-    stored = await receive(gateway, body, expected, Place(partition, bucket.id, key), seal)
+    stored = await receive(gateway, body, expected, Destination(partition, bucket.id, key), seal)
     row = Object(
         gateway.now_ms(), stored.extent.size, stored.etag, False, bucket.versioning != "Enabled", object_owner(bucket, owner),
         expected.keep, checksums.FULL_OBJECT, stored.checksum, attributes.headers, attributes.metadata, attributes.tags,
@@ -167,7 +167,7 @@ async def delete_objects(gateway: Gateway, name: str, wanted: list[tuple[bytes, 
     return list(await asyncio.gather(*(one(*item) for item in wanted)))
 
 
-async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) -> list[Extent] | None:
+async def take_extents(gateway: Gateway, extents: list[Extent], to: Destination) -> list[Extent] | None:
     """New references to the blobs of some extents, under new random ids (C1); None where one is gone."""
     taken: list[Extent] = []
     by_partition: dict[int, list[Claim]] = {}
@@ -176,7 +176,7 @@ async def take_extents(gateway: Gateway, extents: list[Extent], place: Place) ->
             taken.append(extent)
             continue
         name = gateway.random(16)
-        claim = Claim(extent.blob, name, place.partition, place.bucket, place.key, place.upload)
+        claim = Claim(extent.blob, name, to.partition, to.bucket, to.key, to.upload)
         by_partition.setdefault(extent.partition, []).append(claim)
         taken.append(msgspec.structs.replace(extent, reference=name))
     granted: list[Extent] = []
@@ -243,12 +243,12 @@ class CopiedBody:
         return b""
 
 
-async def receive_copied(gateway: Gateway, source: Opened, span: tuple[int, int], expected: Expected, place: Place,
+async def receive_copied(gateway: Gateway, source: Opened, span: tuple[int, int], expected: Expected, to: Destination,
                          seal: Seal | None) -> Stored:  # fmt: skip
     """Store (offset, length) of an object once more. Raises S3Error, DamagedError, and SourceChangedError where it went."""
     try:
         with gateway.readers.reading():
-            return await receive(gateway, CopiedBody(gateway, source, *span), expected, place, seal)
+            return await receive(gateway, CopiedBody(gateway, source, *span), expected, to, seal)
     except DamagedError:
         await must_be_there(gateway, source)
         raise
@@ -273,7 +273,7 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
         sealed = wanted_in(bucket, copy.encryption) is not None
         if sealed != (source.row.sealing is not None):
             return await _copy_bytes(gateway, source, copy, bucket, partition)
-    extents = await take_extents(gateway, source.row.extents, Place(partition, bucket.id, copy.key))
+    extents = await take_extents(gateway, source.row.extents, Destination(partition, bucket.id, copy.key))
     if extents is not None:
         if copy.checksum not in ("", source.row.checksum_algorithm):
             source = await _with_checksum(gateway, source, copy.checksum, extents)
@@ -358,8 +358,8 @@ def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: 
 async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Bucket, partition: int) -> Put:
     old, seal = source.row, await new_seal(gateway, copy.name, bucket, wanted_in(bucket, copy.encryption))
     expected = Expected(keep=copy.checksum or old.checksum_algorithm or checksums.DEFAULT)
-    place = Place(partition, bucket.id, copy.key)
-    stored = await receive_copied(gateway, source, (0, old.size), expected, place, seal)
+    to = Destination(partition, bucket.id, copy.key)
+    stored = await receive_copied(gateway, source, (0, old.size), expected, to, seal)
     content = Object(
         0, old.size, stored.etag, False, False, "", expected.keep, checksums.FULL_OBJECT, stored.checksum,
         extents=[stored.extent], sealing=seal.sealing if seal is not None else None,

@@ -15,7 +15,7 @@ import asyncio
 from collections import OrderedDict
 from contextvars import ContextVar
 
-from s4 import tasks
+from s4.base import tasks
 from s4.gateway.fair import FairQueue, Flow
 from s4.s3.errors import S3Error
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from s4.access.documents import quota_of
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
 from s4.metadata.rows import Bucket
 from s4.peer.api import NodeApi
 from s4.s3.errors import S3Error

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from s4.limits import NO_RATE as ENDLESS
-from s4.limits import Limits
+from s4.config.limits import NO_RATE as ENDLESS
+from s4.config.limits import Limits
 
 KNOWN = 10_000  # names; who was heard of longest ago is forgotten
 NO_RATE = (0, 0)  # of its own: requests and bytes a second

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from s4.crypto.segments import SEGMENT, InvalidTag, Opener, stored_size
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.sealing import unwrap
 from s4.gateway.stripes import Stripe
@@ -12,7 +13,6 @@ from s4.metadata import keys
 from s4.metadata.rows import Bucket, Extent, Object, decode_object
 from s4.s3.errors import S3Error
 from s4.s3.names import http_date
-from s4.segments import SEGMENT, InvalidTag, Opener, stored_size
 from s4.storage.records import DamagedError
 
 READ_BYTES = 1 << 20

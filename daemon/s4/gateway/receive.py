@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from s4.base.tasks import in_task
+from s4.crypto.segments import SEAL_BYTES, Sealer
 from s4.erasure.codec import Buffer, codec
 from s4.gateway.context import Gateway, execute
 from s4.gateway.memory import Share
@@ -29,9 +31,7 @@ from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeRefe
 from s4.metadata.rows import Extent
 from s4.s3.checksums import Digests, Expected
 from s4.s3.errors import S3Error
-from s4.segments import SEAL_BYTES, Sealer
 from s4.storage.records import DiskFullError, OfflineError, Shard
-from s4.tasks import in_task
 
 SMALL_BYTES = 64 * 1024
 BATCH_BYTES = 512 * 1024
@@ -62,7 +62,7 @@ class Body(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Destination:
     """Where a body will belong: partition and claim."""
 
     partition: int
@@ -220,7 +220,9 @@ class _BlobWriter:
             await self._gateway.node.discard(self._partition, self.blob)
 
 
-async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place, seal: Seal | None = None) -> Stored:
+async def receive(
+    gateway: Gateway, body: Body, expected: Expected, to: Destination, seal: Seal | None = None
+) -> Stored:
     """Read the whole body and store it, encrypted where there is a seal. Raises S3Error with nothing left behind."""
     digests = Digests(expected, content=seal is None or expected.sha256 is not None)
     sealer = Sealer(seal.key, gateway.random(SEAL_BYTES)) if seal is not None else None
@@ -234,12 +236,12 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
         digests.verify(body.decoder.trailers)
         if sealer is not None:
             data = b"".join((*sealer.feed([data]), sealer.finish()))
-        extent = Extent(place.number, digests.size, etag=_etag(gateway, digests, seal), checksum=digests.checksum(),
+        extent = Extent(to.number, digests.size, etag=_etag(gateway, digests, seal), checksum=digests.checksum(),
                         seal=sealer.seal if sealer is not None else b"")  # fmt: skip
         return Stored(extent, extent.etag, extent.checksum, inline=data, brought=digests.brought())
     signed = expected.sha256 if sealer is None else None
-    granted = await _known(gateway, signed, body.length, place) if signed is not None else None
-    writer = None if granted else _BlobWriter(gateway, place.partition, sealer)
+    granted = await _known(gateway, signed, body.length, to) if signed is not None else None
+    writer = None if granted else _BlobWriter(gateway, to.partition, sealer)
     try:
         share = Share(gateway.memory, lambda: writer.held if writer is not None else 0)
         try:
@@ -254,7 +256,7 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
             digests.verify(body.decoder.trailers)
             if writer is not None:
                 if sealer is None:
-                    granted = await _known(gateway, digests.sha256(), digests.size, place)
+                    granted = await _known(gateway, digests.sha256(), digests.size, to)
                 if granted is None:
                     await writer.finish()
         finally:
@@ -266,7 +268,7 @@ async def receive(gateway: Gateway, body: Body, expected: Expected, place: Place
         if isinstance(error, DiskFullError):
             raise S3Error("StorageFull") from error
         raise
-    return _stored(gateway, digests, place, writer, granted, _etag(gateway, digests, seal))
+    return _stored(gateway, digests, to, writer, granted, _etag(gateway, digests, seal))
 
 
 def _etag(gateway: Gateway, digests: Digests, seal: Seal | None) -> str:
@@ -274,11 +276,11 @@ def _etag(gateway: Gateway, digests: Digests, seal: Seal | None) -> str:
 
 
 def _stored(
-    gateway: Gateway, digests: Digests, place: Place, writer: _BlobWriter | None, granted: _Granted | None, etag: str
+    gateway: Gateway, digests: Digests, to: Destination, writer: _BlobWriter | None, granted: _Granted | None, etag: str
 ) -> Stored:
     checksum, size = digests.checksum(), digests.size
     if granted is not None:
-        extent = Extent(place.number, size, granted.partition, granted.blob, granted.reference, etag, checksum)
+        extent = Extent(to.number, size, granted.partition, granted.blob, granted.reference, etag, checksum)
         return Stored(extent, etag, checksum, granted=[granted.reference], brought=digests.brought())
     if writer is None:
         raise S3Error("InternalError", "A body was neither written nor known.")
@@ -288,7 +290,7 @@ def _stored(
         content.sha256(), sorted(writer.missing), writer.stores(),
     )  # fmt: skip
     seal = writer.sealer.seal if writer.sealer is not None else b""
-    extent = Extent(place.number, size, place.partition, new.blob, new.reference, etag, checksum, seal)
+    extent = Extent(to.number, size, to.partition, new.blob, new.reference, etag, checksum, seal)
     return Stored(extent, etag, checksum, blobs=[new], brought=digests.brought())
 
 
@@ -317,7 +319,7 @@ async def _undo(gateway: Gateway, writer: _BlobWriter | None, granted: _Granted 
         await execute(gateway, granted.partition, DropReferences([(granted.blob, granted.reference)]))
 
 
-async def _known(gateway: Gateway, sha256: bytes, size: int, place: Place) -> _Granted | None:
+async def _known(gateway: Gateway, sha256: bytes, size: int, to: Destination) -> _Granted | None:
     """A reference to content that is already there, or None. A hash alone never yields content (C4)."""
     if not gateway.dedup:
         return None
@@ -326,7 +328,7 @@ async def _known(gateway: Gateway, sha256: bytes, size: int, place: Place) -> _G
     if content is None or content.size != size:
         return None
     reference = gateway.random(16)
-    claim = Claim(content.blob, reference, place.partition, place.bucket, place.key, place.upload)
+    claim = Claim(content.blob, reference, to.partition, to.bucket, to.key, to.upload)
     answer = await execute(gateway, content.partition, TakeReferences([claim]))
     if isinstance(answer, Taken) and answer.granted:
         return _Granted(content.partition, content.blob, reference)

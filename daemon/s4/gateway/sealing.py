@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from s4.access import documents
 from s4.access.patterns import matches
+from s4.crypto.keyring import Keyring, KeyringError
+from s4.crypto.kms import Kms, KmsError
+from s4.crypto.segments import KEY_BYTES
 from s4.gateway.context import Gateway
-from s4.keyring import Keyring, KeyringError
-from s4.kms import Kms, KmsError
 from s4.metadata.rows import Bucket, Sealing
 from s4.s3.encryption import SSE_C, SSE_KMS, SSE_S3, Wanted
 from s4.s3.errors import S3Error
-from s4.segments import KEY_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A shard that is missing, damaged or slow is done without: the same range is read from k other shards and
 reconstructed. Reads of shards run at the same time; one that has not come after `hedge_s` counts as slow, and
-the next one is asked beside it. Finding damage queues the shard for healing, which the node does (node.py).
+the next one is asked beside it. Finding damage queues the shard for healing, which the node does (node/base.py).
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from s4 import logs
 from s4.http.connection import Exchange
 from s4.http.request import S3Request
 from s4.s3.errors import S3Error
+from s4.telemetry import logs
 
 log = structlog.get_logger("s4.http")
 

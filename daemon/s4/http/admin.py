@@ -17,21 +17,21 @@ from aiohttp import web
 
 from s4.access import documents
 from s4.access.requester import ROOT
-from s4.audit import AuditLog
+from s4.base.health import OK, Health
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.planner import PlanError
+from s4.config.limits import Limits
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway
-from s4.health import OK, Health
 from s4.http.admin_access import BODY_BYTES, Caller, Door
 from s4.http.admin_access_of import AdminAccess
 from s4.http.admin_rates import AdminRates, shown
 from s4.http.admin_users import CALLER, AdminUsers
 from s4.http.iam.protocol import IamError
-from s4.limits import Limits
-from s4.logs import LEVELS
 from s4.peer.api import UnavailableError
 from s4.s3.errors import S3Error
+from s4.telemetry.audit import AuditLog
+from s4.telemetry.logs import LEVELS
 from s4.upkeep.renames import Renames
 
 log = structlog.get_logger("s4.admin")

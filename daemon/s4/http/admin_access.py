@@ -18,12 +18,12 @@ from aiohttp import web
 from s4.access.patterns import Context
 from s4.access.policy import Ask
 from s4.access.requester import Requester
+from s4.config.limits import Limits
 from s4.gateway.context import Gateway
 from s4.http.admin_port import is_local
 from s4.http.authorize import context_of
 from s4.http.credentials import find
 from s4.http.request import S3Request, parse_request
-from s4.limits import Limits
 from s4.s3 import sigv4
 from s4.s3.errors import S3Error
 

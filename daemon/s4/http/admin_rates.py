@@ -14,6 +14,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from s4.access import documents
+from s4.config.limits import NO_RATE as ENDLESS
 from s4.gateway.accounts import Accounts, change
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
@@ -21,7 +22,6 @@ from s4.gateway.rates import NO_RATE
 from s4.http.admin_users import CALLER
 from s4.http.iam.endpoint import check_lasting
 from s4.http.iam.protocol import missing
-from s4.limits import NO_RATE as ENDLESS
 from s4.metadata.rows import User
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from s4 import __version__
 from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
-from s4.node import Node
+from s4.node.base import Node
 from s4.upkeep import compaction, orphans
 from s4.upkeep.drives import drives_status, server_health, storable_bytes
 from s4.upkeep.heal import Healer

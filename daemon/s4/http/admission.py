@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 
 from s4.access.documents import rate_of
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.config.limits import Limits
 from s4.gateway.context import Gateway
 from s4.gateway.places import NOBODYS, PLACE, Place, Places
 from s4.gateway.rates import NO_RATE, Rates
 from s4.http.metrics import RequestMetrics
 from s4.http.request import S3Request
-from s4.limits import Limits
 from s4.s3.errors import S3Error
 
 REQUEST_COST = 128 * 1024  # as bytes: a small request takes the loop about as long as reading and sending so many

@@ -9,7 +9,7 @@ processor has the code at hand then, a tenth of a small request's time with eigh
 For editors:
 - A connection serves one request after the other. What its client sends ahead waits here, at most `AHEAD` and some `READ_BYTES`
   of their bodies, then in the kernel.
-- Where a request begins there is no task; what needs one says so (tasks.py).
+- Where a request begins there is no task; what needs one says so (base/tasks.py).
 - An answer that has begun ends whole, or the connection is cut: nothing else may follow its head.
 - A body that nobody wanted is read for `LINGER_S` and thrown away, so that its client comes to read the answer.
 """
@@ -32,8 +32,8 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.tcp_helpers import tcp_keepalive
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from s4 import tasks
-from s4.limits import Limits
+from s4.base import tasks
+from s4.config.limits import Limits
 
 if TYPE_CHECKING:
     from s4.http.responses import Answer

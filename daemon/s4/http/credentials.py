@@ -16,9 +16,9 @@ import msgspec
 from s4.access.keys import Values, by_key
 from s4.access.policy import ACCOUNT
 from s4.access.requester import ROLE, ROOT, USER, Requester, policy_of, read, requester, user_arn
+from s4.crypto.keyring import KeyringError
 from s4.gateway.accounts import open_secret
 from s4.gateway.context import Gateway
-from s4.keyring import KeyringError
 from s4.peer.api import Identity
 from s4.s3.errors import S3Error
 from s4.s3.sigv4 import Claim

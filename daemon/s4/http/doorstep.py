@@ -13,9 +13,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from s4 import tasks
+from s4.base import tasks
+from s4.config.limits import Limits
 from s4.http.request import S3Request
-from s4.limits import Limits
 from s4.s3.errors import S3Error
 
 GRACE_S = 5.0  # before the rate counts

@@ -10,13 +10,13 @@ from urllib.parse import unquote_to_bytes
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from s4 import tasks
 from s4.access.requester import NOBODY, Requester
-from s4.clock import boot_clock
+from s4.base import tasks
+from s4.base.clock import boot_clock
+from s4.config.limits import Limits
 from s4.gateway.places import Place
 from s4.gateway.receive import Decoder
 from s4.http.connection import Exchange
-from s4.limits import Limits
 from s4.s3 import sigv4
 from s4.s3.checksums import Digests, expected_of
 from s4.s3.chunked import ChunkedDecoder, PlainDecoder

@@ -21,10 +21,9 @@ import structlog
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 
-from s4 import logs, tracing
 from s4.access.actions import WRITES
 from s4.access.policy import Ask
-from s4.audit import AuditLog
+from s4.config.limits import Limits
 from s4.gateway.context import ORIGIN, Gateway
 from s4.http import control, website
 from s4.http.access_log import AccessLog
@@ -41,13 +40,14 @@ from s4.http.operations.settings import cross_origin, preflight
 from s4.http.port import Port
 from s4.http.request import S3Request, check_unsigned, parse_request, split_address
 from s4.http.responses import XML, Answer, common_headers, respond
-from s4.limits import Limits
 from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
 from s4.s3 import amz, conditions, names, parameters, sigv2, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.routing import route
 from s4.storage.records import DamagedError, DiskFullError
+from s4.telemetry import logs, tracing
+from s4.telemetry.audit import AuditLog
 
 log = structlog.get_logger("s4.http")
 

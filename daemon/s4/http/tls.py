@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from s4.pem import load_pair
+from s4.crypto.pem import load_pair
 
 log = structlog.get_logger("s4.tls")
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from s4.metadata import keys
+from s4.metadata import classes, keys
 from s4.metadata.rows import Summary, decode_object, decode_summary
-from s4.s3 import classes
 
 PAUSE_EVERY = 256
 _CLASS = classes.NAME.encode()

@@ -10,7 +10,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from s4.metadata import events, gone, keys, locks, nulls, references
+from s4.metadata import classes, events, gone, keys, locks, nulls, references
 from s4.metadata.commands import (
     ChangeObject,
     Conditions,
@@ -37,7 +37,6 @@ from s4.metadata.rows import (
     encode,
     encode_object,
 )
-from s4.s3 import classes
 
 
 class StaleSettingsError(Exception):

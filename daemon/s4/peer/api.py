@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from s4.cluster.wire import AnyMessage
+from s4.cluster.messages import AnyMessage
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query
 from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, Upload, User

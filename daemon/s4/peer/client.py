@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from s4 import tasks, tracing
-from s4.clock import boot_clock
+from s4.base import tasks
+from s4.base.clock import boot_clock
+from s4.crypto.roles import NODE
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.rows import Bucket
 from s4.peer import frames
 from s4.peer.api import ForgottenError, Identity, LostError, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
-from s4.peer.roles import NODE
 from s4.peer.server import LEASE_S
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
+from s4.telemetry import tracing
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 
-from s4.clock import boot_clock
-from s4.cluster.wire import AnyMessage
-from s4.jobs import Job, Jobs
+from s4.base.clock import boot_clock
+from s4.base.jobs import Job, Jobs
+from s4.cluster.messages import AnyMessage
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
 

@@ -20,15 +20,16 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from s4 import tasks
-from s4.clock import boot_clock
+from s4.base import tasks
+from s4.base.clock import boot_clock
+from s4.base.jobs import Failures, Jobs
+from s4.base.jobs import Job as Background
+from s4.base.text import parse_endpoint
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import MapKeeper
+from s4.cluster.messages import AnyMessage
 from s4.cluster.placement import GONE
-from s4.cluster.wire import AnyMessage
-from s4.jobs import Failures, Jobs
-from s4.jobs import Job as Background
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query
@@ -52,7 +53,6 @@ from s4.peer.api import (
 from s4.peer.client import RefusedError, RemoteNode
 from s4.peer.pages import merged_objects, merged_uploads
 from s4.storage.records import DamagedError, OfflineError, Shard
-from s4.text import parse_endpoint
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from s4 import tracing
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.crypto.roles import NODE, may
 from s4.peer import frames
 from s4.peer.api import ForgottenError, NodeApi, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
-from s4.peer.roles import NODE, may
 from s4.storage.records import DamagedError, DiskFullError, OfflineError
+from s4.telemetry import tracing
 
 log = logging.getLogger(__name__)
 

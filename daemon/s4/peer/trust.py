@@ -13,8 +13,8 @@ from pathlib import Path
 
 from cryptography import x509
 
-from s4.peer.roles import GRACE_S, SCHEME, Rule
-from s4.pem import PemError, load_authority, load_pair
+from s4.crypto.pem import PemError, load_authority, load_pair
+from s4.crypto.roles import GRACE_S, SCHEME, Rule
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
-from s4.cluster.wire import Config, Plan
+from s4.cluster.messages import Config, Plan
 from s4.replica.terms import Peer
 
 

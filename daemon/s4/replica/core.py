@@ -23,8 +23,8 @@ from collections import deque
 
 from msgspec.structs import replace
 
-from s4.cluster import wire
-from s4.cluster.wire import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State, Write
+from s4.cluster import messages
+from s4.cluster.messages import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State, Write
 from s4.replica.changes import behind, grown, removable, surplus, without
 from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Swap, Timing, TooFewError
 
@@ -39,14 +39,14 @@ class Replica:
         self.document: Document | None = None
         self.revision = 0
         self.writes: list[Write] = []
-        self.messages: list[tuple[str, wire.AnyMessage]] = []
+        self.messages: list[tuple[str, messages.AnyMessage]] = []
         self.snapshots: list[tuple[str, int]] = []  # (replica, attempt) that the host is to send a Snapshot
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
         self.behind = False  # somebody has a newer document: the host reads it
         self._alarm, self._heard = "", now
         self._written = self._synced = 0  # numbers of the last write that was given out, that is durable
         self._own = self.last
-        self._waiting: deque[tuple[int, str, wire.AnyMessage]] = deque()
+        self._waiting: deque[tuple[int, str, messages.AnyMessage]] = deque()
         self._unsynced: deque[tuple[int, int]] = deque()  # (number of the write, sequence) of our own entries
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
@@ -118,7 +118,7 @@ class Replica:
         spared = len(config.in_sync) > plan.minimum  # nobody need wait for our disk
         if not self.leading:
             if spared and config.primary != self.me:
-                self.messages.append((config.primary, wire.Leave(config.epoch)))
+                self.messages.append((config.primary, messages.Leave(config.epoch)))
             return spared
         alive = [one for one in self._needed() if self._peers[one].promised > now - self.timing.lease]
         heirs = {one: self._peers[one].acked or 0 for one in alive}
@@ -140,9 +140,11 @@ class Replica:
         if previous is not None and previous.config == config:
             return  # only the plan changed
         empty = self.state.epoch == 0
-        self._write(wire.KeepEpoch(config.epoch))
+        self._write(messages.KeepEpoch(config.epoch))
         if empty and config.epoch > FIRST_EPOCH and self._counts():
-            self._write(wire.MarkJoining(LOST))  # whoever counts has seen an epoch, or nothing was committed yet (M4)
+            self._write(
+                messages.MarkJoining(LOST)
+            )  # whoever counts has seen an epoch, or nothing was committed yet (M4)
         if swap is not None and swap.config == config and config.primary == self.me:
             self._lead(config, swap, previous)
             return
@@ -150,9 +152,9 @@ class Replica:
         self._heard, self._attempt = now, 0
         joining = self.state.joining
         if joining is not None and self._counts() and config.epoch > joining:
-            self._write(wire.MarkJoining(None))  # added by the primary, so we had everything (R8), and kept it (R9)
+            self._write(messages.MarkJoining(None))  # added by the primary, so we had everything (R8), and kept it (R9)
 
-    def receive(self, sender: str, message: wire.AnyMessage, now: float) -> None:
+    def receive(self, sender: str, message: messages.AnyMessage, now: float) -> None:
         self.now = now
         config = self.document.config if self.document else None
         if config is None or message.epoch > config.epoch:
@@ -196,9 +198,9 @@ class Replica:
         elif self.me in plan.replicas and not self._leaving:
             if self._exact_in != config.epoch:
                 have = self.state.commit if self.state.joining is None else None
-                self.messages.append((config.primary, wire.Join(config.epoch, have)))
+                self.messages.append((config.primary, messages.Join(config.epoch, have)))
             else:  # said before, but that may have been lost
-                self._say(config.primary, wire.Durable(config.epoch, self.last, self._attempt))
+                self._say(config.primary, messages.Durable(config.epoch, self.last, self._attempt))
 
     # -- writes and what waits for them
 
@@ -208,21 +210,21 @@ class Replica:
         self._written += 1
 
     def _keep(self, entry: Entry) -> None:
-        self._write(wire.KeepEntry(entry))
+        self._write(messages.KeepEntry(entry))
         self._unsynced.append((self._written, entry.sequence))
 
     def _commit(self, upto: int) -> None:
         entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)
-        self._write(wire.Commit(entries))
+        self._write(messages.Commit(entries))
         bases = [peer.base for peer in self._peers.values() if peer.base is not None]
         self._kept.add(entries, min(bases, default=self.state.commit))
 
     def _cut(self, sequence: int) -> None:
-        self._write(wire.CutLog(sequence))
+        self._write(messages.CutLog(sequence))
         self._unsynced = deque(one for one in self._unsynced if one[1] <= sequence)
         self._own = min(self._own, sequence)
 
-    def _say(self, to: str, message: wire.AnyMessage) -> None:
+    def _say(self, to: str, message: messages.AnyMessage) -> None:
         """Send once everything that was written so far is durable."""
         if self._synced >= self._written:
             self.messages.append((to, message))
@@ -296,7 +298,7 @@ class Replica:
         for name, peer in list(self._peers.items()):
             if self.now - peer.beaconed >= self.timing.beacon:
                 peer.beaconed = self.now
-                self._say(name, wire.Beacon(config.epoch, self.now))
+                self._say(name, messages.Beacon(config.epoch, self.now))
             quiet, acked = self.now - peer.sent, peer.acked or 0
             if quiet >= self.timing.resend and peer.exact:
                 self._send_exact(name, peer)
@@ -327,29 +329,29 @@ class Replica:
         alive = peer.promised > self.now - self.timing.lease
         return alive and not peer.exact and peer.acked is not None and peer.acked >= committed
 
-    def _from_peer(self, config: Config, sender: str, message: wire.AnyMessage) -> None:
-        if isinstance(message, wire.Join):
+    def _from_peer(self, config: Config, sender: str, message: messages.AnyMessage) -> None:
+        if isinstance(message, messages.Join):
             self._joins(config, sender, message.have)
             return
         peer = self._peers.get(sender)
         if peer is None:
-            if isinstance(message, wire.Durable):
-                self.messages.append((sender, wire.Again(config.epoch, self.last)))
+            if isinstance(message, messages.Durable):
+                self.messages.append((sender, messages.Again(config.epoch, self.last)))
             return
         match message:
-            case wire.Leave():
+            case messages.Leave():
                 peer.leaving = True
-            case wire.Promise(_, sent_s):
+            case messages.Promise(_, sent_s):
                 peer.promised = max(peer.promised, sent_s)
-            case wire.Durable(_, sequence, attempt) if attempt == peer.attempt:
+            case messages.Durable(_, sequence, attempt) if attempt == peer.attempt:
                 peer.heard = True
                 peer.acked = max(peer.acked or 0, sequence)
                 peer.next = max(peer.next, peer.acked + 1)
                 peer.exact = False
                 self._advance()
-            case wire.Durable(_, _, attempt) if attempt < peer.attempt:  # it waits for what was lost on its way
-                self.messages.append((sender, wire.Again(config.epoch, self.last, peer.attempt)))
-            case wire.Again(_, last, attempt, lost) if attempt == peer.attempt:
+            case messages.Durable(_, _, attempt) if attempt < peer.attempt:  # it waits for what was lost on its way
+                self.messages.append((sender, messages.Again(config.epoch, self.last, peer.attempt)))
+            case messages.Again(_, last, attempt, lost) if attempt == peer.attempt:
                 peer.heard = True
                 if lost:
                     peer.lacks = True
@@ -358,7 +360,7 @@ class Replica:
                 elif peer.base is None and not peer.exact:  # else it is on its way, and sent again in time
                     peer.exact = True
                     self._send_exact(sender, peer)
-            case wire.Fault(_, commit):
+            case messages.Fault(_, commit):
                 self._alarm = behind(sender, commit, self.last)
                 left = tuple(one for one in config.in_sync if one != self.me)
                 self._propose(replace(config, epoch=config.epoch + 1, primary=sender, in_sync=left, eligible=()))
@@ -404,7 +406,9 @@ class Replica:
         after = after if self._have_after(after) else self.state.commit
         peer.sent, peer.next, peer.told = self.now, self.last + 1, self.state.commit
         log = tuple(one for one in (*self._kept.entries, *self.state.log) if one.sequence > after)
-        self.messages.append((name, wire.Append(self.state.epoch, after, log, self.state.commit, True, peer.attempt)))
+        self.messages.append(
+            (name, messages.Append(self.state.epoch, after, log, self.state.commit, True, peer.attempt))
+        )
 
     def _send_entries(self, name: str, peer: Peer) -> None:
         """What comes next for another replica, pipelined: without waiting for what went before."""
@@ -417,7 +421,7 @@ class Replica:
             return
         after, peer.sent, peer.told = peer.next - 1, self.now, self.state.commit
         peer.next += len(entries)
-        self.messages.append((name, wire.Append(self.state.epoch, after, entries, peer.told, False, peer.attempt)))
+        self.messages.append((name, messages.Append(self.state.epoch, after, entries, peer.told, False, peer.attempt)))
 
     def _advance(self) -> None:
         """Commit what is durable on every replica that counts (R2)."""
@@ -435,30 +439,30 @@ class Replica:
 
     # -- the others
 
-    def _from_primary(self, config: Config, message: wire.AnyMessage) -> None:
+    def _from_primary(self, config: Config, message: messages.AnyMessage) -> None:
         match message:
-            case wire.Beacon(epoch, sent_s):
+            case messages.Beacon(epoch, sent_s):
                 self._heard = self.now
-                self._say(config.primary, wire.Promise(epoch, sent_s))
-            case wire.Again(_, _, attempt) if self.me not in config.in_sync and attempt != self._attempt:
+                self._say(config.primary, messages.Promise(epoch, sent_s))
+            case messages.Again(_, _, attempt) if self.me not in config.in_sync and attempt != self._attempt:
                 self._exact_in = 0  # the primary kept no entries for us: join anew
-            case wire.Append() if message.attempt >= self._attempt:
+            case messages.Append() if message.attempt >= self._attempt:
                 if self.state.joining in (None, config.epoch, LOST):
                     self._append(config, message)
-            case wire.Snapshot(epoch, sequence, rows, attempt) if attempt >= self._attempt:
+            case messages.Snapshot(epoch, sequence, rows, attempt) if attempt >= self._attempt:
                 if self.me in config.in_sync or self.me in config.eligible:
                     return
                 if (self._exact_in, self._attempt) != (epoch, attempt):
                     self._told_lost = False
-                    self._write(wire.MarkJoining(epoch))
+                    self._write(messages.MarkJoining(epoch))
                     self._unsynced.clear()
                     self._kept.clear()
-                    self._write(wire.Install(sequence, rows))
+                    self._write(messages.Install(sequence, rows))
                     self._own = sequence
                 self._exact_in, self._attempt = epoch, attempt
-                self._say(config.primary, wire.Durable(epoch, self.last, attempt))
+                self._say(config.primary, messages.Durable(epoch, self.last, attempt))
 
-    def _append(self, config: Config, message: wire.Append) -> None:
+    def _append(self, config: Config, message: messages.Append) -> None:
         now = (config.epoch, message.attempt)
         if message.exact and now != (self._exact_in, self._attempt):
             if not self._be_exactly(config, message):
@@ -466,9 +470,9 @@ class Replica:
             self._exact_in, self._attempt, self._shown = *now, True
             if self.state.joining == LOST:  # we have all that this primary has, so we lack nothing
                 self._told_lost = False
-                self._write(wire.MarkJoining(None))
+                self._write(messages.MarkJoining(None))
         elif now != (self._exact_in, self._attempt):
-            self._say(config.primary, wire.Again(config.epoch, self.last, message.attempt))
+            self._say(config.primary, messages.Again(config.epoch, self.last, message.attempt))
             return
         for entry in message.entries:
             if entry.sequence == self.last + 1:
@@ -476,19 +480,19 @@ class Replica:
         commit = min(message.commit, self.last)
         if commit > self.state.commit:
             self._commit(commit)
-        self._say(config.primary, wire.Durable(config.epoch, self.last, self._attempt))
+        self._say(config.primary, messages.Durable(config.epoch, self.last, self._attempt))
 
-    def _be_exactly(self, config: Config, message: wire.Append) -> bool:
+    def _be_exactly(self, config: Config, message: messages.Append) -> bool:
         """Make our log a beginning of the primary's. False where one of us lost what it must not lack (R7)."""
         if message.after > self.last:
             if self._counts() and self.state.joining is None:
-                self._write(wire.MarkJoining(LOST))
+                self._write(messages.MarkJoining(LOST))
             self._told_lost, self._shown = self._counts(), False
-            self._say(config.primary, wire.Again(config.epoch, self.last, message.attempt, self._told_lost))
+            self._say(config.primary, messages.Again(config.epoch, self.last, message.attempt, self._told_lost))
             return False
         end = message.after + len(message.entries)
         if end < self.state.commit:
-            self._say(config.primary, wire.Fault(config.epoch, self.state.commit))
+            self._say(config.primary, messages.Fault(config.epoch, self.state.commit))
             return False
         ours = {entry.sequence: entry.epoch for entry in self.state.log}
         for entry in message.entries:

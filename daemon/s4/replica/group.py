@@ -24,7 +24,7 @@ from itertools import chain
 import msgspec
 
 from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError
-from s4.cluster.wire import (
+from s4.cluster.messages import (
     AnyMessage,
     Commit,
     CutLog,
@@ -296,7 +296,7 @@ class Group:
             log.info(
                 "partition %d: a snapshot for %s was cut off, and is asked for again: %s", one.number, to[:8], error
             )
-        except Exception:  # damaged rows too, of which the database has told by now (metacopy.py)
+        except Exception:  # damaged rows too, of which the database has told by now (node/metadata_copy.py)
             log.exception("partition %d: a snapshot for %s failed, and is asked for again", one.number, to[:8])
 
     async def _send_rows(self, one: _Partition, to: str, attempt: int) -> None:

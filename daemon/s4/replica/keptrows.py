@@ -5,14 +5,14 @@ Above all partitions:
     ff ff "E" partition                 state: epoch, commit sequence, joining epoch or nil
     ff ff "L" partition sequence        an entry that is not committed: epoch, rows
 
-Both begin with a version byte. `replica/group.py` writes them; `metacopy.py` puts a state over a copy that was lost.
+Both begin with a version byte. `replica/group.py` writes them; `node/metadata_copy.py` puts a state over a copy that was lost.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from s4.cluster.wire import Entry, State
+from s4.cluster.messages import Entry, State
 from s4.storage.leveldb import Database
 
 VERSION = b"\x01"

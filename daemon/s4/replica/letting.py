@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from s4.jobs import each
+from s4.base.jobs import each
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, LetGo, Taken
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from s4.cluster.wire import Config, Entry
+from s4.cluster.messages import Config, Entry
 
 NEVER = float("-inf")
 MOST_KEPT = 100_000  # committed entries kept while a replica gets a snapshot, or else begins anew

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from s4.metadata.classes import NAME as STORAGE_CLASS
 from s4.s3 import acl, checksums, classes, encryption, lock, website
 from s4.s3.errors import S3Error
 
@@ -65,7 +66,7 @@ _SOURCE = frozenset((
     *(encryption.SOURCE + name for name in ("algorithm", "key", "key-md5")),
 ))  # fmt: skip
 # What a write says of the object to be. With these x-amz-meta-* may come.
-_NEW = frozenset((classes.NAME, "x-amz-tagging", website.LOCATION)) | acl.ASKED | lock.ASKED | encryption.ASKED
+_NEW = frozenset((STORAGE_CLASS, "x-amz-tagging", website.LOCATION)) | acl.ASKED | lock.ASKED | encryption.ASKED
 _LISTING = frozenset(("x-amz-optional-object-attributes",))
 _CONTROL = frozenset(("x-amz-account-id",))
 _XML = (
@@ -124,7 +125,7 @@ _VALUES: dict[str, Callable[[str], bool]] = {
     "x-amz-transition-default-minimum-object-size": _one_of("all_storage_classes_128k", "varies_by_storage_class"),
     "x-amz-optional-object-attributes": _one_of("restorestatus"),
 }  # fmt: skip
-_LOOKED_AT = frozenset(_VALUES) | {classes.NAME}
+_LOOKED_AT = frozenset(_VALUES) | {STORAGE_CLASS}
 _TOKEN = re.compile(r"[0-9a-z!#$%&'*+.^_`|~-]+").fullmatch
 
 
@@ -151,7 +152,7 @@ def _judge(operation: str, name: str, value: str, mine: frozenset[str]) -> None:
         raise S3Error(
             "InvalidArgument", f"{name} is not supported for this operation ({operation or 'Unknown'}).", ArgumentName=name, ArgumentValue=value,
         )  # fmt: skip
-    elif name == classes.NAME:
+    elif name == STORAGE_CLASS:
         classes.check(value)
     elif name in _VALUES and not _VALUES[name](value.lower()):
         raise S3Error("InvalidArgument", f"{value!r} is no value of {name}.", ArgumentName=name, ArgumentValue=value)

@@ -1,18 +1,16 @@
 """Storage classes: names that objects have. S4 keeps all of them on the same disks, and reads all at once. Pure.
 
-What is read only after a restore is refused, since S4 has no archive. A class other than STANDARD is kept among an
-object's headers, so that GET and HEAD show it as S3 does, which leaves STANDARD out.
+What is read only after a restore is refused, since S4 has no archive.
 Source: Amazon S3 user guide, "Understanding and managing Amazon S3 storage classes".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
+from s4.metadata.classes import NAME, STANDARD
 from s4.s3.errors import S3Error
 
-NAME = "x-amz-storage-class"
-STANDARD = "STANDARD"
 AT_ONCE = (STANDARD, "REDUCED_REDUNDANCY", "STANDARD_IA", "INTELLIGENT_TIERING", "ONEZONE_IA", "GLACIER_IR")
 ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 _COLDER = AT_ONCE[2:]  # where lifecycle moves objects, the last one furthest
@@ -49,13 +47,3 @@ def check_target(text: str) -> str:
 def furthest(now: str, targets: Iterable[str]) -> str:
     """Where an object goes whose rules name these targets; empty where it stays."""
     return max((one for one in targets if one in _MOVES.get(now, ())), key=AT_ONCE.index, default="")
-
-
-def of(headers: Mapping[str, str]) -> str:
-    """The class of an object by the headers that are kept with it."""
-    return headers.get(NAME, STANDARD)
-
-
-def kept(text: str | None) -> dict[str, str]:
-    """How a class stands among an object's headers."""
-    return {NAME: text} if text is not None and text != STANDARD else {}

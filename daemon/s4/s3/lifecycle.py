@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from s4.metadata.classes import STANDARD
 from s4.s3 import classes
 from s4.s3.errors import S3Error
 from s4.s3.names import http_date, number
@@ -78,7 +79,7 @@ class Version:
     marker: bool
     tags: Mapping[str, str]
     kept: int = 0
-    storage_class: str = classes.STANDARD
+    storage_class: str = STANDARD
     null: bool = False
 
 

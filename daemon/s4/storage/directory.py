@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from s4 import __version__
-from s4.said import SaidError
+from s4.base.said import SaidError
 from s4.storage.files import Files
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
 from s4.storage.files import Buffer
 from s4.storage.records import OfflineError, Shard
 from s4.storage.shards import ShardStore

@@ -21,7 +21,7 @@ from typing import Any
 
 import plyvel
 
-from s4.said import SaidError
+from s4.base.said import SaidError
 from s4.storage.timing import SYNC, WRITE, Times
 
 Rows = Iterable[tuple[bytes, bytes | None]]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from s4 import health
+from s4.base import health
 from s4.storage.directory import NAME, Identity
 from s4.storage.timing import READ, Times
 

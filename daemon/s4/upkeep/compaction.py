@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
 from s4.storage.records import DamagedError, DiskFullError, FormatError, OfflineError, Shard
 from s4.storage.shards import ShardStore
 

@@ -3,7 +3,7 @@
 A blob is read as a request reads it, of whichever shards are there, and what it is made of compared with what was written.
 Each partition has a time of its own at which this was done last, as far as this node knows: who comes to lead one that it
 never read reads it, so that a partition whose leader changes is read too early rather than never. Where it is stands in a
-file (place.py), so that a restart goes on. Nothing here repairs: shards that are whole and yet make another blob can be
+file (progress.py), so that a restart goes on. Nothing here repairs: shards that are whole and yet make another blob can be
 told from good ones by nobody; people are told which blobs they are.
 """
 
@@ -25,7 +25,7 @@ from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
 from s4.peer.api import StaleError, UnavailableError
 from s4.storage.records import DamagedError
-from s4.upkeep.place import PlaceFile
+from s4.upkeep.progress import ProgressFile
 from s4.upkeep.scrub import alarms_of
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Checked(msgspec.Struct):
 class Contents:
     """Of one node. `led` are the partitions that it leads now."""
 
-    def __init__(self, gateway: Gateway, rows: Rows, led: Callable[[], list[int]], file: PlaceFile[Checked],
+    def __init__(self, gateway: Gateway, rows: Rows, led: Callable[[], list[int]], file: ProgressFile[Checked],
                  clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self._gateway, self._rows, self.led, self._file, self._clock = gateway, rows, led, file, clock
         self._lock = asyncio.Lock()

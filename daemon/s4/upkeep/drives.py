@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from s4.health import Health, Part, Shape, judge, storable
-from s4.node import Node
+from s4.base.health import Health, Part, Shape, judge, storable
+from s4.node.base import Node
 from s4.storage.timing import KINDS
 from s4.upkeep.heal import Healer
 

@@ -2,7 +2,7 @@
 
 A few bad sectors are healed, elsewhere on the same drive. Many of them in a short time are a drive that goes: each read
 of it costs its time-out, and what is healed onto it is as good as lost. Which drives are there is decided at start, so
-the process ends and starts again without it (restart.py), as after a failed write.
+the process ends and starts again without it (server/restart.py), as after a failed write.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 from s4.cluster.shardmap import ShardMap
-from s4.node import Node
+from s4.node.base import Node
 from s4.storage.directory import FailingDriveError
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Blob, decode
 from s4.metadata.rows import Counters as CountersRow
-from s4.node import Node
+from s4.node.base import Node
 from s4.storage.leveldb import Database
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 from s4.storage.shards import ShardStore

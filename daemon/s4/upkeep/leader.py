@@ -13,14 +13,14 @@ import logging
 import time
 from itertools import islice
 
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
+from s4.base.jobs import Failures, Job, Jobs, each
 from s4.gateway.buckets import finish_delete
 from s4.gateway.context import Gateway
-from s4.jobs import Failures, Job, Jobs, each
-from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.outbox import follow_id, follow_up
 from s4.metadata.rows import FreeBlob, decode_action
+from s4.node.member import MemberNode
 from s4.peer.api import ForgottenError, StaleError, UnavailableError, UnknownResultError
 from s4.replica.letting import LettingGo
 from s4.s3.errors import S3Error

@@ -16,13 +16,13 @@ from itertools import islice
 from typing import Any
 
 from s4.access import documents
+from s4.base.jobs import each
 from s4.gateway.context import ORIGIN, Gateway, execute, notify_of, settings_of
-from s4.jobs import each
-from s4.metadata import keys
+from s4.metadata import classes, keys
 from s4.metadata.commands import AbortUpload, ChangeObject, DeleteIfNewest, Expire, Judged, Stale
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
 from s4.replica.pieces import pieces
-from s4.s3 import classes, lifecycle
+from s4.s3 import lifecycle
 from s4.s3.errors import S3Error
 from s4.s3.lifecycle import Rule, Version
 

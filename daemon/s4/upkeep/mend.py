@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+from s4.base.jobs import each
+from s4.cluster.messages import Config
 from s4.cluster.placement import GONE
-from s4.cluster.wire import Config
 from s4.erasure.codec import Buffer, ErasureError, codec, stripes_of
-from s4.jobs import each
-from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Blob, decode
 from s4.metadata.rows import Counters as CountersRow
+from s4.node.member import MemberNode
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 from s4.upkeep.sources import sources

@@ -16,7 +16,7 @@ from itertools import groupby
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
-from s4.node import Node
+from s4.node.base import Node
 from s4.storage.shards import ShardStore
 from s4.upkeep.forget import forget_answers, forget_refused
 from s4.upkeep.hints import forget_stale

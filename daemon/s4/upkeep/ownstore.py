@@ -14,12 +14,12 @@ from itertools import groupby, islice
 
 import msgspec
 
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
 from s4.cluster.coordinator import CoordinatorError
-from s4.member import MemberNode
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
+from s4.node.member import MemberNode
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.storage.index import index_key, parse_index_key
 from s4.storage.records import DamagedError, OfflineError, Shard
@@ -27,7 +27,7 @@ from s4.storage.volumes import Location
 from s4.upkeep.forget import forget_refused
 from s4.upkeep.hints import forget_stale
 from s4.upkeep.orphans import Audit
-from s4.upkeep.place import PlaceFile, is_due
+from s4.upkeep.progress import ProgressFile, is_due
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class OwnStore:
         self._node, self.shards, self._clock = node, node.shards, clock
         self._held: dict[int, set[int]] = {}  # our positions of each partition, as last seen
         self._moved: dict[int, float] = {}  # partitions of which there may be shards here that others hold
-        self._place = PlaceFile(node.shards.files, node.shards.directory, Scrubbed)
+        self._place = ProgressFile(node.shards.files, node.shards.directory, Scrubbed)
         self._scrubbing = asyncio.Lock()
         self.scrubbed = self._place.load()
 
@@ -186,7 +186,7 @@ class OwnStore:
 
     async def scrub(self, bytes_per_s: float) -> Scrubbed:
         """Read every shard here that this store holds, and every row; damaged shards are queued for healing, and damaged
-        metadata are made again (metacopy.py). One that was cut off is gone on with; one at a time."""
+        metadata are made again (node/metadata_copy.py). One that was cut off is gone on with; one at a time."""
         async with self._scrubbing:
             if self._node.copy is not None:
                 await self._node.copy.scrub()

@@ -19,16 +19,16 @@ from functools import partial
 
 import msgspec
 
+from s4.base.jobs import Job as Background
+from s4.base.jobs import Jobs
 from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket
 from s4.gateway.objects import rename_object
-from s4.jobs import Job as Background
-from s4.jobs import Jobs
 from s4.metadata import commands, keys
 from s4.metadata.listing import Query, Version
 from s4.metadata.repeats import KEPT_MS
 from s4.metadata.rows import Job
+from s4.node.rows import ROOT_USER
 from s4.peer.api import ForgottenError
-from s4.rownode import ROOT_USER
 from s4.s3.errors import S3Error
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from s4.jobs import Figure
+from s4.base.jobs import Figure
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, Recounted
 from s4.metadata.rows import Blob, Counters, Reference, decode

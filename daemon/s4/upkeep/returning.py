@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from s4.cluster.shardmap import ShardMap
-from s4.node import Node
+from s4.node.base import Node
 from s4.storage.directory import PROBE, DirectoryError, FailingDriveError, identity_of
 from s4.storage.drives import Drive
 from s4.upkeep.failing import can_spare
@@ -24,7 +24,7 @@ from s4.upkeep.failing import can_spare
 log = logging.getLogger(__name__)
 
 SETTLED_LOOKS, SETTLED_S = 100, 0.05
-FAILED = "it failed while the server ran"  # how lineup.py begins the reason of such a drive
+FAILED = "it failed while the server ran"  # how node/drive_set.py begins the reason of such a drive
 
 
 class Returning:

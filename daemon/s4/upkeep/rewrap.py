@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from s4.base.jobs import each
+from s4.crypto.keyring import is_sealed
+from s4.crypto.kms import KmsError
 from s4.gateway import sealing
 from s4.gateway.accounts import Accounts, change, kept_secret, open_secret
 from s4.gateway.context import Gateway, execute
-from s4.jobs import each
-from s4.keyring import is_sealed
-from s4.kms import KmsError
 from s4.metadata import keys
 from s4.metadata.commands import Rewrap
 from s4.metadata.rows import AccessKey, Sealing, Upload, decode, decode_object

@@ -2,7 +2,7 @@
 
 Each block's CRC is checked by reading it; a deep scrub checks the SHA-256 of each blob's data too, which the
 CRCs of its shards cannot vouch for. What is missing or damaged is queued for healing. The place is kept in a
-file (place.py), so that a scrub goes on after a restart. Bytes a second are bounded. Rows are read in short runs,
+file (progress.py), so that a scrub goes on after a restart. Bytes a second are bounded. Rows are read in short runs,
 since an iterator that is kept open holds old tables on disk.
 """
 
@@ -21,11 +21,11 @@ from s4.erasure.codec import stripes_of
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer
 from s4.metadata.rows import Blob, decode
-from s4.node import Node
+from s4.node.base import Node
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import DatabaseError
 from s4.storage.records import DamagedError, OfflineError, Shard
-from s4.upkeep.place import PlaceFile, is_due
+from s4.upkeep.progress import ProgressFile, is_due
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Scrubber:
                  clock: Callable[[], float] = time.time) -> None:  # fmt: skip
         self._node, self._bytes_per_s, self._fatal, self._clock = node, bytes_per_s, fatal, clock
         first = next(drive.directory for drive, _ in node.drives.online())
-        self._file = PlaceFile(node.drives.stores[0].files, first, Place)
+        self._file = ProgressFile(node.drives.stores[0].files, first, Place)
         self._lock = asyncio.Lock()
         self._queued: list[asyncio.Future[AnyAnswer]] = []
         self.bytes_read = self.damaged = 0

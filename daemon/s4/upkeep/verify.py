@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from s4.crypto.segments import stored_size
 from s4.erasure.codec import stripes_of
 from s4.metadata import keys
 from s4.metadata.rows import Blob, Counters, Extent, Gone, Part, Reference, decode, decode_object
-from s4.node import Node
-from s4.segments import stored_size
+from s4.node.base import Node
 from s4.storage.leveldb import Snapshot
 from s4.storage.records import DamagedError, Shard
 

@@ -57,7 +57,7 @@ def around_submit(owner: Any) -> None:
 
 
 def patch() -> None:
-    from s4.member import MemberNode
+    from s4.node.member import MemberNode
     from s4.peer.router import Router
     from s4.replica.replicated import ReplicatedHost
     from s4.upkeep.leader import Leader

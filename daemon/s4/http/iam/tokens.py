@@ -23,7 +23,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from s4.clock import boot_clock
+from s4.base.clock import boot_clock
 from s4.http.iam.protocol import IamError
 
 log = structlog.get_logger("s4.tokens")

@@ -19,7 +19,8 @@ from s4.http.operations import locks
 from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
 from s4.http.request import S3Request
 from s4.http.responses import Answer, ending, header_value, respond, respond_xml
-from s4.s3 import checksums, classes, conditions, encryption, lock, names, tags, website
+from s4.metadata import classes
+from s4.s3 import checksums, conditions, encryption, lock, names, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.lock import NONE as NO_LOCK
 from s4.s3.xml import document, tag

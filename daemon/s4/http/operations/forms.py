@@ -24,7 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
-from s4 import tasks
+from s4.base import tasks
 from s4.gateway import objects
 from s4.gateway.context import Gateway
 from s4.gateway.receive import Decoder

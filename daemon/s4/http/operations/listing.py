@@ -12,9 +12,9 @@ from s4.gateway.context import Gateway, find_bucket
 from s4.http.owners import owners_xml
 from s4.http.request import S3Request
 from s4.http.responses import Answer, respond_xml
-from s4.metadata import keys
+from s4.metadata import classes, keys
 from s4.metadata.listing import Page, Query, Version
-from s4.s3 import classes, names
+from s4.s3 import names
 from s4.s3.errors import S3Error
 from s4.s3.xml import document, encode_key, tag
 

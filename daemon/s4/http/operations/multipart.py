@@ -14,12 +14,12 @@ from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.owners import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import Answer, aborting, ending, respond, respond_xml
-from s4.metadata import keys
+from s4.metadata import classes, keys
 from s4.metadata.commands import NO_CONDITIONS, Conditions
 from s4.metadata.entry import RefusalError
 from s4.metadata.objects import check_conditions
 from s4.metadata.rows import Part, decode, decode_object
-from s4.s3 import checksums, classes, encryption, names, ranges
+from s4.s3 import checksums, encryption, names, ranges
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 

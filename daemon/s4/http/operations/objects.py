@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from msgspec.structs import replace
 
-from s4 import tasks
+from s4.base import tasks
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.memory import Share
@@ -29,10 +29,10 @@ from s4.http.responses import (
     respond,
     respond_xml,
 )
-from s4.metadata import keys
+from s4.metadata import classes, keys
 from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent, Object
-from s4.s3 import acl, checksums, classes, conditions, encryption, lock, names, ranges, tags, website
+from s4.s3 import acl, checksums, conditions, encryption, lock, names, ranges, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 from s4.storage.records import DamagedError

@@ -1,0 +1,1 @@
+"""What everything may use, and what uses nothing else of S4: clocks, tasks, background jobs, health, words for people."""

@@ -1,0 +1,88 @@
+"""The transit engine of Vault as the KMS: the only module that knows hvac.
+
+Of Vault this process knows a token and nothing else. What it unwrapped it keeps for a minute, so that a key that is
+disabled there is disabled here within that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import hvac
+import hvac.exceptions
+from requests import RequestException
+
+from s4.base.clock import boot_clock
+from s4.crypto.keyring import KeyringError
+from s4.crypto.kms import KmsError
+
+KEPT_S, KEPT = 60.0, 10_000
+
+
+class VaultKms:
+    """`token` is a file with a token, read anew for each call: who keeps it fresh is Vault's agent."""
+
+    def __init__(self, url: str, default: str, token: Path, mount: str = "transit", timeout_s: float = 5.0) -> None:
+        if not default:
+            raise KeyringError("--kms with a URL needs --kms-key: the key where a request names none")
+        self.default, self._token, self._mount = default, token, mount
+        self._client = hvac.Client(url=url, timeout=timeout_s)
+        self._kept: OrderedDict[tuple[str, str, str], tuple[float, bytes]] = OrderedDict()
+        self._newest: dict[str, tuple[float, int]] = {}
+
+    @property
+    def several(self) -> bool:
+        return True  # Vault would have to be asked
+
+    async def wrap(self, name: str, key: bytes, about: str) -> str:
+        text = base64.b64encode(key).decode()
+        answer = await self._call("encrypt_data", name, plaintext=text, associated_data=_base64(about))
+        return str(answer["ciphertext"])
+
+    async def unwrap(self, name: str, wrapped: str, about: str) -> bytes:
+        kept, now = self._kept.get((name, wrapped, about)), boot_clock()
+        if kept is not None and now < kept[0]:
+            return kept[1]
+        answer = await self._call("decrypt_data", name, ciphertext=wrapped, associated_data=_base64(about))
+        key = base64.b64decode(answer["plaintext"])
+        self._kept[name, wrapped, about] = now + KEPT_S, key
+        self._kept.move_to_end((name, wrapped, about))
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return key
+
+    async def is_current(self, name: str, wrapped: str) -> bool:
+        until, newest = self._newest.get(name, (0.0, 0))
+        if boot_clock() >= until:
+            newest = int((await self._call("read_key", name))["latest_version"])
+            self._newest[name] = boot_clock() + KEPT_S, newest
+            while len(self._newest) > KEPT:
+                del self._newest[next(iter(self._newest))]
+        return wrapped.startswith(f"vault:v{newest}:")
+
+    async def _call(self, method: str, name: str, **arguments: Any) -> dict[str, Any]:
+        def work() -> dict[str, Any]:
+            self._client.token = self._token.read_text().strip()
+            return dict(
+                getattr(self._client.secrets.transit, method)(name, mount_point=self._mount, **arguments)["data"]
+            )
+
+        try:
+            return await asyncio.to_thread(work)
+        except hvac.exceptions.InvalidPath as error:
+            raise KmsError("KMS.NotFoundException", f"Key {name!r} does not exist") from error
+        except hvac.exceptions.InvalidRequest as error:
+            missing = "not found" in str(error)
+            raise KmsError("KMS.NotFoundException" if missing else "AccessDenied", f"Key {name!r}: {error}") from error
+        except (hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized) as error:
+            raise KmsError("AccessDenied", f"Vault does not let this server use key {name!r}.") from error
+        except (hvac.exceptions.VaultError, RequestException, OSError) as error:
+            raise KmsError("ServiceUnavailable", f"Vault does not answer: {type(error).__name__}") from error
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

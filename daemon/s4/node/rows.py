@@ -1,0 +1,451 @@
+"""The rows of a node, as gateways and other nodes ask for them: the same for one process and for a cluster's member.
+
+Nothing is kept here but what was read of settings. A host answers from committed rows; its `check` comes after every
+read and before every answer, and refuses where another store may know better by then (R5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from s4.base.clock import boot_clock
+from s4.erasure.codec import stripes_of
+from s4.metadata import keymarks, keys
+from s4.metadata.builtin import BUILT_IN
+from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.decide import COMMANDS
+from s4.metadata.listing import Cursor, Page, Query, list_page, walk_uploads
+from s4.metadata.nulls import SEEKING, Nulls, Walk, wanted
+from s4.metadata.rows import (
+    AccessKey,
+    Blob,
+    Bucket,
+    BucketState,
+    Content,
+    Counters,
+    Grant,
+    Group,
+    Job,
+    Managed,
+    Policy,
+    Role,
+    Upload,
+    User,
+    decode,
+    decode_object,
+    summed,
+)
+from s4.peer.api import (
+    Found,
+    Identity,
+    Layout,
+    StaleError,
+    UnavailableError,
+    UploadFound,
+    UploadListed,
+    UploadPage,
+    Where,
+)
+from s4.replica.pieces import count, pieces
+from s4.replica.turn import OverloadedError
+from s4.storage.drives import Drives
+from s4.storage.records import DamagedError, OfflineError, Shard
+from s4.storage.shards import ShardStore
+from s4.telemetry import tracing
+
+ROOT_USER = "root"
+CACHED_SETTINGS = 10_000
+
+
+class AnyHost(Protocol):
+    """What `replica.host` and `replica.replicated` have in common."""
+
+    nulls: Nulls
+
+    def submit(self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False,
+               again: bool = False) -> asyncio.Future[AnyAnswer]: ...  # fmt: skip
+
+    async def settings_may_change(self) -> None: ...
+
+    def check(self, partition: int, epoch: int = 0) -> None: ...
+
+    async def settled(self) -> None: ...
+
+    def newest(self, partition: int, bucket: int, key: bytes) -> tuple[bytes, bytes] | None: ...
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
+
+    def cursor(self, prefix: bytes) -> Cursor: ...
+
+
+class AnyMap(Protocol):
+    """What a node asks of the map."""
+
+    @property
+    def partitions(self) -> int: ...
+
+    @property
+    def geometry(self) -> tuple[int, int]: ...
+
+    def copies(self) -> int: ...
+
+    def copies_needed(self, strict: bool) -> int: ...
+
+
+async def _page_of_uploads(found: Iterator[tuple[bytes, bytes, bytes] | bytes | None], limit: int) -> UploadPage:
+    """The first `limit` of some uploads and of what they have in common."""
+    items: list[UploadListed | bytes] = []
+    next_key = next_upload = b""
+    for item in found:
+        if item is None:
+            await asyncio.sleep(0)
+            continue
+        if len(items) >= limit:
+            return UploadPage(items, limit > 0, next_key, next_upload)
+        if isinstance(item, bytes):
+            items.append(item)
+            next_key, next_upload = item, b""
+        else:
+            next_key, next_upload, value = item
+            items.append(UploadListed(next_key, next_upload, decode(Upload, value)))
+    return UploadPage(items, False, b"", b"")
+
+
+class RowNode:
+    """The part of `peer.api.NodeApi` that is about rows. `horizon()` is the start (seconds of the boot clock) of the oldest
+    request that may still read."""
+
+    def __init__(self, host: AnyHost, drives: Drives, membership: AnyMap, *, horizon: Callable[[], float],
+                 root: Identity, root_key: str, strict: bool = False,
+                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+        self._host, self._map = host, membership
+        self.drives = drives
+        self.partitions = membership.partitions
+        self._horizon, self._clock = horizon, clock
+        self._root, self._root_key, self._strict = root, root_key, strict
+        self._started = clock()
+        self._buckets: dict[str, Bucket] = {}
+        self._identities: dict[str, Identity] = {}
+        self.on_settings: Callable[[], Awaitable[None]] | None = None
+
+    async def layout(self) -> Layout:
+        return Layout(self.partitions, *self._map.geometry)
+
+    # -- commands
+
+    async def execute(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
+        """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer (R12)."""
+        if self._map.copies() < self._map.copies_needed(self._strict):
+            raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
+        if isinstance(command, SEEKING):
+            await self._look_for_nulls(partition, command)
+        settings = COMMANDS[type(command)].settings
+        if settings:
+            await self._host.settings_may_change()
+        try:
+            with tracing.span("commit", partition=partition, command=type(command).__name__):
+                answer = await self._host.submit(partition, command, command_id, again=again)
+        except OverloadedError:
+            raise UnavailableError("SlowDown", "Please reduce your request rate.") from None
+        if self.on_settings is not None and settings:
+            await self.on_settings()
+        return answer
+
+    # -- metadata reads
+
+    async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        if version == "null":
+            return await self._find_null(partition, bucket, key)
+        found = self._find_object(partition, bucket, key, version)
+        self._host.check(partition)
+        return found
+
+    async def _find_null(self, partition: int, bucket: int, key: bytes) -> Found | None:
+        """There may be any number of versions before it: what was found is noted, for decisions too."""
+        self._host.check(partition)
+        prefix = keys.object_versions(partition, bucket, key)
+        walk = Walk(self._host.nulls.get(prefix))
+        async for row in self._rows(prefix):
+            if walk.row(*row):
+                break
+        found, seen = walk.end(self._host.get), walk.seen()
+        self._host.check(partition)
+        if seen is not None:
+            self._host.nulls.note(prefix, seen)
+        return Found(found[1], found[0][-keys.VERSION_BYTES :]) if found is not None else None
+
+    async def _look_for_nulls(self, partition: int, command: AnyCommand) -> None:
+        """Before a decision that would walk all versions of a key in one piece."""
+
+        def versioning(bucket: int) -> str:
+            value = self._host.get(keys.bucket_state_row(partition, bucket))
+            return decode(BucketState, value).versioning if value is not None else ""
+
+        for bucket, key in wanted(command, versioning):
+            with suppress(StaleError):  # the source of a rename may be led by another: it looks itself
+                await self._find_null(keys.partition_of(bucket, key, self.partitions), bucket, key)
+
+    def _rows(self, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
+        return pieces(self._host, prefix)
+
+    def _find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        if not version:
+            row = self._host.newest(partition, bucket, key)
+            return Found(row[1], row[0][-keys.VERSION_BYTES :]) if row else None
+        prefix = keys.object_versions(partition, bucket, key)
+        suffix = keys.parse_version_id(version)
+        found = self._host.get(prefix + suffix) if suffix is not None else None
+        if suffix is None or found is None or decode_object(found)[0].null:
+            return None
+        return Found(found, suffix)
+
+    async def find_upload(
+        self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
+    ) -> UploadFound | None:
+        """Its row is read after its parts: a turn may be written between two reads, and an upload that is completed meanwhile
+        must not be found without them."""
+        row, prefix = keys.upload_row(partition, bucket, key, upload), keys.upload_parts(partition, bucket, key, upload)
+        first = prefix + min(after + 1, 65535).to_bytes(2, "big")
+        parts = [part for _, part in islice(self._host.scan(prefix, first), limit)] if limit else []
+        value = self._host.get(row)
+        self._host.check(partition)
+        return UploadFound(decode(Upload, value), parts) if value is not None else None
+
+    async def find_content(self, partition: int, sha256: bytes) -> Content | None:
+        value = self._host.get(keys.content_row(partition, sha256))
+        self._host.check(partition)
+        return decode(Content, value) if value is not None else None
+
+    async def find_blob(self, partition: int, blob: bytes) -> Blob:
+        value = self._host.get(keys.blob_row(partition, blob))
+        self._host.check(partition)
+        if value is None:
+            raise DamagedError(f"there is no row for blob {blob.hex()} in partition {partition}")
+        return decode(Blob, value)
+
+    async def find_bucket(self, name: str) -> Bucket | None:
+        found = self._buckets.get(name)
+        if found is None:
+            value = self._host.get(keys.named_row(keys.BUCKET, name))
+            if value is not None:
+                found = decode(Bucket, value)
+                if len(self._buckets) < CACHED_SETTINGS:
+                    self._buckets[name] = found
+        self._host.check(0)
+        return found
+
+    async def find_identity(self, access_key: str) -> Identity | None:
+        found = self._identities.get(access_key)
+        if found is None:
+            found = self._read_identity(access_key)
+            if found is not None and len(self._identities) < CACHED_SETTINGS:
+                self._identities[access_key] = found
+        self._host.check(0)
+        return found
+
+    def may_cache(self) -> bool:
+        """Whether a gateway may go on using the settings that it was told: its lease is renewed (L2)."""
+        try:
+            self._host.check(0)
+        except StaleError:
+            return False
+        return True
+
+    def on_settings_committed(self) -> None:
+        """Called when a turn changed a bucket, user, key or policy, before its answers go out."""
+        self._buckets.clear()
+        self._identities.clear()
+
+    def change_root(self, root: Identity, access_key: str) -> None:
+        """Have another pair of root keys count, here; who was told of the old one asks again with the next change of an account."""
+        self._root, self._root_key = root, access_key
+        self.on_settings_committed()
+
+    def root_identity(self, access_key: str) -> Identity | None:
+        """Root, if this is root's key."""
+        return self._root if access_key == self._root_key else None
+
+    def _read_identity(self, access_key: str) -> Identity | None:
+        if access_key == self._root_key:
+            return self._root
+        kind, slash, name = access_key.partition("/")
+        if slash:  # no access key has one
+            if kind == "user" and name == ROOT_USER:
+                return self._root
+            return self._user(name) if kind == "user" else self._role(name)
+        value = self._host.get(keys.named_row(keys.ACCESS_KEY, access_key))
+        if value is None:
+            other = keymarks.kept_root(self._host.get(keymarks.ROW), access_key)
+            return replace(self._root, secret=other) if other is not None else None
+        row = decode(AccessKey, value)
+        return self._user(row.user, row.secret) if row.enabled else None
+
+    def _user(self, name: str, secret: str = "") -> Identity | None:
+        value = self._host.get(keys.named_row(keys.USER, name))
+        row = decode(User, value) if value is not None else None
+        if row is None or not row.enabled:
+            return None
+        documents = [*row.inline.values(), *self._documents(row.attached)]
+        for group in row.groups:
+            held = self._host.get(keys.named_row(keys.GROUP, group))
+            if held is not None:
+                one = decode(Group, held)
+                documents += [*one.inline.values(), *self._documents(one.attached)]
+        bounds = self._documents([row.boundary]) if row.boundary else []
+        return Identity(
+            name, secret, self._grants_of(name), documents, bounds, row.id, row.path, row.tags, canonical=row.canonical,
+            rate=row.rate,
+        )  # fmt: skip
+
+    def _role(self, name: str) -> Identity | None:
+        value = self._host.get(keys.named_row(keys.ROLE, name))
+        if value is None:
+            return None
+        row = decode(Role, value)
+        documents = [*row.inline.values(), *self._documents(row.attached)]
+        bounds = self._documents([row.boundary]) if row.boundary else []
+        return Identity(name, "", [], documents, bounds, row.id, row.path, row.tags, role=True, canonical=row.canonical)
+
+    def _documents(self, arns: list[str]) -> list[str]:
+        """The documents of managed policies; one that is not there is empty, which denies."""
+        found = []
+        for arn in arns:
+            if arn in BUILT_IN:
+                found.append(BUILT_IN[arn])
+                continue
+            value = self._host.get(keys.named_row(keys.MANAGED, arn.rpartition("/")[2]))
+            row = decode(Managed, value) if value is not None else None
+            found.append(row.versions[row.default][0] if row is not None else "")
+        return found
+
+    async def find_accounts(self, rows: list[bytes]) -> list[bytes | None]:
+        found = [self._host.get(row) for row in rows]
+        self._host.check(0)
+        return found
+
+    async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
+        found = [(key[3:].decode(), value) async for key, value in self._rows(keys.table(0, table))]
+        self._host.check(0)
+        return found
+
+    async def list_buckets(self) -> list[tuple[str, Bucket]]:
+        rows = self._rows(keys.table(0, keys.BUCKET))
+        found = [(key[3:].decode(), decode(Bucket, value)) async for key, value in rows]
+        self._host.check(0)
+        return found
+
+    def _where(self, where: Where) -> list[int]:
+        """The partitions of a request that names some, all served here at these epochs (L1); or else all."""
+        for partition, epoch in where:
+            self._host.check(partition, epoch)
+        return [partition for partition, _ in where] or list(range(self.partitions))
+
+    async def list_objects(self, bucket: int, query: Query, where: Where = ()) -> Page:
+        await self._host.settled()
+        cursors = [self._host.cursor(keys.bucket_objects(partition, bucket)) for partition in self._where(where)]
+        try:
+            for page in list_page(cursors, query):
+                if page is not None:
+                    self._where(where)
+                    return page
+                await asyncio.sleep(0)
+        finally:
+            for cursor in cursors:
+                cursor.close()
+        raise AssertionError("a listing ends with its page")
+
+    async def list_uploads(
+        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int,
+        where: Where = (),
+    ) -> UploadPage:  # fmt: skip
+        await self._host.settled()
+        cursors = [self._host.cursor(keys.bucket_uploads(partition, bucket)) for partition in self._where(where)]
+        try:
+            page = await _page_of_uploads(walk_uploads(cursors, prefix, delimiter, after_key, after_upload), limit)
+        finally:
+            for cursor in cursors:
+                cursor.close()
+        self._where(where)
+        return page
+
+    async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
+        held: dict[str, list[str]] = {}
+        async for key, value in self._rows(keys.table(0, keys.ACCESS_KEY)):
+            held.setdefault(decode(AccessKey, value).user, []).append(key[3:].decode())
+        users = [decode(User, value) async for _, value in self._rows(keys.table(0, keys.USER))]
+        listed = [(user, held.get(user.name, []), self._grants_of(user.name)) for user in users]
+        self._host.check(0)
+        return listed
+
+    def _grants_of(self, user: str) -> list[Grant]:
+        value = self._host.get(keys.named_row(keys.POLICY, user))
+        return decode(Policy, value).grants if value else []
+
+    async def list_jobs(self) -> list[tuple[str, Job]]:
+        prefix = keys.table(0, keys.JOB)
+        listed = [(key[len(prefix) :].decode(), decode(Job, value)) for key, value in self._host.scan(prefix)]
+        self._host.check(0)
+        return listed
+
+    async def wall_clock(self) -> float:
+        return time.time()
+
+    # -- for those who make shards again
+
+    async def lacking(self, partition: int, position: int, blobs: list[tuple[bytes, Blob]]) -> list[bytes]:
+        store = self.drives.at(partition, position)
+        if store is None:
+            raise OfflineError(f"the drive for position {position} of partition {partition} is away")
+        return [blob for blob, row in blobs if not self._holds(store, Shard(partition, blob, position, 0), row)]
+
+    @staticmethod
+    def _holds(store: ShardStore, first: Shard, row: Blob) -> bool:
+        for number, length in stripes_of(row):
+            found = store.locate(Shard(first.partition, first.blob, first.position, number))
+            if found is None or found.length != length:
+                return False
+        return True
+
+    async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
+        unknown = [blob for blob in blobs if self._host.get(keys.blob_row(partition, blob)) is None]
+        self._host.check(partition)
+        return unknown
+
+    async def heals_of(self, partition: int) -> int:
+        heals = await count(self._host, keys.table(partition, keys.HEAL))
+        self._host.check(partition)
+        return heals
+
+    def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
+        store = self.drives.at(shard.partition, shard.position)
+        return store.read_now(shard, offset, length) if store is not None else None
+
+    async def discard(self, partition: int, blob: bytes) -> None:
+        await self.drives.free(partition, blob)
+
+    # -- figures
+
+    def led(self) -> list[int]:
+        """The partitions that are served here."""
+        return list(range(self.partitions))
+
+    def counters(self) -> Counters:
+        """Sums over all buckets of the partitions that are served here."""
+        tables = (keys.table(partition, keys.COUNTERS) for partition in self.led())
+        return summed(decode(Counters, value) for table in tables for _, value in self._host.scan(table))
+
+    async def bucket_counters(self, bucket: int, where: Where = ()) -> Counters:
+        values = [self._host.get(keys.counters_row(partition, bucket)) for partition in self._where(where)]
+        self._where(where)
+        return summed(decode(Counters, value) for value in values if value is not None)

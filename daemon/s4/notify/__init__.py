@@ -1,0 +1,1 @@
+"""Events of buckets on their way to those who asked for them."""

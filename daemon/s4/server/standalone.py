@@ -1,0 +1,345 @@
+"""Puts a server together from its parts, runs it, and takes it down in order.
+
+Alone, one process has the store and serves S3. With workers, this process has the store and the admin
+endpoint, and each worker is a gateway process of its own that reaches the store over a Unix socket and shares
+the S3 port. A worker that dies is started again; when the store's process dies, its workers end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, multiprocess
+
+from s4.base.health import Health
+from s4.base.jobs import Job, Jobs
+from s4.config.limits import MIB
+from s4.config.listening import listening_socket, shown
+from s4.config.settings import StoreSettings
+from s4.gateway.buckets import resume_deletes
+from s4.gateway.context import Readers
+from s4.gateway.keychecks import KeyCheck
+from s4.http.admin import AdminContext
+from s4.http.admin_port import AdminPort
+from s4.http.admin_server import ServerAdmin
+from s4.http.metrics import StoreCollector, exposition
+from s4.http.tls import CHECK_S, Certificate
+from s4.node.local import RootChange, open_store, own_master_key
+from s4.notify.delivery import Sender
+from s4.peer.server import PeerServer
+from s4.server import given, restart, starting
+from s4.server.heap import settle_garbage_collector
+from s4.server.metrics import store_figures
+from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
+from s4.storage.files import Files
+from s4.telemetry import logs, tracing
+from s4.telemetry.audit import AuditLog
+from s4.upkeep import compaction, orphans
+from s4.upkeep.drives import server_health
+from s4.upkeep.heal import Healer
+from s4.upkeep.inventory import Inventory
+from s4.upkeep.lifecycle import Lifecycle
+from s4.upkeep.renames import Renames
+from s4.upkeep.repair import Repairer
+from s4.upkeep.returning import Returning
+from s4.upkeep.rewrap import Rewrapper
+from s4.upkeep.scrub import Scrubber
+
+log = structlog.get_logger("s4")
+
+COMPACT_EVERY_S = 30.0
+HEAL_EVERY_S = 0.5
+SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
+AUDIT_FIRST_S = 60.0
+INVENTORY_S = 30.0
+LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
+REPAIR_FIRST_S, REPAIR_LOOK_S = 1.0, 60.0
+REWRAP_FIRST_S, REWRAP_LOOK_S = 5.0, 60.0
+AUDIT_EVERY_S = 3600.0
+COMPACT_BYTES_PER_S = 64 * MIB
+WORKER_RESTART_S = 1.0
+WORKERS_START_S = 300.0  # a busy machine starts a process in minutes; one that fails is tried again all the while
+
+
+def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
+    """When to look first whether a day of lifecycle has begun, and then how often, in seconds."""
+    return min(LIFECYCLE_FIRST_S, settings.lifecycle_day_s), min(LIFECYCLE_LOOK_S, settings.lifecycle_day_s / 4)
+
+
+class Server:
+    """A running server: the store, the admin endpoint, and S3 here or in workers."""
+
+    def __init__(self, settings: ServerSettings, environment: dict[str, str]) -> None:
+        self.settings = self._settings = settings
+        self._environment = environment
+        self._readers = Readers()
+        self._peers: PeerServer | None = None
+        self._s3: S3Endpoint | None = None
+        self.jobs = Jobs()
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._not_ready, self._known = "starting", Health()
+        self._stopping = False
+        self._registry = CollectorRegistry()
+
+    def horizon(self) -> float:
+        """Start of the oldest request that may still read shards, in any process."""
+        local = self._readers.oldest()
+        return min(local, self._peers.oldest_reader()) if self._peers is not None else local
+
+    async def start(self) -> None:
+        """Raises DirectoryError, OSError, ValueError with messages for people."""
+        settings = self.settings
+        given.check(settings)
+        bound = restart.kept_open("s3") or listening_socket(settings.listen, shared=settings.workers > 0)
+        admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
+        restart.keep_open("s3", bound)
+        restart.keep_open("admin", admin_bound)
+        self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
+        history = restart.History.read(self._environment)
+        self.store = await open_store([Path(one) for one in settings.directories], StoreSettings(
+            settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
+            geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
+        ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment, jobs=self.jobs)  # fmt: skip
+        if not settings.master_key:
+            found = own_master_key(self.store)
+            self._settings = settings = replace(settings, master_key=str(found))
+        self._settings = settings = replace(
+            settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
+        )
+        self.audit = AuditLog(settings.audit_log)
+        self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
+        self._make_upkeep(settings)
+        self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
+        await resume_deletes(self._gateway)
+        self._renames = Renames(self._gateway, self.jobs)
+        await self._renames.resume()
+        await self._start_admin(admin_bound)
+        if settings.workers:
+            await self._start_workers(bound)
+        else:
+            self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready, self._health)
+            await self._s3.start(bound)
+        self.jobs.start(
+            Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
+            Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans),
+            Job("heal", 0.0, HEAL_EVERY_S, self._healer.work),
+            Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
+            Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
+            Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
+            Job("health", 0.0, settings.limits.look_s, self._look),
+            Job("repair after an upgrade", REPAIR_FIRST_S, None, self._repairer.run),
+            Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
+        )
+        self._not_ready = ""
+
+    def _make_upkeep(self, settings: ServerSettings) -> None:
+        self._keys = KeyCheck(self._gateway, None)
+        self._returning = Returning(
+            self.store.node,
+            settings.reserve_bytes,
+            restart.renew,
+            restart.may_renew,
+            lambda: self._s3.server.in_flight if self._s3 is not None else 0,
+        )
+        self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
+        self._lifecycle = Lifecycle(
+            self._gateway, self.store.host, lambda: range(self.store.node.partitions), audit=self.audit.write,
+        )  # fmt: skip
+        self._inventory = Inventory(self.store.node, lambda: settings.bucket_metrics)
+        self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
+        self._sender = Sender(
+            self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
+        )  # fmt: skip
+        self._sender.start(self.jobs)
+        self._repairer = Repairer(
+            lambda: self.store.host.database,
+            partial(self.store.host.submit, own=True),
+            lambda: range(self.store.node.partitions),
+        )
+        self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self._repairer, self.jobs
+
+    def _ready(self) -> str:
+        return self._not_ready or self._keys.wrong
+
+    def _s3_refuses(self, why: str) -> None:
+        """Serve nobody, while there is a reason. Workers look for themselves."""
+        if self._s3 is not None:
+            self._s3.server.refusing = why
+
+    def _health(self) -> Health:
+        """As of the last look: probes come often, and from anybody."""
+        return self._known
+
+    def _alarms(self) -> list[str]:
+        return [*self._keys.alarms(), *self._scrubber.alarms(), *self.jobs.alarms()]
+
+    async def _look(self) -> None:
+        """Look at what nobody else would notice."""
+        await asyncio.gather(*(shards.watch.look() for shards in self.store.drives.stores))
+        self._known = server_health(self.store.node, self._healer, self._alarms())
+        await self._keys.look()
+        self._s3_refuses(self._keys.wrong)
+        await self._returning.look()
+        logs.settle()
+
+    async def _start_admin(self, bound: socket.socket) -> None:
+        limits = self.settings.limits
+        collector = StoreCollector(
+            lambda: store_figures(self.store, self._healer, self._scrubber, self._workers, self._alarms())
+        )
+        directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
+        shown = msgspec.to_builtins(self.settings)
+        context = AdminContext(
+            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._alarms, lambda: self._keys.wrong, self.jobs.table,
+        )  # fmt: skip
+        admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning)
+        tls = (
+            Certificate(Path(self.settings.certificate), Path(self.settings.key)) if self.settings.certificate else None
+        )
+        self._admin = AdminPort(admin.application(), bound, tls.context if tls else None, limits.admin_connections)
+        await self._admin.start()
+        if tls is not None:
+            self.jobs.start(Job("certificate of the admin port", CHECK_S, CHECK_S, tls.look))
+
+    async def _start_workers(self, bound: socket.socket) -> None:
+        socket_path = self.store.directory / "peer.sock"
+        self._peers = PeerServer(self.store.node, socket_path)
+        await self._peers.start()
+        self._bound = bound  # kept bound, never listening: it holds the port for the workers
+        address = f"{'[' + bound.getsockname()[0] + ']' if bound.family == socket.AF_INET6 else bound.getsockname()[0]}:{bound.getsockname()[1]}"
+        settings = replace(self._settings, listen=address)
+        started = [asyncio.Event() for _ in range(self.settings.workers)]
+        for number, event in enumerate(started):
+            work = partial(self._run_worker, number, settings, socket_path, event)
+            self.jobs.start(Job(f"worker {number}", 0.0, WORKER_RESTART_S, work))
+        try:
+            async with asyncio.timeout(WORKERS_START_S):
+                await asyncio.gather(*(event.wait() for event in started))
+        except TimeoutError:
+            raise TimeoutError(
+                f"the gateway processes (--workers) did not start within {WORKERS_START_S:.0f} s"
+            ) from None
+
+    async def _run_worker(
+        self, number: int, settings: ServerSettings, socket_path: Path, started: asyncio.Event
+    ) -> None:
+        """One life of a worker."""
+        if self._stopping:
+            return
+        told = replace(settings, access_log=self._settings.access_log)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "s4.server.worker", msgspec.json.encode(told).decode(), str(socket_path),
+            stdout=asyncio.subprocess.PIPE, env={**os.environ, **self._environment},
+        )  # fmt: skip
+        self._processes.append(process)
+        if process.stdout is not None and await process.stdout.readline():
+            started.set()
+        code = await process.wait()
+        self._processes.remove(process)
+        multiprocess.mark_process_dead(process.pid, self._environment.get("PROMETHEUS_MULTIPROC_DIR"))  # type: ignore[no-untyped-call]
+        if not self._stopping:
+            log.error("worker ended and is started again", worker=number, code=code)
+
+    async def _compact(self) -> None:
+        self.audit.rotate()
+        for store in self.store.drives.stores:
+            for number in compaction.candidates(store, self.settings.garbage_ratio):
+                await compaction.compact_one(
+                    store, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S, damaged=self.store.node.found
+                )
+
+    async def _scrub(self) -> None:
+        if self._scrubber.due(self.settings.scrub_every_s):
+            await self._scrubber.run(deep=True)
+
+    async def _audit_orphans(self) -> None:
+        (await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)).report()
+
+    async def _root_keys(self, action: str, _: str) -> dict[str, str]:
+        """New root keys, which count at once. Raises ValueError, OSError."""
+        if action != "change":
+            raise ValueError(f"a server's root keys are changed in one step: there is nothing to {action}")
+        new = RootChange(Files(), self.store, self._environment).change()
+        await self._keys.tell()
+        return {"access_key": new.access_key, "secret_key": new.secret_key}
+
+    def _set_log(self, everything: bool | None, level: str) -> None:
+        """What is logged from now on, here and in the workers: those that are there, and those that come."""
+        if level:
+            logs.set_level(level)
+        if everything is None:
+            return
+        self._settings = replace(self._settings, access_log=everything)
+        if self._s3 is not None:
+            self._s3.server.access_log.everything = everything
+        for process in self._processes:
+            process.send_signal(signal.SIGUSR1 if everything else signal.SIGUSR2)
+
+    def reload(self) -> None:
+        """Read the certificate again, here and in the workers."""
+        starting.reloaded(
+            {
+                "certificate": self._s3.reload() if self._s3 is not None else None,
+                "certificates of workers": True if self._processes else None,
+            }
+        )
+        for process in self._processes:
+            process.send_signal(signal.SIGHUP)
+
+    async def close(self) -> None:
+        """Take no more requests, let those in flight end, then close the store."""
+        self._not_ready, self._stopping = "stopping", True
+        if self._s3 is not None:
+            await self._s3.close()
+        waiting = [process.wait() for process in self._processes]
+        for process in list(self._processes):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        await asyncio.gather(*waiting)
+        await self._admin.close()
+        await self.jobs.close()
+        await self._sender.close()
+        if self._peers is not None:
+            await self._peers.close()
+            self._bound.close()
+        await self.store.close()
+        self._gateway.pool.shutdown()
+        self.audit.close()
+
+
+async def run(
+    settings: ServerSettings, environment: dict[str, str], announce: Callable[[Server], Awaitable[None]]
+) -> None:
+    """Run until SIGTERM or SIGINT; `announce` is called once the server is up."""
+    stop = prepare_process(settings)
+    send_traces = tracing.configure(environment, "s4-server")
+    server = Server(settings, environment)
+    await server.start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
+    started = time.monotonic()
+    settle_garbage_collector()
+    starting.say_started(
+        "server",
+        settings,
+        starting.secret_files([one.directory for one in server.store.drives.stores], server.settings),
+        s3=server.endpoint,
+        admin=server.admin_endpoint,
+        drives=len(server.store.drives.all),
+    )
+    await announce(server)
+    await stop.wait()
+    log.info("stopping", uptime_s=round(time.monotonic() - started, 1))
+    await server.close()
+    send_traces()
