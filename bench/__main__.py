@@ -1,6 +1,7 @@
 """`python -m bench`: prints a Markdown table of S4 and the peers that are on this machine, with ratios.
 
-    python -m bench [--seconds 5] [--rounds 2] [--only put-4k,get-4k] [--drives 6 | --nodes 6] [--s4-options "--workers 2"] [--memory]
+    python -m bench [--seconds 5] [--rounds 2] [--only put-4k,get-4k] [--drives 6 | --nodes 6] [--s4-options
+    "--workers 2"] [--memory]
 
 Peers are found as `minio` and `garage` on the PATH, in .tools/, or through S4_BENCH_MINIO and S4_BENCH_GARAGE.
 Each round runs each work on every server, one after the other; the better round counts for all alike.
@@ -55,8 +56,25 @@ def build() -> Path:
 def measure(program: Path, peer: Peer, name: str, seconds: float) -> tuple[float, float]:
     """(operations a second, or MB a second from 1 MiB up; p99 in ms). Errors give zeros."""
     operation, size, workers, objects, _ = WORK[name]
-    command = [str(program), "-endpoint", peer.endpoint, "-access", peer.access, "-secret", peer.secret, "-op", operation, "-size", str(size),
-               "-workers", str(workers), "-seconds", str(seconds), "-objects", str(objects)]  # fmt: skip
+    command = [
+        str(program),
+        "-endpoint",
+        peer.endpoint,
+        "-access",
+        peer.access,
+        "-secret",
+        peer.secret,
+        "-op",
+        operation,
+        "-size",
+        str(size),
+        "-workers",
+        str(workers),
+        "-seconds",
+        str(seconds),
+        "-objects",
+        str(objects),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.stderr.write(f"{peer.name} {name}: {done.stderr.strip()[:200]}\n")
@@ -68,7 +86,14 @@ def measure(program: Path, peer: Peer, name: str, seconds: float) -> tuple[float
 
 
 def machine() -> str:
-    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     return f"{os.cpu_count()} cores of {model}, {memory} GiB, Linux {platform.release()}, Python {platform.python_version()}"
 
@@ -79,13 +104,17 @@ def commit() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default=",".join(WORK))
     parser.add_argument("--s4-options", default="")
     parser.add_argument("--drives", type=int, default=1, help="directories of S4 and MinIO; six are 4+2")
-    parser.add_argument("--nodes", type=int, default=0, help="a cluster of so many S4 nodes, 4+2, beside MinIO with as many drives")
+    parser.add_argument(
+        "--nodes", type=int, default=0, help="a cluster of so many S4 nodes, 4+2, beside MinIO with as many drives"
+    )
     parser.add_argument("--memory", action="store_true", help="measure S4's memory instead")
     arguments = parser.parse_args()
     program = build()
@@ -95,17 +124,23 @@ def main() -> None:
             print(memory_figures(program, Path(scratch), arguments.drives))
             return
         if arguments.nodes:
-            started = [start_cluster(Path(scratch) / "s4", arguments.nodes), start_minio(Path(scratch) / "minio", arguments.nodes)]
+            started = [
+                start_cluster(Path(scratch) / "s4", arguments.nodes),
+                start_minio(Path(scratch) / "minio", arguments.nodes),
+            ]
         else:
             started = [
                 start_s4(Path(scratch) / "s4", *arguments.s4_options.split(), count=arguments.drives),
-                start_minio(Path(scratch) / "minio", arguments.drives), start_garage(Path(scratch) / "garage"),
-            ]  # fmt: skip
+                start_minio(Path(scratch) / "minio", arguments.drives),
+                start_garage(Path(scratch) / "garage"),
+            ]
         peers = [peer for peer in started if peer is not None]
         try:
             for peer in peers:
                 print(f"- {peer.name} {peer.version}: {peer.settings}")
-            print(f"- {arguments.seconds:g} s each, best of {arguments.rounds} rounds; operations a second, MB/s from 1 MiB up; (workers)\n")
+            print(
+                f"- {arguments.seconds:g} s each, best of {arguments.rounds} rounds; operations a second, MB/s from 1 MiB up; (workers)\n"
+            )
             table(program, peers, arguments.only.split(","), arguments.seconds, arguments.rounds)
         finally:
             for peer in peers:
@@ -113,7 +148,13 @@ def main() -> None:
 
 
 def table(program: Path, peers: list[Peer], names: list[str], seconds: float, rounds: int) -> None:
-    print("| work | " + " | ".join(peer.name for peer in peers) + " | S4 p99 | " + " | ".join(f"S4 / {peer.name}" for peer in peers[1:]) + " |")
+    print(
+        "| work | "
+        + " | ".join(peer.name for peer in peers)
+        + " | S4 p99 | "
+        + " | ".join(f"S4 / {peer.name}" for peer in peers[1:])
+        + " |"
+    )
     print("|---|" + "---|" * (2 * len(peers)))
     for name in names:
         best: dict[str, tuple[float, float]] = {}
@@ -123,7 +164,14 @@ def table(program: Path, peers: list[Peer], names: list[str], seconds: float, ro
                 time.sleep(0.3)
         figures = [best[peer.name][0] for peer in peers]
         ratios = [f"{figures[0] / figure:.2f}" if figure else "-" for figure in figures[1:]]
-        print(f"| {WORK[name][4]} | " + " | ".join(f"{figure:.0f}" for figure in figures) + f" | {best['S4'][1]:.1f} ms | " + " | ".join(ratios) + " |", flush=True)
+        print(
+            f"| {WORK[name][4]} | "
+            + " | ".join(f"{figure:.0f}" for figure in figures)
+            + f" | {best['S4'][1]:.1f} ms | "
+            + " | ".join(ratios)
+            + " |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

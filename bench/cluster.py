@@ -1,10 +1,11 @@
-"""`python -m bench.cluster`: what a cluster of six nodes (4+2) on one machine does when a node dies, stops, or loses its disk.
+"""`python -m bench.cluster`: what a cluster of six nodes (4+2) on one machine does when a node dies, stops, or loses
+its disk.
 
     python -m bench.cluster [--gib 1]
 
 Failover: clients put and get small objects through another node while one is killed (and, apart, told to stop): the
-longest time that any request took, and how many failed. Rebuild: a node's disk is emptied; how fast its shards are made again, and what GETs
-of 4 KiB through another node feel of it. Figures are the nodes' own metrics.
+longest time that any request took, and how many failed. Rebuild: a node's disk is emptied; how fast its shards are
+made again, and what GETs of 4 KiB through another node feel of it. Figures are the nodes' own metrics.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from s4.cli.admin_client import AdminClient, AdminError
 
 
 def act(directory: Path, *words: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", "s4.cli", "dev", str(directory), *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "s4.cli", "dev", str(directory), *words], capture_output=True, text=True, check=True
+    )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -84,12 +87,22 @@ class Calls:
 
     def _work(self, number: int) -> None:
         config = Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}, read_timeout=60)
-        client = boto3.client("s3", endpoint_url=self._endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=SECRET, region_name="us-east-1", config=config)
+        client = boto3.client(
+            "s3",
+            endpoint_url=self._endpoint,
+            aws_access_key_id=ACCESS,
+            aws_secret_access_key=SECRET,
+            region_name="us-east-1",
+            config=config,
+        )
         turn = 0
         while not self.ended:
             turn += 1
             key = f"failover/{number}/{turn % 64}"
-            for kind, call in (("PUT", lambda key=key: client.put_object(Bucket="s3load", Key=key, Body=b"x" * 1024)), ("GET", lambda key=key: client.get_object(Bucket="s3load", Key=key)["Body"].read())):
+            for kind, call in (
+                ("PUT", lambda key=key: client.put_object(Bucket="s3load", Key=key, Body=b"x" * 1024)),
+                ("GET", lambda key=key: client.get_object(Bucket="s3load", Key=key)["Body"].read()),
+            ):
                 started = time.monotonic()
                 try:
                     call()
@@ -107,7 +120,10 @@ def failover(directory: Path, peer: Peer) -> None:
                 calls.slowest = {"PUT": 0.0, "GET": 0.0}
                 act(directory, how, node)
                 time.sleep(8)
-            print(f"- {node} {said}: slowest PUT {calls.slowest['PUT']:.2f} s, slowest GET {calls.slowest['GET']:.2f} s, {calls.failed} of {calls.count} calls failed", flush=True)
+            print(
+                f"- {node} {said}: slowest PUT {calls.slowest['PUT']:.2f} s, slowest GET {calls.slowest['GET']:.2f} s, {calls.failed} of {calls.count} calls failed",
+                flush=True,
+            )
             act(directory, "start", node)
             wait_whole(directory)
 
@@ -116,25 +132,40 @@ def rebuild(program: Path, directory: Path, peer: Peer, gib: float) -> None:
     load(program, peer, "get", 16 << 20, 2, 0.1, int(gib * 64))
     before = load(program, peer, "get", 4096, 8, 5, 500)
     for node, busy in (("node-4", False), ("node-6", True)):
-        made, read = metric(directory, "s4_healed_bytes_total", node), metric(directory, "s4_heal_read_bytes_total", node)
+        made, read = (
+            metric(directory, "s4_healed_bytes_total", node),
+            metric(directory, "s4_heal_read_bytes_total", node),
+        )
         during: list[dict[str, float]] = []
-        thread = threading.Thread(target=lambda during=during: during.append(load(program, peer, "get", 4096, 8, 5, 500)))
+        thread = threading.Thread(
+            target=lambda during=during: during.append(load(program, peer, "get", 4096, 8, 5, 500))
+        )
         started = time.monotonic()
         act(directory, "wipe", node)
         if busy:
             thread.start()
         wait_whole(directory)
         took = time.monotonic() - started
-        made, read = metric(directory, "s4_healed_bytes_total", node) - made, metric(directory, "s4_heal_read_bytes_total", node) - read
-        print(f"- rebuild {'beside GETs' if busy else 'alone'}: {made / 1e6:.0f} MB made from {read / 1e6:.0f} MB in {took:.1f} s, the node's start with it: {read / 1e6 / took:.0f} MB/s of source, {made / 1e6 / took:.0f} MB/s made", flush=True)
+        made, read = (
+            metric(directory, "s4_healed_bytes_total", node) - made,
+            metric(directory, "s4_heal_read_bytes_total", node) - read,
+        )
+        print(
+            f"- rebuild {'beside GETs' if busy else 'alone'}: {made / 1e6:.0f} MB made from {read / 1e6:.0f} MB in {took:.1f} s, the node's start with it: {read / 1e6 / took:.0f} MB/s of source, {made / 1e6 / took:.0f} MB/s made",
+            flush=True,
+        )
         if busy:
             thread.join()
             after = during[0]
-            print(f"- GET 4 KiB (8): p50 {before['p50_ms']:.1f} ms before, {after['p50_ms']:.1f} ms beside the rebuild; p99 {before['p99_ms']:.1f} and {after['p99_ms']:.1f} ms")
+            print(
+                f"- GET 4 KiB (8): p50 {before['p50_ms']:.1f} ms before, {after['p50_ms']:.1f} ms beside the rebuild; p99 {before['p99_ms']:.1f} and {after['p99_ms']:.1f} ms"
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gib", type=float, default=1.0, help="data to put before the rebuild")
     arguments = parser.parse_args()
     program = build()

@@ -1,4 +1,5 @@
-"""`python -m bench.disk`: ways to write and to send, apart from S4: what io_uring, O_DIRECT, preallocation and sendfile could give.
+"""`python -m bench.disk`: ways to write and to send, apart from S4: what io_uring, O_DIRECT, preallocation and
+sendfile could give.
 
     python -m bench.disk [--directory /tmp]            with io_uring where the package `liburing` is installed
 
@@ -150,7 +151,9 @@ def _drain(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.disk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.disk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
     for size, count in ((4096, 2000), (2 * MIB, 150)):

@@ -2,10 +2,11 @@
 
     python -m bench.fair 81ee94b [--seconds 8] [--flood 200]
 
-For this tree, or each revision that is named, one server with two users, each with a bucket. One of them reads and writes 8 KiB, one
-request after the other, alone and beside each of the other's floods; the median and the 95th percentile of its latency in ms, and
-how many of its requests were refused. The flood comes from a process of its own, of low priority, so that what is measured is
-the server's doing and not the machine's; `a second` is how many requests of the flood were answered with 200.
+For this tree, or each revision that is named, one server with two users, each with a bucket. One of them reads and
+writes 8 KiB, one request after the other, alone and beside each of the other's floods; the median and the 95th
+percentile of its latency in ms, and how many of its requests were refused. The flood comes from a process of its own,
+of low priority, so that what is measured is the server's doing and not the machine's; `a second` is how many requests
+of the flood were answered with 200.
 """
 
 from __future__ import annotations
@@ -85,9 +86,23 @@ class Probe:
 
 
 @contextlib.contextmanager
-def flooding(server: Tenants, raw: bytes, clients: int, seconds: float, scratch: Path) -> Iterator[subprocess.Popen[bytes]]:
+def flooding(
+    server: Tenants, raw: bytes, clients: int, seconds: float, scratch: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     (scratch / "raw").write_bytes(raw)
-    asked = ["nice", "-n", "5", sys.executable, "-m", "bench.fair", "--as-flood", server.host, str(scratch / "raw"), str(clients), str(seconds)]
+    asked = [
+        "nice",
+        "-n",
+        "5",
+        sys.executable,
+        "-m",
+        "bench.fair",
+        "--as-flood",
+        server.host,
+        str(scratch / "raw"),
+        str(clients),
+        str(seconds),
+    ]
     process = subprocess.Popen(asked, stdout=subprocess.PIPE, cwd=ROOT)
     time.sleep(2.0)
     try:
@@ -115,8 +130,13 @@ def measure(server: Tenants, tree: Path, scratch: Path, clients: int, seconds: f
         with flooding(server, raw, number, 2 * seconds + 3, scratch) if raw else contextlib.nullcontext() as process:
             get = probe.run("GET", "/calm/small", b"", seconds)
             put = probe.run("PUT", "/calm/new", os.urandom(SMALL), seconds)
-        answered = int(process.stdout.read()) / (2 * seconds + 3) if process is not None and process.stdout is not None else 0
-        print(f"| {name} | {get[0]:.1f} | {get[1]:.1f} | {put[0]:.1f} | {put[1]:.1f} | {get[2] + put[2]} | {answered:.0f} |", flush=True)
+        answered = (
+            int(process.stdout.read()) / (2 * seconds + 3) if process is not None and process.stdout is not None else 0
+        )
+        print(
+            f"| {name} | {get[0]:.1f} | {get[1]:.1f} | {put[0]:.1f} | {put[1]:.1f} | {get[2] + put[2]} | {answered:.0f} |",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -124,7 +144,9 @@ def main() -> None:
         host, path, clients, seconds = sys.argv[2:]
         print(asyncio.run(_flood(host, Path(path).read_bytes(), int(clients), float(seconds))))
         return
-    parser = argparse.ArgumentParser("python -m bench.fair", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.fair", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("revisions", nargs="*")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--flood", type=int, default=200)
@@ -134,10 +156,15 @@ def main() -> None:
             tree = Path(scratch) / "tree" if revision else ROOT
             if revision:
                 tree.mkdir()
-                packed = subprocess.run(["git", "-C", str(ROOT), "archive", revision, "daemon"], check=True, capture_output=True)
+                packed = subprocess.run(
+                    ["git", "-C", str(ROOT), "archive", revision, "daemon"], check=True, capture_output=True
+                )
                 subprocess.run(["tar", "-x", "-C", str(tree)], input=packed.stdout, check=True)
             server = Tenants(tree, Path(scratch))
-            print(f"\n| {revision or 'this tree'} | GET ms | p95 | PUT ms | p95 | refused | a second |\n|---|---|---|---|---|---|---|", flush=True)
+            print(
+                f"\n| {revision or 'this tree'} | GET ms | p95 | PUT ms | p95 | refused | a second |\n|---|---|---|---|---|---|---|",
+                flush=True,
+            )
             try:
                 measure(server, tree, Path(scratch), arguments.flood, arguments.seconds)
             finally:

@@ -6,7 +6,8 @@ Keys are loaded through the writer loop of a store in this process, not over HTT
 the directory. GET and HEAD pick any of the keys, so that with many keys their rows are in no cache of S4's.
 
 With --cluster three nodes hold them, each a copy of every row: the rows are written into the databases of the nodes
-while these are stopped, since ten million commands through three replicas on one machine take the better part of an hour.
+while these are stopped, since ten million commands through three replicas on one machine take the better part of an
+hour.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ BATCH = 8192
 PARTITIONS = 32  # of the cluster
 SETTLE_S = 10
 INLINE = b"x" * 64
-WORK = {"PUT 1 KiB (16)": ("put", 1024, 16), "GET (16)": ("get", 64, 16), "HEAD (16)": ("head", 64, 16), "LIST 1000 keys (4)": ("list", 64, 4)}
+WORK = {
+    "PUT 1 KiB (16)": ("put", 1024, 16),
+    "GET (16)": ("get", 64, 16),
+    "HEAD (16)": ("head", 64, 16),
+    "LIST 1000 keys (4)": ("list", 64, 4),
+}
 
 
 async def load(directory: Path, count: int) -> float:
@@ -49,7 +55,14 @@ async def load(directory: Path, count: int) -> float:
 
     environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
     limits = Limits(waiting_commands=2 * BATCH)
-    store = await open_store([directory], StoreSettings("interval", reserve_bytes=0), limits, horizon=boot_clock, fatal=fatal, environment=environment)
+    store = await open_store(
+        [directory],
+        StoreSettings("interval", reserve_bytes=0),
+        limits,
+        horizon=boot_clock,
+        fatal=fatal,
+        environment=environment,
+    )
     gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([]), Readers())
     made = await store.node.execute(0, commands.CreateBucket("s3load", "root", 10, 10))
     if not isinstance(made, commands.BucketMade):
@@ -70,17 +83,44 @@ async def load(directory: Path, count: int) -> float:
 
 
 def row_of(number: int) -> tuple[bytes, Object]:
-    row = Object(1_700_000_000_000 + number, len(INLINE), f"{number:032x}", False, True, "root", "", "", "", {}, {}, {}, [Extent(0, len(INLINE))])
+    row = Object(
+        1_700_000_000_000 + number,
+        len(INLINE),
+        f"{number:032x}",
+        False,
+        True,
+        "root",
+        "",
+        "",
+        "",
+        {},
+        {},
+        {},
+        [Extent(0, len(INLINE))],
+    )
     return b"grow/%02x/%08d" % (number % 256, number), row
 
 
 def load_cluster(directory: Path, count: int) -> float:
     """Three stopped nodes with a bucket s3load get the rows of `count` small objects; returns seconds."""
     peer = start_cluster(directory, 3, partitions=PARTITIONS, erasure="2+1")
-    boto3.client("s3", endpoint_url=peer.endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=SECRET, region_name="us-east-1").create_bucket(Bucket="s3load")
+    boto3.client(
+        "s3",
+        endpoint_url=peer.endpoint,
+        aws_access_key_id=ACCESS,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    ).create_bucket(Bucket="s3load")
     peer.stop()
-    copies = [Database(directory / f"node-{number}" / "meta", cache_bytes=8 * MIB, write_buffer_bytes=64 * MIB, open_files=500) for number in (1, 2, 3)]
-    bucket = next(decode(Bucket, found) for copy in copies if (found := copy.get(keys.named_row(keys.BUCKET, "s3load"))))
+    copies = [
+        Database(
+            directory / f"node-{number}" / "meta", cache_bytes=8 * MIB, write_buffer_bytes=64 * MIB, open_files=500
+        )
+        for number in (1, 2, 3)
+    ]
+    bucket = next(
+        decode(Bucket, found) for copy in copies if (found := copy.get(keys.named_row(keys.BUCKET, "s3load")))
+    )
     counts, started = [0] * PARTITIONS, time.monotonic()
     for first in range(1, count + 1, BATCH):
         rows: list[tuple[bytes, bytes | None]] = []
@@ -94,7 +134,12 @@ def load_cluster(directory: Path, count: int) -> float:
     took = time.monotonic() - started
     for copy in copies:  # as it would be, had the keys come slowly
         copy._db.compact_range()
-        copy.write([(keys.counters_row(one, bucket.id), encode(Counters(held, held * len(INLINE)))) for one, held in enumerate(counts)])
+        copy.write(
+            [
+                (keys.counters_row(one, bucket.id), encode(Counters(held, held * len(INLINE))))
+                for one, held in enumerate(counts)
+            ]
+        )
         copy.close()
     return took
 
@@ -102,8 +147,26 @@ def load_cluster(directory: Path, count: int) -> float:
 def measure(program: Path, peer: Peer, operation: str, size: int, workers: int, seconds: float, count: int) -> float:
     """The median, in milliseconds: what one operation costs."""
     existing = [] if operation == "put" else ["-existing", "grow"]
-    command = [str(program), "-endpoint", peer.endpoint, "-access", peer.access, "-secret", peer.secret, "-op", operation, "-size", str(size),
-               "-workers", str(workers), "-seconds", str(seconds), "-objects", str(count), *existing]  # fmt: skip
+    command = [
+        str(program),
+        "-endpoint",
+        peer.endpoint,
+        "-access",
+        peer.access,
+        "-secret",
+        peer.secret,
+        "-op",
+        operation,
+        "-size",
+        str(size),
+        "-workers",
+        str(workers),
+        "-seconds",
+        str(seconds),
+        "-objects",
+        str(count),
+        *existing,
+    ]
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if report["errors"]:
         raise RuntimeError(report["first_error"])
@@ -111,7 +174,9 @@ def measure(program: Path, peer: Peer, operation: str, size: int, workers: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--keys", default="10000,10000000")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--cluster", action="store_true", help="three nodes instead of one process")

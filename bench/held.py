@@ -3,13 +3,14 @@
     python -m bench.held fef1eea this        0.7 and this tree, one table: before -> after
     python -m bench.held --parts 500 --slow 200 --sockets 400 this        a quick look
 
-For each revision that is named, `this` being the tree as it is, one server; the slowest of a stream of GETs, PUTs (both 8 KiB, of
-another user) and /healthz, one after the other on connections of their own, while an object of many parts is completed, copied,
-listed and deleted, while clients begin uploads and downloads of 64 MiB and do nothing more, and while sockets are open that
-say nothing. `refused` counts answers other than 200 and connections that were not taken. A request that has not ended
-when a row ends counts with the time that it has taken so far; what takes longer than a row may is left behind, and its row says so.
-All of it takes at most --limit seconds (230) and stops early where a revision would need more; what was left out is said.
-On a machine that does other things the figures are of those too: its load is printed.
+For each revision that is named, `this` being the tree as it is, one server; the slowest of a stream of GETs, PUTs
+(both 8 KiB, of another user) and /healthz, one after the other on connections of their own, while an object of many
+parts is completed, copied, listed and deleted, while clients begin uploads and downloads of 64 MiB and do nothing
+more, and while sockets are open that say nothing. `refused` counts answers other than 200 and connections that were
+not taken. A request that has not ended when a row ends counts with the time that it has taken so far; what takes
+longer than a row may is left behind, and its row says so. All of it takes at most --limit seconds (230) and stops
+early where a revision would need more; what was left out is said. On a machine that does other things the figures are
+of those too: its load is printed.
 """
 
 from __future__ import annotations
@@ -50,28 +51,80 @@ class Server:
     """A server of some tree."""
 
     def __init__(self, tree: Path, scratch: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(tree / "daemon"), "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
-        options = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--limit", "part_min_bytes=1", "--limit", "connections=8192"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tree / "daemon"),
+            "S4_ROOT_ACCESS_KEY": ACCESS,
+            "S4_ROOT_SECRET_KEY": SECRET,
+        }
+        options = [
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--limit",
+            "part_min_bytes=1",
+            "--limit",
+            "connections=8192",
+        ]
         with (scratch / "log").open("wb") as log:  # thousands of refusals have a line each
-            self.process = subprocess.Popen([sys.executable, "-m", "s4.cli", "server", str(scratch / "data"), *options], stdout=subprocess.PIPE, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "s4.cli", "server", str(scratch / "data"), *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+            )
         line = self.process.stdout.readline().decode() if self.process.stdout else ""
         found = re.search(r"S3 at http://(\S+),.*?(http://\S+\d)", line)
         if found is None:
             raise RuntimeError(f"no server: {line}{(scratch / 'log').read_text()[-2000:]}")
         self.host, self.admin = found[1], found[2]
 
-    def signed(self, access: str, secret: str, method: str, target: str, extra: dict[str, str] | None = None) -> dict[str, str]:
+    def signed(
+        self, access: str, secret: str, method: str, target: str, extra: dict[str, str] | None = None
+    ) -> dict[str, str]:
         from s4.s3 import sigv4  # noqa: PLC0415 - after the path is set
 
-        headers = {"host": self.host, "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), "x-amz-content-sha256": sigv4.UNSIGNED, **(extra or {})}
+        headers = {
+            "host": self.host,
+            "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+            "x-amz-content-sha256": sigv4.UNSIGNED,
+            **(extra or {}),
+        }
         return {**headers, "authorization": sigv4.authorization(access, secret, "us-east-1", method, target, headers)}
 
     def add_user(self, tree: Path, name: str, bucket: str) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONPATH": str(tree / "daemon"), "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
-        asked = [sys.executable, "-m", "s4.cli", "admin", "--json", "--endpoint", self.admin, "user", "add", name, "--grant", f"Writer:{bucket}"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tree / "daemon"),
+            "S4_ROOT_ACCESS_KEY": ACCESS,
+            "S4_ROOT_SECRET_KEY": SECRET,
+        }
+        asked = [
+            sys.executable,
+            "-m",
+            "s4.cli",
+            "admin",
+            "--json",
+            "--endpoint",
+            self.admin,
+            "user",
+            "add",
+            name,
+            "--grant",
+            f"Writer:{bucket}",
+        ]
         return dict(json.loads(subprocess.run(asked, check=True, capture_output=True, env=environment).stdout))
 
-    def head(self, method: str, path: str, query: str = "", length: int | None = None, extra: dict[str, str] | None = None, keys: tuple[str, str] = (ACCESS, SECRET)) -> bytes:
+    def head(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        length: int | None = None,
+        extra: dict[str, str] | None = None,
+        keys: tuple[str, str] = (ACCESS, SECRET),
+    ) -> bytes:
         """A signed request without its body."""
         target = f"{path}?{query}" if query else path
         headers = self.signed(*keys, method, target, extra)
@@ -84,8 +137,22 @@ class Server:
         one.sendall(raw)
         return one
 
-    def ask(self, method: str, path: str, query: str = "", body: bytes = b"", extra: dict[str, str] | None = None, *, raw: bool = False, keys: tuple[str, str] = (ACCESS, SECRET)) -> tuple[int, bytes]:
-        text = f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() if raw else self.head(method, path, query, len(body), extra, keys) + body
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        body: bytes = b"",
+        extra: dict[str, str] | None = None,
+        *,
+        raw: bool = False,
+        keys: tuple[str, str] = (ACCESS, SECRET),
+    ) -> tuple[int, bytes]:
+        text = (
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+            if raw
+            else self.head(method, path, query, len(body), extra, keys) + body
+        )
         with self.begin(text) as one:
             answer = http.client.HTTPResponse(one, method=method)
             answer.begin()
@@ -149,17 +216,23 @@ class Others:
         took_s = time.monotonic() - began
         time.sleep(0.7)
         now, running = time.monotonic(), dict(self._began)
-        slowest = {name: max(self._slowest.get(name, 0.0), now - max(running.get(name, now), began)) * 1000 for name in KINDS}
+        slowest = {
+            name: max(self._slowest.get(name, 0.0), now - max(running.get(name, now), began)) * 1000 for name in KINDS
+        }
         row = self.rows[what] = Row(took_s, slowest, self._refused, not working.is_alive())
         texts = ", ".join(f"{name} {slowest[name]:.0f} ms" for name in KINDS)
-        print(f"  {what}: {took_s:.1f} s{'' if row.ended else ' and not done'}; slowest {texts}; {row.refused} refused", flush=True)
+        print(
+            f"  {what}: {took_s:.1f} s{'' if row.ended else ' and not done'}; slowest {texts}; {row.refused} refused",
+            flush=True,
+        )
 
     def end(self) -> None:
         self._ended = True
 
 
 def _parts(server: Server, parts: int) -> tuple[str, bytes, int]:
-    """The id of an upload with so many parts, or as many as there is time for, the body of its completion, and how many."""
+    """The id of an upload with so many parts, or as many as there is time for, the body of its completion, and how
+    many."""
     upload = re.search(rb"<UploadId>(\w+)<", server.ask("POST", "/held/parts", "uploads=")[1])[1].decode()  # type: ignore[index]
     local, until = threading.local(), time.monotonic() + PARTS_S
 
@@ -177,7 +250,9 @@ def _parts(server: Server, parts: int) -> tuple[str, bytes, int]:
 
     with ThreadPoolExecutor(8) as pool:
         etags = list(takewhile(bool, pool.map(part, range(1, parts + 1))))
-    xml = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>" for number, etag in enumerate(etags, 1))
+    xml = "".join(
+        f"<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>" for number, etag in enumerate(etags, 1)
+    )
     return upload, f"<CompleteMultipartUpload>{xml}</CompleteMultipartUpload>".encode(), len(etags)
 
 
@@ -205,7 +280,9 @@ def measure(server: Server, tree: Path, parts: int, slow: int, sockets: int, unt
     others.during("deleted", lambda: server.ask("DELETE", "/held/parts"))
     others.during("the 4 s after that", lambda: time.sleep(4))
     crowds = {
-        f"{slow} uploads that stop": [server.head("PUT", f"/held/never-{number}", length=LARGE) + bytes(1000) for number in range(slow)],
+        f"{slow} uploads that stop": [
+            server.head("PUT", f"/held/never-{number}", length=LARGE) + bytes(1000) for number in range(slow)
+        ],
         f"{slow} downloads that nobody reads": [server.head("GET", "/held/large")] * slow,
         f"{sockets} sockets that say nothing": [b""] * sockets,
     }
@@ -233,7 +310,10 @@ def table(found: dict[str, dict[str, Row]]) -> str:
     def cell(what: str, of: Callable[[Row], str]) -> str:
         return " -> ".join(of(rows[what]) if what in rows else "-" for rows in found.values())
 
-    lines = [f"| while ({' -> '.join(found)}) | it took, s | slowest GET, ms | PUT | /healthz | refused |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"| while ({' -> '.join(found)}) | it took, s | slowest GET, ms | PUT | /healthz | refused |",
+        "|---|---|---|---|---|---|",
+    ]
     for what in whats:
         cells = [cell(what, lambda row: f"{row.took_s:.1f}{'' if row.ended else '+'}")]
         cells += [cell(what, lambda row, name=name: f"{row.slowest_ms[name]:.0f}") for name in KINDS]  # type: ignore[misc]
@@ -242,7 +322,9 @@ def table(found: dict[str, dict[str, Row]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.held", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.held", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("revisions", nargs="*")
     for name, number in (("parts", 10_000), ("slow", 2000), ("sockets", 4096), ("limit", 230)):
         parser.add_argument(f"--{name}", type=int, default=number)
@@ -252,9 +334,13 @@ def main() -> None:
     if most < arguments.sockets + 1000:
         sys.exit(f"this shell may have {most} files open: `ulimit -Hn` must be {arguments.sockets + 1000} or more")
     revisions = arguments.revisions or [THIS]
-    head = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True).stdout.strip()
+    head = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True
+    ).stdout.strip()
     load = os.getloadavg()[0]
-    print(f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {THIS} is {head}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}, load {load:.1f}")
+    print(
+        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC, {THIS} is {head}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}, load {load:.1f}"
+    )
     if load > 0.5 * (os.cpu_count() or 1):
         print("THE MACHINE DOES OTHER THINGS TOO: what differs by little says nothing")
     found: dict[str, dict[str, Row]] = {}
@@ -270,7 +356,9 @@ def main() -> None:
             finally:
                 server.process.kill()
                 server.process.wait()
-    print(f"\n{table(found)}\n\nIn all {time.monotonic() - began:.0f} s. A cell has the revisions in their order; + is not done when its row ended.")
+    print(
+        f"\n{table(found)}\n\nIn all {time.monotonic() - began:.0f} s. A cell has the revisions in their order; + is not done when its row ended."
+    )
 
 
 if __name__ == "__main__":

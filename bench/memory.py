@@ -41,7 +41,11 @@ def peak(peer: Peer, work: Callable[[], object]) -> int:
 def put_large(peer: Peer, size: int) -> None:
     """One PUT of `size` bytes, streamed."""
     host = peer.endpoint.partition("//")[2]
-    headers = {"host": host, "x-amz-content-sha256": sigv4.UNSIGNED, "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}
+    headers = {
+        "host": host,
+        "x-amz-content-sha256": sigv4.UNSIGNED,
+        "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+    }
     headers["authorization"] = sigv4.authorization(ACCESS, SECRET, "us-east-1", "PUT", "/s3load/large", headers)
     connection = http.client.HTTPConnection(host, timeout=600)
     connection.putrequest("PUT", "/s3load/large", skip_host=True)
@@ -62,8 +66,25 @@ def memory_figures(program: Path, scratch: Path, drives: int) -> str:
     peer = start_s4(scratch / "s4", count=drives)
 
     def load(operation: str, size: int, workers: int, seconds: int, objects: int = 0) -> Callable[[], object]:
-        command = [str(program), "-endpoint", peer.endpoint, "-access", ACCESS, "-secret", SECRET, "-op", operation, "-size", str(size),
-                   "-workers", str(workers), "-seconds", str(seconds), "-objects", str(objects)]  # fmt: skip
+        command = [
+            str(program),
+            "-endpoint",
+            peer.endpoint,
+            "-access",
+            ACCESS,
+            "-secret",
+            SECRET,
+            "-op",
+            operation,
+            "-size",
+            str(size),
+            "-workers",
+            str(workers),
+            "-seconds",
+            str(seconds),
+            "-objects",
+            str(objects),
+        ]
         return lambda: subprocess.run(command, capture_output=True, check=True)
 
     try:
@@ -75,4 +96,6 @@ def memory_figures(program: Path, scratch: Path, drives: int) -> str:
         rows.append(("lists of 20,000 keys, 5 s", peak(peer, load("list", 100, 4, 5, 20_000))))
     finally:
         peer.stop()
-    return f"| S4, {drives} drives | resident MiB |\n|---|---|\n" + "".join(f"| {name} | {size / (1 << 20):.0f} |\n" for name, size in rows)
+    return f"| S4, {drives} drives | resident MiB |\n|---|---|\n" + "".join(
+        f"| {name} | {size / (1 << 20):.0f} |\n" for name, size in rows
+    )

@@ -1,8 +1,8 @@
 """The operator at rest: its memory, and its requests to the Kubernetes API, with many resources on a bare etcd and
 kube-apiserver. Run: `python -m bench.operator [--clusters 50] [--buckets 1000]`; needs `make e2e-programs`.
 
-There are no nodes, so a stub answers for the daemons: one process on many loopback addresses, which says that all is well. The
-operator is the real one, in a process of its own.
+There are no nodes, so a stub answers for the daemons: one process on many loopback addresses, which says that all is
+well. The operator is the real one, in a process of its own.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Stub:
             told: dict[str, Said | None] = dict.fromkeys(current.stores, Said(range(current.count), 0, version="1"))
             return web.json_response(msgspec.to_builtins(status(current, told)))
         if parts[0] == "users" and len(parts) == 1:
-            return web.json_response({"users": [{"name": name, "access_keys": sorted(held)} for name, held in users.items()]})
+            return web.json_response(
+                {"users": [{"name": name, "access_keys": sorted(held)} for name, held in users.items()]}
+            )
         if request.method == "PUT":
             users.setdefault(parts[1], set())
         elif request.method == "POST":
@@ -101,16 +103,27 @@ class Stub:
 
 def cluster(number: int) -> dict[str, Any]:
     spec = {"nodes": NODES, "erasure": {"data": 2, "parity": 2}, "partitions": 16}
-    return {"apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": f"c{number}", "namespace": "default"}, "spec": spec}
+    return {
+        "apiVersion": "s4.dev/v1alpha1",
+        "kind": "S4Cluster",
+        "metadata": {"name": f"c{number}", "namespace": "default"},
+        "spec": spec,
+    }
 
 
 def bucket(number: int, clusters: int) -> dict[str, Any]:
     spec = {"clusterRef": {"name": f"c{number % clusters + 1}"}}
-    return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": f"b{number}", "namespace": "default"}, "spec": spec}
+    return {
+        "apiVersion": "s4.dev/v1alpha1",
+        "kind": "Bucket",
+        "metadata": {"name": f"b{number}", "namespace": "default"},
+        "spec": spec,
+    }
 
 
 async def settle(kube: Kube, stub: Stub, number: int) -> None:
-    """What Kubernetes and the daemons of one cluster would have done: pods that are ready, stores that said where they are."""
+    """What Kubernetes and the daemons of one cluster would have done: pods that are ready, stores that said where they
+    are."""
     name = f"c{number}"
     called, coordinator = names(name), KubernetesCoordinator("default", name, kube.api)
     while (value := await coordinator.read(DOCUMENT))[1] == 0:
@@ -118,17 +131,45 @@ async def settle(kube: Kube, stub: Stub, number: int) -> None:
     current = clustermap.decode(value[0])
     for ordinal in range(NODES):
         pod = f"{called['node']}-{ordinal}"
-        current = planner.registered(current, f"{number:016x}{ordinal:016x}", pod, f"{pod}:9002", f"host-{ordinal}", 1.0)
-        await kube.create({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": pod, "namespace": "default", "labels": {**labels(name, "node"), "controller-revision-hash": "r1"}},
-            "spec": {"containers": [{"name": "s4", "image": "s4:1"}], "terminationGracePeriodSeconds": 0},
-        })  # fmt: skip
+        current = planner.registered(
+            current, f"{number:016x}{ordinal:016x}", pod, f"{pod}:9002", f"host-{ordinal}", 1.0
+        )
+        await kube.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": pod,
+                    "namespace": "default",
+                    "labels": {**labels(name, "node"), "controller-revision-hash": "r1"},
+                },
+                "spec": {"containers": [{"name": "s4", "image": "s4:1"}], "terminationGracePeriodSeconds": 0},
+            }
+        )
         ready = [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]
-        await kube.patch("Pod", "default", pod, {"status": {"podIP": f"127.0.1.{number}", "podIPs": [{"ip": f"127.0.1.{number}"}], "phase": "Running", "conditions": ready}}, status=True)
+        await kube.patch(
+            "Pod",
+            "default",
+            pod,
+            {
+                "status": {
+                    "podIP": f"127.0.1.{number}",
+                    "podIPs": [{"ip": f"127.0.1.{number}"}],
+                    "phase": "Running",
+                    "conditions": ready,
+                }
+            },
+            status=True,
+        )
     stub.maps[f"127.0.1.{number}"] = current
     await coordinator.replace(DOCUMENT, clustermap.encode(current), value[1])
-    await kube.patch("StatefulSet", "default", called["node"], {"status": {"observedGeneration": 99, "updateRevision": "r1", "replicas": NODES}}, status=True)
+    await kube.patch(
+        "StatefulSet",
+        "default",
+        called["node"],
+        {"status": {"observedGeneration": 99, "updateRevision": "r1", "replicas": NODES}},
+        status=True,
+    )
 
 
 async def refresh(kube: Kube, stub: Stub) -> None:
@@ -146,7 +187,9 @@ def metric(name: str) -> float:
 def requests(api: Any) -> float:
     """Requests that the API server has had from the operator's kind of clients, watches among them."""
     text = api.kubectl("get", "--raw", "/metrics").stdout
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("apiserver_request_total"))
+    return sum(
+        float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("apiserver_request_total")
+    )
 
 
 def memory_mib(pid: int) -> float:
@@ -158,7 +201,13 @@ async def measure(api: Any, clusters: int, buckets: int, seconds: float) -> None
     await stub.start()
     environment = {**os.environ, "KUBECONFIG": str(api.kubeconfig), "S4_OPERATOR_PORT": str(PORT), "S4_IMAGE": "s4:1"}
     with (api.directory / "operator.log").open("ab") as log:
-        operator = subprocess.Popen([sys.executable, "-c", "from bench.operator import run_operator; run_operator()"], env=environment, stdout=log, stderr=log, cwd=ROOT)
+        operator = subprocess.Popen(
+            [sys.executable, "-c", "from bench.operator import run_operator; run_operator()"],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            cwd=ROOT,
+        )
     try:
         started = time.monotonic()
         for number in range(1, clusters + 1):
@@ -168,21 +217,31 @@ async def measure(api: Any, clusters: int, buckets: int, seconds: float) -> None
             await kube.create(bucket(number, clusters))
         while True:
             await refresh(kube, stub)
-            done = [one for one in await kube.list("Bucket", "default") if one.get("status", {}).get("phase") == "Ready"]
-            whole = [one for one in await kube.list("S4Cluster", "default") if one.get("status", {}).get("phase") == "Ready"]
+            done = [
+                one for one in await kube.list("Bucket", "default") if one.get("status", {}).get("phase") == "Ready"
+            ]
+            whole = [
+                one for one in await kube.list("S4Cluster", "default") if one.get("status", {}).get("phase") == "Ready"
+            ]
             if len(done) == buckets and len(whole) == clusters:
                 break
             if operator.poll() is not None or time.monotonic() - started > 900:
-                raise SystemExit(f"{len(whole)} clusters and {len(done)} buckets are ready; see {api.directory}/operator.log")
+                raise SystemExit(
+                    f"{len(whole)} clusters and {len(done)} buckets are ready; see {api.directory}/operator.log"
+                )
             await asyncio.sleep(2)
-        print(f"- {clusters} S4Clusters and {buckets} Buckets ready after {time.monotonic() - started:.0f} s, {memory_mib(operator.pid):.0f} MiB then")
+        print(
+            f"- {clusters} S4Clusters and {buckets} Buckets ready after {time.monotonic() - started:.0f} s, {memory_mib(operator.pid):.0f} MiB then"
+        )
         await asyncio.sleep(30)
         before, at, used = metric("s4_operator_api_requests_total"), requests(api), time.monotonic()
         await asyncio.sleep(seconds)
         minutes = (time.monotonic() - used) / 60
         calls = metric("s4_operator_api_requests_total") - before
-        print(f"- at rest: {calls / minutes:.0f} requests of the operator a minute, {(requests(api) - at) / minutes:.0f} at the API server from everybody, "
-              f"{memory_mib(operator.pid):.0f} MiB")  # fmt: skip
+        print(
+            f"- at rest: {calls / minutes:.0f} requests of the operator a minute, {(requests(api) - at) / minutes:.0f} at the API server from everybody, "
+            f"{memory_mib(operator.pid):.0f} MiB"
+        )
     finally:
         operator.terminate()
         operator.wait(30)
@@ -190,7 +249,9 @@ async def measure(api: Any, clusters: int, buckets: int, seconds: float) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.operator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.operator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clusters", type=int, default=50)
     parser.add_argument("--buckets", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=360.0, help="how long to look at it at rest")

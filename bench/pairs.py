@@ -20,7 +20,12 @@ from bench.__main__ import build, commit, machine
 from bench.peers import start_s4
 
 ROOT = Path(__file__).parents[1]
-WORK = {"PUT 1 KiB (16)": ("put", 1024, 16), "GET 1 KiB (16)": ("get", 1024, 16), "HEAD (16)": ("head", 1024, 16), "LIST 1000 keys (4)": ("list", 1024, 4)}
+WORK = {
+    "PUT 1 KiB (16)": ("put", 1024, 16),
+    "GET 1 KiB (16)": ("get", 1024, 16),
+    "HEAD (16)": ("head", 1024, 16),
+    "LIST 1000 keys (4)": ("list", 1024, 4),
+}
 
 
 def measure(program: Path, tree: Path, seconds: float) -> dict[str, float]:
@@ -31,8 +36,25 @@ def measure(program: Path, tree: Path, seconds: float) -> dict[str, float]:
         try:
             found = {}
             for name, (operation, size, workers) in WORK.items():
-                command = [str(program), "-endpoint", peer.endpoint, "-access", peer.access, "-secret", peer.secret, "-op", operation, "-size", str(size),
-                           "-workers", str(workers), "-seconds", str(seconds), "-objects", "2000"]  # fmt: skip
+                command = [
+                    str(program),
+                    "-endpoint",
+                    peer.endpoint,
+                    "-access",
+                    peer.access,
+                    "-secret",
+                    peer.secret,
+                    "-op",
+                    operation,
+                    "-size",
+                    str(size),
+                    "-workers",
+                    str(workers),
+                    "-seconds",
+                    str(seconds),
+                    "-objects",
+                    "2000",
+                ]
                 report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
                 if report["errors"]:
                     raise RuntimeError(report["first_error"])
@@ -43,14 +65,18 @@ def measure(program: Path, tree: Path, seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.pairs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.pairs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("revision")
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=4)
     arguments = parser.parse_args()
     program, scratch = build(), tempfile.TemporaryDirectory(prefix="s4-pairs-")
     other = Path(scratch.name) / "tree"
-    subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision], check=True)
+    subprocess.run(
+        ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision], check=True
+    )
     ratios: dict[str, list[float]] = {name: [] for name in WORK}
     try:
         for number in range(arguments.pairs):
@@ -61,7 +87,9 @@ def main() -> None:
     finally:
         subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(other)], check=True)
         scratch.cleanup()
-    print(f"Commit {commit()} over {arguments.revision}, {arguments.pairs} pairs, {machine()}.\n\n| | median ratio | all |\n|---|---|---|")
+    print(
+        f"Commit {commit()} over {arguments.revision}, {arguments.pairs} pairs, {machine()}.\n\n| | median ratio | all |\n|---|---|---|"
+    )
     for name, listed in ratios.items():
         print(f"| {name} | {statistics.median(listed):.3f} | {' '.join(f'{one:.2f}' for one in sorted(listed))} |")
 

@@ -2,10 +2,10 @@
 
     python -m bench.path f08044e [--rounds 5] [--connections 8]
 
-A whole S3 endpoint in one process, asked over one connection, or over several at once on the loop that servers run on: the least
-time of the process over blocks of a hundred requests or more, its client's part included, which is the same on both
-sides. What disturbs a machine only ever adds time, so that the least of many blocks tells trees apart where operations a
-second do not. LIST is a page of 1,000 keys.
+A whole S3 endpoint in one process, asked over one connection, or over several at once on the loop that servers run on:
+the least time of the process over blocks of a hundred requests or more, its client's part included, which is the same
+on both sides. What disturbs a machine only ever adds time, so that the least of many blocks tells trees apart where
+operations a second do not. LIST is a page of 1,000 keys.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ NOW_S, STAMP = 1767225600.0, "20260101T000000Z"
 BLOCKS, BLOCK, WARM = 25, 100, 100
 LISTED = 1000
 CALLS = {
-    "GET 6 B": ("GET", "/bbb/k", b""), "HEAD": ("HEAD", "/bbb/k", b""), "PUT 1 KiB": ("PUT", "/bbb/n", b"x" * 1024),
-    "DELETE": ("DELETE", "/bbb/none", b""), "LIST": ("GET", "/bbb?list-type=2&prefix=l/", b""),
-}  # fmt: skip
+    "GET 6 B": ("GET", "/bbb/k", b""),
+    "HEAD": ("HEAD", "/bbb/k", b""),
+    "PUT 1 KiB": ("PUT", "/bbb/n", b"x" * 1024),
+    "DELETE": ("DELETE", "/bbb/none", b""),
+    "LIST": ("GET", "/bbb?list-type=2&prefix=l/", b""),
+}
 
 
 def signed(server: Any, method: str, target: str, body: bytes) -> bytes:
@@ -39,7 +42,13 @@ def signed(server: Any, method: str, target: str, body: bytes) -> bytes:
 
     headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
     headers["authorization"] = sigv4.authorization(server.access, server.secret, "us-east-1", method, target, headers)
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), f"content-length: {len(body)}", "", ""]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in headers.items()),
+        f"content-length: {len(body)}",
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode() + body
 
 
@@ -98,15 +107,26 @@ async def measure(connections: int) -> None:
 
 def of_tree(tree: Path, connections: int) -> list[float]:
     path = os.pathsep.join((str(tree / "daemon"), str(tree / "tests"), str(ROOT)))
-    done = subprocess.run([sys.executable, "-m", "bench.path", "--measure", "--connections", str(connections)], capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": path})
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.path", "--measure", "--connections", str(connections)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+    )
     return [float(line) for line in done.stdout.split()]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.path", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.path", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("revision", nargs="?", default="HEAD")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--connections", type=int, default=1, help="how many ask at once, where more than one on uvloop [1]")
+    parser.add_argument(
+        "--connections", type=int, default=1, help="how many ask at once, where more than one on uvloop [1]"
+    )
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -116,12 +136,20 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="s4-path-") as scratch:
         other = Path(scratch) / "tree"
-        subprocess.run(["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision], check=True)
+        subprocess.run(
+            ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision],
+            check=True,
+        )
         try:
-            rounds = [(of_tree(ROOT, arguments.connections), of_tree(other, arguments.connections)) for _ in range(arguments.rounds)]
+            rounds = [
+                (of_tree(ROOT, arguments.connections), of_tree(other, arguments.connections))
+                for _ in range(arguments.rounds)
+            ]
         finally:
             subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(other)], check=True)
-    print(f"| microseconds, least of {arguments.rounds} rounds | this tree | {arguments.revision} | ratio |\n|---|---|---|---|")
+    print(
+        f"| microseconds, least of {arguments.rounds} rounds | this tree | {arguments.revision} | ratio |\n|---|---|---|---|"
+    )
     for number, name in enumerate(CALLS):
         mine, its = (min(one[side][number] for one in rounds) for side in (0, 1))
         print(f"| {name} | {mine:.0f} | {its:.0f} | {its / mine:.3f} |")

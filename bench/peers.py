@@ -68,19 +68,56 @@ def drives(directory: Path, count: int) -> list[str]:
 
 def start_s4(directory: Path, *options: str, count: int = 1) -> Peer:
     process = subprocess.Popen(
-        [sys.executable, "-m", "s4.cli", "server", *drives(directory, count), "--listen", "127.0.0.1:9100", "--admin-listen", "127.0.0.1:9101", "--log-format", "json", *options],
-        env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "s4.cli",
+            "server",
+            *drives(directory, count),
+            "--listen",
+            "127.0.0.1:9100",
+            "--admin-listen",
+            "127.0.0.1:9101",
+            "--log-format",
+            "json",
+            *options,
+        ],
+        env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for("http://127.0.0.1:9100/readyz", process)
-    return Peer("S4", said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)"), "http://127.0.0.1:9100", process, settings=" ".join([f"{count} drives, durability sync", *options]))
+    return Peer(
+        "S4",
+        said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)"),
+        "http://127.0.0.1:9100",
+        process,
+        settings=" ".join([f"{count} drives, durability sync", *options]),
+    )
 
 
 def start_cluster(directory: Path, nodes: int, *, partitions: int = 32, erasure: str = "4+2") -> Peer:
     """Nodes with an etcd (`s4 dev`), asked through the first node, with its gateway."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "s4.cli", "dev", str(directory), "--nodes", str(nodes), "--partitions", str(partitions), "--erasure", erasure, "--listen", "127.0.0.1:9100"],
-        env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "s4.cli",
+            "dev",
+            str(directory),
+            "--nodes",
+            str(nodes),
+            "--partitions",
+            str(partitions),
+            "--erasure",
+            erasure,
+            "--listen",
+            "127.0.0.1:9100",
+        ],
+        env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if b'"ready"' in line:
@@ -88,7 +125,13 @@ def start_cluster(directory: Path, nodes: int, *, partitions: int = 32, erasure:
     else:
         raise RuntimeError(f"the cluster did not start; see the logs in {directory}")
     version = said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)")
-    return Peer("S4", version, "http://127.0.0.1:9100", process, settings=f"cluster of {nodes} nodes, {erasure}, 3 copies of metadata, {partitions} partitions, etcd, TLS between nodes, through one node")
+    return Peer(
+        "S4",
+        version,
+        "http://127.0.0.1:9100",
+        process,
+        settings=f"cluster of {nodes} nodes, {erasure}, 3 copies of metadata, {partitions} partitions, etcd, TLS between nodes, through one node",
+    )
 
 
 def start_minio(directory: Path, count: int = 1) -> Peer | None:
@@ -96,11 +139,32 @@ def start_minio(directory: Path, count: int = 1) -> Peer | None:
     if binary is None:
         return None
     process = subprocess.Popen(
-        [binary, "server", *drives(directory, count), "--address", "127.0.0.1:9200", "--console-address", "127.0.0.1:9201"],
-        env={**os.environ, "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET, **({"MINIO_STORAGE_CLASS_STANDARD": "EC:2", "MINIO_CI_CD": "1"} if count > 1 else {})}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            binary,
+            "server",
+            *drives(directory, count),
+            "--address",
+            "127.0.0.1:9200",
+            "--console-address",
+            "127.0.0.1:9201",
+        ],
+        env={
+            **os.environ,
+            "MINIO_ROOT_USER": ACCESS,
+            "MINIO_ROOT_PASSWORD": SECRET,
+            **({"MINIO_STORAGE_CLASS_STANDARD": "EC:2", "MINIO_CI_CD": "1"} if count > 1 else {}),
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_for("http://127.0.0.1:9200/minio/health/ready", process)
-    return Peer("MinIO", _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"), "http://127.0.0.1:9200", process, settings=f"{count} drives" + (", EC 4+2" if count == 6 else ""))
+    return Peer(
+        "MinIO",
+        _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"),
+        "http://127.0.0.1:9200",
+        process,
+        settings=f"{count} drives" + (", EC 4+2" if count == 6 else ""),
+    )
 
 
 def _module_version(binary: str) -> str:
@@ -124,7 +188,9 @@ def start_garage(directory: Path) -> Peer | None:
     def admin(*command: str) -> str:
         return subprocess.run([binary, "-c", str(config), *command], capture_output=True, text=True, check=True).stdout
 
-    process = subprocess.Popen([binary, "-c", str(config), "server"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [binary, "-c", str(config), "server"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     wait_for("http://127.0.0.1:9300/", process)
     node = admin("node", "id", "-q").split("@", maxsplit=1)[0]
     admin("layout", "assign", "-z", "bench", "-c", "50G", node.strip())
@@ -134,4 +200,12 @@ def start_garage(directory: Path) -> Peer | None:
     admin("key", "import", "--yes", key, secret)
     admin("bucket", "create", "s3load")
     admin("bucket", "allow", "--read", "--write", "--owner", "s3load", "--key", key)
-    return Peer("Garage", said(binary, "--version", pattern=r"(v?\d\S+)"), "http://127.0.0.1:9300", process, key, secret, "1 node, lmdb, fsync")
+    return Peer(
+        "Garage",
+        said(binary, "--version", pattern=r"(v?\d\S+)"),
+        "http://127.0.0.1:9300",
+        process,
+        key,
+        secret,
+        "1 node, lmdb, fsync",
+    )

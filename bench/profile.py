@@ -26,12 +26,27 @@ from bench.peers import ACCESS, SECRET, wait_for
 from s4.cli import main as cli
 
 LAYERS = (
-    ("s4/s3/sigv4", "signatures"), ("s4/s3/", "S3 protocol, other"), ("s4/http/", "HTTP layer of S4"), ("s4/audit", "audit log"),
-    ("s4/gateway/", "gateway"), ("s4/metadata/", "metadata decisions"), ("s4/replica/", "writer loop"), ("s4/storage/", "storage"),
-    ("s4/", "S4, other"), ("aiohttp/", "aiohttp"), ("multidict", "aiohttp"), ("yarl", "aiohttp"), ("prometheus_client/", "metrics"),
-    ("asyncio/", "asyncio"), ("hmac_digest", "signatures"), ("HASH", "hashing of bodies"), ("openssl_", "signatures"),
-    ("msgspec", "rows, encoded and decoded"), ("pwritev", "storage"), ("plyvel", "storage"),
-)  # fmt: skip
+    ("s4/s3/sigv4", "signatures"),
+    ("s4/s3/", "S3 protocol, other"),
+    ("s4/http/", "HTTP layer of S4"),
+    ("s4/audit", "audit log"),
+    ("s4/gateway/", "gateway"),
+    ("s4/metadata/", "metadata decisions"),
+    ("s4/replica/", "writer loop"),
+    ("s4/storage/", "storage"),
+    ("s4/", "S4, other"),
+    ("aiohttp/", "aiohttp"),
+    ("multidict", "aiohttp"),
+    ("yarl", "aiohttp"),
+    ("prometheus_client/", "metrics"),
+    ("asyncio/", "asyncio"),
+    ("hmac_digest", "signatures"),
+    ("HASH", "hashing of bodies"),
+    ("openssl_", "signatures"),
+    ("msgspec", "rows, encoded and decoded"),
+    ("pwritev", "storage"),
+    ("plyvel", "storage"),
+)
 
 
 def layer_of(name: tuple[str, int, str]) -> str:
@@ -47,7 +62,9 @@ async def bare(port: int) -> None:
         if request.method == "PUT":
             await request.read()
             return web.Response(headers={"ETag": '"0"'})
-        return web.Response(body=body, headers={"ETag": '"0"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT", "Content-Type": "a/b"})
+        return web.Response(
+            body=body, headers={"ETag": '"0"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT", "Content-Type": "a/b"}
+        )
 
     await asyncio.get_running_loop().create_server(web.Server(handler, access_log=None), "127.0.0.1", port)
     await asyncio.Event().wait()
@@ -78,15 +95,34 @@ def profiled(directory: str) -> None:
 
 def load(port: int, name: str, seconds: float) -> float:
     operation, size, workers, objects, _ = WORK[name]
-    command = [str(build()), "-endpoint", f"http://127.0.0.1:{port}", "-access", ACCESS, "-secret", SECRET, "-op", operation, "-size", str(size),
-               "-workers", str(workers), "-seconds", str(seconds), "-objects", str(objects)]  # fmt: skip
+    command = [
+        str(build()),
+        "-endpoint",
+        f"http://127.0.0.1:{port}",
+        "-access",
+        ACCESS,
+        "-secret",
+        SECRET,
+        "-op",
+        operation,
+        "-size",
+        str(size),
+        "-workers",
+        str(workers),
+        "-seconds",
+        str(seconds),
+        "-objects",
+        str(objects),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rate: float = json.loads(done.stdout)["ops_per_s"]
     return rate
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("work", nargs="?", default="get-1k")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
@@ -101,11 +137,17 @@ def main() -> None:
 
 def report(work: str, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        for serve, port, what in (("bare", 9400, "aiohttp with an empty handler"), (str(Path(scratch) / "data"), 9100, "S4 under the profiler")):
+        for serve, port, what in (
+            ("bare", 9400, "aiohttp with an empty handler"),
+            (str(Path(scratch) / "data"), 9100, "S4 under the profiler"),
+        ):
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench.profile", "--serve", serve], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                [sys.executable, "-m", "bench.profile", "--serve", serve],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
                 env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
-            )  # fmt: skip
+            )
             wait_for(f"http://127.0.0.1:{port}/healthz", process)
             print(f"{what}: {load(port, work, seconds):.0f} {work} a second", flush=True)
             process.send_signal(signal.SIGUSR1 if serve != "bare" else signal.SIGTERM)

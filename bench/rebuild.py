@@ -1,4 +1,5 @@
-"""`python -m bench.rebuild`: how fast a replaced drive of six (4+2) is filled, and what that does to requests meanwhile.
+"""`python -m bench.rebuild`: how fast a replaced drive of six (4+2) is filled, and what that does to requests
+meanwhile.
 
     python -m bench.rebuild [--gib 2]
 
@@ -31,9 +32,28 @@ def metric(name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
 
 
-def load(program: Path, peer: Peer, operation: str, size: int, workers: int, seconds: float, objects: int) -> dict[str, float]:
-    command = [str(program), "-endpoint", peer.endpoint, "-access", peer.access, "-secret", peer.secret, "-op", operation, "-size", str(size),
-               "-workers", str(workers), "-seconds", str(seconds), "-objects", str(objects)]  # fmt: skip
+def load(
+    program: Path, peer: Peer, operation: str, size: int, workers: int, seconds: float, objects: int
+) -> dict[str, float]:
+    command = [
+        str(program),
+        "-endpoint",
+        peer.endpoint,
+        "-access",
+        peer.access,
+        "-secret",
+        peer.secret,
+        "-op",
+        operation,
+        "-size",
+        str(size),
+        "-workers",
+        str(workers),
+        "-seconds",
+        str(seconds),
+        "-objects",
+        str(objects),
+    ]
     report: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if report["errors"]:
         raise RuntimeError(str(report))
@@ -47,7 +67,9 @@ def wipe(drive: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.rebuild", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.rebuild", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gib", type=float, default=2.0, help="data to put before")
     arguments = parser.parse_args()
     program = build()
@@ -77,11 +99,15 @@ def measure(program: Path, directory: Path, running: list[Peer], gib: float) -> 
             time.sleep(0.2)
         took = time.monotonic() - started
         made, read = metric("s4_healed_bytes_total") / 1e6, metric("s4_heal_read_bytes_total") / 1e6
-        print(f"- {'beside GETs' if busy else 'alone'}: {made:.0f} MB made from {read:.0f} MB in {took:.1f} s with the start: {read / took:.0f} MB/s of source, {made / took:.0f} MB/s made")
+        print(
+            f"- {'beside GETs' if busy else 'alone'}: {made:.0f} MB made from {read:.0f} MB in {took:.1f} s with the start: {read / took:.0f} MB/s of source, {made / took:.0f} MB/s made"
+        )
         if busy:
             thread.join()
             after = during[0]
-            print(f"- GET 4 KiB (16): p50 {before['p50_ms']:.1f} ms before, {after['p50_ms']:.1f} ms beside the filling; p99 {before['p99_ms']:.1f} and {after['p99_ms']:.1f} ms")
+            print(
+                f"- GET 4 KiB (16): p50 {before['p50_ms']:.1f} ms before, {after['p50_ms']:.1f} ms beside the filling; p99 {before['p99_ms']:.1f} and {after['p99_ms']:.1f} ms"
+            )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ def serve(directory: Path, files: tuple[Path, Path, Path], ready: Connection) ->
             async def answer(request: web.BaseRequest) -> web.Response:
                 return web.Response(body=body if request.path == "/large" else small)
 
-            http = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0, ssl=server_context(*files))
+            http = await asyncio.get_running_loop().create_server(
+                web.Server(answer), "127.0.0.1", 0, ssl=server_context(*files)
+            )
             ready.send((peers.port, http.sockets[0].getsockname()[1]))
             await asyncio.Event().wait()
 
@@ -91,7 +93,13 @@ async def measure(ports: tuple[int, int], context: ssl.SSLContext, seconds: floa
         works: list[tuple[str, int, float, Callable[[], Awaitable[object]], Callable[[], Awaitable[object]]]] = [
             ("small calls a second, 1 at a time", 1, 1, find, lambda: http("/small")),
             ("small calls a second, 16 at a time", 16, 1, find, lambda: http("/small")),
-            ("reads of 1 MiB, MB/s, 4 at a time", 4, MIB / 1e6, lambda: remote.read(SHARD, 0, MIB), lambda: http("/large")),
+            (
+                "reads of 1 MiB, MB/s, 4 at a time",
+                4,
+                MIB / 1e6,
+                lambda: remote.read(SHARD, 0, MIB),
+                lambda: http("/large"),
+            ),
         ]
         print("| | frames | aiohttp | frames / aiohttp |\n|---|---|---|---|")
         for name, workers, unit, ours, theirs in works:
@@ -101,14 +109,18 @@ async def measure(ports: tuple[int, int], context: ssl.SSLContext, seconds: floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m bench.rpc", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m bench.rpc", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=3)
     arguments = parser.parse_args()
     print(f"Commit {commit()}, {machine()}.\n")
     with tempfile.TemporaryDirectory() as scratch:
         authority = Authority(Path(scratch) / "authority")
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=serve, args=(Path(scratch) / "data", authority.issue("node"), theirs))
+        process = multiprocessing.get_context("spawn").Process(
+            target=serve, args=(Path(scratch) / "data", authority.issue("node"), theirs)
+        )
         process.start()
         try:
             uvloop.run(measure(ours.recv(), client_context(*authority.issue("gateway")), arguments.seconds))

@@ -1,7 +1,7 @@
 """Addresses for what tests start: each server, cluster or receiver has a loopback address of its own.
 
-Whatever runs beside it, and every outgoing connection, has another (these come from 127.0.0.1), so that a port which was free
-when it was chosen is still free when it is used, and again when a server that was killed comes back.
+Whatever runs beside it, and every outgoing connection, has another (these come from 127.0.0.1), so that a port which
+was free when it was chosen is still free when it is used, and again when a server that was killed comes back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def own_address() -> str:
 
 
 def port_of_all_addresses() -> int:
-    """For what listens on every address: below the ports that the system gives away, so that nobody is given it meanwhile."""
+    """For what listens on every address: below the ports that the system gives away, so that nobody is given it
+    meanwhile."""
     while True:
         port = random.randrange(20_000, 30_000)
         with socket.socket() as tried:

@@ -34,7 +34,9 @@ def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
     maps = [path.read_bytes().partition(b"\n") for directory in directories if (path := directory / "map").exists()]
     newest = json.loads(max(maps, key=lambda one: int(one[0].split()[3]))[2])
     order = newest["spec"]["order"]
-    stores = {json.loads((path / "s4.json").read_text())["store"]: path for path in directories if (path / "s4.json").exists()}
+    stores = {
+        json.loads((path / "s4.json").read_text())["store"]: path for path in directories if (path / "s4.json").exists()
+    }
     rows = {store: _rows(stores[store]) for store in newest["status"][0]["in_sync"] if store in stores}
     indexes = {store: _index(path) for store, path in stores.items()}
     assert len(order) == len(directories)
@@ -42,8 +44,15 @@ def check(directories: Sequence[Path], *, audited: bool = True) -> list[str]:
     return check_drives(newest["spec"]["members"], width, stores, rows, indexes, audited=audited)
 
 
-def check_drives(members: Sequence[Sequence[str]], width: int, stores: dict[str, Path], copies: dict[str, dict[bytes, bytes]],
-                 indexes: dict[str, list], *, audited: bool = True) -> list[str]:  # fmt: skip
+def check_drives(
+    members: Sequence[Sequence[str]],
+    width: int,
+    stores: dict[str, Path],
+    copies: dict[str, dict[bytes, bytes]],
+    indexes: dict[str, list],
+    *,
+    audited: bool = True,
+) -> list[str]:
     """As `check`, with the rows of each copy and the shards' index of each store at hand."""
     found: list[str] = []
     first = next(iter(copies.values()))
@@ -51,7 +60,11 @@ def check_drives(members: Sequence[Sequence[str]], width: int, stores: dict[str,
         if rows != first:
             found.append(f"the copy on {store[:8]} differs in {len(set(first.items()) ^ set(rows.items()))} rows")
     shards = {store: _shards(path) for store, path in stores.items()}
-    at = {(partition, position): shards.get(store, {}) for partition, kept in enumerate(members) for position, store in enumerate(kept)}
+    at = {
+        (partition, position): shards.get(store, {})
+        for partition, kept in enumerate(members)
+        for position, store in enumerate(kept)
+    }
     found += _check_rows(first, width)
     found += _check_blobs(first, at, audited)
     if audited:
@@ -69,8 +82,14 @@ def check_cluster(current: ClusterMap, stores: dict[str, Path], *, audited: bool
     return check_parts(current, stores, rows, {store: _index(path) for store, path in stores.items()}, audited=audited)
 
 
-def check_parts(current: ClusterMap, stores: dict[str, Path], rows_of: dict[str, dict[bytes, bytes]], index_of: dict[str, list], *,
-                audited: bool) -> list[str]:  # fmt: skip
+def check_parts(
+    current: ClusterMap,
+    stores: dict[str, Path],
+    rows_of: dict[str, dict[bytes, bytes]],
+    index_of: dict[str, list],
+    *,
+    audited: bool,
+) -> list[str]:
     """As `check_cluster`, with the rows and the shards' index of each store at hand."""
     found: list[str] = []
     kept = {store: _with_log(rows) for store, rows in rows_of.items()}
@@ -79,10 +98,16 @@ def check_parts(current: ClusterMap, stores: dict[str, Path], rows_of: dict[str,
     at: dict[tuple[int, int], Shards] = {}
     for partition, one in enumerate(current.partitions):
         prefix = partition.to_bytes(2, "big")
-        copies = {store: {key: value for key, value in kept[store].items() if key.startswith(prefix)} for store in one.config.in_sync}
+        copies = {
+            store: {key: value for key, value in kept[store].items() if key.startswith(prefix)}
+            for store in one.config.in_sync
+        }
         first = copies[one.config.primary]
-        found += [f"partition {partition}: the replica on {store[:8]} differs in {len(set(first.items()) ^ set(copy.items()))} rows"
-                  for store, copy in copies.items() if copy != first]  # fmt: skip
+        found += [
+            f"partition {partition}: the replica on {store[:8]} differs in {len(set(first.items()) ^ set(copy.items()))} rows"
+            for store, copy in copies.items()
+            if copy != first
+        ]
         rows.update(first)
         at.update({(partition, position): shards[store] for position, store in enumerate(one.config.members) if store})
     found += _check_rows(rows, current.shards)
@@ -146,7 +171,10 @@ def _shards(directory: Path) -> Shards:
         volume = volumes.acquire(header.number)
         for offset, record, _ in volumes.headers(volume, 0):
             start = offset + HEADER_SIZE
-            table, data = raw[start : start + record.table_bytes], raw[start + record.table_bytes : offset + record.size]
+            table, data = (
+                raw[start : start + record.table_bytes],
+                raw[start + record.table_bytes : offset + record.size],
+            )
             if block_crcs(data, record.shard, header.secret) == table:
                 shard = record.shard
                 found[shard.partition, shard.blob, shard.position, shard.stripe] = data
@@ -160,7 +188,9 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
     held: Counter[bytes] = Counter()
     sums: dict[tuple[int, int], list[int]] = {}
     shared: dict[bytes, list[tuple[bytes, int]]] = {}
-    gone = [(int.from_bytes(key[:2], "big"), decode(Gone, value)) for key, value in rows.items() if key[2:3] == keys.GONE]
+    gone = [
+        (int.from_bytes(key[:2], "big"), decode(Gone, value)) for key, value in rows.items() if key[2:3] == keys.GONE
+    ]
     taken = {keys.upload_parts(partition, row.bucket, row.key, row.upload) for partition, row in gone if row.taken}
     held.update(reference for _, row in gone for _, _, reference in row.held)
     for key, value in rows.items():
@@ -215,9 +245,14 @@ def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
     for name, references in shared.items():  # whoever has the first reference to a blob has it; the others save it
         blob_value = rows.get(keys.blob_row(int.from_bytes(name[:2], "big"), name[3:]))
         for _, bucket in sorted(references)[1:]:
-            sums.setdefault((int.from_bytes(name[:2], "big"), bucket), [0] * 6)[5] += decode(Blob, blob_value).size if blob_value else 0
-    kept = {(int.from_bytes(key[:2], "big"), int.from_bytes(key[3:], "big")): decode(Counters, value)
-            for key, value in rows.items() if key[2:3] == keys.COUNTERS}  # fmt: skip
+            sums.setdefault((int.from_bytes(name[:2], "big"), bucket), [0] * 6)[5] += (
+                decode(Blob, blob_value).size if blob_value else 0
+            )
+    kept = {
+        (int.from_bytes(key[:2], "big"), int.from_bytes(key[3:], "big")): decode(Counters, value)
+        for key, value in rows.items()
+        if key[2:3] == keys.COUNTERS
+    }
     for name in kept.keys() | sums.keys():
         true = Counters(*sums.get(name, [0] * 6))
         if kept.get(name, Counters()) != true:
@@ -234,8 +269,11 @@ def _check_blobs(rows: dict[bytes, bytes], at: dict[tuple[int, int], Shards], wh
         digest = hashlib.sha256()
         for number, start in enumerate(range(0, row.size, row.stripe)):
             size = min(row.stripe, row.size - start)
-            shards = {position: data for position in range(row.k + row.m)
-                      if (data := at[partition, position].get((partition, blob, position, number))) is not None}  # fmt: skip
+            shards = {
+                position: data
+                for position in range(row.k + row.m)
+                if (data := at[partition, position].get((partition, blob, position, number))) is not None
+            }
             if whole and len(shards) < row.k + row.m:
                 found.append(f"blob {blob.hex()} stripe {number} lacks {set(range(row.k + row.m)) - set(shards)}")
             if len(shards) < row.k:

@@ -19,7 +19,8 @@ from process import COVERED, ServerProcess, make_client
 
 pytest_plugins = ["costs", "held", "traced"]
 
-# Where Python is told to write no bytecode, each of the hundreds of processes that tests start would compile everything anew,
+# Where Python is told to write no bytecode, each of the hundreds of processes that tests start would compile everything
+# anew,
 # which takes longer than the rest of its start. It is kept, but not beside the sources.
 if sys.dont_write_bytecode:
     sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(__file__).parents[1] / ".tools" / "pycache")
@@ -69,7 +70,9 @@ def open_server(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iter
 def two_gateways(tmp_path_factory: pytest.TempPathFactory, hook: Webhook) -> Iterator[where.TwoGateways]:
     """A cluster with two gateways, for the same tests."""
     directory = tmp_path_factory.mktemp("gateways")
-    with where.serving("two gateways", directory / "data", "--receivers", said([hook], directory / "receivers")) as made:
+    with where.serving(
+        "two gateways", directory / "data", "--receivers", said([hook], directory / "receivers")
+    ) as made:
         yield made
 
 

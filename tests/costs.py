@@ -1,5 +1,5 @@
-"""A pytest plugin: what the tests cost, by folder and for the dearest files: minutes, and processor minutes of their own
-process, its children, and what these forked for it (`process.loaded`).
+"""A pytest plugin: what the tests cost, by folder and for the dearest files: minutes, and processor minutes of their
+own process, its children, and what these forked for it (`process.loaded`).
 
 A child's time counts where it is waited for; what a server cost that many tests share is in the last one that used it.
 """
@@ -21,7 +21,8 @@ DEAREST = 25
 
 
 def processor_s() -> float:
-    """So far. What is forked from a process that has the program loaded is that one's child, and counts once it has ended."""
+    """So far. What is forked from a process that has the program loaded is that one's child, and counts once it has
+    ended."""
     times = os.times()
     spent = times.user + times.system + times.children_user + times.children_system
     for pid in process.loaded():
@@ -49,9 +50,13 @@ class Costs:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         terminalreporter.section("minutes by folder (all workers together)")
         for folder, wall in self.wall_s.most_common():
-            terminalreporter.write_line(f"{wall / 60:6.1f} min {self.processor_s[folder] / 60:6.1f} of a processor {self.tests[folder]:6} tests  {folder}")
+            terminalreporter.write_line(
+                f"{wall / 60:6.1f} min {self.processor_s[folder] / 60:6.1f} of a processor {self.tests[folder]:6} tests  {folder}"
+            )
         total, processor = sum(self.wall_s.values()), sum(self.processor_s.values())
-        terminalreporter.write_line(f"{total / 60:6.1f} min {processor / 60:6.1f} of a processor {sum(self.tests.values()):6} tests")
+        terminalreporter.write_line(
+            f"{total / 60:6.1f} min {processor / 60:6.1f} of a processor {sum(self.tests.values()):6} tests"
+        )
         terminalreporter.section(f"the {DEAREST} files that cost most of a processor")
         for file, spent in self.files_s.most_common(DEAREST):
             terminalreporter.write_line(f"{spent:7.1f} s  {file}")

@@ -1,4 +1,5 @@
-"""A pytest plugin: what held the loop of a test's server for more than 100 ms of its processor, printed at the end of a run.
+"""A pytest plugin: what held the loop of a test's server for more than 100 ms of its processor, printed at the end of
+a run.
 
 Servers note it themselves (watching/sitecustomize.py). One that brings a sitecustomize of its own is not watched.
 """

@@ -50,8 +50,13 @@ def _raise(error: BaseException) -> None:
 
 @asynccontextmanager
 async def opened(
-    paths: Path | Sequence[Path], *, files: Files | None = None, fatal: Any = _raise, strict: bool = False,
-    clock: Callable[[], float] = time.time, **more: Any
+    paths: Path | Sequence[Path],
+    *,
+    files: Files | None = None,
+    fatal: Any = _raise,
+    strict: bool = False,
+    clock: Callable[[], float] = time.time,
+    **more: Any,
 ) -> AsyncIterator[tuple[OpenStore, Gateway]]:
     """An open store; `more` are StoreSettings."""
     directories = [paths] if isinstance(paths, Path) else list(paths)

@@ -30,12 +30,15 @@ from s4.cli.starter import Started, Starter
 ACCESS, SECRET = "testroot", "testrootsecret"
 REGION = "us-east-1"
 HANGS_S = 300.0
-# For servers that many tests share, and that end in order; others are killed, or too many: to trace all lines of all processes
-# takes more than half as long again. `make test` sets S4_COVERAGE; coverage's own variable would reach every Python that is started.
+# For servers that many tests share, and that end in order; others are killed, or too many: to trace all lines of all
+# processes
+# takes more than half as long again. `make test` sets S4_COVERAGE; coverage's own variable would reach every Python
+# that is started.
 COVERED = {"COVERAGE_PROCESS_START": os.environ["S4_COVERAGE"]} if "S4_COVERAGE" in os.environ else {}
 
 
-# To load the program for each server and each command takes half a second of a processor, and there are hundreds: they are
+# To load the program for each server and each command takes half a second of a processor, and there are hundreds: they
+# are
 # forked from processes that have it. These are of this test process, by whether what they start is traced for coverage.
 _starters: dict[bool, Starter] = {}
 _forks = multiprocessing.get_context("forkserver")  # the same for Python that is no command of S4
@@ -51,7 +54,9 @@ def starter(covered: bool = False) -> Starter:
 
 def forked(target: Callable[..., None], *arguments: Any) -> tuple[BaseProcess, Connection]:
     """A process that runs target(*arguments, pipe), and the other end of its pipe."""
-    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):  # or Python 3.11 loads nothing beforehand, without a word
+    with patch.dict(
+        os.environ, PYTHONPATH=os.pathsep.join(sys.path)
+    ):  # or Python 3.11 loads nothing beforehand, without a word
         forkserver.ensure_running()
     ours, theirs = _forks.Pipe()
     process = _forks.Process(target=target, args=(*arguments, theirs))
@@ -66,17 +71,28 @@ def loaded() -> list[int]:
     return [one.pid for one in _starters.values()] + ([server] if server else [])
 
 
-def start(arguments: list[str], environment: dict[str, str], log: IO[bytes], wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes] | Started:
-    """A process of S4, by its command line where something has to come before the program: a wrapper, or what the linker or
-    Python itself reads in the environment."""
-    before = [name for name in environment if name.startswith(("LD_", "PYTHON", "COVERAGE_")) and environment[name] != os.environ.get(name)]
+def start(
+    arguments: list[str], environment: dict[str, str], log: IO[bytes], wrapper: Sequence[str] = ()
+) -> subprocess.Popen[bytes] | Started:
+    """A process of S4, by its command line where something has to come before the program: a wrapper, or what the
+    linker or Python itself reads in the environment."""
+    before = [
+        name
+        for name in environment
+        if name.startswith(("LD_", "PYTHON", "COVERAGE_")) and environment[name] != os.environ.get(name)
+    ]
     if not wrapper and before in ([], list(COVERED)):
         return starter(bool(before)).start(arguments, environment, log)
-    return subprocess.Popen([*wrapper, sys.executable, "-m", "s4.cli", *arguments], stdout=subprocess.PIPE, stderr=log, env=environment)
+    return subprocess.Popen(
+        [*wrapper, sys.executable, "-m", "s4.cli", *arguments], stdout=subprocess.PIPE, stderr=log, env=environment
+    )
 
 
-def run(arguments: Sequence[str], environment: dict[str, str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """A command of S4 to its end, forked from the starter like a server: to load it anew takes half a second of a processor."""
+def run(
+    arguments: Sequence[str], environment: dict[str, str], *, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """A command of S4 to its end, forked from the starter like a server: to load it anew takes half a second of a
+    processor."""
     with tempfile.TemporaryFile() as errors:
         process = start(list(arguments), environment, errors)
         assert process.stdout is not None
@@ -111,7 +127,12 @@ class ServerProcess:
         admin = ["--admin-listen", self.admin.partition("//")[2] or f"{self._host}:0"]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("S4_")}
         with self.log.open("ab") as log:
-            self.process = start(["server", *map(str, self.directories), *listen, *admin, *self.options], {**clean, **self.environment}, log, self.wrapper)
+            self.process = start(
+                ["server", *map(str, self.directories), *listen, *admin, *self.options],
+                {**clean, **self.environment},
+                log,
+                self.wrapper,
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         match = re.search(r"S3 at (\S+), admin at (\S+)", line)
@@ -127,7 +148,8 @@ class ServerProcess:
         return self._wait()
 
     def kill(self) -> None:
-        """Its workers see that it is gone; until then they listen at its port, and would take what is the next one's."""
+        """Its workers see that it is gone; until then they listen at its port, and would take what is the next
+        one's."""
         assert self.process is not None
         group = self.process.pid if isinstance(self.process, Started) else 0
         self.process.kill()
@@ -177,21 +199,39 @@ def make_client(endpoint: str, access: str = ACCESS, secret: str = SECRET, **opt
     """A boto3 client without retries, so that each answer is seen as it is."""
     chosen = {"retries": {"max_attempts": 0}, "s3": {"addressing_style": "path"}, "max_pool_connections": 64, **options}
     return boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret, region_name=REGION,
-        config=Config(**chosen), verify=False,
-    )  # fmt: skip
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access,
+        aws_secret_access_key=secret,
+        region_name=REGION,
+        config=Config(**chosen),
+        verify=False,
+    )
 
 
 @contextmanager
 def injected(server: ServerProcess | int, calls: str, fault: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the system calls of a server, or of the process of that id, under strace fault injection; lets go of it at the end."""
+    """Runs the system calls of a server, or of the process of that id, under strace fault injection; lets go of it at
+    the end."""
     if isinstance(server, ServerProcess):
         assert server.process is not None
         server = server.process.pid
     tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(server), "-o", "/dev/null", "-e", f"trace={calls}", "-e", f"inject={calls}:{fault}", *options],
+        [
+            "strace",
+            "-f",
+            "-p",
+            str(server),
+            "-o",
+            "/dev/null",
+            "-e",
+            f"trace={calls}",
+            "-e",
+            f"inject={calls}:{fault}",
+            *options,
+        ],
         stderr=subprocess.PIPE,
-    )  # fmt: skip
+    )
     assert tracer.stderr is not None
     tracer.stderr.readline()
     try:

@@ -33,9 +33,22 @@ class Answer:
         return match[1].decode() if match else ""
 
 
-def signed(endpoint: str, method: str, path: str, *, query: str = "", headers: dict[str, str] | None = None, body: bytes = b"",
-           access: str = ACCESS, secret: str = SECRET, region: str = REGION, presign_s: int = 0, payload: str | None = None,
-           chunked: str = "", version: int = 4) -> tuple[str, dict[str, str], bytes]:  # fmt: skip
+def signed(
+    endpoint: str,
+    method: str,
+    path: str,
+    *,
+    query: str = "",
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+    access: str = ACCESS,
+    secret: str = SECRET,
+    region: str = REGION,
+    presign_s: int = 0,
+    payload: str | None = None,
+    chunked: str = "",
+    version: int = 4,
+) -> tuple[str, dict[str, str], bytes]:
     """(target, headers, body) of a signed request. `chunked` is signed, trailer or unsigned-trailer."""
     url = f"{endpoint}{quote(path, safe='/~-_.%')}" + (f"?{query}" if query else "")
     request = AWSRequest(method, url, headers=dict(headers or {}), data=b"" if presign_s else body)
@@ -74,7 +87,9 @@ def signed(endpoint: str, method: str, path: str, *, query: str = "", headers: d
     return target.path + (f"?{target.query}" if target.query else ""), sent, body
 
 
-def encode_chunks(headers: dict[str, str], secret: str, region: str, body: bytes, mode: str, size: int = 64 * 1024) -> bytes:
+def encode_chunks(
+    headers: dict[str, str], secret: str, region: str, body: bytes, mode: str, size: int = 64 * 1024
+) -> bytes:
     """aws-chunked, written from its specification and apart from the server's own code."""
     date = headers["X-Amz-Date"]
     scope = f"{date[:8]}/{region}/s3/aws4_request"
@@ -89,7 +104,9 @@ def encode_chunks(headers: dict[str, str], secret: str, region: str, body: bytes
         if mode == "unsigned-trailer":
             out += f"{len(piece):x}\r\n".encode()
         else:
-            text = f"AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{previous}\n{empty}\n{hashlib.sha256(piece).hexdigest()}"
+            text = (
+                f"AWS4-HMAC-SHA256-PAYLOAD\n{date}\n{scope}\n{previous}\n{empty}\n{hashlib.sha256(piece).hexdigest()}"
+            )
             previous = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
             out += f"{len(piece):x};chunk-signature={previous}\r\n".encode()
         out += piece + b"\r\n" if piece else b""
@@ -99,14 +116,20 @@ def encode_chunks(headers: dict[str, str], secret: str, region: str, body: bytes
         if mode == "trailer":
             digest = hashlib.sha256(line.encode() + b"\n").hexdigest()
             text = f"AWS4-HMAC-SHA256-TRAILER\n{date}\n{scope}\n{previous}\n{digest}"
-            out += b"x-amz-trailer-signature:" + hmac.new(key, text.encode(), hashlib.sha256).hexdigest().encode() + b"\r\n"
+            out += (
+                b"x-amz-trailer-signature:"
+                + hmac.new(key, text.encode(), hashlib.sha256).hexdigest().encode()
+                + b"\r\n"
+            )
     return out + b"\r\n"
 
 
 def send(endpoint: str, method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Answer:
     connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=60)
     try:
-        connection.putrequest(method, target, skip_host="host" in {name.lower() for name in headers}, skip_accept_encoding=True)
+        connection.putrequest(
+            method, target, skip_host="host" in {name.lower() for name in headers}, skip_accept_encoding=True
+        )
         names = {name.lower() for name in headers}
         for name, value in headers.items():
             connection.putheader(name, value.encode("utf-8") if isinstance(value, str) else value)

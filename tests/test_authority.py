@@ -39,7 +39,11 @@ def test_one_more_certificate_leaves_all_others_as_they_are(tmp_path: Path) -> N
     """The words of docs/cluster.md, twice: the second call made another authority, which nobody trusted."""
     assert told(tmp_path, "node-1", "node-2").returncode == 0
     before = content(tmp_path)
-    assert stat.S_IMODE((tmp_path / "ca.key").stat().st_mode) == stat.S_IMODE((tmp_path / "node-1.key").stat().st_mode) == 0o600
+    assert (
+        stat.S_IMODE((tmp_path / "ca.key").stat().st_mode)
+        == stat.S_IMODE((tmp_path / "node-1.key").stat().st_mode)
+        == 0o600
+    )
     done = told(tmp_path, "node-8", "gateway-1")
     assert json.loads(done.stdout)["issued"] == [str(tmp_path / "node-8.pem"), str(tmp_path / "gateway-1.pem")]
     after = content(tmp_path)
@@ -53,7 +57,14 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     authority.add(["node-1"])
     (tmp_path / "node-3.key").write_text("somebody's")
     before = content(tmp_path)
-    for names, why in ((["node-2", "node-1"], "node-1.pem"), (["node-3"], "node-3.key"), (["ca"], "no name"), (["../x"], "no name"), ([""], "no name"), (["ca.old"], "no name")):
+    for names, why in (
+        (["node-2", "node-1"], "node-1.pem"),
+        (["node-3"], "node-3.key"),
+        (["ca"], "no name"),
+        (["../x"], "no name"),
+        ([""], "no name"),
+        (["ca.old"], "no name"),
+    ):
         with pytest.raises(AuthorityError, match=why):
             authority.add(names)
     refused = told(tmp_path, "node-1")
@@ -72,12 +83,21 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_words_that_do_not_go_together(tmp_path: Path) -> None:
-    for more, why in (((), "name the nodes"), (("--renew",), "no authority"), (("--replace-authority",), "no authority"), (("--forget-authority",), "no authority")):
+    for more, why in (
+        ((), "name the nodes"),
+        (("--renew",), "no authority"),
+        (("--replace-authority",), "no authority"),
+        (("--forget-authority",), "no authority"),
+    ):
         refused = told(tmp_path / "none", *more)
         assert (refused.returncode, why in refused.stderr) == (1, True), refused.stderr
     assert not (tmp_path / "none").exists()
     Authority(tmp_path).add(["node-1"])
-    for more, why in ((("--renew", "node-2"), "no certificate to renew"), (("node-1", "--replace-authority"), "no names"), (("--forget-authority",), "no authority is being replaced")):
+    for more, why in (
+        (("--renew", "node-2"), "no certificate to renew"),
+        (("node-1", "--replace-authority"), "no names"),
+        (("--forget-authority",), "no authority is being replaced"),
+    ):
         assert why in told(tmp_path, *more).stderr
 
 
@@ -95,7 +115,11 @@ def test_a_renewed_certificate_has_the_role_it_had(tmp_path: Path) -> None:
 def _roles(path: Path) -> list[bytes]:
     from cryptography import x509
 
-    names = x509.load_pem_x509_certificate(path.read_bytes()).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    names = (
+        x509.load_pem_x509_certificate(path.read_bytes())
+        .extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        .value
+    )
     return [one.encode() for one in names.get_values_for_type(x509.UniformResourceIdentifier)]
 
 
@@ -145,7 +169,9 @@ class CutError(Exception):
 
 
 @pytest.mark.parametrize("after", range(4))
-def test_a_replacement_that_was_cut_off_is_called_again(tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replacement_that_was_cut_off_is_called_again(
+    tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = Authority(tmp_path)
     authority.add(["node-1"])
     old, replace = content(tmp_path), type(authority._files).replace

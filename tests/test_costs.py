@@ -16,7 +16,9 @@ def collected(*options: str) -> list[str]:
 
 
 def test_tests_that_share_a_server_stay_together_and_long_ones_come_first() -> None:
-    names = collected("tests/access/test_locks.py", "tests/cluster/test_traces.py", "tests/erasure/test_codec.py", "-n", "0")
+    names = collected(
+        "tests/access/test_locks.py", "tests/cluster/test_traces.py", "tests/erasure/test_codec.py", "-n", "0"
+    )
     assert names[0].startswith("tests/cluster/test_traces.py")
     kinds = ["two gateways" in name for name in names if "test_locks" in name]
     assert kinds in (sorted(kinds), sorted(kinds, reverse=True)), "all of one server, then all of the other"
@@ -33,8 +35,24 @@ def test_what_check_runs_is_there() -> None:
 def test_costs_are_printed_by_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "test_it.py").write_text("def test_a(): sum(range(10_000_000))\ndef test_b(): pass\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "costs", "-p", "no:cacheprovider", "-n", "2", "--rootdir", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(TESTS)})
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "costs",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "2",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(TESTS)}
+    )
     line = next(line for line in done.stdout.splitlines() if line.endswith("  folder"))
     assert "2 tests" in line, done.stdout
 
@@ -44,6 +62,24 @@ def test_what_is_untraced_or_long_is_not_traced_on_in_a_worker_either(tmp_path: 
     text += "def test_long():\n    while sys.gettrace() is not None: pass\ndef test_c(): assert sys.gettrace() is not None\n"
     (tmp_path / "test_it.py").write_text(text)
     for workers in ("0", "1"):
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "traced", "-p", "no:cacheprovider", "-n", workers, "--cov", "--cov-report=", "--rootdir", str(tmp_path), str(tmp_path)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(TESTS)})
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "traced",
+            "-p",
+            "no:cacheprovider",
+            "-n",
+            workers,
+            "--cov",
+            "--cov-report=",
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path),
+        ]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(TESTS)}
+        )
         assert done.returncode == 0, done.stdout

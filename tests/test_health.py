@@ -10,21 +10,24 @@ SHAPE = Shape(4, 2, 2, 3)
 WHOLE = Part(6, 3)
 
 
-@pytest.mark.parametrize(("more", "part", "level", "word"), [
-    ({}, WHOLE, OK, ""),
-    ({}, Part(5, 3), OK, ""),  # who is away is said by name
-    ({"away": ["drive 2 is away: it does not exist"]}, Part(5, 3), DEGRADED, "drive 2 is away"),
-    ({"heals": 3}, WHOLE, DEGRADED, "3 shards wait"),
-    ({"moves": 3}, WHOLE, DEGRADED, "on their way"),
-    ({"alarms": ["drive 2 is slow"]}, WHOLE, DEGRADED, "is slow"),
-    ({"full": ["drive 2 is full"]}, Part(6, 3, full=1), DEGRADED, "is full"),
-    ({"full": ["drives 2 and 3 are full"]}, Part(6, 3, full=2), AT_RISK, "uploads are refused"),
-    ({}, Part(6, 2), DEGRADED, "fewer copies"),
-    ({}, Part(6, 1), AT_RISK, "writes are refused"),
-    ({}, Part(4, 3), AT_RISK, "writes are refused"),
-    ({}, Part(3, 3), DOWN, "cannot be read"),
-    ({}, Part(6, 3, served=False), DOWN, "no primary"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "part", "level", "word"),
+    [
+        ({}, WHOLE, OK, ""),
+        ({}, Part(5, 3), OK, ""),  # who is away is said by name
+        ({"away": ["drive 2 is away: it does not exist"]}, Part(5, 3), DEGRADED, "drive 2 is away"),
+        ({"heals": 3}, WHOLE, DEGRADED, "3 shards wait"),
+        ({"moves": 3}, WHOLE, DEGRADED, "on their way"),
+        ({"alarms": ["drive 2 is slow"]}, WHOLE, DEGRADED, "is slow"),
+        ({"full": ["drive 2 is full"]}, Part(6, 3, full=1), DEGRADED, "is full"),
+        ({"full": ["drives 2 and 3 are full"]}, Part(6, 3, full=2), AT_RISK, "uploads are refused"),
+        ({}, Part(6, 2), DEGRADED, "fewer copies"),
+        ({}, Part(6, 1), AT_RISK, "writes are refused"),
+        ({}, Part(4, 3), AT_RISK, "writes are refused"),
+        ({}, Part(3, 3), DOWN, "cannot be read"),
+        ({}, Part(6, 3, served=False), DOWN, "no primary"),
+    ],
+)
 def test_what_is_known_makes_one_level(more: dict[str, list[str]], part: Part, level: str, word: str) -> None:
     found = judge(SHAPE, [WHOLE, part], **more)  # type: ignore[arg-type]
     assert found.level == level
@@ -55,4 +58,7 @@ def test_what_can_be_stored_ends_with_the_first_store_that_is_full() -> None:
 
 def test_what_all_say_alike_is_said_once() -> None:
     said = [(f"node-{number}", ["the coordinator does not answer"]) for number in range(1, 7)]
-    assert told([*said, ("node-2", ["its disk is slow"])]) == ["6 nodes: the coordinator does not answer", "node-2: its disk is slow"]
+    assert told([*said, ("node-2", ["its disk is slow"])]) == [
+        "6 nodes: the coordinator does not answer",
+        "node-2: its disk is slow",
+    ]

@@ -17,7 +17,9 @@ async def until_runs(job: Job, runs: int) -> None:
             await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OSError(5, "x"), KeyError(1), asyncio.CancelledError(), AssertionError()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError(5, "x"), KeyError(1), asyncio.CancelledError(), AssertionError()], ids=repr
+)
 def test_no_error_ends_a_job(error: BaseException) -> None:
     """CancelledError among them: what a job waits for may have been cancelled by somebody else."""
 
@@ -80,7 +82,9 @@ def test_a_job_that_is_stopped_stops_wherever_it_is() -> None:
     asyncio.run(whole())
 
 
-def test_a_failure_is_told_once_a_minute_another_at_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_told_once_a_minute_another_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     now = [0.0]
     monkeypatch.setattr(jobs.time, "monotonic", lambda: now[0])
     failures = Failures()

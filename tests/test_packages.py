@@ -1,4 +1,5 @@
-"""What `make run` lacks it installs as root, or names: nobody is left with the errors of a package manager that they may not use."""
+"""What `make run` lacks it installs as root, or names: nobody is left with the errors of a package manager that they
+may not use."""
 
 from __future__ import annotations
 
@@ -18,12 +19,24 @@ def test_packages_are_installed_or_named(tmp_path: Path, who: str) -> None:
         (tmp_path / name).chmod(0o755)
     said = tmp_path / "said"
     said.touch()
-    done = subprocess.run([ROOT / "deploy" / "packages", "it is for this", "one", "another"], capture_output=True, text=True, check=False, env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SAID": str(said)})
+    done = subprocess.run(
+        [ROOT / "deploy" / "packages", "it is for this", "one", "another"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SAID": str(said)},
+    )
     if who == "root":
         assert (done.returncode, done.stderr) == (0, "it is for this: installing one another\n")
-        assert said.read_text().splitlines() == ["apt-get update -qq", "apt-get install -y -qq --no-install-recommends one another"]
+        assert said.read_text().splitlines() == [
+            "apt-get update -qq",
+            "apt-get install -y -qq --no-install-recommends one another",
+        ]
     else:
-        assert (done.returncode, done.stderr) == (1, "it is for this. As root, on Debian:\n    apt-get install one another\n")
+        assert (done.returncode, done.stderr) == (
+            1,
+            "it is for this. As root, on Debian:\n    apt-get install one another\n",
+        )
         assert said.read_text() == ""
 
 
@@ -31,4 +44,6 @@ def test_setting_up_asks_for_packages_there_alone() -> None:
     for name in ("Makefile", "deploy/python"):
         text = (ROOT / name).read_text()
         assert "deploy/packages" in text or "/packages" in text
-        assert "apt-get install" not in text.replace("apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES)", ""), name
+        assert "apt-get install" not in text.replace(
+            "apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES)", ""
+        ), name

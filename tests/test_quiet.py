@@ -69,11 +69,21 @@ def test_debug_and_requests_are_left_alone(log: Log) -> None:
     assert len(log.lines) == 6
 
 
-@pytest.mark.parametrize(("name", "said"), [
-    ("S4_LISTN", "did you mean S4_LISTEN?"), ("S4_DEGRADED", "does nothing"), ("S4_ROOT_ACCES_KEY", "did you mean S4_ROOT_ACCESS_KEY?"),
-    ("S4_RESERVE", ""), ("S4_LIMIT_REQUESTS", ""), ("S4_COORDINATOR", ""), ("S4_PORT_9000_TCP_ADDR", ""), ("S4_SERVICE_HOST", ""),
-    ("S4_NODES_SERVICE_PORT_S3", ""), ("PATH", ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("S4_LISTN", "did you mean S4_LISTEN?"),
+        ("S4_DEGRADED", "does nothing"),
+        ("S4_ROOT_ACCES_KEY", "did you mean S4_ROOT_ACCESS_KEY?"),
+        ("S4_RESERVE", ""),
+        ("S4_LIMIT_REQUESTS", ""),
+        ("S4_COORDINATOR", ""),
+        ("S4_PORT_9000_TCP_ADDR", ""),
+        ("S4_SERVICE_HOST", ""),
+        ("S4_NODES_SERVICE_PORT_S3", ""),
+        ("PATH", ""),
+    ],
+)
 def test_variables_that_are_no_settings_are_named(name: str, said: str) -> None:
     found = starting.unknown({name: "x"}, starting.variables(cli.build_parser()))
     assert [one for one in found if name in one and said in one] if said else not found

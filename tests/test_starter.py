@@ -36,7 +36,14 @@ def test_a_command_has_its_own_arguments_output_and_status(starter: Starter, tmp
 
 def test_a_server_is_ended_by_signals_and_its_starter_tells_by_which(starter: Starter, tmp_path: Path) -> None:
     with (tmp_path / "errors").open("wb") as errors:
-        begun = [starter.start(["server", str(tmp_path / name), "--admin-listen", "127.0.0.1:0"], {**os.environ, "S4_LISTEN": "127.0.0.9:0"}, errors) for name in ("a", "b")]
+        begun = [
+            starter.start(
+                ["server", str(tmp_path / name), "--admin-listen", "127.0.0.1:0"],
+                {**os.environ, "S4_LISTEN": "127.0.0.9:0"},
+                errors,
+            )
+            for name in ("a", "b")
+        ]
         for one in begun:
             assert b"S3 at http://127.0.0.9:" in one.stdout.readline()
             assert os.getsid(one.pid) == one.pid

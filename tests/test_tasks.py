@@ -76,7 +76,9 @@ def test_cancelling_it_before_its_first_step_lets_it_clean_up() -> None:
     async def work(said: list[str]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            loop.call_soon(lambda: [one.cancel() for one in asyncio.all_tasks() if isinstance(one.get_coro(), tasks._Rest)])
+            loop.call_soon(
+                lambda: [one.cancel() for one in asyncio.all_tasks() if isinstance(one.get_coro(), tasks._Rest)]
+            )
             await asyncio.Event().wait()
         finally:
             said.append("cancelled")
@@ -93,14 +95,27 @@ def test_nobody_on_the_way_of_a_request_takes_it_for_granted_that_a_task_runs() 
     """`asyncio.timeout` and its like raise where a request begins; `tasks.within` is the one to use there."""
     elsewhere = ("http/admin", "peer/server.py", "http/server.py::drain", "gateway/memory.py::await_client")
     found = []
-    for path in [*SOURCES.glob("http/**/*.py"), *SOURCES.glob("gateway/*.py"), *SOURCES.glob("peer/*.py"), SOURCES / "crypto/kms.py", SOURCES / "crypto/vault.py", SOURCES / "node/rows.py"]:
+    for path in [
+        *SOURCES.glob("http/**/*.py"),
+        *SOURCES.glob("gateway/*.py"),
+        *SOURCES.glob("peer/*.py"),
+        SOURCES / "crypto/kms.py",
+        SOURCES / "crypto/vault.py",
+        SOURCES / "node/rows.py",
+    ]:
         if not path.exists():
             continue
         for function in ast.walk(ast.parse(path.read_text())):
             if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 continue
             for node in ast.walk(function):
-                named = isinstance(node, ast.Attribute) and ast.unparse(node) in ("asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.current_task", "asyncio.TaskGroup")
+                named = isinstance(node, ast.Attribute) and ast.unparse(node) in (
+                    "asyncio.timeout",
+                    "asyncio.timeout_at",
+                    "asyncio.wait_for",
+                    "asyncio.current_task",
+                    "asyncio.TaskGroup",
+                )
                 if named:
                     found.append(f"{path.relative_to(SOURCES)}::{function.name}")
     assert [one for one in found if not one.startswith(elsewhere)] == []

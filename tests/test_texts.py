@@ -1,4 +1,5 @@
-"""The texts say what is there: links and files that they name exist, every alarm and metric has its words, figures are measured ones."""
+"""The texts say what is there: links and files that they name exist, every alarm and metric has its words, figures are
+measured ones."""
 
 from __future__ import annotations
 
@@ -14,13 +15,17 @@ import yaml
 from s4.storage.timing import KINDS
 
 ROOT = Path(__file__).parents[1]
-TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "operator" / "README.md", ROOT / "bench" / "RESULTS.md"])
+TEXTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "operator" / "README.md", ROOT / "bench" / "RESULTS.md"]
+)
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 SOURCES = sorted((ROOT / "daemon").rglob("*.py"))
 # Where what a text names without its whole path may be.
 HOMES = [ROOT, ROOT / "daemon", ROOT / "daemon" / "s4", ROOT / "tests", ROOT / "operator" / "s4_operator"]
 # What becomes of a server's own files, and of other people's.
-ELSEWHERE = re.compile(r"^(/|~|\.|DIR/|meta/|volumes/|index/|trust/|dist/|https?:|[a-z0-9.-]+:\d|kopf/|aiohttp/|NAMESPACE/|app/|s3://)|[ *{<…=]|\.(vol|pem|key|env|tgz|log|json)$")
+ELSEWHERE = re.compile(
+    r"^(/|~|\.|DIR/|meta/|volumes/|index/|trust/|dist/|https?:|[a-z0-9.-]+:\d|kopf/|aiohttp/|NAMESPACE/|app/|s3://)|[ *{<…=]|\.(vol|pem|key|env|tgz|log|json)$"
+)
 
 
 def without_blocks(text: str) -> str:
@@ -45,14 +50,24 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(there.read_text()), target
 
 
-@pytest.mark.parametrize("path", [one for one in TEXTS if one.name not in ("CHANGELOG.md", "RESULTS.md", "trials.md")], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [one for one in TEXTS if one.name not in ("CHANGELOG.md", "RESULTS.md", "trials.md")],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_files_that_are_named_are_there(path: Path) -> None:
     missing = set()
     named = {one.partition(":")[0] for one in re.findall(r"`([^`\n]+)`", without_blocks(path.read_text()))}
     for name in named:
-        if (not re.search(r"\w/\w|\w/$", name) and not re.search(r"^\w+\.py$", name)) or ELSEWHERE.search(name) or not re.search(r"\.\w+$|/$", name):
+        if (
+            (not re.search(r"\w/\w|\w/$", name) and not re.search(r"^\w+\.py$", name))
+            or ELSEWHERE.search(name)
+            or not re.search(r"\.\w+$|/$", name)
+        ):
             continue
-        alone = "/" not in name and any(next((ROOT / tree).rglob(name), None) for tree in ("daemon", "operator", "tests"))
+        alone = "/" not in name and any(
+            next((ROOT / tree).rglob(name), None) for tree in ("daemon", "operator", "tests")
+        )
         if not alone and not any((home / name).exists() for home in HOMES):
             missing.add(name)
     assert not missing
@@ -60,8 +75,18 @@ def test_files_that_are_named_are_there(path: Path) -> None:
 
 def test_texts_that_code_names_are_there() -> None:
     paths = [*SOURCES, *(ROOT / "operator").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
-    lines = ((path.name, line) for path in paths if path != Path(__file__) for line in path.read_text().splitlines() if ".md" in line)
-    named = {(where, name) for where, line in lines for name in re.findall(r"(?:docs/|bench/|operator/)?\b[A-Z]{4,}\.md|docs/[\w-]+\.md", line)}
+    lines = (
+        (path.name, line)
+        for path in paths
+        if path != Path(__file__)
+        for line in path.read_text().splitlines()
+        if ".md" in line
+    )
+    named = {
+        (where, name)
+        for where, line in lines
+        for name in re.findall(r"(?:docs/|bench/|operator/)?\b[A-Z]{4,}\.md|docs/[\w-]+\.md", line)
+    }
     assert len(named) > 5
     assert not sorted((where, name) for where, name in named if not (ROOT / name).exists())
 
@@ -82,13 +107,25 @@ def test_figures_beside_others_are_measured_ones() -> None:
 
 
 def test_commands_for_one_thing_find_it() -> None:
-    """What CONTRIBUTING has people type: `-k` selects a test of the file, a module of tests or bench is there, a target of make too."""
+    """What CONTRIBUTING has people type: `-k` selects a test of the file, a module of tests or bench is there, a
+    target of make too."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     selected = re.findall(r"pytest -n 0 (tests/[\w/]+\.py) -k (\w+)", text)
     assert len(selected) >= 2
-    assert not [(path, word) for path, word in selected if not re.search(rf"^(?:async )?def test_\w*{word}", (ROOT / path).read_text(), re.M)]
+    assert not [
+        (path, word)
+        for path, word in selected
+        if not re.search(rf"^(?:async )?def test_\w*{word}", (ROOT / path).read_text(), re.M)
+    ]
     modules = re.findall(r"python -m ([\w.]+)", text)
-    assert not [one for one in modules if not any((home / one.replace(".", "/")).with_suffix(".py").exists() or (home / one / "__main__.py").exists() for home in (ROOT, ROOT / "tests"))]
+    assert not [
+        one
+        for one in modules
+        if not any(
+            (home / one.replace(".", "/")).with_suffix(".py").exists() or (home / one / "__main__.py").exists()
+            for home in (ROOT, ROOT / "tests")
+        )
+    ]
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"`make ([a-z0-9-]+)", text)) <= targets
 
@@ -104,9 +141,15 @@ def test_what_runs_at_each_commit_is_there() -> None:
 
 # Functions that put an alarm or reason into words, besides those that are called `alarms`.
 SPEAKERS = {
-    "base/health.py": ("judge", "full"), "storage/watching.py": ("missing",), "storage/timing.py": ("slow",), "replica/changes.py": ("behind",), "metadata/keymarks.py": ("wrong",),
-    "gateway/keychecks.py": ("_unreadable",), "cluster/status.py": ("_health",), "upkeep/drives.py": ("server_health",),
-}  # fmt: skip
+    "base/health.py": ("judge", "full"),
+    "storage/watching.py": ("missing",),
+    "storage/timing.py": ("slow",),
+    "replica/changes.py": ("behind",),
+    "metadata/keymarks.py": ("wrong",),
+    "gateway/keychecks.py": ("_unreadable",),
+    "cluster/status.py": ("_health",),
+    "upkeep/drives.py": ("server_health",),
+}
 
 
 def spoken(node: ast.AST) -> str:
@@ -117,25 +160,41 @@ def spoken(node: ast.AST) -> str:
 def pieces(node: ast.AST) -> Iterator[str]:
     """Texts that people read in an expression, cut where a value stands."""
     for one in ast.walk(node):
-        if isinstance(one, ast.Constant) and isinstance(one.value, str) and len(one.value.strip(" ,:;")) > 8 and " " in one.value.strip():
+        if (
+            isinstance(one, ast.Constant)
+            and isinstance(one.value, str)
+            and len(one.value.strip(" ,:;")) > 8
+            and " " in one.value.strip()
+        ):
             yield one.value
 
 
 @cache
 def alarms() -> set[str]:
-    """What is shown as a reason or alarm: texts of functions of these names, and texts given to variables called alarm."""
+    """What is shown as a reason or alarm: texts of functions of these names, and texts given to variables called
+    alarm."""
     found: set[str] = set()
     for path in SOURCES:
         text, speakers = path.read_text(), SPEAKERS.get(str(path.relative_to(ROOT / "daemon" / "s4")), ())
         names = {*speakers, "alarms", "_alarms"}
         for node in ast.walk(ast.parse(text)) if speakers or "alarm" in text.lower() else ():
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in names:
-                found.update(one for statement in node.body if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant) for one in pieces(statement))
+                found.update(
+                    one
+                    for statement in node.body
+                    if not isinstance(statement, ast.Expr) or not isinstance(statement.value, ast.Constant)
+                    for one in pieces(statement)
+                )
             elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and node.value is not None:
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]
                 if any(spoken(one).lower().endswith(("alarm", "alarms")) for one in targets):
                     found.update(pieces(node.value))
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "append" and spoken(node.func.value).endswith("alarms"):
+            elif (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "append"
+                and spoken(node.func.value).endswith("alarms")
+            ):
                 found.update(pieces(node))
     return found
 
@@ -157,14 +216,23 @@ def metrics() -> dict[str, set[str]]:
     for path in SOURCES:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)) if '"s4_' in text else ():
-            if isinstance(node, ast.Tuple) and len(node.elts) >= 4 and isinstance(node.elts[3], ast.Constant) and isinstance(node.elts[3].value, bool):
+            if (
+                isinstance(node, ast.Tuple)
+                and len(node.elts) >= 4
+                and isinstance(node.elts[3], ast.Constant)
+                and isinstance(node.elts[3].value, bool)
+            ):
                 name = node.elts[0]
             elif isinstance(node, ast.Call) and spoken(node.func) in ("Counter", "Gauge", "_Seconds") and node.args:
                 name = node.args[0]
             else:
                 continue
             text = ast.unparse(name).strip("f'\"")
-            kind = ("counter" if node.elts[3].value else "gauge") if isinstance(node, ast.Tuple) else spoken(node.func).lower()
+            kind = (
+                ("counter" if node.elts[3].value else "gauge")
+                if isinstance(node, ast.Tuple)
+                else spoken(node.func).lower()
+            )
             for one in [text.replace("{kind}", kind) for kind in KINDS] if "{kind}" in text else [text]:
                 if one.startswith("s4_"):
                     found.setdefault(one, set()).add(kind)
@@ -185,7 +253,12 @@ def test_every_metric_has_a_row_and_every_row_a_metric() -> None:
 
 
 def test_dashboard_and_alerts_ask_for_what_there_is() -> None:
-    places = [ROOT / "operator" / "s4_operator" / "dashboard.json", ROOT / "operator" / "s4_operator" / "manifests.py", *(ROOT / "charts").rglob("*.yaml"), *(ROOT / "deploy").iterdir()]
+    places = [
+        ROOT / "operator" / "s4_operator" / "dashboard.json",
+        ROOT / "operator" / "s4_operator" / "manifests.py",
+        *(ROOT / "charts").rglob("*.yaml"),
+        *(ROOT / "deploy").iterdir(),
+    ]
     asked = {name for path in places for name in re.findall(r"\b(s4_[a-z_]+)\\?[{{\[]", path.read_text())}
     assert len(asked) >= 10
     assert asked <= shown()

@@ -1,13 +1,13 @@
 """What runs when, how much of it, and what runs beside what.
 
-Four tiers: `make check` (marker `check`: no process is started, or hardly any), `make test` (everything but the markers
-`soak` and `compat`), `make compat` (marker `compat`: programs that package registries have), `make soak` (everything but those,
-and as much of it as `amount` says for that tier). A test that can go on for ever asks `amount` how far it shall go; a variable
-of that name overrides the tier, to search somewhere else or longer.
+Four tiers: `make check` (marker `check`: no process is started, or hardly any), `make test` (everything but the
+markers `soak` and `compat`), `make compat` (marker `compat`: programs that package registries have), `make soak`
+(everything but those, and as much of it as `amount` says for that tier). A test that can go on for ever asks `amount`
+how far it shall go; a variable of that name overrides the tier, to search somewhere else or longer.
 
-Tests run beside each other on several workers. Tests that share what is expensive to make (a server, a pair of gateways,
-users that a module made once) stay together on one worker; all others go to whichever worker is free. What takes longest
-begins first, so that no worker is left alone with it at the end.
+Tests run beside each other on several workers. Tests that share what is expensive to make (a server, a pair of
+gateways, users that a module made once) stay together on one worker; all others go to whichever worker is free. What
+takes longest begins first, so that no worker is left alone with it at the end.
 """
 
 from __future__ import annotations
@@ -20,33 +20,105 @@ SOAK = os.environ.get("S4_TIER") == "soak"
 
 # `make check`: files and folders of tests that need no other process.
 CHECK = (
-    "access/test_against_aws.py", "access/test_condition_keys.py", "access/test_policy.py", "cluster/test_halves.py", "cluster/test_map.py", "cluster/test_placement.py", "cluster/test_router.py",
-    "cluster/test_reach.py", "cluster/test_shardmap.py", "encryption/test_segments.py", "erasure/", "fuzz/", "gateway/", "kube/test_certificates.py", "kube/test_chart.py",
-    "kube/test_crds.py", "kube/test_guide.py", "kube/test_image.py", "kube/test_kind.py", "kube/test_manifests.py", "kube/test_plan.py", "kube/test_watched.py", "metadata/", "peer/test_frames.py", "replica/", "s3/test_model.py", "s3/test_table.py", "server/test_doorstep.py",
-    "sim/test_simulator.py::test_seeds[0]", "sim/test_moves.py::test_no_shard_is_lost[0]", "storage/", "test_costs.py", "test_grammar.py", "test_packages.py", "test_restart.py", "test_rules.py", "test_shape.py", "test_texts.py", "upkeep/",
-)  # fmt: skip
+    "access/test_against_aws.py",
+    "access/test_condition_keys.py",
+    "access/test_policy.py",
+    "cluster/test_halves.py",
+    "cluster/test_map.py",
+    "cluster/test_placement.py",
+    "cluster/test_router.py",
+    "cluster/test_reach.py",
+    "cluster/test_shardmap.py",
+    "encryption/test_segments.py",
+    "erasure/",
+    "fuzz/",
+    "gateway/",
+    "kube/test_certificates.py",
+    "kube/test_chart.py",
+    "kube/test_crds.py",
+    "kube/test_guide.py",
+    "kube/test_image.py",
+    "kube/test_kind.py",
+    "kube/test_manifests.py",
+    "kube/test_plan.py",
+    "kube/test_watched.py",
+    "metadata/",
+    "peer/test_frames.py",
+    "replica/",
+    "s3/test_model.py",
+    "s3/test_table.py",
+    "server/test_doorstep.py",
+    "sim/test_simulator.py::test_seeds[0]",
+    "sim/test_moves.py::test_no_shard_is_lost[0]",
+    "storage/",
+    "test_costs.py",
+    "test_grammar.py",
+    "test_packages.py",
+    "test_restart.py",
+    "test_rules.py",
+    "test_shape.py",
+    "test_texts.py",
+    "upkeep/",
+)
 
 # What takes long begins first: these, in this order, then the rest as it stands.
 LONG = (
-    "crash/test_points.py", "events/test_receivers.py", "guides/", "model/test_stateful.py", "crash/", "server/test_inventory.py", "server/test_drives.py",
-    "whole/", "sim/", "model/test_time.py", "cluster/", "server/test_running.py", "server/test_admin.py", "server/", "clients/", "kube/",
-)  # fmt: skip
+    "crash/test_points.py",
+    "events/test_receivers.py",
+    "guides/",
+    "model/test_stateful.py",
+    "crash/",
+    "server/test_inventory.py",
+    "server/test_drives.py",
+    "whole/",
+    "sim/",
+    "model/test_time.py",
+    "cluster/",
+    "server/test_running.py",
+    "server/test_admin.py",
+    "server/",
+    "clients/",
+    "kube/",
+)
 
-# Clusters of many processes: no more of them at once than there are groups here, or a small machine does nothing but switch.
+# Clusters of many processes: no more of them at once than there are groups here, or a small machine does nothing but
+# switch.
 CLUSTERS = (
     (
-        "cluster/test_six_nodes.py", "cluster/test_traces.py", "cluster/test_two_gateways.py", "cluster/test_failing_reads.py",
-        "cluster/test_damaged_metadata.py", "cluster/test_lost_metadata.py", "cluster/test_trust_grows.py", "cluster/test_own_machines.py",
+        "cluster/test_six_nodes.py",
+        "cluster/test_traces.py",
+        "cluster/test_two_gateways.py",
+        "cluster/test_failing_reads.py",
+        "cluster/test_damaged_metadata.py",
+        "cluster/test_lost_metadata.py",
+        "cluster/test_trust_grows.py",
+        "cluster/test_own_machines.py",
     ),
-    ("faults/", "upgrade/", "cluster/test_dedup.py", "cluster/test_large_deletes.py", "cluster/test_histories.py", "cluster/test_power.py", "cluster/test_replication.py"),
-)  # fmt: skip
+    (
+        "faults/",
+        "upgrade/",
+        "cluster/test_dedup.py",
+        "cluster/test_large_deletes.py",
+        "cluster/test_histories.py",
+        "cluster/test_power.py",
+        "cluster/test_replication.py",
+    ),
+)
 
 
 # What coverage does not trace (traced.py): tests of what runs in other processes, and what repeats the same many times.
 UNTRACED = (
-    "clients/", "crash/", "events/", "faults/", "guides/", "model/", "sim/", "upgrade/", "whole/",
+    "clients/",
+    "crash/",
+    "events/",
+    "faults/",
+    "guides/",
+    "model/",
+    "sim/",
+    "upgrade/",
+    "whole/",
     *(file for files in CLUSTERS for file in files),
-)  # fmt: skip
+)
 SERVERS = {"server", "own_server", "open_server", "two_gateways"}  # fixtures that are processes ...
 INSIDE = ("kube/", "s3/test_amz.py")  # ... but here the operator, or the server itself, is the test's own process
 
@@ -78,10 +150,15 @@ def is_untraced(item: pytest.Item) -> bool:
 
 
 def rank(item: pytest.Item, of: str) -> tuple[int, int, str]:
-    """Groups of clusters, then what takes long, then files that stay together; what may run anywhere, a moment each, is last."""
+    """Groups of clusters, then what takes long, then files that stay together; what may run anywhere, a moment each,
+    is last."""
     if of.startswith(("cluster", "two gateways")):
         return 0, 0, of
-    return 1, next((at for at, start in enumerate(LONG) if item.nodeid.startswith(f"tests/{start}")), len(LONG)), of or "~"
+    return (
+        1,
+        next((at for at, start in enumerate(LONG) if item.nodeid.startswith(f"tests/{start}")), len(LONG)),
+        of or "~",
+    )
 
 
 def arrange(items: list[pytest.Item]) -> None:

@@ -1,9 +1,10 @@
 """A pytest plugin: how much of the tests coverage traces. What it says is a lower bound.
 
-To trace takes all Python of a process two to three times as long, boto3's and Hypothesis's too. So a test is traced for its
-first second of a processor: what a property or a crash repeats a thousand times is seen by then. One that is marked `untraced`
-is not traced at all, fixtures included: what it asks of a server runs in the server, and some of these are traced themselves
-(process.COVERED). pytest-cov's own `no_cover` does not hold in a worker of pytest-xdist: it begins twice there, and stops once.
+To trace takes all Python of a process two to three times as long, boto3's and Hypothesis's too. So a test is traced
+for its first second of a processor: what a property or a crash repeats a thousand times is seen by then. One that is
+marked `untraced` is not traced at all, fixtures included: what it asks of a server runs in the server, and some of
+these are traced themselves (process.COVERED). pytest-cov's own `no_cover` does not hold in a worker of pytest-xdist:
+it begins twice there, and stops once.
 """
 
 from __future__ import annotations
@@ -46,4 +47,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if getattr(config.option, "cov_source", None):
         terminalreporter.section("coverage, below, is a lower bound")
-        terminalreporter.write_line("traced: the servers that tests share, and the first second of tests that run S4 themselves")
+        terminalreporter.write_line(
+            "traced: the servers that tests share, and the first second of tests that run S4 themselves"
+        )

@@ -33,7 +33,9 @@ def fill(text: str, context: dict[str, list[str]]) -> str | None:
     tail = fill(back, context)
     if len(values) != 1 and comma and tail is not None:
         return front + default.strip().strip("'") + tail
-    return None if len(values) != 1 or tail is None else front + values[0].replace("*", "\x01").replace("?", "\x02") + tail
+    return (
+        None if len(values) != 1 or tail is None else front + values[0].replace("*", "\x01").replace("?", "\x02") + tail
+    )
 
 
 def one(operator: str, have: str, want: str) -> bool:
@@ -72,7 +74,9 @@ def condition(name: str, key: str, wanted: list[str], context: dict[str, list[st
     return all(results) if every or (negated and not some) else any(results)
 
 
-def applies(statement: dict[str, Any], who: str | None, action: str, resource: str, context: dict[str, list[str]]) -> bool:
+def applies(
+    statement: dict[str, Any], who: str | None, action: str, resource: str, context: dict[str, list[str]]
+) -> bool:
     if "Principal" in statement:
         named = statement["Principal"] == "*" or (who is not None and who in as_list(statement["Principal"]["AWS"]))
         if not named:
@@ -85,10 +89,17 @@ def applies(statement: dict[str, Any], who: str | None, action: str, resource: s
         return False  # S4's own administration is given by name or by `*` only
     if "NotAction" in statement and any(like(one.lower(), action.lower()) for one in as_list(statement["NotAction"])):
         return False
-    named = any(text is not None and like(text, resource) for text in (fill(one, context) for one in as_list(statement.get("Resource", statement.get("NotResource")))))
+    named = any(
+        text is not None and like(text, resource)
+        for text in (fill(one, context) for one in as_list(statement.get("Resource", statement.get("NotResource"))))
+    )
     if named == ("NotResource" in statement):
         return False
-    return all(condition(name, key, as_list(wanted), context) for name, keys in statement.get("Condition", {}).items() for key, wanted in keys.items())
+    return all(
+        condition(name, key, as_list(wanted), context)
+        for name, keys in statement.get("Condition", {}).items()
+        for key, wanted in keys.items()
+    )
 
 
 def decide(document: dict[str, Any], who: str | None, action: str, resource: str, context: dict[str, list[str]]) -> str:

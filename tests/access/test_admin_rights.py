@@ -1,4 +1,5 @@
-"""Who may use the admin port, judged as every other request is: by policies that name it, with the whole request's context."""
+"""Who may use the admin port, judged as every other request is: by policies that name it, with the whole request's
+context."""
 
 from __future__ import annotations
 
@@ -46,16 +47,37 @@ def said(server: ServerProcess, keys: Keys, method: str = "GET", path: str = "/s
 
 
 def test_administration_is_allowed_by_name_or_by_everything(open_server: ServerProcess, made: Any) -> None:
-    power = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "NotAction": ["iam:*", "sts:*"], "Resource": "*"}]}
-    for document, allowed in ((power, False), (allow("s3:*"), False), (allow("s4:Admin"), True), (allow("s4:*"), True), (allow("*"), True)):
+    power = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "NotAction": ["iam:*", "sts:*"], "Resource": "*"}],
+    }
+    for document, allowed in (
+        (power, False),
+        (allow("s3:*"), False),
+        (allow("s4:Admin"), True),
+        (allow("s4:*"), True),
+        (allow("*"), True),
+    ):
         _, keys = made(document)
         assert (said(open_server, keys) == "") == allowed, document
 
 
 def test_a_condition_on_the_request_bites_there_too(open_server: ServerProcess, made: Any) -> None:
-    elsewhere, here = {"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"}}, {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}
-    both = lambda condition: {"Version": "2012-10-17", "Statement": [*allow("*")["Statement"], *allow("*", effect="Deny", Condition=condition)["Statement"]]}  # noqa: E731
-    for condition in (elsewhere, here, {"Bool": {"aws:SecureTransport": "false"}}, {"StringNotLike": {"aws:UserAgent": "curl*"}}):
+    elsewhere, here = (
+        {"NotIpAddress": {"aws:SourceIp": "203.0.113.0/24"}},
+        {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}},
+    )
+
+    def both(condition: Any) -> dict[str, Any]:
+        denied = allow("*", effect="Deny", Condition=condition)["Statement"]
+        return {"Version": "2012-10-17", "Statement": [*allow("*")["Statement"], *denied]}
+
+    for condition in (
+        elsewhere,
+        here,
+        {"Bool": {"aws:SecureTransport": "false"}},
+        {"StringNotLike": {"aws:UserAgent": "curl*"}},
+    ):
         _, keys = made(both(condition))
         assert "AccessDenied" in said(open_server, keys), condition
     _, keys = made(allow("s4:Admin", Condition=here))
@@ -68,21 +90,34 @@ def test_accounts_are_changed_by_who_may_do_so_in_iam(open_server: ServerProcess
     target, _ = made(allow("s3:*"))
     own = client(open_server, "iam").create_access_key(UserName=target)["AccessKey"]["AccessKeyId"]
     calls: tuple[tuple[str, str, Any, str], ...] = (
-        ("GET", "/users", None, "iam:ListUsers"), ("PUT", f"/users/{name}", {"grants": ["SuperUser"]}, "iam:PutUserPolicy"),
-        ("PUT", "/users/somebody", {"grants": ["SuperUser"], "create": True}, "iam:PutUserPolicy"), ("POST", f"/users/{target}/keys", None, "iam:CreateAccessKey"),
-        ("POST", "/users/root/keys", None, "iam:CreateAccessKey"), ("DELETE", f"/users/{target}/keys/{own}", None, "iam:DeleteAccessKey"),
+        ("GET", "/users", None, "iam:ListUsers"),
+        ("PUT", f"/users/{name}", {"grants": ["SuperUser"]}, "iam:PutUserPolicy"),
+        ("PUT", "/users/somebody", {"grants": ["SuperUser"], "create": True}, "iam:PutUserPolicy"),
+        ("POST", f"/users/{target}/keys", None, "iam:CreateAccessKey"),
+        ("POST", "/users/root/keys", None, "iam:CreateAccessKey"),
+        ("DELETE", f"/users/{target}/keys/{own}", None, "iam:DeleteAccessKey"),
         ("DELETE", f"/users/{target}", None, "iam:DeleteUser"),
-    )  # fmt: skip
+    )
     for method, path, body, action in calls:
         assert action in said(open_server, keys, method, path, body), path
-    client(open_server, "iam").put_user_policy(UserName=name, PolicyName="q", PolicyDocument=json.dumps(allow("iam:CreateAccessKey", resource=f"arn:aws:iam::000000000000:user/{target}")))
+    client(open_server, "iam").put_user_policy(
+        UserName=name,
+        PolicyName="q",
+        PolicyDocument=json.dumps(allow("iam:CreateAccessKey", resource=f"arn:aws:iam::000000000000:user/{target}")),
+    )
     assert said(open_server, keys, "POST", f"/users/{target}/keys") == ""
     assert "iam:CreateAccessKey" in said(open_server, keys, "POST", f"/users/{name}/keys")
 
 
 def test_a_user_is_removed_by_who_may_take_away_what_it_has(open_server: ServerProcess, made: Any) -> None:
     """IAM wants each of it taken away first."""
-    steps = ["iam:DeleteUser", "iam:DetachUserPolicy", "iam:RemoveUserFromGroup", "iam:DeleteUserPolicy", "iam:DeleteAccessKey"]
+    steps = [
+        "iam:DeleteUser",
+        "iam:DetachUserPolicy",
+        "iam:RemoveUserFromGroup",
+        "iam:DeleteUserPolicy",
+        "iam:DeleteAccessKey",
+    ]
     iam, group = client(open_server, "iam"), f"removed-{next(_numbers)}"
     iam.create_group(GroupName=group)
     target, _ = made(allow("s3:*"))
@@ -102,15 +137,27 @@ def test_a_user_is_removed_by_who_may_take_away_what_it_has(open_server: ServerP
 def test_what_the_whole_holds_is_for_administrators(open_server: ServerProcess, made: Any) -> None:
     for document, status in ((allow("s3:*"), 403), (allow("s4:Admin"), 200)):
         _, keys = made(document)
-        assert call(open_server.endpoint, "GET", "/api/stats", access=keys["AccessKeyId"], secret=keys["SecretAccessKey"]).status == status
+        assert (
+            call(
+                open_server.endpoint, "GET", "/api/stats", access=keys["AccessKeyId"], secret=keys["SecretAccessKey"]
+            ).status
+            == status
+        )
 
 
 def test_who_may_not_see_users_may_serve_one_again(open_server: ServerProcess, made: Any) -> None:
     """One call, by what its caller may: not a look at all users, then a write of what one had a moment before."""
     name, _ = made(allow("s3:ListAllMyBuckets"))
-    _, keys = made({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s4:Admin", "iam:UpdateAccessKey"], "Resource": "*"}]})
+    _, keys = made(
+        {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": ["s4:Admin", "iam:UpdateAccessKey"], "Resource": "*"}],
+        }
+    )
     for enabled in (False, True):
         assert said(open_server, keys, "PUT", f"/users/{name}", {"enabled": enabled}) == ""
-        assert [one["enabled"] for one in admin(open_server, "user", "list")["users"] if one["name"] == name] == [enabled]
+        assert [one["enabled"] for one in admin(open_server, "user", "list")["users"] if one["name"] == name] == [
+            enabled
+        ]
     assert "AccessDenied" in said(open_server, keys, "PUT", f"/users/{name}", {"grants": ["SuperUser"]})
     assert "say what is to change" in said(open_server, keys, "PUT", f"/users/{name}", {})

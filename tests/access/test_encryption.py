@@ -29,7 +29,11 @@ def customer(key: str) -> dict[str, Any]:
 def encoded(key: str) -> dict[str, Any]:
     """For the one operation whose key botocore sends as it is."""
     raw_key = key.encode()
-    return {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": base64.b64encode(raw_key).decode(), "SSECustomerKeyMD5": base64.b64encode(hashlib.md5(raw_key).digest()).decode()}
+    return {
+        "SSECustomerAlgorithm": "AES256",
+        "SSECustomerKey": base64.b64encode(raw_key).decode(),
+        "SSECustomerKeyMD5": base64.b64encode(hashlib.md5(raw_key).digest()).decode(),
+    }
 
 
 def of_source(key: str) -> dict[str, Any]:
@@ -41,7 +45,15 @@ MODES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}, {}),
     "SSE-S3": ({"ServerSideEncryption": "AES256"}, {}, {}),
     "SSE-KMS": ({"ServerSideEncryption": "aws:kms"}, {}, {}),
-    "SSE-KMS, named": ({"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "arn:aws:kms:us-east-1:1:key/other", "SSEKMSEncryptionContext": base64.b64encode(b'{"a": "b"}').decode()}, {}, {}),
+    "SSE-KMS, named": (
+        {
+            "ServerSideEncryption": "aws:kms",
+            "SSEKMSKeyId": "arn:aws:kms:us-east-1:1:key/other",
+            "SSEKMSEncryptionContext": base64.b64encode(b'{"a": "b"}').decode(),
+        },
+        {},
+        {},
+    ),
     "SSE-C": (customer(KEYS[0]), customer(KEYS[0]), of_source(KEYS[0])),
     "SSE-C, other": (customer(KEYS[1]), customer(KEYS[1]), of_source(KEYS[1])),
 }
@@ -61,9 +73,27 @@ def read(s3: Any, bucket: str, key: str, **given: Any) -> bytes:
 
 def spans(size: int, chance: random.Random) -> list[tuple[int, int]]:
     """Ranges at, across and off the edges of segments, and some at random."""
-    edges = [at for at in (0, 1, SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT, MIB - 1, MIB, MIB + 1, size - 1, size - SEGMENT) if 0 <= at < size]
+    edges = [
+        at
+        for at in (
+            0,
+            1,
+            SEGMENT - 1,
+            SEGMENT,
+            SEGMENT + 1,
+            2 * SEGMENT,
+            MIB - 1,
+            MIB,
+            MIB + 1,
+            size - 1,
+            size - SEGMENT,
+        )
+        if 0 <= at < size
+    ]
     pairs = [(first, last) for first in edges for last in edges if first <= last]
-    return chance.sample(pairs, min(10, len(pairs))) + [tuple(sorted((chance.randrange(size), chance.randrange(size)))) for _ in range(6)]  # type: ignore[misc]
+    return chance.sample(pairs, min(10, len(pairs))) + [
+        tuple(sorted((chance.randrange(size), chance.randrange(size)))) for _ in range(6)
+    ]  # type: ignore[misc]
 
 
 def compare(s3: Any, bucket: str, key: str, data: bytes, given: dict[str, Any], chance: random.Random) -> None:
@@ -96,14 +126,23 @@ def test_multipart(s3: Any, bucket: str, mode: str) -> None:
     write, given, source = MODES[mode]
     s3.put_object(Bucket=bucket, Key="plain", Body=chance.randbytes(6 * MIB))
     s3.put_object(Bucket=bucket, Key="sealed", Body=chance.randbytes(5 * MIB + 1), **write)
-    parts = [chance.randbytes(5 * MIB + 3), read(s3, bucket, "plain")[10 : 10 + 5 * MIB], read(s3, bucket, "sealed", **given), chance.randbytes(100)]
+    parts = [
+        chance.randbytes(5 * MIB + 3),
+        read(s3, bucket, "plain")[10 : 10 + 5 * MIB],
+        read(s3, bucket, "sealed", **given),
+        chance.randbytes(100),
+    ]
     made = s3.create_multipart_upload(Bucket=bucket, Key="m", **write)
     assert made.get("ServerSideEncryption") == write.get("ServerSideEncryption")
     where_to = {"Bucket": bucket, "Key": "m", "UploadId": made["UploadId"]}
     etags = [
         s3.upload_part(**where_to, PartNumber=1, Body=parts[0], **given)["ETag"],
-        s3.upload_part_copy(**where_to, PartNumber=2, CopySource=f"{bucket}/plain", CopySourceRange=f"bytes=10-{9 + 5 * MIB}", **given)["CopyPartResult"]["ETag"],
-        s3.upload_part_copy(**where_to, PartNumber=3, CopySource=f"{bucket}/sealed", **given, **source)["CopyPartResult"]["ETag"],
+        s3.upload_part_copy(
+            **where_to, PartNumber=2, CopySource=f"{bucket}/plain", CopySourceRange=f"bytes=10-{9 + 5 * MIB}", **given
+        )["CopyPartResult"]["ETag"],
+        s3.upload_part_copy(**where_to, PartNumber=3, CopySource=f"{bucket}/sealed", **given, **source)[
+            "CopyPartResult"
+        ]["ETag"],
         s3.upload_part(**where_to, PartNumber=4, Body=parts[3], **given)["ETag"],
     ]
     if given:
@@ -111,7 +150,10 @@ def test_multipart(s3: Any, bucket: str, mode: str) -> None:
         assert code(s3.upload_part, **where_to, PartNumber=5, Body=b"x", **customer("x" * 32)) == "AccessDenied"
     else:
         assert code(s3.upload_part, **where_to, PartNumber=5, Body=b"x", **customer("x" * 32)) == "InvalidRequest"
-    done = s3.complete_multipart_upload(**where_to, MultipartUpload={"Parts": [{"PartNumber": number + 1, "ETag": etag} for number, etag in enumerate(etags)]})
+    done = s3.complete_multipart_upload(
+        **where_to,
+        MultipartUpload={"Parts": [{"PartNumber": number + 1, "ETag": etag} for number, etag in enumerate(etags)]},
+    )
     assert done.get("ServerSideEncryption") == write.get("ServerSideEncryption")
     compare(s3, bucket, "m", b"".join(parts), given, chance)
     for number, part in enumerate(parts):
@@ -130,11 +172,20 @@ def test_copies_between_modes(s3: Any, bucket: str, before: str) -> None:
             copied = s3.copy_object(Bucket=bucket, Key="b", CopySource=f"{bucket}/a", **write, **source)
             assert copied["CopyObjectResult"]["ChecksumSHA256"]
             if source:
-                assert code(s3.copy_object, Bucket=bucket, Key="c", CopySource=f"{bucket}/a", **write) == "InvalidRequest"
-                assert code(s3.copy_object, Bucket=bucket, Key="c", CopySource=f"{bucket}/a", **write, **of_source("x" * 32)) == "AccessDenied"
+                assert (
+                    code(s3.copy_object, Bucket=bucket, Key="c", CopySource=f"{bucket}/a", **write) == "InvalidRequest"
+                )
+                assert (
+                    code(
+                        s3.copy_object, Bucket=bucket, Key="c", CopySource=f"{bucket}/a", **write, **of_source("x" * 32)
+                    )
+                    == "AccessDenied"
+                )
             s3.put_object(Bucket=bucket, Key="a", Body=b"other")
             compare(s3, bucket, "b", data, given, chance)
-            assert s3.head_object(Bucket=bucket, Key="b", **given).get("ServerSideEncryption") == write.get("ServerSideEncryption")
+            assert s3.head_object(Bucket=bucket, Key="b", **given).get("ServerSideEncryption") == write.get(
+                "ServerSideEncryption"
+            )
             if old_given and old_given != given:
                 assert code(s3.get_object, Bucket=bucket, Key="b", **old_given) in ("AccessDenied", "InvalidRequest")
             if not write and not old_write:
@@ -165,7 +216,10 @@ def test_wrong_keys(s3: Any, bucket: str) -> None:
     assert code(s3.head_object, Bucket=bucket, Key="c") == "400"
     assert code(s3.head_object, Bucket=bucket, Key="c", **customer(KEYS[1])) == "403"
     assert s3.get_object_attributes(Bucket=bucket, Key="c", **attributes, **encoded(KEYS[0]))["ETag"]
-    assert code(s3.put_object, Bucket=bucket, Key="k", Body=b"x", ServerSideEncryption="aws:kms", SSEKMSKeyId="none") == "KMS.NotFoundException"
+    assert (
+        code(s3.put_object, Bucket=bucket, Key="k", Body=b"x", ServerSideEncryption="aws:kms", SSEKMSKeyId="none")
+        == "KMS.NotFoundException"
+    )
 
 
 def test_equal_content_is_not_shared_across_keys(server: Any, s3: Any, bucket: str) -> None:
@@ -186,7 +240,10 @@ def test_equal_content_is_not_shared_across_keys(server: Any, s3: Any, bucket: s
     assert unique() == before + 6
     s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/AES2560", ServerSideEncryption="aws:kms")
     assert unique() == before + 6
-    etags = [s3.head_object(Bucket=bucket, Key=key)["ETag"] for key in ("plain0", "AES2560", "AES2561", "aws:kms0", "aws:kms1")]
+    etags = [
+        s3.head_object(Bucket=bucket, Key=key)["ETag"]
+        for key in ("plain0", "AES2560", "AES2561", "aws:kms0", "aws:kms1")
+    ]
     assert etags[0] == etags[1] == etags[2], "an MD5, as in S3"
     assert len(set(etags[2:])) == 3, "none tells the content"
 
@@ -194,7 +251,10 @@ def test_equal_content_is_not_shared_across_keys(server: Any, s3: Any, bucket: s
 def test_a_buckets_default(server: Any, s3: Any, bucket: str) -> None:
     assert code(s3.get_bucket_encryption, Bucket=bucket) == "ServerSideEncryptionConfigurationNotFoundError"
     s3.put_object(Bucket=bucket, Key="before", Body=b"x" * 5000)
-    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "other"}, "BucketKeyEnabled": True}
+    rule = {
+        "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "other"},
+        "BucketKeyEnabled": True,
+    }
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
     other = make_client(server.endpoint)
     assert other.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"] == [rule]
@@ -202,10 +262,17 @@ def test_a_buckets_default(server: Any, s3: Any, bucket: str) -> None:
     other.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/before")
     upload = other.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
     part = other.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"z")["ETag"]
-    other.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    other.complete_multipart_upload(
+        Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}
+    )
     for key, data in (("put", b"y" * 5000), ("copy", b"x" * 5000), ("parts", b"z")):
         got = s3.get_object(Bucket=bucket, Key=key)
-        assert (got["Body"].read(), got["ServerSideEncryption"], got["SSEKMSKeyId"], got["BucketKeyEnabled"]) == (data, "aws:kms", "other", True)
+        assert (got["Body"].read(), got["ServerSideEncryption"], got["SSEKMSKeyId"], got["BucketKeyEnabled"]) == (
+            data,
+            "aws:kms",
+            "other",
+            True,
+        )
     s3.put_object(Bucket=bucket, Key="own", Body=b"o", ServerSideEncryption="AES256")
     assert s3.head_object(Bucket=bucket, Key="own")["ServerSideEncryption"] == "AES256"
     assert "ServerSideEncryption" not in s3.head_object(Bucket=bucket, Key="before")
@@ -220,7 +287,14 @@ def test_a_policy_can_want_encryption(server: Any, s3: Any, bucket: str) -> None
     iam.create_user(UserName=name)
     keys = iam.create_access_key(UserName=name)["AccessKey"]
     document = allow("s3:*")
-    document["Statement"].append({"Effect": "Deny", "Action": "s3:PutObject", "Resource": "*", "Condition": {"StringNotEquals": {"s3:x-amz-server-side-encryption": "AES256"}}})
+    document["Statement"].append(
+        {
+            "Effect": "Deny",
+            "Action": "s3:PutObject",
+            "Resource": "*",
+            "Condition": {"StringNotEquals": {"s3:x-amz-server-side-encryption": "AES256"}},
+        }
+    )
     iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps(document))
     user = client(server, "s3", keys)
     assert code(user.put_object, Bucket=bucket, Key="k", Body=b"x") == "AccessDenied"
@@ -230,7 +304,14 @@ def test_a_policy_can_want_encryption(server: Any, s3: Any, bucket: str) -> None
 
 
 def test_a_form_can_ask_for_it(server: Any, s3: Any, bucket: str) -> None:
-    form = presigned(client(server, "s3", signature_version="s3v4"), bucket, "k", b"sealed" * 2000, {"x-amz-server-side-encryption": "AES256"}, [{"x-amz-server-side-encryption": "AES256"}])
+    form = presigned(
+        client(server, "s3", signature_version="s3v4"),
+        bucket,
+        "k",
+        b"sealed" * 2000,
+        {"x-amz-server-side-encryption": "AES256"},
+        [{"x-amz-server-side-encryption": "AES256"}],
+    )
     answer = post(server.endpoint, bucket, form)
     assert answer.code == ""
     assert answer.headers["x-amz-server-side-encryption"] == "AES256"
@@ -240,10 +321,19 @@ def test_a_form_can_ask_for_it(server: Any, s3: Any, bucket: str) -> None:
 
 def test_versions_and_metadata_are_as_ever(s3: Any, bucket: str) -> None:
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    put = {mode: s3.put_object(Bucket=bucket, Key="k", Body=mode.encode() * 3000, Metadata={"m": mode[:5]}, Tagging="t=1", **write)["VersionId"] for mode, (write, _, _) in MODES.items()}
-    s3.put_object_tagging(Bucket=bucket, Key="k", VersionId=put["SSE-C"], Tagging={"TagSet": [{"Key": "t", "Value": "2"}]})
+    put = {
+        mode: s3.put_object(
+            Bucket=bucket, Key="k", Body=mode.encode() * 3000, Metadata={"m": mode[:5]}, Tagging="t=1", **write
+        )["VersionId"]
+        for mode, (write, _, _) in MODES.items()
+    }
+    s3.put_object_tagging(
+        Bucket=bucket, Key="k", VersionId=put["SSE-C"], Tagging={"TagSet": [{"Key": "t", "Value": "2"}]}
+    )
     for mode, version in put.items():
         got = s3.get_object(Bucket=bucket, Key="k", VersionId=version, **MODES[mode][1])
         assert (got["Body"].read(), got["Metadata"]) == (mode.encode() * 3000, {"m": mode[:5]})
     listed = s3.list_object_versions(Bucket=bucket)["Versions"]
-    assert {one["VersionId"]: one["Size"] for one in listed} == {version: 3000 * len(mode) for mode, version in put.items()}
+    assert {one["VersionId"]: one["Size"] for one in listed} == {
+        version: 3000 * len(mode) for mode, version in put.items()
+    }

@@ -37,15 +37,27 @@ server, s3, bucket = where.server, where.s3, where.bucket
 
 ACCOUNT = "000000000000"
 _numbers = itertools.count(1)
-TRUST_ALL = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}]}
+TRUST_ALL = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+    ],
+}
 
 
 def client(server: ServerProcess, service: str, keys: dict[str, str] | None = None, **config: Any) -> Any:
     given = keys or {"AccessKeyId": ACCESS, "SecretAccessKey": SECRET}
     return boto3.client(
-        service, endpoint_url=server.endpoint, region_name=REGION, aws_access_key_id=given["AccessKeyId"], aws_secret_access_key=given["SecretAccessKey"],
-        aws_session_token=given.get("SessionToken"), config=Config(retries={"max_attempts": 0}, **({"s3": {"addressing_style": "path"}} if service == "s3" else {}), **config),
-    )  # fmt: skip
+        service,
+        endpoint_url=server.endpoint,
+        region_name=REGION,
+        aws_access_key_id=given["AccessKeyId"],
+        aws_secret_access_key=given["SecretAccessKey"],
+        aws_session_token=given.get("SessionToken"),
+        config=Config(
+            retries={"max_attempts": 0}, **({"s3": {"addressing_style": "path"}} if service == "s3" else {}), **config
+        ),
+    )
 
 
 def code(method: Callable[..., Any], **options: Any) -> str:
@@ -57,7 +69,10 @@ def code(method: Callable[..., Any], **options: Any) -> str:
 
 
 def allow(*actions: str, resource: str = "*", effect: str = "Allow", **more: Any) -> dict[str, Any]:
-    return {"Version": "2012-10-17", "Statement": [{"Effect": effect, "Action": list(actions), "Resource": resource, **more}]}
+    return {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": effect, "Action": list(actions), "Resource": resource, **more}],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +104,11 @@ def keys(iam: Any, name: str) -> dict[str, str]:
 
 def test_users(iam: Any) -> None:
     made = iam.create_user(UserName="ana", Path="/team/", Tags=[{"Key": "a", "Value": "1"}])["User"]
-    assert (made["Arn"], made["Path"], made["UserId"][:4]) == (f"arn:aws:iam::{ACCOUNT}:user/team/ana", "/team/", "AIDA")
+    assert (made["Arn"], made["Path"], made["UserId"][:4]) == (
+        f"arn:aws:iam::{ACCOUNT}:user/team/ana",
+        "/team/",
+        "AIDA",
+    )
     assert code(iam.create_user, UserName="ana") == "EntityAlreadyExists"
     assert code(iam.create_user, UserName="root") == "EntityAlreadyExists"
     assert code(iam.create_user, UserName="a b") == "ValidationError"
@@ -120,16 +139,26 @@ def test_access_keys(server: ServerProcess, iam: Any, s3: Any, bucket: str, name
     assert code(own.get_object, Bucket=bucket, Key="k") == "InvalidAccessKeyId"
     iam.update_access_key(UserName=name, AccessKeyId=first["AccessKeyId"], Status="Active")
     assert not code(own.get_object, Bucket=bucket, Key="k")
-    assert code(iam.update_access_key, UserName=name, AccessKeyId=first["AccessKeyId"], Status="Off") == "ValidationError"
+    assert (
+        code(iam.update_access_key, UserName=name, AccessKeyId=first["AccessKeyId"], Status="Off") == "ValidationError"
+    )
     assert iam.get_access_key_last_used(AccessKeyId=first["AccessKeyId"])["UserName"] == name
-    assert [one["AccessKeyId"] for one in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]] == [first["AccessKeyId"]]
+    assert [one["AccessKeyId"] for one in iam.list_access_keys(UserName=name)["AccessKeyMetadata"]] == [
+        first["AccessKeyId"]
+    ]
     assert code(iam.delete_user, UserName=name) == "DeleteConflict"
     iam.delete_access_key(UserName=name, AccessKeyId=first["AccessKeyId"])
     assert code(own.get_object, Bucket=bucket, Key="k") == "InvalidAccessKeyId"
-    assert code(iam.delete_access_key, UserName=name, AccessKeyId=first["AccessKeyId"]) == code(iam.get_access_key_last_used, AccessKeyId=first["AccessKeyId"]) == "NoSuchEntity"
+    assert (
+        code(iam.delete_access_key, UserName=name, AccessKeyId=first["AccessKeyId"])
+        == code(iam.get_access_key_last_used, AccessKeyId=first["AccessKeyId"])
+        == "NoSuchEntity"
+    )
 
 
-def test_inline_policies_and_groups(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+def test_inline_policies_and_groups(
+    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
+) -> None:
     own = client(server, "s3", keys)
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"
@@ -137,11 +166,17 @@ def test_inline_policies_and_groups(server: ServerProcess, iam: Any, s3: Any, bu
     group = f"g-{name}"
     made = iam.create_group(GroupName=group)["Group"]
     assert made["Arn"] == f"arn:aws:iam::{ACCOUNT}:group/{group}"
-    iam.put_group_policy(GroupName=group, PolicyName="read", PolicyDocument=json.dumps(allow("s3:GetObject", resource=f"arn:aws:s3:::{bucket}/*")))
+    iam.put_group_policy(
+        GroupName=group,
+        PolicyName="read",
+        PolicyDocument=json.dumps(allow("s3:GetObject", resource=f"arn:aws:s3:::{bucket}/*")),
+    )
     iam.add_user_to_group(GroupName=group, UserName=name)
     assert not code(own.get_object, Bucket=bucket, Key="k")
     assert [user["UserName"] for user in iam.get_group(GroupName=group)["Users"]] == [name]
-    iam.put_user_policy(UserName=name, PolicyName="never", PolicyDocument=json.dumps(allow("s3:GetObject", resource="*", effect="Deny")))
+    iam.put_user_policy(
+        UserName=name, PolicyName="never", PolicyDocument=json.dumps(allow("s3:GetObject", resource="*", effect="Deny"))
+    )
     assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"  # deny wins over the group
     assert iam.get_user_policy(UserName=name, PolicyName="never")["PolicyDocument"]["Statement"][0]["Effect"] == "Deny"
     iam.delete_user_policy(UserName=name, PolicyName="never")
@@ -157,37 +192,60 @@ def test_inline_policies_and_groups(server: ServerProcess, iam: Any, s3: Any, bu
     iam.delete_group(GroupName=group + "-2")
     assert code(iam.get_group, GroupName=group) == "NoSuchEntity"
     assert code(iam.put_user_policy, UserName=name, PolicyName="p", PolicyDocument="{}") == "MalformedPolicyDocument"
-    assert code(iam.put_user_policy, UserName=name, PolicyName="p", PolicyDocument=json.dumps(allow("s3:*", Condition={"StringEquals": {"a": "x" * 2100}}))) == "LimitExceeded"
+    assert (
+        code(
+            iam.put_user_policy,
+            UserName=name,
+            PolicyName="p",
+            PolicyDocument=json.dumps(allow("s3:*", Condition={"StringEquals": {"a": "x" * 2100}})),
+        )
+        == "LimitExceeded"
+    )
 
 
-def test_managed_policies(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+def test_managed_policies(
+    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
+) -> None:
     own = client(server, "s3", keys)
-    made = iam.create_policy(PolicyName=f"p-{name}", PolicyDocument=json.dumps(allow("s3:PutObject")), Description="writes")["Policy"]
+    made = iam.create_policy(
+        PolicyName=f"p-{name}", PolicyDocument=json.dumps(allow("s3:PutObject")), Description="writes"
+    )["Policy"]
     arn = made["Arn"]
     assert (made["DefaultVersionId"], made["AttachmentCount"]) == ("v1", 0)
     iam.attach_user_policy(UserName=name, PolicyArn=arn)
     assert not code(own.put_object, Bucket=bucket, Key="k", Body=b"x")
     assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"
-    second = iam.create_policy_version(PolicyArn=arn, PolicyDocument=json.dumps(allow("s3:GetObject")), SetAsDefault=True)["PolicyVersion"]
+    second = iam.create_policy_version(
+        PolicyArn=arn, PolicyDocument=json.dumps(allow("s3:GetObject")), SetAsDefault=True
+    )["PolicyVersion"]
     assert (second["VersionId"], second["IsDefaultVersion"]) == ("v2", True)
     assert not code(own.get_object, Bucket=bucket, Key="k")
     assert code(own.put_object, Bucket=bucket, Key="k", Body=b"x") == "AccessDenied"
     iam.set_default_policy_version(PolicyArn=arn, VersionId="v1")
     assert not code(own.put_object, Bucket=bucket, Key="k", Body=b"x")
-    assert iam.get_policy_version(PolicyArn=arn, VersionId="v2")["PolicyVersion"]["Document"]["Statement"][0]["Action"] == ["s3:GetObject"]
+    assert iam.get_policy_version(PolicyArn=arn, VersionId="v2")["PolicyVersion"]["Document"]["Statement"][0][
+        "Action"
+    ] == ["s3:GetObject"]
     assert {one["VersionId"] for one in iam.list_policy_versions(PolicyArn=arn)["Versions"]} == {"v1", "v2"}
     assert code(iam.delete_policy_version, PolicyArn=arn, VersionId="v1") == "DeleteConflict"
     assert code(iam.delete_policy, PolicyArn=arn) == "DeleteConflict"
     assert [user["UserName"] for user in iam.list_entities_for_policy(PolicyArn=arn)["PolicyUsers"]] == [name]
     for _ in range(3):
         iam.create_policy_version(PolicyArn=arn, PolicyDocument=json.dumps(allow("s3:GetObject")))
-    assert code(iam.create_policy_version, PolicyArn=arn, PolicyDocument=json.dumps(allow("s3:GetObject"))) == "LimitExceeded"
+    assert (
+        code(iam.create_policy_version, PolicyArn=arn, PolicyDocument=json.dumps(allow("s3:GetObject")))
+        == "LimitExceeded"
+    )
     iam.detach_user_policy(UserName=name, PolicyArn=arn)
     assert code(iam.detach_user_policy, UserName=name, PolicyArn=arn) == "NoSuchEntity"
     for version in ("v2", "v3", "v4", "v5"):
         iam.delete_policy_version(PolicyArn=arn, VersionId=version)
     iam.delete_policy(PolicyArn=arn)
-    assert code(iam.get_policy, PolicyArn=arn) == code(iam.attach_user_policy, UserName=name, PolicyArn=arn) == "NoSuchEntity"
+    assert (
+        code(iam.get_policy, PolicyArn=arn)
+        == code(iam.attach_user_policy, UserName=name, PolicyArn=arn)
+        == "NoSuchEntity"
+    )
     iam.attach_user_policy(UserName=name, PolicyArn="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
     assert not code(own.get_object, Bucket=bucket, Key="k")
     assert bucket in [one["Name"] for one in own.list_buckets()["Buckets"]]
@@ -195,13 +253,34 @@ def test_managed_policies(server: ServerProcess, iam: Any, s3: Any, bucket: str,
     assert "AdministratorAccess" in [one["PolicyName"] for one in iam.list_policies(Scope="AWS")["Policies"]]
 
 
-def test_a_boundary_bounds_whatever_is_given(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+def test_a_boundary_bounds_whatever_is_given(
+    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
+) -> None:
     own = client(server, "s3", keys)
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     iam.attach_user_policy(UserName=name, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
-    iam.put_user_permissions_boundary(UserName=name, PermissionsBoundary="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
-    assert iam.get_user(UserName=name)["User"]["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith("AmazonS3ReadOnlyAccess")
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/{name}"}, "Action": "s3:*", "Resource": f"arn:aws:s3:::{bucket}/*"}]}))
+    iam.put_user_permissions_boundary(
+        UserName=name, PermissionsBoundary="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+    )
+    assert iam.get_user(UserName=name)["User"]["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(
+        "AmazonS3ReadOnlyAccess"
+    )
+    s3.put_bucket_policy(
+        Bucket=bucket,
+        Policy=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/{name}"},
+                        "Action": "s3:*",
+                        "Resource": f"arn:aws:s3:::{bucket}/*",
+                    }
+                ],
+            }
+        ),
+    )
     assert not code(own.get_object, Bucket=bucket, Key="k")
     assert code(own.put_object, Bucket=bucket, Key="k", Body=b"y") == "AccessDenied"
     assert code(client(server, "iam", keys).list_users) == "AccessDenied"
@@ -213,18 +292,32 @@ def test_a_boundary_bounds_whatever_is_given(server: ServerProcess, iam: Any, s3
 def test_who_may_manage(server: ServerProcess, iam: Any, name: str, keys: dict[str, str]) -> None:
     own = client(server, "iam", keys)
     assert code(own.get_user) == code(own.create_user, UserName="x") == code(own.list_users) == "AccessDenied"
-    iam.put_user_policy(UserName=name, PolicyName="self", PolicyDocument=json.dumps(allow("iam:GetUser", "iam:*AccessKey*", resource=f"arn:aws:iam::{ACCOUNT}:user/${{aws:username}}")))
+    iam.put_user_policy(
+        UserName=name,
+        PolicyName="self",
+        PolicyDocument=json.dumps(
+            allow("iam:GetUser", "iam:*AccessKey*", resource=f"arn:aws:iam::{ACCOUNT}:user/${{aws:username}}")
+        ),
+    )
     assert own.get_user()["User"]["UserName"] == name
     assert [one["AccessKeyId"] for one in own.list_access_keys()["AccessKeyMetadata"]] == [keys["AccessKeyId"]]
     second = own.create_access_key()["AccessKey"]
     own.delete_access_key(AccessKeyId=second["AccessKeyId"])
     assert code(own.get_user, UserName="root") == code(own.create_access_key, UserName="nobody") == "AccessDenied"
-    assert code(client(server, "iam", {"AccessKeyId": keys["AccessKeyId"], "SecretAccessKey": "wrong"}).get_user) == "SignatureDoesNotMatch"
-    assert code(client(server, "iam", {"AccessKeyId": "AKIANONE", "SecretAccessKey": "wrong"}).get_user) == "InvalidClientTokenId"
+    assert (
+        code(client(server, "iam", {"AccessKeyId": keys["AccessKeyId"], "SecretAccessKey": "wrong"}).get_user)
+        == "SignatureDoesNotMatch"
+    )
+    assert (
+        code(client(server, "iam", {"AccessKeyId": "AKIANONE", "SecretAccessKey": "wrong"}).get_user)
+        == "InvalidClientTokenId"
+    )
     assert code(iam.create_saml_provider, Name="x", SAMLMetadataDocument="x" * 1000) == "InvalidAction"
 
 
-def test_roles_and_sessions(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+def test_roles_and_sessions(
+    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
+) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     sts = client(server, "sts", keys)
     assert sts.get_caller_identity()["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/{name}"
@@ -235,7 +328,9 @@ def test_roles_and_sessions(server: ServerProcess, iam: Any, s3: Any, bucket: st
     assume = {"RoleArn": role["Arn"], "RoleSessionName": "night"}
     # Trusted as part of the account: a policy of the user's own must allow it too.
     assert code(sts.assume_role, **assume) == "AccessDenied"
-    iam.put_user_policy(UserName=name, PolicyName="assume", PolicyDocument=json.dumps(allow("sts:AssumeRole", resource=role["Arn"])))
+    iam.put_user_policy(
+        UserName=name, PolicyName="assume", PolicyDocument=json.dumps(allow("sts:AssumeRole", resource=role["Arn"]))
+    )
     made = sts.assume_role(**assume)
     assert made["AssumedRoleUser"]["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/r-{name}/night"
     session = made["Credentials"]
@@ -248,19 +343,57 @@ def test_roles_and_sessions(server: ServerProcess, iam: Any, s3: Any, bucket: st
     assert not code(client(server, "s3", bound).get_object, Bucket=bucket, Key="k")
     assert code(client(server, "s3", bound).put_object, Bucket=bucket, Key="k", Body=b"z") == "AccessDenied"
     assert code(client(server, "iam", bound).list_users) == "AccessDenied"
-    by_arn = sts.assume_role(**assume, PolicyArns=[{"arn": "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}])["Credentials"]
+    by_arn = sts.assume_role(**assume, PolicyArns=[{"arn": "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}])[
+        "Credentials"
+    ]
     assert code(client(server, "s3", by_arn).put_object, Bucket=bucket, Key="k", Body=b"z") == "AccessDenied"
     # Tokens belong to their keys; a presigned URL carries one; what the role loses its sessions lose.
     assert code(client(server, "s3", {**session, "SessionToken": bound["SessionToken"]}).list_buckets) == "InvalidToken"
     assert code(client(server, "s3", {**session, "SessionToken": "x"}).list_buckets) == "InvalidToken"
-    assert code(client(server, "s3", {name: value for name, value in session.items() if name != "SessionToken"}).list_buckets) == "InvalidAccessKeyId"
+    assert (
+        code(
+            client(
+                server, "s3", {name: value for name, value in session.items() if name != "SessionToken"}
+            ).list_buckets
+        )
+        == "InvalidAccessKeyId"
+    )
     iam.delete_role_policy(RoleName=role["RoleName"], PolicyName="all")
     assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"
     # A bucket's policy names the session's role.
-    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": role["Arn"]}, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}]}))
+    s3.put_bucket_policy(
+        Bucket=bucket,
+        Policy=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Principal": {"AWS": role["Arn"]},
+                        "Action": "s3:GetObject",
+                        "Resource": f"arn:aws:s3:::{bucket}/*",
+                    }
+                ],
+            }
+        ),
+    )
     assert not code(own.get_object, Bucket=bucket, Key="k")
     code(iam.create_user, UserName="somebody")
-    iam.update_assume_role_policy(RoleName=role["RoleName"], PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/somebody"}, "Action": "sts:AssumeRole"}]}))
+    iam.update_assume_role_policy(
+        RoleName=role["RoleName"],
+        PolicyDocument=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/somebody"},
+                        "Action": "sts:AssumeRole",
+                    }
+                ],
+            }
+        ),
+    )
     assert code(sts.assume_role, **assume) == "AccessDenied"
     assert code(sts.assume_role, RoleArn=role["Arn"] + "x", RoleSessionName="night") == "AccessDenied"
     assert code(sts.assume_role, RoleArn=role["Arn"], RoleSessionName="not a name") == "ValidationError"
@@ -276,12 +409,19 @@ def test_roles_and_sessions(server: ServerProcess, iam: Any, s3: Any, bucket: st
     iam.delete_role(RoleName=role["RoleName"])
 
 
-def test_session_tokens_of_a_user(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+def test_session_tokens_of_a_user(
+    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
+) -> None:
     iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=json.dumps(allow("s3:*")))
     session = client(server, "sts", keys).get_session_token(DurationSeconds=900)["Credentials"]
     own = client(server, "s3", session)
     assert not code(own.put_object, Bucket=bucket, Key="k", Body=b"y")
-    url, old = (client(server, "s3", session, **signer).generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}) for signer in ({"signature_version": "s3v4"}, {}))
+    url, old = (
+        client(server, "s3", session, **signer).generate_presigned_url(
+            "get_object", Params={"Bucket": bucket, "Key": "k"}
+        )
+        for signer in ({"signature_version": "s3v4"}, {})
+    )
     assert "AWSAccessKeyId=" in old
     assert urllib.request.urlopen(url).read() == urllib.request.urlopen(old).read() == b"y"
     iam.delete_user_policy(UserName=name, PolicyName="all")
@@ -326,12 +466,33 @@ class Issuer:
     def answer(self, path: str) -> Any:
         if path == "/.well-known/openid-configuration":
             return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
-        return {"keys": [{**json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key())), "kid": self.name, "alg": "ES256", "use": "sig"}]}
+        return {
+            "keys": [
+                {
+                    **json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key())),
+                    "kid": self.name,
+                    "alg": "ES256",
+                    "use": "sig",
+                }
+            ]
+        }
 
     def token(self, *, key: Any = None, **claims: Any) -> str:
         now = int(time.time())
-        said = {"iss": self.url, "aud": ["s4"], "sub": "system:serviceaccount:apps:reader", "iat": now, "exp": now + 600, **claims}
-        return jwt.encode({name: value for name, value in said.items() if value is not None}, key or self.key, "ES256", headers={"kid": self.name})
+        said = {
+            "iss": self.url,
+            "aud": ["s4"],
+            "sub": "system:serviceaccount:apps:reader",
+            "iat": now,
+            "exp": now + 600,
+            **claims,
+        }
+        return jwt.encode(
+            {name: value for name, value in said.items() if value is not None},
+            key or self.key,
+            "ES256",
+            headers={"kid": self.name},
+        )
 
 
 @pytest.fixture(scope="module")
@@ -347,11 +508,24 @@ def test_a_service_accounts_token_buys_credentials(own_server: Callable[..., Ser
     iam, s3 = client(server, "iam"), client(server, "s3")
     s3.create_bucket(Bucket="apps")
     s3.put_object(Bucket="apps", Key="k", Body=b"x")
-    arn = iam.create_open_id_connect_provider(Url=issuer.url, ClientIDList=["s4"], ThumbprintList=["0" * 40])["OpenIDConnectProviderArn"]
+    arn = iam.create_open_id_connect_provider(Url=issuer.url, ClientIDList=["s4"], ThumbprintList=["0" * 40])[
+        "OpenIDConnectProviderArn"
+    ]
     host = issuer.url.removeprefix("https://")
     assert arn == f"arn:aws:iam::{ACCOUNT}:oidc-provider/{host}"
-    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Federated": arn}, "Action": "sts:AssumeRoleWithWebIdentity",
-             "Condition": {"StringEquals": {f"{host}:sub": "system:serviceaccount:apps:reader", f"{host}:aud": "s4"}}}]}  # fmt: skip
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Federated": arn},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": {
+                    "StringEquals": {f"{host}:sub": "system:serviceaccount:apps:reader", f"{host}:aud": "s4"}
+                },
+            }
+        ],
+    }
     role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
     iam.attach_role_policy(RoleName="reader", PolicyArn="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
     sts = client(server, "sts", signature_version=UNSIGNED)
@@ -366,15 +540,33 @@ def test_a_service_accounts_token_buys_credentials(own_server: Callable[..., Ser
     assert code(own.put_object, Bucket="apps", Key="k", Body=b"y") == "AccessDenied"
     now, wrong = int(time.time()), ec.generate_private_key(ec.SECP256R1())
     for token, want in (
-        (issuer.token(sub="system:serviceaccount:apps:other"), "AccessDenied"), (issuer.token(aud="other"), "InvalidIdentityToken"), (issuer.token(exp=now - 60), "ExpiredTokenException"),
-        (issuer.token(iss="https://elsewhere.example"), "InvalidIdentityToken"), (issuer.token(key=wrong), "InvalidIdentityToken"), (issuer.token(sub=None), "InvalidIdentityToken"),
-        (jwt.encode({"iss": issuer.url, "aud": "s4", "sub": "x", "iat": now, "exp": now + 60}, "secret" * 8, "HS256", headers={"kid": issuer.name}), "InvalidIdentityToken"), ("x.y.z", "InvalidIdentityToken"),
-    ):  # fmt: skip
-        assert code(sts.assume_role_with_web_identity, RoleArn=role, RoleSessionName="pod", WebIdentityToken=token) == want
+        (issuer.token(sub="system:serviceaccount:apps:other"), "AccessDenied"),
+        (issuer.token(aud="other"), "InvalidIdentityToken"),
+        (issuer.token(exp=now - 60), "ExpiredTokenException"),
+        (issuer.token(iss="https://elsewhere.example"), "InvalidIdentityToken"),
+        (issuer.token(key=wrong), "InvalidIdentityToken"),
+        (issuer.token(sub=None), "InvalidIdentityToken"),
+        (
+            jwt.encode(
+                {"iss": issuer.url, "aud": "s4", "sub": "x", "iat": now, "exp": now + 60},
+                "secret" * 8,
+                "HS256",
+                headers={"kid": issuer.name},
+            ),
+            "InvalidIdentityToken",
+        ),
+        ("x.y.z", "InvalidIdentityToken"),
+    ):
+        assert (
+            code(sts.assume_role_with_web_identity, RoleArn=role, RoleSessionName="pod", WebIdentityToken=token) == want
+        )
     assert code(client(server, "sts", signature_version=UNSIGNED).get_caller_identity) == "AccessDenied"
     # What the token was bought for is over when the provider's trust is.
     iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
-    assert code(sts.assume_role_with_web_identity, RoleArn=role, RoleSessionName="pod", WebIdentityToken=issuer.token()) == "InvalidIdentityToken"
+    assert (
+        code(sts.assume_role_with_web_identity, RoleArn=role, RoleSessionName="pod", WebIdentityToken=issuer.token())
+        == "InvalidIdentityToken"
+    )
     assert issuer.fetched == 2
 
 
@@ -402,21 +594,33 @@ def test_no_secret_is_on_disk_and_the_key_is_needed(own_server: Callable[..., Se
     key = next(server.directory.rglob("master.key"))
     key.write_bytes(base64.b64encode(b"another" + bytes(25)) + b"\n")
     server.start()
-    # By another master key nothing opens; once a look has seen that it is another, nobody is served (tests/server/test_other_keys.py).
+    # By another master key nothing opens; once a look has seen that it is another, nobody is served
+    # (tests/server/test_other_keys.py).
     assert code(client(server, "s3", keys).list_buckets) in ("InternalError", "ServiceUnavailable")
     assert code(client(server, "s3", session).list_buckets) in ("InvalidToken", "ServiceUnavailable")
 
 
-def test_what_a_call_is_about_is_its_operations_to_say(server: ServerProcess, iam: Any, name: str, keys: dict[str, str]) -> None:
+def test_what_a_call_is_about_is_its_operations_to_say(
+    server: ServerProcess, iam: Any, name: str, keys: dict[str, str]
+) -> None:
     """A parameter that an operation does not read does not say on what it is allowed."""
     mine = [f"arn:aws:iam::{ACCOUNT}:user/{name}", f"arn:aws:iam::{ACCOUNT}:group/mine"]
-    iam.put_user_policy(UserName=name, PolicyName="own", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": mine[1]}]}))
+    iam.put_user_policy(
+        UserName=name,
+        PolicyName="own",
+        PolicyDocument=json.dumps(
+            {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": mine[1]}]}
+        ),
+    )
     all_of_it = quote(json.dumps(allow("*")))
-    for wanted in (f"Action=PutUserPolicy&UserName={name}&GroupName=mine&PolicyName=p&PolicyDocument={all_of_it}",
-                   f"Action=CreatePolicy&PolicyName=p&GroupName=mine&PolicyDocument={all_of_it}", "Action=CreateUser&UserName=other&GroupName=mine",
-                   f"Action=CreateRole&RoleName=r&GroupName=mine&AssumeRolePolicyDocument={quote(json.dumps(TRUST_ALL))}",
-                   f"Action=AttachUserPolicy&UserName={name}&GroupName=mine&PolicyArn=arn:aws:iam::aws:policy/AdministratorAccess",
-                   "Action=GetAccessKeyLastUsed&GroupName=mine&AccessKeyId=x"):  # fmt: skip
+    for wanted in (
+        f"Action=PutUserPolicy&UserName={name}&GroupName=mine&PolicyName=p&PolicyDocument={all_of_it}",
+        f"Action=CreatePolicy&PolicyName=p&GroupName=mine&PolicyDocument={all_of_it}",
+        "Action=CreateUser&UserName=other&GroupName=mine",
+        f"Action=CreateRole&RoleName=r&GroupName=mine&AssumeRolePolicyDocument={quote(json.dumps(TRUST_ALL))}",
+        f"Action=AttachUserPolicy&UserName={name}&GroupName=mine&PolicyArn=arn:aws:iam::aws:policy/AdministratorAccess",
+        "Action=GetAccessKeyLastUsed&GroupName=mine&AccessKeyId=x",
+    ):
         assert b"<Code>AccessDenied</Code>" in query(server, keys, wanted)
     listed = [action for action in IAM if action not in KINDS]
     assert all(action.startswith("List") or action == "GetAccessKeyLastUsed" for action in listed), listed
@@ -424,9 +628,19 @@ def test_what_a_call_is_about_is_its_operations_to_say(server: ServerProcess, ia
 
 def query(server: ServerProcess, keys: dict[str, str], body: str) -> bytes:
     """A call with whatever parameters, signed."""
-    request = AWSRequest("POST", server.endpoint + "/", data=f"{body}&Version=2010-05-08", headers={"Content-Type": "application/x-www-form-urlencoded"})
+    request = AWSRequest(
+        "POST",
+        server.endpoint + "/",
+        data=f"{body}&Version=2010-05-08",
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+    )
     SigV4Auth(Credentials(keys["AccessKeyId"], keys["SecretAccessKey"]), "iam", REGION).add_auth(request)
-    sent = urllib.request.Request(request.url, data=request.data.encode() if isinstance(request.data, str) else request.data, headers=dict(request.headers.items()), method="POST")
+    sent = urllib.request.Request(
+        request.url,
+        data=request.data.encode() if isinstance(request.data, str) else request.data,
+        headers=dict(request.headers.items()),
+        method="POST",
+    )
     try:
         with urllib.request.urlopen(sent) as answer:
             return bytes(answer.read())
@@ -437,41 +651,71 @@ def query(server: ServerProcess, keys: dict[str, str], body: str) -> bytes:
 
 def test_a_user_may_be_bound_to_a_region(server: ServerProcess, iam: Any, name: str, keys: dict[str, str]) -> None:
     own, bucket = client(server, "s3", keys), f"{name}-located"
-    document = allow("s3:CreateBucket", "s3:PutBucketTagging", Condition={"StringLike": {"s3:LocationConstraint": REGION}})
+    document = allow(
+        "s3:CreateBucket", "s3:PutBucketTagging", Condition={"StringLike": {"s3:LocationConstraint": REGION}}
+    )
     iam.put_user_policy(UserName=name, PolicyName="located", PolicyDocument=json.dumps(document))
     assert code(own.create_bucket, Bucket=bucket) == "AccessDenied"
-    assert code(own.create_bucket, Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-9"}) == "AccessDenied"
+    assert (
+        code(own.create_bucket, Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-9"})
+        == "AccessDenied"
+    )
     options = {"LocationConstraint": REGION, "Tags": [{"Key": "a", "Value": "b"}]}
     # who may is told what S3 says to everybody there: us-east-1 is named by naming nothing
     assert code(own.create_bucket, Bucket=bucket, CreateBucketConfiguration=options) == "InvalidLocationConstraint"
     s3 = client(server, "s3")
     s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"Tags": options["Tags"]})
     assert s3.get_bucket_tagging(Bucket=bucket)["TagSet"] == [{"Key": "a", "Value": "b"}]
-    directory = {"Location": {"Type": "AvailabilityZone", "Name": "z"}, "Bucket": {"DataRedundancy": "SingleAvailabilityZone", "Type": "Directory"}}
+    directory = {
+        "Location": {"Type": "AvailabilityZone", "Name": "z"},
+        "Bucket": {"DataRedundancy": "SingleAvailabilityZone", "Type": "Directory"},
+    }
     assert code(s3.create_bucket, Bucket=bucket + "-directory", CreateBucketConfiguration=directory) == "NotImplemented"
 
 
-def test_a_copy_brings_tags_only_where_tags_may_be_put(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+def test_a_copy_brings_tags_only_where_tags_may_be_put(
+    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
+) -> None:
     s3.put_object(Bucket=bucket, Key="tagged", Body=b"x", Tagging="team=blue")
     own = client(server, "s3", keys)
     may = ["s3:GetObject", "s3:PutObject", "s3:GetObjectTagging"]
     iam.put_user_policy(UserName=name, PolicyName="copies", PolicyDocument=json.dumps(allow(*may)))
     assert code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged") == "AccessDenied"
-    assert not code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged", TaggingDirective="REPLACE")
-    only_red = [allow(*may)["Statement"][0], allow("s3:PutObjectTagging", Condition={"StringEquals": {"s3:RequestObjectTag/team": "red"}})["Statement"][0]]
-    iam.put_user_policy(UserName=name, PolicyName="copies", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": only_red}))
+    assert not code(
+        own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged", TaggingDirective="REPLACE"
+    )
+    only_red = [
+        allow(*may)["Statement"][0],
+        allow("s3:PutObjectTagging", Condition={"StringEquals": {"s3:RequestObjectTag/team": "red"}})["Statement"][0],
+    ]
+    iam.put_user_policy(
+        UserName=name, PolicyName="copies", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": only_red})
+    )
     assert code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged") == "AccessDenied"
     s3.put_object(Bucket=bucket, Key="tagged", Body=b"x", Tagging="team=red")
     assert not code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged")
 
 
-def test_sessions_have_no_second_factor(server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]) -> None:
+def test_sessions_have_no_second_factor(
+    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
+) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    both = [allow("s3:GetObject", "sts:GetSessionToken")["Statement"][0], allow("s3:GetObject", effect="Deny", Condition={"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}})["Statement"][0]]
-    iam.put_user_policy(UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both[:1]}))
+    both = [
+        allow("s3:GetObject", "sts:GetSessionToken")["Statement"][0],
+        allow("s3:GetObject", effect="Deny", Condition={"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}})[
+            "Statement"
+        ][0],
+    ]
+    iam.put_user_policy(
+        UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both[:1]})
+    )
     session = client(server, "s3", client(server, "sts", keys).get_session_token()["Credentials"])
     assert not code(session.get_object, Bucket=bucket, Key="k")
     both[1]["Condition"] = {"Bool": {"aws:MultiFactorAuthPresent": "false"}}
-    iam.put_user_policy(UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both}))
+    iam.put_user_policy(
+        UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both})
+    )
     assert code(session.get_object, Bucket=bucket, Key="k") == "AccessDenied"
-    assert not code(client(server, "s3", keys).get_object, Bucket=bucket, Key="k"), "long-lived keys have no such key at all, as on AWS"
+    assert not code(client(server, "s3", keys).get_object, Bucket=bucket, Key="k"), (
+        "long-lived keys have no such key at all, as on AWS"
+    )

@@ -1,4 +1,5 @@
-"""Each wrong call of IAM and STS gets the error of AWS, as iam_errors.tsv says; every error of botocore's model is accounted for."""
+"""Each wrong call of IAM and STS gets the error of AWS, as iam_errors.tsv says; every error of botocore's model is
+accounted for."""
 
 from __future__ import annotations
 
@@ -30,19 +31,54 @@ ROWS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines(), delim
 ACCOUNT = "arn:aws:iam::000000000000"
 # Errors of the model that no call gets here, and why.
 NEVER = {
-    "ServiceFailure": "of a server's fault", "ConcurrentModification": "changes are done over instead", "RegionDisabledException": "there is one region",
-    "EntityTemporarilyUnmodifiable": "nothing is ever half made", "UnmodifiableEntity": "there are no service-linked roles",
-    "PolicyNotAttachable": "there are no policies of service roles", "OpenIdIdpCommunicationError": "no thumbprint is fetched",
-}  # fmt: skip
+    "ServiceFailure": "of a server's fault",
+    "ConcurrentModification": "changes are done over instead",
+    "RegionDisabledException": "there is one region",
+    "EntityTemporarilyUnmodifiable": "nothing is ever half made",
+    "UnmodifiableEntity": "there are no service-linked roles",
+    "PolicyNotAttachable": "there are no policies of service roles",
+    "OpenIdIdpCommunicationError": "no thumbprint is fetched",
+}
 # Tested by themselves, with an issuer: test_iam.py.
-ELSEWHERE = {("AssumeRoleWithWebIdentity", one) for one in ("ExpiredTokenException", "IDPCommunicationError", "IDPRejectedClaim", "MalformedPolicyDocument", "PackedPolicyTooLarge")}
+ELSEWHERE = {
+    ("AssumeRoleWithWebIdentity", one)
+    for one in (
+        "ExpiredTokenException",
+        "IDPCommunicationError",
+        "IDPRejectedClaim",
+        "MalformedPolicyDocument",
+        "PackedPolicyTooLarge",
+    )
+}
 # What has no limit of its own: deleting, and what replaces what is there.
-UNLIMITED = {"DeletePolicy", "DeletePolicyVersion", "SetDefaultPolicyVersion", "DeleteUserPolicy", "DetachUserPolicy", "DeleteGroupPolicy", "DetachGroupPolicy",
-             "DeleteRolePolicy", "DetachRolePolicy", "UpdateUser", "DeleteUser", "UpdateAccessKey", "DeleteAccessKey", "UpdateGroup", "DeleteGroup",
-             "RemoveUserFromGroup", "DeleteRole", "CreateGroup"}  # fmt: skip
+UNLIMITED = {
+    "DeletePolicy",
+    "DeletePolicyVersion",
+    "SetDefaultPolicyVersion",
+    "DeleteUserPolicy",
+    "DetachUserPolicy",
+    "DeleteGroupPolicy",
+    "DetachGroupPolicy",
+    "DeleteRolePolicy",
+    "DetachRolePolicy",
+    "UpdateUser",
+    "DeleteUser",
+    "UpdateAccessKey",
+    "DeleteAccessKey",
+    "UpdateGroup",
+    "DeleteGroup",
+    "RemoveUserFromGroup",
+    "DeleteRole",
+    "CreateGroup",
+}
 # What the model lists and the parameters cannot bring about.
-OTHERWISE = {("CreateGroup", "NoSuchEntity"), ("AssumeRole", "ExpiredTokenException"), ("UpdateUser", "EntityAlreadyExists"), ("UpdateAccessKey", "InvalidInput"),
-             *((f"ListAttached{kind}Policies", "InvalidInput") for kind in ("User", "Group", "Role"))}  # fmt: skip
+OTHERWISE = {
+    ("CreateGroup", "NoSuchEntity"),
+    ("AssumeRole", "ExpiredTokenException"),
+    ("UpdateUser", "EntityAlreadyExists"),
+    ("UpdateAccessKey", "InvalidInput"),
+    *((f"ListAttached{kind}Policies", "InvalidInput") for kind in ("User", "Group", "Role")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +90,9 @@ def names(server: Any) -> dict[str, str]:
     full_arn = iam.create_policy(PolicyName="versions", PolicyDocument=document)["Policy"]["Arn"]
     for _ in range(4):
         iam.create_policy_version(PolicyArn=full_arn, PolicyDocument=document)
-    arns = [iam.create_policy(PolicyName=f"many-{number}", PolicyDocument=document)["Policy"]["Arn"] for number in range(20)]
+    arns = [
+        iam.create_policy(PolicyName=f"many-{number}", PolicyDocument=document)["Policy"]["Arn"] for number in range(20)
+    ]
     for name, policies in (("busy", [arn]), ("full", arns)):
         iam.create_user(UserName=name)
         iam.create_group(GroupName=name)
@@ -71,17 +109,40 @@ def names(server: Any) -> dict[str, str]:
     for _ in range(16):
         iam.create_access_key(UserName="full")
     key = iam.create_access_key(UserName="busy")["AccessKey"]
-    provider = iam.create_open_id_connect_provider(Url="https://idp.example.org", ClientIDList=[f"client-{number}" for number in range(100)])["OpenIDConnectProviderArn"]
+    provider = iam.create_open_id_connect_provider(
+        Url="https://idp.example.org", ClientIDList=[f"client-{number}" for number in range(100)]
+    )["OpenIDConnectProviderArn"]
     long = json.dumps(allow(*(f"s3:GetObject{number:06d}" for number in range(1000))))
-    return {"user": "busy", "group": "busy", "group2": "full", "role": "busy", "rolearn": role.replace("full", "busy"), "policy": "managed", "arn": arn, "fullarn": full_arn,
-            "full": "full", "key": key["AccessKeyId"], "secret": key["SecretAccessKey"], "provider": provider, "default": "v1", "longdoc": long, "account": ACCOUNT}  # fmt: skip
+    return {
+        "user": "busy",
+        "group": "busy",
+        "group2": "full",
+        "role": "busy",
+        "rolearn": role.replace("full", "busy"),
+        "policy": "managed",
+        "arn": arn,
+        "fullarn": full_arn,
+        "full": "full",
+        "key": key["AccessKeyId"],
+        "secret": key["SecretAccessKey"],
+        "provider": provider,
+        "default": "v1",
+        "longdoc": long,
+        "account": ACCOUNT,
+    }
 
 
 def ask(server: Any, service: str, action: str, parameters: str, signer: Credentials | None) -> tuple[int, str, str]:
     """(status, code, message)."""
     version = {"iam": "2010-05-08", "sts": "2011-06-15"}[service]
-    body = "&".join(piece for piece in (f"Action={action}" if "Action=" not in parameters else "", f"Version={version}", parameters) if piece)
-    request = AWSRequest("POST", server.endpoint + "/", data=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    body = "&".join(
+        piece
+        for piece in (f"Action={action}" if "Action=" not in parameters else "", f"Version={version}", parameters)
+        if piece
+    )
+    request = AWSRequest(
+        "POST", server.endpoint + "/", data=body, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
     if signer is not None:
         SigV4Auth(signer, service, REGION).add_auth(request)
     sent = urllib.request.Request(request.url, data=body.encode(), headers=dict(request.headers.items()), method="POST")
@@ -101,8 +162,14 @@ def test_a_wrong_call_gets_the_error_of_aws(server: Any, names: dict[str, str], 
     for name, value in names.items():
         parameters = parameters.replace("{" + name + "}", urllib.request.quote(value, safe=""))  # type: ignore[attr-defined]
     service = "sts" if row["operation"] in sts.OPERATIONS else "iam"
-    signer = Credentials(names["key"], names["secret"]) if row["input"].startswith("by a user") else Credentials(ACCESS, SECRET)
-    status, code, message = ask(server, service, row["operation"], parameters, signer if row["input"] != "nobody" else None)
+    signer = (
+        Credentials(names["key"], names["secret"])
+        if row["input"].startswith("by a user")
+        else Credentials(ACCESS, SECRET)
+    )
+    status, code, message = ask(
+        server, service, row["operation"], parameters, signer if row["input"] != "nobody" else None
+    )
     assert (code, status) == (row["code"], int(row["status"])), message
     assert message
 
@@ -112,8 +179,13 @@ def test_the_table_accounts_for_every_error_of_the_model() -> None:
     for service, operations in (("iam", IAM), ("sts", sts.OPERATIONS)):
         model = botocore.session.get_session().get_service_model(service)
         for name in operations:
-            codes = {shape.metadata.get("error", {}).get("code", shape.name) for shape in model.operation_model(name).error_shapes}
-            assert codes - set(NEVER) <= {code for one, code in have | ELSEWHERE | OTHERWISE if one == name} | ({"LimitExceeded"} if name in UNLIMITED else set()), name
+            codes = {
+                shape.metadata.get("error", {}).get("code", shape.name)
+                for shape in model.operation_model(name).error_shapes
+            }
+            assert codes - set(NEVER) <= {code for one, code in have | ELSEWHERE | OTHERWISE if one == name} | (
+                {"LimitExceeded"} if name in UNLIMITED else set()
+            ), name
             assert name.startswith("List") or any(one == name for one, _ in have), name
     for row in ROWS:
         assert STATUS[row["code"]] == int(row["status"]), row

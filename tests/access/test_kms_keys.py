@@ -1,4 +1,5 @@
-"""Which buckets may use which keys of the KMS (`--kms-allow`): of what a request names, and of what a bucket's default is."""
+"""Which buckets may use which keys of the KMS (`--kms-allow`): of what a request names, and of what a bucket's default
+is."""
 
 from __future__ import annotations
 
@@ -60,7 +61,14 @@ def test_a_form_names_no_key_of_others(server: Any, bucket: str) -> None:
     said = post(
         server.endpoint,
         bucket,
-        presigned(client(server, "s3", signature_version="s3v4"), bucket, "k", b"x", asked, [{name: value} for name, value in asked.items()]),
+        presigned(
+            client(server, "s3", signature_version="s3v4"),
+            bucket,
+            "k",
+            b"x",
+            asked,
+            [{name: value} for name, value in asked.items()],
+        ),
     )
     assert (said.status, said.code) == (403, "AccessDenied"), said.body
 

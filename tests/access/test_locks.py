@@ -33,14 +33,22 @@ def put(s3: Any, bucket: str, key: str = "k", **lock: Any) -> str:
 
 def test_a_bucket_with_object_lock_has_versioning_for_good(s3: Any, bucket: str) -> None:
     assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
-    assert s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"] == {"ObjectLockEnabled": "Enabled"}
-    assert code(s3.put_bucket_versioning, Bucket=bucket, VersioningConfiguration={"Status": "Suspended"}) == "InvalidBucketState"
+    assert s3.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"] == {
+        "ObjectLockEnabled": "Enabled"
+    }
+    assert (
+        code(s3.put_bucket_versioning, Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+        == "InvalidBucketState"
+    )
     version = put(s3, bucket)
     s3.delete_object(Bucket=bucket, Key="k", VersionId=version)
     s3.delete_bucket(Bucket=bucket)
     s3.create_bucket(Bucket=bucket)
     assert code(s3.get_object_lock_configuration, Bucket=bucket) == "ObjectLockConfigurationNotFoundError"
-    assert code(s3.put_object_lock_configuration, Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}) == "InvalidBucketState"
+    assert (
+        code(s3.put_object_lock_configuration, Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
+        == "InvalidBucketState"
+    )
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
     put(s3, bucket, ObjectLockLegalHoldStatus="ON")
@@ -59,7 +67,9 @@ def test_default_retention_is_of_every_new_version(s3: Any, bucket: str) -> None
     s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/put")
     upload = s3.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
     part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
-    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    s3.complete_multipart_upload(
+        Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}
+    )
     for key in ("put", "copy", "parts"):
         head = s3.head_object(Bucket=bucket, Key=key)
         assert head["ObjectLockMode"] == "GOVERNANCE", key
@@ -69,7 +79,9 @@ def test_default_retention_is_of_every_new_version(s3: Any, bucket: str) -> None
     assert s3.get_object(Bucket=bucket, Key="own")["ObjectLockMode"] == "COMPLIANCE"
     configure(s3, bucket, Mode="COMPLIANCE", Years=1)
     put(s3, bucket, "year")
-    assert abs(s3.head_object(Bucket=bucket, Key="year")["ObjectLockRetainUntilDate"] - soon(365)) < datetime.timedelta(minutes=5)
+    assert abs(s3.head_object(Bucket=bucket, Key="year")["ObjectLockRetainUntilDate"] - soon(365)) < datetime.timedelta(
+        minutes=5
+    )
     configure(s3, bucket)
     assert "ObjectLockMode" not in s3.head_object(Bucket=bucket, Key=(put(s3, bucket, "free"), "free")[1])
 
@@ -78,7 +90,9 @@ def test_locks_of_uploads_and_copies(s3: Any, bucket: str) -> None:
     lock = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": soon(), "ObjectLockLegalHoldStatus": "ON"}
     upload = s3.create_multipart_upload(Bucket=bucket, Key="parts", **lock)["UploadId"]
     part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
-    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    s3.complete_multipart_upload(
+        Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}
+    )
     s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/parts", **lock)
     s3.copy_object(Bucket=bucket, Key="plain", CopySource=f"{bucket}/parts")
     for key in ("parts", "copy"):
@@ -91,7 +105,13 @@ def test_governance_and_its_bypass(s3: Any, bucket: str) -> None:
     version = put(s3, bucket, ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=soon(2))
 
     def retain(mode: str, days: float, **more: Any) -> str:
-        return code(s3.put_object_retention, Bucket=bucket, Key="k", Retention={"Mode": mode, "RetainUntilDate": soon(days)}, **more)
+        return code(
+            s3.put_object_retention,
+            Bucket=bucket,
+            Key="k",
+            Retention={"Mode": mode, "RetainUntilDate": soon(days)},
+            **more,
+        )
 
     assert retain("GOVERNANCE", 1) == "AccessDenied"
     assert retain("COMPLIANCE", 3) == "AccessDenied"
@@ -108,14 +128,22 @@ def test_governance_and_its_bypass(s3: Any, bucket: str) -> None:
 def test_a_legal_hold_stands_beside_retention(s3: Any, bucket: str) -> None:
     version = put(s3, bucket, ObjectLockLegalHoldStatus="ON")
     assert s3.get_object_legal_hold(Bucket=bucket, Key="k")["LegalHold"]["Status"] == "ON"
-    assert code(s3.delete_object, Bucket=bucket, Key="k", VersionId=version, BypassGovernanceRetention=True) == "AccessDenied"
+    assert (
+        code(s3.delete_object, Bucket=bucket, Key="k", VersionId=version, BypassGovernanceRetention=True)
+        == "AccessDenied"
+    )
     s3.put_object_legal_hold(Bucket=bucket, Key="k", LegalHold={"Status": "OFF"})
     assert s3.get_object_legal_hold(Bucket=bucket, Key="k", VersionId=version)["LegalHold"]["Status"] == "OFF"
     s3.delete_object(Bucket=bucket, Key="k", VersionId=version)
 
 
 def test_a_lock_ends_with_its_time(s3: Any, bucket: str) -> None:
-    version = put(s3, bucket, ObjectLockMode="COMPLIANCE", ObjectLockRetainUntilDate=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3))
+    version = put(
+        s3,
+        bucket,
+        ObjectLockMode="COMPLIANCE",
+        ObjectLockRetainUntilDate=datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=3),
+    )
     assert code(s3.delete_object, Bucket=bucket, Key="k", VersionId=version) == "AccessDenied"
     wait_until(lambda: not code(s3.delete_object, Bucket=bucket, Key="k", VersionId=version), "the lock ends")
     assert code(s3.head_object, Bucket=bucket, Key="k", VersionId=version) == "404"
@@ -136,14 +164,31 @@ def test_who_may_see_and_set_locks(server: Any, s3: Any, bucket: str) -> None:
     may("s3:PutObject", "s3:PutObjectRetention", "s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion")
     version = own.put_object(Bucket=bucket, Key="k", Body=b"x", **lock)["VersionId"]
     assert "ObjectLockMode" not in own.head_object(Bucket=bucket, Key="k"), "who may not ask for it is not told"
-    assert code(own.delete_object, Bucket=bucket, Key="k", VersionId=version, BypassGovernanceRetention=True) == "AccessDenied"
-    (error,) = own.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": version}]}, BypassGovernanceRetention=True)["Errors"]
+    assert (
+        code(own.delete_object, Bucket=bucket, Key="k", VersionId=version, BypassGovernanceRetention=True)
+        == "AccessDenied"
+    )
+    (error,) = own.delete_objects(
+        Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": version}]}, BypassGovernanceRetention=True
+    )["Errors"]
     assert error["Code"] == "AccessDenied"
     may("s3:*", Condition={"NumericLessThanIfExists": {"s3:object-lock-remaining-retention-days": "10"}})
     assert own.head_object(Bucket=bucket, Key="k")["ObjectLockMode"] == "GOVERNANCE"
-    assert code(own.put_object_retention, Bucket=bucket, Key="k", Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon(50)}) == "AccessDenied"
-    assert not code(own.put_object_retention, Bucket=bucket, Key="k", Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon(8)})
-    assert "Errors" not in own.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": version}]}, BypassGovernanceRetention=True)
+    assert (
+        code(
+            own.put_object_retention,
+            Bucket=bucket,
+            Key="k",
+            Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon(50)},
+        )
+        == "AccessDenied"
+    )
+    assert not code(
+        own.put_object_retention, Bucket=bucket, Key="k", Retention={"Mode": "GOVERNANCE", "RetainUntilDate": soon(8)}
+    )
+    assert "Errors" not in own.delete_objects(
+        Bucket=bucket, Delete={"Objects": [{"Key": "k", "VersionId": version}]}, BypassGovernanceRetention=True
+    )
 
 
 def test_a_locked_version_goes_by_nothing(server: Any, s3: Any, bucket: str) -> None:
@@ -151,7 +196,10 @@ def test_a_locked_version_goes_by_nothing(server: Any, s3: Any, bucket: str) -> 
     until = soon(30)
     lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
     held = {"inline": b"kept", "large": b"k" * 300_000}
-    versions = {key: s3.put_object(Bucket=bucket, Key=key, Body=body, Tagging="a=b", **lock)["VersionId"] for key, body in held.items()}
+    versions = {
+        key: s3.put_object(Bucket=bucket, Key=key, Body=body, Tagging="a=b", **lock)["VersionId"]
+        for key, body in held.items()
+    }
     versions["hold"] = put(s3, bucket, "hold", ObjectLockLegalHoldStatus="ON")
     held["hold"] = b"kept"
     iam, user = client(server, "iam"), f"hostile-{bucket}"
@@ -159,7 +207,12 @@ def test_a_locked_version_goes_by_nothing(server: Any, s3: Any, bucket: str) -> 
     keys = iam.create_access_key(UserName=user)["AccessKey"]
     everything = allow("*")
     iam.put_user_policy(UserName=user, PolicyName="all", PolicyDocument=json.dumps(everything))
-    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}]}
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
+        ],
+    }
     role = iam.create_role(RoleName=user, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
     iam.put_role_policy(RoleName=user, PolicyName="all", PolicyDocument=json.dumps(everything))
     session = client(server, "sts", keys).assume_role(RoleArn=role, RoleSessionName="hostile")["Credentials"]
@@ -194,26 +247,49 @@ def attacks(one: Any, bucket: str, key: str, version: str) -> list[Callable[[], 
 
     def each() -> None:
         for bypass in (False, True):
-            (error,) = one.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key, "VersionId": version}]}, BypassGovernanceRetention=bypass)["Errors"]
+            (error,) = one.delete_objects(
+                Bucket=bucket,
+                Delete={"Objects": [{"Key": key, "VersionId": version}]},
+                BypassGovernanceRetention=bypass,
+            )["Errors"]
             assert error["Code"] == "AccessDenied"
 
     def complete() -> None:
         upload = one.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
         part = one.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"other")["ETag"]
-        one.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+        one.complete_multipart_upload(
+            Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}
+        )
 
     own = {"Key": key, "VersionId": version}
     tries = [
-        denied(one.delete_object, **own), denied(one.delete_object, BypassGovernanceRetention=True, **own), each,
-        fine(one.delete_object, Key=key), fine(one.put_object, Key=key, Body=b"other"), complete,
-        fine(one.copy_object, Key=key, CopySource={"Bucket": bucket, "Key": key, "VersionId": version}, MetadataDirective="REPLACE"),
-        fine(one.rename_object, Key=key + "-renamed", RenameSource=key), fine(one.put_object, Key=key, Body=b"again"),
+        denied(one.delete_object, **own),
+        denied(one.delete_object, BypassGovernanceRetention=True, **own),
+        each,
+        fine(one.delete_object, Key=key),
+        fine(one.put_object, Key=key, Body=b"other"),
+        complete,
+        fine(
+            one.copy_object,
+            Key=key,
+            CopySource={"Bucket": bucket, "Key": key, "VersionId": version},
+            MetadataDirective="REPLACE",
+        ),
+        fine(one.rename_object, Key=key + "-renamed", RenameSource=key),
+        fine(one.put_object, Key=key, Body=b"again"),
         denied(one.put_bucket_versioning, "InvalidBucketState", VersioningConfiguration={"Status": "Suspended"}),
-        denied(one.delete_bucket, "BucketNotEmpty"), fine(one.put_object_lock_configuration, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}),
-    ]  # fmt: skip
+        denied(one.delete_bucket, "BucketNotEmpty"),
+        fine(one.put_object_lock_configuration, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}),
+    ]
     if key != "hold":  # a hold is lifted by who may
-        for retention in ({}, {"Mode": "COMPLIANCE", "RetainUntilDate": soon(1)}, {"Mode": "GOVERNANCE", "RetainUntilDate": soon(60)}):
+        for retention in (
+            {},
+            {"Mode": "COMPLIANCE", "RetainUntilDate": soon(1)},
+            {"Mode": "GOVERNANCE", "RetainUntilDate": soon(60)},
+        ):
             for bypass in (False, True):
-                tries.append(denied(one.put_object_retention, Retention=retention, BypassGovernanceRetention=bypass, **own))
+                tries.append(
+                    denied(one.put_object_retention, Retention=retention, BypassGovernanceRetention=bypass, **own)
+                )
         tries += [fine(one.put_object_legal_hold, LegalHold={"Status": status}, **own) for status in ("ON", "OFF")]
     return tries

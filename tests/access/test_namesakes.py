@@ -170,11 +170,16 @@ def test_an_owner_is_shown_by_its_own_id_everywhere(server: ServerProcess, s3: A
     own.put_object(Bucket=bucket, Key="k", Body=b"x")
     upload = own.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
     found = {
-        own.list_buckets()["Owner"]["ID"], own.get_bucket_acl(Bucket=bucket)["Owner"]["ID"], own.get_object_acl(Bucket=bucket, Key="k")["Owner"]["ID"],
-        own.list_objects(Bucket=bucket)["Contents"][0]["Owner"]["ID"], own.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"][0]["Owner"]["ID"],
-        own.list_object_versions(Bucket=bucket)["Versions"][0]["Owner"]["ID"], own.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["Owner"]["ID"],
-        own.list_parts(Bucket=bucket, Key="k", UploadId=upload)["Owner"]["ID"], s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"],
-    }  # fmt: skip
+        own.list_buckets()["Owner"]["ID"],
+        own.get_bucket_acl(Bucket=bucket)["Owner"]["ID"],
+        own.get_object_acl(Bucket=bucket, Key="k")["Owner"]["ID"],
+        own.list_objects(Bucket=bucket)["Contents"][0]["Owner"]["ID"],
+        own.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"][0]["Owner"]["ID"],
+        own.list_object_versions(Bucket=bucket)["Versions"][0]["Owner"]["ID"],
+        own.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["Owner"]["ID"],
+        own.list_parts(Bucket=bucket, Key="k", UploadId=upload)["Owner"]["ID"],
+        s3.get_bucket_acl(Bucket=bucket)["Owner"]["ID"],
+    }
     assert len(found) == 1
     # Who is made again under the name owns by name, which gives nothing.
     iam.delete_user_policy(UserName=name, PolicyName="all")
@@ -206,10 +211,12 @@ def test_names_that_differ_in_case_are_one(server: ServerProcess, iam: Any, user
     iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST_ALL))
     policy = iam.create_policy(PolicyName=name, PolicyDocument=json.dumps(allow(READS)))["Policy"]["Arn"]
     for method, options in (
-        (iam.create_user, {"UserName": other}), (iam.create_group, {"GroupName": other}), (iam.update_group, {"GroupName": f"other-{name}", "NewGroupName": other}),
+        (iam.create_user, {"UserName": other}),
+        (iam.create_group, {"GroupName": other}),
+        (iam.update_group, {"GroupName": f"other-{name}", "NewGroupName": other}),
         (iam.create_role, {"RoleName": other, "AssumeRolePolicyDocument": json.dumps(TRUST_ALL)}),
         (iam.create_policy, {"PolicyName": other, "PolicyDocument": json.dumps(allow(READS))}),
-    ):  # fmt: skip
+    ):
         assert code(method, **options) == "EntityAlreadyExists", options
     assert code(iam.create_user, UserName="Root") == "EntityAlreadyExists"
     assert server.admin_cli("user", "add", other, "--grant", "Reader", check=False).returncode != 0
@@ -221,34 +228,64 @@ def test_names_that_differ_in_case_are_one(server: ServerProcess, iam: Any, user
     iam.delete_policy(PolicyArn=policy)
 
 
-@pytest.mark.parametrize("who", [
-    f"arn:aws:iam::{ACCOUNT}:user/nobody-at-all", f"arn:aws:iam::{ACCOUNT}:role/nobody-at-all", "arn:aws:iam::111122223333:user/{}",
-    f"arn:aws:sts::{ACCOUNT}:assumed-role/nobody-at-all/x", f"arn:aws:sts::{ACCOUNT}:federated-user/x",
-    f"arn:aws:iam::{ACCOUNT}:user/path/{{}}", "AIDA00000000000000000:user/{}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "who",
+    [
+        f"arn:aws:iam::{ACCOUNT}:user/nobody-at-all",
+        f"arn:aws:iam::{ACCOUNT}:role/nobody-at-all",
+        "arn:aws:iam::111122223333:user/{}",
+        f"arn:aws:sts::{ACCOUNT}:assumed-role/nobody-at-all/x",
+        f"arn:aws:sts::{ACCOUNT}:federated-user/x",
+        f"arn:aws:iam::{ACCOUNT}:user/path/{{}}",
+        "AIDA00000000000000000:user/{}",
+    ],
+)
 def test_who_is_not_there_is_no_principal(s3: Any, bucket: str, user: Any, who: str) -> None:
     name, _, _ = user()
     for effect, element in (("Allow", "Principal"), ("Deny", "NotPrincipal")):
         assert put(s3, bucket, who.format(name), effect=effect, element=element) == "MalformedPolicy"
 
 
-@pytest.mark.parametrize(("kind", "who"), [
-    ("AWS", "111122223333"), ("AWS", "arn:aws:iam::111122223333:root"), ("CanonicalUser", "0" * 64), ("Federated", f"arn:aws:iam::{ACCOUNT}:oidc-provider/nowhere.example"),
-    ("Federated", "cognito-identity.amazonaws.com"), ("Service", "ec2.amazonaws.com"), ("Nobody", "x"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "who"),
+    [
+        ("AWS", "111122223333"),
+        ("AWS", "arn:aws:iam::111122223333:root"),
+        ("CanonicalUser", "0" * 64),
+        ("Federated", f"arn:aws:iam::{ACCOUNT}:oidc-provider/nowhere.example"),
+        ("Federated", "cognito-identity.amazonaws.com"),
+        ("Service", "ec2.amazonaws.com"),
+        ("Nobody", "x"),
+    ],
+)
 def test_no_other_kind_of_principal_is_made_up_either(s3: Any, iam: Any, bucket: str, kind: str, who: str) -> None:
     """In a bucket's policy and in a role's trust; the answer says which."""
-    statement = {"Effect": "Deny", "Principal": {kind: who}, "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    statement = {
+        "Effect": "Deny",
+        "Principal": {kind: who},
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
     with pytest.raises(ClientError, match=f"MalformedPolicy.*Invalid principal in policy: ({re.escape(who)}|Nobody)"):
         s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
     trust = {"Effect": "Allow", "Principal": {kind: who}, "Action": "sts:AssumeRole"}
-    with pytest.raises(ClientError, match=f"MalformedPolicyDocument.*Invalid principal in policy: ({re.escape(who)}|Nobody)"):
-        iam.create_role(RoleName=where.new_name(), AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}))
+    with pytest.raises(
+        ClientError, match=f"MalformedPolicyDocument.*Invalid principal in policy: ({re.escape(who)}|Nobody)"
+    ):
+        iam.create_role(
+            RoleName=where.new_name(),
+            AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]}),
+        )
 
 
 def test_a_canonical_id_that_somebody_has_is_a_principal(s3: Any, bucket: str) -> None:
     owner = s3.list_buckets()["Owner"]["ID"]
-    statement = {"Effect": "Deny", "Principal": {"CanonicalUser": owner}, "Action": "s3:GetObjectTorrent", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    statement = {
+        "Effect": "Deny",
+        "Principal": {"CanonicalUser": owner},
+        "Action": "s3:GetObjectTorrent",
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
     s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
 
 

@@ -1,4 +1,5 @@
-"""What a new bucket begins with: nothing public, as on S3, or open (`--new-buckets open`); and whose its objects are."""
+"""What a new bucket begins with: nothing public, as on S3, or open (`--new-buckets open`); and whose its objects
+are."""
 
 from __future__ import annotations
 
@@ -24,7 +25,10 @@ def another(server: ServerProcess, name: str) -> dict[str, str]:
 
 
 def owners(s3: Any, bucket: str) -> dict[str, str]:
-    return {found["Key"]: found["Owner"]["DisplayName"] for found in s3.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"]}
+    return {
+        found["Key"]: found["Owner"]["DisplayName"]
+        for found in s3.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"]
+    }
 
 
 def test_open_buckets_take_acls_and_public_policies(tmp_path: Path) -> None:
@@ -34,31 +38,47 @@ def test_open_buckets_take_acls_and_public_policies(tmp_path: Path) -> None:
         s3.create_bucket(Bucket="photos")
         s3.put_object(Bucket="photos", Key="k", Body=b"x", ACL="public-read")
         assert raw.send(server.endpoint, "GET", "/photos/k", {}).body == b"x"
-        assert s3.get_bucket_ownership_controls(Bucket="photos")["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "ObjectWriter"}]
+        assert s3.get_bucket_ownership_controls(Bucket="photos")["OwnershipControls"]["Rules"] == [
+            {"ObjectOwnership": "ObjectWriter"}
+        ]
         with pytest.raises(ClientError, match="NoSuchPublicAccessBlockConfiguration"):
             s3.get_public_access_block(Bucket="photos")
         s3.create_bucket(Bucket="shown", ACL="public-read")
         s3.put_object(Bucket="shown", Key="k", Body=b"x")
         assert raw.send(server.endpoint, "GET", "/shown", {}).status == 200
         s3.create_bucket(Bucket="closed", ObjectOwnership="BucketOwnerEnforced")
-        assert raw.call(server.endpoint, "PUT", "/closed/k", headers={"x-amz-acl": "public-read"}, body=b"x").code == "AccessControlListNotSupported"
+        assert (
+            raw.call(server.endpoint, "PUT", "/closed/k", headers={"x-amz-acl": "public-read"}, body=b"x").code
+            == "AccessControlListNotSupported"
+        )
     finally:
         server.stop()
 
 
-def test_objects_are_the_buckets_owners_where_its_ownership_says_so(server: ServerProcess, s3: Any, bucket: str) -> None:
+def test_objects_are_the_buckets_owners_where_its_ownership_says_so(
+    server: ServerProcess, s3: Any, bucket: str
+) -> None:
     keys = another(server, f"writer-{bucket}")
     writer = client(server, "s3", keys)
-    for ownership, whose in (("BucketOwnerEnforced", "root"), ("BucketOwnerPreferred", "root"), ("ObjectWriter", f"writer-{bucket}")):
+    for ownership, whose in (
+        ("BucketOwnerEnforced", "root"),
+        ("BucketOwnerPreferred", "root"),
+        ("ObjectWriter", f"writer-{bucket}"),
+    ):
         s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": ownership}]})
         writer.put_object(Bucket=bucket, Key="put", Body=b"x")
         writer.copy_object(Bucket=bucket, Key="copied", CopySource={"Bucket": bucket, "Key": "put"})
         upload = writer.create_multipart_upload(Bucket=bucket, Key="parts")["UploadId"]
         part = writer.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x")
         done = {name: value for name, value in part.items() if name == "ETag" or name.startswith("Checksum")}
-        writer.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, **done}]})
+        writer.complete_multipart_upload(
+            Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, **done}]}
+        )
         found = owners(s3, bucket)
-        assert (whose == "root") == (set(found.values()) == {s3.list_buckets()["Owner"]["DisplayName"]}), (ownership, found)
+        assert (whose == "root") == (set(found.values()) == {s3.list_buckets()["Owner"]["DisplayName"]}), (
+            ownership,
+            found,
+        )
         assert len(set(found.values())) == 1
 
 

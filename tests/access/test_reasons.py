@@ -21,16 +21,36 @@ def of(*statements: dict[str, str], who: str = "") -> Policy:
     return parse(json.dumps({"Version": "2012-10-17", "Statement": named}), principals=bool(who))
 
 
-@pytest.mark.parametrize(("policies", "limits", "bucket", "words"), [
-    ([of(ALLOW, DENY)], [], None, "denied by statement 'NoCats' of a policy of ana"),
-    ([of(ALLOW), of({**DENY, "Sid": ""})], [], None, "denied by statement 1 of a policy of ana"),
-    ([of(ALLOW)], [], of(ALLOW, DENY, who="*"), "denied by statement 'NoCats' of the bucket's policy"),
-    ([of(ALLOW)], [[of({**ALLOW, "Action": "s3:PutObject"})]], None, "a permission boundary or session policy does not allow it"),
-    ([of(ALLOW)], [[of(ALLOW, DENY)]], None, "denied by statement 'NoCats' of a permission boundary or session policy"),
-    ([of({**ALLOW, "Action": "s3:PutObject"})], [], None, "no policy of ana, nor the bucket's policy or an ACL, allows it"),
-    ([of(ALLOW)], [], UNREADABLE, "the bucket's policy cannot be read, and so denies all"),
-])  # fmt: skip
-def test_what_decided_is_named(policies: list[Policy], limits: list[list[Policy]], bucket: Policy | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("policies", "limits", "bucket", "words"),
+    [
+        ([of(ALLOW, DENY)], [], None, "denied by statement 'NoCats' of a policy of ana"),
+        ([of(ALLOW), of({**DENY, "Sid": ""})], [], None, "denied by statement 1 of a policy of ana"),
+        ([of(ALLOW)], [], of(ALLOW, DENY, who="*"), "denied by statement 'NoCats' of the bucket's policy"),
+        (
+            [of(ALLOW)],
+            [[of({**ALLOW, "Action": "s3:PutObject"})]],
+            None,
+            "a permission boundary or session policy does not allow it",
+        ),
+        (
+            [of(ALLOW)],
+            [[of(ALLOW, DENY)]],
+            None,
+            "denied by statement 'NoCats' of a permission boundary or session policy",
+        ),
+        (
+            [of({**ALLOW, "Action": "s3:PutObject"})],
+            [],
+            None,
+            "no policy of ana, nor the bucket's policy or an ACL, allows it",
+        ),
+        ([of(ALLOW)], [], UNREADABLE, "the bucket's policy cannot be read, and so denies all"),
+    ],
+)
+def test_what_decided_is_named(
+    policies: list[Policy], limits: list[list[Policy]], bucket: Policy | None, words: str
+) -> None:
     who = Requester("User", "ana", ANA, tuple(policies), tuple(map(tuple, limits)))
     assert not who.allowed(ASK, bucket)
     assert why_not(who, ASK, bucket) == f"s3:GetObject on arn:aws:s3:::photos/cat: {words}"

@@ -1,4 +1,5 @@
-"""Should authorization ever be passed by, nothing is done: it is needed by who does it, and not only asked for on the way."""
+"""Should authorization ever be passed by, nothing is done: it is needed by who does it, and not only asked for on the
+way."""
 
 from __future__ import annotations
 
@@ -10,9 +11,17 @@ from fuzz.targets import serving, signed
 from s4.http import server
 
 CALLS = [
-    b"PUT /bbb/k\n\nother", b"GET /bbb/k\n\n", b"DELETE /bbb/k\n\n", b"PUT /bbb/k?tagging\n\n<Tagging><TagSet/></Tagging>", b"PUT /ccc\n\n",
-    b"DELETE /bbb\n\n", b"GET /bbb\n\n", b"GET /\n\n", b"PUT /bbb/c\nx-amz-copy-source: /bbb/k\n\n", b"POST /bbb?delete\n\n<Delete><Object><Key>k</Key></Object></Delete>",
-]  # fmt: skip
+    b"PUT /bbb/k\n\nother",
+    b"GET /bbb/k\n\n",
+    b"DELETE /bbb/k\n\n",
+    b"PUT /bbb/k?tagging\n\n<Tagging><TagSet/></Tagging>",
+    b"PUT /ccc\n\n",
+    b"DELETE /bbb\n\n",
+    b"GET /bbb\n\n",
+    b"GET /\n\n",
+    b"PUT /bbb/c\nx-amz-copy-source: /bbb/k\n\n",
+    b"POST /bbb?delete\n\n<Delete><Object><Key>k</Key></Object></Delete>",
+]
 
 
 @pytest.mark.parametrize("call", CALLS)

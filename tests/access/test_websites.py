@@ -30,8 +30,16 @@ def visit(server: Any, bucket: str, path: str, method: str = "GET", **headers: s
 def site(s3: Any, bucket: str) -> str:
     """A public bucket with pages, which everybody may read and list."""
     s3.delete_public_access_block(Bucket=bucket)
-    put_policy(s3, bucket, statement(bucket, "s3:GetObject", who="*"), statement(bucket, "s3:ListBucket", who="*", resource=""))
-    for key, text in {"index.html": "home", "docs/index.html": "the docs", "a b ä.txt": "named", "error.html": "<h1>not here</h1>", "big": "x" * 3_000_000}.items():
+    put_policy(
+        s3, bucket, statement(bucket, "s3:GetObject", who="*"), statement(bucket, "s3:ListBucket", who="*", resource="")
+    )
+    for key, text in {
+        "index.html": "home",
+        "docs/index.html": "the docs",
+        "a b ä.txt": "named",
+        "error.html": "<h1>not here</h1>",
+        "big": "x" * 3_000_000,
+    }.items():
         s3.put_object(Bucket=bucket, Key=key, Body=text.encode(), ContentType="text/html")
     configure(s3, bucket)
     return bucket
@@ -39,11 +47,25 @@ def site(s3: Any, bucket: str) -> str:
 
 def configure(s3: Any, bucket: str, rules: list[dict[str, Any]] | None = None, **more: Any) -> None:
     rest = {"RoutingRules": rules} if rules else {}
-    s3.put_bucket_website(Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "index.html"}, "ErrorDocument": {"Key": "error.html"}, **rest, **more})
+    s3.put_bucket_website(
+        Bucket=bucket,
+        WebsiteConfiguration={
+            "IndexDocument": {"Suffix": "index.html"},
+            "ErrorDocument": {"Key": "error.html"},
+            **rest,
+            **more,
+        },
+    )
 
 
 def test_pages_are_shown(server: Any, s3: Any, site: str) -> None:
-    for path, text in {"/": b"home", "/docs/": b"the docs", "/index.html?versionId=x&acl": b"home", "/a%20b%20%C3%A4.txt": b"named", "/big": b"x" * 3_000_000}.items():
+    for path, text in {
+        "/": b"home",
+        "/docs/": b"the docs",
+        "/index.html?versionId=x&acl": b"home",
+        "/a%20b%20%C3%A4.txt": b"named",
+        "/big": b"x" * 3_000_000,
+    }.items():
         answer = visit(server, site, path)
         assert (answer.status, answer.body) == (200, text), path
         assert answer.headers["content-type"] == "text/html"
@@ -75,7 +97,12 @@ def test_what_is_not_there_shows_the_error_document(server: Any, s3: Any, site: 
 
 
 def test_a_visitor_sees_what_everybody_may(server: Any, s3: Any, site: str) -> None:
-    put_policy(s3, site, statement(site, "s3:GetObject", who="*", resource="/index.html"), statement(site, "s3:GetObject", who="*", resource="/error.html"))
+    put_policy(
+        s3,
+        site,
+        statement(site, "s3:GetObject", who="*", resource="/index.html"),
+        statement(site, "s3:GetObject", who="*", resource="/error.html"),
+    )
     assert visit(server, site, "/").body == b"home"
     assert visit(server, site, "/big").status == visit(server, site, "/none").status == 403
     assert visit(server, site, "/big").body == visit(server, site, "/none").body == b"<h1>not here</h1>"
@@ -95,11 +122,21 @@ def test_no_website_looks_like_no_bucket(server: Any, s3: Any, site: str) -> Non
 
 
 def test_rules_send_visitors_elsewhere(server: Any, s3: Any, site: str) -> None:
-    configure(s3, site, [
-        {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": "new/"}},
-        {"Condition": {"KeyPrefixEquals": "img/", "HttpErrorCodeReturnedEquals": "404"}, "Redirect": {"HostName": "cdn.example.org", "Protocol": "https", "HttpRedirectCode": "307"}},
-        {"Condition": {"HttpErrorCodeReturnedEquals": "404"}, "Redirect": {"ReplaceKeyWith": "index.html", "HttpRedirectCode": "302"}},
-    ])  # fmt: skip
+    configure(
+        s3,
+        site,
+        [
+            {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": "new/"}},
+            {
+                "Condition": {"KeyPrefixEquals": "img/", "HttpErrorCodeReturnedEquals": "404"},
+                "Redirect": {"HostName": "cdn.example.org", "Protocol": "https", "HttpRedirectCode": "307"},
+            },
+            {
+                "Condition": {"HttpErrorCodeReturnedEquals": "404"},
+                "Redirect": {"ReplaceKeyWith": "index.html", "HttpRedirectCode": "302"},
+            },
+        ],
+    )
     s3.put_object(Bucket=site, Key="img/there", Body=b"picture")
 
     def sent(path: str) -> tuple[int, str]:
@@ -113,18 +150,38 @@ def test_rules_send_visitors_elsewhere(server: Any, s3: Any, site: str) -> None:
     status, location = sent("/none")
     assert (status, urlsplit(location).path) == (302, "/index.html")
     rules = s3.get_bucket_website(Bucket=site)["RoutingRules"]
-    assert rules[1] == {"Condition": {"KeyPrefixEquals": "img/", "HttpErrorCodeReturnedEquals": "404"}, "Redirect": {"HostName": "cdn.example.org", "Protocol": "https", "HttpRedirectCode": "307"}}
-    s3.put_bucket_website(Bucket=site, WebsiteConfiguration={"RedirectAllRequestsTo": {"HostName": "www.example.org", "Protocol": "https"}})
-    assert s3.get_bucket_website(Bucket=site)["RedirectAllRequestsTo"] == {"HostName": "www.example.org", "Protocol": "https"}
+    assert rules[1] == {
+        "Condition": {"KeyPrefixEquals": "img/", "HttpErrorCodeReturnedEquals": "404"},
+        "Redirect": {"HostName": "cdn.example.org", "Protocol": "https", "HttpRedirectCode": "307"},
+    }
+    s3.put_bucket_website(
+        Bucket=site,
+        WebsiteConfiguration={"RedirectAllRequestsTo": {"HostName": "www.example.org", "Protocol": "https"}},
+    )
+    assert s3.get_bucket_website(Bucket=site)["RedirectAllRequestsTo"] == {
+        "HostName": "www.example.org",
+        "Protocol": "https",
+    }
     assert sent("/docs/x") == (301, "https://www.example.org/docs/x")
 
 
 def test_a_rule_may_take_a_prefix_away_and_redirect_by_any_code_of_s3(server: Any, s3: Any, site: str) -> None:
     codes = (301, 302, 303, 304, 305, 307, 308, 310, 399)
-    configure(s3, site, [
-        {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": ""}}, {"Condition": {"KeyPrefixEquals": "root/"}, "Redirect": {"ReplaceKeyWith": ""}},
-        *({"Condition": {"KeyPrefixEquals": f"by-{code}/"}, "Redirect": {"HostName": "h", "HttpRedirectCode": str(code)}} for code in codes),
-    ])  # fmt: skip
+    configure(
+        s3,
+        site,
+        [
+            {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": ""}},
+            {"Condition": {"KeyPrefixEquals": "root/"}, "Redirect": {"ReplaceKeyWith": ""}},
+            *(
+                {
+                    "Condition": {"KeyPrefixEquals": f"by-{code}/"},
+                    "Redirect": {"HostName": "h", "HttpRedirectCode": str(code)},
+                }
+                for code in codes
+            ),
+        ],
+    )
     kept = s3.get_bucket_website(Bucket=site)["RoutingRules"]
     assert [one["Redirect"] for one in kept[:2]] == [{"ReplaceKeyPrefixWith": ""}, {"ReplaceKeyWith": ""}]
     assert urlsplit(visit(server, site, "/old/docs/x").headers["location"]).path == "/docs/x"
@@ -147,5 +204,11 @@ def test_an_object_sends_its_visitors_elsewhere(server: Any, s3: Any, site: str)
 
 def test_the_same_port_still_speaks_s3(server: Any, s3: Any, site: str) -> None:
     assert s3.get_object(Bucket=site, Key="index.html")["Body"].read() == b"home"
-    s3.put_bucket_cors(Bucket=site, CORSConfiguration={"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["https://example.org"]}]})
-    assert visit(server, site, "/", Origin="https://example.org").headers["access-control-allow-origin"] == "https://example.org"
+    s3.put_bucket_cors(
+        Bucket=site,
+        CORSConfiguration={"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["https://example.org"]}]},
+    )
+    assert (
+        visit(server, site, "/", Origin="https://example.org").headers["access-control-allow-origin"]
+        == "https://example.org"
+    )

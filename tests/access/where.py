@@ -1,7 +1,7 @@
 """Where these tests run: one server, and a cluster of three nodes asked through two gateways in turn.
 
-Both are started once for each worker, with everything on that some test needs (websites, days of a second, keys of a KMS, a
-receiver of events); tests have buckets, users and keys of their own.
+Both are started once for each worker, with everything on that some test needs (websites, days of a second, keys of a
+KMS, a receiver of events); tests have buckets, users and keys of their own.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ from process import ACCESS, COVERED, SECRET, ServerProcess, make_client, run
 
 _numbers = itertools.count(1)
 WEBSITES = "web.example"
+PATIENT = {"S4_TIMING_SCALE": "10"}  # nobody dies here: a node that is starved for seconds is not given up
 KINDS = ("one server", "two gateways")
-KMS_KEYS = {"first": base64.b64encode(bytes(range(32))).decode(), "other": base64.b64encode(bytes(range(32, 64))).decode(),
-            "theirs": base64.b64encode(bytes(range(64, 96))).decode()}  # fmt: skip
+KMS_KEYS = {
+    "first": base64.b64encode(bytes(range(32))).decode(),
+    "other": base64.b64encode(bytes(range(32, 64))).decode(),
+    "theirs": base64.b64encode(bytes(range(64, 96))).decode(),
+}
 KMS_ALLOW = "first=*;other=*;none=*;theirs=theirs-*;nowhere=theirs-*"
 
 
@@ -34,10 +38,11 @@ def new_name() -> str:
 
 
 class TwoGateways:
-    """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different ones."""
+    """Every look at `endpoint` gives the other gateway: clients that are made one after the other ask different
+    ones."""
 
     def __init__(self, directory: Path, options: dict[str, str]) -> None:
-        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **COVERED, **options}
+        keys = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **COVERED, **PATIENT, **options}
         self.cluster = DevCluster(directory, nodes=3, erasure="2+1", partitions=4, gateways=2, environment=keys)
         self._gateways = itertools.cycle(("gateway-1", "gateway-2"))
 
@@ -59,7 +64,21 @@ def serving(kind: str, directory: Path, *more: str) -> Iterator[Any]:
     """A server or a cluster, with more options (--name value) than all have."""
     kms = directory.parent / "kms"
     kms.write_text("".join(f"{name}:{key}\n" for name, key in KMS_KEYS.items()))
-    options = ["--website-domain", WEBSITES, "--lifecycle-day", "1", "--kms", str(kms), "--kms-allow", KMS_ALLOW, "--bare-keys", "on", "--signature-v2", "all", *more]
+    options = [
+        "--website-domain",
+        WEBSITES,
+        "--lifecycle-day",
+        "1",
+        "--kms",
+        str(kms),
+        "--kms-allow",
+        KMS_ALLOW,
+        "--bare-keys",
+        "on",
+        "--signature-v2",
+        "all",
+        *more,
+    ]
     if kind == "one server":
         process = ServerProcess(directory, "--reserve", "64MiB", *options, environment=COVERED).start()
         yield process
@@ -67,7 +86,13 @@ def serving(kind: str, directory: Path, *more: str) -> Iterator[Any]:
         return
     if program() is None:
         pytest.skip("no etcd on this machine")
-    made = TwoGateways(directory, {f"S4_{name[2:].replace('-', '_').upper()}": value for name, value in zip(options[::2], options[1::2], strict=True)})
+    made = TwoGateways(
+        directory,
+        {
+            f"S4_{name[2:].replace('-', '_').upper()}": value
+            for name, value in zip(options[::2], options[1::2], strict=True)
+        },
+    )
     try:
         made.cluster.start()
         made.cluster.wait_whole()

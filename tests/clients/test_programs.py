@@ -30,9 +30,19 @@ def program(name: str, built: Path | None = None) -> str:
 
 def run(*command: str, environment: dict[str, str] | None = None, home: Path) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=800, check=False,  # for what hangs
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "AWS_CONFIG_FILE": str(home / "config"), **PYTHON_ENVIRONMENT, **(environment or {})},
-    )  # fmt: skip
+        command,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,  # for what hangs
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "AWS_CONFIG_FILE": str(home / "config"),
+            **PYTHON_ENVIRONMENT,
+            **(environment or {}),
+        },
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
 
@@ -75,9 +85,13 @@ def test_aws_cli(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
 def test_rclone(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     rclone = program("rclone")
     environment = {
-        "RCLONE_CONFIG_S4_TYPE": "s3", "RCLONE_CONFIG_S4_PROVIDER": "Other", "RCLONE_CONFIG_S4_ENDPOINT": server.endpoint,
-        "RCLONE_CONFIG_S4_ACCESS_KEY_ID": ACCESS, "RCLONE_CONFIG_S4_SECRET_ACCESS_KEY": SECRET, "RCLONE_CONFIG_S4_REGION": REGION,
-    }  # fmt: skip
+        "RCLONE_CONFIG_S4_TYPE": "s3",
+        "RCLONE_CONFIG_S4_PROVIDER": "Other",
+        "RCLONE_CONFIG_S4_ENDPOINT": server.endpoint,
+        "RCLONE_CONFIG_S4_ACCESS_KEY_ID": ACCESS,
+        "RCLONE_CONFIG_S4_SECRET_ACCESS_KEY": SECRET,
+        "RCLONE_CONFIG_S4_REGION": REGION,
+    }
     run(rclone, "mkdir", "s4:rclone", environment=environment, home=tmp_path)
     run(rclone, "copy", str(tree), "s4:rclone/tree", environment=environment, home=tmp_path)
     run(rclone, "check", "--download", str(tree), "s4:rclone/tree", environment=environment, home=tmp_path)
@@ -89,7 +103,16 @@ def test_rclone(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
 
 def test_s3cmd(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     host = urlsplit(server.endpoint).netloc
-    s3cmd = [program("s3cmd"), f"--access_key={ACCESS}", f"--secret_key={SECRET}", f"--host={host}", f"--host-bucket={host}", "--no-ssl", f"--region={REGION}", "--config=/dev/null"]
+    s3cmd = [
+        program("s3cmd"),
+        f"--access_key={ACCESS}",
+        f"--secret_key={SECRET}",
+        f"--host={host}",
+        f"--host-bucket={host}",
+        "--no-ssl",
+        f"--region={REGION}",
+        "--config=/dev/null",
+    ]
     run(*s3cmd, "mb", "s3://s3cmd", home=tmp_path)
     run(*s3cmd, "sync", f"{tree}/", "s3://s3cmd/tree/", home=tmp_path)
     assert "same.bin" in run(*s3cmd, "ls", "--recursive", "s3://s3cmd", home=tmp_path)
@@ -117,7 +140,12 @@ def test_boto3(server: ServerProcess, tmp_path: Path) -> None:
     about = {"Bucket": "boto3", "Key": "a b/ü+large"}
     with urlopen(client.generate_presigned_url("get_object", Params=about)) as answer:
         assert answer.read() == content
-    upload = Request(client.generate_presigned_url("put_object", Params={**about, "ContentType": "text/plain"}), b"x", {"Content-Type": "text/plain"}, method="PUT")
+    upload = Request(
+        client.generate_presigned_url("put_object", Params={**about, "ContentType": "text/plain"}),
+        b"x",
+        {"Content-Type": "text/plain"},
+        method="PUT",
+    )
     with urlopen(upload) as answer:
         assert answer.status == 200
     listed = client.list_objects_v2(Bucket="boto3")["Contents"]
@@ -133,7 +161,11 @@ def test_minio_go(server: ServerProcess, tmp_path: Path) -> None:
 
 def test_restic(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     restic = program("restic")
-    environment = {"RESTIC_REPOSITORY": f"s3:{server.endpoint}/restic/repo", "RESTIC_PASSWORD": "p", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {
+        "RESTIC_REPOSITORY": f"s3:{server.endpoint}/restic/repo",
+        "RESTIC_PASSWORD": "p",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
     run(restic, "init", environment=environment, home=tmp_path)
     run(restic, "backup", str(tree), environment=environment, home=tmp_path)
     (tree / "changed").write_bytes(os.urandom(100_000))
@@ -145,7 +177,9 @@ def test_restic(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     run(restic, "check", "--read-data", environment=environment, home=tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
+)
 def test_s3fs(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     import s3fs
 
@@ -174,10 +208,24 @@ def test_parquet_through_pyarrow(server: ServerProcess, s3: Any) -> None:
     from pyarrow.fs import S3FileSystem
 
     s3.create_bucket(Bucket="parquet")
-    files = S3FileSystem(access_key=ACCESS, secret_key=SECRET, endpoint_override=urlsplit(server.endpoint).netloc, scheme="http", region=REGION)
-    table = pa.table({"id": pa.array(range(300_000)), "word": pa.array([f"w{number % 977}" for number in range(300_000)]), "part": pa.array([number % 3 for number in range(300_000)])})
+    files = S3FileSystem(
+        access_key=ACCESS,
+        secret_key=SECRET,
+        endpoint_override=urlsplit(server.endpoint).netloc,
+        scheme="http",
+        region=REGION,
+    )
+    table = pa.table(
+        {
+            "id": pa.array(range(300_000)),
+            "word": pa.array([f"w{number % 977}" for number in range(300_000)]),
+            "part": pa.array([number % 3 for number in range(300_000)]),
+        }
+    )
     pq.write_table(table, "parquet/one.parquet", filesystem=files, row_group_size=50_000)
-    read = pq.read_table("parquet/one.parquet", filesystem=files, columns=["id", "word"], filters=[("id", ">=", 290_000)])
+    read = pq.read_table(
+        "parquet/one.parquet", filesystem=files, columns=["id", "word"], filters=[("id", ">=", 290_000)]
+    )
     assert read.num_rows == 10_000
     dataset.write_dataset(table, "parquet/set", format="parquet", filesystem=files, partitioning=["part"])
     again = dataset.dataset("parquet/set", format="parquet", filesystem=files, partitioning=["part"]).to_table()

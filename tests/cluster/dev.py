@@ -28,11 +28,31 @@ ACCESS, SECRET = "testroot", "testrootsecret"
 class DevCluster:
     """`lines` is what `s4 dev` said of each node, by name."""
 
-    def __init__(self, directory: Path, *, nodes: int = 6, erasure: str = "4+2", partitions: int = 8, gateways: int = 0,
-                 environment: dict[str, str] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nodes: int = 6,
+        erasure: str = "4+2",
+        partitions: int = 8,
+        gateways: int = 0,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.directory = directory
-        self.options = ["--nodes", str(nodes), "--erasure", erasure, "--partitions", str(partitions), "--gateways", str(gateways),
-                        "--listen", f"{own_address()}:0", "--reserve", "64MiB"]  # fmt: skip
+        self.options = [
+            "--nodes",
+            str(nodes),
+            "--erasure",
+            erasure,
+            "--partitions",
+            str(partitions),
+            "--gateways",
+            str(gateways),
+            "--listen",
+            f"{own_address()}:0",
+            "--reserve",
+            "64MiB",
+        ]
         self.environment = {"S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, **(environment or {})}
         self.lines: dict[str, dict[str, Any]] = {}
         self.coordinator = ""
@@ -52,7 +72,10 @@ class DevCluster:
         raise AssertionError(f"the cluster did not start: {self.logs()}")
 
     def logs(self) -> str:
-        texts = [path.read_text()[-1500:] for path in (self.directory.parent / f"{self.directory.name}.log", *self.directory.glob("*.log"))]
+        texts = [
+            path.read_text()[-1500:]
+            for path in (self.directory.parent / f"{self.directory.name}.log", *self.directory.glob("*.log"))
+        ]
         return "\n".join(texts)
 
     def stop(self) -> None:
@@ -94,18 +117,29 @@ class DevCluster:
         os.kill(self.lines[node]["pid"], number)
 
     def client(self, node: str, **options: Any) -> Any:
-        """A client of a node that asks twice (`attempts`); the same one each time, for any number of threads. Whoever judges
-        what each call did asks once: the second try of a conditional write finds what the first one wrote."""
+        """A client of a node that asks twice (`attempts`); the same one each time, for any number of threads. Whoever
+        judges what each call did asks once: the second try of a conditional write finds what the first one wrote."""
         key = (self.lines[node]["s3"], *sorted(options.items()))
         if key not in self._clients:
             self._clients[key] = self._client(node, **options)
         return self._clients[key]
 
     def _client(self, node: str, attempts: int = 2, **options: Any) -> Any:
-        config = Config(retries={"total_max_attempts": attempts, "mode": "standard"}, s3={"addressing_style": "path"}, connect_timeout=2, max_pool_connections=20,
-                        **{"read_timeout": 30, **options})  # fmt: skip
-        return boto3.client("s3", endpoint_url=self.lines[node]["s3"], aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
-                            region_name="us-east-1", config=config)  # fmt: skip
+        config = Config(
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            s3={"addressing_style": "path"},
+            connect_timeout=2,
+            max_pool_connections=20,
+            **{"read_timeout": 30, **options},
+        )
+        return boto3.client(
+            "s3",
+            endpoint_url=self.lines[node]["s3"],
+            aws_access_key_id=ACCESS,
+            aws_secret_access_key=SECRET,
+            region_name="us-east-1",
+            config=config,
+        )
 
     def admin(self, node: str = "") -> AdminClient:
         name = node or next(name for name, line in self.lines.items() if line["pid"] and self.alive(name))
@@ -140,7 +174,9 @@ class DevCluster:
         try:
             wait_until(look, what, 0.3)  # every node is asked each time
         except AssertionError as error:
-            raise AssertionError(f"{error}: {last['health']} {last['reasons']} {last['stores']}\n{self.map().partitions}\n{self.logs()[-3000:]}") from None
+            raise AssertionError(
+                f"{error}: {last['health']} {last['reasons']} {last['stores']}\n{self.map().partitions}\n{self.logs()[-3000:]}"
+            ) from None
         return last
 
     def wait_whole(self) -> dict[str, Any]:
@@ -149,7 +185,9 @@ class DevCluster:
 
     def settled(self) -> None:
         """Until it is whole, and nothing waits in an outbox or to be let go of."""
-        self.wait(lambda said: said["outbox"] == 0 and said["health"] == "ok", "it is whole, and the outboxes are empty")
+        self.wait(
+            lambda said: said["outbox"] == 0 and said["health"] == "ok", "it is whole, and the outboxes are empty"
+        )
 
     def map(self) -> ClusterMap:
         async def read() -> ClusterMap:
@@ -160,4 +198,3 @@ class DevCluster:
                 await opened.close()
 
         return asyncio.run(read())
-

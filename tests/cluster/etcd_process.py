@@ -19,9 +19,12 @@ def program() -> str | None:
 
 
 class EtcdCluster:
-    """`endpoints` are HOST:PORT of the members. Where `tls` makes (authority, certificate, key) for the host, both sides show one."""
+    """`endpoints` are HOST:PORT of the members. Where `tls` makes (authority, certificate, key) for the host, both
+    sides show one."""
 
-    def __init__(self, directory: Path, members: int = 1, tls: Callable[[str], tuple[Path, Path, Path]] | None = None) -> None:
+    def __init__(
+        self, directory: Path, members: int = 1, tls: Callable[[str], tuple[Path, Path, Path]] | None = None
+    ) -> None:
         found = program()
         assert found is not None
         self._program, self._directory = found, directory
@@ -31,7 +34,15 @@ class EtcdCluster:
             authority, certificate, key = tls(self.host)
             self._scheme, self._context = "https", ssl.create_default_context(cafile=str(authority))
             self._context.load_cert_chain(certificate, key)
-            self._more = ["--cert-file", str(certificate), "--key-file", str(key), "--trusted-ca-file", str(authority), "--client-cert-auth"]
+            self._more = [
+                "--cert-file",
+                str(certificate),
+                "--key-file",
+                str(key),
+                "--trusted-ca-file",
+                str(authority),
+                "--client-cert-auth",
+            ]
         ports = free_ports(2 * members, self.host)
         self._clients, self._peers = ports[:members], ports[members:]
         self.endpoints = [f"{self.host}:{port}" for port in self._clients]
@@ -42,14 +53,38 @@ class EtcdCluster:
 
     def start(self, number: int) -> None:
         peers = ",".join(f"m{at}=http://{self.host}:{port}" for at, port in enumerate(self._peers))
-        client, peer = f"{self._scheme}://{self.host}:{self._clients[number]}", f"http://{self.host}:{self._peers[number]}"
+        client, peer = (
+            f"{self._scheme}://{self.host}:{self._clients[number]}",
+            f"http://{self.host}:{self._peers[number]}",
+        )
         with (self._directory / f"etcd{number}.log").open("ab") as log:
             self._processes[number] = subprocess.Popen(
-                [self._program, "--name", f"m{number}", "--data-dir", str(self._directory / f"etcd{number}"), "--listen-client-urls", client,
-                 "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", peers,
-                 "--heartbeat-interval", "50", "--election-timeout", "500", *self._more],
-                stdout=log, stderr=log, env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
-            )  # fmt: skip
+                [
+                    self._program,
+                    "--name",
+                    f"m{number}",
+                    "--data-dir",
+                    str(self._directory / f"etcd{number}"),
+                    "--listen-client-urls",
+                    client,
+                    "--advertise-client-urls",
+                    client,
+                    "--listen-peer-urls",
+                    peer,
+                    "--initial-advertise-peer-urls",
+                    peer,
+                    "--initial-cluster",
+                    peers,
+                    "--heartbeat-interval",
+                    "50",
+                    "--election-timeout",
+                    "500",
+                    *self._more,
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
+            )
 
     def wait(self, limit_s: float = 300.0) -> None:
         """Until every running member says that it is healthy."""
@@ -57,7 +92,9 @@ class EtcdCluster:
         for number, process in enumerate(self._processes):
             while process is not None:
                 try:
-                    with urllib.request.urlopen(f"{self._scheme}://{self.endpoints[number]}/health", timeout=2, context=self._context) as answer:
+                    with urllib.request.urlopen(
+                        f"{self._scheme}://{self.endpoints[number]}/health", timeout=2, context=self._context
+                    ) as answer:
                         if b'"true"' in answer.read():
                             break
                 except OSError:

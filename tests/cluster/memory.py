@@ -1,4 +1,5 @@
-"""A coordinator in memory with the faults that are legal: a request or an answer is lost, a change lands late or twice."""
+"""A coordinator in memory with the faults that are legal: a request or an answer is lost, a change lands late or
+twice."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ from s4.replica.group import Group, View
 from s4.replica.terms import NotServingError, Timing, TooFewError
 from s4.storage.leveldb import Database
 
-TIMING = Timing(beacon=0.15, lease=0.6, grace=0.9, resend=0.2)  # the proportions of the real ones, to fit more into a test
+TIMING = Timing(
+    beacon=0.15, lease=0.6, grace=0.9, resend=0.2
+)  # the proportions of the real ones, to fit more into a test
 
 
 def die(error: BaseException) -> None:
@@ -73,10 +75,18 @@ class Register:
         database = Database(Path(settings["directory"]), cache_bytes=1 << 20, write_buffer_bytes=4 << 20, open_files=50)
         self.database = database
         self.group = Group(
-            self.store, database, CutOff(settings["etcd"], "s4/register", lambda: self.cut), self.send, partitions=self.partitions,
-            clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME), fatal=die, timing=TIMING,
-        )  # fmt: skip
-        self.server = PeerServer(self, addresses[self.store], cluster="cluster", store=self.store, context=server_context(*trust))  # type: ignore[arg-type]
+            self.store,
+            database,
+            CutOff(settings["etcd"], "s4/register", lambda: self.cut),
+            self.send,
+            partitions=self.partitions,
+            clock=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+            fatal=die,
+            timing=TIMING,
+        )
+        self.server = PeerServer(
+            self, addresses[self.store], cluster="cluster", store=self.store, context=server_context(*trust)
+        )  # type: ignore[arg-type]
 
     def may_cache(self) -> bool:
         return False
@@ -121,14 +131,25 @@ class Register:
 
     async def state(self, _: web.Request) -> web.Response:
         replicas = [self.group.replica(partition) for partition in range(self.partitions)]
-        return web.json_response([
-            {
-                "serves": self.group.serves(partition), "epoch": replica.state.epoch, "commit": replica.state.commit, "last": replica.last,
-                "in_sync": list(replica.document.config.in_sync) if replica.document else [], "alarm": replica.alarm,
-                "rows": sorted((key.hex(), value.hex()) for key, value in self.database.scan(partition.to_bytes(2, "big"), (partition + 1).to_bytes(2, "big"))),
-            }
-            for partition, replica in enumerate(replicas)
-        ])  # fmt: skip
+        return web.json_response(
+            [
+                {
+                    "serves": self.group.serves(partition),
+                    "epoch": replica.state.epoch,
+                    "commit": replica.state.commit,
+                    "last": replica.last,
+                    "in_sync": list(replica.document.config.in_sync) if replica.document else [],
+                    "alarm": replica.alarm,
+                    "rows": sorted(
+                        (key.hex(), value.hex())
+                        for key, value in self.database.scan(
+                            partition.to_bytes(2, "big"), (partition + 1).to_bytes(2, "big")
+                        )
+                    ),
+                }
+                for partition, replica in enumerate(replicas)
+            ]
+        )
 
     async def cut_off(self, request: web.Request) -> web.Response:
         self.cut = set(await request.json())

@@ -86,7 +86,9 @@ def doc(text: str) -> bytes:
 Made = Callable[[], AbstractAsyncContextManager[Coordinator]]
 
 
-@pytest.fixture(params=["local", "local in three directories", "memory", "etcd", "etcd with TLS and a login", "kubernetes"])
+@pytest.fixture(
+    params=["local", "local in three directories", "memory", "etcd", "etcd with TLS and a login", "kubernetes"]
+)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Made:
     """Every implementation, empty."""
     guarded = request.getfixturevalue("guarded_etcd") if "login" in request.param else None
@@ -142,7 +144,9 @@ def test_replace_needs_the_revision_that_was_read(make: Made) -> None:
 
 def test_one_of_many_wins(make: Made) -> None:
     async def test(coordinator: Coordinator) -> None:
-        results = await asyncio.gather(*(coordinator.replace("map", doc(str(number)), 0) for number in range(10)), return_exceptions=True)
+        results = await asyncio.gather(
+            *(coordinator.replace("map", doc(str(number)), 0) for number in range(10)), return_exceptions=True
+        )
         assert sum(isinstance(result, int) for result in results) == 1
         assert sum(isinstance(result, ConflictError) for result in results) == 9
 
@@ -261,7 +265,9 @@ def test_who_may_not_is_told_why(guarded_etcd: tuple[EtcdCluster, Access], tmp_p
         return str(error.value)
 
     async def test() -> None:
-        assert "etcd refuses: etcdserver: authentication failed" in await told(replace(access, login=str(tmp_path / "wrong")))
+        assert "etcd refuses: etcdserver: authentication failed" in await told(
+            replace(access, login=str(tmp_path / "wrong"))
+        )
         said = await told(access, "other/x")
         assert said.startswith("etcd refuses: etcdserver: permission denied; ")
         assert said.endswith(" keys that begin with other/x/")
@@ -290,7 +296,9 @@ def test_a_login_that_etcd_forgot_is_made_again(guarded_etcd: tuple[EtcdCluster,
     asyncio.run(test())
 
 
-@pytest.mark.parametrize(("version", "usable"), [("3.5.0", False), ("3.5.5", False), ("3.5.6", True), ("3.4.23", True), ("3.6.1", True)])
+@pytest.mark.parametrize(
+    ("version", "usable"), [("3.5.0", False), ("3.5.5", False), ("3.5.6", True), ("3.4.23", True), ("3.6.1", True)]
+)
 def test_versions_that_lose_data_are_refused(version: str, usable: bool) -> None:
     """A stand-in for the answer only: such a version cannot be had from here, and should not be."""
 
@@ -372,7 +380,17 @@ def test_any_majority_knows_what_a_majority_took(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
-@pytest.mark.parametrize("content", [b"", b"s4 1 revision x\nvalue", b"s4 1 revision 9", b"s4 1 revision 9 crc 00000000\none", b"s4 2 revision 9 crc 00000000\n", b"garbage"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"s4 1 revision x\nvalue",
+        b"s4 1 revision 9",
+        b"s4 1 revision 9 crc 00000000\none",
+        b"s4 2 revision 9 crc 00000000\n",
+        b"garbage",
+    ],
+)
 def test_a_damaged_file_is_outvoted(tmp_path: Path, content: bytes) -> None:
     async def test() -> None:
         directories = [tmp_path / str(number) for number in range(2)]

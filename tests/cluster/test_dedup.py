@@ -23,18 +23,30 @@ pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machi
 STEPS = [
     f"{when}:{what}"
     for what in (
-        "append", "take-shard", "TakeReferences", "decide-TakeReferences", "PutObject", "decide-PutObject", "outbox-PublishContent",
-        "decide-PublishContent", "DeleteObject", "decide-DeleteObject", "outbox-DropReferences", "decide-DropReferences",
-        "outbox-UnpublishContent", "discard",
+        "append",
+        "take-shard",
+        "TakeReferences",
+        "decide-TakeReferences",
+        "PutObject",
+        "decide-PutObject",
+        "outbox-PublishContent",
+        "decide-PublishContent",
+        "DeleteObject",
+        "decide-DeleteObject",
+        "outbox-DropReferences",
+        "decide-DropReferences",
+        "outbox-UnpublishContent",
+        "discard",
     )
     for when in ("before", "after")
-]  # fmt: skip
+]
 
 PARTS = 2  # clusters that share the steps
 
 
 class Work:
-    """Puts, copies and deletes of a few contents under a few keys, through all nodes. What a failed call left is unknown."""
+    """Puts, copies and deletes of a few contents under a few keys, through all nodes. What a failed call left is
+    unknown."""
 
     def __init__(self, cluster: DevCluster) -> None:
         self.cluster, self.random = cluster, random.Random(1)
@@ -71,7 +83,11 @@ class Work:
 def test_a_node_dies_at_each_step(tmp_path: Path, part: int) -> None:
     """`make test` takes every second step, before and after in turn; `make soak` all of them."""
     crash = tmp_path / "crash"
-    environment = {"S4_CRASH_FILE": str(crash), "PYTHONPATH": str(Path(__file__).parent / "crashing"), "S4_LIMIT_GHOST_S": "3"}
+    environment = {
+        "S4_CRASH_FILE": str(crash),
+        "PYTHONPATH": str(Path(__file__).parent / "crashing"),
+        "S4_LIMIT_GHOST_S": "3",
+    }
     cluster = DevCluster(tmp_path / "dev", nodes=4, erasure="2+2", environment=environment)
     chosen = STEPS if tiers.SOAK else [step for number, step in enumerate(STEPS) if number % 4 in (0, 3)]
     try:
@@ -93,7 +109,10 @@ def test_a_node_dies_at_each_step(tmp_path: Path, part: int) -> None:
         cluster.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
         wait_until(lambda: not audited(cluster), "nothing is left to audit")
         cluster.wait(lambda said: said["outbox"] == 0 and said["health"] == "ok", "all is freed")
-        current, stores = cluster.map(), {line["store"]: cluster.directory / name for name, line in cluster.lines.items()}
+        current, stores = (
+            cluster.map(),
+            {line["store"]: cluster.directory / name for name, line in cluster.lines.items()},
+        )
     finally:
         cluster.stop()
     assert check_cluster(current, stores) == []

@@ -1,4 +1,5 @@
-"""A real cluster of which one node's disk reads no shard any more: strace makes every read of its volumes fail, for good."""
+"""A real cluster of which one node's disk reads no shard any more: strace makes every read of its volumes fail, for
+good."""
 
 from __future__ import annotations
 
@@ -34,11 +35,15 @@ def test_a_node_that_cannot_read_its_shards_is_done_without_and_healed(cluster: 
     again once the disk can be read."""
     client = cluster.client("node-1")
     client.create_bucket(Bucket="bucket")
-    kept = {f"k{number}": random.Random(number).randbytes(150_000) for number in range(90)}  # some 65 shards there: more than FAILING places
+    kept = {
+        f"k{number}": random.Random(number).randbytes(150_000) for number in range(90)
+    }  # some 65 shards there: more than FAILING places
     for key, body in kept.items():
         client.put_object(Bucket="bucket", Key=key, Body=body)
     cluster.wait_whole()
-    volumes = [option for path in (cluster.directory / "node-2" / "volumes").glob("*.vol") for option in ("-P", str(path))]
+    volumes = [
+        option for path in (cluster.directory / "node-2" / "volumes").glob("*.vol") for option in ("-P", str(path))
+    ]
     with injected(cluster.lines["node-2"]["pid"], "preadv,preadv2,pread64", "error=EIO", *volumes):
         for name in cluster.lines:
             reader = cluster.client(name)

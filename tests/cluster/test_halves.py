@@ -48,7 +48,9 @@ def held(current: ClusterMap, chosen: random.Random) -> ClusterMap:
         store = chosen.choice(STORES)
         number = STORES.index(store)
         try:
-            return planner.registered(current, store, f"n{number}", f"moved{chosen.randrange(9)}:9002", f"d{number}", 1.0)
+            return planner.registered(
+                current, store, f"n{number}", f"moved{chosen.randrange(9)}:9002", f"d{number}", 1.0
+            )
         except planner.PlanError:
             return current
     partitions = list(current.partitions)
@@ -56,7 +58,9 @@ def held(current: ClusterMap, chosen: random.Random) -> ClusterMap:
     one = partitions[place]
     members = list(one.config.members)
     members[chosen.randrange(4)] = chosen.choice(["", *current.stores])
-    config = replace(one.config, epoch=one.config.epoch + 1, primary=chosen.choice(list(current.stores)), members=tuple(members))
+    config = replace(
+        one.config, epoch=one.config.epoch + 1, primary=chosen.choice(list(current.stores)), members=tuple(members)
+    )
     partitions[place] = replace(one, revision=one.revision + 1, config=config)
     return replace(current, partitions=tuple(partitions))
 
@@ -101,7 +105,13 @@ def test_a_store_that_was_let_go_stands_by() -> None:
     halves = split(current, {}, {}, plans=True)
     with pytest.raises(planner.PlanError, match="still holds"):
         planner.released(joined(*halves), STORES[4])
-    empty = replace(current, partitions=tuple(replace(one, config=replace(one.config, members=one.wanted, in_sync=one.wanted[:3], eligible=())) for one in current.partitions))
+    empty = replace(
+        current,
+        partitions=tuple(
+            replace(one, config=replace(one.config, members=one.wanted, in_sync=one.wanted[:3], eligible=()))
+            for one in current.partitions
+        ),
+    )
     assert joined(*split(planner.released(empty, STORES[4]), {}, {}, plans=True)).stores[STORES[4]].state == "standby"
 
 

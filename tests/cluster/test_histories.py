@@ -1,5 +1,6 @@
-"""Histories of real S3 clients of a real cluster, under kill -9, pauses and restarts of the coordinator, are linearizable
-for each key: with conditional writes, small objects in rows and larger ones in shards. S4_FAULTS says how many.
+"""Histories of real S3 clients of a real cluster, under kill -9, pauses and restarts of the coordinator, are
+linearizable for each key: with conditional writes, small objects in rows and larger ones in shards. S4_FAULTS says how
+many.
 """
 
 from __future__ import annotations
@@ -50,16 +51,23 @@ class Clients(Crew):
     def _work(self, number: int) -> None:
         chosen = random.Random(number)
         while not self.ended:
-            key, kind = f"key-{self.round}-{chosen.randrange(KEYS)}", chosen.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0]
+            key, kind = (
+                f"key-{self.round}-{chosen.randrange(KEYS)}",
+                chosen.choices(("put", "create", "delete", "get"), (3, 2, 1, 4))[0],
+            )
             with self._lock:
                 self.count += 1
                 value = f"v{self.count}"
             body, s3 = value + (PADDING if chosen.random() < 0.4 else ""), chosen.choice(self.ways)
             calls: dict[str, Callable[[], object]] = {
                 "put": lambda s3=s3, key=key, body=body: s3.put_object(Bucket="bucket", Key=key, Body=body.encode()),
-                "create": lambda s3=s3, key=key, body=body: s3.put_object(Bucket="bucket", Key=key, Body=body.encode(), IfNoneMatch="*"),
+                "create": lambda s3=s3, key=key, body=body: s3.put_object(
+                    Bucket="bucket", Key=key, Body=body.encode(), IfNoneMatch="*"
+                ),
                 "delete": lambda s3=s3, key=key: s3.delete_object(Bucket="bucket", Key=key),
-                "get": lambda s3=s3, key=key: s3.get_object(Bucket="bucket", Key=key)["Body"].read().decode().rstrip("."),
+                "get": lambda s3=s3, key=key: (
+                    s3.get_object(Bucket="bucket", Key=key)["Body"].read().decode().rstrip(".")
+                ),
             }
             begin = time.monotonic()
             end, result = self._call(kind, calls[kind])

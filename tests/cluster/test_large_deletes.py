@@ -1,4 +1,5 @@
-"""An object of many parts is deleted, and who lets go of what it held dies in between: whoever leads next goes on (table GONE).
+"""An object of many parts is deleted, and who lets go of what it held dies in between: whoever leads next goes on
+(table GONE).
 
 It starts a cluster, as what goes on over a failover needs one, and puts three hundred parts.
 """
@@ -29,7 +30,10 @@ STEPS = ("before:submit-LetGo", "after:submit-LetGo")
 
 def make(s3: Any, key: str, bodies: list[bytes]) -> None:
     upload = s3.create_multipart_upload(Bucket="bucket", Key=key)["UploadId"]
-    made = [s3.upload_part(Bucket="bucket", Key=key, UploadId=upload, PartNumber=number, Body=body)["ETag"] for number, body in enumerate(bodies, 1)]
+    made = [
+        s3.upload_part(Bucket="bucket", Key=key, UploadId=upload, PartNumber=number, Body=body)["ETag"]
+        for number, body in enumerate(bodies, 1)
+    ]
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(made, 1)]
     s3.complete_multipart_upload(Bucket="bucket", Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
 
@@ -40,7 +44,12 @@ def leaders(cluster: DevCluster) -> list[str]:
 
 def test_what_a_large_object_held_is_let_go_of_by_who_leads_next(tmp_path: Path) -> None:
     crash, chance = tmp_path / "crash", random.Random(1)
-    environment = {"S4_CRASH_FILE": str(crash), "PYTHONPATH": str(Path(__file__).parent / "crashing"), "S4_LIMIT_GHOST_S": "3", "S4_LIMIT_PART_MIN_BYTES": "1000"}
+    environment = {
+        "S4_CRASH_FILE": str(crash),
+        "PYTHONPATH": str(Path(__file__).parent / "crashing"),
+        "S4_LIMIT_GHOST_S": "3",
+        "S4_LIMIT_PART_MIN_BYTES": "1000",
+    }
     cluster = DevCluster(tmp_path / "dev", nodes=4, erasure="2+2", partitions=4, environment=environment)
     try:
         cluster.start()
@@ -54,12 +63,18 @@ def test_what_a_large_object_held_is_let_go_of_by_who_leads_next(tmp_path: Path)
             cluster.settled()
             before = leaders(cluster)
             crash.write_text(step)
-            with contextlib.suppress(BotoCoreError, ClientError):  # who dies may be who was to answer; the row is gone by then
+            with contextlib.suppress(
+                BotoCoreError, ClientError
+            ):  # who dies may be who was to answer; the row is gone by then
                 cluster.client("node-2").delete_object(Bucket="bucket", Key=f"large-{number}")
-            (died,) = wait_until(lambda: [one for one in cluster.lines if not cluster.alive(one)], f"a node died {step}")
+            (died,) = wait_until(
+                lambda: [one for one in cluster.lines if not cluster.alive(one)], f"a node died {step}"
+            )
             led = [at for at, store in enumerate(before) if store == cluster.lines[died]["store"]]
             assert led
-            wait_until(lambda led=led, before=before: all(leaders(cluster)[at] != before[at] for at in led), "others lead")
+            wait_until(
+                lambda led=led, before=before: all(leaders(cluster)[at] != before[at] for at in led), "others lead"
+            )
             cluster.act("start", died)
             s3 = cluster.client("node-1")
             cluster.wait_whole()
@@ -68,7 +83,10 @@ def test_what_a_large_object_held_is_let_go_of_by_who_leads_next(tmp_path: Path)
         cluster.settled()
         assert s3.get_object(Bucket="bucket", Key="kept")["Body"].read() == kept
         assert [one["Key"] for one in s3.list_objects_v2(Bucket="bucket")["Contents"]] == ["kept"]
-        current, stores = cluster.map(), {line["store"]: cluster.directory / name for name, line in cluster.lines.items()}
+        current, stores = (
+            cluster.map(),
+            {line["store"]: cluster.directory / name for name, line in cluster.lines.items()},
+        )
     finally:
         cluster.stop()
     assert check_cluster(current, stores) == []

@@ -1,4 +1,5 @@
-"""Somebody removes a node's metadata for a fresh start, and its store stays who it is: nothing is lost, and it is filled again (M4)."""
+"""Somebody removes a node's metadata for a fresh start, and its store stays who it is: nothing is lost, and it is
+filled again (M4)."""
 
 from __future__ import annotations
 

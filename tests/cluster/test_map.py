@@ -32,8 +32,10 @@ def made(nodes: int = 6, data: int = 4, parity: int = 2, partitions: int = 8) ->
 def test_the_map_byte_by_byte() -> None:
     """Golden bytes of format 1. A change of them is a new format, with a reader for both."""
     small = planner.added(planner.registered(planner.new("c1", 1, 0, 1), "s0", "n", "h:1", "z", 2.0), ["s0"])
-    raw = (b'{"format":1,"cluster":"c1","data":1,"parity":0,"count":1,"freeze":false,"stores":[["s0","n","h:1","z",2.0,"serving"]],'
-           b'"partitions":[[1,1,0,[0],[],[0],-1,-1,[0]]]}')  # fmt: skip
+    raw = (
+        b'{"format":1,"cluster":"c1","data":1,"parity":0,"count":1,"freeze":false,"stores":[["s0","n","h:1","z",2.0,"serving"]],'
+        b'"partitions":[[1,1,0,[0],[],[0],-1,-1,[0]]]}'
+    )
     assert clustermap.encode(small) == raw
     assert clustermap.decode(raw) == small
     with pytest.raises(ValueError, match="format 2; this S4 knows 1"):
@@ -43,7 +45,12 @@ def test_the_map_byte_by_byte() -> None:
 def test_every_map_comes_back() -> None:
     one = planner.frozen(planner.gone(made(8), ["s3"]), True)
     parts = list(one.partitions)
-    parts[0] = replace(parts[0], config=replace(parts[0].config, joining="s7", position=3, members=("", *parts[0].config.members[1:]), eligible=("s1",)))
+    parts[0] = replace(
+        parts[0],
+        config=replace(
+            parts[0].config, joining="s7", position=3, members=("", *parts[0].config.members[1:]), eligible=("s1",)
+        ),
+    )
     one = replace(one, partitions=tuple(parts))
     assert clustermap.decode(clustermap.encode(one)) == one
     assert len(clustermap.encode(made(6, partitions=256))) < 256 * 120
@@ -55,7 +62,10 @@ def test_partitions_are_a_power_of_two(partitions: int) -> None:
         planner.new("c", 4, 2, partitions)
 
 
-@given(st.lists(st.sampled_from(["add", "drain", "gone", "swap", "rebalance"]), max_size=8), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.sampled_from(["add", "drain", "gone", "swap", "rebalance"]), max_size=8),
+    st.randoms(use_true_random=False),
+)
 def test_a_plan_only_names_stores_that_may_hold_data(actions: list[str], chosen: random.Random) -> None:
     """And each change made twice is made once; a store that is gone stays gone."""
     one, count = made(8), 8
@@ -101,8 +111,14 @@ def test_too_few_stores_are_refused_with_what_to_do() -> None:
 
 
 def said(one: ClusterMap, *down: str, heals: int = 0) -> dict[str, Said | None]:
-    led = {store: [at for at, part in enumerate(one.partitions) if part.config.primary == store] for store in one.stores}
-    return {store: None if store in down else Said(led[store], heals if store == "s0" else 0) for store in one.stores if one.stores[store].state != GONE}
+    led = {
+        store: [at for at, part in enumerate(one.partitions) if part.config.primary == store] for store in one.stores
+    }
+    return {
+        store: None if store in down else Said(led[store], heals if store == "s0" else 0)
+        for store in one.stores
+        if one.stores[store].state != GONE
+    }
 
 
 def test_what_people_are_told() -> None:
@@ -113,7 +129,11 @@ def test_what_people_are_told() -> None:
     assert down.health == "down"  # its partitions have no primary yet
     assert "node-1 does not answer" in down.reasons
     emptied = planner.registered(one, "s9", "node-1", "h:1", "z", 1.0)  # its disk was exchanged
-    assert any("node-1 does not answer; its node has an empty store" in reason and "`s4 admin cluster replace node-1`" in reason for reason in status(emptied, said(emptied, "s1")).reasons)
+    assert any(
+        "node-1 does not answer; its node has an empty store" in reason
+        and "`s4 admin cluster replace node-1`" in reason
+        for reason in status(emptied, said(emptied, "s1")).reasons
+    )
     assert not any("replace" in reason for reason in status(emptied, said(emptied, "s2")).reasons)
 
 

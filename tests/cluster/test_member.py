@@ -48,7 +48,8 @@ def test_a_shard_on_a_store_that_does_not_hold_its_position_is_missing() -> None
 
 
 def test_once_a_store_is_being_filled_new_shards_must_be_on_it() -> None:
-    """D3: a gateway with an old map writes to the old store behind the walk of the one that is filled; a heal row follows."""
+    """D3: a gateway with an old map writes to the old store behind the walk of the one that is filled; a heal row
+    follows."""
     one, old = moving(made(), 2)
     members = list(one.partitions[0].config.members)
     assert members[2] == old
@@ -65,17 +66,26 @@ def test_a_shard_that_was_healed_on_the_old_store_is_healed_again_on_the_new_one
 def test_where_nobody_holds_a_position_nothing_counts_for_it() -> None:
     one = made()
     part = one.partitions[0]
-    lost = replace(one, partitions=(replace(part, config=replace(part.config, members=("", *part.config.members[1:]))), *one.partitions[1:]))
+    lost = replace(
+        one,
+        partitions=(
+            replace(part, config=replace(part.config, members=("", *part.config.members[1:]))),
+            *one.partitions[1:],
+        ),
+    )
     assert adjusted(lost, 0, put(["", *part.config.members[1:]])).blobs[0].missing == [0]
 
 
 def test_what_has_too_few_shards_when_it_is_decided_is_refused() -> None:
-    """Two stores changed places while an object was written with one shard missing: three good ones are no object (D1)."""
+    """Two stores changed places while an object was written with one shard missing: three good ones are no object
+    (D1)."""
     one = made()
     members = list(one.partitions[0].config.members)
     decide, turn = decider()
     swapped = adjusted(one, 0, put([members[1], members[0], *members[2:5], ""], [5]))
-    assert decide.answer(turn, 0, swapped, ID) == Refused("ServiceUnavailable", "Too few stores hold this object's shards. Try again.")
+    assert decide.answer(turn, 0, swapped, ID) == Refused(
+        "ServiceUnavailable", "Too few stores hold this object's shards. Try again."
+    )
     fewer = adjusted(one, 0, put([*members[:5], ""], [5]))
     assert isinstance(decide.answer(turn, 0, fewer, OTHER), commands.Written)
 
@@ -100,16 +110,22 @@ def decider() -> tuple[Decider, Turn]:
 
 def test_a_command_that_comes_twice_gets_its_first_answer() -> None:
     one, turn = decider()
-    command = PutObject(SETTINGS, b"k", Object(1, 0, "e", False, True, "root"), conditions=commands.Conditions(if_none_match="*"))
+    command = PutObject(
+        SETTINGS, b"k", Object(1, 0, "e", False, True, "root"), conditions=commands.Conditions(if_none_match="*")
+    )
     first = one.answer(turn, 0, command, ID)
     assert one.answer(turn, 0, command, ID, again=True) == first
-    assert one.answer(turn, 0, command, OTHER) == Refused("PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
+    assert one.answer(turn, 0, command, OTHER) == Refused(
+        "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"
+    )
 
 
 def test_a_refusal_of_a_command_that_was_sent_before_is_kept() -> None:
     """R12: else the first sending, late on another connection, takes effect after the client was told no."""
     one, turn = decider()
-    command = PutObject(SETTINGS, b"k", Object(1, 0, "e", False, True, "root"), conditions=commands.Conditions(if_match="x"))
+    command = PutObject(
+        SETTINGS, b"k", Object(1, 0, "e", False, True, "root"), conditions=commands.Conditions(if_match="x")
+    )
     refused = one.answer(turn, 0, command, ID, again=True)
     assert isinstance(refused, Refused)
     row = encode_object(Object(1, 0, "x", False, True, "root", extents=[Extent(0, 0)]))
@@ -127,7 +143,9 @@ def test_what_is_harmless_twice_leaves_no_answer() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=60), st.integers(0, 60))
-def test_a_layer_shows_the_newest_rows_until_they_are_in_the_source(changes: list[tuple[int, bool]], dropped: int) -> None:
+def test_a_layer_shows_the_newest_rows_until_they_are_in_the_source(
+    changes: list[tuple[int, bool]], dropped: int
+) -> None:
     class Source(dict[bytes, bytes]):
         def scan(self, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
             return sorted((key, value) for key, value in self.items() if start <= key < stop)
@@ -172,21 +190,33 @@ def page_of(rows: list[list[tuple[bytes, bytes]]], query: Query) -> Page:
     return next(page for page in list_page([Walk(sorted(part)) for part in rows], query) if page is not None)
 
 
-@given(st.sets(st.text("ab/\x00", min_size=1, max_size=6), max_size=30), st.integers(1, 8), st.sampled_from([b"", b"/", b"a"]),
-       st.sampled_from([b"", b"a", b"a/"]), st.integers(0, 2**32))  # fmt: skip
+@given(
+    st.sets(st.text("ab/\x00", min_size=1, max_size=6), max_size=30),
+    st.integers(1, 8),
+    st.sampled_from([b"", b"/", b"a"]),
+    st.sampled_from([b"", b"a", b"a/"]),
+    st.integers(0, 2**32),
+)
 @pytest.mark.parametrize("versions", [False, True])
-def test_merged_pages_are_what_one_store_would_list(versions: bool, names: set[str], limit: int, delimiter: bytes, prefix: bytes, seed: int) -> None:
+def test_merged_pages_are_what_one_store_would_list(
+    versions: bool, names: set[str], limit: int, delimiter: bytes, prefix: bytes, seed: int
+) -> None:
     chosen, parts = random.Random(seed), [[], [], []]  # type: tuple[random.Random, list[list[tuple[bytes, bytes]]]]
     for name in names:
         part = chosen.choice(parts)
         for sequence in range(chosen.randint(1, 2)):
             row = Object(1, 1, "e", chosen.random() < 0.2, False, "root")
-            part.append((keys.escape(name.encode()) + b"\x00\x01" + keys.version_suffix(1, sequence), encode_object(row)))
+            part.append(
+                (keys.escape(name.encode()) + b"\x00\x01" + keys.version_suffix(1, sequence), encode_object(row))
+            )
     query = Query(prefix, delimiter, b"", b"", limit, versions)
     whole = page_of([[row for part in parts for row in part]], query)
     merged = merged_objects([page_of([part], query) for part in parts], limit)
     assert [shown(item) for item in merged.items] == [shown(item) for item in whole.items]
-    assert (merged.truncated, merged.next_key if merged.truncated else b"") == (whole.truncated, whole.next_key if whole.truncated else b"")
+    assert (merged.truncated, merged.next_key if merged.truncated else b"") == (
+        whole.truncated,
+        whole.next_key if whole.truncated else b"",
+    )
 
 
 def shown(item: Version | bytes) -> tuple[bytes, bytes, Summary | None, bool]:

@@ -32,7 +32,9 @@ START = shardmap.restarted(shardmap.spread("c", ["a", "b", "c"], 2, 1, 4), {"a",
 
 
 @pytest.mark.parametrize("took", [0, 1])
-def test_a_change_that_too_few_drives_took_is_repeated_until_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: int) -> None:
+def test_a_change_that_too_few_drives_took_is_repeated_until_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: int
+) -> None:
     """With the one that a drive took after all, too: the process knows neither that nor how to say anything newer."""
     monkeypatch.setattr(membership, "RETRY_S", 0.001)
     directories = [tmp_path / name for name in "abc"]
@@ -68,6 +70,8 @@ def test_a_map_that_somebody_else_changed_is_read_and_decided_again(tmp_path: Pa
         revision = await coordinator.replace(DOCUMENT, shardmap.encode(START), 0)
         at = Membership(coordinator, START, revision)
         await coordinator.replace(DOCUMENT, shardmap.encode(shardmap.joined(START, "b")), revision)
-        assert await at.change(lambda old: shardmap.joined(old, "c")) == shardmap.joined(shardmap.joined(START, "b"), "c")
+        assert await at.change(lambda old: shardmap.joined(old, "c")) == shardmap.joined(
+            shardmap.joined(START, "b"), "c"
+        )
 
     asyncio.run(whole())

@@ -85,7 +85,9 @@ class Cluster:
         def fatal(error: BaseException) -> None:
             self.ended.append(store)
 
-        group = Group(store, database, keeper, send, partitions=PARTITIONS, clock=time.monotonic, fatal=fatal, timing=TIMING)
+        group = Group(
+            store, database, keeper, send, partitions=PARTITIONS, clock=time.monotonic, fatal=fatal, timing=TIMING
+        )
         self.groups[store] = group
         self.copies[store] = OwnCopy(store, keeper, group, fatal, alarm)
         await group.start()
@@ -168,7 +170,8 @@ def rows_of(database: Database) -> dict[bytes, bytes]:
 @pytest.mark.parametrize("found", ["by a scrub", "by a read"])
 @pytest.mark.parametrize("leads", [True, False])
 def test_a_damaged_copy_leaves_the_set_and_joins_again(tmp_path: Path, leads: bool, found: str) -> None:
-    """A primary fails over. In the end every copy has every row, the one that was damaged too, and nobody is missing."""
+    """A primary fails over. In the end every copy has every row, the one that was damaged too, and nobody is
+    missing."""
 
     async def test() -> None:
         async with running(tmp_path) as cluster:
@@ -200,7 +203,9 @@ def test_a_damaged_copy_leaves_the_set_and_joins_again(tmp_path: Path, leads: bo
             assert not cluster.copies[store].alarm
             for group in cluster.groups.values():
                 await group.settled()
-            await until(lambda: len({frozenset(rows_of(group.database).items()) for group in cluster.groups.values()}) == 1)
+            await until(
+                lambda: len({frozenset(rows_of(group.database).items()) for group in cluster.groups.values()}) == 1
+            )
             assert rows_of(cluster.groups[store].database)[key(0, 7)] == value(7)
             await cluster.copies[store].scrub()
             assert not cluster.copies[store].alarm
@@ -270,7 +275,9 @@ def test_a_crash_while_it_is_made_again(tmp_path: Path, at: str, monkeypatch: py
     run(test)
 
 
-def test_a_copy_that_does_not_open_waits_until_nobody_counts_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_that_does_not_open_waits_until_nobody_counts_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(metadata_copy, "LOOK_S", 0.05)
 
     async def test() -> None:
@@ -292,7 +299,9 @@ def test_who_is_needed() -> None:
     fewer = replace(first, config=replace(first.config, in_sync=first.config.in_sync[:2]))
     alone = replace(current, partitions=(fewer, *current.partitions[1:]))
     assert needed(alone, fewer.config.in_sync[0]) == [0]
-    left = replace(first, config=replace(first.config, in_sync=first.config.in_sync[:2], eligible=first.config.in_sync[2:]))
+    left = replace(
+        first, config=replace(first.config, in_sync=first.config.in_sync[:2], eligible=first.config.in_sync[2:])
+    )
     assert needed(replace(current, partitions=(left, *current.partitions[1:])), first.config.in_sync[2]) == [0]
 
 

@@ -1,5 +1,6 @@
-"""The steps of docs/cluster.md for a cluster on machines of one's own, followed: each machine a network namespace with a name, and an etcd that asks
-for TLS and a login. Real processes, because what failed was between them (six are started: some seconds of a processor)."""
+"""The steps of docs/cluster.md for a cluster on machines of one's own, followed: each machine a network namespace with
+a name, and an etcd that asks for TLS and a login. Real processes, because what failed was between them (six are
+started: some seconds of a processor)."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ KEYS = {"S4_ROOT_ACCESS_KEY": "ofmychoice", "S4_ROOT_SECRET_KEY": "of my choice 
 
 
 class Machines:
-    """Namespaces that know each other by name. `run` is a command line of the guide in one of them, in the folder `here`."""
+    """Namespaces that know each other by name. `run` is a command line of the guide in one of them, in the folder
+    `here`."""
 
     def __init__(self, network: Network, here: Path) -> None:
         self.network, self.here, self.started = network, here, list[subprocess.Popen[bytes]]()
@@ -44,14 +46,26 @@ class Machines:
         return ["ip", "netns", "exec", self.network.namespace[machine], *program_of]
 
     def run(self, machine: str, *words: str) -> str:
-        done = subprocess.run(self._words(machine, words), capture_output=True, text=True, check=False, timeout=600, cwd=self.here, env={**os.environ, **KEYS})
+        done = subprocess.run(
+            self._words(machine, words),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+            cwd=self.here,
+            env={**os.environ, **KEYS},
+        )
         assert "Traceback" not in done.stderr
         assert done.returncode in (0, 3), f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def start(self, machine: str, *words: str) -> None:
         with (self.here / f"{machine}.log").open("ab") as log:
-            self.started.append(subprocess.Popen(self._words(machine, words), stdout=log, stderr=log, cwd=self.here, env={**os.environ, **KEYS}))
+            self.started.append(
+                subprocess.Popen(
+                    self._words(machine, words), stdout=log, stderr=log, cwd=self.here, env={**os.environ, **KEYS}
+                )
+            )
 
     def said(self, machine: str, what: str) -> None:
         wait_until(lambda: what in (self.here / f"{machine}.log").read_text(), f"{machine} says {what}")
@@ -75,7 +89,9 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
             folder = Path("/etc/netns") / namespace
             folder.mkdir(parents=True)
             stack.callback(shutil.rmtree, folder)
-            (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in network.address.items()))
+            (folder / "hosts").write_text(
+                "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in network.address.items())
+            )
         made = Machines(network, tmp_path)
         stack.callback(made.stop)
         yield made
@@ -86,28 +102,96 @@ def start_etcd(machines: Machines) -> None:
     authority = certificates.make("etcd's", time.time(), 86_400)
     address = machines.network.address["etcd-1"]
     own = certificates.make("etcd-1", time.time(), 86_400, ["etcd-1", address], authority)
-    for name, text in (("etcd-ca.pem", authority.certificate), ("etcd.pem", own.certificate), ("etcd.key", own.key), ("login", "s4:a secret: with a colon\n")):
+    for name, text in (
+        ("etcd-ca.pem", authority.certificate),
+        ("etcd.pem", own.certificate),
+        ("etcd.key", own.key),
+        ("login", "s4:a secret: with a colon\n"),
+    ):
         (machines.here / name).write_text(text)
     found, url, peer = program() or "", "https://etcd-1:2379", "http://127.0.0.1:2380"
     with (machines.here / "etcd-1.log").open("ab") as log:
-        machines.started.append(subprocess.Popen(
-            ["ip", "netns", "exec", machines.network.namespace["etcd-1"], found, "--name", "e", "--data-dir", str(machines.here / "etcd"), "--listen-client-urls", f"https://{address}:2379",
-             "--advertise-client-urls", url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"e={peer}", "--cert-file", str(machines.here / "etcd.pem"), "--key-file", str(machines.here / "etcd.key")],
-            stdout=log, stderr=log, env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
-        ))  # fmt: skip
+        machines.started.append(
+            subprocess.Popen(
+                [
+                    "ip",
+                    "netns",
+                    "exec",
+                    machines.network.namespace["etcd-1"],
+                    found,
+                    "--name",
+                    "e",
+                    "--data-dir",
+                    str(machines.here / "etcd"),
+                    "--listen-client-urls",
+                    f"https://{address}:2379",
+                    "--advertise-client-urls",
+                    url,
+                    "--listen-peer-urls",
+                    peer,
+                    "--initial-advertise-peer-urls",
+                    peer,
+                    "--initial-cluster",
+                    f"e={peer}",
+                    "--cert-file",
+                    str(machines.here / "etcd.pem"),
+                    "--key-file",
+                    str(machines.here / "etcd.key"),
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
+            )
+        )
     machines.said("etcd-1", "serving client requests")
     asyncio.run(ask_for_logins(f"{address}:2379", Access(str(machines.here / "etcd-ca.pem")), b"/s4/prod/"))
 
 
 def test_the_steps_for_machines_of_ones_own(machines: Machines) -> None:
     start_etcd(machines)
-    coordinator = ("--coordinator", "etcd://etcd-1:2379/prod", "--etcd-authority", "etcd-ca.pem", "--etcd-login", "login")
+    coordinator = (
+        "--coordinator",
+        "etcd://etcd-1:2379/prod",
+        "--etcd-authority",
+        "etcd-ca.pem",
+        "--etcd-login",
+        "login",
+    )
     machines.run("node-1", "s4", "admin", "cluster", "certificates", "./trust", *NODES, "gateway-1")
     assert "cluster: " in machines.run("node-1", "s4", "admin", "cluster", "init", *coordinator, "--erasure", "2+1")
     machines.run("node-1", "sh", "-c", "(umask 077; head -c 32 /dev/urandom | base64 > master.key)")
-    trust = {name: ("--authority", "trust/ca.pem", "--peer-certificate", f"trust/{name}.pem", "--peer-key", f"trust/{name}.key", "--master-key", "master.key") for name in (*NODES, "gateway-1")}
+    trust = {
+        name: (
+            "--authority",
+            "trust/ca.pem",
+            "--peer-certificate",
+            f"trust/{name}.pem",
+            "--peer-key",
+            f"trust/{name}.key",
+            "--master-key",
+            "master.key",
+        )
+        for name in (*NODES, "gateway-1")
+    }
     for name in NODES:
-        machines.start(name, "s4", "node", f"disk-of-{name}", "--name", name, "--advertise", f"{name}:9002", *coordinator, "--zone", name, "--admin-listen", ":9001", "--reserve", "64MiB", *trust[name])
+        machines.start(
+            name,
+            "s4",
+            "node",
+            f"disk-of-{name}",
+            "--name",
+            name,
+            "--advertise",
+            f"{name}:9002",
+            *coordinator,
+            "--zone",
+            name,
+            "--admin-listen",
+            ":9001",
+            "--reserve",
+            "64MiB",
+            *trust[name],
+        )
     for name in NODES:
         machines.said(name, "(standby) serves")
     at = ("s4", "admin", "--endpoint", "node-1:9001", "--authority", "trust/ca.pem", "cluster")
@@ -118,7 +202,13 @@ def test_the_steps_for_machines_of_ones_own(machines: Machines) -> None:
     machines.start("gateway-1", "s4", "gateway", *coordinator, *trust["gateway-1"])
     machines.said("gateway-1", "gateway serves")
     wait_until(lambda: re.search(r"^health +ok", machines.run("node-3", *at, "status"), re.MULTILINE), "all is well")
-    client = boto3.client("s3", endpoint_url=f"http://{machines.network.address['gateway-1']}:9000", aws_access_key_id=KEYS["S4_ROOT_ACCESS_KEY"], aws_secret_access_key=KEYS["S4_ROOT_SECRET_KEY"], region_name="us-east-1")
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{machines.network.address['gateway-1']}:9000",
+        aws_access_key_id=KEYS["S4_ROOT_ACCESS_KEY"],
+        aws_secret_access_key=KEYS["S4_ROOT_SECRET_KEY"],
+        region_name="us-east-1",
+    )
     client.create_bucket(Bucket="first")
     client.put_object(Bucket="first", Key="k", Body=b"x" * 100_000)
     assert client.get_object(Bucket="first", Key="k")["Body"].read() == b"x" * 100_000

@@ -16,7 +16,9 @@ EMPTY: list[list[str]] = [[] for _ in range(64)]
 
 
 def stores(count: int, domains: int = 0, first: int = 0) -> list[Store]:
-    return [Store(f"s{number}", f"d{number % domains if domains else number}") for number in range(first, first + count)]
+    return [
+        Store(f"s{number}", f"d{number % domains if domains else number}") for number in range(first, first + count)
+    ]
 
 
 def check(given_stores: Sequence[Store], members: list[list[str]], shards: int) -> None:
@@ -33,7 +35,9 @@ def loads(members: list[list[str]]) -> Counter[str]:
     return Counter(store for row in members for store in row)
 
 
-shapes = st.tuples(st.integers(1, 8), st.integers(0, 10), st.integers(0, 12)).map(lambda shape: (shape[0], shape[0] + shape[1], shape[2]))
+shapes = st.tuples(st.integers(1, 8), st.integers(0, 10), st.integers(0, 12)).map(
+    lambda shape: (shape[0], shape[0] + shape[1], shape[2])
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -78,7 +82,10 @@ def test_growing_moves_no_more_than_the_new_stores_take(count: int, shards_less:
 def test_a_store_that_goes_moves_little_but_its_own(count: int, shards: int, which: int, state: str) -> None:
     given_stores = stores(count)
     before = place(given_stores, EMPTY, shards, 3)
-    left = [Store(store.id, store.domain, 1.0, state if number == which else "serving") for number, store in enumerate(given_stores)]
+    left = [
+        Store(store.id, store.domain, 1.0, state if number == which else "serving")
+        for number, store in enumerate(given_stores)
+    ]
     after = place(left, before, shards, 3)
     check(left, after, shards)
     held = loads(before)[f"s{which}"]
@@ -131,7 +138,8 @@ def test_a_large_cluster_is_placed_in_seconds() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(6, 7), (6, 8), (6, 12)])
 def test_new_stores_get_their_share_of_metadata_too(before: int, after: int) -> None:
-    """Of 256 partitions with three copies, as of their shards; the old way gave a seventh store shards alone, and it led nothing."""
+    """Of 256 partitions with three copies, as of their shards; the old way gave a seventh store shards alone, and it
+    led nothing."""
     old = place(stores(before, 0), [[] for _ in range(256)], 6, 3)
     new = place(stores(after, 0), old, 6, 3)
     check(stores(after, 0), new, 6)

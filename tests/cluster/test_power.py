@@ -53,12 +53,19 @@ def check(cluster: DevCluster, told: Told, moment: float) -> None:
         except ClientError as error:
             assert error.response["Error"]["Code"] == "NoSuchKey", (key, error)
             got = None
-        assert got in may, f"{key!r}: {got and len(got)} bytes, of what may be there {[value and len(value) for value in may]}"
+        assert got in may, (
+            f"{key!r}: {got and len(got)} bytes, of what may be there {[value and len(value) for value in may]}"
+        )
 
 
 def test_power_fails_everywhere_at_once(tmp_path: Path) -> None:
     (tmp_path / "calls").mkdir()
-    environment = {"S4_STRACE_DIR": str(tmp_path / "calls"), "S4_STRACE_CALLS": CALLS, "S4_DEV_FORK": "off", "PYTHONPATH": str(Path(__file__).parent / "crashing")}
+    environment = {
+        "S4_STRACE_DIR": str(tmp_path / "calls"),
+        "S4_STRACE_CALLS": CALLS,
+        "S4_DEV_FORK": "off",
+        "PYTHONPATH": str(Path(__file__).parent / "crashing"),
+    }
     told = Told()
     cluster = DevCluster(tmp_path / "dev", nodes=3, erasure="2+1", partitions=4, environment=environment)
     began, ended = record(cluster, told)

@@ -34,10 +34,16 @@ def test_who_is_new() -> None:
 def test_each_way_counts() -> None:
     current = planner.added(stores(5), ["s0", "s1", "s2"])
     assert reach.obstacles(current, said(current), ["s3"], {}) == []
-    assert reach.obstacles(current, said(current, s1={"s3": "timed out"}), ["s3"], {}) == ["node-1 cannot reach node-3 at node-3:9002 (timed out)"]
-    assert reach.obstacles(current, said(current, s3={"s0": "no such host"}), ["s3"], {}) == ["node-3 cannot reach node-0 at node-0:9002 (no such host)"]
+    assert reach.obstacles(current, said(current, s1={"s3": "timed out"}), ["s3"], {}) == [
+        "node-1 cannot reach node-3 at node-3:9002 (timed out)"
+    ]
+    assert reach.obstacles(current, said(current, s3={"s0": "no such host"}), ["s3"], {}) == [
+        "node-3 cannot reach node-0 at node-0:9002 (no such host)"
+    ]
     assert reach.obstacles(current, said(current, s3={"s4": "x"}), ["s3"], {}) == [], "s4 is used by nobody"
-    assert reach.obstacles(current, said(current, s3={"s4": "x"}), ["s3", "s4"], {}) == ["node-3 cannot reach node-4 at node-4:9002 (x)"]
+    assert reach.obstacles(current, said(current, s3={"s4": "x"}), ["s3", "s4"], {}) == [
+        "node-3 cannot reach node-4 at node-4:9002 (x)"
+    ]
     assert reach.obstacles(current, said(current, s0={"s1": "x"}), ["s3"], {}) == [], "not of its making"
 
 
@@ -46,4 +52,6 @@ def test_who_does_not_answer() -> None:
     told = said(current, s3={"s1": "refused"})
     told["s1"] = None
     assert reach.obstacles(current, told, ["s3"], {}) == [], "a node that is down keeps nobody out"
-    assert reach.obstacles(current, {**said(current), "s3": None}, ["s3"], {"s3": "refused"}) == ["node-3 does not answer at node-3:9002 (refused)"]
+    assert reach.obstacles(current, {**said(current), "s3": None}, ["s3"], {"s3": "refused"}) == [
+        "node-3 does not answer at node-3:9002 (refused)"
+    ]

@@ -61,12 +61,21 @@ class Cluster:
 
     def start(self, store: str) -> None:
         settings = {
-            "store": store, "directory": str(self.directory / store), "partitions": PARTITIONS, "trust": str(self.directory / "trust"),
-            "addresses": self.addresses, "etcd": self.etcd.endpoints, "http": [self.etcd.host, int(self.http[store].rpartition(":")[2])], "stale": self.stale,
-        }  # fmt: skip
+            "store": store,
+            "directory": str(self.directory / store),
+            "partitions": PARTITIONS,
+            "trust": str(self.directory / "trust"),
+            "addresses": self.addresses,
+            "etcd": self.etcd.endpoints,
+            "http": [self.etcd.host, int(self.http[store].rpartition(":")[2])],
+            "stale": self.stale,
+        }
         with (self.directory / f"{store[0]}.log").open("ab") as log:
             self.processes[store] = subprocess.Popen(
-                [sys.executable, "-m", "cluster.register", json.dumps(settings)], stdout=log, stderr=log, cwd=Path(__file__).parents[1]
+                [sys.executable, "-m", "cluster.register", json.dumps(settings)],
+                stdout=log,
+                stderr=log,
+                cwd=Path(__file__).parents[1],
             )
 
     def kill(self, store: str) -> None:
@@ -108,7 +117,9 @@ class Clients:
                 self.history[key].append(Call(kind, value, begin, time.monotonic(), result[0]))
             await asyncio.sleep(self.random.uniform(0.0, 0.05))
 
-    async def ask(self, session: aiohttp.ClientSession, named: str, kind: str, key: str, value: str, begin: float) -> list[Any] | None:
+    async def ask(
+        self, session: aiohttp.ClientSession, named: str, kind: str, key: str, value: str, begin: float
+    ) -> list[Any] | None:
         """[result] of the command, tried again under its id; None where that stayed unknown."""
         partition, attempt = zlib.crc32(key.encode()) % PARTITIONS, 0
         while time.monotonic() - begin < PATIENCE_S:
@@ -116,7 +127,9 @@ class Clients:
             store = self.likely.get(partition) or self.random.choice(STORES)
             told = {"id": named, "attempt": attempt, "kind": kind, "key": key, "value": value}
             try:
-                async with session.post(f"{self.cluster.http[store]}/do", json=told, timeout=aiohttp.ClientTimeout(1.0)) as answer:
+                async with session.post(
+                    f"{self.cluster.http[store]}/do", json=told, timeout=aiohttp.ClientTimeout(1.0)
+                ) as answer:
                     found = await answer.json()
             except (aiohttp.ClientError, TimeoutError, OSError):
                 found = {}
@@ -163,12 +176,19 @@ def whole(found: dict[str, Any]) -> bool:
 def short(found: dict[str, Any]) -> dict[str, Any]:
     """States without their rows."""
     return {
-        store[0]: ones and [{name: value for name, value in one.items() if name != "rows"} | {"in_sync": [store[0] for store in one["in_sync"]]} for one in ones]
+        store[0]: ones
+        and [
+            {name: value for name, value in one.items() if name != "rows"}
+            | {"in_sync": [store[0] for store in one["in_sync"]]}
+            for one in ones
+        ]
         for store, ones in found.items()
     }
 
 
-async def trouble(cluster: Cluster, session: aiohttp.ClientSession, clients: Clients, faults: int, chosen: random.Random) -> list[str]:
+async def trouble(
+    cluster: Cluster, session: aiohttp.ClientSession, clients: Clients, faults: int, chosen: random.Random
+) -> list[str]:
     """One fault after the other, with calls answered in between; returns what was done."""
     done: list[str] = []
 
@@ -243,8 +263,8 @@ def test_histories_of_real_processes_are_linearizable(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
 def test_a_planted_stale_read_is_caught(tmp_path: Path) -> None:
-    """The test of the test: reads that any replica answers from what it happens to have. On a busy machine a few faults may meet
-    too few such reads: then there are more."""
+    """The test of the test: reads that any replica answers from what it happens to have. On a busy machine a few
+    faults may meet too few such reads: then there are more."""
     for seed in range(10, 20):
         directory = tmp_path / str(seed)
         directory.mkdir()

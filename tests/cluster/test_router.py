@@ -1,4 +1,5 @@
-"""The router between a moving map and stores that answer, refuse, or are silent: with made-up stores, for control of both."""
+"""The router between a moving map and stores that answer, refuse, or are silent: with made-up stores, for control of
+both."""
 
 from __future__ import annotations
 
@@ -102,19 +103,32 @@ def test_a_cluster_before_its_first_store_is_added_counts_nothing() -> None:
         await coordinator.replace(DOCUMENT, clustermap.encode(planner.new("c" * 32, 2, 1, 4)), 0)
         router = Router(await MapKeeper.open(coordinator), ssl.create_default_context(), boot_clock)
         told = await router.stats()
-        assert (told["objects_count"], told["logical_bytes"], told["storage_used_bytes"], told["buckets_count"]) == (0, 0, 0, 0)
+        assert (told["objects_count"], told["logical_bytes"], told["storage_used_bytes"], told["buckets_count"]) == (
+            0,
+            0,
+            0,
+            0,
+        )
 
     asyncio.run(test())
 
 
 def test_a_command_that_may_have_happened_is_sent_again_under_its_id() -> None:
-    """R12: `stale` was not done, a broken connection leaves it open; the id stays, and the store is told that it may know it."""
+    """R12: `stale` was not done, a broken connection leaves it open; the id stays, and the store is told that it may
+    know it."""
 
     async def test(fixture: Fixture) -> None:
-        failures = [StaleError("not here"), LostError("x", "cut"), UnknownResultError("cut off while it was on its way")]
+        failures = [
+            StaleError("not here"),
+            LostError("x", "cut"),
+            UnknownResultError("cut off while it was on its way"),
+        ]
         first = fixture.primary(3)
         first.then = lambda *_: failures.pop(0) if failures else Done()
-        assert await fixture.router.execute(3, commands.AbortUpload(commands.Settings(1, 1, ""), b"k", b"u" * 16)) == Done()
+        assert (
+            await fixture.router.execute(3, commands.AbortUpload(commands.Settings(1, 1, ""), b"k", b"u" * 16))
+            == Done()
+        )
         ids = {call[3] for call in first.asked}
         assert len(ids) == 1
         assert [call[4] for call in first.asked] == [False, False, True, True]
@@ -163,7 +177,9 @@ def test_a_gateway_whose_clock_is_behind_learns_from_what_stores_forgot() -> Non
 
     async def test(fixture: Fixture) -> None:
         first = fixture.primary(3)
-        first.then = lambda _, partition, command, named, again: Done() if keys.command_ms(named) > floor else ForgottenError("too old", floor)
+        first.then = lambda _, partition, command, named, again: (
+            Done() if keys.command_ms(named) > floor else ForgottenError("too old", floor)
+        )
         assert await fixture.router.execute(3, ABORT) == Done()
         assert await fixture.router.execute(3, ABORT) == Done()
         assert len(first.asked) == 3
@@ -194,7 +210,8 @@ def test_a_call_follows_its_partition_to_another_primary() -> None:
 
 
 def test_a_listing_asks_for_every_partition_exactly_once() -> None:
-    """L1: partition 3 moves between two answers. What was asked at its old epoch is thrown away, and all are asked again."""
+    """L1: partition 3 moves between two answers. What was asked at its old epoch is thrown away, and all are asked
+    again."""
 
     async def test(fixture: Fixture) -> None:
         old = fixture.router.map.partitions[3].config.primary
@@ -203,7 +220,11 @@ def test_a_listing_asks_for_every_partition_exactly_once() -> None:
 
         def answer(store: str) -> Callable[..., Any]:
             def then(name: str, bucket: int, query: Query, where: list[tuple[int, int]]) -> Any:
-                served = {number: part.config.epoch for number, part in enumerate(truth().partitions) if part.config.primary == store}
+                served = {
+                    number: part.config.epoch
+                    for number, part in enumerate(truth().partitions)
+                    if part.config.primary == store
+                }
                 if any(served.get(number) != epoch for number, epoch in where):
                     return StaleError("not here at that epoch")
                 return Page([Version(b"%02d" % number, b"", row, True) for number, _ in where])
@@ -217,7 +238,9 @@ def test_a_listing_asks_for_every_partition_exactly_once() -> None:
             one.then = answer(store)
         await fixture.change(moved(3, new))
         page = await fixture.router.list_objects(1, QUERY)
-        assert [item.key for item in page.items if isinstance(item, Version)] == [b"%02d" % number for number in range(8)]
+        assert [item.key for item in page.items if isinstance(item, Version)] == [
+            b"%02d" % number for number in range(8)
+        ]
 
     routed(test)
 
@@ -225,9 +248,18 @@ def test_a_listing_asks_for_every_partition_exactly_once() -> None:
 def test_a_shard_is_read_from_the_store_that_is_filled_or_else_from_the_one_before() -> None:
     async def test(fixture: Fixture) -> None:
         part = fixture.router.map.partitions[0]
-        old, new = part.config.members[2], next(store for store in fixture.stores if store not in part.config.members[:2] and store != part.config.members[2])
+        old, new = (
+            part.config.members[2],
+            next(
+                store
+                for store in fixture.stores
+                if store not in part.config.members[:2] and store != part.config.members[2]
+            ),
+        )
         wanted = tuple(new if at == 2 else store for at, store in enumerate(part.wanted))
-        changed = replace(part, revision=2, wanted=wanted, config=replace(part.config, epoch=2, joining=new, position=2))
+        changed = replace(
+            part, revision=2, wanted=wanted, config=replace(part.config, epoch=2, joining=new, position=2)
+        )
         await fixture.change(lambda known: replace(known, partitions=(changed, *known.partitions[1:])))
         await fixture.router.keeper.refresh()
         fixture.stores[new].then = lambda *_: OfflineError("not there yet")

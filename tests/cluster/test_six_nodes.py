@@ -39,7 +39,8 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
 
 @pytest.fixture
 def cluster(six: DevCluster) -> Iterator[DevCluster]:
-    """The six nodes, which each test leaves whole, but for nodes that it killed: these are whole again once they are back."""
+    """The six nodes, which each test leaves whole, but for nodes that it killed: these are whole again once they are
+    back."""
     yield six
     for name in names(six):
         if not six.alive(name):
@@ -93,7 +94,10 @@ class Load(Crew):
     """Clients that write and read all the time, and note every failure with its time."""
 
     def __init__(self, cluster: DevCluster, through: list[str], writers: int = 2, readers: int = 2) -> None:
-        write, read = ([partial(one, number) for number in range(count)] for one, count in ((self._write, writers), (self._read, readers)))
+        write, read = (
+            [partial(one, number) for number in range(count)]
+            for one, count in ((self._write, writers), (self._read, readers))
+        )
         super().__init__(*write, *read)
         self.cluster, self.through, self.name = cluster, through, f"load-{next(_loads)}"
         self.kept: dict[str, bytes] = {}
@@ -125,7 +129,10 @@ class Load(Crew):
                     self.kept[key] = body
 
     def _read(self, number: int) -> None:
-        client, chosen = self.cluster.client(self.through[(number + 1) % len(self.through)]), random.Random(100 + number)
+        client, chosen = (
+            self.cluster.client(self.through[(number + 1) % len(self.through)]),
+            random.Random(100 + number),
+        )
         while not self.ended:
             with self._lock:
                 known = list(self.kept)
@@ -147,7 +154,9 @@ def test_a_node_dies_under_load(cluster: DevCluster) -> None:
         load.wait_for(200)
         store = cluster.lines["node-3"]["store"]
         cluster.act("kill", "node-3")
-        wait_until(lambda: all(store != one.config.primary for one in cluster.map().partitions), "others lead what it led", 0.3)
+        wait_until(
+            lambda: all(store != one.config.primary for one in cluster.map().partitions), "others lead what it led", 0.3
+        )
         cluster.wait(lambda said: said["health"] != "down", "they serve it")
         failed_over = time.monotonic()
         load.wait_for(200)
@@ -165,7 +174,10 @@ def test_nodes_are_restarted_one_after_the_other(cluster: DevCluster) -> None:
     with Load(cluster, ["node-1"]) as load:
         load.wait_for(50)
         for node in names(cluster)[1 : amount("S4_RESTARTS", 2, 5) + 1]:
-            wait_until(lambda node=node: cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"], f"{node} may be stopped")
+            wait_until(
+                lambda node=node: cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"],
+                f"{node} may be stopped",
+            )
             cluster.act("stop", node)
             load.wait_for(100)
             cluster.act("start", node)
@@ -204,7 +216,6 @@ def test_membership_changes_while_nodes_die(tmp_path: Path) -> None:
         check(cluster.client("node-2"), kept | load.kept)
     finally:
         cluster.stop()
-
 
 
 def test_a_full_disk_on_one_node(cluster: DevCluster) -> None:
@@ -273,7 +284,10 @@ def test_a_node_that_stood_still_answers_nothing_old(cluster: DevCluster) -> Non
             ask(node, client, chosen.choice(keys))
             time.sleep(PACE_S)
 
-    threads = [threading.Thread(target=write), *(threading.Thread(target=read, args=(node,)) for node in ("node-2", "node-3", "node-4"))]
+    threads = [
+        threading.Thread(target=write),
+        *(threading.Thread(target=read, args=(node,)) for node in ("node-2", "node-3", "node-4")),
+    ]
     wait_for_first = threads[0]
     wait_for_first.start()
     wait_until(lambda: all(acknowledged.values()), "every counter was written")
@@ -306,7 +320,12 @@ def test_a_coordinator_that_does_not_answer_is_seen(cluster: DevCluster) -> None
     cluster.wait_whole()
     cluster.act("stop", "etcd")
     try:
-        cluster.wait(lambda said: any("the coordinator etcd://" in reason and "does not answer" in reason for reason in said["reasons"]), "people are told")
+        cluster.wait(
+            lambda said: any(
+                "the coordinator etcd://" in reason and "does not answer" in reason for reason in said["reasons"]
+            ),
+            "people are told",
+        )
         assert cluster.ask("GET", "/status")["health"] == "degraded"
         cluster.client("node-2").list_buckets()
     finally:

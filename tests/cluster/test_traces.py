@@ -33,8 +33,14 @@ class Collector(ThreadingHTTPServer):
 
                     body = gzip.decompress(body)
                 for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    service = next(one.value.string_value for one in resource.resource.attributes if one.key == "service.name")
-                    spans.extend((span.trace_id.hex(), service, span.name) for scope in resource.scope_spans for span in scope.spans)
+                    service = next(
+                        one.value.string_value for one in resource.resource.attributes if one.key == "service.name"
+                    )
+                    spans.extend(
+                        (span.trace_id.hex(), service, span.name)
+                        for scope in resource.scope_spans
+                        for span in scope.spans
+                    )
                 self.send_response(200)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
@@ -57,16 +63,31 @@ def collector() -> Iterator[Collector]:
 
 
 def test_a_request_is_one_trace_through_all_processes(tmp_path: Path, collector: Collector) -> None:
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}", "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
+    }
     cluster = DevCluster(tmp_path / "dev", nodes=3, erasure="2+1", gateways=1, environment=environment)
     try:
         client = cluster.start().client("gateway-1")
         client.create_bucket(Bucket="bucket")
-        client.meta.events.register("before-send.s3.PutObject", lambda request, **_: request.headers.update(traceparent=f"00-{TRACE}-b7ad6b7169203331-01"))
+        client.meta.events.register(
+            "before-send.s3.PutObject",
+            lambda request, **_: request.headers.update(traceparent=f"00-{TRACE}-b7ad6b7169203331-01"),
+        )
         client.put_object(Bucket="bucket", Key="k", Body=b"x" * 100_000)
-        wanted = {("s4-gateway", "S3 PUT"), ("s4-gateway", "call append"), ("s4-node", "serve append"), ("s4-gateway", "call execute"),
-                  ("s4-node", "serve execute"), ("s4-node", "commit")}  # fmt: skip
-        wait_until(lambda: wanted <= {(service, name) for trace, service, name in collector.spans if trace == TRACE}, "all spans of the trace")
+        wanted = {
+            ("s4-gateway", "S3 PUT"),
+            ("s4-gateway", "call append"),
+            ("s4-node", "serve append"),
+            ("s4-gateway", "call execute"),
+            ("s4-node", "serve execute"),
+            ("s4-node", "commit"),
+        }
+        wait_until(
+            lambda: wanted <= {(service, name) for trace, service, name in collector.spans if trace == TRACE},
+            "all spans of the trace",
+        )
     finally:
         cluster.stop()
 

@@ -1,5 +1,6 @@
-"""A running cluster whose authority is replaced, and which then grows by a node: real processes, because each step is files that
-they read again by themselves, restarts, and connections between them (nine processes are started: some seconds of a processor)."""
+"""A running cluster whose authority is replaced, and which then grows by a node: real processes, because each step is
+files that they read again by themselves, restarts, and connections between them (nine processes are started: some
+seconds of a processor)."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ def admin(cluster: DevCluster, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def times_read(cluster: DevCluster) -> dict[str, int]:
-    return {name: (cluster.directory / f"{name}.log").read_text().count("the certificate for peers was loaded again") for name in NODES}
+    return {
+        name: (cluster.directory / f"{name}.log").read_text().count("the certificate for peers was loaded again")
+        for name in NODES
+    }
 
 
 def step(cluster: DevCluster, how: str) -> None:
@@ -35,7 +39,10 @@ def step(cluster: DevCluster, how: str) -> None:
     before = times_read(cluster)
     done = admin(cluster, "certificates", str(cluster.directory / "trust"), how)
     assert done.returncode == 0, done.stderr
-    wait_until(lambda: all(now > before[name] for name, now in times_read(cluster).items()), f"all read the files again after {how}")
+    wait_until(
+        lambda: all(now > before[name] for name, now in times_read(cluster).items()),
+        f"all read the files again after {how}",
+    )
     for name in NODES:
         cluster.act("stop", name)
         cluster.act("start", name)
@@ -46,13 +53,40 @@ def step(cluster: DevCluster, how: str) -> None:
 def node_4(cluster: DevCluster, directory: Path, advertise: str) -> subprocess.Popen[bytes] | Started:
     host, trust = own_address(), cluster.directory / "trust"
     at = f"{host if advertise.startswith('127.0.0.99') else advertise.partition(':')[0]}:{advertise.rpartition(':')[2]}"
-    files = ["--authority", trust / "ca.pem", "--master-key", trust / "master.key", "--peer-certificate", trust / "node-4.pem", "--peer-key", trust / "node-4.key"]
+    files = [
+        "--authority",
+        trust / "ca.pem",
+        "--master-key",
+        trust / "master.key",
+        "--peer-certificate",
+        trust / "node-4.pem",
+        "--peer-key",
+        trust / "node-4.key",
+    ]
     with (cluster.directory / "node-4.log").open("ab") as log:
         started = start(
-            ["node", str(directory), "--name", "node-4", "--coordinator", cluster.coordinator, "--reserve", "64MiB",
-             "--listen", f"{host}:0", "--admin-listen", f"{host}:0", "--peer-listen", at, "--advertise", advertise, *map(str, files)],
-            {**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}, log,
-        )  # fmt: skip
+            [
+                "node",
+                str(directory),
+                "--name",
+                "node-4",
+                "--coordinator",
+                cluster.coordinator,
+                "--reserve",
+                "64MiB",
+                "--listen",
+                f"{host}:0",
+                "--admin-listen",
+                f"{host}:0",
+                "--peer-listen",
+                at,
+                "--advertise",
+                advertise,
+                *map(str, files),
+            ],
+            {**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
+            log,
+        )
     assert started.stdout is not None
     assert b" serves " in started.stdout.readline(), cluster.logs()
     return started
@@ -93,7 +127,9 @@ def test_an_authority_is_replaced_and_a_node_added_while_a_cluster_runs(tmp_path
         assert added.returncode == 0, added.stderr
         cluster.wait(lambda said: said["health"] == "ok" and said["stores"][3]["positions"] > 0, "node-4 has its share")
         keys = {one["Key"] for one in cluster.client("node-2").list_objects_v2(Bucket="bucket")["Contents"]}
-        assert keys == {f"{how}/{name}" for how in ("--replace-authority", "--renew", "--forget-authority") for name in NODES}
+        assert keys == {
+            f"{how}/{name}" for how in ("--replace-authority", "--renew", "--forget-authority") for name in NODES
+        }
     finally:
         for one in started:
             end(one)

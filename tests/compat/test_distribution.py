@@ -1,4 +1,5 @@
-"""docker's registry (distribution) with its blobs in a bucket: pushed in pieces, pulled by links to S3, deleted, collected, uploads cancelled.
+"""docker's registry (distribution) with its blobs in a bucket: pushed in pieces, pulled by links to S3, deleted,
+collected, uploads cancelled.
 
 Its purge of old uploads does what a cancellation does, but begins only up to an hour after its start."""
 
@@ -25,16 +26,32 @@ class Registry:
     """docker's registry, with its blobs in a bucket; `ask` speaks its HTTP API."""
 
     def __init__(self, server: ServerProcess, bucket: str, directory: Path) -> None:
-        self.program, self.config, self.log = str(made("distribution") / "registry"), directory / "registry.yml", directory / "registry.log"
+        self.program, self.config, self.log = (
+            str(made("distribution") / "registry"),
+            directory / "registry.yml",
+            directory / "registry.log",
+        )
         host = own_address()
         self.address = f"{host}:{free_ports(1, host)[0]}"
-        keys = {"accesskey": ACCESS, "secretkey": SECRET, "region": REGION, "regionendpoint": server.endpoint, "forcepathstyle": True, "bucket": bucket, "secure": False}
+        keys = {
+            "accesskey": ACCESS,
+            "secretkey": SECRET,
+            "region": REGION,
+            "regionendpoint": server.endpoint,
+            "forcepathstyle": True,
+            "bucket": bucket,
+            "secure": False,
+        }
         storage = {"s3": {**keys, "chunksize": 5 << 20}, "delete": {"enabled": True}, "redirect": {"disable": False}}
-        self.config.write_text(json.dumps({"version": 0.1, "storage": storage, "http": {"addr": self.address, "secret": "s"}}))  # JSON is YAML
+        self.config.write_text(
+            json.dumps({"version": 0.1, "storage": storage, "http": {"addr": self.address, "secret": "s"}})
+        )  # JSON is YAML
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, Any]:
         address = path if path.startswith("http") else f"http://{self.address}{path}"
-        request = Request(address, body, {name.replace("_", "-"): value for name, value in headers.items()}, method=method)
+        request = Request(
+            address, body, {name.replace("_", "-"): value for name, value in headers.items()}, method=method
+        )
         try:
             with urlopen(request) as answer:
                 return answer.status, answer.read(), answer.headers
@@ -49,7 +66,13 @@ class Registry:
         assert status == 202, said
         for first in range(0, len(content), 7 << 20):
             piece = content[first : first + (7 << 20)]
-            status, said, headers = self.ask("PATCH", headers["Location"], piece, Content_Type="application/octet-stream", Content_Range=f"{first}-{first + len(piece) - 1}")
+            status, said, headers = self.ask(
+                "PATCH",
+                headers["Location"],
+                piece,
+                Content_Type="application/octet-stream",
+                Content_Range=f"{first}-{first + len(piece) - 1}",
+            )
             assert status == 202, said
         status, said, _ = self.ask("PUT", f"{headers['Location']}&digest={digest}", b"")
         assert status == 201, said
@@ -78,9 +101,19 @@ def registry(server: ServerProcess, bucket: str, tmp_path: Path) -> Iterator[Reg
 def test_registry(registry: Registry, s3: Any, bucket: str) -> None:
     layer, settings = os.urandom(20_000_000), b"{}"
     digests = [registry.push(content) for content in (settings, layer)]
-    entries = [{"mediaType": "application/octet-stream", "size": len(content), "digest": digest} for content, digest in zip((settings, layer), digests, strict=True)]
+    entries = [
+        {"mediaType": "application/octet-stream", "size": len(content), "digest": digest}
+        for content, digest in zip((settings, layer), digests, strict=True)
+    ]
     kind = "application/vnd.oci.image.manifest.v1+json"
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": {**entries[0], "mediaType": "application/vnd.oci.image.config.v1+json"}, "layers": entries[1:]}).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "config": {**entries[0], "mediaType": "application/vnd.oci.image.config.v1+json"},
+            "layers": entries[1:],
+        }
+    ).encode()
     status, said, headers = registry.ask("PUT", "/v2/app/manifests/one", manifest, Content_Type=kind)
     assert status == 201, said
     assert registry.ask("GET", "/v2/app/manifests/one", None, Accept=kind)[1] == manifest
@@ -97,10 +130,18 @@ def test_registry(registry: Registry, s3: Any, bucket: str) -> None:
 def test_a_cancelled_upload_leaves_nothing(registry: Registry, s3: Any, bucket: str) -> None:
     headers = registry.ask("POST", "/v2/app/blobs/uploads/", b"")[2]
     for first, size in ((0, 6 << 20), (6 << 20, 6 << 20)):
-        status, said, headers = registry.ask("PATCH", headers["Location"], os.urandom(size), Content_Type="application/octet-stream", Content_Range=f"{first}-{first + size - 1}")
+        status, said, headers = registry.ask(
+            "PATCH",
+            headers["Location"],
+            os.urandom(size),
+            Content_Type="application/octet-stream",
+            Content_Range=f"{first}-{first + size - 1}",
+        )
         assert status == 202, said
     assert s3.list_multipart_uploads(Bucket=bucket).get("Uploads")
     assert registry.ask("DELETE", headers["Location"])[0] == 204
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
     left = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
-    assert [key for key in left if "/hashstates/" not in key] == [], "the registry notes how far it had hashed once more when it is done"
+    assert [key for key in left if "/hashstates/" not in key] == [], (
+        "the registry notes how far it had hashed once more when it is done"
+    )

@@ -36,20 +36,47 @@ def test_s5cmd(server: ServerProcess, bucket: str, tree: Path, tmp_path: Path) -
 
 
 def test_aws_sdk_go(server: ServerProcess, bucket: str, tmp_path: Path) -> None:
-    run(str(made("aws-sdk-go") / "aws-sdk-go"), server.endpoint, bucket, home=tmp_path, environment={"AWS_REGION": REGION})
+    run(
+        str(made("aws-sdk-go") / "aws-sdk-go"),
+        server.endpoint,
+        bucket,
+        home=tmp_path,
+        environment={"AWS_REGION": REGION},
+    )
 
 
 def test_kopia(server: ServerProcess, s3: Any, tree: Path, tmp_path: Path) -> None:
-    """A repository whose blobs are locked: what is deleted stays as a version, which nothing removes before its time."""
+    """A repository whose blobs are locked: what is deleted stays as a version, which nothing removes before its
+    time."""
     bucket = f"kopia-{os.getpid()}"
     s3.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
-    environment = {"KOPIA_PASSWORD": "a password", "KOPIA_CHECK_FOR_UPDATES": "false", "KOPIA_CACHE_DIRECTORY": str(tmp_path / "cache"), "KOPIA_LOG_DIR": str(tmp_path / "log")}
+    environment = {
+        "KOPIA_PASSWORD": "a password",
+        "KOPIA_CHECK_FOR_UPDATES": "false",
+        "KOPIA_CACHE_DIRECTORY": str(tmp_path / "cache"),
+        "KOPIA_LOG_DIR": str(tmp_path / "log"),
+    }
 
     def kopia(*arguments: str) -> str:
         program = str(made("kopia") / "kopia")
-        return run(program, "--config-file", str(tmp_path / "kopia.config"), *arguments, home=tmp_path, environment=environment)
+        return run(
+            program, "--config-file", str(tmp_path / "kopia.config"), *arguments, home=tmp_path, environment=environment
+        )
 
-    where = ["s3", "--bucket", bucket, "--endpoint", server.endpoint.partition("//")[2], "--disable-tls", "--region", REGION, "--access-key", ACCESS, "--secret-access-key", SECRET]
+    where = [
+        "s3",
+        "--bucket",
+        bucket,
+        "--endpoint",
+        server.endpoint.partition("//")[2],
+        "--disable-tls",
+        "--region",
+        REGION,
+        "--access-key",
+        ACCESS,
+        "--secret-access-key",
+        SECRET,
+    ]
     kopia("repository", "create", *where, "--retention-mode", "COMPLIANCE", "--retention-period", "48h")
     kopia("snapshot", "create", str(tree))
     (tree / "more.bin").write_bytes(os.urandom(3_000_000))

@@ -1,4 +1,5 @@
-"""The AWS SDK for Rust. It speaks plain HTTP here and builds without TLS and without aws-config, which is most of what it takes to build."""
+"""The AWS SDK for Rust. It speaks plain HTTP here and builds without TLS and without aws-config, which is most of what
+it takes to build."""
 
 from __future__ import annotations
 

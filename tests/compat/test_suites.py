@@ -1,5 +1,6 @@
-"""The suites that minio-go and s5cmd test S3 with, as their modules have them. Their counts are printed, and no test fails that passed before:
-`suites.tsv` names those that do not pass, each with the reason, and one that passes now leaves it."""
+"""The suites that minio-go and s5cmd test S3 with, as their modules have them. Their counts are printed, and no test
+fails that passed before: `suites.tsv` names those that do not pass, each with the reason, and one that passes now
+leaves it."""
 
 from __future__ import annotations
 
@@ -42,8 +43,23 @@ def test_minio_go_suite(own_server: Callable[..., ServerProcess], tmp_path: Path
     functional = made("minio-go-suite") / "functional"
     (tmp_path / "kms").write_text(f"first:{base64.b64encode(bytes(32)).decode()}\n")
     server = own_server("--new-buckets", "open", "--kms", str(tmp_path / "kms"), "--signature-v2", "all")
-    own = {"SERVER_ENDPOINT": urlsplit(server.endpoint).netloc, "ACCESS_KEY": ACCESS, "SECRET_KEY": SECRET, "ENABLE_HTTPS": "0", "MINT_MODE": "full", "RUN_ON_FAIL": "1"}
-    done = subprocess.run([functional], capture_output=True, text=True, timeout=LONGEST_S, check=False, env={**os.environ, **own}, cwd=tmp_path)
+    own = {
+        "SERVER_ENDPOINT": urlsplit(server.endpoint).netloc,
+        "ACCESS_KEY": ACCESS,
+        "SECRET_KEY": SECRET,
+        "ENABLE_HTTPS": "0",
+        "MINT_MODE": "full",
+        "RUN_ON_FAIL": "1",
+    }
+    done = subprocess.run(
+        [functional],
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
+        env={**os.environ, **own},
+        cwd=tmp_path,
+    )
     (tmp_path / "said.log").write_text(done.stdout + done.stderr)
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     names: dict[str, set[str]] = {"PASS": set(), "FAIL": set(), "NA": set()}
@@ -57,12 +73,26 @@ def test_s5cmd_suite(own_server: Callable[..., ServerProcess], tmp_path: Path) -
     suite = made("s5cmd-suite")
     server = own_server("--new-buckets", "open")
     own = {
-        "S5CMD_ACCESS_KEY_ID": ACCESS, "S5CMD_SECRET_ACCESS_KEY": SECRET, "S5CMD_REGION": REGION, "S5CMD_TEST_ENDPOINT_URL": server.endpoint, "S5CMD_IS_VIRTUAL_HOST": "0",
-        "S5CMD_I_KNOW_WHAT_IM_DOING": "1", "S5CMD_BUILD_BINARY_WITHOUT_RACE_FLAG": "1", "AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": REGION,
-    }  # fmt: skip
+        "S5CMD_ACCESS_KEY_ID": ACCESS,
+        "S5CMD_SECRET_ACCESS_KEY": SECRET,
+        "S5CMD_REGION": REGION,
+        "S5CMD_TEST_ENDPOINT_URL": server.endpoint,
+        "S5CMD_IS_VIRTUAL_HOST": "0",
+        "S5CMD_I_KNOW_WHAT_IM_DOING": "1",
+        "S5CMD_BUILD_BINARY_WITHOUT_RACE_FLAG": "1",
+        "AWS_ACCESS_KEY_ID": ACCESS,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": REGION,
+    }
     done = subprocess.run(
-        [suite / "e2e.test", "-test.v", "-test.parallel", "4"], capture_output=True, text=True, timeout=LONGEST_S, check=False, env={**os.environ, **own}, cwd=suite / "source" / "e2e",
-    )  # fmt: skip
+        [suite / "e2e.test", "-test.v", "-test.parallel", "4"],
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
+        env={**os.environ, **own},
+        cwd=suite / "source" / "e2e",
+    )
     (tmp_path / "said.log").write_text(done.stdout + done.stderr)
     found = re.findall(r"^--- (PASS|FAIL|SKIP): (\S+)", done.stdout, re.MULTILINE)
     passed, failed, skipped = ({name for how, name in found if how == wanted} for wanted in ("PASS", "FAIL", "SKIP"))

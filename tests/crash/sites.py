@@ -41,7 +41,10 @@ async def _run(directories: list[Path], files: FaultyFiles, history: Telling) ->
         os._exit(EXIT_FATAL)
 
     outcome = DONE
-    async with opened(directories, files=files, fatal=fatal, volume_bytes=30_000, preallocate_bytes=4096) as (store, gateway):
+    async with opened(directories, files=files, fatal=fatal, volume_bytes=30_000, preallocate_bytes=4096) as (
+        store,
+        gateway,
+    ):
         await create_bucket(gateway, "crash", "root")
         files.arm()
         try:

@@ -96,7 +96,11 @@ class Recording:
         return path.startswith(self.root)
 
     def _take(self, number: int, call: Call) -> None:
-        texts = [_raw(text).decode("utf-8", "surrogateescape") for text in _TEXT.findall(call.arguments)] if call.name in _NAMES else []
+        texts = (
+            [_raw(text).decode("utf-8", "surrogateescape") for text in _TEXT.findall(call.arguments)]
+            if call.name in _NAMES
+            else []
+        )
         if call.name == "openat" and self._inside(texts[0]):
             self._open(number, texts[0], call)
         elif call.name in ("mkdir", "mkdirat") and self._inside(texts[0]):
@@ -163,15 +167,19 @@ class Recording:
                 directories.append(change.path)
             elif change.kind == "move":
                 _move(names, change.path, change.target)
-                directories = [change.target + path[len(change.path):] if (path + "/").startswith(change.path + "/") else path
-                               for path in directories]  # fmt: skip
+                directories = [
+                    change.target + path[len(change.path) :] if (path + "/").startswith(change.path + "/") else path
+                    for path in directories
+                ]
             else:
                 names.pop(change.path, None)
                 directories = [path for path in directories if path != change.path]
         for path in directories:
             (target / path[len(self.root) :].lstrip("/")).mkdir(parents=True, exist_ok=True)
         for path, file in names.items():
-            (target / path[len(self.root) :].lstrip("/")).write_bytes(self._content(self.files[file], upto, mode, chosen))
+            (target / path[len(self.root) :].lstrip("/")).write_bytes(
+                self._content(self.files[file], upto, mode, chosen)
+            )
 
     def _covered(self, syncs: list[tuple[int, float]], upto: int) -> int:
         """The number of the first call that the last sync before `upto` does not surely cover."""
@@ -197,9 +205,13 @@ class Recording:
 
     def points(self, after: int, most: int, chosen: random.Random) -> Iterator[int]:
         """Crash points behind call `after`: around each sync and change of names, and among the writes."""
-        wanted = [number for number, call in enumerate(self.calls) if number > after
-                  and (call.name in ("fdatasync", "fsync") or call.name in _NAMES or chosen.random() < 0.3)
-                  and self.root in _raw_paths(call)]  # fmt: skip
+        wanted = [
+            number
+            for number, call in enumerate(self.calls)
+            if number > after
+            and (call.name in ("fdatasync", "fsync") or call.name in _NAMES or chosen.random() < 0.3)
+            and self.root in _raw_paths(call)
+        ]
         yield from sorted(chosen.sample(wanted, min(most, len(wanted))))
 
 

@@ -21,8 +21,12 @@ from tiers import SOAK
 
 METHODS = ("write", "sync", "create", "preallocate", "truncate", "unlink", "punch", "read")
 FAULTS = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "torn": FaultyFiles.TORN, "slow": FaultyFiles.SLOW}
-CASES = [(method, fault) for method in METHODS for fault in FAULTS
-         if (fault != "torn" or method == "write") and (fault != "slow" or method in ("sync", "read"))]  # fmt: skip
+CASES = [
+    (method, fault)
+    for method in METHODS
+    for fault in FAULTS
+    if (fault != "torn" or method == "write") and (fault != "slow" or method in ("sync", "read"))
+]
 AT, SLOW_AT = ((1, 2, 4, 9, 20, 45), (1, 7, 30)) if SOAK else ((1, 4, 20), (1,))  # at which call of its kind
 
 
@@ -64,6 +68,8 @@ def test_each_call_fails_once(tmp_path: Path, method: str, fault: str, drives: i
     if method in ("write", "sync") and fault != "slow":
         assert EXIT_FATAL in outcomes
     if (method, fault) == ("preallocate", "ENOSPC"):
-        assert outcomes == {sites.REFUSED if drives == 1 else sites.DONE}  # of six, the one that is full is done without
+        assert outcomes == {
+            sites.REFUSED if drives == 1 else sites.DONE
+        }  # of six, the one that is full is done without
     if fault == "slow":
         assert outcomes <= {sites.DONE}

@@ -95,8 +95,14 @@ def all_points(store: OpenStore, points: Points, patch: pytest.MonkeyPatch) -> N
             points.at(shards._volumes, method, patch)
 
 
-async def run(tmp_path: Path, drives: int, patch: pytest.MonkeyPatch, work: Callable[[OpenStore, Gateway, History], Any],
-              before: Callable[[OpenStore, Gateway, History], Any] | None = None, settings: dict[str, Any] | None = None) -> Points:  # fmt: skip
+async def run(
+    tmp_path: Path,
+    drives: int,
+    patch: pytest.MonkeyPatch,
+    work: Callable[[OpenStore, Gateway, History], Any],
+    before: Callable[[OpenStore, Gateway, History], Any] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> Points:
     directories = [tmp_path / f"d{number}" for number in range(1, drives + 1)]
     history = History()
     points = Points(directories, tmp_path / "images", history)
@@ -179,7 +185,9 @@ def test_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             with monkeypatch.context() as patched:
                 all_points(store, points, patched)
                 healer = Healer(store.node, store.joiners)
-                writes = asyncio.ensure_future(history.doing(b"more", b"m" * 5000, put(gateway, "crash", b"more", b"m" * 5000)))
+                writes = asyncio.ensure_future(
+                    history.doing(b"more", b"m" * 5000, put(gateway, "crash", b"more", b"m" * 5000))
+                )
                 await healer.work()
                 await writes
                 points.image("end")
@@ -231,5 +239,3 @@ def test_the_map_is_replaced_or_not(tmp_path: Path) -> None:
             assert len({(directory / "map").read_bytes() for directory in directories}) == 1
 
     asyncio.run(whole())
-
-

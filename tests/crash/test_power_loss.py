@@ -57,7 +57,11 @@ def work(s3: Any, told: Told) -> None:
     upload = s3.create_multipart_upload(Bucket="crash", Key="parts")["UploadId"]
     part = s3.upload_part(Bucket="crash", Key="parts", UploadId=upload, PartNumber=1, Body=same)
     parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
-    told.do("parts", same, lambda: s3.complete_multipart_upload(Bucket="crash", Key="parts", UploadId=upload, MultipartUpload=parts))
+    told.do(
+        "parts",
+        same,
+        lambda: s3.complete_multipart_upload(Bucket="crash", Key="parts", UploadId=upload, MultipartUpload=parts),
+    )
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -66,8 +70,23 @@ def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: in
     root = tmp_path / "data"
     root.mkdir()
     log = tmp_path / "calls"
-    server = ServerProcess(root, "--reserve", "64MiB", "--volume-size", "200KiB", "--preallocate", "64KiB", drives=drives)
-    server.wrapper = ["strace", "-f", "-ttt", "-y", "-xx", "-s", "4000000", "-o", str(log), "-e", f"trace={CALLS}", "--seccomp-bpf"]
+    server = ServerProcess(
+        root, "--reserve", "64MiB", "--volume-size", "200KiB", "--preallocate", "64KiB", drives=drives
+    )
+    server.wrapper = [
+        "strace",
+        "-f",
+        "-ttt",
+        "-y",
+        "-xx",
+        "-s",
+        "4000000",
+        "-o",
+        str(log),
+        "-e",
+        f"trace={CALLS}",
+        "--seccomp-bpf",
+    ]
     server.start()
     told = Told()
     try:
@@ -82,13 +101,23 @@ def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: in
     recording = Recording(parse(log), root)
     after = next(number for number, call in enumerate(recording.calls) if call.began > ready)
     chosen = random.Random(drives)
-    for upto in [*recording.points(0, most // 5, chosen), *recording.points(after, most, chosen)]:  # the first start, too
+    for upto in [
+        *recording.points(0, most // 5, chosen),
+        *recording.points(after, most, chosen),
+    ]:  # the first start, too
         for mode in ("kept", "lost", "torn"):
             target = tmp_path / "after"
             recording.replay(target, upto, mode, random.Random(upto))
             call = recording.calls[upto]
             try:
-                asyncio.run(recover([target / f"d{number}" for number in range(1, drives + 1)] if drives > 1 else [target], told.at(call.began)))
+                asyncio.run(
+                    recover(
+                        [target / f"d{number}" for number in range(1, drives + 1)] if drives > 1 else [target],
+                        told.at(call.began),
+                    )
+                )
             except BaseException as error:
-                raise AssertionError(f"{mode}, before call {upto} of {len(recording.calls)}, {call.name}: {error}") from error
+                raise AssertionError(
+                    f"{mode}, before call {upto} of {len(recording.calls)}, {call.name}: {error}"
+                ) from error
             shutil.rmtree(target)

@@ -19,11 +19,12 @@ from inprocess import Bytes, opened
 from process import ServerProcess, make_client
 from s4.crypto.keyring import Keyring
 from s4.crypto.kms import FileKms
-from s4.gateway import accounts, buckets, multipart, objects
+from s4.gateway import accounts, buckets, copies, multipart, objects
 from s4.gateway.accounts import Accounts
 from s4.gateway.context import Gateway
+from s4.gateway.copies import Copy
 from s4.gateway.multipart import Completion, WantedPart
-from s4.gateway.objects import Attributes, Copy
+from s4.gateway.objects import Attributes
 from s4.gateway.read import open_object, stream, unlock
 from s4.metadata.rows import AccessKey, Object
 from s4.node.local import OpenStore
@@ -43,7 +44,12 @@ def line(name: str, key: bytes) -> str:
     return f"{name}:{base64.b64encode(key).decode()}\n"
 
 
-def run(directory: Path, test: Callable[[OpenStore, Gateway], Awaitable[None]], directories: Sequence[Path] = (), **more: Any) -> None:
+def run(
+    directory: Path,
+    test: Callable[[OpenStore, Gateway], Awaitable[None]],
+    directories: Sequence[Path] = (),
+    **more: Any,
+) -> None:
     async def go() -> None:
         (directory / "kms").write_text(line("k", MASTER[::-1]))
         async with opened(directories or directory / "data", **more) as (store, gateway):
@@ -55,7 +61,9 @@ def run(directory: Path, test: Callable[[OpenStore, Gateway], Awaitable[None]], 
 
 
 async def put(gateway: Gateway, key: str, data: bytes, wanted: Wanted | None) -> None:
-    await objects.put_object(gateway, BUCKET, key.encode(), Bytes(data), Expected(), Attributes(encryption=wanted), "root")
+    await objects.put_object(
+        gateway, BUCKET, key.encode(), Bytes(data), Expected(), Attributes(encryption=wanted), "root"
+    )
 
 
 async def content(gateway: Gateway, key: str, customer: bytes = b"") -> bytes:
@@ -65,7 +73,9 @@ async def content(gateway: Gateway, key: str, customer: bytes = b"") -> bytes:
 
 
 async def part(gateway: Gateway, key: str, upload: str, number: int, data: bytes, customer: bytes) -> WantedPart:
-    stored, _, _ = await multipart.put_part(gateway, BUCKET, key.encode(), upload, number, Bytes(data), Expected(), customer)
+    stored, _, _ = await multipart.put_part(
+        gateway, BUCKET, key.encode(), upload, number, Bytes(data), Expected(), customer
+    )
     return WantedPart(number, stored.etag, {})
 
 
@@ -77,13 +87,20 @@ async def fill(gateway: Gateway) -> dict[str, tuple[bytes, bytes]]:
             made[f"{mode} {size}"] = (WORD * (size // 20), wanted.customer)
             await put(gateway, f"{mode} {size}", WORD * (size // 20), wanted)
         name = f"{mode} parts"
-        upload, _ = await multipart.create_upload(gateway, BUCKET, name.encode(), Attributes(encryption=wanted), "root", "", "")
-        parts = [await part(gateway, name, upload, number, WORD * count, wanted.customer) for number, count in ((1, 300_000), (2, 3))]
+        upload, _ = await multipart.create_upload(
+            gateway, BUCKET, name.encode(), Attributes(encryption=wanted), "root", "", ""
+        )
+        parts = [
+            await part(gateway, name, upload, number, WORD * count, wanted.customer)
+            for number, count in ((1, 300_000), (2, 3))
+        ]
         await multipart.complete_upload(gateway, BUCKET, name.encode(), upload, Completion(parts))
         made[name] = (WORD * 300_003, wanted.customer)
         source = await open_object(gateway, BUCKET, f"{mode} 5000".encode(), "")
         await unlock(gateway, source, wanted.customer)
-        await objects.copy_object(gateway, source, Copy(BUCKET, f"{mode} copy".encode(), "root", encryption=MODES[SSE_S3]))
+        await copies.copy_object(
+            gateway, source, Copy(BUCKET, f"{mode} copy".encode(), "root", encryption=MODES[SSE_S3])
+        )
         made[f"{mode} copy"] = (WORD * 250, b"")
     return made
 
@@ -115,7 +132,11 @@ def test_no_content_and_no_key_is_on_the_disk(tmp_path: Path) -> None:
         await put(gateway, "plain", b"in the clear", None)
 
     run(tmp_path, test)
-    looked_for = [form for key in secret for form in (key, base64.b64encode(key), base64.urlsafe_b64encode(key).rstrip(b"="), key.hex().encode())]
+    looked_for = [
+        form
+        for key in secret
+        for form in (key, base64.b64encode(key), base64.urlsafe_b64encode(key).rstrip(b"="), key.hex().encode())
+    ]
     kept = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
     assert any(b"in the clear" in data for data in kept.values()), "the search finds what is there"
     for path, data in kept.items():
@@ -146,7 +167,9 @@ def test_rows_that_were_tampered_with_open_nothing(tmp_path: Path, size: int) ->
     async def test(store: OpenStore, gateway: Gateway) -> None:
         for key in ("a", "b"):
             await put(gateway, key, os.urandom(size), MODES[SSE_S3])
-        rows = [(found.row, found.inline) for found in [await open_object(gateway, BUCKET, key, "") for key in (b"a", b"b")]]
+        rows = [
+            (found.row, found.inline) for found in [await open_object(gateway, BUCKET, key, "") for key in (b"a", b"b")]
+        ]
         (a, data), (b, other) = rows
         assert a.sealing is not None
         wrong: list[tuple[Object, bytes]] = [
@@ -173,7 +196,9 @@ def test_keys_are_wrapped_anew_and_no_byte_moves(tmp_path: Path) -> None:
 
     async def test(store: OpenStore, gateway: Gateway) -> None:
         made = await fill(gateway)
-        upload, _ = await multipart.create_upload(gateway, BUCKET, b"open", Attributes(encryption=MODES[SSE_S3]), "root", "", "")
+        upload, _ = await multipart.create_upload(
+            gateway, BUCKET, b"open", Attributes(encryption=MODES[SSE_S3]), "root", "", ""
+        )
         first = await part(gateway, "open", upload, 1, WORD * 300_000, b"")
 
         async def add(rows: Accounts) -> None:
@@ -181,7 +206,9 @@ def test_keys_are_wrapped_anew_and_no_byte_moves(tmp_path: Path) -> None:
 
         await accounts.change(gateway, add)
         sizes = {path: path.stat().st_size for path in (tmp_path / "data").rglob("*.vol")}
-        blobs = {extent.blob for key in made for extent in (await open_object(gateway, BUCKET, key.encode(), "")).row.extents}
+        blobs = {
+            extent.blob for key in made for extent in (await open_object(gateway, BUCKET, key.encode(), "")).row.extents
+        }
         worker = Rewrapper(gateway, store.host, lambda: range(gateway.partitions))
         await worker.run()
         assert (worker.rewrapped, worker.left) == (0, 0), "one version of each key: nothing was rotated"
@@ -210,8 +237,12 @@ def test_keys_are_wrapped_anew_and_no_byte_moves(tmp_path: Path) -> None:
         secrets = await Accounts(gateway).get(AccessKey, "S4KEY")
         assert secrets is not None
         assert accounts.open_secret(gateway, "S4KEY", secrets.secret) == "the secret"
-        assert {extent.blob for key in made for extent in (await open_object(gateway, BUCKET, key.encode(), "")).row.extents} == blobs
-        assert {path: path.stat().st_size for path in sizes}.items() <= {path: path.stat().st_size for path in (tmp_path / "data").rglob("*.vol")}.items()
+        assert {
+            extent.blob for key in made for extent in (await open_object(gateway, BUCKET, key.encode(), "")).row.extents
+        } == blobs
+        assert {path: path.stat().st_size for path in sizes}.items() <= {
+            path: path.stat().st_size for path in (tmp_path / "data").rglob("*.vol")
+        }.items()
         assert await problems(store) == []
 
     run(tmp_path, test)
@@ -259,7 +290,19 @@ def test_no_content_and_no_key_is_in_logs(tmp_path: Path) -> None:
     """Of a server that tells all it can, whose clients err in every way."""
     key, master = os.urandom(32), os.urandom(32)
     (tmp_path / "kms").write_text(line("k", master))
-    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--access-log", "on", "--log-level", "debug", "--kms", str(tmp_path / "kms"), "--bare-keys", "on").start()
+    server = ServerProcess(
+        tmp_path / "data",
+        "--reserve",
+        "64MiB",
+        "--access-log",
+        "on",
+        "--log-level",
+        "debug",
+        "--kms",
+        str(tmp_path / "kms"),
+        "--bare-keys",
+        "on",
+    ).start()
     s3 = make_client(server.endpoint)
     s3.create_bucket(Bucket=BUCKET)
     right, wrong = ({"SSECustomerAlgorithm": "AES256", "SSECustomerKey": one} for one in (key, key[::-1]))
@@ -268,10 +311,23 @@ def test_no_content_and_no_key_is_in_logs(tmp_path: Path) -> None:
     s3.put_object(Bucket=BUCKET, Key="s", Body=content, ServerSideEncryption="aws:kms")
     assert s3.get_object(Bucket=BUCKET, Key="k", **right)["Body"].read() == content
     tries: list[tuple[Any, dict[str, Any]]] = [
-        (s3.get_object, {"Key": "k", **wrong}), (s3.get_object, {"Key": "k"}), (s3.get_object, {"Key": "s", **right}), (s3.get_object, {"Key": "none", **right}),
-        (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerAlgorithm": "AES128"}), (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerKey": base64.b64encode(key).decode(), "SSECustomerKeyMD5": "AAAA"}),
+        (s3.get_object, {"Key": "k", **wrong}),
+        (s3.get_object, {"Key": "k"}),
+        (s3.get_object, {"Key": "s", **right}),
+        (s3.get_object, {"Key": "none", **right}),
+        (s3.put_object, {"Key": "x", "Body": content, **right, "SSECustomerAlgorithm": "AES128"}),
+        (
+            s3.put_object,
+            {
+                "Key": "x",
+                "Body": content,
+                **right,
+                "SSECustomerKey": base64.b64encode(key).decode(),
+                "SSECustomerKeyMD5": "AAAA",
+            },
+        ),
         (s3.put_object, {"Key": "x", "Body": content, **right, "ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA=="}),
-    ]  # fmt: skip
+    ]
     for call, given in tries:
         with pytest.raises(ClientError):
             call(Bucket=BUCKET, **given)
@@ -285,7 +341,9 @@ def test_no_content_and_no_key_is_in_logs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asked", [None, MODES[SSE_S3]])
-def test_a_copy_whose_source_changes_meanwhile_is_of_the_one_kind_or_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Wanted | None) -> None:
+def test_a_copy_whose_source_changes_meanwhile_is_of_the_one_kind_or_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Wanted | None
+) -> None:
     """Its bytes went between the look and the reference; what is there now is encrypted otherwise."""
 
     async def test(_: OpenStore, gateway: Gateway) -> None:
@@ -296,7 +354,7 @@ def test_a_copy_whose_source_changes_meanwhile_is_of_the_one_kind_or_the_other(t
         async def attempt() -> None:
             source = await open_object(gateway, BUCKET, b"a", "")
             await unlock(gateway, source)
-            await objects.copy_object(gateway, source, Copy(BUCKET, b"b", "root", encryption=asked))
+            await copies.copy_object(gateway, source, Copy(BUCKET, b"b", "root", encryption=asked))
 
         async def gone(*arguments: Any) -> Any:
             monkeypatch.setattr(objects, "take_extents", real)

@@ -1,4 +1,5 @@
-"""The layout of encrypted bytes against its own definition: any range, nothing moved, nothing cut off, no nonce twice."""
+"""The layout of encrypted bytes against its own definition: any range, nothing moved, nothing cut off, no nonce
+twice."""
 
 from __future__ import annotations
 

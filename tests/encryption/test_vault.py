@@ -1,4 +1,5 @@
-"""SSE-KMS with a real Vault: its keys, its rotation, its refusals and its absence. The program comes from S4_VAULT or the PATH."""
+"""SSE-KMS with a real Vault: its keys, its rotation, its refusals and its absence. The program comes from S4_VAULT or
+the PATH."""
 
 from __future__ import annotations
 
@@ -47,7 +48,10 @@ class Vault:
 
     def token(self, key: str) -> str:
         """One that may use a key, and look at it."""
-        paths = "".join(f'path "transit/{what}/{key}" {{ capabilities = ["update", "read"] }}\n' for what in ("encrypt", "decrypt", "keys"))
+        paths = "".join(
+            f'path "transit/{what}/{key}" {{ capabilities = ["update", "read"] }}\n'
+            for what in ("encrypt", "decrypt", "keys")
+        )
         self.client.sys.create_or_update_policy(f"only-{key}", paths)
         return str(self.client.auth.token.create(policies=[f"only-{key}"])["auth"]["client_token"])
 
@@ -68,7 +72,17 @@ def vault() -> Iterator[Vault]:
 @pytest.fixture
 def server(tmp_path: Path, vault: Vault) -> Iterator[ServerProcess]:
     (tmp_path / "token").write_text(vault.token("first"))
-    made = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--kms", vault.url, "--kms-key", "first", "--kms-token", str(tmp_path / "token")).start()
+    made = ServerProcess(
+        tmp_path / "data",
+        "--reserve",
+        "64MiB",
+        "--kms",
+        vault.url,
+        "--kms-key",
+        "first",
+        "--kms-token",
+        str(tmp_path / "token"),
+    ).start()
     make_client(made.endpoint).create_bucket(Bucket=BUCKET)
     yield made
     assert made.stop() == 0

@@ -1,4 +1,5 @@
-"""The erasure code, against the definition of what it is for: any k of k+m shards give the bytes back, range by range."""
+"""The erasure code, against the definition of what it is for: any k of k+m shards give the bytes back, range by
+range."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def test_every_loss_up_to_m_is_made_good(k: int, m: int) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([(2, 1), (4, 2), (5, 3), (12, 4), (1, 2)]), st.binary(min_size=1, max_size=3000), st.data())
-def test_a_range_is_made_from_the_same_range_of_others(geometry: tuple[int, int], data: bytes, draw: st.DataObject) -> None:
+def test_a_range_is_made_from_the_same_range_of_others(
+    geometry: tuple[int, int], data: bytes, draw: st.DataObject
+) -> None:
     k, m = geometry
     shards = codec(k, m).encode(data)
     length = shard_length(len(data), k)
@@ -58,8 +61,19 @@ def test_what_cannot_be_made_is_refused() -> None:
 
 def test_geometries_by_default_and_in_words() -> None:
     assert [default_geometry(drives) for drives in (1, 2, 3, 4, 5, 6, 8, 9, 12, 13, 16, 30)] == [
-        (1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (4, 2), (6, 2), (6, 3), (9, 3), (9, 4), (12, 4), (12, 4),
-    ]  # fmt: skip
+        (1, 0),
+        (1, 1),
+        (2, 1),
+        (2, 2),
+        (3, 2),
+        (4, 2),
+        (6, 2),
+        (6, 3),
+        (9, 3),
+        (9, 4),
+        (12, 4),
+        (12, 4),
+    ]
     assert parse_geometry("4+2") == (4, 2)
     for wrong in ("4", "4+", "+2", "0+2", "15+2", "a+b", "-4+2"):
         with pytest.raises(ValueError, match="is no erasure code; write K"):

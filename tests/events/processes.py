@@ -1,4 +1,5 @@
-"""Real receivers as processes that can be killed: NATS with JetStream, Kafka, and a webhook that writes what it gets to a file."""
+"""Real receivers as processes that can be killed: NATS with JetStream, Kafka, and a webhook that writes what it gets
+to a file."""
 
 from __future__ import annotations
 
@@ -161,7 +162,10 @@ class Kafka(Receiver):
         return shutil.which("java") if (TOOLS / "kafka").is_dir() else None
 
     def _java(self, main: str, *arguments: str) -> list[str]:
-        quick = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]  # it lives for seconds: most of its time went into optimizing itself
+        quick = [
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+        ]  # it lives for seconds: most of its time went into optimizing itself
         return [str(self.program()), "-Xmx256m", *quick, "-cp", f"{TOOLS / 'kafka'}/*", main, *arguments]
 
     def command(self) -> list[str]:
@@ -170,7 +174,11 @@ class Kafka(Receiver):
     def start(self) -> None:
         properties = str(self.directory / "server.properties")
         if not self._made:
-            subprocess.run(self._java("kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", properties), check=True, capture_output=True)
+            subprocess.run(
+                self._java("kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", properties),
+                check=True,
+                capture_output=True,
+            )
         super().start()
         wait_until(lambda: asyncio.run(self._answers()), "Kafka answers")
         self._made = True
@@ -200,7 +208,9 @@ class Kafka(Receiver):
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
                     for one in batch:
                         record = json.loads(one.value)["Records"][0]
-                        assert one.key.decode() == record["s3"]["bucket"]["name"] + "/" + unquote_plus(record["s3"]["object"]["key"])
+                        assert one.key.decode() == record["s3"]["bucket"]["name"] + "/" + unquote_plus(
+                            record["s3"]["object"]["key"]
+                        )
                         found.append((dict(one.headers)["x-s4-event-id"].decode(), record))
             await consumer.stop()
             return found

@@ -1,4 +1,5 @@
-"""What is told, of which change, to whom: rules and records on one server and through two gateways, and what a full queue does."""
+"""What is told, of which change, to whom: rules and records on one server and through two gateways, and what a full
+queue does."""
 
 from __future__ import annotations
 
@@ -33,7 +34,10 @@ server, s3, bucket = where.server, where.s3, where.bucket
 
 def told(hook: Webhook, bucket: str, count: int) -> list[dict[str, Any]]:
     """The records of a bucket, once there are `count`; all of one key in order."""
-    wait_until(lambda: len([1 for _, one in hook.arrived() if one["s3"]["bucket"]["name"] == bucket]) >= count, f"{count} events of {bucket}")
+    wait_until(
+        lambda: len([1 for _, one in hook.arrived() if one["s3"]["bucket"]["name"] == bucket]) >= count,
+        f"{count} events of {bucket}",
+    )
     return [one for _, one in hook.arrived() if one["s3"]["bucket"]["name"] == bucket]
 
 
@@ -46,10 +50,17 @@ def test_every_kind_of_change(server: Any, s3: Any, bucket: str, hook: Webhook) 
     other.copy_object(Bucket=bucket, Key="k", CopySource=f"{bucket}/k", MetadataDirective="REPLACE")
     upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
     part = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"part")["ETag"]
-    s3.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    s3.complete_multipart_upload(
+        Bucket=bucket, Key="k", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}
+    )
     s3.rename_object(Bucket=bucket, Key="renamed", RenameSource="k")
     signer = client(server, "s3", signature_version="s3v4")
-    assert post(server.endpoint, bucket, {**signer.generate_presigned_post(bucket, "posted")["fields"], "file": ("f", b"x")}).code == ""
+    assert (
+        post(
+            server.endpoint, bucket, {**signer.generate_presigned_post(bucket, "posted")["fields"], "file": ("f", b"x")}
+        ).code
+        == ""
+    )
     s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "posted"}, {"Key": "never there"}]})
     s3.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]})
     s3.put_object_acl(Bucket=bucket, Key="renamed", ACL="private")
@@ -57,24 +68,49 @@ def test_every_kind_of_change(server: Any, s3: Any, bucket: str, hook: Webhook) 
     marker = s3.delete_object(Bucket=bucket, Key="renamed")["VersionId"]
     s3.delete_object(Bucket=bucket, Key="renamed", VersionId=marker)
     records = told(hook, bucket, 12)
-    assert sorted(change_of(one) for one in records) == sorted([
-        ("ObjectCreated:Put", "k", ""), ("ObjectTagging:Put", "k", ""), ("ObjectTagging:Delete", "k", ""), ("ObjectCreated:Copy", "k", ""),
-        ("ObjectCreated:CompleteMultipartUpload", "k", ""), ("ObjectCreated:Copy", "renamed", ""), ("ObjectRemoved:Delete", "k", ""),
-        ("ObjectCreated:Post", "posted", ""), ("ObjectRemoved:Delete", "posted", ""), ("ObjectAcl:Put", "renamed", ""),
-        ("ObjectRemoved:DeleteMarkerCreated", "renamed", marker), ("ObjectRemoved:Delete", "renamed", marker),
-    ])  # fmt: skip
+    assert sorted(change_of(one) for one in records) == sorted(
+        [
+            ("ObjectCreated:Put", "k", ""),
+            ("ObjectTagging:Put", "k", ""),
+            ("ObjectTagging:Delete", "k", ""),
+            ("ObjectCreated:Copy", "k", ""),
+            ("ObjectCreated:CompleteMultipartUpload", "k", ""),
+            ("ObjectCreated:Copy", "renamed", ""),
+            ("ObjectRemoved:Delete", "k", ""),
+            ("ObjectCreated:Post", "posted", ""),
+            ("ObjectRemoved:Delete", "posted", ""),
+            ("ObjectAcl:Put", "renamed", ""),
+            ("ObjectRemoved:DeleteMarkerCreated", "renamed", marker),
+            ("ObjectRemoved:Delete", "renamed", marker),
+        ]
+    )
     first = next(one for one in records if one["eventName"] == "ObjectCreated:Put")
     assert (first["s3"]["object"]["size"], first["s3"]["object"]["eTag"]) == (5, put["ETag"].strip('"'))
     assert first["responseElements"]["x-amz-request-id"] == put["ResponseMetadata"]["RequestId"]
-    assert (first["requestParameters"]["sourceIPAddress"], first["userIdentity"]["principalId"]) == ("127.0.0.1", "root")
+    assert (first["requestParameters"]["sourceIPAddress"], first["userIdentity"]["principalId"]) == (
+        "127.0.0.1",
+        "root",
+    )
     assert (first["s3"]["configurationId"], first["s3"]["bucket"]["arn"]) == ("hook", f"arn:aws:s3:::{bucket}")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["eventTime"])
 
 
 def test_rules_choose_by_event_prefix_and_suffix(s3: Any, bucket: str, hook: Webhook) -> None:
-    wanted = {"QueueConfigurations": [
-        {"Id": "a", "QueueArn": "arn:aws:sqs:us-east-1:1:hook", "Events": ["s3:ObjectCreated:Put"], "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}, {"Name": "suffix", "Value": ".jpg"}]}}},
-    ], "TopicConfigurations": [{"Id": "b", "TopicArn": "arn:aws:sns:us-east-1:1:hook", "Events": ["s3:ObjectRemoved:*"]}]}  # fmt: skip
+    wanted = {
+        "QueueConfigurations": [
+            {
+                "Id": "a",
+                "QueueArn": "arn:aws:sqs:us-east-1:1:hook",
+                "Events": ["s3:ObjectCreated:Put"],
+                "Filter": {
+                    "Key": {"FilterRules": [{"Name": "prefix", "Value": "in/"}, {"Name": "suffix", "Value": ".jpg"}]}
+                },
+            },
+        ],
+        "TopicConfigurations": [
+            {"Id": "b", "TopicArn": "arn:aws:sns:us-east-1:1:hook", "Events": ["s3:ObjectRemoved:*"]}
+        ],
+    }
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=wanted)
     shown = s3.get_bucket_notification_configuration(Bucket=bucket)
     assert {name: shown[name] for name in wanted} == wanted
@@ -86,7 +122,11 @@ def test_rules_choose_by_event_prefix_and_suffix(s3: Any, bucket: str, hook: Web
     s3.put_object(Bucket=bucket, Key="in/late.jpg", Body=b"x")
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={})
     s3.put_object_tagging(Bucket=bucket, Key="in/late.jpg", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
-    assert sorted(change_of(one)[:2] for one in told(hook, bucket, 3)) == [("ObjectCreated:Put", "in/a.jpg"), ("ObjectCreated:Put", "in/ü.jpg"), ("ObjectRemoved:Delete", "out/a.jpg")]
+    assert sorted(change_of(one)[:2] for one in told(hook, bucket, 3)) == [
+        ("ObjectCreated:Put", "in/a.jpg"),
+        ("ObjectCreated:Put", "in/ü.jpg"),
+        ("ObjectRemoved:Delete", "out/a.jpg"),
+    ]
     assert "QueueConfigurations" not in s3.get_bucket_notification_configuration(Bucket=bucket)
 
 
@@ -104,15 +144,27 @@ def test_lifecycle_tells(s3: Any, bucket: str, hook: Webhook) -> None:
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     listen(s3, "hook", bucket, ["s3:LifecycleExpiration:*"])
     version = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["VersionId"]
-    rule = {"ID": "r", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
+    rule = {
+        "ID": "r",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "Expiration": {"Days": 1},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+    }
     s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
     names = [change_of(one) for one in told(hook, bucket, 2)]
-    assert [name for name, _, _ in names[:2]] == ["LifecycleExpiration:DeleteMarkerCreated", "LifecycleExpiration:Delete"]
+    assert [name for name, _, _ in names[:2]] == [
+        "LifecycleExpiration:DeleteMarkerCreated",
+        "LifecycleExpiration:Delete",
+    ]
     assert names[1] == ("LifecycleExpiration:Delete", "k", version)
 
 
 def test_who_may(server: Any, s3: Any, bucket: str) -> None:
-    assert code(make_client(server.endpoint, "nobody", "nothing").get_bucket_notification_configuration, Bucket=bucket) == "InvalidAccessKeyId"
+    assert (
+        code(make_client(server.endpoint, "nobody", "nothing").get_bucket_notification_configuration, Bucket=bucket)
+        == "InvalidAccessKeyId"
+    )
 
 
 # -- in this process: a receiver that takes what a test lets it take
@@ -132,7 +184,9 @@ class Held:
     async def close(self) -> None: ...
 
 
-def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = {"slow": Held(), "quick": Held()}
     held["quick"].open = True
     monkeypatch.setattr(delivery, "make", lambda name: held[name])
@@ -142,13 +196,17 @@ def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(tmp_pa
 
     async def test() -> None:
         async with opened(tmp_path / "data") as (store, gateway):
-            sender = Sender(store.host, lambda: range(gateway.partitions), {"slow": "slow", "quick": "quick"}, "us-east-1", 20)  # type: ignore[dict-item]
+            sender = Sender(
+                store.host, lambda: range(gateway.partitions), {"slow": "slow", "quick": "quick"}, "us-east-1", 20
+            )  # type: ignore[dict-item]
             jobs = Jobs()
             sender.start(jobs)
             for name, receivers in (("both", ["slow", "quick"]), ("one", ["quick"]), ("none", [])):
                 await buckets.create_bucket(gateway, name, "root")
                 rules = [Rule(one, "Queue", f"arn:{one}", one, ["ObjectCreated:*"]) for one in receivers]
-                await buckets.set_document(gateway, name, documents.NOTIFICATION, documents.encode(rules) if rules else "")
+                await buckets.set_document(
+                    gateway, name, documents.NOTIFICATION, documents.encode(rules) if rules else ""
+                )
 
             async def put(bucket: str, key: str) -> None:
                 await objects.put_object(gateway, bucket, key.encode(), Bytes(b"x"), Expected(), Attributes(), "root")
@@ -183,10 +241,18 @@ def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(tmp_pa
     asyncio.run(test())
 
 
-@pytest.mark.parametrize(("text", "says"), [
-    ("x", "write NAME"), ("a: {}", "one of webhook"), ("a b: {webhook: http://x}", "a name of letters"), ("a: {webhook: http://x, kafka: y}", "one of webhook"),
-    ("a: {kafka: x}", "topic"), ("a: {nats: x, subject: y, more: z}", "more"), ("a: [", "is no YAML"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("x", "write NAME"),
+        ("a: {}", "one of webhook"),
+        ("a b: {webhook: http://x}", "a name of letters"),
+        ("a: {webhook: http://x, kafka: y}", "one of webhook"),
+        ("a: {kafka: x}", "topic"),
+        ("a: {nats: x, subject: y, more: z}", "more"),
+        ("a: [", "is no YAML"),
+    ],
+)
 def test_a_file_of_receivers_that_is_wrong_says_how(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "receivers").write_text(text)
     with pytest.raises(ValueError, match=says):

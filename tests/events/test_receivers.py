@@ -1,4 +1,5 @@
-"""Every event of an acknowledged change arrives, in order for its key, whoever was killed meanwhile; twice only under one id."""
+"""Every event of an acknowledged change arrives, in order for its key, whoever was killed meanwhile; twice only under
+one id."""
 
 from __future__ import annotations
 
@@ -58,21 +59,27 @@ class Writer(threading.Thread):
                 self._note("ObjectTagging:Put", key, version)
             case 2:
                 self._note("ObjectCreated:Put", key, s3.put_object(**where, Body=b"z")["VersionId"])
-                copied = s3.copy_object(**where, CopySource={"Bucket": BUCKET, "Key": key}, MetadataDirective="REPLACE")["VersionId"]
+                copied = s3.copy_object(
+                    **where, CopySource={"Bucket": BUCKET, "Key": key}, MetadataDirective="REPLACE"
+                )["VersionId"]
                 self._note("ObjectCreated:Copy", key, copied)
             case 3:
                 self._note("ObjectRemoved:DeleteMarkerCreated", key, s3.delete_object(**where)["VersionId"])
             case 4:
                 upload = s3.create_multipart_upload(**where)["UploadId"]
                 part = s3.upload_part(**where, UploadId=upload, PartNumber=1, Body=b"part")["ETag"]
-                made = s3.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})["VersionId"]
+                made = s3.complete_multipart_upload(
+                    **where, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}
+                )["VersionId"]
                 self._note("ObjectCreated:CompleteMultipartUpload", key, made)
                 s3.delete_object(**where, VersionId=made)
                 self._note("ObjectRemoved:Delete", key, made)
 
     def _note(self, event: str, key: str, version: str) -> None:
         self.done.append((event, key, version))
-        time.sleep(0.05)  # a load, not all that fits: it goes on while a receiver starts, and all of it is read again and again
+        time.sleep(
+            0.05
+        )  # a load, not all that fits: it goes on while a receiver starts, and all of it is read again and again
 
 
 def change_of(record: dict[str, Any]) -> Change:
@@ -81,7 +88,8 @@ def change_of(record: dict[str, Any]) -> Change:
 
 
 def check(arrived: list[tuple[str, dict[str, Any]]], done: list[list[Change]]) -> int:
-    """How many came more than once. Fails where one is missing, out of order for its key, or two changes share an id."""
+    """How many came more than once. Fails where one is missing, out of order for its key, or two changes share an
+    id."""
     first: dict[str, dict[str, Any]] = {}
     for name, record in arrived:
         assert record["responseElements"]["x-s4-event-id"] == name
@@ -146,7 +154,9 @@ def all_arrive(receiver: Receiver, done: list[list[Change]]) -> None:
 
 
 def test_receivers_and_the_server_are_killed(tmp_path: Path, receiver: Receiver) -> None:
-    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--receivers", said([receiver], tmp_path / "receivers")).start()
+    server = ServerProcess(
+        tmp_path / "data", "--reserve", "64MiB", "--receivers", said([receiver], tmp_path / "receivers")
+    ).start()
     load = Load([server.endpoint], receiver.name)
     try:
         load.more(60)
@@ -166,7 +176,13 @@ def test_receivers_and_the_server_are_killed(tmp_path: Path, receiver: Receiver)
     finally:
         done = load.end()
     all_arrive(receiver, done)
-    wait_until(lambda: f's4_events_waiting{{receiver="{receiver.name}"}} 0.0' in send(server.admin, "GET", "/metrics", {}).body.decode(), "nothing waits to be told")
+    wait_until(
+        lambda: (
+            f's4_events_waiting{{receiver="{receiver.name}"}} 0.0'
+            in send(server.admin, "GET", "/metrics", {}).body.decode()
+        ),
+        "nothing waits to be told",
+    )
     assert server.stop() == 0
 
 
@@ -177,7 +193,9 @@ def test_nodes_of_a_cluster_are_killed(tmp_path: Path) -> None:
     receiver = Webhook(tmp_path / "receiver")
     receiver.start()
     options = {"S4_RECEIVERS": said([receiver], tmp_path / "receivers")}
-    cluster = DevCluster(tmp_path / "cluster", nodes=3, erasure="2+1", partitions=4, gateways=2, environment=options).start()
+    cluster = DevCluster(
+        tmp_path / "cluster", nodes=3, erasure="2+1", partitions=4, gateways=2, environment=options
+    ).start()
     try:
         cluster.wait_whole()
         load = Load([str(cluster.lines[f"gateway-{number}"]["s3"]) for number in (1, 2)], receiver.name)

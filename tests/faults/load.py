@@ -1,7 +1,8 @@
-"""A load that knows what must be there: threads that write, copy, upload in parts, delete, read and list through every way in.
+"""A load that knows what must be there: threads that write, copy, upload in parts, delete, read and list through every
+way in.
 
-Each key is one thread's, so that what it must hold is known. After a call of which nobody knows whether it happened, its key
-holds one of two values for good, and is left alone: such a call may still happen, whenever it likes.
+Each key is one thread's, so that what it must hold is known. After a call of which nobody knows whether it happened,
+its key holds one of two values for good, and is left alone: such a call may still happen, whenever it likes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A network that can be cut: each node of a cluster in a namespace of its own, all at one bridge, whose address is this machine's.
+"""A network that can be cut: each node of a cluster in a namespace of its own, all at one bridge, whose address is
+this machine's.
 
 What is cut is lost without a word, as by a switch that dies: no connection is refused or ended by it.
 """
@@ -93,19 +94,27 @@ def in_network(
     network: Network, directory: Path, erasure: str, partitions: int, environment: dict[str, str]
 ) -> DevCluster:
     """A cluster whose nodes are in it; etcd and all who ask are at its host."""
-    members = {name: {part: f"{address}:{port}" for part, port in (("s3", 9000), ("admin", 9001), ("peer", 9002))}
-               for name, address in network.address.items()}  # fmt: skip
+    members = {
+        name: {part: f"{address}:{port}" for part, port in (("s3", 9000), ("admin", 9001), ("peer", 9002))}
+        for name, address in network.address.items()
+    }
     directory.mkdir()
     authority = Authority(directory / "trust")
     for name in members:
         authority.issue(name)
     plan: dict[str, Any] = {
-        "erasure": erasure, "partitions": partitions, "reserve": "64MiB", "etcd": [f"{network.host}:2379", f"{network.host}:2380"], "members": members,
-        "access_key": ACCESS, "secret_key": SECRET,
-    }  # fmt: skip
+        "erasure": erasure,
+        "partitions": partitions,
+        "reserve": "64MiB",
+        "etcd": [f"{network.host}:2379", f"{network.host}:2380"],
+        "members": members,
+        "access_key": ACCESS,
+        "secret_key": SECRET,
+    }
     (directory / "dev.json").write_text(json.dumps(plan))
     entering = {
-        "S4_NAMESPACES": json.dumps(network.namespace), "S4_DEV_FORK": "off",
+        "S4_NAMESPACES": json.dumps(network.namespace),
+        "S4_DEV_FORK": "off",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "entering"), os.environ.get("PYTHONPATH", "")]),
     }
     return DevCluster(directory, environment={**environment, **entering})

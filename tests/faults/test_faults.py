@@ -1,5 +1,5 @@
-"""Real processes that are killed, stopped, cut off and whose disks fail to be read, one after the other, under a load that knows
-what must be there. `make soak` strikes twenty times by each kind of fault; S4_STRIKES says how often.
+"""Real processes that are killed, stopped, cut off and whose disks fail to be read, one after the other, under a load
+that knows what must be there. `make soak` strikes twenty times by each kind of fault; S4_STRIKES says how often.
 """
 
 from __future__ import annotations
@@ -57,10 +57,14 @@ SHORT = {
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(("world", "fault"), [
-    pytest.param(world, fault, marks=() if (world, fault) in SHORT else pytest.mark.soak, id=f"{world}-{fault}")
-    for world in ("six drives", "six nodes") for fault in FAULTS
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("world", "fault"),
+    [
+        pytest.param(world, fault, marks=() if (world, fault) in SHORT else pytest.mark.soak, id=f"{world}-{fault}")
+        for world in ("six drives", "six nodes")
+        for fault in FAULTS
+    ],
+)
 def test_nothing_acknowledged_is_lost(tmp_path: Path, world: str, fault: str) -> None:
     if fault == "unreadable" and shutil.which("strace") is None:
         pytest.skip("strace is not installed")

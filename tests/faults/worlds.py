@@ -1,8 +1,8 @@
 """What faults strike: a server of six drives, and a cluster of six nodes with etcd, as real processes.
 
-A world has one method for each kind of fault. It strikes once, somewhere, lets the load go on under it where anything can be
-answered at all, and takes the fault away. `whole` then waits until nothing is missing any more, and `judged` ends the world and
-has the independent checker read what it left.
+A world has one method for each kind of fault. It strikes once, somewhere, lets the load go on under it where anything
+can be answered at all, and takes the fault away. `whole` then waits until nothing is missing any more, and `judged`
+ends the world and has the independent checker read what it left.
 """
 
 from __future__ import annotations
@@ -96,8 +96,9 @@ class Drives:
         return f"pause of {'the server' if target == self._pid else 'a gateway'} for {long_s:.1f} s"
 
     def cut(self, chosen: random.Random, load: Load) -> str:
-        """A drive, or two, are taken away while it runs; sooner or later it is started without them, and later with them.
-        Never two of the three copies of the metadata: then nothing is written (R9), and the load soon has nothing to ask."""
+        """A drive, or two, are taken away while it runs; sooner or later it is started without them, and later with
+        them. Never two of the three copies of the metadata: then nothing is written (R9), and the load soon has
+        nothing to ask."""
         away = chosen.sample(self.server.directories, chosen.choice((1, 1, 2)))
         while sum((one / "meta").exists() for one in away) > 1:
             away = chosen.sample(self.server.directories, 2)

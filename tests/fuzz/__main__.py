@@ -3,7 +3,8 @@
     python -m fuzz [TARGET ...] [--seconds 60]
 
 Each target's corpus is one text file in fuzz/corpus, an input a line as a Python bytes literal; the tests run all of
-it. An input that breaks a promise is printed, added to the corpus, so that the tests fail until it is mended, and ends the run.
+it. An input that breaks a promise is printed, added to the corpus, so that the tests fail until it is mended, and ends
+the run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from fuzz.corpus import load, store
 
 MAX_INPUT = 4096
 # What parses. Not all of s4: atheris 2.3 rewrites some of Python 3.11's longer coroutines into code that crashes.
-INSTRUMENTED = ("/s4/s3/", "/s4/http/", "/s4/peer/frames", "/s4/storage/records", "/s4/storage/volumes", "/s4/metadata/rows", "/s4/cluster/")
+INSTRUMENTED = (
+    "/s4/s3/",
+    "/s4/http/",
+    "/s4/peer/frames",
+    "/s4/storage/records",
+    "/s4/storage/volumes",
+    "/s4/metadata/rows",
+    "/s4/cluster/",
+)
 
 
 def drive(name: str, seconds: int) -> None:
@@ -41,13 +50,26 @@ def drive(name: str, seconds: int) -> None:
     folder = sys.argv[-1]
     with TARGETS[name]() as run:
         # A single input slower than 5 s or a process above 1 GiB ends the run as a crash does.
-        atheris.Setup([sys.argv[0], folder, f"-max_total_time={seconds}", f"-max_len={MAX_INPUT}", "-timeout=5", "-rss_limit_mb=1024",
-                       f"-artifact_prefix={folder}.crash/", "-print_final_stats=1", "-verbosity=0"], run)  # fmt: skip
+        atheris.Setup(
+            [
+                sys.argv[0],
+                folder,
+                f"-max_total_time={seconds}",
+                f"-max_len={MAX_INPUT}",
+                "-timeout=5",
+                "-rss_limit_mb=1024",
+                f"-artifact_prefix={folder}.crash/",
+                "-print_final_stats=1",
+                "-verbosity=0",
+            ],
+            run,
+        )
         atheris.Fuzz()
 
 
 def that_reach_more(name: str, kept: list[bytes], found: list[bytes]) -> list[bytes]:
-    """What was kept before, and of what was found, shortest first, each that reaches a line of s4 not reached before."""
+    """What was kept before, and of what was found, shortest first, each that reaches a line of s4 not reached
+    before."""
     from fuzz.coverage import Lines
     from fuzz.targets import TARGETS
 
@@ -69,7 +91,12 @@ def fuzz(name: str, seconds: int) -> None:
         crashes.mkdir()
         for number, data in enumerate(load(name)):
             (folder / str(number)).write_bytes(data)
-        done = subprocess.run([sys.executable, "-m", "fuzz", name, "--seconds", str(seconds), "--drive", str(folder)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "fuzz", name, "--seconds", str(seconds), "--drive", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         found = [path.read_bytes() for path in folder.iterdir()]
         broken = [path.read_bytes() for path in crashes.iterdir()]
         if done.returncode or broken:
@@ -83,7 +110,9 @@ def fuzz(name: str, seconds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("targets", nargs="*")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--drive", help=argparse.SUPPRESS)

@@ -1,4 +1,5 @@
-"""The whole S3 endpoint in this process, fed through a pair of sockets, with a bucket `b`, a key and an upload in it."""
+"""The whole S3 endpoint in this process, fed through a pair of sockets, with a bucket `b`, a key and an upload in
+it."""
 
 from __future__ import annotations
 
@@ -50,11 +51,20 @@ class Endpoint:
         await execute(self.gateway, 0, PutAccessKey(keys[0], name, kept_secret(self.gateway, *keys)))
         return keys
 
-    def signed(self, method: str, path: str, headers: dict[str, str] | None = None, keys: tuple[str, str] | None = None) -> bytes:
+    def signed(
+        self, method: str, path: str, headers: dict[str, str] | None = None, keys: tuple[str, str] | None = None
+    ) -> bytes:
         """The head of a request of the root key, or of others, whose body is not signed."""
-        given = {"host": "localhost", "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), "x-amz-content-sha256": sigv4.UNSIGNED, **(headers or {})}
+        given = {
+            "host": "localhost",
+            "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+            "x-amz-content-sha256": sigv4.UNSIGNED,
+            **(headers or {}),
+        }
         given["authorization"] = sigv4.authorization(*(keys or (self.access, self.secret)), REGION, method, path, given)
-        return "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", ""]).encode()
+        return "\r\n".join(
+            [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in given.items()), "", ""]
+        ).encode()
 
     async def send(self, data: bytes, limit_s: float = 10.0) -> bytes:
         ours, theirs = socket.socketpair()
@@ -89,8 +99,16 @@ async def endpoint(
         upload, _ = await create_upload(gateway, "bbb", b"m", Attributes(), "root", "", "")
         audit = AuditLog(str(directory / "audit.log"))
         kind = _InTask if tasks else S3Server
-        server = kind(gateway, limits, RequestMetrics(CollectorRegistry()), audit, region=REGION,
-                          domains=(), health=lambda _: (200, b"ok\n"), clock=clock)  # fmt: skip
+        server = kind(
+            gateway,
+            limits,
+            RequestMetrics(CollectorRegistry()),
+            audit,
+            region=REGION,
+            domains=(),
+            health=lambda _: (200, b"ok\n"),
+            clock=clock,
+        )
         http = server.connections()
         try:
             yield Endpoint(store.root.access_key, store.root.secret_key, upload, gateway, http)

@@ -1,4 +1,5 @@
-"""Requests as a fuzzer says them: by headers, by a presigned address and by a form; and what must become of their x-amz- names.
+"""Requests as a fuzzer says them: by headers, by a presigned address and by a form; and what must become of their
+x-amz- names.
 
 The signing is written from AWS's documents, apart from the program's own. Source: "Authenticating Requests: Using Query
 Parameters (AWS Signature Version 4)", "Creating an HTML Form".
@@ -34,7 +35,8 @@ OURS = ("host", "connection", "content-length", "transfer-encoding", "expect")
 
 
 def check(answer: bytes, names: Iterable[str]) -> None:
-    """An answer to what said these names: never a failure of the server's own, and none of success where it knows one of them not."""
+    """An answer to what said these names: never a failure of the server's own, and none of success where it knows one
+    of them not."""
     status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
     assert 200 <= status < 500 or status in (501, 503), answer[:600]
     unknown = {
@@ -73,8 +75,13 @@ def presigned(
     path, _, query = target.encode("utf-8", "surrogateescape").partition(b"?")
     headers = {"host": "localhost", **headers}
     listed = ";".join(sorted(headers))
-    ours = {b"X-Amz-Algorithm": b"AWS4-HMAC-SHA256", b"X-Amz-Credential": f"{server.access}/{SCOPE}".encode(), b"X-Amz-Date": STAMP.encode(),
-            b"X-Amz-Expires": b"600", b"X-Amz-SignedHeaders": listed.encode("utf-8", "surrogateescape")}  # fmt: skip
+    ours = {
+        b"X-Amz-Algorithm": b"AWS4-HMAC-SHA256",
+        b"X-Amz-Credential": f"{server.access}/{SCOPE}".encode(),
+        b"X-Amz-Date": STAMP.encode(),
+        b"X-Amz-Expires": b"600",
+        b"X-Amz-SignedHeaders": listed.encode("utf-8", "surrogateescape"),
+    }
     pairs, once = [*ours.items()], {name.lower() for name in (*ours, b"X-Amz-Signature")}
     for one in query.split(b"&") if query else ():
         name, _, value = one.partition(b"=")

@@ -41,9 +41,15 @@ Target = Callable[[bytes], None]
 STAMP = "20260101T000000Z"
 NOW_S = 1767225600.0
 POLICY_ASKS = [
-    policies.Ask(policies.Asker(arns), action, "arn:aws:s3:::photos/a*b", {"aws:sourceip": ("10.0.0.1",), "s3:prefix": ("home/",), "aws:currenttime": (str(NOW_S),)})
-    for arns in ((), ("arn:aws:iam::000000000000:user/ana",)) for action in ("s3:GetObject", "s3:PutObject")
-]  # fmt: skip
+    policies.Ask(
+        policies.Asker(arns),
+        action,
+        "arn:aws:s3:::photos/a*b",
+        {"aws:sourceip": ("10.0.0.1",), "s3:prefix": ("home/",), "aws:currenttime": (str(NOW_S),)},
+    )
+    for arns in ((), ("arn:aws:iam::000000000000:user/ana",))
+    for action in ("s3:GetObject", "s3:PutObject")
+]
 
 
 @contextmanager
@@ -169,7 +175,12 @@ def grants_target() -> Iterator[Target]:
         bucket = rest[0] if rest else "photos"
         who = requester("User", "u", ["arn:aws:iam::000000000000:user/u"], [policy_of(grant)])
         arn = f"arn:aws:s3:::{bucket}"
-        asks = (("s4:Admin", "*"), ("iam:CreateUser", "arn:aws:iam::000000000000:user/u"), ("s3:PutObject", arn), ("s3:GetObject", arn))
+        asks = (
+            ("s4:Admin", "*"),
+            ("iam:CreateUser", "arn:aws:iam::000000000000:user/u"),
+            ("s3:PutObject", arn),
+            ("s3:GetObject", arn),
+        )
         may = {action: who.allowed(policies.Ask(who.asker, action, resource)) for action, resource in asks}
         assert may["s4:Admin"] == may["iam:CreateUser"] == (grant.role == SUPER_USER)
         assert may["s3:GetObject"] or not may["s3:PutObject"]
@@ -204,7 +215,11 @@ def frames_target() -> Iterator[Target]:
         with contextlib.suppress(frames.FrameError, asyncio.IncompleteReadError):
             while not reader.at_eof():
                 header, _ = await frames.read_frame(reader)
-                for decoder in (frames.revision_decoder, frames.age_decoder, *(method.arguments for method in frames.METHODS.values())):
+                for decoder in (
+                    frames.revision_decoder,
+                    frames.age_decoder,
+                    *(method.arguments for method in frames.METHODS.values()),
+                ):
                     with contextlib.suppress(frames.FrameError):
                         frames.value_of(decoder, header.value)
 
@@ -246,7 +261,10 @@ def headers_of_volumes_target() -> Iterator[Target]:
     yield run
 
 
-SHARDS = {number: hashlib.shake_128(bytes([number])).digest(size) for number, size in enumerate((1, 700, 4096, 65_536, 66_000, 5))}
+SHARDS = {
+    number: hashlib.shake_128(bytes([number])).digest(size)
+    for number, size in enumerate((1, 700, 4096, 65_536, 66_000, 5))
+}
 
 
 def _shard(number: int) -> Shard:
@@ -320,7 +338,9 @@ def post_policies_target() -> Iterator[Target]:
         with refused():
             found = postpolicy.parse(base64.b64encode(data).decode())
             named = {one.field for one in found.conditions}
-            found.check({one.field: one.value for one in found.conditions} | {"bucket": "b", "not-named-by-anyone": ""}, NOW_S)
+            found.check(
+                {one.field: one.value for one in found.conditions} | {"bucket": "b", "not-named-by-anyone": ""}, NOW_S
+            )
             raise AssertionError(f"a field that is not among {named} was let through")
 
     yield run
@@ -349,8 +369,8 @@ def tokens_target() -> Iterator[Target]:
 
 @contextmanager
 def request_target() -> Iterator[Target]:
-    """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to a whole server. No 500, no hang, and
-    no x-amz- name is passed over."""
+    """One byte of signing mode, `METHOD /target`, header lines, a body (UPLOAD is a real upload's id): sent signed to
+    a whole server. No 500, no hang, and no x-amz- name is passed over."""
     with serving() as (server, send):
 
         def run(data: bytes) -> None:
@@ -402,7 +422,8 @@ def serving(*, tasks: bool = False) -> Iterator[tuple[Endpoint, Callable[[bytes]
 
 @contextmanager
 def presigned_target() -> Iterator[Target]:
-    """`METHOD /path?query`, header lines, a body: sent as a presigned address. No 500, and no x-amz- name is passed over."""
+    """`METHOD /path?query`, header lines, a body: sent as a presigned address. No 500, and no x-amz- name is passed
+    over."""
     with serving() as (server, send):
 
         def run(data: bytes) -> None:
@@ -420,8 +441,8 @@ def _second(send: Callable[[bytes], bytes], said: tuple[bytes, list[str]]) -> tu
 
 @contextmanager
 def forms_target() -> Iterator[Target]:
-    """One byte: odd, then `name: value` lines and a file, as a form whose policy covers them all; even, then the body of a
-    form as it is. No 500, and no x-amz- field is passed over."""
+    """One byte: odd, then `name: value` lines and a file, as a form whose policy covers them all; even, then the body
+    of a form as it is. No 500, and no x-amz- field is passed over."""
     with serving() as (server, send):
 
         def run(data: bytes) -> None:

@@ -1,4 +1,5 @@
-"""A read that meets damage which nothing can make good: an error where nothing was answered yet, and never wrong bytes."""
+"""A read that meets damage which nothing can make good: an error where nothing was answered yet, and never wrong
+bytes."""
 
 from __future__ import annotations
 
@@ -22,12 +23,17 @@ def _hurt_the_end(drive: Path, size: int) -> None:
     place.write(bytes([place.read()[-1] ^ 1]), place.offset + place.record.size - 1)
 
 
-@pytest.mark.parametrize(("size", "memory_bytes", "head"), [
-    (300_000, 384 << 20, b"HTTP/1.1 500"),
-    (1 << 20, 384 << 20, b"HTTP/1.1 500"),
-    (1 << 20, 3 << 20, b"HTTP/1.1 200"),  # memory is short: what was sent is right, and then the answer is cut
-])  # fmt: skip
-def test_an_object_that_is_read_whole_first_is_an_error_and_no_answer_that_is_cut(tmp_path: Path, size: int, memory_bytes: int, head: bytes) -> None:
+@pytest.mark.parametrize(
+    ("size", "memory_bytes", "head"),
+    [
+        (300_000, 384 << 20, b"HTTP/1.1 500"),
+        (1 << 20, 384 << 20, b"HTTP/1.1 500"),
+        (1 << 20, 3 << 20, b"HTTP/1.1 200"),  # memory is short: what was sent is right, and then the answer is cut
+    ],
+)
+def test_an_object_that_is_read_whole_first_is_an_error_and_no_answer_that_is_cut(
+    tmp_path: Path, size: int, memory_bytes: int, head: bytes
+) -> None:
     async def test() -> None:
         async with endpoint(tmp_path, time.time) as server:
             gateway, data = server.gateway, os.urandom(size)

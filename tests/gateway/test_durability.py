@@ -40,7 +40,9 @@ def test_shards_are_synced_before_the_rows_that_name_them(tmp_path: Path, size: 
 
             store.host.database.batch = recorded  # type: ignore[method-assign]
             await create_bucket(gateway, "photos", "root")
-            upload = (await create_upload(gateway, "photos", b"m", Attributes(), "root", "", ""))[0] if multipart else ""
+            upload = (
+                (await create_upload(gateway, "photos", b"m", Attributes(), "root", "", ""))[0] if multipart else ""
+            )
             for _ in range(3):
                 before = len(files.events)
                 if multipart:

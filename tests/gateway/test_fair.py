@@ -72,7 +72,9 @@ def test_nothing_is_saved_up_in_a_pause() -> None:
     assert 4 <= _order(queue)[:10].count("b") <= 6
 
 
-@given(st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 50))), max_size=200))
+@given(
+    st.lists(st.one_of(st.none(), st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(1, 50))), max_size=200)
+)
 def test_everything_comes_once_in_order_of_its_flow(steps: list[tuple[int, int, int] | None]) -> None:
     queue: FairQueue[tuple[Flow, int]] = FairQueue()
     waiting: dict[Flow, list[int]] = {}
@@ -86,7 +88,10 @@ def test_everything_comes_once_in_order_of_its_flow(steps: list[tuple[int, int, 
             queue.push(flow, step[2], (flow, number))
             waiting.setdefault(flow, []).append(number)
         assert len(queue) == sum(len(one) for one in waiting.values())
-        assert all(queue.count(f"u{user}") == sum(len(one) for flow, one in waiting.items() if flow.user == f"u{user}") for user in range(4))
+        assert all(
+            queue.count(f"u{user}") == sum(len(one) for flow, one in waiting.items() if flow.user == f"u{user}")
+            for user in range(4)
+        )
 
 
 def test_who_is_gone_is_forgotten() -> None:
@@ -277,13 +282,18 @@ def test_memory_goes_to_users_in_turn() -> None:
         assert budget.used_bytes == 0
         return order
 
-    assert "".join(asyncio.run(test())) == "aaabaaa"  # one is at work, one is chosen, and one is first in the queue, when the other comes
+    assert (
+        "".join(asyncio.run(test())) == "aaabaaa"
+    )  # one is at work, one is chosen, and one is first in the queue, when the other comes
 
 
 @pytest.mark.parametrize("size", [4 << 20, 1 << 20])
-def test_downloads_that_begin_at_once_read_little_each_and_little_in_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    """Each read a MiB before its memory was asked for, all of them in one round of the loop: two thousand had 2 GB. What is no
-    larger than that is still read whole before it is answered, by those few that find half of the memory free."""
+def test_downloads_that_begin_at_once_read_little_each_and_little_in_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Each read a MiB before its memory was asked for, all of them in one round of the loop: two thousand had 2 GB.
+    What is no larger than that is still read whole before it is answered, by those few that find half of the memory
+    free."""
     clients, little, reads, rounds = 100, 128 * 1024, list[tuple[int, int]](), 0
     memory = MemoryBudget(64 << 20, 60.0)
 
@@ -297,7 +307,9 @@ def test_downloads_that_begin_at_once_read_little_each_and_little_in_a_round(tmp
             del counting[:-1]
 
         counting: list[asyncio.Handle] = []
-        async with endpoint(tmp_path, time.time, Limits(stall_s=600.0)) as server:  # or the first is ended before the last begins
+        async with endpoint(
+            tmp_path, time.time, Limits(stall_s=600.0)
+        ) as server:  # or the first is ended before the last begins
             gateway = server.gateway
             await put(gateway, "bbb", b"large", bytes(range(256)) * (size // 256))
             gateway.memory, read = memory, gateway.node.read

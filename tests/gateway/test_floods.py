@@ -52,15 +52,20 @@ async def _connected(server: Any, stack: ExitStack) -> socket.socket:
     return ours
 
 
-def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is answered where it arrives and gives its place back at once: all that had come went on in one round of the loop."""
+def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is answered where it arrives and gives its place back at once: all that had come went on in one round of
+    the loop."""
     order, rounds = list[tuple[str, int]](), 0
 
     async def test() -> None:
         nonlocal rounds
         async with endpoint(tmp_path, time.time, Limits(stall_s=600.0)) as server:
             calm = await server.add_user("calm")
-            assert (await server.send(server.signed("GET", "/bbb/k", {"connection": "close"}, calm))).endswith(b"inline")
+            assert (await server.send(server.signed("GET", "/bbb/k", {"connection": "close"}, calm))).endswith(
+                b"inline"
+            )
             _note(monkeypatch, "GetObject", lambda user: order.append((user, rounds)), lambda _: None)
             with ExitStack() as stack:
                 flood = [await _connected(server, stack) for _ in range(FLOOD)]
@@ -77,8 +82,11 @@ def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_bet
     assert max(sum(at == one for _, at in order) for one in {at for _, at in order}) <= 2 * A_ROUND
 
 
-def test_many_writes_that_are_committed_together_are_answered_a_round_at_a_time_and_others_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn of the writer answers all that it committed at once: whoever was last in it waited for the work of all before."""
+def test_many_writes_that_are_committed_together_are_answered_a_round_at_a_time_and_others_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn of the writer answers all that it committed at once: whoever was last in it waited for the work of all
+    before."""
     ended, rounds = list[tuple[str, int]](), 0
 
     async def test() -> None:
@@ -101,7 +109,12 @@ def test_many_writes_that_are_committed_together_are_answered_a_round_at_a_time_
             with ExitStack() as stack:
                 for number in range(WRITES + 1):
                     one, mine = await _connected(server, stack), number == WRITES
-                    one.send(server.signed("PUT", f"/bbb/{number}", {"content-length": str(len(body))}, calm if mine else None) + body)
+                    one.send(
+                        server.signed(
+                            "PUT", f"/bbb/{number}", {"content-length": str(len(body))}, calm if mine else None
+                        )
+                        + body
+                    )
                 while waiting < WRITES + 1:
                     await asyncio.sleep(0)
                 held.set()
@@ -138,7 +151,9 @@ def test_a_request_of_many_deletes_has_a_window_of_commands(tmp_path: Path, monk
     assert asyncio.run(test()) == WINDOW
 
 
-def test_an_upload_whose_client_trickles_is_ended_by_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_whose_client_trickles_is_ended_by_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each time that it is waited for takes a hundred seconds of the clock that counts."""
     now = 1000.0
 

@@ -1,4 +1,5 @@
-"""Work that a crash cut off between two steps is finished or undone at the next start (rule L3; the sixth of README's promises)."""
+"""Work that a crash cut off between two steps is finished or undone at the next start (rule L3; the sixth of README's
+promises)."""
 
 from __future__ import annotations
 
@@ -90,8 +91,9 @@ def test_a_hint_that_came_late_goes_with_the_audit(tmp_path: Path) -> None:
         def contents() -> list[tuple[int, bytes, bytes]]:
             return [
                 (partition, key[3:], value)
-                for partition in range(16) for key, value in store.host.scan(keys.table(partition, keys.CONTENT))
-            ]  # fmt: skip
+                for partition in range(16)
+                for key, value in store.host.scan(keys.table(partition, keys.CONTENT))
+            ]
 
         await create_bucket(gateway, "photos", "root")
         for number in range(3):

@@ -1,5 +1,5 @@
-"""A source that is replaced between the look that judged it and its use: over the S3 port, with a real store, whose node
-lets a test do something right behind a certain call."""
+"""A source that is replaced between the look that judged it and its use: over the S3 port, with a real store, whose
+node lets a test do something right behind a certain call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from s4.access import documents
 from s4.config.listening import listening_socket
 from s4.gateway.buckets import create_bucket, set_document
 from s4.gateway.context import Gateway, find_bucket
-from s4.gateway.objects import Attributes, Copy, copy_object, put_object, rename_object
+from s4.gateway.copies import Copy, copy_object, rename_object
+from s4.gateway.objects import Attributes, put_object
 from s4.gateway.read import open_object
 from s4.metadata import commands, keys
 from s4.node.local import OpenStore
@@ -61,7 +62,9 @@ def run(path: Path, test: Callable[[OpenStore, Gateway, Behind, Any], Awaitable[
             settings, bound = ServerSettings([]), listening_socket("127.0.0.1:0")
             endpoint = S3Endpoint(settings, gateway, CollectorRegistry(), AuditLog("none"), lambda: "")
             await endpoint.start(bound)
-            client = make_client(f"http://127.0.0.1:{bound.getsockname()[1]}", store.root.access_key, store.root.secret_key)
+            client = make_client(
+                f"http://127.0.0.1:{bound.getsockname()[1]}", store.root.access_key, store.root.secret_key
+            )
             try:
                 await create_bucket(gateway, "photos", "root")
                 await put(gateway, "photos", b"source", OLD)
@@ -158,7 +161,9 @@ def test_a_part_of_what_was_asked_for_is_not_one_of_what_came_since(tmp_path: Pa
         assert await refused(client.upload_part_copy, **part, CopySourceIfMatch=etag) == 412
         made = await asyncio.to_thread(client.upload_part_copy, Bucket="photos", **part)
         parts = {"Parts": [{"PartNumber": 1, "ETag": made["CopyPartResult"]["ETag"]}]}
-        await asyncio.to_thread(client.complete_multipart_upload, Bucket="photos", Key="m", UploadId=upload, MultipartUpload=parts)
+        await asyncio.to_thread(
+            client.complete_multipart_upload, Bucket="photos", Key="m", UploadId=upload, MultipartUpload=parts
+        )
         assert await get(gateway, "photos", b"m") == NEW
 
     run(tmp_path, test)
@@ -180,10 +185,15 @@ def test_an_acl_is_given_to_the_version_that_it_was_made_for(tmp_path: Path) -> 
         await replaced(gateway)
         settings = commands.Settings(bucket.id, bucket.revision, "")
         home = keys.partition_of(bucket.id, b"source", gateway.partitions)
-        late = await store.node.execute(home, commands.ChangeObject(settings, b"source", acl="[]", seen=opened_first.suffix))
+        late = await store.node.execute(
+            home, commands.ChangeObject(settings, b"source", acl="[]", seen=opened_first.suffix)
+        )
         assert isinstance(late, commands.Refused)
         now = await open_object(gateway, "photos", b"source", "")
-        assert isinstance(await store.node.execute(home, commands.ChangeObject(settings, b"source", acl="[]", seen=now.suffix)), commands.Written)
+        assert isinstance(
+            await store.node.execute(home, commands.ChangeObject(settings, b"source", acl="[]", seen=now.suffix)),
+            commands.Written,
+        )
 
     run(tmp_path, test)
 
@@ -197,7 +207,9 @@ def test_a_copy_is_written_anew_where_shards_of_its_source_are_missing(tmp_path:
             await put(gateway, "photos", b"source", OLD)
             source = await open_object(gateway, "photos", b"source", "")
             extent = source.row.extents[0]
-            assert await store.node.execute(extent.partition, commands.NeedHeal(extent.blob, [1])) == commands.Taken(True)
+            assert await store.node.execute(extent.partition, commands.NeedHeal(extent.blob, [1])) == commands.Taken(
+                True
+            )
             await copy_object(gateway, source, Copy("photos", b"copy", "root"))
             assert await get(gateway, "photos", b"copy") == OLD
             with pytest.raises(S3Error, match="made again") as busy:

@@ -52,7 +52,9 @@ class Losing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._node, name)
 
-    async def execute(self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False) -> AnyAnswer:
+    async def execute(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
+    ) -> AnyAnswer:
         self._number += 1
         named = command_id or new_id(self._number)
         answer: AnyAnswer = await self._node.execute(partition, command, named, again)

@@ -71,7 +71,8 @@ def test_who_needs_memory_ends_those_that_hold_much_and_wait_longest() -> None:
 
 
 def test_who_stops_after_others_began_to_wait_gives_way_too_and_no_more_than_have_to() -> None:
-    """Looked for only when somebody came, those that stopped later kept whoever waited already until its time was over."""
+    """Looked for only when somebody came, those that stopped later kept whoever waited already until its time was
+    over."""
 
     async def whole() -> None:
         budget, ended = MemoryBudget(4 * MIB, 5.0), list[int]()

@@ -56,7 +56,9 @@ def test_slow_drives_are_read_around(tmp_path: Path, count: int) -> None:
             gateway.hedge_s = 0.02
             queued: list[AnyCommand] = []
             submit: Callable[..., object] = store.node.host.submit
-            store.node.host.submit = lambda partition, command, *more, **named: queued.append(command) or submit(partition, command, *more, **named)  # type: ignore[method-assign,assignment,func-returns-value]
+            store.node.host.submit = lambda partition, command, *more, **named: (
+                queued.append(command) or submit(partition, command, *more, **named)
+            )  # type: ignore[method-assign,assignment,func-returns-value]
             files.stuck = {f"d{number}" for number in range(1, 1 + count)}
             try:
                 for key in (b"a", b"b", b"c"):

@@ -35,7 +35,9 @@ def test_a_store_that_starts_again_within_a_blob_does_not_count(tmp_path: Path) 
             await create_bucket(gateway, "photos", "root")
             gateway.node = Restarting(store.node, 1, 1)
             await put(gateway, "photos", b"k", bytes(range(256)) * 40_000)
-            rows = [decode(Blob, value) for part in range(16) for _, value in store.host.scan(keys.table(part, keys.BLOB))]
+            rows = [
+                decode(Blob, value) for part in range(16) for _, value in store.host.scan(keys.table(part, keys.BLOB))
+            ]
             assert [row.missing for row in rows] == [[1]]
             heals = [key for part in range(16) for key, _ in store.host.scan(keys.table(part, keys.HEAL))]
             assert len(heals) == 1

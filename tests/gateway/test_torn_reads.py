@@ -1,4 +1,5 @@
-"""Reads that belong together, with a turn written between them: the writer's thread does not wait for the loop's reads."""
+"""Reads that belong together, with a turn written between them: the writer's thread does not wait for the loop's
+reads."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from s4.metadata import keys
 from s4.s3.checksums import Expected
 
 
-def test_an_upload_that_is_completed_while_it_is_read_is_not_found_without_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_upload_that_is_completed_while_it_is_read_is_not_found_without_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other completion was told InvalidPart, where it gets the winner's answer."""
 
     async def test() -> None:

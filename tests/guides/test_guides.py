@@ -1,8 +1,9 @@
-"""docs/operations.md, followed: every block of commands, in order, with a server that is started and stopped as the guides say.
+"""docs/operations.md, followed: every block of commands, in order, with a server that is started and stopped as the
+guides say.
 
-It takes some ten seconds of a processor, as each command is a process of its own: commands are run as people run them. What stands in
-for the machine is small: absolute paths are below a directory of the test, ports are its own, and `systemctl` and `pipx` are the scripts
-below. Between the guides the test looks whether objects are what they were.
+It takes some ten seconds of a processor, as each command is a process of its own: commands are run as people run them.
+What stands in for the machine is small: absolute paths are below a directory of the test, ports are its own, and
+`systemctl` and `pipx` are the scripts below. Between the guides the test looks whether objects are what they were.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ case $1 in
   disable) [ "$2" = --now ] && stop;; *) exit 1;;
 esac
 """
-S4 = f"#!/bin/sh\nexec {sys.executable} -m s4.cli \"$@\"\n"
+S4 = f'#!/bin/sh\nexec {sys.executable} -m s4.cli "$@"\n'
 
 
 def blocks(text: str) -> list[tuple[str, str, str]]:
@@ -74,7 +75,13 @@ def test_the_guides_are_followed(machine: Path) -> None:
     host = own_address()
     ports = dict(zip((":9000", ":9001", ":9100", ":9101"), (f":{port}" for port in free_ports(4, host)), strict=True))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("S4_", "AWS_"))}
-    environment = {**clean, "PATH": f"{machine / 'bin'}:{os.environ['PATH']}", "GUIDE_ROOT": str(machine), "HOME": str(machine / "home"), "RCLONE_CONFIG": str(machine / "home" / "rclone.conf")}
+    environment = {
+        **clean,
+        "PATH": f"{machine / 'bin'}:{os.environ['PATH']}",
+        "GUIDE_ROOT": str(machine),
+        "HOME": str(machine / "home"),
+        "RCLONE_CONFIG": str(machine / "home" / "rclone.conf"),
+    }
 
     def placed(text: str) -> str:
         for path in PATHS:
@@ -98,12 +105,21 @@ def test_the_guides_are_followed(machine: Path) -> None:
             if shutil.which(asks.split()[1]) is None:
                 continue
             remotes = {"old": ("var/lib/s4/data", ":9000"), "new": ("mnt/d1", ":9100")}
-            (machine / "home" / "rclone.conf").write_text("".join(f"[{name}]\n{remote(*where)}\n" for name, where in remotes.items()))
+            (machine / "home" / "rclone.conf").write_text(
+                "".join(f"[{name}]\n{remote(*where)}\n" for name, where in remotes.items())
+            )
         if guide == "Installing":
             (machine / "etc" / "s4").mkdir(parents=True, exist_ok=True)
             (machine / "etc" / "s4" / "s4.env").write_text(placed("S4_ADMIN_LISTEN=127.0.0.1:9001\n"))
         with (machine / "said").open("w+") as said:  # no pipe: what a guide starts has it too, and goes on
-            done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", placed(commands)], cwd=machine / "home", env=environment, check=False, stdout=said, stderr=said)
+            done = subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", placed(commands)],
+                cwd=machine / "home",
+                env=environment,
+                check=False,
+                stdout=said,
+                stderr=said,
+            )
             said.seek(0)
             text = said.read()
         assert done.returncode == 0, f"{guide}:\n{placed(commands)}\n{text}\n{(machine / 'log').read_text()[-2000:]}"
@@ -116,9 +132,19 @@ def test_the_guides_are_followed(machine: Path) -> None:
             s3.close()
         elif guide != "Uninstalling" and (machine / "pid").exists():
             s3 = client()
-            assert [s3.get_object(Bucket="photos-2026", Key=f"{number}")["Body"].read() for number in range(20)] == [bytes([number]) * number * 3000 for number in range(20)], guide
+            assert [s3.get_object(Bucket="photos-2026", Key=f"{number}")["Body"].read() for number in range(20)] == [
+                bytes([number]) * number * 3000 for number in range(20)
+            ], guide
             s3.close()
         followed.append(guide)
-    assert set(followed) == set(re.findall(r"^## (.+)$", GUIDE.read_text(), re.M)) - {"Is it well?", "What scrub, fills and draining cover"}
+    assert set(followed) == set(re.findall(r"^## (.+)$", GUIDE.read_text(), re.M)) - {
+        "Is it well?",
+        "What scrub, fills and draining cover",
+    }
     assert not any((machine / path).exists() for path in ("pid", "var/lib/s4", "etc/s4"))
-    assert (machine / "pipx").read_text().splitlines() == ["install .", "install --force .", "install --force .", "uninstall s4"]
+    assert (machine / "pipx").read_text().splitlines() == [
+        "install .",
+        "install --force .",
+        "install --force .",
+        "uninstall s4",
+    ]

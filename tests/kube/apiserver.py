@@ -1,4 +1,5 @@
-"""A real Kubernetes API without nodes: etcd and kube-apiserver as processes, for tests of what is stored and watched."""
+"""A real Kubernetes API without nodes: etcd and kube-apiserver as processes, for tests of what is stored and
+watched."""
 
 from __future__ import annotations
 
@@ -41,30 +42,69 @@ class ApiServer:
     def start(self) -> ApiServer:
         here = self.directory
         subprocess.run(["openssl", "genrsa", "-out", here / "sa.key", "2048"], check=True, capture_output=True)
-        (here / "tokens").write_text("admin,admin,1,system:masters\n" + "".join(f"{user},{user},{user}\n" for user in ("daemon", "operator", "nobody")))
+        (here / "tokens").write_text(
+            "admin,admin,1,system:masters\n"
+            + "".join(f"{user},{user},{user}\n" for user in ("daemon", "operator", "nobody"))
+        )
         etcd = f"http://{self.host}:{self.client}"
-        self._run("etcd", PROGRAMS / "etcd", "--data-dir", here / "etcd", "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
-                  "--listen-peer-urls", f"http://{self.host}:{self.peer}", "--unsafe-no-fsync")  # fmt: skip
+        self._run(
+            "etcd",
+            PROGRAMS / "etcd",
+            "--data-dir",
+            here / "etcd",
+            "--listen-client-urls",
+            etcd,
+            "--advertise-client-urls",
+            etcd,
+            "--listen-peer-urls",
+            f"http://{self.host}:{self.peer}",
+            "--unsafe-no-fsync",
+        )
         self.serve()
         return self
 
     def serve(self) -> None:
         here = self.directory
-        self._run("apiserver", PROGRAMS / "kube-apiserver", f"--etcd-servers=http://{self.host}:{self.client}", f"--bind-address={self.host}",
-                  f"--secure-port={self.port}", f"--cert-dir={here}/certs", f"--token-auth-file={here}/tokens", "--authorization-mode=RBAC",
-                  "--service-account-issuer=https://test", f"--service-account-key-file={here}/sa.key", f"--service-account-signing-key-file={here}/sa.key",
-                  "--service-cluster-ip-range=10.97.0.0/16", "--disable-admission-plugins=ServiceAccount")  # fmt: skip
+        self._run(
+            "apiserver",
+            PROGRAMS / "kube-apiserver",
+            f"--etcd-servers=http://{self.host}:{self.client}",
+            f"--bind-address={self.host}",
+            f"--secure-port={self.port}",
+            f"--cert-dir={here}/certs",
+            f"--token-auth-file={here}/tokens",
+            "--authorization-mode=RBAC",
+            "--service-account-issuer=https://test",
+            f"--service-account-key-file={here}/sa.key",
+            f"--service-account-signing-key-file={here}/sa.key",
+            "--service-cluster-ip-range=10.97.0.0/16",
+            "--disable-admission-plugins=ServiceAccount",
+        )
         for user in ("admin", "daemon", "operator", "nobody"):
             self.kubeconfig_of(user)
-        wait_until(lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, "the API server is ready")
+        wait_until(
+            lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, "the API server is ready"
+        )
 
     def kubeconfig_of(self, user: str) -> Path:
         path = self.directory / f"{user}.conf"
-        path.write_text(yaml.safe_dump({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "clusters": [{"name": "c", "cluster": {"server": f"https://{self.host}:{self.port}", "insecure-skip-tls-verify": True}}],
-            "users": [{"name": "u", "user": {"token": user}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        }))  # fmt: skip
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "c",
+                    "clusters": [
+                        {
+                            "name": "c",
+                            "cluster": {"server": f"https://{self.host}:{self.port}", "insecure-skip-tls-verify": True},
+                        }
+                    ],
+                    "users": [{"name": "u", "user": {"token": user}}],
+                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                }
+            )
+        )
         return path
 
     def _run(self, name: str, *command: object) -> None:
@@ -77,10 +117,17 @@ class ApiServer:
         assert not check or done.returncode == 0, done.stderr
         return done
 
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None, kind: str = "application/json") -> dict[str, Any]:
+    def call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, kind: str = "application/json"
+    ) -> dict[str, Any]:
         """One request of the administrator, without a program of its own. Raises HTTPError."""
         headers = {"Authorization": "Bearer admin", "Content-Type": kind}
-        request = urllib.request.Request(f"https://{self.host}:{self.port}{path}", json.dumps(body).encode() if body is not None else None, headers, method=method)
+        request = urllib.request.Request(
+            f"https://{self.host}:{self.port}{path}",
+            json.dumps(body).encode() if body is not None else None,
+            headers,
+            method=method,
+        )
         while True:
             try:
                 with urllib.request.urlopen(request, timeout=60, context=UNVERIFIED) as answer:
@@ -104,7 +151,9 @@ class ApiServer:
         start = "/apis/s4.dev/v1alpha1"
         for one in self.get(f"{start}/{resource}")["items"]:
             with suppress(urllib.error.HTTPError):  # who watches it may have been first
-                self.call("DELETE", f"{start}/namespaces/{one['metadata']['namespace']}/{resource}/{one['metadata']['name']}")
+                self.call(
+                    "DELETE", f"{start}/namespaces/{one['metadata']['namespace']}/{resource}/{one['metadata']['name']}"
+                )
         wait_until(lambda: not self.get(f"{start}/{resource}")["items"], f"there are no {resource}")
 
     def change(self, path: str, change: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
-"""The operator's work on Buckets over a real API server and a real S4 server: two tenants' namespaces, one cluster in a third."""
+"""The operator's work on Buckets over a real API server and a real S4 server: two tenants' namespaces, one cluster in
+a third."""
 
 from __future__ import annotations
 
@@ -37,11 +38,14 @@ class OneServer(Clusters):
         self._server = server
 
     def daemons(self, *_: Any) -> Daemons:
-        return Daemons(self._session, [self._server.admin.partition("//")[2]], self._server.endpoint, REGION, ACCESS, SECRET)
+        return Daemons(
+            self._session, [self._server.admin.partition("//")[2]], self._server.endpoint, REGION, ACCESS, SECRET
+        )
 
 
 class Tenants:
-    """`bucket` and `cluster` are what people write, `look` is one round of the operator, which may just have been started."""
+    """`bucket` and `cluster` are what people write, `look` is one round of the operator, which may just have been
+    started."""
 
     def __init__(self, api: ApiServer, server: ServerProcess) -> None:
         self.api, self.server = api, server
@@ -52,19 +56,33 @@ class Tenants:
                 api.call("DELETE", f"/api/v1/namespaces/{name}/{plural}")
             for plural in ("buckets", "s4clusters"):
                 for one in api.get(f"{S4}/namespaces/{name}/{plural}")["items"]:  # nobody else ends what they wait for
-                    api.change(f"{S4}/namespaces/{name}/{plural}/{one['metadata']['name']}", {"metadata": {"finalizers": []}})
+                    api.change(
+                        f"{S4}/namespaces/{name}/{plural}/{one['metadata']['name']}", {"metadata": {"finalizers": []}}
+                    )
                 api.call("DELETE", f"{S4}/namespaces/{name}/{plural}")
         self.cluster()
 
     def cluster(self, **spec: Any) -> None:
-        chosen = {"nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, "allowedNamespaces": [ONE, OTHER], "adoptions": [], **spec}
+        chosen = {
+            "nodes": 4,
+            "erasure": {"data": 2, "parity": 2},
+            "partitions": 16,
+            "allowedNamespaces": [ONE, OTHER],
+            "adoptions": [],
+            **spec,
+        }
         self._write("S4Cluster", HOME, "c", chosen)
 
     def bucket(self, namespace: str, name: str, **spec: Any) -> None:
         self._write("Bucket", namespace, name, {"clusterRef": {"name": "c", "namespace": HOME}, **spec})
 
     def _write(self, kind: str, namespace: str, name: str, spec: dict[str, Any]) -> None:
-        value = {"apiVersion": "s4.dev/v1alpha1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+        value = {
+            "apiVersion": "s4.dev/v1alpha1",
+            "kind": kind,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": spec,
+        }
         if self.get(kind, namespace, name):
             self.api.change(_path(kind, namespace, name), {"spec": spec})
         else:
@@ -72,7 +90,9 @@ class Tenants:
 
     def make(self, kind: str, namespace: str, name: str, **parts: Any) -> None:
         """Somebody else's object."""
-        self.api.call("POST", _path(kind, namespace), {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **parts})
+        self.api.call(
+            "POST", _path(kind, namespace), {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}, **parts}
+        )
 
     def get(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         """{} where there is none."""
@@ -114,7 +134,10 @@ class Tenants:
         self.api.change(_path("Secret", namespace, name), {"data": coded})
 
     def annotate(self, kind: str, namespace: str, name: str, **notes: str) -> None:
-        self.api.change(_path(kind, namespace, name), {"metadata": {"annotations": {key.replace("_", "-"): value for key, value in notes.items()}}})
+        self.api.change(
+            _path(kind, namespace, name),
+            {"metadata": {"annotations": {key.replace("_", "-"): value for key, value in notes.items()}}},
+        )
 
     def look(self, *which: tuple[str, str]) -> None:
         """One round for each Bucket, by an operator that remembers nothing."""

@@ -57,7 +57,17 @@ def test_the_operator_runs_once_and_restricted() -> None:
 
 
 @needs_helm
-@pytest.mark.parametrize(("value", "words"), [("image.pullPolicy=Sometimes", "pullPolicy"), ("logLevel=loud", "logLevel"), ("nodes=3", "nodes"), ("certificates.validSeconds=5", "validSeconds"), ("namespaces={*}", "namespaces"), ("namespaces={a,a}", "namespaces")])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("logLevel=loud", "logLevel"),
+        ("nodes=3", "nodes"),
+        ("certificates.validSeconds=5", "validSeconds"),
+        ("namespaces={*}", "namespaces"),
+        ("namespaces={a,a}", "namespaces"),
+    ],
+)
 def test_values_are_checked(value: str, words: str) -> None:
     done = helm("template", "s4", str(CHART), "--kube-version", "1.34.0", "--set", value)
     assert done.returncode != 0
@@ -73,7 +83,13 @@ def test_openshift_chooses_the_user() -> None:
 def rights(objects: list[dict[str, Any]], kind: str) -> dict[str, set[tuple[str, str, str]]]:
     """What roles of a kind give, by their namespace."""
     return {
-        one["metadata"].get("namespace", ""): {(group, what, verb) for rule in one["rules"] for group in rule["apiGroups"] for what in rule["resources"] for verb in rule["verbs"]}
+        one["metadata"].get("namespace", ""): {
+            (group, what, verb)
+            for rule in one["rules"]
+            for group in rule["apiGroups"]
+            for what in rule["resources"]
+            for verb in rule["verbs"]
+        }
         for one in objects
         if one["kind"] == kind
     }

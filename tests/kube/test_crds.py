@@ -19,7 +19,12 @@ pytestmark = pytest.mark.skipif(missing(), reason="no kube-apiserver: make e2e-p
 
 
 def cluster(**spec: Any) -> dict[str, Any]:
-    return {"apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "c", "namespace": "default"}, "spec": spec}
+    return {
+        "apiVersion": "s4.dev/v1alpha1",
+        "kind": "S4Cluster",
+        "metadata": {"name": "c", "namespace": "default"},
+        "spec": spec,
+    }
 
 
 def apply(api: ApiServer, value: dict[str, Any]) -> str:
@@ -87,18 +92,30 @@ def test_what_cannot_change_is_refused(api: ApiServer, spec: dict[str, Any], mes
 
 def test_a_bucket_stays_where_it_is(api: ApiServer) -> None:
     def bucket(**spec: Any) -> dict[str, Any]:
-        return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": "b", "namespace": "default"}, "spec": spec}
+        return {
+            "apiVersion": "s4.dev/v1alpha1",
+            "kind": "Bucket",
+            "metadata": {"name": "b", "namespace": "default"},
+            "spec": spec,
+        }
 
     assert apply(api, bucket(clusterRef={"name": "c"}, bucketName="photos")) == ""
     assert "clusterRef cannot be changed" in apply(api, bucket(clusterRef={"name": "d"}, bucketName="photos"))
     assert "bucketName cannot be changed" in apply(api, bucket(clusterRef={"name": "c"}, bucketName="films"))
-    assert "should match" in apply(api, {**bucket(clusterRef={"name": "c"}, bucketName="No"), "metadata": {"name": "n", "namespace": "default"}})
+    assert "should match" in apply(
+        api, {**bucket(clusterRef={"name": "c"}, bucketName="No"), "metadata": {"name": "n", "namespace": "default"}}
+    )
     kept = kept_spec(api, "buckets", "b")
     assert BucketSpec(**kept).deletionPolicy == "Retain"
 
 
 def bucket(name: str = "settings", **spec: Any) -> dict[str, Any]:
-    return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": name, "namespace": "default"}, "spec": {"clusterRef": {"name": "c"}, **spec}}
+    return {
+        "apiVersion": "s4.dev/v1alpha1",
+        "kind": "Bucket",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"clusterRef": {"name": "c"}, **spec},
+    }
 
 
 @pytest.mark.parametrize(
@@ -129,7 +146,10 @@ def test_settings_of_a_bucket_that_cannot_be(api: ApiServer, spec: dict[str, Any
 
 
 def test_object_lock_is_for_good(api: ApiServer) -> None:
-    lifecycle = [{"prefix": "logs/", "expireAfterDays": 30}, {"noncurrentAfterDays": 7, "keepNoncurrent": 2, "abortUploadsAfterDays": 3}]
+    lifecycle = [
+        {"prefix": "logs/", "expireAfterDays": 30},
+        {"noncurrentAfterDays": 7, "keepNoncurrent": 2, "abortUploadsAfterDays": 3},
+    ]
     assert apply(api, bucket("locked", objectLock={"mode": "GOVERNANCE", "days": 1}, lifecycle=lifecycle)) == ""
     assert apply(api, bucket("locked", objectLock={})) == ""
     assert "objectLock is for good" in apply(api, bucket("locked"))

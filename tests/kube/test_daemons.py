@@ -47,7 +47,13 @@ def test_everybody_reads_and_then_does_not(server: ServerProcess, s3: Any) -> No
 async def everybody(server: ServerProcess, s3: Any, daemons: Daemons) -> None:
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
     anybody = make_client(server.endpoint, signature_version=UNSIGNED)
-    other = {"Sid": "kept", "Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{BUCKET}/k"}
+    other = {
+        "Sid": "kept",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:DeleteObject",
+        "Resource": f"arn:aws:s3:::{BUCKET}/k",
+    }
     s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": other}))
     for _ in range(2):
         await daemons.set_public(BUCKET, public=True)
@@ -77,7 +83,10 @@ def test_lifecycle_and_object_lock(server: ServerProcess, s3: Any) -> None:
 
 
 async def over_time(s3: Any, daemons: Daemons) -> None:
-    asked = [LifecycleRule(prefix="logs/", tags={"a": "b"}, expireAfterDays=30), LifecycleRule(noncurrentAfterDays=7, keepNoncurrent=2, abortUploadsAfterDays=3)]
+    asked = [
+        LifecycleRule(prefix="logs/", tags={"a": "b"}, expireAfterDays=30),
+        LifecycleRule(noncurrentAfterDays=7, keepNoncurrent=2, abortUploadsAfterDays=3),
+    ]
     for _ in range(2):
         await daemons.put_lifecycle(BUCKET, [lifecycle_rule(number, one) for number, one in enumerate(asked, 1)])
     first, second = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
@@ -118,7 +127,13 @@ async def bounded(s3: Any, daemons: Daemons) -> None:
     for _ in range(2):
         await daemons.put_cors(BUCKET, [rule])
     (found,) = s3.get_bucket_cors(Bucket=BUCKET)["CORSRules"]
-    assert found == {"AllowedOrigins": ["https://example.org"], "AllowedMethods": ["GET", "PUT"], "AllowedHeaders": ["*"], "ExposeHeaders": ["ETag"], "MaxAgeSeconds": 60}
+    assert found == {
+        "AllowedOrigins": ["https://example.org"],
+        "AllowedMethods": ["GET", "PUT"],
+        "AllowedHeaders": ["*"],
+        "ExposeHeaders": ["ETag"],
+        "MaxAgeSeconds": 60,
+    }
     for _ in range(2):
         await daemons.put_cors(BUCKET, [])
     with pytest.raises(ClientError, match="NoSuchCORSConfiguration"):

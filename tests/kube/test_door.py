@@ -1,4 +1,5 @@
-"""The operator at an admin port: TLS of the cluster's authority, and what was spoken before 0.8 only where that may be there."""
+"""The operator at an admin port: TLS of the cluster's authority, and what was spoken before 0.8 only where that may be
+there."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ async def asked(tmp_path: Path, signer: Pair | None, trusted: Pair, *, old: bool
     door = Door(ssl.create_default_context(cadata=trusted.certificate), "node.c-nodes.default.svc", old)
     try:
         async with aiohttp.ClientSession() as session:
-            await Daemons(session, [f"127.0.0.1:{port}"], "http://nowhere", "us-east-1", "access", "secret", None, door).users()
+            await Daemons(
+                session, [f"127.0.0.1:{port}"], "http://nowhere", "us-east-1", "access", "secret", None, door
+            ).users()
     except DaemonError:
         seen.append(("refused", ""))
     finally:

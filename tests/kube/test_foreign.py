@@ -1,4 +1,5 @@
-"""Objects that a cluster would make and somebody else has: they stay as they are, the cluster says so, and the rest is made."""
+"""Objects that a cluster would make and somebody else has: they stay as they are, the cluster says so, and the rest is
+made."""
 
 from __future__ import annotations
 
@@ -11,13 +12,25 @@ from kube.apiserver import ApiServer
 from kube.tenants import HOME, S4, Tenants
 from process import ServerProcess
 
-SERVICES, SETS, SECRETS = (f"{start}/namespaces/{HOME}/{plural}" for start, plural in (("/api/v1", "services"), ("/apis/apps/v1", "statefulsets"), ("/api/v1", "secrets")))
+SERVICES, SETS, SECRETS = (
+    f"{start}/namespaces/{HOME}/{plural}"
+    for start, plural in (("/api/v1", "services"), ("/apis/apps/v1", "statefulsets"), ("/api/v1", "secrets"))
+)
 POD = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "main", "image": "theirs"}]}}
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "Service": (SERVICES, {"metadata": {"name": "c"}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}}),
-    "StatefulSet": (SETS, {"metadata": {"name": "c-node"}, "spec": {"serviceName": "x", "selector": {"matchLabels": {"a": "b"}}, "template": POD}}),
-    "Secret": (SECRETS, {"metadata": {"name": "c-root"}, "stringData": {"accessKey": "known", "secretKey": "to somebody"}}),
-}  # fmt: skip
+    "StatefulSet": (
+        SETS,
+        {
+            "metadata": {"name": "c-node"},
+            "spec": {"serviceName": "x", "selector": {"matchLabels": {"a": "b"}}, "template": POD},
+        },
+    ),
+    "Secret": (
+        SECRETS,
+        {"metadata": {"name": "c-root"}, "stringData": {"accessKey": "known", "secretKey": "to somebody"}},
+    ),
+}
 
 
 @pytest.fixture

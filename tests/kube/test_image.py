@@ -1,4 +1,5 @@
-"""The image's recipe: what comes from elsewhere is named by its hash, and every part says under which licence it is. e2e shows that it runs."""
+"""The image's recipe: what comes from elsewhere is named by its hash, and every part says under which licence it is.
+e2e shows that it runs."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def test_pip_takes_only_what_has_a_hash() -> None:
 def test_what_builds_has_hashes_and_no_choice_of_version() -> None:
     wanted = (ROOT / "deploy" / "build.txt").read_text().replace("\\\n", " ").splitlines()
     assert {"uv", "hatchling"} <= {one.split("==")[0] for one in wanted}
-    assert all(re.fullmatch(r"\S+==\S+( ; [^#]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", one) for one in wanted), "make build-lock"
+    assert all(re.fullmatch(r"\S+==\S+( ; [^#]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", one) for one in wanted), (
+        "make build-lock"
+    )
     recipe = (ROOT / "Makefile").read_text().split("\n.tools/uv/bin/uv:", 1)[1].split("\n\n", 1)[0]
     assert "deploy/build.txt" in recipe, "and so for who has no uv"
     assert re.search(r"pip install [^\n]*--require-hashes", recipe)
@@ -50,7 +53,10 @@ def test_what_builds_has_hashes_and_no_choice_of_version() -> None:
 def test_what_is_exposed_can_be_reached() -> None:
     """A port on loopback is the container's own, however it is published."""
     given = {name: value for line in lines("ENV") for name, _, value in (one.partition("=") for one in line.split())}
-    ports = {str(parse_address(given.get(name, default))[1]): parse_address(given.get(name, default))[0] for name, default in (("S4_LISTEN", "0.0.0.0:9000"), ("S4_ADMIN_LISTEN", "127.0.0.1:9001"))}
+    ports = {
+        str(parse_address(given.get(name, default))[1]): parse_address(given.get(name, default))[0]
+        for name, default in (("S4_LISTEN", "0.0.0.0:9000"), ("S4_ADMIN_LISTEN", "127.0.0.1:9001"))
+    }
     assert set(lines("EXPOSE")[0].split()) == set(ports)
     assert not [host for host in ports.values() if host.startswith("127.")]
 

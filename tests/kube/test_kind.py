@@ -1,4 +1,5 @@
-"""e2e/cluster/kind against stubs of `kind` and `docker`, which cannot run here: the command lines, and the cluster's shape."""
+"""e2e/cluster/kind against stubs of `kind` and `docker`, which cannot run here: the command lines, and the cluster's
+shape."""
 
 from __future__ import annotations
 
@@ -21,16 +22,31 @@ def run(tmp_path: Path, *words: str) -> list[str]:
             f'while [ $# -gt 0 ]; do [ "$1" = --config ] && cp "$2" {tmp_path}/kind.yaml; shift; done\ncase "$(readlink /proc/self/fd/0)" in pipe*) cat >/dev/null;; esac\n'
         )
         stub.chmod(0o755)
-    subprocess.run([SCRIPT, *words], env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True, stdin=subprocess.DEVNULL, timeout=30)
+    subprocess.run(
+        [SCRIPT, *words],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+    )
     return calls.read_text().splitlines()
 
 
 def test_up(tmp_path: Path) -> None:
     calls = run(tmp_path, "up", f"{tmp_path}/kubeconfig", "6", "localhost/s4", "client:1")
-    assert [line.split()[:2] for line in calls] == [["kind", "create"], ["docker", "build"], ["docker", "build"], ["docker", "tag"], ["docker", "tag"], ["kind", "load"]]
+    assert [line.split()[:2] for line in calls] == [
+        ["kind", "create"],
+        ["docker", "build"],
+        ["docker", "build"],
+        ["docker", "tag"],
+        ["docker", "tag"],
+        ["kind", "load"],
+    ]
     assert f"--kubeconfig {tmp_path}/kubeconfig" in calls[0]
     assert calls[-1].endswith("localhost/s4:one localhost/s4:two localhost/s4:three client:1")
-    assert [one["role"] for one in yaml.safe_load((tmp_path / "kind.yaml").read_text())["nodes"]] == ["control-plane"] + ["worker"] * 6
+    assert [one["role"] for one in yaml.safe_load((tmp_path / "kind.yaml").read_text())["nodes"]] == [
+        "control-plane"
+    ] + ["worker"] * 6
 
 
 def test_down(tmp_path: Path) -> None:

@@ -15,15 +15,27 @@ from s4.cluster.kubernetes import KubernetesCoordinator, client
 
 STORES = [f"{number:032x}" for number in range(5)]
 ROLE = {
-    "apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "daemon", "namespace": "default"}, "rules": [
-            {"apiGroups": ["s4.dev"], "resources": ["shardmaps"], "verbs": ["get", "list", "watch"]},
-            {"apiGroups": ["s4.dev"], "resources": ["shardmaps/status"], "verbs": ["update"]}]},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "daemon", "namespace": "default"},
-         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
-         "subjects": [{"kind": "User", "name": "daemon", "apiGroup": "rbac.authorization.k8s.io"}]},
+    "apiVersion": "v1",
+    "kind": "List",
+    "items": [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": "daemon", "namespace": "default"},
+            "rules": [
+                {"apiGroups": ["s4.dev"], "resources": ["shardmaps"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": ["s4.dev"], "resources": ["shardmaps/status"], "verbs": ["update"]},
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": "daemon", "namespace": "default"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "daemon"},
+            "subjects": [{"kind": "User", "name": "daemon", "apiGroup": "rbac.authorization.k8s.io"}],
+        },
     ],
-}  # fmt: skip
+}
 
 
 async def opened(api: ApiServer, user: str, *, plans: bool) -> KubernetesCoordinator:
@@ -44,7 +56,11 @@ def test_daemons_say_what_they_hold_and_the_planner_plans(api: ApiServer) -> Non
         await plans.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
         of_planner, of_daemon = await MapKeeper.open(plans), await MapKeeper.open(says)
         for number, store in enumerate(STORES):
-            await of_daemon.change(lambda old, store=store, number=number: planner.registered(old, store, f"n{number}", f"n{number}:9002", f"d{number}", 1.0))
+            await of_daemon.change(
+                lambda old, store=store, number=number: planner.registered(
+                    old, store, f"n{number}", f"n{number}:9002", f"d{number}", 1.0
+                )
+            )
         formed = await of_planner.change(lambda old: planner.added(old, STORES[:4]))
         assert await of_daemon.refresh() == formed
         value, revision = await of_daemon.read("partition/1")

@@ -28,7 +28,9 @@ def test_admin_and_peer_ports_are_for_those_that_are_named() -> None:
     spec = ClusterSpec(networkPolicy=NetworkPolicySpec(adminFrom=[prometheus]))
     own, operator, named = comers(spec, ADMIN)
     assert "namespaceSelector" not in own
-    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "operators"}}, "a pod of that label elsewhere is none"
+    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "operators"}}, (
+        "a pod of that label elsewhere is none"
+    )
     assert named == prometheus
     assert comers(spec, PEER) == [own]
 
@@ -53,10 +55,17 @@ ALLOW = [KmsUse(key="payroll", buckets=["hr-*", "pay"]), KmsUse(key="first", buc
         ({}, "S4_BUCKET_METRICS", lambda told: told.bucket_metrics, "off"),
         ({"monitoring": Monitoring(bucketMetrics=True)}, "S4_BUCKET_METRICS", lambda told: told.bucket_metrics, "on"),
         ({"kms": Kms(secretName="k")}, "S4_KMS_ALLOW", lambda told: allowed_of(told.kms_allow), None),
-        ({"kms": Kms(secretName="k", allow=ALLOW)}, "S4_KMS_ALLOW", lambda told: allowed_of(told.kms_allow), {"payroll": ("hr-*", "pay"), "first": ("*",)}),
+        (
+            {"kms": Kms(secretName="k", allow=ALLOW)},
+            "S4_KMS_ALLOW",
+            lambda told: allowed_of(told.kms_allow),
+            {"payroll": ("hr-*", "pay"), "first": ("*",)},
+        ),
     ],
-)  # fmt: skip
-def test_nodes_and_gateways_are_told_what_a_cluster_says(spec: dict[str, Any], name: str, read: Callable[[Any], Any], wanted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+)
+def test_nodes_and_gateways_are_told_what_a_cluster_says(
+    spec: dict[str, Any], name: str, read: Callable[[Any], Any], wanted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the daemons' command line reads what is said to them."""
     templates = pods(ClusterSpec(**spec, gateway=GatewaySpec(replicas=1)))
     assert len(templates) == 2
@@ -75,10 +84,20 @@ def test_nodes_and_gateways_are_told_the_rates_of_a_cluster() -> None:
     rates = Rates(userRequests=100, userBytes="10Mi", bucketRequests=200)
     for one in pods(ClusterSpec(rates=rates, gateway=GatewaySpec(replicas=1))):
         start = "S4_LIMIT_"
-        told = {each["name"].removeprefix(start).lower(): each["value"] for each in one["containers"][0]["env"] if each["name"].startswith(start)}
+        told = {
+            each["name"].removeprefix(start).lower(): each["value"]
+            for each in one["containers"][0]["env"]
+            if each["name"].startswith(start)
+        }
         limits = with_settings(Limits(), told)
-        assert (limits.user_requests_per_s, limits.user_bytes_per_s, limits.bucket_requests_per_s) == (100, 10 << 20, 200)
-        assert limits == replace(Limits(), user_requests_per_s=100, user_bytes_per_s=10 << 20, bucket_requests_per_s=200)
+        assert (limits.user_requests_per_s, limits.user_bytes_per_s, limits.bucket_requests_per_s) == (
+            100,
+            10 << 20,
+            200,
+        )
+        assert limits == replace(
+            Limits(), user_requests_per_s=100, user_bytes_per_s=10 << 20, bucket_requests_per_s=200
+        )
     assert not [each for each in pods(ClusterSpec())[0]["containers"][0]["env"] if each["name"].startswith("S4_LIMIT_")]
 
 

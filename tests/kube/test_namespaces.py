@@ -1,4 +1,5 @@
-"""The operator with exactly the chart's rights, on a real API server: everywhere, or only in namespaces that are named."""
+"""The operator with exactly the chart's rights, on a real API server: everywhere, or only in namespaces that are
+named."""
 
 from __future__ import annotations
 
@@ -36,7 +37,12 @@ def installed(api: ApiServer, log: Path, *options: str) -> Iterator[None]:
     api.kubectl("apply", "-f", "-", text=text)
     (container,) = next(one for one in objects if one["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"]
     own = {one["name"]: one["value"] for one in container["env"] if "value" in one}
-    environment = {**os.environ, **own, "KUBECONFIG": str(api.kubeconfig_of("operator")), "S4_OPERATOR_PORT": str(port_of_all_addresses())}
+    environment = {
+        **os.environ,
+        **own,
+        "KUBECONFIG": str(api.kubeconfig_of("operator")),
+        "S4_OPERATOR_PORT": str(port_of_all_addresses()),
+    }
     with log.open("wb") as to:
         process = subprocess.Popen([sys.executable, "-m", *container["command"]], stdout=to, stderr=to, env=environment)
     try:
@@ -51,9 +57,18 @@ def make(api: ApiServer, namespace: str) -> None:
     if not api.get(f"/api/v1/namespaces/{namespace}"):
         api.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     spec = {"nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, "gateway": {"replicas": 1}}
-    bucket = {"kind": "Bucket", "metadata": {"name": "b", "namespace": namespace}, "spec": {"clusterRef": {"name": "c"}}}
+    bucket = {
+        "kind": "Bucket",
+        "metadata": {"name": "b", "namespace": namespace},
+        "spec": {"clusterRef": {"name": "c"}},
+    }
     cluster = {"kind": "S4Cluster", "metadata": {"name": "c", "namespace": namespace}, "spec": spec}
-    api.kubectl("apply", "-f", "-", text="".join(f"---\n{json.dumps({'apiVersion': 's4.dev/v1alpha1', **one})}\n" for one in (cluster, bucket)))
+    api.kubectl(
+        "apply",
+        "-f",
+        "-",
+        text="".join(f"---\n{json.dumps({'apiVersion': 's4.dev/v1alpha1', **one})}\n" for one in (cluster, bucket)),
+    )
 
 
 def status(api: ApiServer, kind: str, namespace: str) -> dict[str, Any]:
@@ -68,7 +83,14 @@ def both(api: ApiServer) -> Iterator[ApiServer]:
         make(api, one)
     yield api
     for one in (SERVED, OTHER):
-        api.kubectl("delete", "statefulsets,deployments,services,secrets,poddisruptionbudgets,networkpolicies,configmaps,roles,rolebindings,serviceaccounts", "-n", one, "-l", "s4.dev/cluster=c")
+        api.kubectl(
+            "delete",
+            "statefulsets,deployments,services,secrets,poddisruptionbudgets,networkpolicies,configmaps,roles,rolebindings,serviceaccounts",
+            "-n",
+            one,
+            "-l",
+            "s4.dev/cluster=c",
+        )
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["everywhere", "named"])
@@ -77,9 +99,15 @@ def test_the_charts_rights_are_enough(both: ApiServer, tmp_path: Path, named: bo
     served = [SERVED] if named else [SERVED, OTHER]
     with installed(both, log, *(["--set", f"namespaces={{{SERVED}}}"] if named else [])):
         for one in served:
-            wait_until(lambda one=one: "waiting for nodes: 0 of 4" in status(both, "s4clusters", one).get("message", ""), "the cluster forms")
+            wait_until(
+                lambda one=one: "waiting for nodes: 0 of 4" in status(both, "s4clusters", one).get("message", ""),
+                "the cluster forms",
+            )
             wait_until(lambda one=one: status(both, "s4clusters", one).get("buckets") == 1, "it knows who uses it")
-            wait_until(lambda one=one: "does not answer" in status(both, "buckets", one).get("message", ""), "the Bucket waits for the cluster")
+            wait_until(
+                lambda one=one: "does not answer" in status(both, "buckets", one).get("message", ""),
+                "the Bucket waits for the cluster",
+            )
             assert both.get(f"/apis/apps/v1/namespaces/{one}/deployments/c-gateway")
             assert both.get(f"/apis/s4.dev/v1alpha1/namespaces/{one}/shardmaps/c")
             assert both.get(f"/apis/policy/v1/namespaces/{one}/poddisruptionbudgets/c-node"), "what comes last is there"

@@ -19,10 +19,13 @@ from s4.crypto.roles import S3, uri
 from s4_operator import certificates
 
 RESOURCES = {
-    "/apis/apps/v1": ("statefulsets", "deployments"), "/apis/policy/v1": ("poddisruptionbudgets",),
-    "/api/v1": ("services", "configmaps", "serviceaccounts", "secrets"), "/apis/networking.k8s.io/v1": ("networkpolicies", "ingresses"),
-    "/apis/rbac.authorization.k8s.io/v1": ("roles", "rolebindings"), "/apis/s4.dev/v1alpha1": ("s4clusters", "buckets", "shardmaps"),
-}  # fmt: skip
+    "/apis/apps/v1": ("statefulsets", "deployments"),
+    "/apis/policy/v1": ("poddisruptionbudgets",),
+    "/api/v1": ("services", "configmaps", "serviceaccounts", "secrets"),
+    "/apis/networking.k8s.io/v1": ("networkpolicies", "ingresses"),
+    "/apis/rbac.authorization.k8s.io/v1": ("roles", "rolebindings"),
+    "/apis/s4.dev/v1alpha1": ("s4clusters", "buckets", "shardmaps"),
+}
 GROUPS = {resource: group for group, resources in RESOURCES.items() for resource in resources}
 KINDS = ",".join(resource for resource, group in GROUPS.items() if "s4.dev" not in group)
 
@@ -37,9 +40,17 @@ class OperatorProcess:
     def start(self, **environment: str) -> OperatorProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kopf", "run", "-m", "s4_operator.main", "--all-namespaces"], stdout=log, stderr=log,
-                env={**os.environ, "KUBECONFIG": str(self.api.kubeconfig), "S4_OPERATOR_PORT": str(self.port), "S4_IMAGE": "registry/s4:1", **environment},
-            )  # fmt: skip
+                [sys.executable, "-m", "kopf", "run", "-m", "s4_operator.main", "--all-namespaces"],
+                stdout=log,
+                stderr=log,
+                env={
+                    **os.environ,
+                    "KUBECONFIG": str(self.api.kubeconfig),
+                    "S4_OPERATOR_PORT": str(self.port),
+                    "S4_IMAGE": "registry/s4:1",
+                    **environment,
+                },
+            )
         return self
 
     def stop(self) -> None:
@@ -55,13 +66,22 @@ def operator(api: ApiServer, tmp_path: Path) -> Iterator[OperatorProcess]:
         yield process
     finally:
         process.stop()
-        assert "Patching failed with inconsistencies" not in process.log.read_text(), "a field of the status that the CRD does not have"
+        assert "Patching failed with inconsistencies" not in process.log.read_text(), (
+            "a field of the status that the CRD does not have"
+        )
         assert "Traceback" not in process.log.read_text()
 
 
 def cluster(**spec: Any) -> str:
     chosen = {"nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, **spec}
-    return json.dumps({"apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "c", "namespace": "default"}, "spec": chosen})
+    return json.dumps(
+        {
+            "apiVersion": "s4.dev/v1alpha1",
+            "kind": "S4Cluster",
+            "metadata": {"name": "c", "namespace": "default"},
+            "spec": chosen,
+        }
+    )
 
 
 def get(api: ApiServer, resource: str, name: str) -> dict[str, Any]:
@@ -71,7 +91,9 @@ def get(api: ApiServer, resource: str, name: str) -> dict[str, Any]:
 def made_by_it(api: ApiServer) -> list[dict[str, Any]]:
     """Of all kinds, each with its kind."""
     query = "labelSelector=s4.dev%2Fcluster%3Dc"
-    lists = [api.call("GET", f"{GROUPS[resource]}/namespaces/default/{resource}?{query}") for resource in KINDS.split(",")]
+    lists = [
+        api.call("GET", f"{GROUPS[resource]}/namespaces/default/{resource}?{query}") for resource in KINDS.split(",")
+    ]
     return [{**one, "kind": found["kind"].removesuffix("List")} for found in lists for one in found["items"]]
 
 
@@ -89,11 +111,25 @@ def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorP
     wait_until(lambda: "waiting for nodes: 0 of 4" in status(api).get("message", ""), "the cluster forms")
     wait_until(lambda: "Deployment/c-gateway" in versions(api), "a gateway")
     made = versions(api)
-    assert {"StatefulSet/c-node", "Service/c", "Service/c-nodes", "PodDisruptionBudget/c-node", "Secret/c-peers", "Secret/c-tls", "Role/c-daemon"} <= set(made)
+    assert {
+        "StatefulSet/c-node",
+        "Service/c",
+        "Service/c-nodes",
+        "PodDisruptionBudget/c-node",
+        "Secret/c-peers",
+        "Secret/c-tls",
+        "Role/c-daemon",
+    } <= set(made)
     items = made_by_it(api)
     loose = {one["metadata"]["name"] for one in items if "ownerReferences" not in one["metadata"]}
-    assert loose == {"c-master"}, "with Retain the key outlives the resource, as the volumes that were sealed with it do"
-    assert all(one["metadata"]["ownerReferences"][0]["kind"] == "S4Cluster" for one in items if one["metadata"]["name"] not in loose)
+    assert loose == {"c-master"}, (
+        "with Retain the key outlives the resource, as the volumes that were sealed with it do"
+    )
+    assert all(
+        one["metadata"]["ownerReferences"][0]["kind"] == "S4Cluster"
+        for one in items
+        if one["metadata"]["name"] not in loose
+    )
     assert "ownerReferences" not in get(api, "shardmaps", "c")["metadata"], "and so does the map"
     assert not get(api, "s4clusters", "c")["metadata"].get("finalizers"), "nothing holds its namespace"
     operator.stop()
@@ -104,7 +140,14 @@ def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorP
     wait_until(lambda: "Deployment/c-gateway" not in versions(api), "what is not asked for any more goes")
     after = versions(api)
     same = {name for name in after if after[name] == made.get(name)}
-    assert {"StatefulSet/c-node", "Secret/c-peers", "Secret/c-root", "Secret/c-master", "Secret/c-authority", "Role/c-daemon"} <= same, "nothing is done twice"
+    assert {
+        "StatefulSet/c-node",
+        "Secret/c-peers",
+        "Secret/c-root",
+        "Secret/c-master",
+        "Secret/c-authority",
+        "Role/c-daemon",
+    } <= same, "nothing is done twice"
 
 
 def test_certificates_name_who_they_are_for(api: ApiServer, operator: OperatorProcess) -> None:
@@ -114,12 +157,33 @@ def test_certificates_name_who_they_are_for(api: ApiServer, operator: OperatorPr
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}}))
     wait_until(lambda: "Secret/c-tls" in versions(api), "the certificate")
     data = {name: b64decode(value).decode() for name, value in get(api, "secrets", "c-tls")["data"].items()}
-    hosts = ["c.default.svc", "c.default.svc.cluster.local", "c.default", "c", "*.c-nodes.default.svc", "*.c-nodes.default.svc.cluster.local", "localhost", uri(S3)]
+    hosts = [
+        "c.default.svc",
+        "c.default.svc.cluster.local",
+        "c.default",
+        "c",
+        "*.c-nodes.default.svc",
+        "*.c-nodes.default.svc.cluster.local",
+        "localhost",
+        uri(S3),
+    ]
     import time
 
     assert not certificates.is_due(data["tls.crt"], time.time(), hosts, data["ca.pem"])
-    api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}, "ingress": {"host": "s3.example.com"}}))
-    wait_until(lambda: not certificates.is_due(b64decode(get(api, "secrets", "c-tls")["data"]["tls.crt"]).decode(), time.time(), [*hosts, "s3.example.com"], data["ca.pem"]), "another name")
+    api.kubectl(
+        "apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}, "ingress": {"host": "s3.example.com"}})
+    )
+    wait_until(
+        lambda: (
+            not certificates.is_due(
+                b64decode(get(api, "secrets", "c-tls")["data"]["tls.crt"]).decode(),
+                time.time(),
+                [*hosts, "s3.example.com"],
+                data["ca.pem"],
+            )
+        ),
+        "another name",
+    )
 
 
 def test_a_secret_that_somebody_deleted_is_made_again(api: ApiServer, operator: OperatorProcess) -> None:
@@ -134,7 +198,14 @@ def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorPro
         return str(get(api, "buckets", "b").get("status", {}).get("message", ""))
 
     def bucket(**reference: str) -> str:
-        return json.dumps({"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": "b", "namespace": "default"}, "spec": {"clusterRef": reference}})
+        return json.dumps(
+            {
+                "apiVersion": "s4.dev/v1alpha1",
+                "kind": "Bucket",
+                "metadata": {"name": "b", "namespace": "default"},
+                "spec": {"clusterRef": reference},
+            }
+        )
 
     api.kubectl("apply", "-f", "-", text=bucket(name="nobody"))
     wait_until(lambda: "there is no S4Cluster nobody in the namespace default" in message(), "a reason")
@@ -143,7 +214,9 @@ def test_a_bucket_says_why_it_is_not_ready(api: ApiServer, operator: OperatorPro
     api.kubectl("apply", "-f", "-", text=bucket(name="c"))
     wait_until(lambda: "does not answer" in message(), "another reason")
     wait_until(lambda: status(api).get("buckets") == 1, "the cluster knows that it is used")
-    assert api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=300s").returncode == 0, "nothing holds it"
+    assert api.kubectl("delete", "buckets.s4.dev", "b", "-n", "default", "--timeout=300s").returncode == 0, (
+        "nothing holds it"
+    )
 
 
 def test_it_says_that_it_lives(api: ApiServer, operator: OperatorProcess) -> None:

@@ -1,5 +1,5 @@
-"""The plan by itself: from any state, finitely many steps reach what is asked for, and no step takes a partition below what
-must stay up; and each behaviour by name."""
+"""The plan by itself: from any state, finitely many steps reach what is asked for, and no step takes a partition below
+what must stay up; and each behaviour by name."""
 
 from __future__ import annotations
 
@@ -116,7 +116,9 @@ def test_a_broken_pod_of_an_old_template_is_replaced() -> None:
 
 def test_automatic_roll_back_remembers_the_image() -> None:
     model = settled(Model(6))
-    model.spec = model.spec.model_copy(update={"image": "none", "upgrade": model.spec.upgrade.model_copy(update={"strategy": "Automatic"})})
+    model.spec = model.spec.model_copy(
+        update={"image": "none", "upgrade": model.spec.upgrade.model_copy(update={"strategy": "Automatic"})}
+    )
     for _ in range(120):
         model.round(troubled=False)
     assert model.state.blockedImage == "none"
@@ -125,7 +127,9 @@ def test_automatic_roll_back_remembers_the_image() -> None:
 
 def test_pause_restarts_nobody() -> None:
     model = settled(Model(7))
-    model.spec = model.spec.model_copy(update={"image": "two", "upgrade": model.spec.upgrade.model_copy(update={"pause": True})})
+    model.spec = model.spec.model_copy(
+        update={"image": "two", "upgrade": model.spec.upgrade.model_copy(update={"pause": True})}
+    )
     for _ in range(60):
         model.round(troubled=False)
     assert {pod.revision for pod in model.pods.values()} == {"one"}
@@ -188,8 +192,8 @@ def test_the_budget_lets_one_go_and_counts_who_is_away() -> None:
 
 
 def test_a_pod_that_was_scheduled_with_a_claim_that_went_is_scheduled_again() -> None:
-    """Found on the real cluster: the pod was made between the deletion of its claim and the end of it, and stayed on its
-    host with a claim that nobody binds."""
+    """Found on the real cluster: the pod was made between the deletion of its claim and the end of it, and stayed on
+    its host with a claim that nobody binds."""
     model = settled(Model(15))
     seen = model.seen()
     pods = tuple(replace(pod, ready=False, created_s=model.now) if pod.ordinal == 1 else pod for pod in seen.pods)

@@ -1,4 +1,5 @@
-"""What a tenant tries on the buckets of others, through the resources that it may write: a Bucket, its status, and a Secret."""
+"""What a tenant tries on the buckets of others, through the resources that it may write: a Bucket, its status, and a
+Secret."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def test_a_bucket_of_ones_own_works(tenants: Tenants) -> None:
     name, s3 = tenants.status(ONE, "own")["bucketName"], tenants.client(ONE, "own")
     s3.put_object(Bucket=name, Key="k", Body=b"x")
     assert s3.get_object(Bucket=name, Key="k")["Body"].read() == b"x"
-    assert tenants.known_keys(tenants.user(ONE, "own")) == [tenants.keys(ONE, "own")[0]], "and no key that nobody knows of"
+    assert tenants.known_keys(tenants.user(ONE, "own")) == [tenants.keys(ONE, "own")[0]], (
+        "and no key that nobody knows of"
+    )
 
 
 def test_a_refused_bucket_gives_nothing(tenants: Tenants, bucket: str) -> None:
@@ -115,7 +118,9 @@ def test_a_bucket_is_adopted_where_its_own_tag_says_so(tenants: Tenants, bucket:
     s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{OTHER}/lent"}]})
     tenants.look((ONE, "lent"))
     assert tenants.reason(ONE, "lent") == "NotLent"
-    s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{OTHER}/lent {ONE}/lent"}]})
+    s3.put_bucket_tagging(
+        Bucket=bucket, Tagging={"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{OTHER}/lent {ONE}/lent"}]}
+    )
     tenants.look((ONE, "lent"))
     assert tenants.reason(ONE, "lent") == "Ready"
     tenants.client(ONE, "lent").put_object(Bucket=bucket, Key="k", Body=b"x")
@@ -168,7 +173,9 @@ def test_a_bucket_that_became_anothers_is_not_used_any_more(tenants: Tenants, s3
 
 @pytest.mark.parametrize("kind", ["Secret", "ConfigMap"])
 def test_what_is_somebody_elses_is_not_overwritten(tenants: Tenants, kind: str) -> None:
-    tenants.make(kind, ONE, "own", **({"stringData": {"of": "another"}} if kind == "Secret" else {"data": {"of": "another"}}))
+    tenants.make(
+        kind, ONE, "own", **({"stringData": {"of": "another"}} if kind == "Secret" else {"data": {"of": "another"}})
+    )
     before = tenants.get(kind, ONE, "own")
     tenants.bucket(ONE, "own")
     tenants.look((ONE, "own"))
@@ -203,11 +210,17 @@ def test_a_cluster_that_allows_everybody_still_keeps_buckets_apart(tenants: Tena
         lent = {"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{mine[0]}/x"}]}
         assert is_refused(lambda s3=s3, theirs=theirs: s3.list_objects_v2(Bucket=theirs), "AccessDenied")
         assert is_refused(lambda s3=s3, theirs=theirs: s3.put_object(Bucket=theirs, Key="k", Body=b"x"), "AccessDenied")
-        assert is_refused(lambda s3=s3, theirs=theirs, lent=lent: s3.put_bucket_tagging(Bucket=theirs, Tagging=lent), "AccessDenied")
+        assert is_refused(
+            lambda s3=s3, theirs=theirs, lent=lent: s3.put_bucket_tagging(Bucket=theirs, Tagging=lent), "AccessDenied"
+        )
 
 
 def rate_of_bucket(tenants: Tenants, name: str) -> tuple[int, int]:
-    return next((one["requests_per_s"], one["bytes_per_s"]) for one in tenants.server.ask("GET", "/buckets")["buckets"] if one["name"] == name)
+    return next(
+        (one["requests_per_s"], one["bytes_per_s"])
+        for one in tenants.server.ask("GET", "/buckets")["buckets"]
+        if one["name"] == name
+    )
 
 
 def test_a_rate_is_what_the_bucket_asks_for_and_never_more_than_the_clusters(tenants: Tenants) -> None:

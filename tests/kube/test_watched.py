@@ -1,4 +1,5 @@
-"""What the operator makes of the objects that it watches, by themselves: which count, and what a change has looked at again."""
+"""What the operator makes of the objects that it watches, by themselves: which count, and what a change has looked at
+again."""
 
 from __future__ import annotations
 
@@ -16,17 +17,40 @@ from s4_operator.main import Operator
 from s4_operator.observe import observe
 from s4_operator.queue import Key
 
-STRANGE = ("c-node", "c-node-", "c-node-x", "c-node-01", "c-node--1", "c-node-1-debug", "c-node-9999999999", "debug", "data", "other-node-0", "c-node-0\n", "c-node-٣")
+STRANGE = (
+    "c-node",
+    "c-node-",
+    "c-node-x",
+    "c-node-01",
+    "c-node--1",
+    "c-node-1-debug",
+    "c-node-9999999999",
+    "debug",
+    "data",
+    "other-node-0",
+    "c-node-0\n",
+    "c-node-٣",
+)
 
 
 def made(kind: str, name: str, namespace: str = "ns", **parts: Any) -> Object:
     labels = {"s4.dev/cluster": "c", "app.kubernetes.io/name": "s4", "app.kubernetes.io/component": "node"}
-    metadata = {"name": name, "namespace": namespace, "uid": f"{namespace}/{name}", "resourceVersion": "1", "generation": 1, "labels": labels}
+    metadata = {
+        "name": name,
+        "namespace": namespace,
+        "uid": f"{namespace}/{name}",
+        "resourceVersion": "1",
+        "generation": 1,
+        "labels": labels,
+    }
     return {"kind": kind, "metadata": metadata, "spec": {}, **parts}
 
 
 def changed(value: Object, **metadata: Any) -> Object:
-    return {**value, "metadata": {**value["metadata"], "resourceVersion": value["metadata"]["resourceVersion"] + "1", **metadata}}
+    return {
+        **value,
+        "metadata": {**value["metadata"], "resourceVersion": value["metadata"]["resourceVersion"] + "1", **metadata},
+    }
 
 
 @pytest.mark.parametrize("name", STRANGE)
@@ -36,7 +60,16 @@ def test_a_pod_or_claim_that_is_none_of_the_set_is_not_counted(name: str) -> Non
         cache.see("Pod", made("Pod", one, spec={"containers": [{"image": "s4:1"}]}))
     for one in ("data-c-node-0", "data-c-node-10", f"data-{name}"):
         cache.see("PersistentVolumeClaim", made("PersistentVolumeClaim", one))
-    seen = observe(cache, made("S4Cluster", "c"), now_s=0.0, default_image="s4:1", status=None, served="", certificates="", buckets=0)
+    seen = observe(
+        cache,
+        made("S4Cluster", "c"),
+        now_s=0.0,
+        default_image="s4:1",
+        status=None,
+        served="",
+        certificates="",
+        buckets=0,
+    )
     assert [(one.name, one.ordinal) for one in seen.pods] == [("c-node-0", 0), ("c-node-10", 10)]
     assert [(one.name, one.ordinal) for one in seen.claims] == [("data-c-node-0", 0), ("data-c-node-10", 10)]
 
@@ -56,10 +89,18 @@ class Listed(Operator):
 async def looked_at(directory: Path, events: list[tuple[str, Object, bool]]) -> set[Key]:
     """What the last of some events has looked at. No API server is asked."""
     config = directory / "config"
-    config.write_text(json.dumps({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c", "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
-        "users": [{"name": "u", "user": {}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-    }))  # fmt: skip
+    config.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+                "users": [{"name": "u", "user": {}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
     operator = Listed(await Kube.connect(str(config)), aiohttp.ClientSession(), frozenset(), {})
     try:
         for kind, value, deleted in events:
@@ -83,22 +124,33 @@ def bucket(name: str, cluster: str, namespace: str = "app", home: str = "ns") ->
 
 CLUSTER, OWN = ("S4Cluster", "ns", "c"), {("Bucket", "app", "a"), ("Bucket", "app", "b")}
 BEFORE = [
-    ("S4Cluster", made("S4Cluster", "c"), False), ("Bucket", bucket("a", "c"), False), ("Bucket", bucket("b", "c"), False),
-    ("Bucket", bucket("of-another", "d"), False), ("Bucket", bucket("of-another-home", "c", home="elsewhere"), False),
-]  # fmt: skip
+    ("S4Cluster", made("S4Cluster", "c"), False),
+    ("Bucket", bucket("a", "c"), False),
+    ("Bucket", bucket("b", "c"), False),
+    ("Bucket", bucket("of-another", "d"), False),
+    ("Bucket", bucket("of-another-home", "c", home="elsewhere"), False),
+]
 
 
-@pytest.mark.parametrize(("change", "looked"), [
-    ({"generation": 2}, {CLUSTER} | OWN),
-    ({"annotations": {"look": "again"}}, {CLUSTER} | OWN),
-    ({}, set()),  # the operator's own writing of the status
-])  # fmt: skip
-def test_an_edit_of_a_cluster_has_its_buckets_looked_at(tmp_path: Path, change: dict[str, Any], looked: set[Key]) -> None:
-    """Whose Buckets it takes, and which buckets they may have, may be other ones now: a namespace that it no longer allows does
-    not keep its keys until its next round comes."""
+@pytest.mark.parametrize(
+    ("change", "looked"),
+    [
+        ({"generation": 2}, {CLUSTER} | OWN),
+        ({"annotations": {"look": "again"}}, {CLUSTER} | OWN),
+        ({}, set()),  # the operator's own writing of the status
+    ],
+)
+def test_an_edit_of_a_cluster_has_its_buckets_looked_at(
+    tmp_path: Path, change: dict[str, Any], looked: set[Key]
+) -> None:
+    """Whose Buckets it takes, and which buckets they may have, may be other ones now: a namespace that it no longer
+    allows does not keep its keys until its next round comes."""
     event = ("S4Cluster", changed(made("S4Cluster", "c"), **change), False)
     assert asyncio.run(looked_at(tmp_path, [*BEFORE, event])) == looked
 
 
 def test_a_bucket_that_goes_has_its_cluster_looked_at(tmp_path: Path) -> None:
-    assert asyncio.run(looked_at(tmp_path, [*BEFORE, ("Bucket", bucket("a", "c"), True)])) == {("Bucket", "app", "a"), CLUSTER}
+    assert asyncio.run(looked_at(tmp_path, [*BEFORE, ("Bucket", bucket("a", "c"), True)])) == {
+        ("Bucket", "app", "a"),
+        CLUSTER,
+    }

@@ -1,5 +1,5 @@
-"""A model of Kubernetes and of the daemons, as far as the plan sees them, with faults: hosts that die and come back, disks
-that are wiped, images that do not start, people who change their minds."""
+"""A model of Kubernetes and of the daemons, as far as the plan sees them, with faults: hosts that die and come back,
+disks that are wiped, images that do not start, people who change their minds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,14 @@ class Model:
 
     def __init__(self, seed: int, nodes: int = 4) -> None:
         self.random, self.now = random.Random(seed), 0.0
-        self.spec = ClusterSpec(nodes=nodes, erasure={"data": 2, "parity": 2}, partitions=4, failure={"replaceAfter": "30s"}, image="one", upgrade={"progressDeadline": "60s"})
+        self.spec = ClusterSpec(
+            nodes=nodes,
+            erasure={"data": 2, "parity": 2},
+            partitions=4,
+            failure={"replaceAfter": "30s"},
+            image="one",
+            upgrade={"progressDeadline": "60s"},
+        )
         self.hosts = {f"h{number}": ModelHost() for number in range(HOSTS)}
         self.pods: dict[int, ModelPod] = {}
         self.claims: dict[int, tuple[int, str]] = {}  # (uid, host)
@@ -72,13 +79,43 @@ class Model:
 
     def seen(self) -> Observed:
         pods = tuple(
-            Pod(f"c-node-{pod.ordinal}", pod.ordinal, str(pod.uid), "ip", pod.host, self.runs(pod), pod.revision, pod.revision, False,
-                "ErrImagePull" if pod.host and pod.revision in self.broken else "", pod.created)
+            Pod(
+                f"c-node-{pod.ordinal}",
+                pod.ordinal,
+                str(pod.uid),
+                "ip",
+                pod.host,
+                self.runs(pod),
+                pod.revision,
+                pod.revision,
+                False,
+                "ErrImagePull" if pod.host and pod.revision in self.broken else "",
+                pod.created,
+            )
             for pod in sorted(self.pods.values(), key=lambda one: one.ordinal)
-        )  # fmt: skip
-        claims = tuple(Claim(f"data-c-node-{ordinal}", ordinal, str(uid), f"pv{uid}" if host else "", host, ordinal in self.deleting) for ordinal, (uid, host) in self.claims.items())
+        )
+        claims = tuple(
+            Claim(
+                f"data-c-node-{ordinal}", ordinal, str(uid), f"pv{uid}" if host else "", host, ordinal in self.deleting
+            )
+            for ordinal, (uid, host) in self.claims.items()
+        )
         hosts = {name: Host(name, None if one.alive else one.since) for name, one in self.hosts.items()}
-        return Observed("c", self.spec, self.state, self.now, self.spec.image or "", self.replicas, self.revision, True, pods, claims, hosts, self.map, self.status())
+        return Observed(
+            "c",
+            self.spec,
+            self.state,
+            self.now,
+            self.spec.image or "",
+            self.replicas,
+            self.revision,
+            True,
+            pods,
+            claims,
+            hosts,
+            self.map,
+            self.status(),
+        )
 
     def status(self) -> ClusterStatus | None:
         up = self.up()
@@ -107,7 +144,9 @@ class Model:
                 raise UnsafeError(f"{step} took the least of any partition from {before} to {self.lowest()}")
         whole = len(self.pods) >= self.spec.nodes and all(map(self.runs, self.pods.values())) and not made.outdated
         images = {pod.revision for pod in self.pods.values()}
-        self.state = ClusterState(image=images.pop() if whole and len(images) == 1 else self.state.image, blockedImage=made.blocked_image)
+        self.state = ClusterState(
+            image=images.pop() if whole and len(images) == 1 else self.state.image, blockedImage=made.blocked_image
+        )
         return made
 
     def lowest(self) -> tuple[int, int]:
@@ -156,7 +195,11 @@ class Model:
             if pod.host or self.random.random() < 0.3:
                 continue
             uid, host = self.claims.setdefault(pod.ordinal, (self.number(), ""))
-            free = [name for name, one in self.hosts.items() if one.alive and name not in taken and (not host or name == host)]
+            free = [
+                name
+                for name, one in self.hosts.items()
+                if one.alive and name not in taken and (not host or name == host)
+            ]
             if free:
                 pod.host = self.random.choice(free)
                 taken.add(pod.host)
@@ -186,7 +229,11 @@ class Model:
             if held != wanted and wanted in up and not (self.map.freeze and held in up):
                 members[place] = wanted
                 break
-        keep = [store for store in one.config.in_sync if store not in gone and (store in up or len([s for s in one.config.in_sync if s in up]) < 2)]
+        keep = [
+            store
+            for store in one.config.in_sync
+            if store not in gone and (store in up or len([s for s in one.config.in_sync if s in up]) < 2)
+        ]
         in_sync = [*keep, *(store for store in one.wanted[:3] if store in up and store not in keep)]
         surplus = [store for store in in_sync if store not in one.wanted[:3]]
         if surplus and len(in_sync) > 3:
@@ -231,8 +278,11 @@ class Model:
         if self.map is None or not self.map.partitions:
             return False
         return (
-            self.revision == self.spec.image and self.replicas == self.spec.nodes
-            and len(self.pods) == self.spec.nodes and all(self.runs(pod) and pod.revision == self.spec.image for pod in self.pods.values())
-            and {pod.store for pod in self.pods.values()} == set(self.map.in_state(SERVING)) and not self.map.freeze
+            self.revision == self.spec.image
+            and self.replicas == self.spec.nodes
+            and len(self.pods) == self.spec.nodes
+            and all(self.runs(pod) and pod.revision == self.spec.image for pod in self.pods.values())
+            and {pod.store for pod in self.pods.values()} == set(self.map.in_state(SERVING))
+            and not self.map.freeze
             and all(one.config.members == one.wanted for one in self.map.partitions)
-        )  # fmt: skip
+        )

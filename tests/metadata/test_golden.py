@@ -20,13 +20,45 @@ BLOB, REF = bytes(range(16)), bytes(range(16, 32))
 EXTENT = rows.Extent(2, 5000, 3, BLOB, REF, "0" * 32, "AAAAAA==", b"s" * 16)
 SEALING = rows.Sealing("aws:kms", "wrapped", "key", "e30=", True)
 OBJECT = rows.Object(
-    1_700_000_000_123, 5003, "1" * 32, False, True, "ana", "CRC32", "FULL_OBJECT", "AAAAAA==", {"Content-Type": "a/b"}, {"m": "ü"},
-    {"t": "v"}, [EXTENT, rows.Extent(3, 3)], b"u" * 16, "", 0, False, "[]", SEALING, True,
-)  # fmt: skip
+    1_700_000_000_123,
+    5003,
+    "1" * 32,
+    False,
+    True,
+    "ana",
+    "CRC32",
+    "FULL_OBJECT",
+    "AAAAAA==",
+    {"Content-Type": "a/b"},
+    {"m": "ü"},
+    {"t": "v"},
+    [EXTENT, rows.Extent(3, 3)],
+    b"u" * 16,
+    "",
+    0,
+    False,
+    "[]",
+    SEALING,
+    True,
+)
 OLDER_EXTENT = replace(EXTENT, seal=b"")
 OLDER_OBJECT = replace(OBJECT, extents=[OLDER_EXTENT, rows.Extent(3, 3)], sealing=None, hold_told=False)
 ROWS: dict[str, Any] = {
-    "Upload": rows.Upload(1, "ana", "CRC32", "COMPOSITE", {"Content-Type": "a/b"}, {"m": "1"}, {}, "[]", "GOVERNANCE", 99, True, SEALING, False),
+    "Upload": rows.Upload(
+        1,
+        "ana",
+        "CRC32",
+        "COMPOSITE",
+        {"Content-Type": "a/b"},
+        {"m": "1"},
+        {},
+        "[]",
+        "GOVERNANCE",
+        99,
+        True,
+        SEALING,
+        False,
+    ),
     "Part": rows.Part(2, EXTENT, b"inline", "CRC32:AAAAAA=="),
     "Blob": rows.Blob(5000, 1 << 20, 4, 2, bytes(32), 3, [1, 5]),
     "Reference": rows.Reference(3, 7, b"key", b"u" * 16, 4),
@@ -34,9 +66,13 @@ ROWS: dict[str, Any] = {
     "Content": rows.Content(3, BLOB, 5000),
     "Bucket": rows.Bucket(7, "ana", 5, 2, "Enabled", b"", "", "", "", False, 0, True, {"policy": "{}"}),
     "BucketState": rows.BucketState(2, "Enabled", b"token", b"before"),
-    "User": rows.User("ana", 6, True, "AIDA", "/p/", {"t": "v"}, {"in": "{}"}, ["arn"], ["g"], "bound", "c0d", (5, 600)),
+    "User": rows.User(
+        "ana", 6, True, "AIDA", "/p/", {"t": "v"}, {"in": "{}"}, ["arn"], ["g"], "bound", "c0d", (5, 600)
+    ),
     "Group": rows.Group("g", 7, "AGPA", "/p/", {"in": "{}"}, ["arn"]),
-    "Role": rows.Role("r", 8, "AROA", "/p/", "{}", "what", 7200, {"t": "v"}, {"in": "{}"}, ["arn"], "bound", canonical="c0d"),
+    "Role": rows.Role(
+        "r", 8, "AROA", "/p/", "{}", "what", 7200, {"t": "v"}, {"in": "{}"}, ["arn"], "bound", canonical="c0d"
+    ),
     "Managed": rows.Managed("m", 9, "ANPA", "/p/", {1: ("{}", 9), 3: ("[]", 10)}, 3, 3, "what", 11, {"t": "v"}),
     "Provider": rows.Provider("issuer/path", 12, ["s4"], ["0" * 40], {"t": "v"}),
     "LastUse": rows.LastUse(13, "s3", "us-east-1"),
@@ -96,12 +132,16 @@ def test_rows_of_release_0_2() -> None:
     """Fields were added since: what is on disk without them reads as before."""
     bucket = rows.Bucket(7, "ana", 5, 2, "Enabled", b"", "", "", "", False, 0)
     assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.2"])) == bucket
-    assert rows.decode(rows.BucketState, bytes.fromhex(GOLDEN["BucketState 0.2"])) == rows.BucketState(2, "Enabled", b"token")
+    assert rows.decode(rows.BucketState, bytes.fromhex(GOLDEN["BucketState 0.2"])) == rows.BucketState(
+        2, "Enabled", b"token"
+    )
 
 
 def test_rows_of_release_0_4() -> None:
     assert rows.decode(rows.Bucket, bytes.fromhex(GOLDEN["Bucket 0.4"])) == replace(ROWS["Bucket"], documents={})
-    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(OLDER_UPLOAD, acl="", lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None)
+    assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.4"])) == replace(
+        OLDER_UPLOAD, acl="", lock_mode="", lock_until_ms=0, legal_hold=False, sealing=None
+    )
     assert rows.decode(rows.User, bytes.fromhex(GOLDEN["User 0.4"])) == rows.User("ana", 6, True)
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.4"])) == (replace(OLDER_OBJECT, acl=""), b"abc")
 
@@ -114,13 +154,19 @@ def test_rows_of_release_0_5() -> None:
 
 def test_rows_of_release_0_6() -> None:
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.6"])) == replace(OLDER_UPLOAD, sealing=None)
-    assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(ROWS["Part"], extent=OLDER_EXTENT, brought="")
+    assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.6"])) == replace(
+        ROWS["Part"], extent=OLDER_EXTENT, brought=""
+    )
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.6"])) == (OLDER_OBJECT, b"abc")
-    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.6"])) == replace(ROWS["RemoveSource"], notify=None, at_ms=0)
+    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.6"])) == replace(
+        ROWS["RemoveSource"], notify=None, at_ms=0
+    )
 
 
 def test_rows_of_release_0_7() -> None:
-    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.7"])) == replace(ROWS["RemoveSource"], at_ms=0)
+    assert rows.decode(rows.AnyAction, bytes.fromhex(GOLDEN["RemoveSource 0.7"])) == replace(
+        ROWS["RemoveSource"], at_ms=0
+    )
     assert rows.decode(rows.Upload, bytes.fromhex(GOLDEN["Upload 0.7"])) == OLDER_UPLOAD
     assert rows.decode_object(bytes.fromhex(GOLDEN["Object 0.7"])) == (replace(OBJECT, hold_told=False), b"abc")
     assert rows.decode(rows.Part, bytes.fromhex(GOLDEN["Part 0.7"])) == replace(ROWS["Part"], brought="")
@@ -142,7 +188,11 @@ def test_keys(name: str) -> None:
 
 
 def test_every_row_and_key_format_is_covered() -> None:
-    formats = {name for name, kind in vars(rows).items() if isinstance(kind, type) and issubclass(kind, (rows._Row, rows.Action))}
+    formats = {
+        name
+        for name, kind in vars(rows).items()
+        if isinstance(kind, type) and issubclass(kind, (rows._Row, rows.Action))
+    }
     assert formats - {"_Row", "Action", "Summary", "Extent", "Sealing", "Notify", "Grant", "Object"} == set(ROWS)
     makers = {name for name in vars(keys) if name.endswith("_row") and name != "named_row"}
     assert len(KEYS) == len(makers) + 5

@@ -44,7 +44,11 @@ def put(world: World) -> str:
 
 
 def ending(version: str, current: bool, judged: Judged = SEEN) -> AnyCommand:
-    return DeleteIfNewest(7, b"k", version, None, "LifecycleExpiration", judged) if current else Expire(7, b"k", version, None, judged)
+    return (
+        DeleteIfNewest(7, b"k", version, None, "LifecycleExpiration", judged)
+        if current
+        else Expire(7, b"k", version, None, judged)
+    )
 
 
 def world_with(current: bool) -> tuple[World, str]:
@@ -93,7 +97,8 @@ def test_an_upload_is_not_ended_by_rules_that_were_withdrawn_since() -> None:
 
 
 def test_a_version_that_is_among_the_newest_by_now_stays() -> None:
-    """A rule keeps two versions of the past. There were two newer ones than this when it was judged, and one is gone."""
+    """A rule keeps two versions of the past. There were two newer ones than this when it was judged, and one is
+    gone."""
     world = World()
     versions = [put(world) for _ in range(4)]
     judged = Judged(2, TAGS, 2)

@@ -35,8 +35,15 @@ class Walk:
         pass
 
 
-@given(st.binary(min_size=1, max_size=6).filter(lambda prefix: bool(prefix.strip(b"\xff"))), st.binary(max_size=60), st.integers(0, 60), st.binary(max_size=4))
-def test_a_range_ends_right_behind_the_last_key_with_its_prefix(prefix: bytes, tail: bytes, high: int, other: bytes) -> None:
+@given(
+    st.binary(min_size=1, max_size=6).filter(lambda prefix: bool(prefix.strip(b"\xff"))),
+    st.binary(max_size=60),
+    st.integers(0, 60),
+    st.binary(max_size=4),
+)
+def test_a_range_ends_right_behind_the_last_key_with_its_prefix(
+    prefix: bytes, tail: bytes, high: int, other: bytes
+) -> None:
     assert prefix <= prefix + b"\xff" * high + tail < keys.after(prefix)
     if other >= prefix and not other.startswith(prefix):
         assert other >= keys.after(prefix)

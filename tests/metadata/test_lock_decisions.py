@@ -99,12 +99,19 @@ class Locked(RuleBasedStateMachine):
     @rule(mode=st.sampled_from(("", *MODES)), lasts=st.integers(1, 50), hold=st.booleans())
     def put(self, mode: str, lasts: int, hold: bool) -> None:
         until = self.now + lasts if mode else 0
-        row = Object(self.now, 0, f"e{self.sequence}", False, False, "ana", lock_mode=mode, lock_until_ms=until, legal_hold=hold)
+        row = Object(
+            self.now, 0, f"e{self.sequence}", False, False, "ana", lock_mode=mode, lock_until_ms=until, legal_hold=hold
+        )
         answer = self.do(PutObject(self.settings, KEY, row))
         assert isinstance(answer, Written)
         default = not mode and self.settings.lock_mode
         self.versions[answer.version] = Version(
-            row.etag, self.settings.lock_mode if default else mode, self.now + self.settings.lock_ms if default else until, hold, at=self.now)
+            row.etag,
+            self.settings.lock_mode if default else mode,
+            self.now + self.settings.lock_ms if default else until,
+            hold,
+            at=self.now,
+        )
 
     @rule()
     def delete(self) -> None:
@@ -163,11 +170,20 @@ class Locked(RuleBasedStateMachine):
     # -- what time does
 
     @precondition(lambda self: self.versions)
-    @rule(days=st.integers(0, 3), noncurrent=st.integers(0, 3), newer=st.integers(0, 2), markers=st.booleans(), cut_off=st.integers(0, 5))
+    @rule(
+        days=st.integers(0, 3),
+        noncurrent=st.integers(0, 3),
+        newer=st.integers(0, 2),
+        markers=st.booleans(),
+        cut_off=st.integers(0, 5),
+    )
     def lifecycle_passes(self, days: int, noncurrent: int, newer: int, markers: bool, cut_off: int) -> None:
         """The worker's part is done here: what it read, it sends, as far as it gets."""
         prefix = keys.object_versions(0, BUCKET, KEY)
-        rows = [(keys.version_id(key[-keys.VERSION_BYTES :]), decode_object(value)[0]) for key, value in self.database.scan(prefix, keys.after(prefix))]
+        rows = [
+            (keys.version_id(key[-keys.VERSION_BYTES :]), decode_object(value)[0])
+            for key, value in self.database.scan(prefix, keys.after(prefix))
+        ]
         seen = [lifecycle.Version("k", name, row.modified_ms, row.size, row.marker, row.tags) for name, row in rows]
         rule_of_all = lifecycle.Rule("r", True, days=days, noncurrent_days=noncurrent, newer=newer, markers=markers)
         expected = self.what_ends(days, noncurrent, newer, markers)
@@ -235,10 +251,14 @@ class Locked(RuleBasedStateMachine):
     @invariant()
     def what_is_there_is_what_must_be(self) -> None:
         prefix = keys.object_versions(0, BUCKET, KEY)
-        found = {keys.version_id(key[-keys.VERSION_BYTES :]): decode_object(value)[0] for key, value in self.database.scan(prefix, keys.after(prefix))}
-        assert {name: (row.etag, row.lock_mode, row.lock_until_ms, row.legal_hold, row.marker) for name, row in found.items()} == {
-            name: (one.body, one.mode, one.until, one.hold, one.marker) for name, one in self.versions.items()
+        found = {
+            keys.version_id(key[-keys.VERSION_BYTES :]): decode_object(value)[0]
+            for key, value in self.database.scan(prefix, keys.after(prefix))
         }
+        assert {
+            name: (row.etag, row.lock_mode, row.lock_until_ms, row.legal_hold, row.marker)
+            for name, row in found.items()
+        } == {name: (one.body, one.mode, one.until, one.hold, one.marker) for name, one in self.versions.items()}
 
 
 Locked.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=40, deadline=None)
@@ -258,8 +278,12 @@ def test_overwrites_of_null_versions_are_no_way_round() -> None:
     off = Settings(BUCKET, 1, "")
     locked = Object(1, 0, "first", False, True, "ana", lock_mode="COMPLIANCE", lock_until_ms=2000)
     assert isinstance(do(PutObject(off, KEY, locked), 1), Written)
-    for command in (PutObject(off, KEY, Object(2, 0, "second", False, True, "ana")), DeleteObject(off, KEY), DeleteObject(off, KEY, "null", bypass=True),
-                    PutObject(Settings(BUCKET, 2, "Suspended"), KEY, Object(2, 0, "third", False, True, "ana"))):  # fmt: skip
+    for command in (
+        PutObject(off, KEY, Object(2, 0, "second", False, True, "ana")),
+        DeleteObject(off, KEY),
+        DeleteObject(off, KEY, "null", bypass=True),
+        PutObject(Settings(BUCKET, 2, "Suspended"), KEY, Object(2, 0, "third", False, True, "ana")),
+    ):
         answer = do(command, 2)
         assert isinstance(answer, Refused)
         assert answer.code == "AccessDenied"

@@ -1,4 +1,5 @@
-"""Names of accounts that differ in case are one: decided where rows are written, since two gateways may look at once."""
+"""Names of accounts that differ in case are one: decided where rows are written, since two gateways may look at
+once."""
 
 from __future__ import annotations
 

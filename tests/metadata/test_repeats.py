@@ -98,7 +98,13 @@ class World:
     """A primary of the only partition, whose rows another one may find."""
 
     def __init__(self, database: Rows | None = None) -> None:
-        self.database, self.now, self.believed, self.room, self.sequence = database or Rows(), 10_000_000.0, True, True, 0
+        self.database, self.now, self.believed, self.room, self.sequence = (
+            database or Rows(),
+            10_000_000.0,
+            True,
+            True,
+            0,
+        )
 
     def do(self, command: AnyCommand, command_id: bytes = b"", *, again: bool = False) -> AnyAnswer | Exception:
         def newest(entry: Entry, bucket: int, key: bytes) -> tuple[bytes, bytes] | None:
@@ -143,8 +149,16 @@ SEALED_KEY = keys.object_row(0, 7, b"k", 3, 1)
 CASES = [
     Case(PUT, [], [PutObject(OFF, b"k", Object(2, 0, "newer", False, True, "ana"))]),
     Case(DeleteObject(OFF, b"k"), [PUT], [PutObject(OFF, b"k", Object(2, 0, "newer", False, True, "ana"))]),
-    Case(DeleteIfNewest(7, b"k", first_version()), [PutObject(ON, b"k", VERSION)], [DeleteObject(ON, b"k", first_version(2))]),
-    Case(Expire(7, b"k", first_version()), [PutObject(ON, b"k", VERSION), DeleteObject(ON, b"k")], [PutObject(ON, b"k", VERSION)]),
+    Case(
+        DeleteIfNewest(7, b"k", first_version()),
+        [PutObject(ON, b"k", VERSION)],
+        [DeleteObject(ON, b"k", first_version(2))],
+    ),
+    Case(
+        Expire(7, b"k", first_version()),
+        [PutObject(ON, b"k", VERSION), DeleteObject(ON, b"k")],
+        [PutObject(ON, b"k", VERSION)],
+    ),
     Case(ChangeObject(OFF, b"k", tags={"t": "1"}), [PUT], [ChangeObject(OFF, b"k", tags={"t": "2"})]),
     Case(Rewrap(SEALED_KEY, "old", "new"), [PutObject(OFF, b"k", SEALED)], [Rewrap(SEALED_KEY, "new", "newest")]),
     Case(uploaded()[0], [], [AbortUpload(OFF, b"k", UPLOAD)]),
@@ -152,8 +166,16 @@ CASES = [
     Case(COMPLETED, uploaded(PUT_PART), [PutObject(OFF, b"k", Object(2, 0, "newer", False, True, "ana"))]),
     Case(AbortUpload(OFF, b"k", UPLOAD), uploaded(), uploaded()),
     Case(TakeReferences([Claim(BLOB, b"s" * 16, 0, 7, b"l")]), [BROUGHT], [DropReferences([(BLOB, b"s" * 16)])]),
-    Case(DropReferences([(BLOB, b"s" * 16)]), [BROUGHT, TakeReferences([Claim(BLOB, b"s" * 16, 0, 7, b"l")])], [TakeReferences([Claim(BLOB, b"x" * 16, 0, 7, b"l")])]),
-    Case(LetGo(keys.gone_row(0, 2, 0)), [CreateUpload(OFF, b"k", UPLOAD, Upload(1, "ana")), CloseBucket(7, b"t" * 8)], [ReopenBucket(7, b"t" * 8)]),
+    Case(
+        DropReferences([(BLOB, b"s" * 16)]),
+        [BROUGHT, TakeReferences([Claim(BLOB, b"s" * 16, 0, 7, b"l")])],
+        [TakeReferences([Claim(BLOB, b"x" * 16, 0, 7, b"l")])],
+    ),
+    Case(
+        LetGo(keys.gone_row(0, 2, 0)),
+        [CreateUpload(OFF, b"k", UPLOAD, Upload(1, "ana")), CloseBucket(7, b"t" * 8)],
+        [ReopenBucket(7, b"t" * 8)],
+    ),
     Case(PublishContent(SHA, 0, BLOB, 5000), [], [PublishContent(SHA, 0, b"c" * 16, 5000)]),
     Case(UnpublishContent(SHA, BLOB), [BROUGHT], [PublishContent(SHA, 0, b"c" * 16, 5000)]),
     Case(RefuseReference(7, b"k", b"", BLOB, b"s" * 16), [BROUGHT], [PUT]),
@@ -176,12 +198,20 @@ CASES = [
     Case(PutUser("ana", [Grant("Reader")], create=True), [], [PutUser("ana", [Grant("Writer")])]),
     Case(DeleteUser("ana"), [PutUser("ana", [], create=True)], [PutUser("ana", [], create=True)]),
     Case(PutAccessKey("K1", "ana", "s"), [PutUser("ana", [], create=True)], [DeleteAccessKey("K1")]),
-    Case(DeleteAccessKey("K1"), [PutUser("ana", [], create=True), PutAccessKey("K1", "ana", "s")], [PutAccessKey("K1", "ana", "t")]),
+    Case(
+        DeleteAccessKey("K1"),
+        [PutUser("ana", [], create=True), PutAccessKey("K1", "ana", "s")],
+        [PutAccessKey("K1", "ana", "t")],
+    ),
     Case(ChangeAccounts([], [(NAMED, encode(User("eva", 1)))]), [], [ChangeAccounts([], [(NAMED, None)])]),
-    Case(NoteUses([("K1", LastUse(5, "s3", "r"))]), [PutUser("ana", [], create=True), PutAccessKey("K1", "ana", "s")], [NoteUses([("K1", LastUse(9, "s3", "r"))])]),
+    Case(
+        NoteUses([("K1", LastUse(5, "s3", "r"))]),
+        [PutUser("ana", [], create=True), PutAccessKey("K1", "ana", "s")],
+        [NoteUses([("K1", LastUse(9, "s3", "r"))])],
+    ),
     Case(PutJob("1-a", JOB), [], [DeleteJob("1-a")]),
     Case(DeleteJob("1-a"), [PutJob("1-a", JOB)], [PutJob("1-a", JOB)]),
-]  # fmt: skip
+]
 BY_NAME = {type(case.command).__name__: case for case in CASES}
 HINTS = (keys.REFERENCE, keys.CONTENT, keys.BLOB, keys.HEAL, keys.REFUSED)  # that what is harmless may leave as garbage
 BOOKS = (keys.ANSWER, keys.HEAD, keys.COUNTERS, keys.FORGOTTEN)
@@ -224,7 +254,9 @@ def test_what_changes_settings_is_known_to_change_them(name: str) -> None:
 
 
 REFUSED_AT_FIRST = [
-    name for name, case in BY_NAME.items() if not COMMANDS[type(case.command)].twice and isinstance(World().do(case.command), Refused)
+    name
+    for name, case in BY_NAME.items()
+    if not COMMANDS[type(case.command)].twice and isinstance(World().do(case.command), Refused)
 ]
 
 
@@ -297,7 +329,9 @@ def test_many_answers_are_forgotten_some_at_once_and_no_younger_ones() -> None:
     assert world.do(PUT, young, again=True) == kept
 
 
-@pytest.mark.parametrize("command", [BROUGHT, PutPart(OFF, b"k", UPLOAD, Extent(1, 5000, 0, BLOB, REF, "e"), blobs=[NEW])])
+@pytest.mark.parametrize(
+    "command", [BROUGHT, PutPart(OFF, b"k", UPLOAD, Extent(1, 5000, 0, BLOB, REF, "e"), blobs=[NEW])]
+)
 def test_a_blob_that_is_known_is_not_brought_once_more(command: AnyCommand) -> None:
     """Whatever became of its answer: it would be freed with the row that it replaces. That is no refusal, since who is
     refused drops what it stored."""
@@ -356,7 +390,9 @@ def _makes_refusals(path: Path) -> list[str]:
             return called.attr == "Refused" and isinstance(called.value, ast.Name) and called.value.id == "commands"
         return own and isinstance(called, ast.Name) and called.id == "Refused"
 
-    return [f"{path.name}:{node.lineno}" for node in ast.walk(tree) if isinstance(node, ast.Call) and is_refused(node.func)]
+    return [
+        f"{path.name}:{node.lineno}" for node in ast.walk(tree) if isinstance(node, ast.Call) and is_refused(node.func)
+    ]
 
 
 def test_nobody_refuses_but_who_decides() -> None:

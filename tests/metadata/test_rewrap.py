@@ -13,7 +13,19 @@ from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Extent, Object, Part, Sealing, Upload, decode, decode_object, encode, encode_object
 
 SEALING = Sealing("AES256", "old")
-OBJECT = Object(1, 3, "e", False, False, "ana", tags={"a": "b"}, extents=[Extent(0, 3, seal=b"s" * 16)], lock_mode="COMPLIANCE", lock_until_ms=9, sealing=SEALING)
+OBJECT = Object(
+    1,
+    3,
+    "e",
+    False,
+    False,
+    "ana",
+    tags={"a": "b"},
+    extents=[Extent(0, 3, seal=b"s" * 16)],
+    lock_mode="COMPLIANCE",
+    lock_until_ms=9,
+    sealing=SEALING,
+)
 OBJECT_KEY, UPLOAD_KEY = keys.object_row(0, 7, b"k", 1, 1), keys.upload_row(0, 7, b"k", b"u" * 16)
 
 
@@ -36,7 +48,9 @@ def test_objects_and_uploads() -> None:
     assert decode(Upload, found) == replace(upload, sealing=Sealing("AES256", "new"))
 
 
-@pytest.mark.parametrize("row", [replace(OBJECT, sealing=Sealing("AES256", "newer")), replace(OBJECT, sealing=None), None])
+@pytest.mark.parametrize(
+    "row", [replace(OBJECT, sealing=Sealing("AES256", "newer")), replace(OBJECT, sealing=None), None]
+)
 def test_what_is_another_by_now_is_left_alone(row: Object | None) -> None:
     value = encode_object(row, b"abc") if row is not None else None
     assert after(OBJECT_KEY, value, Rewrap(OBJECT_KEY, "old", "new")) is None
@@ -53,7 +67,9 @@ def test_a_completion_takes_its_uploads_key_as_it_is_now() -> None:
     database.rows[UPLOAD_KEY] = encode(Upload(1, "ana", sealing=Sealing("AES256", "new")))
     database.rows[keys.part_row(0, 7, b"k", b"u" * 16, 1)] = encode(Part(1, extent, b"sealed"))
     entry = Entry(Overlay(database), 0, 1, 1, 5, 100)
-    command = CompleteUpload(Settings(7, 1, ""), b"k", b"u" * 16, replace(OBJECT, extents=[extent], lock_mode="", lock_until_ms=0))
+    command = CompleteUpload(
+        Settings(7, 1, ""), b"k", b"u" * 16, replace(OBJECT, extents=[extent], lock_mode="", lock_until_ms=0)
+    )
     assert isinstance(decide(entry, command), Written)
     row, inline = decode_object(entry.rows[keys.object_row(0, 7, b"k", 1, 5)] or b"")
     assert (row.sealing, inline) == (Sealing("AES256", "new"), b"sealed")

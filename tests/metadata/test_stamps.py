@@ -35,7 +35,9 @@ def done(command: AnyCommand, *, timed: bool = True) -> tuple[AnyAnswer, Entry]:
 
 
 def written(entry: Entry) -> Object:
-    return next(decode_object(value)[0] for key, value in entry.rows.items() if key[2:3] == keys.OBJECT and value is not None)
+    return next(
+        decode_object(value)[0] for key, value in entry.rows.items() if key[2:3] == keys.OBJECT and value is not None
+    )
 
 
 def test_a_default_retention_is_not_given_by_a_clock_that_nobody_compared() -> None:
@@ -47,7 +49,14 @@ def test_a_default_retention_is_not_given_by_a_clock_that_nobody_compared() -> N
     assert written(entry).lock_until_ms == NOW_MS + 10 * YEAR_MS
 
 
-@pytest.mark.parametrize("command", [PutObject(PLAIN, b"k", row()), DeleteObject(LOCKED, b"k"), PutObject(LOCKED, b"k", Object(NOW_MS, 0, "e", False, False, "ana", lock_mode="COMPLIANCE", lock_until_ms=5))])
+@pytest.mark.parametrize(
+    "command",
+    [
+        PutObject(PLAIN, b"k", row()),
+        DeleteObject(LOCKED, b"k"),
+        PutObject(LOCKED, b"k", Object(NOW_MS, 0, "e", False, False, "ana", lock_mode="COMPLIANCE", lock_until_ms=5)),
+    ],
+)
 def test_what_promises_nothing_by_this_clock_goes_on(command: AnyCommand) -> None:
     assert not isinstance(done(command, timed=False)[0], Refused)
 
@@ -59,7 +68,9 @@ def test_what_a_gateway_says_of_the_time_is_not_taken_where_it_is_far_off(said_m
     _, entry = done(CreateUpload(PLAIN, b"k", b"u" * 16, Upload(said_ms, "ana")))
     value = entry.rows[keys.upload_row(0, 7, b"k", b"u" * 16)]
     assert decode(Upload, value or b"").created_ms == NOW_MS
-    assert written(done(PutObject(PLAIN, b"k", row(said_ms)), timed=False)[1]).modified_ms == said_ms, "nor is this clock's"
+    assert written(done(PutObject(PLAIN, b"k", row(said_ms)), timed=False)[1]).modified_ms == said_ms, (
+        "nor is this clock's"
+    )
 
 
 def test_a_gateway_that_is_right_is_taken_by_its_word() -> None:

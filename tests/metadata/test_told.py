@@ -1,4 +1,5 @@
-"""Events in the entries of changes, where a queue is full: nothing is acknowledged that would go untold, and no half of a rename is lost."""
+"""Events in the entries of changes, where a queue is full: nothing is acknowledged that would go untold, and no half
+of a rename is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +21,10 @@ from s4.metadata.decide import decide
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Event, Notify, Object, decode, encode_object
 
-NOTIFY = Notify("b", '[{"id": "r", "kind": "Queue", "arn": "arn:t", "target": "t", "events": ["ObjectCreated:*", "ObjectRemoved:*", "LifecycleExpiration:*"]}]')
+NOTIFY = Notify(
+    "b",
+    '[{"id": "r", "kind": "Queue", "arn": "arn:t", "target": "t", "events": ["ObjectCreated:*", "ObjectRemoved:*", "LifecycleExpiration:*"]}]',
+)
 TOLD, ROW = Settings(7, 1, "", notify=NOTIFY), Object(1, 0, "e", False, False, "ana")
 VERSIONED = Settings(7, 1, "Enabled", notify=NOTIFY)
 OBJECT_KEY, OLDER = keys.object_row(0, 7, b"k", 1, 3), keys.object_row(0, 7, b"k", 1, 2)
@@ -36,9 +40,11 @@ def done(command: AnyCommand, *, full: bool) -> Entry | Refused:
 
 
 CHANGES: dict[str, AnyCommand] = {
-    "ObjectCreated:Put": PutObject(VERSIONED, b"k", ROW), "ObjectRemoved:DeleteMarkerCreated": DeleteObject(VERSIONED, b"k"), "ObjectRemoved:Delete": DeleteObject(TOLD, b"k"),
+    "ObjectCreated:Put": PutObject(VERSIONED, b"k", ROW),
+    "ObjectRemoved:DeleteMarkerCreated": DeleteObject(VERSIONED, b"k"),
+    "ObjectRemoved:Delete": DeleteObject(TOLD, b"k"),
     "LifecycleExpiration:Delete": Expire(7, b"k", OLD, NOTIFY),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("event", CHANGES)
@@ -61,7 +67,15 @@ def test_the_second_half_of_a_rename_is_told_and_never_refused() -> None:
 
 def test_no_event_takes_the_place_of_another_of_its_entry() -> None:
     """An entry has one event for each receiver: what would tell of two changes is refused, whole."""
-    tagging = Settings(7, 1, "", notify=Notify("b", '[{"id": "r", "kind": "Queue", "arn": "arn:t", "target": "t", "events": ["ObjectTagging:*", "ObjectAcl:Put"]}]'))
+    tagging = Settings(
+        7,
+        1,
+        "",
+        notify=Notify(
+            "b",
+            '[{"id": "r", "kind": "Queue", "arn": "arn:t", "target": "t", "events": ["ObjectTagging:*", "ObjectAcl:Put"]}]',
+        ),
+    )
     both = done(ChangeObject(tagging, b"k", tags={"a": "1"}, acl="{}"), full=False)
     assert isinstance(both, Refused)
     assert both.code == "InternalError"
@@ -69,4 +83,6 @@ def test_no_event_takes_the_place_of_another_of_its_entry() -> None:
         entry = done(one, full=False)
         assert isinstance(entry, Entry)
         assert keys.event_row(0, "t", 5) in entry.rows
-    assert isinstance(done(ChangeObject(TOLD, b"k", tags={"a": "1"}, acl="{}"), full=False), Entry), "none of the two is asked for"
+    assert isinstance(done(ChangeObject(TOLD, b"k", tags={"a": "1"}, acl="{}"), full=False), Entry), (
+        "none of the two is asked for"
+    )

@@ -39,7 +39,11 @@ class Keeper:
 
     async def put(self, key: str, body: str, mode: str, until: int, hold: bool, sealed: bool) -> str:
         attributes = Attributes(lock=Lock(mode, until, hold), encryption=Wanted(SSE_S3) if sealed else None)
-        return (await objects.put_object(self.gateway, BUCKET, key.encode(), Bytes(body.encode()), Expected(), attributes, "root")).version
+        return (
+            await objects.put_object(
+                self.gateway, BUCKET, key.encode(), Bytes(body.encode()), Expected(), attributes, "root"
+            )
+        ).version
 
     async def delete(self, key: str) -> str:
         return (await objects.delete_object(self.gateway, BUCKET, key.encode(), "", "root")).version
@@ -48,7 +52,9 @@ class Keeper:
         return (await objects.delete_object(self.gateway, BUCKET, key.encode(), version, "root", bypass=bypass)).version
 
     async def retain(self, key: str, version: str, mode: str, until: int, bypass: bool) -> str:
-        return await objects.change_object(self.gateway, BUCKET, key.encode(), version, retention=(mode, until), bypass=bypass)
+        return await objects.change_object(
+            self.gateway, BUCKET, key.encode(), version, retention=(mode, until), bypass=bypass
+        )
 
     async def hold(self, key: str, version: str, on: bool) -> str:
         return await objects.change_object(self.gateway, BUCKET, key.encode(), version, hold=on)
@@ -79,7 +85,18 @@ class Keeper:
             row = await open_object(self.gateway, BUCKET, one.key, shown)
             await unlock(self.gateway, row)
             body = b"".join([bytes(piece) async for piece in stream(self.gateway, row, 0, row.row.size)]).decode()
-            found.append([one.key.decode(), shown, False, row.row.modified_ms, row.row.lock_mode, row.row.lock_until_ms, row.row.legal_hold, body])
+            found.append(
+                [
+                    one.key.decode(),
+                    shown,
+                    False,
+                    row.row.modified_ms,
+                    row.row.lock_mode,
+                    row.row.lock_until_ms,
+                    row.row.legal_hold,
+                    body,
+                ]
+            )
         return found
 
     async def problems(self) -> list[str]:

@@ -67,8 +67,16 @@ class Bucket:
             if current.etag != if_match:
                 raise ModelError("PreconditionFailed")
 
-    def put(self, key: str, body: bytes, metadata: dict[str, str] | None = None, *, etag: str = "",
-            if_match: str | None = None, if_none_match: str | None = None) -> Version:  # fmt: skip
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        metadata: dict[str, str] | None = None,
+        *,
+        etag: str = "",
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+    ) -> Version:
         self.check(key, if_match, if_none_match)
         return self._add(key, Version(body, etag or etag_of(body), metadata=metadata or {}))
 
@@ -120,7 +128,9 @@ class Bucket:
         return self.put(pending.key, b"".join(bodies), etag=f"{digest}-{len(numbers)}")
 
 
-def list_model(keys: list[str], prefix: str, delimiter: str, after: str, limit: int) -> tuple[list[tuple[str, bool]], bool]:
+def list_model(
+    keys: list[str], prefix: str, delimiter: str, after: str, limit: int
+) -> tuple[list[tuple[str, bool]], bool]:
     """([(name, is a common prefix)], truncated): what a listing of current keys must be, from its definition."""
     out: list[tuple[str, bool]] = []
     for key in sorted(keys, key=lambda one: one.encode()):

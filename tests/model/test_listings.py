@@ -48,7 +48,9 @@ def cursors_of(versions: dict[str, list[bool]], partitions: int = 4) -> list[Sor
         for marker in markers:
             sequence += 1
             row = Object(sequence, 0, "", marker, False, "o")
-            tables[partition].append((row_keys.object_row(partition, 1, key.encode(), 1, sequence)[prefix:], encode_object(row)))
+            tables[partition].append(
+                (row_keys.object_row(partition, 1, key.encode(), 1, sequence)[prefix:], encode_object(row))
+            )
     return [SortedCursor(rows) for rows in tables]
 
 
@@ -62,10 +64,14 @@ NAMES = st.text(st.sampled_from("ab/-\x00é\U0001f600"), min_size=1, max_size=6)
 @settings(max_examples=400)
 @given(
     versions=st.dictionaries(NAMES, st.lists(st.booleans(), min_size=1, max_size=7), max_size=30),
-    prefix=st.one_of(st.just(""), NAMES), delimiter=st.sampled_from(["", "/", "a", "-b"]), after=st.one_of(st.just(""), NAMES),
+    prefix=st.one_of(st.just(""), NAMES),
+    delimiter=st.sampled_from(["", "/", "a", "-b"]),
+    after=st.one_of(st.just(""), NAMES),
     limit=st.integers(0, 12),
-)  # fmt: skip
-def test_a_page_is_what_the_definition_says(versions: dict[str, list[bool]], prefix: str, delimiter: str, after: str, limit: int) -> None:
+)
+def test_a_page_is_what_the_definition_says(
+    versions: dict[str, list[bool]], prefix: str, delimiter: str, after: str, limit: int
+) -> None:
     page = run(versions, Query(prefix.encode(), delimiter.encode(), after.encode(), b"", limit))
     current = [key for key, markers in versions.items() if not markers[-1]]
     found = [(item.key.decode(), False) if isinstance(item, Version) else (item.decode(), True) for item in page.items]
@@ -73,7 +79,10 @@ def test_a_page_is_what_the_definition_says(versions: dict[str, list[bool]], pre
 
 
 @settings(max_examples=200)
-@given(versions=st.dictionaries(NAMES, st.lists(st.booleans(), min_size=1, max_size=7), max_size=20), limit=st.integers(1, 9))
+@given(
+    versions=st.dictionaries(NAMES, st.lists(st.booleans(), min_size=1, max_size=7), max_size=20),
+    limit=st.integers(1, 9),
+)
 def test_pages_of_versions_join_to_all_versions(versions: dict[str, list[bool]], limit: int) -> None:
     seen: list[tuple[bytes, bytes, bool]] = []
     query = Query(limit=limit, versions=True)
@@ -112,7 +121,9 @@ def uploads_of(names: list[tuple[str, int]], partitions: int = 4) -> list[list[t
     for key, number in names:
         partition = row_keys.partition_of(1, key.encode(), partitions)
         prefix = len(row_keys.bucket_uploads(partition, 1))
-        tables[partition].append((row_keys.upload_row(partition, 1, key.encode(), number.to_bytes(16, "big"))[prefix:], b"row"))
+        tables[partition].append(
+            (row_keys.upload_row(partition, 1, key.encode(), number.to_bytes(16, "big"))[prefix:], b"row")
+        )
     return tables
 
 
@@ -120,7 +131,9 @@ UPLOADS = st.sets(st.tuples(NAMES, st.integers(0, 3)), max_size=30)
 
 
 @given(UPLOADS, st.text(st.sampled_from("ab/"), max_size=2), st.sampled_from(["", "/", "a/"]), st.integers(1, 5))
-def test_pages_of_uploads_are_all_uploads_in_order(names: set[tuple[str, int]], prefix: str, delimiter: str, size: int) -> None:
+def test_pages_of_uploads_are_all_uploads_in_order(
+    names: set[tuple[str, int]], prefix: str, delimiter: str, size: int
+) -> None:
     expected: list[Any] = []
     for key, number in sorted(names, key=lambda one: (one[0].encode(), one[1])):
         common = common_prefix(key.encode(), prefix.encode(), delimiter.encode())
@@ -130,7 +143,13 @@ def test_pages_of_uploads_are_all_uploads_in_order(names: set[tuple[str, int]], 
     found: list[Any] = []
     after_key, after_upload = b"", None
     while True:
-        walk = walk_uploads([SortedCursor(rows) for rows in uploads_of(sorted(names))], prefix.encode(), delimiter.encode(), after_key, after_upload)
+        walk = walk_uploads(
+            [SortedCursor(rows) for rows in uploads_of(sorted(names))],
+            prefix.encode(),
+            delimiter.encode(),
+            after_key,
+            after_upload,
+        )
         page = list(itertools.islice((item for item in walk if item is not None), size))
         found += page
         if len(page) < size:
@@ -175,7 +194,9 @@ def filled(s3: Any) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("delimiter", ["", "/", "a/", "é"])
 @pytest.mark.parametrize("prefix", ["", "a", "/", "a/", "é", "no such"])
 @pytest.mark.parametrize("size", [1000, 97])
-def test_listings_of_thousands_of_keys(s3: Any, filled: tuple[str, list[str]], delimiter: str, prefix: str, size: int) -> None:
+def test_listings_of_thousands_of_keys(
+    s3: Any, filled: tuple[str, list[str]], delimiter: str, prefix: str, size: int
+) -> None:
     bucket, names = filled
     want, _ = list_model(names, prefix, delimiter, "", 10**9)
     options = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": size, **({"Delimiter": delimiter} if delimiter else {})}
@@ -217,8 +238,14 @@ def test_listing_of_versions_in_pages(s3: Any, bucket: str) -> None:
     for size in (1000, 33):
         seen: dict[str, list[str]] = {}
         count = 0
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, PaginationConfig={"PageSize": size}):
-            found = [(item["Key"], item["VersionId"]) for name in ("Versions", "DeleteMarkers") for item in page.get(name, [])]
+        for page in s3.get_paginator("list_object_versions").paginate(
+            Bucket=bucket, PaginationConfig={"PageSize": size}
+        ):
+            found = [
+                (item["Key"], item["VersionId"])
+                for name in ("Versions", "DeleteMarkers")
+                for item in page.get(name, [])
+            ]
             assert len(found) <= size
             count += len(found)
             for key, version in sorted(found, key=lambda item: (item[0].encode(), newest_first.index(item))):
@@ -231,12 +258,17 @@ def test_listing_of_versions_in_pages(s3: Any, bucket: str) -> None:
 
 def test_listing_of_uploads_in_pages(s3: Any, bucket: str) -> None:
     made = sorted(
-        ((key, s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]) for key in ["a", "a", "b/1", "b/2", "c", "a"] * 3),
+        (
+            (key, s3.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"])
+            for key in ["a", "a", "b/1", "b/2", "c", "a"] * 3
+        ),
         key=lambda item: (item[0].encode(), item[1]),
     )
     for size in (1000, 1, 4):
         seen = []
-        for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, PaginationConfig={"PageSize": size}):
+        for page in s3.get_paginator("list_multipart_uploads").paginate(
+            Bucket=bucket, PaginationConfig={"PageSize": size}
+        ):
             seen += [(item["Key"], item["UploadId"]) for item in page.get("Uploads", [])]
         assert seen == made
     page = s3.list_multipart_uploads(Bucket=bucket, Delimiter="/", Prefix="")

@@ -82,13 +82,17 @@ class S3Machine(RuleBasedStateMachine):
         sent: dict[str, str] = {"IfNoneMatch": "*"} if none_match else {"IfMatch": f'"{etag_of(of)}"'}
         answer, version = self.compare(
             lambda: self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, **sent),
-            lambda: self.model.put(key, body, if_none_match="*" if none_match else None, if_match=None if none_match else etag_of(of)),
+            lambda: self.model.put(
+                key, body, if_none_match="*" if none_match else None, if_match=None if none_match else etag_of(of)
+            ),
         )
         return self.name(key, version, answer) if version else multiple()
 
     @rule(key=KEYS)
     def get(self, key: str) -> None:
-        answer, version = self.compare(lambda: self.s3.get_object(Bucket=self.bucket, Key=key), lambda: self.model.get(key))
+        answer, version = self.compare(
+            lambda: self.s3.get_object(Bucket=self.bucket, Key=key), lambda: self.model.get(key)
+        )
         if version:
             assert (answer["Body"].read(), answer["Metadata"]) == (version.body, version.metadata)
 
@@ -107,14 +111,17 @@ class S3Machine(RuleBasedStateMachine):
     def get_version(self, item: tuple[str, str]) -> None:
         key, version = item
         answer, found = self.compare(
-            lambda: self.s3.get_object(Bucket=self.bucket, Key=key, VersionId=version), lambda: self.model.get(key, version)
+            lambda: self.s3.get_object(Bucket=self.bucket, Key=key, VersionId=version),
+            lambda: self.model.get(key, version),
         )
         if found:
             assert answer["Body"].read() == found.body
 
     @rule(target=versions, key=KEYS)
     def delete(self, key: str) -> Any:
-        answer, marker = self.compare(lambda: self.s3.delete_object(Bucket=self.bucket, Key=key), lambda: self.model.delete(key))
+        answer, marker = self.compare(
+            lambda: self.s3.delete_object(Bucket=self.bucket, Key=key), lambda: self.model.delete(key)
+        )
         assert answer.get("DeleteMarker", False) == (marker is not None)
         return self.name(key, marker, answer) if marker else multiple()
 
@@ -164,7 +171,9 @@ class S3Machine(RuleBasedStateMachine):
         etag = etag_of(pending.parts.get(number, b"?"))
         parts = {"Parts": [{"PartNumber": number, "ETag": f'"{etag}"'}]}
         answer, version = self.compare(
-            lambda: self.s3.complete_multipart_upload(Bucket=self.bucket, Key=pending.key, UploadId=upload, MultipartUpload=parts),
+            lambda: self.s3.complete_multipart_upload(
+                Bucket=self.bucket, Key=pending.key, UploadId=upload, MultipartUpload=parts
+            ),
             lambda: self.model.complete(upload, [number]),
         )
         if version is None:
@@ -191,11 +200,21 @@ class S3Machine(RuleBasedStateMachine):
             return
         listed = self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])
         current = {key: self.model.current(key) for key in self.model.keys}
-        want = [(key, one.etag, len(one.body)) for key, one in sorted(current.items(), key=lambda item: item[0].encode()) if one]
+        want = [
+            (key, one.etag, len(one.body))
+            for key, one in sorted(current.items(), key=lambda item: item[0].encode())
+            if one
+        ]
         assert [(item["Key"], item["ETag"].strip('"'), item["Size"]) for item in listed] == want
         page = self.s3.list_object_versions(Bucket=self.bucket)
-        found = {(item["Key"], item["VersionId"], item["IsLatest"]) for name in ("Versions", "DeleteMarkers") for item in page.get(name, [])}
-        wanted = {(key, one.id, index == 0) for key, versions in self.model.keys.items() for index, one in enumerate(versions)}
+        found = {
+            (item["Key"], item["VersionId"], item["IsLatest"])
+            for name in ("Versions", "DeleteMarkers")
+            for item in page.get(name, [])
+        }
+        wanted = {
+            (key, one.id, index == 0) for key, versions in self.model.keys.items() for index, one in enumerate(versions)
+        }
         assert found == wanted
 
     def teardown(self) -> None:

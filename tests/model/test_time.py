@@ -1,7 +1,7 @@
 """Locks, lifecycle and versions on a real store against a model, with a clock that moves and a process that is killed.
 
-What was acknowledged holds after each crash; what was under way happened whole or not at all. A pass of lifecycle that is
-cut off has ended some of what was due, and never anything else.
+What was acknowledged holds after each crash; what was under way happened whole or not at all. A pass of lifecycle that
+is cut off has ended some of what was due, and never anything else.
 """
 
 from __future__ import annotations
@@ -101,11 +101,19 @@ class Kept(RuleBasedStateMachine):
             newest = versions[-1]
             if not newest.marker and self.over(newest.at, self.lifecycle["days"]):
                 marked.append(key)
-            if newest.marker and len(versions) == 1 and (self.lifecycle["markers"] or self.over(newest.at, self.lifecycle["days"])):
+            if (
+                newest.marker
+                and len(versions) == 1
+                and (self.lifecycle["markers"] or self.over(newest.at, self.lifecycle["days"]))
+            ):
                 gone.append(newest)
             for place, one in enumerate(versions[:-1]):
                 newer = len(versions) - 2 - place
-                if newer >= self.lifecycle["newer"] and self.over(versions[place + 1].at, self.lifecycle["noncurrent_days"]) and not self.locked(one):
+                if (
+                    newer >= self.lifecycle["newer"]
+                    and self.over(versions[place + 1].at, self.lifecycle["noncurrent_days"])
+                    and not self.locked(one)
+                ):
                     gone.append(one)
         return marked, gone
 
@@ -125,7 +133,10 @@ class Kept(RuleBasedStateMachine):
 
     def seen(self) -> list[Version]:
         self.store.send("versions", self.now)
-        found = [Version(key, name, marker, at // 1000, mode, until // 1000, hold, body) for key, name, marker, at, mode, until, hold, body in self.store.receive()["ok"]]
+        found = [
+            Version(key, name, marker, at // 1000, mode, until // 1000, hold, body)
+            for key, name, marker, at, mode, until, hold, body in self.store.receive()["ok"]
+        ]
         return [one for key in KEYS for one in reversed([one for one in found if one.key == key])]
 
     def settle(self, answer: dict[str, Any] | None, after: list[Version], error: str = "") -> None:
@@ -135,7 +146,10 @@ class Kept(RuleBasedStateMachine):
         elif error:
             after = self.versions
         found = self.seen()
-        named = [replace(one, id=here.id) if one.id == "?" else one for one, here in zip(self.ordered(after), found, strict=False)]
+        named = [
+            replace(one, id=here.id) if one.id == "?" else one
+            for one, here in zip(self.ordered(after), found, strict=False)
+        ]
         if answer is None and found == self.ordered(self.versions):
             return
         assert found == named
@@ -152,7 +166,14 @@ class Kept(RuleBasedStateMachine):
         assert self.call("rules", **chosen) == {"ok": ""}
         self.lifecycle = chosen
 
-    @rule(key=st.sampled_from(KEYS), mode=st.sampled_from(LOCKS), lasts=st.integers(1, 40), hold=st.sampled_from((False, False, True)), large=st.booleans(), sealed=st.booleans())
+    @rule(
+        key=st.sampled_from(KEYS),
+        mode=st.sampled_from(LOCKS),
+        lasts=st.integers(1, 40),
+        hold=st.sampled_from((False, False, True)),
+        large=st.booleans(),
+        sealed=st.booleans(),
+    )
     def put(self, key: str, mode: str, lasts: int, hold: bool, large: bool, sealed: bool) -> None:
         self.number += 1
         body, until = f"{self.number}." * (3000 if large else 3), self.now + lasts if mode else 0
@@ -188,7 +209,10 @@ class Kept(RuleBasedStateMachine):
     @rule(data=st.data(), on=st.booleans())
     def hold(self, data: st.DataObject, on: bool) -> None:
         one = data.draw(st.sampled_from([one for one in self.versions if not one.marker]))
-        self.settle(self.call("hold", key=one.key, version=one.id, on=on), [replace(other, hold=on) if other == one else other for other in self.versions])
+        self.settle(
+            self.call("hold", key=one.key, version=one.id, on=on),
+            [replace(other, hold=on) if other == one else other for other in self.versions],
+        )
 
     # -- what time does
 
@@ -233,4 +257,6 @@ class Kept(RuleBasedStateMachine):
 
 
 TestKept = Kept.TestCase
-TestKept.settings = hypothesis_settings(max_examples=amount("S4_TIME_EXAMPLES", 4, 60), stateful_step_count=20, deadline=None, phases=[Phase.generate])  # to shrink would take hours
+TestKept.settings = hypothesis_settings(
+    max_examples=amount("S4_TIME_EXAMPLES", 4, 60), stateful_step_count=20, deadline=None, phases=[Phase.generate]
+)  # to shrink would take hours

@@ -68,7 +68,10 @@ def test_a_new_authority_follows_the_old_one_without_a_gap(tmp_path: Path) -> No
 
 def test_files_that_cannot_be_used_leave_the_old_ones_in_force(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
-    one, two = Credentials(*place(authority, "one", tmp_path / "1")), Credentials(*place(authority, "two", tmp_path / "2"))
+    one, two = (
+        Credentials(*place(authority, "one", tmp_path / "1")),
+        Credentials(*place(authority, "two", tmp_path / "2")),
+    )
     (tmp_path / "1" / "tls.crt").write_text("half a certif")
     assert not one.reload()
     assert asyncio.run(meets(one, two))

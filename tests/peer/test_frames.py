@@ -49,7 +49,9 @@ def test_every_method_travels(tmp_path: Path) -> None:
         assert (await node.list_buckets())[0][0] == "photos"
         assert await node.find_bucket("photos") == made.bucket
         assert await node.find_bucket("none") is None
-        assert (await node.execute(0, commands.CreateBucket("photos", "root", 10, 10))) == await store.node.execute(0, commands.CreateBucket("photos", "root", 10, 10))
+        assert (await node.execute(0, commands.CreateBucket("photos", "root", 10, 10))) == await store.node.execute(
+            0, commands.CreateBucket("photos", "root", 10, 10)
+        )
         identity = await node.find_identity(store.root.access_key)
         assert identity is not None
         assert identity.grants == [Grant("SuperUser")]
@@ -73,7 +75,16 @@ def test_every_method_travels(tmp_path: Path) -> None:
     with_remote(tmp_path, test)
 
 
-@pytest.mark.parametrize("junk", [b"", b"\xff" * 100, struct.pack("<II", 1 << 31, 0), struct.pack("<II", 3, 0) + b"abc", struct.pack("<II", 1, 1 << 31) + b"\x90"])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"\xff" * 100,
+        struct.pack("<II", 1 << 31, 0),
+        struct.pack("<II", 3, 0) + b"abc",
+        struct.pack("<II", 1, 1 << 31) + b"\x90",
+    ],
+)
 def test_nonsense_ends_its_connection_only(tmp_path: Path, junk: bytes) -> None:
     async def test(_: OpenStore, server: PeerServer, remote: RemoteNode) -> None:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "peer.sock")
@@ -125,7 +136,9 @@ def test_a_gateway_that_does_not_forget_holds_a_change_back_for_its_lease_only(t
 
 
 def test_the_interface_is_the_wire_format() -> None:
-    assert set(frames.METHODS) == {name for name in vars(NodeApi) if not name.startswith("_")} - {"read_now"}  # which a peer never has
+    assert set(frames.METHODS) == {name for name in vars(NodeApi) if not name.startswith("_")} - {
+        "read_now"
+    }  # which a peer never has
     assert [name for name, method in frames.METHODS.items() if method.raw_result] == ["read"]
     everything: Any = frames.METHODS["append"].payload_at
     assert everything == 1

@@ -35,10 +35,18 @@ def test_every_call_asks_for_a_role() -> None:
 def test_certificates_without_a_role_are_taken_for_a_week() -> None:
     """Counted from when our own was made, which has one; where it has none, nothing changes."""
     ours = Rule(1000.0 + GRACE_S)
-    assert (ours.role(NONE, 1000.0), ours.role(NONE, 1000.0 + GRACE_S - 1), ours.role(NONE, 1000.0 + GRACE_S)) == (NODE, NODE, "")
+    assert (ours.role(NONE, 1000.0), ours.role(NONE, 1000.0 + GRACE_S - 1), ours.role(NONE, 1000.0 + GRACE_S)) == (
+        NODE,
+        NODE,
+        "",
+    )
     assert Rule().role(NONE, 1e12) == NODE
     for rule in (ours, Rule()):
-        assert (rule.role(named(NODE), 1e12), rule.role(named(GATEWAY), 1e12), rule.role(named(S3), 0.0)) == (NODE, GATEWAY, "")
+        assert (rule.role(named(NODE), 1e12), rule.role(named(GATEWAY), 1e12), rule.role(named(S3), 0.0)) == (
+            NODE,
+            GATEWAY,
+            "",
+        )
 
 
 def test_our_own_certificate_says_when_that_ends(tmp_path: Path) -> None:
@@ -82,7 +90,14 @@ def test_who_is_no_node_cannot_pass_for_one(tmp_path: Path, role: str) -> None:
         false = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_context(*authority.issue("false", role)))
         where = false.sockets[0].getsockname()[:2]
         with pytest.raises(RefusedError, match="no node's certificate"):
-            await RemoteNode.connect(where, boot_clock, lambda: None, cluster=CLUSTER, store=STORE, context=client_context(*authority.issue("node-1")))
+            await RemoteNode.connect(
+                where,
+                boot_clock,
+                lambda: None,
+                cluster=CLUSTER,
+                store=STORE,
+                context=client_context(*authority.issue("node-1")),
+            )
         false.close()
 
     asyncio.run(test())

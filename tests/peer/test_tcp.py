@@ -99,7 +99,10 @@ def test_only_members_of_the_cluster_get_in(tmp_path: Path) -> None:
             await at.connect(context=stranger)
         reader, writer = await asyncio.open_connection("127.0.0.1", at.server.port)
         writer.write(b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"\x00" * 16)
-        assert await asyncio.wait_for(reader.read(), 15) in (b"", b"\x15\x03\x01\x00\x02\x02\x46")  # at most a TLS alert
+        assert await asyncio.wait_for(reader.read(), 15) in (
+            b"",
+            b"\x15\x03\x01\x00\x02\x02\x46",
+        )  # at most a TLS alert
         writer.close()
         good = await at.connect()
         assert (await good.layout()).partitions == 16
@@ -129,8 +132,12 @@ def test_whom_one_means_is_checked(tmp_path: Path) -> None:
     served(tmp_path, test)
 
 
-@pytest.mark.parametrize(("ours", "theirs", "agreed"), [((1, 1), (1, 2), 1), ((1, 2), (1, 2), 2), ((2, 3), (1, 2), 2), ((1, 3), (2, 4), 3)])
-def test_two_releases_speak_the_newest_version_of_both(tmp_path: Path, ours: tuple[int, int], theirs: tuple[int, int], agreed: int) -> None:
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agreed"), [((1, 1), (1, 2), 1), ((1, 2), (1, 2), 2), ((2, 3), (1, 2), 2), ((1, 3), (2, 4), 3)]
+)
+def test_two_releases_speak_the_newest_version_of_both(
+    tmp_path: Path, ours: tuple[int, int], theirs: tuple[int, int], agreed: int
+) -> None:
     async def test(at: Served) -> None:
         remote = await at.connect(versions=theirs)
         assert remote.version == agreed
@@ -141,7 +148,10 @@ def test_two_releases_speak_the_newest_version_of_both(tmp_path: Path, ours: tup
 
 def test_releases_too_far_apart_are_told_which_to_upgrade(tmp_path: Path) -> None:
     async def test(at: Served) -> None:
-        with pytest.raises(RefusedError, match="the caller speaks versions 1 to 1 of the peer protocol, this S4 3 to 4: upgrade one release"):
+        with pytest.raises(
+            RefusedError,
+            match="the caller speaks versions 1 to 1 of the peer protocol, this S4 3 to 4: upgrade one release",
+        ):
             await at.connect(versions=(1, 1))
 
     served(tmp_path, test, versions=(3, 4))
@@ -151,8 +161,12 @@ def test_fields_of_a_later_release_are_passed_over() -> None:
     raw = frames.encode([7, 1, "layout", 0, [], 5000, "new", {"x": 1}])
     header = frames.value_of(msgspec.msgpack.Decoder(frames.Header), raw)
     assert (header.id, header.name, header.patience_ms) == (7, "layout", 5000)
-    assert frames.value_of(frames.hello_decoder, frames.encode([1, 2, "c", "s", "w", "new"])) == frames.Hello(1, 2, "c", "s", "w")
-    assert frames.value_of(msgspec.msgpack.Decoder(frames.Header), frames.encode([7, 1, "layout", 0, []])).patience_ms == 0
+    assert frames.value_of(frames.hello_decoder, frames.encode([1, 2, "c", "s", "w", "new"])) == frames.Hello(
+        1, 2, "c", "s", "w"
+    )
+    assert (
+        frames.value_of(msgspec.msgpack.Decoder(frames.Header), frames.encode([7, 1, "layout", 0, []])).patience_ms == 0
+    )
 
 
 def test_a_caller_without_a_hello_is_cut_off(tmp_path: Path) -> None:
@@ -205,13 +219,15 @@ def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
-    """A machine that lost power leaves a connection on which nothing comes and nothing is sent: TCP never says that it is
-    gone. What it read when it was last heard held back every free and every compaction, for ever."""
+    """A machine that lost power leaves a connection on which nothing comes and nothing is sent: TCP never says that it
+    is gone. What it read when it was last heard held back every free and every compaction, for ever."""
 
     async def test(at: Served) -> None:
         context, gone = client_context(*at.authority.issue("gateway")), asyncio.Event()
         began = boot_clock() - 1000
-        remote = await RemoteNode.connect(("127.0.0.1", at.server.port), lambda: began, gone.set, cluster=CLUSTER, store=STORE, context=context)
+        remote = await RemoteNode.connect(
+            ("127.0.0.1", at.server.port), lambda: began, gone.set, cluster=CLUSTER, store=STORE, context=context
+        )
         assert at.server.oldest_reader() == pytest.approx(began, abs=5)  # heard just now, it counts
         at.server._ghost_s = 0.0  # and now it has been silent for as long as that
         assert at.server.oldest_reader() > began + 500
@@ -247,8 +263,11 @@ class Busy:
         writer.writelines(frames.pack(frames.Header(call, 7, "", frames.OK, msgspec.Raw(frames.encode(value)))))
 
 
-def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many megabytes before a beacon's answer, on a busy machine: the connection was closed under the calls that brought them."""
+def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many megabytes before a beacon's answer, on a busy machine: the connection was closed under the calls that
+    brought them."""
     monkeypatch.setattr(client, "BEACON_S", 0.01)
     monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
 

@@ -1,4 +1,5 @@
-"""Copies of the metadata: written in an order that a crash cannot make wrong, levelled after one, joined while writing."""
+"""Copies of the metadata: written in an order that a crash cannot make wrong, levelled after one, joined while
+writing."""
 
 from __future__ import annotations
 
@@ -82,7 +83,12 @@ def test_a_copy_joins_while_rows_change_before_and_behind_its_cursor(three: list
         joined = copies.join(three[2])
         turns = 0
         while not joined.done():
-            changes = [(names[1], b"new%d" % turns), (names[-1], b"new%d" % turns), (names[2], None), (b"9", b"%d" % turns)]
+            changes = [
+                (names[1], b"new%d" % turns),
+                (names[-1], b"new%d" % turns),
+                (names[2], None),
+                (b"9", b"%d" % turns),
+            ]
             copies.batch(changes, True)()
             copies.written()
             turns += 1

@@ -46,7 +46,9 @@ def alone(path: Path, test: Callable[[Group, Database], Awaitable[None]], stores
         kept, coordinator = database(path), MemoryCoordinator()
         document = Document(Config(1, "a", stores), Plan(stores, 1))
         await coordinator.replace("partition/0", encode_document(document), 0)
-        group = Group("a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        group = Group(
+            "a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+        )
         await group.start()
         try:
             await test(group, kept)
@@ -82,7 +84,9 @@ def test_rows_are_read_back_and_after_a_restart(tmp_path: Path) -> None:
     async def restarted() -> None:
         kept, coordinator = database(tmp_path / "meta"), MemoryCoordinator()
         await coordinator.replace("partition/0", encode_document(Document(Config(2, "a", ("a",)), Plan(("a",), 1))), 0)
-        group = Group("a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        group = Group(
+            "a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+        )
         await group.start()
         try:
             await second(group, kept)
@@ -118,12 +122,17 @@ def test_what_is_not_committed_is_kept_apart_byte_by_byte(tmp_path: Path) -> Non
 
 
 def test_a_store_whose_metadata_was_removed_leads_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """M4: somebody empties the directory, or a new disk is mounted below `meta/`: the map knows that there was something."""
+    """M4: somebody empties the directory, or a new disk is mounted below `meta/`: the map knows that there was
+    something."""
 
     async def whole() -> None:
         kept, coordinator = database(tmp_path / "meta"), MemoryCoordinator()
-        await coordinator.replace("partition/0", encode_document(Document(Config(9, "a", ("a", "b")), Plan(("a", "b"), 1))), 0)
-        group = Group("a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        await coordinator.replace(
+            "partition/0", encode_document(Document(Config(9, "a", ("a", "b")), Plan(("a", "b"), 1))), 0
+        )
+        group = Group(
+            "a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+        )
         await group.start()
         try:
             await until(lambda: group.replica(0).alarm)
@@ -138,7 +147,9 @@ def test_a_store_whose_metadata_was_removed_leads_nobody(tmp_path: Path, caplog:
 
 
 def test_the_document_byte_by_byte() -> None:
-    document = Document(Config(7, "a", ("a", "b"), ("c",), ("e", ""), "f", 1), Plan(("a", "b", "c"), 2, ("d",), ("e", "f")))
+    document = Document(
+        Config(7, "a", ("a", "b"), ("c",), ("e", ""), "f", 1), Plan(("a", "b", "c"), 2, ("d",), ("e", "f"))
+    )
     raw = b'{"format":1,"config":{"type":"Config","epoch":7,"primary":"a","in_sync":["a","b"],"eligible":["c"],"members":["e",""],"joining":"f","position":1},"plan":{"type":"Plan","replicas":["a","b","c"],"minimum":2,"gone":["d"],"members":["e","f"]}}'
     assert encode_document(document) == raw
     assert decode_document(raw) == document
@@ -169,14 +180,18 @@ def test_a_snapshot_travels_in_parts_and_replaces_all_rows(tmp_path: Path, monke
 
         kept = {name: database(tmp_path / name) for name in "ab"}
         kept["b"].write([(b"\x00\x00old", b"x"), (b"\x00\x01other", b"stays")])
-        groups["a"] = Group("a", kept["a"], coordinator, send("a"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        groups["a"] = Group(
+            "a", kept["a"], coordinator, send("a"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+        )
         groups["a"].replica(0)._kept.limit_bytes = -1
         await groups["a"].start()
         await until(lambda: groups["a"].serves(0))
         for number in range(500):
             await groups["a"].write(0, rows((b"\x00\x00%03d" % number, b"v")))
         await groups["a"].write(0, rows(*((b"\x00\x00%03d" % number, None) for number in range(0, 500, 2))))
-        groups["b"] = Group("b", kept["b"], coordinator, send("b"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING)
+        groups["b"] = Group(
+            "b", kept["b"], coordinator, send("b"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+        )
         await groups["b"].start()
         await until(lambda: groups["a"].replica(0).document.config.in_sync == ("a", "b"))
         await groups["a"].write(0, rows((b"\x00\x00last", b"v")))

@@ -1,5 +1,5 @@
-"""Errors that nobody listed, around the core: a coordinator or a peer that fails in some new way ends neither a change of
-the configuration nor a snapshot for good, and no process that has nothing in doubt."""
+"""Errors that nobody listed, around the core: a coordinator or a peer that fails in some new way ends neither a change
+of the configuration nor a snapshot for good, and no process that has nothing in doubt."""
 
 from __future__ import annotations
 
@@ -43,7 +43,16 @@ def test_a_change_of_the_configuration_is_repeated_after_any_error(tmp_path: Pat
         ended: list[BaseException] = []
         coordinator, kept = Moody(*ERRORS), database(tmp_path / "a")
         await coordinator.replace("partition/0", encode_document(Document(Config(1, "a", ("a",)), Plan(("a",), 1))), 0)
-        group = Group("a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=ended.append, timing=TIMING)
+        group = Group(
+            "a",
+            kept,
+            coordinator,
+            lambda *_: None,
+            partitions=1,
+            clock=time.monotonic,
+            fatal=ended.append,
+            timing=TIMING,
+        )
         await group.start()
         await until(lambda: group.serves(0) or ended)
         assert not ended
@@ -60,9 +69,13 @@ def test_a_snapshot_that_fails_is_asked_for_again(tmp_path: Path, broken: str, m
 
     async def whole() -> None:
         ended: list[BaseException] = []
-        errors: list[Exception] = [*ERRORS] if broken == "the network" else [DatabaseError("a block"), DatabaseError("a block")]
+        errors: list[Exception] = (
+            [*ERRORS] if broken == "the network" else [DatabaseError("a block"), DatabaseError("a block")]
+        )
         coordinator, groups = MemoryCoordinator(), dict[str, Group]()
-        await coordinator.replace("partition/0", encode_document(Document(Config(1, "a", ("a",)), Plan(("a", "b"), 1))), 0)
+        await coordinator.replace(
+            "partition/0", encode_document(Document(Config(1, "a", ("a",)), Plan(("a", "b"), 1))), 0
+        )
 
         def send(sender: str) -> Any:
             def to(store: str, partition: int, message: AnyMessage) -> None:
@@ -88,7 +101,17 @@ def test_a_snapshot_that_fails_is_asked_for_again(tmp_path: Path, broken: str, m
             monkeypatch.setattr(Database, "snapshot", snapshot)
         for name in "ab":
             more: dict[str, Any] = {"send_bulk": bulk} if name == "a" and broken == "the network" else {}
-            groups[name] = Group(name, kept[name], coordinator, send(name), partitions=1, clock=time.monotonic, fatal=ended.append, timing=TIMING, **more)
+            groups[name] = Group(
+                name,
+                kept[name],
+                coordinator,
+                send(name),
+                partitions=1,
+                clock=time.monotonic,
+                fatal=ended.append,
+                timing=TIMING,
+                **more,
+            )
             if name == "a":
                 groups[name].replica(0)._kept.limit_bytes = -1  # no entries at hand: whoever joins gets a snapshot
                 await groups[name].start()

@@ -29,16 +29,25 @@ class Fixture:
         self.fatal: list[BaseException] = []
         self.database = Database(path / "meta", cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=20)
         self.host = Host(
-            Copies(self.database), PARTITIONS, [1] * PARTITIONS, sync=True, fatal=self.fatal.append, sync_shards=lambda: None,
-            on_outbox=lambda _partition, _key, value: self.outbox.append(decode_action(value)), cache_bytes=1 << 20, max_waiting=8,
-        )  # fmt: skip
+            Copies(self.database),
+            PARTITIONS,
+            [1] * PARTITIONS,
+            sync=True,
+            fatal=self.fatal.append,
+            sync_shards=lambda: None,
+            on_outbox=lambda _partition, _key, value: self.outbox.append(decode_action(value)),
+            cache_bytes=1 << 20,
+            max_waiting=8,
+        )
 
     def put(self, key: bytes, extents: list[Extent] | None = None, **options: Any) -> asyncio.Future[Any]:
         found = extents or []
         row = Object(1, sum(extent.size for extent in found), "e", False, True, "o", extents=found)
         command_id = options.pop("command_id", b"")
         settings = options.pop("settings", SETTINGS)
-        return self.host.submit(keys.partition_of(7, key, PARTITIONS), PutObject(settings, key, row, **options), command_id)
+        return self.host.submit(
+            keys.partition_of(7, key, PARTITIONS), PutObject(settings, key, row, **options), command_id
+        )
 
     def newest(self, key: bytes) -> Any:
         return self.host.newest(keys.partition_of(7, key, PARTITIONS), 7, key)
@@ -114,7 +123,10 @@ def test_a_repeated_command_gets_the_first_answer(run: Any) -> None:
         first = await fixture.put(b"k", conditions=only, command_id=b"i" * 16)
         assert isinstance(first, commands.Written)
         assert await fixture.put(b"k", conditions=only, command_id=b"i" * 16) == first
-        both = await asyncio.gather(fixture.put(b"l", conditions=only, command_id=b"j" * 16), fixture.put(b"l", conditions=only, command_id=b"j" * 16))
+        both = await asyncio.gather(
+            fixture.put(b"l", conditions=only, command_id=b"j" * 16),
+            fixture.put(b"l", conditions=only, command_id=b"j" * 16),
+        )
         assert both[0] == both[1]
         assert isinstance(await fixture.put(b"k", conditions=only, command_id=b"k" * 16), commands.Refused)
 
@@ -164,7 +176,9 @@ def test_what_the_auditor_gave_up_cannot_be_committed_any_more(run: Any) -> None
         assert await fixture.host.submit(home, late) == commands.Taken(False)
         again = await fixture.put(b"a", [Extent(0, 5000, home, kept.blob, b"l" * 16, "e")], granted=[b"l" * 16])
         assert isinstance(again, commands.Refused)
-        assert (await fixture.host.submit(home, commands.TakeReferences([Claim(kept.blob, b"l" * 16, home, 7, b"a")]))) == commands.Taken(False)
+        assert (
+            await fixture.host.submit(home, commands.TakeReferences([Claim(kept.blob, b"l" * 16, home, 7, b"a")]))
+        ) == commands.Taken(False)
 
     run(test)
 
@@ -200,7 +214,9 @@ def test_a_rename_removes_its_source_in_the_same_turn(run: Any) -> None:
         await fixture.put(b"new", rename_from=b"old", rename_version=version)
         assert fixture.newest(b"old") is None
         await fixture.put(b"old")
-        await fixture.put(b"other", rename_from=b"old", rename_version=version)  # that version is gone: the newer one stays
+        await fixture.put(
+            b"other", rename_from=b"old", rename_version=version
+        )  # that version is gone: the newer one stays
         assert fixture.newest(b"old") is not None
 
     run(test)

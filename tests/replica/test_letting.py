@@ -1,4 +1,5 @@
-"""What a removed version or upload held is let go of in bounded pieces, with the turns of others between, and over crashes.
+"""What a removed version or upload held is let go of in bounded pieces, with the turns of others between, and over
+crashes.
 
 The steps of a turn are the rows that it decides; a clock says nothing here.
 """
@@ -23,7 +24,9 @@ from s4.storage.leveldb import Database
 
 SETTINGS, KEY, UPLOAD = Settings(7, 1, ""), b"backup", b"u" * 16
 PARTS = 1000
-BOUND = 700  # rows of a turn: four for each of 64 references, and what the command itself has; far below four for each part
+BOUND = (
+    700  # rows of a turn: four for each of 64 references, and what the command itself has; far below four for each part
+)
 
 
 class Counting(Copies):
@@ -49,9 +52,16 @@ class Fixture:
         self.database = Database(self.path / "meta", cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=20)
         self.copies = Counting(self.database)
         self.host = Host(
-            self.copies, 1, [1], sync=True, fatal=self.fatal.append, sync_shards=lambda: None, on_outbox=lambda *_: None,
-            cache_bytes=1 << 20, max_waiting=4096,
-        )  # fmt: skip
+            self.copies,
+            1,
+            [1],
+            sync=True,
+            fatal=self.fatal.append,
+            sync_shards=lambda: None,
+            on_outbox=lambda *_: None,
+            cache_bytes=1 << 20,
+            max_waiting=4096,
+        )
         self.letting_go = LettingGo(self.host)
         self.host.on_gone = self.letting_go.note
 
@@ -93,7 +103,9 @@ class Fixture:
 
 def _blob(number: int) -> tuple[NewBlob, Extent]:
     name, first = number.to_bytes(16, "big"), number.to_bytes(16, "little")
-    return NewBlob(name, first, 5000, 1 << 20, 1, 0, number.to_bytes(32, "big")), Extent(number, 5000, 0, name, first, "e")
+    return NewBlob(name, first, 5000, 1 << 20, 1, 0, number.to_bytes(32, "big")), Extent(
+        number, 5000, 0, name, first, "e"
+    )
 
 
 @pytest.fixture
@@ -215,9 +227,14 @@ def test_a_turn_is_written_when_it_is_full(run: Any) -> None:
     async def test(fixture: Fixture) -> None:
         made = [[_blob(1000 * number + one) for one in range(1, gone.AT_ONCE)] for number in range(100)]
         puts = [
-            PutObject(SETTINGS, b"%d" % number, Object(1, 0, "e", False, True, "o", extents=[extent for _, extent in some]), blobs=[new for new, _ in some])
+            PutObject(
+                SETTINGS,
+                b"%d" % number,
+                Object(1, 0, "e", False, True, "o", extents=[extent for _, extent in some]),
+                blobs=[new for new, _ in some],
+            )
             for number, some in enumerate(made)
-        ]  # fmt: skip
+        ]
         await asyncio.gather(*(fixture.run(put) for put in puts))
         fixture.copies.turns.clear()
         ended: list[int] = []
@@ -237,7 +254,9 @@ def test_the_first_of_many_references_is_found_without_reading_all(run: Any) -> 
 
     async def test(fixture: Fixture) -> None:
         new, extent = _blob(1)
-        await fixture.run(PutObject(SETTINGS, b"0", Object(1, 5000, "e", False, True, "o", extents=[extent]), blobs=[new]))
+        await fixture.run(
+            PutObject(SETTINGS, b"0", Object(1, 5000, "e", False, True, "o", extents=[extent]), blobs=[new])
+        )
         claims = [commands.Claim(new.blob, number.to_bytes(16, "big"), 0, 7, b"x") for number in range(2000)]
         for at in range(0, len(claims), 100):
             await fixture.run(commands.TakeReferences(claims[at : at + 100]))
@@ -255,5 +274,3 @@ def test_the_first_of_many_references_is_found_without_reading_all(run: Any) -> 
         assert read < 10
 
     run(test)
-
-

@@ -1,4 +1,5 @@
-"""The null version behind any number of others: found in pieces, and decided on in a few steps. Counted are the rows that a decision reads."""
+"""The null version behind any number of others: found in pieces, and decided on in a few steps. Counted are the rows
+that a decision reads."""
 
 from __future__ import annotations
 
@@ -33,7 +34,10 @@ def test_what_was_seen_once_of_a_key_stays_right() -> None:
     for seed in range(200):
         chosen, rows, nulls, number = random.Random(seed), dict[bytes, bytes](), Nulls(), 1000
         for _ in range(60):
-            action, null_now = chosen.randrange(5), next((key for key, value in rows.items() if value == _row(null=True)), None)
+            action, null_now = (
+                chosen.randrange(5),
+                next((key for key, value in rows.items() if value == _row(null=True)), None),
+            )
             if action == 0 and rows:
                 del rows[chosen.choice(sorted(rows))]
             elif action == 1 and rows:  # somebody looked

@@ -19,14 +19,23 @@ from s4.replica.pieces import PIECE, count, pieces
 DAEMON = Path(__file__).parents[2] / "daemon" / "s4"
 # Walks that are bounded by something else, or not in the loop that serves: (module, function) -> why.
 BOUNDED = {
-    ("node/base.py", "start"): "before anybody is served", ("node/local.py", "sealed_things"): "before anybody is served",
-    ("node/base.py", "stats"): "buckets: as many as the limit named buckets", ("node/rows.py", "list_jobs"): "renames of prefixes, each started by a person",
-    ("node/rows.py", "counters"): "a row for each bucket with objects here", ("upkeep/heal.py", "waiting"): "a generator; islice is on it",
-    ("upkeep/orphans.py", "_references"): "sleeps itself, over a snapshot", ("upkeep/verify.py", "*"): "a snapshot's rows, with sleeps",
-    ("storage/shards.py", "*"): "the index, at the start and for one blob", ("replica/keptrows.py", "*"): "the log, at the start",
-    ("replica/group.py", "_send_rows"): "sends each part before it reads the next", ("replica/group.py", "_run"): "read by install",
-    ("upkeep/repair.py", "_differences"): "sleeps itself, over a snapshot", ("upkeep/ownstore.py", "*"): "_some takes a bounded number", ("replica/host.py", "scan"): "is the walk", ("replica/replicated.py", "scan"): "is the walk",
-}  # fmt: skip
+    ("node/base.py", "start"): "before anybody is served",
+    ("node/local.py", "sealed_things"): "before anybody is served",
+    ("node/base.py", "stats"): "buckets: as many as the limit named buckets",
+    ("node/rows.py", "list_jobs"): "renames of prefixes, each started by a person",
+    ("node/rows.py", "counters"): "a row for each bucket with objects here",
+    ("upkeep/heal.py", "waiting"): "a generator; islice is on it",
+    ("upkeep/orphans.py", "_references"): "sleeps itself, over a snapshot",
+    ("upkeep/verify.py", "*"): "a snapshot's rows, with sleeps",
+    ("storage/shards.py", "*"): "the index, at the start and for one blob",
+    ("replica/keptrows.py", "*"): "the log, at the start",
+    ("replica/group.py", "_send_rows"): "sends each part before it reads the next",
+    ("replica/group.py", "_run"): "read by install",
+    ("upkeep/repair.py", "_differences"): "sleeps itself, over a snapshot",
+    ("upkeep/ownstore.py", "*"): "_some takes a bounded number",
+    ("replica/host.py", "scan"): "is the walk",
+    ("replica/replicated.py", "scan"): "is the walk",
+}
 BOUNDING = {"islice", "next", "pieces"}
 
 
@@ -91,13 +100,17 @@ def test_a_snapshot_is_installed_a_piece_at_a_time(old: int) -> None:
             next(work)
             steps.append(len(rows))
     assert max(after - before for before, after in itertools.pairwise(steps)) <= 2001  # a part, and the log
-    gone = {**dict.fromkeys(key for key, _ in held), b"\x00\x02turn": None, LOG + b"\x00\x02" + (7).to_bytes(8, "big"): None}
+    gone = {
+        **dict.fromkeys(key for key, _ in held),
+        b"\x00\x02turn": None,
+        LOG + b"\x00\x02" + (7).to_bytes(8, "big"): None,
+    }
     assert rows == {b"\x00\x01other": b"stays", **gone, **dict(new)}
 
 
 def walks(path: Path) -> Iterator[tuple[str, int]]:
-    """(function, line) of each `.scan(` that nothing around it bounds. In metadata/ the decisions of a turn are counted by rows
-    (test_letting.py)."""
+    """(function, line) of each `.scan(` that nothing around it bounds. In metadata/ the decisions of a turn are
+    counted by rows (test_letting.py)."""
     tree = ast.parse(path.read_text())
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
@@ -115,7 +128,15 @@ def walks(path: Path) -> Iterator[tuple[str, int]]:
 def test_nobody_walks_a_table_in_one_piece() -> None:
     found = {
         (str(path.relative_to(DAEMON)), name): line
-        for path in sorted(DAEMON.rglob("*.py")) if "metadata" not in path.parts and path.name != "pieces.py" for name, line in walks(path)
-    }  # fmt: skip
-    assert {known for known in BOUNDED if not any(known == one or known == (one[0], "*") for one in found)} == set(), "nobody needs these"
-    assert {f"{path}:{line} {name}" for (path, name), line in found.items() if (path, name) not in BOUNDED and (path, "*") not in BOUNDED} == set()
+        for path in sorted(DAEMON.rglob("*.py"))
+        if "metadata" not in path.parts and path.name != "pieces.py"
+        for name, line in walks(path)
+    }
+    assert {known for known in BOUNDED if not any(known == one or known == (one[0], "*") for one in found)} == set(), (
+        "nobody needs these"
+    )
+    assert {
+        f"{path}:{line} {name}"
+        for (path, name), line in found.items()
+        if (path, name) not in BOUNDED and (path, "*") not in BOUNDED
+    } == set()

@@ -25,12 +25,22 @@ NAMES = sorted({*amz.KNOWN, *NEXT_YEARS, "x-amz-meta-a"})
 # Names that say how the body is sent, or who signs: they cannot be tried one by one on a signed request.
 TRIED = [name for name in NAMES if name not in amz.TRANSFER]
 VALUES = {
-    "x-amz-storage-class": "STANDARD", "x-amz-request-payer": "requester", "x-amz-checksum-mode": "ENABLED",
-    "x-amz-api-version": "2006-03-01", "x-amz-optional-object-attributes": "RestoreStatus",
-    "x-amz-transition-default-minimum-object-size": "all_storage_classes_128K", "x-amz-expected-bucket-owner": "000000000000",
-}  # fmt: skip
-MORE = {"UploadPart": "partNumber=1&uploadId={upload}", "UploadPartCopy": "partNumber=1&uploadId={upload}", "ListParts": "uploadId={upload}",
-        "CompleteMultipartUpload": "uploadId={upload}", "AbortMultipartUpload": "uploadId={upload}", "ListObjectsV2": "list-type=2"}  # fmt: skip
+    "x-amz-storage-class": "STANDARD",
+    "x-amz-request-payer": "requester",
+    "x-amz-checksum-mode": "ENABLED",
+    "x-amz-api-version": "2006-03-01",
+    "x-amz-optional-object-attributes": "RestoreStatus",
+    "x-amz-transition-default-minimum-object-size": "all_storage_classes_128K",
+    "x-amz-expected-bucket-owner": "000000000000",
+}
+MORE = {
+    "UploadPart": "partNumber=1&uploadId={upload}",
+    "UploadPartCopy": "partNumber=1&uploadId={upload}",
+    "ListParts": "uploadId={upload}",
+    "CompleteMultipartUpload": "uploadId={upload}",
+    "AbortMultipartUpload": "uploadId={upload}",
+    "ListObjectsV2": "list-type=2",
+}
 
 
 def value_of(name: str) -> str:
@@ -50,7 +60,11 @@ def refusal(operation: str, name: str, value: str) -> str:
 def test_an_operation_takes_what_the_model_gives_it_and_refuses_all_else(operation: str) -> None:
     of_model = set()
     if operation != "PostObject":
-        members = MODEL.operation_model(operation).input_shape.members.values() if MODEL.operation_model(operation).input_shape else ()
+        members = (
+            MODEL.operation_model(operation).input_shape.members.values()
+            if MODEL.operation_model(operation).input_shape
+            else ()
+        )
         said = ((one.serialization.get("location"), one.serialization.get("name", "").lower()) for one in members)
         of_model = {name for where, name in said if where in ("header", "headers") and name.startswith("x-amz-")}
     for name in of_model - {amz.META} - amz.UNSUPPORTED:
@@ -65,21 +79,38 @@ def test_an_operation_takes_what_the_model_gives_it_and_refuses_all_else(operati
 
 def test_a_value_that_would_not_be_obeyed_is_refused() -> None:
     for operation, name, value, code in (
-        ("DeleteObject", "x-amz-bypass-governance-retention", "yes", "InvalidArgument"), ("CreateBucket", "x-amz-bucket-object-lock-enabled", "1", "InvalidArgument"),
-        ("PutObject", "x-amz-storage-class", "GLACIER", "NotImplemented"), ("PutObject", "x-amz-server-side-encryption-bucket-key-enabled", "on", "InvalidArgument"),
-        ("GetObject", "x-amz-checksum-mode", "on", "InvalidArgument"), ("GetObject", "x-amz-request-payer", "somebody", "InvalidArgument"),
-        ("ListObjects", "x-amz-optional-object-attributes", "Owner", "InvalidArgument"), ("PutObject", "x-amz-meta-a b", "x", "InvalidArgument"),
+        ("DeleteObject", "x-amz-bypass-governance-retention", "yes", "InvalidArgument"),
+        ("CreateBucket", "x-amz-bucket-object-lock-enabled", "1", "InvalidArgument"),
+        ("PutObject", "x-amz-storage-class", "GLACIER", "NotImplemented"),
+        ("PutObject", "x-amz-server-side-encryption-bucket-key-enabled", "on", "InvalidArgument"),
+        ("GetObject", "x-amz-checksum-mode", "on", "InvalidArgument"),
+        ("GetObject", "x-amz-request-payer", "somebody", "InvalidArgument"),
+        ("ListObjects", "x-amz-optional-object-attributes", "Owner", "InvalidArgument"),
+        ("PutObject", "x-amz-meta-a b", "x", "InvalidArgument"),
         ("PutObject", "x-amz-meta-a\r\nb", "x", "InvalidArgument"),
-    ):  # fmt: skip
+    ):
         assert refusal(operation, name, value) == code, name
     assert refusal("DeleteObject", "x-amz-bypass-governance-retention", "TRUE") == ""
 
 
 def test_of_a_request_without_a_body_its_checksum_may_be_said() -> None:
-    for name, value in (("x-amz-checksum-crc32", "AAAAAA=="), ("x-amz-checksum-sha1", "2jmj7l5rSw0yVb/vlWAYkK/YBwk="), ("x-amz-checksum-xxhash64", "70bbN1HY6Zk=")):
-        assert refusal("GetObject", name, value) == refusal("CreateMultipartUpload", name, value) == refusal("CopyObject", name, value) == ""
+    for name, value in (
+        ("x-amz-checksum-crc32", "AAAAAA=="),
+        ("x-amz-checksum-sha1", "2jmj7l5rSw0yVb/vlWAYkK/YBwk="),
+        ("x-amz-checksum-xxhash64", "70bbN1HY6Zk="),
+    ):
+        assert (
+            refusal("GetObject", name, value)
+            == refusal("CreateMultipartUpload", name, value)
+            == refusal("CopyObject", name, value)
+            == ""
+        )
     for operation in ("GetObject", "CopyObject"):
-        assert refusal(operation, "x-amz-checksum-crc32", "AAAAAQ==") == refusal(operation, "x-amz-checksum-crc32", "AAAAAA") == "InvalidArgument"
+        assert (
+            refusal(operation, "x-amz-checksum-crc32", "AAAAAQ==")
+            == refusal(operation, "x-amz-checksum-crc32", "AAAAAA")
+            == "InvalidArgument"
+        )
 
 
 def test_names_without_a_promise_have_a_reason() -> None:
@@ -89,13 +120,20 @@ def test_names_without_a_promise_have_a_reason() -> None:
 
 def test_what_stands_in_a_query_is_a_header() -> None:
     headers = {"host": "h", "x-amz-acl": "private"}
-    assert amz.hoisted([("prefix", "a"), ("X-Amz-Meta-A", " b "), ("x-amz-acl", "private")], headers, presigned=True) == {**headers, "x-amz-meta-a": "b"}
+    assert amz.hoisted(
+        [("prefix", "a"), ("X-Amz-Meta-A", " b "), ("x-amz-acl", "private")], headers, presigned=True
+    ) == {**headers, "x-amz-meta-a": "b"}
     assert amz.hoisted([("prefix", "a")], headers, presigned=True) is headers
     for pairs, presigned in (
-        ([("x-amz-acl", "public-read")], True), ([("x-amz-tagging", "a=b"), ("X-Amz-Tagging", "a=c")], True), ([("x-amz-meta-a", "b\r\nc: d")], True),
-        ([("x-amz-meta-a\r\nb", "c")], True), ([("x-amz-trailer", "x-amz-checksum-crc32")], True), ([("X-Amz-Expires", "1"), ("x-amz-expires", "2")], True),
-        ([("X-Amz-Signature", "a")], False), ([("x-amz-date", "a")], False),
-    ):  # fmt: skip
+        ([("x-amz-acl", "public-read")], True),
+        ([("x-amz-tagging", "a=b"), ("X-Amz-Tagging", "a=c")], True),
+        ([("x-amz-meta-a", "b\r\nc: d")], True),
+        ([("x-amz-meta-a\r\nb", "c")], True),
+        ([("x-amz-trailer", "x-amz-checksum-crc32")], True),
+        ([("X-Amz-Expires", "1"), ("x-amz-expires", "2")], True),
+        ([("X-Amz-Signature", "a")], False),
+        ([("x-amz-date", "a")], False),
+    ):
         with pytest.raises(S3Error) as refused:
             amz.hoisted(pairs, headers, presigned=presigned)
         assert refused.value.code == "InvalidArgument", pairs
@@ -117,9 +155,14 @@ def asked(operation: str, upload: str) -> tuple[str, str, str]:
     return http["method"], path, "&".join(one for one in (query, MORE.get(operation, "").format(upload=upload)) if one)
 
 
-def answer_to(server: tuple[Endpoint, asyncio.Runner], method: str, target: str, headers: dict[str, str], body: bytes = b"") -> Answer:
+def answer_to(
+    server: tuple[Endpoint, asyncio.Runner], method: str, target: str, headers: dict[str, str], body: bytes = b""
+) -> Answer:
     made, runner = server
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items() if name.lower() not in ("host", "content-length"))]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        *(f"{name}: {value}" for name, value in headers.items() if name.lower() not in ("host", "content-length")),
+    ]
     head = "\r\n".join([*lines, "host: localhost", f"content-length: {len(body)}", "connection: close", "", ""])
     received = runner.run(made.send(head.encode() + body))
     return Answer(int(received.split(b" ", 2)[1]), {}, received)
@@ -139,9 +182,16 @@ def test_what_is_not_taken_is_refused_however_it_is_said(server: tuple[Endpoint,
         method, path, query = asked(operation, made.upload)
         more = {"x-amz-copy-source": "/bbb/k"} if operation in ("CopyObject", "UploadPartCopy") else {}
         if way == "header":
-            target, headers, _ = signed("http://localhost", method, path, query=query, headers={**more, name: value_of(name)}, **keys)
+            target, headers, _ = signed(
+                "http://localhost", method, path, query=query, headers={**more, name: value_of(name)}, **keys
+            )
         else:
-            said = "&".join([*([query] if query else []), *(f"{one}={value}" for one, value in {**more, name.title(): value_of(name)}.items())])
+            said = "&".join(
+                [
+                    *([query] if query else []),
+                    *(f"{one}={value}" for one, value in {**more, name.title(): value_of(name)}.items()),
+                ]
+            )
             target, headers, _ = signed("http://localhost", method, path, query=said, presign_s=60, **keys)
         answer = answer_to(server, method, target, headers)
         if method == "HEAD":

@@ -39,10 +39,12 @@ def test_listings_and_results_have_the_times_of_head(s3: Any, bucket: str) -> No
 
 def test_every_answer_about_a_bucket_says_where_it_is(server: ServerProcess, bucket: str) -> None:
     answers = [
-        raw.call(server.endpoint, "HEAD", f"/{bucket}"), raw.call(server.endpoint, "GET", f"/{bucket}"),
-        raw.call(server.endpoint, "GET", f"/{bucket}", query="policy"), raw.send(server.endpoint, "HEAD", f"/{bucket}", {}),
+        raw.call(server.endpoint, "HEAD", f"/{bucket}"),
+        raw.call(server.endpoint, "GET", f"/{bucket}"),
+        raw.call(server.endpoint, "GET", f"/{bucket}", query="policy"),
+        raw.send(server.endpoint, "HEAD", f"/{bucket}", {}),
         raw.call(server.endpoint, "GET", f"/{bucket}", secret="wrong"),
-    ]  # fmt: skip
+    ]
     assert [answer.status for answer in answers] == [200, 200, 404, 403, 403]
     assert {answer.headers.get("x-amz-bucket-region") for answer in answers} == {REGION}
     # what nobody may know is not told: a bucket that is not there has the same refused answer
@@ -55,13 +57,21 @@ def test_errors_have_their_headers(server: ServerProcess, s3: Any, bucket: str) 
     put = s3.put_object(Bucket=bucket, Key="k", Body=b"x", CacheControl="max-age=5")
     path = f"/{bucket}/k"
     unchanged = raw.call(server.endpoint, "GET", path, headers={"If-None-Match": put["ETag"]})
-    assert (unchanged.status, unchanged.headers["etag"], unchanged.headers["cache-control"]) == (304, put["ETag"], "max-age=5")
+    assert (unchanged.status, unchanged.headers["etag"], unchanged.headers["cache-control"]) == (
+        304,
+        put["ETag"],
+        "max-age=5",
+    )
     assert unchanged.headers["last-modified"]
     past = raw.call(server.endpoint, "GET", path, headers={"Range": "bytes=5-"})
     assert (past.status, past.headers["content-range"]) == (416, "bytes */1")
     marker = s3.delete_object(Bucket=bucket, Key="k")["VersionId"]
     gone = raw.call(server.endpoint, "GET", path)
-    assert (gone.code, gone.headers["x-amz-delete-marker"], gone.headers["x-amz-version-id"]) == ("NoSuchKey", "true", marker)
+    assert (gone.code, gone.headers["x-amz-delete-marker"], gone.headers["x-amz-version-id"]) == (
+        "NoSuchKey",
+        "true",
+        marker,
+    )
     by_id = raw.call(server.endpoint, "HEAD", path, query=f"versionId={marker}")
     assert (by_id.status, by_id.headers["allow"], by_id.headers["x-amz-delete-marker"]) == (405, "DELETE", "true")
     listed = s3.list_object_versions(Bucket=bucket)["DeleteMarkers"][0]["LastModified"]
@@ -87,7 +97,9 @@ def test_ranges_and_parts_of_nothing(server: ServerProcess, s3: Any, bucket: str
         assert "content-range" not in answer.headers
         assert answer.headers.get("x-amz-mp-parts-count") == ("1" if parts else None)
     assert raw.call(server.endpoint, "GET", f"/{bucket}/k", query="partNumber=2").code == "InvalidPartNumber"
-    attributes = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["ObjectParts", "ObjectSize", "Checksum"])
+    attributes = s3.get_object_attributes(
+        Bucket=bucket, Key="k", ObjectAttributes=["ObjectParts", "ObjectSize", "Checksum"]
+    )
     assert (attributes["ObjectSize"], attributes.get("ObjectParts", {}).get("TotalPartsCount")) == (0, parts or None)
 
 
@@ -96,19 +108,28 @@ def test_a_range_that_holds_only_if(server: ServerProcess, s3: Any, bucket: str)
     etag = s3.put_object(Bucket=bucket, Key="k", Body=data)["ETag"]
     changed = raw.call(server.endpoint, "HEAD", f"/{bucket}/k").headers["last-modified"]
     for condition, holds in (
-        (etag, True), (changed, True), (etag.strip('"'), True), (f"W/{etag}", False), ('"other"', False),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", False), ("what", False),
-    ):  # fmt: skip
-        answer = raw.call(server.endpoint, "GET", f"/{bucket}/k", headers={"Range": "bytes=1-10", "If-Range": condition})
+        (etag, True),
+        (changed, True),
+        (etag.strip('"'), True),
+        (f"W/{etag}", False),
+        ('"other"', False),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", False),
+        ("what", False),
+    ):
+        answer = raw.call(
+            server.endpoint, "GET", f"/{bucket}/k", headers={"Range": "bytes=1-10", "If-Range": condition}
+        )
         assert (answer.status, answer.body) == ((206, data[1:11]) if holds else (200, data)), condition
 
 
 def put_with_word(endpoint: str, path: str, word: bytes) -> raw.Answer:
     """A signed PUT with metadata of any bytes; no SDK sends them."""
     headers = {
-        "host": urlsplit(endpoint).netloc, "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-        "x-amz-content-sha256": hashlib.sha256(b"x").hexdigest(), "x-amz-meta-word": word.decode("utf-8", "surrogateescape"),
-    }  # fmt: skip
+        "host": urlsplit(endpoint).netloc,
+        "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+        "x-amz-content-sha256": hashlib.sha256(b"x").hexdigest(),
+        "x-amz-meta-word": word.decode("utf-8", "surrogateescape"),
+    }
     headers["authorization"] = sigv4.authorization(ACCESS, SECRET, REGION, "PUT", path, headers)
     sent: dict[str, Any] = headers | {"x-amz-meta-word": word}
     return raw.send(endpoint, "PUT", path, sent, b"x")
@@ -127,14 +148,21 @@ def test_metadata_beyond_ascii(server: ServerProcess, bucket: str, word: bytes) 
 def test_spellings_are_the_clients_own(server: ServerProcess, s3: Any, bucket: str) -> None:
     path = f"/{bucket}/k"
     for sent, kept in (
-        ("gzip, br", "gzip, br"), ("gzip,br", "gzip,br"), ("aws-chunked", None), ("aws-chunked, gzip", "gzip"), ("gzip,aws-chunked", "gzip"),
+        ("gzip, br", "gzip, br"),
+        ("gzip,br", "gzip,br"),
+        ("aws-chunked", None),
+        ("aws-chunked, gzip", "gzip"),
+        ("gzip,aws-chunked", "gzip"),
         ("GZIP", "GZIP"),
-    ):  # fmt: skip
+    ):
         assert raw.call(server.endpoint, "PUT", path, headers={"Content-Encoding": sent}, body=b"x").status == 200
         assert raw.call(server.endpoint, "HEAD", path).headers.get("content-encoding") == kept
     tagged = raw.call(server.endpoint, "PUT", path, headers={"x-amz-tagging": "a=b&c"}, body=b"x")
     assert tagged.status == 200
-    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": ""}]
+    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [
+        {"Key": "a", "Value": "b"},
+        {"Key": "c", "Value": ""},
+    ]
 
 
 def test_a_plus_in_a_copys_source_is_a_space(server: ServerProcess, s3: Any, bucket: str) -> None:
@@ -156,12 +184,19 @@ def test_settings_that_s4_lacks_read_as_never_set(server: ServerProcess, s3: Any
     rule = {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 5}}
     put = s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
     assert put["TransitionDefaultMinimumObjectSize"] == "all_storage_classes_128K"
-    assert s3.get_bucket_lifecycle_configuration(Bucket=bucket)["TransitionDefaultMinimumObjectSize"] == "all_storage_classes_128K"
+    assert (
+        s3.get_bucket_lifecycle_configuration(Bucket=bucket)["TransitionDefaultMinimumObjectSize"]
+        == "all_storage_classes_128K"
+    )
 
 
 def test_attributes_must_be_named(server: ServerProcess, s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    for headers, code in (({}, "InvalidRequest"), ({"x-amz-object-attributes": ""}, "InvalidRequest"), ({"x-amz-object-attributes": "Owner"}, "InvalidArgument")):
+    for headers, code in (
+        ({}, "InvalidRequest"),
+        ({"x-amz-object-attributes": ""}, "InvalidRequest"),
+        ({"x-amz-object-attributes": "Owner"}, "InvalidArgument"),
+    ):
         assert raw.call(server.endpoint, "GET", f"/{bucket}/k", query="attributes=", headers=headers).code == code
 
 
@@ -171,7 +206,12 @@ def test_writes_to_a_suspended_bucket_name_the_null_version(s3: Any, bucket: str
     assert s3.copy_object(Bucket=bucket, Key="c", CopySource={"Bucket": bucket, "Key": "k"})["VersionId"] == "null"
     upload = {"Bucket": bucket, "Key": "m", "UploadId": s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]}
     etag = s3.upload_part(**upload, PartNumber=1, Body=b"x")["ETag"]
-    assert s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})["VersionId"] == "null"
+    assert (
+        s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})[
+            "VersionId"
+        ]
+        == "null"
+    )
 
 
 def test_errors_tell_what_s3_tells(server: ServerProcess, s3: Any, bucket: str) -> None:
@@ -183,7 +223,11 @@ def test_errors_tell_what_s3_tells(server: ServerProcess, s3: Any, bucket: str) 
         ("PUT", {"headers": {"If-Match": '"0"'}, "body": b"y"}, b"<Condition>If-Match</Condition>"),
         ("PUT", {"headers": {"If-None-Match": "*"}, "body": b"y"}, b"<Condition>If-None-Match</Condition>"),
         ("GET", {"headers": {"If-Match": '"0"'}}, b"<Condition>If-Match</Condition>"),
-        ("PUT", {"headers": {**source, "x-amz-copy-source-if-none-match": etag}}, b"<Condition>x-amz-copy-source-If-None-Match</Condition>"),
+        (
+            "PUT",
+            {"headers": {**source, "x-amz-copy-source-if-none-match": etag}},
+            b"<Condition>x-amz-copy-source-If-None-Match</Condition>",
+        ),
         ("DELETE", {"headers": {"If-Match": '"0"'}}, b"<Condition>If-Match</Condition>"),
         ("POST", {"query": f"uploadId={upload}", "body": part.encode()}, f"<UploadId>{upload}</UploadId>".encode()),
     ]
@@ -194,18 +238,27 @@ def test_errors_tell_what_s3_tells(server: ServerProcess, s3: Any, bucket: str) 
 
 def test_pages_of_other_origins_may_read_errors(server: ServerProcess, s3: Any, bucket: str) -> None:
     origin, path = "https://a.example", f"/{bucket}/k"
-    s3.put_bucket_cors(Bucket=bucket, CORSConfiguration={"CORSRules": [{"AllowedOrigins": [origin], "AllowedMethods": ["GET", "PUT"]}]})
+    s3.put_bucket_cors(
+        Bucket=bucket, CORSConfiguration={"CORSRules": [{"AllowedOrigins": [origin], "AllowedMethods": ["GET", "PUT"]}]}
+    )
     etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
     cases: list[tuple[int, str, dict[str, Any]]] = [
-        (304, "GET", {"headers": {"If-None-Match": etag}}), (400, "GET", {"query": "versionId="}), (403, "GET", {"secret": "wrong"}), (404, "GET", {"query": f"versionId={'0' * 24}"}),
-        (412, "PUT", {"headers": {"If-None-Match": "*"}, "body": b"y"}), (416, "GET", {"headers": {"Range": "bytes=9-"}}), (501, "GET", {"query": "torrent"}),
-    ]  # fmt: skip
+        (304, "GET", {"headers": {"If-None-Match": etag}}),
+        (400, "GET", {"query": "versionId="}),
+        (403, "GET", {"secret": "wrong"}),
+        (404, "GET", {"query": f"versionId={'0' * 24}"}),
+        (412, "PUT", {"headers": {"If-None-Match": "*"}, "body": b"y"}),
+        (416, "GET", {"headers": {"Range": "bytes=9-"}}),
+        (501, "GET", {"query": "torrent"}),
+    ]
     for status, method, options in cases:
         answer = raw.call(server.endpoint, method, path, extra={"Origin": origin}, **options)
         assert (answer.status, answer.headers.get("access-control-allow-origin")) == (status, origin), options
 
 
-def test_a_version_id_that_none_can_be_is_a_version_that_is_not_there(server: ServerProcess, s3: Any, bucket: str) -> None:
+def test_a_version_id_that_none_can_be_is_a_version_that_is_not_there(
+    server: ServerProcess, s3: Any, bucket: str
+) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     said = b"<Delete><Object><Key>k</Key><VersionId>abc</VersionId></Object><Object><Key>k</Key><VersionId></VersionId></Object></Delete>"
     answer = raw.call(server.endpoint, "POST", f"/{bucket}", query="delete", body=said)
@@ -243,9 +296,26 @@ def test_buckets_tell_their_region_where_it_was_asked_for(server: ServerProcess,
 def test_a_request_that_is_too_late_is_told_by_how_much() -> None:
     def fields(stamp: str, expires: str) -> dict[str, str]:
         where = {"X-Amz-Expires": expires} if expires else {}
-        query = {"X-Amz-Algorithm": sigv4.ALGORITHM, "X-Amz-Credential": f"a/{stamp[:8]}/{REGION}/s3/aws4_request", "X-Amz-Date": stamp, "X-Amz-SignedHeaders": "host" if expires else "host;x-amz-content-sha256;x-amz-date", "X-Amz-Signature": "0" * 64, **where}
-        signed = ", ".join(f"{name[6:]}={query[name]}" for name in ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature"))
-        headers = {"host": "h"} | ({} if expires else {"authorization": f"{sigv4.ALGORITHM} {signed}", "x-amz-date": stamp, "x-amz-content-sha256": sigv4.UNSIGNED})
+        query = {
+            "X-Amz-Algorithm": sigv4.ALGORITHM,
+            "X-Amz-Credential": f"a/{stamp[:8]}/{REGION}/s3/aws4_request",
+            "X-Amz-Date": stamp,
+            "X-Amz-SignedHeaders": "host" if expires else "host;x-amz-content-sha256;x-amz-date",
+            "X-Amz-Signature": "0" * 64,
+            **where,
+        }
+        signed = ", ".join(
+            f"{name[6:]}={query[name]}" for name in ("X-Amz-Credential", "X-Amz-SignedHeaders", "X-Amz-Signature")
+        )
+        headers = {"host": "h"} | (
+            {}
+            if expires
+            else {
+                "authorization": f"{sigv4.ALGORITHM} {signed}",
+                "x-amz-date": stamp,
+                "x-amz-content-sha256": sigv4.UNSIGNED,
+            }
+        )
         request = sigv4.Request("GET", "/b/k", list(query.items()) if expires else [], headers)
         claim = sigv4.parse(request)
         assert claim is not None
@@ -253,13 +323,34 @@ def test_a_request_that_is_too_late_is_told_by_how_much() -> None:
             sigv4.check(claim, request, "s", REGION, 1_767_225_600 + 3600, 900, 604_800)
         return {"Code": error.value.code, **error.value.fields}
 
-    assert fields("20260101T000000Z", "60") == {"Code": "AccessDenied", "X-Amz-Expires": "60", "Expires": "2026-01-01T00:01:00Z", "ServerTime": "2026-01-01T01:00:00Z"}
-    assert fields("20260101T000000Z", "") == {"Code": "RequestTimeTooSkewed", "RequestTime": "20260101T000000Z", "ServerTime": "2026-01-01T01:00:00Z", "MaxAllowedSkewMilliseconds": "900000"}
+    assert fields("20260101T000000Z", "60") == {
+        "Code": "AccessDenied",
+        "X-Amz-Expires": "60",
+        "Expires": "2026-01-01T00:01:00Z",
+        "ServerTime": "2026-01-01T01:00:00Z",
+    }
+    assert fields("20260101T000000Z", "") == {
+        "Code": "RequestTimeTooSkewed",
+        "RequestTime": "20260101T000000Z",
+        "ServerTime": "2026-01-01T01:00:00Z",
+        "MaxAllowedSkewMilliseconds": "900000",
+    }
 
 
 def test_a_parameter_that_would_be_passed_over_is_refused() -> None:
-    for operation, query in (("PutObject", {"versionId": "null"}), ("UploadPart", {"versionId": "null", "uploadId": "u"}), ("ListObjects", {"list-type": "1"}), ("GetObjectAcl", {"versionId": ""}), ("ListObjectVersions", {"version-id-marker": ""})):
+    for operation, query in (
+        ("PutObject", {"versionId": "null"}),
+        ("UploadPart", {"versionId": "null", "uploadId": "u"}),
+        ("ListObjects", {"list-type": "1"}),
+        ("GetObjectAcl", {"versionId": ""}),
+        ("ListObjectVersions", {"version-id-marker": ""}),
+    ):
         with pytest.raises(S3Error, match="InvalidArgument"):
             parameters.check(operation, query)
-    for operation, query in (("GetObject", {"versionId": "null"}), ("ListObjectsV2", {"list-type": "2"}), ("ListObjects", {"marker": ""}), ("GetObject", {"version-id-marker": ""})):
+    for operation, query in (
+        ("GetObject", {"versionId": "null"}),
+        ("ListObjectsV2", {"list-type": "2"}),
+        ("ListObjects", {"marker": ""}),
+        ("GetObject", {"version-id-marker": ""}),
+    ):
         parameters.check(operation, query)

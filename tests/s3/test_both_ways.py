@@ -1,5 +1,6 @@
-"""A request that is served where its bytes arrive is answered as one that has a task of its own from its beginning: what
-fuzzers kept, each operation, and every wrong way of signing, sent to two servers alike, answers compared byte for byte."""
+"""A request that is served where its bytes arrive is answered as one that has a task of its own from its beginning:
+what fuzzers kept, each operation, and every wrong way of signing, sent to two servers alike, answers compared byte for
+byte."""
 
 from __future__ import annotations
 
@@ -17,20 +18,49 @@ Send = Callable[[bytes], bytes]
 
 # Of each connection and moment: request ids, times, ids that are random.
 OF_ITS_OWN = (
-    rb"S4[0-9A-F]{18}", rb"[0-9A-F]{16}", rb"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", rb"\d{4}-\d\d-\d\dT[\d:.]+Z", rb"(?<=<UploadId>)[^<]+", rb"[0-9a-f]{24}",
-)  # fmt: skip
+    rb"S4[0-9A-F]{18}",
+    rb"[0-9A-F]{16}",
+    rb"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT",
+    rb"\d{4}-\d\d-\d\dT[\d:.]+Z",
+    rb"(?<=<UploadId>)[^<]+",
+    rb"[0-9a-f]{24}",
+)
 
 DELETE = b"<Delete><Object><Key>a</Key></Object><Object><Key>none</Key></Object></Delete>"
 VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 CALLS = [
-    b"GET /\n\n", b"PUT /ccc\n\n", b"HEAD /ccc\n\n", b"PUT /ccc/a\ncontent-type: text/plain\nx-amz-meta-a: b\n\nhello", b"GET /ccc/a\n\n",
-    b"HEAD /ccc/a\n\n", b"GET /ccc/a\nrange: bytes=1-2\n\n", b"GET /ccc/a\nif-none-match: *\n\n", b"GET /ccc/none\n\n", b"GET /bbb/big\n\n",
-    b"GET /bbb/big\nrange: bytes=70000-\n\n", b"PUT /ccc/b\nx-amz-copy-source: /ccc/a\n\n", b"GET /ccc?list-type=2\n\n", b"GET /ccc?versions\n\n",
-    b"PUT /ccc?versioning\n\n" + VERSIONING, b"PUT /ccc/a\n\n" + b"x" * 100_000, b"GET /ccc/a\n\n", b"DELETE /ccc/a\n\n", b"GET /ccc/a\n\n",
-    b"POST /ccc?delete\n\n" + DELETE, b"PUT /ccc/a\nif-match: \"0\"\n\nx", b"PUT /ccc/l?tagging\n\nx", b"GET /ccc?policy\n\n",
-    b"POST /bbb/m?uploads\n\n", b"PUT /bbb/m?partNumber=1&uploadId=UPLOAD\n\npart", b"GET /bbb/m?uploadId=UPLOAD\n\n", b"DELETE /bbb/m?uploadId=UPLOAD\n\n",
-    b"PUT /ccc/b\nif-none-match: *\n\nx", b"DELETE /ccc\n\n", b"OPTIONS /bbb/k\norigin: http://a\naccess-control-request-method: GET\n\n", b"PATCH /bbb/k\n\n",
-]  # fmt: skip
+    b"GET /\n\n",
+    b"PUT /ccc\n\n",
+    b"HEAD /ccc\n\n",
+    b"PUT /ccc/a\ncontent-type: text/plain\nx-amz-meta-a: b\n\nhello",
+    b"GET /ccc/a\n\n",
+    b"HEAD /ccc/a\n\n",
+    b"GET /ccc/a\nrange: bytes=1-2\n\n",
+    b"GET /ccc/a\nif-none-match: *\n\n",
+    b"GET /ccc/none\n\n",
+    b"GET /bbb/big\n\n",
+    b"GET /bbb/big\nrange: bytes=70000-\n\n",
+    b"PUT /ccc/b\nx-amz-copy-source: /ccc/a\n\n",
+    b"GET /ccc?list-type=2\n\n",
+    b"GET /ccc?versions\n\n",
+    b"PUT /ccc?versioning\n\n" + VERSIONING,
+    b"PUT /ccc/a\n\n" + b"x" * 100_000,
+    b"GET /ccc/a\n\n",
+    b"DELETE /ccc/a\n\n",
+    b"GET /ccc/a\n\n",
+    b"POST /ccc?delete\n\n" + DELETE,
+    b'PUT /ccc/a\nif-match: "0"\n\nx',
+    b"PUT /ccc/l?tagging\n\nx",
+    b"GET /ccc?policy\n\n",
+    b"POST /bbb/m?uploads\n\n",
+    b"PUT /bbb/m?partNumber=1&uploadId=UPLOAD\n\npart",
+    b"GET /bbb/m?uploadId=UPLOAD\n\n",
+    b"DELETE /bbb/m?uploadId=UPLOAD\n\n",
+    b"PUT /ccc/b\nif-none-match: *\n\nx",
+    b"DELETE /ccc\n\n",
+    b"OPTIONS /bbb/k\norigin: http://a\naccess-control-request-method: GET\n\n",
+    b"PATCH /bbb/k\n\n",
+]
 
 
 def alike(answer: bytes) -> bytes:
@@ -39,7 +69,9 @@ def alike(answer: bytes) -> bytes:
     return answer
 
 
-def compared(server: Endpoint, send: Send, other: Endpoint, send_other: Send, say: Callable[[Endpoint], bytes]) -> bytes:
+def compared(
+    server: Endpoint, send: Send, other: Endpoint, send_other: Send, say: Callable[[Endpoint], bytes]
+) -> bytes:
     """The answer of both."""
     here, there = send(say(server)), send_other(say(other))
     assert alike(here) == alike(there), say(server)[:300]
@@ -57,7 +89,9 @@ def test_each_operation_by_each_mode_of_signing() -> None:
     for mode in range(len(sigv4.STREAMING_MODES) + 1):
         with serving() as (server, send), serving(tasks=True) as (other, send_other):
             for call in CALLS:
-                answer = compared(server, send, other, send_other, lambda one, data=bytes([mode]) + call: signed(one, data)[0])  # type: ignore[misc]
+                answer = compared(
+                    server, send, other, send_other, lambda one, data=bytes([mode]) + call: signed(one, data)[0]
+                )  # type: ignore[misc]
                 seen.add(answer.split(b" ", 2)[1])
     assert {b"200", b"204", b"206", b"304", b"404", b"412", b"400", b"403"} <= seen
 
@@ -66,10 +100,19 @@ def test_every_wrong_way_of_signing() -> None:
     """The whole of a good request, with one thing of it another: never let through, and refused in the same words."""
     good = b"\x01PUT /bbb/k2\nx-amz-meta-a: b\n\nhello"
     wrong: list[tuple[bytes, bytes]] = [
-        (b"/bbb/k2 ", b"/bbb/k3 "), (b"hello", b"hellO"), (b"x-amz-meta-a: b", b"x-amz-meta-a: c"), (b"/us-east-1/", b"/eu-west-1/"),
-        (b"/s3/aws4", b"/iam/aws4"), (b"20260101T000000Z", b"20260101T000001Z"), (b"20260101T000000Z", b"20250101T000000Z"), (b"Signature=", b"Signature=0"),
-        (b"SignedHeaders=host;", b"SignedHeaders="), (b"AWS4-HMAC-SHA256", b"AWS4-HMAC-SHA512"), (b"Credential=", b"Credential=x"), (b"authorization: ", b"x-authorization: "),
-    ]  # fmt: skip
+        (b"/bbb/k2 ", b"/bbb/k3 "),
+        (b"hello", b"hellO"),
+        (b"x-amz-meta-a: b", b"x-amz-meta-a: c"),
+        (b"/us-east-1/", b"/eu-west-1/"),
+        (b"/s3/aws4", b"/iam/aws4"),
+        (b"20260101T000000Z", b"20260101T000001Z"),
+        (b"20260101T000000Z", b"20250101T000000Z"),
+        (b"Signature=", b"Signature=0"),
+        (b"SignedHeaders=host;", b"SignedHeaders="),
+        (b"AWS4-HMAC-SHA256", b"AWS4-HMAC-SHA512"),
+        (b"Credential=", b"Credential=x"),
+        (b"authorization: ", b"x-authorization: "),
+    ]
     with serving() as (server, send), serving(tasks=True) as (other, send_other):
         for old, new in wrong:
             answer = compared(server, send, other, send_other, lambda one: signed(one, good)[0].replace(old, new))  # noqa: B023
@@ -86,4 +129,6 @@ def test_forms_and_presigned_addresses() -> None:
     with serving() as (server, send), serving(tasks=True) as (other, send_other):
         compared(server, send, other, send_other, lambda one: spoken.presigned(one, "GET", "/bbb/k", {}, b"")[0])
         compared(server, send, other, send_other, lambda one: spoken.presigned(one, "PUT", "/bbb/p", {}, b"hello")[0])
-        compared(server, send, other, send_other, lambda one: spoken.form(one, [("key", "f"), ("acl", "private")], b"file"))
+        compared(
+            server, send, other, send_other, lambda one: spoken.form(one, [("key", "f"), ("acl", "private")], b"file")
+        )

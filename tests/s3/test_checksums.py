@@ -1,4 +1,5 @@
-"""Every checksum that S3 has: as header, as trailer, of parts, of copies; the default one; and what is wrong is refused."""
+"""Every checksum that S3 has: as header, as trailer, of parts, of copies; the default one; and what is wrong is
+refused."""
 
 from __future__ import annotations
 
@@ -51,10 +52,14 @@ def value_of(algorithm: str, data: bytes) -> str:
 @pytest.mark.parametrize(
     ("algorithm", "digest"),
     [
-        ("XXHASH64", "ef46db3751d8e999"), ("XXHASH3", "2d06800538d394c2"), ("XXHASH128", "99aa06d3014798d86001c324468d497f"),
-        ("SHA512", hashlib.sha512().hexdigest()), ("MD5", "d41d8cd98f00b204e9800998ecf8427e"), ("CRC64NVME", "0" * 16),
+        ("XXHASH64", "ef46db3751d8e999"),
+        ("XXHASH3", "2d06800538d394c2"),
+        ("XXHASH128", "99aa06d3014798d86001c324468d497f"),
+        ("SHA512", hashlib.sha512().hexdigest()),
+        ("MD5", "d41d8cd98f00b204e9800998ecf8427e"),
+        ("CRC64NVME", "0" * 16),
     ],
-)  # fmt: skip
+)
 def test_algorithms(algorithm: str, digest: str) -> None:
     assert base64.b64decode(value_of(algorithm, b"")).hex() == digest
     assert len(bytes.fromhex(digest)) == DIGEST_BYTES[algorithm]
@@ -84,7 +89,9 @@ def test_put_keeps_it_and_gives_it_back(s3: Any, bucket: str, algorithm: str, si
     assert put[field] == value_of(algorithm, data)
     head = s3.head_object(Bucket=bucket, Key="k", ChecksumMode="ENABLED")
     assert (head[field], head["ChecksumType"]) == (put[field], "FULL_OBJECT")
-    assert s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["Checksum"])["Checksum"][field] == put[field]
+    assert (
+        s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["Checksum"])["Checksum"][field] == put[field]
+    )
     assert s3.list_objects_v2(Bucket=bucket)["Contents"][0]["ChecksumAlgorithm"] == [algorithm]
     wrong = base64.b64encode(bytes(DIGEST_BYTES[algorithm] - 1) + b"\1").decode()
     assert error(s3.put_object, Bucket=bucket, Key="k", Body=data + b"!", **{field: wrong}) == ("BadDigest", 400)
@@ -99,12 +106,23 @@ def test_an_object_without_a_checksum_has_the_default_one(s3_plain: Any, bucket:
     upload = s3_plain.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
     bodies = [os.urandom(PART), os.urandom(10)]
     parts = [
-        {"PartNumber": 1, "ETag": s3_plain.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=1, Body=bodies[0])["ETag"]},
+        {
+            "PartNumber": 1,
+            "ETag": s3_plain.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=1, Body=bodies[0])["ETag"],
+        },
         # a part may bring another: it is compared, and the default one is kept
-        {"PartNumber": 2, "ETag": s3_plain.upload_part(
-            Bucket=bucket, Key="m", UploadId=upload, PartNumber=2, Body=bodies[1], ChecksumSHA1=value_of("SHA1", bodies[1]),
-        )["ETag"]},
-    ]  # fmt: skip
+        {
+            "PartNumber": 2,
+            "ETag": s3_plain.upload_part(
+                Bucket=bucket,
+                Key="m",
+                UploadId=upload,
+                PartNumber=2,
+                Body=bodies[1],
+                ChecksumSHA1=value_of("SHA1", bodies[1]),
+            )["ETag"],
+        },
+    ]
     listed = s3_plain.list_parts(Bucket=bucket, Key="m", UploadId=upload)
     assert [part["ChecksumCRC64NVME"] for part in listed["Parts"]] == [value_of("CRC64NVME", body) for body in bodies]
     whole = {"Bucket": bucket, "Key": "m", "UploadId": upload, "MultipartUpload": {"Parts": parts}}
@@ -127,7 +145,9 @@ def test_hashes_of_parts_are_composite(s3: Any, bucket: str, algorithm: str) -> 
     upload = s3.create_multipart_upload(Bucket=bucket, Key="m", ChecksumAlgorithm=algorithm)["UploadId"]
     parts = []
     for number, body in enumerate(bodies, 1):
-        answer = s3.upload_part(Bucket=bucket, Key="m", UploadId=upload, PartNumber=number, Body=body, **brought(algorithm, body))
+        answer = s3.upload_part(
+            Bucket=bucket, Key="m", UploadId=upload, PartNumber=number, Body=body, **brought(algorithm, body)
+        )
         parts.append({"PartNumber": number, "ETag": answer["ETag"], field: answer[field]})
     whole = {"Bucket": bucket, "Key": "m", "UploadId": upload}
     bare = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in parts]
@@ -136,7 +156,10 @@ def test_hashes_of_parts_are_composite(s3: Any, bucket: str, algorithm: str) -> 
     value = value_of(algorithm, raw)
     for wrong in (value_of(algorithm, b"other"), f"{value}-3", f"{value_of(algorithm, b'other')}-2"):
         given = {field: wrong}
-        assert error(s3.complete_multipart_upload, MultipartUpload={"Parts": parts}, **whole, **given) == ("BadDigest", 400)
+        assert error(s3.complete_multipart_upload, MultipartUpload={"Parts": parts}, **whole, **given) == (
+            "BadDigest",
+            400,
+        )
     done = s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **whole, **{field: f"{value}-2"})
     assert (done[field], done["ChecksumType"]) == (f"{value}-2", "COMPOSITE")
     for number, body in enumerate(bodies, 1):
@@ -167,7 +190,9 @@ def test_a_copy_has_the_checksum_that_is_asked_for(s3: Any, bucket: str, size: i
     s3.put_object(Bucket=bucket, Key="k", Body=data, ChecksumAlgorithm="CRC32")
     source = {"Bucket": bucket, "Key": "k"}
     for algorithm in ALGORITHMS:
-        copied = s3.copy_object(Bucket=bucket, Key="c", CopySource=source, ChecksumAlgorithm=algorithm)["CopyObjectResult"]
+        copied = s3.copy_object(Bucket=bucket, Key="c", CopySource=source, ChecksumAlgorithm=algorithm)[
+            "CopyObjectResult"
+        ]
         assert copied[f"Checksum{algorithm}"] == value_of(algorithm, data)
         head = s3.head_object(Bucket=bucket, Key="c", ChecksumMode="ENABLED", PartNumber=1)
         assert head[f"Checksum{algorithm}"] == value_of(algorithm, data)
@@ -189,7 +214,11 @@ def test_a_copied_part_says_its_checksum(s3: Any, bucket: str) -> None:
 
 
 def test_a_checksum_that_s3_lacks_is_refused() -> None:
-    for headers in ({"x-amz-checksum-md6": "AAAA"}, {"x-amz-checksum-": "AAAA"}, {"x-amz-trailer": "x-amz-checksum-md6"}):
+    for headers in (
+        {"x-amz-checksum-md6": "AAAA"},
+        {"x-amz-checksum-": "AAAA"},
+        {"x-amz-trailer": "x-amz-checksum-md6"},
+    ):
         with pytest.raises(S3Error) as caught:
             checksums.expected_of(headers, "")
         assert caught.value.code == "InvalidRequest"

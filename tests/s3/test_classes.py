@@ -18,8 +18,10 @@ def shown(s3: Any, bucket: str, key: str) -> set[str]:
     """The class of an object by everything that shows one; GET and HEAD leave the standard one out, as S3 does."""
     of = {"Bucket": bucket, "Key": key}
     listings = (
-        s3.list_objects_v2(Bucket=bucket)["Contents"], s3.list_objects(Bucket=bucket)["Contents"], s3.list_object_versions(Bucket=bucket)["Versions"],
-    )  # fmt: skip
+        s3.list_objects_v2(Bucket=bucket)["Contents"],
+        s3.list_objects(Bucket=bucket)["Contents"],
+        s3.list_object_versions(Bucket=bucket)["Versions"],
+    )
     found = {row["StorageClass"] for rows in listings for row in rows if row["Key"] == key}
     found.add(s3.get_object_attributes(**of, ObjectAttributes=["StorageClass"])["StorageClass"])
     answers = {s3.head_object(**of).get("StorageClass"), s3.get_object(**of).get("StorageClass")}
@@ -31,13 +33,24 @@ def test_a_class_is_kept_and_shown(s3: Any, bucket: str, name: str) -> None:
     s3.put_object(Bucket=bucket, Key="put", Body=b"x", StorageClass=name)
     s3.put_object(Bucket=bucket, Key="standard", Body=b"x", Metadata={"said": "x-amz-storage-class"})
     s3.copy_object(Bucket=bucket, Key="copy", CopySource={"Bucket": bucket, "Key": "standard"}, StorageClass=name)
-    s3.copy_object(Bucket=bucket, Key="new", CopySource={"Bucket": bucket, "Key": "standard"}, StorageClass=name, MetadataDirective="REPLACE")
+    s3.copy_object(
+        Bucket=bucket,
+        Key="new",
+        CopySource={"Bucket": bucket, "Key": "standard"},
+        StorageClass=name,
+        MetadataDirective="REPLACE",
+    )
     s3.copy_object(Bucket=bucket, Key="plain", CopySource={"Bucket": bucket, "Key": "put"})
     upload = s3.create_multipart_upload(Bucket=bucket, Key="parts", StorageClass=name)["UploadId"]
     part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=1, Body=b"x")
     assert s3.list_parts(Bucket=bucket, Key="parts", UploadId=upload)["StorageClass"] == name
     assert s3.list_multipart_uploads(Bucket=bucket)["Uploads"][0]["StorageClass"] == name
-    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
+    s3.complete_multipart_upload(
+        Bucket=bucket,
+        Key="parts",
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+    )
     assert [shown(s3, bucket, key) for key in ("put", "copy", "new", "parts")] == [{name}] * 4
     assert [shown(s3, bucket, key) for key in ("standard", "plain")] == [{"STANDARD"}] * 2
 
@@ -53,7 +66,12 @@ def test_a_copy_to_itself_may_change_the_class(s3: Any, bucket: str) -> None:
 
 
 def test_a_presigned_address_and_a_form_say_a_class(server: ServerProcess, s3: Any, bucket: str) -> None:
-    assert raw.call(server.endpoint, "PUT", f"/{bucket}/k", query="x-amz-storage-class=ONEZONE_IA", presign_s=60, body=b"x").status == 200
+    assert (
+        raw.call(
+            server.endpoint, "PUT", f"/{bucket}/k", query="x-amz-storage-class=ONEZONE_IA", presign_s=60, body=b"x"
+        ).status
+        == 200
+    )
     assert shown(s3, bucket, "k") == {"ONEZONE_IA"}
     client = make_client(server.endpoint, signature_version="s3v4")
     said = {"x-amz-storage-class": "GLACIER_IR"}
@@ -65,24 +83,52 @@ def test_a_presigned_address_and_a_form_say_a_class(server: ServerProcess, s3: A
 
 def test_rules_that_move_objects_are_kept_as_they_came(s3: Any, bucket: str) -> None:
     rules = [
-        {"ID": "days", "Status": "Enabled", "Filter": {"Prefix": "a"}, "Transitions": [{"Days": 30, "StorageClass": "STANDARD_IA"}, {"Days": 0, "StorageClass": "GLACIER_IR"}],
-         "NoncurrentVersionTransitions": [{"NoncurrentDays": 30, "NewerNoncurrentVersions": 2, "StorageClass": "ONEZONE_IA"}], "Expiration": {"Days": 31}},
-        {"ID": "date", "Status": "Enabled", "Filter": {"Prefix": "b"}, "Transitions": [{"Date": datetime(2030, 1, 1, tzinfo=UTC), "StorageClass": "INTELLIGENT_TIERING"}]},
-    ]  # fmt: skip
+        {
+            "ID": "days",
+            "Status": "Enabled",
+            "Filter": {"Prefix": "a"},
+            "Transitions": [{"Days": 30, "StorageClass": "STANDARD_IA"}, {"Days": 0, "StorageClass": "GLACIER_IR"}],
+            "NoncurrentVersionTransitions": [
+                {"NoncurrentDays": 30, "NewerNoncurrentVersions": 2, "StorageClass": "ONEZONE_IA"}
+            ],
+            "Expiration": {"Days": 31},
+        },
+        {
+            "ID": "date",
+            "Status": "Enabled",
+            "Filter": {"Prefix": "b"},
+            "Transitions": [{"Date": datetime(2030, 1, 1, tzinfo=UTC), "StorageClass": "INTELLIGENT_TIERING"}],
+        },
+    ]
     for least in ("varies_by_storage_class", "all_storage_classes_128K"):
-        put = s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules}, TransitionDefaultMinimumObjectSize=least)
+        put = s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": rules}, TransitionDefaultMinimumObjectSize=least
+        )
         got = s3.get_bucket_lifecycle_configuration(Bucket=bucket)
         assert put["TransitionDefaultMinimumObjectSize"] == got["TransitionDefaultMinimumObjectSize"] == least
         assert got["Rules"] == rules
 
 
-@pytest.mark.parametrize(("name", "code"), [
-    ("GLACIER", "NotImplemented"), ("DEEP_ARCHIVE", "NotImplemented"), ("EXPRESS_ONEZONE", "InvalidStorageClass"), ("OUTPOSTS", "InvalidStorageClass"),
-    ("standard_ia", "InvalidStorageClass"), ("NEXT_YEARS", "InvalidStorageClass"), ("", "InvalidStorageClass"),
-])  # fmt: skip
-def test_archives_and_unknown_classes_are_refused(server: ServerProcess, s3: Any, bucket: str, name: str, code: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("GLACIER", "NotImplemented"),
+        ("DEEP_ARCHIVE", "NotImplemented"),
+        ("EXPRESS_ONEZONE", "InvalidStorageClass"),
+        ("OUTPOSTS", "InvalidStorageClass"),
+        ("standard_ia", "InvalidStorageClass"),
+        ("NEXT_YEARS", "InvalidStorageClass"),
+        ("", "InvalidStorageClass"),
+    ],
+)
+def test_archives_and_unknown_classes_are_refused(
+    server: ServerProcess, s3: Any, bucket: str, name: str, code: str
+) -> None:
     header = {"x-amz-storage-class": name}
     assert raw.call(server.endpoint, "PUT", f"/{bucket}/k", headers=header, body=b"x").code == code
     assert raw.call(server.endpoint, "POST", f"/{bucket}/k", query="uploads=", headers=header).code == code
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    assert raw.call(server.endpoint, "PUT", f"/{bucket}/k", headers={**header, "x-amz-copy-source": f"/{bucket}/k"}).code == code
+    assert (
+        raw.call(server.endpoint, "PUT", f"/{bucket}/k", headers={**header, "x-amz-copy-source": f"/{bucket}/k"}).code
+        == code
+    )

@@ -17,7 +17,11 @@ GET = b"\x01GET /bbb/k\n\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def run(tmp_path: Path, work: Callable[[Endpoint, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], receive_bytes: int = 0) -> None:
+def run(
+    tmp_path: Path,
+    work: Callable[[Endpoint, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    receive_bytes: int = 0,
+) -> None:
     async def test() -> None:
         async with endpoint(tmp_path, lambda: NOW_S) as server:
             ours, theirs = socket.socketpair()
@@ -43,7 +47,10 @@ def test_what_is_sent_ahead_is_answered_in_order(tmp_path: Path) -> None:
     """Many times what may wait here, at once, and no more of it waits here than may."""
 
     async def work(server: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        puts = [signed(server, b"\x01PUT /bbb/n\n\n%d" % number)[0].replace(b"connection: close\r\n", b"") for number in range(5 * connection.AHEAD)]
+        puts = [
+            signed(server, b"\x01PUT /bbb/n\n\n%d" % number)[0].replace(b"connection: close\r\n", b"")
+            for number in range(5 * connection.AHEAD)
+        ]
         get = signed(server, GET.replace(b"/k", b"/n"))[0].replace(b"connection: close\r\n", b"")
         writer.write(b"".join(put + get for put in puts))
         for number in range(len(puts)):
@@ -54,11 +61,17 @@ def test_what_is_sent_ahead_is_answered_in_order(tmp_path: Path) -> None:
 
 
 def test_bodies_that_are_sent_ahead_wait_in_the_kernel(tmp_path: Path) -> None:
-    """Some MiB of them are here at most, however many come; each is taken in its turn, one that is cut in two by that too."""
+    """Some MiB of them are here at most, however many come; each is taken in its turn, one that is cut in two by that
+    too."""
 
     async def work(server: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first = signed(server, b"\x01GET /bbb/k\n\n")[0].replace(b"connection: close\r\n", b"")
-        puts = [signed(server, b"\x00PUT /bbb/n%d\n\n" % number + b"%04d" % number * 80_000)[0].replace(b"connection: close\r\n", b"") for number in range(40)]
+        puts = [
+            signed(server, b"\x00PUT /bbb/n%d\n\n" % number + b"%04d" % number * 80_000)[0].replace(
+                b"connection: close\r\n", b""
+            )
+            for number in range(40)
+        ]
         (made,) = server._server.open
         endpoint, most = server._server.endpoint, 0
 

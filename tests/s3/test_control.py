@@ -21,14 +21,24 @@ ACCOUNT = "000000000000"
 
 def client_of(endpoint: str, access: str = ACCESS, secret: str = SECRET) -> Any:
     config = Config(retries={"max_attempts": 0})
-    return boto3.client("s3control", endpoint_url=endpoint, aws_access_key_id=access, aws_secret_access_key=secret, region_name=REGION, config=config)
+    return boto3.client(
+        "s3control",
+        endpoint_url=endpoint,
+        aws_access_key_id=access,
+        aws_secret_access_key=secret,
+        region_name=REGION,
+        config=config,
+    )
 
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """boto3 puts the account before the endpoint's name; the tests' endpoints are addresses, which have no names below them."""
+    """boto3 puts the account before the endpoint's name; the tests' endpoints are addresses, which have no names below
+    them."""
     found = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **named: found(host.removeprefix(f"{ACCOUNT}."), *more, **named))
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *more, **named: found(host.removeprefix(f"{ACCOUNT}."), *more, **named)
+    )
 
 
 @pytest.fixture
@@ -43,11 +53,16 @@ def arn(bucket: str) -> str:
 
 
 def tags(control: Any, bucket: str) -> dict[str, str]:
-    return {one["Key"]: one["Value"] for one in control.list_tags_for_resource(AccountId=ACCOUNT, ResourceArn=arn(bucket))["Tags"]}
+    return {
+        one["Key"]: one["Value"]
+        for one in control.list_tags_for_resource(AccountId=ACCOUNT, ResourceArn=arn(bucket))["Tags"]
+    }
 
 
 def put(control: Any, bucket: str, **more: str) -> None:
-    control.tag_resource(AccountId=ACCOUNT, ResourceArn=arn(bucket), Tags=[{"Key": name, "Value": value} for name, value in more.items()])
+    control.tag_resource(
+        AccountId=ACCOUNT, ResourceArn=arn(bucket), Tags=[{"Key": name, "Value": value} for name, value in more.items()]
+    )
 
 
 def code_of(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
@@ -83,7 +98,9 @@ def test_a_bucket_has_fifty_tags_at_most_however_they_come(control: Any, bucket:
 
 
 def test_who_may_what_with_which_tags(server: Any, s3: Any, control: Any, bucket: str) -> None:
-    iam = boto3.client("iam", endpoint_url=server.endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=SECRET, region_name=REGION)
+    iam = boto3.client(
+        "iam", endpoint_url=server.endpoint, aws_access_key_id=ACCESS, aws_secret_access_key=SECRET, region_name=REGION
+    )
     name = f"tagger-{bucket}"
     iam.create_user(UserName=name)
     key = iam.create_access_key(UserName=name)["AccessKey"]
@@ -95,9 +112,11 @@ def test_who_may_what_with_which_tags(server: Any, s3: Any, control: Any, bucket
     mine = client_of(server.endpoint, key["AccessKeyId"], key["SecretAccessKey"])
     put(mine, bucket, team="blue")
     for refused in (
-        lambda: put(mine, bucket, team="red"), lambda: put(mine, bucket, stage="b"), lambda: tags(mine, bucket),
+        lambda: put(mine, bucket, team="red"),
+        lambda: put(mine, bucket, stage="b"),
+        lambda: tags(mine, bucket),
         lambda: mine.untag_resource(AccountId=ACCOUNT, ResourceArn=arn(bucket), TagKeys=["team", "stage"]),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ClientError) as error:
             refused()
         assert code_of(error) == ("AccessDenied", 403)
@@ -112,7 +131,15 @@ def test_a_bucket_may_be_called_as_the_apis_version(s3: Any, server: Any) -> Non
     try:
         s3.put_object(Bucket="v20180820", Key="tags/arn:aws:s3:::x", Body=b"an object")
         assert s3.get_object(Bucket="v20180820", Key="tags/arn:aws:s3:::x")["Body"].read() == b"an object"
-        assert call(server.endpoint, "GET", "/v20180820/tags/arn%3Aaws%3As3%3A%3A%3Av20180820", headers={"x-amz-account-id": ACCOUNT}).body.count(b"ListTagsForResourceResult") == 2
+        assert (
+            call(
+                server.endpoint,
+                "GET",
+                "/v20180820/tags/arn%3Aaws%3As3%3A%3A%3Av20180820",
+                headers={"x-amz-account-id": ACCOUNT},
+            ).body.count(b"ListTagsForResourceResult")
+            == 2
+        )
         s3.delete_object(Bucket="v20180820", Key="tags/arn:aws:s3:::x")
     finally:
         s3.delete_bucket(Bucket="v20180820")

@@ -1,4 +1,5 @@
-"""What signers do differently and S3 takes all the same: white space in signed headers, and the header that tells the time."""
+"""What signers do differently and S3 takes all the same: white space in signed headers, and the header that tells the
+time."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ def signed(sent: dict[str, str], folded: dict[str, str], stamp: str = STAMP) -> 
     canonical = hashlib.sha256(f"PUT\n/b/k\n\n{lines}\n{';'.join(names)}\n{claim.payload_hash}".encode()).hexdigest()
     text = f"{sigv4.ALGORITHM}\n{stamp}\n{claim.scope}\n{canonical}"
     signature = sigv4.sign(sigv4.signing_key(SECRET, stamp[:8], REGION), text)
-    authorization = f"{sigv4.ALGORITHM} Credential=access/{claim.scope},SignedHeaders={';'.join(names)},Signature={signature}"
+    authorization = (
+        f"{sigv4.ALGORITHM} Credential=access/{claim.scope},SignedHeaders={';'.join(names)},Signature={signature}"
+    )
     return Request("PUT", "/b/k", [], {**sent, "authorization": authorization})
 
 
@@ -35,10 +38,18 @@ def verify(request: Request) -> None:
 HEADERS = {"host": "h", "x-amz-content-sha256": sigv4.UNSIGNED, "x-amz-date": STAMP}
 
 
-@pytest.mark.parametrize(("value", "botocore", "go"), [
-    ("a b", "a b", "a b"), (" a  b ", "a b", "a b"), ("a\tb", "a b", "a\tb"), ("a  b\t c", "a b c", "a b\t c"), ("a \t b", "a b", "a \t b"),
-    ("a\u00a0b", "a b", "a\u00a0b"), ("a   b c", "a b c", "a b c"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "botocore", "go"),
+    [
+        ("a b", "a b", "a b"),
+        (" a  b ", "a b", "a b"),
+        ("a\tb", "a b", "a\tb"),
+        ("a  b\t c", "a b c", "a b\t c"),
+        ("a \t b", "a b", "a \t b"),
+        ("a\u00a0b", "a b", "a\u00a0b"),
+        ("a   b c", "a b c", "a b c"),
+    ],
+)
 def test_white_space_folds_as_either_kind_of_signer_folds_it(value: str, botocore: str, go: str) -> None:
     assert " ".join(value.split()) == botocore  # botocore.auth's own line
     for folded in (botocore, go):

@@ -1,9 +1,10 @@
 """botocore's model of S3 as a registry: whatever an operation can be told, S4 obeys or refuses in words.
 
-For every operation that S4 has, each input that the model puts into a header, the query or the body is sent with a value that
-cannot be right, to the endpoint in this process. It is refused, or stands in `ANYTHING`, with why every value is right. What the
-model lacks, names of next year's among it, is refused where it could be passed over. A new botocore that brings a name fails here
-until somebody decides on it. It costs three seconds of a processor: some thousand requests.
+For every operation that S4 has, each input that the model puts into a header, the query or the body is sent with a
+value that cannot be right, to the endpoint in this process. It is refused, or stands in `ANYTHING`, with why every
+value is right. What the model lacks, names of next year's among it, is refused where it could be passed over. A new
+botocore that brings a name fails here until somebody decides on it. It costs three seconds of a processor: some
+thousand requests.
 """
 
 from __future__ import annotations
@@ -43,28 +44,68 @@ KEY_HOLDER = "0" * 64
 # Names of which any value is right: why.
 ANYTHING = {
     "x-amz-meta-": "metadata is the client's own",
-    **dict.fromkeys(("Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Expires"), "kept, and given back"),
-    **dict.fromkeys(("response-cache-control", "response-content-disposition", "response-content-encoding", "response-content-language",
-                     "response-content-type", "response-expires"), "given back"),
+    **dict.fromkeys(
+        ("Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Expires"),
+        "kept, and given back",
+    ),
+    **dict.fromkeys(
+        (
+            "response-cache-control",
+            "response-content-disposition",
+            "response-content-encoding",
+            "response-content-language",
+            "response-content-type",
+            "response-expires",
+        ),
+        "given back",
+    ),
     **dict.fromkeys(("prefix", "delimiter", "marker", "start-after", "key-marker"), "a key, or a piece of one"),
-    **dict.fromkeys(("If-Modified-Since", "If-Unmodified-Since", "x-amz-copy-source-if-modified-since", "x-amz-copy-source-if-unmodified-since",
-                     "x-amz-rename-source-if-modified-since", "x-amz-rename-source-if-unmodified-since"), "what is no date is passed over (RFC 9110, 13.1.3)"),
-    **dict.fromkeys(("If-None-Match", "x-amz-rename-source-if-none-match", "x-amz-copy-source-if-none-match"), "no object has this ETag, which is what is asked for"),
+    **dict.fromkeys(
+        (
+            "If-Modified-Since",
+            "If-Unmodified-Since",
+            "x-amz-copy-source-if-modified-since",
+            "x-amz-copy-source-if-unmodified-since",
+            "x-amz-rename-source-if-modified-since",
+            "x-amz-rename-source-if-unmodified-since",
+        ),
+        "what is no date is passed over (RFC 9110, 13.1.3)",
+    ),
+    **dict.fromkeys(
+        ("If-None-Match", "x-amz-rename-source-if-none-match", "x-amz-copy-source-if-none-match"),
+        "no object has this ETag, which is what is asked for",
+    ),
     "Range": "what is no range of bytes is passed over (RFC 9110, 14.2)",
     "upload-id-marker": "without a key marker it says nothing (API: ListMultipartUploads)",
     "x-amz-client-token": amz.NO_PROMISE["x-amz-client-token"],
-}  # fmt: skip
+}
 # Elements of which any text is right, by their path's end.
 ANY_TEXT = {
-    "Tag.Key": "a tag's key", "Tag.Value": "a tag's value", "CORSRule.AllowedOrigin": "an origin", "CORSRule.AllowedHeader": "a pattern of names",
-    "CORSRule.ID": "a name", "QueueConfiguration.Id": "a name", "TopicConfiguration.Id": "a name", "Rule.ID": "a name", "Rule.Prefix": "a piece of a key", "Filter.Prefix": "a piece of a key", "And.Prefix": "a piece of a key",
-    "ErrorDocument.Key": "a key", "IndexDocument.Suffix": "a piece of a key", "Condition.KeyPrefixEquals": "a piece of a key",
-    "Redirect.ReplaceKeyPrefixWith": "a piece of a key", "Redirect.ReplaceKeyWith": "a key", "Object.Key": "a key",
+    "Tag.Key": "a tag's key",
+    "Tag.Value": "a tag's value",
+    "CORSRule.AllowedOrigin": "an origin",
+    "CORSRule.AllowedHeader": "a pattern of names",
+    "CORSRule.ID": "a name",
+    "QueueConfiguration.Id": "a name",
+    "TopicConfiguration.Id": "a name",
+    "Rule.ID": "a name",
+    "Rule.Prefix": "a piece of a key",
+    "Filter.Prefix": "a piece of a key",
+    "And.Prefix": "a piece of a key",
+    "ErrorDocument.Key": "a key",
+    "IndexDocument.Suffix": "a piece of a key",
+    "Condition.KeyPrefixEquals": "a piece of a key",
+    "Redirect.ReplaceKeyPrefixWith": "a piece of a key",
+    "Redirect.ReplaceKeyWith": "a key",
+    "Object.Key": "a key",
     **{f"{root}.{name}": why for (root, name), why in UNREAD.items()},
-    "Owner.ID": UNREAD["AccessControlPolicy", "Owner"], "Owner.DisplayName": UNREAD["AccessControlPolicy", "Owner"],
-    "Grantee.DisplayName": UNREAD["AccessControlPolicy", "DisplayName"], "Grantee.Type": UNREAD["AccessControlPolicy", "Type"],
-    "Part.LastModified": UNREAD["CompleteMultipartUpload", "LastModified"], "Part.Size": UNREAD["CompleteMultipartUpload", "Size"],
-}  # fmt: skip
+    "Owner.ID": UNREAD["AccessControlPolicy", "Owner"],
+    "Owner.DisplayName": UNREAD["AccessControlPolicy", "Owner"],
+    "Grantee.DisplayName": UNREAD["AccessControlPolicy", "DisplayName"],
+    "Grantee.Type": UNREAD["AccessControlPolicy", "Type"],
+    "Part.LastModified": UNREAD["CompleteMultipartUpload", "LastModified"],
+    "Part.Size": UNREAD["CompleteMultipartUpload", "Size"],
+}
 
 _GRANT = f"<Grant><Grantee><ID>{KEY_HOLDER}</ID></Grantee><Permission>READ</Permission></Grant>"
 # A right body for each operation that has one; for another element than these have `_with` makes the way to it.
@@ -88,13 +129,25 @@ BODIES = {
     "PutObjectLegalHold": "<LegalHold><Status>OFF</Status></LegalHold>",
     "DeleteObjects": "<Delete><Object><Key>k</Key></Object></Delete>",
     "CompleteMultipartUpload": f"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{ETAG}</ETag></Part></CompleteMultipartUpload>",
-    "PutObject": "inline", "UploadPart": "part",
-}  # fmt: skip
-LOCKED = ("GetObjectLockConfiguration", "PutObjectLockConfiguration", "GetObjectRetention", "PutObjectRetention", "GetObjectLegalHold", "PutObjectLegalHold")
+    "PutObject": "inline",
+    "UploadPart": "part",
+}
+LOCKED = (
+    "GetObjectLockConfiguration",
+    "PutObjectLockConfiguration",
+    "GetObjectRetention",
+    "PutObjectRetention",
+    "GetObjectLegalHold",
+    "PutObjectLegalHold",
+)
 
 
 # What must be there to be read; others deleted it.
-SETTING_OF = {name: "Put" + name.removeprefix("Get") for name in NAMES if name.startswith("Get") and "Put" + name.removeprefix("Get") in BODIES}
+SETTING_OF = {
+    name: "Put" + name.removeprefix("Get")
+    for name in NAMES
+    if name.startswith("Get") and "Put" + name.removeprefix("Get") in BODIES
+}
 SETTING_OF |= {"GetBucketPolicyStatus": "PutBucketPolicy", "GetPublicAccessBlock": "PutPublicAccessBlock"}
 
 
@@ -108,12 +161,21 @@ class S3:
         for bucket in ("settings", "plain"):
             self.run(create_bucket(made.gateway, bucket, "root"))
         self.run(create_bucket(made.gateway, "locked", "root", lock=True))
-        assert self.send("PUT", "/plain", {"ownershipControls": ""}, {}, BODIES["PutBucketOwnershipControls"]).status == 200
+        assert (
+            self.send("PUT", "/plain", {"ownershipControls": ""}, {}, BODIES["PutBucketOwnershipControls"]).status
+            == 200
+        )
         for operation in ("PutPublicAccessBlock", "PutBucketOwnershipControls", *BODIES):
             if operation.startswith("Put") and operation != "PutObject":
                 assert self.ask(operation).status < 300, operation
 
-    def ask(self, operation: str, headers: dict[str, str] | None = None, query: dict[str, str] | None = None, body: str | None = None) -> Answer:
+    def ask(
+        self,
+        operation: str,
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        body: str | None = None,
+    ) -> Answer:
         """The answer to an operation that would succeed but for what is said besides."""
         if operation in SETTING_OF:
             self.ask(SETTING_OF[operation])
@@ -146,7 +208,9 @@ class S3:
         return self.send(http["method"], target, asked, more, sent)
 
     def _of_settings(self, operation: str) -> bool:
-        return ("Bucket" in operation and operation not in ("CreateBucket", "DeleteBucket", "ListBuckets", "HeadBucket")) or "PublicAccess" in operation
+        return (
+            "Bucket" in operation and operation not in ("CreateBucket", "DeleteBucket", "ListBuckets", "HeadBucket")
+        ) or "PublicAccess" in operation
 
     def _upload(self, bucket: str, *, filled: bool) -> str:
         upload, _ = self.run(create_upload(self.made.gateway, bucket, b"m", Attributes(), "root", "", ""))
@@ -156,8 +220,20 @@ class S3:
 
     def send(self, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: str) -> Answer:
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-        target, sent, raw = signed("http://localhost", method, path, query=text, headers=headers, body=body.encode(), access=self.made.access, secret=self.made.secret)
-        lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items() if name.lower() not in ("host", "content-length"))]
+        target, sent, raw = signed(
+            "http://localhost",
+            method,
+            path,
+            query=text,
+            headers=headers,
+            body=body.encode(),
+            access=self.made.access,
+            secret=self.made.secret,
+        )
+        lines = [
+            f"{method} {target} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in sent.items() if name.lower() not in ("host", "content-length")),
+        ]
         length = [] if any(name.lower() == "content-length" for name in headers) else [f"content-length: {len(raw)}"]
         head = "\r\n".join([*lines, "host: localhost", *length, "connection: close", "", ""])
         received = self.run(self.made.send(head.encode("utf-8") + raw))
@@ -227,7 +303,9 @@ def _lists(shape: Any, name: str = "") -> Iterator[str]:
 
 def test_what_may_stand_more_than_once_is_what_the_model_lists() -> None:
     payloads = ((MODEL.operation_model(name).input_shape, _payload(name)) for name in NAMES)
-    assert {one for shape, found in payloads if found for one in _lists(shape.members[shape.serialization["payload"]])} == MANY
+    assert {
+        one for shape, found in payloads if found for one in _lists(shape.members[shape.serialization["payload"]])
+    } == MANY
 
 
 def _payload(operation: str) -> tuple[str, dict[str, Any]] | None:
@@ -249,13 +327,25 @@ def test_a_body_has_the_elements_of_the_model_and_no_others(operation: str) -> N
     root, elements = _payload(operation) or ("", {})
     extra = {name for of, name in UNREAD if of == root}
     schema = SCHEMAS[root]
-    assert {path for path in _paths(schema) if path[-1] not in extra} == {path for path in _paths(elements) if path[-1] not in extra}
+    assert {path for path in _paths(schema) if path[-1] not in extra} == {
+        path for path in _paths(elements) if path[-1] not in extra
+    }
     for path in ((), *_paths(schema)):
         if path and path[-1] not in MANY:
-            inner = "".join(f"<{name}>" for name in path[:-1]) + 2 * f"<{path[-1]}/>" + "".join(f"</{name}>" for name in reversed(path[:-1]))
+            inner = (
+                "".join(f"<{name}>" for name in path[:-1])
+                + 2 * f"<{path[-1]}/>"
+                + "".join(f"</{name}>" for name in reversed(path[:-1]))
+            )
             with pytest.raises(S3Error, match=r"MalformedXML.*twice"):
                 parse(f"<{root}>{inner}</{root}>".encode(), root, 20)
-        text = f"<{root}>" + "".join(f"<{name}>" for name in path) + "<Next/>" + "".join(f"</{name}>" for name in reversed(path)) + f"</{root}>"
+        text = (
+            f"<{root}>"
+            + "".join(f"<{name}>" for name in path)
+            + "<Next/>"
+            + "".join(f"</{name}>" for name in reversed(path))
+            + f"</{root}>"
+        )
         with pytest.raises(S3Error, match=r"MalformedXML.*Next"):
             parse(text.encode(), root, 20)
 
@@ -268,7 +358,11 @@ def _with(body: str, root: str, path: tuple[str, ...], value: str) -> str:
     for depth, name in enumerate(path):
         found = opening.find(f"<{name}>", at)
         if found < 0:
-            inner = "".join(f"<{one}>" for one in path[depth:]) + value + "".join(f"</{one}>" for one in reversed(path[depth:]))
+            inner = (
+                "".join(f"<{one}>" for one in path[depth:])
+                + value
+                + "".join(f"</{one}>" for one in reversed(path[depth:]))
+            )
             return opening[:at] + inner + opening[at:]
         at = found + len(f"<{name}>")
     return opening[:at] + value + opening[opening.index("</", at) :]
@@ -303,13 +397,19 @@ def test_a_write_is_told_nothing_that_it_passes_over(s3: S3, operation: str) -> 
 
 
 def test_two_operations_in_one_address_are_refused() -> None:
-    for operation, query in (("GetBucketAcl", ("acl", "policy")), ("ListParts", ("uploadId", "tagging")), ("DeleteBucketPolicy", ("cors", "policy"))):
+    for operation, query in (
+        ("GetBucketAcl", ("acl", "policy")),
+        ("ListParts", ("uploadId", "tagging")),
+        ("DeleteBucketPolicy", ("cors", "policy")),
+    ):
         with pytest.raises(S3Error, match=r"InvalidArgument.*Conflicting"):
             parameters.check(operation, dict.fromkeys(query, "x"))
     for pairs in ([("versionId", "a"), ("versionId", "b")], [("uploadId", "a"), ("uploadId", "b")]):
         with pytest.raises(S3Error, match=r"InvalidArgument.*twice"):
             parameters.check("GetObject" if pairs[0][0] == "versionId" else "ListParts", dict(pairs[:1]), pairs)
-    parameters.check("GetObject", {"a": "b", "versionId": "c"}, [("a", "b"), ("a", "c"), ("versionId", "c"), ("versionId", "c")])
+    parameters.check(
+        "GetObject", {"a": "b", "versionId": "c"}, [("a", "b"), ("a", "c"), ("versionId", "c"), ("versionId", "c")]
+    )
 
 
 def test_a_setting_that_nobody_knows_is_not_a_listing() -> None:

@@ -1,4 +1,5 @@
-"""Version 2 of the signature: where it is taken, what it covers, when it ends. tests/s3/test_signing.py has its every write."""
+"""Version 2 of the signature: where it is taken, what it covers, when it ends. tests/s3/test_signing.py has its every
+write."""
 
 from __future__ import annotations
 
@@ -17,13 +18,38 @@ from s4.s3 import sigv2, sigv4
 NOW = 1_700_000_000
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
 GUIDE = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
-# "Signing and authenticating REST requests", its examples: method, path as sent, bucket of the host, headers, signature.
+# "Signing and authenticating REST requests", its examples: method, path as sent, bucket of the host, headers,
+# signature.
 EXAMPLES: dict[str, tuple[str, str, str, dict[str, str], str]] = {
-    "Object GET": ("GET", "/photos/puppy.jpg", "awsexamplebucket1", {"date": "Tue, 27 Mar 2007 19:36:42 +0000"}, "qgk2+6Sv9/oM7G3qLEjTH1a1l1g="),
-    "Object PUT": ("PUT", "/photos/puppy.jpg", "awsexamplebucket1", {"content-type": "image/jpeg", "date": "Tue, 27 Mar 2007 21:15:45 +0000"}, "iqRzw+ileNPu1fhspnRs8nOjjIA="),
-    "List": ("GET", "/?prefix=photos&max-keys=50&marker=puppy", "awsexamplebucket1", {"date": "Tue, 27 Mar 2007 19:42:41 +0000"}, "m0WP8eCtspQl5Ahe6L1SozdX9YA="),
-    "Fetch": ("GET", "/?acl", "awsexamplebucket1", {"date": "Tue, 27 Mar 2007 19:44:46 +0000"}, "82ZHiFIjc+WbcwFKGUVEQspPn+0="),
-}  # fmt: skip
+    "Object GET": (
+        "GET",
+        "/photos/puppy.jpg",
+        "awsexamplebucket1",
+        {"date": "Tue, 27 Mar 2007 19:36:42 +0000"},
+        "qgk2+6Sv9/oM7G3qLEjTH1a1l1g=",
+    ),
+    "Object PUT": (
+        "PUT",
+        "/photos/puppy.jpg",
+        "awsexamplebucket1",
+        {"content-type": "image/jpeg", "date": "Tue, 27 Mar 2007 21:15:45 +0000"},
+        "iqRzw+ileNPu1fhspnRs8nOjjIA=",
+    ),
+    "List": (
+        "GET",
+        "/?prefix=photos&max-keys=50&marker=puppy",
+        "awsexamplebucket1",
+        {"date": "Tue, 27 Mar 2007 19:42:41 +0000"},
+        "m0WP8eCtspQl5Ahe6L1SozdX9YA=",
+    ),
+    "Fetch": (
+        "GET",
+        "/?acl",
+        "awsexamplebucket1",
+        {"date": "Tue, 27 Mar 2007 19:44:46 +0000"},
+        "82ZHiFIjc+WbcwFKGUVEQspPn+0=",
+    ),
+}
 
 
 def request_of(target: str, headers: dict[str, str] | None = None, method: str = "GET") -> sigv4.Request:
@@ -52,7 +78,9 @@ def checked(old: Callable[[], sigv2.OldClaim], now_s: float = NOW) -> str:
 
 def in_headers(date: str, name: str = "date") -> Callable[[], sigv2.OldClaim]:
     def make(signature: str = "a") -> sigv2.OldClaim:
-        return sigv2.parse(request_of("/b/k", {name: date, "authorization": f"AWS {ACCESS}:{signature}"}), "", "all", REGION)
+        return sigv2.parse(
+            request_of("/b/k", {name: date, "authorization": f"AWS {ACCESS}:{signature}"}), "", "all", REGION
+        )
 
     return lambda: make(sigv2.sign(SECRET, make().texts[0]))
 
@@ -67,11 +95,24 @@ def in_address(ends: str) -> Callable[[], sigv2.OldClaim]:
 
 def test_clocks_and_ends() -> None:
     """As version 4 has them: a quarter of an hour either way, a week at most."""
-    for after_s, code in ((0, ""), (900, ""), (-900, ""), (901, "RequestTimeTooSkewed"), (-901, "RequestTimeTooSkewed")):
+    for after_s, code in (
+        (0, ""),
+        (900, ""),
+        (-900, ""),
+        (901, "RequestTimeTooSkewed"),
+        (-901, "RequestTimeTooSkewed"),
+    ):
         assert checked(in_headers(DATE), NOW + after_s) == code
         assert checked(in_headers(DATE.replace("GMT", "+0000"), "x-amz-date"), NOW + after_s) == code
         assert checked(in_headers("20231114T221320Z"), NOW + after_s) == code
-    for ends, code in ((NOW, ""), (NOW + 604_800, ""), (NOW - 1, "AccessDenied"), (NOW + 604_800 + 901, "AccessDenied"), (0, "AccessDenied"), (10**11, "AccessDenied")):
+    for ends, code in (
+        (NOW, ""),
+        (NOW + 604_800, ""),
+        (NOW - 1, "AccessDenied"),
+        (NOW + 604_800 + 901, "AccessDenied"),
+        (0, "AccessDenied"),
+        (10**11, "AccessDenied"),
+    ):
         assert checked(in_address(str(ends))) == code, ends
     for nonsense in ("", "soon", "1e3", "-1", "٣", "9" * 30, "1700000000.5"):
         assert checked(in_address(nonsense)) == "AccessDenied", nonsense
@@ -89,13 +130,19 @@ def test_the_wrong_secret_and_signatures_that_are_none() -> None:
 
 
 def test_the_mode_decides_where_it_is_taken() -> None:
-    address, header = request_of(f"/b/k?AWSAccessKeyId=a&Expires={NOW}&Signature=b"), request_of("/b/k", {"date": DATE, "authorization": "AWS a:b"})
+    address, header = (
+        request_of(f"/b/k?AWSAccessKeyId=a&Expires={NOW}&Signature=b"),
+        request_of("/b/k", {"date": DATE, "authorization": "AWS a:b"}),
+    )
     form = {"awsaccesskeyid": "a", "policy": "", "signature": "b"}
     taken = {
-        mode: [_is_taken(lambda mode=mode: sigv2.parse(address, "", mode, REGION)), _is_taken(lambda mode=mode: sigv2.parse(header, "", mode, REGION)),
-               _is_taken(lambda mode=mode: sigv2.parse_form(form, mode, REGION))]
+        mode: [
+            _is_taken(lambda mode=mode: sigv2.parse(address, "", mode, REGION)),
+            _is_taken(lambda mode=mode: sigv2.parse(header, "", mode, REGION)),
+            _is_taken(lambda mode=mode: sigv2.parse_form(form, mode, REGION)),
+        ]
         for mode in sigv2.MODES
-    }  # fmt: skip
+    }
     assert taken == {"query": [True, False, False], "all": [True, True, True], "off": [False, False, False]}
 
 
@@ -111,7 +158,10 @@ def _is_taken(what: Callable[[], Any]) -> bool:
 
 def test_how_a_key_is_spelled_changes_nothing() -> None:
     """s3cmd encodes `~`, Python's HTTP clients send it as it is."""
-    claims = [sigv2.parse(request_of(f"/b/{key}?AWSAccessKeyId=a&Expires=1&Signature=b"), "", "query", REGION) for key in ("a~b%20c", "a%7Eb%20c")]
+    claims = [
+        sigv2.parse(request_of(f"/b/{key}?AWSAccessKeyId=a&Expires=1&Signature=b"), "", "query", REGION)
+        for key in ("a~b%20c", "a%7Eb%20c")
+    ]
     assert set(claims[0].texts) & set(claims[1].texts)
 
 
@@ -127,7 +177,13 @@ def test_presigned_addresses_by_default_and_nothing_else(own_server: Callable[..
     for method, options in (("put_object", {"Body": b""}), ("get_object", {})):
         url = plain.generate_presigned_url(method, Params={"Bucket": "own", "Key": "ä b/~+&=", **options})
         assert "AWSAccessKeyId=" in url, "boto3 signs by version 4 now: this test tries nothing"
-        answer = send(server.endpoint, "PUT" if method == "put_object" else "GET", url.removeprefix(server.endpoint), {}, b"there" if options else b"")
+        answer = send(
+            server.endpoint,
+            "PUT" if method == "put_object" else "GET",
+            url.removeprefix(server.endpoint),
+            {},
+            b"there" if options else b"",
+        )
         assert answer.status == 200, answer.body
     assert answer.body == b"there"
     header = call(server.endpoint, "GET", "/own/k", version=2)
@@ -148,14 +204,24 @@ def test_presigned_listings(server: ServerProcess, s3: Any, bucket: str) -> None
     s3.upload_part(Bucket=bucket, Key="m/ n", UploadId=upload, PartNumber=1, Body=b"x")
     plain = make_client(server.endpoint)
     for method, options, there, not_there in (
-        ("list_objects_v2", {"Prefix": "a/", "MaxKeys": 1, "FetchOwner": True, "EncodingType": "url"}, b"<Key>a/1</Key>", b"a/2"),
+        (
+            "list_objects_v2",
+            {"Prefix": "a/", "MaxKeys": 1, "FetchOwner": True, "EncodingType": "url"},
+            b"<Key>a/1</Key>",
+            b"a/2",
+        ),
         ("list_objects_v2", {"StartAfter": "a/1", "Delimiter": "/"}, b"<Key>b</Key>", b"<Key>a/1"),
         ("list_objects", {"Prefix": "a/", "Marker": "a/1"}, b"<Key>a/2", b"<Key>a/1"),
         ("list_object_versions", {"Prefix": "b", "KeyMarker": "a"}, b"<Key>b</Key>", b"a/1"),
         ("list_multipart_uploads", {"Prefix": "m", "MaxUploads": 5}, upload.encode(), b"a/1"),
-        ("list_parts", {"Key": "m/ n", "UploadId": upload, "MaxParts": 3, "PartNumberMarker": 0}, b"<PartNumber>1</PartNumber>", b"a/1"),
+        (
+            "list_parts",
+            {"Key": "m/ n", "UploadId": upload, "MaxParts": 3, "PartNumberMarker": 0},
+            b"<PartNumber>1</PartNumber>",
+            b"a/1",
+        ),
         ("list_buckets", {"Prefix": bucket, "MaxBuckets": 3}, bucket.encode(), b"a/1"),
-    ):  # fmt: skip
+    ):
         where = {} if method == "list_buckets" else {"Bucket": bucket}
         url = plain.generate_presigned_url(method, Params={**where, **options})
         assert "AWSAccessKeyId=" in url, "boto3 signs by version 4 now: this test tries nothing"
@@ -168,7 +234,9 @@ def test_presigned_listings(server: ServerProcess, s3: Any, bucket: str) -> None
         assert send(server.endpoint, "GET", f"{listing}&{more}", {}).code == "SignatureDoesNotMatch", more
     for method in ("PUT", "DELETE", "HEAD"):
         assert send(server.endpoint, method, listing, {}).status == 403
-    read = plain.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "b"}).removeprefix(server.endpoint)
+    read = plain.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "b"}).removeprefix(
+        server.endpoint
+    )
     for more in ("prefix=a", "list-type=2", "max-parts=1", "delimiter=%2F"):
         assert send(server.endpoint, "GET", f"{read}&{more}", {}).code == "AccessDenied", more
 
@@ -190,14 +258,19 @@ def test_off_refuses_it_everywhere(own_server: Callable[..., ServerProcess]) -> 
 def test_what_an_address_says_counts(server: ServerProcess, s3: Any, bucket: str) -> None:
     """boto3 puts the type and metadata of a presigned PUT into its query."""
     plain = make_client(server.endpoint)
-    url = plain.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "k", "ContentType": "image/png", "Metadata": {"a": "b"}})
+    url = plain.generate_presigned_url(
+        "put_object", Params={"Bucket": bucket, "Key": "k", "ContentType": "image/png", "Metadata": {"a": "b"}}
+    )
     target = url.removeprefix(server.endpoint)
     assert send(server.endpoint, "PUT", target, {"Content-Type": "text/html"}, b"x").code == "InvalidArgument"
     for headers in ({}, {"Content-Type": "image/png"}):
         assert send(server.endpoint, "PUT", target, headers, b"x").status == 200
         head = s3.head_object(Bucket=bucket, Key="k")
         assert (head["ContentType"], head["Metadata"]) == ("image/png", {"a": "b"})
-    shown = plain.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k", "ResponseContentDisposition": 'attachment; filename="a b.png"'})
+    shown = plain.generate_presigned_url(
+        "get_object",
+        Params={"Bucket": bucket, "Key": "k", "ResponseContentDisposition": 'attachment; filename="a b.png"'},
+    )
     with urlopen(shown) as answer:
         assert answer.headers["Content-Disposition"] == 'attachment; filename="a b.png"'
 
@@ -221,15 +294,36 @@ def test_chunks_are_signed_by_nobody(server: ServerProcess, bucket: str) -> None
     for mode in ("STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"):
         more = {"x-amz-content-sha256": mode, "x-amz-decoded-content-length": "1"}
         for presign_s in (0, 60):
-            assert call(server.endpoint, "PUT", f"/{bucket}/k", headers=more, body=b"1\r\nx\r\n0\r\n\r\n", version=2, presign_s=presign_s).code in ("InvalidRequest", "InvalidArgument")
+            assert call(
+                server.endpoint,
+                "PUT",
+                f"/{bucket}/k",
+                headers=more,
+                body=b"1\r\nx\r\n0\r\n\r\n",
+                version=2,
+                presign_s=presign_s,
+            ).code in ("InvalidRequest", "InvalidArgument")
     wrong = {"x-amz-content-sha256": sigv4.EMPTY_SHA256}
-    assert call(server.endpoint, "PUT", f"/{bucket}/k", headers=wrong, body=b"x", version=2).code == "XAmzContentSHA256Mismatch"
+    assert (
+        call(server.endpoint, "PUT", f"/{bucket}/k", headers=wrong, body=b"x", version=2).code
+        == "XAmzContentSHA256Mismatch"
+    )
 
 
 def test_listings_in_headers(server: ServerProcess, s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="a/b", Body=b"x")
-    assert b"<Key>a/b</Key>" in call(server.endpoint, "GET", f"/{bucket}", query="list-type=2&prefix=a%2F&max-keys=3", version=2).body
-    answer = call(server.endpoint, "GET", f"/{bucket}/a/b", query="attributes", version=2, headers={"x-amz-object-attributes": "ETag"})
+    assert (
+        b"<Key>a/b</Key>"
+        in call(server.endpoint, "GET", f"/{bucket}", query="list-type=2&prefix=a%2F&max-keys=3", version=2).body
+    )
+    answer = call(
+        server.endpoint,
+        "GET",
+        f"/{bucket}/a/b",
+        query="attributes",
+        version=2,
+        headers={"x-amz-object-attributes": "ETag"},
+    )
     assert (answer.status, answer.code) == (403, "AccessDenied")
     target, headers, _ = signed(server.endpoint, "GET", f"/{bucket}/a/b", version=2)
     for more in ("acl", "versionId=null", "x-amz-meta-a=b"):

@@ -51,10 +51,20 @@ def test_ranges(s3: Any, bucket: str, size: int, span: str) -> None:
 
 def test_headers_and_metadata_come_back(s3: Any, bucket: str) -> None:
     given = {
-        "ContentType": "text/x-test", "ContentEncoding": "gzip", "ContentLanguage": "de", "CacheControl": "max-age=5",
+        "ContentType": "text/x-test",
+        "ContentEncoding": "gzip",
+        "ContentLanguage": "de",
+        "CacheControl": "max-age=5",
         "ContentDisposition": 'attachment; filename="a b"',
-    }  # fmt: skip
-    s3.put_object(Bucket=bucket, Key="k", Body=b"x", Metadata={"one": "1", "two": "zwei"}, Expires="Wed, 21 Oct 2037 07:28:00 GMT", **given)
+    }
+    s3.put_object(
+        Bucket=bucket,
+        Key="k",
+        Body=b"x",
+        Metadata={"one": "1", "two": "zwei"},
+        Expires="Wed, 21 Oct 2037 07:28:00 GMT",
+        **given,
+    )
     for got in (s3.get_object(Bucket=bucket, Key="k"), s3.head_object(Bucket=bucket, Key="k")):
         assert {name: got[name] for name in given} == given
         assert got["Metadata"] == {"one": "1", "two": "zwei"}
@@ -97,7 +107,9 @@ def test_checksums_of_single_objects(s3: Any, bucket: str, algorithm: str) -> No
     got["Body"].read()  # botocore checks it
     assert got[field] == put[field]
     assert got["ChecksumType"] == "FULL_OBJECT"
-    attributes = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["Checksum", "ETag", "ObjectSize", "StorageClass"])
+    attributes = s3.get_object_attributes(
+        Bucket=bucket, Key="k", ObjectAttributes=["Checksum", "ETag", "ObjectSize", "StorageClass"]
+    )
     assert attributes["Checksum"][field] == put[field]
     assert attributes["ObjectSize"] == 100_000
     wrong = base64.b64encode(bytes(len(base64.b64decode(put[field])))).decode()
@@ -108,7 +120,12 @@ def parts_of(s3: Any, bucket: str, key: str, upload: str, bodies: list[bytes], *
     made = []
     for number, body in enumerate(bodies, 1):
         answer = s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body, **options)
-        made.append({"PartNumber": number, **{name: value for name, value in answer.items() if name == "ETag" or name.startswith("Checksum")}})
+        made.append(
+            {
+                "PartNumber": number,
+                **{name: value for name, value in answer.items() if name == "ETag" or name.startswith("Checksum")},
+            }
+        )
     return made
 
 
@@ -122,7 +139,11 @@ def test_multipart(s3: Any, bucket: str) -> None:
         (part["PartNumber"], len(body), part["ETag"]) for part, body in zip(parts, bodies, strict=True)
     ]
     page = s3.list_parts(Bucket=bucket, Key="m", UploadId=upload, MaxParts=1, PartNumberMarker=1)
-    assert ([part["PartNumber"] for part in page["Parts"]], page["IsTruncated"], page["NextPartNumberMarker"]) == ([2], True, 2)
+    assert ([part["PartNumber"] for part in page["Parts"]], page["IsTruncated"], page["NextPartNumberMarker"]) == (
+        [2],
+        True,
+        2,
+    )
     wanted = {"Parts": [{name: part[name] for name in ("PartNumber", "ETag")} for part in parts]}
     done = s3.complete_multipart_upload(Bucket=bucket, Key="m", UploadId=upload, MultipartUpload=wanted)
     digest = hashlib.md5(b"".join(hashlib.md5(body).digest() for body in bodies)).hexdigest()
@@ -145,8 +166,16 @@ def test_multipart_abort_and_replaced_parts(s3: Any, bucket: str) -> None:
     parts_of(s3, bucket, "m", upload, [os.urandom(50_000)])
     parts = parts_of(s3, bucket, "m", upload, [b"small"])
     wrong = {"Parts": [{"PartNumber": 1, "ETag": '"0123456789abcdef0123456789abcdef"'}]}
-    assert error(s3.complete_multipart_upload, Bucket=bucket, Key="m", UploadId=upload, MultipartUpload=wrong) == ("InvalidPart", 400)
-    s3.complete_multipart_upload(Bucket=bucket, Key="m", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": parts[0]["ETag"]}]})
+    assert error(s3.complete_multipart_upload, Bucket=bucket, Key="m", UploadId=upload, MultipartUpload=wrong) == (
+        "InvalidPart",
+        400,
+    )
+    s3.complete_multipart_upload(
+        Bucket=bucket,
+        Key="m",
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": parts[0]["ETag"]}]},
+    )
     assert s3.get_object(Bucket=bucket, Key="m")["Body"].read() == b"small"
     other = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
     parts_of(s3, bucket, "m", other, [os.urandom(50_000)])
@@ -155,10 +184,22 @@ def test_multipart_abort_and_replaced_parts(s3: Any, bucket: str) -> None:
     assert error(s3.abort_multipart_upload, Bucket=bucket, Key="m", UploadId=other) == ("NoSuchUpload", 404)
 
 
-@pytest.mark.parametrize(("algorithm", "kind"), [("CRC32", "FULL_OBJECT"), ("CRC32C", "COMPOSITE"), ("CRC64NVME", "FULL_OBJECT"), ("SHA256", "COMPOSITE"), ("SHA1", "COMPOSITE"), ("CRC32C", "FULL_OBJECT")])
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [
+        ("CRC32", "FULL_OBJECT"),
+        ("CRC32C", "COMPOSITE"),
+        ("CRC64NVME", "FULL_OBJECT"),
+        ("SHA256", "COMPOSITE"),
+        ("SHA1", "COMPOSITE"),
+        ("CRC32C", "FULL_OBJECT"),
+    ],
+)
 def test_multipart_checksums(s3: Any, bucket: str, algorithm: str, kind: str) -> None:
     bodies = [os.urandom(5 << 20), os.urandom(77_777)]
-    upload = s3.create_multipart_upload(Bucket=bucket, Key="m", ChecksumAlgorithm=algorithm, ChecksumType=kind)["UploadId"]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="m", ChecksumAlgorithm=algorithm, ChecksumType=kind)[
+        "UploadId"
+    ]
     parts = parts_of(s3, bucket, "m", upload, bodies, ChecksumAlgorithm=algorithm)
     done = s3.complete_multipart_upload(Bucket=bucket, Key="m", UploadId=upload, MultipartUpload={"Parts": parts})
     assert done["ChecksumType"] == kind
@@ -179,12 +220,24 @@ def test_copy(s3: Any, bucket: str) -> None:
     assert copied["CopyObjectResult"]["ETag"] == source["ETag"]
     got = s3.get_object(Bucket=bucket, Key="copy")
     assert (got["Body"].read(), got["Metadata"], got["ContentType"]) == (data, {"m": "1"}, "a/b")
-    s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/copy", MetadataDirective="REPLACE", Metadata={"n": "2"}, ContentType="c/d")
+    s3.copy_object(
+        Bucket=bucket,
+        Key="copy",
+        CopySource=f"{bucket}/copy",
+        MetadataDirective="REPLACE",
+        Metadata={"n": "2"},
+        ContentType="c/d",
+    )
     got = s3.head_object(Bucket=bucket, Key="copy")
     assert (got["Metadata"], got["ContentType"]) == ({"n": "2"}, "c/d")
     assert error(s3.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/copy") == ("InvalidRequest", 400)
     assert error(s3.copy_object, Bucket=bucket, Key="c", CopySource=f"{bucket}/none") == ("NoSuchKey", 404)
-    assert error(s3.copy_object, Bucket=bucket, Key="c", CopySource=f"{bucket}/copy", CopySourceIfNoneMatch=source["ETag"])[1] == 412
+    assert (
+        error(
+            s3.copy_object, Bucket=bucket, Key="c", CopySource=f"{bucket}/copy", CopySourceIfNoneMatch=source["ETag"]
+        )[1]
+        == 412
+    )
     s3.delete_object(Bucket=bucket, Key="dir/a b+ü")
     assert s3.get_object(Bucket=bucket, Key="copy")["Body"].read() == data
 
@@ -194,8 +247,17 @@ def test_part_copy(s3: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="src", Body=data)
     upload = s3.create_multipart_upload(Bucket=bucket, Key="m")["UploadId"]
     first = s3.upload_part_copy(Bucket=bucket, Key="m", UploadId=upload, PartNumber=1, CopySource=f"{bucket}/src")
-    second = s3.upload_part_copy(Bucket=bucket, Key="m", UploadId=upload, PartNumber=2, CopySource=f"{bucket}/src", CopySourceRange="bytes=100-2000099")
-    parts = [{"PartNumber": number, "ETag": part["CopyPartResult"]["ETag"]} for number, part in enumerate((first, second), 1)]
+    second = s3.upload_part_copy(
+        Bucket=bucket,
+        Key="m",
+        UploadId=upload,
+        PartNumber=2,
+        CopySource=f"{bucket}/src",
+        CopySourceRange="bytes=100-2000099",
+    )
+    parts = [
+        {"PartNumber": number, "ETag": part["CopyPartResult"]["ETag"]} for number, part in enumerate((first, second), 1)
+    ]
     s3.complete_multipart_upload(Bucket=bucket, Key="m", UploadId=upload, MultipartUpload={"Parts": parts})
     assert s3.get_object(Bucket=bucket, Key="m")["Body"].read() == data + data[100:2000100]
 
@@ -203,7 +265,9 @@ def test_part_copy(s3: Any, bucket: str) -> None:
 def test_delete_objects(s3: Any, bucket: str) -> None:
     for number in range(5):
         s3.put_object(Bucket=bucket, Key=f"k{number}", Body=b"x")
-    answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": f"k{number}"} for number in range(4)] + [{"Key": "never"}]})
+    answer = s3.delete_objects(
+        Bucket=bucket, Delete={"Objects": [{"Key": f"k{number}"} for number in range(4)] + [{"Key": "never"}]}
+    )
     assert sorted(item["Key"] for item in answer["Deleted"]) == ["k0", "k1", "k2", "k3", "never"]
     assert [item["Key"] for item in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["k4"]
     quiet = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k4"}], "Quiet": True})
@@ -275,11 +339,29 @@ def test_rename_object(s3: Any, bucket: str, size: int) -> None:
     assert (got["Body"].read(), got["Metadata"]) == (data, {"a": "b"})
     assert error(s3.get_object, Bucket=bucket, Key="old") == ("NoSuchKey", 404)
     s3.put_object(Bucket=bucket, Key="old", Body=b"2")
-    assert error(s3.rename_object, Bucket=bucket, Key="new", RenameSource="old", DestinationIfNoneMatch="*") == ("PreconditionFailed", 412)
+    assert error(s3.rename_object, Bucket=bucket, Key="new", RenameSource="old", DestinationIfNoneMatch="*") == (
+        "PreconditionFailed",
+        412,
+    )
     assert s3.get_object(Bucket=bucket, Key="old")["Body"].read() == b"2"
 
 
-@pytest.mark.parametrize("key", ["..", "../x", "a//b", "/lead", "trail/", "a\x00b", "ü/日本語/😀", "a b+c%20d", "x" * 1024, "?&=#;,:@!$'()*", "\x01\x1f"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "..",
+        "../x",
+        "a//b",
+        "/lead",
+        "trail/",
+        "a\x00b",
+        "ü/日本語/😀",
+        "a b+c%20d",
+        "x" * 1024,
+        "?&=#;,:@!$'()*",
+        "\x01\x1f",
+    ],
+)
 def test_keys_are_opaque(s3: Any, bucket: str, key: str) -> None:
     s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == key.encode()

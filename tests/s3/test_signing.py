@@ -39,7 +39,13 @@ WRITES: dict[str, tuple[str, str, str, dict[str, str], bytes]] = {
     "DeleteObject": ("DELETE", "/{bucket}/there", "", {}, b""),
     "CreateMultipartUpload": ("POST", "/{bucket}/k", "uploads", {}, b""),
     "UploadPart": ("PUT", "/{bucket}/mp", "partNumber=1&uploadId={upload}", {}, b"part"),
-    "UploadPartCopy": ("PUT", "/{bucket}/mp", "partNumber=1&uploadId={upload}", {"x-amz-copy-source": "/{bucket}/there"}, b""),
+    "UploadPartCopy": (
+        "PUT",
+        "/{bucket}/mp",
+        "partNumber=1&uploadId={upload}",
+        {"x-amz-copy-source": "/{bucket}/there"},
+        b"",
+    ),
     "CompleteMultipartUpload": ("POST", "/{bucket}/mp", "uploadId={upload}", {}, b"<CompleteMultipartUpload/>"),
     "AbortMultipartUpload": ("DELETE", "/{bucket}/mp", "uploadId={upload}", {}, b""),
 }
@@ -60,25 +66,52 @@ def state(s3: Any, bucket: str) -> Any:
     uploads = s3.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
     parts = [s3.list_parts(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"]).get("Parts") for item in uploads]
     versions = [(item["Key"], item["VersionId"], item["ETag"]) for item in listed.get("Versions", [])]
-    return versions, len(listed.get("DeleteMarkers", [])), [item["UploadId"] for item in uploads], parts, s3.get_bucket_versioning(Bucket=bucket).get("Status")
+    return (
+        versions,
+        len(listed.get("DeleteMarkers", [])),
+        [item["UploadId"] for item in uploads],
+        parts,
+        s3.get_bucket_versioning(Bucket=bucket).get("Status"),
+    )
 
 
 @pytest.mark.parametrize("operation", WRITES)
 @pytest.mark.parametrize("mode", MODES)
-def test_wrong_secret_is_refused_and_changes_nothing(server: ServerProcess, s3: Any, names: dict[str, str], mode: str, operation: str) -> None:
+def test_wrong_secret_is_refused_and_changes_nothing(
+    server: ServerProcess, s3: Any, names: dict[str, str], mode: str, operation: str
+) -> None:
     method, path, query, headers, body = WRITES[operation]
     before = state(s3, names["bucket"])
     filled = {name: value.format(**names) for name, value in headers.items()}
     answer = call(
-        server.endpoint, method, path.format(**names), query=query.format(**names), headers=filled, body=body,
-        secret="not the secret", **MODES[mode],
-    )  # fmt: skip
-    uncovered = operation == "RenameObject" and "version 2" in mode  # whoever asks: renameObject is not in what it signs
+        server.endpoint,
+        method,
+        path.format(**names),
+        query=query.format(**names),
+        headers=filled,
+        body=body,
+        secret="not the secret",
+        **MODES[mode],
+    )
+    uncovered = (
+        operation == "RenameObject" and "version 2" in mode
+    )  # whoever asks: renameObject is not in what it signs
     assert (answer.status, answer.code) == (403, "AccessDenied" if uncovered else "SignatureDoesNotMatch"), answer.body
     assert state(s3, names["bucket"]) == before
-    unknown = call(server.endpoint, method, path.format(**names), query=query.format(**names), headers=filled, body=body, access="nobody", **MODES[mode])
+    unknown = call(
+        server.endpoint,
+        method,
+        path.format(**names),
+        query=query.format(**names),
+        headers=filled,
+        body=body,
+        access="nobody",
+        **MODES[mode],
+    )
     assert (unknown.status, unknown.code) == (403, "AccessDenied" if uncovered else "InvalidAccessKeyId")
-    anonymous = send(server.endpoint, method, path.format(**names) + (f"?{query.format(**names)}" if query else ""), filled, body)
+    anonymous = send(
+        server.endpoint, method, path.format(**names) + (f"?{query.format(**names)}" if query else ""), filled, body
+    )
     assert (anonymous.status, anonymous.code) == (403, "AccessDenied")
     assert state(s3, names["bucket"]) == before
 
@@ -136,7 +169,13 @@ def test_tampered_chunks_are_refused(server: ServerProcess, s3: Any, bucket: str
 def test_only_the_last_chunk_may_be_small(server: ServerProcess, s3: Any, bucket: str, mode: str) -> None:
     def put(length: int, size: int) -> Answer:
         target, headers, _ = signed(server.endpoint, "PUT", f"/{bucket}/k", body=b"a" * length, chunked=mode)
-        return send(server.endpoint, "PUT", target, {**headers, "Connection": "close"}, encode_chunks(headers, SECRET, REGION, b"a" * length, mode, size))
+        return send(
+            server.endpoint,
+            "PUT",
+            target,
+            {**headers, "Connection": "close"},
+            encode_chunks(headers, SECRET, REGION, b"a" * length, mode, size),
+        )
 
     answer = put(8191 + 1, 8191)
     assert (answer.status, answer.code) == (403, "InvalidChunkSizeError")
@@ -166,7 +205,9 @@ def test_body_must_match_its_signed_hash(server: ServerProcess, bucket: str) -> 
 
 
 @pytest.mark.parametrize("version", [4, 2])
-def test_presigned_covers_every_amz_header_and_parameter(server: ServerProcess, s3: Any, bucket: str, version: int) -> None:
+def test_presigned_covers_every_amz_header_and_parameter(
+    server: ServerProcess, s3: Any, bucket: str, version: int
+) -> None:
     refused = "AccessDenied" if version == 4 else "SignatureDoesNotMatch"
     s3.put_object(Bucket=bucket, Key="there", Body=b"x")
     way: dict[str, Any] = {"presign_s": 60, "version": version}
@@ -175,14 +216,25 @@ def test_presigned_covers_every_amz_header_and_parameter(server: ServerProcess, 
     assert call(server.endpoint, "PUT", f"/{bucket}/k", body=b"x", extra={"x-amz-meta-a": "b"}, **way).code == refused
     target, headers, _ = signed(server.endpoint, "GET", f"/{bucket}/there", **way)
     assert send(server.endpoint, "GET", target, headers).body == b"x"
-    for more in ("versionId=null", "response-content-type=text/html", "x-amz-meta-a=b", "X-Amz-Copy-Source=a", "acl", "tagging"):
+    for more in (
+        "versionId=null",
+        "response-content-type=text/html",
+        "x-amz-meta-a=b",
+        "X-Amz-Copy-Source=a",
+        "acl",
+        "tagging",
+    ):
         assert send(server.endpoint, "GET", f"{target}&{more}", headers).code == "SignatureDoesNotMatch", more
     for more in ("prefix=a", "attributes", "retention", "legal-hold", "renameObject", "anything"):
-        assert send(server.endpoint, "GET", f"{target}&{more}", headers).code == ("AccessDenied" if version == 2 else "SignatureDoesNotMatch"), more
+        assert send(server.endpoint, "GET", f"{target}&{more}", headers).code == (
+            "AccessDenied" if version == 2 else "SignatureDoesNotMatch"
+        ), more
     assert send(server.endpoint, "DELETE", target, headers).code == "SignatureDoesNotMatch"
     assert send(server.endpoint, "GET", target.replace("there", "other"), headers).code == "SignatureDoesNotMatch"
     twice = target + ("&X-Amz-Expires=999" if version == 4 else "&Expires=99999999999")
-    assert send(server.endpoint, "GET", twice, headers).code == ("AuthorizationQueryParametersError" if version == 4 else "AccessDenied")
+    assert send(server.endpoint, "GET", twice, headers).code == (
+        "AuthorizationQueryParametersError" if version == 4 else "AccessDenied"
+    )
 
 
 @pytest.mark.parametrize("version", [4, 2])
@@ -193,7 +245,11 @@ def test_header_signature_covers_every_amz_header(server: ServerProcess, bucket:
 
 def test_several_ways_of_signing_together_are_refused(server: ServerProcess, bucket: str) -> None:
     """Any two of them, and of one version too."""
-    ways = [signed(server.endpoint, "GET", f"/{bucket}/k", version=version, presign_s=presign_s) for version in (4, 2) for presign_s in (0, 60)]
+    ways = [
+        signed(server.endpoint, "GET", f"/{bucket}/k", version=version, presign_s=presign_s)
+        for version in (4, 2)
+        for presign_s in (0, 60)
+    ]
     (plain, four, _), (address_four, *_), (_, two, _), (address_two, *_) = ways
     mixed = [(target, headers) for target in (address_four, address_two) for headers in (four, two)]
     mixed.append((f"{address_four}&{urlsplit(address_two).query}", {}))
@@ -209,7 +265,10 @@ def test_wrong_region_names_the_right_one(server: ServerProcess) -> None:
     assert b"<Region>us-east-1</Region>" in answer.body
 
 
-@pytest.mark.parametrize(("offset_s", "code"), [(0, None), (-600, None), (600, None), (-901, "RequestTimeTooSkewed"), (1000, "RequestTimeTooSkewed")])
+@pytest.mark.parametrize(
+    ("offset_s", "code"),
+    [(0, None), (-600, None), (600, None), (-901, "RequestTimeTooSkewed"), (1000, "RequestTimeTooSkewed")],
+)
 def test_clock_skew_of_fifteen_minutes(offset_s: int, code: str | None) -> None:
     now = 1_700_000_000.0
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now + offset_s))
@@ -219,8 +278,14 @@ def test_clock_skew_of_fifteen_minutes(offset_s: int, code: str | None) -> None:
 def test_presigned_requests_expire() -> None:
     now = 1_700_000_000.0
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-    for after_s, expires_s, code in ((0, 60, None), (60, 60, None), (61, 60, "AccessDenied"), (-901, 60, "AccessDenied"),
-                                     (0, 0, "AuthorizationQueryParametersError"), (0, 604801, "AuthorizationQueryParametersError")):  # fmt: skip
+    for after_s, expires_s, code in (
+        (0, 60, None),
+        (60, 60, None),
+        (61, 60, "AccessDenied"),
+        (-901, 60, "AccessDenied"),
+        (0, 0, "AuthorizationQueryParametersError"),
+        (0, 604801, "AuthorizationQueryParametersError"),
+    ):
         assert _checked(stamp, now + after_s, expires_s) == code
 
 
@@ -230,7 +295,9 @@ def _checked(stamp: str, now_s: float, expires_s: int | None = None) -> str | No
     claim = sigv4.Claim(ACCESS, stamp[:8], REGION, stamp, ("host",), "", payload, expires_s is not None, expires_s or 0)
     request = sigv4.Request("GET", "/b/k", [], {"host": "h"})
     signature = sigv4.sign(sigv4.signing_key(SECRET, stamp[:8], REGION), sigv4.string_to_sign(claim, request))
-    claim = sigv4.Claim(ACCESS, stamp[:8], REGION, stamp, ("host",), signature, payload, expires_s is not None, expires_s or 0)
+    claim = sigv4.Claim(
+        ACCESS, stamp[:8], REGION, stamp, ("host",), signature, payload, expires_s is not None, expires_s or 0
+    )
     try:
         sigv4.check(claim, request, SECRET, REGION, now_s, 900, 604800)
     except sigv4.S3Error as error:
@@ -240,11 +307,28 @@ def _checked(stamp: str, now_s: float, expires_s: int | None = None) -> str | No
 
 def test_example_of_the_signature_documentation() -> None:
     """The GET Object example of "Signature Calculations for the Authorization Header" in the S3 API reference."""
-    headers = {"host": "examplebucket.s3.amazonaws.com", "range": "bytes=0-9", "x-amz-content-sha256": sigv4.EMPTY_SHA256, "x-amz-date": "20130524T000000Z"}
+    headers = {
+        "host": "examplebucket.s3.amazonaws.com",
+        "range": "bytes=0-9",
+        "x-amz-content-sha256": sigv4.EMPTY_SHA256,
+        "x-amz-date": "20130524T000000Z",
+    }
     request = sigv4.Request("GET", "/test.txt", [], headers)
-    claim = sigv4.Claim("AKIAIOSFODNN7EXAMPLE", "20130524", "us-east-1", "20130524T000000Z", tuple(sorted(headers)), "", sigv4.EMPTY_SHA256, presigned=False)
+    claim = sigv4.Claim(
+        "AKIAIOSFODNN7EXAMPLE",
+        "20130524",
+        "us-east-1",
+        "20130524T000000Z",
+        tuple(sorted(headers)),
+        "",
+        sigv4.EMPTY_SHA256,
+        presigned=False,
+    )
     key = sigv4.signing_key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1")
-    assert sigv4.sign(key, sigv4.string_to_sign(claim, request)) == "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+    assert (
+        sigv4.sign(key, sigv4.string_to_sign(claim, request))
+        == "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+    )
 
 
 def test_expect_100_continue(server: ServerProcess, bucket: str) -> None:

@@ -18,10 +18,21 @@ from s4.s3.routing import route
 TABLE = Path(__file__).parents[2] / "docs" / "s3.md"
 MODEL = botocore.session.get_session().get_service_model("s3")
 # Asked for at another server's name, or told apart by nothing but what botocore calls them.
-ALIKE = {"ListDirectoryBuckets": "ListBuckets", "GetBucketNotification": "GetBucketNotificationConfiguration", "PutBucketNotification": "PutBucketNotificationConfiguration", "GetBucketLifecycle": "GetBucketLifecycleConfiguration", "PutBucketLifecycle": "PutBucketLifecycleConfiguration"}
+ALIKE = {
+    "ListDirectoryBuckets": "ListBuckets",
+    "GetBucketNotification": "GetBucketNotificationConfiguration",
+    "PutBucketNotification": "PutBucketNotificationConfiguration",
+    "GetBucketLifecycle": "GetBucketLifecycleConfiguration",
+    "PutBucketLifecycle": "PutBucketLifecycleConfiguration",
+}
 COPIES = ("CopyObject", "UploadPartCopy")
-MORE = {"UploadPart": {"partNumber": "1", "uploadId": "u"}, "UploadPartCopy": {"partNumber": "1", "uploadId": "u"}, "ListParts": {"uploadId": "u"},
-        "CompleteMultipartUpload": {"uploadId": "u"}, "AbortMultipartUpload": {"uploadId": "u"}}  # fmt: skip
+MORE = {
+    "UploadPart": {"partNumber": "1", "uploadId": "u"},
+    "UploadPartCopy": {"partNumber": "1", "uploadId": "u"},
+    "ListParts": {"uploadId": "u"},
+    "CompleteMultipartUpload": {"uploadId": "u"},
+    "AbortMultipartUpload": {"uploadId": "u"},
+}
 
 
 def rows() -> Iterator[tuple[str, str]]:
@@ -41,7 +52,10 @@ def test_every_operation_of_the_model_has_a_row() -> None:
 @pytest.mark.parametrize(("name", "done"), list(rows()))
 def test_the_router_does_what_the_row_says(name: str, done: str) -> None:
     http = MODEL.operation_model(name).http
-    path, query = urlsplit(http["requestUri"]).path, dict(parse_qsl(urlsplit(http["requestUri"]).query, keep_blank_values=True))
+    path, query = (
+        urlsplit(http["requestUri"]).path,
+        dict(parse_qsl(urlsplit(http["requestUri"]).query, keep_blank_values=True)),
+    )
     parts = path.replace("{Bucket}", "bucket").replace("{Key+}", "key").split("/", 2)
     bucket, key = parts[1], parts[2].encode() if len(parts) > 2 else b""
     headers = {"x-amz-copy-source": "/a/b"} if name in COPIES else {}

@@ -1,4 +1,5 @@
-"""What whoever has no key sends leaves nothing behind: no memory, no secrets in logs, no connection that ends without a word."""
+"""What whoever has no key sends leaves nothing behind: no memory, no secrets in logs, no connection that ends without
+a word."""
 
 from __future__ import annotations
 
@@ -57,8 +58,14 @@ def test_names_of_signed_headers_are_bounded() -> None:
     with pytest.raises(S3Error) as refused:
         sigv4.parse(unproven(1, sigv4.SIGNED_HEADERS - 2))
     assert refused.value.code == "AuthorizationHeaderMalformed"
-    presigned = {"X-Amz-Algorithm": sigv4.ALGORITHM, "X-Amz-Credential": f"a/{SCOPE}", "X-Amz-Date": STAMP, "X-Amz-Expires": "60",
-                 "X-Amz-SignedHeaders": ";".join(["host"] * 1000), "X-Amz-Signature": "0"}  # fmt: skip
+    presigned = {
+        "X-Amz-Algorithm": sigv4.ALGORITHM,
+        "X-Amz-Credential": f"a/{SCOPE}",
+        "X-Amz-Date": STAMP,
+        "X-Amz-Expires": "60",
+        "X-Amz-SignedHeaders": ";".join(["host"] * 1000),
+        "X-Amz-Signature": "0",
+    }
     with pytest.raises(S3Error) as refused:
         sigv4.parse(sigv4.Request("GET", "/", list(presigned.items()), {"host": "h"}))
     assert refused.value.code == "AuthorizationQueryParametersError"
@@ -91,8 +98,10 @@ SECRETS = (
     f"{{'authorization': 'AWS4-HMAC-SHA256 Credential=AKIAVISIBLE/{SCOPE}, SignedHeaders=host, Signature={SIGNATURE}'}}",
     f'{{"x-amz-security-token": "{TOKEN}", "x-amz-server-side-encryption-customer-key": "{KEY}"}}',
     f"[('x-amz-copy-source-server-side-encryption-customer-key', '{KEY}')]".replace("', '", "': '"),
-    f"Authorization: Bearer {TOKEN}", f"Action=AssumeRoleWithWebIdentity&WebIdentityToken={TOKEN}&Version=2011", f"SecretAccessKey={KEY}",
-)  # fmt: skip
+    f"Authorization: Bearer {TOKEN}",
+    f"Action=AssumeRoleWithWebIdentity&WebIdentityToken={TOKEN}&Version=2011",
+    f"SecretAccessKey={KEY}",
+)
 
 
 @pytest.mark.parametrize("line", SECRETS)
@@ -121,7 +130,9 @@ def test_a_traceback_tells_no_secret(logged: io.StringIO) -> None:
     try:
         raise ValueError(f"cannot read {SECRETS[0]}")
     except ValueError as error:
-        structlog.get_logger("s4.test").error("request failed", path=logs.address(f"/b/k?X-Amz-Signature={SIGNATURE}&prefix=a"), exc_info=error)
+        structlog.get_logger("s4.test").error(
+            "request failed", path=logs.address(f"/b/k?X-Amz-Signature={SIGNATURE}&prefix=a"), exc_info=error
+        )
         logging.getLogger("other").error("of a library: %s", SECRETS[1])
     told = logged.getvalue()
     assert "ValueError" in told

@@ -25,7 +25,9 @@ def test_pieces_make_the_same_document(cuts: list[int]) -> None:
     assert [child.text for child in whole.children] == ["a&bé\U0001f600", "", " y<z>"]
 
 
-@pytest.mark.parametrize("text", ["", "<D>", "<E></E>", "<D></D><D></D>", "<!DOCTYPE D><D/>", "<D><a><b><c/></b></a></D>"])
+@pytest.mark.parametrize(
+    "text", ["", "<D>", "<E></E>", "<D></D><D></D>", "<!DOCTYPE D><D/>", "<D><a><b><c/></b></a></D>"]
+)
 def test_what_is_no_such_document_is_refused_in_pieces_too(text: str) -> None:
     document = Document("D", 3)
     with pytest.raises(S3Error) as caught:

@@ -1,6 +1,7 @@
-"""Runs commands of `s4` in forks of one process that has imported everything: a start that is refused takes milliseconds then.
+"""Runs commands of `s4` in forks of one process that has imported everything: a start that is refused takes
+milliseconds then.
 
-    python forked.py < CASES      JSON lines: {"arguments": [...], "environment": {...}} in, {"status": N, "out": "", "err": ""} out
+python forked.py < CASES      JSON lines: {"arguments": [...], "environment": {...}} in, {"status": N, "out": "", "err": ""} out
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ from raw import exchange, send, signed
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    process = ServerProcess(tmp_path_factory.mktemp("admin") / "data", "--reserve", "64MiB", "--volume-size", "1MiB").start()
+    process = ServerProcess(
+        tmp_path_factory.mktemp("admin") / "data", "--reserve", "64MiB", "--volume-size", "1MiB"
+    ).start()
     yield process
     process.stop()
 
@@ -39,7 +41,12 @@ def test_roles_and_scopes(server: ServerProcess, client: Any) -> None:
         root.create_bucket(Bucket=name)
         root.put_object(Bucket=name, Key="k", Body=b"x")
     clients = {}
-    for name, grant in (("reader", "Reader:photos-*"), ("writer", "Writer:photos-a"), ("super", "SuperUser"), ("both", "Reader")):
+    for name, grant in (
+        ("reader", "Reader:photos-*"),
+        ("writer", "Writer:photos-a"),
+        ("super", "SuperUser"),
+        ("both", "Reader"),
+    ):
         made = admin(server, "user", "add", name, "--grant", grant)
         clients[name] = client(server.endpoint, made["access_key"], made["secret_key"])
     reader, writer, both = clients["reader"], clients["writer"], clients["both"]
@@ -59,7 +66,9 @@ def test_roles_and_scopes(server: ServerProcess, client: Any) -> None:
     assert not allowed(writer.copy_object, Bucket="photos-a", Key="c", CopySource="other/none")
     assert not allowed(writer.copy_object, Bucket="photos-a", Key="c", CopySource="no-such-bucket/none")
     upload = writer.create_multipart_upload(Bucket="photos-a", Key="m")["UploadId"]
-    assert not allowed(writer.upload_part_copy, Bucket="photos-a", Key="m", UploadId=upload, PartNumber=1, CopySource="other/k")
+    assert not allowed(
+        writer.upload_part_copy, Bucket="photos-a", Key="m", UploadId=upload, PartNumber=1, CopySource="other/k"
+    )
     assert not allowed(reader.get_object, Bucket="no-such-bucket", Key="k", IfMatch='"x"')
     assert allowed(both.get_object, Bucket="other", Key="k")
     admin(server, "user", "set", "both", "--grant", "Reader:photos-*")
@@ -108,7 +117,12 @@ def test_the_admin_port_is_for_superusers(server: ServerProcess) -> None:
     environment = {**os.environ, "AWS_ACCESS_KEY_ID": made["access_key"], "AWS_SECRET_ACCESS_KEY": made["secret_key"]}
     done = run(["admin", "--endpoint", server.admin, "status"], environment, check=False)
     assert "AccessDenied" in done.stderr
-    for method, path in (("GET", "/admin/v1/status"), ("POST", "/admin/v1/compact"), ("PUT", "/admin/v1/users/x"), ("GET", "/admin/v1/users")):
+    for method, path in (
+        ("GET", "/admin/v1/status"),
+        ("POST", "/admin/v1/compact"),
+        ("PUT", "/admin/v1/users/x"),
+        ("GET", "/admin/v1/users"),
+    ):
         assert send(server.admin, method, path, {}).status == 403
         target, headers, _ = signed(server.admin, method, path, secret="wrong")
         assert send(server.admin, method, target, headers).status == 403
@@ -132,7 +146,9 @@ def test_compaction_gives_the_disk_back_and_verify_agrees(server: ServerProcess,
             s3.delete_object(Bucket="compact", Key=f"k{number}")
     wait_until(lambda: admin(server, "status")["garbage_bytes"] > 1_900_000, "the shards are freed")
     admin(server, "compact", "--garbage", "0.3")  # or the server's own round, which may be at it already
-    wait_until(lambda: admin(server, "status")["volume_bytes"] < full["volume_bytes"] - 1_000_000, "the disk has it back")
+    wait_until(
+        lambda: admin(server, "status")["volume_bytes"] < full["volume_bytes"] - 1_000_000, "the disk has it back"
+    )
     for key, body in kept.items():
         assert s3.get_object(Bucket="compact", Key=key)["Body"].read() == body
     report = admin(server, "verify", "--deep")
@@ -181,7 +197,9 @@ def test_damage_in_the_middle_of_a_download_cuts_it_off(own_server: Any, client:
     server.start()
     target, headers, _ = signed(server.endpoint, "GET", "/damage/k")
     host = server.endpoint.partition("//")[2]
-    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
+    head = f"GET {target} HTTP/1.1\r\nHost: {host}\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host"
+    )
     received = exchange(server.endpoint, head.encode() + b"\r\n")
     top, _, data = received.partition(b"\r\n\r\n")
     assert f"content-length: {len(body)}".encode() in top.lower()
@@ -200,7 +218,9 @@ def test_renaming_a_prefix(server: ServerProcess, client: Any) -> None:
     done = admin(server, "rename-prefix", "rename", "old/", "new/deep/", "--wait")
     assert (done["done"], done["error"]) == (600, "")
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket="rename")
-    assert sorted(item["Key"] for page in pages for item in page["Contents"]) == sorted([key.replace("old/", "new/deep/") for key in bodies] + ["other"])
+    assert sorted(item["Key"] for page in pages for item in page["Contents"]) == sorted(
+        [key.replace("old/", "new/deep/") for key in bodies] + ["other"]
+    )
     for key, body in list(bodies.items())[::50]:
         assert s3.get_object(Bucket="rename", Key=key.replace("old/", "new/deep/"))["Body"].read() == body
     assert "done" in server.admin_cli("renames").stdout

@@ -1,4 +1,5 @@
-"""What the admin port refuses: signatures made for S3, in an address, over another body; callers without TLS; those who wait."""
+"""What the admin port refuses: signatures made for S3, in an address, over another body; callers without TLS; those
+who wait."""
 
 from __future__ import annotations
 
@@ -35,8 +36,19 @@ USER = "/admin/v1/users/mallory"
 BODY = b'{"grants": ["SuperUser"], "create": true}'
 
 
-def called(server: ServerProcess, method: str, target: str, body: bytes = b"", *, service: str = sigv4.ADMIN, sent: bytes | None = None,
-           access: str = ACCESS, secret: str = SECRET, digest: str = "", **more: str) -> Answer:  # fmt: skip
+def called(
+    server: ServerProcess,
+    method: str,
+    target: str,
+    body: bytes = b"",
+    *,
+    service: str = sigv4.ADMIN,
+    sent: bytes | None = None,
+    access: str = ACCESS,
+    secret: str = SECRET,
+    digest: str = "",
+    **more: str,
+) -> Answer:
     """`sent` is the body that goes out, where it is not the one that was signed."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     digest = digest or hashlib.sha256(body).hexdigest()
@@ -50,7 +62,10 @@ def users(server: ServerProcess) -> list[str]:
 
 
 def test_a_signature_for_s3_is_none_for_the_admin_port(server: ServerProcess) -> None:
-    answers = {"of S3": called(server, "PUT", USER, BODY, service="s3"), "of IAM": called(server, "PUT", USER, BODY, service="iam")}
+    answers = {
+        "of S3": called(server, "PUT", USER, BODY, service="s3"),
+        "of IAM": called(server, "PUT", USER, BODY, service="iam"),
+    }
     assert {what: answer.status for what, answer in answers.items()} == dict.fromkeys(answers, 403)
     assert "s4-admin" in json.loads(answers["of S3"].body)["message"]  # what an older `s4 admin` prints
     assert "mallory" not in users(server)
@@ -82,7 +97,11 @@ def test_the_body_is_the_one_that_was_signed(server: ServerProcess) -> None:
 
 def test_s3_takes_no_signature_of_the_admin_port(server: ServerProcess) -> None:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    headers = {"host": urlsplit(server.endpoint).netloc, "x-amz-content-sha256": sigv4.EMPTY_SHA256, "x-amz-date": stamp}
+    headers = {
+        "host": urlsplit(server.endpoint).netloc,
+        "x-amz-content-sha256": sigv4.EMPTY_SHA256,
+        "x-amz-date": stamp,
+    }
     headers["authorization"] = sigv4.authorization(ACCESS, SECRET, REGION, "GET", "/", headers, sigv4.ADMIN)
     assert send(server.endpoint, "GET", "/", headers).code == "SignatureDoesNotMatch"
 
@@ -102,8 +121,15 @@ def test_who_is_not_known_is_answered_before_its_body(server: ServerProcess) -> 
 # -- TLS. That a caller is on another machine is said by `here`: tests have loopback only.
 
 
-async def _served(directory: Path, work: Callable[[AdminPort, Path], Awaitable[None]], *, in_the_clear: bool = False, most: int = 64,
-                  here: Callable[[object], bool] = lambda _: False, port: socket.socket | None = None) -> None:  # fmt: skip
+async def _served(
+    directory: Path,
+    work: Callable[[AdminPort, Path], Awaitable[None]],
+    *,
+    in_the_clear: bool = False,
+    most: int = 64,
+    here: Callable[[object], bool] = lambda _: False,
+    port: socket.socket | None = None,
+) -> None:
     authority, certificate, key = Authority(directory).issue("node-1")
     gateway = cast(Any, SimpleNamespace(clock=time.time))
     door = Door(gateway, Limits(), REGION, in_the_clear=in_the_clear, here=here)
@@ -160,7 +186,9 @@ def test_calls_from_other_machines_come_over_tls(tmp_path: Path) -> None:
 
     async def work(_: AdminPort, authority: Path) -> None:
         assert "over TLS only" in await asyncio.to_thread(plain)
-        assert "Credential is malformed" in await asyncio.to_thread(encrypted, authority)  # let through to the signature
+        assert "Credential is malformed" in await asyncio.to_thread(
+            encrypted, authority
+        )  # let through to the signature
         other = Authority(tmp_path / "other").ca
         assert "certificate verify failed" in await asyncio.to_thread(encrypted, other)
         reader, writer = await asyncio.open_connection(*where.split(":"))  # probes and metrics speak no TLS
@@ -192,13 +220,21 @@ def test_which_addresses_are_this_machines_own() -> None:
     assert is_local(("127.9.8.7", 9001))
     assert is_local(("::1", 9001, 0, 0))
     assert is_local(("::ffff:127.0.0.1", 9001, 0, 0))
-    for other in (("10.0.0.1", 9001), ("0.0.0.0", 9001), ("::", 9001, 0, 0), ("::ffff:10.0.0.1", 9001, 0, 0), "", None, ("x", 1)):
+    for other in (
+        ("10.0.0.1", 9001),
+        ("0.0.0.0", 9001),
+        ("::", 9001, 0, 0),
+        ("::ffff:10.0.0.1", 9001, 0, 0),
+        "",
+        None,
+        ("x", 1),
+    ):
         assert not is_local(other)
 
 
 def test_admin_connections_who_say_nothing_give_way(tmp_path: Path) -> None:
-    """As many as are allowed say nothing, or begin with TLS and end there; the next one is served all the same. The one whose
-    request is being worked on stays."""
+    """As many as are allowed say nothing, or begin with TLS and end there; the next one is served all the same. The
+    one whose request is being worked on stays."""
     port = _bound()
     address = "127.0.0.1", port.getsockname()[1]
 
@@ -224,4 +260,3 @@ def test_admin_connections_who_say_nothing_give_way(tmp_path: Path) -> None:
             one.close()
 
     asyncio.run(_served(tmp_path, work, port=port, most=4))
-

@@ -37,7 +37,12 @@ def test_equal_content_is_stored_once(own: tuple[ServerProcess, Any]) -> None:
     s3.copy_object(Bucket="content", Key="copy", CopySource="content/k0")
     upload = s3.create_multipart_upload(Bucket="content", Key="mp")["UploadId"]
     part = s3.upload_part(Bucket="content", Key="mp", UploadId=upload, PartNumber=1, Body=body)
-    s3.complete_multipart_upload(Bucket="content", Key="mp", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]})
+    s3.complete_multipart_upload(
+        Bucket="content",
+        Key="mp",
+        UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
+    )
     s3.put_object(Bucket="content", Key="small", Body=b"inline has no blob")
     found = stats(server)
     assert found["dedup_unique_blobs"] == 1
@@ -154,11 +159,19 @@ def test_orphans_of_a_killed_upload_go(own: tuple[ServerProcess, Any]) -> None:
     from urllib.parse import urlsplit
 
     s3.put_object(Bucket="content", Key="kept", Body=b"k" * 10_000)
-    target, headers, _ = signed(server.endpoint, "PUT", "/content/never", body=bytes(8_000_000), payload="UNSIGNED-PAYLOAD")
+    target, headers, _ = signed(
+        server.endpoint, "PUT", "/content/never", body=bytes(8_000_000), payload="UNSIGNED-PAYLOAD"
+    )
     address = urlsplit(server.endpoint)
     with socket.create_connection((address.hostname, address.port)) as connection:
         head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 8000000\r\n"
-        connection.sendall((head + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host") + "\r\n").encode())
+        connection.sendall(
+            (
+                head
+                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
+                + "\r\n"
+            ).encode()
+        )
         connection.sendall(os.urandom(5_000_000))
         wait_until(lambda: server.ask("GET", "/status")["volume_bytes"] > 1_500_000, "stripes on disk")
         server.kill()

@@ -25,7 +25,8 @@ class NoMap(Files):
 
 
 def test_a_copy_is_emptied_only_once_the_map_says_that_it_does_not_count(tmp_path: Path) -> None:
-    """R8 at a crash between the two: an empty copy that counts would pass for all there is, were the others lost next."""
+    """R8 at a crash between the two: an empty copy that counts would pass for all there is, were the others lost
+    next."""
 
     async def whole() -> None:
         drives = [tmp_path / f"d{number}" for number in range(1, 5)]
@@ -48,7 +49,9 @@ def test_a_copy_is_emptied_only_once_the_map_says_that_it_does_not_count(tmp_pat
 def test_metadata_that_is_gone_is_not_taken_for_empty(tmp_path: Path, count: int) -> None:
     """Somebody removed `meta`: of all drives, and nothing starts; of one of several, and it is filled again."""
 
-    async def whole() -> None:  # in directories that no other test has: what a refused start opened is open while its process lives
+    async def whole() -> (
+        None
+    ):  # in directories that no other test has: what a refused start opened is open while its process lives
         drives = [tmp_path / f"{count}-d{number}" for number in range(1, count + 1)]
         async with opened(drives) as (_, gateway):
             await create_bucket(gateway, "kept", "root")

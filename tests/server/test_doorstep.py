@@ -1,4 +1,5 @@
-"""Who is not known yet: places, who gives way for whom, and what trickles. Of the request there is only how much has come."""
+"""Who is not known yet: places, who gives way for whom, and what trickles. Of the request there is only how much has
+come."""
 
 from __future__ import annotations
 

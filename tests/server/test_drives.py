@@ -63,7 +63,9 @@ def whole(server: ServerProcess) -> bool:
     )
 
 
-@pytest.mark.parametrize("away", [(1, 2), (3,), pytest.param((2, 5), marks=pytest.mark.soak), pytest.param((4, 6), marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "away", [(1, 2), (3,), pytest.param((2, 5), marks=pytest.mark.soak), pytest.param((4, 6), marks=pytest.mark.soak)]
+)
 def test_drives_go_away_and_come_back(six: Any, client: Any, away: tuple[int, ...]) -> None:
     server = six()
     s3 = client(server.endpoint)
@@ -93,7 +95,9 @@ def test_drives_go_away_and_come_back(six: Any, client: Any, away: tuple[int, ..
     wait_until(lambda: whole(server), "everything filled and healed")
     assert server.admin_cli("audit", "--age", "0").returncode == 0
     assert server.admin_cli("verify", "--deep").returncode == 0
-    for others in itertools.islice((set(pair) for pair in itertools.combinations(range(1, 7), 2) if set(pair).isdisjoint(away)), 1):
+    for others in itertools.islice(
+        (set(pair) for pair in itertools.combinations(range(1, 7), 2) if set(pair).isdisjoint(away)), 1
+    ):
         server.kill()  # what came back carries its share: do without two others
         for number in others:
             shutil.rmtree(server.directories[number - 1])
@@ -134,10 +138,15 @@ DAMAGES: dict[str, Callable[[list[Path], random.Random], int]] = {
 }
 
 
-@pytest.mark.parametrize(("kind", "running"), [
-    *((kind, True) for kind in DAMAGES), ("headers", False), ("delete", False),
-    *(pytest.param(kind, False, marks=pytest.mark.soak) for kind in DAMAGES if kind not in ("headers", "delete")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "running"),
+    [
+        *((kind, True) for kind in DAMAGES),
+        ("headers", False),
+        ("delete", False),
+        *(pytest.param(kind, False, marks=pytest.mark.soak) for kind in DAMAGES if kind not in ("headers", "delete")),
+    ],
+)
 def test_damage_to_two_drives_under_load(six: Any, client: Any, kind: str, running: bool) -> None:
     """Every byte is right while it happens, and afterwards everything is whole, by content."""
     server = six("--volume-size", "2MiB")
@@ -273,7 +282,9 @@ def test_wrong_directories_are_refused_and_change_nothing(six: Any, client: Any,
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").touch()
     refused([d1, d2, d3, tmp_path / "photos"], "not S4's, such as cat.jpg")
-    refused([tmp_path / "no1", tmp_path / "no2", d3, d4], "3 of 4 drives are needed to know the newest state", "--degraded")
+    refused(
+        [tmp_path / "no1", tmp_path / "no2", d3, d4], "3 of 4 drives are needed to know the newest state", "--degraded"
+    )
     d4.rename(tmp_path / "old")
     d4.mkdir()
     server.start()  # d4 is a new drive
@@ -308,9 +319,17 @@ def test_degraded_starts_with_half_and_the_rest_catches_up(six: Any, client: Any
     compare(s3, "mirror", bodies | {"more": b"m" * 50_000})
 
 
-@pytest.mark.parametrize(("drives", "options", "geometry", "may_lose"), [
-    (2, (), "1+1", 0), (3, (), "2+1", 1), (5, (), "3+2", 2), (4, ("--erasure", "3+0"), "3+0", 0), (16, (), "12+4", 4), (7, ("--erasure", "4+2"), "4+2", 2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("drives", "options", "geometry", "may_lose"),
+    [
+        (2, (), "1+1", 0),
+        (3, (), "2+1", 1),
+        (5, (), "3+2", 2),
+        (4, ("--erasure", "3+0"), "3+0", 0),
+        (16, (), "12+4", 4),
+        (7, ("--erasure", "4+2"), "4+2", 2),
+    ],
+)
 def test_geometries(six: Any, client: Any, drives: int, options: tuple[str, ...], geometry: str, may_lose: int) -> None:
     server = six(*options, drives=drives)
     s3 = client(server.endpoint)

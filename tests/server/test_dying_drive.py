@@ -66,10 +66,16 @@ def files_of(drive: Path) -> list[str]:
     return [str(path) for path in drive.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(("calls", "fault"), [
-    ("fdatasync", "error=EIO:when=1+"), ("pwritev,pwritev2", "error=EIO:when=2+"), ("write", "error=EIO:when=3+"),
-    ("fdatasync,fsync", "error=ENOSPC:when=1+"), ("write", "error=ENOSPC:when=2+"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("calls", "fault"),
+    [
+        ("fdatasync", "error=EIO:when=1+"),
+        ("pwritev,pwritev2", "error=EIO:when=2+"),
+        ("write", "error=EIO:when=3+"),
+        ("fdatasync,fsync", "error=ENOSPC:when=1+"),
+        ("write", "error=ENOSPC:when=2+"),
+    ],
+)
 def test_a_drive_dies_under_load(own_server: Any, client: Any, calls: str, fault: str) -> None:
     server: ServerProcess = own_server(drives=6)
     s3 = client(server.endpoint)
@@ -99,11 +105,18 @@ def test_a_drive_that_fails_twice_is_left_out(own_server: Any, client: Any) -> N
     server: ServerProcess = own_server(drives=6)
     s3 = client(server.endpoint, read_timeout=10, retries={"max_attempts": 0})
     s3.create_bucket(Bucket="dying")
-    s3.put_object(Bucket="dying", Key="first", Body=os.urandom(50_000))  # each drive has its volume now, which is to fail
+    s3.put_object(
+        Bucket="dying", Key="first", Body=os.urandom(50_000)
+    )  # each drive has its volume now, which is to fail
     for _ in range(2):
         assert server.process is not None
         number = server.log.read_text().count("starting again")
-        with injected(server, "fdatasync,pwritev,pwritev2", "error=EIO:when=1+", *(option for path in files_of(server.directories[4]) for option in ("-P", path))):
+        with injected(
+            server,
+            "fdatasync,pwritev,pwritev2",
+            "error=EIO:when=1+",
+            *(option for path in files_of(server.directories[4]) for option in ("-P", path)),
+        ):
             for attempt in range(100):
                 with contextlib.suppress(Exception):  # it is what is waited for
                     s3.put_object(Bucket="dying", Key=f"{attempt}", Body=os.urandom(50_000))

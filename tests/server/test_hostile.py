@@ -17,7 +17,12 @@ from s4.s3.errors import S3Error
 
 
 def request(server: ServerProcess, head: bytes, headers: dict[bytes, bytes] | None = None, body: bytes = b"") -> bytes:
-    lines = [head, b"Host: " + urlsplit(server.endpoint).netloc.encode(), b"Connection: close", b"Content-Length: %d" % len(body)]
+    lines = [
+        head,
+        b"Host: " + urlsplit(server.endpoint).netloc.encode(),
+        b"Connection: close",
+        b"Content-Length: %d" % len(body),
+    ]
     lines += [name + b": " + value for name, value in (headers or {}).items()]
     return exchange(server.endpoint, b"\r\n".join(lines) + b"\r\n\r\n" + body, limit_s=10)
 
@@ -26,17 +31,42 @@ def status(answer: bytes) -> int:
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
 
 
-@pytest.mark.parametrize("head", [
-    b"GET /\xe9 HTTP/1.1", b"GET /bucket/\xe9\xff HTTP/1.1", b"GET /bucket?prefix=\xe9 HTTP/1.1", b"GET /bucket?prefix=%E9 HTTP/1.1",
-    b"GET /%E9%FF/k HTTP/1.1", b"GET /bucket?\xff=\xff&&==& HTTP/1.1", b"PUT //// HTTP/1.1", b"GET /%00/%00 HTTP/1.1", b"OPTIONS * HTTP/1.1",
-    b"GET http://other/bucket/k HTTP/1.1", b"TRACE / HTTP/1.1", b"GET /bucket/%zz%1 HTTP/1.1",
-])  # fmt: skip
-@pytest.mark.parametrize("authorization", [
-    None, b"\xe9\xff", b"AWS4-HMAC-SHA256", b"AWS4-HMAC-SHA256 Credential=\xe9/20260101/us-east-1/s3/aws4_request,SignedHeaders=host,Signature=\xe9",
-    b"AWS4-HMAC-SHA256 Credential=a/b/c/d/e/f/g,SignedHeaders=;;,Signature=", b"AWS4-HMAC-SHA256 Credential=,,,,=,=",
-])  # fmt: skip
-def test_strange_requests_get_an_answer_below_500(server: ServerProcess, head: bytes, authorization: bytes | None) -> None:
-    headers = {b"x-amz-date": b"20260101T000000Z", b"x-amz-content-sha256": b"UNSIGNED-PAYLOAD", b"x-amz-meta-\xc3\xa9": b"\xe9"}
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /\xe9 HTTP/1.1",
+        b"GET /bucket/\xe9\xff HTTP/1.1",
+        b"GET /bucket?prefix=\xe9 HTTP/1.1",
+        b"GET /bucket?prefix=%E9 HTTP/1.1",
+        b"GET /%E9%FF/k HTTP/1.1",
+        b"GET /bucket?\xff=\xff&&==& HTTP/1.1",
+        b"PUT //// HTTP/1.1",
+        b"GET /%00/%00 HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"GET http://other/bucket/k HTTP/1.1",
+        b"TRACE / HTTP/1.1",
+        b"GET /bucket/%zz%1 HTTP/1.1",
+    ],
+)
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        b"\xe9\xff",
+        b"AWS4-HMAC-SHA256",
+        b"AWS4-HMAC-SHA256 Credential=\xe9/20260101/us-east-1/s3/aws4_request,SignedHeaders=host,Signature=\xe9",
+        b"AWS4-HMAC-SHA256 Credential=a/b/c/d/e/f/g,SignedHeaders=;;,Signature=",
+        b"AWS4-HMAC-SHA256 Credential=,,,,=,=",
+    ],
+)
+def test_strange_requests_get_an_answer_below_500(
+    server: ServerProcess, head: bytes, authorization: bytes | None
+) -> None:
+    headers = {
+        b"x-amz-date": b"20260101T000000Z",
+        b"x-amz-content-sha256": b"UNSIGNED-PAYLOAD",
+        b"x-amz-meta-\xc3\xa9": b"\xe9",
+    }
     if authorization is not None:
         headers[b"Authorization"] = authorization
     assert 400 <= status(request(server, head, headers)) < 500
@@ -74,7 +104,9 @@ def test_numbers_are_bounded(server: ServerProcess, s3: Any, bucket: str, digits
 @settings(max_examples=300)
 @given(st.binary(max_size=400), st.integers(1, 50), st.booleans())
 def test_chunked_bodies_never_hang_or_break_the_parser(data: bytes, step: int, signed: bool) -> None:
-    claim = sigv4.Claim("a", "20260101", REGION, "20260101T000000Z", ("host",), "0" * 64, sigv4.STREAMING, presigned=False)
+    claim = sigv4.Claim(
+        "a", "20260101", REGION, "20260101T000000Z", ("host",), "0" * 64, sigv4.STREAMING, presigned=False
+    )
     signer = sigv4.ChunkSigner(b"k" * 32, claim) if signed else None
     decoder = chunked.ChunkedDecoder(100, signer, ("x-amz-checksum-crc32",), signed)
     total = 0

@@ -1,4 +1,5 @@
-"""What buckets hold and what sharing saves: in `s4 admin du`, `/api/stats` and the metrics, in step with what is done."""
+"""What buckets hold and what sharing saves: in `s4 admin du`, `/api/stats` and the metrics, in step with what is
+done."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def test_what_buckets_hold_and_share(server: ServerProcess, s3: Any) -> None:
 
     def metric() -> dict[str, float]:
         text = urllib.request.urlopen(server.admin + "/metrics").read().decode()
-        return {name: float(value) for name, value in re.findall(r's4_bucket_saved_bytes\{bucket="([^"]*)"\} (\S+)', text)}
+        return {
+            name: float(value) for name, value in re.findall(r's4_bucket_saved_bytes\{bucket="([^"]*)"\} (\S+)', text)
+        }
 
     wait_until(lambda: metric().get(two) == found[two][2] and metric().get(one) == found[one][2], "the metrics follow")
     s3.delete_object(Bucket=one, Key="a")
@@ -51,7 +54,9 @@ def test_what_buckets_hold_and_share(server: ServerProcess, s3: Any) -> None:
     assert "there is no bucket nobody" in server.admin_cli("du", "nobody", check=False).stderr
 
 
-def test_who_reaches_the_admin_port_learns_no_names_unless_a_setting_says_so(server: ServerProcess, s3: Any, tmp_path: Path) -> None:
+def test_who_reaches_the_admin_port_learns_no_names_unless_a_setting_says_so(
+    server: ServerProcess, s3: Any, tmp_path: Path
+) -> None:
     name = f"secret-{os.getpid()}"
     s3.create_bucket(Bucket=name)
     assert name in json.loads(call(server.endpoint, "GET", "/api/stats").body)["buckets"]
@@ -60,4 +65,6 @@ def test_who_reaches_the_admin_port_learns_no_names_unless_a_setting_says_so(ser
     for path in ("/metrics", "/api/stats"):
         assert name not in urllib.request.urlopen(quiet.admin + path).read().decode()
     assert quiet.stop() == 0
-    wait_until(lambda: name in urllib.request.urlopen(server.admin + "/metrics").read().decode(), "it is told where it may be")
+    wait_until(
+        lambda: name in urllib.request.urlopen(server.admin + "/metrics").read().decode(), "it is told where it may be"
+    )

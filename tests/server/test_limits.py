@@ -30,23 +30,55 @@ from s4.s3.errors import S3Error
 from server.test_admin import admin
 
 SMALL = {
-    "put_bytes": "100000", "object_bytes": "150000", "part_min_bytes": "1000", "parts": "5", "key_bytes": "64", "metadata_bytes": "100",
-    "header_bytes": "4KiB", "headers": "40", "request_line_bytes": "4KiB", "xml_bytes": "2000", "xml_depth": "4", "delete_keys": "3",
-    "list_keys": "10", "buckets_per_user": "3", "users": "2", "keys_per_user": "2", "stall_s": "1", "keepalive_s": "1",
-    "clock_skew_s": "100", "presign_s": "100", "open_volumes": "2", "open_tables": "20", "shutdown_s": "2",
-}  # fmt: skip
+    "put_bytes": "100000",
+    "object_bytes": "150000",
+    "part_min_bytes": "1000",
+    "parts": "5",
+    "key_bytes": "64",
+    "metadata_bytes": "100",
+    "header_bytes": "4KiB",
+    "headers": "40",
+    "request_line_bytes": "4KiB",
+    "xml_bytes": "2000",
+    "xml_depth": "4",
+    "delete_keys": "3",
+    "list_keys": "10",
+    "buckets_per_user": "3",
+    "users": "2",
+    "keys_per_user": "2",
+    "stall_s": "1",
+    "keepalive_s": "1",
+    "clock_skew_s": "100",
+    "presign_s": "100",
+    "open_volumes": "2",
+    "open_tables": "20",
+    "shutdown_s": "2",
+}
 TESTED_ELSEWHERE = {
     "least_rate_bytes": "gateway/test_memory.py:test_a_client_that_trickles_is_ended_and_one_that_is_only_slow_is_not",
-    **dict.fromkeys(("user_requests_per_s", "user_bytes_per_s", "bucket_requests_per_s", "bucket_bytes_per_s"), "server/test_rates.py:test_rates_are_of_users_and_of_buckets"),
-    "waiting_requests": "test_overload_is_answered_at_once_and_health_stays_open", "requests": "test_overload_is_answered_at_once_and_health_stays_open", "connections": "test_connections", "first_head_s": "test_who_says_nothing_is_ended",
+    **dict.fromkeys(
+        ("user_requests_per_s", "user_bytes_per_s", "bucket_requests_per_s", "bucket_bytes_per_s"),
+        "server/test_rates.py:test_rates_are_of_users_and_of_buckets",
+    ),
+    "waiting_requests": "test_overload_is_answered_at_once_and_health_stays_open",
+    "requests": "test_overload_is_answered_at_once_and_health_stays_open",
+    "connections": "test_connections",
+    "first_head_s": "test_who_says_nothing_is_ended",
     "admin_connections": "server/test_admin_port.py:test_admin_connections_who_say_nothing_give_way",
-    "memory_bytes": "test_memory_budget", "memory_wait_s": "test_memory_budget", "row_cache_bytes": "test_caches_are_bounded",
-    "blob_cache_bytes": "test_caches_are_bounded", "request_s": "test_a_request_has_an_end",
-    "unknown_requests": "test_who_is_not_known_takes_no_places", "unknown_s": "test_who_is_not_known_takes_no_places",
-    "waiting_commands": "test_commands_that_wait_are_bounded", "buckets": "test_buckets_in_all",
-    "look_s": "server/test_seen_drives.py:seen", "slow_drive_s": "server/test_seen_drives.py:test_a_slow_drive_is_seen",
-    "waiting_events": "test_events_that_wait_are_bounded", "ghost_s": "peer/test_tcp.py:test_a_gateway_that_went_away_is_waited_for",
-}  # fmt: skip
+    "memory_bytes": "test_memory_budget",
+    "memory_wait_s": "test_memory_budget",
+    "row_cache_bytes": "test_caches_are_bounded",
+    "blob_cache_bytes": "test_caches_are_bounded",
+    "request_s": "test_a_request_has_an_end",
+    "unknown_requests": "test_who_is_not_known_takes_no_places",
+    "unknown_s": "test_who_is_not_known_takes_no_places",
+    "waiting_commands": "test_commands_that_wait_are_bounded",
+    "buckets": "test_buckets_in_all",
+    "look_s": "server/test_seen_drives.py:seen",
+    "slow_drive_s": "server/test_seen_drives.py:test_a_slow_drive_is_seen",
+    "waiting_events": "test_events_that_wait_are_bounded",
+    "ghost_s": "peer/test_tcp.py:test_a_gateway_that_went_away_is_waited_for",
+}
 
 
 def test_every_limit_has_a_test() -> None:
@@ -59,7 +91,9 @@ def test_every_limit_has_a_test() -> None:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     options = [piece for name, value in SMALL.items() for piece in ("--limit", f"{name}={value}")]
-    process = ServerProcess(tmp_path_factory.mktemp("small") / "data", "--reserve", "64MiB", "--volume-size", "1MiB", *options).start()
+    process = ServerProcess(
+        tmp_path_factory.mktemp("small") / "data", "--reserve", "64MiB", "--volume-size", "1MiB", *options
+    ).start()
     yield process
     if process.process is not None:
         process.stop()
@@ -88,10 +122,16 @@ def test_sizes_of_objects_and_parts(small_s3: Any) -> None:
     shared = {"Bucket": "limits", "Key": "m", "UploadId": upload}
     assert code(small_s3.upload_part, **shared, PartNumber=1, Body=bytes(100_001)) == "EntityTooLarge"
     assert code(small_s3.upload_part, **shared, PartNumber=6, Body=b"") == "InvalidArgument"
-    etags = [small_s3.upload_part(**shared, PartNumber=number, Body=bytes(size))["ETag"] for number, size in ((1, 100_000), (2, 999), (3, 60_000))]
+    etags = [
+        small_s3.upload_part(**shared, PartNumber=number, Body=bytes(size))["ETag"]
+        for number, size in ((1, 100_000), (2, 999), (3, 60_000))
+    ]
     parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
     assert code(small_s3.complete_multipart_upload, **shared, MultipartUpload={"Parts": parts}) == "EntityTooSmall"
-    assert code(small_s3.complete_multipart_upload, **shared, MultipartUpload={"Parts": [parts[0], parts[2]]}) == "EntityTooLarge"
+    assert (
+        code(small_s3.complete_multipart_upload, **shared, MultipartUpload={"Parts": [parts[0], parts[2]]})
+        == "EntityTooLarge"
+    )
     small_s3.complete_multipart_upload(**shared, MultipartUpload={"Parts": parts[:2]})
 
 
@@ -99,15 +139,22 @@ def test_keys_and_metadata(small_s3: Any) -> None:
     small_s3.put_object(Bucket="limits", Key="k" * 64, Body=b"")
     assert code(small_s3.put_object, Bucket="limits", Key="k" * 65, Body=b"") == "KeyTooLongError"
     small_s3.put_object(Bucket="limits", Key="k", Body=b"", Metadata={"a": "x" * 99})
-    assert code(small_s3.put_object, Bucket="limits", Key="k", Body=b"", Metadata={"a": "x" * 100}) == "MetadataTooLarge"
+    assert (
+        code(small_s3.put_object, Bucket="limits", Key="k", Body=b"", Metadata={"a": "x" * 100}) == "MetadataTooLarge"
+    )
 
 
 def test_heads_of_requests(small: ServerProcess) -> None:
     host = urlsplit(small.endpoint).netloc
     fine = f"GET /limits HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n"
     assert b" 403 " in exchange(small.endpoint, (fine + "X-A: b\r\n\r\n").encode())
-    for bad in (fine + "X-Long: " + "a" * 5000 + "\r\n\r\n", fine + "".join(f"X-{number}: b\r\n" for number in range(50)) + "\r\n",
-                f"GET /limits?{'a' * 5000} HTTP/1.1\r\nHost: {host}\r\n\r\n", "NONSENSE\r\n\r\n", "GET / HTTP/1.1\r\nbroken\r\n\r\n"):  # fmt: skip
+    for bad in (
+        fine + "X-Long: " + "a" * 5000 + "\r\n\r\n",
+        fine + "".join(f"X-{number}: b\r\n" for number in range(50)) + "\r\n",
+        f"GET /limits?{'a' * 5000} HTTP/1.1\r\nHost: {host}\r\n\r\n",
+        "NONSENSE\r\n\r\n",
+        "GET / HTTP/1.1\r\nbroken\r\n\r\n",
+    ):
         answer = exchange(small.endpoint, bad.encode())
         assert answer.startswith((b"HTTP/1.0 4", b"HTTP/1.1 4")), answer
         assert b"<Error>" in answer
@@ -179,11 +226,19 @@ def test_overload_is_answered_at_once_and_health_stays_open(own_server: Any, cli
     other = admin(server, "user", "add", "other", "--grant", "Reader:busy")
     held = []
     body = b"<Delete><Object><Key>k</Key></Object></Delete>"
-    for _ in range(3):  # who sends a document is no client that is waited for: one is at work, two have half of where others wait
+    for _ in range(
+        3
+    ):  # who sends a document is no client that is waited for: one is at work, two have half of where others wait
         target, headers, _ = signed(server.endpoint, "POST", "/busy", query="delete=", body=body)
         connection = socket.create_connection((urlsplit(server.endpoint).hostname, urlsplit(server.endpoint).port))
         head = f"POST {target} HTTP/1.1\r\nHost: {urlsplit(server.endpoint).netloc}\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall((head + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host") + "\r\n").encode())
+        connection.sendall(
+            (
+                head
+                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
+                + "\r\n"
+            ).encode()
+        )
         held.append(connection)
     refused = wait_until(lambda: (one := call(server.endpoint, "GET", "/busy")).status == 503 and one, "a refusal")
     assert (refused.code, refused.headers["retry-after"]) == ("SlowDown", "1")
@@ -205,7 +260,9 @@ def test_who_is_not_known_takes_no_places(own_server: Any) -> None:
     held = []
     for path, kind in 6 * list(kinds.items()):  # more of each kind than there are places for all
         held.append(socket.create_connection((address.hostname, address.port), timeout=60))
-        held[-1].sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 400000\r\n\r\n-".encode())
+        held[-1].sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 400000\r\n\r\n-".encode()
+        )
         assert call(server.endpoint, "GET", "/").status == 200, len(held)
     for connection in held:
         assert b"RequestTimeout" in connection.recv(4096)
@@ -264,12 +321,15 @@ def ended(connection: socket.socket) -> bool:
 
 
 def test_who_says_nothing_is_ended(own_server: Any, tmp_path: Path) -> None:
-    """Not a byte, half a head, half a handshake: a new connection has so long for its first request. One that brought it may wait longer."""
+    """Not a byte, half a head, half a handshake: a new connection has so long for its first request. One that brought
+    it may wait longer."""
     certificate, key = Authority(tmp_path / "tls").issue("localhost")[1:]
     for more in ((), ("--certificate", str(certificate), "--key", str(key))):
         server = own_server("--limit", "first_head_s=0.5", "--limit", "keepalive_s=600", *more)
         address = urlsplit(server.endpoint)
-        known = wait_until(lambda address=address, more=more: more or asked(address.hostname, address.port), "an answer in time")
+        known = wait_until(
+            lambda address=address, more=more: more or asked(address.hostname, address.port), "an answer in time"
+        )
         said = (b"", b"GET /healthz HTTP/1.1\r\nHo", b"\x16\x03\x01")
         silent = [socket.create_connection((address.hostname, address.port), timeout=60) for _ in said]
         for connection, begin in zip(silent, said, strict=True):
@@ -389,7 +449,13 @@ def test_shutdown_waits_and_then_cuts_off(small: ServerProcess) -> None:
     address = urlsplit(small.endpoint)
     with socket.create_connection((address.hostname, address.port)) as connection:
         head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 10\r\n"
-        connection.sendall((head + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host") + "\r\n").encode())
+        connection.sendall(
+            (
+                head
+                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
+                + "\r\n"
+            ).encode()
+        )
         started = time.monotonic()
         assert small.stop() == 0
         assert time.monotonic() - started < 15
@@ -397,7 +463,15 @@ def test_shutdown_waits_and_then_cuts_off(small: ServerProcess) -> None:
 
 def test_events_that_wait_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "receivers").write_text("away: {webhook: 'http://127.0.0.1:9/'}")
-    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", "--limit", "waiting_events=5", "--receivers", str(tmp_path / "receivers")).start()
+    server = ServerProcess(
+        tmp_path / "data",
+        "--reserve",
+        "64MiB",
+        "--limit",
+        "waiting_events=5",
+        "--receivers",
+        str(tmp_path / "receivers"),
+    ).start()
     s3 = make_client(server.endpoint)
     s3.create_bucket(Bucket="told")
     rule = {"QueueArn": "arn:aws:sqs:us-east-1:1:away", "Events": ["s3:ObjectCreated:*"]}

@@ -1,4 +1,5 @@
-"""Counting in a directory that is full: requests go on, no process ends, and what was counted before is still added up."""
+"""Counting in a directory that is full: requests go on, no process ends, and what was counted before is still added
+up."""
 
 from __future__ import annotations
 
@@ -42,7 +43,11 @@ print("done")
 @pytest.mark.parametrize("full", ["later", "from the start"])
 def test_a_full_directory_ends_nothing(small_disk: Path, full: str) -> None:  # noqa: F811
     done = subprocess.run(
-        [sys.executable, "-c", COUNT, full], env={"PROMETHEUS_MULTIPROC_DIR": str(small_disk), "PYTHONPATH": ":".join(sys.path)},
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+        [sys.executable, "-c", COUNT, full],
+        env={"PROMETHEUS_MULTIPROC_DIR": str(small_disk), "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]

@@ -77,7 +77,9 @@ def test_a_server_with_another_master_key_serves_nobody(own_server: Any, client:
     server.options = (*server.options[:-1], str(both))
     server.start()
     client(server.endpoint).list_buckets()
-    wait_until(lambda: "it serves nobody" not in server.admin_cli("status", check=False).stdout, "a rotation is no other key")
+    wait_until(
+        lambda: "it serves nobody" not in server.admin_cli("status", check=False).stdout, "a rotation is no other key"
+    )
 
 
 def test_new_root_keys_count_at_once_and_the_old_ones_do_not(own_server: Any, client: Any) -> None:

@@ -1,4 +1,5 @@
-"""Rates of users and of buckets: what they let through is counted, on a clock of the test's own; a real server owes for hours."""
+"""Rates of users and of buckets: what they let through is counted, on a clock of the test's own; a real server owes
+for hours."""
 
 from __future__ import annotations
 
@@ -12,7 +13,12 @@ from server.test_admin import admin
 
 
 def test_rates_are_of_users_and_of_buckets() -> None:
-    for name, bytes_of in (("user_requests_per_s", 0), ("bucket_requests_per_s", 0), ("user_bytes_per_s", 1), ("bucket_bytes_per_s", 1)):
+    for name, bytes_of in (
+        ("user_requests_per_s", 0),
+        ("bucket_requests_per_s", 0),
+        ("user_bytes_per_s", 1),
+        ("bucket_bytes_per_s", 1),
+    ):
         rates, of_user = Rates(replace(Limits(), **{name: 5})), name.startswith("user")
         assert rates.count()
 
@@ -43,8 +49,10 @@ def test_one_of_its_own_counts_instead_of_the_general_one() -> None:
     buckets = BucketRates()
     rates = Rates(replace(Limits(), user_requests_per_s=2), buckets)
     buckets.note("slow", (1, 0))
-    fine = [sum(not rates.ask(user, bucket, 100.0, own) for _ in range(10)) for user, bucket, own in
-            (("a", "x", (0, 0)), ("b", "x", (5, 0)), ("c", "slow", (5, 0)), ("d", "slow", (0, 0)))]  # fmt: skip
+    fine = [
+        sum(not rates.ask(user, bucket, 100.0, own) for _ in range(10))
+        for user, bucket, own in (("a", "x", (0, 0)), ("b", "x", (5, 0)), ("c", "slow", (5, 0)), ("d", "slow", (0, 0)))
+    ]
     assert fine == [2, 5, 1, 0]
     buckets.note("slow", (0, 0))
     assert not buckets

@@ -1,4 +1,5 @@
-"""A drive that is away comes back without anybody starting the server: mounted again, told to, or replaced by an empty one."""
+"""A drive that is away comes back without anybody starting the server: mounted again, told to, or replaced by an empty
+one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Running a server: start and stop, health, metrics over workers, TLS, virtual hosts, full disks, logs, fatal errors."""
+"""Running a server: start and stop, health, metrics over workers, TLS, virtual hosts, full disks, logs, fatal
+errors."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def test_metrics_are_right_across_workers(own_server: Any, client: Any, workers:
     s3.create_bucket(Bucket="counted")
     for number in range(40):  # each client has connections of its own, so that every worker gets some
         client(server.endpoint).put_object(Bucket="counted", Key=str(number), Body=b"x" * 5000)
-    assert wait_until(lambda: metric(server, r's4_requests_total\{code="OK",operation="PutObject"\}') == 40, "all are counted")
+    assert wait_until(
+        lambda: metric(server, r's4_requests_total\{code="OK",operation="PutObject"\}') == 40, "all are counted"
+    )
     assert metric(server, r's4_request_seconds_count\{operation="PutObject"\}') == 40
     assert metric(server, "s4_received_bytes_total") >= 200_000
     assert metric(server, "s4_objects ") == 40
@@ -79,7 +82,9 @@ def test_a_worker_that_dies_is_started_again(own_server: Any, client: Any) -> No
     s3 = client(server.endpoint)
     s3.create_bucket(Bucket="workers")
     assert server.process is not None
-    children = subprocess.run(["pgrep", "-P", str(server.process.pid), "-f", "s4.server.worker"], capture_output=True, text=True, check=True).stdout.split()
+    children = subprocess.run(
+        ["pgrep", "-P", str(server.process.pid), "-f", "s4.server.worker"], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert len(children) == 2
     for child in children:
         os.kill(int(child), 9)
@@ -102,7 +107,14 @@ def test_requests_in_flight_end_before_the_server_does(own_server: Any, client: 
     address = urlsplit(server.endpoint)
     with socket.create_connection((address.hostname, address.port)) as connection:
         head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 10\r\n"
-        connection.sendall((head + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host") + "\r\n").encode() + b"xxxxx")
+        connection.sendall(
+            (
+                head
+                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
+                + "\r\n"
+            ).encode()
+            + b"xxxxx"
+        )
         wait_until(lambda: metric(server, "s4_requests_in_flight") == 1, "the request is in flight")
         stopped: list[int] = []
         thread = threading.Thread(target=lambda: stopped.append(server.stop()))
@@ -134,21 +146,32 @@ def make_certificate(directory: Path, name: str) -> bytes:
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1)).sign(key, hashes.SHA256())
-    )  # fmt: skip
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
     pem = serialization.Encoding.PEM
-    (directory / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
     (directory / "cert.pem").write_bytes(certificate.public_bytes(pem))
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS")
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_https_and_a_new_certificate_without_restart(own_server: Any, client: Any, tmp_path: Path, workers: str) -> None:
+def test_https_and_a_new_certificate_without_restart(
+    own_server: Any, client: Any, tmp_path: Path, workers: str
+) -> None:
     first = make_certificate(tmp_path, "first")
-    server = own_server("--certificate", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "key.pem"), "--workers", workers)
+    server = own_server(
+        "--certificate", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "key.pem"), "--workers", workers
+    )
     assert server.endpoint.startswith("https://")
     s3 = client(server.endpoint)
     s3.create_bucket(Bucket="tls")
@@ -189,7 +212,12 @@ def small_disk(tmp_path: Path) -> Any:
     """A file system of 96 MiB in memory."""
     path = tmp_path / "disk"
     path.mkdir()
-    if os.getuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(path)], capture_output=True, check=False).returncode:
+    if (
+        os.getuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(path)], capture_output=True, check=False
+        ).returncode
+    ):
         pytest.skip("mounting a small file system needs root and the right to mount")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
@@ -271,7 +299,9 @@ def test_one_server_to_a_directory_and_clear_messages(own_server: Any, tmp_path:
     assert "HOST:PORT" in said(str(tmp_path / "c"), "--listen", "nonsense")
     assert "no limit named 'x'" in said(str(tmp_path / "c"), "--limit", "x=1")
     assert "go together" in said(str(tmp_path / "c"), "--certificate", "x")
-    assert "both" in said(str(tmp_path / "c"), "--listen", "127.0.0.1:0", S4_ROOT_ACCESS_KEY="abc", S4_ROOT_SECRET_KEY="")
+    assert "both" in said(
+        str(tmp_path / "c"), "--listen", "127.0.0.1:0", S4_ROOT_ACCESS_KEY="abc", S4_ROOT_SECRET_KEY=""
+    )
     assert "--garbage half: give a number from 0.01 to 1" in said(str(tmp_path / "c"), "--garbage", "half")
     assert "not a size" in said(str(tmp_path / "c"), "--reserve", "much")
 
@@ -311,13 +341,30 @@ def test_logs_and_audit(own_server: Any, client: Any) -> None:
     path = server.directory / "audit.log"
     wait_until(lambda: path.read_text().count("\n") >= 5, "five lines")
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["operation"] for line in lines] == ["CreateBucket", "PutObject", "DeleteBucket", "admin PUT /admin/v1/users/ana", "admin POST /admin/v1/users/ana/keys"]
+    assert [line["operation"] for line in lines] == [
+        "CreateBucket",
+        "PutObject",
+        "DeleteBucket",
+        "admin PUT /admin/v1/users/ana",
+        "admin POST /admin/v1/users/ana/keys",
+    ]
     put = lines[1]
-    assert (put["request_id"], put["user"], put["bucket"], put["key"], put["status"], put["code"]) == (request_id, "root", "audit", "päth/k", 200, "OK")
+    assert (put["request_id"], put["user"], put["bucket"], put["key"], put["status"], put["code"]) == (
+        request_id,
+        "root",
+        "audit",
+        "päth/k",
+        200,
+        "OK",
+    )
     assert lines[2]["code"] == "BucketNotEmpty"
     logged = [json.loads(line) for line in server.log.read_text().splitlines()]
     assert any(line.get("request_id") == request_id and line["operation"] == "PutObject" for line in logged)
-    everything = server.log.read_text() + (server.directory / "audit.log").read_text() + send(server.admin, "GET", "/metrics", {}).body.decode()
+    everything = (
+        server.log.read_text()
+        + (server.directory / "audit.log").read_text()
+        + send(server.admin, "GET", "/metrics", {}).body.decode()
+    )
     assert "testrootsecret" not in everything
     assert "secret body" not in everything
 
@@ -325,7 +372,9 @@ def test_logs_and_audit(own_server: Any, client: Any) -> None:
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("call_name", ["fdatasync", "pwritev"])
 @pytest.mark.parametrize("restart", ["off", "on"])
-def test_a_failing_disk_ends_the_process_and_the_next_start_recovers(own_server: Any, client: Any, call_name: str, restart: str) -> None:
+def test_a_failing_disk_ends_the_process_and_the_next_start_recovers(
+    own_server: Any, client: Any, call_name: str, restart: str
+) -> None:
     """By itself, on the same port and process id; a disk that keeps failing ends it for good."""
     server = own_server(environment={"S4_RESTART": restart})
     s3 = client(server.endpoint, read_timeout=5)

@@ -13,7 +13,9 @@ def test_a_killed_servers_metrics_are_removed_by_the_next(own_server: Any, tmp_p
     def left() -> set[str]:
         return {path.name for path in temporary.iterdir()}
 
-    server, other = (own_server("--workers", "1", name=name, environment={"TMPDIR": str(temporary)}) for name in ("killed", "other"))
+    server, other = (
+        own_server("--workers", "1", name=name, environment={"TMPDIR": str(temporary)}) for name in ("killed", "other")
+    )
     running = left()
     assert len(running) == 2
     server.kill()

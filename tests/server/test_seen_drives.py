@@ -1,4 +1,5 @@
-"""A slow, a full, an emptied and a missing drive, and what says so: `s4 admin status` and its exit status, `drives`, /readyz, metrics.
+"""A slow, a full, an emptied and a missing drive, and what says so: `s4 admin status` and its exit status, `drives`,
+/readyz, metrics.
 
 One server over four drives of which one is a small tmpfs (where the test may mount one), with looks that come often.
 """
@@ -25,7 +26,12 @@ SOON = ("--reserve", "16MiB", "--limit", "look_s=0.2", "--limit", "slow_drive_s=
 
 def mounted(directory: Path, size: str) -> bool:
     directory.mkdir(parents=True, exist_ok=True)
-    return subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "s4-test", str(directory)], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "s4-test", str(directory)], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +71,21 @@ def metric(server: ServerProcess, name: str) -> float:
 
 def seen(server: ServerProcess, level: str, number: int, word: str, code: int) -> None:
     """Wait until all that tells of health tells this, in the same words: each looks at a time of its own."""
-    wait_until(lambda: any(word in reason for reason in server.ask("GET", "/status")["reasons"]), f"the status says {word}")
+    wait_until(
+        lambda: any(word in reason for reason in server.ask("GET", "/status")["reasons"]), f"the status says {word}"
+    )
 
     def told() -> subprocess.CompletedProcess[str] | None:
         said: subprocess.CompletedProcess[str] = server.admin_cli("status", check=False)
-        return said if said.stdout.splitlines()[0].split()[1:] == level.upper().split() and word in said.stdout else None
+        return (
+            said if said.stdout.splitlines()[0].split()[1:] == level.upper().split() and word in said.stdout else None
+        )
 
     assert wait_until(told, f"status begins with {level}, and says {word}").returncode == code
-    wait_until(lambda: (said := got(f"{server.admin}/readyz")).startswith(f"ready, {level}") and word in said, f"/readyz says {level}: {word}")
+    wait_until(
+        lambda: (said := got(f"{server.admin}/readyz")).startswith(f"ready, {level}") and word in said,
+        f"/readyz says {level}: {word}",
+    )
     wait_until(lambda: got(f"{server.endpoint}/readyz") == f"{level}\n", "a word for strangers, and no names")
     wait_until(lambda: metric(server, "s4_health") == number and metric(server, "s4_alarms") >= 1, "the metrics say it")
 
@@ -156,7 +169,10 @@ def test_a_drive_without_a_free_byte_at_a_start_comes_back_once_it_is_freed(driv
     assert drives.process is not None
     process = drives.process.pid
     try:
-        wait_until(lambda: any(f"{small}, is" in reason for reason in drives.ask("GET", "/status")["reasons"]), "it is full, or away")
+        wait_until(
+            lambda: any(f"{small}, is" in reason for reason in drives.ask("GET", "/status")["reasons"]),
+            "it is full, or away",
+        )
     finally:
         filler.unlink()
     well(drives)

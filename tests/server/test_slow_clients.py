@@ -43,7 +43,11 @@ def _begun(server: ServerProcess, stack: ExitStack, method: str, path: str, sent
     one = stack.enter_context(socket.socket())
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     one.connect((host.hostname, host.port))
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host.netloc}", *(f"{name}: {value}" for name, value in headers.items() if name.lower() != "host")]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {host.netloc}",
+        *(f"{name}: {value}" for name, value in headers.items() if name.lower() != "host"),
+    ]
     lines += [f"Content-Length: {length}"] if length else []
     one.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
     return one
@@ -119,7 +123,11 @@ def test_many_deletes_at_once_wait_and_lose_none(tight: ServerProcess, s3: Any) 
     """Each key was told SlowDown by itself, behind a 200 that no SDK repeats."""
     names = [[f"gone/{client}/{number}" for number in range(200)] for client in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda some: s3.delete_objects(Bucket="slow", Delete={"Objects": [{"Key": key} for key in some]}), names))
+        answers = list(
+            pool.map(
+                lambda some: s3.delete_objects(Bucket="slow", Delete={"Objects": [{"Key": key} for key in some]}), names
+            )
+        )
     assert [len(answer.get("Errors", [])) for answer in answers] == [0] * 8
 
 
@@ -130,7 +138,13 @@ def test_equal_completions_at_once_all_get_the_winners_answer(s3: Any, tight: Se
     def complete(_: int) -> str:
         client = make_client(tight.endpoint)
         try:
-            done = client.complete_multipart_upload(Bucket="slow", Key="five", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}, IfNoneMatch="*")
+            done = client.complete_multipart_upload(
+                Bucket="slow",
+                Key="five",
+                UploadId=upload,
+                MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]},
+                IfNoneMatch="*",
+            )
             return str(done["ETag"])
         finally:
             client.close()

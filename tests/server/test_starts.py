@@ -16,7 +16,11 @@ def events(server: ServerProcess, word: str) -> list[dict[str, Any]]:
 
 def test_a_start_and_a_reload_say_what_they_did(own_server: Any) -> None:
     server: ServerProcess = own_server(
-        "--log-format", "json", "--dedup", "off", environment={"S4_INLIN": "1KiB", "S4_STRICT": "off", "S4_ROOT_ACCESS_KEY": "", "S4_ROOT_SECRET_KEY": ""}
+        "--log-format",
+        "json",
+        "--dedup",
+        "off",
+        environment={"S4_INLIN": "1KiB", "S4_STRICT": "off", "S4_ROOT_ACCESS_KEY": "", "S4_ROOT_SECRET_KEY": ""},
     )
     (started,) = events(server, "server started")
     assert started["settings"]["dedup"] is False

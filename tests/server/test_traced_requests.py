@@ -18,7 +18,15 @@ from s4.http.access_log import LINES, AccessLog
 
 @pytest.fixture(scope="module", params=["0", "2"], ids=["one process", "workers"])
 def traced(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    server = ServerProcess(tmp_path_factory.mktemp("traced") / "data", "--reserve", "64MiB", "--log-format", "json", "--workers", request.param).start()
+    server = ServerProcess(
+        tmp_path_factory.mktemp("traced") / "data",
+        "--reserve",
+        "64MiB",
+        "--log-format",
+        "json",
+        "--workers",
+        request.param,
+    ).start()
     yield server
     assert server.stop() == 0
 
@@ -36,7 +44,9 @@ def lines(server: ServerProcess) -> list[dict[str, Any]]:
 
 def line_of(server: ServerProcess, request_id: str) -> dict[str, Any]:
     def look() -> dict[str, Any] | None:
-        return next((one for one in lines(server) if one.get("request_id") == request_id and one["event"] == "request"), None)
+        return next(
+            (one for one in lines(server) if one.get("request_id") == request_id and one["event"] == "request"), None
+        )
 
     found: dict[str, Any] = wait_until(look, "the request's line")
     return found
@@ -51,16 +61,33 @@ def refused(call: Any, **arguments: Any) -> str:
 
 def test_a_refused_request_is_found_by_its_id(traced: ServerProcess, s3: Any) -> None:
     s3.create_bucket(Bucket="traced")
-    statement = {"Sid": "NoCats", "Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::traced/cat*"}
+    statement = {
+        "Sid": "NoCats",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": "arn:aws:s3:::traced/cat*",
+    }
     s3.put_bucket_policy(Bucket="traced", Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
     made = json.loads(traced.admin_cli("--json", "user", "add", "ana", "--grant", "Reader:traced").stdout)
     ana = make_client(traced.endpoint, made["access_key"], made["secret_key"])
     try:
         denied = line_of(traced, refused(ana.get_object, Bucket="traced", Key="cat"))
-        assert (denied["user"], denied["operation"], denied["status"], denied["access_key"]) == ("ana", "GetObject", 403, made["access_key"])
-        assert denied["why"] == "s3:GetObject on arn:aws:s3:::traced/cat: denied by statement 'NoCats' of the bucket's policy"
+        assert (denied["user"], denied["operation"], denied["status"], denied["access_key"]) == (
+            "ana",
+            "GetObject",
+            403,
+            made["access_key"],
+        )
+        assert (
+            denied["why"]
+            == "s3:GetObject on arn:aws:s3:::traced/cat: denied by statement 'NoCats' of the bucket's policy"
+        )
         more = line_of(traced, refused(ana.put_object, Bucket="traced", Key="dog", Body=b""))
-        assert more["why"] == "s3:PutObject on arn:aws:s3:::traced/dog: no policy of ana, nor the bucket's policy or an ACL, allows it"
+        assert (
+            more["why"]
+            == "s3:PutObject on arn:aws:s3:::traced/dog: no policy of ana, nor the bucket's policy or an ACL, allows it"
+        )
     finally:
         ana.close()
     wrong = make_client(traced.endpoint, made["access_key"], "not the secret")

@@ -1,7 +1,8 @@
-"""No traceback reaches a user: every command of `s4 admin` against every kind of endpoint, with what it says and its status.
+"""No traceback reaches a user: every command of `s4 admin` against every kind of endpoint, with what it says and its
+status.
 
-Commands are taken from the parser, with arguments made up from it, so that a new one is in the table by itself. They run in
-this process, against servers that many tests share: a run takes milliseconds.
+Commands are taken from the parser, with arguments made up from it, so that a new one is in the table by itself. They
+run in this process, against servers that many tests share: a run takes milliseconds.
 """
 
 from __future__ import annotations
@@ -28,10 +29,16 @@ Ran = Callable[..., tuple[int, str, str]]
 LOCAL = {("cluster", "init"), ("cluster", "certificates")}  # they ask no admin port
 GIVEN = {"coordinator": "etcd://127.0.0.1:1/none", "grant": "Reader", "size": "1GiB", "state": "off"}
 
-MORE = {("log",): ["--access", "refused"], ("user", "rate"): ["--requests", "0"], ("bucket", "rate"): ["--requests", "0"]}  # options of which a command needs one
+MORE = {
+    ("log",): ["--access", "refused"],
+    ("user", "rate"): ["--requests", "0"],
+    ("bucket", "rate"): ["--requests", "0"],
+}  # options of which a command needs one
 
 
-def commands(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+def commands(
+    parser: argparse.ArgumentParser, before: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """(name, arguments that make it whole) of every command below a parser."""
     nested = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
     if not nested:
@@ -43,7 +50,7 @@ def commands(parser: argparse.ArgumentParser, before: tuple[str, ...] = ()) -> I
             elif one.option_strings and one.required:
                 arguments += [one.option_strings[0], str(value)]
         yield before, [*arguments, *MORE.get(before[1:], [])]
-    for name, below in (nested[0].choices.items() if nested else ()):
+    for name, below in nested[0].choices.items() if nested else ():
         yield from commands(below, (*before, name))
 
 
@@ -122,6 +129,7 @@ def page(kind: str, content: bytes, status: int = 200) -> type[_Page]:
 def saying(answer: bytes) -> Iterator[str]:
     """Says this to everybody, whatever is asked, and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+
         def serve() -> None:
             with contextlib.suppress(OSError):
                 while True:
@@ -142,10 +150,19 @@ def saying(answer: bytes) -> Iterator[str]:
 STRANGERS = {
     "a web server": (page("text/html", b"<html>It works</html>"), r"answers, but not as S4's admin port does"),
     "a web server that refuses": (page("text/html", b"<h1>no</h1>", 404), r"answers, but not as S4's admin port does"),
-    "something that has JSON too": (page("application/json", b'["a list"]'), r"answers, but not as S4's admin port does"),
-    "an admin port of another version": (page("application/json", b'{"other": 1}'), r"of another version|stopped before it was done"),
-    "one that refuses in JSON of its own": (page("application/json", b'{"detail": "no"}', 404), r"answers, but not as S4's admin port does"),
-}  # fmt: skip
+    "something that has JSON too": (
+        page("application/json", b'["a list"]'),
+        r"answers, but not as S4's admin port does",
+    ),
+    "an admin port of another version": (
+        page("application/json", b'{"other": 1}'),
+        r"of another version|stopped before it was done",
+    ),
+    "one that refuses in JSON of its own": (
+        page("application/json", b'{"detail": "no"}', 404),
+        r"answers, but not as S4's admin port does",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
@@ -161,22 +178,45 @@ def test_commands_say_what_answers_there_instead(ran: Ran, kind: str) -> None:
     assert not [one for one in found if one]
 
 
-@pytest.mark.parametrize(("answer", "expected"), [
-    (b"", r"hangs up"), (b"SSH-2.0-OpenSSH_9.2\r\n", r"not as S4 does"), (b"\x15\x03\x03\x00\x02\x02\x0a", r"speaks TLS: use https://"),
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", r"not as S4's admin port does|hangs up"), (b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe\n", r"not as S4's admin port does"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"", r"hangs up"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", r"not as S4 does"),
+        (b"\x15\x03\x03\x00\x02\x02\x0a", r"speaks TLS: use https://"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", r"not as S4's admin port does|hangs up"),
+        (b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe\n", r"not as S4's admin port does"),
+    ],
+)
 def test_commands_say_that_no_http_is_spoken(ran: Ran, answer: bytes, expected: str) -> None:
     with saying(answer) as endpoint:
-        assert not [one for name, more in admin_commands() if (one := wrong(name, *ran("admin", "--endpoint", endpoint, *name, *more)[::2], expected))]
+        assert not [
+            one
+            for name, more in admin_commands()
+            if (one := wrong(name, *ran("admin", "--endpoint", endpoint, *name, *more)[::2], expected))
+        ]
 
 
-@pytest.mark.parametrize(("endpoint", "expected"), [
-    ("127.0.0.1:1", r"nobody listens at 127\.0\.0\.1:1"), ("127.0.0.1:port", r"write \[https://\]HOST:PORT"), ("ftp://127.0.0.1:9001", r"write \[https://\]HOST:PORT"),
-    ("[::1", r"write \[https://\]HOST:PORT"), ("http://", r"write \[https://\]HOST:PORT"), ("127.0.0.1:99999", r"write \[https://\]HOST:PORT"),
-    ("a b:9001", r"write \[https://\]HOST:PORT"), ("127.0.0.1:9001/admin", r"write \[https://\]HOST:PORT"), ("n\u00f6de..:9001", r"write \[https://\]HOST:PORT|no name"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("127.0.0.1:1", r"nobody listens at 127\.0\.0\.1:1"),
+        ("127.0.0.1:port", r"write \[https://\]HOST:PORT"),
+        ("ftp://127.0.0.1:9001", r"write \[https://\]HOST:PORT"),
+        ("[::1", r"write \[https://\]HOST:PORT"),
+        ("http://", r"write \[https://\]HOST:PORT"),
+        ("127.0.0.1:99999", r"write \[https://\]HOST:PORT"),
+        ("a b:9001", r"write \[https://\]HOST:PORT"),
+        ("127.0.0.1:9001/admin", r"write \[https://\]HOST:PORT"),
+        ("n\u00f6de..:9001", r"write \[https://\]HOST:PORT|no name"),
+    ],
+)
 def test_commands_say_that_nobody_is_there(ran: Ran, endpoint: str, expected: str) -> None:
-    assert not [one for name, more in admin_commands() if (one := wrong(name, *ran("admin", "--endpoint", endpoint, *name, *more)[::2], expected))]
+    assert not [
+        one
+        for name, more in admin_commands()
+        if (one := wrong(name, *ran("admin", "--endpoint", endpoint, *name, *more)[::2], expected))
+    ]
 
 
 def test_tls_where_there_is_none_and_none_where_there_is(ran: Ran, server: ServerProcess, tmp_path: Path) -> None:
@@ -213,16 +253,28 @@ def test_tls_where_there_is_none_and_none_where_there_is(ran: Ran, server: Serve
 
 
 def test_other_keys_and_the_s3_port(ran: Ran, server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [wrong(name, *ran("admin", "--endpoint", server.endpoint, *name, *more)[::2], r"is an S3 port.*--admin-listen") for name, more in admin_commands()]
+    found = [
+        wrong(name, *ran("admin", "--endpoint", server.endpoint, *name, *more)[::2], r"is an S3 port.*--admin-listen")
+        for name, more in admin_commands()
+    ]
     for access, secret, expected in (
-        (ACCESS, "another-secret", "SignatureDoesNotMatch"), ("NOBODY", SECRET, "InvalidAccessKeyId"), ("a\nb", SECRET, "access key"), ("schl\u00fcssel\u0416", SECRET, "access key"),
-    ):  # fmt: skip
+        (ACCESS, "another-secret", "SignatureDoesNotMatch"),
+        ("NOBODY", SECRET, "InvalidAccessKeyId"),
+        ("a\nb", SECRET, "access key"),
+        ("schl\u00fcssel\u0416", SECRET, "access key"),
+    ):
         monkeypatch.setenv("S4_ROOT_ACCESS_KEY", access)
         monkeypatch.setenv("S4_ROOT_SECRET_KEY", secret)
-        found += [wrong(name, *ran("admin", "--endpoint", server.admin, *name, *more)[::2], expected) for name, more in admin_commands()]
+        found += [
+            wrong(name, *ran("admin", "--endpoint", server.admin, *name, *more)[::2], expected)
+            for name, more in admin_commands()
+        ]
     for name in ("S4_ROOT_ACCESS_KEY", "AWS_ACCESS_KEY_ID"):
         monkeypatch.delenv(name, raising=False)
-    found += [wrong(name, *ran("admin", "--endpoint", server.admin, *name, *more)[::2], "no keys") for name, more in admin_commands()]
+    found += [
+        wrong(name, *ran("admin", "--endpoint", server.admin, *name, *more)[::2], "no keys")
+        for name, more in admin_commands()
+    ]
     assert not [one for one in found if one]
 
 
@@ -230,9 +282,13 @@ LACKING = {
     "one server": {("cluster",): r"`s4 server`.*no cluster"},
     "a node": {("drives",): r"cluster status", ("verify",): r"a node"},
     "a gateway": {
-        ("drives",): r"cluster status", ("verify",): r"a gateway", ("compact",): r"a gateway", ("scrub",): r"a gateway", ("audit",): r"a gateway",
+        ("drives",): r"cluster status",
+        ("verify",): r"a gateway",
+        ("compact",): r"a gateway",
+        ("scrub",): r"a gateway",
+        ("audit",): r"a gateway",
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", LACKING)

@@ -12,8 +12,8 @@ MOST_STEPS = 20_000
 
 @dataclass(frozen=True)
 class Call:
-    """An operation: put and delete (always succeed), create (only where there is nothing) or get. `end` is FOREVER where the
-    outcome is unknown; `result` is then None. Of a create it is whether it won, of a get the value."""
+    """An operation: put and delete (always succeed), create (only where there is nothing) or get. `end` is FOREVER
+    where the outcome is unknown; `result` is then None. Of a create it is whether it won, of a get the value."""
 
     kind: str
     value: str | None
@@ -35,12 +35,19 @@ def _apply(call: Call, value: str | None) -> tuple[bool, str | None]:
     return value is not None, value
 
 
-def is_linearizable(history: Sequence[Any], initial: str | None = None,
-                    apply: Callable[[Any, str | None], tuple[bool, str | None]] = _apply, most: int = MOST_STEPS) -> bool:  # fmt: skip
-    """Whether some order of the calls, each at one moment between its begin and its end, explains every result. `apply` is
-    what a call does to a value: (whether its result fits, the value afterwards). What `most` steps do not decide, for so many
-    outcomes are unknown, is looked for once more as if such a call could have happened any number of times."""
-    calls = sorted((call for call in history if not (call.kind == "get" and call.end == FOREVER)), key=lambda call: call.begin)
+def is_linearizable(
+    history: Sequence[Any],
+    initial: str | None = None,
+    apply: Callable[[Any, str | None], tuple[bool, str | None]] = _apply,
+    most: int = MOST_STEPS,
+) -> bool:
+    """Whether some order of the calls, each at one moment between its begin and its end, explains every result.
+    `apply` is what a call does to a value: (whether its result fits, the value afterwards). What `most` steps do not
+    decide, for so many outcomes are unknown, is looked for once more as if such a call could have happened any number
+    of times."""
+    calls = sorted(
+        (call for call in history if not (call.kind == "get" and call.end == FOREVER)), key=lambda call: call.begin
+    )
     found = _search(calls, initial, apply, most, again=False)
     return found if found is not None else bool(_search(calls, initial, apply, 0, again=True))
 

@@ -128,7 +128,11 @@ class Node:
         if self.disk.loose and not self.syncing:
             self.syncing = True
             count, incarnation = len(self.disk.loose), self.incarnation
-            took = random.uniform(0.5, 1.5) if random.random() < 0.02 and not self.world.calm else random.uniform(0.001, 0.02)
+            took = (
+                random.uniform(0.5, 1.5)
+                if random.random() < 0.02 and not self.world.calm
+                else random.uniform(0.001, 0.02)
+            )
             self.world.later(took, lambda: self.synced(count, incarnation), self)
         self.answer()
         self.world.check_serving()
@@ -142,7 +146,9 @@ class Node:
                 self.has = write.sequence
             case Install(sequence, _):
                 if self.was_whole and sequence < self.has:
-                    raise BrokenError(f"{self.store} had all up to {self.has}, and a snapshot as of {sequence} took its place")
+                    raise BrokenError(
+                        f"{self.store} had all up to {self.has}, and a snapshot as of {sequence} took its place"
+                    )
                 self.has = sequence
 
     def synced(self, count: int, incarnation: int) -> None:
@@ -210,7 +216,9 @@ class Node:
         if not self.replica.leading:
             self.waiters.clear()
         for waiter in list(self.waiters):
-            if self.replica.state.commit >= waiter.sequence and (not waiter.refusal or self.replica.serves(self.clock())):
+            if self.replica.state.commit >= waiter.sequence and (
+                not waiter.refusal or self.replica.serves(self.clock())
+            ):
                 self.waiters.remove(waiter)
                 if not waiter.refusal:
                     self.world.check_copies(waiter.sequence)

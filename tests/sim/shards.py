@@ -1,8 +1,10 @@
-"""The shards of one partition while stores die, start again and move, with the code that writes, heals, fills and drops them.
+"""The shards of one partition while stores die, start again and move, with the code that writes, heals, fills and
+drops them.
 
-Real: `_BlobWriter` of gateways, `member.adjusted`, the decisions, `Mender`, `OwnStore`, the planner. Made up: stores that
-lose what was not synced when they start again, a map that others see late, and time, which is the order in which
-tasks go on: a seed decides it. No more is lost at once than is promised (D1); then every object must be whole at the end.
+Real: `_BlobWriter` of gateways, `member.adjusted`, the decisions, `Mender`, `OwnStore`, the planner. Made up: stores
+that lose what was not synced when they start again, a map that others see late, and time, which is the order in which
+tasks go on: a seed decides it. No more is lost at once than is promised (D1); then every object must be whole at the
+end.
 """
 
 from __future__ import annotations
@@ -83,7 +85,11 @@ class Store:
         if self.world.tell_asked:
             self.world.asked.setdefault(self.name, {})[0] = float("inf")
         there = self.all()
-        return [blob for blob, row in blobs if any(Shard(0, blob, position, number) not in there for number, _ in stripes_of(row))]
+        return [
+            blob
+            for blob, row in blobs
+            if any(Shard(0, blob, position, number) not in there for number, _ in stripes_of(row))
+        ]
 
     # as `OwnStore` sees its ShardStore
 
@@ -106,7 +112,9 @@ class Host:
 
     def __init__(self, world: ShardWorld) -> None:
         self.world, self.rows, self.group, self.seating = world, dict[bytes, bytes](), self, False
-        self.decider = Decider(1, lambda entry, bucket, key: next(entry.scan(keys.object_versions(0, bucket, key)), None), lambda: 1.0)
+        self.decider = Decider(
+            1, lambda entry, bucket, key: next(entry.scan(keys.object_versions(0, bucket, key)), None), lambda: 1.0
+        )
 
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)
@@ -120,7 +128,10 @@ class Host:
 
     async def _decide(self, command: AnyCommand) -> AnyAnswer:
         await self.world.pause()
-        source = SimpleNamespace(get=self.get, scan=lambda start, stop: sorted((key, value) for key, value in self.rows.items() if start <= key < stop))
+        source = SimpleNamespace(
+            get=self.get,
+            scan=lambda start, stop: sorted((key, value) for key, value in self.rows.items() if start <= key < stop),
+        )
         head = len(self.world.map.partitions) and self.world.count
         self.world.count += 1
         turn = Turn(Overlay(source), {0: 1}, {0: head})  # type: ignore[arg-type]
@@ -152,7 +163,9 @@ class Host:
         one = self.world.map.partitions[0]
         if one.config.epoch == epoch:
             config = replace(one.config, epoch=epoch + 1, members=members, joining=joining, position=position)
-            self.world.change(replace(self.world.map, partitions=(replace(one, revision=one.revision + 1, config=config),)))
+            self.world.change(
+                replace(self.world.map, partitions=(replace(one, revision=one.revision + 1, config=config),))
+            )
 
 
 class Peers:
@@ -182,7 +195,9 @@ class Peers:
 
     async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
         failure: DamagedError = OfflineError("nobody")
-        for store in dict.fromkeys((self.view.target(0, shard.position), self.view.partitions[0].config.members[shard.position])):
+        for store in dict.fromkeys(
+            (self.view.target(0, shard.position), self.view.partitions[0].config.members[shard.position])
+        ):
             try:
                 return await (await self.node(store)).read(shard, offset, length)
             except DamagedError as error:
@@ -240,7 +255,9 @@ class ShardWorld:
     def whole(self) -> bool:
         """Nothing waits to be healed or filled, so that as much as is promised may be lost."""
         one = self.map.partitions[0]
-        return one.config.members == one.wanted and not one.config.joining and not self.host.scan(keys.table(0, keys.HEAL))
+        return (
+            one.config.members == one.wanted and not one.config.joining and not self.host.scan(keys.table(0, keys.HEAL))
+        )
 
     async def run(self) -> None:
         made = planner.new("c", DATA, PARITY, 1)
@@ -253,7 +270,10 @@ class ShardWorld:
         keeper = type("Keeper", (), {"current": property(lambda _: self.map)})()
         node = SimpleNamespace(keeper=keeper, host=self.host, router=router, led=lambda: [0], partitions=1)
         mender = self.mender(node, 0.0)  # type: ignore[arg-type]
-        work = [asyncio.ensure_future(self._mend(mender)), *(asyncio.ensure_future(self._leave(name)) for name in self.stores)]
+        work = [
+            asyncio.ensure_future(self._mend(mender)),
+            *(asyncio.ensure_future(self._leave(name)) for name in self.stores),
+        ]
         writers = [asyncio.ensure_future(self._write()) for _ in range(3)]
         await self._trouble()
         self.ended = True
@@ -269,7 +289,11 @@ class ShardWorld:
 
     async def _mend(self, mender: Mender) -> None:
         while True:
-            for put_off in (mender._later, mender._waits, mender._retry):  # no time goes by here: all is tried again at once
+            for put_off in (
+                mender._later,
+                mender._waits,
+                mender._retry,
+            ):  # no time goes by here: all is tried again at once
                 put_off.clear()
             mender._follow_plan(0)
             await mender._heal_queue(0)
@@ -288,9 +312,13 @@ class ShardWorld:
         keeper = type("Keeper", (), {"current": property(lambda _: seen.map), "refresh": staticmethod(refresh)})()
         while name in self.stores:
             node = SimpleNamespace(
-                store=name, keeper=keeper, router=Peers(self, late=False), shards=self.stores[name], horizon=lambda: float("inf"),
+                store=name,
+                keeper=keeper,
+                router=Peers(self, late=False),
+                shards=self.stores[name],
+                horizon=lambda: float("inf"),
                 asked=self.asked.setdefault(name, {}),
-            )  # fmt: skip
+            )
             own = OwnStore(node)  # type: ignore[arg-type]
             await own.leave()
             if self.random.random() < 0.3:  # it hears of some newer map
@@ -304,9 +332,19 @@ class ShardWorld:
     async def _write(self) -> None:
         while not self.ended:
             gateway = Gateway(
-                Peers(self, late=True), Layout(1, DATA, PARITY), Limits(), 0, STRIPE, False, None, None, None, None,  # type: ignore[arg-type]
-                commit_syncs=False, random=self.random.randbytes,
-            )  # fmt: skip
+                Peers(self, late=True),
+                Layout(1, DATA, PARITY),
+                Limits(),
+                0,
+                STRIPE,
+                False,
+                None,
+                None,
+                None,
+                None,  # type: ignore[arg-type]
+                commit_syncs=False,
+                random=self.random.randbytes,
+            )
             writer, content = self.writer(gateway, 0), self.random.randbytes(self.random.randrange(1, 4 * STRIPE))
             try:
                 for start in range(0, len(content), STRIPE):
@@ -317,9 +355,21 @@ class ShardWorld:
             except (S3Error, OfflineError):
                 await writer.discard()
                 continue
-            new = NewBlob(writer.blob, self.random.randbytes(16), len(content), STRIPE, DATA, PARITY, bytes(32), sorted(writer.missing), writer.stores())
+            new = NewBlob(
+                writer.blob,
+                self.random.randbytes(16),
+                len(content),
+                STRIPE,
+                DATA,
+                PARITY,
+                bytes(32),
+                sorted(writer.missing),
+                writer.stores(),
+            )
             key = b"k%d" % self.random.getrandbits(40)
-            row = Object(1, len(content), "e", False, True, "root", extents=[Extent(0, len(content), 0, new.blob, new.reference)])
+            row = Object(
+                1, len(content), "e", False, True, "root", extents=[Extent(0, len(content), 0, new.blob, new.reference)]
+            )
             answer = await self.host.submit(0, PutObject(SETTINGS, key, row, blobs=[new]))
             if isinstance(answer, Written):
                 self.contents[new.blob] = content
@@ -352,7 +402,9 @@ class ShardWorld:
     def check(self) -> None:
         """Every acknowledged object has each shard where the map says, with its bytes."""
         if not self.whole():
-            raise BrokenError(f"never whole: {self.map.partitions[0]}, {len(self.host.scan(keys.table(0, keys.HEAL)))} heals")
+            raise BrokenError(
+                f"never whole: {self.map.partitions[0]}, {len(self.host.scan(keys.table(0, keys.HEAL)))} heals"
+            )
         members = self.map.partitions[0].config.members
         for blob, content in self.contents.items():
             row = decode(Blob, self.host.rows[keys.blob_row(0, blob)])
@@ -362,5 +414,6 @@ class ShardWorld:
                     found = self.stores[members[position]].all().get(Shard(0, blob, position, number))
                     if found != bytes(wanted):
                         state = "lost" if found is None else "other bytes"
-                        raise BrokenError(f"blob {blob.hex()[:8]} stripe {number} position {position}: {state} on {members[position]}")
-
+                        raise BrokenError(
+                            f"blob {blob.hex()[:8]} stripe {number} position {position}: {state} on {members[position]}"
+                        )

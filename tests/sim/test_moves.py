@@ -1,4 +1,5 @@
-"""The rules of shards, with the code that states them: nothing is lost while stores die and move; each rule left out is found."""
+"""The rules of shards, with the code that states them: nothing is lost while stores die and move; each rule left out
+is found."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The replication core under seeded faults; and that the simulator finds what goes wrong with any rule left out.
 
-    python -m sim.run 0 10000        from tests/: more seeds than CI runs; a failure prints its seed, which replays
+python -m sim.run 0 10000        from tests/: more seeds than CI runs; a failure prints its seed, which replays
 """
 
 from __future__ import annotations
@@ -116,9 +116,9 @@ def test_a_primary_whose_log_was_cut_leaves_the_set_with_an_alarm() -> None:
 
 
 def test_what_belongs_to_an_earlier_try_to_join_says_nothing_of_a_later_one() -> None:
-    """R8, found by the simulator: a replica said an entry to be durable, tried again to join, and got a snapshot from before
-    that entry; what it had said of the first try came late, and the primary counted on an entry that was gone. And a
-    snapshot of the first try, late itself, cut what was said to be durable in the second."""
+    """R8, found by the simulator: a replica said an entry to be durable, tried again to join, and got a snapshot from
+    before that entry; what it had said of the first try came late, and the primary counted on an entry that was gone.
+    And a snapshot of the first try, late itself, cut what was said to be durable in the second."""
     from s4.cluster.messages import Append, Entry, Join, Snapshot
 
     primary = leading(in_sync=("a", "b"))
@@ -156,9 +156,9 @@ def test_a_primary_that_stops_hands_over_and_is_not_waited_for() -> None:
 
 
 def test_an_heir_that_also_asked_for_itself_counts_on_no_lease() -> None:
-    """R5, found by the simulator (seed 34993): the primary handed over to b with the very configuration that b, hearing
-    nothing of it for a grace, asked for later. The others have waited since the first, so b's lease cannot begin with its
-    own swap: c promotes itself while b still thinks that it is promised to."""
+    """R5, found by the simulator (seed 34993): the primary handed over to b with the very configuration that b,
+    hearing nothing of it for a grace, asked for later. The others have waited since the first, so b's lease cannot
+    begin with its own swap: c promotes itself while b still thinks that it is promised to."""
     plan = Plan(("a", "b", "c"), 2)
     heir = Replica("b", State(epoch=2), Timing(), 0.0)
     heir.see(Document(Config(2, "a", ("a", "b", "c")), plan), 2, 0.0)
@@ -182,7 +182,7 @@ def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
         primary.receive("c", Join(2), at)
     primary.messages.clear()
     primary.receive("c", Durable(2, 0, 2), 21.1)
-    (to, said), = primary.messages
+    ((to, said),) = primary.messages
     assert (to, type(said)) == ("c", Again)
     replica = Replica("c", State(), Timing(), 0.0)
     replica.see(Document(Config(2, "a", ("a", "b")), Plan(("a", "b", "c"), 2)), 2, 0.0)
@@ -199,8 +199,9 @@ def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
 
 
 def test_a_replica_that_is_being_added_is_not_begun_anew() -> None:
-    """R4, found by the simulator (seed 40645): a asks for a configuration with c, which had caught up. c starts again, and asks
-    to join as if nothing had been; a snapshot would cut what made it count, and then the configuration lands."""
+    """R4, found by the simulator (seed 40645): a asks for a configuration with c, which had caught up. c starts
+    again, and asks to join as if nothing had been; a snapshot would cut what made it count, and then the
+    configuration lands."""
     from s4.cluster.messages import Join
 
     primary = leading(in_sync=("a", "b"))
@@ -264,7 +265,7 @@ def test_a_copy_that_lacks_what_is_committed_says_so_and_is_filled(eligible: boo
     replica.see(document, 9, 0.0)
     replica.receive("a", Append(7, 40, (), 40, exact=True), 0.1)
     replica.synced(len(replica.writes), 0.2)
-    (to, said), = replica.messages
+    ((to, said),) = replica.messages
     assert (to, said) == ("a", Again(7, 3, 0, lost=True))
     assert replica.state.joining == LOST
     assert replica.alarm
@@ -281,7 +282,8 @@ def test_a_copy_that_lacks_what_is_committed_says_so_and_is_filled(eligible: boo
 
 
 def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_it() -> None:
-    """M4: b and c, which may have committed more, are paused; then c says that its log is a's, and that is a witness."""
+    """M4: b and c, which may have committed more, are paused; then c says that its log is a's, and that is a
+    witness."""
     replica = Replica("a", State(epoch=6, commit=5), Timing(), 0.0)
     replica.see(three("a"), 7, 0.0)
     replica.tick(0.1)
@@ -299,8 +301,8 @@ def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_i
 
 
 def test_a_secondary_that_was_shown_to_lack_nothing_goes_on_when_both_others_die() -> None:
-    """M4 and R9: of three copies two are lost at once. What a primary has shown to this process nobody takes from it; one
-    that starts with an old copy was shown nothing, as above."""
+    """M4 and R9: of three copies two are lost at once. What a primary has shown to this process nobody takes from it;
+    one that starts with an old copy was shown nothing, as above."""
     from s4.cluster.messages import Append
 
     replica = Replica("a", State(epoch=7, commit=5), Timing(), 0.0)
@@ -356,19 +358,30 @@ def test_a_map_from_a_backup_is_refused() -> None:
     assert replica.swap is None
 
 
-@pytest.mark.parametrize(("history", "fits"), [
-    ([Call("put", "1", 0, 1, True), Call("get", None, 2, 3, "1")], True),
-    ([Call("put", "1", 0, 1, True), Call("get", None, 2, 3, None)], False),
-    ([Call("put", "1", 0, 1, True), Call("put", "2", 2, 3, True), Call("get", None, 4, 5, "1")], False),
-    ([Call("put", "1", 0, 9, True), Call("get", None, 1, 2, "1"), Call("get", None, 3, 4, None)], False),
-    ([Call("put", "1", 0, 9, True), Call("get", None, 1, 2, None), Call("get", None, 3, 4, "1")], True),
-    ([Call("put", "1", 0, FOREVER), Call("get", None, 5, 6, None), Call("get", None, 7, 8, "1")], True),
-    ([Call("put", "1", 0, FOREVER), Call("get", None, 5, 6, "1"), Call("get", None, 7, 8, None)], False),
-    ([Call("create", "1", 0, 5, True), Call("create", "2", 0, 5, True)], False),
-    ([Call("create", "1", 0, 5, True), Call("create", "2", 0, 5, False)], True),
-    ([Call("create", "1", 0, 5, False)], False),
-    ([Call("create", "1", 0, 1, True), Call("delete", "", 2, 3, True), Call("create", "2", 4, 5, True), Call("get", None, 6, 7, "2")], True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("history", "fits"),
+    [
+        ([Call("put", "1", 0, 1, True), Call("get", None, 2, 3, "1")], True),
+        ([Call("put", "1", 0, 1, True), Call("get", None, 2, 3, None)], False),
+        ([Call("put", "1", 0, 1, True), Call("put", "2", 2, 3, True), Call("get", None, 4, 5, "1")], False),
+        ([Call("put", "1", 0, 9, True), Call("get", None, 1, 2, "1"), Call("get", None, 3, 4, None)], False),
+        ([Call("put", "1", 0, 9, True), Call("get", None, 1, 2, None), Call("get", None, 3, 4, "1")], True),
+        ([Call("put", "1", 0, FOREVER), Call("get", None, 5, 6, None), Call("get", None, 7, 8, "1")], True),
+        ([Call("put", "1", 0, FOREVER), Call("get", None, 5, 6, "1"), Call("get", None, 7, 8, None)], False),
+        ([Call("create", "1", 0, 5, True), Call("create", "2", 0, 5, True)], False),
+        ([Call("create", "1", 0, 5, True), Call("create", "2", 0, 5, False)], True),
+        ([Call("create", "1", 0, 5, False)], False),
+        (
+            [
+                Call("create", "1", 0, 1, True),
+                Call("delete", "", 2, 3, True),
+                Call("create", "2", 4, 5, True),
+                Call("get", None, 6, 7, "2"),
+            ],
+            True,
+        ),
+    ],
+)
 def test_the_judge_of_histories(history: list[Call], fits: bool) -> None:
     """A planted stale read, a lost write and two winners are seen; what is allowed is not."""
     assert is_linearizable(history) == fits

@@ -26,14 +26,43 @@ KEYS = ("a", "b", "c")
 PATIENCE_S = 8.0
 COORDINATOR = "coordinator"
 CALM_S, QUIET_S = 60.0, 15.0  # without faults at the end, and of that without clients
-FAULTS = ("crash", "restart", "restart", "pause", "cut", "cut off", "one way", "cut but one", "heal", "heal", "loss", "slow", "slow coordinator", "no coordinator", "wipe", "wipe", "leave", "leave", "seat", "empty", "restore")
+FAULTS = (
+    "crash",
+    "restart",
+    "restart",
+    "pause",
+    "cut",
+    "cut off",
+    "one way",
+    "cut but one",
+    "heal",
+    "heal",
+    "loss",
+    "slow",
+    "slow coordinator",
+    "no coordinator",
+    "wipe",
+    "wipe",
+    "leave",
+    "leave",
+    "seat",
+    "empty",
+    "restore",
+)
 
 
 class World:
     """Runs one seed. `check_end` raises BrokenError where something was lost, wrong, or never came right."""
 
-    def __init__(self, seed: int, *, replicas: int = 3, seconds: float = 60.0, node_class: type[Node] = Node,
-                 faults: tuple[str, ...] = FAULTS) -> None:  # fmt: skip
+    def __init__(
+        self,
+        seed: int,
+        *,
+        replicas: int = 3,
+        seconds: float = 60.0,
+        node_class: type[Node] = Node,
+        faults: tuple[str, ...] = FAULTS,
+    ) -> None:
         self.random = random.Random(seed)
         self.now, self.count = 0.0, 0
         self.queue: list[tuple[float, int, Callable[[], None], Node | None]] = []
@@ -48,7 +77,9 @@ class World:
         self.loss, self.slow, self.slow_coordinator, self.coordinator_away_until, self.calm = 0.0, 0.03, 0.1, 0.0, False
         self.emptied: set[str] = set()  # whose copies are lost though the map may count on them still
         self.lacks_nothing: set[str] = set()  # removed from the in-sync set when too few were left, and since
-        self.kept_bytes = self.random.choice((-1, 100, 600, 1 << 20))  # so that replicas join by snapshot, by log, or by either
+        self.kept_bytes = self.random.choice(
+            (-1, 100, 600, 1 << 20)
+        )  # so that replicas join by snapshot, by log, or by either
         self.made = replicas
         self.node_class = node_class
         self.nodes = {f"s{number}": node_class(self, f"s{number}") for number in range(replicas)}
@@ -97,7 +128,11 @@ class World:
 
     def _later_there(self, node: Node, work: Callable[[], None]) -> None:
         """At the coordinator, once it is reached; some requests get lost, some come twice."""
-        if (node.store, COORDINATOR) in self.cut or self.now < self.coordinator_away_until or self.random.random() < (0 if self.calm else 0.1):
+        if (
+            (node.store, COORDINATOR) in self.cut
+            or self.now < self.coordinator_away_until
+            or self.random.random() < (0 if self.calm else 0.1)
+        ):
             return
         for _ in range(1 + (self.random.random() < 0.05)):
             slow = self.random.random() < self.slow_coordinator
@@ -131,7 +166,9 @@ class World:
         """Store `old` is gone for good and `new` takes its place."""
         plan = self.document.plan
         replicas = tuple(new if one == old else one for one in plan.replicas)
-        self.document = Document(self.document.config, msgspec.structs.replace(plan, replicas=replicas, gone=(*plan.gone, old)))
+        self.document = Document(
+            self.document.config, msgspec.structs.replace(plan, replicas=replicas, gone=(*plan.gone, old))
+        )
         self.revision += 1
 
     # -- clients
@@ -184,7 +221,10 @@ class World:
     def reply(self, named: tuple[int, int], result: tuple[Any] | None) -> None:
         if result is not None and self.random.random() >= self.loss:
             slow = self.random.random() < 0.05
-            self.later(self.random.uniform(0.5, 3) if slow else self.random.uniform(0.001, 0.02), lambda: self.done[named[0]](result[0], named[1]))
+            self.later(
+                self.random.uniform(0.5, 3) if slow else self.random.uniform(0.001, 0.02),
+                lambda: self.done[named[0]](result[0], named[1]),
+            )
 
     # -- faults
 
@@ -200,11 +240,17 @@ class World:
             case "restart" if node.up:
                 node.crash()
                 self.later(self.random.uniform(0.01, 0.4), lambda: node.up or node.store in self.gone or node.start())
-            case "leave" if node.up and self.document.plan.minimum > 1:  # of two copies, one that stops is the one that may be lost
+            case "leave" if (
+                node.up and self.document.plan.minimum > 1
+            ):  # of two copies, one that stops is the one that may be lost
                 # told to stop: it gets out of the way first, if it can
                 replica = node.replica  # of this process; the one after it is not told
                 for number in range(5):
-                    self.later(number * 0.1, lambda: node.up and node.replica is replica and node.step(lambda: replica.leave(node.clock())), node)
+                    self.later(
+                        number * 0.1,
+                        lambda: node.up and node.replica is replica and node.step(lambda: replica.leave(node.clock())),
+                        node,
+                    )
                 self.later(self.random.uniform(0.6, 2), lambda: self.stop(node, replica), node)
             case "seat" if node.up:  # other holders of shards: a configuration that changes no replica
                 node.step(lambda: node.replica.seat((str(self.now),), "", -1, node.clock()))
@@ -251,14 +297,18 @@ class World:
         self.later(self.random.uniform(0.01, away_s), lambda: node.up or node.store in self.gone or node.start())
 
     def may_restore(self, node: Node) -> bool:
-        """Three good copies at least, and the others know what is committed: who does not would take an old copy's word."""
+        """Three good copies at least, and the others know what is committed: who does not would take an old copy's
+        word."""
         good = set(self.document.config.in_sync) - self.emptied
-        know = all(self.nodes[one].disk.state.commit >= self.acknowledged for one in good - {node.store} if one in self.nodes)
+        know = all(
+            self.nodes[one].disk.state.commit >= self.acknowledged for one in good - {node.store} if one in self.nodes
+        )
         return self.may_wipe(node.store) and node.up and len(good) >= 3 and node.backup.state.epoch > 0 and know
 
     def restore(self, node: Node) -> None:
-        """An older copy takes the place of one, and for some seconds nobody can tell it but who led before, who comes late.
-        Nothing else happens until that is over, for it is as much as can be borne: an old copy does not look like one."""
+        """An older copy takes the place of one, and for some seconds nobody can tell it but who led before, who comes
+        late. Nothing else happens until that is over, for it is as much as can be borne: an old copy does not look
+        like one."""
         self.heal()
         self.lose(node, node.backup, 0.4)
         led = self.nodes.get(self.document.config.primary, node)
@@ -277,8 +327,8 @@ class World:
             node.paused_until = self.now
 
     def look_after(self) -> None:
-        """A person who sees an alarm, and starts that node again, or declares it gone where nobody goes on without it; and
-        copies are backed up."""
+        """A person who sees an alarm, and starts that node again, or declares it gone where nobody goes on without it;
+        and copies are backed up."""
         for node in list(self.nodes.values()):
             alarm = node.up and node.paused_until <= self.now and node.replica.alarm
             if alarm and node.store in self.emptied and self.document.config.in_sync == (node.store,):
@@ -314,10 +364,16 @@ class World:
             for entry in write.entries:
                 known = self.committed.setdefault(entry.sequence, entry)
                 if known != entry:
-                    raise BrokenError(f"two entries were committed at {entry.sequence}: {known} and, on {node.store}, {entry}")
+                    raise BrokenError(
+                        f"two entries were committed at {entry.sequence}: {known} and, on {node.store}, {entry}"
+                    )
 
     def check_serving(self) -> None:
-        serving = [node.store for node in self.nodes.values() if node.up and node.replica.serves(node.clock()) and node.paused_until <= self.now]
+        serving = [
+            node.store
+            for node in self.nodes.values()
+            if node.up and node.replica.serves(node.clock()) and node.paused_until <= self.now
+        ]
         if len(serving) > 1:
             raise BrokenError(f"{serving} serve at once")
 
@@ -333,7 +389,9 @@ class World:
         for store in self.document.config.in_sync:
             node = self.nodes.get(store)
             if node is not None and store not in self.emptied and durable(node) < self.acknowledged:
-                raise BrokenError(f"{store} is in sync and lacks acknowledged entries: {durable(node)} of {self.acknowledged}")
+                raise BrokenError(
+                    f"{store} is in sync and lacks acknowledged entries: {durable(node)} of {self.acknowledged}"
+                )
 
     # -- the whole
 
@@ -367,6 +425,8 @@ class World:
             if node.replica.state.log or (node.rows, node.answers) != (primary.rows, primary.answers):
                 raise BrokenError(f"{node.store} differs from {primary.store}, though nobody writes any more")
         for key, calls in self.history.items():
-            unfinished = [Call(kind, value, begin, FOREVER) for kind, other, value, begin in self.open.values() if other == key]
+            unfinished = [
+                Call(kind, value, begin, FOREVER) for kind, other, value, begin in self.open.values() if other == key
+            ]
             if not is_linearizable(calls + unfinished):
                 raise BrokenError(f"the history of {key} is not linearizable: {calls}")

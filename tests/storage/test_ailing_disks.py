@@ -73,7 +73,11 @@ def test_a_process_out_of_descriptors_calls_no_shard_damaged(tmp_path: Path) -> 
 
     async def test() -> None:
         files = Out()
-        store, _ = await open_store(tmp_path, files, ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, open_volumes=1, flush_s=3600))
+        store, _ = await open_store(
+            tmp_path,
+            files,
+            ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, open_volumes=1, flush_s=3600),
+        )
         await filled(store, 6)
         files.out = True
         with pytest.raises(DamagedError, match="cannot be read now"):
@@ -138,7 +142,9 @@ def test_compaction_goes_past_a_record_that_cannot_be_read_and_reports_it(tmp_pa
         assert await compaction.compact_one(store, 1, time.monotonic, damaged=found.append) == 0
         assert found == [shard(3)]
         assert volume(tmp_path).exists()
-        assert [place.volume for number in range(10) if number != 3 and (place := store.locate(shard(number)))] == [3] * 9
+        assert [place.volume for number in range(10) if number != 3 and (place := store.locate(shard(number)))] == [
+            3
+        ] * 9
         await store.append(shard(3), [body(3)], sync=True)
         await compaction.compact_one(store, 1, time.monotonic, damaged=found.append)
         assert found == [shard(3)]
@@ -255,7 +261,11 @@ def test_a_torn_heal_is_not_taken_for_a_shard(tmp_path: Path) -> None:
         at = len(files.events)
         await store.append(shard(2), [body(2)], sync=False)
         (tmp_path / "crashed" / "volumes").mkdir(parents=True)
-        files.replay(tmp_path / "crashed" / "volumes", len(files.events), lambda index, data: data if index < at else data[:64] + bytes(len(data) - 64))
+        files.replay(
+            tmp_path / "crashed" / "volumes",
+            len(files.events),
+            lambda index, data: data if index < at else data[:64] + bytes(len(data) - 64),
+        )
         again, _ = await open_store(tmp_path / "crashed")
         assert again.locate(shard(1)) is not None
         assert again.locate(shard(2)) is None
@@ -329,7 +339,9 @@ def test_a_volume_goes_only_when_nobody_uses_it_any_more(tmp_path: Path, what: s
         await filled(store, 3, 200_000)
         await store.append(shard(99), [os.urandom(1 << 20)], sync=True)
         files.hold = what
-        use = asyncio.ensure_future(store.free(0, shard(0).blob) if what == "punch" else store.read(shard(1), 0, 200_000))
+        use = asyncio.ensure_future(
+            store.free(0, shard(0).blob) if what == "punch" else store.read(shard(1), 0, 200_000)
+        )
         assert await asyncio.to_thread(files.came.wait, 30)
         assert store.oldest_use() < time.monotonic()
         compacting = asyncio.ensure_future(compaction.compact_one(store, 1, time.monotonic))
@@ -382,7 +394,11 @@ def test_who_opens_a_volume_that_is_removed_meanwhile_keeps_no_descriptor(tmp_pa
 
     async def test() -> None:
         files = Removing()
-        store, _ = await open_store(tmp_path, files, ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, open_volumes=1, flush_s=3600))
+        store, _ = await open_store(
+            tmp_path,
+            files,
+            ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, open_volumes=1, flush_s=3600),
+        )
         await filled(store, 4)
         files.store = store
         with pytest.raises(DamagedError):
@@ -407,5 +423,3 @@ def test_a_volume_that_was_unlinked_before_its_row_went_is_forgotten(tmp_path: P
         await store.close()
 
     run(test)
-
-

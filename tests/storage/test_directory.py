@@ -37,8 +37,12 @@ def test_a_store_of_0_7_opens_and_is_marked(tmp_path: Path) -> None:
 
 def test_a_store_that_needs_a_newer_program_is_refused_in_words(tmp_path: Path) -> None:
     identity = format_directory(FILES, tmp_path, "c", 16)
-    FILES.replace(tmp_path / "s4.json", msgspec.json.encode(msgspec.structs.replace(identity, oldest="99.1", opened_by="99.2.0")))
-    with pytest.raises(DirectoryError, match=r"was used by S4 99\.2\.0, which left what this S4 .* would misread: run 99\.1 or newer"):
+    FILES.replace(
+        tmp_path / "s4.json", msgspec.json.encode(msgspec.structs.replace(identity, oldest="99.1", opened_by="99.2.0"))
+    )
+    with pytest.raises(
+        DirectoryError, match=r"was used by S4 99\.2\.0, which left what this S4 .* would misread: run 99\.1 or newer"
+    ):
         open_directory(FILES, tmp_path, make=False)
 
 

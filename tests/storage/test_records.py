@@ -90,7 +90,13 @@ def test_golden_bytes_of_a_data_directory(tmp_path: Path) -> None:
 
     assert MARK.pack(1, 9, 4096).hex() == "01" + "09000000" + "0010000000000000"
     assert VOLUME.pack(1, 5000, 100).hex() == "01" + "8813000000000000" + "6400000000000000"
-    kept = b'{"cluster":"' + b"c" * 32 + b'","store":"' + b"5" * 32 + b'","created_s":1700000000,"partitions":16,"format":1}'
+    kept = (
+        b'{"cluster":"'
+        + b"c" * 32
+        + b'","store":"'
+        + b"5" * 32
+        + b'","created_s":1700000000,"partitions":16,"format":1}'
+    )
     (tmp_path / "s4.json").write_bytes(kept)
     identity, lock = open_directory(Files(), tmp_path, make=False)
     os.close(lock)

@@ -28,7 +28,9 @@ class FatalError(Exception):
     """What the process would have died of."""
 
 
-async def open_store(path: Path, files: Files | None = None, settings: ShardSettings = SETTINGS) -> tuple[ShardStore, asyncio.Future[Any]]:
+async def open_store(
+    path: Path, files: Files | None = None, settings: ShardSettings = SETTINGS
+) -> tuple[ShardStore, asyncio.Future[Any]]:
     loop = asyncio.get_running_loop()
     fatal: asyncio.Future[Any] = loop.create_future()
 
@@ -50,7 +52,9 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 def test_what_is_appended_is_read_back_now_and_after_a_restart(tmp_path: Path) -> None:
     async def test() -> None:
         store, _ = await open_store(tmp_path)
-        data = {number: os.urandom(random.Random(number).choice([1, 4096, 65536, 65537, 300_000])) for number in range(40)}
+        data = {
+            number: os.urandom(random.Random(number).choice([1, 4096, 65536, 65537, 300_000])) for number in range(40)
+        }
         await asyncio.gather(*(store.append(shard(number), [body], sync=True) for number, body in data.items()))
         for _ in range(2):
             for number, body in data.items():
@@ -260,7 +264,11 @@ def test_readers_hold_compaction_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_an_io_error_ends_the_process_and_acknowledges_nothing(tmp_path: Path, method: str, at: int) -> None:
     async def test() -> None:
-        store, fatal = await open_store(tmp_path, FailingFiles({method}, at), ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, flush_s=3600))
+        store, fatal = await open_store(
+            tmp_path,
+            FailingFiles({method}, at),
+            ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, flush_s=3600),
+        )
         kept = []
         for number in range(10):
             append = asyncio.ensure_future(store.append(shard(number), [b"x" * 9000], sync=True))
@@ -282,7 +290,11 @@ def test_an_io_error_ends_the_process_and_acknowledges_nothing(tmp_path: Path, m
 def test_a_full_disk_is_a_clean_refusal(tmp_path: Path) -> None:
     async def test() -> None:
         files = FailingFiles({"preallocate"}, 3, errno.ENOSPC)
-        store, fatal = await open_store(tmp_path, files, ShardSettings(volume_bytes=1 << 30, preallocate_bytes=10_000, reserve_bytes=0, flush_s=3600))
+        store, fatal = await open_store(
+            tmp_path,
+            files,
+            ShardSettings(volume_bytes=1 << 30, preallocate_bytes=10_000, reserve_bytes=0, flush_s=3600),
+        )
         kept = []
         for number in range(6):
             try:
@@ -342,10 +354,15 @@ def test_a_disk_that_stays_full_is_left_as_it_is(tmp_path: Path) -> None:
 
 def test_the_reserve_is_kept_for_compaction(tmp_path: Path) -> None:
     async def test() -> None:
-        store, _ = await open_store(tmp_path, settings=ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, flush_s=3600))
+        store, _ = await open_store(
+            tmp_path, settings=ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, flush_s=3600)
+        )
         await store.append(shard(1), [b"x" * 9000], sync=True)
         await store.close()
-        store, _ = await open_store(tmp_path, settings=ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=1 << 60, flush_s=3600))
+        store, _ = await open_store(
+            tmp_path,
+            settings=ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=1 << 60, flush_s=3600),
+        )
         with pytest.raises(DiskFullError):
             await store.append(shard(2), [b"x"], sync=True)
         location = store.locate(shard(1))
@@ -364,7 +381,11 @@ def test_every_legal_crash_keeps_what_was_acknowledged(tmp_path: Path, seed: int
     acknowledged: dict[int, tuple[int, bytes]] = {}
 
     async def record() -> None:
-        store, _ = await open_store(tmp_path / "real", files, ShardSettings(volume_bytes=60_000, preallocate_bytes=0, reserve_bytes=0, flush_s=3600))
+        store, _ = await open_store(
+            tmp_path / "real",
+            files,
+            ShardSettings(volume_bytes=60_000, preallocate_bytes=0, reserve_bytes=0, flush_s=3600),
+        )
         for number in range(14):
             body = chosen.randbytes(chosen.choice([10, 5000, 20_000]))
             sync = chosen.random() < 0.7

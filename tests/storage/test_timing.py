@@ -58,4 +58,9 @@ def test_sums_are_kept_by_kind_and_errors_raised(clock: Clock) -> None:
 
     with pytest.raises(OSError, match=r"^$"):
         times.of(READ, fails)
-    assert (times.count[SYNC], times.seconds[SYNC], times.errors[READ], times.errors[SYNC]) == (1, pytest.approx(0.5), 1, 0)
+    assert (times.count[SYNC], times.seconds[SYNC], times.errors[READ], times.errors[SYNC]) == (
+        1,
+        pytest.approx(0.5),
+        1,
+        0,
+    )

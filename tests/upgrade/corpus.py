@@ -1,8 +1,9 @@
-"""Something of everything that a store can hold, made through S3 and IAM; all that can be seen of it; and what must still be
-possible with it.
+"""Something of everything that a store can hold, made through S3 and IAM; all that can be seen of it; and what must
+still be possible with it.
 
-What is seen of a store is a table, name to answer, so that two looks can be compared: every version's bytes, headers, tags and
-locks, every document of every bucket, uploads in progress with their parts, users, keys, groups, roles and policies.
+What is seen of a store is a table, name to answer, so that two looks can be compared: every version's bytes, headers,
+tags and locks, every document of every bucket, uploads in progress with their parts, users, keys, groups, roles and
+policies.
 """
 
 from __future__ import annotations
@@ -23,9 +24,19 @@ SIZES = (0, 100, 3_000, 5_000, 70_000, 300_000, 2_500_000)
 PART = 5 << 20
 BUCKETS = ("locked", "plain", "sealed", "versions")
 DOCUMENTS = (
-    "accelerate_configuration", "acl", "cors", "encryption", "lifecycle_configuration", "location", "ownership_controls", "policy",
-    "request_payment", "tagging", "versioning", "website",
-)  # fmt: skip
+    "accelerate_configuration",
+    "acl",
+    "cors",
+    "encryption",
+    "lifecycle_configuration",
+    "location",
+    "ownership_controls",
+    "policy",
+    "request_payment",
+    "tagging",
+    "versioning",
+    "website",
+)
 
 
 def content(seed: object, size: int) -> bytes:
@@ -60,9 +71,15 @@ class Corpus:
         s3.create_bucket(Bucket="plain")
         for size in SIZES:
             s3.put_object(
-                Bucket="plain", Key=f"size/{size}", Body=content(size, size), ContentType="text/x-s4", CacheControl="max-age=7", Metadata={"a": "b", "n": str(size)},
-                Tagging="color=red&size=" + str(size), ChecksumAlgorithm="CRC32",
-            )  # fmt: skip
+                Bucket="plain",
+                Key=f"size/{size}",
+                Body=content(size, size),
+                ContentType="text/x-s4",
+                CacheControl="max-age=7",
+                Metadata={"a": "b", "n": str(size)},
+                Tagging="color=red&size=" + str(size),
+                ChecksumAlgorithm="CRC32",
+            )
         for number in range(4):  # the same content in many places
             s3.put_object(Bucket="plain", Key=f"same/{number}", Body=content("same", 90_000))
         s3.copy_object(
@@ -138,9 +155,19 @@ class Corpus:
         )
         rules = [
             {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 30}},
-            {"ID": "tagged", "Status": "Enabled", "Filter": {"And": {"Prefix": "t/", "Tags": [{"Key": "a", "Value": "b"}]}}, "NoncurrentVersionExpiration": {"NoncurrentDays": 5, "NewerNoncurrentVersions": 2}},
-            {"ID": "uploads", "Status": "Disabled", "Filter": {"Prefix": ""}, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}},
-        ]  # fmt: skip
+            {
+                "ID": "tagged",
+                "Status": "Enabled",
+                "Filter": {"And": {"Prefix": "t/", "Tags": [{"Key": "a", "Value": "b"}]}},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": 5, "NewerNoncurrentVersions": 2},
+            },
+            {
+                "ID": "uploads",
+                "Status": "Disabled",
+                "Filter": {"Prefix": ""},
+                "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+            },
+        ]
         for bucket in ("plain", "versions"):
             s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
 
@@ -294,8 +321,9 @@ NEVER_PUT = {"LegalHold": {"Status": "OFF"}}
 
 
 def less(before: Any, after: Any) -> bool:
-    """Whether something that was seen is not there any more, or is otherwise. There may be more. Since 0.8 times are in whole
-    seconds, settings that S4 lacks read as unset, and a legal hold that was never put is told from one that is off."""
+    """Whether something that was seen is not there any more, or is otherwise. There may be more. Since 0.8 times are
+    in whole seconds, settings that S4 lacks read as unset, and a legal hold that was never put is told from one that
+    is off."""
     if before == "NotImplemented" or (before == NEVER_PUT and after == "NoSuchObjectLockConfiguration"):
         return False
     if isinstance(before, datetime.datetime) and isinstance(after, datetime.datetime):

@@ -1,5 +1,6 @@
-"""Data that the program of 0.7 made is opened by today's: a server of one drive and of six, and a cluster that is upgraded node
-by node under load. All that could be seen of it is seen again, what was begun goes on, and the independent checker finds nothing.
+"""Data that the program of 0.7 made is opened by today's: a server of one drive and of six, and a cluster that is
+upgraded node by node under load. All that could be seen of it is seen again, what was begun goes on, and the
+independent checker finds nothing.
 """
 
 from __future__ import annotations
@@ -118,9 +119,13 @@ def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
     still = tmp_path / "still"
     still.write_text(" ".join(["dev", *names]))
     environment = {
-        "S4_DEV_FORK": "off", "S4_OLD_NODES": str(still), "S4_OLD_PROGRAM": str(old.program(tmp_path / "old")), "S4_KMS": kms(tmp_path), "S4_BARE_KEYS": "on",
+        "S4_DEV_FORK": "off",
+        "S4_OLD_NODES": str(still),
+        "S4_OLD_PROGRAM": str(old.program(tmp_path / "old")),
+        "S4_KMS": kms(tmp_path),
+        "S4_BARE_KEYS": "on",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "choosing"), os.environ.get("PYTHONPATH", "")]),
-    }  # fmt: skip
+    }
     cluster = DevCluster(tmp_path / "dev", nodes=nodes, erasure=erasure, partitions=partitions, environment=environment)
     try:
         cluster.start()

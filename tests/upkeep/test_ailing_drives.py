@@ -1,5 +1,5 @@
-"""Six drives of which one cannot read: for good, in one place or in all. Clients see nothing of it, what is lost there is
-made again, and no round of upkeep ends at it."""
+"""Six drives of which one cannot read: for good, in one place or in all. Clients see nothing of it, what is lost there
+is made again, and no round of upkeep ends at it."""
 
 from __future__ import annotations
 

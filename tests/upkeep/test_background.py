@@ -90,7 +90,11 @@ def test_shards_that_cannot_be_freed_keep_no_others_waiting(tmp_path: Path) -> N
             with pytest.raises(OSError, match="x"):
                 await store.node.reap()
             await store.node.reap()
-            left = [row for partition in range(gateway.partitions) for row in store.host.scan(keys.table(partition, keys.OUTBOX))]
+            left = [
+                row
+                for partition in range(gateway.partitions)
+                for row in store.host.scan(keys.table(partition, keys.OUTBOX))
+            ]
             assert left == []
 
     asyncio.run(whole())
@@ -101,6 +105,7 @@ def test_a_call_between_turns_that_fails_ends_no_turns(tmp_path: Path) -> None:
 
     async def whole() -> None:
         async with opened(tmp_path / "data") as (store, gateway):
+
             def fail() -> None:
                 raise DatabaseError("a block")
 
@@ -112,9 +117,14 @@ def test_a_call_between_turns_that_fails_ends_no_turns(tmp_path: Path) -> None:
     asyncio.run(whole())
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EHOSTUNREACH, "no route"), TimeoutError(errno.ETIMEDOUT, "x"), ValueError("nonsense")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.EHOSTUNREACH, "no route"), TimeoutError(errno.ETIMEDOUT, "x"), ValueError("nonsense")],
+    ids=repr,
+)
 def test_a_connection_that_ends_by_any_error_is_known_to_have_ended(tmp_path: Path, error: Exception) -> None:
-    """A host that is gone is no ConnectionError. The store was taken for up, and each call waited two minutes for nothing."""
+    """A host that is gone is no ConnectionError. The store was taken for up, and each call waited two minutes for
+    nothing."""
 
     async def whole() -> None:
         async with opened(tmp_path / "data") as (store, _):
@@ -133,7 +143,8 @@ def test_a_connection_that_ends_by_any_error_is_known_to_have_ended(tmp_path: Pa
 
 @pytest.mark.parametrize("error", [OSError(errno.EHOSTUNREACH, "no route"), ValueError("nonsense")], ids=repr)
 def test_messages_of_replicas_go_on_after_any_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """The link to a store ended for good, and what its replicas were to be told was put into a queue that nobody read."""
+    """The link to a store ended for good, and what its replicas were to be told was put into a queue that nobody
+    read."""
     posted: list[Any] = []
 
     class Remote:
@@ -184,9 +195,14 @@ def test_a_store_that_answers_nonsense_keeps_no_other_clock_from_being_compared(
             return nodes[store]
 
         at = SimpleNamespace(
-            store="me", clocks=Clocks(), router=SimpleNamespace(node=node), _unheard={},
-            keeper=SimpleNamespace(current=SimpleNamespace(stores={name: SimpleNamespace(state="serving") for name in ("me", *nodes)})),
-        )  # fmt: skip
+            store="me",
+            clocks=Clocks(),
+            router=SimpleNamespace(node=node),
+            _unheard={},
+            keeper=SimpleNamespace(
+                current=SimpleNamespace(stores={name: SimpleNamespace(state="serving") for name in ("me", *nodes)})
+            ),
+        )
         at._compare = lambda store: MemberNode._compare(at, store)
         await MemberNode.compare_clocks(at)  # type: ignore[arg-type]
         assert at.clocks.agree(boot_clock(), time.time())

@@ -1,5 +1,5 @@
-"""A cluster's blobs are compared with what was written, by who leads their partitions: each in its time, over restarts and
-changes of leaders."""
+"""A cluster's blobs are compared with what was written, by who leads their partitions: each in its time, over restarts
+and changes of leaders."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def test_a_blob_that_is_not_what_was_written_is_told_until_it_is(tmp_path: Path)
         assert (node.checked.blobs, node.checked.bytes_read, node.alarms()) == (BLOBS, BLOBS * 20_000, [])
         name = world.change(sha256=bytes(32))
         assert list((await node.run(world.led, 0)).wrong) == [name]
-        assert node.alarms() == ["1 blobs are not what was written, though their shards are whole: s4 admin scrub --deep names them"]
+        assert node.alarms() == [
+            "1 blobs are not what was written, though their shards are whole: s4 admin scrub --deep names them"
+        ]
         again = world.node()
         assert again.alarms() == node.alarms(), "it is known after a restart"
         world.put(world.key, world.written)

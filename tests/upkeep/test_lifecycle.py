@@ -41,7 +41,13 @@ def model(rules: list[Rule], versions: list[Version], now: int) -> set[tuple[str
     def takes(rule: Rule, one: Version) -> bool:
         small = rule.below < 0 or one.size < rule.below
         large = rule.above < 0 or one.size > rule.above
-        return rule.enabled and one.key[: len(rule.prefix)] == rule.prefix and small and large and rule.tags.items() <= dict(one.tags).items()
+        return (
+            rule.enabled
+            and one.key[: len(rule.prefix)] == rule.prefix
+            and small
+            and large
+            and rule.tags.items() <= dict(one.tags).items()
+        )
 
     def over(start: int, days: int) -> bool:
         midnight = start + days * DAY
@@ -57,7 +63,12 @@ def model(rules: list[Rule], versions: list[Version], now: int) -> set[tuple[str
                     out.add((CURRENT, one.id))
             elif place == 0 and one.marker and len(versions) == 1:
                 whole = not rule.tags and rule.above < 0 and rule.below < 0
-                if rule.enabled and whole and one.key.startswith(rule.prefix) and (rule.markers or (rule.days and over(one.modified_ms, rule.days))):
+                if (
+                    rule.enabled
+                    and whole
+                    and one.key.startswith(rule.prefix)
+                    and (rule.markers or (rule.days and over(one.modified_ms, rule.days)))
+                ):
                     out.add((MARKER, one.id))
             elif place > 0 and rule.noncurrent_days and takes(rule, one):
                 newer_noncurrent = place - 1
@@ -67,16 +78,42 @@ def model(rules: list[Rule], versions: list[Version], now: int) -> set[tuple[str
 
 
 RULES = st.builds(
-    lambda when, **rest: Rule(**when, **rest), id=st.just("r"), enabled=st.booleans(), prefix=st.sampled_from(("", "a", "ab", "b")), tags=st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"})),
-    above=st.sampled_from((-1, 0, 5)), below=st.sampled_from((-1, 6, 10)), when=st.sampled_from([{"days": days} for days in range(4)] + [{"date_ms": 2 * DAY}, {"date_ms": 5 * DAY}]), markers=st.booleans(),
-    noncurrent_days=st.integers(0, 3), newer=st.integers(0, 2),
-)  # fmt: skip
+    lambda when, **rest: Rule(**when, **rest),
+    id=st.just("r"),
+    enabled=st.booleans(),
+    prefix=st.sampled_from(("", "a", "ab", "b")),
+    tags=st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"})),
+    above=st.sampled_from((-1, 0, 5)),
+    below=st.sampled_from((-1, 6, 10)),
+    when=st.sampled_from([{"days": days} for days in range(4)] + [{"date_ms": 2 * DAY}, {"date_ms": 5 * DAY}]),
+    markers=st.booleans(),
+    noncurrent_days=st.integers(0, 3),
+    newer=st.integers(0, 2),
+)
 
 
-@given(st.lists(RULES, max_size=4), st.lists(st.tuples(st.integers(0, 3 * DAY), st.integers(0, 12), st.booleans(), st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"}))), min_size=1, max_size=5),
-       st.sampled_from(("a", "abc", "b", "c")), st.integers(0, 7 * DAY))  # fmt: skip
-def test_rules_are_those_of_the_model(rules: list[Rule], rows: list[tuple[int, int, bool, dict[str, str]]], key: str, now: int) -> None:
-    versions = [Version(key, str(number), at, size, marker, tags) for number, (at, size, marker, tags) in enumerate(sorted(rows, key=lambda row: -row[0]))]
+@given(
+    st.lists(RULES, max_size=4),
+    st.lists(
+        st.tuples(
+            st.integers(0, 3 * DAY),
+            st.integers(0, 12),
+            st.booleans(),
+            st.sampled_from(({}, {"t": "1"}, {"t": "1", "u": "2"})),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from(("a", "abc", "b", "c")),
+    st.integers(0, 7 * DAY),
+)
+def test_rules_are_those_of_the_model(
+    rules: list[Rule], rows: list[tuple[int, int, bool, dict[str, str]]], key: str, now: int
+) -> None:
+    versions = [
+        Version(key, str(number), at, size, marker, tags)
+        for number, (at, size, marker, tags) in enumerate(sorted(rows, key=lambda row: -row[0]))
+    ]
     found = [(kind, one.id) for kind, one in lifecycle.due(rules, versions, now, DAY)]
     assert len(found) == len(set(found)), "ended twice"
     assert set(found) == model(rules, versions, now)
@@ -95,13 +132,23 @@ class World:
         self.now, self.believed = 10 * DAY, True
 
     def worker(self) -> Lifecycle:
-        return Lifecycle(self.gateway, self.store.host, lambda: range(self.gateway.partitions), lambda: self.believed, lambda: self.now / 1000)
+        return Lifecycle(
+            self.gateway,
+            self.store.host,
+            lambda: range(self.gateway.partitions),
+            lambda: self.believed,
+            lambda: self.now / 1000,
+        )
 
     async def rules(self, *rules: Rule) -> None:
-        await buckets.set_document(self.gateway, BUCKET, documents.LIFECYCLE, documents.encode(list(rules)) if rules else "")
+        await buckets.set_document(
+            self.gateway, BUCKET, documents.LIFECYCLE, documents.encode(list(rules)) if rules else ""
+        )
 
     async def put(self, key: str, data: bytes = b"x", **attributes: Any) -> str:
-        put = await objects.put_object(self.gateway, BUCKET, key.encode(), Bytes(data), Expected(), Attributes(**attributes), "root")
+        put = await objects.put_object(
+            self.gateway, BUCKET, key.encode(), Bytes(data), Expected(), Attributes(**attributes), "root"
+        )
         return put.version
 
     async def there(self, *, versions: bool = False) -> list[str]:
@@ -131,9 +178,12 @@ def run(tmp_path: Path, test: Callable[[World], Awaitable[None]], *, lock: bool 
 def test_current_versions_end_by_days_date_prefix_tag_and_size(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.rules(
-            Rule("days", True, "days/", days=2), Rule("date", True, "date/", date_ms=12 * DAY), Rule("tag", True, tags={"t": "1"}, days=1),
-            Rule("size", True, "size/", above=10, below=100, days=1), Rule("off", False, days=1),
-        )  # fmt: skip
+            Rule("days", True, "days/", days=2),
+            Rule("date", True, "date/", date_ms=12 * DAY),
+            Rule("tag", True, tags={"t": "1"}, days=1),
+            Rule("size", True, "size/", above=10, below=100, days=1),
+            Rule("off", False, days=1),
+        )
         await world.put("days/a")
         await world.put("date/a")
         await world.put("tagged", tags={"t": "1", "u": "2"})
@@ -151,7 +201,9 @@ def test_current_versions_end_by_days_date_prefix_tag_and_size(tmp_path: Path) -
         assert await world.there() == ["date/a", "days/a", "days/late", "other", "size/10", "size/5000"]
         world.now = 12 * DAY
         await worker.run()
-        assert await world.there() == ["days/late", "other", "size/10", "size/5000"], "what is put after midnight ends at the next one"
+        assert await world.there() == ["days/late", "other", "size/10", "size/5000"], (
+            "what is put after midnight ends at the next one"
+        )
         world.now = 13 * DAY
         await worker.run()
         assert await world.there() == ["other", "size/10", "size/5000"]
@@ -163,7 +215,12 @@ def test_current_versions_end_by_days_date_prefix_tag_and_size(tmp_path: Path) -
 def test_versions_markers_and_uploads(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await buckets.set_versioning(world.gateway, BUCKET, "Enabled")
-        await world.rules(Rule("old", True, noncurrent_days=2, newer=1), Rule("all", True, "end/", days=1), Rule("markers", True, markers=True), Rule("uploads", True, abort_days=3))
+        await world.rules(
+            Rule("old", True, noncurrent_days=2, newer=1),
+            Rule("all", True, "end/", days=1),
+            Rule("markers", True, markers=True),
+            Rule("uploads", True, abort_days=3),
+        )
         for _ in range(4):
             await world.put("k")
             world.now += 1
@@ -175,7 +232,9 @@ def test_versions_markers_and_uploads(tmp_path: Path) -> None:
         assert await world.there(versions=True) == ["end/k", *4 * ["k"]], "the marker that stood for nothing is gone"
         world.now = 12 * DAY
         await worker.run()
-        assert await world.there(versions=True) == ["-end/k", "end/k", *4 * ["k"]], "an ended current version stays under a marker"
+        assert await world.there(versions=True) == ["-end/k", "end/k", *4 * ["k"]], (
+            "an ended current version stays under a marker"
+        )
         world.now = 13 * DAY
         await worker.run()
         assert await world.there(versions=True) == ["-end/k", "end/k", "k", "k"], "the newest of the past is kept"
@@ -201,14 +260,19 @@ def test_versions_markers_and_uploads(tmp_path: Path) -> None:
 def test_current_versions_move_by_days_date_and_size(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.rules(
-            Rule("days", True, "days/", moves=[Move("STANDARD_IA", 1), Move("GLACIER_IR", 3)], days=4), Rule("date", True, "date/", moves=[Move("INTELLIGENT_TIERING", date_ms=12 * DAY)]),
-            Rule("all", True, "small/", moves=[Move("GLACIER_IR", 1)]), Rule("sized", True, "sized/", above=0, moves=[Move("ONEZONE_IA", 1)]), Rule("off", False, moves=[Move("GLACIER_IR", 1)]),
-        )  # fmt: skip
+            Rule("days", True, "days/", moves=[Move("STANDARD_IA", 1), Move("GLACIER_IR", 3)], days=4),
+            Rule("date", True, "date/", moves=[Move("INTELLIGENT_TIERING", date_ms=12 * DAY)]),
+            Rule("all", True, "small/", moves=[Move("GLACIER_IR", 1)]),
+            Rule("sized", True, "sized/", above=0, moves=[Move("ONEZONE_IA", 1)]),
+            Rule("off", False, moves=[Move("GLACIER_IR", 1)]),
+        )
         large = b"x" * 131_072
         for key in ("date/a", "days/a", "small/large"):
             await world.put(key, large)
         await world.put("days/one-zone", large, headers={"x-amz-storage-class": "ONEZONE_IA"})
-        await world.put("days/cold", large, headers={"x-amz-storage-class": "INTELLIGENT_TIERING", "Content-Type": "a/b"})
+        await world.put(
+            "days/cold", large, headers={"x-amz-storage-class": "INTELLIGENT_TIERING", "Content-Type": "a/b"}
+        )
         await world.put("small/small", large[1:])
         await world.put("sized/small", b"x")
         worker = world.worker()
@@ -218,10 +282,22 @@ def test_current_versions_move_by_days_date_and_size(tmp_path: Path) -> None:
         world.now = 11 * DAY
         await worker.run()
         small = ["sized/small ONEZONE_IA", "small/large GLACIER_IR", "small/small STANDARD"]
-        assert await world.classes() == ["date/a STANDARD", "days/a STANDARD_IA", "days/cold INTELLIGENT_TIERING", "days/one-zone ONEZONE_IA", *small]
+        assert await world.classes() == [
+            "date/a STANDARD",
+            "days/a STANDARD_IA",
+            "days/cold INTELLIGENT_TIERING",
+            "days/one-zone ONEZONE_IA",
+            *small,
+        ]
         world.now = 13 * DAY
         await worker.run()
-        assert await world.classes() == ["date/a INTELLIGENT_TIERING", "days/a GLACIER_IR", "days/cold GLACIER_IR", "days/one-zone ONEZONE_IA", *small]
+        assert await world.classes() == [
+            "date/a INTELLIGENT_TIERING",
+            "days/a GLACIER_IR",
+            "days/cold GLACIER_IR",
+            "days/one-zone ONEZONE_IA",
+            *small,
+        ]
         assert (worker.moved, sum(worker.ended.values()), worker.kept) == (6, 0, 0)
         world.now = 14 * DAY
         await worker.run()
@@ -256,7 +332,14 @@ def test_what_became_current_again_is_not_moved(tmp_path: Path) -> None:
         bucket = await world.gateway.node.find_bucket(BUCKET)
         assert bucket is not None
         partition = keys.partition_of(bucket.id, b"k", world.gateway.partitions)
-        command = ChangeObject(settings_of(bucket, BUCKET), b"k", version, seen=keys.parse_version_id(version) or b"", storage_class="GLACIER_IR", judged=Judged(bucket.revision, {}))
+        command = ChangeObject(
+            settings_of(bucket, BUCKET),
+            b"k",
+            version,
+            seen=keys.parse_version_id(version) or b"",
+            storage_class="GLACIER_IR",
+            judged=Judged(bucket.revision, {}),
+        )
         with pytest.raises(S3Error, match="OperationAborted"):
             await execute(world.gateway, partition, command)
         assert await world.classes() == ["k STANDARD"]
@@ -374,7 +457,14 @@ def test_versions_of_a_key_are_seen_together(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("what", ["rules", "tags"])
-@pytest.mark.parametrize("rule", [Rule("tagged", True, tags={"keep": "no"}, days=1), Rule("tagged", True, tags={"keep": "no"}, above=0, moves=[Move("GLACIER_IR", 1)])], ids=["end", "move"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("tagged", True, tags={"keep": "no"}, days=1),
+        Rule("tagged", True, tags={"keep": "no"}, above=0, moves=[Move("GLACIER_IR", 1)]),
+    ],
+    ids=["end", "move"],
+)
 def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, what: str, rule: Rule) -> None:
     """Rules that were withdrawn, and tags that are others by now: both calls returned before the ending is decided."""
 
@@ -388,7 +478,9 @@ def test_what_changes_between_the_scan_and_the_ending_counts(tmp_path: Path, wha
             return getattr(self._node, name)
 
         async def execute(self, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
-            if (isinstance(command, DeleteIfNewest) or (isinstance(command, ChangeObject) and command.storage_class)) and not self.happened:
+            if (
+                isinstance(command, DeleteIfNewest) or (isinstance(command, ChangeObject) and command.storage_class)
+            ) and not self.happened:
                 self.happened = True
                 if what == "rules":
                     await self._world.rules()

@@ -15,8 +15,8 @@ from storage.fakes import FaultyFiles
 
 
 def test_what_cannot_be_freed_once_is_freed_later(tmp_path: Path) -> None:
-    """The simulator (tests/whole) met a punch that failed: its blob, and all that were freed beside it, waited in the outbox
-    for the next start of the server."""
+    """The simulator (tests/whole) met a punch that failed: its blob, and all that were freed beside it, waited in the
+    outbox for the next start of the server."""
 
     async def whole() -> None:
         files = FaultyFiles({"punch"}, 1, errno.EIO)
@@ -32,7 +32,11 @@ def test_what_cannot_be_freed_once_is_freed_later(tmp_path: Path) -> None:
                     await store.node.reap()
                 await asyncio.sleep(0)
             assert files.fired
-            left = [row for partition in range(store.node.partitions) for row in store.host.scan(keys.table(partition, keys.OUTBOX))]
+            left = [
+                row
+                for partition in range(store.node.partitions)
+                for row in store.host.scan(keys.table(partition, keys.OUTBOX))
+            ]
             assert left == []
             assert not list(store.drives.stores[0].records())
 

@@ -1,4 +1,5 @@
-"""Renames of prefixes beside what is lost and comes late: on a real store, whose node lets a test hold a command back."""
+"""Renames of prefixes beside what is lost and comes late: on a real store, whose node lets a test hold a command
+back."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from s4.upkeep.renames import Renames
 
 
 class Holding:
-    """The node. What is put at `held` is not answered the first time, and its sender cannot know whether it was done."""
+    """The node. What is put at `held` is not answered the first time, and its sender cannot know whether it was
+    done."""
 
     def __init__(self, node: Any, held: bytes, *, arrives: bool) -> None:
         self._node, self._held, self._arrives = node, held, arrives
@@ -44,7 +46,8 @@ async def _finished(renames: Renames, name: str) -> None:
 
 @pytest.mark.parametrize("arrives", [True, False])
 def test_what_a_rename_sent_and_had_no_answer_to_undoes_nothing_later(tmp_path: Path, arrives: bool) -> None:
-    """It is sent again under its id; once it took effect it has none when it comes late, though the name has other bytes by then."""
+    """It is sent again under its id; once it took effect it has none when it comes late, though the name has other
+    bytes by then."""
 
     async def whole() -> None:
         async with opened(tmp_path / "data") as (store, gateway):

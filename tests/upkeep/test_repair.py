@@ -23,7 +23,9 @@ async def problems(store: Any) -> list[str]:
 
 
 def repairer(store: Any) -> Repairer:
-    return Repairer(lambda: store.host.database, partial(store.host.submit, own=True), lambda: range(store.node.partitions))
+    return Repairer(
+        lambda: store.host.database, partial(store.host.submit, own=True), lambda: range(store.node.partitions)
+    )
 
 
 def as_an_older_program_left_it(store: Any) -> int:
@@ -54,7 +56,9 @@ def test_counters_of_older_programs_are_put_right_once(tmp_path: Path) -> None:
             repair = repairer(store)
             left = {name: value for name, _, value, _, _ in repair.figures()}["s4_repairs_left"]
             assert left > 0
-            writing = asyncio.gather(*(put(gateway, "a", b"late-%d" % number, b"shared by all" * 1000) for number in range(8)))
+            writing = asyncio.gather(
+                *(put(gateway, "a", b"late-%d" % number, b"shared by all" * 1000) for number in range(8))
+            )
             await repair.run()
             await writing
             assert not await problems(store)

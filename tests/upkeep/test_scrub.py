@@ -1,4 +1,5 @@
-"""Scrub: goes on where it was cut off, keeps to its rate, finds what is damaged, tells a wrong whole from a damaged part."""
+"""Scrub: goes on where it was cut off, keeps to its rate, finds what is damaged, tells a wrong whole from a damaged
+part."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ async def fill(gateway: Any, count: int, size: int = 20_000) -> None:
 
 
 def test_a_scrub_that_was_cut_off_goes_on(tmp_path: Path) -> None:
-    """Cut off in the middle by a stop of the server: the second run reads the rest, and both together everything once."""
+    """Cut off in the middle by a stop of the server: the second run reads the rest, and both together everything
+    once."""
 
     async def whole() -> None:
         async with opened(drives(tmp_path)) as (store, gateway):
@@ -89,7 +91,8 @@ def test_bytes_a_second_are_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["flip", "wrong-sha"])
 def test_what_is_found(tmp_path: Path, kind: str) -> None:
-    """A flipped bit is queued and healed; whole shards that do not make the content are told, by name, and left alone."""
+    """A flipped bit is queued and healed; whole shards that do not make the content are told, by name, and left
+    alone."""
 
     async def whole() -> None:
         async with opened(drives(tmp_path)) as (store, gateway):

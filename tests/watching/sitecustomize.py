@@ -1,8 +1,9 @@
 """Put on the path of every program that tests start: notes what held its loop for longer than `HELD_S` at a stretch.
 
-A stretch is one step of a task, from one await to the next, and its length the processor time of the loop's own thread: a
-machine that does other things makes none longer. What is noted goes into a file of the process in the directory that HELD
-names; held.py prints them at the end of a test run. Not seen: callbacks that are no task's, such as the parser of HTTP.
+A stretch is one step of a task, from one await to the next, and its length the processor time of the loop's own
+thread: a machine that does other things makes none longer. What is noted goes into a file of the process in the
+directory that HELD names; held.py prints them at the end of a test run. Not seen: callbacks that are no task's, such
+as the parser of HTTP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The simulator of the whole: a cluster, or a server with its drives, in one thread, in made-up time, from a seed.
 
-The code that runs is the code that ships: gateways, router, members, hosts, replicas, peers and their frames, shard stores,
-volumes, upkeep, the map's keeper. What is under it is made up, and every file here says at its top which faults are legal:
+The code that runs is the code that ships: gateways, router, members, hosts, replicas, peers and their frames, shard
+stores, volumes, upkeep, the map's keeper. What is under it is made up, and every file here says at its top which
+faults are legal:
 
     loop.py         time, order, processes that die between any two of their steps; threads.py: threads as greenlets
     network.py      connections over links that lose, delay, cut, reset, and bring what was given up late

@@ -1,4 +1,5 @@
-"""Objects and uploads that end by a bucket's rules, which are withdrawn and put again; and objects that get other names.
+"""Objects and uploads that end by a bucket's rules, which are withdrawn and put again; and objects that get other
+names.
 
 A day is some seconds long. An object may go from when it was due by the earliest clock, while the rules held and it had
 the tags that they ask for; once days have passed in peace it must have gone. A rename puts the object under its new
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from s4.access import documents
-from s4.gateway import buckets, multipart, objects
+from s4.gateway import buckets, copies, multipart, objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import Attributes
@@ -26,9 +27,13 @@ from whole.loop import EPOCH
 from whole.world import DAY_S
 
 AGED = {"age": "1"}
-RULES = documents.encode([
-    Rule("all", True, prefix="e", days=1), Rule("tagged", True, prefix="t", tags=AGED, days=1), Rule("uploads", True, prefix="u", abort_days=1),
-])  # fmt: skip
+RULES = documents.encode(
+    [
+        Rule("all", True, prefix="e", days=1),
+        Rule("tagged", True, prefix="t", tags=AGED, days=1),
+        Rule("uploads", True, prefix="u", abort_days=1),
+    ]
+)
 
 
 class Aging(Area):
@@ -65,7 +70,15 @@ class Aging(Area):
         key = self.keys[name]
         if what < 0.4:
             aged = chosen.random() < 0.6
-            answer, _ = await self.clients.put(chosen, self.bucket, name, value, of=key, call=lambda: Call("put", value, 0.0, expected=aged), tags=AGED if aged else {})
+            answer, _ = await self.clients.put(
+                chosen,
+                self.bucket,
+                name,
+                value,
+                of=key,
+                call=lambda: Call("put", value, 0.0, expected=aged),
+                tags=AGED if aged else {},
+            )
             if answer.refusal is not None:
                 self.clients.problem(f"a put was refused: {answer.refusal}")
         elif what < 0.65:
@@ -113,17 +126,24 @@ class Aging(Area):
 
         async def complete(gateway: Gateway) -> Any:
             found = (await multipart.find_upload(gateway, self.bucket, b"u", upload, 0, 10))[3]
-            await multipart.complete_upload(gateway, self.bucket, b"u", upload, Completion([WantedPart(1, _etag(found), {})]))
+            await multipart.complete_upload(
+                gateway, self.bucket, b"u", upload, Completion([WantedPart(1, _etag(found), {})])
+            )
 
         attempts = Key()
         answer = await self.clients.tried(chosen, complete, key=attempts, call=lambda: Call("complete", None, 0.0))
-        if answer.refusal is not None and len(attempts.calls) == 1 and self.loop.now < self._due(begin, 5000.0 if self.world.parity == 0 else 70.0):
+        if (
+            answer.refusal is not None
+            and len(attempts.calls) == 1
+            and self.loop.now < self._due(begin, 5000.0 if self.world.parity == 0 else 70.0)
+        ):
             self.clients.problem(f"an upload of {begin:.3f} was gone at {self.loop.now:.3f}: {answer.refusal}")
 
     # -- when
 
     def _due(self, begin: float, slack_s: float) -> float:
-        """The earliest moment at which what was made after `begin` may go: at the day's beginning that follows a day."""
+        """The earliest moment at which what was made after `begin` may go: at the day's beginning that follows a
+        day."""
         whole = math.ceil((EPOCH + begin - slack_s + DAY_S) / DAY_S) * DAY_S
         return max(begin, whole - EPOCH - slack_s)
 
@@ -139,7 +159,10 @@ class Aging(Area):
 
         async def listed(gateway: Gateway) -> Any:
             bucket = await find_bucket(gateway, self.bucket)
-            return [item.upload.hex() for item in (await gateway.node.list_uploads(bucket.id, b"", b"", b"", b"", 1000)).items]
+            return [
+                item.upload.hex()
+                for item in (await gateway.node.list_uploads(bucket.id, b"", b"", b"", b"", 1000)).items
+            ]
 
         answer = await self.clients.tried(chosen, listed)
         self.left = answer.result if answer.done else ["nobody can tell"]
@@ -150,7 +173,12 @@ class Aging(Area):
         for name, key in self.keys.items():
             calls = [one for one in key.calls if one.kind != "get" or one.end < FOREVER]
             due = [Call("due", one.value, self._due(one.begin, slack_s)) for one in calls if one.kind == "put"]
-            yield History(f"{self.bucket}/{name.decode()}", calls + due + self.rules.calls, (None, False, False), lambda call, state, name=name: self._apply(name, call, state))
+            yield History(
+                f"{self.bucket}/{name.decode()}",
+                calls + due + self.rules.calls,
+                (None, False, False),
+                lambda call, state, name=name: self._apply(name, call, state),
+            )
 
     @staticmethod
     def _apply(name: bytes, call: Call, state: tuple[str | None, bool, bool]) -> tuple[bool, Any]:
@@ -169,11 +197,18 @@ class Aging(Area):
         return value == call.value and on and (aged or name.startswith(b"e")), (None, False, on)
 
     def judge(self) -> None:
-        if {"rate", "wall step", "late leader"} & set(self.clients.happened) or self.loop.now < self.last_on + 3 * DAY_S:
+        if {"rate", "wall step", "late leader"} & set(
+            self.clients.happened
+        ) or self.loop.now < self.last_on + 3 * DAY_S:
             return
         for name, key in self.keys.items():
             last = key.known("get")[-1:]
-            if last and last[0].begin > self.last_on + 3 * DAY_S and last[0].result[0] is not None and (last[0].result[1] or name.startswith(b"e")):
+            if (
+                last
+                and last[0].begin > self.last_on + 3 * DAY_S
+                and last[0].result[0] is not None
+                and (last[0].result[1] or name.startswith(b"e"))
+            ):
                 self.clients.problem(f"{self.bucket}/{name.decode()} should have ended, and is {last[0].result}")
         if self.left:
             self.clients.problem(f"uploads are left that should have ended: {self.left}")
@@ -184,8 +219,8 @@ def _etag(found: Any) -> str:
 
 
 class Names(Area):
-    """Objects that are renamed one by one, each client its own. A name's history is that of any key, but for what a rename
-    takes from it: that goes some time after its answer, if it is still what was renamed."""
+    """Objects that are renamed one by one, each client its own. A name's history is that of any key, but for what a
+    rename takes from it: that goes some time after its answer, if it is still what was renamed."""
 
     kinds = ("rename", "grouped")
     bucket = "named"
@@ -193,9 +228,13 @@ class Names(Area):
     def __init__(self, clients: Clients) -> None:
         super().__init__(clients)
         self.keys: dict[bytes, Key] = {}
-        self.now: dict[str, tuple[bytes, str]] = {}  # the name that a client's object has, and what it is; none where unsure
+        self.now: dict[
+            str, tuple[bytes, str]
+        ] = {}  # the name that a client's object has, and what it is; none where unsure
         self.made = 0
-        self.groups: dict[bytes, tuple[float, float]] = {}  # what names begin with: when one was first put, and surely was
+        self.groups: dict[
+            bytes, tuple[float, float]
+        ] = {}  # what names begin with: when one was first put, and surely was
         self.taken: list[tuple[bytes, str, float]] = []  # (old name, what was renamed, since when)
 
     async def prepare(self, chosen: random.Random) -> None:
@@ -218,7 +257,7 @@ class Names(Area):
 
         async def work(gateway: Gateway) -> Any:
             with gateway.readers.reading():
-                await objects.rename_object(gateway, self.bucket, name, target, "root")
+                await copies.rename_object(gateway, self.bucket, name, target, "root")
 
         attempts = Key()
         to, of = self.keys.setdefault(target, Key()), self.keys.setdefault(name, Key())
@@ -239,16 +278,20 @@ class Names(Area):
     async def _put(self, chosen: random.Random, client: str, name: bytes, value: str) -> None:
         key, group = self.keys.setdefault(name, Key()), client.encode() + b"/"
         begin, _ = self.groups.setdefault(group, (self.loop.now, FOREVER))
-        answer, _ = await self.clients.put(chosen, self.bucket, name, value, of=key, call=lambda: Call("put", value, 0.0))
+        answer, _ = await self.clients.put(
+            chosen, self.bucket, name, value, of=key, call=lambda: Call("put", value, 0.0)
+        )
         if answer.done:
             self.groups[group] = begin, min(self.groups[group][1], answer.record.end)
         if answer.done and not any(one.end == FOREVER and one.kind == "put" for one in key.calls):
             self.now[client] = name, value
 
     async def grouped(self, chosen: random.Random, value: str) -> None:
-        """A listing up to a delimiter, page by page: each client's names are one entry, and there is always one of them."""
+        """A listing up to a delimiter, page by page: each client's names are one entry, and there is always one of
+        them."""
         begin, limit, after, said = self.loop.now, chosen.choice((1, 2, 1000)), b"", list[Any]()
         for _ in range(20):
+
             async def work(gateway: Gateway, after: bytes = after) -> Any:
                 bucket = await find_bucket(gateway, self.bucket)
                 return await gateway.node.list_objects(bucket.id, Query(b"", b"/", after, b"", limit))
@@ -283,4 +326,9 @@ class Names(Area):
 
     def histories(self) -> Iterator[History]:
         for name, key in self.keys.items():
-            yield History(f"{self.bucket}/{name.decode()}", [one for one in key.calls if one.kind != "get" or one.end < FOREVER], None, register)
+            yield History(
+                f"{self.bucket}/{name.decode()}",
+                [one for one in key.calls if one.kind != "get" or one.end < FOREVER],
+                None,
+                register,
+            )

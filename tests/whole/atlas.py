@@ -1,12 +1,12 @@
 """The faults of a seed, and the atlas that keeps them within what the README promises.
 
-A fault is a value: when, what, where, for how long. The list is drawn before the run, so that a run with some of them taken
-away is the same run without them. The atlas has the last word when one is due:
+A fault is a value: when, what, where, for how long. The list is drawn before the run, so that a run with some of them
+taken away is the same run without them. The atlas has the last word when one is due:
 
-- What takes data for good (an empty disk, a removed `meta/`, bytes that rot, ranges and rows that cannot be read) strikes one
-  store, only while all is whole: it waits for such a moment, and nobody new goes away while it does. Until all is whole
-  again no other store may be damaged, and after the loss of a disk none be away or full. What is damaged and nobody has
-  noticed counts until scrubs have been over it.
+- What takes data for good (an empty disk, a removed `meta/`, bytes that rot, ranges and rows that cannot be read)
+  strikes one store, only while all is whole: it waits for such a moment, and nobody new goes away while it does. Until
+  all is whole again no other store may be damaged, and after the loss of a disk none be away or full. What is damaged
+  and nobody has noticed counts until scrubs have been over it.
 - Everything else, power lost on all machines at once included, loses nothing that was synced, and may come at any time.
 """
 
@@ -28,13 +28,58 @@ TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
 SLOW = ("slow disk", "slow network")  # by these nothing fails
 CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
-AWAY = ("two away", "full at answer", "crash", "power", "power at write", "all power", "pause", "cut", "isolate", "apart", "full", "nearly full", "fail sync", "fail write", "slow disk", "suspend", "late leader")
+AWAY = (
+    "two away",
+    "full at answer",
+    "crash",
+    "power",
+    "power at write",
+    "all power",
+    "pause",
+    "cut",
+    "isolate",
+    "apart",
+    "full",
+    "nearly full",
+    "fail sync",
+    "fail write",
+    "slow disk",
+    "suspend",
+    "late leader",
+)
 KINDS = {
-    "crash": 8, "power": 5, "power at write": 5, "all power": 3, "pause": 6, "cut": 6, "isolate": 5, "apart": 3, "slow network": 3, "resets": 4,
-    "full": 4, "nearly full": 4, "fail sync": 2, "fail write": 2, "slow disk": 3, "wall step": 4, "late leader": 2, "rate": 2, "suspend": 3,
-    "coordinator away": 3, "coordinator lossy": 4, "late packets": 4, "answer lost": 4, "full at answer": 4, "late commands": 4, "two away": 2,
-    "rot": 3, "unreadable": 4, "wipe": 3, "no metadata": 2, "damaged rows": 2,
-}  # fmt: skip
+    "crash": 8,
+    "power": 5,
+    "power at write": 5,
+    "all power": 3,
+    "pause": 6,
+    "cut": 6,
+    "isolate": 5,
+    "apart": 3,
+    "slow network": 3,
+    "resets": 4,
+    "full": 4,
+    "nearly full": 4,
+    "fail sync": 2,
+    "fail write": 2,
+    "slow disk": 3,
+    "wall step": 4,
+    "late leader": 2,
+    "rate": 2,
+    "suspend": 3,
+    "coordinator away": 3,
+    "coordinator lossy": 4,
+    "late packets": 4,
+    "answer lost": 4,
+    "full at answer": 4,
+    "late commands": 4,
+    "two away": 2,
+    "rot": 3,
+    "unreadable": 4,
+    "wipe": 3,
+    "no metadata": 2,
+    "damaged rows": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -51,21 +96,44 @@ class Fault:
         return f"{self.at_s:.1f} s: {self.kind} at {self.node} for {self.lasts_s:.1f} s"
 
 
-IN_A_CLUSTER = ("cut", "isolate", "apart", "slow network", "resets", "late packets", "coordinator away", "coordinator lossy", "rate", "all power", "suspend", "late leader",
-                "answer lost", "full at answer", "late commands", "two away")
+IN_A_CLUSTER = (
+    "cut",
+    "isolate",
+    "apart",
+    "slow network",
+    "resets",
+    "late packets",
+    "coordinator away",
+    "coordinator lossy",
+    "rate",
+    "all power",
+    "suspend",
+    "late leader",
+    "answer lost",
+    "full at answer",
+    "late commands",
+    "two away",
+)
 ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_CLUSTER}
 
 
 def faults_of(seed: int, nodes: int, seconds: float, kinds: dict[str, int] = KINDS) -> list[Fault]:
     chosen = random.Random(f"faults {seed}")
-    some = chosen.sample(sorted(kinds), chosen.randint(min(2, len(kinds)), min(8, len(kinds))))  # a few kinds, often: they meet each other
+    some = chosen.sample(
+        sorted(kinds), chosen.randint(min(2, len(kinds)), min(8, len(kinds)))
+    )  # a few kinds, often: they meet each other
     count = chosen.choice((2, 5, 8, 12))
     weights = [kinds[one] for one in some]
     made = [
-        Fault(chosen.uniform(1.0, seconds), chosen.choices(some, weights)[0], chosen.randrange(nodes),
-              chosen.choice((0.3, 2.0, 5.0, 15.0)) * chosen.uniform(0.5, 1.5), chosen.randrange(1 << 30))
+        Fault(
+            chosen.uniform(1.0, seconds),
+            chosen.choices(some, weights)[0],
+            chosen.randrange(nodes),
+            chosen.choice((0.3, 2.0, 5.0, 15.0)) * chosen.uniform(0.5, 1.5),
+            chosen.randrange(1 << 30),
+        )
         for _ in range(count)
-    ]  # fmt: skip
+    ]
     return sorted(made, key=lambda one: one.at_s)
 
 
@@ -142,6 +210,7 @@ class Atlas:
 
     def _power_at_write(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """Power goes right after one of the next writes to volumes, which no sync has followed yet."""
+
         def strike() -> None:
             if not self.world.calm and self.may(fault):
                 self.world.loop.effects["power lost at a write"] += 1
@@ -175,13 +244,18 @@ class Atlas:
         self._cut_pairs(pairs, fault.lasts_s)
 
     def _isolate(self, fault: Fault, node: Node, chosen: random.Random) -> None:
-        others = [one.name for one in self.world.machines if one is not node] + ([HOST] if chosen.random() < 0.6 else [])
+        others = [one.name for one in self.world.machines if one is not node] + (
+            [HOST] if chosen.random() < 0.6 else []
+        )
         ways = chosen.choice(("both", "both", "in", "out"))
-        pairs = {(node.name, one) for one in others if ways != "in"} | {(one, node.name) for one in others if ways != "out"}
+        pairs = {(node.name, one) for one in others if ways != "in"} | {
+            (one, node.name) for one in others if ways != "out"
+        }
         self._cut_pairs(pairs, fault.lasts_s)
 
     def _apart(self, fault: Fault, node: Node, chosen: random.Random) -> None:
-        """Cut off from the other nodes; those who are only gateways still ask it, and were told things by it under leases."""
+        """Cut off from the other nodes; those who are only gateways still ask it, and were told things by it under
+        leases."""
         others = [one.name for one in self.world.nodes if one is not node] + ([HOST] if chosen.random() < 0.6 else [])
         self._cut_pairs({(node.name, one) for one in others} | {(one, node.name) for one in others}, fault.lasts_s)
 
@@ -234,7 +308,9 @@ class Atlas:
             self._until(seconds, partial(self._set_full, [node], False))
 
         for one in self.world.nodes:
-            self._at_answer(one, chosen.choice(("", "PutObject", "PutObject")), partial(happens, one, one.machine.process))
+            self._at_answer(
+                one, chosen.choice(("", "PutObject", "PutObject")), partial(happens, one, one.machine.process)
+            )
 
     def _late_commands(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         """Connections break under commands, which arrive late all the same, when they have long been sent again."""
@@ -253,7 +329,8 @@ class Atlas:
             arm(one)
 
     def _two_away(self, fault: Fault, node: Node, chosen: random.Random) -> None:
-        """Nobody can be asked for longer than a router asks: two nodes are cut off from all, often while a job is under way."""
+        """Nobody can be asked for longer than a router asks: two nodes are cut off from all, often while a job is
+        under way."""
         two = chosen.sample(self.world.nodes, 2)
         left = chosen.choice((-1, 1, 1, 2, 3))  # states of jobs that are kept before; -1 for at once
 
@@ -381,7 +458,8 @@ class Atlas:
         self._until(fault.lasts_s * 3, lambda: self._set_wall(node, 0.0))
 
     def _late_leader(self, fault: Fault, _: Node, chosen: random.Random) -> None:
-        """A partition's primary is cut off while the clocks of those that may follow it are ahead, and long enough for that."""
+        """A partition's primary is cut off while the clocks of those that may follow it are ahead, and long enough for
+        that."""
         fault = replace(fault, lasts_s=max(fault.lasts_s, 8.0))
         parts, nodes = self.world.map().partitions, {self.world.store_of(one): one for one in self.world.nodes}
         config = chosen.choice(parts).config

@@ -1,7 +1,8 @@
 """Faults put back, and rules of docs/protocol.md left out, in the code that runs: what the simulator must find.
 
-Each is a function that changes the modules of this process, before a seed is run in it: `python -m whole.run 1 99 --broken NAME`.
-`LIKELY` has the kinds of faults that make a seed find it sooner, `FOUND` the seed that found each when that was last looked for.
+Each is a function that changes the modules of this process, before a seed is run in it: `python -m whole.run 1 99
+--broken NAME`. `LIKELY` has the kinds of faults that make a seed find it sooner, `FOUND` the seed that found each when
+that was last looked for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from s4.base.clock import boot_clock
 from s4.base.jobs import Job, Jobs
-from s4.gateway import buckets, objects
+from s4.gateway import buckets, copies
 from s4.gateway.objects import Put, SourceChangedError
 from s4.gateway.read import open_object
 from s4.metadata import buckets as bucket_rows
@@ -50,6 +51,7 @@ def refuses_before_it_looks() -> None:
 
 def takes_no_error_for_damage() -> None:
     """What a disk cannot read is no damaged shard."""
+
     def broken(self: Any, location: Any, error: Exception) -> None:
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise error
@@ -64,6 +66,7 @@ def counts_what_is_torn() -> None:
 
 def closes_what_is_in_use() -> None:
     """A volume is closed while threads read and punch it, and unlinked without waiting for them."""
+
     def broken(self: Any, volume: Any) -> None:
         del self._open[volume.number]
         self.files.close(volume.fd)
@@ -87,6 +90,7 @@ class _Blind:
 
 def forgets_answers_by_a_clock() -> None:
     """Answers go by the wall clock of who leads, and a repeat of what was committed is decided anew."""
+
     async def trim(self: Any, partition: int) -> None:
         rows = self._node.host.scan(keys.table(partition, keys.ANSWER))
         old = [key for key, _ in rows if keys.command_ms(keys.command_of(key)) < (time.time() - 900) * 1000]
@@ -101,6 +105,7 @@ def forgets_answers_by_a_clock() -> None:
 
 def takes_short_writes() -> None:
     """A file that is replaced may have been written in part."""
+
     def broken(self: Any, path: Any, content: bytes, mode: int = 0o600) -> None:
         os, temporary = files.os, path.with_name(path.name + ".new")  # type: ignore[attr-defined]
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
@@ -117,7 +122,7 @@ def takes_short_writes() -> None:
 
 def copies_what_was_not_judged() -> None:
     """A copy opens its source again where it was replaced, and looks at nothing."""
-    copy_object = objects.copy_object
+    copy_object = copies.copy_object
 
     async def broken(gateway: Any, source: Any, copy: Any) -> Put:
         for _ in range(3):
@@ -127,12 +132,19 @@ def copies_what_was_not_judged() -> None:
                 source = await open_object(gateway, source.name, source.key, source.asked_version)
         raise SourceChangedError
 
-    objects.copy_object = broken
+    copies.copy_object = broken
 
 
 def remembers_too_little() -> None:
     """Commands that were not remembered in 0.7: a late repeat of them is decided anew."""
-    for kind in (commands.SetDocument, commands.PutJob, commands.DeleteJob, commands.CreateUpload, commands.ChangeAccounts, commands.ChangeObject):
+    for kind in (
+        commands.SetDocument,
+        commands.PutJob,
+        commands.DeleteJob,
+        commands.CreateUpload,
+        commands.ChangeAccounts,
+        commands.ChangeObject,
+    ):
         decide.COMMANDS[kind] = decide.COMMANDS[kind]._replace(twice="is not")
 
 
@@ -197,6 +209,7 @@ def refuses_at_once() -> None:
 
 def keeps_rows_under_a_snapshot() -> None:
     """R8: a snapshot is laid over the rows that are there."""
+
     def broken(self: Any, one: Any, content: bytes, rows: dict[bytes, bytes | None]) -> None:
         prefix = group.LOG + one.number.to_bytes(2, "big")
         for entry in one.kept.log:
@@ -219,6 +232,7 @@ def commits_before_the_shards() -> None:
 
 def indexes_what_is_not_there() -> None:
     """D5: rows of the index are durable before what they name."""
+
     def broken(self: Any, rows: Any) -> None:
         self._index.write(rows, sync=self.settings.sync_index)
 
@@ -237,6 +251,7 @@ def lists_at_any_epoch() -> None:
 
 def tells_nobody_of_settings() -> None:
     """L2: a call that changes a setting returns though gateways still use what it replaced."""
+
     async def broken(_: Any) -> None:
         return
 
@@ -245,6 +260,7 @@ def tells_nobody_of_settings() -> None:
 
 def changes_settings_under_leases() -> None:
     """L2: a new primary of settings does not wait for the leases that the one before gave."""
+
     async def broken(_: Any) -> None:
         return
 
@@ -267,6 +283,7 @@ def commits_under_any_settings() -> None:
 
 def leaves_buckets_open() -> None:
     """L3: a bucket that is deleted is not closed before."""
+
     async def broken(gateway: Any, name: str, bucket: Any) -> None:
         page = await gateway.node.list_objects(bucket.id, Query(b"", b"", b"", b"", 1))
         if page.items:
@@ -307,13 +324,23 @@ def drops_by_name_alone() -> None:
         found = entry.newest(command.bucket, command.key)
         if found is None or command.judged is not None:
             return delete(entry, command)
-        return delete(entry, commands.DeleteIfNewest(command.bucket, command.key, keys.version_id(found[0][-keys.VERSION_BYTES :]), command.notify, command.cause))
+        return delete(
+            entry,
+            commands.DeleteIfNewest(
+                command.bucket,
+                command.key,
+                keys.version_id(found[0][-keys.VERSION_BYTES :]),
+                command.notify,
+                command.cause,
+            ),
+        )
 
     decide.COMMANDS[commands.DeleteIfNewest] = decide.COMMANDS[commands.DeleteIfNewest]._replace(decide=broken)
 
 
 def _core(kind: type) -> Callable[[], None]:
     """A rule of the replication core, left out as in `tests/sim/broken.py`."""
+
     def change() -> None:
         group.Replica = kind  # type: ignore[attr-defined]
 
@@ -322,15 +349,37 @@ def _core(kind: type) -> Callable[[], None]:
 
 
 PART_ONE = (
-    refuses_before_it_looks, takes_no_error_for_damage, counts_what_is_torn, closes_what_is_in_use, forgets_answers_by_a_clock,
-    takes_short_writes, copies_what_was_not_judged, remembers_too_little, ends_by_errors,
-)  # fmt: skip
+    refuses_before_it_looks,
+    takes_no_error_for_damage,
+    counts_what_is_torn,
+    closes_what_is_in_use,
+    forgets_answers_by_a_clock,
+    takes_short_writes,
+    copies_what_was_not_judged,
+    remembers_too_little,
+    ends_by_errors,
+)
 RULES = (
-    forgets_all_commands, refuses_at_once, keeps_rows_under_a_snapshot, acknowledges_before_the_disk, commits_before_the_shards,
-    indexes_what_is_not_there, frees_under_readers, lists_at_any_epoch, tells_nobody_of_settings, changes_settings_under_leases,
-    commits_under_any_settings, leaves_buckets_open, trusts_any_clock, ends_by_old_rules, unlocks_everything, drops_by_name_alone,
-)  # fmt: skip
-ALL: dict[str, Callable[[], None]] = {one.__name__: one for one in (*PART_ONE, *RULES)} | {kind.__name__: _core(kind) for kind in cores.CORES}
+    forgets_all_commands,
+    refuses_at_once,
+    keeps_rows_under_a_snapshot,
+    acknowledges_before_the_disk,
+    commits_before_the_shards,
+    indexes_what_is_not_there,
+    frees_under_readers,
+    lists_at_any_epoch,
+    tells_nobody_of_settings,
+    changes_settings_under_leases,
+    commits_under_any_settings,
+    leaves_buckets_open,
+    trusts_any_clock,
+    ends_by_old_rules,
+    unlocks_everything,
+    drops_by_name_alone,
+)
+ALL: dict[str, Callable[[], None]] = {one.__name__: one for one in (*PART_ONE, *RULES)} | {
+    kind.__name__: _core(kind) for kind in cores.CORES
+}
 
 # Operations that make it likely; without them a seed has one of its profiles.
 WORK: dict[str, dict[str, int]] = {
@@ -350,7 +399,7 @@ WORK: dict[str, dict[str, int]] = {
     "refuses_at_once": {"create": 50, "delete": 20, "get": 30},
     "frees_under_readers": {"put": 45, "get": 55},
     "trusts_any_clock": {"lock": 50, "age": 50},
-}  # fmt: skip
+}
 # How often a thread is left standing; by the seed where it is not said.
 STANDING = {"closes_what_is_in_use": 0.15}
 
@@ -378,12 +427,28 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "ends_by_old_rules": ("slow network", "slow disk"),
     "commits_under_any_settings": ("slow disk", "pause", "slow network"),
     "frees_under_readers": ("slow disk", "slow network"),
-    "LeadsWithNothing": ("no metadata", "crash"), "ForgetsThatItLacks": ("no metadata", "crash"),
-    "RemovesWhoWasNotHeard": ("no metadata", "isolate"), "ClearsWhoHasMore": ("no metadata", "isolate"),
+    "LeadsWithNothing": ("no metadata", "crash"),
+    "ForgetsThatItLacks": ("no metadata", "crash"),
+    "RemovesWhoWasNotHeard": ("no metadata", "isolate"),
+    "ClearsWhoHasMore": ("no metadata", "isolate"),
     "CountsOnWhoLacks": ("no metadata", "isolate"),
 } | dict.fromkeys(
-    ("CommitsWithTooFewCopies", "CommitsBeforeAllHaveIt", "ForgetsAnUnknownSwap", "CountsTheOldSetOnly", "ServesWithoutLease", "PromisesWhilePromoting",
-     "PromotesAtOnce", "ServesBeforeAllIsCommitted", "LeavesOtherLogsAlone", "AddsBeforeItHasAll", "JoinsAsItIs", "ForgetsWhoIsEligible",
-     "GoesOnAfterARestart", "TakesEntriesOfOldEpochs", "refuses_at_once"),
+    (
+        "CommitsWithTooFewCopies",
+        "CommitsBeforeAllHaveIt",
+        "ForgetsAnUnknownSwap",
+        "CountsTheOldSetOnly",
+        "ServesWithoutLease",
+        "PromisesWhilePromoting",
+        "PromotesAtOnce",
+        "ServesBeforeAllIsCommitted",
+        "LeavesOtherLogsAlone",
+        "AddsBeforeItHasAll",
+        "JoinsAsItIs",
+        "ForgetsWhoIsEligible",
+        "GoesOnAfterARestart",
+        "TakesEntriesOfOldEpochs",
+        "refuses_at_once",
+    ),
     ("isolate", "cut", "pause", "suspend", "crash", "power", "coordinator lossy", "slow network"),
-)  # fmt: skip
+)

@@ -1,5 +1,5 @@
-"""What all clients do alike: each request is tried again, elsewhere too, while its outcome is unknown or a 5xx, as SDKs do;
-every attempt is recorded, and what comes back is held against what went in.
+"""What all clients do alike: each request is tried again, elsewhere too, while its outcome is unknown or a 5xx, as
+SDKs do; every attempt is recorded, and what comes back is held against what went in.
 
 A value is the name of the write that made it: every object carries it as metadata, and says by it which bytes it must
 have. Some bytes are those of other writes too, in other buckets as well, so that content is shared.
@@ -63,7 +63,8 @@ class Key:
 
 
 class History(NamedTuple):
-    """Calls on one thing, what it was at first, and what a call does to it: (whether its result fits, what it is then)."""
+    """Calls on one thing, what it was at first, and what a call does to it: (whether its result fits, what it is
+    then)."""
 
     name: str
     calls: list[Call]
@@ -127,7 +128,10 @@ class Clients:
         self.failed = 0
         self.problems: list[str] = []
         self.happened: Collection[str] = ()  # kinds of faults, once all is over
-        self.shared = [random.Random(f"shared {world.seed} {one}").randbytes(size) for one, size in enumerate((4500, 6000, 12_000, 30_000))]
+        self.shared = [
+            random.Random(f"shared {world.seed} {one}").randbytes(size)
+            for one, size in enumerate((4500, 6000, 12_000, 30_000))
+        ]
 
     def problem(self, text: str) -> None:
         self.problems.append(f"{self.loop.now:.3f} {text}")
@@ -146,9 +150,17 @@ class Clients:
 
     # -- requests
 
-    async def tried(self, chosen: random.Random, work: Callable[[Gateway], Awaitable[Any]], *, key: Key | None = None,
-                    call: Callable[[], Call] = lambda: Call("", None, 0.0), machines: Iterable[Machine] = ()) -> Answer:  # fmt: skip
-        """A request as an SDK sends it: again while its outcome is unknown, or a 5xx. `call` makes the record of an attempt."""
+    async def tried(
+        self,
+        chosen: random.Random,
+        work: Callable[[Gateway], Awaitable[Any]],
+        *,
+        key: Key | None = None,
+        call: Callable[[], Call] = lambda: Call("", None, 0.0),
+        machines: Iterable[Machine] = (),
+    ) -> Answer:
+        """A request as an SDK sends it: again while its outcome is unknown, or a 5xx. `call` makes the record of an
+        attempt."""
         for attempt in range(TRIES):
             machine = chosen.choice(list(machines) or self.world.machines)
             record = call()
@@ -190,28 +202,56 @@ class Clients:
         self.etags[value] = hashlib.md5(data).hexdigest()
         return data
 
-    async def put(self, chosen: random.Random, bucket: str, key: bytes, value: str, *, of: Key, call: Callable[[], Call],
-                  wanted: Conditions = NO_CONDITIONS, lock: Lock = NONE, tags: dict[str, str] | None = None) -> tuple[Answer, Put | None]:  # fmt: skip
+    async def put(
+        self,
+        chosen: random.Random,
+        bucket: str,
+        key: bytes,
+        value: str,
+        *,
+        of: Key,
+        call: Callable[[], Call],
+        wanted: Conditions = NO_CONDITIONS,
+        lock: Lock = NONE,
+        tags: dict[str, str] | None = None,
+    ) -> tuple[Answer, Put | None]:
         """A PutObject of a new value. What it was told is in the answer; a refusal of it is the caller's to judge."""
         data = self.content(chosen, value)
         signed = hashlib.sha256(data).digest() if chosen.random() < 0.5 else None
         attributes = Attributes(metadata={"op": value}, lock=lock, tags=tags or {})
 
         async def work(gateway: Gateway) -> Put:
-            return await objects.put_object(gateway, bucket, key, Body(data), Expected(sha256=signed), attributes, "root", wanted)
+            return await objects.put_object(
+                gateway, bucket, key, Body(data), Expected(sha256=signed), attributes, "root", wanted
+            )
 
         answer = await self.tried(chosen, work, key=of, call=call)
         return answer, answer.result
 
-    async def get(self, chosen: random.Random, bucket: str, key: bytes, version: str = "", *, of: Key | None = None,
-                  call: Callable[[], Call] = lambda: Call("get", None, 0.0)) -> Answer:  # fmt: skip
+    async def get(
+        self,
+        chosen: random.Random,
+        bucket: str,
+        key: bytes,
+        version: str = "",
+        *,
+        of: Key | None = None,
+        call: Callable[[], Call] = lambda: Call("get", None, 0.0),
+    ) -> Answer:
         """A GetObject with its bytes; its result is a Found."""
+
         async def work(gateway: Gateway) -> Found:
             with gateway.readers.reading():
                 opened = await open_object(gateway, bucket, key, version)
                 data = b"".join([bytes(piece) async for piece in stream(gateway, opened, 0, opened.row.size)])
             row = opened.row
-            return Found(row.metadata.get("op", ""), data, row.etag, row.tags, Lock(row.lock_mode, row.lock_until_ms, row.legal_hold))
+            return Found(
+                row.metadata.get("op", ""),
+                data,
+                row.etag,
+                row.tags,
+                Lock(row.lock_mode, row.lock_until_ms, row.legal_hold),
+            )
 
         answer = await self.tried(chosen, work, key=of, call=call)
         if answer.done:
@@ -265,8 +305,8 @@ def surely(writes: Iterable[Call], of: Call) -> Any:
 
 
 def settled(key: Key) -> Iterator[str]:
-    """Of a setting that gateways cache (L2): sentences on reads that saw what another write had followed which was over before
-    they began."""
+    """Of a setting that gateways cache (L2): sentences on reads that saw what another write had followed which was
+    over before they began."""
     writes = [one for one in key.calls if one.kind == "put"]
     for read in key.known("get"):
         over = [one for one in writes if one.end < read.begin]
@@ -276,7 +316,8 @@ def settled(key: Key) -> Iterator[str]:
 
 
 def register(call: Call, value: Any) -> tuple[bool, Any]:
-    """A thing that is put, deleted and read; what it is "dropped" from goes only where it is still that; a "listed" is a read too."""
+    """A thing that is put, deleted and read; what it is "dropped" from goes only where it is still that; a "listed" is
+    a read too."""
     if call.kind == "get":
         return call.result == value, value
     if call.kind == "dropped":

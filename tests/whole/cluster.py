@@ -1,6 +1,7 @@
 """A cluster in the simulator: nodes with a store each, gateways without one, the map in the coordinator.
 
-A node is put together here as `s4.serve_cluster` does it, without what has sockets of its own: the S3 and admin endpoints.
+A node is put together here as `s4.serve_cluster` does it, without what has sockets of its own: the S3 and admin
+endpoints.
 """
 
 from __future__ import annotations
@@ -55,7 +56,15 @@ from whole.world import (
 )
 
 PORT = 9002
-QUIET = ("s4_heal_failed", "s4_fills", "s4_partition_alarm", "s4_partition_heal", "s4_partition_lag", "s4_partition_outbox", "s4_clock_apart_seconds")
+QUIET = (
+    "s4_heal_failed",
+    "s4_fills",
+    "s4_partition_alarm",
+    "s4_partition_heal",
+    "s4_partition_lag",
+    "s4_partition_outbox",
+    "s4_clock_apart_seconds",
+)
 
 
 def _credentials() -> Any:
@@ -105,9 +114,19 @@ class Node(Machine):
                 return min(local, self.member.peers.oldest_reader()) if self.member is not None else local
 
             one = await open_member(
-                self.disk.root, place, keeper, CREDENTIALS, STORE, LIMITS, root=ROOT, horizon=horizon,
-                oldest=readers.oldest, fatal=process.fatal, jobs=jobs, timing=Timing(),
-            )  # fmt: skip
+                self.disk.root,
+                place,
+                keeper,
+                CREDENTIALS,
+                STORE,
+                LIMITS,
+                root=ROOT,
+                horizon=horizon,
+                oldest=readers.oldest,
+                fatal=process.fatal,
+                jobs=jobs,
+                timing=Timing(),
+            )
             self.member, self.store, router = one, one.node.store, one.router
         else:
             router = Router(keeper, CREDENTIALS.client, readers.oldest, jobs)
@@ -122,7 +141,15 @@ class Node(Machine):
         self.gateway = gateway
         self.world.loop.note(f"{process.name} is up")
 
-    def _upkeep(self, process: Process, jobs: Jobs, one: Member, gateway: Gateway, renames: Renames, horizon: Callable[[], float]) -> None:
+    def _upkeep(
+        self,
+        process: Process,
+        jobs: Jobs,
+        one: Member,
+        gateway: Gateway,
+        renames: Renames,
+        horizon: Callable[[], float],
+    ) -> None:
         """As `ClusterServer._start_upkeep`, with days and pauses that fit a simulated minute."""
         node = one.node
         mender, leads, own = Mender(node, 0), Leader(node, gateway, renames), OwnStore(node)
@@ -144,18 +171,32 @@ class Node(Machine):
 
         leads.start(jobs)
         jobs.start(
-            Job("heal", 0.0, 0.3, mender.run), Job("leave", 2.0, 2.0, own.leave), Job("renew", 2.0, 2.0, own.renew_copy),
-            Job("audit", AUDIT_S, AUDIT_S, audit), Job("compaction", COMPACT_S, COMPACT_S, compact),
-            Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run), Job("scrub", SCRUB_S, SCRUB_S, scrub),
-        )  # fmt: skip
+            Job("heal", 0.0, 0.3, mender.run),
+            Job("leave", 2.0, 2.0, own.leave),
+            Job("renew", 2.0, 2.0, own.renew_copy),
+            Job("audit", AUDIT_S, AUDIT_S, audit),
+            Job("compaction", COMPACT_S, COMPACT_S, compact),
+            Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
+            Job("scrub", SCRUB_S, SCRUB_S, scrub),
+        )
         process.kept.append((leads, mender, own, lifecycle))
 
 
 class ClusterWorld(World):
     """`nodes` of these have a store; `gateways` more have none."""
 
-    def __init__(self, seed: int, root: Path, *, nodes: int = 3, data: int = 2, parity: int = 1, gateways: int = 1,
-                 partitions: int = 2, keep_trace: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        seed: int,
+        root: Path,
+        *,
+        nodes: int = 3,
+        data: int = 2,
+        parity: int = 1,
+        gateways: int = 1,
+        partitions: int = 2,
+        keep_trace: bool = False,
+    ) -> None:
         super().__init__(seed, root, keep_trace=keep_trace)
         self.data, self.parity = data, parity
         made = planner.new(self.loop.entropy.randbytes(16).hex(), data, parity, partitions)
@@ -207,7 +248,9 @@ class ClusterWorld(World):
         node = self.primary(partition)
         if node is None or not self.loop.ask(node.process, partial(node.member.node.host.group.serves, partition)):
             return False
-        return self.loop.ask(node.process, partial(node.member.node.host.get, keys.blob_row(partition, blob))) is not None
+        return (
+            self.loop.ask(node.process, partial(node.member.node.host.get, keys.blob_row(partition, blob))) is not None
+        )
 
     def is_whole_here(self, shard: Shard) -> bool:
         node = next((one for one in self.nodes if one.name == self.loop.here().host), None)
@@ -272,5 +315,10 @@ class ClusterWorld(World):
         for number in range(len(self.map().partitions)):
             node = self.primary(number)
             if node is not None:
-                found.update(self.loop.ask(node.process, lambda node=node, number=number: list(node.member.node.host.scan(number.to_bytes(2, "big")))))
+                found.update(
+                    self.loop.ask(
+                        node.process,
+                        lambda node=node, number=number: list(node.member.node.host.scan(number.to_bytes(2, "big"))),
+                    )
+                )
         return found

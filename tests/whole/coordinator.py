@@ -1,9 +1,10 @@
 """The coordinator as its clients see it: named documents with compare-and-swap, reached over the simulated network.
 
-Legal faults: a request or an answer is lost, a change lands late or twice (the second is a conflict), reads answer late,
-a watch brings values late, skips some, or old ones; it is away for a while. What it answered is never undone.
+Legal faults: a request or an answer is lost, a change lands late or twice (the second is a conflict), reads answer
+late, a watch brings values late, skips some, or old ones; it is away for a while. What it answered is never undone.
 
-Not simulated: etcd's and Kubernetes' own clients (tests/cluster/test_coordinator.py, tests/kube/test_kubernetes_map.py).
+Not simulated: etcd's and Kubernetes' own clients (tests/cluster/test_coordinator.py,
+tests/kube/test_kubernetes_map.py).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ LOST_S = 3.0  # after which a client takes a request for lost
 
 
 class Documents:
-    """The documents, and what is wrong with those who serve them: `loss` and `late` are chances, `away` is all of it."""
+    """The documents, and what is wrong with those who serve them: `loss` and `late` are chances, `away` is all of
+    it."""
 
     def __init__(self, loop: Loop, network: Network) -> None:
         self.loop, self.network = loop, network

@@ -1,13 +1,15 @@
-"""Disks under the real file layer: the system calls of `s4.storage.files`, with what a power failure leaves, and faults.
+"""Disks under the real file layer: the system calls of `s4.storage.files`, with what a power failure leaves, and
+faults.
 
-Files are real ones in memory (/dev/shm), as the page cache has them; beside each stands what is on the disk. A sync brings
-all earlier writes to that file there; names are there once their directory was synced. At a power failure each write that
-was not synced is kept, lost or torn, each name the old or the new one. A process that ends alone loses nothing of either.
+Files are real ones in memory (/dev/shm), as the page cache has them; beside each stands what is on the disk. A sync
+brings all earlier writes to that file there; names are there once their directory was synced. At a power failure each
+write that was not synced is kept, lost or torn, each name the old or the new one. A process that ends alone loses
+nothing of either.
 
-Faults: a call fails once or from then on (EIO), a disk is full (ENOSPC, short writes, and what was reserved still fits),
-ranges cannot be read any more, bytes rot, everything is slow. After a failed sync nobody knows what is on the disk, and a
-later sync does not bring it there, as Linux does it. Descriptors are numbers of each process's own table, lowest first:
-what is used after it was closed is another file, or EBADF.
+Faults: a call fails once or from then on (EIO), a disk is full (ENOSPC, short writes, and what was reserved still
+fits), ranges cannot be read any more, bytes rot, everything is slow. After a failed sync nobody knows what is on the
+disk, and a later sync does not bring it there, as Linux does it. Descriptors are numbers of each process's own table,
+lowest first: what is used after it was closed is another file, or EBADF.
 
 Not simulated: making directories is durable at once; small files that are read by name are not damaged.
 """
@@ -70,7 +72,9 @@ class File:
     def lose_power(self, random: Any, keep: float) -> int:
         """Each write is kept, lost, or torn: some of its pages were written. How many were not kept."""
         gone = 0
-        for offset, data in sorted(self.pending + self.doubtful, key=lambda _: random.random()) if keep < 1 else self.pending:
+        for offset, data in (
+            sorted(self.pending + self.doubtful, key=lambda _: random.random()) if keep < 1 else self.pending
+        ):
             chance = random.random()
             if chance < keep:
                 self.apply(offset, data)

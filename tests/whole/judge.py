@@ -1,8 +1,8 @@
 """What must hold when a seed has ended: nothing acknowledged is lost, nothing is left lying about, nothing has stopped.
 
-Histories are linearizable; every acknowledged version is there, with its bytes, locks and tags; rows, references and shards
-are what the independent checker wants, who shares no code with upkeep; statuses and metrics say so; no background task has
-ended; nobody waits for ever.
+Histories are linearizable; every acknowledged version is there, with its bytes, locks and tags; rows, references and
+shards are what the independent checker wants, who shares no code with upkeep; statuses and metrics say so; no
+background task has ended; nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -33,23 +33,31 @@ def histories(work: Workload) -> list[str]:
     """Sentences on things whose history no order explains."""
     return [
         f"the history of {one.name} is not linearizable: {_shown(one)}"
-        for one in work.histories() if not is_linearizable(one.calls, one.initial, one.apply, MOST_STEPS)
-    ]  # fmt: skip
+        for one in work.histories()
+        if not is_linearizable(one.calls, one.initial, one.apply, MOST_STEPS)
+    ]
 
 
 def _shown(history: History) -> str:
     """The calls of the shortest beginning that is not linearizable."""
     for end in sorted(one.end for one in history.calls if one.end < FOREVER):
-        part = [one if one.end <= end else replace(one, end=FOREVER, result=None) for one in history.calls if one.begin <= end]
+        part = [
+            one if one.end <= end else replace(one, end=FOREVER, result=None)
+            for one in history.calls
+            if one.begin <= end
+        ]
         part = [one for one in part if not (one.kind in READS and one.end == FOREVER)]
         if not is_linearizable(part, history.initial, history.apply, MOST_STEPS):
-            return "; ".join(f"{one.kind} {one.value or ''} {one.expected or ''} {one.begin:.3f}-{one.end:.3f} -> {one.result}" for one in part[-14:])
+            return "; ".join(
+                f"{one.kind} {one.value or ''} {one.expected or ''} {one.begin:.3f}-{one.end:.3f} -> {one.result}"
+                for one in part[-14:]
+            )
     return "?"
 
 
 def at_rest(world: World, *, audited: bool) -> list[str]:
-    """What the independent checker says of all rows and shards, as they are in a cluster that has nothing to do. Orphans are
-    left where clocks were off: how old they are is not known then (`audited`)."""
+    """What the independent checker says of all rows and shards, as they are in a cluster that has nothing to do.
+    Orphans are left where clocks were off: how old they are is not known then (`audited`)."""
     if isinstance(world, ServerWorld):
         return _drives_at_rest(world, audited)
     current = world.map()
@@ -79,13 +87,30 @@ def _drives_at_rest(world: ServerWorld, audited: bool) -> list[str]:
     opened = world.server.opened
     if opened is None:
         return ["the server is not up"]
-    disks = {drive.store: disk for drive, disk in zip(opened.drives.all, (one.disk for one in world.nodes), strict=True)}
+    disks = {
+        drive.store: disk for drive, disk in zip(opened.drives.all, (one.disk for one in world.nodes), strict=True)
+    }
     current = opened.membership.current
-    rows = {store: {key: value for key, value in disks[store].databases[str(disks[store].root / "meta")].now().items() if key != keys.TURN_ROW}
-            for store in current.status[0].in_sync}  # fmt: skip
-    indexes = {drive.store: _index(disks[drive.store], drive.shards) for drive in opened.drives.all if drive.shards is not None}
+    rows = {
+        store: {
+            key: value
+            for key, value in disks[store].databases[str(disks[store].root / "meta")].now().items()
+            if key != keys.TURN_ROW
+        }
+        for store in current.status[0].in_sync
+    }
+    indexes = {
+        drive.store: _index(disks[drive.store], drive.shards) for drive in opened.drives.all if drive.shards is not None
+    }
     with as_they_are():
-        return check_drives(current.spec.members, current.spec.data + current.spec.parity, {store: disk.root for store, disk in disks.items()}, rows, indexes, audited=audited)
+        return check_drives(
+            current.spec.members,
+            current.spec.data + current.spec.parity,
+            {store: disk.root for store, disk in disks.items()},
+            rows,
+            indexes,
+            audited=audited,
+        )
 
 
 def tasks() -> list[Task]:
@@ -95,7 +120,12 @@ def tasks() -> list[Task]:
 
 def background(world: World, tasks: list[Task]) -> list[str]:
     """Tasks of living processes that ended with an error which nobody looked at."""
-    found = [f"{one.process.name}: {error}" for one in world.machines if one.process is not None for error in one.process.errors]
+    found = [
+        f"{one.process.name}: {error}"
+        for one in world.machines
+        if one.process is not None
+        for error in one.process.errors
+    ]
     for one in tasks:
         failed = one.done() and not one.cancelled() and one._log_traceback  # type: ignore[attr-defined]
         if failed and one.process is not None and one.process.alive:
@@ -112,12 +142,17 @@ def leaders(world: World) -> list[str]:
             continue
         for kept in process.kept:
             if isinstance(kept, Jobs):
-                found += [f"{process.name}: the job {job.name!r} has ended" for job, task in kept._tasks.items() if task.done()]
+                found += [
+                    f"{process.name}: the job {job.name!r} has ended"
+                    for job, task in kept._tasks.items()
+                    if task.done()
+                ]
     return found
 
 
 def figures(world: World) -> list[str]:
-    """What statuses and metrics say, beside what is so. Work that begins just then shows in them: so it is looked at again."""
+    """What statuses and metrics say, beside what is so. Work that begins just then shows in them: so it is looked at
+    again."""
     found: list[str] = []
     for _ in range(LOOKS):
         found = _figures(world)
@@ -130,9 +165,17 @@ def figures(world: World) -> list[str]:
 
 def _figures(world: World) -> list[str]:
     found = world.unwell()
-    objects = [row for key, value in world.rows().items() if key[2:3] == keys.OBJECT and not (row := decode_object(value)[0]).marker]
+    objects = [
+        row
+        for key, value in world.rows().items()
+        if key[2:3] == keys.OBJECT and not (row := decode_object(value)[0]).marker
+    ]
     counted, said = (len(objects), sum(row.size for row in objects)), world.sums()
-    return found if counted == said else [*found, f"the metrics say {said[0]} objects of {said[1]} bytes, and there are {counted}"]
+    return (
+        found
+        if counted == said
+        else [*found, f"the metrics say {said[0]} objects of {said[1]} bytes, and there are {counted}"]
+    )
 
 
 def waiting(world: World, tasks: list[Task]) -> list[str]:
@@ -149,5 +192,7 @@ def waiting(world: World, tasks: list[Task]) -> list[str]:
     for task in tasks:
         asked = task.asked and not task.done()
         if asked and task.process is not None and task.process.alive:
-            found.append(f"{task.process.name}: a request of {task.asked:.3f} has no end: {task.get_coro().__qualname__}")
+            found.append(
+                f"{task.process.name}: a request of {task.asked:.3f} has no end: {task.get_coro().__qualname__}"
+            )
     return found

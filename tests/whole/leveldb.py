@@ -1,12 +1,13 @@
 """LevelDB as a model: the face of `s4.storage.leveldb.Database`, rows in memory, what is synced apart from what is not.
 
-A batch is in wholly or not at all. What was written without a sync is lost at a power failure from some batch on, and a
-synced batch brings all before it with it, but for one case that real LevelDB has: at a switch of memtables the old log is
-closed unsynced, and a later sync does not cover it. After a failed write the database refuses all further ones, and the last
-batch is in or not. Damage makes every read of a range of keys fail, as paranoid checks and verified blocks do.
+A batch is in wholly or not at all. What was written without a sync is lost at a power failure from some batch on, and
+a synced batch brings all before it with it, but for one case that real LevelDB has: at a switch of memtables the old
+log is closed unsynced, and a later sync does not cover it. After a failed write the database refuses all further ones,
+and the last batch is in or not. Damage makes every read of a range of keys fail, as paranoid checks and verified
+blocks do.
 
-Not simulated: how LevelDB finds the bytes (tests/crash/test_power_loss.py and tests/cluster/test_power.py replay its real
-system calls), and what it does about memory and speed.
+Not simulated: how LevelDB finds the bytes (tests/crash/test_power_loss.py and tests/cluster/test_power.py replay its
+real system calls), and what it does about memory and speed.
 """
 
 from __future__ import annotations
@@ -180,7 +181,9 @@ class Database:
 class _Walk:
     """An iterator over rows as they were, with `seek` and `close`."""
 
-    def __init__(self, rows: dict[bytes, bytes], found: list[bytes], check: Callable[[bytes, bytes], None] | None) -> None:
+    def __init__(
+        self, rows: dict[bytes, bytes], found: list[bytes], check: Callable[[bytes, bytes], None] | None
+    ) -> None:
         if check is None and len(found) <= 8:
             self._items: Iterator[tuple[bytes, bytes]] = iter([(key, rows[key]) for key in found])
         else:

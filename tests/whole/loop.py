@@ -1,15 +1,16 @@
 """Time, order and processes of the simulated machines: an event loop whose time is a number.
 
 One loop runs every simulated process. A handle belongs to the process of its context; each process runs its handles in
-the order in which they came, as asyncio promises, and which process goes on is drawn from the seed. Blocking work (executors,
-the appender's thread) is in `threads.py`.
+the order in which they came, as asyncio promises, and which process goes on is drawn from the seed. Blocking work
+(executors, the appender's thread) is in `threads.py`.
 
 As madsim does for Rust, the operating system is replaced where Python meets it: `time`, `os.urandom`. So the code that
 runs is the code that ships. While no world runs these functions are the real ones.
 
 For editors:
 - Nothing here may depend on addresses, real time, hash seeds or the order of sets: the same seed gives the same run.
-- What a dead process left behind (tasks, jobs) is kept until its world ends: collected earlier, its `finally` would run.
+- What a dead process left behind (tasks, jobs) is kept until its world ends: collected earlier, its `finally` would
+  run.
 - A dead process has no effect any more: every call into the machine raises `DeadError` there.
 """
 
@@ -51,7 +52,9 @@ class Process:
         self.fds: dict[int, Any] = {}
         self.died_of: BaseException | None = None
         self.at_answer: tuple[str, Callable[[], None]] | None = None  # (kind of command or any, what happens)
-        self.at_ask: Callable[[Any], None] | None = None  # what happens to the connection that the next command is sent on
+        self.at_ask: Callable[[Any], None] | None = (
+            None  # what happens to the connection that the next command is sent on
+        )
         self.on_death: list[Callable[[], None]] = []
         self.context = contextvars.copy_context()
         self.context.run(PROCESS.set, self)
@@ -142,7 +145,8 @@ class Future(asyncio.Future):  # type: ignore[type-arg]
 
 
 class Handle:
-    """`asyncio.Handle`, and its TimerHandle, without what is for debugging: there are some hundred thousand in a seed."""
+    """`asyncio.Handle`, and its TimerHandle, without what is for debugging: there are some hundred thousand in a
+    seed."""
 
     __slots__ = ("_args", "_callback", "_cancelled", "_context")
 
@@ -170,12 +174,16 @@ class Loop(asyncio.AbstractEventLoop):
     def __init__(self, seed: int, *, keep_trace: bool = False) -> None:
         self.random = random.Random(f"order {seed}")
         self.entropy = random.Random(f"entropy {seed}")
-        self.preempted = random.Random(f"threads {seed}").choice((0.005, 0.02, 0.15))  # how often a thread is left standing
+        self.preempted = random.Random(f"threads {seed}").choice(
+            (0.005, 0.02, 0.15)
+        )  # how often a thread is left standing
         self.now = 0.0
         self.steps = self.sum = self.misuse = 0
         self.trace: list[str] | None = [] if keep_trace else None
         self._count = 0
-        self._timers: list[tuple[float, int, Process | None, Any]] = []  # a handle and whose it is, or what the machine does
+        self._timers: list[
+            tuple[float, int, Process | None, Any]
+        ] = []  # a handle and whose it is, or what the machine does
         self._ready: list[Process] = []
         self.closed, self.root = False, "\n"  # where the disks are: it is another place in each run
         self.network: Any = None
@@ -252,7 +260,11 @@ class Loop(asyncio.AbstractEventLoop):
         if self.trace is not None:
             callback = handle._callback
             owner = getattr(callback, "__self__", None)
-            what = owner.get_coro().__qualname__ if isinstance(owner, Task) else getattr(callback, "__qualname__", type(callback).__name__)
+            what = (
+                owner.get_coro().__qualname__
+                if isinstance(owner, Task)
+                else getattr(callback, "__qualname__", type(callback).__name__)
+            )
             self._sum(f"{self.now:.6f} {process.name} {what}")
         elif self.steps % 16 == 0:
             self.sum = zlib.crc32(b"%d %s" % (int(self.now * 1e6), process.name.encode()), self.sum)
@@ -331,7 +343,9 @@ class Loop(asyncio.AbstractEventLoop):
     def create_future(self) -> asyncio.Future[Any]:
         return Future(loop=self)
 
-    def create_task(self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None) -> asyncio.Task[Any]:
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None
+    ) -> asyncio.Task[Any]:
         process = PROCESS.get(self.outside) if context is None else context.get(PROCESS, self.outside)
         task = Task(coro, loop=self, name=name, context=context)
         task.process = process
@@ -419,7 +433,8 @@ def _urandom(size: int) -> bytes:
 
 
 def install() -> None:
-    """Put the simulated clock and entropy in place, for good; to be called before `s4` is imported, whose defaults are these."""
+    """Put the simulated clock and entropy in place, for good; to be called before `s4` is imported, whose defaults are
+    these."""
     time.time, time.time_ns, time.monotonic, time.clock_gettime = _time, _time_ns, _monotonic, _clock_gettime  # type: ignore[assignment]
     os.urandom = _urandom
     gc.disable()

@@ -80,7 +80,9 @@ class Network:
 class Listener:
     """What `start_server` gives."""
 
-    def __init__(self, network: Network, process: Process, factory: Callable[[], Any], address: tuple[str, int]) -> None:
+    def __init__(
+        self, network: Network, process: Process, factory: Callable[[], Any], address: tuple[str, int]
+    ) -> None:
         self._network, self.process, self._factory, self.closed = network, process, factory, False
         self.sockets = [SimpleNamespace(getsockname=lambda: address)]
 
@@ -217,8 +219,8 @@ class Transport(asyncio.Transport):
                 loop.call_soon(self._protocol.resume_writing, context=self.process.context)
 
     def break_off(self, late_s: float = 0.0) -> None:
-        """The connection breaks for its sender; what was on its way is lost, or arrives late, as from a peer's own socket
-        that is read late. Nothing comes after it."""
+        """The connection breaks for its sender; what was on its way is lost, or arrives late, as from a peer's own
+        socket that is read late. Nothing comes after it."""
         network, loop, peer = self._network, self._network.loop, self.peer
         loop.note(f"connection {self.process.name} -> {peer.process.name} breaks")
         loop.effects["connection broke"] += 1
@@ -232,7 +234,9 @@ class Transport(asyncio.Transport):
             if data and not peer._lost and network.passes(self.process.host, peer.process.host):
                 loop.effects["arrived late"] += 1
                 loop.call_soon(peer._take, data, context=peer.process.context)
-            loop.call_soon(peer._lose, ConnectionResetError(errno.ECONNRESET, "the connection broke"), context=peer.process.context)
+            loop.call_soon(
+                peer._lose, ConnectionResetError(errno.ECONNRESET, "the connection broke"), context=peer.process.context
+            )
 
         if late_s >= 0:
             loop.at(late_s, arrive)

@@ -10,10 +10,11 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from s4.gateway import buckets, multipart, objects
+from s4.gateway import buckets, copies, multipart, objects
 from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.copies import Copy
 from s4.gateway.multipart import Completion, WantedPart
-from s4.gateway.objects import Attributes, Copy
+from s4.gateway.objects import Attributes
 from s4.gateway.read import Opened, open_object
 from s4.metadata.commands import Conditions
 from s4.metadata.listing import Query
@@ -72,7 +73,13 @@ class Objects(Area):
         name = name or chosen.choice(self.names)
         key = self.keys[name]
         answer, _ = await self.clients.put(
-            chosen, BUCKET, name, value, of=key, call=lambda: Call(kind, value, 0.0, expected=wanted.if_match), wanted=wanted
+            chosen,
+            BUCKET,
+            name,
+            value,
+            of=key,
+            call=lambda: Call(kind, value, 0.0, expected=wanted.if_match),
+            wanted=wanted,
         )
         if answer.record is not None:
             answer.record.result = answer.done
@@ -116,7 +123,9 @@ class Objects(Area):
                 opened: Opened = await open_object(gateway, BUCKET, source, "")
                 if wanted:
                     conditions.check_read({"if-match": wanted}, opened.row.etag, opened.row.modified_ms)
-                return await objects.copy_object(gateway, opened, Copy(BUCKET, name, "root", Attributes(metadata={"op": value})))
+                return await copies.copy_object(
+                    gateway, opened, Copy(BUCKET, name, "root", Attributes(metadata={"op": value}))
+                )
 
             with gateway.readers.reading():
                 return await objects.while_it_changes(attempt)
@@ -129,11 +138,15 @@ class Objects(Area):
             to.calls.remove(answer.record)
             return
         clients.etags[value] = answer.result.etag
-        if wanted and answer.result.etag != wanted and "-" not in wanted:  # of parts that are written anew as one it is another
+        if (
+            wanted and answer.result.etag != wanted and "-" not in wanted
+        ):  # of parts that are written anew as one it is another
             clients.problem(f"copy {value} if-match {wanted} took {answer.result.etag}")
         answer.record.result = True
 
-    async def _copy_in(self, chosen: random.Random, value: str, bucket: str, source: bytes, version: str, held: str) -> None:
+    async def _copy_in(
+        self, chosen: random.Random, value: str, bucket: str, source: bytes, version: str, held: str
+    ) -> None:
         """A copy of a version that is never removed: it must be there, and nothing else."""
         name, clients = chosen.choice(self.names), self.clients
         clients.copied[value] = {held}
@@ -141,7 +154,9 @@ class Objects(Area):
         async def work(gateway: Gateway) -> Any:
             with gateway.readers.reading():
                 opened = await open_object(gateway, bucket, source, version)
-                return await objects.copy_object(gateway, opened, Copy(BUCKET, name, "root", Attributes(metadata={"op": value})))
+                return await copies.copy_object(
+                    gateway, opened, Copy(BUCKET, name, "root", Attributes(metadata={"op": value}))
+                )
 
         answer = await clients.tried(chosen, work, key=self.keys[name], call=lambda: Call("put", value, 0.0))
         if answer.done:
@@ -159,7 +174,9 @@ class Objects(Area):
         clients.etags.pop(value, None)
 
         async def create(gateway: Gateway) -> Any:
-            return await multipart.create_upload(gateway, BUCKET, name, Attributes(metadata={"op": value}), "root", "", "")
+            return await multipart.create_upload(
+                gateway, BUCKET, name, Attributes(metadata={"op": value}), "root", "", ""
+            )
 
         made = await clients.tried(chosen, create)
         if not made.done:
@@ -167,6 +184,7 @@ class Objects(Area):
         upload, wanted = made.result[0], list[WantedPart]()
         self.made[upload] = Upload(name, self.loop.now)
         for number, data in enumerate(parts, 1):
+
             async def send(gateway: Gateway, number: int = number, data: bytes = data) -> Any:
                 return await multipart.put_part(gateway, BUCKET, name, upload, number, Body(data), Expected())
 
@@ -198,7 +216,9 @@ class Objects(Area):
         if (await self.clients.tried(chosen, abort)).known:
             self.made[upload].closed = self.loop.now
 
-    async def _complete(self, chosen: random.Random, name: bytes, upload: str, wanted: list[WantedPart], value: str) -> None:
+    async def _complete(
+        self, chosen: random.Random, name: bytes, upload: str, wanted: list[WantedPart], value: str
+    ) -> None:
         async def complete(gateway: Gateway) -> Any:
             return await multipart.complete_upload(gateway, BUCKET, name, upload, Completion(wanted))
 
@@ -223,6 +243,7 @@ class Objects(Area):
         """All pages of a listing; each covers the keys behind the page before up to its own last one."""
         prefix, limit, after = chosen.choice((b"", b"k", b"k1", b"z")), chosen.choice((1, 2, 3, 1000)), b""
         for _ in range(MOST_PAGES):
+
             async def work(gateway: Gateway, after: bytes = after) -> Any:
                 bucket = await find_bucket(gateway, BUCKET)
                 return await gateway.node.list_objects(bucket.id, Query(prefix, b"", after, b"", limit))
@@ -233,7 +254,11 @@ class Objects(Area):
                 return
             page, said = answer.result, {item.key: item.row.etag for item in answer.result.items}
             names = [item.key for item in page.items]
-            if names != sorted(set(names)) or any(not one.startswith(prefix) or one <= after for one in names) or len(names) > limit:
+            if (
+                names != sorted(set(names))
+                or any(not one.startswith(prefix) or one <= after for one in names)
+                or len(names) > limit
+            ):
                 self.clients.problem(f"a page of {limit} with prefix {prefix!r} behind {after!r} has {names}")
             if set(names) - set(self.names):
                 self.clients.problem(f"a listing has {set(names) - set(self.names)}, which nobody put")
@@ -283,13 +308,18 @@ class Objects(Area):
             yield History(f"{BUCKET}/{name.decode()}", self._calls(key), None, self._apply)
 
     def _calls(self, key: Key) -> list[Call]:
-        """The calls that count: where nothing but reads tells of a write whose outcome is unknown, those that nobody saw do not."""
+        """The calls that count: where nothing but reads tells of a write whose outcome is unknown, those that nobody
+        saw do not."""
         calls = [one for one in key.calls if not (one.kind == "get" and one.end == FOREVER)]
         if any(one.kind in ("create", "swap") for one in calls):
             return calls
         seen = {one.result for one in calls if one.kind in ("get", "listed")}
         etags = self.clients.etags
-        return [one for one in calls if one.end < FOREVER or one.kind == "delete" or one.value in seen or etags.get(one.value) in {*seen, None}]
+        return [
+            one
+            for one in calls
+            if one.end < FOREVER or one.kind == "delete" or one.value in seen or etags.get(one.value) in {*seen, None}
+        ]
 
     def _apply(self, call: Call, value: str | None) -> tuple[bool, str | None]:
         etags = self.clients.etags

@@ -1,4 +1,5 @@
-"""Policies of a bucket beside the block of public ones: each was judged by the other, and is kept only beside what it was judged by."""
+"""Policies of a bucket beside the block of public ones: each was judged by the other, and is kept only beside what it
+was judged by."""
 
 from __future__ import annotations
 
@@ -16,7 +17,13 @@ from whole.clients import Area, Call, Clients, Key, settled, surely
 
 def _public(bucket: str, value: str) -> str:
     """A policy for everybody, which says by its Sid who put it."""
-    statement = {"Sid": value.replace(".", "x"), "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    statement = {
+        "Sid": value.replace(".", "x"),
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+    }
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
@@ -48,12 +55,15 @@ class Policies(Area):
 
     async def _block(self, chosen: random.Random, on: bool) -> None:
         async def work(gateway: Gateway) -> Any:
-            await buckets.set_document(gateway, self.bucket, documents.BLOCK, documents.encode(Block(False, False, on, False)))
+            await buckets.set_document(
+                gateway, self.bucket, documents.BLOCK, documents.encode(Block(False, False, on, False))
+            )
 
         await self.clients.tried(chosen, work, key=self.blocks, call=lambda: Call("put", on, 0.0))
 
     async def _put(self, chosen: random.Random, text: str) -> None:
         """As the S3 endpoint does it."""
+
         async def work(gateway: Gateway) -> Any:
             bucket = await find_bucket(gateway, self.bucket)
             if text and documents.block_of(bucket).policy:
@@ -80,6 +90,8 @@ class Policies(Area):
     def judge(self) -> None:
         for one in self.policies.known("put"):
             if one.value is not None and surely(self.blocks.calls, one) is True:
-                self.clients.problem(f"a public policy was put at {one.begin:.3f}-{one.end:.3f}, when these were blocked")
+                self.clients.problem(
+                    f"a public policy was put at {one.begin:.3f}-{one.end:.3f}, when these were blocked"
+                )
         for text in settled(self.policies):
             self.clients.problem(f"the policy {text}")

@@ -1,4 +1,5 @@
-"""`python -m whole.run FIRST LAST`: run seeds; a failure prints its seed and what happened, is replayed and made shorter.
+"""`python -m whole.run FIRST LAST`: run seeds; a failure prints its seed and what happened, is replayed and made
+shorter.
 
     python -m whole.run 1 200 --jobs 2        # each seed in a process of its own, two at once
     python -m whole.run 17 17 --trace         # one, with what the machine noted
@@ -45,14 +46,23 @@ def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
     return ClusterWorld(seed, root, keep_trace=keep_trace)
 
 
-def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...] = (), trace: bool = False,  # type: ignore[assignment]
-             keep_trace: bool = False, weights: dict[str, int] | None = None, standing: float = 0.0) -> dict[str, Any]:  # fmt: skip
+def run_seed(
+    seed: int,
+    *,
+    without: set[int] = frozenset(),
+    only: tuple[str, ...] = (),
+    trace: bool = False,  # type: ignore[assignment]
+    keep_trace: bool = False,
+    weights: dict[str, int] | None = None,
+    standing: float = 0.0,
+) -> dict[str, Any]:
     """One seed in this process: what was found, and figures. `weights` of operations, and how often threads are left
     `standing`, are the seed's own unless told."""
     from whole.atlas import KINDS, ON_DRIVES, Atlas, faults_of
     from whole.server import ServerWorld
     from whole.threads import StuckError
     from whole.workload import Workload
+
     root = Path(tempfile.mkdtemp(prefix=f"s4-whole-{seed}-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     world = world_of(seed, root, keep_trace)
     work, atlas = Workload(world, weights=weights), Atlas(world)
@@ -79,11 +89,19 @@ def run_seed(seed: int, *, without: set[int] = frozenset(), only: tuple[str, ...
     if trace:
         print("\n".join(world.loop.notes))
     return {
-        "seed": seed, "problems": problems, "sum": world.loop.sum, "steps": world.loop.steps, "virtual_s": round(world.loop.now, 1),
-        "operations": work.done, "failed": work.clients.failed, "faults": atlas.happened,
+        "seed": seed,
+        "problems": problems,
+        "sum": world.loop.sum,
+        "steps": world.loop.steps,
+        "virtual_s": round(world.loop.now, 1),
+        "operations": work.done,
+        "failed": work.clients.failed,
+        "faults": atlas.happened,
         "listed": [str(fault) for fault in faults],
-        "effects": dict(world.loop.effects), "answers": dict(world.counts), "trace": world.loop.trace if keep_trace else None,
-    }  # fmt: skip
+        "effects": dict(world.loop.effects),
+        "answers": dict(world.counts),
+        "trace": world.loop.trace if keep_trace else None,
+    }
 
 
 def ended(world: Any, work: Any, atlas: Any) -> list[str]:
@@ -120,7 +138,9 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
         if audited and "rate" not in atlas.happened:  # clocks that go on apart are an alarm
             problems += judge.figures(world)
             world.wait(60.0, lambda: world.whole() == "")  # asking took time, in which work may have begun
-        problems += [one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")]
+        problems += [
+            one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")
+        ]
     return problems
 
 
@@ -171,7 +191,21 @@ def ended_with(seed: int, child: int, reader: int) -> dict[str, Any]:
     with os.fdopen(reader) as pipe:
         text = pipe.read()
     os.waitpid(child, 0)
-    return json.loads(text) if text else {"seed": seed, "problems": ["the simulator itself failed"], "steps": 0, "operations": 0, "faults": {}, "effects": {}, "sum": 0, "virtual_s": 0, "listed": []}  # fmt: skip
+    return (
+        json.loads(text)
+        if text
+        else {
+            "seed": seed,
+            "problems": ["the simulator itself failed"],
+            "steps": 0,
+            "operations": 0,
+            "faults": {},
+            "effects": {},
+            "sum": 0,
+            "virtual_s": 0,
+            "listed": [],
+        }
+    )
 
 
 def forked(seed: int, **options: Any) -> dict[str, Any]:
@@ -237,7 +271,9 @@ def main() -> int:
         steered = {"weights": broken.WORK.get(name), "standing": broken.STANDING.get(name, 0.0)}
     happened, effects = Counter[str](), Counter[str]()
     failed = operations = steps = 0
-    for result in results(range(asked.first, asked.last + 1, asked.step), asked.jobs, trace=asked.trace, only=only, **steered):
+    for result in results(
+        range(asked.first, asked.last + 1, asked.step), asked.jobs, trace=asked.trace, only=only, **steered
+    ):
         seed = result["seed"]
         happened.update(result["faults"])
         effects.update(result["effects"])
@@ -251,15 +287,21 @@ def main() -> int:
                 print(f"    {problem[:700]}")
             if asked.shorten:
                 kept = shorten(seed, only, steered)
-                print(f"    fails with {len(kept)} of its {len(result['listed'])} faults alone: {'; '.join(kept) or 'none'}")
+                print(
+                    f"    fails with {len(kept)} of its {len(result['listed'])} faults alone: {'; '.join(kept) or 'none'}"
+                )
             if asked.stop or (asked.find and any(asked.find in problem for problem in result["problems"])):
                 print(f"after {1 + (seed - asked.first) // asked.step} seeds")
                 break
         elif not asked.quiet:
-            print(f"seed {seed}: {result['operations']} operations, {result['steps']} steps, {result['virtual_s']} s, {result['faults']}")
+            print(
+                f"seed {seed}: {result['operations']} operations, {result['steps']} steps, {result['virtual_s']} s, {result['faults']}"
+            )
         sys.stdout.flush()
     count = len(range(asked.first, asked.last + 1, asked.step))
-    print(f"{failed} of {count} seeds failed; {operations} operations, {steps} steps; faults: {_shown(happened)}; what they did: {_shown(effects)}")
+    print(
+        f"{failed} of {count} seeds failed; {operations} operations, {steps} steps; faults: {_shown(happened)}; what they did: {_shown(effects)}"
+    )
     return 1 if failed else 0
 
 

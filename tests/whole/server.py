@@ -1,7 +1,7 @@
 """The single server in the simulator: one process, one store on each of its drives, the map in a file on every drive.
 
-Put together as `s4.serve.Server` does it, without its ports and workers. The atlas takes each `Drive` for a node: what befalls
-a disk befalls that drive, what befalls a process or a machine befalls the server.
+Put together as `s4.serve.Server` does it, without its ports and workers. The atlas takes each `Drive` for a node: what
+befalls a disk befalls that drive, what befalls a process or a machine befalls the server.
 """
 
 from __future__ import annotations
@@ -82,19 +82,37 @@ class Server(Machine):
         process.fatal(error)
 
     def failed(self) -> frozenset[Path]:
-        named = [directory for at, directory in self.failures if at > self.world.loop.now - WITHIN_S and len(self.drives) > 1]
+        named = [
+            directory for at, directory in self.failures if at > self.world.loop.now - WITHIN_S and len(self.drives) > 1
+        ]
         return frozenset(one for one in named if named.count(one) >= DRIVE_FAILURES)
 
     async def run(self, process: Process) -> None:
         readers, jobs, failed = Readers(), Jobs(), self.failed()
-        store = self.opened = await open_store([one.disk.root for one in self.drives], StoreSettings(
-            "sync", STORE.reserve_bytes, STORE.volume_bytes, STORE.preallocate_bytes, partitions=2, geometry=self.geometry,
-            degraded=bool(failed), failed=failed,
-        ), LIMITS, horizon=readers.oldest, fatal=lambda error: self._fatal(process, error), jobs=jobs,
-            environment={"S4_ROOT_ACCESS_KEY": ROOT.access_key, "S4_ROOT_SECRET_KEY": ROOT.secret_key})  # fmt: skip
+        store = self.opened = await open_store(
+            [one.disk.root for one in self.drives],
+            StoreSettings(
+                "sync",
+                STORE.reserve_bytes,
+                STORE.volume_bytes,
+                STORE.preallocate_bytes,
+                partitions=2,
+                geometry=self.geometry,
+                degraded=bool(failed),
+                failed=failed,
+            ),
+            LIMITS,
+            horizon=readers.oldest,
+            fatal=lambda error: self._fatal(process, error),
+            jobs=jobs,
+            environment={"S4_ROOT_ACCESS_KEY": ROOT.access_key, "S4_ROOT_SECRET_KEY": ROOT.secret_key},
+        )
         gateway = make_gateway(store.node, await store.node.layout(), SETTINGS, readers)
         gateway.stripe_bytes = gateway.layout.data * 8192
-        healer, lifecycle = Healer(store.node, store.joiners), Lifecycle(gateway, store.host, lambda: range(store.node.partitions))
+        healer, lifecycle = (
+            Healer(store.node, store.joiners),
+            Lifecycle(gateway, store.host, lambda: range(store.node.partitions)),
+        )
         scrubber = Scrubber(store.node, 0, lambda error: self._fatal(process, error))
         await resume_deletes(gateway)
         self.renames = Renames(gateway, jobs)
@@ -114,9 +132,12 @@ class Server(Machine):
             self.scrubs.append(begun)
 
         jobs.start(
-            Job("compaction", COMPACT_S, COMPACT_S, compact), Job("audit", AUDIT_S, AUDIT_S, audit), Job("heal", 0.0, HEAL_S, healer.work),
-            Job("scrub", SCRUB_S, SCRUB_S, scrub), Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
-        )  # fmt: skip
+            Job("compaction", COMPACT_S, COMPACT_S, compact),
+            Job("audit", AUDIT_S, AUDIT_S, audit),
+            Job("heal", 0.0, HEAL_S, healer.work),
+            Job("scrub", SCRUB_S, SCRUB_S, scrub),
+            Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
+        )
         self.figures = lambda: store_figures(store, healer, scrubber, (lifecycle, jobs))
         process.kept += [jobs, (store.node, healer, scrubber, lifecycle)]
         self.gateway = gateway
@@ -126,7 +147,9 @@ class Server(Machine):
 class ServerWorld(World):
     """One server and its drives: these are its `nodes`, the server is its one machine."""
 
-    def __init__(self, seed: int, root: Path, *, drives: int, geometry: tuple[int, int] | None = None, keep_trace: bool = False) -> None:
+    def __init__(
+        self, seed: int, root: Path, *, drives: int, geometry: tuple[int, int] | None = None, keep_trace: bool = False
+    ) -> None:
         super().__init__(seed, root, keep_trace=keep_trace)
         self.server = Server(self, drives, geometry)
         self.nodes, self.machines = list(self.server.drives), [self.server]
@@ -177,8 +200,22 @@ class ServerWorld(World):
 
     def unwell(self) -> list[str]:
         said, found = self._figures(), []
-        wanted = {"s4_drives": len(self.nodes), "s4_drives_online": len(self.nodes), "s4_metadata_copies": self.map().spec.replicas}
-        wanted |= dict.fromkeys(("s4_drives_filling", "s4_heal_waiting", "s4_heal_failed", "s4_fill_blobs_left", "s4_commands_waiting", "s4_freeing_blobs"), 0)
+        wanted = {
+            "s4_drives": len(self.nodes),
+            "s4_drives_online": len(self.nodes),
+            "s4_metadata_copies": self.map().spec.replicas,
+        }
+        wanted |= dict.fromkeys(
+            (
+                "s4_drives_filling",
+                "s4_heal_waiting",
+                "s4_heal_failed",
+                "s4_fill_blobs_left",
+                "s4_commands_waiting",
+                "s4_freeing_blobs",
+            ),
+            0,
+        )
         wanted |= {name: 0 for name in said if name.startswith("s4_job_failing")}
         for name, value in wanted.items():
             if said[name] != value:

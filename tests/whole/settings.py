@@ -1,4 +1,5 @@
-"""What is said of buckets, accounts and jobs: each setting obeyed once its call has returned, and undone by nothing that comes late."""
+"""What is said of buckets, accounts and jobs: each setting obeyed once its call has returned, and undone by nothing
+that comes late."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ class Documents(Area):
         async def put(gateway: Gateway) -> Any:
             await buckets.set_document(gateway, "plain", setting, text)
 
-        answer = await self.clients.tried(chosen, put, key=self.keys[setting], call=lambda: Call("put", text or None, 0.0))
+        answer = await self.clients.tried(
+            chosen, put, key=self.keys[setting], call=lambda: Call("put", text or None, 0.0)
+        )
         if answer.refusal is not None:
             self.clients.problem(f"a setting was refused: {answer.refusal}")
 
@@ -66,8 +69,8 @@ class Documents(Area):
 
 
 class Flips(Area):
-    """A bucket whose versioning is switched on and off. What was put while it was surely on is never replaced, and nothing
-    replaces the null version while it is surely on (L2)."""
+    """A bucket whose versioning is switched on and off. What was put while it was surely on is never replaced, and
+    nothing replaces the null version while it is surely on (L2)."""
 
     kinds = ("flip",)
     bucket, name = "flip", b"f"
@@ -96,7 +99,9 @@ class Flips(Area):
 
             await self.clients.tried(chosen, work, key=self.flips, call=lambda: Call("flip", wanted, 0.0))
             return
-        answer, put = await self.clients.put(chosen, self.bucket, self.name, value, of=Key(), call=lambda: Call("put", value, 0.0))
+        answer, put = await self.clients.put(
+            chosen, self.bucket, self.name, value, of=Key(), call=lambda: Call("put", value, 0.0)
+        )
         if put is not None:
             self.puts.append((answer.record, value, put.version))
         elif answer.refusal is not None and answer.refusal.code != "OperationAborted":
@@ -108,10 +113,17 @@ class Flips(Area):
             answer.record.result = answer.result.value if answer.done else None
 
     def judge(self) -> None:
-        """A write that was prepared while versioning was off and committed after it was on again replaces what was to stay."""
+        """A write that was prepared while versioning was off and committed after it was on again replaces what was to
+        stay."""
         for one, two in pairwise(sorted(self.nulls.known("get"), key=lambda call: call.begin)):
-            if one.end < two.begin and one.result != two.result and surely(self.flips.calls, Call("get", None, one.begin, two.end)) == ON:
-                self.clients.problem(f"the null version was {one.result} at {one.begin:.3f}-{one.end:.3f}, and {two.result} at {two.begin:.3f}-{two.end:.3f}, while versioning was on")
+            if (
+                one.end < two.begin
+                and one.result != two.result
+                and surely(self.flips.calls, Call("get", None, one.begin, two.end)) == ON
+            ):
+                self.clients.problem(
+                    f"the null version was {one.result} at {one.begin:.3f}-{one.end:.3f}, and {two.result} at {two.begin:.3f}-{two.end:.3f}, while versioning was on"
+                )
 
     async def read_back(self, chosen: random.Random) -> None:
         await self._read_null(chosen)
@@ -122,7 +134,9 @@ class Flips(Area):
             if version != "null":
                 answer = await self.clients.get(chosen, self.bucket, self.name, version)
                 if not answer.done or answer.result.value != value:
-                    self.clients.problem(f"version {version} of {value}, put while versioning was {was}, is {answer.result and answer.result.value} {answer.refusal}")
+                    self.clients.problem(
+                        f"version {version} of {value}, put while versioning was {was}, is {answer.result and answer.result.value} {answer.refusal}"
+                    )
 
 
 class Quotas(Area):
@@ -146,12 +160,15 @@ class Quotas(Area):
     async def fill(self, chosen: random.Random, value: str) -> None:
         name = chosen.choice(self.names)
         if chosen.random() < 0.3:
+
             async def work(gateway: Gateway) -> Any:
                 return await objects.delete_object(gateway, self.bucket, name, "", "root")
 
             await self.clients.tried(chosen, work, key=self.keys[name], call=lambda: Call("delete", None, 0.0))
             return
-        answer, _ = await self.clients.put(chosen, self.bucket, name, value, of=self.keys[name], call=lambda: Call("put", value, 0.0))
+        answer, _ = await self.clients.put(
+            chosen, self.bucket, name, value, of=self.keys[name], call=lambda: Call("put", value, 0.0)
+        )
         if answer.refusal is not None:
             self.keys[name].calls.remove(answer.record)
             if answer.refusal.code != "QuotaExceeded":
@@ -166,12 +183,15 @@ class Quotas(Area):
             used += len(answer.result.data) if answer.done else 0
         await asyncio.sleep(2.5)
         for size in (max(0, self.quota - used) + 1, self.quota - used):
+
             async def work(gateway: Gateway, size: int = size) -> Any:
                 await gateway.quotas.take(gateway.node, await find_bucket(gateway, self.bucket), size)
 
             answer = await self.clients.tried(chosen, work)
             if answer.known and answer.done != (used + size <= self.quota):
-                self.clients.problem(f"with {used} of {self.quota} bytes used, {size} more were {'taken' if answer.done else 'refused'}")
+                self.clients.problem(
+                    f"with {used} of {self.quota} bytes used, {size} more were {'taken' if answer.done else 'refused'}"
+                )
 
     def histories(self) -> Iterator[History]:
         for name, key in self.keys.items():
@@ -201,7 +221,9 @@ class Accounts(Area):
             return await accounts.change(gateway, change)
 
         if value and chosen.random() < 0.5:
-            answer = await self.clients.tried(chosen, put, key=self.key, call=lambda: Call("put", None if gone else value, 0.0))
+            answer = await self.clients.tried(
+                chosen, put, key=self.key, call=lambda: Call("put", None if gone else value, 0.0)
+            )
             if answer.refusal is not None and answer.record is not None:
                 self.key.calls.remove(answer.record)
         else:
@@ -224,7 +246,8 @@ class Accounts(Area):
 
 
 class Prefixes(Area):
-    """Renames of prefixes: one of them moves objects while all else goes on; others are started, and forgotten for good."""
+    """Renames of prefixes: one of them moves objects while all else goes on; others are started, and forgotten for
+    good."""
 
     kinds = ("job",)
     bucket, moves = "moved", 4
@@ -238,7 +261,9 @@ class Prefixes(Area):
         async def work(gateway: Gateway) -> Any:
             await buckets.create_bucket(gateway, self.bucket, "root")
             for number in range(MOVED):
-                await objects.put_object(gateway, self.bucket, b"a/%d" % number, Body(b"x" * 100), Expected(), Attributes(), "root")
+                await objects.put_object(
+                    gateway, self.bucket, b"a/%d" % number, Body(b"x" * 100), Expected(), Attributes(), "root"
+                )
 
         await self.clients.tried(chosen, work)
         self.mover = self.world.loop.outside.spawn(self._move(chosen))
@@ -265,7 +290,9 @@ class Prefixes(Area):
 
     async def job(self, chosen: random.Random, value: str) -> None:
         """A rename of nothing, started and forgotten."""
-        started = await self.clients.tried(chosen, lambda gateway: self._renames(gateway).start(self.bucket, f"{value}/", "z/"))
+        started = await self.clients.tried(
+            chosen, lambda gateway: self._renames(gateway).start(self.bucket, f"{value}/", "z/")
+        )
         if not started.done:
             return
         await asyncio.sleep(chosen.choice((0.0, 0.5)))
@@ -278,6 +305,7 @@ class Prefixes(Area):
     async def read_back(self, chosen: random.Random) -> None:
         """Whether the renames came to their end, and nothing came back that was forgotten."""
         await asyncio.wait((self.mover,), timeout=60.0)
+
         async def listed(gateway: Gateway) -> Any:
             bucket = await find_bucket(gateway, self.bucket)
             page = await gateway.node.list_objects(bucket.id, Query(b"", b"", b"", b"", 100))
@@ -288,15 +316,17 @@ class Prefixes(Area):
             self.clients.problem(f"what was renamed cannot be listed: {answer.refusal}")
             return
         names, jobs = answer.result
-        if names != [self.place + b"%d" % number for number in range(MOVED)] or any(not job.finished or job.error for _, job in jobs if len(job.source) == 2):
+        if names != [self.place + b"%d" % number for number in range(MOVED)] or any(
+            not job.finished or job.error for _, job in jobs if len(job.source) == 2
+        ):
             self.clients.problem(f"a prefix was not renamed: {names} {jobs}")
         if back := self.forgotten & {name for name, _ in jobs}:
             self.clients.problem(f"jobs are there which were forgotten: {sorted(back)}")
 
 
 class Gone(Area):
-    """Buckets that are made, filled, emptied and deleted. A bucket with its objects is one thing: None where there is none,
-    else the set of what it holds."""
+    """Buckets that are made, filled, emptied and deleted. A bucket with its objects is one thing: None where there is
+    none, else the set of what it holds."""
 
     kinds = ("bucket",)
     names = (b"g0", b"g1")
@@ -313,12 +343,14 @@ class Gone(Area):
         elif what < 0.4:
             await self._get(chosen, bucket, name)
         elif what < 0.5:
+
             async def upload(gateway: Gateway) -> Any:
                 made, _ = await multipart.create_upload(gateway, bucket, name, Attributes(), "root", "", "")
                 await multipart.put_part(gateway, bucket, name, made, 1, Body(chosen.randbytes(6000)), Expected())
 
             await self.clients.tried(chosen, upload)  # left lying about: the bucket takes it along
         else:
+
             async def make(gateway: Gateway) -> Any:
                 await buckets.create_bucket(gateway, bucket, "root")
 
@@ -334,12 +366,16 @@ class Gone(Area):
                 answer.record.result = answer.refusal.code if answer.refusal is not None else ""
 
     async def _put(self, chosen: random.Random, bucket: str, name: bytes, value: str) -> None:
-        answer, _ = await self.clients.put(chosen, bucket, name, value, of=self.buckets[bucket], call=lambda: Call("put", (name, value), 0.0))
+        answer, _ = await self.clients.put(
+            chosen, bucket, name, value, of=self.buckets[bucket], call=lambda: Call("put", (name, value), 0.0)
+        )
         if answer.record is not None:
             answer.record.result = answer.refusal.code if answer.refusal is not None else ""
 
     async def _get(self, chosen: random.Random, bucket: str, name: bytes) -> None:
-        answer = await self.clients.get(chosen, bucket, name, of=self.buckets[bucket], call=lambda: Call("get", name, 0.0))
+        answer = await self.clients.get(
+            chosen, bucket, name, of=self.buckets[bucket], call=lambda: Call("get", name, 0.0)
+        )
         if answer.record is not None:
             answer.record.result = answer.refusal.code if answer.refusal is not None else answer.result.value
 
@@ -353,7 +389,9 @@ class Gone(Area):
             unmade = [one for one in key.calls if one.kind == "unmake"]
             calls = [one for one in key.calls if one.kind != "get" or one.end < FOREVER]
             for one in calls:  # a deletion that is under way closes the bucket before it is sure to be done
-                one.expected = any(other is not one and other.begin < one.end and other.end > one.begin for other in unmade)
+                one.expected = any(
+                    other is not one and other.begin < one.end and other.end > one.begin for other in unmade
+                )
             yield History(bucket, calls, None, _of_bucket)
 
 
@@ -370,7 +408,9 @@ def _of_bucket(call: Call, state: frozenset[tuple[bytes, str]] | None) -> tuple[
     if call.kind == "unmake":
         if known and code:
             return code == "BucketNotEmpty" and bool(state), state
-        return state == frozenset() or (state is None and known and call.expected), None  # two who delete it may both be told so
+        return state == frozenset() or (
+            state is None and known and call.expected
+        ), None  # two who delete it may both be told so
     if state is None:
         return False, state
     if call.kind == "get":

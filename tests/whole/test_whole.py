@@ -1,4 +1,5 @@
-"""The simulator of the whole: some seeds, that a seed is one run, and that what is broken is found. `python -m whole.run` runs thousands."""
+"""The simulator of the whole: some seeds, that a seed is one run, and that what is broken is found. `python -m
+whole.run` runs thousands."""
 
 from __future__ import annotations
 
@@ -14,24 +15,45 @@ from tiers import amount
 
 TESTS = Path(__file__).parents[1]
 SEEDS = "1", str(amount("S4_WHOLE_SEEDS", 8, 1000))
-# Faults put back and rules left out (broken.py), with the seed that found each last. In the short tier those that are found soon.
+# Faults put back and rules left out (broken.py), with the seed that found each last. In the short tier those that are
+# found soon.
 FOUND = {
-    "takes_no_error_for_damage": 2, "counts_what_is_torn": 59, "takes_short_writes": 109, "unlocks_everything": 59,
-    "commits_before_the_shards": 19, "indexes_what_is_not_there": 83, "CommitsBeforeAllHaveIt": 2,
-}  # fmt: skip
+    "takes_no_error_for_damage": 2,
+    "counts_what_is_torn": 59,
+    "takes_short_writes": 109,
+    "unlocks_everything": 59,
+    "commits_before_the_shards": 19,
+    "indexes_what_is_not_there": 83,
+    "CommitsBeforeAllHaveIt": 2,
+}
 LATER = {
-    "refuses_before_it_looks": 34, "closes_what_is_in_use": 18, "forgets_answers_by_a_clock": 34, "copies_what_was_not_judged": 98,
-    "remembers_too_little": 2, "ends_by_errors": 18, "forgets_all_commands": 18, "ServesWithoutLease": 6, "JoinsAsItIs": 2, "drops_by_name_alone": 9,
-    "leaves_buckets_open": 27, "commits_under_any_settings": 18, "tells_nobody_of_settings": 2, "trusts_any_clock": 82, "frees_under_readers": 2,
-    "lists_at_any_epoch": 82, "acknowledges_before_the_disk": 18,
-}  # fmt: skip
+    "refuses_before_it_looks": 34,
+    "closes_what_is_in_use": 18,
+    "forgets_answers_by_a_clock": 34,
+    "copies_what_was_not_judged": 98,
+    "remembers_too_little": 2,
+    "ends_by_errors": 18,
+    "forgets_all_commands": 18,
+    "ServesWithoutLease": 6,
+    "JoinsAsItIs": 2,
+    "drops_by_name_alone": 9,
+    "leaves_buckets_open": 27,
+    "commits_under_any_settings": 18,
+    "tells_nobody_of_settings": 2,
+    "trusts_any_clock": 82,
+    "frees_under_readers": 2,
+    "lists_at_any_epoch": 82,
+    "acknowledges_before_the_disk": 18,
+}
 TRIED = 40  # more seeds of its kind of world, where the code has changed so that the known one finds it no more
 WORLDS = 16  # run.world_of
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    return subprocess.run([sys.executable, *arguments], cwd=TESTS, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=TESTS, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_some_seeds_lose_nothing_and_become_whole() -> None:

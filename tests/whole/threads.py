@@ -1,10 +1,10 @@
 """Threads of simulated processes, as greenlets: they stand still at each system call, while everybody else goes on.
 
-So threads interleave where real ones may, between any two system calls, by the seed. What the code that ships takes from
-`threading`, `queue` and `concurrent.futures` is here, under the same names.
+So threads interleave where real ones may, between any two system calls, by the seed. What the code that ships takes
+from `threading`, `queue` and `concurrent.futures` is here, under the same names.
 
-For editors: `block` is the one place where a thread stands still. On a loop itself there is no standing still: who would
-wait there for a thread has it go on at once, and where that cannot be, the run is stuck.
+For editors: `block` is the one place where a thread stands still. On a loop itself there is no standing still: who
+would wait there for a thread has it go on at once, and where that cannot be, the run is stuck.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class StuckError(Exception):
 class Job:
     """Blocking work of a process on a thread of its own. It stands still in `block`."""
 
-    def __init__(self, loop: Loop, process: Process, work: Callable[[], Any], future: asyncio.Future[Any] | None = None) -> None:
+    def __init__(
+        self, loop: Loop, process: Process, work: Callable[[], Any], future: asyncio.Future[Any] | None = None
+    ) -> None:
         self.loop, self.process, self._work, self._future = loop, process, work, future
         self._context = contextvars.copy_context()
         self._greenlet = greenlet(self._main)

@@ -37,7 +37,9 @@ class Kept(Area):
         super().__init__(clients)
         self.names = [b"v%d" % number for number in range(4)]
         self.keys = {name: Key() for name in self.names}
-        self.versions: dict[bytes, dict[str, tuple[str, float, float]]] = {name: {} for name in self.names}  # id: value, begin, end
+        self.versions: dict[bytes, dict[str, tuple[str, float, float]]] = {
+            name: {} for name in self.names
+        }  # id: value, begin, end
         self.tags = Key()
 
     async def prepare(self, chosen: random.Random) -> None:
@@ -46,19 +48,24 @@ class Kept(Area):
             await buckets.set_versioning(gateway, self.bucket, "Enabled")
 
         await self.clients.tried(chosen, work)
-        await self.clients.put(chosen, self.bucket, TAGGED, TAGGED.decode(), of=Key(), call=lambda: Call("put", None, 0.0))
+        await self.clients.put(
+            chosen, self.bucket, TAGGED, TAGGED.decode(), of=Key(), call=lambda: Call("put", None, 0.0)
+        )
 
     async def version(self, chosen: random.Random, value: str) -> None:
         name, clients = chosen.choice(self.names), self.clients
         known, what = self.versions[name], chosen.random()
         if what < 0.5 or not known:
-            answer, put = await clients.put(chosen, self.bucket, name, value, of=self.keys[name], call=lambda: Call("put", value, 0.0))
+            answer, put = await clients.put(
+                chosen, self.bucket, name, value, of=self.keys[name], call=lambda: Call("put", value, 0.0)
+            )
             if put is not None:
                 known[put.version] = value, answer.record.begin, answer.record.end
                 clients.kept.append((self.bucket, name, put.version, value))
             elif answer.refusal is not None:
                 clients.problem(f"a version was refused: {answer.refusal}")
         elif what < 0.6:
+
             async def mark(gateway: Gateway) -> Any:
                 return await objects.delete_object(gateway, self.bucket, name, "", "root")
 
@@ -78,7 +85,9 @@ class Kept(Area):
         value = self.versions[name][version][0]
         answer = await self.clients.get(chosen, self.bucket, name, version)
         if answer.refusal is not None or (answer.done and answer.result.value != value):
-            self.clients.problem(f"{self.bucket}/{name.decode()} version {version} of {value} is {answer.result and answer.result.value} {answer.refusal}")
+            self.clients.problem(
+                f"{self.bucket}/{name.decode()} version {version} of {value} is {answer.result and answer.result.value} {answer.refusal}"
+            )
         elif not answer.known and self.world.calm:
             self.clients.problem(f"{self.bucket}/{name.decode()} version {version} cannot be read at the end")
 
@@ -86,6 +95,7 @@ class Kept(Area):
         """Pages of all versions, each with the moment when it was asked for; None where one was not answered."""
         limit, after, pages = chosen.choice((1, 3, 1000)), (b"", b""), list[tuple[float, list[Any]]]()
         for _ in range(MOST_PAGES):
+
             async def work(gateway: Gateway, after: tuple[bytes, bytes] = after) -> Any:
                 bucket = await find_bucket(gateway, self.bucket)
                 return await gateway.node.list_objects(bucket.id, Query(b"", b"", *after, limit, versions=True))
@@ -172,7 +182,8 @@ class Locked:
 
 
 class Locks(Area):
-    """A bucket with object lock, with a default retention in some seeds, and lifecycle of noncurrent versions in some."""
+    """A bucket with object lock, with a default retention in some seeds, and lifecycle of noncurrent versions in
+    some."""
 
     kinds = ("lock",)
     bucket = "locked"
@@ -183,7 +194,9 @@ class Locks(Area):
         self.default, self.ends = chosen.random() < 0.4, chosen.random() < 0.6
         self.names = [b"l%d" % number for number in range(2)]
         self.versions: dict[str, Locked] = {}
-        self.newer: dict[bytes, list[float]] = {name: [] for name in self.names}  # when something was put upon what there was
+        self.newer: dict[bytes, list[float]] = {
+            name: [] for name in self.names
+        }  # when something was put upon what there was
 
     async def prepare(self, chosen: random.Random) -> None:
         async def make(gateway: Gateway) -> Any:
@@ -193,7 +206,9 @@ class Locks(Area):
             await buckets.set_lock(gateway, self.bucket, documents.encode(Default(GOVERNANCE, 1)))
 
         async def ends(gateway: Gateway) -> Any:
-            await buckets.set_document(gateway, self.bucket, documents.LIFECYCLE, documents.encode([Rule("old", True, noncurrent_days=1)]))
+            await buckets.set_document(
+                gateway, self.bucket, documents.LIFECYCLE, documents.encode([Rule("old", True, noncurrent_days=1)])
+            )
 
         for work in (make, *([default] if self.default else []), *([ends] if self.ends else [])):
             await self.clients.tried(chosen, work)
@@ -209,18 +224,37 @@ class Locks(Area):
             await self._look(chosen, version)
         elif what < 0.7:
             bypass = chosen.random() < 0.4
-            await self._change(chosen, one, Call("remove", bypass, 0.0), lambda gateway: objects.delete_object(
-                gateway, self.bucket, one.key, version, "root", bypass=bypass))  # fmt: skip
+            await self._change(
+                chosen,
+                one,
+                Call("remove", bypass, 0.0),
+                lambda gateway: objects.delete_object(gateway, self.bucket, one.key, version, "root", bypass=bypass),
+            )
         elif what < 0.8:
             hold = chosen.random() < 0.5
-            await self._change(chosen, one, Call("hold", hold, 0.0), lambda gateway: objects.change_object(gateway, self.bucket, one.key, version, hold=hold))
+            await self._change(
+                chosen,
+                one,
+                Call("hold", hold, 0.0),
+                lambda gateway: objects.change_object(gateway, self.bucket, one.key, version, hold=hold),
+            )
         elif what < 0.9:
             bypass, retention = chosen.random() < 0.4, self._retention(chosen)
-            await self._change(chosen, one, Call("retain", retention, 0.0, expected=bypass), lambda gateway: objects.change_object(
-                gateway, self.bucket, one.key, version, retention=retention, bypass=bypass))  # fmt: skip
+            await self._change(
+                chosen,
+                one,
+                Call("retain", retention, 0.0, expected=bypass),
+                lambda gateway: objects.change_object(
+                    gateway, self.bucket, one.key, version, retention=retention, bypass=bypass
+                ),
+            )
         else:
-            await self._change(chosen, one, Call("tag", value, 0.0), lambda gateway: objects.change_object(
-                gateway, self.bucket, one.key, version, tags={"t": value}))  # fmt: skip
+            await self._change(
+                chosen,
+                one,
+                Call("tag", value, 0.0),
+                lambda gateway: objects.change_object(gateway, self.bucket, one.key, version, tags={"t": value}),
+            )
 
     def _retention(self, chosen: random.Random) -> tuple[str, int]:
         mode = chosen.choice(("", GOVERNANCE, COMPLIANCE))
@@ -231,7 +265,15 @@ class Locks(Area):
         mode, until = self._retention(chosen) if chosen.random() < 0.5 else ("", 0)
         lock = Lock(mode, until, chosen.random() < 0.2)
         self.newer[name].append(self.loop.now)
-        answer, put = await self.clients.put(chosen, self.bucket, name, value, of=Key(), call=lambda: Call("put", value, 0.0), lock=lock if any(lock) else NONE)
+        answer, put = await self.clients.put(
+            chosen,
+            self.bucket,
+            name,
+            value,
+            of=Key(),
+            call=lambda: Call("put", value, 0.0),
+            lock=lock if any(lock) else NONE,
+        )
         if put is not None:
             defaulted = self.clients.now_ms() + DAY_MS if self.default and not mode else 0
             state = State(hold=lock.hold, mode=GOVERNANCE if defaulted else mode, until=defaulted or until)
@@ -240,16 +282,22 @@ class Locks(Area):
             self.clients.problem(f"a version was refused: {answer.refusal}")
 
     async def _change(self, chosen: random.Random, one: Locked, of: Call, work: Any) -> None:
-        answer = await self.clients.tried(chosen, work, key=one.calls, call=lambda: Call(of.kind, of.value, 0.0, expected=of.expected))
+        answer = await self.clients.tried(
+            chosen, work, key=one.calls, call=lambda: Call(of.kind, of.value, 0.0, expected=of.expected)
+        )
         if answer.record is not None:
             answer.record.result = answer.refusal.code if answer.refusal is not None else ""
 
     async def _look(self, chosen: random.Random, version: str) -> bool:
         one = self.versions[version]
-        answer = await self.clients.get(chosen, self.bucket, one.key, version, of=one.calls, call=lambda: Call("look", None, 0.0))
+        answer = await self.clients.get(
+            chosen, self.bucket, one.key, version, of=one.calls, call=lambda: Call("look", None, 0.0)
+        )
         if answer.done:
             found = answer.result
-            answer.record.result = State(True, found.lock.hold, found.lock.mode, found.lock.until_ms, found.tags.get("t", ""))
+            answer.record.result = State(
+                True, found.lock.hold, found.lock.mode, found.lock.until_ms, found.tags.get("t", "")
+            )
             if found.value != one.value:
                 self.clients.problem(f"version {version} of {one.key!r} is {found.value}, not {one.value}")
         elif answer.refusal is not None:
@@ -270,7 +318,12 @@ class Locks(Area):
             calls = [call for call in one.calls.calls if call.kind != "look" or call.end < FOREVER]
             if self.ends and (since := self._past_since(one)) < FOREVER:
                 calls.append(Call("ends", None, since))
-            yield History(f"{self.bucket} version {version} of {one.value}", calls, one.state, lambda call, state, one=one: self._apply(one, call, state))
+            yield History(
+                f"{self.bucket} version {version} of {one.value}",
+                calls,
+                one.state,
+                lambda call, state, one=one: self._apply(one, call, state),
+            )
 
     def _past_since(self, one: Locked) -> float:
         """The earliest moment at which lifecycle may have ended it: a day after something was put upon it."""
@@ -310,7 +363,9 @@ class Locks(Area):
         if not found.there or not state.there:
             return found.there == state.there
         off_ms = abs(found.until - state.until)
-        return found._replace(until=0) == state._replace(until=0) and (off_ms == 0 or (state.until == one.defaulted and off_ms < 5_000_000))
+        return found._replace(until=0) == state._replace(until=0) and (
+            off_ms == 0 or (state.until == one.defaulted and off_ms < 5_000_000)
+        )
 
     def judge(self) -> None:
         """What should have ended has, once days have passed in which nothing failed."""
@@ -319,8 +374,16 @@ class Locks(Area):
         for version, one in self.versions.items():
             last = one.calls.known("look")[-1:]
             newer = [other for other in self.versions.values() if other.key == one.key and other.begin > one.end]
-            past = min([other.end for other in newer if any(look.result.there for look in other.calls.known("look")[-1:])], default=FOREVER)
+            past = min(
+                [other.end for other in newer if any(look.result.there for look in other.calls.known("look")[-1:])],
+                default=FOREVER,
+            )
             if last and last[0].result.there and past + 3 * DAY_S < last[0].begin:
-                state, when_ms = last[0].result, self.clients.now_ms() - (self.loop.now - last[0].begin + 2 * DAY_S) * 1000
+                state, when_ms = (
+                    last[0].result,
+                    self.clients.now_ms() - (self.loop.now - last[0].begin + 2 * DAY_S) * 1000,
+                )
                 if not state.hold and state.until < when_ms:
-                    self.clients.problem(f"{self.bucket} version {version} is past since {past:.3f}, unlocked, and still there: {state}")
+                    self.clients.problem(
+                        f"{self.bucket} version {version} is past since {past:.3f}, unlocked, and still there: {state}"
+                    )

@@ -1,4 +1,5 @@
-"""What clients do in a seed: operations of all areas, drawn by a profile; before all, buckets; after all, everything read again."""
+"""What clients do in a seed: operations of all areas, drawn by a profile; before all, buckets; after all, everything
+read again."""
 
 from __future__ import annotations
 
@@ -15,23 +16,83 @@ from whole.versions import Kept, Locks
 from whole.world import DAY_S, World
 
 AREAS = (Objects, Kept, Locks, Aging, Names, Documents, Flips, Quotas, Accounts, Policies, Prefixes, Gone)
-BYTES = {"put": 30, "get": 28, "delete": 10, "create": 6, "swap": 6, "copy": 8, "multipart": 6, "listing": 5, "uploads": 1, "version": 12, "listed": 2}
-SAYINGS = {"tag": 4, "document": 4, "lock": 10, "age": 8, "leave": 3, "rename": 7, "flip": 5, "fill": 4, "account": 4, "policy": 4, "grouped": 2, "job": 2, "bucket": 9}
+BYTES = {
+    "put": 30,
+    "get": 28,
+    "delete": 10,
+    "create": 6,
+    "swap": 6,
+    "copy": 8,
+    "multipart": 6,
+    "listing": 5,
+    "uploads": 1,
+    "version": 12,
+    "listed": 2,
+}
+SAYINGS = {
+    "tag": 4,
+    "document": 4,
+    "lock": 10,
+    "age": 8,
+    "leave": 3,
+    "rename": 7,
+    "flip": 5,
+    "fill": 4,
+    "account": 4,
+    "policy": 4,
+    "grouped": 2,
+    "job": 2,
+    "bucket": 9,
+}
 PROFILES = (
-    BYTES | SAYINGS, BYTES | SAYINGS, BYTES | SAYINGS,
-    {"put": 50, "get": 20, "delete": 12, "multipart": 4, "rename": 3, "listing": 3},  # bytes written and replaced: garbage, compaction
-    {"put": 10, "get": 10, "version": 4, "tag": 25, "document": 25, "account": 15, "flip": 12, "job": 6, "bucket": 12, "policy": 15, "fill": 20},  # settings
+    BYTES | SAYINGS,
+    BYTES | SAYINGS,
+    BYTES | SAYINGS,
+    {
+        "put": 50,
+        "get": 20,
+        "delete": 12,
+        "multipart": 4,
+        "rename": 3,
+        "listing": 3,
+    },  # bytes written and replaced: garbage, compaction
+    {
+        "put": 10,
+        "get": 10,
+        "version": 4,
+        "tag": 25,
+        "document": 25,
+        "account": 15,
+        "flip": 12,
+        "job": 6,
+        "bucket": 12,
+        "policy": 15,
+        "fill": 20,
+    },  # settings
     BYTES | {"copy": 50, "swap": 10},
     {"put": 10, "get": 10, "lock": 40, "age": 25, "leave": 10, "version": 8},  # what ends by itself, and what must not
-    {"put": 15, "get": 10, "bucket": 45, "rename": 20, "listing": 15, "uploads": 5, "multipart": 10, "listed": 5, "version": 5, "grouped": 8},
-)  # fmt: skip
+    {
+        "put": 15,
+        "get": 10,
+        "bucket": 45,
+        "rename": 20,
+        "listing": 15,
+        "uploads": 5,
+        "multipart": 10,
+        "listed": 5,
+        "version": 5,
+        "grouped": 8,
+    },
+)
 DAYS = 3.5  # that pass in some seeds before all is read again
 
 
 class Workload:
     """`clients` clients that do `operations` each."""
 
-    def __init__(self, world: World, *, clients: int = 4, operations: int = 75, weights: dict[str, int] | None = None) -> None:
+    def __init__(
+        self, world: World, *, clients: int = 4, operations: int = 75, weights: dict[str, int] | None = None
+    ) -> None:
         self.world, self.loop = world, world.loop
         self.clients = Clients(world)
         self.areas: list[Area] = [area(self.clients) for area in AREAS]

@@ -1,10 +1,11 @@
-"""What every simulated world has: machines whose processes start again, disks, the network, a coordinator, clients' way in.
+"""What every simulated world has: machines whose processes start again, disks, the network, a coordinator, clients'
+way in.
 
-`cluster.py` and `server.py` put the real code on top. Clients call the gateway's verbs in the process that they reach, and lose
-it when that dies. Processes that end start again by themselves, as a supervisor has it.
+`cluster.py` and `server.py` put the real code on top. Clients call the gateway's verbs in the process that they reach,
+and lose it when that dies. Processes that end start again by themselves, as a supervisor has it.
 
-For editors: what is drawn here is drawn from `random.Random("... seed")` of its own purpose, so that taking a fault away
-changes nothing else.
+For editors: what is drawn here is drawn from `random.Random("... seed")` of its own purpose, so that taking a fault
+away changes nothing else.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def install() -> None:
     async def discarding(self: Any, partition: int, blob: bytes) -> None:
         loop = running()
         if loop.world.is_there(partition, blob):
-            loop.world.problems.append(f"{loop.now:.3f} {loop.here().name} discards blob {blob.hex()}, which is committed")
+            loop.world.problems.append(
+                f"{loop.now:.3f} {loop.here().name} discards blob {blob.hex()}, which is committed"
+            )
         await discard(self, partition, blob)
 
     async def asking(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
@@ -159,7 +162,9 @@ class Watch(logging.Handler):
         self._world.loop.effects["damaged shard"] += 1
         shard = record.args[0]
         if isinstance(shard, Shard) and self._world.is_whole_here(shard):
-            self.found.append(f"{self._world.loop.now:.3f} {record.getMessage()} on {self._world.loop.here().host}, which was whole there")
+            self.found.append(
+                f"{self._world.loop.now:.3f} {record.getMessage()} on {self._world.loop.here().host}, which was whole there"
+            )
 
 
 class World:

@@ -1,7 +1,7 @@
 """The actions of IAM, STS and S3 that AWS has, and S4's own: a policy names these, or is refused when it is put. Pure.
 
-Source: AWS Service Authorization Reference (tests/access/aws_actions.tsv, which a test compares). Those that S4 has no operation for
-are here too: a document that allows them is right, and allows nothing yet.
+Source: AWS Service Authorization Reference (tests/access/aws_actions.tsv, which a test compares). Those that S4 has no
+operation for are here too: a document that allows them is right, and allows nothing yet.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ NAMES = {
 
 
 def unknown(action: str) -> str:
-    """What is wrong with an action or a pattern of some, in lower case; empty where it names one, or is of another service."""
+    """What is wrong with an action or a pattern of some, in lower case; empty where it names one, or is of another
+    service."""
     known = NAMES.get(action.partition(":")[0])
     if known is None or any(matches(action, one) for one in known):
         return ""

@@ -1,12 +1,12 @@
 """What a document may say when it is put: only what can come true. Pure.
 
-A statement that can never apply allows nothing, which its author notices, or denies nothing, which nobody does. So condition
-keys must be such as requests have (keys.KEYS), for an action of their statement, with an operator of their type, and variables
-must be such keys too. Documents that are kept already are read by `policy.parse` alone and work as they did: there an unknown
-key counts as met in a Deny and as not met in an Allow (conditions.Condition.holds).
+A statement that can never apply allows nothing, which its author notices, or denies nothing, which nobody does. So
+condition keys must be such as requests have (keys.KEYS), for an action of their statement, with an operator of their
+type, and variables must be such keys too. Documents that are kept already are read by `policy.parse` alone and work as
+they did: there an unknown key counts as met in a Deny and as not met in an Allow (conditions.Condition.holds).
 
-Actions of the services that S4 has are such as exist. As on AWS, a bucket's policy names actions of S3 alone, each with a resource
-that it can be on; IAM's documents may name actions of other services too, of which S4 knows nothing.
+Actions of the services that S4 has are such as exist. As on AWS, a bucket's policy names actions of S3 alone, each
+with a resource that it can be on; IAM's documents may name actions of other services too, of which S4 knows nothing.
 """
 
 from __future__ import annotations

@@ -90,10 +90,15 @@ _OPERATORS: dict[str, tuple[Read, Test, bool]] = {
     "arnlike": (_check_arn, lambda have, want: _arn(want, have), False),
 }
 _NEGATED = {
-    "stringnotequals": "stringequals", "stringnotequalsignorecase": "stringequalsignorecase", "stringnotlike": "stringlike",
-    "numericnotequals": "numericequals", "datenotequals": "dateequals", "notipaddress": "ipaddress", "arnnotequals": "arnequals",
+    "stringnotequals": "stringequals",
+    "stringnotequalsignorecase": "stringequalsignorecase",
+    "stringnotlike": "stringlike",
+    "numericnotequals": "numericequals",
+    "datenotequals": "dateequals",
+    "notipaddress": "ipaddress",
+    "arnnotequals": "arnequals",
     "arnnotlike": "arnlike",
-}  # fmt: skip
+}
 _OPERATORS.update({_name: (*_OPERATORS[_of][:2], True) for _name, _of in _NEGATED.items()})
 _WITH_VARIABLES = ("string", "arn")
 _BEFORE_NAME = re.compile(r"[^${}]*/")  # of the name of a KMS key: a variable may have a slash in it
@@ -119,8 +124,8 @@ class Condition:
     varies: bool = False  # it may hold for one thing that a request asks and not for another
 
     def holds(self, context: Context, *, deny: bool = False) -> bool:
-        """`deny`: of a statement that denies. What cannot be told is told so that less is allowed: an unknown key, and a key
-        of one value that has several, which are those of tags whose keys differ in case only."""
+        """`deny`: of a statement that denies. What cannot be told is told so that less is allowed: an unknown key, and
+        a key of one value that has several, which are those of tags whose keys differ in case only."""
         if self.unknown:
             return deny
         have = context.get(self.key, ())

@@ -1,15 +1,18 @@
-"""Condition keys: which there are, what they apply to, of which type they are, and how each is filled from a request. Pure.
+"""Condition keys: which there are, what they apply to, of which type they are, and how each is filled from a request.
+Pure.
 
-Source: AWS Service Authorization Reference, "Amazon S3", "AWS Identity and Access Management", "AWS Security Token Service";
-IAM user guide, "AWS global condition context keys".
+Source: AWS Service Authorization Reference, "Amazon S3", "AWS Identity and Access Management", "AWS Security Token
+Service"; IAM user guide, "AWS global condition context keys".
 
-One table, `KEYS`, says all of it. A key that is not in it, or that applies to none of a statement's actions, is refused when a
-document is put (access/checks.py): it would never be there, and a Deny that asks for it would never bite. So an editor who
-adds a row says how it is filled; tests/access/test_denies.py fills every key of every action by a request and denies by it.
+One table, `KEYS`, says all of it. A key that is not in it, or that applies to none of a statement's actions, is
+refused when a document is put (access/checks.py): it would never be there, and a Deny that asks for it would never
+bite. So an editor who adds a row says how it is filled; tests/access/test_denies.py fills every key of every action by
+a request and denies by it.
 
-A key is there for the actions that have it, and for no others: `?prefix=` on a GET says nothing of a listing. Keys marked
-`asked` say what is asked rather than who asks how: a version, its tags, tags in a body. They differ between the keys of one
-request, so whoever asks gives them (`more` of http/authorize.Judge), and nothing that rests on them is kept.
+A key is there for the actions that have it, and for no others: `?prefix=` on a GET says nothing of a listing. Keys
+marked `asked` say what is asked rather than who asks how: a version, its tags, tags in a body. They differ between the
+keys of one request, so whoever asks gives them (`more` of http/authorize.Judge), and nothing that rests on them is
+kept.
 """
 
 from __future__ import annotations
@@ -30,15 +33,20 @@ Values = dict[str, tuple[str, ...]]
 TEXT, TEXTS, NUMBER, DATE, TRUTH, ADDRESS, ARN = "text", "texts", "number", "date", "truth", "address", "ARN"
 # Which families of operators a type has. A text operator on a number or an address would compare how it is written.
 OPERATORS = {
-    TEXT: ("string",), TEXTS: ("string",), NUMBER: ("numeric",), DATE: ("date",), TRUTH: ("bool", "string"), ADDRESS: ("ip",),
+    TEXT: ("string",),
+    TEXTS: ("string",),
+    NUMBER: ("numeric",),
+    DATE: ("date",),
+    TRUTH: ("bool", "string"),
+    ADDRESS: ("ip",),
     ARN: ("arn", "string"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A request, as far as condition keys go by it. `signed` is s3:authType; `tls` a version such as 1.3; both may be empty.
-    `about` are the keys of the requester."""
+    """A request, as far as condition keys go by it. `signed` is s3:authType; `tls` a version such as 1.3; both may be
+    empty. `about` are the keys of the requester."""
 
     headers: Mapping[str, str]
     query: Mapping[str, str]
@@ -60,8 +68,8 @@ Fill = Callable[[Facts], "str | tuple[str, ...] | Mapping[str, tuple[str, ...]] 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`name` ends in `/` where the key of a tag follows. `actions`: names, SERVICE:*, or *. `fill` is None where whoever asks
-    gives it."""
+    """`name` ends in `/` where the key of a tag follows. `actions`: names, SERVICE:*, or *. `fill` is None where
+    whoever asks gives it."""
 
     name: str
     type: str
@@ -148,27 +156,64 @@ _PUT = ("s3:PutObject",)
 _ACL = ("s3:CreateBucket", "s3:PutBucketAcl", "s3:PutObjectAcl", "s3:PutObjectVersionAcl")
 _LISTS = ("s3:ListBucket", "s3:ListBucketVersions")
 _TAGGED = (
-    "s3:DeleteObjectTagging", "s3:DeleteObjectVersionTagging", "s3:GetObject", "s3:GetObjectAcl", "s3:GetObjectAttributes",
-    "s3:GetObjectTagging", "s3:GetObjectVersion", "s3:GetObjectVersionAcl", "s3:GetObjectVersionAttributes",
-    "s3:GetObjectVersionTagging", "s3:PutObjectAcl", "s3:PutObjectTagging", "s3:PutObjectVersionAcl", "s3:PutObjectVersionTagging",
-)  # fmt: skip
+    "s3:DeleteObjectTagging",
+    "s3:DeleteObjectVersionTagging",
+    "s3:GetObject",
+    "s3:GetObjectAcl",
+    "s3:GetObjectAttributes",
+    "s3:GetObjectTagging",
+    "s3:GetObjectVersion",
+    "s3:GetObjectVersionAcl",
+    "s3:GetObjectVersionAttributes",
+    "s3:GetObjectVersionTagging",
+    "s3:PutObjectAcl",
+    "s3:PutObjectTagging",
+    "s3:PutObjectVersionAcl",
+    "s3:PutObjectVersionTagging",
+)
 _VERSIONS = (
-    "s3:DeleteObjectVersion", "s3:DeleteObjectVersionTagging", "s3:GetObjectVersion", "s3:GetObjectVersionAcl",
-    "s3:GetObjectVersionAttributes", "s3:GetObjectVersionTagging", "s3:PutObjectVersionAcl", "s3:PutObjectVersionTagging",
-)  # fmt: skip
+    "s3:DeleteObjectVersion",
+    "s3:DeleteObjectVersionTagging",
+    "s3:GetObjectVersion",
+    "s3:GetObjectVersionAcl",
+    "s3:GetObjectVersionAttributes",
+    "s3:GetObjectVersionTagging",
+    "s3:PutObjectVersionAcl",
+    "s3:PutObjectVersionTagging",
+)
 _TAGGING = ("s3:PutObjectTagging", "s3:PutObjectVersionTagging")
 _LOCKED = (*_PUT, "s3:PutObjectRetention")
 _TAGGED_BUCKETS = ("s3:ListTagsForResource", "s3:TagResource", "s3:UntagResource")  # AWS lists the keys for all three
 _LABELLED = (
-    "s3:CreateBucket", *_TAGGED_BUCKETS, "iam:CreateUser", "iam:CreateRole", "iam:CreatePolicy", "iam:CreateOpenIDConnectProvider", "iam:TagUser",
-    "iam:TagRole", "iam:TagPolicy", "iam:TagOpenIDConnectProvider", "sts:AssumeRole", "sts:TagSession",
-)  # fmt: skip
+    "s3:CreateBucket",
+    *_TAGGED_BUCKETS,
+    "iam:CreateUser",
+    "iam:CreateRole",
+    "iam:CreatePolicy",
+    "iam:CreateOpenIDConnectProvider",
+    "iam:TagUser",
+    "iam:TagRole",
+    "iam:TagPolicy",
+    "iam:TagOpenIDConnectProvider",
+    "sts:AssumeRole",
+    "sts:TagSession",
+)
 _ATTACHING = tuple(f"iam:{verb}{kind}Policy" for verb in ("Attach", "Detach") for kind in ("User", "Group", "Role"))
 _BOUND = (
-    *(one for one in _ATTACHING if "Group" not in one), "iam:DeleteRole", "iam:GetRole", "iam:UpdateRole", "iam:UpdateAssumeRolePolicy",
-    *(f"iam:{verb}{kind}{what}" for verb in ("Put", "Delete") for kind in ("User", "Role") for what in ("Policy", "PermissionsBoundary")),
-    "iam:CreateUser", "iam:CreateRole",
-)  # fmt: skip
+    *(one for one in _ATTACHING if "Group" not in one),
+    "iam:DeleteRole",
+    "iam:GetRole",
+    "iam:UpdateRole",
+    "iam:UpdateAssumeRolePolicy",
+    *(
+        f"iam:{verb}{kind}{what}"
+        for verb in ("Put", "Delete")
+        for kind in ("User", "Role")
+        for what in ("Policy", "PermissionsBoundary")
+    ),
+    "iam:CreateUser",
+    "iam:CreateRole",
+)
 _ASSUMING = ("sts:AssumeRole", "sts:AssumeRoleWithWebIdentity", "sts:TagSession")
 _OF_ACCOUNTS = tuple(f"iam:{name}" for kind in ("user", "role") for name in ON[kind])
 _OF_OTHERS = tuple(f"iam:{name}" for kind in ("policy", "provider") for name in ON[kind])
@@ -206,22 +251,45 @@ _ROWS = [
     Key("s3:signatureversion", TEXT, ("s3:*",), lambda facts: facts.algorithm or None),
     Key("s3:signatureAge", NUMBER, ("s3:*",), _signature_age),
     Key("s3:TlsVersion", NUMBER, ("s3:*",), lambda facts: facts.tls or None),
-    Key("s3:x-amz-content-sha256", TEXT, ("s3:*",), lambda facts: facts.payload or facts.headers.get("x-amz-content-sha256")),
+    Key(
+        "s3:x-amz-content-sha256",
+        TEXT,
+        ("s3:*",),
+        lambda facts: facts.payload or facts.headers.get("x-amz-content-sha256"),
+    ),
     # of some actions of S3
-    Key("s3:prefix", TEXT, _LISTS, lambda facts: facts.query.get("prefix") if facts.operation.startswith("List") else None),
-    Key("s3:delimiter", TEXT, _LISTS, lambda facts: facts.query.get("delimiter") if facts.operation.startswith("List") else None),
-    Key("s3:max-keys", NUMBER, _LISTS, lambda facts: facts.query.get("max-keys") if facts.operation.startswith("List") else None),
+    Key(
+        "s3:prefix",
+        TEXT,
+        _LISTS,
+        lambda facts: facts.query.get("prefix") if facts.operation.startswith("List") else None,
+    ),
+    Key(
+        "s3:delimiter",
+        TEXT,
+        _LISTS,
+        lambda facts: facts.query.get("delimiter") if facts.operation.startswith("List") else None,
+    ),
+    Key(
+        "s3:max-keys",
+        NUMBER,
+        _LISTS,
+        lambda facts: facts.query.get("max-keys") if facts.operation.startswith("List") else None,
+    ),
     Key("s3:x-amz-acl", TEXT, (*_PUT, *_ACL), _header("x-amz-acl")),
-    *(Key(f"s3:x-amz-grant-{what}", TEXT, (*_PUT, *_ACL), _header(f"x-amz-grant-{what}"))
-      for what in ("full-control", "read", "read-acp", "write", "write-acp")),
+    *(
+        Key(f"s3:x-amz-grant-{what}", TEXT, (*_PUT, *_ACL), _header(f"x-amz-grant-{what}"))
+        for what in ("full-control", "read", "read-acp", "write", "write-acp")
+    ),
     *_copied(
-        "x-amz-metadata-directive", "x-amz-server-side-encryption", "x-amz-server-side-encryption-customer-algorithm",
+        "x-amz-metadata-directive",
+        "x-amz-server-side-encryption",
+        "x-amz-server-side-encryption-customer-algorithm",
         "x-amz-website-redirect-location",
     ),
     Key(KMS_KEY, ARN, _PUT, kms_key),
     Key("s3:x-amz-copy-source", TEXT, _PUT, copy_source),
-    Key("s3:x-amz-storage-class", TEXT, _PUT,
-        _header("x-amz-storage-class")),
+    Key("s3:x-amz-storage-class", TEXT, _PUT, _header("x-amz-storage-class")),
     Key("s3:x-amz-object-ownership", TEXT, ("s3:CreateBucket",), _header("x-amz-object-ownership")),
     Key("s3:if-match", TEXT, (*_PUT, "s3:DeleteObject"), _header("if-match")),
     Key("s3:if-none-match", TEXT, _PUT, _header("if-none-match")),
@@ -233,7 +301,13 @@ _ROWS = [
     Key("s3:RequestObjectTagKeys", TEXTS, (*_PUT, *_TAGGING), lambda facts: tuple(_brought_tags(facts)), asked=True),
     Key("s3:object-lock-mode", TEXT, _LOCKED, _lock("s3:object-lock-mode"), asked=True),
     Key("s3:object-lock-retain-until-date", DATE, _LOCKED, _lock("s3:object-lock-retain-until-date"), asked=True),
-    Key("s3:object-lock-remaining-retention-days", NUMBER, _LOCKED, _lock("s3:object-lock-remaining-retention-days"), asked=True),
+    Key(
+        "s3:object-lock-remaining-retention-days",
+        NUMBER,
+        _LOCKED,
+        _lock("s3:object-lock-remaining-retention-days"),
+        asked=True,
+    ),
     Key("s3:object-lock-legal-hold", TEXT, (*_PUT, "s3:PutObjectLegalHold"), _header(lock.HOLD), asked=True),
     # of accounts and sessions
     Key("aws:RequestTag/", TEXT, _LABELLED, asked=True),
@@ -244,7 +318,7 @@ _ROWS = [
     Key("iam:PermissionsBoundary", ARN, _BOUND, asked=True),
     Key("sts:ExternalId", TEXT, ("sts:AssumeRole", "sts:TagSession"), asked=True),  # both are asked by one call
     Key("sts:RoleSessionName", TEXT, _ASSUMING, asked=True),
-]  # fmt: skip
+]
 
 KEYS = {
     row.name.lower(): Key(row.name, row.type, tuple(one.lower() for one in row.actions), row.fill, row.asked)
@@ -261,12 +335,32 @@ _CLAIM = Key("PROVIDER:CLAIM", TEXTS, ("sts:assumerolewithwebidentity",), asked=
 RENAMED = {"s3:x-amz-object-lock-legal-hold": "s3:object-lock-legal-hold"}
 
 # What AWS has and no request to S4: they are never there, whatever their condition then says.
-NEVER = frozenset((
-    "aws:calledvia", "aws:calledviafirst", "aws:calledvialast", "aws:multifactorauthage", "aws:principalorgid", "aws:principalorgpaths",
-    "aws:principalservicename", "aws:principalservicenameslist", "aws:resourceorgid", "aws:resourceorgpaths", "aws:sourceaccount",
-    "aws:sourcearn", "aws:sourceidentity", "aws:sourceorgid", "aws:sourceorgpaths", "aws:sourceowner", "aws:sourcevpc", "aws:sourcevpce",
-    "aws:vpcsourceip", "s3:accesspointnetworkorigin", "s3:dataaccesspointaccount", "s3:dataaccesspointarn",
-))  # fmt: skip
+NEVER = frozenset(
+    (
+        "aws:calledvia",
+        "aws:calledviafirst",
+        "aws:calledvialast",
+        "aws:multifactorauthage",
+        "aws:principalorgid",
+        "aws:principalorgpaths",
+        "aws:principalservicename",
+        "aws:principalservicenameslist",
+        "aws:resourceorgid",
+        "aws:resourceorgpaths",
+        "aws:sourceaccount",
+        "aws:sourcearn",
+        "aws:sourceidentity",
+        "aws:sourceorgid",
+        "aws:sourceorgpaths",
+        "aws:sourceowner",
+        "aws:sourcevpc",
+        "aws:sourcevpce",
+        "aws:vpcsourceip",
+        "s3:accesspointnetworkorigin",
+        "s3:dataaccesspointaccount",
+        "s3:dataaccesspointarn",
+    )
+)
 
 
 @lru_cache(maxsize=4096)
@@ -325,8 +419,9 @@ def _has(action: str, name: str) -> bool:
 
 
 def by_key(named: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Values by the key of a tag in lower case, for policies do not tell cases apart: where two keys differ in case only,
-    there are two values, and a Deny looks for one that it meets, an Allow at all of them (conditions.Condition.holds)."""
+    """Values by the key of a tag in lower case, for policies do not tell cases apart: where two keys differ in case
+    only, there are two values, and a Deny looks for one that it meets, an Allow at all of them
+    (conditions.Condition.holds)."""
     found: dict[str, tuple[str, ...]] = {}
     for name, value in named.items():
         found[name.lower()] = (*found.get(name.lower(), ()), value)
@@ -362,9 +457,10 @@ def of_lock(mode: str, until_ms: int, now_ms: int) -> Values:
         return {}
     days = str(max(0, -(-(until_ms - now_ms) // lock.DAY_MS)))
     return {
-        "s3:object-lock-mode": (mode,), "s3:object-lock-retain-until-date": (exact_date(until_ms),),
+        "s3:object-lock-mode": (mode,),
+        "s3:object-lock-retain-until-date": (exact_date(until_ms),),
         "s3:object-lock-remaining-retention-days": (days,),
-    }  # fmt: skip
+    }
 
 
 def of_hold(hold: bool) -> Values:

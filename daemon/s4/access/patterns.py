@@ -18,8 +18,9 @@ class PolicyError(ValueError):
 def matches(pattern: str, text: str) -> bool:
     """Whether a pattern with `*` and `?` fits a whole text, in steps that are bounded by the lengths of both together.
 
-    What stands between stars is found from the left, each piece after the one before; nothing is looked for twice. A piece
-    without `?` is found by `str.find`, which is linear. One with `?` is found in all places of the text at once: `_Places`.
+    What stands between stars is found from the left, each piece after the one before; nothing is looked for twice. A
+    piece without `?` is found by `str.find`, which is linear. One with `?` is found in all places of the text at once:
+    `_Places`.
     """
     if pattern == "*":
         return True
@@ -60,7 +61,8 @@ def _fits(plain_piece: str, piece: str, text: str, at: int) -> bool:
 
 class _Places:
     """Where characters stand in a text, as numbers whose bit i is character i. One operation on such a number tries a
-    character of a piece at every place of the text, so that a piece is found in as many operations as it has characters."""
+    character of a piece at every place of the text, so that a piece is found in as many operations as it has
+    characters."""
 
     def __init__(self, text: str) -> None:
         self._text = text

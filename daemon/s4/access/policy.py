@@ -28,8 +28,8 @@ VERSIONS = ("2012-10-17", "2008-10-17")
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks. `arns` are all names of it, its own first; a role's session has its role's too. Empty: anonymous. `ids` are
-    unique ids of the same, by which kept documents name it."""
+    """Who asks. `arns` are all names of it, its own first; a role's session has its role's too. Empty: anonymous.
+    `ids` are unique ids of the same, by which kept documents name it."""
 
     arns: tuple[str, ...] = ()
     canonical: str = ""
@@ -61,8 +61,10 @@ class Ask:
     memo: Memo | None = None
 
 
-# What one request leaves of statements for one action, whatever key it asks for: None where the statement cannot apply, else
-# the resources that are filled, those with variables yet, and the conditions that are left. The statement is kept with it, so
+# What one request leaves of statements for one action, whatever key it asks for: None where the statement cannot apply,
+# else
+# the resources that are filled, those with variables yet, and the conditions that are left. The statement is kept with
+# it, so
 # that its id stays its own.
 Left = tuple[tuple[str, ...], tuple[str, ...], tuple[Condition, ...]]
 Memo = dict[tuple[int, str], "tuple[Statement, Left | None]"]
@@ -81,15 +83,16 @@ class Statement:
     sid: str = ""
 
     def names_action(self, action: str) -> bool:
-        """Administration is allowed by `*` or by name: who allows all but some of AWS's actions does not think of it."""
+        """Administration is allowed by `*` or by name: who allows all but some of AWS's actions does not think of
+        it."""
         text = action.lower()
         if self.not_actions and self.effect == ALLOW and text.startswith("s4:"):
             return False
         return any(matches(pattern, text) for pattern in self.actions) != self.not_actions
 
     def allows_all(self, action: str, bucket_arn: str, *, keys: bool) -> bool:
-        """Whether a statement without conditions allows an action on a bucket, or on every key in it. A pattern that ends
-        in `/*` has every key of the buckets that the rest names."""
+        """Whether a statement without conditions allows an action on a bucket, or on every key in it. A pattern that
+        ends in `/*` has every key of the buckets that the rest names."""
         if self.not_resources or not self.names_action(action):
             return False
         if keys:
@@ -171,10 +174,13 @@ class Policy:
     def everything(self) -> bool:
         """Whether it allows all there is, and denies nothing."""
         whole = any(
-            one.effect == ALLOW and one.actions == ("*",) and one.resources == ("*",) and one.principals is None
+            one.effect == ALLOW
+            and one.actions == ("*",)
+            and one.resources == ("*",)
+            and one.principals is None
             and not (one.not_actions or one.not_resources or one.conditions)
             for one in self.statements
-        )  # fmt: skip
+        )
         return whole and all(one.effect == ALLOW for one in self.statements)
 
     @property
@@ -185,10 +191,20 @@ class Policy:
 
 # Conditions that tie everybody down to some, if their values are fixed. Source: S3 user guide, "The meaning of public".
 _FIXING = (
-    "aws:sourceip", "aws:principalorgid", "aws:principalarn", "aws:principalaccount", "aws:sourcearn", "aws:sourcevpc",
-    "aws:sourcevpce", "aws:sourceowner", "aws:sourceaccount", "aws:userid", "s3:x-amz-server-side-encryption-aws-kms-key-id",
-    "s3:dataaccesspointarn", "s3:dataaccesspointaccount",
-)  # fmt: skip
+    "aws:sourceip",
+    "aws:principalorgid",
+    "aws:principalarn",
+    "aws:principalaccount",
+    "aws:sourcearn",
+    "aws:sourcevpc",
+    "aws:sourcevpce",
+    "aws:sourceowner",
+    "aws:sourceaccount",
+    "aws:userid",
+    "s3:x-amz-server-side-encryption-aws-kms-key-id",
+    "s3:dataaccesspointarn",
+    "s3:dataaccesspointaccount",
+)
 
 
 def _is_public(statement: Statement) -> bool:
@@ -266,9 +282,19 @@ def _either(statement: dict[str, Any], name: str, *, required: bool) -> tuple[An
     return (statement.get(name, statement.get(f"Not{name}")), has_not)
 
 
-_ELEMENTS = frozenset({
-    "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition",
-})  # fmt: skip
+_ELEMENTS = frozenset(
+    {
+        "Sid",
+        "Effect",
+        "Principal",
+        "NotPrincipal",
+        "Action",
+        "NotAction",
+        "Resource",
+        "NotResource",
+        "Condition",
+    }
+)
 
 
 def _statement(value: Any, *, principals: bool, resources: bool) -> Statement:
@@ -294,10 +320,16 @@ def _statement(value: Any, *, principals: bool, resources: bool) -> Statement:
     if any(text != "*" and not text.startswith("arn:") for text in held):
         raise PolicyError("Policy has invalid resource")
     return Statement(
-        statement["Effect"], tuple(name.lower() for name in names), held, not_actions, not_resources,
-        _principals(who) if who is not None else None, not_principals, read_conditions(statement.get("Condition", {})),
+        statement["Effect"],
+        tuple(name.lower() for name in names),
+        held,
+        not_actions,
+        not_resources,
+        _principals(who) if who is not None else None,
+        not_principals,
+        read_conditions(statement.get("Condition", {})),
         statement.get("Sid", ""),
-    )  # fmt: skip
+    )
 
 
 def parse(text: str, *, principals: bool = False, resources: bool = True) -> Policy:

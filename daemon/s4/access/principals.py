@@ -1,10 +1,11 @@
 """The principals of a document, as they are said and as they are kept. Pure.
 
-A document names users and roles by their ARNs, which whoever is made next under that name would have too. So it is kept with
-`ID:user/NAME` in an ARN's place, ID being what no other user or role ever has; a role's session is `ID:session/ROLE/SESSION`.
-Whoever reads a kept document for judging goes by the id alone (policy.parse); whoever shows it gives the ARN while the id is
-the name's, and the bare id afterwards, as AWS does. Documents that were put before have ARNs, and go by name until they are
-put again. An editor must not let a client's document carry the kept form: it is no principal that anybody may say.
+A document names users and roles by their ARNs, which whoever is made next under that name would have too. So it is
+kept with `ID:user/NAME` in an ARN's place, ID being what no other user or role ever has; a role's session is
+`ID:session/ROLE/SESSION`. Whoever reads a kept document for judging goes by the id alone (policy.parse); whoever shows
+it gives the ARN while the id is the name's, and the bare id afterwards, as AWS does. Documents that were put before
+have ARNs, and go by name until they are put again. An editor must not let a client's document carry the kept form: it
+is no principal that anybody may say.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Why somebody may not do something: which statement denies it, or which limit or allowance is missing. Pure.
 
-For people who look into the log after a refusal; a client is told AccessDenied and nothing else. It reads the same policies
-by the same functions as the decision does (requester.py), so it cannot say otherwise than what was decided.
+For people who look into the log after a refusal; a client is told AccessDenied and nothing else. It reads the same
+policies by the same functions as the decision does (requester.py), so it cannot say otherwise than what was decided.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def allowing(who: Requester, ask: Ask, of_bucket: Policy | None) -> str:
 
 
 def why_not(who: Requester, ask: Ask, of_bucket: Policy | None, *, kept_out: bool = False) -> str:
-    """`of_bucket` is the bucket's policy as it is written; `kept_out`: the bucket's public access block keeps this requester from
-    what it allows."""
+    """`of_bucket` is the bucket's policy as it is written; `kept_out`: the bucket's public access block keeps this
+    requester from what it allows."""
     name = who.name or "anonymous"
     what = f"{ask.action} on {ask.resource}"
     for policy, whose in (*((one, f"a policy of {name}") for one in who.policies), (of_bucket, "the bucket's policy")):

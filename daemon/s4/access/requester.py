@@ -28,9 +28,15 @@ UNREADABLE = Policy((Statement(DENY, ("*",), ("*",)),))
 
 # What a Writer may not do to its buckets: let others in, and get round a lock.
 _OWNERS_ONLY = (
-    "s3:putbucketpolicy", "s3:deletebucketpolicy", "s3:putbucketacl", "s3:putobjectacl", "s3:putobjectversionacl",
-    "s3:putbucketpublicaccessblock", "s3:putbucketownershipcontrols", "s3:bypassgovernanceretention",
-)  # fmt: skip
+    "s3:putbucketpolicy",
+    "s3:deletebucketpolicy",
+    "s3:putbucketacl",
+    "s3:putobjectacl",
+    "s3:putobjectversionacl",
+    "s3:putbucketpublicaccessblock",
+    "s3:putbucketownershipcontrols",
+    "s3:bypassgovernanceretention",
+)
 
 
 def parse_grant(text: str) -> Grant:
@@ -132,8 +138,8 @@ def requester(
     ids: Sequence[str] = (),
     canonical: str = "",
 ) -> Requester:
-    """`arns`: its own name first. `about`: more condition keys. `ids`: those that are never given out again. `canonical`: by
-    which ACLs name it, where that is not made of its name."""
+    """`arns`: its own name first. `about`: more condition keys. `ids`: those that are never given out again.
+    `canonical`: by which ACLs name it, where that is not made of its name."""
     everything = (
         any(one.everything for one in policies)
         and all(one.effect == ALLOW for policy in policies for one in policy.statements)

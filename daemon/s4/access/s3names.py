@@ -1,6 +1,7 @@
 """All actions of S3 that are on a bucket or on an object, those that S4 has no operation for included. Pure.
 
-Source: AWS Service Authorization Reference, "Actions defined by Amazon S3". A bucket's policy may name these and no others.
+Source: AWS Service Authorization Reference, "Actions defined by Amazon S3". A bucket's policy may name these and no
+others.
 """
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
-"""What everything may use, and what uses nothing else of S4: clocks, tasks, background jobs, health, words for people."""
+"""What everything may use, and what uses nothing else of S4: clocks, tasks, background jobs, health, words for
+people."""

@@ -1,7 +1,9 @@
-"""How well a server or a cluster is: the one place that decides it. Pure: what is known goes in, a level and sentences come out.
+"""How well a server or a cluster is: the one place that decides it. Pure: what is known goes in, a level and sentences
+come out.
 
-`s4 admin status`, `s4 admin cluster status`, /readyz, the metric s4_health and the operator's conditions all show what is decided
-here, so that none of them says something else. A level is never better than what is known: who does not answer counts as away.
+`s4 admin status`, `s4 admin cluster status`, /readyz, the metric s4_health and the operator's conditions all show what
+is decided here, so that none of them says something else. A level is never better than what is known: who does not
+answer counts as away.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What a partition has: shards whose stores are there, copies of its metadata in sync, whether somebody serves it, and how
-    many of its stores are full."""
+    """What a partition has: shards whose stores are there, copies of its metadata in sync, whether somebody serves it,
+    and how many of its stores are full."""
 
     live: int
     copies: int
@@ -56,10 +58,18 @@ class Part(msgspec.Struct, frozen=True):
     full: int = 0
 
 
-def judge(shape: Shape, parts: Iterable[Part], *, away: Iterable[str] = (), heals: int = 0, moves: int = 0,
-          full: Iterable[str] = (), alarms: Iterable[str] = ()) -> Health:  # fmt: skip
-    """`away` are sentences on stores that are not there, `full` on those that take no more, `alarms` on all else that somebody
-    should look at."""
+def judge(
+    shape: Shape,
+    parts: Iterable[Part],
+    *,
+    away: Iterable[str] = (),
+    heals: int = 0,
+    moves: int = 0,
+    full: Iterable[str] = (),
+    alarms: Iterable[str] = (),
+) -> Health:
+    """`away` are sentences on stores that are not there, `full` on those that take no more, `alarms` on all else that
+    somebody should look at."""
     counts, total = Counter[str](), 0
     unserved = "have no primary that serves"
     unread = f"have fewer than {shape.data} of their shards' stores: objects cannot be read"
@@ -91,15 +101,16 @@ def judge(shape: Shape, parts: Iterable[Part], *, away: Iterable[str] = (), heal
 
 
 def full(free_bytes: int, reserve_bytes: int, total_bytes: int) -> str:
-    """Why a drive takes no more, as what follows its name; empty where it does, or does not say how much room it has."""
+    """Why a drive takes no more, as what follows its name; empty where it does, or does not say how much room it
+    has."""
     if not total_bytes or free_bytes > reserve_bytes:
         return ""
     return f"is full: {human(free_bytes)} are free, the reserve is {human(reserve_bytes)}"
 
 
 def storable(data: int, partitions: int, stores: Iterable[tuple[int, int]]) -> int:
-    """Bytes of content that can still be stored: the store that is filled up first ends it, since every object has a shard on
-    each store of its partition. `stores` are (bytes free above the reserve, positions held) of each."""
+    """Bytes of content that can still be stored: the store that is filled up first ends it, since every object has a
+    shard on each store of its partition. `stores` are (bytes free above the reserve, positions held) of each."""
     held = [max(0, free) * partitions // positions for free, positions in stores if positions]
     return min(held, default=0) * data
 

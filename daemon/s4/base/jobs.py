@@ -28,7 +28,8 @@ Figure = tuple[str, str, float, bool, str]
 
 @dataclass(slots=True)
 class Failures:
-    """Errors of one thing that is tried again and again: `total` since the start, `in_a_row` since it last succeeded."""
+    """Errors of one thing that is tried again and again: `total` since the start, `in_a_row` since it last
+    succeeded."""
 
     total: int = 0
     in_a_row: int = 0
@@ -74,8 +75,8 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[object]]) -> No
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """`run` is called after `first_s`, then `every_s` after each time it has ended; with None it is done once, which may
-    take several tries. A run may itself wait for what it works on."""
+    """`run` is called after `first_s`, then `every_s` after each time it has ended; with None it is done once, which
+    may take several tries. A run may itself wait for what it works on."""
 
     name: str
     first_s: float
@@ -124,10 +125,18 @@ class Jobs:
     def table(self) -> list[dict[str, object]]:
         """What there is and how it does, for people; times in seconds."""
         return [
-            {"name": job.name, "every_s": job.every_s, "running": job.running, "runs": job.runs, "ended_s": job.ended_s,
-             "failures": job.failures.total, "failures_in_a_row": job.failures.in_a_row, "error": job.failures.last}
+            {
+                "name": job.name,
+                "every_s": job.every_s,
+                "running": job.running,
+                "runs": job.runs,
+                "ended_s": job.ended_s,
+                "failures": job.failures.total,
+                "failures_in_a_row": job.failures.in_a_row,
+                "error": job.failures.last,
+            }
             for job in self._tasks
-        ]  # fmt: skip
+        ]
 
     def alarms(self) -> list[str]:
         """Jobs that fail again and again, by what is nobody else's fault."""

@@ -1,8 +1,9 @@
-"""How a command ends that could not do what it was asked to: one line on standard error, and an exit status that says so.
+"""How a command ends that could not do what it was asked to: one line on standard error, and an exit status that says
+so.
 
-`s4.cli.main` is the one place where errors become words, for every command. What is raised for people is a `SaidError`, a
-ValueError of a setting, or an OSError of a file or address; anything else is a fault of S4 itself: its kind and place are said,
-and the traceback only to who asks for it. No command prints errors of its own.
+`s4.cli.main` is the one place where errors become words, for every command. What is raised for people is a
+`SaidError`, a ValueError of a setting, or an OSError of a file or address; anything else is a fault of S4 itself: its
+kind and place are said, and the traceback only to who asks for it. No command prints errors of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a coroutine has to know of the task that runs it.
 
-A request begins where its bytes arrive, in no task of its own (http/connection.py); it gets one when it has to wait. What
-asks asyncio for its task, above all a limit of time, says so here first.
+A request begins where its bytes arrive, in no task of its own (http/connection.py); it gets one when it has to wait.
+What asks asyncio for its task, above all a limit of time, says so here first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class within:  # noqa: N801 - read as a word
 def begin(
     work: Coroutine[Any, Any, None], context: Context, loop: asyncio.AbstractEventLoop
 ) -> asyncio.Task[None] | None:
-    """Run a coroutine at once, as far as it goes without waiting; the task that goes on with it, None where it has ended."""
+    """Run a coroutine at once, as far as it goes without waiting; the task that goes on with it, None where it has
+    ended."""
     try:
         waits = context.run(work.send, None)
     except StopIteration:

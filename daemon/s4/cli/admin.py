@@ -20,12 +20,17 @@ from s4.config.limits import parse_size
 
 def add_arguments(commands: Any) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    admin = commands.add_parser("admin", help="look after a server", formatter_class=raw, description=(
-        "Look after a running server through its admin port, as the root user or any SuperUser.\n\n"
-        "Where and as whom may be said before or after the action. --dir DIR is enough beside a server, a node or\n"
-        "`s4 dev`: it knows their addresses, and the root keys that were made there. Other keys come from\n"
-        "S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-    ))  # fmt: skip
+    admin = commands.add_parser(
+        "admin",
+        help="look after a server",
+        formatter_class=raw,
+        description=(
+            "Look after a running server through its admin port, as the root user or any SuperUser.\n\n"
+            "Where and as whom may be said before or after the action. --dir DIR is enough beside a server, a node or\n"
+            "`s4 dev`: it knows their addresses, and the root keys that were made there. Other keys come from\n"
+            "S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY, or from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+        ),
+    )
     actions = admin.add_subparsers(dest="action", required=True, metavar="ACTION")
     first = actions.add_parser("check", help="put an object, get it back, and clean up")
     first.add_argument(
@@ -209,10 +214,19 @@ def _drives(client: AdminClient, arguments: argparse.Namespace) -> int:
         raise AdminError("this is a cluster, of which each node has one drive: `s4 admin cluster status` shows them")
     rows = [["DRIVE", "DIRECTORY", "STATE", "FILLED", "METADATA", "USED", "FREE", "DAMAGED READS", "REASON"]]
     rows += [
-        [str(drive["number"]), drive["directory"], drive["state"], f"{drive['filled']:.0%}", "yes" if drive["metadata"] else "",
-         human(drive["used_bytes"]), human(drive["free_bytes"]), str(drive["damaged_reads"]), drive["reason"]]
+        [
+            str(drive["number"]),
+            drive["directory"],
+            drive["state"],
+            f"{drive['filled']:.0%}",
+            "yes" if drive["metadata"] else "",
+            human(drive["used_bytes"]),
+            human(drive["free_bytes"]),
+            str(drive["damaged_reads"]),
+            drive["reason"],
+        ]
         for drive in value["drives"]
-    ]  # fmt: skip
+    ]
     _print(arguments, value["drives"], table(rows))
     return 0
 
@@ -277,10 +291,15 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
         value = _one(client.call("GET", "/users"))
         rows = [["USER", "ENABLED", "GRANTS", "ACCESS KEYS", "RATE"]]
         rows += [
-            [user["name"], "yes" if user["enabled"] else "no", " ".join(user["grants"]), " ".join(user["access_keys"]),
-             rates.shown(user)]
+            [
+                user["name"],
+                "yes" if user["enabled"] else "no",
+                " ".join(user["grants"]),
+                " ".join(user["access_keys"]),
+                rates.shown(user),
+            ]
             for user in value["users"]
-        ]  # fmt: skip
+        ]
         _print(arguments, value, table(rows))
     elif action == "rate":
         _print(arguments, *rates.set_rate(client.call, arguments, "users"))
@@ -393,6 +412,22 @@ def _root_keys(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
-    "status": _status, "cluster": _cluster, "drives": _drives, "scrub": _scrub, "buckets": _buckets, "du": _du, "quota": _quota, "user": _user, "compact": _compact, "verify": _verify, "audit": _audit,
-    "log": _log, "jobs": _jobs, "root-keys": _root_keys, "bucket": _bucket, "policy": _policy, "rename-prefix": _rename, "renames": _renames,
-}  # fmt: skip
+    "status": _status,
+    "cluster": _cluster,
+    "drives": _drives,
+    "scrub": _scrub,
+    "buckets": _buckets,
+    "du": _du,
+    "quota": _quota,
+    "user": _user,
+    "compact": _compact,
+    "verify": _verify,
+    "audit": _audit,
+    "log": _log,
+    "jobs": _jobs,
+    "root-keys": _root_keys,
+    "bucket": _bucket,
+    "policy": _policy,
+    "rename-prefix": _rename,
+    "renames": _renames,
+}

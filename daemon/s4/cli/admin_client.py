@@ -1,7 +1,7 @@
 """Calls on an admin port, and what is said when something else answers there, or nobody.
 
-Whatever a client meets (another port of S4, a server of somebody else, TLS where it spoke none, an answer of another version)
-becomes an AdminError here, and nowhere else: commands use the values as if they had all that they look for.
+Whatever a client meets (another port of S4, a server of somebody else, TLS where it spoke none, an answer of another
+version) becomes an AdminError here, and nowhere else: commands use the values as if they had all that they look for.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class Answered(dict[str, Any]):
 
 
 class AdminClient:
-    """Signed calls on an admin endpoint. Over https it must show a certificate of `authority`, a file, whatever name it is for:
-    a cluster's authority signs for nobody else. Without one, a certificate that this machine trusts. Raises AdminError."""
+    """Signed calls on an admin endpoint. Over https it must show a certificate of `authority`, a file, whatever name
+    it is for: a cluster's authority signs for nobody else. Without one, a certificate that this machine trusts. Raises
+    AdminError."""
 
     def __init__(self, endpoint: str, access_key: str, secret_key: str, region: str, authority: str = "") -> None:
         self._scheme, self._where = _parsed(endpoint, "https" if authority else "http")

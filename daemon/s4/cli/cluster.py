@@ -74,8 +74,10 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
     named = {"--authority": "authority", "--peer-certificate": "peer_certificate", "--peer-key": "peer_key"}
     for name, field in named.items():
         if not getattr(arguments, field):
-            raise ValueError(f"give {name}: peers trust only certificates of the cluster's authority, "
-                             "which `s4 admin cluster certificates` makes")  # fmt: skip
+            raise ValueError(
+                f"give {name}: peers trust only certificates of the cluster's authority, "
+                "which `s4 admin cluster certificates` makes"
+            )
     files: dict[str, Any] = {field: str(Path(getattr(arguments, field)).absolute()) for field in named.values()}
     scale = number(os.environ.get("S4_TIMING_SCALE", "1"), "S4_TIMING_SCALE", 0.01, 1000)
     if arguments.command == "gateway":
@@ -92,10 +94,18 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
     of_option("--advertise", parse_address, advertise)
     weight = number(arguments.weight, "--weight", 1e-6, 1e6)
     return ClusterSettings(
-        directories=[str(Path(arguments.directory).absolute())], coordinator=arguments.coordinator, name=arguments.name,
-        peer_listen=arguments.peer_listen, advertise=advertise, zone=arguments.zone, weight=weight, timing_scale=scale, etcd=etcd_files(arguments),
-        **files, **common,
-    )  # fmt: skip
+        directories=[str(Path(arguments.directory).absolute())],
+        coordinator=arguments.coordinator,
+        name=arguments.name,
+        peer_listen=arguments.peer_listen,
+        advertise=advertise,
+        zone=arguments.zone,
+        weight=weight,
+        timing_scale=scale,
+        etcd=etcd_files(arguments),
+        **files,
+        **common,
+    )
 
 
 async def announce(server: ClusterServer) -> None:
@@ -117,12 +127,17 @@ async def announce(server: ClusterServer) -> None:
 
 def dev_arguments(commands: Any) -> None:
     raw = argparse.RawDescriptionHelpFormatter
-    dev = commands.add_parser("dev", help="a whole cluster on this machine, to try and to test", formatter_class=raw, description=(
-        "Start a cluster on this machine: an etcd, and a process for each node. Says ids and endpoints as JSON lines.\n"
-        "`s4 dev DIR kill|stop|start|wipe NODE`, from another terminal, acts on a node of it (node-1, node-2, …);\n"
-        "`wipe` kills it, empties its disk, starts it again and has the cluster fill it. `s4 dev DIR status` lists them.\n"
-        "etcd comes from S4_ETCD or the PATH."
-    ))  # fmt: skip
+    dev = commands.add_parser(
+        "dev",
+        help="a whole cluster on this machine, to try and to test",
+        formatter_class=raw,
+        description=(
+            "Start a cluster on this machine: an etcd, and a process for each node. Says ids and endpoints as JSON lines.\n"
+            "`s4 dev DIR kill|stop|start|wipe NODE`, from another terminal, acts on a node of it (node-1, node-2, …);\n"
+            "`wipe` kills it, empties its disk, starts it again and has the cluster fill it. `s4 dev DIR status` lists them.\n"
+            "etcd comes from S4_ETCD or the PATH."
+        ),
+    )
     dev.add_argument("directory", metavar="DIR", help="where everything is kept; started again, it goes on as it was")
     dev.add_argument("act", nargs="?", choices=("kill", "stop", "start", "wipe", "status"), help="what to do to a node")
     dev.add_argument("node", nargs="?", metavar="NODE")
@@ -318,16 +333,39 @@ def status_text(value: dict[str, Any]) -> str:
     """The cluster at a glance."""
     lines = [
         ["health", health_word(value)],
-        ["cluster", f"{value['cluster'][:8]}, {value['erasure']}, {value['partitions']} partitions" + (", FROZEN" if value["frozen"] else "")],
-        ["objects", f"{value['objects_count']}, {human(value['logical_bytes'])}; stored {human(value['storage_used_bytes'])}"],
+        [
+            "cluster",
+            f"{value['cluster'][:8]}, {value['erasure']}, {value['partitions']} partitions"
+            + (", FROZEN" if value["frozen"] else ""),
+        ],
+        [
+            "objects",
+            f"{value['objects_count']}, {human(value['logical_bytes'])}; stored {human(value['storage_used_bytes'])}",
+        ],
         ["capacity", f"{human(value.get('storable_bytes', 0))} can still be stored"],
-        ["moving", f"{value['moves']} positions; fills under way are at {value['filled']:.0%}" if value["moves"] else "nothing"],
+        [
+            "moving",
+            f"{value['moves']} positions; fills under way are at {value['filled']:.0%}"
+            if value["moves"]
+            else "nothing",
+        ],
         ["healing", f"{value['heals']} shards wait" if value["heals"] else "nothing"],
-    ]  # fmt: skip
+    ]
     rows = [["NODE", "STORE", "STATE", "UP", "ZONE", "PRIMARY", "COPIES", "POSITIONS", "USED", "FREE", "ADDRESS"]]
     rows += [
-        [one["node"], one["store"][:8], one["state"], "yes" if one["up"] else "NO", one["domain"], str(one["primaries"]),
-         str(one["copies"]), f"{one['positions']} of {one['wanted']}", human(one["used_bytes"]), human(one["free_bytes"]), one["address"]]
+        [
+            one["node"],
+            one["store"][:8],
+            one["state"],
+            "yes" if one["up"] else "NO",
+            one["domain"],
+            str(one["primaries"]),
+            str(one["copies"]),
+            f"{one['positions']} of {one['wanted']}",
+            human(one["used_bytes"]),
+            human(one["free_bytes"]),
+            one["address"],
+        ]
         for one in value["stores"]
-    ]  # fmt: skip
+    ]
     return table(lines) + reasons_text(value) + "\n" + table(rows)

@@ -18,8 +18,8 @@ class TrustError(SaidError):
 
 
 def trust(authority: str) -> ssl.SSLContext:
-    """With `authority`, a file, whom it signed for, or who shows one of its certificates, whatever name that is for: a cluster's
-    authority signs for nobody else. Without, whom this machine trusts. Raises TrustError."""
+    """With `authority`, a file, whom it signed for, or who shows one of its certificates, whatever name that is for: a
+    cluster's authority signs for nobody else. Without, whom this machine trusts. Raises TrustError."""
     try:
         context = ssl.create_default_context(cafile=authority or None)
     except OSError as error:

@@ -86,10 +86,14 @@ def _plan(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     for name in members:
         authority.issue(name)
     made = {
-        "erasure": arguments.erasure, "partitions": arguments.partitions, "reserve": arguments.reserve, "etcd": [f"{inside}:{port}" for port in etcd], "members": members,
+        "erasure": arguments.erasure,
+        "partitions": arguments.partitions,
+        "reserve": arguments.reserve,
+        "etcd": [f"{inside}:{port}" for port in etcd],
+        "members": members,
         "access_key": os.environ.get("S4_ROOT_ACCESS_KEY") or "S4" + secrets.token_hex(9).upper(),
         "secret_key": os.environ.get("S4_ROOT_SECRET_KEY") or secrets.token_urlsafe(30),
-    }  # fmt: skip
+    }
     keys = {name: made[name] for name in ("access_key", "secret_key")}
     Files().replace(directory / "root.json", json.dumps(keys).encode())  # for `s4 admin --dir`
     Files().replace(path, json.dumps(made, indent=1).encode())
@@ -147,12 +151,18 @@ class Dev:
         program = _etcd_program()
         client, peer = (f"http://{place}" for place in self._etcd)
         with self._log("etcd") as log:
-            self._processes["etcd"] = subprocess.Popen([  # noqa: ASYNC220, S603 - a moment; the user's own etcd
-                program, "--name", "dev", "--data-dir", str(self.directory / "etcd"), "--listen-client-urls", client,
-                "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                "--initial-cluster", f"dev={peer}"], stdout=log, stderr=log, start_new_session=True,
+            words = (
+                *("--name", "dev", "--data-dir", str(self.directory / "etcd"), "--initial-cluster", f"dev={peer}"),
+                *("--listen-client-urls", client, "--advertise-client-urls", client),
+                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            )
+            self._processes["etcd"] = subprocess.Popen(  # noqa: ASYNC220, S603 - a moment; the user's own etcd
+                [program, *words],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
                 env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
-            )  # fmt: skip
+            )
         await self._until(lambda: b'"true"' in _get(f"{client}/health"), "etcd is healthy")
 
     async def _until(self, condition: Any, what: str) -> Any:
@@ -175,14 +185,46 @@ class Dev:
             return
         self.plan = json.loads((self.directory / "dev.json").read_text())  # somebody may have changed it
         where, trust = self.plan["members"][name], self.directory / "trust"
-        kind = ["node", str(self.directory / name), "--name", name, "--peer-listen", where["peer"], "--advertise", where["peer"],
-                "--reserve", where.get("reserve", self.plan["reserve"])] if name.startswith("node") else ["gateway"]  # fmt: skip
+        kind = (
+            [
+                "node",
+                str(self.directory / name),
+                "--name",
+                name,
+                "--peer-listen",
+                where["peer"],
+                "--advertise",
+                where["peer"],
+                "--reserve",
+                where.get("reserve", self.plan["reserve"]),
+            ]
+            if name.startswith("node")
+            else ["gateway"]
+        )
         with self._log(name) as log:
-            process = await asyncio.to_thread(self._run, [
-                *kind, "--coordinator", self.coordinator, "--listen", where["s3"], "--admin-listen", where["admin"], "--admin-tls", "off",
-                "--authority", str(trust / "ca.pem"), "--master-key", str(trust / keyring.FILE),
-                "--peer-certificate", str(trust / f"{name}.pem"), "--peer-key", str(trust / f"{name}.key"),
-            ], log)  # fmt: skip
+            process = await asyncio.to_thread(
+                self._run,
+                [
+                    *kind,
+                    "--coordinator",
+                    self.coordinator,
+                    "--listen",
+                    where["s3"],
+                    "--admin-listen",
+                    where["admin"],
+                    "--admin-tls",
+                    "off",
+                    "--authority",
+                    str(trust / "ca.pem"),
+                    "--master-key",
+                    str(trust / keyring.FILE),
+                    "--peer-certificate",
+                    str(trust / f"{name}.pem"),
+                    "--peer-key",
+                    str(trust / f"{name}.key"),
+                ],
+                log,
+            )
         self._processes[name] = process
         line = (await asyncio.to_thread(process.stdout.readline)).decode() if process.stdout is not None else ""
         if " serves " not in line:
@@ -206,8 +248,14 @@ class Dev:
     def describe(self, name: str) -> dict[str, Any]:
         where, process = self.plan["members"][name], self._processes.get(name)
         alive = process is not None and process.poll() is None
-        return {"node": name, "store": self._stores.get(name, ""), "s3": f"http://{where['s3']}", "admin": f"http://{where['admin']}",
-                "peer": where["peer"], "pid": process.pid if process is not None and alive else 0}  # fmt: skip
+        return {
+            "node": name,
+            "store": self._stores.get(name, ""),
+            "s3": f"http://{where['s3']}",
+            "admin": f"http://{where['admin']}",
+            "peer": where["peer"],
+            "pid": process.pid if process is not None and alive else 0,
+        }
 
     def admin(self) -> AdminClient:
         """A client of the first node that runs."""

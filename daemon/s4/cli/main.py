@@ -55,16 +55,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"s4 {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     bounds = "".join(f"  {field.name:18} {_shown(field.default)}\n" for field in fields(Limits))
-    server = commands.add_parser("server", help="serve S3 from directories", formatter_class=raw, epilog=_SERVER_EPILOG + _LIMITS + bounds,
-                                 description="Serve S3 from one directory, or from several with erasure coding across them. "
-                                             "New ones are made and formatted.")  # fmt: skip
+    server = commands.add_parser(
+        "server",
+        help="serve S3 from directories",
+        formatter_class=raw,
+        epilog=_SERVER_EPILOG + _LIMITS + bounds,
+        description="Serve S3 from one directory, or from several with erasure coding across them. "
+        "New ones are made and formatted.",
+    )
     _server_arguments(server)
     from s4.cli import admin, cluster  # noqa: PLC0415
 
-    node = commands.add_parser("node", help="be one store of a cluster", formatter_class=raw, epilog=_LIMITS + bounds,
-                               description="Keep one directory as a store of a cluster, and serve S3 for all of it.")  # fmt: skip
-    gateway = commands.add_parser("gateway", help="serve S3 for a cluster", formatter_class=raw, epilog=_LIMITS + bounds,
-                                  description="Serve S3 for a cluster without keeping anything.")  # fmt: skip
+    node = commands.add_parser(
+        "node",
+        help="be one store of a cluster",
+        formatter_class=raw,
+        epilog=_LIMITS + bounds,
+        description="Keep one directory as a store of a cluster, and serve S3 for all of it.",
+    )
+    gateway = commands.add_parser(
+        "gateway",
+        help="serve S3 for a cluster",
+        formatter_class=raw,
+        epilog=_LIMITS + bounds,
+        description="Serve S3 for a cluster without keeping anything.",
+    )
     for one in (node, gateway):
         cluster.cluster_arguments(functools.partial(_option, one), one, store=one is node)
         common_arguments(one)
@@ -187,18 +202,23 @@ def _kms_arguments(option: Callable[..., None]) -> None:
     )
 
 
-def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The fields of ServerSettings that `common_arguments` give. Raises ValueError that says what to change."""
-    from s4.config.listening import parse_address  # noqa: PLC0415
-    from s4.crypto.kms import allowed_of  # noqa: PLC0415
-
+def _limits(arguments: argparse.Namespace) -> Limits:
+    """Raises ValueError that says what to change."""
     chosen = {name[9:].lower(): value for name, value in os.environ.items() if name.startswith("S4_LIMIT_")}
     for text in arguments.limit:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--limit {text}: write NAME=VALUE")
         chosen[name] = value
-    bounds = with_settings(Limits(), chosen)
+    return with_settings(Limits(), chosen)
+
+
+def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ServerSettings that `common_arguments` give. Raises ValueError that says what to change."""
+    from s4.config.listening import parse_address  # noqa: PLC0415
+    from s4.crypto.kms import allowed_of  # noqa: PLC0415
+
+    bounds = _limits(arguments)
     if bool(arguments.certificate) != bool(arguments.key):
         raise ValueError("--certificate and --key go together")
     if {*arguments.domain.lower().split(",")} & {*arguments.website_domain.lower().split(",")} - {""}:
@@ -213,25 +233,43 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
     return {
-        "strict": arguments.strict == "on", "scrub_every_s": number(arguments.scrub_every, "--scrub-every", 0, 1e9),
-        "scrub_bytes_per_s": of_option("--scrub-rate", parse_size, arguments.scrub_rate), "heal_bytes_per_s": of_option("--heal-rate", parse_size, arguments.heal_rate),
-        "listen": arguments.listen, "admin_listen": arguments.admin_listen, "region": arguments.region,
+        "strict": arguments.strict == "on",
+        "scrub_every_s": number(arguments.scrub_every, "--scrub-every", 0, 1e9),
+        "scrub_bytes_per_s": of_option("--scrub-rate", parse_size, arguments.scrub_rate),
+        "heal_bytes_per_s": of_option("--heal-rate", parse_size, arguments.heal_rate),
+        "listen": arguments.listen,
+        "admin_listen": arguments.admin_listen,
+        "region": arguments.region,
         "admin_tls": arguments.admin_tls == "on",
         "bucket_metrics": arguments.bucket_metrics == "on",
         "domains": [domain for domain in arguments.domain.lower().split(",") if domain],
         "website_domains": [domain for domain in arguments.website_domain.lower().split(",") if domain],
-        "certificate": arguments.certificate, "key": arguments.key, "inline_bytes": inline,
-        "master_key": arguments.master_key, "kms": arguments.kms, "kms_key": arguments.kms_key,
-        "receivers": arguments.receivers, "kms_token": arguments.kms_token, "kms_mount": arguments.kms_mount, "kms_allow": arguments.kms_allow, "bare_keys": arguments.bare_keys == "on", "new_buckets": arguments.new_buckets,
+        "certificate": arguments.certificate,
+        "key": arguments.key,
+        "inline_bytes": inline,
+        "master_key": arguments.master_key,
+        "kms": arguments.kms,
+        "kms_key": arguments.kms_key,
+        "receivers": arguments.receivers,
+        "kms_token": arguments.kms_token,
+        "kms_mount": arguments.kms_mount,
+        "kms_allow": arguments.kms_allow,
+        "bare_keys": arguments.bare_keys == "on",
+        "new_buckets": arguments.new_buckets,
         "signature_v2": arguments.signature_v2,
-        "dedup": arguments.dedup == "on", "reserve_bytes": of_option("--reserve", parse_size, arguments.reserve),
-        "volume_bytes": of_option("--volume-size", parse_size, arguments.volume_size), "preallocate_bytes": of_option("--preallocate", parse_size, arguments.preallocate),
+        "dedup": arguments.dedup == "on",
+        "reserve_bytes": of_option("--reserve", parse_size, arguments.reserve),
+        "volume_bytes": of_option("--volume-size", parse_size, arguments.volume_size),
+        "preallocate_bytes": of_option("--preallocate", parse_size, arguments.preallocate),
         "lifecycle_day_s": number(arguments.lifecycle_day, "--lifecycle-day", 1, 86_400),
         "garbage_ratio": number(arguments.garbage, "--garbage", 0.01, 1),
-        "orphan_age_s": number(arguments.orphan_age, "--orphan-age", 0, 1e9), "audit_log": arguments.audit_log,
-        "access_log": arguments.access_log == "on", "log_level": arguments.log_level,
-        "log_format": arguments.log_format, "limits": bounds,
-    }  # fmt: skip
+        "orphan_age_s": number(arguments.orphan_age, "--orphan-age", 0, 1e9),
+        "audit_log": arguments.audit_log,
+        "access_log": arguments.access_log == "on",
+        "log_level": arguments.log_level,
+        "log_format": arguments.log_format,
+        "limits": bounds,
+    }
 
 
 def server_settings(arguments: argparse.Namespace) -> ServerSettings:
@@ -242,10 +280,13 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
     if not arguments.workers.isdigit() or int(arguments.workers) > 64:
         raise ValueError(f"--workers {arguments.workers}: give a number from 0 to 64")
     return ServerSettings(
-        directories=[str(Path(one).absolute()) for one in arguments.directories], degraded=arguments.degraded,
-        erasure=of_option("--erasure", parse_geometry, arguments.erasure) if arguments.erasure else None, workers=int(arguments.workers),
-        durability=arguments.durability, **common_settings(arguments),
-    )  # fmt: skip
+        directories=[str(Path(one).absolute()) for one in arguments.directories],
+        degraded=arguments.degraded,
+        erasure=of_option("--erasure", parse_geometry, arguments.erasure) if arguments.erasure else None,
+        workers=int(arguments.workers),
+        durability=arguments.durability,
+        **common_settings(arguments),
+    )
 
 
 def run_server(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,11 @@
 """Starts servers without each of them loading the program: one process loads it, and is forked for each.
 
-Loading is most of what a start costs, half a second of a processor. `s4 dev` starts the nodes of its cluster so, and tests
-their servers. What is started is as if its command line had been run: arguments, environment, output, a session of its own;
-and it starts itself again by that command line (server/restart.py).
+Loading is most of what a start costs, half a second of a processor. `s4 dev` starts the nodes of its cluster so, and
+tests their servers. What is started is as if its command line had been run: arguments, environment, output, a session
+of its own; and it starts itself again by that command line (server/restart.py).
 
-For editors: the loading process has one thread, no event loop and no open file but its socket, so that nothing of it but
-modules is in what it forks. It ends when its owner does; what it started goes on, as it would have without it.
+For editors: the loading process has one thread, no event loop and no open file but its socket, so that nothing of it
+but modules is in what it forks. It ends when its owner does; what it started goes on, as it would have without it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class Starter:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - ourselves
                 [sys.executable, "-m", "s4.cli.starter_process", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self.pid = self._process.pid
         self._lock = threading.Lock()
         self._ended: dict[int, int] = {}

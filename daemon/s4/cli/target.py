@@ -1,8 +1,8 @@
 """Where a command of `s4 admin` goes, and as whom: what options, a data directory and variables say, in this order.
 
-A server or node that runs writes its addresses into its directories (`write`), so that `--dir` is all that a command beside
-it needs. The file is a note for people's commands: no process depends on it, and one that is old leads nowhere else than an
-address that was typed wrong.
+A server or node that runs writes its addresses into its directories (`write`), so that `--dir` is all that a command
+beside it needs. The file is a note for people's commands: no process depends on it, and one that is old leads nowhere
+else than an address that was typed wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Target:
 
 
 def add_arguments(admin: argparse.ArgumentParser) -> None:
-    """The options that say where and as whom, for a parser and for all below it: they may stand before or after an action."""
+    """The options that say where and as whom, for a parser and for all below it: they may stand before or after an
+    action."""
     _add(admin, again=False)
     for one in below(admin):
         _add(one, again=True)

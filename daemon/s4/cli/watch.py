@@ -40,10 +40,14 @@ def jobs(call: Call) -> tuple[dict[str, Any], str]:
 
 def root_keys_arguments(actions: Any) -> None:
     root = actions.add_parser("root-keys", help="change the root keys, without a lock-out")
-    root.add_argument("step", choices=("change", "finish", "cancel"), help=(
-        "change: new keys are printed, once. Of a server they count at once, instead of the old ones; of a cluster beside them, until "
-        "every process was started again with them and `finish`, signed with them, ends the old ones; `cancel`, signed with these, ends the new ones"
-    ))  # fmt: skip
+    root.add_argument(
+        "step",
+        choices=("change", "finish", "cancel"),
+        help=(
+            "change: new keys are printed, once. Of a server they count at once, instead of the old ones; of a cluster beside them, until "
+            "every process was started again with them and `finish`, signed with them, ends the old ones; `cancel`, signed with these, ends the new ones"
+        ),
+    )
 
 
 def root_keys(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -58,9 +62,15 @@ def root_keys(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any]
 
 def drives_arguments(actions: Any) -> None:
     drives = actions.add_parser("drives", help="the drives, and how far new ones are filled; retry or replace one")
-    drives.add_argument("care", nargs="?", choices=("retry", "replace"), metavar="retry|replace", help=(
-        "retry: take a drive in that is away; replace: put one aside, so that an empty one can be mounted in its place"
-    ))  # fmt: skip
+    drives.add_argument(
+        "care",
+        nargs="?",
+        choices=("retry", "replace"),
+        metavar="retry|replace",
+        help=(
+            "retry: take a drive in that is away; replace: put one aside, so that an empty one can be mounted in its place"
+        ),
+    )
     drives.add_argument("drive", nargs="?", metavar="DRIVE", help="its number or directory")
 
 

@@ -1,10 +1,11 @@
-"""What time it is, as far as a node can know: whether its clock may end something, a lock or an object's life (R13), and
-the time that is put on what is written. Pure.
+"""What time it is, as far as a node can know: whether its clock may end something, a lock or an object's life (R13),
+and the time that is put on what is written. Pure.
 
 Each other store is asked now and then what time it has. A clock that differs from those of more than half of the
 stores that answered lately is the wrong one, as far as anybody can tell. Before any has answered nothing is known, so
-that a node that starts with a wrong clock ends nothing either; a store without others has nobody to differ from. What was
-heard is carried on by a clock that never jumps, so that a step of our own shows at once, not when the others are asked next.
+that a node that starts with a wrong clock ends nothing either; a store without others has nobody to differ from. What
+was heard is carried on by a clock that never jumps, so that a step of our own shows at once, not when the others are
+asked next.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class _Heard:
 
 
 class Clocks:
-    """What the other stores' clocks were found to be. `at` is on a clock that never jumps, `now_s` our wall clock at that
-    moment. All in seconds."""
+    """What the other stores' clocks were found to be. `at` is on a clock that never jumps, `now_s` our wall clock at
+    that moment. All in seconds."""
 
     def __init__(self) -> None:
         self._heard: dict[str, _Heard] = {}
@@ -58,8 +59,8 @@ class Clocks:
         return alone or (len(offsets) > 0 and 2 * sum(offset > APART_S for offset in offsets) <= len(offsets))
 
     def time(self, at: float, now_s: float) -> float | None:
-        """The time as most have it who were ever heard: ours, if it is theirs, else the middle one of theirs, of two the
-        later. None where none was heard."""
+        """The time as most have it who were ever heard: ours, if it is theirs, else the middle one of theirs, of two
+        the later. None where none was heard."""
         if not self._heard:
             return None
         if 2 * sum(one.apart(at, now_s) > APART_S for one in self._heard.values()) <= len(self._heard):

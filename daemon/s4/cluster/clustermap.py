@@ -110,9 +110,16 @@ def _pack(one: Partition, places: Mapping[str, int]) -> _Packed:
 
     config = one.config
     return (
-        one.revision, config.epoch, places[config.primary], named(config.in_sync), named(config.eligible),
-        named(config.members), places[config.joining], config.position, named(one.wanted),
-    )  # fmt: skip
+        one.revision,
+        config.epoch,
+        places[config.primary],
+        named(config.in_sync),
+        named(config.eligible),
+        named(config.members),
+        places[config.joining],
+        config.position,
+        named(one.wanted),
+    )
 
 
 def decode(raw: bytes) -> ClusterMap:

@@ -1,4 +1,5 @@
-"""Whether the coordinator answers. Nothing else says so: without one everything goes on until a store fails too, and then it is late.
+"""Whether the coordinator answers. Nothing else says so: without one everything goes on until a store fails too, and
+then it is late.
 
 It is asked now and then, though nobody needs an answer. A change that does not come through shows here as well.
 """

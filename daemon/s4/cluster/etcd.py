@@ -1,11 +1,11 @@
 """The coordinator in etcd: a document is a key below a prefix, its revision the key's mod revision.
 
-The only module that knows aetcd, and of that only etcd's messages and stubs for gRPC: its client speaks no TLS, knows one host, and
-its watcher shares one stream between all watches, which can hang when etcd restarts. So channels, logins and watches are made here.
-A login gives a token that etcd forgets after minutes or at its restart; what meets that is a call that failed, which is repeated on
-a new connection with a new login. A watch only wakes us: what is given is always read, linearizably, so an event that is lost or
-comes twice costs nothing. A compare-and-swap whose answer is lost is repeated as it was,
-on the next endpoint; it can only land once (rule R4).
+The only module that knows aetcd, and of that only etcd's messages and stubs for gRPC: its client speaks no TLS, knows
+one host, and its watcher shares one stream between all watches, which can hang when etcd restarts. So channels, logins
+and watches are made here. A login gives a token that etcd forgets after minutes or at its restart; what meets that is
+a call that failed, which is repeated on a new connection with a new login. A watch only wakes us: what is given is
+always read, linearizably, so an event that is lost or comes twice costs nothing. A compare-and-swap whose answer is
+lost is repeated as it was, on the next endpoint; it can only land once (rule R4).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _Failed = (AioRpcError, TimeoutError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How etcd is reached, by files that are read at each connection. With `authority` it is TLS, with `certificate` and `key`
-    this process shows a certificate of its own. `login` has a line USER:PASSWORD."""
+    """How etcd is reached, by files that are read at each connection. With `authority` it is TLS, with `certificate`
+    and `key` this process shows a certificate of its own. `login` has a line USER:PASSWORD."""
 
     authority: str = ""
     certificate: str = ""

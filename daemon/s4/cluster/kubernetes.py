@@ -47,7 +47,8 @@ def parse(text: str) -> tuple[str, str]:
 
 
 async def client(kubeconfig: str | None = None) -> aio.client.ApiClient:
-    """A client for the cluster that this pod is in, or that `kubeconfig` names, or KUBECONFIG. Raises CoordinatorError."""
+    """A client for the cluster that this pod is in, or that `kubeconfig` names, or KUBECONFIG. Raises
+    CoordinatorError."""
     configuration = aio.client.Configuration()
     try:
         if kubeconfig is None and IN_POD.exists():
@@ -124,9 +125,12 @@ class KubernetesCoordinator:
         api = await self._objects()
         metadata = {name: value for name, value in seen.get("metadata", {}).items() if name != "managedFields"}
         body = {
-            "apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "spec": seen.get("spec"),
-            "metadata": metadata or {"name": self.name, "namespace": self.namespace}, part: half,
-        }  # fmt: skip
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": KIND,
+            "spec": seen.get("spec"),
+            "metadata": metadata or {"name": self.name, "namespace": self.namespace},
+            part: half,
+        }
         try:
             async with asyncio.timeout(CALL_S):
                 if not seen:
@@ -167,9 +171,12 @@ class KubernetesCoordinator:
         try:
             async with asyncio.timeout(REFRESH_S):
                 answer = await api.list_namespaced_custom_object_without_preload_content(
-                    **self._where, watch=True, field_selector=f"metadata.name={self.name}",
-                    resource_version=str(since) if since else "", timeout_seconds=int(REFRESH_S),
-                )  # fmt: skip
+                    **self._where,
+                    watch=True,
+                    field_selector=f"metadata.name={self.name}",
+                    resource_version=str(since) if since else "",
+                    timeout_seconds=int(REFRESH_S),
+                )
                 try:
                     if answer.status != 200 or await answer.content.readline():
                         return

@@ -1,4 +1,5 @@
-"""The map as the two halves of a Kubernetes resource: `spec` is the planner's, `status` the daemons' (docs/kubernetes.md).
+"""The map as the two halves of a Kubernetes resource: `spec` is the planner's, `status` the daemons'
+(docs/kubernetes.md).
 
 `spec` has the geometry, the state of every store that was ever planned with, and for each partition who is wanted.
 `status` has where stores are, as they said themselves, and for each partition who holds it. A partition's revision
@@ -41,9 +42,12 @@ def joined(spec: Half, status: Half) -> ClusterMap:
 
 def _member(planned: Half, said: Half) -> Member:
     return Member(
-        said.get("node", ""), said.get("address", ""), planned.get("domain") or said.get("domain", ""),
-        planned.get("weight") or said.get("weight") or 1.0, planned.get("state", STANDBY),
-    )  # fmt: skip
+        said.get("node", ""),
+        said.get("address", ""),
+        planned.get("domain") or said.get("domain", ""),
+        planned.get("weight") or said.get("weight") or 1.0,
+        planned.get("state", STANDBY),
+    )
 
 
 def _partition(wanted: Half, held: Half, spec_names: list[str], status_names: list[str]) -> Partition:
@@ -52,9 +56,14 @@ def _partition(wanted: Half, held: Half, spec_names: list[str], status_names: li
 
     (primary,), (joining,) = named([held["primary"]], status_names), named([held["joining"]], status_names)
     config = Config(
-        held["epoch"], primary, named(held["inSync"], status_names), named(held["eligible"], status_names),
-        named(held["members"], status_names), joining, held["position"],
-    )  # fmt: skip
+        held["epoch"],
+        primary,
+        named(held["inSync"], status_names),
+        named(held["eligible"], status_names),
+        named(held["members"], status_names),
+        joining,
+        held["position"],
+    )
     return Partition(wanted["revision"] + held["revision"], config, named(wanted["wanted"], spec_names))
 
 
@@ -66,7 +75,13 @@ def split(wanted: ClusterMap, spec: Half, status: Half, *, plans: bool) -> tuple
     for name, member in wanted.stores.items():
         if name not in said or (not plans and old.stores.get(name) != member):
             weight = said.get(name, {"weight": member.weight})["weight"]
-            said[name] = {"id": name, "node": member.node, "address": member.address, "weight": weight, "domain": member.domain}  # fmt: skip
+            said[name] = {
+                "id": name,
+                "node": member.node,
+                "address": member.address,
+                "weight": weight,
+                "domain": member.domain,
+            }
     planned = {}
     for name, member in wanted.stores.items():
         domain = member.domain if plans else spec_domain(spec, name)
@@ -74,9 +89,14 @@ def split(wanted: ClusterMap, spec: Half, status: Half, *, plans: bool) -> tuple
         if member.state != STANDBY or other:
             planned[name] = {"id": name, "state": member.state, "weight": member.weight, **other}
     new_spec = {
-        "format": FORMAT, "cluster": wanted.cluster, "data": wanted.data, "parity": wanted.parity,
-        "count": wanted.count, "freeze": wanted.freeze, "stores": list(planned.values()),
-    }  # fmt: skip
+        "format": FORMAT,
+        "cluster": wanted.cluster,
+        "data": wanted.data,
+        "parity": wanted.parity,
+        "count": wanted.count,
+        "freeze": wanted.freeze,
+        "stores": list(planned.values()),
+    }
     new_status: Half = {"stores": list(said.values())}
     halves = [
         _revisions(one, old.partitions[number] if number < len(old.partitions) else None, spec, number, plans)
@@ -90,14 +110,17 @@ def split(wanted: ClusterMap, spec: Half, status: Half, *, plans: bool) -> tuple
     ]
     new_status["partitions"] = [
         {
-            "revision": held, "epoch": one.config.epoch, "primary": status_places[one.config.primary],
+            "revision": held,
+            "epoch": one.config.epoch,
+            "primary": status_places[one.config.primary],
             "inSync": [status_places[name] for name in one.config.in_sync],
             "eligible": [status_places[name] for name in one.config.eligible],
             "members": [status_places[name] for name in one.config.members],
-            "joining": status_places[one.config.joining], "position": one.config.position,
+            "joining": status_places[one.config.joining],
+            "position": one.config.position,
         }
         for one, (_, held) in zip(wanted.partitions, halves, strict=True)
-    ]  # fmt: skip
+    ]
     if not plans and joined(spec, new_status) != joined(new_spec, new_status):
         raise NotPlannerError("in Kubernetes the operator plans: change the S4Cluster instead")
     return new_spec, new_status

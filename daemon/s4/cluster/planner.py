@@ -1,7 +1,7 @@
 """What people ask of a cluster, as changes of its map: from a map to a map. Making a change twice is making it once.
 
-Only the plan is changed here, and the state of stores; who really holds what is for the partitions' primaries to
-say, who follow the plan (docs/kubernetes.md). The one exception is a partition's first configuration, which begins empty.
+Only the plan is changed here, and the state of stores; who really holds what is for the partitions' primaries to say,
+who follow the plan (docs/kubernetes.md). The one exception is a partition's first configuration, which begins empty.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def swapped(old: ClusterMap, lost: str, instead: str) -> ClusterMap:
 
 
 def released(old: ClusterMap, store: str) -> ClusterMap:
-    """A store that was drained and is empty stands by: it is planned with no more, and may be gone. Raises PlanError."""
+    """A store that was drained and is empty stands by: it is planned with no more, and may be gone. Raises
+    PlanError."""
     if old.stores[store].state == STANDBY:
         return old
     for one in old.partitions:

@@ -1,7 +1,8 @@
 """Which stores do not reach each other, from what each says of its connections. Pure.
 
-A store that is used by mistake in its address, its certificate or a firewall costs everybody who waits for it. So it is asked
-before: each store keeps a connection to every other, whatever the plan does with them, and says which it has not.
+A store that is used by mistake in its address, its certificate or a firewall costs everybody who waits for it. So it
+is asked before: each store keeps a connection to every other, whatever the plan does with them, and says which it has
+not.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ def newcomers(current: ClusterMap, planned: ClusterMap) -> list[str]:
 def obstacles(
     current: ClusterMap, said: Mapping[str, Said | None], new: Collection[str], met: Mapping[str, str]
 ) -> list[str]:
-    """Why these stores cannot be used, as sentences: they do not answer, or they and one that is used do not reach each other,
-    either way. A used one that does not answer is in nobody's way. `met` is what we met ourselves where we could not connect."""
+    """Why these stores cannot be used, as sentences: they do not answer, or they and one that is used do not reach
+    each other, either way. A used one that does not answer is in nobody's way. `met` is what we met ourselves where we
+    could not connect."""
     used = [store for store, one in current.stores.items() if one.state in (SERVING, DRAINING)]
     there = [store for store in dict.fromkeys((*used, *new)) if said.get(store) is not None]
     found = [

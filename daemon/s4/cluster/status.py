@@ -53,8 +53,8 @@ class StoreStatus(msgspec.Struct, frozen=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True):
-    """`health` is ok, degraded, at risk or down; `reasons` say why it is not ok (base/health.py). `storable_bytes` is what clients can
-    still store, before the first store is full."""
+    """`health` is ok, degraded, at risk or down; `reasons` say why it is not ok (base/health.py). `storable_bytes` is
+    what clients can still store, before the first store is full."""
 
     cluster: str
     erasure: str
@@ -73,8 +73,8 @@ class ClusterStatus(msgspec.Struct, frozen=True):
 def status(
     current: ClusterMap, said: Mapping[str, Said | None], alarms: Mapping[str, Collection[str]] | None = None
 ) -> ClusterStatus:
-    """The cluster at a glance. `said` has an entry for each store that is not gone; None where it does not answer. `alarms` are
-    those of processes without a store, by what people call these."""
+    """The cluster at a glance. `said` has an entry for each store that is not gone; None where it does not answer.
+    `alarms` are those of processes without a store, by what people call these."""
     heals = sum(one.heals for one in said.values() if one is not None)
     moves = sum(
         have != want for one in current.partitions for have, want in zip(one.config.members, one.wanted, strict=True)
@@ -82,9 +82,19 @@ def status(
     found = _health(current, said, heals, moves, alarms or {})
     filled = min((one.filled for one in said.values() if one is not None), default=1.0)
     return ClusterStatus(
-        current.cluster, f"{current.data}+{current.parity}", current.count, found.level, found.reasons, current.freeze, moves, heals,
-        sum(one.outbox for one in said.values() if one is not None), filled, _stores(current, said), _storable(current, said),
-    )  # fmt: skip
+        current.cluster,
+        f"{current.data}+{current.parity}",
+        current.count,
+        found.level,
+        found.reasons,
+        current.freeze,
+        moves,
+        heals,
+        sum(one.outbox for one in said.values() if one is not None),
+        filled,
+        _stores(current, said),
+        _storable(current, said),
+    )
 
 
 def _health(
@@ -111,14 +121,19 @@ def _health(
         for number, one in enumerate(current.partitions)
     )
     return judge(
-        Shape(current.data, current.parity, current.minimum, current.replicas), parts,
-        away=[_away(names[store], names[store] in standing) for store in down], heals=heals, moves=moves,
-        full=[f"{names[store]} {text}" for store, text in no_room if text], alarms=told([*((names[store], one.alarms) for store, one in answers.items()), *alarms.items()]),
-    )  # fmt: skip
+        Shape(current.data, current.parity, current.minimum, current.replicas),
+        parts,
+        away=[_away(names[store], names[store] in standing) for store in down],
+        heals=heals,
+        moves=moves,
+        full=[f"{names[store]} {text}" for store, text in no_room if text],
+        alarms=told([*((names[store], one.alarms) for store, one in answers.items()), *alarms.items()]),
+    )
 
 
 def _away(name: str, standing: bool) -> str:
-    """What is said of a store that is not there. Where its node has another one now, on an empty disk, people have to say so."""
+    """What is said of a store that is not there. Where its node has another one now, on an empty disk, people have to
+    say so."""
     hint = f"; its node has an empty store, which stands by: `s4 admin cluster replace {name}` puts that in its place"
     return f"{name} does not answer{hint if standing else ''}"
 
@@ -146,10 +161,25 @@ def _stores(current: ClusterMap, said: Mapping[str, Said | None]) -> list[StoreS
             continue
         told = said.get(store)
         known = told or Said((), 0)
-        listed.append(StoreStatus(
-            store, member.node, member.state, told is not None, member.domain, member.address, known.version, len(known.led),
-            copies[store], positions[store], wanted[store], known.used_bytes, known.free_bytes, known.total_bytes, list(known.alarms),
-        ))  # fmt: skip
+        listed.append(
+            StoreStatus(
+                store,
+                member.node,
+                member.state,
+                told is not None,
+                member.domain,
+                member.address,
+                known.version,
+                len(known.led),
+                copies[store],
+                positions[store],
+                wanted[store],
+                known.used_bytes,
+                known.free_bytes,
+                known.total_bytes,
+                list(known.alarms),
+            )
+        )
     return sorted(listed, key=lambda one: (one.node, one.store))
 
 

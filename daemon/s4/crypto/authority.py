@@ -1,15 +1,15 @@
 """A certificate authority for the processes of one cluster (peer/trust.py), for those who have none.
 
-It is a directory: `ca.pem` is what every process trusts, `ca.key` (0600) signs, and each member has NAME.pem and NAME.key. What is
-there is kept: a name is given once, and made again only by `renew`. An authority follows another in three steps, between which files
-are brought to the machines, so that at no time two processes do not trust each other:
+It is a directory: `ca.pem` is what every process trusts, `ca.key` (0600) signs, and each member has NAME.pem and
+NAME.key. What is there is kept: a name is given once, and made again only by `renew`. An authority follows another in
+three steps, between which files are brought to the machines, so that at no time two processes do not trust each other:
 
     replace   ca.pem has the new authority and, behind it, the old one; the old one's key becomes ca.old.key
     renew     members' certificates are the new one's
     forget    ca.pem has the new one only
 
-Rules for editors: the first certificate in `ca.pem` is that of `ca.key`. Where the two differ, `replace` was cut off, and is to be
-called again: it writes `ca.pem` last.
+Rules for editors: the first certificate in `ca.pem` is that of `ca.key`. Where the two differ, `replace` was cut off,
+and is to be called again: it writes `ca.pem` last.
 """
 
 from __future__ import annotations
@@ -80,12 +80,14 @@ class Authority:
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s4 cluster")]))
-            .public_key(key).serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=DAYS))
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=DAYS))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )  # fmt: skip
+        )
         if role:
             names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(roles.uri(role))])
             built = built.add_extension(names, critical=False)

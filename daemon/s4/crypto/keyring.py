@@ -44,7 +44,8 @@ class Keyring:
         self._opened = lru_cache(maxsize=KEPT)(self._open)
 
     def open(self, text: str, about: str) -> str:
-        """Raises KeyringError for what none of these keys sealed. Only what one of them did is kept, and no long texts."""
+        """Raises KeyringError for what none of these keys sealed. Only what one of them did is kept, and no long
+        texts."""
         return self._opened(text, about) if len(text) <= KEPT_BYTES else self._open(text, about)
 
     @property

@@ -1,7 +1,7 @@
 """Where the keys of SSE-KMS are: in a file, or in the transit engine of Vault. They wrap the keys of objects.
 
-Which bucket may use which is the administrator's word (`allowed_of`), and asked wherever a key is named or chosen, before the
-KMS is: a key of others and one that does not exist have one answer.
+Which bucket may use which is the administrator's word (`allowed_of`), and asked wherever a key is named or chosen,
+before the KMS is: a key of others and one that does not exist have one answer.
 
 A file has a line NAME:BASE64 for each key of 32 bytes. Of lines with the same name the last is the current version of
 that key and those before it open what they wrapped; the first name is the default. Vault is in `crypto/vault.py`.

@@ -1,10 +1,11 @@
 """What a peer's certificate says of it, and which calls that is good for. Pure.
 
-A role is a URI among a certificate's names: `s4:node` or `s4:gateway`. A certificate that says it is for something else, such as
-`s4:s3`, is no peer's, whoever signed it. Certificates of 0.7 say nothing: they are taken for a node's for GRACE_S
-after this process's own certificate, which has a role, was made. So a rolling upgrade goes on, and ends by itself: new certificates
-for all, and a week later nobody comes without a role. (A renewal begins another week; on Kubernetes certificates of 0.7 have ended
-90 days after the upgrade, elsewhere new certificates come with a new authority.) Whoever gives no roles stays as it was.
+A role is a URI among a certificate's names: `s4:node` or `s4:gateway`. A certificate that says it is for something
+else, such as `s4:s3`, is no peer's, whoever signed it. Certificates of 0.7 say nothing: they are taken for a node's
+for GRACE_S after this process's own certificate, which has a role, was made. So a rolling upgrade goes on, and ends by
+itself: new certificates for all, and a week later nobody comes without a role. (A renewal begins another week; on
+Kubernetes certificates of 0.7 have ended 90 days after the upgrade, elsewhere new certificates come with a new
+authority.) Whoever gives no roles stays as it was.
 """
 
 from __future__ import annotations
@@ -19,11 +20,31 @@ GRACE_S = 7 * 86_400.0
 
 # Calls that stores make on each other; every other one is a gateway's too. A test says that none is missing.
 OF_NODES = frozenset(("deliver", "lacking", "unknown_blobs", "heals_of", "wall_clock"))
-OF_GATEWAYS = frozenset((
-    "layout", "execute", "find_object", "find_upload", "find_content", "find_blob", "find_bucket", "find_identity", "find_accounts",
-    "list_accounts", "list_buckets", "list_users", "list_jobs", "bucket_counters", "list_objects", "list_uploads", "append", "read",
-    "discard", "census", "stats",
-))  # fmt: skip
+OF_GATEWAYS = frozenset(
+    (
+        "layout",
+        "execute",
+        "find_object",
+        "find_upload",
+        "find_content",
+        "find_blob",
+        "find_bucket",
+        "find_identity",
+        "find_accounts",
+        "list_accounts",
+        "list_buckets",
+        "list_users",
+        "list_jobs",
+        "bucket_counters",
+        "list_objects",
+        "list_uploads",
+        "append",
+        "read",
+        "discard",
+        "census",
+        "stats",
+    )
+)
 
 
 def uri(role: str) -> str:

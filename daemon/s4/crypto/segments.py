@@ -2,7 +2,8 @@
 
 Every extent has a key of its own, made of its object's key and the extent's random seal by HKDF. A segment's nonce is
 its number and whether it is the last one: under one key no nonce comes twice, and a segment that is moved, taken from
-elsewhere or cut off at the end does not open. Each segment is followed by its tag; an empty extent is one empty segment.
+elsewhere or cut off at the end does not open. Each segment is followed by its tag; an empty extent is one empty
+segment.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Opener:
         return start, min(after * (SEGMENT + TAG), stored_size(self._extent)) - start
 
     def open(self, first: int, data: bytes | memoryview) -> bytes:
-        """The bytes of whole segments, the first of which has the number `first`. Raises InvalidTag for anything else."""
+        """The bytes of whole segments, the first of which has the number `first`. Raises InvalidTag for anything
+        else."""
         view, out = memoryview(data), []
         for at in range(0, len(view), SEGMENT + TAG):
             number = first + at // (SEGMENT + TAG)

@@ -18,9 +18,14 @@ from s4.s3.errors import S3Error
 
 TRIES = 20
 TABLES: dict[Any, bytes] = {
-    User: keys.USER, Group: keys.GROUP, Role: keys.ROLE, Managed: keys.MANAGED, Provider: keys.PROVIDER,
-    AccessKey: keys.ACCESS_KEY, Policy: keys.POLICY,
-}  # fmt: skip
+    User: keys.USER,
+    Group: keys.GROUP,
+    Role: keys.ROLE,
+    Managed: keys.MANAGED,
+    Provider: keys.PROVIDER,
+    AccessKey: keys.ACCESS_KEY,
+    Policy: keys.POLICY,
+}
 
 R = TypeVar("R", User, Group, Role, Managed, Provider, AccessKey, Policy)
 T = TypeVar("T")

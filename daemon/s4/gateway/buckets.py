@@ -26,8 +26,9 @@ from s4.s3.errors import S3Error
 DOCUMENT_BYTES = 64 * 1024  # of one setting: all of them are in the bucket's row
 
 
-async def create_bucket(gateway: Gateway, name: str, owner: str, documents: dict[str, str] | None = None, *,
-                        lock: bool = False) -> Bucket:  # fmt: skip
+async def create_bucket(
+    gateway: Gateway, name: str, owner: str, documents: dict[str, str] | None = None, *, lock: bool = False
+) -> Bucket:
     """`lock` is for good, and with versioning."""
     limits = gateway.limits
     answer = await execute(
@@ -60,10 +61,12 @@ async def _spread(gateway: Gateway, bucket: Bucket) -> None:
         await execute(gateway, partition, SpreadSettings(settings_of(bucket, "")))
 
 
-async def set_document(gateway: Gateway, name: str, setting: str, document: str, judged_by: Bucket | None = None,
-                       of: Sequence[str] = ()) -> None:  # fmt: skip
-    """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return, and no
-    version ends by an older lifecycle. It was `judged_by` these settings `of` the bucket, and is kept only beside them."""
+async def set_document(
+    gateway: Gateway, name: str, setting: str, document: str, judged_by: Bucket | None = None, of: Sequence[str] = ()
+) -> None:
+    """Keep a setting that only gateways read, or remove it with an empty text. Every gateway obeys it on return, and
+    no version ends by an older lifecycle. It was `judged_by` these settings `of` the bucket, and is kept only beside
+    them."""
     if len(document.encode()) > DOCUMENT_BYTES:
         raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(DOCUMENT_BYTES))
     seen = {one: judged_by.documents.get(one, "") for one in of} if judged_by is not None else {}

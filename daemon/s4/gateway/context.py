@@ -42,11 +42,13 @@ ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
 
 
 class NotCommittedError(S3Error):
-    """A command was refused by who decides: it surely changed nothing, so what was prepared for it can be dropped (R12)."""
+    """A command was refused by who decides: it surely changed nothing, so what was prepared for it can be dropped
+    (R12)."""
 
 
 class Readers:
-    """Requests that may still read shards, oldest first. Stores free by their ages, also while this machine sleeps (D6)."""
+    """Requests that may still read shards, oldest first. Stores free by their ages, also while this machine sleeps
+    (D6)."""
 
     def __init__(self, clock: Callable[[], float] = boot_clock) -> None:
         self._clock = clock
@@ -175,8 +177,8 @@ async def find_bucket(gateway: Gateway, name: str) -> Bucket:
 
 
 async def execute(gateway: Gateway, partition: int, command: AnyCommand, named: bytes = b"") -> AnyAnswer:
-    """Run a command; `named` is its id where it may have been sent before (R12). Raises NotCommittedError for a refusal,
-    S3Error where nobody knows whether it took effect."""
+    """Run a command; `named` is its id where it may have been sent before (R12). Raises NotCommittedError for a
+    refusal, S3Error where nobody knows whether it took effect."""
     try:
         answer = await gateway.node.execute(partition, command, named, bool(named))
     except UnavailableError as error:
@@ -204,10 +206,16 @@ def notify_of(bucket: Bucket, name: str) -> Notify | None:
     return Notify(name, rules, *ORIGIN.get()) if rules is not None else None
 
 
-async def commit(gateway: Gateway, name: str, bucket: Bucket, partition: int,
-                 command: Callable[[Settings], AnyCommand], named: Callable[[int], bytes] = lambda _: b"") -> AnyAnswer:  # fmt: skip
-    """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2). `named` gives its
-    id, another for each revision of the settings: that they were stale is remembered as its answer."""
+async def commit(
+    gateway: Gateway,
+    name: str,
+    bucket: Bucket,
+    partition: int,
+    command: Callable[[Settings], AnyCommand],
+    named: Callable[[int], bytes] = lambda _: b"",
+) -> AnyAnswer:
+    """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2). `named`
+    gives its id, another for each revision of the settings: that they were stale is remembered as its answer."""
     for _ in range(SETTINGS_TRIES):
         answer = await execute(gateway, partition, command(settings_of(bucket, name)), named(bucket.revision))
         if not isinstance(answer, Stale):

@@ -1,8 +1,9 @@
-"""A queue that is fair between users, and for each of them between buckets: whoever asks for little does not wait for who asks for much.
+"""A queue that is fair between users, and for each of them between buckets: whoever asks for little does not wait for
+who asks for much.
 
-Start-time fair queueing (Goyal, Vin, Cheng 1996), twice: each user, and each bucket of a user, has a virtual time at which its
-next item starts, which each item moves on by its cost; what starts first goes first. Who comes after a pause starts now, and
-saved nothing up meanwhile. Pure: no clock, no event loop.
+Start-time fair queueing (Goyal, Vin, Cheng 1996), twice: each user, and each bucket of a user, has a virtual time at
+which its next item starts, which each item moves on by its cost; what starts first goes first. Who comes after a pause
+starts now, and saved nothing up meanwhile. Pure: no clock, no event loop.
 
 For editors: a branch is in its parent's heap exactly while it has items, and in no other; its start never moves back.
 """

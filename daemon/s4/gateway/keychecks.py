@@ -1,8 +1,8 @@
 """Whether this process has its cluster's keys. Looked at now and then: keys may be changed while it runs.
 
-The first process that looks says in a row what the keys are, if what is sealed already can be opened with them. A process whose
-keys are others serves nobody: with another master key it would seal what nobody else opens, with another root key it would
-refuse who is root.
+The first process that looks says in a row what the keys are, if what is sealed already can be opened with them. A
+process whose keys are others serves nobody: with another master key it would seal what nobody else opens, with another
+root key it would refuse who is root.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from s4.s3.errors import S3Error
 
 
 class KeyCheck:
-    """`root` is (access key, secret) where this process is to have the same as others. `wrong` says why it must not serve."""
+    """`root` is (access key, secret) where this process is to have the same as others. `wrong` says why it must not
+    serve."""
 
     def __init__(self, gateway: Gateway, root: tuple[str, str] | None) -> None:
         self._gateway, self._root, self._seen = gateway, root, b""
@@ -110,8 +111,8 @@ class KeyCheck:
             raise S3Error("OperationAborted")
 
     async def end_change(self, access_key: str, *, finish: bool) -> None:
-        """Have one pair of root keys count alone, with which this call was signed: the new one, or the old one where the change
-        is not to be finished. Raises S3Error."""
+        """Have one pair of root keys count alone, with which this call was signed: the new one, or the old one where
+        the change is not to be finished. Raises S3Error."""
         (value,) = await self._gateway.node.find_accounts([ROW])
         marks = keymarks.read(value)
         if marks is None or len(marks.roots) < 2:

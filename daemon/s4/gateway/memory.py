@@ -1,12 +1,14 @@
 """Memory of requests: what they may hold in buffers together, and what one holds that waits for its client.
 
 Counted is what is here, not what was announced. A request takes its share when bytes come, gives back all but what it
-really holds while its client neither sends nor takes any, and takes its share again when the client goes on. Where others
-need what such requests hold, those that hold more than KEPT_BYTES are ended first, then those that waited longest.
+really holds while its client neither sends nor takes any, and takes its share again when the client goes on. Where
+others need what such requests hold, those that hold more than KEPT_BYTES are ended first, then those that waited
+longest.
 
 That is asked whenever something changes, not only when somebody comes: a client may stop after others began to wait.
 
-For editors: a share that is stalled is given back or ended by whoever took it, or the requests in flight are miscounted.
+For editors: a share that is stalled is given back or ended by whoever took it, or the requests in flight are
+miscounted.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ KEPT_BYTES = 256 * 1024  # that such a request may hold while others want memory
 
 
 class MemoryBudget:
-    """Bytes that requests may hold in buffers; who has to wait for them does so in a queue that is fair between users and
-    buckets. `waiting` requests wait for their client."""
+    """Bytes that requests may hold in buffers; who has to wait for them does so in a queue that is fair between users
+    and buckets. `waiting` requests wait for their client."""
 
     def __init__(self, limit_bytes: int, wait_s: float) -> None:
         self.limit_bytes, self._wait_s = limit_bytes, wait_s
@@ -77,7 +79,8 @@ class MemoryBudget:
         await self._acquire(size)
 
     def take_now(self, size: int, *, spare: bool = False) -> bool:
-        """Whether so much is free, and nobody waits for it: then it is taken. With `spare`, where half of all stays free."""
+        """Whether so much is free, and nobody waits for it: then it is taken. With `spare`, where half of all stays
+        free."""
         free = self._next is None and self.used_bytes + size <= (self.limit_bytes // 2 if spare else self.limit_bytes)
         if free:
             self.used_bytes += size
@@ -139,7 +142,8 @@ class Share:
         self.size = size
 
     def grow(self, size: int, *, spare: bool = False) -> bool:
-        """Hold `size` bytes from now on where that needs no waiting, with `spare` where memory is plenty; whether it does."""
+        """Hold `size` bytes from now on where that needs no waiting, with `spare` where memory is plenty; whether it
+        does."""
         more = size - self.size
         if more > 0 and not self._budget.take_now(more, spare=spare):
             return False

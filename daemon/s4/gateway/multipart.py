@@ -9,7 +9,8 @@ import msgspec
 
 from s4.access.documents import object_owner
 from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket, paced
-from s4.gateway.objects import Attributes, Put, receive_copied, take_extents, with_null
+from s4.gateway.copies import receive_copied
+from s4.gateway.objects import Attributes, Put, take_extents, with_null
 from s4.gateway.read import Opened
 from s4.gateway.receive import Body, Destination, Stored, abandon, receive
 from s4.gateway.sealing import Seal, new_seal, unwrap, wanted_in
@@ -62,25 +63,35 @@ def parse_upload_id(text: str) -> bytes:
     return upload
 
 
-async def create_upload(gateway: Gateway, name: str, key: bytes, attributes: Attributes, owner: str,
-                        algorithm: str, kind: str) -> tuple[str, Sealing | None]:  # fmt: skip
-    """Returns the upload id, 32 hexadecimal digits that sort by time, and how its parts are encrypted. With no `algorithm`
-    the default checksum is kept."""
+async def create_upload(
+    gateway: Gateway, name: str, key: bytes, attributes: Attributes, owner: str, algorithm: str, kind: str
+) -> tuple[str, Sealing | None]:
+    """Returns the upload id, 32 hexadecimal digits that sort by time, and how its parts are encrypted. With no
+    `algorithm` the default checksum is kept."""
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     upload = gateway.now_ms().to_bytes(6, "big") + gateway.random(10)
     seal = await new_seal(gateway, name, bucket, wanted_in(bucket, attributes.encryption))
     row = Upload(
-        gateway.now_ms(), owner, algorithm or checksums.DEFAULT, kind or checksums.FULL_OBJECT, attributes.headers,
-        attributes.metadata, attributes.tags, attributes.acl, *attributes.lock,
-        seal.sealing if seal is not None else None, bool(algorithm),
-    )  # fmt: skip
+        gateway.now_ms(),
+        owner,
+        algorithm or checksums.DEFAULT,
+        kind or checksums.FULL_OBJECT,
+        attributes.headers,
+        attributes.metadata,
+        attributes.tags,
+        attributes.acl,
+        *attributes.lock,
+        seal.sealing if seal is not None else None,
+        bool(algorithm),
+    )
     await commit(gateway, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
     return upload.hex(), row.sealing
 
 
-async def find_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, after: int = 0,
-                      limit: int = 0) -> tuple[Bucket, int, bytes, UploadFound]:  # fmt: skip
+async def find_upload(
+    gateway: Gateway, name: str, key: bytes, upload_id: str, after: int = 0, limit: int = 0
+) -> tuple[Bucket, int, bytes, UploadFound]:
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     upload = parse_upload_id(upload_id)
@@ -91,7 +102,8 @@ async def find_upload(gateway: Gateway, name: str, key: bytes, upload_id: str, a
 
 
 async def find_begun(gateway: Gateway, name: str, key: bytes, upload_id: str, customer: bytes) -> Upload | None:
-    """An upload that `customer` is the key of, where it is given; None where there is none. Raises S3Error for another key."""
+    """An upload that `customer` is the key of, where it is given; None where there is none. Raises S3Error for another
+    key."""
     try:
         bucket, _, _, found = await find_upload(gateway, name, key, upload_id)
     except S3Error as error:
@@ -103,10 +115,18 @@ async def find_begun(gateway: Gateway, name: str, key: bytes, upload_id: str, cu
     return found.upload
 
 
-async def put_part(gateway: Gateway, name: str, key: bytes, upload_id: str, number: int, body: Body,
-                   expected: Expected, customer: bytes = b"") -> tuple[Stored, str, Sealing | None]:  # fmt: skip
-    """Store a part; say of which algorithm its checksum is, and how it is encrypted: as its upload is, for which `customer`
-    must be the upload's own key."""
+async def put_part(
+    gateway: Gateway,
+    name: str,
+    key: bytes,
+    upload_id: str,
+    number: int,
+    body: Body,
+    expected: Expected,
+    customer: bytes = b"",
+) -> tuple[Stored, str, Sealing | None]:
+    """Store a part; say of which algorithm its checksum is, and how it is encrypted: as its upload is, for which
+    `customer` must be the upload's own key."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     expected = _part_checksum(expected, found.upload)
     seal = await _seal_of(gateway, bucket, found.upload, customer)
@@ -138,21 +158,43 @@ def _part_checksum(expected: Expected, upload: Upload) -> Expected:
     return msgspec.structs.replace(expected, keep=algorithm)
 
 
-async def _commit_part(gateway: Gateway, name: str, bucket: Bucket, partition: int, key: bytes, upload: bytes,
-                       stored: Stored) -> None:  # fmt: skip
+async def _commit_part(
+    gateway: Gateway, name: str, bucket: Bucket, partition: int, key: bytes, upload: bytes, stored: Stored
+) -> None:
     try:
-        await commit(gateway, name, bucket, partition, lambda settings: PutPart(
-            settings, key, upload, stored.extent, stored.inline, stored.blobs, stored.granted, stored.brought,
-        ))  # fmt: skip
+        await commit(
+            gateway,
+            name,
+            bucket,
+            partition,
+            lambda settings: PutPart(
+                settings,
+                key,
+                upload,
+                stored.extent,
+                stored.inline,
+                stored.blobs,
+                stored.granted,
+                stored.brought,
+            ),
+        )
     except NotCommittedError:
         await abandon(gateway, stored)
         raise
 
 
-async def copy_part(gateway: Gateway, source: Opened, name: str, key: bytes, upload_id: str, number: int,
-                    span: tuple[int, int] | None, customer: bytes = b"") -> tuple[Stored, str, Sealing | None]:  # fmt: skip
-    """UploadPartCopy; returns what `put_part` does. A whole object in one plain blob is shared; all else is read and stored again. Raises S3Error, and
-    SourceChangedError where the source that was judged is gone."""
+async def copy_part(
+    gateway: Gateway,
+    source: Opened,
+    name: str,
+    key: bytes,
+    upload_id: str,
+    number: int,
+    span: tuple[int, int] | None,
+    customer: bytes = b"",
+) -> tuple[Stored, str, Sealing | None]:
+    """UploadPartCopy; returns what `put_part` does. A whole object in one plain blob is shared; all else is read and
+    stored again. Raises S3Error, and SourceChangedError where the source that was judged is gone."""
     bucket, partition, upload, found = await find_upload(gateway, name, key, upload_id)
     offset, length = span or (0, source.row.size)
     to = Destination(partition, bucket.id, key, upload, number)
@@ -182,9 +224,19 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
         row = await manifest(gateway, found, upload, wanted)
         row = msgspec.structs.replace(row, owner=object_owner(bucket, row.owner))
         async with gateway.quotas.completing(gateway.node, bucket, row.size, upload):
-            answer = await commit(gateway, name, bucket, partition, lambda settings: CompleteUpload(
-                settings, key, upload, with_null(row, settings.versioning), wanted.conditions,
-            ))  # fmt: skip
+            answer = await commit(
+                gateway,
+                name,
+                bucket,
+                partition,
+                lambda settings: CompleteUpload(
+                    settings,
+                    key,
+                    upload,
+                    with_null(row, settings.versioning),
+                    wanted.conditions,
+                ),
+            )
     except S3Error as error:
         if error.code not in ("NoSuchUpload", "QuotaExceeded"):  # of the second what was completed may be the reason
             raise
@@ -194,8 +246,9 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
     return Put.of(row, answer.version)
 
 
-async def _completed_before(gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion,
-                            error: S3Error) -> Put:  # fmt: skip
+async def _completed_before(
+    gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion, error: S3Error
+) -> Put:
     bucket = await find_bucket(gateway, name)
     partition = keys.partition_of(bucket.id, key, gateway.partitions)
     found = await gateway.node.find_object(partition, bucket.id, key, "")
@@ -217,8 +270,13 @@ async def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: 
     extents = [_chosen(there.get(part.number), part, info) async for part in paced(wanted.parts)]
     for extent in extents[:-1]:
         if extent.size < gateway.limits.part_min_bytes:
-            raise S3Error("EntityTooSmall", ProposedSize=str(extent.size), MinSizeAllowed=str(gateway.limits.part_min_bytes),
-                          PartNumber=str(extent.number), ETag=extent.etag)  # fmt: skip
+            raise S3Error(
+                "EntityTooSmall",
+                ProposedSize=str(extent.size),
+                MinSizeAllowed=str(gateway.limits.part_min_bytes),
+                PartNumber=str(extent.number),
+                ETag=extent.etag,
+            )
     size = sum(extent.size for extent in extents)
     if size > gateway.limits.object_bytes:
         raise S3Error("EntityTooLarge", ProposedSize=str(size), MaxSizeAllowed=str(gateway.limits.object_bytes))
@@ -234,10 +292,26 @@ async def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: 
     if given and given not in (checksum, checksum.partition("-")[0]):
         raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
     return Object(
-        gateway.now_ms(), size, checksums.multipart_etag(extent.etag for extent in extents), False, True, info.owner,
-        algorithm, kind, checksum, info.headers, info.metadata, info.tags, extents, upload, info.lock_mode,
-        info.lock_until_ms, info.legal_hold, info.acl, info.sealing,
-    )  # fmt: skip
+        gateway.now_ms(),
+        size,
+        checksums.multipart_etag(extent.etag for extent in extents),
+        False,
+        True,
+        info.owner,
+        algorithm,
+        kind,
+        checksum,
+        info.headers,
+        info.metadata,
+        info.tags,
+        extents,
+        upload,
+        info.lock_mode,
+        info.lock_until_ms,
+        info.legal_hold,
+        info.acl,
+        info.sealing,
+    )
 
 
 def _chosen(part: Part | None, wanted: WantedPart, info: Upload) -> Extent:

@@ -1,10 +1,10 @@
 """Places of requests that are at work, so that nobody has all of them: a user may have a third of those that are free.
 
-That is a quarter for who is alone (of 256 places 64, which keep a process of Python busy), and whoever comes beside finds as
-many free as there were when the first one came, and so on (Choudhury and Hahne's dynamic thresholds, 1998). What a user asks
-for beyond waits, in an order that is fair between its buckets; it has half of what is free of the room to wait in, and is
-refused beyond. A request that waits for its client leaves its place, and what it sends or takes is paced by memory and turns; what
-was sent whole takes a place again before it is committed.
+That is a quarter for who is alone (of 256 places 64, which keep a process of Python busy), and whoever comes beside
+finds as many free as there were when the first one came, and so on (Choudhury and Hahne's dynamic thresholds, 1998).
+What a user asks for beyond waits, in an order that is fair between its buckets; it has half of what is free of the
+room to wait in, and is refused beyond. A request that waits for its client leaves its place, and what it sends or
+takes is paced by memory and turns; what was sent whole takes a place again before it is committed.
 
 For editors: whoever enters leaves, once or several times.
 """

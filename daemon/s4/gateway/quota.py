@@ -1,7 +1,8 @@
 """Quotas of buckets: how many bytes of versions a bucket may hold.
 
-What a bucket holds is summed over its partitions, each time that SUMMED_S have passed; what this gateway admits meanwhile
-is added. So a quota may be passed by what other gateways admit within that time, and is obeyed again from then on.
+What a bucket holds is summed over its partitions, each time that SUMMED_S have passed; what this gateway admits
+meanwhile is added. So a quota may be passed by what other gateways admit within that time, and is obeyed again from
+then on.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Quotas:
 
     @asynccontextmanager
     async def completing(self, node: NodeApi, bucket: Bucket, size: int, upload: bytes) -> AsyncIterator[None]:
-        """While an upload is completed. Completions of it at the same time are about the same bytes, admitted once, and given
-        back by who did not get in. Raises S3Error QuotaExceeded."""
+        """While an upload is completed. Completions of it at the same time are about the same bytes, admitted once,
+        and given back by who did not get in. Raises S3Error QuotaExceeded."""
         if not quota_of(bucket):
             yield
             return

@@ -1,11 +1,14 @@
-"""How much users and buckets may ask for in a second, where that is a setting: requests, and bytes of bodies and answers.
+"""How much users and buckets may ask for in a second, where that is a setting: requests, and bytes of bodies and
+answers.
 
-A rate is a level that fills by so much a second, up to what one second gives. A request takes one from it and is refused where
-there is none; bytes are taken once they have gone, so that the level may be below nothing, and whoever owes is refused until
-that is made up. So one large transfer is not slowed down, and what comes after it waits. Pure: the time is passed in.
+A rate is a level that fills by so much a second, up to what one second gives. A request takes one from it and is
+refused where there is none; bytes are taken once they have gone, so that the level may be below nothing, and whoever
+owes is refused until that is made up. So one large transfer is not slowed down, and what comes after it waits. Pure:
+the time is passed in.
 
-The limits are the same for all; a user or bucket that has a rate of its own (`s4 admin user rate`) has that instead. A user's is known
-with its key. A bucket's is in its row, which is looked at after the rates are asked: each process notes it there for what comes next.
+The limits are the same for all; a user or bucket that has a rate of its own (`s4 admin user rate`) has that instead. A
+user's is known with its key. A bucket's is in its row, which is looked at after the rates are asked: each process
+notes it there for what comes next.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def whole_pieces() -> int:
 
 @dataclass(slots=True)
 class Opened:
-    """A version of an object: its row, inline bytes and version suffix, and what was asked for. The bytes of one that is
-    encrypted can be read once it was `unlocked`; `customer` is the key that its reader brought."""
+    """A version of an object: its row, inline bytes and version suffix, and what was asked for. The bytes of one that
+    is encrypted can be read once it was `unlocked`; `customer` is the key that its reader brought."""
 
     bucket: Bucket
     name: str

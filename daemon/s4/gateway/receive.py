@@ -36,7 +36,8 @@ from s4.storage.records import DiskFullError, OfflineError, Shard
 SMALL_BYTES = 64 * 1024
 BATCH_BYTES = 512 * 1024
 APPENDS_IN_FLIGHT = 1  # beside the stripe that fills; two were no faster
-STRIPES_HELD = 6  # memory of one large upload: what fills, what is encoded with its parity, what is on its way, what waits in the socket
+# memory of one large upload: what fills, what is encoded with its parity, what is on its way, what waits in the socket
+STRIPES_HELD = 6
 REFERENCES_AT_ONCE = 128  # in one command: everybody else's come between
 MANY_PIECES = 32  # of one read: joined, so that thousands of tiny chunks do not hold what surrounded them
 
@@ -236,8 +237,13 @@ async def receive(
         digests.verify(body.decoder.trailers)
         if sealer is not None:
             data = b"".join((*sealer.feed([data]), sealer.finish()))
-        extent = Extent(to.number, digests.size, etag=_etag(gateway, digests, seal), checksum=digests.checksum(),
-                        seal=sealer.seal if sealer is not None else b"")  # fmt: skip
+        extent = Extent(
+            to.number,
+            digests.size,
+            etag=_etag(gateway, digests, seal),
+            checksum=digests.checksum(),
+            seal=sealer.seal if sealer is not None else b"",
+        )
         return Stored(extent, extent.etag, extent.checksum, inline=data, brought=digests.brought())
     signed = expected.sha256 if sealer is None else None
     granted = await _known(gateway, signed, body.length, to) if signed is not None else None
@@ -286,9 +292,16 @@ def _stored(
         raise S3Error("InternalError", "A body was neither written nor known.")
     content = writer.sealer or digests  # what is stored: its size and hash are the blob's
     new = NewBlob(
-        writer.blob, gateway.random(16), content.size, gateway.stripe_bytes, gateway.layout.data, gateway.layout.parity,
-        content.sha256(), sorted(writer.missing), writer.stores(),
-    )  # fmt: skip
+        writer.blob,
+        gateway.random(16),
+        content.size,
+        gateway.stripe_bytes,
+        gateway.layout.data,
+        gateway.layout.parity,
+        content.sha256(),
+        sorted(writer.missing),
+        writer.stores(),
+    )
     seal = writer.sealer.seal if writer.sealer is not None else b""
     extent = Extent(to.number, size, to.partition, new.blob, new.reference, etag, checksum, seal)
     return Stored(extent, etag, checksum, blobs=[new], brought=digests.brought())

@@ -54,7 +54,8 @@ class Stripe:
         return [found[position] for position in wanted]
 
     def _at_hand(self, wanted: dict[int, tuple[int, int]]) -> dict[int, memoryview]:
-        """The ranges that need no waiting for a disk or a peer, read where we stand: tasks cost more than such reads."""
+        """The ranges that need no waiting for a disk or a peer, read where we stand: tasks cost more than such
+        reads."""
         found = {}
         for position, (first, last) in wanted.items():
             shard = Shard(self._partition, self._blob, position, self._number)

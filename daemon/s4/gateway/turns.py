@@ -1,8 +1,9 @@
 """Turns at the event loop, which is what all requests of a process share.
 
-The loop runs whatever is ready before it looks for more: two thousand downloads that begin at once read and send their first
-pieces in one go, and whoever comes meanwhile waits for all of them. So what takes long asks for a turn first, and only so much
-is let go on in each round of the loop; who has to wait does so in a queue that is fair between users and buckets.
+The loop runs whatever is ready before it looks for more: two thousand downloads that begin at once read and send their
+first pieces in one go, and whoever comes meanwhile waits for all of them. So what takes long asks for a turn first,
+and only so much is let go on in each round of the loop; who has to wait does so in a queue that is fair between users
+and buckets.
 
 For editors: `turn` costs a request where nobody waits, which is nearly always. Costs are bytes, or what takes as long.
 """
@@ -50,16 +51,16 @@ class Turns:
         return True
 
     def _spend(self, cost: int) -> None:
-        """The next round is asked for once half of one is spent, be it in one or in several: to ask costs as much as a twentieth
-        of a small request."""
+        """The next round is asked for once half of one is spent, be it in one or in several: to ask costs as much as a
+        twentieth of a small request."""
         self._left -= cost
         if not self._armed and 2 * self._left <= self._round_cost:
             self._armed = True
             asyncio.get_running_loop().call_soon(self._round)
 
     def _is_next(self, user: str) -> bool:
-        """Whether a user who waits for nothing would be first in the next round: then it need not wait for that. One of each
-        user, and of all together no more than a round."""
+        """Whether a user who waits for nothing would be first in the next round: then it need not wait for that. One
+        of each user, and of all together no more than a round."""
         if self._left <= -self._round_cost or user in self._served or self._queue.count(user):
             return False
         self._served.add(user)

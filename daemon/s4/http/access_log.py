@@ -1,9 +1,9 @@
 """The line that a request's id finds: who asked for what, what came of it, and why it was refused.
 
 Requests that were refused or failed have one by default, all of them where somebody wants that (`--access-log on`, or
-`s4 admin log --access all` while the server runs). What a flood of refusals costs is bounded: so many lines a second of
-each kind (`LINES`), and then one that says how many are missing. Why a request was denied is worked out for a line that is
-written, never for others: nothing here is on the path of a request that succeeds, but for one comparison.
+`s4 admin log --access all` while the server runs). What a flood of refusals costs is bounded: so many lines a second
+of each kind (`LINES`), and then one that says how many are missing. Why a request was denied is worked out for a line
+that is written, never for others: nothing here is on the path of a request that succeeds, but for one comparison.
 """
 
 from __future__ import annotations
@@ -53,8 +53,17 @@ class AccessLog:
         """Whether a request is to have a line, as far as its outcome decides it."""
         return self.everything or status >= 400
 
-    def write(self, http: Exchange, request: S3Request | None, request_id: str, status: int, code: str, *,
-              error: S3Error | None = None, **more: int | float) -> None:  # fmt: skip
+    def write(
+        self,
+        http: Exchange,
+        request: S3Request | None,
+        request_id: str,
+        status: int,
+        code: str,
+        *,
+        error: S3Error | None = None,
+        **more: int | float,
+    ) -> None:
         if not self.everything:
             budget, now = self._failed if status >= 500 else self._refused, self.clock()
             if not budget.take(now):

@@ -1,4 +1,5 @@
-"""The admin endpoint: health and metrics for anyone who reaches it, the rest for who may do `s4:Admin` (admin_access.py).
+"""The admin endpoint: health and metrics for anyone who reaches it, the rest for who may do `s4:Admin`
+(admin_access.py).
 
 It listens on loopback unless told otherwise. Long work answers with one JSON line for each step, so that
 `s4 admin` can draw progress. Everything that changes something is in the audit log.
@@ -152,16 +153,22 @@ class AdminApi:
                 log.error("admin request failed", path=request.path, exc_info=error)
                 response = as_json({"error": code, "message": "An internal error occurred; see the log."}, 500)
             if request.method != "GET":
-                self._context.audit.write(operation=f"admin {request.method} {request.path}", user=user, code=code, key=b"",
-                                          status=response.status, remote=request.remote or "",
-                                          seconds=time.perf_counter() - started)  # fmt: skip
+                self._context.audit.write(
+                    operation=f"admin {request.method} {request.path}",
+                    user=user,
+                    code=code,
+                    key=b"",
+                    status=response.status,
+                    remote=request.remote or "",
+                    seconds=time.perf_counter() - started,
+                )
             return response
 
         return guarded
 
     async def _admit(self, request: web.Request) -> Caller:
-        """Where this process does not have its cluster's keys, it knows nobody by them, and says so to who has the right ones
-        too. /readyz tells it to whoever asks. Raises S3Error."""
+        """Where this process does not have its cluster's keys, it knows nobody by them, and says so to who has the
+        right ones too. /readyz tells it to whoever asks. Raises S3Error."""
         try:
             return await self._door.admit(request)
         except S3Error as error:
@@ -173,8 +180,19 @@ class AdminApi:
         listed = []
         for name, row in await self._node.list_buckets():
             sums = await self._node.bucket_counters(row.id)
-            listed.append({"name": name, "owner": row.owner, "versioning": row.versioning or "Off", "objects": sums.objects, "quota_bytes": documents.quota_of(row),
-                           "bytes": sums.bytes, "saved_bytes": sums.saved, "created_ms": row.created_ms, **shown(documents.rate_of(row))})  # fmt: skip
+            listed.append(
+                {
+                    "name": name,
+                    "owner": row.owner,
+                    "versioning": row.versioning or "Off",
+                    "objects": sums.objects,
+                    "quota_bytes": documents.quota_of(row),
+                    "bytes": sums.bytes,
+                    "saved_bytes": sums.saved,
+                    "created_ms": row.created_ms,
+                    **shown(documents.rate_of(row)),
+                }
+            )
         return as_json({"buckets": listed})
 
     async def _put_quota(self, request: web.Request) -> web.Response:
@@ -208,10 +226,22 @@ class AdminApi:
 
     async def _rename_jobs(self, _: web.Request) -> web.Response:
         jobs = await self._context.renames.jobs()
-        return as_json({"renames": [
-            {"id": name, "bucket": job.bucket, "from": job.source, "to": job.destination, "done": job.done,
-             "finished": job.finished, "error": job.error} for name, job in jobs
-        ]})  # fmt: skip
+        return as_json(
+            {
+                "renames": [
+                    {
+                        "id": name,
+                        "bucket": job.bucket,
+                        "from": job.source,
+                        "to": job.destination,
+                        "done": job.done,
+                        "finished": job.finished,
+                        "error": job.error,
+                    }
+                    for name, job in jobs
+                ]
+            }
+        )
 
     async def _start_rename(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read(), type=_RenameBody)

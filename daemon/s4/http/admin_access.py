@@ -1,8 +1,9 @@
 """Who may call the admin port: a signature for this port alone, over the whole request, by who may do `s4:Admin`.
 
-A request that was signed for S3, or whose signature is in its address, was made for somebody else to send, and says nothing of
-what its signer wants here. So the credential's scope names the service `s4-admin`, the signature is in a header, and the
-body is what x-amz-content-sha256 says, which is signed. Nothing of a body is read before its sender is known and allowed.
+A request that was signed for S3, or whose signature is in its address, was made for somebody else to send, and says
+nothing of what its signer wants here. So the credential's scope names the service `s4-admin`, the signature is in a
+header, and the body is what x-amz-content-sha256 says, which is signed. Nothing of a body is read before its sender is
+known and allowed.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Caller:
 
 
 class Door:
-    """Lets callers in. `in_the_clear`: from other machines without TLS too; `here` tells which address is this machine's own."""
+    """Lets callers in. `in_the_clear`: from other machines without TLS too; `here` tells which address is this
+    machine's own."""
 
     def __init__(
         self,

@@ -1,7 +1,9 @@
-"""Who may do what with a bucket, on the admin port: letting everybody read one, taking that back, and why somebody may or may not.
+"""Who may do what with a bucket, on the admin port: letting everybody read one, taking that back, and why somebody may
+or may not.
 
-`s4 admin bucket` changes the documents that S3's own calls change, and asks for the same permissions; `s4 admin policy explain`
-asks the functions that decide requests (access/requester.py, access/reasons.py), so that it cannot say otherwise.
+`s4 admin bucket` changes the documents that S3's own calls change, and asks for the same permissions; `s4 admin policy
+explain` asks the functions that decide requests (access/requester.py, access/reasons.py), so that it cannot say
+otherwise.
 """
 
 from __future__ import annotations
@@ -88,8 +90,8 @@ class AdminAccess:
             await set_document(self._gateway, name, documents.POLICY, new, bucket, (documents.POLICY, documents.BLOCK))
 
     async def explain(self, request: web.Request) -> dict[str, Any]:
-        """Whether somebody may do something, and what says so. A request brings more (its address, headers, tags), which conditions
-        may go by: they are judged as of one that brings nothing."""
+        """Whether somebody may do something, and what says so. A request brings more (its address, headers, tags),
+        which conditions may go by: they are judged as of one that brings nothing."""
         body = msgspec.json.decode(await request.read(), type=_Question)
         if "*" in body.action or unknown(body.action.lower()) or body.action.partition(":")[0] not in NAMES:
             raise ValueError(unknown(body.action.lower()) or f"{body.action!r} is no action such as s3:GetObject")

@@ -53,8 +53,16 @@ class ClusterAdmin(AdminApi):
         told = await self._said()
         mine = self._context.alarms()
         found = msgspec.to_builtins(status(self._keeper.current, told, {"this gateway": mine} if mine else {}))
-        return as_json({"version": __version__, "ready": self._context.ready() or "ready", "time_s": time.time(),
-                        **(await self._router.stats()), **found, "settings": self._context.settings})  # fmt: skip
+        return as_json(
+            {
+                "version": __version__,
+                "ready": self._context.ready() or "ready",
+                "time_s": time.time(),
+                **(await self._router.stats()),
+                **found,
+                "settings": self._context.settings,
+            }
+        )
 
     async def _safe_to_stop(self, request: web.Request) -> web.Response:
         current = await self._keeper.refresh()
@@ -78,7 +86,8 @@ class ClusterAdmin(AdminApi):
         return as_json({"moves": moves, "why": _why_nothing_moves(changed, moves)})
 
     async def _must_reach(self, planned: ClusterMap) -> None:
-        """Raises PlanError where stores that are used now, and those that are to be, do not reach each other both ways."""
+        """Raises PlanError where stores that are used now, and those that are to be, do not reach each other both
+        ways."""
         new = reach.newcomers(self._keeper.current, planned)
         deadline = time.monotonic() + REACH_S
         while new:
@@ -106,8 +115,15 @@ class NodeAdmin(ClusterAdmin):
 
     LACKING = "This is a node of a cluster: what `s4 server` does at once, each node does for its own store, by itself."
 
-    def __init__(self, context: AdminContext, router: Router, keeper: MapKeeper, own: OwnStore,
-                 contents: Contents | None, horizon: Callable[[], float]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        context: AdminContext,
+        router: Router,
+        keeper: MapKeeper,
+        own: OwnStore,
+        contents: Contents | None,
+        horizon: Callable[[], float],
+    ) -> None:
         super().__init__(context, router, keeper)
         self._own, self._contents, self._horizon = own, contents, horizon
 
@@ -138,10 +154,14 @@ class NodeAdmin(ClusterAdmin):
         if request.query.get("deep") == "1" and self._contents is not None:
             await self._contents.run(self._contents.led(), 0)
         checked = self._contents.checked if self._contents is not None else Checked()
-        return await steps.end({
-            **msgspec.structs.asdict(place), "blobs": place.shards, "unhealable": list(checked.wrong),
-            "contents": {"blobs": checked.blobs, "bytes_read": checked.bytes_read, "ended_s": checked.ended_s},
-        })  # fmt: skip
+        return await steps.end(
+            {
+                **msgspec.structs.asdict(place),
+                "blobs": place.shards,
+                "unhealable": list(checked.wrong),
+                "contents": {"blobs": checked.blobs, "bytes_read": checked.bytes_read, "ended_s": checked.ended_s},
+            }
+        )
 
     async def _audit(self, request: web.Request) -> web.Response:
         return as_json(asdict(await self._own.audit(float(request.query.get("age_s", "86400")))))

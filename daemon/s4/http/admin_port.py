@@ -1,7 +1,7 @@
 """The admin port's listener: TLS and plain HTTP on one address, and a bound on how many connections there are.
 
-The first byte of a connection says which of the two it is, so that probes, metrics and the words of a refusal reach those
-who speak no TLS; what has to come over TLS is for admin.py to say. Who has to give way is port.py's.
+The first byte of a connection says which of the two it is, so that probes, metrics and the words of a refusal reach
+those who speak no TLS; what has to come over TLS is for admin.py to say. Who has to give way is port.py's.
 """
 
 from __future__ import annotations

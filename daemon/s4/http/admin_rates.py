@@ -1,7 +1,7 @@
 """Rates of single users and buckets on the admin port: `s4 admin user rate`, `s4 admin bucket rate`.
 
-They are kept with the user and with the bucket, so that every gateway of a cluster knows them, and count instead of the limits
-that are the same for all (gateway/rates.py). Each process that serves S3 counts for itself.
+They are kept with the user and with the bucket, so that every gateway of a cluster knows them, and count instead of
+the limits that are the same for all (gateway/rates.py). Each process that serves S3 counts for itself.
 """
 
 from __future__ import annotations

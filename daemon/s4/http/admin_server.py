@@ -60,21 +60,36 @@ class ServerAdmin(AdminApi):
         use = [volume for store in drives.stores for volume in store.usage().values()]
         data, parity = node.membership.geometry
         found = server_health(node, healer, self._context.alarms())
-        return as_json({
-            "version": __version__, "ready": self._context.ready() or "ready", "health": found.level, "reasons": found.reasons,
-            "storable_bytes": storable_bytes(node), **await node.stats(),
-            "disk_free_bytes": min(free for free, _ in space), "disk_total_bytes": min(total for _, total in space),
-            "disk_reserve_bytes": drives.stores[0].settings.reserve_bytes,
-            "accepts_writes": drives.has_room(), "volumes": len(use),
-            "volume_bytes": sum(volume.used for volume in use), "garbage_bytes": sum(volume.dead for volume in use),
-            "freeing_blobs": node.outbox_waiting, "damaged_reads": sum(store.damaged for store in drives.stores),
-            "erasure": f"{data}+{parity}", "drives": drives_status(node, healer),
-            "metadata_copies": len(node.membership.current.status[0].in_sync),
-            "metadata_copies_wanted": node.membership.current.spec.replicas,
-            "heal_waiting": healer.waiting, "heal_failed": healer.failed, "healed_shards": healer.healed,
-            "scrub": dict(progress(self._scrubber.place, node.partitions)),
-            "partitions": node.partitions, "epoch": node.host.epochs[0], "settings": self._context.settings,
-        })  # fmt: skip
+        return as_json(
+            {
+                "version": __version__,
+                "ready": self._context.ready() or "ready",
+                "health": found.level,
+                "reasons": found.reasons,
+                "storable_bytes": storable_bytes(node),
+                **await node.stats(),
+                "disk_free_bytes": min(free for free, _ in space),
+                "disk_total_bytes": min(total for _, total in space),
+                "disk_reserve_bytes": drives.stores[0].settings.reserve_bytes,
+                "accepts_writes": drives.has_room(),
+                "volumes": len(use),
+                "volume_bytes": sum(volume.used for volume in use),
+                "garbage_bytes": sum(volume.dead for volume in use),
+                "freeing_blobs": node.outbox_waiting,
+                "damaged_reads": sum(store.damaged for store in drives.stores),
+                "erasure": f"{data}+{parity}",
+                "drives": drives_status(node, healer),
+                "metadata_copies": len(node.membership.current.status[0].in_sync),
+                "metadata_copies_wanted": node.membership.current.spec.replicas,
+                "heal_waiting": healer.waiting,
+                "heal_failed": healer.failed,
+                "healed_shards": healer.healed,
+                "scrub": dict(progress(self._scrubber.place, node.partitions)),
+                "partitions": node.partitions,
+                "epoch": node.host.epochs[0],
+                "settings": self._context.settings,
+            }
+        )
 
     async def _care_for_drive(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read(), type=_Drive)
@@ -90,8 +105,9 @@ class ServerAdmin(AdminApi):
         steps = Lines(request)
         await steps.start()
         await self._local.reap()
-        numbers = [(store, number) for store in self._local.drives.stores
-                   for number in compaction.candidates(store, ratio)]  # fmt: skip
+        numbers = [
+            (store, number) for store in self._local.drives.stores for number in compaction.candidates(store, ratio)
+        ]
         freed = 0
         for done, (store, number) in enumerate(numbers):
             await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})

@@ -1,8 +1,9 @@
 """Users and access keys on the admin port: calls of IAM by other words, for `s4 admin user` and the operator.
 
-Each is one transaction of IAM's (gateway/accounts.py): judged as IAM's calls are, each by its own action, and done by IAM's
-own functions. What is here besides are the roles of `s4 admin` (grants), which are policies of their user, whether a user is
-enabled, and keys whose secret the caller chose: the operator writes it into a Secret first, and so may ask twice.
+Each is one transaction of IAM's (gateway/accounts.py): judged as IAM's calls are, each by its own action, and done by
+IAM's own functions. What is here besides are the roles of `s4 admin` (grants), which are policies of their user,
+whether a user is enabled, and keys whose secret the caller chose: the operator writes it into a Secret first, and so
+may ask twice.
 """
 
 from __future__ import annotations
@@ -70,11 +71,20 @@ class AdminUsers:
         for name, key in await accounts.all(AccessKey):
             held.setdefault(key.user, []).append(name)
         grants = dict(await accounts.all(Policy))
-        return {"users": [
-            {"name": name, "enabled": row.enabled, "grants": _texts(grants.get(name)), "access_keys": held.get(name, []), "created_ms": row.created_ms,
-             "requests_per_s": row.rate[0], "bytes_per_s": row.rate[1]}
-            for name, row in await accounts.all(User)
-        ]}  # fmt: skip
+        return {
+            "users": [
+                {
+                    "name": name,
+                    "enabled": row.enabled,
+                    "grants": _texts(grants.get(name)),
+                    "access_keys": held.get(name, []),
+                    "created_ms": row.created_ms,
+                    "requests_per_s": row.rate[0],
+                    "bytes_per_s": row.rate[1],
+                }
+                for name, row in await accounts.all(User)
+            ]
+        }
 
     async def put(self, request: web.Request) -> dict[str, Any]:
         body, name = msgspec.json.decode(await request.read(), type=_UserBody), request.match_info["name"]

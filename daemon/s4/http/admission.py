@@ -2,8 +2,8 @@
 
     user and bucket  ->  a place (gateway/places.py)  ->  a turn (gateway/turns.py)  ->  authorize, run
 
-Before, nothing but its signature was looked at. So one user's flood waits by itself, and of what goes on in one round of the
-loop others have their part.
+Before, nothing but its signature was looked at. So one user's flood waits by itself, and of what goes on in one round
+of the loop others have their part.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Admission:
         self.known = 0  # requests that are known, whether they have a place or not
 
     def enter_now(self, request: S3Request) -> bool:
-        """Once it is known who asks; whether the request may go on. If not, `enter` waits until it may. `leave` when it is over."""
+        """Once it is known who asks; whether the request may go on. If not, `enter` waits until it may. `leave` when
+        it is over."""
         own = request.requester.rate
         request.rated = self._rates.count(own)
         if request.rated and self._rates.ask(request.user, request.bucket, boot_clock(), own):

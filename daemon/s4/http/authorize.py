@@ -52,8 +52,8 @@ More = Mapping[str, tuple[str, ...]]  # condition keys of what is asked (keys.of
 class Judge:
     """Answers for one request, and for one bucket. `free`: whatever is asked, the answer is yes.
 
-    What it allowed by the tags or the ACL of a version it allowed of that version. Who opens the object afterwards may meet
-    another one: `confirm` judges that (`open_judged` does both).
+    What it allowed by the tags or the ACL of a version it allowed of that version. Who opens the object afterwards may
+    meet another one: `confirm` judges that (`open_judged` does both).
     """
 
     __slots__ = (
@@ -128,8 +128,8 @@ class Judge:
         *,
         granted: bool = False,
     ) -> bool:
-        """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition keys.
-        `row` is the version where it was opened already. `granted`: it may unless something denies it."""
+        """Whether the requester may do `action` to the bucket, or to a version of a key. `more`: further condition
+        keys. `row` is the version where it was opened already. `granted`: it may unless something denies it."""
         if self.free or (self.who.kind == ROOT and action in OF_ROOT):
             return True
         asked, action = action, of_version(action, version)
@@ -163,7 +163,8 @@ class Judge:
                 raise self.refusal()
 
     def could(self, action: str) -> bool:
-        """Whether the requester may do it, or it to versions, to anything in the bucket: before a body is read that says what."""
+        """Whether the requester may do it, or it to versions, to anything in the bucket: before a body is read that
+        says what."""
         policy = self._policy
         wanted = (action, of_version(action, "any"))
         return any(self.who.may_somewhere(one) or (policy is not None and policy.may_allow(one)) for one in wanted)
@@ -231,9 +232,14 @@ def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> ke
     transport, claim = request.http.transport, request.claim
     tls: SSLObject | None = transport.get_extra_info("ssl_object") if transport is not None else None
     facts = Facts(
-        request.headers, request.query, request.operation, clock(), request.http.remote or "",
-        (tls.version() or "").removeprefix("TLSv") if tls is not None else "", about=request.requester.about,
-    )  # fmt: skip
+        request.headers,
+        request.query,
+        request.operation,
+        clock(),
+        request.http.remote or "",
+        (tls.version() or "").removeprefix("TLSv") if tls is not None else "",
+        about=request.requester.about,
+    )
     if claim is not None:
         signed = "REST-QUERY-STRING" if claim.presigned else "POST" if request.form is not None else "REST-HEADER"
         facts = replace(
@@ -293,8 +299,12 @@ async def _must_on_object(gateway: Gateway, request: S3Request, judge: Judge, ac
         begun = await find_begun(gateway, request.bucket, request.key, text, b"")
         if begun is not None and begun.owner == request.user and await judge.may(action, request.key, granted=True):
             return
-    if (request.operation in _READS and judge.who.kind == ANONYMOUS and await judge.may("s3:ListBucket")
-            and await judge.may(action, request.key, version, granted=True)):  # fmt: skip
+    if (
+        request.operation in _READS
+        and judge.who.kind == ANONYMOUS
+        and await judge.may("s3:ListBucket")
+        and await judge.may(action, request.key, version, granted=True)
+    ):
         try:
             await open_object(gateway, request.bucket, request.key, version, judge.bucket)
         except S3Error as error:
@@ -307,16 +317,16 @@ async def _must_on_object(gateway: Gateway, request: S3Request, judge: Judge, ac
 async def open_judged(
     gateway: Gateway, judge: Judge, name: str, key: bytes, version: str, bucket: Bucket | None = None
 ) -> Opened:
-    """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very version.
-    Raises S3Error."""
+    """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very
+    version. Raises S3Error."""
     opened = await open_object(gateway, name, key, version, bucket)
     await judge.confirm(key, version, opened.row)
     return opened
 
 
 async def hidden(request: S3Request, error: S3Error) -> S3Error:
-    """An error as the requester may see it: that a key is not there is for those only who may list its bucket. Who opens
-    something of another bucket than the request's asks that bucket's judge before (`hidden_by`)."""
+    """An error as the requester may see it: that a key is not there is for those only who may list its bucket. Who
+    opens something of another bucket than the request's asks that bucket's judge before (`hidden_by`)."""
     return await hidden_by(request.authorized, error) if request.authorized is not None else error
 
 

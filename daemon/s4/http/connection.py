@@ -1,14 +1,15 @@
-"""Connections of the S3 port: HTTP/1.1 by aiohttp's parser, each request begun in the round of the loop that brought it.
+"""Connections of the S3 port: HTTP/1.1 by aiohttp's parser, each request begun in the round of the loop that brought
+it.
 
     data_received  ->  parser  ->  once all sockets were read:  Exchange  ->  the endpoint's coroutine, as far as it goes  ->  Answer
 
-Most requests have nothing to wait for: they are answered in one go, by the same functions as all others, without a task of
-their own. One that waits, for its body, a commit or a place, goes on in a task. What one round brought is begun together: the
-processor has the code at hand then, a tenth of a small request's time with eight connections.
+Most requests have nothing to wait for: they are answered in one go, by the same functions as all others, without a
+task of their own. One that waits, for its body, a commit or a place, goes on in a task. What one round brought is
+begun together: the processor has the code at hand then, a tenth of a small request's time with eight connections.
 
 For editors:
-- A connection serves one request after the other. What its client sends ahead waits here, at most `AHEAD` and some `READ_BYTES`
-  of their bodies, then in the kernel.
+- A connection serves one request after the other. What its client sends ahead waits here, at most `AHEAD` and some
+  `READ_BYTES` of their bodies, then in the kernel.
 - Where a request begins there is no task; what needs one says so (base/tasks.py).
 - An answer that has begun ends whole, or the connection is cut: nothing else may follow its head.
 - A body that nobody wanted is read for `LINGER_S` and thrown away, so that its client comes to read the answer.
@@ -107,17 +108,35 @@ class Connection(BaseProtocol):
     """`remote` is the client's address."""
 
     __slots__ = (
-        "_closing", "_connections", "_content", "_context", "_messages", "_silent_since", "_task", "_timer", "_working",
-        "remote", "secure",
-    )  # fmt: skip
+        "_closing",
+        "_connections",
+        "_content",
+        "_context",
+        "_messages",
+        "_silent_since",
+        "_task",
+        "_timer",
+        "_working",
+        "remote",
+        "secure",
+    )
 
     def __init__(self, connections: Connections) -> None:
         limits, loop = connections.limits, asyncio.get_running_loop()
-        super().__init__(loop, HttpRequestParser(
-            self, loop, READ_BYTES, max_line_size=limits.request_line_bytes, max_field_size=limits.header_bytes,
-            max_headers=limits.headers, payload_exception=ClientPayloadError, auto_decompress=False,
-            max_msg_queue_size=AHEAD,
-        ))  # fmt: skip
+        super().__init__(
+            loop,
+            HttpRequestParser(
+                self,
+                loop,
+                READ_BYTES,
+                max_line_size=limits.request_line_bytes,
+                max_field_size=limits.header_bytes,
+                max_headers=limits.headers,
+                payload_exception=ClientPayloadError,
+                auto_decompress=False,
+                max_msg_queue_size=AHEAD,
+            ),
+        )
         self._connections = connections
         self._messages: deque[tuple[RawRequestMessage | HttpProcessingError, StreamReader]] = deque()
         self._content: StreamReader | None = None  # of the request that is served

@@ -1,9 +1,10 @@
-"""S3 Control, AWS's second API of S3, as far as it is about buckets: their tags, which Terraform's provider reads and writes this
-way. It is signed for S3, has addresses of its own (`/v20180820/…`, with the account in x-amz-account-id), and wraps its errors.
+"""S3 Control, AWS's second API of S3, as far as it is about buckets: their tags, which Terraform's provider reads and
+writes this way. It is signed for S3, has addresses of its own (`/v20180820/…`, with the account in x-amz-account-id),
+and wraps its errors.
 
-A call names its bucket by an ARN; from there on it is an operation on that bucket like any other: authenticated, authorized and
-audited in the same places. What else S3 Control has is NotImplemented.
-Source: Amazon S3 Control API reference; botocore's model of s3control.
+A call names its bucket by an ARN; from there on it is an operation on that bucket like any other: authenticated,
+authorized and audited in the same places. What else S3 Control has is NotImplemented. Source: Amazon S3 Control API
+reference; botocore's model of s3control.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def session_arn(role: str, session: str) -> str:
 
 
 async def find(gateway: Gateway, claim: Claim) -> tuple[str, Requester]:
-    """The secret that signatures are checked with, and who asks. Raises S3Error InvalidAccessKeyId, InvalidToken, ExpiredToken."""
+    """The secret that signatures are checked with, and who asks. Raises S3Error InvalidAccessKeyId, InvalidToken,
+    ExpiredToken."""
     if claim.token:
         return await _of_session(gateway, claim)
     identity = await gateway.node.find_identity(claim.access_key) if "/" not in claim.access_key else None

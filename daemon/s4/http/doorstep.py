@@ -1,8 +1,8 @@
 """What is read before it is known who asks: forms and IAM calls, whose own bytes say it.
 
-Such requests have places of their own, few, and little time: nobody without a key takes the places of those who have one.
-Where all places are taken, the one that has waited longest gives way to who comes, so that those who trickle lock nobody
-out here either. One that brings less than `least_rate_bytes` a second is ended before its time is over.
+Such requests have places of their own, few, and little time: nobody without a key takes the places of those who have
+one. Where all places are taken, the one that has waited longest gives way to who comes, so that those who trickle lock
+nobody out here either. One that brings less than `least_rate_bytes` a second is ended before its time is over.
 
 For editors: whoever is ended is told RequestTimeout, which SDKs repeat, and its connection is closed.
 """

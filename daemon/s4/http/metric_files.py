@@ -1,9 +1,9 @@
-"""Where prometheus-client keeps the counts of a process with siblings: files that are mapped into memory, in a directory of
-a tmpfs or disk that may be full.
+"""Where prometheus-client keeps the counts of a process with siblings: files that are mapped into memory, in a
+directory of a tmpfs or disk that may be full.
 
 The client makes them sparse, and the kernel kills whoever touches a page of such a file that has no room. Here room is
-reserved before a page is touched; where there is none, a process counts in memory of its own from then on, which the sum of
-all processes lacks. A count never fails a request, and never ends a process.
+reserved before a page is touched; where there is none, a process counts in memory of its own from then on, which the
+sum of all processes lacks. A count never fails a request, and never ends a process.
 """
 
 from __future__ import annotations

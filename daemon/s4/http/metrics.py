@@ -47,15 +47,20 @@ class _Tally:
 
 
 class RequestMetrics(Collector):
-    """What a gateway counts: plain numbers, which the library is told of when this process is asked for them, and twice a
-    second for other processes that are."""
+    """What a gateway counts: plain numbers, which the library is told of when this process is asked for them, and
+    twice a second for other processes that are."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         registry.register(self)  # the first, so that the others know all
         labels = ("operation", "code")
         self._requests = Counter("s4_requests", "S3 requests by operation and outcome", labels, registry=registry)
-        self._seconds = _Seconds("s4_request_seconds", "Seconds from the head of a request to the end of its answer",
-                                  ("operation",), buckets=BUCKETS_S, registry=registry)  # fmt: skip
+        self._seconds = _Seconds(
+            "s4_request_seconds",
+            "Seconds from the head of a request to the end of its answer",
+            ("operation",),
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
         self._in = Counter("s4_received_bytes", "Bytes of request bodies", registry=registry)
         self._out = Counter("s4_sent_bytes", "Bytes of response bodies", registry=registry)
         self.in_flight = Gauge(

@@ -1,8 +1,9 @@
 """How owners of buckets, objects and uploads are shown: by the canonical id and the name.
 
-Rows know their owner by name. Owning gives no right (policies say what a user may do), so whoever is made again under a name
-is shown as the owner of its namesake's buckets, and is counted as such, but may do nothing more for it. What gives rights, the
-grants of an ACL, goes by canonical id, which no namesake gets. Who is gone is shown by an id that nobody has any more.
+Rows know their owner by name. Owning gives no right (policies say what a user may do), so whoever is made again under
+a name is shown as the owner of its namesake's buckets, and is counted as such, but may do nothing more for it. What
+gives rights, the grants of an ACL, goes by canonical id, which no namesake gets. Who is gone is shown by an id that
+nobody has any more.
 """
 
 from __future__ import annotations

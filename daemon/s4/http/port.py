@@ -1,12 +1,13 @@
-"""Who may come to a port and how long they may say nothing: the connections of one bound socket, with a bound on their number.
+"""Who may come to a port and how long they may say nothing: the connections of one bound socket, with a bound on their
+number.
 
-A connection counts from when it is taken, its handshake included. It has `first_s` to bring its first whole request; the
-HTTP server bounds how long it may wait for later ones. When all connections are taken, the one that has waited
+A connection counts from when it is taken, its handshake included. It has `first_s` to bring its first whole request;
+the HTTP server bounds how long it may wait for later ones. When all connections are taken, the one that has waited
 longest without a request in progress gives way to who comes: nobody holds the port by saying nothing. Only where a
 request is in progress on every one of them is a newcomer refused.
 
-For editors: whoever serves requests calls `begins` and `ends` around each with its connection's protocol. What is in `_idle`
-is in the order in which it fell silent.
+For editors: whoever serves requests calls `begins` and `ends` around each with its connection's protocol. What is in
+`_idle` is in the order in which it fell silent.
 """
 
 from __future__ import annotations
@@ -30,12 +31,22 @@ _HELLO = b"\x16"  # a TLS record with a handshake
 class Port:
     """`start` begins to take connections for the server of HTTP that `make` makes protocols of.
 
-    Without `context` it speaks plain HTTP only; `mixed` takes both, and the first byte says which. `refusal` is told to who
-    finds no place, where that needs no handshake; `plain` to who speaks no TLS where it is needed.
+    Without `context` it speaks plain HTTP only; `mixed` takes both, and the first byte says which. `refusal` is told
+    to who finds no place, where that needs no handshake; `plain` to who speaks no TLS where it is needed.
     """
 
-    def __init__(self, bound: socket.socket, context: ssl.SSLContext | None, *, most: int, first_s: float, backlog: int = 128,
-                 mixed: bool = False, refusal: Callable[[], bytes] = bytes, plain: Callable[[], bytes] = bytes) -> None:  # fmt: skip
+    def __init__(
+        self,
+        bound: socket.socket,
+        context: ssl.SSLContext | None,
+        *,
+        most: int,
+        first_s: float,
+        backlog: int = 128,
+        mixed: bool = False,
+        refusal: Callable[[], bytes] = bytes,
+        plain: Callable[[], bytes] = bytes,
+    ) -> None:
         self._bound, self._context, self._mixed, self._refusal = bound, context, mixed, refusal
         self._plain = plain
         self._most, self._first_s, self._backlog = most, first_s, backlog
@@ -165,8 +176,12 @@ class Port:
                 context = None
             if protocol not in self._idle:
                 raise ConnectionResetError  # it had to give way meanwhile
-            await loop.connect_accepted_socket(lambda: protocol, connection, ssl=context,
-                                               ssl_handshake_timeout=self._first_s if context is not None else None)  # fmt: skip
+            await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=self._first_s if context is not None else None,
+            )
         except (OSError, TimeoutError):  # a handshake that fails included
             self._forget(protocol)
             connection.close()

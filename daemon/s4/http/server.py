@@ -3,8 +3,9 @@
     bounds -> authenticate -> admit -> route -> authorize -> operation -> answer, metrics, audit
 
 Authentication is here and nowhere else, before routing; everything not allowed is denied. Requests at work and those
-that wait are bounded for each user (`admission.py`): one more is answered 503 SlowDown at once, while health stays open. Whatever an operation raises
-becomes an S3 error with a request id; what is not expected is logged with its traceback and is a 500.
+that wait are bounded for each user (`admission.py`): one more is answered 503 SlowDown at once, while health stays
+open. Whatever an operation raises becomes an S3 error with a request id; what is not expected is logged with its
+traceback and is a 500.
 """
 
 from __future__ import annotations
@@ -62,9 +63,21 @@ AUDITED = (
 class S3Server:
     """Serves S3 over one gateway. `health` answers /healthz and /readyz as (status, body)."""
 
-    def __init__(self, gateway: Gateway, limits: Limits, metrics: RequestMetrics, audit: AuditLog, *,
-                 region: str, domains: tuple[str, ...], websites: tuple[str, ...] = (), health: Callable[[str], tuple[int, bytes]],
-                 access_log: bool = False, signature_v2: str = "query", clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+    def __init__(
+        self,
+        gateway: Gateway,
+        limits: Limits,
+        metrics: RequestMetrics,
+        audit: AuditLog,
+        *,
+        region: str,
+        domains: tuple[str, ...],
+        websites: tuple[str, ...] = (),
+        health: Callable[[str], tuple[int, bytes]],
+        access_log: bool = False,
+        signature_v2: str = "query",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._gateway, self._limits, self._metrics, self._audit = gateway, limits, metrics, audit
         self._region, self._health, self._clock = region, health, clock
         self._domains, self._websites = domains, websites
@@ -92,9 +105,14 @@ class S3Server:
         """The port that S3 is served on. Its connections give way to others while they bring no request."""
         limits = self._limits
         self._port = Port(
-            bound, context, most=limits.connections, first_s=limits.first_head_s, backlog=1024, refusal=self._no_place,
+            bound,
+            context,
+            most=limits.connections,
+            first_s=limits.first_head_s,
+            backlog=1024,
+            refusal=self._no_place,
             plain=self._no_tls,
-        )  # fmt: skip
+        )
         return self._port
 
     def lost(self, connection: BaseProtocol) -> None:
@@ -186,7 +204,8 @@ class S3Server:
                 self._idle.set()
 
     def _is_full(self) -> bool:
-        """Whether no more is taken, of requests whose places are not counted by the admission, and that wait for no issuer."""
+        """Whether no more is taken, of requests whose places are not counted by the admission, and that wait for no
+        issuer."""
         return self._in_flight - self._admission.known - tokens.waiting() >= self._limits.requests
 
     async def _serve(self, http: Exchange, request_id: str) -> Answer:
@@ -385,8 +404,16 @@ class S3Server:
         body = error.xml(resource.partition("?")[0], request_id)
         return respond(error.status, headers, body)
 
-    def _account(self, request: S3Request | None, http: Exchange, response: Answer, code: str,
-                 seconds: float, request_id: str, refusal: S3Error | None) -> None:  # fmt: skip
+    def _account(
+        self,
+        request: S3Request | None,
+        http: Exchange,
+        response: Answer,
+        code: str,
+        seconds: float,
+        request_id: str,
+        refusal: S3Error | None,
+    ) -> None:
         operation = request.operation if request and request.operation else "Unknown"
         length = request.headers.get("content-length", "") if request else ""
         received = (names.number(length, 0, 10**18) or 0) if length else 0
@@ -396,12 +423,26 @@ class S3Server:
             self._admission.went(request, sent)
         if operation in AUDITED and request is not None:
             self._audit.write(
-                request_id=request_id, user=request.user, operation=operation, bucket=request.bucket,
-                key=request.key, version=response.headers.get("x-amz-version-id", ""), status=response.status,
-                code=code, remote=http.remote or "", seconds=seconds,
-            )  # fmt: skip
+                request_id=request_id,
+                user=request.user,
+                operation=operation,
+                bucket=request.bucket,
+                key=request.key,
+                version=response.headers.get("x-amz-version-id", ""),
+                status=response.status,
+                code=code,
+                remote=http.remote or "",
+                seconds=seconds,
+            )
         if self.access_log.wants(response.status):
             self.access_log.write(
-                http, request, request_id, response.status, code, error=refusal, received=received, sent=sent,
+                http,
+                request,
+                request_id,
+                response.status,
+                code,
+                error=refusal,
+                received=received,
+                sent=sent,
                 milliseconds=round(seconds * 1000, 2),
-            )  # fmt: skip
+            )

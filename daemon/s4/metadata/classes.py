@@ -1,4 +1,5 @@
-"""The storage class of an object, as its row keeps it: among its headers, where it is not STANDARD (s3/classes.py has which there are)."""
+"""The storage class of an object, as its row keeps it: among its headers, where it is not STANDARD (s3/classes.py has
+which there are)."""
 
 from __future__ import annotations
 

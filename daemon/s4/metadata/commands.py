@@ -79,8 +79,9 @@ class DeleteObject(Command, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """What lifecycle looked at when it judged a version: the revision of the bucket's settings, its rules among them, the
-    version's tags, and how many newer versions that are not current a rule keeps. What is otherwise by now stays."""
+    """What lifecycle looked at when it judged a version: the revision of the bucket's settings, its rules among
+    them, the version's tags, and how many newer versions that are not current a rule keeps. What is otherwise by
+    now stays."""
 
     revision: int
     tags: dict[str, str]
@@ -112,9 +113,9 @@ class Expire(Command, frozen=True):
 
 class ChangeObject(Command, frozen=True):
     """New tags, a new ACL, retention (mode, end in ms; empty for none) or legal hold of a version that stays as it is:
-    the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too. `seen` is the suffix of the
-    version that was looked at for this, where it must be that one still. `storage_class` is lifecycle's, `judged` as in Expire:
-    a `version` that is named must not be the current one then."""
+    the newest, or the one named. None leaves it. `bypass` is of governance, in deletes too. `seen` is the suffix of
+    the version that was looked at for this, where it must be that one still. `storage_class` is lifecycle's, `judged`
+    as in Expire: a `version` that is named must not be the current one then."""
 
     settings: Settings
     key: bytes
@@ -130,7 +131,8 @@ class ChangeObject(Command, frozen=True):
 
 
 class Rewrap(Command, frozen=True):
-    """The key of an object's or upload's row is wrapped anew: `before` by `after`, and nothing where it is another by now."""
+    """The key of an object's or upload's row is wrapped anew: `before` by `after`, and nothing where it is another by
+    now."""
 
     row: bytes
     before: str
@@ -281,8 +283,8 @@ class SetVersioning(Command, frozen=True):
 
 
 class SetDocument(Command, frozen=True):
-    """A setting that only gateways and lifecycle read; empty removes it. `seen` are other settings that it was judged by,
-    with their texts: where one is another by now, this one is refused."""
+    """A setting that only gateways and lifecycle read; empty removes it. `seen` are other settings that it was judged
+    by, with their texts: where one is another by now, this one is refused."""
 
     name: str
     setting: str
@@ -437,9 +439,45 @@ class Stale(msgspec.Struct, tag=True, frozen=True):
 
 
 AnyCommand = (
-    PutObject | DeleteObject | DeleteIfNewest | Expire | ChangeObject | Rewrap | SetDocument | CreateUpload | PutPart | CompleteUpload | AbortUpload
-    | TakeReferences | DropReferences | LetGo | PublishContent | UnpublishContent | RefuseReference | RefuseBlob
-    | NeedHeal | Healed | ForgetRows | Recounted | ForgetAnswers | CreateBucket | SetVersioning | SetLock | SpreadSettings | BeginDelete | CloseBucket | ReopenBucket
-    | UndoDelete | EndDelete | PutUser | DeleteUser | PutAccessKey | DeleteAccessKey | ChangeAccounts | NoteUses | PutJob | DeleteJob
-)  # fmt: skip
+    PutObject
+    | DeleteObject
+    | DeleteIfNewest
+    | Expire
+    | ChangeObject
+    | Rewrap
+    | SetDocument
+    | CreateUpload
+    | PutPart
+    | CompleteUpload
+    | AbortUpload
+    | TakeReferences
+    | DropReferences
+    | LetGo
+    | PublishContent
+    | UnpublishContent
+    | RefuseReference
+    | RefuseBlob
+    | NeedHeal
+    | Healed
+    | ForgetRows
+    | Recounted
+    | ForgetAnswers
+    | CreateBucket
+    | SetVersioning
+    | SetLock
+    | SpreadSettings
+    | BeginDelete
+    | CloseBucket
+    | ReopenBucket
+    | UndoDelete
+    | EndDelete
+    | PutUser
+    | DeleteUser
+    | PutAccessKey
+    | DeleteAccessKey
+    | ChangeAccounts
+    | NoteUses
+    | PutJob
+    | DeleteJob
+)
 AnyAnswer = Done | Written | Deleted | Taken | BucketMade | UserKnown | KeyKnown | Refused | Stale

@@ -1,4 +1,5 @@
-"""From command to entry: the one table of commands, with the decision of each and what the others have to know of it."""
+"""From command to entry: the one table of commands, with the decision of each and what the others have to know of
+it."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ def forget_rows(entry: Entry, command: commands.ForgetRows) -> commands.Done:
 class Spec(NamedTuple):
     """What there is to know of a command.
 
-    `settings`: gateways hold under lease what it changes (L1). `room`: it waits for a disk that takes more (D5). `twice`:
-    why it may be decided again; all others are remembered by their ids (R12).
+    `settings`: gateways hold under lease what it changes (L1). `room`: it waits for a disk that takes more (D5).
+    `twice`: why it may be decided again; all others are remembered by their ids (R12).
     """
 
     decide: Callable[[Entry, Any], AnyAnswer]

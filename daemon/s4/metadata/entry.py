@@ -95,10 +95,23 @@ class Entry:
     """One command's rows, while they are decided. `now_ms` is the time as most nodes have it, if it is `timed`; `room`
     says whether the disk takes more, `whole` whether all stores of the partition are there."""
 
-    def __init__(self, overlay: Overlay, partition: int, partitions: int, epoch: int, sequence: int, now_ms: int, *,
-                 agrees: Callable[[], bool] | None = None, full: Container[tuple[int, str]] = (), room: Callable[[], bool] = lambda: True,
-                 whole: Callable[[int], bool] = lambda _: True, timed: Callable[[], bool] = lambda: True, newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None,
-                 nulls: Nulls | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        overlay: Overlay,
+        partition: int,
+        partitions: int,
+        epoch: int,
+        sequence: int,
+        now_ms: int,
+        *,
+        agrees: Callable[[], bool] | None = None,
+        full: Container[tuple[int, str]] = (),
+        room: Callable[[], bool] = lambda: True,
+        whole: Callable[[int], bool] = lambda _: True,
+        timed: Callable[[], bool] = lambda: True,
+        newest: Callable[[Entry, int, bytes], tuple[bytes, bytes] | None] | None = None,
+        nulls: Nulls | None = None,
+    ) -> None:
         self._overlay = overlay
         self._newest, self.nulls = newest, nulls if nulls is not None else Nulls()
         self.partition, self.partitions = partition, partitions
@@ -194,8 +207,16 @@ class Entry:
         """Leave word for another partition or for the store, with this same entry."""
         self.posted.append(action)
 
-    def count(self, bucket: int, objects: int = 0, size: int = 0, blobs: int = 0, references: int = 0,
-              blob_bytes: int = 0, saved: int = 0) -> None:  # fmt: skip
+    def count(
+        self,
+        bucket: int,
+        objects: int = 0,
+        size: int = 0,
+        blobs: int = 0,
+        references: int = 0,
+        blob_bytes: int = 0,
+        saved: int = 0,
+    ) -> None:
         sums = self.deltas.setdefault(bucket, [0, 0, 0, 0, 0, 0])
         for index, delta in enumerate((objects, size, blobs, references, blob_bytes, saved)):
             sums[index] += delta

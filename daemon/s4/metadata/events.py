@@ -72,7 +72,21 @@ def tell(
                 "InternalError", f"{rule.target} would be told of one of two changes only: ask for each."
             )
         gone = row.marker or event in (DELETE, EXPIRED)
-        entry.put(row_key, encode(Event(
-            event, rule.id, notify.bucket, key, version, 0 if gone else row.size, "" if gone else row.etag,
-            entry.now_ms, notify.user, notify.address, notify.request,
-        )))  # fmt: skip
+        entry.put(
+            row_key,
+            encode(
+                Event(
+                    event,
+                    rule.id,
+                    notify.bucket,
+                    key,
+                    version,
+                    0 if gone else row.size,
+                    "" if gone else row.etag,
+                    entry.now_ms,
+                    notify.user,
+                    notify.address,
+                    notify.request,
+                )
+            ),
+        )

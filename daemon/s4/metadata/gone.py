@@ -1,17 +1,17 @@
 """Letting go, a bounded piece at a time: what a removed version, upload or bucket of uploads held.
 
-A row that holds a few references lets go of them in the entry that removes it. One that holds many, as an object of ten
-thousand parts, goes at once all the same, and the same entry leaves rows of what it held in a table of their own, GONE;
-the partition's primary then works these off, AT_ONCE references a command, with the turns of everybody else between. A
-crash at any point leaves rows that are worked off later: garbage at worst, never a dangling reference (C2). Each command
-lets go and removes or shortens its row in one entry, so that it may come twice.
+A row that holds a few references lets go of them in the entry that removes it. One that holds many, as an object of
+ten thousand parts, goes at once all the same, and the same entry leaves rows of what it held in a table of their own,
+GONE; the partition's primary then works these off, AT_ONCE references a command, with the turns of everybody else
+between. A crash at any point leaves rows that are worked off later: garbage at worst, never a dangling reference (C2).
+Each command lets go and removes or shortens its row in one entry, so that it may come twice.
 
 Compatible: S4 0.7 knows no such table and looks at none of its rows. In a rolling upgrade a primary of 0.7 replicates,
 snapshots and keeps them as it does all rows of a partition, and the first one that knows them goes on with them.
 
-For editors: `taken` says that an object holds what the parts held; nothing is let go of then but the parts' own rows. Parts
-without an upload's row are visible to nobody. A bucket's uploads are swept while it is closed only: where its deletion is
-undone, what is left stays (L3).
+For editors: `taken` says that an object holds what the parts held; nothing is let go of then but the parts' own rows.
+Parts without an upload's row are visible to nobody. A bucket's uploads are swept while it is closed only: where its
+deletion is undone, what is left stays (L3).
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ AT_ONCE = 64  # references in one entry
 def release(entry: Entry, extents: Sequence[Extent]) -> None:
     """Let go of what a removed row referred to: here and now where it is little, else soon.
 
-    Raises RepeatedError where the row that comes in its place has the same reference, which is never used twice (C1)."""
+    Raises RepeatedError where the row that comes in its place has the same reference, which is never used twice
+    (C1)."""
     references.must_be_new(entry, extents)
     if len(extents) <= AT_ONCE:
         references.release(entry, extents)
@@ -47,7 +48,8 @@ def leave(entry: Entry, row: Gone) -> None:
 
 
 def release_parts(entry: Entry, bucket: int, key: bytes, upload: bytes, *, taken: bool) -> None:
-    """Delete the parts of an upload whose own row is deleted in this entry; what they held too, but where it is `taken`."""
+    """Delete the parts of an upload whose own row is deleted in this entry; what they held too, but where it is
+    `taken`."""
     found = list(islice(entry.scan(keys.upload_parts(entry.partition, bucket, key, upload)), AT_ONCE + 1))
     if len(found) > AT_ONCE:
         leave(entry, Gone([], bucket, key, upload, taken))

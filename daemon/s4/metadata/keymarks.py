@@ -1,7 +1,8 @@
 """What a cluster knows of its own keys, so that a process with others is told from one with the right ones. Pure.
 
-A row of partition 0 has a part of the master key's hash, and of each root key that counts a salted hash which costs time to
-guess at. While the root keys are changed two pairs count, and their secrets are kept as users' are: sealed by the master key.
+A row of partition 0 has a part of the master key's hash, and of each root key that counts a salted hash which costs
+time to guess at. While the root keys are changed two pairs count, and their secrets are kept as users' are: sealed by
+the master key.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def kept_root(value: bytes | None, access_key: str) -> str | None:
 
 
 def wrong(marks: KeyMarks, masters: Sequence[str], root: tuple[str, str] | None) -> str:
-    """Why a process with these keys must not serve; empty where they are its cluster's. `root` None: it has none of its own."""
+    """Why a process with these keys must not serve; empty where they are its cluster's. `root` None: it has none of
+    its own."""
     if marks.master and marks.master not in masters:
         have = "has none" if not masters else "has another one"
         return f"the master key is not this cluster's: it seals with key {marks.master}, and this process {have}; give it the cluster's with --master-key"

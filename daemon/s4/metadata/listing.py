@@ -172,8 +172,8 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
 def walk_uploads(
     cursors: Sequence[Cursor], prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None
 ) -> Iterator[tuple[bytes, bytes, bytes] | bytes | None]:
-    """(key, upload id, row) of the uploads behind a place, and what keys have in common, in order; None where the caller
-    may pause. With no `after_upload` all of `after_key` is passed over. What is passed over is not read."""
+    """(key, upload id, row) of the uploads behind a place, and what keys have in common, in order; None where the
+    caller may pause. With no `after_upload` all of `after_key` is passed over. What is passed over is not read."""
     start = keys.escape(prefix)
     if after_key:
         resume = (
@@ -198,7 +198,8 @@ def walk_uploads(
 
 
 def _class_of(value: bytes) -> str:
-    """The class of an object row. Whole rows are decoded only where the name stands in them: most have the standard one."""
+    """The class of an object row. Whole rows are decoded only where the name stands in them: most have the standard
+    one."""
     if value.find(_CLASS, 5, 5 + int.from_bytes(value[1:5], "little")) < 0:
         return classes.STANDARD
     return classes.of(decode_object(value)[0].headers)

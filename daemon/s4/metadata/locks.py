@@ -29,7 +29,8 @@ def check_removal(row: Object, now_ms: int, *, bypass: bool = False) -> None:
 
 
 def retained(row: Object, mode: str, until_ms: int, now_ms: int, *, bypass: bool) -> Object:
-    """The row with another retention, none where `mode` is empty. Raises RefusalError where the one it has forbids that."""
+    """The row with another retention, none where `mode` is empty. Raises RefusalError where the one it has forbids
+    that."""
     if is_retained(row, now_ms, bypass=bypass) and (mode != row.lock_mode or until_ms < row.lock_until_ms):
         raise _protected()
     return replace(row, lock_mode=mode, lock_until_ms=until_ms)

@@ -1,10 +1,12 @@
 """Where the null version of a key stands, behind any number of others: found once in pieces, and not by every decision.
 
-Versions only come in front of those that are there, and none is made the null version later. So what was seen once of a key stays
-right: of the versions up to the newest of then, the null version is the one of then, if it was not removed since, or none. Whoever
-needs it looks at what came in front, and at that one row. Kept in memory; without it a decision walks all of them.
+Versions only come in front of those that are there, and none is made the null version later. So what was seen once of
+a key stays right: of the versions up to the newest of then, the null version is the one of then, if it was not removed
+since, or none. Whoever needs it looks at what came in front, and at that one row. Kept in memory; without it a
+decision walks all of them.
 
-For editors: what is noted was seen in committed rows only. A decision's own rows may be thrown away, and their places given to others.
+For editors: what is noted was seen in committed rows only. A decision's own rows may be thrown away, and their places
+given to others.
 """
 
 from __future__ import annotations
@@ -98,7 +100,8 @@ def find(
 
 
 def wanted(command: AnyCommand, versioning: Callable[[int], str]) -> list[tuple[int, bytes]]:
-    """(bucket, key) of the null versions that a decision looks for. `versioning` is of a bucket that the command does not say it of."""
+    """(bucket, key) of the null versions that a decision looks for. `versioning` is of a bucket that the command does
+    not say it of."""
     match command:
         case PutObject(settings=settings, key=key) | CompleteUpload(settings=settings, key=key):
             found = [(settings.bucket, key)] if settings.versioning == SUSPENDED else []

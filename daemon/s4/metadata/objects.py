@@ -86,8 +86,9 @@ def put(entry: Entry, command: PutObject) -> Written:
     return written
 
 
-def write_version(entry: Entry, settings: Settings, key: bytes, row: Object, inline: bytes,
-                  conditions: Conditions) -> Written:  # fmt: skip
+def write_version(
+    entry: Entry, settings: Settings, key: bytes, row: Object, inline: bytes, conditions: Conditions
+) -> Written:
     """Put a new newest version, replacing the null version where the bucket's setting says so."""
     bucket = settings.bucket
     found = entry.newest(bucket, key)
@@ -148,8 +149,16 @@ def delete(entry: Entry, command: DeleteObject) -> Deleted:
     return delete_newest(entry, settings, key, found, command.owner, "ObjectRemoved")
 
 
-def delete_newest(entry: Entry, settings: Settings, key: bytes, found: tuple[bytes, bytes] | None, owner: str,
-                  cause: str, *, owed: bool = False) -> Deleted:  # fmt: skip
+def delete_newest(
+    entry: Entry,
+    settings: Settings,
+    key: bytes,
+    found: tuple[bytes, bytes] | None,
+    owner: str,
+    cause: str,
+    *,
+    owed: bool = False,
+) -> Deleted:
     """Remove what there is, or put a delete marker on it, as the bucket's versioning says."""
     if settings.versioning == "":
         if found is not None:
@@ -233,8 +242,13 @@ def change(entry: Entry, command: ChangeObject) -> Written:
     bucket, key, version = command.settings.bucket, command.key, command.version
     found = find_version(entry, bucket, key, version) if version else entry.newest(bucket, key)
     if found is None:
-        raise RefusalError(*(("NoSuchVersion", "The specified version does not exist.") if version
-                             else ("NoSuchKey", "The specified key does not exist.")))  # fmt: skip
+        raise RefusalError(
+            *(
+                ("NoSuchVersion", "The specified version does not exist.")
+                if version
+                else ("NoSuchKey", "The specified key does not exist.")
+            )
+        )
     if command.seen and found[0][-keys.VERSION_BYTES :] != command.seen:
         raise RefusalError("OperationAborted", "The object was replaced while its change was prepared. Try again.")
     if command.judged is not None:
@@ -245,10 +259,13 @@ def change(entry: Entry, command: ChangeObject) -> Written:
     row, inline = decode_object(found[1])
     if row.marker:
         raise RefusalError("MethodNotAllowed", "The specified method is not allowed against this resource.")
-    row = replace(row, tags=row.tags if command.tags is None else command.tags,
-                  acl=row.acl if command.acl is None else command.acl,
-                  legal_hold=row.legal_hold if command.hold is None else command.hold,
-                  hold_told=row.hold_told or command.hold is not None)  # fmt: skip
+    row = replace(
+        row,
+        tags=row.tags if command.tags is None else command.tags,
+        acl=row.acl if command.acl is None else command.acl,
+        legal_hold=row.legal_hold if command.hold is None else command.hold,
+        hold_told=row.hold_told or command.hold is not None,
+    )
     if command.storage_class:
         row = replace(row, headers={**row.headers, classes.NAME: command.storage_class})
     if command.retention is not None:

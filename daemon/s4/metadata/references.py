@@ -122,11 +122,13 @@ def release(entry: Entry, extents: Iterable[Extent]) -> None:
             entry.post(Dereference(extent.partition, extent.blob, extent.reference))
 
 
-def bring(entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], bucket: int, key: bytes,
-          upload: bytes = b"") -> None:  # fmt: skip
+def bring(
+    entry: Entry, blobs: Iterable[NewBlob], granted: Iterable[bytes], bucket: int, key: bytes, upload: bytes = b""
+) -> None:
     """Make new blobs known with their first references, and check what the auditor refused (C3).
 
-    Raises RepeatedError for a blob that is known: its id is new in each attempt, so that this is one which was committed.
+    Raises RepeatedError for a blob that is known: its id is new in each attempt, so that this is one which was
+    committed.
     """
     granted = list(granted)
     refusals = bool(granted) and next(entry.scan(keys.table(entry.partition, keys.REFUSED)), None) is not None

@@ -1,8 +1,8 @@
 """What an older program left otherwise than this one keeps it, put right once for each partition.
 
-`Counters.saved` came with 0.7: what had been referred to before was not in it, and `verify` said so for ever. Somebody counts
-rows as they stood in a snapshot together with the counters (upkeep/repair.py); the difference is right whatever happened since.
-That it was done is a row of the same entry.
+`Counters.saved` came with 0.7: what had been referred to before was not in it, and `verify` said so for ever. Somebody
+counts rows as they stood in a snapshot together with the counters (upkeep/repair.py); the difference is right whatever
+happened since. That it was done is a row of the same entry.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Commands that come twice (rule R12): until when they are known again.
 
-A command is remembered by its id: id and answer are a row of its own entry, and a repeat is told that answer. Only what has
-a reason for it in the table of commands (decide.py) may be decided anew. Ids begin with the time at which they were made, so that old answers
-stand together; they are forgotten up to a time that is a row too, in the same entry, and a command whose id is older
-than that is never decided: whether it was before, nobody knows any more. So no clock can make a repeat look new; clocks
-only say when it is time to forget.
+A command is remembered by its id: id and answer are a row of its own entry, and a repeat is told that answer. Only
+what has a reason for it in the table of commands (decide.py) may be decided anew. Ids begin with the time at which
+they were made, so that old answers stand together; they are forgotten up to a time that is a row too, in the same
+entry, and a command whose id is older than that is never decided: whether it was before, nobody knows any more. So no
+clock can make a repeat look new; clocks only say when it is time to forget.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def forgotten_ms(value: bytes | None) -> int:
 
 
 def forget_answers(entry: Entry, command: commands.ForgetAnswers) -> commands.Taken:
-    """By a clock that is that of the peers (R13). What was forgotten once stays so: a clock that is behind brings nothing
-    back."""
+    """By a clock that is that of the peers (R13). What was forgotten once stays so: a clock that is behind brings
+    nothing back."""
     row = keys.forgotten_row(entry.partition)
     known_ms = forgotten_ms(entry.get(row))
     before_ms = max(known_ms, entry.expiry_ms - KEPT_MS)

@@ -1,7 +1,7 @@
 """Row formats. A value is a version byte and a msgpack array; readers of all versions stand side by side.
 
-Fields are only ever added at the end, with a default: an older row then decodes as it is. More than that is a new version
-byte and a reader here, and bytes in golden.json. An object row has inline bytes behind it: listings decode the front only.
+Fields are only ever added at the end, with a default, so that older rows decode. More is a new version byte, a reader
+here, and bytes in golden.json. An object row has inline bytes behind it: listings decode the front only.
 
     object row = version (1), length of the array (4, little-endian), array, inline bytes"""
 
@@ -105,8 +105,8 @@ class Upload(_Row, frozen=True):
 
 
 class Part(_Row, frozen=True):
-    """An uploaded part: its extent, and its bytes where they are inline. `brought` is the checksum that came with it where
-    its upload keeps another, ALGORITHM:base64: a completion may name it."""
+    """An uploaded part: its extent, and its bytes where they are inline. `brought` is the checksum that came with it
+    where its upload keeps another, ALGORITHM:base64: a completion may name it."""
 
     modified_ms: int
     extent: Extent
@@ -127,8 +127,8 @@ class Blob(_Row, frozen=True):
 
 
 class Gone(_Row, frozen=True):
-    """What something that was removed holds still: references, as (partition, blob, reference); or the parts of an upload,
-    `taken` where an object has what they held; or, with a bucket alone, the uploads of a bucket that is closed."""
+    """What something that was removed holds still: references, as (partition, blob, reference); or the parts of an
+    upload, `taken` where an object has what they held; or, with a bucket alone, the uploads of one that is closed."""
 
     held: list[tuple[int, bytes, bytes]] = []
     bucket: int = 0
@@ -313,8 +313,8 @@ class Job(_Row, frozen=True):
 
 
 class Counters(_Row, frozen=True):
-    """Sums kept in the same batch as the rows they count. Per bucket, and per partition under bucket 0. `saved` are the
-    sizes of the blobs that a bucket refers to, but for each blob's first reference: what it shares and does not store."""
+    """Sums kept in the same batch as the rows they count. Per bucket, and per partition under bucket 0. `saved` are
+    the sizes of the blobs that a bucket refers to, but for each blob's first reference: what it shares."""
 
     objects: int = 0
     bytes: int = 0
@@ -368,7 +368,7 @@ class Refused(_Row, frozen=True):
 
 
 class Notify(_Row, frozen=True):
-    """What events say besides what happened: the bucket's name and rules, and who asked, from where, in which request."""
+    """What events say besides what happened: the bucket's name and rules; who asked, from where, by which request."""
 
     bucket: str
     rules: str

@@ -1,7 +1,7 @@
 """A node: the stores of this process with their partitions, as gateways see them (`peer.api.NodeApi`), and the outbox.
 
-It composes the pieces and owns none of their state: rows belong to `replica.host`, shards to
-`storage.drives`, the map to `cluster.membership`, memory of who still reads to the gateways. The outbox frees shards once more after a crash
+It composes the pieces and owns none of their state: rows belong to `replica.host`, shards to `storage.drives`, the map
+to `cluster.membership`, memory of who still reads to the gateways. The outbox frees shards once more after a crash
 rather than not at all, which is harmless (rule C2).
 """
 
@@ -40,9 +40,18 @@ REAP_S = 0.5
 class Node(RowNode):
     """The node of a server that keeps everything by itself."""
 
-    def __init__(self, host: Host, drives: Drives, membership: Membership, *, horizon: Callable[[], float],
-                 root: Identity, root_key: str, strict: bool = False,
-                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+    def __init__(
+        self,
+        host: Host,
+        drives: Drives,
+        membership: Membership,
+        *,
+        horizon: Callable[[], float],
+        root: Identity,
+        root_key: str,
+        strict: bool = False,
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
         super().__init__(
             host, drives, membership, horizon=horizon, root=root, root_key=root_key, strict=strict, clock=clock
         )

@@ -88,8 +88,15 @@ class Lineup:
                 )
 
 
-def line_up(files: Files, directories: Sequence[Path], *, geometry: tuple[int, int] | None, partitions: int,
-            degraded: bool = False, failed: Collection[Path] = ()) -> Lineup:  # fmt: skip
+def line_up(
+    files: Files,
+    directories: Sequence[Path],
+    *,
+    geometry: tuple[int, int] | None,
+    partitions: int,
+    degraded: bool = False,
+    failed: Collection[Path] = (),
+) -> Lineup:
     """Judge the directories, formatting what is new. Raises DirectoryError, which says what to change.
 
     `degraded` starts with less than a majority; `failed` are directories to leave out.
@@ -154,8 +161,9 @@ def _take(files: Files, number: int, directory: Path, failed: Collection[Path], 
     return seat
 
 
-def _format(files: Files, seats: list[Seat], geometry: tuple[int, int] | None, partitions: int, cluster: str,
-            made: list[Path]) -> Lineup:  # fmt: skip
+def _format(
+    files: Files, seats: list[Seat], geometry: tuple[int, int] | None, partitions: int, cluster: str, made: list[Path]
+) -> Lineup:
     """Make new stores of all seats. All must be there: what is formatted without a drive would never use it.
     Nothing is formatted before all were opened, and from then on nothing is taken back."""
     data, parity = geometry or default_geometry(len(seats))
@@ -244,8 +252,10 @@ def _check_places(seats: list[Seat], shard_map: ShardMap, geometry: tuple[int, i
         if place is not None and place != seat.number:
             right = {places[one.store]: one.directory for one in seats if one.store in places}
             named = " ".join(str(right.get(number, seats[number].directory)) for number in range(len(seats)))
-            raise DirectoryError(f"the directories are not in their order: {seat.directory} is number {place + 1}, "
-                                 f"not {seat.number + 1}; give them as: {named}")  # fmt: skip
+            raise DirectoryError(
+                f"the directories are not in their order: {seat.directory} is number {place + 1}, "
+                f"not {seat.number + 1}; give them as: {named}"
+            )
 
 
 def _check_majority(seats: list[Seat], quorum: int, degraded: bool) -> None:

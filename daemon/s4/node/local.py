@@ -109,8 +109,8 @@ def _keep(files: Files, paths: Sequence[Path], content: bytes, kept: bool) -> li
 
 def master_key(files: Files, directories: Sequence[Path], sealed: Callable[[], str] = str) -> Path:
     """The file with the key that secrets are sealed with: each directory has a copy, and one that lacks it gets one.
-    Made where there is none, unless `sealed` names something that only a key which was there can open: a new one would make
-    that unreadable for good without a word. Raises KeyringError then, and where two differ."""
+    Made where there is none, unless `sealed` names something that only a key which was there can open: a new one would
+    make that unreadable for good without a word. Raises KeyringError then, and where two differ."""
     paths = [directory / keyring.FILE for directory in directories]
     kept = _kept(paths)
     if len(set(kept.values())) > 1:
@@ -190,20 +190,38 @@ def own_master_key(store: OpenStore) -> Path:
     return master_key(Files(), there, lambda: sealed_things(store.host.database, store.node.partitions))
 
 
-async def open_store(directories: Sequence[Path], settings: StoreSettings, limits: Limits, *,
-                     horizon: Callable[[], float], fatal: Callable[[BaseException], None], files: Files | None = None,
-                     environment: dict[str, str] | None = None, clock: Callable[[], float] = time.time,
-                     jobs: Jobs | None = None) -> OpenStore:  # fmt: skip
-    """Open or format directories. Raises DirectoryError, DatabaseError, ValueError."""
-    files = files or Files()
+async def _line_up(files: Files, directories: Sequence[Path], settings: StoreSettings) -> Lineup:
+    """The directories as they are. What is new is in the map before anything is kept under it."""
     lineup = line_up(
-        files, directories, geometry=settings.geometry, partitions=settings.partitions, degraded=settings.degraded,
+        files,
+        directories,
+        geometry=settings.geometry,
+        partitions=settings.partitions,
+        degraded=settings.degraded,
         failed=settings.failed,
-    )  # fmt: skip
+    )
     lineup.check()
-    if not lineup.revision or any(seat.fresh for seat in lineup.seats):  # before anything is kept under it
+    if not lineup.revision or any(seat.fresh for seat in lineup.seats):
         value = shardmap.encode(lineup.shard_map)
         lineup.revision = await lineup.coordinator.replace(DOCUMENT, value, lineup.revision)
+    return lineup
+
+
+async def open_store(
+    directories: Sequence[Path],
+    settings: StoreSettings,
+    limits: Limits,
+    *,
+    horizon: Callable[[], float],
+    fatal: Callable[[BaseException], None],
+    files: Files | None = None,
+    environment: dict[str, str] | None = None,
+    clock: Callable[[], float] = time.time,
+    jobs: Jobs | None = None,
+) -> OpenStore:
+    """Open or format directories. Raises DirectoryError, DatabaseError, ValueError."""
+    files = files or Files()
+    lineup = await _line_up(files, directories, settings)
     drives = await _open_drives(files, lineup, settings, limits, fatal)
     lineup.check()
     there = [seat.directory for seat in lineup.online()]
@@ -217,7 +235,6 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     joiners = _open_joiners(lineup, in_sync, limits)
     for copy in (*copies.all(), *(database for _, database in joiners)):
         copy.times = next(shards.times for drive, shards in drives.online() if drive.directory == copy.path.parent)
-    durable = settings.durability == "sync"
     node: Node | None = None
 
     def on_outbox(partition: int, key: bytes, value: bytes) -> None:
@@ -225,10 +242,20 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
             node.on_outbox(partition, key, value)
 
     host = Host(
-        copies, current.partitions, [status.epoch for status in current.status], sync=durable, fatal=fatal,
-        sync_shards=drives.sync_now, on_outbox=on_outbox, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
-        sync_every_s=1.0 if settings.durability == "interval" else 0.0, clock=clock, room=drives.has_room, whole=membership.is_whole,
-    )  # fmt: skip
+        copies,
+        current.partitions,
+        [status.epoch for status in current.status],
+        sync=settings.durability == "sync",
+        fatal=fatal,
+        sync_shards=drives.sync_now,
+        on_outbox=on_outbox,
+        cache_bytes=limits.row_cache_bytes,
+        max_waiting=limits.waiting_commands,
+        sync_every_s=1.0 if settings.durability == "interval" else 0.0,
+        clock=clock,
+        room=drives.has_room,
+        whole=membership.is_whole,
+    )
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)
     node.start(jobs or Jobs())
@@ -239,14 +266,19 @@ async def open_store(directories: Sequence[Path], settings: StoreSettings, limit
     return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks)
 
 
-async def _open_drives(files: Files, lineup: Lineup, settings: StoreSettings, limits: Limits,
-                       fatal: Callable[[BaseException], None]) -> Drives:  # fmt: skip
+async def _open_drives(
+    files: Files, lineup: Lineup, settings: StoreSettings, limits: Limits, fatal: Callable[[BaseException], None]
+) -> Drives:
     """A shard store for each seat; one that fails to open leaves the lineup, unless it is the only one."""
     sizes = ShardSettings(
-        volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
-        reserve_bytes=settings.reserve_bytes, open_volumes=max(2, limits.open_volumes // len(lineup.seats)), slow_s=limits.slow_drive_s,
-        durable=settings.durability == "sync", sync_index=settings.durability != "none",
-    )  # fmt: skip
+        volume_bytes=settings.volume_bytes,
+        preallocate_bytes=settings.preallocate_bytes,
+        reserve_bytes=settings.reserve_bytes,
+        open_volumes=max(2, limits.open_volumes // len(lineup.seats)),
+        slow_s=limits.slow_drive_s,
+        durable=settings.durability == "sync",
+        sync_index=settings.durability != "none",
+    )
     drives = []
     for seat in lineup.seats:
         shards = None
@@ -270,7 +302,8 @@ def _blaming(directory: Path, fatal: Callable[[BaseException], None]) -> Callabl
 
 
 def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
-    """(copies, stores whose copies are level). Changes nothing that is kept but for levelling. Raises DirectoryError."""
+    """(copies, stores whose copies are level). Changes nothing that is kept but for levelling. Raises
+    DirectoryError."""
     spec = lineup.shard_map.spec
     wanted = lineup.shard_map.order[: spec.replicas]
     listed = lineup.shard_map.status[0].in_sync

@@ -121,8 +121,19 @@ class MemberNode(RowNode):
 
     router: Router
 
-    def __init__(self, store: str, keeper: MapKeeper, host: ReplicatedHost, drives: OneStore, view: MapView, *,
-                 horizon: Callable[[], float], root: RootKeys, strict: bool, clocks: Clocks) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: str,
+        keeper: MapKeeper,
+        host: ReplicatedHost,
+        drives: OneStore,
+        view: MapView,
+        *,
+        horizon: Callable[[], float],
+        root: RootKeys,
+        strict: bool,
+        clocks: Clocks,
+    ) -> None:
         owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
         super().__init__(host, drives, view, horizon=horizon, root=owner, root_key=root.access_key, strict=strict)
         self.host, self.membership, self.store, self.keeper = host, view, store, keeper
@@ -227,10 +238,24 @@ class MemberNode(RowNode):
         alarms += [f"its disk {alarm}" for alarm in self.shards.watch.alarms()] + self.more_alarms()
         failed, made, filled = self.figures()
         return Census(
-            self.store, __version__, round(self._clock() - self._started, 3), free, total, used,
-            self.shards.settings.reserve_bytes, led, self.counters(), waiting[keys.HEAL], failed, waiting[keys.OUTBOX] + waiting[keys.GONE],
-            sum(group.replica(one).lag for one in led), made, filled, alarms, self.router.unreached(),
-        )  # fmt: skip
+            self.store,
+            __version__,
+            round(self._clock() - self._started, 3),
+            free,
+            total,
+            used,
+            self.shards.settings.reserve_bytes,
+            led,
+            self.counters(),
+            waiting[keys.HEAL],
+            failed,
+            waiting[keys.OUTBOX] + waiting[keys.GONE],
+            sum(group.replica(one).lag for one in led),
+            made,
+            filled,
+            alarms,
+            self.router.unreached(),
+        )
 
 
 def adjusted(current: ClusterMap, partition: int, command: AnyCommand) -> AnyCommand:
@@ -264,7 +289,8 @@ def has_room_for_rows(shards: ShardStore) -> bool:
 
 @dataclass(slots=True)
 class Member:
-    """A running member. `router` reaches the whole cluster; `jobs` are the work of its process, with what others added."""
+    """A running member. `router` reaches the whole cluster; `jobs` are the work of its process, with what others
+    added."""
 
     node: MemberNode
     router: Router
@@ -289,26 +315,64 @@ class Member:
         os.close(self.lock)
 
 
-async def open_member(directory: Path, location: Location, keeper: MapKeeper, credentials: Credentials, settings: StoreSettings, limits: Limits, *,
-                      root: RootKeys, horizon: Callable[[], float], oldest: Callable[[], float],
-                      fatal: Callable[[BaseException], None], jobs: Jobs, timing: Timing | None = None) -> Member:  # fmt: skip
+def _shard_settings(settings: StoreSettings, limits: Limits) -> ShardSettings:
+    return ShardSettings(
+        volume_bytes=settings.volume_bytes,
+        preallocate_bytes=settings.preallocate_bytes,
+        reserve_bytes=settings.reserve_bytes,
+        open_volumes=limits.open_volumes,
+        slow_s=limits.slow_drive_s,
+    )
+
+
+def _make_host(
+    group: Group, keeper: MapKeeper, clocks: Clocks, shards: ShardStore, view: MapView, limits: Limits
+) -> ReplicatedHost:
+    return ReplicatedHost(
+        group,
+        keeper.current.count,
+        cache_bytes=limits.row_cache_bytes,
+        max_waiting=limits.waiting_commands,
+        prepare=lambda partition, command: adjusted(keeper.current, partition, command),
+        clock=lambda: time_of_most(clocks),
+        agrees=lambda: clocks_agree(clocks, keeper),
+        timed=lambda: time_is_known(clocks, keeper),
+        room=lambda: has_room_for_rows(shards),
+        whole=view.is_whole,
+    )
+
+
+async def open_member(
+    directory: Path,
+    location: Location,
+    keeper: MapKeeper,
+    credentials: Credentials,
+    settings: StoreSettings,
+    limits: Limits,
+    *,
+    root: RootKeys,
+    horizon: Callable[[], float],
+    oldest: Callable[[], float],
+    fatal: Callable[[BaseException], None],
+    jobs: Jobs,
+    timing: Timing | None = None,
+) -> Member:
     """Open or format a directory as a store of the cluster. Raises DirectoryError, PlanError, CoordinatorError."""
     files = Files()
     known = keeper.current
     identity, lock = _own_store(files, directory, known)
     store = identity.store
-    shards = await ShardStore.open(files, directory, identity.store_bytes, ShardSettings(
-        volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
-        reserve_bytes=settings.reserve_bytes, open_volumes=limits.open_volumes, slow_s=limits.slow_drive_s,
-    ), fatal)  # fmt: skip
+    shards = await ShardStore.open(files, directory, identity.store_bytes, _shard_settings(settings, limits), fatal)
     await keeper.change(
         lambda old: planner.registered(old, store, location.node, location.advertise, location.domain, location.weight)
     )
     following = asyncio.ensure_future(_follow(keeper, fatal))
     links = Links(store, known.cluster, _Addresses(keeper), credentials.client, jobs)
-    database, damage = await open_copy(directory / "meta", store, keeper, lambda path: Database(
-        path, cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables
-    ))  # fmt: skip
+
+    def open_database(path: Path) -> Database:
+        return Database(path, cache_bytes=64 * MIB, write_buffer_bytes=16 * MIB, open_files=limits.open_tables)
+
+    database, damage = await open_copy(directory / "meta", store, keeper, open_database)
     database.times = shards.times
     router = Router(keeper, credentials.client, oldest, jobs)
 
@@ -316,17 +380,11 @@ async def open_member(directory: Path, location: Location, keeper: MapKeeper, cr
         await (await router.node(to)).deliver(store, [(partition, message)])
 
     group = Group(
-        store, database, keeper, links.send, partitions=known.count, clock=boot_clock, fatal=fatal, timing=timing,
-        send_bulk=send_bulk,
+        store, database, keeper, links.send, partitions=known.count,
+        clock=boot_clock, fatal=fatal, timing=timing, send_bulk=send_bulk,
     )  # fmt: skip
-    clocks = Clocks()
-    view = MapView(keeper, router.is_up)
-    host = ReplicatedHost(
-        group, known.count, cache_bytes=limits.row_cache_bytes, max_waiting=limits.waiting_commands,
-        prepare=lambda partition, command: adjusted(keeper.current, partition, command),
-        clock=lambda: time_of_most(clocks), agrees=lambda: clocks_agree(clocks, keeper), timed=lambda: time_is_known(clocks, keeper),
-        room=lambda: has_room_for_rows(shards), whole=view.is_whole,
-    )  # fmt: skip
+    clocks, view = Clocks(), MapView(keeper, router.is_up)
+    host = _make_host(group, keeper, clocks, shards, view, limits)
     drives = OneStore(Drive(0, directory, store, shards), shards)
     node = MemberNode(
         store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict, clocks=clocks
@@ -334,10 +392,8 @@ async def open_member(directory: Path, location: Location, keeper: MapKeeper, cr
     node.copy = OwnCopy(store, keeper, group, fatal, damage)
     router.serve(store, node)
     node.router = router
-    peers = PeerServer(
-        node, parse_endpoint(location.listen), cluster=known.cluster, store=store, context=credentials.server,
-        ghost_s=limits.ghost_s,
-    )  # fmt: skip
+    at = parse_endpoint(location.listen)
+    peers = PeerServer(node, at, cluster=known.cluster, store=store, context=credentials.server, ghost_s=limits.ghost_s)
     node.process = f"{store}.{peers.incarnation:x}"
     node.start()
     await peers.start()
@@ -353,8 +409,10 @@ def _own_store(files: Files, directory: Path, known: ClusterMap) -> tuple[StoreI
     if identity is None:
         identity = format_directory(files, directory, known.cluster, known.count)
     if identity.cluster != known.cluster:
-        raise DirectoryError(f"{directory} belongs to cluster {identity.cluster[:8]}, and this is {known.cluster[:8]}; "
-                             "give an empty directory, or the coordinator of its own cluster")  # fmt: skip
+        raise DirectoryError(
+            f"{directory} belongs to cluster {identity.cluster[:8]}, and this is {known.cluster[:8]}; "
+            "give an empty directory, or the coordinator of its own cluster"
+        )
     note_opened(files, directory, identity)
     return identity, lock
 

@@ -1,16 +1,17 @@
-"""A cluster's member and its own copy of the metadata: found damaged, it leaves the sets that count on it, is emptied, and
-joins them again by snapshots (R7, R8).
+"""A cluster's member and its own copy of the metadata: found damaged, it leaves the sets that count on it, is emptied,
+and joins them again by snapshots (R7, R8).
 
 The order, and what a crash between any two steps leaves:
 1. A read, a scrub, a failed write or a failed open finds damage. A file beside the database says so, durably. Whatever
    ends the process after that, the next start goes on from here.
-2. While this copy is needed (`needed`) it stays as it is, and the store's status says so: rows that can be read are better
-   than none, and entries are durable here as well as elsewhere.
+2. While this copy is needed (`needed`) it stays as it is, and the store's status says so: rows that can be read are
+   better than none, and entries are durable here as well as elsewhere.
 3. Others lead, and go on without this store (`Group.leave`); then the process ends. It does not open the database again
    before the newest map counts on it nowhere: silent, it is removed by who leads, or by who promotes itself (R6).
-4. The database is removed, a new one made, and each partition in it marked LOST in one synced batch; only then the mark
-   beside it goes. Until it has gone, all of this step is done again. A change of the map that was decided before and comes
-   late may still name this store: what is marked LOST neither leads nor counts as whole, whatever the map says (M4).
+4. The database is removed, a new one made, and each partition in it marked LOST in one synced batch; only then the
+   mark beside it goes. Until it has gone, all of this step is done again. A change of the map that was decided before
+   and comes late may still name this store: what is marked LOST neither leads nor counts as whole, whatever the map
+   says (M4).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def counted(current: ClusterMap, store: str) -> bool:
 
 
 async def open_copy(path: Path, store: str, keeper: MapKeeper, opened: Open) -> tuple[Database, str]:
-    """The database, emptied first where it is damaged and nobody counts on it; and what is wrong with it, or nothing."""
+    """The database, emptied first where it is damaged and nobody counts on it; and what is wrong with it, or
+    nothing."""
     marker = path.with_name(path.name + DAMAGED)
     if not marker.exists():
         try:
@@ -124,7 +126,8 @@ class OwnCopy:
             self._found(error)
 
     async def renew(self) -> None:
-        """Where the copy is damaged and the others can do without it: let them, and end, to be made again at the start."""
+        """Where the copy is damaged and the others can do without it: let them, and end, to be made again at the
+        start."""
         if not self.alarm or needed(await self._keeper.refresh(), self._store):
             return
         await self._group.leave(LEAVE_S)

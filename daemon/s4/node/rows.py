@@ -69,8 +69,9 @@ class AnyHost(Protocol):
 
     nulls: Nulls
 
-    def submit(self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False,
-               again: bool = False) -> asyncio.Future[AnyAnswer]: ...  # fmt: skip
+    def submit(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
+    ) -> asyncio.Future[AnyAnswer]: ...
 
     async def settings_may_change(self) -> None: ...
 
@@ -121,12 +122,21 @@ async def _page_of_uploads(found: Iterator[tuple[bytes, bytes, bytes] | bytes | 
 
 
 class RowNode:
-    """The part of `peer.api.NodeApi` that is about rows. `horizon()` is the start (seconds of the boot clock) of the oldest
-    request that may still read."""
+    """The part of `peer.api.NodeApi` that is about rows. `horizon()` is the start (seconds of the boot clock) of the
+    oldest request that may still read."""
 
-    def __init__(self, host: AnyHost, drives: Drives, membership: AnyMap, *, horizon: Callable[[], float],
-                 root: Identity, root_key: str, strict: bool = False,
-                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+    def __init__(
+        self,
+        host: AnyHost,
+        drives: Drives,
+        membership: AnyMap,
+        *,
+        horizon: Callable[[], float],
+        root: Identity,
+        root_key: str,
+        strict: bool = False,
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
         self._host, self._map = host, membership
         self.drives = drives
         self.partitions = membership.partitions
@@ -145,7 +155,8 @@ class RowNode:
     async def execute(
         self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
     ) -> AnyAnswer:
-        """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer (R12)."""
+        """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer
+        (R12)."""
         if self._map.copies() < self._map.copies_needed(self._strict):
             raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
         if isinstance(command, SEEKING):
@@ -213,8 +224,8 @@ class RowNode:
     async def find_upload(
         self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
     ) -> UploadFound | None:
-        """Its row is read after its parts: a turn may be written between two reads, and an upload that is completed meanwhile
-        must not be found without them."""
+        """Its row is read after its parts: a turn may be written between two reads, and an upload that is completed
+        meanwhile must not be found without them."""
         row, prefix = keys.upload_row(partition, bucket, key, upload), keys.upload_parts(partition, bucket, key, upload)
         first = prefix + min(after + 1, 65535).to_bytes(2, "big")
         parts = [part for _, part in islice(self._host.scan(prefix, first), limit)] if limit else []
@@ -268,7 +279,8 @@ class RowNode:
         self._identities.clear()
 
     def change_root(self, root: Identity, access_key: str) -> None:
-        """Have another pair of root keys count, here; who was told of the old one asks again with the next change of an account."""
+        """Have another pair of root keys count, here; who was told of the old one asks again with the next change of
+        an account."""
         self._root, self._root_key = root, access_key
         self.on_settings_committed()
 
@@ -304,9 +316,17 @@ class RowNode:
                 documents += [*one.inline.values(), *self._documents(one.attached)]
         bounds = self._documents([row.boundary]) if row.boundary else []
         return Identity(
-            name, secret, self._grants_of(name), documents, bounds, row.id, row.path, row.tags, canonical=row.canonical,
+            name,
+            secret,
+            self._grants_of(name),
+            documents,
+            bounds,
+            row.id,
+            row.path,
+            row.tags,
+            canonical=row.canonical,
             rate=row.rate,
-        )  # fmt: skip
+        )
 
     def _role(self, name: str) -> Identity | None:
         value = self._host.get(keys.named_row(keys.ROLE, name))
@@ -366,9 +386,15 @@ class RowNode:
         raise AssertionError("a listing ends with its page")
 
     async def list_uploads(
-        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int,
+        self,
+        bucket: int,
+        prefix: bytes,
+        delimiter: bytes,
+        after_key: bytes,
+        after_upload: bytes | None,
+        limit: int,
         where: Where = (),
-    ) -> UploadPage:  # fmt: skip
+    ) -> UploadPage:
         await self._host.settled()
         cursors = [self._host.cursor(keys.bucket_uploads(partition, bucket)) for partition in self._where(where)]
         try:

@@ -38,8 +38,9 @@ COUNT_S, IDLE_S = 1.0, 60.0  # without receivers there is only what older ones l
 class Sender:
     """`rows` is the host. Counts are since the start; `waiting` is of the partitions that are led here."""
 
-    def __init__(self, rows: Any, led: Callable[[], Sequence[int]], receivers: Mapping[str, Settings], region: str,
-                 most: int) -> None:  # fmt: skip
+    def __init__(
+        self, rows: Any, led: Callable[[], Sequence[int]], receivers: Mapping[str, Settings], region: str, most: int
+    ) -> None:
         self._rows, self._led, self._region, self._most = rows, led, region, most
         self._receivers = {name: make(settings) for name, settings in receivers.items()}
         self._waits = dict.fromkeys(self._receivers, LEAST_S)
@@ -140,14 +141,29 @@ def record(event: Event, row_key: bytes, region: str) -> bytes:
     if event.etag:
         stored |= {"size": event.size, "eTag": event.etag}
     owner = canonical_id(event.user or "root")
-    return msgspec.json.encode({"Records": [{
-        "eventVersion": "2.1", "eventSource": "s4:s3", "awsRegion": region,
-        "eventTime": when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{event.time_ms % 1000:03}Z", "eventName": event.name,
-        "userIdentity": {"principalId": event.user}, "requestParameters": {"sourceIPAddress": event.address},
-        "responseElements": {"x-amz-request-id": event.request, "x-s4-event-id": event_id(row_key)},
-        "s3": {
-            "s3SchemaVersion": "1.0", "configurationId": event.rule,
-            "bucket": {"name": event.bucket, "ownerIdentity": {"principalId": owner}, "arn": f"arn:aws:s3:::{event.bucket}"},
-            "object": stored,
-        },
-    }]})  # fmt: skip
+    return msgspec.json.encode(
+        {
+            "Records": [
+                {
+                    "eventVersion": "2.1",
+                    "eventSource": "s4:s3",
+                    "awsRegion": region,
+                    "eventTime": when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{event.time_ms % 1000:03}Z",
+                    "eventName": event.name,
+                    "userIdentity": {"principalId": event.user},
+                    "requestParameters": {"sourceIPAddress": event.address},
+                    "responseElements": {"x-amz-request-id": event.request, "x-s4-event-id": event_id(row_key)},
+                    "s3": {
+                        "s3SchemaVersion": "1.0",
+                        "configurationId": event.rule,
+                        "bucket": {
+                            "name": event.bucket,
+                            "ownerIdentity": {"principalId": owner},
+                            "arn": f"arn:aws:s3:::{event.bucket}",
+                        },
+                        "object": stored,
+                    },
+                }
+            ]
+        }
+    )

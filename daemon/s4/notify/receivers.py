@@ -4,9 +4,10 @@
     audit:  {kafka: "kafka-1:9092,kafka-2:9092", topic: s4-events, user: s4, password: /etc/s4/kafka-password, tls: true}
     bus:    {nats: "nats://nats:4222", subject: s4.events, credentials: /etc/s4/s4.creds}
 
-`send` returns once the receiver has taken an event: an answer of 2xx, all of Kafka's replicas in sync, NATS' JetStream.
-It raises ReceiverError otherwise, and may be called again with the same event, which has the same id then: a header, and
-for JetStream the id by which it drops what it has. `token`, `password` and `credentials` are files, read at each connection.
+`send` returns once the receiver has taken an event: an answer of 2xx, all of Kafka's replicas in sync, NATS'
+JetStream. It raises ReceiverError otherwise, and may be called again with the same event, which has the same id then:
+a header, and for JetStream the id by which it drops what it has. `token`, `password` and `credentials` are files, read
+at each connection.
 """
 
 from __future__ import annotations
@@ -152,11 +153,16 @@ class Kafka:
                 settings = self._settings
                 protocol = ("SASL_" if settings.user else "") + ("SSL" if settings.tls else "PLAINTEXT")
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=settings.kafka, acks="all", enable_idempotence=True, security_protocol=protocol,
-                    request_timeout_ms=int(TIMEOUT_S * 1000), ssl_context=_tls(settings.ca) if settings.tls else None,
-                    sasl_mechanism=settings.mechanism, sasl_plain_username=settings.user or None,
+                    bootstrap_servers=settings.kafka,
+                    acks="all",
+                    enable_idempotence=True,
+                    security_protocol=protocol,
+                    request_timeout_ms=int(TIMEOUT_S * 1000),
+                    ssl_context=_tls(settings.ca) if settings.tls else None,
+                    sasl_mechanism=settings.mechanism,
+                    sasl_plain_username=settings.user or None,
                     sasl_plain_password=_secret(settings.password) or None,
-                )  # fmt: skip
+                )
                 try:
                     await _in_time(producer.start())
                 except BaseException:
@@ -202,9 +208,15 @@ class Nats:
                 options: dict[str, Any] = {"user_credentials": settings.credentials} if settings.credentials else {}
                 if settings.ca:
                     options["tls"] = _tls(settings.ca)
-                self._client = await _in_time(nats.connect(
-                    settings.nats.split(","), allow_reconnect=False, connect_timeout=int(TIMEOUT_S), error_cb=_quiet, **options,
-                ))  # fmt: skip
+                self._client = await _in_time(
+                    nats.connect(
+                        settings.nats.split(","),
+                        allow_reconnect=False,
+                        connect_timeout=int(TIMEOUT_S),
+                        error_cb=_quiet,
+                        **options,
+                    )
+                )
         return self._client
 
     async def send(self, event_id: str, key: bytes, body: bytes) -> None:

@@ -1,9 +1,9 @@
 """A node on the other end of a socket, with the face of `peer.api.NodeApi`.
 
-Calls share one connection; each has a deadline. Settings (buckets, identities) are cached while the lease
-holds, which a beacon renews and the server's word ends. When the connection breaks, calls in flight fail with
-UnavailableError, and the next one connects again; but a worker of `s4 server --workers` ends with the process that has the
-store, and is started again with it (one owner, one life).
+Calls share one connection; each has a deadline. Settings (buckets, identities) are cached while the lease holds, which
+a beacon renews and the server's word ends. When the connection breaks, calls in flight fail with UnavailableError, and
+the next one connects again; but a worker of `s4 server --workers` ends with the process that has the store, and is
+started again with it (one owner, one life).
 """
 
 from __future__ import annotations
@@ -45,8 +45,14 @@ class RefusedError(Exception):
 class RemoteNode:
     """Open with `await RemoteNode.connect(...)`; every method of NodeApi is there through `__getattr__`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, oldest: Callable[[], float],
-                 lost: Callable[[], None], clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        oldest: Callable[[], float],
+        lost: Callable[[], None],
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
         self._reader, self._writer, self._oldest, self._lost = reader, writer, oldest, lost
         self._clock = clock
         self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
@@ -60,11 +66,22 @@ class RemoteNode:
         self._tasks = [asyncio.create_task(self._read())]
 
     @classmethod
-    async def connect(cls, address: Path | tuple[str, int], oldest: Callable[[], float], lost: Callable[[], None], *,
-                      cluster: str = "", store: str = "", caller: str = "", context: ssl.SSLContext | None = None,
-                      versions: tuple[int, int] = frames.VERSIONS, clock: Callable[[], float] = boot_clock) -> RemoteNode:  # fmt: skip
-        """`oldest` is the start of the oldest request that may still read, by `clock`, which also ends the lease on what is
-        cached: it must go on while this machine sleeps, since whoever changes a setting waits no longer. `context` is for TCP: it shows our certificate and checks the store's (peer/trust.py).
+    async def connect(
+        cls,
+        address: Path | tuple[str, int],
+        oldest: Callable[[], float],
+        lost: Callable[[], None],
+        *,
+        cluster: str = "",
+        store: str = "",
+        caller: str = "",
+        context: ssl.SSLContext | None = None,
+        versions: tuple[int, int] = frames.VERSIONS,
+        clock: Callable[[], float] = boot_clock,
+    ) -> RemoteNode:
+        """`oldest` is the start of the oldest request that may still read, by `clock`, which also ends the lease on
+        what is cached: it must go on while this machine sleeps, since whoever changes a setting waits no longer.
+        `context` is for TCP: it shows our certificate and checks the store's (peer/trust.py).
 
         Raises OSError where nobody answers, RefusedError where the one who does is not whom we mean.
         """

@@ -66,9 +66,13 @@ class Links:
         """One connection, until it breaks."""
         try:
             remote = await RemoteNode.connect(
-                self._addresses[store], boot_clock, link.wake.set,
-                cluster=self._cluster, store=store, context=self._context,
-            )  # fmt: skip
+                self._addresses[store],
+                boot_clock,
+                link.wake.set,
+                cluster=self._cluster,
+                store=store,
+                context=self._context,
+            )
         except (OSError, RefusedError, UnavailableError, KeyError) as error:
             if str(error) != link.said:
                 log.info("store %s cannot be reached: %s", store[:8], error)

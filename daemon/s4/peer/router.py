@@ -75,11 +75,19 @@ class LocalNode(NodeApi, Protocol):
 
 
 class Router:
-    """`oldest` is the start of the oldest request that may still read (seconds of the boot clock), which every store is told
-    (D6). `clock` measures patience and goes on in suspend: a command is not sent again long after it was made."""
+    """`oldest` is the start of the oldest request that may still read (seconds of the boot clock), which every
+    store is told (D6). `clock` measures patience and goes on in suspend: a command is not sent again long after it
+    was made."""
 
-    def __init__(self, keeper: MapKeeper, context: ssl.SSLContext, oldest: Callable[[], float], jobs: Jobs | None = None, *,
-                 clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+    def __init__(
+        self,
+        keeper: MapKeeper,
+        context: ssl.SSLContext,
+        oldest: Callable[[], float],
+        jobs: Jobs | None = None,
+        *,
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
         self._jobs, self._keeping = jobs or Jobs(), Background("connections", 0.0, RETRY_S, self._keep)
         self.keeper, self._context, self._oldest, self._clock = keeper, context, oldest, clock
         self._ahead_ms = 0  # of this clock, are ids made, since some store forgot those of this clock
@@ -354,9 +362,15 @@ class Router:
         return merged_objects(pages, query.limit)
 
     async def list_uploads(
-        self, bucket: int, prefix: bytes, delimiter: bytes, after_key: bytes, after_upload: bytes | None, limit: int,
+        self,
+        bucket: int,
+        prefix: bytes,
+        delimiter: bytes,
+        after_key: bytes,
+        after_upload: bytes | None,
+        limit: int,
         where: Where = (),
-    ) -> UploadPage:  # fmt: skip
+    ) -> UploadPage:
         pages = await self._everywhere(
             lambda node, named: node.list_uploads(bucket, prefix, delimiter, after_key, after_upload, limit, named)
         )

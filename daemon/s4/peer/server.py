@@ -2,9 +2,10 @@
 
 Each connection is a gateway. It must say HELLO first: what is of another cluster, means another store, or speaks no
 version that we speak is told so and cut off before anything else is looked at. Over TCP the certificate has been
-checked by then: only those of the cluster's authority get as far. It sends a beacon twice a second with the start of its oldest reader, which holds
-back the freeing of shards (rule D6) and renews its lease on cached settings. When a setting changes, the call
-that changed it waits until every gateway said that it forgot, or until that gateway's lease has run out (L2).
+checked by then: only those of the cluster's authority get as far. It sends a beacon twice a second with the start of
+its oldest reader, which holds back the freeing of shards (rule D6) and renews its lease on cached settings. When a
+setting changes, the call that changed it waits until every gateway said that it forgot, or until that gateway's lease
+has run out (L2).
 """
 
 from __future__ import annotations
@@ -64,13 +65,22 @@ class _Gateway:
 class PeerServer:
     """Listens on a Unix socket (a Path) or on (host, port). `incarnation` names this process (rule D2).
 
-    `context` is for TCP and must ask for the caller's certificate. A gateway whose connection ended counts as a reader for
-    another `ghost_s`. Raises ValueError for TCP without a context.
+    `context` is for TCP and must ask for the caller's certificate. A gateway whose connection ended counts as a reader
+    for another `ghost_s`. Raises ValueError for TCP without a context.
     """
 
-    def __init__(self, node: Served, address: Path | tuple[str, int], *, cluster: str = "", store: str = "",
-                 context: ssl.SSLContext | None = None, versions: tuple[int, int] = frames.VERSIONS,
-                 ghost_s: float = 60.0, clock: Callable[[], float] = boot_clock) -> None:  # fmt: skip
+    def __init__(
+        self,
+        node: Served,
+        address: Path | tuple[str, int],
+        *,
+        cluster: str = "",
+        store: str = "",
+        context: ssl.SSLContext | None = None,
+        versions: tuple[int, int] = frames.VERSIONS,
+        ghost_s: float = 60.0,
+        clock: Callable[[], float] = boot_clock,
+    ) -> None:
         if not isinstance(address, Path) and (context is None or context.verify_mode != ssl.CERT_REQUIRED):
             raise ValueError("peers are served over TCP only to those who show a certificate of this cluster")
         self._node, self._address, self._context, self._clock = node, address, context, clock

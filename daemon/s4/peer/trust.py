@@ -91,7 +91,8 @@ def _roleless_until(certificate: Path) -> float:
 
 
 def admin_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
-    """For the admin port, where a caller is known by its signature and shows no certificate. Raises OSError, ssl.SSLError."""
+    """For the admin port, where a caller is known by its signature and shows no certificate. Raises OSError,
+    ssl.SSLError."""
     context = _trusting(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), authority, certificate, key)
     context.verify_mode = ssl.CERT_NONE
     return context

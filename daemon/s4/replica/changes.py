@@ -15,12 +15,12 @@ from s4.replica.terms import Peer
 
 def removable(config: Config, plan: Plan, others: Mapping[str, Peer], limit: float, *, settled: bool) -> set[str]:
     """Replicas in sync to go on without. `others` are all but the primary; who has promised nothing since `limit` is
-    silent (R6); `settled`: all that was in the primary's log when it was promoted is committed, or a primary before it showed
-    its process that it lacks nothing: a copy is lost or put back only while no process has it open.
+    silent (R6); `settled`: all that was in the primary's log when it was promoted is committed, or a primary before it
+    showed its process that it lacks nothing: a copy is lost or put back only while no process has it open.
 
-    Until then nobody is removed who was not heard, unless another in sync has shown that the primary lacks nothing (M4):
-    a primary whose own copy is an old one would go on with that, and make the good ones like it. With two replicas, of
-    which one is away while the other starts, that is for a person to decide, who declares it gone.
+    Until then nobody is removed who was not heard, unless another in sync has shown that the primary lacks nothing
+    (M4): a primary whose own copy is an old one would go on with that, and make the good ones like it. With two
+    replicas, of which one is away while the other starts, that is for a person to decide, who declares it gone.
     """
     sure = {name for name, peer in others.items() if peer.lacks or name in plan.gone}
     lost = {name for name, peer in others.items() if max(peer.promised, peer.since) <= limit} | sure

@@ -1,6 +1,6 @@
 """One replica of one partition, as values: messages, time, finished writes and configurations go in; writes,
-messages, compare-and-swaps and commits come out. Source: Lin et al., "PacificA: Replication in Log-Based
-Distributed Storage Systems", MSR-TR-2008-25; the rules R1 to R10 and M4 are named where they are enforced.
+messages, compare-and-swaps and commits come out. Source: Lin et al., "PacificA: Replication in Log-Based Distributed
+Storage Systems", MSR-TR-2008-25. The rules R1 to R10 and M4 are named where they are enforced.
 
 Invariants, which an editor must not break:
 - Every committed entry is in the log, or in the rows, of every in-sync replica (R2). So any of them may become primary.
@@ -8,13 +8,13 @@ Invariants, which an editor must not break:
 - What a replica says about its disk it says after the write was synced: such messages wait behind the write's number.
 - A configuration is decided from the very document that it replaces. Until a newer document was seen, its outcome is
   unknown: both sets count (R4), and a replica that promotes itself gives no promise and takes nothing.
-- What a replica that joins says counts for the try in which it says it, however late or twice messages come (`attempt`).
-- A copy that the map counts on and that is empty, or ends before what is committed, is LOST, durably: it does not lead, and
-  stays so until a primary has shown that it lacks nothing, or has filled it (M4).
+- What a replica that joins says counts for its try (`attempt`), however late or twice messages come.
+- A copy that the map counts on and that lacks what is committed is LOST, durably, and leads nothing until a primary
+  has shown that it lacks nothing, or has filled it (M4).
 
-A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full grace
-before it promotes itself, a primary takes a new epoch before it serves (R10). The host (replica/group.py) owns disk,
-network and clock: it calls one input at a time, then takes `writes`, `messages`, `snapshots`, and sees to `swap`.
+A crash at any point leaves a prefix of the writes. Everything else is made anew at start: a secondary gives a full
+grace before it promotes itself, a primary takes a new epoch before it serves (R10). The host (replica/group.py) owns
+disk, network and clock: it calls one input at a time, takes `writes`, `messages`, `snapshots`, and sees to `swap`.
 """
 
 from __future__ import annotations
@@ -109,8 +109,7 @@ class Replica:
         return True
 
     def leave(self, now: float) -> bool:
-        """Make others go on without this one before it stops. False where they do, or cannot now. From its swap on
-        this one serves no more (R5); the heir takes a new epoch."""
+        """Have others go on before this one stops, which serves no more from its swap on (R5). False: they do, or cannot."""
         self.now, self._leaving = now, True
         if self.document is None or self.me not in self.document.config.in_sync:
             return False
@@ -142,9 +141,8 @@ class Replica:
         empty = self.state.epoch == 0
         self._write(messages.KeepEpoch(config.epoch))
         if empty and config.epoch > FIRST_EPOCH and self._counts():
-            self._write(
-                messages.MarkJoining(LOST)
-            )  # whoever counts has seen an epoch, or nothing was committed yet (M4)
+            # whoever counts has seen an epoch, or nothing was committed yet (M4)
+            self._write(messages.MarkJoining(LOST))
         if swap is not None and swap.config == config and config.primary == self.me:
             self._lead(config, swap, previous)
             return
@@ -273,8 +271,7 @@ class Replica:
 
         One that led before made the swap itself: nobody else asks for a primary that leads. No other can promote itself
         before it has seen the epoch and waited a grace: so all leases begin with the swap. What one that did not lead
-        asked for may be what the primary before it made when it handed over, long ago: leases begin with promises.
-        """
+        asked for may be what the primary before it made when it handed over, long ago: leases begin with promises."""
         stayed = self.leading and previous is not None
         peers = {}
         for name in config.in_sync:
@@ -406,9 +403,8 @@ class Replica:
         after = after if self._have_after(after) else self.state.commit
         peer.sent, peer.next, peer.told = self.now, self.last + 1, self.state.commit
         log = tuple(one for one in (*self._kept.entries, *self.state.log) if one.sequence > after)
-        self.messages.append(
-            (name, messages.Append(self.state.epoch, after, log, self.state.commit, True, peer.attempt))
-        )
+        state = self.state
+        self.messages.append((name, messages.Append(state.epoch, after, log, state.commit, True, peer.attempt)))
 
     def _send_entries(self, name: str, peer: Peer) -> None:
         """What comes next for another replica, pipelined: without waiting for what went before."""

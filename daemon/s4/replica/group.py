@@ -6,9 +6,9 @@ tells the cores that it is durable. Messages go out as soon as a core gives them
 depends on its disk. Two layers stand over the database: `committed` has rows that are committed and not written yet,
 which readers see, and each partition's `pending` those of its log, which only decisions see.
 
-What a database keeps of a replica beside the partition's rows is in `keptrows.py`. A batch is in wholly or not at all, so
-what a crash leaves is what some turn left: a prefix of what each core gave out, which is all that it asks for. A failed
-write ends the process (D7).
+What a database keeps of a replica beside the partition's rows is in `keptrows.py`. A batch is in wholly or not at all,
+so what a crash leaves is what some turn left: a prefix of what each core gave out, which is all that it asks for. A
+failed write ends the process (D7).
 """
 
 from __future__ import annotations
@@ -93,8 +93,19 @@ class Group:
     """`send(store, partition, message)` must not wait; what it cannot send it drops. `send_bulk` waits until the other
     side took it, and raises UnavailableError; it is for snapshots. `clock` goes on in suspend."""
 
-    def __init__(self, store: str, database: Database, coordinator: Coordinator, send: Send, *, partitions: int, clock: Callable[[], float],
-                 fatal: Callable[[BaseException], None], timing: Timing | None = None, send_bulk: SendBulk | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        store: str,
+        database: Database,
+        coordinator: Coordinator,
+        send: Send,
+        *,
+        partitions: int,
+        clock: Callable[[], float],
+        fatal: Callable[[BaseException], None],
+        timing: Timing | None = None,
+        send_bulk: SendBulk | None = None,
+    ) -> None:
         self._store, self.database, self._coordinator, self._send = store, database, coordinator, send
         self.clock, self._fatal = clock, fatal
         self._send_bulk = send_bulk or self._just_send
@@ -192,7 +203,8 @@ class Group:
         return waiter.future
 
     def seat(self, partition: int, members: tuple[str, ...], joining: str = "", position: int = -1) -> bool:
-        """Change who holds a partition's shards (D3). False where another change is under way; seen in the map later."""
+        """Change who holds a partition's shards (D3). False where another change is under way; seen in the map
+        later."""
         one = self._partitions[partition]
         done = one.core.seat(members, joining, position, self.clock())
         self._drain(one)

@@ -53,10 +53,23 @@ class _Waiting:
 class Host:
     """Primaries of `partitions` partitions over one database."""
 
-    def __init__(self, copies: Copies, partitions: int, epochs: list[int], *, sync: bool,
-                 fatal: Callable[[BaseException], None], sync_shards: Callable[[], None], on_outbox: Callable[[int, bytes, bytes], None],
-                 cache_bytes: int, max_waiting: int, sync_every_s: float = 0.0, clock: Callable[[], float] = time.time,
-                 room: Callable[[], bool] = lambda: True, whole: Callable[[int], bool] = lambda _: True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        copies: Copies,
+        partitions: int,
+        epochs: list[int],
+        *,
+        sync: bool,
+        fatal: Callable[[BaseException], None],
+        sync_shards: Callable[[], None],
+        on_outbox: Callable[[int, bytes, bytes], None],
+        cache_bytes: int,
+        max_waiting: int,
+        sync_every_s: float = 0.0,
+        clock: Callable[[], float] = time.time,
+        room: Callable[[], bool] = lambda: True,
+        whole: Callable[[int], bool] = lambda _: True,
+    ) -> None:
         self.copies, self.partitions, self.epochs = copies, partitions, epochs
         self.database = database = copies.primary
         self._sync_shards = sync_shards
@@ -89,8 +102,8 @@ class Host:
     def submit(
         self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
     ) -> asyncio.Future[AnyAnswer]:
-        """Queue a command. The future resolves when its entry is committed. Raises OverloadedError. `again`: the command
-        was sent before under this id (R12).
+        """Queue a command. The future resolves when its entry is committed. Raises OverloadedError. `again`: the
+        command was sent before under this id (R12).
 
         The store's `own` upkeep is never turned away: it is little, and frees what clients wait for.
         """

@@ -1,6 +1,8 @@
-"""A snapshot of a partition becomes rows of a turn, a piece at a time: it may be a million rows, and the loop is everybody's.
+"""A snapshot of a partition becomes rows of a turn, a piece at a time: it may be a million rows, and the loop is
+everybody's.
 
-R8: what was there goes, whatever the snapshot brings; both in the one batch of that turn. Its parts stay as they came until then.
+R8: what was there goes, whatever the snapshot brings; both in the one batch of that turn. Its parts stay as they came
+until then.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ def packed(parts: list[bytes]) -> bytes:
 async def install(
     old: Iterator[tuple[bytes, bytes]], partition: int, log: Iterable[int], content: bytes, rows: Rows
 ) -> None:
-    """Put into the rows of a turn what makes the partition the snapshot's. `old` are its rows in the database, `log` the
-    sequences of its log."""
+    """Put into the rows of a turn what makes the partition the snapshot's. `old` are its rows in the database, `log`
+    the sequences of its log."""
     first, last = partition.to_bytes(2, "big"), (partition + 1).to_bytes(2, "big")
     for at in list(rows):
         if first <= at < last:

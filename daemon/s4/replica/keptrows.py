@@ -5,7 +5,8 @@ Above all partitions:
     ff ff "E" partition                 state: epoch, commit sequence, joining epoch or nil
     ff ff "L" partition sequence        an entry that is not committed: epoch, rows
 
-Both begin with a version byte. `replica/group.py` writes them; `node/metadata_copy.py` puts a state over a copy that was lost.
+Both begin with a version byte. `replica/group.py` writes them; `node/metadata_copy.py` puts a state over a copy that
+was lost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Walking a table that may be long: a piece at a time, with everybody else's work between.
 
-Whoever walks rows of a host in a coroutine comes here, or takes no more than a bounded number of them (`islice`, `next`): a walk
-that grows with keys, versions, uploads or what waits would hold the loop. tests/replica/test_pieces.py looks for others.
+Whoever walks rows of a host in a coroutine comes here, or takes no more than a bounded number of them (`islice`,
+`next`): a walk that grows with keys, versions, uploads or what waits would hold the loop. tests/replica/test_pieces.py
+looks for others.
 """
 
 from __future__ import annotations

@@ -50,10 +50,20 @@ class ReplicatedHost:
     """`on_outbox(partition)` is called when a partition that this store leads has something in its outbox, `on_lead`
     when it begins to lead one. `prepare` sees a command when it is decided, with the map that counts then (D3)."""
 
-    def __init__(self, group: Group, partitions: int, *, cache_bytes: int, max_waiting: int, prepare: Prepare = lambda _partition, command: command,
-                 clock: Callable[[], float] = time.time, agrees: Callable[[], bool] = lambda: True,
-                 room: Callable[[], bool] = lambda: True, whole: Callable[[int], bool] = lambda _: True,
-                 timed: Callable[[], bool] = lambda: True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        group: Group,
+        partitions: int,
+        *,
+        cache_bytes: int,
+        max_waiting: int,
+        prepare: Prepare = lambda _partition, command: command,
+        clock: Callable[[], float] = time.time,
+        agrees: Callable[[], bool] = lambda: True,
+        room: Callable[[], bool] = lambda: True,
+        whole: Callable[[int], bool] = lambda _: True,
+        timed: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.group, self.partitions = group, partitions
         self.on_settings: Callable[[], None] = lambda: None
         self.on_outbox: Callable[[int], None] = lambda _partition: None
@@ -82,8 +92,9 @@ class ReplicatedHost:
 
     # -- writing
 
-    def submit(self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False,
-               again: bool = False) -> asyncio.Future[AnyAnswer]:  # fmt: skip
+    def submit(
+        self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
+    ) -> asyncio.Future[AnyAnswer]:
         """Queue a command. The future resolves when its entry is committed.
 
         Raises OverloadedError and StaleError; the future StaleError and UnavailableError, all with nothing done, and

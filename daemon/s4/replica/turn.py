@@ -4,7 +4,8 @@ A turn sees what is committed, or on its way, through its overlay, and every dec
 decided with all that follows from it in the turn's partitions, wholly or not at all; what it asks of other
 partitions, or of the store, is left in outbox rows (C2). Answers are kept with the rows that they speak of (R12).
 
-For editors: whatever could refuse a command is asked in its decision, behind the look for its first answer, never before it.
+For editors: whatever could refuse a command is asked in its decision, behind the look for its first answer, never
+before it.
 """
 
 from __future__ import annotations
@@ -148,9 +149,21 @@ class Decider:
     ) -> AnyAnswer:
         now_ms = self._now_ms(turn)
         sequence = turn.sequences[partition] + 1
-        entry = Entry(turn.overlay, partition, self.partitions, turn.epochs[partition], sequence, now_ms,
-                      agrees=self.agrees, full=self.full, room=self.room, whole=self.whole, timed=self.timed, newest=self.newest,
-                      nulls=self.nulls)  # fmt: skip
+        entry = Entry(
+            turn.overlay,
+            partition,
+            self.partitions,
+            turn.epochs[partition],
+            sequence,
+            now_ms,
+            agrees=self.agrees,
+            full=self.full,
+            room=self.room,
+            whole=self.whole,
+            timed=self.timed,
+            newest=self.newest,
+            nulls=self.nulls,
+        )
         answer = decide(entry, command)
         if not entry.rows and not again:
             return answer

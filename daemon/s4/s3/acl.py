@@ -21,26 +21,37 @@ FULL, READ, WRITE, READ_ACP, WRITE_ACP = "FULL_CONTROL", "READ", "WRITE", "READ_
 PERMISSIONS = (FULL, READ, WRITE, READ_ACP, WRITE_ACP)
 MOST = 100  # grants: they are in the row of what they are of
 CANNED = {
-    "private": (), "public-read": ((ALL_USERS, READ),), "public-read-write": ((ALL_USERS, READ), (ALL_USERS, WRITE)),
-    "authenticated-read": ((AUTHENTICATED, READ),), "bucket-owner-read": (), "bucket-owner-full-control": (),
-    "log-delivery-write": ((LOG_DELIVERY, WRITE), (LOG_DELIVERY, READ_ACP)), "aws-exec-read": (),
-}  # fmt: skip
+    "private": (),
+    "public-read": ((ALL_USERS, READ),),
+    "public-read-write": ((ALL_USERS, READ), (ALL_USERS, WRITE)),
+    "authenticated-read": ((AUTHENTICATED, READ),),
+    "bucket-owner-read": (),
+    "bucket-owner-full-control": (),
+    "log-delivery-write": ((LOG_DELIVERY, WRITE), (LOG_DELIVERY, READ_ACP)),
+    "aws-exec-read": (),
+}
 GRANT_HEADERS = {
-    "x-amz-grant-full-control": FULL, "x-amz-grant-read": READ, "x-amz-grant-write": WRITE,
-    "x-amz-grant-read-acp": READ_ACP, "x-amz-grant-write-acp": WRITE_ACP,
-}  # fmt: skip
+    "x-amz-grant-full-control": FULL,
+    "x-amz-grant-read": READ,
+    "x-amz-grant-write": WRITE,
+    "x-amz-grant-read-acp": READ_ACP,
+    "x-amz-grant-write-acp": WRITE_ACP,
+}
 ASKED = frozenset(("x-amz-acl", *GRANT_HEADERS))  # headers that ask for an ACL
 _XSI = 'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 
 # What a permission on a bucket, and on an object, lets do.
 OF_BUCKET = {
-    READ: ("s3:listbucket", "s3:listbucketversions", "s3:listbucketmultipartuploads"), WRITE: ("s3:putobject",),
-    READ_ACP: ("s3:getbucketacl",), WRITE_ACP: ("s3:putbucketacl",),
-}  # fmt: skip
+    READ: ("s3:listbucket", "s3:listbucketversions", "s3:listbucketmultipartuploads"),
+    WRITE: ("s3:putobject",),
+    READ_ACP: ("s3:getbucketacl",),
+    WRITE_ACP: ("s3:putbucketacl",),
+}
 OF_OBJECT = {
-    READ: ("s3:getobject", "s3:getobjectversion"), READ_ACP: ("s3:getobjectacl", "s3:getobjectversionacl"),
+    READ: ("s3:getobject", "s3:getobjectversion"),
+    READ_ACP: ("s3:getobjectacl", "s3:getobjectversionacl"),
     WRITE_ACP: ("s3:putobjectacl", "s3:putobjectversionacl"),
-}  # fmt: skip
+}
 
 
 class Acl(msgspec.Struct, frozen=True, array_like=True):
@@ -59,9 +70,12 @@ class Acl(msgspec.Struct, frozen=True, array_like=True):
             names |= {ALL_USERS, AUTHENTICATED} if canonical else {ALL_USERS}
         table = OF_BUCKET if of_bucket else OF_OBJECT
         return any(
-            who in names and any(action.lower() in table.get(one, ()) for one in ((*table,) if permission == FULL else (permission,)))
+            who in names
+            and any(
+                action.lower() in table.get(one, ()) for one in ((*table,) if permission == FULL else (permission,))
+            )
             for who, permission in self.grants
-        )  # fmt: skip
+        )
 
 
 def encode(acl: Acl) -> str:
@@ -74,7 +88,8 @@ def decode(text: str) -> Acl:
 
 
 def from_headers(headers: Mapping[str, str], owner: str) -> Acl | None:
-    """What x-amz-acl or x-amz-grant-* ask for; None where there is neither. `owner`: its canonical id. Raises S3Error."""
+    """What x-amz-acl or x-amz-grant-* ask for; None where there is neither. `owner`: its canonical id. Raises
+    S3Error."""
     canned = headers.get("x-amz-acl")
     given = [name for name in GRANT_HEADERS if name in headers]
     if canned is not None:
@@ -111,8 +126,12 @@ def _grantee(kind: str, value: str, where: str) -> str:
         return value
     if kind == "emailaddress":
         raise S3Error("UnresolvableGrantByEmailAddress")
-    raise S3Error("InvalidArgument", "Invalid id" if kind == "id" else "Invalid group uri" if kind == "uri" else "Argument format not recognized",
-                  ArgumentName=where, ArgumentValue=value)  # fmt: skip
+    raise S3Error(
+        "InvalidArgument",
+        "Invalid id" if kind == "id" else "Invalid group uri" if kind == "uri" else "Argument format not recognized",
+        ArgumentName=where,
+        ArgumentValue=value,
+    )
 
 
 def from_xml(root: Element, owner: str) -> Acl:

@@ -1,17 +1,18 @@
 """The registry of `x-amz-*` names: what each is, which operations take it, which values it may have. Pure.
 
-A client says the same thing by a header, by a query parameter of a presigned URL (where JavaScript's and Java's SDKs put
-it) or by a field of a form. `hoisted` makes one of the first two, the form's reader of the third; from then on there are
-headers only. `check` then refuses what the operation does not take: whatever is said is obeyed or refused, never lost.
+A client says the same thing by a header, by a query parameter of a presigned URL (where JavaScript's and Java's SDKs
+put it) or by a field of a form. `hoisted` makes one of the first two, the form's reader of the third; from then on
+there are headers only. `check` then refuses what the operation does not take: whatever is said is obeyed or refused,
+never lost.
 
-- A name that nobody here knows, such as one of next year's SDK: NotImplemented, S3's word for "a header that you provided
-  implies functionality that is not implemented".
+- A name that nobody here knows, such as one of next year's SDK: NotImplemented, S3's word for "a header that you
+  provided implies functionality that is not implemented".
 - A name of another operation: InvalidArgument, as S3 says of x-amz-server-side-encryption where it does not belong.
 - A value that would not be obeyed: InvalidArgument, or NotImplemented where S3 has it.
 
-Rules for editors: a name stands at an operation only if the operation reads it, or it is in `NO_PROMISE`, with the reason.
-Names that do not begin with x-amz- (amz-sdk-invocation-id, amz-sdk-request, x-amzn-trace-id, x-id) are not S3's to obey.
-Source: botocore's model of S3; S3 API reference, "Common request headers".
+Rules for editors: a name stands at an operation only if the operation reads it, or it is in `NO_PROMISE`, with the
+reason. Names that do not begin with x-amz- (amz-sdk-invocation-id, amz-sdk-request, x-amzn-trace-id, x-id) are not
+S3's to obey. Source: botocore's model of S3; S3 API reference, "Common request headers".
 """
 
 from __future__ import annotations
@@ -26,13 +27,22 @@ from s4.s3.errors import S3Error
 META = "x-amz-meta-"
 QUERY = "Query"  # stands for every operation of IAM and STS
 _PREFIX = "x-amz-"
-# Of the signature and of how the body is sent: headers, or (the first three) parameters of the signature of a presigned URL.
+# Of the signature and of how the body is sent: headers, or (the first three) parameters of the signature of a presigned
+# URL.
 _SIGNED_WITH = ("x-amz-date", "x-amz-security-token", "x-amz-content-sha256")
 TRANSFER = frozenset((*_SIGNED_WITH, "x-amz-decoded-content-length", "x-amz-trailer"))
 _SIGNATURE = frozenset(
-    ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders", "x-amz-signature",
-     "x-amz-security-token", "x-amz-content-sha256")
-)  # fmt: skip
+    (
+        "x-amz-algorithm",
+        "x-amz-credential",
+        "x-amz-date",
+        "x-amz-expires",
+        "x-amz-signedheaders",
+        "x-amz-signature",
+        "x-amz-security-token",
+        "x-amz-content-sha256",
+    )
+)
 
 # What is taken and changes nothing, and why that is no silent loss.
 NO_PROMISE = {
@@ -44,60 +54,106 @@ NO_PROMISE = {
     "x-amz-skip-destination-validation": "S4 sends no test events",
     "x-amz-optional-object-attributes": "RestoreStatus is of objects in an archive: there is none",
     "x-amz-client-token": "SDKs make one for each rename; a repeated rename meets NoSuchKey instead of being told the first answer",
-}  # fmt: skip
+}
 EVERYWHERE = TRANSFER | {
-    "x-amz-user-agent", "x-amz-te", "x-amz-api-version", "x-amz-request-payer", "x-amz-expected-bucket-owner",
-}  # fmt: skip
+    "x-amz-user-agent",
+    "x-amz-te",
+    "x-amz-api-version",
+    "x-amz-request-payer",
+    "x-amz-expected-bucket-owner",
+}
 
 # Names of S3's for what S4 has not, wherever they stand.
-UNSUPPORTED = frozenset((
-    "x-amz-mfa", "x-amz-write-offset-bytes", "x-amz-bucket-namespace", "x-amz-bucket-object-lock-token",
-    "x-amz-object-lock-event-hold", "x-amz-object-lock-event-hold-duration-days", "x-amz-object-lock-event-hold-duration-years",
-    "x-amz-object-annotation-directive", "x-amz-if-match-last-modified-time", "x-amz-if-match-size",
-    "x-amz-if-match-initiated-time", "x-amz-create-session-mode", "x-amz-s3session-token",
-))  # fmt: skip
+UNSUPPORTED = frozenset(
+    (
+        "x-amz-mfa",
+        "x-amz-write-offset-bytes",
+        "x-amz-bucket-namespace",
+        "x-amz-bucket-object-lock-token",
+        "x-amz-object-lock-event-hold",
+        "x-amz-object-lock-event-hold-duration-days",
+        "x-amz-object-lock-event-hold-duration-years",
+        "x-amz-object-annotation-directive",
+        "x-amz-if-match-last-modified-time",
+        "x-amz-if-match-size",
+        "x-amz-if-match-initiated-time",
+        "x-amz-create-session-mode",
+        "x-amz-s3session-token",
+    )
+)
 
 _SUM = frozenset(("x-amz-sdk-checksum-algorithm", *checksums.ALGORITHM_OF))  # of the body, whatever it is
 _KEPT_SUM = frozenset(("x-amz-checksum-algorithm", "x-amz-checksum-type"))
 _CUSTOMER = frozenset(encryption.CUSTOMER + name for name in ("algorithm", "key", "key-md5"))
-_SOURCE = frozenset((
-    "x-amz-copy-source", "x-amz-copy-source-if-match", "x-amz-copy-source-if-none-match", "x-amz-copy-source-if-modified-since",
-    "x-amz-copy-source-if-unmodified-since", "x-amz-source-expected-bucket-owner",
-    *(encryption.SOURCE + name for name in ("algorithm", "key", "key-md5")),
-))  # fmt: skip
+_SOURCE = frozenset(
+    (
+        "x-amz-copy-source",
+        "x-amz-copy-source-if-match",
+        "x-amz-copy-source-if-none-match",
+        "x-amz-copy-source-if-modified-since",
+        "x-amz-copy-source-if-unmodified-since",
+        "x-amz-source-expected-bucket-owner",
+        *(encryption.SOURCE + name for name in ("algorithm", "key", "key-md5")),
+    )
+)
 # What a write says of the object to be. With these x-amz-meta-* may come.
 _NEW = frozenset((STORAGE_CLASS, "x-amz-tagging", website.LOCATION)) | acl.ASKED | lock.ASKED | encryption.ASKED
 _LISTING = frozenset(("x-amz-optional-object-attributes",))
 _CONTROL = frozenset(("x-amz-account-id",))
 _XML = (
-    "PutBucketVersioning", "PutBucketTagging", "PutPublicAccessBlock", "PutBucketOwnershipControls", "PutBucketCors",
-    "PutBucketWebsite", "PutBucketEncryption", "PutObjectLockConfiguration", "PutObjectLegalHold", "PutObjectTagging",
-)  # fmt: skip
+    "PutBucketVersioning",
+    "PutBucketTagging",
+    "PutPublicAccessBlock",
+    "PutBucketOwnershipControls",
+    "PutBucketCors",
+    "PutBucketWebsite",
+    "PutBucketEncryption",
+    "PutObjectLockConfiguration",
+    "PutObjectLegalHold",
+    "PutObjectTagging",
+)
 
 # operation -> the names that it takes besides those of every operation
 _OWN: dict[str, frozenset[str]] = {
     **dict.fromkeys(_XML, _SUM),
     "CreateBucket": acl.ASKED | {lock.ENABLED, "x-amz-object-ownership"} | _SUM,
     "PutBucketPolicy": _SUM | {"x-amz-confirm-remove-self-bucket-access"},
-    "PutBucketAcl": _SUM | acl.ASKED, "PutObjectAcl": _SUM | acl.ASKED,
+    "PutBucketAcl": _SUM | acl.ASKED,
+    "PutObjectAcl": _SUM | acl.ASKED,
     "PutBucketLifecycleConfiguration": _SUM | {"x-amz-transition-default-minimum-object-size"},
     "PutBucketNotificationConfiguration": _SUM | {"x-amz-skip-destination-validation"},
     "PutObjectRetention": _SUM | {lock.BYPASS},
-    "ListObjects": _LISTING, "ListObjectsV2": _LISTING, "ListObjectVersions": _LISTING,
-    "PutObject": _NEW | _SUM | _KEPT_SUM, "PostObject": _NEW | _SUM | _KEPT_SUM,
+    "ListObjects": _LISTING,
+    "ListObjectsV2": _LISTING,
+    "ListObjectVersions": _LISTING,
+    "PutObject": _NEW | _SUM | _KEPT_SUM,
+    "PostObject": _NEW | _SUM | _KEPT_SUM,
     "CopyObject": _NEW | _SOURCE | {"x-amz-checksum-algorithm", "x-amz-metadata-directive", "x-amz-tagging-directive"},
-    "RenameObject": frozenset(("x-amz-client-token", "x-amz-rename-source", "x-amz-rename-source-if-match",
-        "x-amz-rename-source-if-none-match", "x-amz-rename-source-if-modified-since", "x-amz-rename-source-if-unmodified-since")),
-    "GetObject": _CUSTOMER | {"x-amz-checksum-mode"}, "HeadObject": _CUSTOMER | {"x-amz-checksum-mode"},
+    "RenameObject": frozenset(
+        (
+            "x-amz-client-token",
+            "x-amz-rename-source",
+            "x-amz-rename-source-if-match",
+            "x-amz-rename-source-if-none-match",
+            "x-amz-rename-source-if-modified-since",
+            "x-amz-rename-source-if-unmodified-since",
+        )
+    ),
+    "GetObject": _CUSTOMER | {"x-amz-checksum-mode"},
+    "HeadObject": _CUSTOMER | {"x-amz-checksum-mode"},
     "GetObjectAttributes": _CUSTOMER | {"x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker"},
-    "DeleteObject": frozenset((lock.BYPASS,)), "DeleteObjects": _SUM | {lock.BYPASS},
+    "DeleteObject": frozenset((lock.BYPASS,)),
+    "DeleteObjects": _SUM | {lock.BYPASS},
     "CreateMultipartUpload": _NEW | _KEPT_SUM,
     "UploadPart": encryption.ASKED | _SUM | _KEPT_SUM,
     "UploadPartCopy": _SOURCE | encryption.ASKED | {"x-amz-copy-source-range"},
-    "CompleteMultipartUpload": encryption.ASKED | {"x-amz-checksum-type", "x-amz-mp-object-size", *checksums.ALGORITHM_OF},
+    "CompleteMultipartUpload": encryption.ASKED
+    | {"x-amz-checksum-type", "x-amz-mp-object-size", *checksums.ALGORITHM_OF},
     "ListParts": _CUSTOMER,
-    "ListTagsForResource": _CONTROL, "TagResource": _CONTROL | _SUM, "UntagResource": _CONTROL,
-}  # fmt: skip
+    "ListTagsForResource": _CONTROL,
+    "TagResource": _CONTROL | _SUM,
+    "UntagResource": _CONTROL,
+}
 NAMED = frozenset(("PutObject", "PostObject", "CopyObject", "CreateMultipartUpload"))  # take x-amz-meta-*
 KNOWN = EVERYWHERE.union(UNSUPPORTED, *_OWN.values())
 
@@ -119,12 +175,17 @@ _TRUTH = _one_of("true", "false")
 _ISO = _one_of("2006-03-01")
 # Names whose operation reads one value and would take all others for its absence. Values are compared in lower case.
 _VALUES: dict[str, Callable[[str], bool]] = {
-    "x-amz-api-version": _ISO, "x-amz-request-payer": _one_of("requester"), "x-amz-checksum-mode": _one_of("enabled"),
-    "x-amz-confirm-remove-self-bucket-access": _TRUTH, "x-amz-skip-destination-validation": _TRUTH,
-    lock.BYPASS: _TRUTH, lock.ENABLED: _TRUTH, encryption.BUCKET_KEY: _TRUTH,
+    "x-amz-api-version": _ISO,
+    "x-amz-request-payer": _one_of("requester"),
+    "x-amz-checksum-mode": _one_of("enabled"),
+    "x-amz-confirm-remove-self-bucket-access": _TRUTH,
+    "x-amz-skip-destination-validation": _TRUTH,
+    lock.BYPASS: _TRUTH,
+    lock.ENABLED: _TRUTH,
+    encryption.BUCKET_KEY: _TRUTH,
     "x-amz-transition-default-minimum-object-size": _one_of("all_storage_classes_128k", "varies_by_storage_class"),
     "x-amz-optional-object-attributes": _one_of("restorestatus"),
-}  # fmt: skip
+}
 _LOOKED_AT = frozenset(_VALUES) | {STORAGE_CLASS}
 _TOKEN = re.compile(r"[0-9a-z!#$%&'*+.^_`|~-]+").fullmatch
 
@@ -150,8 +211,11 @@ def _judge(operation: str, name: str, value: str, mine: frozenset[str]) -> None:
         if not known or name in UNSUPPORTED:
             raise S3Error("NotImplemented", f"S4 does not implement {name}.", Header=name)
         raise S3Error(
-            "InvalidArgument", f"{name} is not supported for this operation ({operation or 'Unknown'}).", ArgumentName=name, ArgumentValue=value,
-        )  # fmt: skip
+            "InvalidArgument",
+            f"{name} is not supported for this operation ({operation or 'Unknown'}).",
+            ArgumentName=name,
+            ArgumentValue=value,
+        )
     elif name == STORAGE_CLASS:
         classes.check(value)
     elif name in _VALUES and not _VALUES[name](value.lower()):
@@ -159,8 +223,8 @@ def _judge(operation: str, name: str, value: str, mine: frozenset[str]) -> None:
 
 
 def hoisted(pairs: Iterable[tuple[str, str]], headers: dict[str, str], *, presigned: bool) -> dict[str, str]:
-    """The headers of a request with those that stand in its query, decoded pairs which the signature covers if there is one.
-    Raises S3Error where a name is said twice with different values, or has no business in a query."""
+    """The headers of a request with those that stand in its query, decoded pairs which the signature covers if there
+    is one. Raises S3Error where a name is said twice with different values, or has no business in a query."""
     found: dict[str, str] = {}
     signature: dict[str, str] = {}
     for written, value in pairs:

@@ -24,9 +24,17 @@ from crc32c import crc32c
 from s4.s3.errors import S3Error
 
 DIGEST_BYTES = {
-    "CRC32": 4, "CRC32C": 4, "CRC64NVME": 8, "SHA1": 20, "SHA256": 32, "SHA512": 64, "MD5": 16, "XXHASH64": 8,
-    "XXHASH3": 8, "XXHASH128": 16,
-}  # fmt: skip
+    "CRC32": 4,
+    "CRC32C": 4,
+    "CRC64NVME": 8,
+    "SHA1": 20,
+    "SHA256": 32,
+    "SHA512": 64,
+    "MD5": 16,
+    "XXHASH64": 8,
+    "XXHASH3": 8,
+    "XXHASH128": 16,
+}
 ALGORITHMS = tuple(DIGEST_BYTES)
 DEFAULT = "CRC64NVME"  # kept where the client chooses none
 COMPOSITE, FULL_OBJECT = "COMPOSITE", "FULL_OBJECT"
@@ -159,12 +167,17 @@ class Digests:
         expected = self._expected
         if expected.md5 is not None and expected.md5 != self._md5.digest():
             raise S3Error(
-                "BadDigest", "The Content-MD5 you specified did not match what we received.",
-                ExpectedDigest=base64.b64encode(expected.md5).decode(), CalculatedDigest=self._text("MD5"),
-            )  # fmt: skip
+                "BadDigest",
+                "The Content-MD5 you specified did not match what we received.",
+                ExpectedDigest=base64.b64encode(expected.md5).decode(),
+                CalculatedDigest=self._text("MD5"),
+            )
         if expected.sha256 is not None and expected.sha256 != self.sha256():
-            raise S3Error("XAmzContentSHA256Mismatch", ClientComputedContentSHA256=expected.sha256.hex(),
-                          S3ComputedContentSHA256=self.sha256().hex())  # fmt: skip
+            raise S3Error(
+                "XAmzContentSHA256Mismatch",
+                ClientComputedContentSHA256=expected.sha256.hex(),
+                S3ComputedContentSHA256=self.sha256().hex(),
+            )
         wanted = expected.checksum
         if expected.trailer:
             wanted = decode(expected.algorithm, trailers.get(expected.trailer, ""))
@@ -234,7 +247,8 @@ def expected_of(headers: dict[str, str], payload_hash: str) -> Expected:
 
 
 def check_whole(headers: Mapping[str, str]) -> None:
-    """The checksum of what is written at once is one of all its bytes. Raises S3Error where another type is asked for."""
+    """The checksum of what is written at once is one of all its bytes. Raises S3Error where another type is asked
+    for."""
     if headers.get("x-amz-checksum-type", FULL_OBJECT).upper() != FULL_OBJECT:
         raise S3Error("InvalidRequest", "Value for x-amz-checksum-type header is invalid.")
 
@@ -266,8 +280,10 @@ def composite(algorithm: str, parts: list[str]) -> str:
 def full_object(algorithm: str, parts: list[tuple[str, int]]) -> str:
     """The CRC of all bytes from (CRC, size in bytes) of each part."""
     combine: dict[str, Callable[[int, int, int], int]] = {
-        "CRC32": awscrt.combine_crc32, "CRC32C": awscrt.combine_crc32c, "CRC64NVME": awscrt.combine_crc64nvme,
-    }  # fmt: skip
+        "CRC32": awscrt.combine_crc32,
+        "CRC32C": awscrt.combine_crc32c,
+        "CRC64NVME": awscrt.combine_crc64nvme,
+    }
     total = 0
     for index, (text, size) in enumerate(parts):
         value = int.from_bytes(base64.b64decode(text), "big")

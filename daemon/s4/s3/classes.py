@@ -14,7 +14,8 @@ from s4.s3.errors import S3Error
 AT_ONCE = (STANDARD, "REDUCED_REDUNDANCY", "STANDARD_IA", "INTELLIGENT_TIERING", "ONEZONE_IA", "GLACIER_IR")
 ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
 _COLDER = AT_ONCE[2:]  # where lifecycle moves objects, the last one furthest
-# class -> where lifecycle may move objects from there. Source: user guide, "Transitioning objects using Amazon S3 Lifecycle".
+# class -> where lifecycle may move objects from there. Source: user guide, "Transitioning objects using Amazon S3
+# Lifecycle".
 _MOVES = {
     STANDARD: _COLDER,
     "REDUCED_REDUNDANCY": _COLDER,

@@ -1,4 +1,5 @@
-"""Conditions: If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since (RFC 9110, section 13), and who takes them.
+"""Conditions: If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since (RFC 9110, section 13), and who takes
+them.
 
 S3 orders them so: If-Match before If-Unmodified-Since, which it overrides; If-None-Match before
 If-Modified-Since, likewise. Times compare in whole seconds, as Last-Modified has no more.
@@ -15,9 +16,12 @@ from s4.s3.errors import S3Error
 HEADERS = frozenset(("if-match", "if-none-match", "if-modified-since", "if-unmodified-since"))
 # What writes take. Of what lists or tells settings a condition may be passed over: its answer is whole then.
 TAKEN = {
-    **dict.fromkeys(("PutObject", "CopyObject", "CreateMultipartUpload", "CompleteMultipartUpload", "RenameObject"), frozenset(("if-match", "if-none-match"))),
+    **dict.fromkeys(
+        ("PutObject", "CopyObject", "CreateMultipartUpload", "CompleteMultipartUpload", "RenameObject"),
+        frozenset(("if-match", "if-none-match")),
+    ),
     "DeleteObject": frozenset(("if-match",)),
-}  # fmt: skip
+}
 _NONE: frozenset[str] = frozenset()
 # A piece of an object, which would become the whole of it (RFC 9110, 14.5).
 _PIECE = "content-range"
@@ -55,7 +59,8 @@ def matches(header: str, etag: str) -> bool:
 
 
 def range_holds(header: str | None, etag: str, modified_ms: int) -> bool:
-    """Whether If-Range lets a range count: where it names this ETag, or the very time of its last change (RFC 9110, 13.1.5)."""
+    """Whether If-Range lets a range count: where it names this ETag, or the very time of its last change (RFC 9110,
+    13.1.5)."""
     if header is None:
         return True
     if header.startswith(('"', "W/")):

@@ -1,4 +1,5 @@
-"""Cross-origin rules of a bucket. Pure. Source: S3 user guide, "Using cross-origin resource sharing"; the Fetch standard."""
+"""Cross-origin rules of a bucket. Pure. Source: S3 user guide, "Using cross-origin resource sharing"; the Fetch
+standard."""
 
 from __future__ import annotations
 
@@ -89,9 +90,13 @@ def _rule(element: Element) -> Rule:
 
     rule_id, age = element.get("ID") or "", element.get("MaxAgeSeconds")
     rule = Rule(
-        texts("AllowedOrigin"), texts("AllowedMethod"), texts("AllowedHeader"), texts("ExposeHeader"),
-        int(age) if age is not None and age.isascii() and age.isdigit() and len(age) < 10 else None, rule_id,
-    )  # fmt: skip
+        texts("AllowedOrigin"),
+        texts("AllowedMethod"),
+        texts("AllowedHeader"),
+        texts("ExposeHeader"),
+        int(age) if age is not None and age.isascii() and age.isdigit() and len(age) < 10 else None,
+        rule_id,
+    )
     if not rule.origins or not rule.methods or (age is not None and rule.max_age_s is None) or len(rule_id) > 255:
         raise S3Error("MalformedXML")
     for method in rule.methods:
@@ -116,9 +121,13 @@ def _rule(element: Element) -> Rule:
 
 def to_xml(rules: Sequence[Rule]) -> str:
     return "".join(
-        "<CORSRule>" + (tag("ID", rule.id) if rule.id else "")
-        + "".join(tag("AllowedHeader", one) for one in rule.headers) + "".join(tag("AllowedMethod", one) for one in rule.methods)
-        + "".join(tag("AllowedOrigin", one) for one in rule.origins) + "".join(tag("ExposeHeader", one) for one in rule.exposed)
-        + (tag("MaxAgeSeconds", rule.max_age_s) if rule.max_age_s is not None else "") + "</CORSRule>"
+        "<CORSRule>"
+        + (tag("ID", rule.id) if rule.id else "")
+        + "".join(tag("AllowedHeader", one) for one in rule.headers)
+        + "".join(tag("AllowedMethod", one) for one in rule.methods)
+        + "".join(tag("AllowedOrigin", one) for one in rule.origins)
+        + "".join(tag("ExposeHeader", one) for one in rule.exposed)
+        + (tag("MaxAgeSeconds", rule.max_age_s) if rule.max_age_s is not None else "")
+        + "</CORSRule>"
         for rule in rules
-    )  # fmt: skip
+    )

@@ -82,8 +82,11 @@ def agree(sealing: Sealing | None, headers: Mapping[str, str]) -> None:
     """What a later request of an upload says of its encryption is how the upload was begun. Raises S3Error."""
     held = sealing or Sealing("", "")
     told = {
-        MODE: held.mode, KMS_KEY: held.key, CONTEXT: held.context, BUCKET_KEY: str(held.bucket_key).lower(),
-    }  # fmt: skip
+        MODE: held.mode,
+        KMS_KEY: held.key,
+        CONTEXT: held.context,
+        BUCKET_KEY: str(held.bucket_key).lower(),
+    }
     for name, value in told.items():
         given = headers.get(name)
         if (
@@ -101,7 +104,8 @@ def agree(sealing: Sealing | None, headers: Mapping[str, str]) -> None:
 def key_name(text: str) -> str:
     """The name of a key of the KMS, however it is written: plain, as an alias or as an ARN. Raises S3Error."""
     name = text.rpartition("/")[2] if text.startswith(("arn:", "alias/")) else text
-    # It is a piece of a path for Vault, where the HTTP client would take `.` and `..` away, and something else stand there.
+    # It is a piece of a path for Vault, where the HTTP client would take `.` and `..` away, and something else stand
+    # there.
     if (text and not name) or not name.isprintable() or "/" in name or len(name) > 255 or name in (".", ".."):
         raise S3Error("KMS.NotFoundException", f"Invalid keyId {text!r}")
     return name
@@ -129,8 +133,11 @@ def customer_key(headers: Mapping[str, str], prefix: str = CUSTOMER) -> bytes:
     algorithm, text, md5 = (headers.get(prefix + name) for name in ("algorithm", "key", "key-md5"))
     if algorithm is None and text is None and md5 is None:
         return b""
-    lacking = {"a valid encryption algorithm": algorithm, "an appropriate secret key": text,
-               "the client calculated MD5 of the secret key": md5}  # fmt: skip
+    lacking = {
+        "a valid encryption algorithm": algorithm,
+        "an appropriate secret key": text,
+        "the client calculated MD5 of the secret key": md5,
+    }
     for what, given in lacking.items():
         if not given:
             raise S3Error(

@@ -1,7 +1,8 @@
 """Lifecycle rules of a bucket: what they say of a version, and when. Pure.
 
-A day is `day_ms` long, by which tests and trials shorten it; what is due is due at the day's beginning that follows, as in
-S3. A rule that cannot be read expires nothing. Source: Amazon S3 user guide, "Managing the lifecycle of objects".
+A day is `day_ms` long, by which tests and trials shorten it; what is due is due at the day's beginning that follows,
+as in S3. A rule that cannot be read expires nothing. Source: Amazon S3 user guide, "Managing the lifecycle of
+objects".
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ CURRENT, NONCURRENT, MARKER = "current", "noncurrent", "marker"  # what an expir
 
 
 class Move(msgspec.Struct, frozen=True):
-    """A transition to another class, by days or (where `date_ms` is set) by date; of noncurrent versions by days, `newer` kept."""
+    """A transition to another class, by days or (where `date_ms` is set) by date; of noncurrent versions by days,
+    `newer` kept."""
 
     storage_class: str
     days: int = 0
@@ -35,7 +37,9 @@ class Move(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """`varies` is of the whole configuration: varies_by_storage_class, which for the classes that S4 has is the default. Days and counts of 0 are not set; `date_ms` too, and never both days and a date. `above` and `below` bound sizes, exclusively; -1 is no bound."""
+    """`varies` is of the whole configuration: varies_by_storage_class, which for the classes that S4 has is the
+    default. Days and counts of 0 are not set; `date_ms` too, and never both days and a date. `above` and `below` bound
+    sizes, exclusively; -1 is no bound."""
 
     id: str
     enabled: bool
@@ -70,7 +74,8 @@ class Rule(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A row as rules see it. `kept` is how many newer versions of the past the rule keeps that ends or moves this one."""
+    """A row as rules see it. `kept` is how many newer versions of the past the rule keeps that ends or moves this
+    one."""
 
     key: str
     id: str
@@ -100,8 +105,11 @@ def expires_at(
 
 def aborts_at(rules: Sequence[Rule], key: str, created_ms: int, day_ms: int) -> tuple[int, str] | None:
     """(when, by which rule) an upload that is not completed ends."""
-    found = [(_after(created_ms, rule.abort_days, day_ms), rule.id) for rule in rules
-             if rule.abort_days and rule.enabled and key.startswith(rule.prefix)]  # fmt: skip
+    found = [
+        (_after(created_ms, rule.abort_days, day_ms), rule.id)
+        for rule in rules
+        if rule.abort_days and rule.enabled and key.startswith(rule.prefix)
+    ]
     return min(found, default=None)
 
 
@@ -131,7 +139,8 @@ def due(rules: Sequence[Rule], versions: Sequence[Version], now_ms: int, day_ms:
 def moving(
     rules: Sequence[Rule], versions: Sequence[Version], now_ms: int, day_ms: int
 ) -> Iterator[tuple[str, Version, str]]:
-    """What goes to another class of one key, whose versions come newest first: (CURRENT or NONCURRENT, version, class)."""
+    """What goes to another class of one key, whose versions come newest first: (CURRENT or NONCURRENT, version,
+    class)."""
     for at, one in enumerate(versions):
         if one.marker:
             continue
@@ -206,8 +215,15 @@ def _rule(element: Element, name_of: Iterable[str], varies: bool) -> Rule:
         raise S3Error("InvalidArgument", "The ID of a rule has at most 255 printable characters.")
     fields = _filter(element) | _actions(element) | _transitions(element) | {"varies": varies}
     rule = Rule(name, status == "Enabled", **fields)  # type: ignore[arg-type]
-    if not (rule.days or rule.date_ms or rule.markers or rule.noncurrent_days or rule.abort_days
-            or rule.moves or rule.noncurrent_moves):  # fmt: skip
+    if not (
+        rule.days
+        or rule.date_ms
+        or rule.markers
+        or rule.noncurrent_days
+        or rule.abort_days
+        or rule.moves
+        or rule.noncurrent_moves
+    ):
         raise S3Error("InvalidRequest", "At least one action needs to be specified in a rule")
     _check_moves(rule)
     narrow = rule.tags or rule.above >= 0 or rule.below >= 0
@@ -234,10 +250,11 @@ def _filter(element: Element) -> dict[str, object]:
     pairs = [(one.get("Key") or "", one.get("Value") or "") for one in inside.all("Tag")]
     above, below = inside.get("ObjectSizeGreaterThan"), inside.get("ObjectSizeLessThan")
     return {
-        "prefix": inside.get("Prefix") or "", "tags": check(pairs, 10),
+        "prefix": inside.get("Prefix") or "",
+        "tags": check(pairs, 10),
         "above": _number(above, 0, 1 << 50, "ObjectSizeGreaterThan") if above is not None else -1,
         "below": _number(below, 1, 1 << 50, "ObjectSizeLessThan") if below is not None else -1,
-    }  # fmt: skip
+    }
 
 
 def _actions(element: Element) -> dict[str, object]:
@@ -277,10 +294,13 @@ def _transitions(element: Element) -> dict[str, object]:
             moves.append(Move(target, date_ms=_midnight(date or "")))
     for one in element.all("NoncurrentVersionTransition"):
         target, newer = classes.check_target(one.get("StorageClass") or ""), one.get("NewerNoncurrentVersions")
-        past.append(Move(
-            target, _days_to(target, one.get("NoncurrentDays") or "", "NoncurrentDays", "NoncurrentVersionTransition"),
-            newer=_number(newer, 1, MOST_NEWER, "NewerNoncurrentVersions") if newer is not None else 0,
-        ))  # fmt: skip
+        past.append(
+            Move(
+                target,
+                _days_to(target, one.get("NoncurrentDays") or "", "NoncurrentDays", "NoncurrentVersionTransition"),
+                newer=_number(newer, 1, MOST_NEWER, "NewerNoncurrentVersions") if newer is not None else 0,
+            )
+        )
     return {"moves": moves, "noncurrent_moves": past}
 
 
@@ -344,8 +364,11 @@ def _midnight(text: str) -> int:
 
 
 def to_xml(rules: Sequence[Rule]) -> str:
-    return "".join(f"<Rule>{tag('ID', rule.id)}{_filter_xml(rule)}{tag('Status', 'Enabled' if rule.enabled else 'Disabled')}"
-                   f"{_actions_xml(rule)}</Rule>" for rule in rules)  # fmt: skip
+    return "".join(
+        f"<Rule>{tag('ID', rule.id)}{_filter_xml(rule)}{tag('Status', 'Enabled' if rule.enabled else 'Disabled')}"
+        f"{_actions_xml(rule)}</Rule>"
+        for rule in rules
+    )
 
 
 def _filter_xml(rule: Rule) -> str:

@@ -44,7 +44,8 @@ def _second(second: int) -> str:
 
 
 def iso_date(ms: int) -> str:
-    """A time as listings and results print it: in whole seconds, as Last-Modified has no more, and sync tools compare the two."""
+    """A time as listings and results print it: in whole seconds, as Last-Modified has no more, and sync tools compare
+    the two."""
     return f"{_second(ms // 1000)}.000Z"
 
 

@@ -1,4 +1,5 @@
-"""Notification configurations as requests and answers write them. Pure. Source: API: PutBucketNotificationConfiguration."""
+"""Notification configurations as requests and answers write them. Pure. Source: API:
+PutBucketNotificationConfiguration."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ _OTHERS = ("CloudFunctionConfiguration", "LambdaFunctionConfiguration", "EventBr
 
 
 def from_xml(root: Element, receivers: Collection[str], ids: Iterable[str]) -> list[Rule]:
-    """The rules of a configuration; none is an empty one. `ids` gives those that a client leaves out. Raises S3Error."""
+    """The rules of a configuration; none is an empty one. `ids` gives those that a client leaves out. Raises
+    S3Error."""
     rules, fresh = [], iter(ids)
     for child in root.children:
         if child.name in _OTHERS:

@@ -1,12 +1,15 @@
 """The registry of query parameters, as `amz.py` is of x-amz-* names: which of them an operation takes. Pure.
 
-S3 passes over what it does not know, and so does S4 where an object is read (pages add parameters so that no cache answers) and
-where a name begins with x-, which S3 leaves to its clients. Everywhere else a name that is passed over may be a setting or an
-operation that S4 has not: `PUT /bucket/key?next` would replace the object by what is said about it, `DELETE /bucket?next` delete
-the bucket, `GET /bucket?next` list its objects, in which a client finds a setting that was never set.
+S3 passes over what it does not know, and so does S4 where an object is read (pages add parameters so that no cache
+answers) and where a name begins with x-, which S3 leaves to its clients. Everywhere else a name that is passed over
+may be a setting or an operation that S4 has not: `PUT /bucket/key?next` would replace the object by what is said about
+it, `DELETE /bucket?next` delete the bucket, `GET /bucket?next` list its objects, in which a client finds a setting
+that was never set.
 
-- A name that nobody knows: NotImplemented, of a write, or of a read of a bucket where it has no value, as what names a setting has.
-- A name of another operation, of a write: InvalidArgument. Two operations in one address, and a name with two values: the same.
+- A name that nobody knows: NotImplemented, of a write, or of a read of a bucket where it has no value, as what
+  names a setting has.
+- A name of another operation, of a write: InvalidArgument. Two operations in one address, and a name with two
+  values: the same.
 Source: botocore's model of S3; S3 user guide, "Custom access log information".
 """
 
@@ -21,13 +24,31 @@ _PAGES = frozenset(("prefix", "delimiter", "encoding-type"))
 _OVERRIDES = frozenset(
     f"response-{name}"
     for name in (
-        "cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-type",
+        "expires",
     )
-)  # fmt: skip
-_OF_VERSION = frozenset((
-    "GetObject", "HeadObject", "DeleteObject", "GetObjectAttributes", "GetObjectTagging", "PutObjectTagging", "DeleteObjectTagging",
-    "GetObjectAcl", "PutObjectAcl", "GetObjectRetention", "PutObjectRetention", "GetObjectLegalHold", "PutObjectLegalHold",
-))  # fmt: skip
+)
+_OF_VERSION = frozenset(
+    (
+        "GetObject",
+        "HeadObject",
+        "DeleteObject",
+        "GetObjectAttributes",
+        "GetObjectTagging",
+        "PutObjectTagging",
+        "DeleteObjectTagging",
+        "GetObjectAcl",
+        "PutObjectAcl",
+        "GetObjectRetention",
+        "PutObjectRetention",
+        "GetObjectLegalHold",
+        "PutObjectLegalHold",
+    )
+)
 _VERSION = frozenset(("versionId",))
 _OWN: dict[str, frozenset[str]] = {
     "ListBuckets": frozenset(("prefix", "continuation-token", "max-buckets", "bucket-region")),
@@ -36,9 +57,11 @@ _OWN: dict[str, frozenset[str]] = {
     "ListObjectVersions": _PAGES | {"key-marker", "version-id-marker", "max-keys"},
     "ListMultipartUploads": _PAGES | {"key-marker", "upload-id-marker", "max-uploads"},
     "ListParts": frozenset(("max-parts", "part-number-marker", "encoding-type")),
-    "GetObject": _OVERRIDES | {"partNumber"}, "HeadObject": _OVERRIDES | {"partNumber"},
-    "UploadPart": frozenset(("partNumber",)), "UploadPartCopy": frozenset(("uploadId", "partNumber")),
-}  # fmt: skip
+    "GetObject": _OVERRIDES | {"partNumber"},
+    "HeadObject": _OVERRIDES | {"partNumber"},
+    "UploadPart": frozenset(("partNumber",)),
+    "UploadPartCopy": frozenset(("uploadId", "partNumber")),
+}
 _SUBRESOURCES = frozenset((*OF_BUCKET, *OF_OBJECT)) - {"partNumber"}
 _OLD = frozenset(("AWSAccessKeyId", "Expires", "Signature"))  # of an address that is signed by version 2 (sigv2.py)
 _AS_HEADERS = frozenset(("content-type", "content-md5"))  # in such an address
@@ -69,8 +92,8 @@ _MARKS = {
 
 
 def check(operation: str, query: Mapping[str, str], pairs: Iterable[tuple[str, str]] = ()) -> None:
-    """Raises S3Error for a parameter that the operation would pass over. `pairs` are all of the query, of which `query` has
-    the first of each name."""
+    """Raises S3Error for a parameter that the operation would pass over. `pairs` are all of the query, of which
+    `query` has the first of each name."""
     if not query:
         return
     mine = TAKEN.get(operation, _NONE)

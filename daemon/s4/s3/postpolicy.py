@@ -47,8 +47,8 @@ class PostPolicy:
     most: int | None = None
 
     def check(self, fields: Mapping[str, str], now_s: float) -> None:
-        """Fields by lower-case name, the bucket among them: a policy names it, or it would be good for any. Raises S3Error
-        AccessDenied."""
+        """Fields by lower-case name, the bucket among them: a policy names it, or it would be good for any. Raises
+        S3Error AccessDenied."""
         if now_s >= self.expires_s:
             raise _refused("Policy expired.")
         for condition in self.conditions:

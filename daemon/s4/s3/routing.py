@@ -25,21 +25,30 @@ OF_BUCKET = {
     "notification": {"GET": "GetBucketNotificationConfiguration", "PUT": "PutBucketNotificationConfiguration"},
     "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
     "lifecycle": {
-        "GET": "GetBucketLifecycleConfiguration", "PUT": "PutBucketLifecycleConfiguration", "DELETE": "DeleteBucketLifecycle",
+        "GET": "GetBucketLifecycleConfiguration",
+        "PUT": "PutBucketLifecycleConfiguration",
+        "DELETE": "DeleteBucketLifecycle",
     },
     "website": {"GET": "GetBucketWebsite", "PUT": "PutBucketWebsite", "DELETE": "DeleteBucketWebsite"},
     "ownershipControls": {
-        "GET": "GetBucketOwnershipControls", "PUT": "PutBucketOwnershipControls", "DELETE": "DeleteBucketOwnershipControls",
+        "GET": "GetBucketOwnershipControls",
+        "PUT": "PutBucketOwnershipControls",
+        "DELETE": "DeleteBucketOwnershipControls",
     },
     "publicAccessBlock": {
-        "GET": "GetPublicAccessBlock", "PUT": "PutPublicAccessBlock", "DELETE": "DeletePublicAccessBlock",
+        "GET": "GetPublicAccessBlock",
+        "PUT": "PutPublicAccessBlock",
+        "DELETE": "DeletePublicAccessBlock",
     },
-}  # fmt: skip
-# Settings that S4 lacks: what reads them answers as S3 does where they were never set, what sets them is NotImplemented.
+}
+# Settings that S4 lacks: what reads them answers as S3 does where they were never set, what sets them is
+# NotImplemented.
 _UNSET = {
-    "accelerate": "GetBucketAccelerateConfiguration", "logging": "GetBucketLogging",
-    "replication": "GetBucketReplication", "requestPayment": "GetBucketRequestPayment",
-}  # fmt: skip
+    "accelerate": "GetBucketAccelerateConfiguration",
+    "logging": "GetBucketLogging",
+    "replication": "GetBucketReplication",
+    "requestPayment": "GetBucketRequestPayment",
+}
 OF_BUCKET |= {name: {"GET": operation} for name, operation in _UNSET.items()}
 OF_OBJECT = {
     "tagging": {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"},
@@ -50,18 +59,36 @@ OF_OBJECT = {
     "renameObject": {"PUT": "RenameObject"},
     "uploads": {"POST": "CreateMultipartUpload"},
     "uploadId": {
-        "GET": "ListParts", "PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload",
+        "GET": "ListParts",
+        "PUT": "UploadPart",
+        "POST": "CompleteMultipartUpload",
+        "DELETE": "AbortMultipartUpload",
     },
     "partNumber": {"PUT": "UploadPart"},
-}  # fmt: skip
+}
 _PLAIN_BUCKET = {"GET": "ListObjects", "PUT": "CreateBucket", "HEAD": "HeadBucket", "DELETE": "DeleteBucket"}
 _PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
 
 # Query names of S3's that stand for operations which S4 has not.
-_UNSUPPORTED = frozenset({
-    "abac", "analytics", "annotation", "intelligent-tiering", "inventory", "metadataAnnotationTable", "metadataConfiguration", "metadataInventoryTable",
-    "metadataJournalTable", "metadataTable", "metrics", "restore", "select", "session", "torrent",
-})  # fmt: skip
+_UNSUPPORTED = frozenset(
+    {
+        "abac",
+        "analytics",
+        "annotation",
+        "intelligent-tiering",
+        "inventory",
+        "metadataAnnotationTable",
+        "metadataConfiguration",
+        "metadataInventoryTable",
+        "metadataJournalTable",
+        "metadataTable",
+        "metrics",
+        "restore",
+        "select",
+        "session",
+        "torrent",
+    }
+)
 _UNSUPPORTED_OF_OBJECT = _UNSUPPORTED | {"encryption", *_UNSET}
 
 
@@ -91,9 +118,11 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
         operation = "ListBuckets" if method == "GET" else ""
     if not operation:
         raise S3Error(
-            "MethodNotAllowed", headers={"Allow": "DELETE, GET, HEAD, POST, PUT" if bucket else "GET"}, Method=method,
+            "MethodNotAllowed",
+            headers={"Allow": "DELETE, GET, HEAD, POST, PUT" if bucket else "GET"},
+            Method=method,
             ResourceType="OBJECT" if key else "BUCKET" if bucket else "SERVICE",
-        )  # fmt: skip
+        )
     return operation
 
 

@@ -4,10 +4,10 @@ Source: Amazon S3 developer guide, "Signing and authenticating REST requests" an
 signature version 2)"; botocore's `HmacV1Auth`. Pure, and off the way of requests of version 4: `sigv4.parse` raises
 OldSignatureError, and only then this module is asked. What is read becomes a Claim as there.
 
-Rules for editors: this version signs little, so that what it does not sign is refused. Every x-amz-* header, Content-Type and
-Content-MD5 are in what is signed, whether headers or parameters say them; of other parameters those in `COVERED`. Besides there are
-those that say what part of a listing is wanted, as on S3: who has the address of a listing may ask for any part of it. A presigned
-request that lists nothing has none of them.
+Rules for editors: this version signs little, so that what it does not sign is refused. Every x-amz-* header,
+Content-Type and Content-MD5 are in what is signed, whether headers or parameters say them; of other parameters those
+in `COVERED`. Besides there are those that say what part of a listing is wanted, as on S3: who has the address of a
+listing may ask for any part of it. A presigned request that lists nothing has none of them.
 """
 
 from __future__ import annotations
@@ -30,24 +30,74 @@ ALGORITHM = "AWS"  # as policies know it by s3:signatureversion
 _OWN = ("AWSAccessKeyId", "Expires", "Signature")
 _AS_HEADERS = frozenset(("content-type", "content-md5"))
 # As botocore signs them; the guide's own list is a part of it.
-COVERED = frozenset((
-    "accelerate", "acl", "analytics", "cors", "defaultObjectAcl", "delete", "inventory", "lifecycle", "location", "logging", "metrics",
-    "notification", "object-lock", "partNumber", "policy", "replication", "requestPayment", "response-cache-control",
-    "response-content-disposition", "response-content-encoding", "response-content-language", "response-content-type",
-    "response-expires", "restore", "select", "select-type", "storageClass", "tagging", "torrent", "uploadId", "uploads", "versionId",
-    "versioning", "versions", "website",
-))  # fmt: skip
-_OF_LISTINGS = frozenset((
-    "bucket-region", "continuation-token", "delimiter", "encoding-type", "fetch-owner", "key-marker", "list-type", "marker", "max-buckets",
-    "max-keys", "max-parts", "max-uploads", "part-number-marker", "prefix", "start-after", "upload-id-marker", "version-id-marker",
-))  # fmt: skip
+COVERED = frozenset(
+    (
+        "accelerate",
+        "acl",
+        "analytics",
+        "cors",
+        "defaultObjectAcl",
+        "delete",
+        "inventory",
+        "lifecycle",
+        "location",
+        "logging",
+        "metrics",
+        "notification",
+        "object-lock",
+        "partNumber",
+        "policy",
+        "replication",
+        "requestPayment",
+        "response-cache-control",
+        "response-content-disposition",
+        "response-content-encoding",
+        "response-content-language",
+        "response-content-type",
+        "response-expires",
+        "restore",
+        "select",
+        "select-type",
+        "storageClass",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+        "versionId",
+        "versioning",
+        "versions",
+        "website",
+    )
+)
+_OF_LISTINGS = frozenset(
+    (
+        "bucket-region",
+        "continuation-token",
+        "delimiter",
+        "encoding-type",
+        "fetch-owner",
+        "key-marker",
+        "list-type",
+        "marker",
+        "max-buckets",
+        "max-keys",
+        "max-parts",
+        "max-uploads",
+        "part-number-marker",
+        "prefix",
+        "start-after",
+        "upload-id-marker",
+        "version-id-marker",
+    )
+)
 _DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S +0000", "%Y%m%dT%H%M%SZ")
 _EPOCH = "19700101T000000Z"
 
 
 class OldClaim(msgspec.Struct, frozen=True):
-    """`claim` is as one of version 4, but its timestamp of an address: it says no time, and to a policy it is as old as can be.
-    One of `texts` is what was signed. `ends_s` is when an address ends, 0 for none. `headers` are those that count."""
+    """`claim` is as one of version 4, but its timestamp of an address: it says no time, and to a policy it is as old
+    as can be. One of `texts` is what was signed. `ends_s` is when an address ends, 0 for none. `headers` are those
+    that count."""
 
     claim: Claim
     texts: tuple[str, ...]
@@ -56,8 +106,8 @@ class OldClaim(msgspec.Struct, frozen=True):
 
 
 def parse(request: Request, virtual: str, mode: str, region: str) -> OldClaim:
-    """The claim of a request that sigv4 left alone. `virtual` is the bucket that its Host names, empty where the path does.
-    Raises S3Error."""
+    """The claim of a request that sigv4 left alone. `virtual` is the bucket that its Host names, empty where the path
+    does. Raises S3Error."""
     header = request.headers.get("authorization")
     if header is not None:
         _allowed(mode, "all")
@@ -86,9 +136,17 @@ def _of_header(request: Request, header: str, virtual: str, region: str) -> OldC
     if payload in (sigv4.STREAMING, sigv4.STREAMING_TRAILER):
         raise S3Error("InvalidRequest", "Signature version 2 signs no chunks.")
     claim = Claim(
-        access_key, "", region, timestamp, (), signature, sigv4.unsigned_payload(headers), False,
-        token=headers.get("x-amz-security-token", ""), algorithm=ALGORITHM,
-    )  # fmt: skip
+        access_key,
+        "",
+        region,
+        timestamp,
+        (),
+        signature,
+        sigv4.unsigned_payload(headers),
+        False,
+        token=headers.get("x-amz-security-token", ""),
+        algorithm=ALGORITHM,
+    )
     return OldClaim(claim, _texts(request, headers, "" if told else sent, virtual), 0, headers)
 
 
@@ -112,9 +170,17 @@ def _of_address(request: Request, virtual: str, region: str) -> OldClaim:
     if payload in sigv4.STREAMING_MODES:
         raise S3Error("InvalidRequest", "A presigned request cannot have a chunk-signed payload.")
     claim = Claim(
-        fields["AWSAccessKeyId"], "", region, _EPOCH, (), fields["Signature"], sigv4.checked_payload(payload), True,
-        token=headers.get("x-amz-security-token", ""), algorithm=ALGORITHM,
-    )  # fmt: skip
+        fields["AWSAccessKeyId"],
+        "",
+        region,
+        _EPOCH,
+        (),
+        fields["Signature"],
+        sigv4.checked_payload(payload),
+        True,
+        token=headers.get("x-amz-security-token", ""),
+        algorithm=ALGORITHM,
+    )
     return OldClaim(claim, _texts(request, headers, fields["Expires"], virtual), ends_s, headers)
 
 
@@ -150,8 +216,8 @@ def _parse_date(text: str) -> int:
 
 
 def _texts(request: Request, headers: Mapping[str, str], date: str, virtual: str) -> tuple[str, ...]:
-    """What the signer may have signed: the path as it was sent, as it is spelled canonically where that differs, and a bucket's
-    with the slash that botocore signs and does not send."""
+    """What the signer may have signed: the path as it was sent, as it is spelled canonically where that differs, and a
+    bucket's with the slash that botocore signs and does not send."""
     lines = [f"{name}:{headers[name].strip()}\n" for name in sorted(headers) if name.startswith("x-amz-")]
     standard = [headers.get(name, "").strip() for name in ("content-md5", "content-type")]
     front = "\n".join((request.method, *standard, date, "")) + "".join(lines) + (f"/{virtual}" if virtual else "")
@@ -182,9 +248,17 @@ def parse_form(fields: Mapping[str, str], mode: str, region: str) -> Claim:
     _allowed(mode, "all")
     token = fields.get("x-amz-security-token", "")
     return Claim(
-        fields["awsaccesskeyid"], "", region, _EPOCH, (), fields.get("signature", ""), sigv4.UNSIGNED, False,
-        token=token, algorithm=ALGORITHM,
-    )  # fmt: skip
+        fields["awsaccesskeyid"],
+        "",
+        region,
+        _EPOCH,
+        (),
+        fields.get("signature", ""),
+        sigv4.UNSIGNED,
+        False,
+        token=token,
+        algorithm=ALGORITHM,
+    )
 
 
 def check_form(claim: Claim, policy: str, secret: str) -> None:

@@ -3,12 +3,12 @@
 Source: Amazon S3 API reference, "Authenticating Requests (AWS Signature Version 4)". Pure: the caller gives
 the request as values, the secret and the time. `parse` reads the claim, `check` compares in constant time.
 
-What is kept between requests is kept once its signature was found right, never before: else whoever has no key fills the
-memory. What is not known yet is bounded before anything is made of it.
+What is kept between requests is kept once its signature was found right, never before: else whoever has no key fills
+the memory. What is not known yet is bounded before anything is made of it.
 
-Rules for editors: a request is signed either by header or by query, never both; on a presigned request every
-x-amz-* header and every query parameter must be covered by the signature. Version 2 is another module's (s4/s3/sigv2.py),
-and costs requests of this version nothing.
+Rules for editors: a request is signed either by header or by query, never both; on a presigned request every x-amz-*
+header and every query parameter must be covered by the signature. Version 2 is another module's (s4/s3/sigv2.py), and
+costs requests of this version nothing.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def _parse_header(request: Request, header: str) -> Claim:
 
 
 def _date(text: str) -> str:
-    """The timestamp that a Date header stands for, empty where it is none: it is in what is signed, whatever names say so."""
+    """The timestamp that a Date header stands for, empty where it is none: it is in what is signed, whatever names say
+    so."""
     for form in ("%a, %d %b %Y %H:%M:%S GMT", "%Y%m%dT%H%M%SZ"):
         try:
             return strftime("%Y%m%dT%H%M%SZ", strptime(text, form))
@@ -362,8 +363,8 @@ def check(
 
 
 def _proves(key: bytes, claim: Claim, request: Request) -> bool:
-    """Whether the signature is that of the key: of headers with one of the ways of folding white space, of which there are two
-    where there is any but spaces."""
+    """Whether the signature is that of the key: of headers with one of the ways of folding white space, of which there
+    are two where there is any but spaces."""
     given = claim.signature.encode("utf-8", "replace")
     if hmac.compare_digest(sign(key, string_to_sign(claim, request)).encode(), given):
         return True

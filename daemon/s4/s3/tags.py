@@ -38,9 +38,11 @@ def from_header(headers: Mapping[str, str]) -> dict[str, str]:
     if not text:
         return {}
     refusal = S3Error(
-        "InvalidArgument", "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
-        ArgumentName="x-amz-tagging", ArgumentValue=text,
-    )  # fmt: skip
+        "InvalidArgument",
+        "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.",
+        ArgumentName="x-amz-tagging",
+        ArgumentValue=text,
+    )
     try:
         # as S3 reads it, a name without "=" is a tag with an empty value
         pairs = parse_qsl(text, keep_blank_values=True, errors="strict")

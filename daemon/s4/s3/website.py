@@ -82,9 +82,7 @@ def from_xml(root: Element) -> Website:
     if not error and any(root.all("ErrorDocument")):
         raise S3Error("InvalidArgument", "The ErrorDocument Key is not well formed", ArgumentName="ErrorDocument")
     if not index or "/" in index:
-        raise S3Error(
-            "InvalidArgument", "The IndexDocument Suffix is not well formed", ArgumentName="IndexDocument"
-        )  # fmt: skip
+        raise S3Error("InvalidArgument", "The IndexDocument Suffix is not well formed", ArgumentName="IndexDocument")
     if len(rules) > MOST_RULES:
         raise S3Error(
             "InvalidRequest",
@@ -137,9 +135,13 @@ def _redirect(element: Element) -> Rule:
             f"The provided HTTP redirect code ({code}) is not valid. Valid codes are 3XX except 300.",
         )
     return Rule(
-        host=host, protocol=protocol or "", code=status,
-        new_prefix=new_prefix, new_key=new_key, coded=code is not None,
-    )  # fmt: skip
+        host=host,
+        protocol=protocol or "",
+        code=status,
+        new_prefix=new_prefix,
+        new_key=new_key,
+        coded=code is not None,
+    )
 
 
 def _error(text: str | None) -> int:

@@ -56,9 +56,8 @@ class Document:
 
     def __init__(self, root: str, max_depth: int) -> None:
         self._root, self._tree = root, _Tree(root, max_depth)
-        self._parser = expat.ParserCreate(
-            "UTF-8", namespace_separator=" "
-        )  # whatever it declares: no other codec is started
+        # whatever it declares: no other codec is started
+        self._parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
         self._parser.buffer_text = True
         self._parser.StartDoctypeDeclHandler = self._parser.EntityDeclHandler = self._tree.refuse
         self._parser.StartElementHandler, self._parser.EndElementHandler = self._tree.start, self._tree.end
@@ -87,10 +86,8 @@ class _Tree:
         self.top = Element("")
         # what may stand in each open element; None where nobody says
         self._schemas: list[Schema | None] = [{root: SCHEMAS[root]} if root in SCHEMAS else None]
-        self._stack, self._texts = (
-            [self.top],
-            [list[str]()],
-        )  # of open elements; their texts are joined once, at the end
+        # of open elements; their texts are joined once, at the end
+        self._stack, self._texts = [self.top], [list[str]()]
         self._max_depth, self._count = max_depth, 0
 
     def refuse(self, *_: object) -> None:

@@ -245,11 +245,24 @@ class ClusterServer:
             settings.name, settings.peer_listen, settings.advertise, settings.zone or settings.name, settings.weight
         )
         self.member = await open_member(
-            Path(settings.directories[0]), location, self._keeper, self._credentials,
-            StoreSettings(reserve_bytes=settings.reserve_bytes, volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes, strict=settings.strict),
-            settings.limits, root=self._root, horizon=self.horizon, oldest=self._readers.oldest, fatal=restart.die, jobs=self._connecting,
+            Path(settings.directories[0]),
+            location,
+            self._keeper,
+            self._credentials,
+            StoreSettings(
+                reserve_bytes=settings.reserve_bytes,
+                volume_bytes=settings.volume_bytes,
+                preallocate_bytes=settings.preallocate_bytes,
+                strict=settings.strict,
+            ),
+            settings.limits,
+            root=self._root,
+            horizon=self.horizon,
+            oldest=self._readers.oldest,
+            fatal=restart.die,
+            jobs=self._connecting,
             timing=Timing(0.5 * scale, 2.0 * scale, 3.0 * scale, 0.5 * scale),
-        )  # fmt: skip
+        )
         self._router, self.member.node.more_alarms = self.member.router, self._alarms
 
     def _start_upkeep(self, member: Member) -> None:
@@ -345,11 +358,22 @@ class ClusterServer:
         collector = StoreCollector(self._figures)
         hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
         context = AdminContext(
-            self._gateway, self._renames, self.audit, self.settings.limits, self.settings.region, self._ready,
-            lambda: exposition(self._registry, None, collector), hidden, not self.settings.admin_tls, self._health, self._set_log, self._root_keys,
-            self._alarms if self.member is None else list, lambda: self._keys.wrong,
+            self._gateway,
+            self._renames,
+            self.audit,
+            self.settings.limits,
+            self.settings.region,
+            self._ready,
+            lambda: exposition(self._registry, None, collector),
+            hidden,
+            not self.settings.admin_tls,
+            self._health,
+            self._set_log,
+            self._root_keys,
+            self._alarms if self.member is None else list,
+            lambda: self._keys.wrong,
             lambda: [*self.jobs.table(), *self._connecting.table()],
-        )  # fmt: skip
+        )
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(
                 context, self._router, self._keeper, self._own, self._contents, self.horizon

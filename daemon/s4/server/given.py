@@ -1,4 +1,5 @@
-"""What a process is given as files: each is read before anything is made, so that a start that one of them refuses changes nothing.
+"""What a process is given as files: each is read before anything is made, so that a start that one of them refuses
+changes nothing.
 
 They are read again where they are used, and whenever they change.
 """

@@ -1,5 +1,6 @@
-"""What every process that serves S3 is made of: its settings, its gateway, and the S3 port. The single server, its workers, the
-nodes and the gateways of a cluster put it together in their own ways (server/standalone.py, server/worker.py, server/cluster.py)."""
+"""What every process that serves S3 is made of: its settings, its gateway, and the S3 port. The single server, its
+workers, the nodes and the gateways of a cluster put it together in their own ways (server/standalone.py,
+server/worker.py, server/cluster.py)."""
 
 from __future__ import annotations
 
@@ -96,13 +97,25 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
     limits = settings.limits
     stripe_bytes = layout.data * -(-STRIPE_BYTES // layout.data // BLOCK) * BLOCK  # shards of whole blocks
     return Gateway(
-        node, layout, limits, settings.inline_bytes, stripe_bytes, settings.dedup,
-        MemoryBudget(limits.memory_bytes, limits.memory_wait_s), readers, BlobCache(limits.blob_cache_bytes),
-        ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"), settings.strict,
+        node,
+        layout,
+        limits,
+        settings.inline_bytes,
+        stripe_bytes,
+        settings.dedup,
+        MemoryBudget(limits.memory_bytes, limits.memory_wait_s),
+        readers,
+        BlobCache(limits.blob_cache_bytes),
+        ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash"),
+        settings.strict,
         keyring=keyring.read(Path(settings.master_key)) if settings.master_key else None,
-        kms=_kms(settings), kms_allowed=allowed_of(settings.kms_allow), receivers=frozenset(receivers_of(settings)), bare_keys=settings.bare_keys, open_buckets=settings.new_buckets == "open",
+        kms=_kms(settings),
+        kms_allowed=allowed_of(settings.kms_allow),
+        receivers=frozenset(receivers_of(settings)),
+        bare_keys=settings.bare_keys,
+        open_buckets=settings.new_buckets == "open",
         day_ms=int(settings.lifecycle_day_s * 1000),
-    )  # fmt: skip
+    )
 
 
 def receivers_of(settings: ServerSettings) -> dict[str, receivers.Settings]:
@@ -122,17 +135,31 @@ def _kms(settings: ServerSettings) -> Kms | None:
 class S3Endpoint:
     """The S3 port of one process."""
 
-    def __init__(self, settings: ServerSettings, gateway: Gateway, registry: CollectorRegistry, audit: AuditLog,
-                 ready: Callable[[], str], known: Callable[[], Health] = Health) -> None:  # fmt: skip
+    def __init__(
+        self,
+        settings: ServerSettings,
+        gateway: Gateway,
+        registry: CollectorRegistry,
+        audit: AuditLog,
+        ready: Callable[[], str],
+        known: Callable[[], Health] = Health,
+    ) -> None:
         self._certificate = (
             Certificate(Path(settings.certificate), Path(settings.key)) if settings.certificate else None
         )
         self._metrics = RequestMetrics(registry)
         self.server = S3Server(
-            gateway, settings.limits, self._metrics, audit, region=settings.region,
-            domains=tuple(settings.domains), websites=tuple(settings.website_domains), health=lambda path: probed(path, ready, known), access_log=settings.access_log,
+            gateway,
+            settings.limits,
+            self._metrics,
+            audit,
+            region=settings.region,
+            domains=tuple(settings.domains),
+            websites=tuple(settings.website_domains),
+            health=lambda path: probed(path, ready, known),
+            access_log=settings.access_log,
             signature_v2=settings.signature_v2,
-        )  # fmt: skip
+        )
         self._gateway = gateway
         self._http: Connections | None = None
         self._port: Port | None = None

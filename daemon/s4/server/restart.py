@@ -1,9 +1,9 @@
 """Ending after an error that leaves durability in doubt (rule D7), and starting again by itself.
 
-Nothing in memory can be trusted then, so the process replaces itself by a new one of the same command line,
-which recovers from what is on disk and goes on listening on the same sockets. What failed, and when, travels in an environment variable: a drive that
-fails a second time within minutes is left out, and a server that keeps failing ends for good, so that whatever
-started it can wait and see. `S4_RESTART=off` always ends.
+Nothing in memory can be trusted then, so the process replaces itself by a new one of the same command line, which
+recovers from what is on disk and goes on listening on the same sockets. What failed, and when, travels in an
+environment variable: a drive that fails a second time within minutes is left out, and a server that keeps failing ends
+for good, so that whatever started it can wait and see. `S4_RESTART=off` always ends.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def renew(directory: Path) -> None:
 
 
 def may_renew(directory: Path) -> bool:
-    """Whether that was not done for this directory too often: one that is taken in and fails, again and again, is not back."""
+    """Whether that was not done for this directory too often: one that is taken in and fails, again and again, is not
+    back."""
     return [named for _, named in History.read(os.environ).renewals].count(str(directory)) < DRIVE_RENEWALS
 
 

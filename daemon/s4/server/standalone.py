@@ -108,10 +108,24 @@ class Server:
         restart.keep_open("admin", admin_bound)
         self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
         history = restart.History.read(self._environment)
-        self.store = await open_store([Path(one) for one in settings.directories], StoreSettings(
-            settings.durability, settings.reserve_bytes, settings.volume_bytes, settings.preallocate_bytes,
-            geometry=settings.erasure, degraded=settings.degraded or bool(history.failures), failed=history.failed(), strict=settings.strict,
-        ), settings.limits, horizon=self.horizon, fatal=restart.die, environment=self._environment, jobs=self.jobs)  # fmt: skip
+        self.store = await open_store(
+            [Path(one) for one in settings.directories],
+            StoreSettings(
+                settings.durability,
+                settings.reserve_bytes,
+                settings.volume_bytes,
+                settings.preallocate_bytes,
+                geometry=settings.erasure,
+                degraded=settings.degraded or bool(history.failures),
+                failed=history.failed(),
+                strict=settings.strict,
+            ),
+            settings.limits,
+            horizon=self.horizon,
+            fatal=restart.die,
+            environment=self._environment,
+            jobs=self.jobs,
+        )
         if not settings.master_key:
             found = own_master_key(self.store)
             self._settings = settings = replace(settings, master_key=str(found))
@@ -155,13 +169,20 @@ class Server:
         )
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
         self._lifecycle = Lifecycle(
-            self._gateway, self.store.host, lambda: range(self.store.node.partitions), audit=self.audit.write,
-        )  # fmt: skip
+            self._gateway,
+            self.store.host,
+            lambda: range(self.store.node.partitions),
+            audit=self.audit.write,
+        )
         self._inventory = Inventory(self.store.node, lambda: settings.bucket_metrics)
         self._rewrapper = Rewrapper(self._gateway, self.store.host, lambda: range(self.store.node.partitions))
         self._sender = Sender(
-            self.store.host, lambda: range(self.store.node.partitions), receivers_of(settings), settings.region, settings.limits.waiting_events,
-        )  # fmt: skip
+            self.store.host,
+            lambda: range(self.store.node.partitions),
+            receivers_of(settings),
+            settings.region,
+            settings.limits.waiting_events,
+        )
         self._sender.start(self.jobs)
         self._repairer = Repairer(
             lambda: self.store.host.database,
@@ -202,8 +223,22 @@ class Server:
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
         context = AdminContext(
-            self._gateway, self._renames, self.audit, limits, self.settings.region, self._ready, lambda: exposition(self._registry, directory if self.settings.workers else None, collector), shown, not self.settings.admin_tls, self._health, self._set_log, self._root_keys, self._alarms, lambda: self._keys.wrong, self.jobs.table,
-        )  # fmt: skip
+            self._gateway,
+            self._renames,
+            self.audit,
+            limits,
+            self.settings.region,
+            self._ready,
+            lambda: exposition(self._registry, directory if self.settings.workers else None, collector),
+            shown,
+            not self.settings.admin_tls,
+            self._health,
+            self._set_log,
+            self._root_keys,
+            self._alarms,
+            lambda: self._keys.wrong,
+            self.jobs.table,
+        )
         admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning)
         tls = (
             Certificate(Path(self.settings.certificate), Path(self.settings.key)) if self.settings.certificate else None
@@ -240,9 +275,14 @@ class Server:
             return
         told = replace(settings, access_log=self._settings.access_log)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "s4.server.worker", msgspec.json.encode(told).decode(), str(socket_path),
-            stdout=asyncio.subprocess.PIPE, env={**os.environ, **self._environment},
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "s4.server.worker",
+            msgspec.json.encode(told).decode(),
+            str(socket_path),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, **self._environment},
+        )
         self._processes.append(process)
         if process.stdout is not None and await process.stdout.readline():
             started.set()

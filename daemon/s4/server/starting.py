@@ -1,6 +1,8 @@
-"""What a process says of itself when it starts and when it is told to read its files again: what counts, and what looks wrong.
+"""What a process says of itself when it starts and when it is told to read its files again: what counts, and what
+looks wrong.
 
-A setting that is misspelt in the environment is as good as not given, and nobody is told by the program that never looks for it.
+A setting that is misspelt in the environment is as good as not given, and nobody is told by the program that never
+looks for it.
 """
 
 from __future__ import annotations
@@ -22,10 +24,21 @@ from s4 import __version__
 log = structlog.get_logger("s4")
 
 # Variables that are no options: of programs, of tests, of what starts us.
-OTHERS = frozenset((
-    "S4_ROOT_ACCESS_KEY", "S4_ROOT_SECRET_KEY", "S4_RESTART", "S4_FAILURES", "S4_TIMING_SCALE", "S4_ETCD", "S4_OIDC_AUTHORITY", "S4_TRACEBACK",
-    "S4_ADMIN_ENDPOINT", "S4_ADMIN_AUTHORITY", "S4_COVERAGE",
-))  # fmt: skip
+OTHERS = frozenset(
+    (
+        "S4_ROOT_ACCESS_KEY",
+        "S4_ROOT_SECRET_KEY",
+        "S4_RESTART",
+        "S4_FAILURES",
+        "S4_TIMING_SCALE",
+        "S4_ETCD",
+        "S4_OIDC_AUTHORITY",
+        "S4_TRACEBACK",
+        "S4_ADMIN_ENDPOINT",
+        "S4_ADMIN_AUTHORITY",
+        "S4_COVERAGE",
+    )
+)
 # Kubernetes gives every pod such variables for each Service, and S4's may be called s4.
 _OF_SERVICES = re.compile(r"S4_(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_(TCP|UDP|SCTP)(_.*)?)?)").fullmatch
 

@@ -1,4 +1,5 @@
-"""Entry of a gateway process: `python -m s4.server.worker SETTINGS SOCKET`, started by the server and by nobody else."""
+"""Entry of a gateway process: `python -m s4.server.worker SETTINGS SOCKET`, started by the server and by nobody
+else."""
 
 from __future__ import annotations
 

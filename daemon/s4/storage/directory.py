@@ -27,7 +27,8 @@ from s4.storage.files import Files
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-# What this program writes is read rightly by OLDEST and newer. Who changes that raises it, and a store says so from the moment that
+# What this program writes is read rightly by OLDEST and newer. Who changes that raises it, and a store says so from the
+# moment that
 # it is opened. Programs up to SILENT do not look: these are kept out by format 2, which they refuse in words.
 OLDEST = "0.7.0"
 SILENT = (0, 7, 999)
@@ -75,8 +76,8 @@ class UnusableError(DirectoryError):
 def open_directory(
     files: Files, directory: Path, *, make: bool, made: list[Path] | None = None
 ) -> tuple[Identity | None, int]:
-    """(identity, lock descriptor) of a data directory; no identity where it is empty. Raises DirectoryError, and leaves the
-    directory as it was then. What was made for it is added to `made`, for `unmake`."""
+    """(identity, lock descriptor) of a data directory; no identity where it is empty. Raises DirectoryError, and
+    leaves the directory as it was then. What was made for it is added to `made`, for `unmake`."""
     new: list[Path] = []
     try:
         if make:
@@ -167,8 +168,8 @@ def version(text: str) -> tuple[int, ...]:
 
 
 def note_opened(files: Files, directory: Path, identity: Identity) -> str:
-    """Have a store say who opened it, and the oldest program that still may. Returns the program that had it before, where that
-    was another one. A disk that takes nothing just now is told at the next start."""
+    """Have a store say who opened it, and the oldest program that still may. Returns the program that had it before,
+    where that was another one. A disk that takes nothing just now is told at the next start."""
     oldest = max(identity.oldest, OLDEST, key=version)
     newest = max(identity.opened_by, __version__, key=version)
     wanted = replace(identity, oldest=oldest, opened_by=newest, format=FORMATS[version(oldest) > SILENT])

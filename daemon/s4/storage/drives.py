@@ -85,7 +85,8 @@ class Drives:
                 pass
 
     def oldest_use(self) -> float:
-        """Since when (seconds of the boot clock) the oldest read or punch on any drive is in progress; now if none is."""
+        """Since when (seconds of the boot clock) the oldest read or punch on any drive is in progress; now if none
+        is."""
         return min((store.oldest_use() for store in self.stores), default=boot_clock())
 
     async def flush(self) -> None:

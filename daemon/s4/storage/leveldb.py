@@ -50,8 +50,8 @@ def no_room(error: BaseException) -> bool:
 
 
 class Database:
-    """An ordered map of bytes to bytes on disk. `on_damage` is called where a read or a write meets damage, after word of
-    it was left beside the database."""
+    """An ordered map of bytes to bytes on disk. `on_damage` is called where a read or a write meets damage, after word
+    of it was left beside the database."""
 
     on_damage: Callable[[Exception], None] | None = None
     times: Times | None = None  # of its drive

@@ -103,9 +103,18 @@ def unpack_volume(raw: bytes) -> VolumeHeader:
 def pack_record(record: Record, secret: bytes, offset: int) -> bytes:
     shard = record.shard
     raw = _RECORD.pack(
-        RECORD_MAGIC, shard.partition, shard.position, 0, 0, 0, shard.stripe, record.length, shard.blob,
-        record.created_s, 0,
-    )  # fmt: skip
+        RECORD_MAGIC,
+        shard.partition,
+        shard.position,
+        0,
+        0,
+        0,
+        shard.stripe,
+        record.length,
+        shard.blob,
+        record.created_s,
+        0,
+    )
     return raw[:-4] + _NUMBER.pack(_header_crc(raw[:-4], secret, offset))
 
 

@@ -56,6 +56,8 @@ from s4.storage.volumes import Location, Volumes
 from s4.storage.watching import Watch
 
 log = logging.getLogger(__name__)
+
+Fatal = Callable[[BaseException], None]  # told of an error after which nothing may be written
 T = TypeVar("T")
 
 ROOM_S = 0.5
@@ -81,8 +83,7 @@ class ShardSettings:
 class ShardStore:
     """Shards of one store. Open with `await ShardStore.open(...)`."""
 
-    def __init__(self, files: Files, directory: Path, store: bytes, settings: ShardSettings,
-                 fatal: Callable[[BaseException], None]) -> None:  # fmt: skip
+    def __init__(self, files: Files, directory: Path, store: bytes, settings: ShardSettings, fatal: Fatal) -> None:
         self.settings, self.files, self.directory, self.store = settings, files, directory, store
         self.times = Times(settings.slow_s)
         self._fatal = fatal
@@ -110,8 +111,9 @@ class ShardStore:
         self.bytes_read = self.bytes_written = self.damaged = 0
 
     @classmethod
-    async def open(cls, files: Files, directory: Path, store: bytes, settings: ShardSettings,
-                   fatal: Callable[[BaseException], None]) -> ShardStore:  # fmt: skip
+    async def open(
+        cls, files: Files, directory: Path, store: bytes, settings: ShardSettings, fatal: Fatal
+    ) -> ShardStore:
         """Open the store and bring the index up to the volumes: the whole of them where the index was lost."""
         self = cls(files, directory, store, settings, fatal)
         try:
@@ -132,9 +134,13 @@ class ShardStore:
         if tail.records:
             log.info("index brought up to the volumes: %d records", len(tail.records))
         self._appender = Appender(
-            self._volumes, tail, volume_bytes=settings.volume_bytes, preallocate_bytes=settings.preallocate_bytes,
-            durable=settings.durable, fatal=fatal,
-        )  # fmt: skip
+            self._volumes,
+            tail,
+            volume_bytes=settings.volume_bytes,
+            preallocate_bytes=settings.preallocate_bytes,
+            durable=settings.durable,
+            fatal=fatal,
+        )
         await self.flush()
         return self
 
@@ -172,7 +178,8 @@ class ShardStore:
         self._fatal(error)
 
     def oldest_use(self) -> float:
-        """Since when (seconds of the boot clock) the oldest read or punch is in progress, whoever wanted it; now if none is."""
+        """Since when (seconds of the boot clock) the oldest read or punch is in progress, whoever wanted it; now if
+        none is."""
         return self._uses.oldest()
 
     # -- writing
@@ -262,8 +269,8 @@ class ShardStore:
         return self._room_bytes > size
 
     def space(self) -> tuple[int, int]:
-        """(bytes free to us, bytes in all) of the disk. One that does not say has what it had: its directory may have been
-        unmounted, and what is open goes on being written, so that it is no full one."""
+        """(bytes free to us, bytes in all) of the disk. One that does not say has what it had: its directory may have
+        been unmounted, and what is open goes on being written, so that it is no full one."""
         try:
             self._space = self.files.free_bytes(self.directory)
         except OSError as error:
@@ -338,8 +345,10 @@ class ShardStore:
             self._flushing_blobs, self._pending_blobs = self._pending_blobs, {}
             rows: list[tuple[bytes, bytes | None]] = list(self._flushing.items())
             rows.append((MARK_KEY, MARK.pack(1, *self._mark)))
-            rows += [(b"v" + number.to_bytes(4, "big"), VOLUME.pack(1, use.used, use.dead))
-                     for number, use in self._use.items()]  # fmt: skip
+            rows += [
+                (b"v" + number.to_bytes(4, "big"), VOLUME.pack(1, use.used, use.dead))
+                for number, use in self._use.items()
+            ]
             try:
                 await self._loop.run_in_executor(self._pool, self._write_index, rows)
             except Exception as error:

@@ -1,8 +1,10 @@
-"""How long a drive takes for what it is asked, and what it has not answered yet: from that people are told that it is slow.
+"""How long a drive takes for what it is asked, and what it has not answered yet: from that people are told that it is
+slow.
 
-A drive that dies slowly answers everything, each time later; one that hangs fails nothing and answers nothing. Neither is an
-error, so nothing else notices them. Reads that the page cache answers are not counted: they say nothing of a drive.
-Threads of one drive share one of these. An editor must keep `begin` and `end` cheap: they are on the path of every write.
+A drive that dies slowly answers everything, each time later; one that hangs fails nothing and answers nothing. Neither
+is an error, so nothing else notices them. Reads that the page cache answers are not counted: they say nothing of a
+drive. Threads of one drive share one of these. An editor must keep `begin` and `end` cheap: they are on the path of
+every write.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Who uses volumes on other threads, and since when; and which places of a drive could not be read lately.
 
 A use counts from the moment it is asked for until its thread is done with it, though nobody waits for the result any
-more: what a reader may still want is not unlinked under it (D6), whoever it is: a client, a peer, a scrub, a punch.
-A thread that a dying disk never lets go would hold all of that back for ever. After STUCK_S nobody is left who could want
-what it reads: a request lives for half of that, and whatever it reads by then is checked like all that is read.
+more: what a reader may still want is not unlinked under it (D6), whoever it is: a client, a peer, a scrub, a punch. A
+thread that a dying disk never lets go would hold all of that back for ever. After STUCK_S nobody is left who could
+want what it reads: a request lives for half of that, and whatever it reads by then is checked like all that is read.
 """
 
 from __future__ import annotations

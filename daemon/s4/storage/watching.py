@@ -1,8 +1,8 @@
 """What can be seen of a drive from outside of its files: whether they are still there, and what is to be said of it.
 
-Files that are open go on working when somebody deletes them, or mounts something over their directory: nothing fails, and at
-the next start all is lost. So it is looked for, now and then, on a thread. What a drive's alarms are is decided here, for the
-single server and for a node of a cluster alike.
+Files that are open go on working when somebody deletes them, or mounts something over their directory: nothing fails,
+and at the next start all is lost. So it is looked for, now and then, on a thread. What a drive's alarms are is decided
+here, for the single server and for a node of a cluster alike.
 """
 
 from __future__ import annotations

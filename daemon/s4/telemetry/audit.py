@@ -1,8 +1,8 @@
 """The audit log: one JSON line for every change that was asked for, with its outcome.
 
-Lines are buffered until the event loop's next turn and then appended in one call, to a file or to standard
-output. Several processes may append to one file; the one that called `rotate` moves it aside when it is large,
-the others see that within a second and open the new one. The log is a record for people; durability is the store's alone.
+Lines are buffered until the event loop's next turn and then appended in one call, to a file or to standard output.
+Several processes may append to one file; the one that called `rotate` moves it aside when it is large, the others see
+that within a second and open the new one. The log is a record for people; durability is the store's alone.
 
 A disk that takes a part of a line, or nothing, gets the rest with the next lines, once it takes more: up to
 WAITING_BYTES wait. What comes beyond that is lost, and a line of its own says how many.
@@ -51,8 +51,12 @@ class AuditLog:
             return
         if not self._lines:
             asyncio.get_running_loop().call_soon(self.flush)
-        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields,
-                  "key": key.decode("utf-8", "backslashreplace"), "milliseconds": round(seconds * 1000, 3)}  # fmt: skip
+        record = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **fields,
+            "key": key.decode("utf-8", "backslashreplace"),
+            "milliseconds": round(seconds * 1000, 3),
+        }
         self._lines.append(_encoder.encode(record))
 
     def flush(self) -> None:

@@ -1,7 +1,8 @@
 """Structured logs: one JSON line an event on standard error, or readable lines on a terminal.
 
-Every line goes through `redacted`, the last thing before it is written, whatever it comes from: what proves who somebody is
-(signatures, tokens, credentials, keys of customers) is in no log, though an exception's text may hold a whole request.
+Every line goes through `redacted`, the last thing before it is written, whatever it comes from: what proves who
+somebody is (signatures, tokens, credentials, keys of customers) is in no log, though an exception's text may hold a
+whole request.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ def configure(level: str, form: str) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, _redact],
-    ))  # fmt: skip
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render, _redact],
+        )
+    )
     handler.addFilter(Quiet())
     root = logging.getLogger()
     root.handlers[:] = [handler]

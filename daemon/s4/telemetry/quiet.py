@@ -1,9 +1,10 @@
 """No line of the log more than once a minute for one fact.
 
-What fails fails again and again: a peer that is refused, a disk that is full. A log that repeats it seven times a second hides all
-else, fills disks, and still does not say how often. So a line that was written is not written again for a minute; then, where it
-goes on or has ended, it is written once more with how often it came. Lines of one kind that differ in what they name (a blob, an
-address) are bounded together. Requests have lines of their own, with a bound of their own (http/access_log.py).
+What fails fails again and again: a peer that is refused, a disk that is full. A log that repeats it seven times a
+second hides all else, fills disks, and still does not say how often. So a line that was written is not written again
+for a minute; then, where it goes on or has ended, it is written once more with how often it came. Lines of one kind
+that differ in what they name (a blob, an address) are bounded together. Requests have lines of their own, with a bound
+of their own (http/access_log.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Compaction: copies what is live out of a sealed volume that is mostly garbage, then unlinks it.
 
-Order (rule D5): the copies are synced, the index that points to them is synced, every reader that could hold
-the old place has ended (rule D6), be it a client's, a peer's or a punch that is late, then the file goes. A crash before
-the unlink leaves a volume whose records are all dead; the next run removes it. A record that cannot be read is reported
+Order (rule D5): the copies are synced, the index that points to them is synced, every reader that could hold the old
+place has ended (rule D6), be it a client's, a peer's or a punch that is late, then the file goes. A crash before the
+unlink leaves a volume whose records are all dead; the next run removes it. A record that cannot be read is reported
 and passed over: what stands behind it is copied all the same, and the volume stays until a heal has made that record
 again elsewhere.
 """
@@ -33,9 +33,16 @@ def candidates(shards: ShardStore, ratio: float) -> list[int]:
     return [number for _, number in sorted(found, reverse=True)]
 
 
-async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], float], *, bytes_per_s: float = 0.0,
-                         damaged: Callable[[Shard], None] = lambda _: None) -> int:  # fmt: skip
-    """Rewrite one sealed volume; returns the bytes that it gave back. Raises DamagedError where something has to stay."""
+async def compact_volume(
+    shards: ShardStore,
+    number: int,
+    horizon: Callable[[], float],
+    *,
+    bytes_per_s: float = 0.0,
+    damaged: Callable[[Shard], None] = lambda _: None,
+) -> int:
+    """Rewrite one sealed volume; returns the bytes that it gave back. Raises DamagedError where something has to
+    stay."""
     use = shards.usage().get(number)
     before = use.dead if use else 0
     copied = start = 0
@@ -69,8 +76,14 @@ async def compact_volume(shards: ShardStore, number: int, horizon: Callable[[], 
     return before
 
 
-async def compact_one(shards: ShardStore, number: int, horizon: Callable[[], float], *, bytes_per_s: float = 0.0,
-                      damaged: Callable[[Shard], None] = lambda _: None) -> int:  # fmt: skip
+async def compact_one(
+    shards: ShardStore,
+    number: int,
+    horizon: Callable[[], float],
+    *,
+    bytes_per_s: float = 0.0,
+    damaged: Callable[[Shard], None] = lambda _: None,
+) -> int:
     """As `compact_volume`, but a volume that cannot be compacted is left as it is, and logged."""
     if number in shards.compacting:
         return 0

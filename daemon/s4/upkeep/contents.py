@@ -1,10 +1,11 @@
-"""The SHA-256 of every blob of a cluster, which the CRCs of its shards cannot vouch for: the work of who leads its partition.
+"""The SHA-256 of every blob of a cluster, which the CRCs of its shards cannot vouch for: the work of who leads its
+partition.
 
-A blob is read as a request reads it, of whichever shards are there, and what it is made of compared with what was written.
-Each partition has a time of its own at which this was done last, as far as this node knows: who comes to lead one that it
-never read reads it, so that a partition whose leader changes is read too early rather than never. Where it is stands in a
-file (progress.py), so that a restart goes on. Nothing here repairs: shards that are whole and yet make another blob can be
-told from good ones by nobody; people are told which blobs they are.
+A blob is read as a request reads it, of whichever shards are there, and what it is made of compared with what was
+written. Each partition has a time of its own at which this was done last, as far as this node knows: who comes to lead
+one that it never read reads it, so that a partition whose leader changes is read too early rather than never. Where it
+is stands in a file (progress.py), so that a restart goes on. Nothing here repairs: shards that are whole and yet make
+another blob can be told from good ones by nobody; people are told which blobs they are.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ class Rows(Protocol):
 
 
 class Checked(msgspec.Struct):
-    """What was read so far. `ended` has, by partition, when it was read to its end; `after` is the last blob that was read
-    of `partition`, in hexadecimal; times are seconds since 1970. `wrong` are blobs that are not what was written, with their partitions."""
+    """What was read so far. `ended` has, by partition, when it was read to its end; `after` is the last blob that was
+    read of `partition`, in hexadecimal; times are seconds since 1970. `wrong` are blobs that are not what was written,
+    with their partitions."""
 
     running: bool = False
     partition: int = 0
@@ -57,8 +59,14 @@ class Checked(msgspec.Struct):
 class Contents:
     """Of one node. `led` are the partitions that it leads now."""
 
-    def __init__(self, gateway: Gateway, rows: Rows, led: Callable[[], list[int]], file: ProgressFile[Checked],
-                 clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+    def __init__(
+        self,
+        gateway: Gateway,
+        rows: Rows,
+        led: Callable[[], list[int]],
+        file: ProgressFile[Checked],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._gateway, self._rows, self.led, self._file, self._clock = gateway, rows, led, file, clock
         self._lock = asyncio.Lock()
         self.checked = file.load()
@@ -116,7 +124,8 @@ class Contents:
         self._file.save(place)
 
     async def _blob(self, partition: int, blob: bytes, row: Blob) -> int:
-        """Returns the bytes that were read. What cannot be read is the healer's, and is damage that reading it reported."""
+        """Returns the bytes that were read. What cannot be read is the healer's, and is damage that reading it
+        reported."""
         place, name, digest = self.checked, blob.hex(), hashlib.sha256()
         try:
             with self._gateway.readers.reading():

@@ -13,8 +13,8 @@ from s4.upkeep.heal import Healer
 
 
 class DriveStatus(msgspec.Struct, frozen=True):
-    """`state` is online, away or filling; `filled` the share of blob rows that were confirmed on it. `alarms` are what somebody
-    should look at, `milliseconds` how long a read, write or sync took on average, `errors` how many failed."""
+    """`state` is online, away or filling; `filled` the share of blob rows that were confirmed on it. `alarms` are what
+    somebody should look at, `milliseconds` how long a read, write or sync took on average, `errors` how many failed."""
 
     number: int
     directory: str
@@ -59,13 +59,30 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
         alarms = [one for one in (watch.full(), *watch.alarms()) if one]
         took = {kind: round(1000 * times.seconds[kind] / max(1, times.count[kind]), 3) for kind in KINDS}
         yield DriveStatus(
-            name, where, drive.store, state, "; ".join(alarms), _share(state, done, rows), done, rows, made,
-            copy, free, total, used, drive.shards.damaged, drive.shards.failing.count, alarms, took, sum(times.errors.values()),
-        )  # fmt: skip
+            name,
+            where,
+            drive.store,
+            state,
+            "; ".join(alarms),
+            _share(state, done, rows),
+            done,
+            rows,
+            made,
+            copy,
+            free,
+            total,
+            used,
+            drive.shards.damaged,
+            drive.shards.failing.count,
+            alarms,
+            took,
+            sum(times.errors.values()),
+        )
 
 
 def _share(state: str, done: int, rows: int) -> float:
-    """How much of a drive is filled. `rows` were counted when the filling began; it is whole only when its state says so."""
+    """How much of a drive is filled. `rows` were counted when the filling began; it is whole only when its state says
+    so."""
     return 1.0 if state == "online" else min(done / rows, 0.999) if rows else 0.0
 
 
@@ -88,9 +105,13 @@ def server_health(node: Node, healer: Healer, more: Sequence[str] = ()) -> Healt
     if healer.failed:
         alarms.append(f"{healer.failed} shards cannot be made again: too many others are lost")
     return judge(
-        Shape(spec.data, spec.parity, node.membership.copies_needed(strict=False), spec.replicas), parts,
-        away=away, heals=healer.waiting, full=full, alarms=alarms,
-    )  # fmt: skip
+        Shape(spec.data, spec.parity, node.membership.copies_needed(strict=False), spec.replicas),
+        parts,
+        away=away,
+        heals=healer.waiting,
+        full=full,
+        alarms=alarms,
+    )
 
 
 def storable_bytes(node: Node) -> int:

@@ -1,5 +1,6 @@
-"""Forgetting: answers that nobody asks for any more (R12), and what the auditor refused so long ago that no request can
-still run into it (C3). Both only where this clock is that of the peers (R13): a clock that is ahead would forget at once.
+"""Forgetting: answers that nobody asks for any more (R12), and what the auditor refused so long ago that no request
+can still run into it (C3). Both only where this clock is that of the peers (R13): a clock that is ahead would forget
+at once.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Rows(Protocol):
 
 
 async def forget_answers(rows: Rows, partition: int, now_ms: int) -> None:
-    """Ids begin with the time at which their gateway made them, so old answers stand first. Who decides looks at its own
-    clock once more."""
+    """Ids begin with the time at which their gateway made them, so old answers stand first. Who decides looks at its
+    own clock once more."""
     more = True
     while more:
         oldest = next(rows.scan(keys.table(partition, keys.ANSWER)), None)

@@ -64,8 +64,11 @@ class Healer:
     @property
     def waiting(self) -> int:
         """Shards that must be made again, counted up to COUNTED."""
-        rows = (row for partition in range(self._node.partitions)
-                for row in self._node.host.scan(keys.table(partition, keys.HEAL)))  # fmt: skip
+        rows = (
+            row
+            for partition in range(self._node.partitions)
+            for row in self._node.host.scan(keys.table(partition, keys.HEAL))
+        )
         return sum(1 for _ in islice(rows, COUNTED))
 
     @property
@@ -171,8 +174,10 @@ class Healer:
         start = keys.table(partition, keys.BLOB)
         while rows := list(islice(self._node.host.scan(keys.table(partition, keys.BLOB), start), BATCH)):
             start = rows[-1][0] + b"\x00"
-            confirmed = await asyncio.gather(*(self._confirm(partition, key[3:], decode(Blob, value), position, fill)
-                                               for key, value in rows), return_exceptions=True)  # fmt: skip
+            confirmed = await asyncio.gather(
+                *(self._confirm(partition, key[3:], decode(Blob, value), position, fill) for key, value in rows),
+                return_exceptions=True,
+            )
             for error in confirmed:
                 if error is not None:
                     raise error
@@ -181,7 +186,9 @@ class Healer:
         await self._node.membership.change(lambda old: shardmap.filled(old, partition, store))
         if not any(one == store for _, one in self._unfilled()):
             fill.done = fill.total
-            log.warning("store %s is filled: %d bytes made in %.1f s", store[:8], fill.made_bytes, time.time() - fill.started_s)  # fmt: skip
+            log.warning(
+                "store %s is filled: %d bytes made in %.1f s", store[:8], fill.made_bytes, time.time() - fill.started_s
+            )
 
     async def _confirm(self, partition: int, blob: bytes, row: Blob, position: int, fill: Fill) -> None:
         if position >= row.k + row.m:

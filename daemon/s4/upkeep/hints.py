@@ -1,9 +1,9 @@
 """Content rows whose blob is gone: hints that came late.
 
-Who publishes content may do so twice, for it is a hint (C4); the second time may come after the blob died and its content was
-withdrawn. Nothing is lost by such a row, but nobody else would ever remove it, unless the same content is put again. A
-blob that has no row any more never has one again, and content is published only after its blob's row was committed: so
-what the blob's partition does not know is dead. The row goes only if it still names that blob.
+Who publishes content may do so twice, for it is a hint (C4); the second time may come after the blob died and its
+content was withdrawn. Nothing is lost by such a row, but nobody else would ever remove it, unless the same content is
+put again. A blob that has no row any more never has one again, and content is published only after its blob's row was
+committed: so what the blob's partition does not know is dead. The row goes only if it still names that blob.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What each bucket holds, for the metrics: read now and then where partition 0 is led, since it takes all partitions."""
+"""What each bucket holds, for the metrics: read now and then where partition 0 is led, since it takes all
+partitions."""
 
 from __future__ import annotations
 

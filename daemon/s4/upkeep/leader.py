@@ -56,9 +56,11 @@ class Leader:
         self._node.host.on_gone = self._letting_go.note
         self._node.host.on_lead = self._lead
         jobs.start(
-            Job("outboxes", 0.0, 0.0, self._outboxes), Job("old answers", TRIM_S, TRIM_S, self._trim, Failed),
-            Job("letting go", 0.0, 0.0, self._let_go, Failed), Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (*Failed, S3Error)),
-        )  # fmt: skip
+            Job("outboxes", 0.0, 0.0, self._outboxes),
+            Job("old answers", TRIM_S, TRIM_S, self._trim, Failed),
+            Job("letting go", 0.0, 0.0, self._let_go, Failed),
+            Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (*Failed, S3Error)),
+        )
 
     def _note(self, partition: int) -> None:
         self._dirty.add(partition)

@@ -1,7 +1,8 @@
-"""Lifecycle: ends what a bucket's rules say has ended, and moves what they say goes to another storage class. One pass over each partition at the beginning of each day.
+"""Lifecycle: ends what a bucket's rules say has ended, and moves what they say goes to another storage class. One pass
+over each partition at the beginning of each day.
 
-It is done where the partition is led, over its own rows; what to end is `s3/lifecycle.py`'s to say, and each ending is a
-command that names a version and is decided anew: a version that is current again, locked or gone is left alone. So a
+It is done where the partition is led, over its own rows; what to end is `s3/lifecycle.py`'s to say, and each ending is
+a command that names a version and is decided anew: a version that is current again, locked or gone is left alone. So a
 pass may be cut off anywhere and begun again, here or elsewhere, and nothing ends twice. Nothing ends while this node's
 clock differs from its peers' (R13).
 """
@@ -35,11 +36,18 @@ CONCURRENCY = 16
 
 
 class Lifecycle:
-    """`rows` has `scan` and `check` of this store's partitions, `led` says which are ours; `audit` writes a line of what
-    was ended. Counts are since the start."""
+    """`rows` has `scan` and `check` of this store's partitions, `led` says which are ours; `audit` writes a line of
+    what was ended. Counts are since the start."""
 
-    def __init__(self, gateway: Gateway, rows: Any, led: Callable[[], Sequence[int]], agrees: Callable[[], bool] = lambda: True,
-                 clock: Callable[[], float] = time.time, audit: Callable[..., None] = lambda **_: None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        gateway: Gateway,
+        rows: Any,
+        led: Callable[[], Sequence[int]],
+        agrees: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = time.time,
+        audit: Callable[..., None] = lambda **_: None,
+    ) -> None:
         self._audit = audit
         self._gateway, self._rows, self._led, self._agrees, self._clock = gateway, rows, led, agrees, clock
         self._done: dict[int, int] = {}  # the day of the last pass over a partition
@@ -94,15 +102,17 @@ class Lifecycle:
             if current is None:
                 return
             commands = [
-                one for key, versions in groups for one in _due(current, name, key, rules, versions, now_ms, self._gateway.day_ms)
-            ]  # fmt: skip
+                one
+                for key, versions in groups
+                for one in _due(current, name, key, rules, versions, now_ms, self._gateway.day_ms)
+            ]
             await self._end(partition, name, commands)
             start = keys.object_versions(partition, bucket.id, groups[-1][0]) + b"\xff" * 13
             await asyncio.sleep(0)
 
     async def _current(self, name: str, bucket: Bucket, rules: list[Rule]) -> Bucket | None:
-        """The bucket as it is, where it still has these rules, and this clock can be trusted. Whoever decides looks at both
-        once more."""
+        """The bucket as it is, where it still has these rules, and this clock can be trusted. Whoever decides looks at
+        both once more."""
         found = await self._gateway.node.find_bucket(name)
         same = found is not None and found.id == bucket.id and documents.lifecycle_of(found) == rules
         return found if same and self._agrees() else None
@@ -145,12 +155,23 @@ class Lifecycle:
                 version = keys.version_id(command.seen)
             else:
                 self.ended[kind] += 1
-            self._audit(request_id="", user=USER, operation=f"Lifecycle:{kind}", bucket=name, key=command.key,
-                        version=version, status=200, code="OK", remote="", seconds=0.0)  # fmt: skip
+            self._audit(
+                request_id="",
+                user=USER,
+                operation=f"Lifecycle:{kind}",
+                bucket=name,
+                key=command.key,
+                version=version,
+                status=200,
+                code="OK",
+                remote="",
+                seconds=0.0,
+            )
 
 
-def _due(bucket: Bucket, name: str, key: bytes, rules: list[Rule], versions: list[Version], now_ms: int,
-         day_ms: int) -> Iterator[tuple[str, Ending]]:  # fmt: skip
+def _due(
+    bucket: Bucket, name: str, key: bytes, rules: list[Rule], versions: list[Version], now_ms: int, day_ms: int
+) -> Iterator[tuple[str, Ending]]:
     """What is to be done with one key's versions: what ends is not moved."""
     ended = set[str]()
     for kind, one in lifecycle.due(rules, versions, now_ms, day_ms):
@@ -165,9 +186,13 @@ def _move(bucket: Bucket, name: str, key: bytes, kind: str, one: Version, target
     """Under the settings that were looked at: where the partition knows newer ones, nothing is moved."""
     version = "" if kind == lifecycle.CURRENT else "null" if one.null else one.id
     return ChangeObject(
-        settings_of(bucket, name), key, version, seen=keys.parse_version_id(one.id) or b"", storage_class=target,
+        settings_of(bucket, name),
+        key,
+        version,
+        seen=keys.parse_version_id(one.id) or b"",
+        storage_class=target,
         judged=Judged(bucket.revision, dict(one.tags), one.kept),
-    )  # fmt: skip
+    )
 
 
 def _ending(bucket: Bucket, key: bytes, kind: str, one: Version, notify: Notify | None) -> Ending:

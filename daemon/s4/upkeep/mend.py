@@ -80,7 +80,8 @@ class Mender:
         return min(1.0, sum(fill.done for fill in self.fills.values()) / total) if total else 1.0
 
     async def run(self) -> None:
-        """One round over all that this node leads. What fails keeps no other partition waiting, and is the job's to tell."""
+        """One round over all that this node leads. What fails keeps no other partition waiting, and is the job's to
+        tell."""
         await each(self._node.led(), self._partition)
 
     async def _partition(self, partition: int) -> None:

@@ -42,8 +42,11 @@ class Audit:
         if self.orphan_blobs or self.orphan_references or self.stale_contents:
             log.info(
                 "orphans dropped: %d blobs of %d bytes, %d references, %d hints at content",
-                self.orphan_blobs, self.orphan_bytes, self.orphan_references, self.stale_contents,
-            )  # fmt: skip
+                self.orphan_blobs,
+                self.orphan_bytes,
+                self.orphan_references,
+                self.stale_contents,
+            )
 
 
 async def audit(node: Node, *, age_s: float) -> Audit:

@@ -113,8 +113,8 @@ class OwnStore:
     # -- orphans
 
     async def audit(self, age_s: float) -> Audit:
-        """Drop orphans older than `age_s` seconds: shards on this store, references of partitions that it leads; and hints
-        at content that is gone."""
+        """Drop orphans older than `age_s` seconds: shards on this store, references of partitions that it leads; and
+        hints at content that is gone."""
         result = Audit()
         for partition in self._node.led():
             try:
@@ -185,8 +185,8 @@ class OwnStore:
         return is_due(self.scrubbed, every_s, self._clock())
 
     async def scrub(self, bytes_per_s: float) -> Scrubbed:
-        """Read every shard here that this store holds, and every row; damaged shards are queued for healing, and damaged
-        metadata are made again (node/metadata_copy.py). One that was cut off is gone on with; one at a time."""
+        """Read every shard here that this store holds, and every row; damaged shards are queued for healing, and
+        damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with; one at a time."""
         async with self._scrubbing:
             if self._node.copy is not None:
                 await self._node.copy.scrub()

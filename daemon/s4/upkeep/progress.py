@@ -1,7 +1,7 @@
 """Where a scrub is, and when the last one ended, in a small file, so that a restart loses neither.
 
-Otherwise a process that is restarted more often than a scrub takes, or than it is due, would never scrub to the end. Losing
-the file costs reading some of it again. A disk that takes no file ends no scrub.
+Otherwise a process that is restarted more often than a scrub takes, or than it is due, would never scrub to the end.
+Losing the file costs reading some of it again. A disk that takes no file ends no scrub.
 """
 
 from __future__ import annotations
@@ -61,6 +61,6 @@ class ProgressFile(Generic[P]):
 
 
 def is_due(place: AnyProgress, every_s: float, now_s: float) -> bool:
-    """Whether a scrub was cut off, or the last one is longer ago than `every_s`, or ended in the future, by a clock that
-    was wrong then; `every_s` 0 is never."""
+    """Whether a scrub was cut off, or the last one is longer ago than `every_s`, or ended in the future, by a clock
+    that was wrong then; `every_s` 0 is never."""
     return every_s > 0 and (place.running or not 0 <= now_s - place.ended_s < every_s)

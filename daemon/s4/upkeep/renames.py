@@ -3,9 +3,10 @@
 It is not atomic: while it runs, some keys have the new prefix and some the old, each exactly one of them at any
 moment. Keys put under the old prefix while it runs are renamed if they sort behind the job's place.
 
-A command whose answer was lost is sent again under its id, whoever works on the job by then (R12): one that comes late, when
-the new name has other bytes, has no effect. So ids are made of what is asked, and of a time that the job's row keeps. They
-are made anew where it is surely not done: with the next page, after a refusal, and once no store would decide the old ones.
+A command whose answer was lost is sent again under its id, whoever works on the job by then (R12): one that comes
+late, when the new name has other bytes, has no effect. So ids are made of what is asked, and of a time that the job's
+row keeps. They are made anew where it is surely not done: with the next page, after a refusal, and once no store would
+decide the old ones.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 from s4.base.jobs import Job as Background
 from s4.base.jobs import Jobs
 from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket
-from s4.gateway.objects import rename_object
+from s4.gateway.copies import rename_object
 from s4.metadata import commands, keys
 from s4.metadata.listing import Query, Version
 from s4.metadata.repeats import KEPT_MS
@@ -88,7 +89,8 @@ class Renames:
         await self._jobs.stop(*running)
 
     async def _finish(self, name: str) -> None:
-        """Go on from where the job is until it has an end. After an error it is done over, from the row that is kept."""
+        """Go on from where the job is until it has an end. After an error it is done over, from the row that is
+        kept."""
         job = dict(await self.jobs()).get(name)
         if job is not None and not job.finished:
             try:

@@ -1,7 +1,8 @@
-"""What an upgrade must put right is put right once, in the background, and is seen: `s4_repairs_left`, and a line at its end.
+"""What an upgrade must put right is put right once, in the background, and is seen: `s4_repairs_left`, and a line at
+its end.
 
-It reads one partition after the other, from a snapshot, in pieces between which everybody else has a turn. A crash costs what was
-read of one partition. Once a partition says that it is done, nothing of it is read again.
+It reads one partition after the other, from a snapshot, in pieces between which everybody else has a turn. A crash
+costs what was read of one partition. Once a partition says that it is done, nothing of it is read again.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ PAUSE_ROWS, PAUSE_S = 500, 0.005
 class Repairer:
     """`submit` has a command decided by a partition that this process serves; `partitions` are those."""
 
-    def __init__(self, database: Callable[[], Database], submit: Callable[[int, AnyCommand], Awaitable[AnyAnswer]],
-                 partitions: Callable[[], Iterable[int]]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        database: Callable[[], Database],
+        submit: Callable[[int, AnyCommand], Awaitable[AnyAnswer]],
+        partitions: Callable[[], Iterable[int]],
+    ) -> None:
         self._database, self._submit, self._partitions = database, submit, partitions
         self._done: set[int] = set()
         self.mended = 0

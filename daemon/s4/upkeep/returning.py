@@ -1,9 +1,11 @@
-"""A drive that is away comes back without anybody starting the server again: mounted again, freed, or replaced by an empty one.
+"""A drive that is away comes back without anybody starting the server again: mounted again, freed, or replaced by an
+empty one.
 
-Which drives are there is decided at a start (storage/drives.py), so this one looks whether a start would take the drive in, and
-has the process replace itself then, on the same sockets, as it does after a failure: about a second. Whether a start would take
-it is judged with nothing changed, and strictly: what a start refuses altogether must never be brought about by itself. A drive
-that failed while the server ran is taken in by itself only once it is another one; else when an administrator says so.
+Which drives are there is decided at a start (storage/drives.py), so this one looks whether a start would take the
+drive in, and has the process replace itself then, on the same sockets, as it does after a failure: about a second.
+Whether a start would take it is judged with nothing changed, and strictly: what a start refuses altogether must never
+be brought about by itself. A drive that failed while the server ran is taken in by itself only once it is another one;
+else when an administrator says so.
 """
 
 from __future__ import annotations
@@ -28,11 +30,17 @@ FAILED = "it failed while the server ran"  # how node/drive_set.py begins the re
 
 
 class Returning:
-    """`renew` starts the process again with the failures of a directory forgotten; `may_renew` says whether that was not done for
-    it too often just now."""
+    """`renew` starts the process again with the failures of a directory forgotten; `may_renew` says whether that was
+    not done for it too often just now."""
 
-    def __init__(self, node: Node, reserve_bytes: int, renew: Callable[[Path], None], may_renew: Callable[[Path], bool],
-                 in_flight: Callable[[], int] = int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        node: Node,
+        reserve_bytes: int,
+        renew: Callable[[Path], None],
+        may_renew: Callable[[Path], bool],
+        in_flight: Callable[[], int] = int,
+    ) -> None:
         self._node, self._reserve, self._renew, self._may_renew = node, reserve_bytes, renew, may_renew
         self._in_flight = in_flight
 
@@ -94,7 +102,8 @@ class Returning:
         return "it is taken in, and filled with what it lacks"
 
     def replace(self, name: str) -> str:
-        """Put a drive aside, so that another can be mounted in its place. What was done, in words. Raises ValueError."""
+        """Put a drive aside, so that another can be mounted in its place. What was done, in words. Raises
+        ValueError."""
         drive, membership = self.find(name), self._node.membership
         if drive.shards is None:
             return "it is away: mount an empty one in its place, and it is taken in by itself"

@@ -34,7 +34,8 @@ AGAIN_S = 3600.0
 
 
 class Rewrapper:
-    """`rows` has `scan` and `check` of this store's partitions, `led` says which are ours. Counts are since the start."""
+    """`rows` has `scan` and `check` of this store's partitions, `led` says which are ours. Counts are since the
+    start."""
 
     def __init__(self, gateway: Gateway, rows: Any, led: Callable[[], Sequence[int]]) -> None:
         self._gateway, self._rows, self._led = gateway, rows, led

@@ -57,8 +57,13 @@ def alarms_of(wrong: list[str]) -> list[str]:
 class Scrubber:
     """Scrubs one node. One run at a time; a second caller waits for it and gets the same result."""
 
-    def __init__(self, node: Node, bytes_per_s: float, fatal: Callable[[BaseException], None],
-                 clock: Callable[[], float] = time.time) -> None:  # fmt: skip
+    def __init__(
+        self,
+        node: Node,
+        bytes_per_s: float,
+        fatal: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._node, self._bytes_per_s, self._fatal, self._clock = node, bytes_per_s, fatal, clock
         first = next(drive.directory for drive, _ in node.drives.online())
         self._file = ProgressFile(node.drives.stores[0].files, first, Place)

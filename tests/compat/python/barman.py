@@ -4,8 +4,9 @@
 #     "boto3>=1.43",
 # ]
 # ///
-"""barman-cloud with a real PostgreSQL: WAL archived as it is written, a base backup, and a server restored from both that holds every row,
-those included that were committed after the backup. PostgreSQL refuses to be root, so root runs all of this under another id (user_namespaces(7))."""
+"""barman-cloud with a real PostgreSQL: WAL archived as it is written, a base backup, and a server restored from both
+that holds every row, those included that were committed after the backup. PostgreSQL refuses to be root, so root runs
+all of this under another id (user_namespaces(7))."""
 
 import json
 import os
@@ -21,19 +22,29 @@ other = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteu
 store = [f"s3://{bucket}/barman", "main"]
 options = ["--cloud-provider", "aws-s3", "--endpoint-url", endpoint]
 # Where it runs: barman's tools ask for its socket, PostgreSQL's commands for the store.
-there = {**os.environ, "PGHOST": str(directory), "PGDATABASE": "postgres", "HOME": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+there = {
+    **os.environ,
+    "PGHOST": str(directory),
+    "PGDATABASE": "postgres",
+    "HOME": str(directory),
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 port = "5432"  # of a socket in a directory of its own, and of no address
 
 
 def run(*command: object) -> str:
-    done = subprocess.run([*other, *(str(one) for one in command)], capture_output=True, text=True, check=False, env=there, cwd=directory)
+    done = subprocess.run(
+        [*other, *(str(one) for one in command)], capture_output=True, text=True, check=False, env=there, cwd=directory
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
 
 def start(data: Path, settings: str) -> None:
     with (data / "postgresql.conf").open("a") as file:
-        file.write(f"listen_addresses = ''\nunix_socket_directories = '{directory}'\nport = {port}\nfsync = off\n{settings}\n")
+        file.write(
+            f"listen_addresses = ''\nunix_socket_directories = '{directory}'\nport = {port}\nfsync = off\n{settings}\n"
+        )
     run(binaries / "pg_ctl", "-D", data, "-w", "-t", 200, "-l", directory / "log", "start")
 
 
@@ -51,7 +62,9 @@ run(binaries / "initdb", "-D", first, "-U", "postgres", "-A", "trust")
 there["PGUSER"] = "postgres"
 archive = " ".join([str(tools / "barman-cloud-wal-archive"), *options, *store])
 start(first, f"wal_level = replica\narchive_mode = on\narchive_command = '{archive} %p'")
-query("CREATE TABLE kept AS SELECT n, md5(n::text) AS word, repeat(md5(n::text), 20) AS filling FROM generate_series(1, 60000) n")
+query(
+    "CREATE TABLE kept AS SELECT n, md5(n::text) AS word, repeat(md5(n::text), 20) AS filling FROM generate_series(1, 60000) n"
+)
 run(tools / "barman-cloud-backup", *options, "--immediate-checkpoint", "-h", directory, "-U", "postgres", *store)
 query("INSERT INTO kept SELECT n, md5(n::text), '' FROM generate_series(60001, 80000) n")
 wanted = query("SELECT count(*), md5(string_agg(n || word || filling, ',' ORDER BY n)) FROM kept")

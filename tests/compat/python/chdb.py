@@ -3,7 +3,8 @@
 #     "chdb>=3",
 # ]
 # ///
-"""chdb (ClickHouse): tables written to and read from S3 as Parquet and CSV, one of them in parts, and a glob over many."""
+"""chdb (ClickHouse): tables written to and read from S3 as Parquet and CSV, one of them in parts, and a glob over
+many."""
 
 import os
 import sys
@@ -25,7 +26,11 @@ def ask(query: str) -> str:
 
 digest = "count(), sum(cityHash64(number, word))"
 rows = "SELECT number, toString(cityHash64(number)) AS word FROM numbers({})"
-for name, form, count in (("small.parquet", "Parquet", 10), ("large.parquet", "Parquet", 2_000_000), ("large.csv", "CSVWithNames", 1_000_000)):
+for name, form, count in (
+    ("small.parquet", "Parquet", 10),
+    ("large.parquet", "Parquet", 2_000_000),
+    ("large.csv", "CSVWithNames", 1_000_000),
+):
     chosen.query(f"INSERT INTO FUNCTION {at(name, form)} {rows.format(count)} SETTINGS s3_truncate_on_insert = 1")
     assert ask(f"SELECT {digest} FROM {at(name, form)}") == ask(f"SELECT {digest} FROM ({rows.format(count)})"), name
 for part in range(5):

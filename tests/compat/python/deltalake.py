@@ -4,7 +4,8 @@
 #     "pyarrow>=20",
 # ]
 # ///
-"""deltalake (delta-rs): eight writers commit to one table at once, each commit a put on the condition that its number is free."""
+"""deltalake (delta-rs): eight writers commit to one table at once, each commit a put on the condition that its number
+is free."""
 
 import os
 import sys
@@ -21,12 +22,23 @@ WRITERS, COMMITS, ROWS = 8, 3, 1000
 
 def rows(writer: int, commit: int) -> pyarrow.Table:
     first = (writer * COMMITS + commit) * ROWS
-    return pyarrow.table({"id": pyarrow.array(range(first, first + ROWS), pyarrow.int64()), "writer": pyarrow.array([writer] * ROWS, pyarrow.int64())})
+    return pyarrow.table(
+        {
+            "id": pyarrow.array(range(first, first + ROWS), pyarrow.int64()),
+            "writer": pyarrow.array([writer] * ROWS, pyarrow.int64()),
+        }
+    )
 
 
 def write(writer: int) -> None:
     for commit in range(COMMITS):
-        write_deltalake(address, rows(writer, commit), mode="append", storage_options=options, commit_properties=CommitProperties(max_commit_retries=100))
+        write_deltalake(
+            address,
+            rows(writer, commit),
+            mode="append",
+            storage_options=options,
+            commit_properties=CommitProperties(max_commit_retries=100),
+        )
 
 
 write_deltalake(address, rows(0, 0).slice(0, 0), storage_options=options)
@@ -41,5 +53,7 @@ table.optimize.compact()
 table.create_checkpoint()
 table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
 left = DeltaTable(address, storage_options=options).to_pyarrow_table()
-assert sorted(left["id"].to_pylist()) == [row for row in range(WRITERS * COMMITS * ROWS) if row // (COMMITS * ROWS) != 3]
+assert sorted(left["id"].to_pylist()) == [
+    row for row in range(WRITERS * COMMITS * ROWS) if row // (COMMITS * ROWS) != 3
+]
 os._exit(0)  # all of it is done; threads of its libraries sometimes abort the interpreter where it ends in order

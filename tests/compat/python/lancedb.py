@@ -10,11 +10,17 @@ import sys
 import lancedb
 
 endpoint, bucket = sys.argv[1:3]
-base = lancedb.connect(f"s3://{bucket}/lance", storage_options={"aws_endpoint": endpoint, "aws_region": "us-east-1", "allow_http": "true"})
+base = lancedb.connect(
+    f"s3://{bucket}/lance", storage_options={"aws_endpoint": endpoint, "aws_region": "us-east-1", "allow_http": "true"}
+)
 
 
 def row(number: int) -> dict[str, object]:
-    return {"id": number, "word": f"w{number % 977}", "vector": [float(number % 101), float(number % 103), float(number), 1.0]}
+    return {
+        "id": number,
+        "word": f"w{number % 977}",
+        "vector": [float(number % 101), float(number % 103), float(number), 1.0],
+    }
 
 
 table = base.create_table("vectors", [row(number) for number in range(20_000)])

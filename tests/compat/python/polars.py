@@ -12,7 +12,13 @@ import polars
 endpoint, bucket = sys.argv[1:3]
 options = {"aws_endpoint_url": endpoint, "aws_region": "us-east-1", "aws_allow_http": "true"}
 rows = 300_000
-table = polars.DataFrame({"id": range(rows), "word": [f"w{number % 977}" for number in range(rows)], "part": [number % 3 for number in range(rows)]})
+table = polars.DataFrame(
+    {
+        "id": range(rows),
+        "word": [f"w{number % 977}" for number in range(rows)],
+        "part": [number % 3 for number in range(rows)],
+    }
+)
 
 table.write_parquet(f"s3://{bucket}/polars/one.parquet", storage_options=options, row_group_size=50_000)
 assert polars.read_parquet(f"s3://{bucket}/polars/one.parquet", storage_options=options).equals(table)

@@ -13,10 +13,17 @@ from pyiceberg.catalog.sql import SqlCatalog
 endpoint, bucket, directory = sys.argv[1:4]
 catalog = SqlCatalog(
     "compat",
-    **{"uri": f"sqlite:///{directory}/catalog.db", "warehouse": f"s3://{bucket}/iceberg", "s3.endpoint": endpoint, "s3.region": "us-east-1"},
+    **{
+        "uri": f"sqlite:///{directory}/catalog.db",
+        "warehouse": f"s3://{bucket}/iceberg",
+        "s3.endpoint": endpoint,
+        "s3.region": "us-east-1",
+    },
 )
 catalog.create_namespace("lake")
-data = pyarrow.table({"id": pyarrow.array(range(200_000), pyarrow.int64()), "word": [f"w{number % 977}" for number in range(200_000)]})
+data = pyarrow.table(
+    {"id": pyarrow.array(range(200_000), pyarrow.int64()), "word": [f"w{number % 977}" for number in range(200_000)]}
+)
 table = catalog.create_table("lake.words", schema=data.schema)
 table.append(data.slice(0, 100_000))
 table.append(data.slice(100_000))

@@ -1,4 +1,5 @@
-"""Put on the path of a cluster's processes: a node begins in the network namespace that S4_NAMESPACES has for its name."""
+"""Put on the path of a cluster's processes: a node begins in the network namespace that S4_NAMESPACES has for its
+name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Put on the path of a cluster's processes: the nodes that the file S4_OLD_NODES names run the program of S4_OLD_PROGRAM."""
+"""Put on the path of a cluster's processes: the nodes that the file S4_OLD_NODES names run the program of
+S4_OLD_PROGRAM."""
 
 from __future__ import annotations
 

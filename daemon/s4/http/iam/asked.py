@@ -1,5 +1,5 @@
-"""The condition keys of what a call of IAM asks: the tags and boundary of the user or role that it is about, tags and policies
-that it names. They are read in the call's own step, so that what was judged is what is changed."""
+"""The condition keys of what a call of IAM asks: the tags and boundary of the user or role that it is about, tags and
+policies that it names. They are read in the call's own step, so that what was judged is what is changed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from s4.metadata.rows import Managed, Provider, Role, User
 
 # What tagging a thing that is created needs besides. Source: IAM API, "CreateUser", parameter Tags, and the like.
 TAGGING = {
-    "CreateUser": "TagUser", "CreateRole": "TagRole", "CreatePolicy": "TagPolicy",
+    "CreateUser": "TagUser",
+    "CreateRole": "TagRole",
+    "CreatePolicy": "TagPolicy",
     "CreateOpenIDConnectProvider": "TagOpenIDConnectProvider",
-}  # fmt: skip
+}
 
 
 async def _row(call: Call, kind: str) -> User | Role | Managed | Provider | None:

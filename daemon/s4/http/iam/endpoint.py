@@ -65,9 +65,8 @@ class QueryEndpoint:
         service = "iam"
         try:
             amz.check(amz.QUERY, request.headers)
-            request.payload = sigv4.unsigned_payload(
-                request.headers
-            )  # a hash that is given is that of the body, signed or not
+            # a hash that is given is that of the body, signed or not
+            request.payload = sigv4.unsigned_payload(request.headers)
             async with self._doorstep.place(request):
                 body = await request.small_body(protocol.FORM_BYTES)
             form = protocol.read_form(body)
@@ -125,8 +124,8 @@ class QueryEndpoint:
 
 
 def check_lasting(who: Requester, *, temporary: bool) -> None:
-    """What outlives a session, such as a key, is not for a user's session to make: as on AWS without MFA, which S4 has not.
-    Raises IamError."""
+    """What outlives a session, such as a key, is not for a user's session to make: as on AWS without MFA, which S4 has
+    not. Raises IamError."""
     if temporary and who.kind in (ROOT, USER):
         raise IamError("InvalidClientTokenId", "A user's session cannot call IAM: use the user's own access key.")
 
@@ -157,14 +156,19 @@ async def judge(call: Call, action: str) -> None:
 # What each operation is about. Of the operation alone: a parameter that it does not read must not say it.
 KINDS: dict[str, str] = {
     **{name: kind.lower() for kind in policies.KINDS for name in policies.Held(kind).operations()},
-    **dict.fromkeys(policies.OF_POLICIES, "policy"), **dict.fromkeys(users.OF_USERS, "user"),
-    **dict.fromkeys(users.OF_GROUPS, "group"), **dict.fromkeys(roles.OF_ROLES, "role"),
-    **dict.fromkeys(roles.OF_PROVIDERS, "provider"), "CreatePolicy": "new policy", "CreateOpenIDConnectProvider": "new provider",
-}  # fmt: skip
+    **dict.fromkeys(policies.OF_POLICIES, "policy"),
+    **dict.fromkeys(users.OF_USERS, "user"),
+    **dict.fromkeys(users.OF_GROUPS, "group"),
+    **dict.fromkeys(roles.OF_ROLES, "role"),
+    **dict.fromkeys(roles.OF_PROVIDERS, "provider"),
+    "CreatePolicy": "new policy",
+    "CreateOpenIDConnectProvider": "new provider",
+}
 
 
 def _becomes(call: Call, action: str, resource: str) -> list[str]:
-    """The ARN that a user or group has afterwards, where a call moves it: who may not touch what is there moves nothing there."""
+    """The ARN that a user or group has afterwards, where a call moves it: who may not touch what is there moves
+    nothing there."""
     if action not in ("UpdateUser", "UpdateGroup"):
         return []
     kind, _, rest = resource.partition("/")

@@ -51,18 +51,33 @@ async def users_of(accounts: Accounts, arn: str, *, seen: bool = False) -> dict[
 async def shown(accounts: Accounts, row: Managed) -> dict[str, Any]:
     used = await users_of(accounts, policy_arn(row))
     return {
-        "PolicyName": row.name, "PolicyId": row.id, "Arn": policy_arn(row), "Path": row.path, "DefaultVersionId": f"v{row.default}",
-        "AttachmentCount": sum(len(used[kind]) for kind in KINDS), "PermissionsBoundaryUsageCount": sum(len(used[f"{kind} boundary"]) for kind in KINDS),
-        "IsAttachable": True, "Description": row.description or None, "CreateDate": date(row.created_ms), "UpdateDate": date(row.updated_ms),
+        "PolicyName": row.name,
+        "PolicyId": row.id,
+        "Arn": policy_arn(row),
+        "Path": row.path,
+        "DefaultVersionId": f"v{row.default}",
+        "AttachmentCount": sum(len(used[kind]) for kind in KINDS),
+        "PermissionsBoundaryUsageCount": sum(len(used[f"{kind} boundary"]) for kind in KINDS),
+        "IsAttachable": True,
+        "Description": row.description or None,
+        "CreateDate": date(row.created_ms),
+        "UpdateDate": date(row.updated_ms),
         "Tags": tag_list(row.tags),
-    }  # fmt: skip
+    }
 
 
 def _built_in(arn: str) -> dict[str, Any]:
     return {
-        "PolicyName": arn.rpartition("/")[2], "PolicyId": "ANPA" + arn.rpartition("/")[2].upper()[:17], "Arn": arn, "Path": "/",
-        "DefaultVersionId": "v1", "AttachmentCount": 0, "IsAttachable": True, "CreateDate": date(0), "UpdateDate": date(0),
-    }  # fmt: skip
+        "PolicyName": arn.rpartition("/")[2],
+        "PolicyId": "ANPA" + arn.rpartition("/")[2].upper()[:17],
+        "Arn": arn,
+        "Path": "/",
+        "DefaultVersionId": "v1",
+        "AttachmentCount": 0,
+        "IsAttachable": True,
+        "CreateDate": date(0),
+        "UpdateDate": date(0),
+    }
 
 
 async def create_policy(call: Call) -> dict[str, Any]:
@@ -71,8 +86,16 @@ async def create_policy(call: Call) -> dict[str, Any]:
         raise exists("Policy", name)
     await call.room(Managed, "Policies")
     document = call.form.document()
-    row = Managed(name, now, new_id("ANPA"), call.form.path(), {1: (document, now)}, description=call.form.get("Description")[:1000],
-                  updated_ms=now, tags=call.form.tags())  # fmt: skip
+    row = Managed(
+        name,
+        now,
+        new_id("ANPA"),
+        call.form.path(),
+        {1: (document, now)},
+        description=call.form.get("Description")[:1000],
+        updated_ms=now,
+        tags=call.form.tags(),
+    )
     call.accounts.put(name, row)
     return {"Policy": await shown(call.accounts, row)}
 
@@ -293,25 +316,47 @@ class Held:
     def operations(self) -> dict[str, Handler]:
         kind = self.kind
         found: dict[str, Handler] = {
-            f"Put{kind}Policy": self.put_inline, f"Get{kind}Policy": self.get_inline, f"Delete{kind}Policy": self.delete_inline,
-            f"List{kind}Policies": self.list_inline, f"Attach{kind}Policy": self.attach, f"Detach{kind}Policy": self.detach,
+            f"Put{kind}Policy": self.put_inline,
+            f"Get{kind}Policy": self.get_inline,
+            f"Delete{kind}Policy": self.delete_inline,
+            f"List{kind}Policies": self.list_inline,
+            f"Attach{kind}Policy": self.attach,
+            f"Detach{kind}Policy": self.detach,
             f"ListAttached{kind}Policies": self.list_attached,
-        }  # fmt: skip
+        }
         if kind != "Group":
             found |= {
-                f"Put{kind}PermissionsBoundary": self.put_boundary, f"Delete{kind}PermissionsBoundary": self.delete_boundary,
-                f"Tag{kind}": self.tag, f"Untag{kind}": self.untag, f"List{kind}Tags": self.list_tags,
-            }  # fmt: skip
+                f"Put{kind}PermissionsBoundary": self.put_boundary,
+                f"Delete{kind}PermissionsBoundary": self.delete_boundary,
+                f"Tag{kind}": self.tag,
+                f"Untag{kind}": self.untag,
+                f"List{kind}Tags": self.list_tags,
+            }
         return found
 
 
 OF_POLICIES = (
-    "GetPolicy", "DeletePolicy", "CreatePolicyVersion", "GetPolicyVersion", "ListPolicyVersions", "DeletePolicyVersion",
-    "SetDefaultPolicyVersion", "ListEntitiesForPolicy",
-)  # fmt: skip
+    "GetPolicy",
+    "DeletePolicy",
+    "CreatePolicyVersion",
+    "GetPolicyVersion",
+    "ListPolicyVersions",
+    "DeletePolicyVersion",
+    "SetDefaultPolicyVersion",
+    "ListEntitiesForPolicy",
+)
 OPERATIONS: dict[str, Handler] = {
-    "CreatePolicy": create_policy, "GetPolicy": get_policy, "ListPolicies": list_policies, "DeletePolicy": delete_policy,
-    "CreatePolicyVersion": create_version, "GetPolicyVersion": get_version, "ListPolicyVersions": list_versions,
-    "DeletePolicyVersion": delete_version, "SetDefaultPolicyVersion": set_default, "ListEntitiesForPolicy": list_entities,
-    **Held("User").operations(), **Held("Group").operations(), **Held("Role").operations(),
-}  # fmt: skip
+    "CreatePolicy": create_policy,
+    "GetPolicy": get_policy,
+    "ListPolicies": list_policies,
+    "DeletePolicy": delete_policy,
+    "CreatePolicyVersion": create_version,
+    "GetPolicyVersion": get_version,
+    "ListPolicyVersions": list_versions,
+    "DeletePolicyVersion": delete_version,
+    "SetDefaultPolicyVersion": set_default,
+    "ListEntitiesForPolicy": list_entities,
+    **Held("User").operations(),
+    **Held("Group").operations(),
+    **Held("Role").operations(),
+}

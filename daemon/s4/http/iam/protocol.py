@@ -1,4 +1,5 @@
-"""The query protocol: a form with an Action in, XML out. Source: IAM and STS API references, "Making query requests"."""
+"""The query protocol: a form with an Action in, XML out. Source: IAM and STS API references, "Making query
+requests"."""
 
 from __future__ import annotations
 
@@ -28,12 +29,26 @@ _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 # Statuses of errors. Source: IAM API reference, each operation's "Errors", and "Common errors".
 STATUS = {
-    "AccessDenied": 403, "NoSuchEntity": 404, "EntityAlreadyExists": 409, "DeleteConflict": 409, "LimitExceeded": 409,
-    "MalformedPolicyDocument": 400, "ValidationError": 400, "InvalidInput": 400, "InvalidAction": 400,
-    "MissingAction": 400, "UnmodifiableEntity": 400, "PolicyNotAttachable": 400, "PackedPolicyTooLarge": 400,
-    "ExpiredTokenException": 400, "InvalidIdentityToken": 400, "IDPCommunicationError": 400, "IDPRejectedClaim": 403,
-    "InvalidClientTokenId": 403, "NotImplemented": 501,
-}  # fmt: skip
+    "AccessDenied": 403,
+    "NoSuchEntity": 404,
+    "EntityAlreadyExists": 409,
+    "DeleteConflict": 409,
+    "LimitExceeded": 409,
+    "MalformedPolicyDocument": 400,
+    "ValidationError": 400,
+    "InvalidInput": 400,
+    "InvalidAction": 400,
+    "MissingAction": 400,
+    "UnmodifiableEntity": 400,
+    "PolicyNotAttachable": 400,
+    "PackedPolicyTooLarge": 400,
+    "ExpiredTokenException": 400,
+    "InvalidIdentityToken": 400,
+    "IDPCommunicationError": 400,
+    "IDPRejectedClaim": 403,
+    "InvalidClientTokenId": 403,
+    "NotImplemented": 501,
+}
 
 T = TypeVar("T")
 

@@ -25,10 +25,16 @@ _THUMBPRINT = re.compile(r"[0-9a-fA-F]{40}")
 async def shown(call: Call, row: Role) -> dict[str, Any]:
     trust = await principals.show(call.accounts, row.trust)
     found: dict[str, Any] = {
-        "Path": row.path, "RoleName": row.name, "RoleId": row.id, "Arn": role_arn(row.name, row.path), "CreateDate": date(row.created_ms),
-        "AssumeRolePolicyDocument": quoted(trust), "Description": row.description or None, "MaxSessionDuration": row.session_s,
+        "Path": row.path,
+        "RoleName": row.name,
+        "RoleId": row.id,
+        "Arn": role_arn(row.name, row.path),
+        "CreateDate": date(row.created_ms),
+        "AssumeRolePolicyDocument": quoted(trust),
+        "Description": row.description or None,
+        "MaxSessionDuration": row.session_s,
         "Tags": tag_list(row.tags),
-    }  # fmt: skip
+    }
     if row.boundary:
         found["PermissionsBoundary"] = {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": row.boundary}
     return found
@@ -54,9 +60,18 @@ async def create(call: Call) -> dict[str, Any]:
     )
     trust = await _trust(call, "AssumeRolePolicyDocument")
     unique = new_id("AROA")
-    row = Role(name, call.gateway.now_ms(), unique, call.form.path(), trust, call.form.get("Description")[:1000],
-               call.form.number("MaxSessionDuration", LEAST_S, LEAST_S, MOST_S), call.form.tags(), boundary=boundary,
-               canonical=canonical_id(unique))  # fmt: skip
+    row = Role(
+        name,
+        call.gateway.now_ms(),
+        unique,
+        call.form.path(),
+        trust,
+        call.form.get("Description")[:1000],
+        call.form.number("MaxSessionDuration", LEAST_S, LEAST_S, MOST_S),
+        call.form.tags(),
+        boundary=boundary,
+        canonical=canonical_id(unique),
+    )
     call.accounts.put(name, row)
     return {"Role": await shown(call, row)}
 
@@ -193,13 +208,24 @@ async def update_thumbprint(call: Call) -> dict[str, Any]:
 
 OF_ROLES = ("CreateRole", "GetRole", "UpdateRole", "UpdateAssumeRolePolicy", "DeleteRole")
 OF_PROVIDERS = (
-    "GetOpenIDConnectProvider", "DeleteOpenIDConnectProvider", "AddClientIDToOpenIDConnectProvider",
-    "RemoveClientIDFromOpenIDConnectProvider", "UpdateOpenIDConnectProviderThumbprint",
-)  # fmt: skip
+    "GetOpenIDConnectProvider",
+    "DeleteOpenIDConnectProvider",
+    "AddClientIDToOpenIDConnectProvider",
+    "RemoveClientIDFromOpenIDConnectProvider",
+    "UpdateOpenIDConnectProviderThumbprint",
+)
 OPERATIONS: dict[str, Handler] = {
-    "CreateRole": create, "GetRole": get, "ListRoles": list_roles, "UpdateRole": update, "UpdateAssumeRolePolicy": update_trust,
-    "DeleteRole": delete, "CreateOpenIDConnectProvider": create_provider, "GetOpenIDConnectProvider": get_provider,
-    "ListOpenIDConnectProviders": list_providers, "DeleteOpenIDConnectProvider": delete_provider,
-    "AddClientIDToOpenIDConnectProvider": add_client, "RemoveClientIDFromOpenIDConnectProvider": remove_client,
+    "CreateRole": create,
+    "GetRole": get,
+    "ListRoles": list_roles,
+    "UpdateRole": update,
+    "UpdateAssumeRolePolicy": update_trust,
+    "DeleteRole": delete,
+    "CreateOpenIDConnectProvider": create_provider,
+    "GetOpenIDConnectProvider": get_provider,
+    "ListOpenIDConnectProviders": list_providers,
+    "DeleteOpenIDConnectProvider": delete_provider,
+    "AddClientIDToOpenIDConnectProvider": add_client,
+    "RemoveClientIDFromOpenIDConnectProvider": remove_client,
     "UpdateOpenIDConnectProviderThumbprint": update_thumbprint,
-}  # fmt: skip
+}

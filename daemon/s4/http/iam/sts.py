@@ -193,6 +193,8 @@ async def assume_with_web_identity(call: Call) -> dict[str, Any]:
 
 
 OPERATIONS: dict[str, Handler] = {
-    "GetCallerIdentity": caller_identity, "GetSessionToken": session_token, "AssumeRole": assume_role,
+    "GetCallerIdentity": caller_identity,
+    "GetSessionToken": session_token,
+    "AssumeRole": assume_role,
     "AssumeRoleWithWebIdentity": assume_with_web_identity,
-}  # fmt: skip
+}

@@ -1,10 +1,11 @@
 """JSON Web Tokens of providers that IAM knows, and the keys of their issuers.
 
-A token comes from anybody. Whatever it is, the answer is its claims or an IamError: the parsers below are a library's, and what
-they raise of bytes that nobody has verified is not only what they say they raise. Keys are fetched from the issuer itself, whose
-URL an administrator gave; one fetch at a time for an issuer. While it runs a few callers wait for it, for a moment; the
-others, and all after a fetch that failed, are refused at once: an issuer that is down holds nobody up. A token that
-names a key which we have never waits. Source: OpenID Connect Discovery 1.0; RFC 7519, RFC 7518 (which algorithm fits which key).
+A token comes from anybody. Whatever it is, the answer is its claims or an IamError: the parsers below are a library's,
+and what they raise of bytes that nobody has verified is not only what they say they raise. Keys are fetched from the
+issuer itself, whose URL an administrator gave; one fetch at a time for an issuer. While it runs a few callers wait for
+it, for a moment; the others, and all after a fetch that failed, are refused at once: an issuer that is down holds
+nobody up. A token that names a key which we have never waits. Source: OpenID Connect Discovery 1.0; RFC 7519, RFC 7518
+(which algorithm fits which key).
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ _issuers: dict[str, Issuer] = {}
 
 
 def waiting() -> int:
-    """How many callers wait for an issuer, at most `PATIENT` for each: they do nothing here, and take nobody's place."""
+    """How many callers wait for an issuer, at most `PATIENT` for each: they do nothing here, and take nobody's
+    place."""
     return sum(one.waiting for one in _issuers.values())
 
 

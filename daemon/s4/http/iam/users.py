@@ -22,9 +22,13 @@ RESERVED = ("root", "anonymous")
 
 def shown(row: User) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "Path": row.path, "UserName": row.name, "UserId": row.id or row.name, "Arn": user_arn(row.name, row.path),
-        "CreateDate": date(row.created_ms), "Tags": tag_list(row.tags),
-    }  # fmt: skip
+        "Path": row.path,
+        "UserName": row.name,
+        "UserId": row.id or row.name,
+        "Arn": user_arn(row.name, row.path),
+        "CreateDate": date(row.created_ms),
+        "Tags": tag_list(row.tags),
+    }
     if row.boundary:
         found["PermissionsBoundary"] = {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": row.boundary}
     return found
@@ -56,9 +60,14 @@ async def create(call: Call) -> dict[str, Any]:
     )
     unique = new_id("AIDA")
     row = User(
-        name, call.gateway.now_ms(), id=unique, path=call.form.path(), tags=call.form.tags(), boundary=boundary,
+        name,
+        call.gateway.now_ms(),
+        id=unique,
+        path=call.form.path(),
+        tags=call.form.tags(),
+        boundary=boundary,
         canonical=canonical_id(unique),
-    )  # fmt: skip
+    )
     call.accounts.put(name, row)
     return {"User": shown(row)}
 
@@ -97,8 +106,12 @@ async def update(call: Call) -> dict[str, Any]:
 
 async def delete(call: Call) -> dict[str, Any]:
     row = await find(call)
-    for held, what in ((row.attached, "detach all policies"), (row.inline, "delete policies"), (row.groups, "remove users from groups"),
-                       (await keys_of(call.accounts, row.name), "delete access keys")):  # fmt: skip
+    for held, what in (
+        (row.attached, "detach all policies"),
+        (row.inline, "delete policies"),
+        (row.groups, "remove users from groups"),
+        (await keys_of(call.accounts, row.name), "delete access keys"),
+    ):
         if held:
             raise IamError("DeleteConflict", f"Cannot delete entity, must {what} first.")
     call.accounts.delete(User, row.name)
@@ -289,14 +302,34 @@ async def list_groups_of(call: Call) -> dict[str, Any]:
 
 
 OF_USERS = (
-    "CreateUser", "GetUser", "UpdateUser", "DeleteUser", "CreateAccessKey", "ListAccessKeys", "UpdateAccessKey",
-    "DeleteAccessKey", "ListGroupsForUser",
-)  # fmt: skip
+    "CreateUser",
+    "GetUser",
+    "UpdateUser",
+    "DeleteUser",
+    "CreateAccessKey",
+    "ListAccessKeys",
+    "UpdateAccessKey",
+    "DeleteAccessKey",
+    "ListGroupsForUser",
+)
 OF_GROUPS = ("CreateGroup", "GetGroup", "UpdateGroup", "DeleteGroup", "AddUserToGroup", "RemoveUserFromGroup")
 OPERATIONS: dict[str, Handler] = {
-    "CreateUser": create, "GetUser": get, "ListUsers": list_users, "UpdateUser": update, "DeleteUser": delete,
-    "CreateAccessKey": create_key, "ListAccessKeys": list_keys, "UpdateAccessKey": update_key, "DeleteAccessKey": delete_key,
-    "GetAccessKeyLastUsed": last_used, "CreateGroup": create_group, "GetGroup": get_group, "ListGroups": list_groups,
-    "UpdateGroup": update_group, "DeleteGroup": delete_group, "AddUserToGroup": add_to_group,
-    "RemoveUserFromGroup": remove_from_group, "ListGroupsForUser": list_groups_of,
-}  # fmt: skip
+    "CreateUser": create,
+    "GetUser": get,
+    "ListUsers": list_users,
+    "UpdateUser": update,
+    "DeleteUser": delete,
+    "CreateAccessKey": create_key,
+    "ListAccessKeys": list_keys,
+    "UpdateAccessKey": update_key,
+    "DeleteAccessKey": delete_key,
+    "GetAccessKeyLastUsed": last_used,
+    "CreateGroup": create_group,
+    "GetGroup": get_group,
+    "ListGroups": list_groups,
+    "UpdateGroup": update_group,
+    "DeleteGroup": delete_group,
+    "AddUserToGroup": add_to_group,
+    "RemoveUserFromGroup": remove_from_group,
+    "ListGroupsForUser": list_groups_of,
+}

@@ -49,9 +49,12 @@ async def list_buckets(gateway: Gateway, request: S3Request) -> Answer:
     more = tag("ContinuationToken", page[-1][0]) if len(rows) > len(page) else ""
     shown = tag("Prefix", prefix) if prefix else ""
     owner = owners.xml(request.requester.asker.canonical, request.user)
-    return respond_xml(document(
-        "ListAllMyBucketsResult", f"<Owner>{owner}</Owner><Buckets>{listed}</Buckets>{more}{shown}",
-    ))  # fmt: skip
+    return respond_xml(
+        document(
+            "ListAllMyBucketsResult",
+            f"<Owner>{owner}</Owner><Buckets>{listed}</Buckets>{more}{shown}",
+        )
+    )
 
 
 _PAGES = frozenset(
@@ -105,8 +108,8 @@ async def create_bucket(gateway: Gateway, request: S3Request) -> Answer:
 async def _made_again(
     gateway: Gateway, request: S3Request, asked: dict[str, str], locked: bool, error: S3Error
 ) -> None:
-    """One's own bucket in us-east-1 may be made again: it stays, and its ACL is as asked for now (S3 API: CreateBucket).
-    Raises the error where what is asked for besides is not what it has."""
+    """One's own bucket in us-east-1 may be made again: it stays, and its ACL is as asked for now (S3 API:
+    CreateBucket). Raises the error where what is asked for besides is not what it has."""
     bucket = await find_bucket(gateway, request.bucket)
     said = [documents.TAGS] if documents.TAGS in asked else []
     said += [documents.OWNERSHIP] if "x-amz-object-ownership" in request.headers else []
@@ -161,9 +164,10 @@ async def _asked(gateway: Gateway, request: S3Request, labels: dict[str, str]) -
             )
     asked = {
         documents.BLOCK: documents.encode(documents.NO_BLOCK) if gateway.open_buckets else "",
-        documents.OWNERSHIP: ownership, documents.ACL: acl.encode(wanted),
+        documents.OWNERSHIP: ownership,
+        documents.ACL: acl.encode(wanted),
         documents.TAGS: documents.encode(labels) if labels else "",
-    }  # fmt: skip
+    }
     return {name: text for name, text in asked.items() if text}
 
 

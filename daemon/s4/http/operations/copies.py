@@ -1,7 +1,7 @@
 """CopyObject and RenameObject, and the source that a part is copied from.
 
-What a source is judged by, its conditions, its tags, who may read it, holds for the very version that is used: where it was
-replaced in between, all of it is done again. Bytes are read since before the source was opened (D6).
+What a source is judged by, its conditions, its tags, who may read it, holds for the very version that is used: where
+it was replaced in between, all of it is done again. Bytes are read since before the source was opened (D6).
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from urllib.parse import unquote_to_bytes
 
 from s4.access.keys import of_tags
-from s4.gateway import objects
+from s4.gateway import copies, objects
 from s4.gateway.context import Gateway, find_bucket
-from s4.gateway.objects import Attributes, Copy
+from s4.gateway.copies import Copy
+from s4.gateway.objects import Attributes
 from s4.gateway.read import Opened, unlock
 from s4.http.authorize import hidden_by, judge_of, open_judged
 from s4.http.operations import encryption as sse
@@ -27,8 +28,8 @@ from s4.s3.xml import document, tag
 
 
 async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz-copy-source") -> Opened:
-    """The source that a copy names, once the caller may read it. Raises S3Error; authorization comes first. Who calls this
-    reads since before (D6): the bytes stay, though the source may be replaced."""
+    """The source that a copy names, once the caller may read it. Raises S3Error; authorization comes first. Who calls
+    this reads since before (D6): the bytes stay, though the source may be replaced."""
     text = request.headers[header]
     path, _, query = text.partition("?")
     version = ""
@@ -90,7 +91,8 @@ def _copied_attributes(request: S3Request, source: Opened) -> Attributes:
 
 
 def check_bodiless(request: S3Request) -> None:
-    """Raises S3Error UnexpectedContent where a copy brings bytes of its own: which of the two is meant nobody can say."""
+    """Raises S3Error UnexpectedContent where a copy brings bytes of its own: which of the two is meant nobody can
+    say."""
     if request.body().length:
         raise S3Error("UnexpectedContent")
 
@@ -124,12 +126,22 @@ async def _copy(gateway: Gateway, request: S3Request) -> Answer:
         await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
     asked_tags = tags.from_header(request.headers)
     attributes = attributes_of(request) if directive == "REPLACE" else _copied_attributes(request, source)
-    put = await objects.copy_object(gateway, source, Copy(
-        request.bucket, request.key, request.user, attributes,
-        asked_tags if tagging == "REPLACE" else None, await asked_acl(gateway, request),
-        NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request), write_conditions(request.headers),
-        encryption=sse.asked(gateway, request), checksum=algorithm,
-    ))  # fmt: skip
+    put = await copies.copy_object(
+        gateway,
+        source,
+        Copy(
+            request.bucket,
+            request.key,
+            request.user,
+            attributes,
+            asked_tags if tagging == "REPLACE" else None,
+            await asked_acl(gateway, request),
+            NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request),
+            write_conditions(request.headers),
+            encryption=sse.asked(gateway, request),
+            checksum=algorithm,
+        ),
+    )
     headers = {"x-amz-version-id": put.version} if put.version else {}
     headers |= encryption.shown(put.sealing, request.headers)
     headers |= ending(gateway, request.bucket_row, request.key, put)
@@ -165,7 +177,7 @@ async def rename_object(gateway: Gateway, request: S3Request) -> Answer:
             await request.judge.must("s3:PutObjectAcl", request.key)
         conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
 
-    await objects.rename_object(
+    await copies.rename_object(
         gateway, request.bucket, key, request.key, request.user, write_conditions(request.headers), judge
     )
     return respond(200)

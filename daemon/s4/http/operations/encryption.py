@@ -29,7 +29,8 @@ def asked(gateway: Gateway, request: S3Request) -> Wanted | None:
 
 
 async def changes(gateway: Gateway, request: S3Request, source: Opened) -> bool:
-    """Whether a copy changes how its source is encrypted: it says how, or its bucket makes one of plain and encrypted the other."""
+    """Whether a copy changes how its source is encrypted: it says how, or its bucket makes one of plain and encrypted
+    the other."""
     wanted = sealing.wanted_in(await find_bucket(gateway, request.bucket), asked(gateway, request))
     return not encryption.ASKED.isdisjoint(request.headers) or (wanted is None) != (source.row.sealing is None)
 

@@ -42,14 +42,30 @@ FIELDS_BYTES = 20 * 1024  # before the file, as in S3
 FIELDS = 1000
 READ_BYTES = 256 * 1024
 _AS_HEADERS = (
-    "cache-control", "content-disposition", "content-encoding", "content-language", "content-md5", "content-type",
-    "expires", "if-none-match",
-)  # fmt: skip
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-md5",
+    "content-type",
+    "expires",
+    "if-none-match",
+)
 # Headers of the HTTP request that count: none of them is kept with the object, which is what the form's fields say.
-_OF_REQUEST = frozenset((
-    "host", "user-agent", "referer", "origin", "content-length", "expect", "if-match", "if-none-match", "if-modified-since",
-    "if-unmodified-since",
-))  # fmt: skip
+_OF_REQUEST = frozenset(
+    (
+        "host",
+        "user-agent",
+        "referer",
+        "origin",
+        "content-length",
+        "expect",
+        "if-match",
+        "if-none-match",
+        "if-modified-since",
+        "if-unmodified-since",
+    )
+)
 _SIGNATURE = ("x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature", "x-amz-security-token")
 
 T = TypeVar("T")
@@ -174,8 +190,11 @@ async def _fields(request: S3Request) -> tuple[dict[str, str], BodyPartReader]:
     fields: dict[str, str] = {}
     size = 0
     try:
-        reader = MultipartReader(CIMultiDict({"Content-Type": request.headers["content-type"]}), request.http.content,
-                                 client_max_size=FIELDS_BYTES)  # fmt: skip
+        reader = MultipartReader(
+            CIMultiDict({"Content-Type": request.headers["content-type"]}),
+            request.http.content,
+            client_max_size=FIELDS_BYTES,
+        )
     except (ValueError, AssertionError) as error:
         raise S3Error("MalformedPOSTRequest") from error
     while True:
@@ -213,8 +232,11 @@ def _lacks(name: str) -> S3Error:
 def _check_sent(headers: dict[str, str]) -> None:
     """Refuse what the HTTP request of a form says beside the form, and what would be lost. Raises S3Error."""
     if "authorization" in headers:
-        raise S3Error("InvalidArgument", "A form says in its own fields who asks: send no Authorization header with it.",
-                      ArgumentName="Authorization")  # fmt: skip
+        raise S3Error(
+            "InvalidArgument",
+            "A form says in its own fields who asks: send no Authorization header with it.",
+            ArgumentName="Authorization",
+        )
     for name in ("content-md5", "x-amz-trailer", "x-amz-decoded-content-length", "x-amz-expected-bucket-owner"):
         if name in headers:
             raise S3Error("InvalidArgument", f"{name} must be a field of the form.", ArgumentName=name)
@@ -244,8 +266,11 @@ def _with_fields(request: S3Request, fields: dict[str, str]) -> dict[str, str]:
 def _claim(fields: dict[str, str], signature_v2: str, region: str) -> sigv4.Claim:
     if "awsaccesskeyid" in fields:
         if "x-amz-algorithm" in fields:
-            raise S3Error("InvalidArgument", "Only one auth mechanism allowed; the form has fields of two versions.",
-                          ArgumentName="AWSAccessKeyId")  # fmt: skip
+            raise S3Error(
+                "InvalidArgument",
+                "Only one auth mechanism allowed; the form has fields of two versions.",
+                ArgumentName="AWSAccessKeyId",
+            )
         return sigv2.parse_form(fields, signature_v2, region)
     for name in _SIGNATURE[:4]:
         if not fields.get(name):
@@ -260,9 +285,15 @@ async def post_object(gateway: Gateway, request: S3Request) -> Answer:
     checksums.check_whole(request.headers)
     await form.body.look_ahead(gateway.inline_bytes)
     put = await objects.put_object(
-        gateway, request.bucket, request.key, form.body, checksums.expected_of(request.headers, ""),
-        replace(await with_acl(gateway, request), event=events.POST), request.user, write_conditions(request.headers),
-    )  # fmt: skip
+        gateway,
+        request.bucket,
+        request.key,
+        form.body,
+        checksums.expected_of(request.headers, ""),
+        replace(await with_acl(gateway, request), event=events.POST),
+        request.user,
+        write_conditions(request.headers),
+    )
     key = quote_from_bytes(request.key, safe="/-_.~")
     location = f"{request.scheme}://{request.headers.get('host', '')}{request.path.rstrip('/')}/{key}"
     headers = {**put_headers(put, request), "Location": location}

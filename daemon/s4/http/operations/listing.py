@@ -104,10 +104,15 @@ async def list_objects(gateway: Gateway, request: S3Request) -> Answer:
         if page.truncated and shared.delimiter
         else ""
     )
-    return respond_xml(document("ListBucketResult", (
-        f"{_head(request, shared, 'MaxKeys')}<Marker>{encode_key(marker, shared.url)}</Marker>{following}"
-        f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
-    )))  # fmt: skip
+    return respond_xml(
+        document(
+            "ListBucketResult",
+            (
+                f"{_head(request, shared, 'MaxKeys')}<Marker>{encode_key(marker, shared.url)}</Marker>{following}"
+                f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
+            ),
+        )
+    )
 
 
 async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
@@ -119,8 +124,11 @@ async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
     with_owners = query.get("fetch-owner", "false").lower()
     if with_owners not in ("true", "false", ""):
         raise S3Error(
-            "InvalidArgument", "fetch-owner must be true or false", ArgumentName="fetch-owner", ArgumentValue=with_owners,
-        )  # fmt: skip
+            "InvalidArgument",
+            "fetch-owner must be true or false",
+            ArgumentName="fetch-owner",
+            ArgumentValue=with_owners,
+        )
     bucket = await find_bucket(gateway, request.bucket)
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, after, b"", shared.limit))
     owners = await _owners(gateway, page) if with_owners == "true" else {}
@@ -130,10 +138,15 @@ async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
         more += tag("NextContinuationToken", base64.urlsafe_b64encode(b"1" + page.next_key).decode())
     if start:
         more += f"<StartAfter>{encode_key(start, shared.url)}</StartAfter>"
-    return respond_xml(document("ListBucketResult", (
-        f"{_head(request, shared, 'MaxKeys')}<KeyCount>{count}</KeyCount>"
-        f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{more}{listed}"
-    )))  # fmt: skip
+    return respond_xml(
+        document(
+            "ListBucketResult",
+            (
+                f"{_head(request, shared, 'MaxKeys')}<KeyCount>{count}</KeyCount>"
+                f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{more}{listed}"
+            ),
+        )
+    )
 
 
 def _parse_token(token: str) -> bytes:
@@ -168,8 +181,9 @@ async def list_versions(gateway: Gateway, request: S3Request) -> Answer:
     listed = "".join(_version_xml(item, shared.url, owners) for item in page.items if isinstance(item, Version))
     listed += "".join(
         f"<CommonPrefixes><Prefix>{encode_key(item, shared.url)}</Prefix></CommonPrefixes>"
-        for item in page.items if isinstance(item, bytes)
-    )  # fmt: skip
+        for item in page.items
+        if isinstance(item, bytes)
+    )
     markers = f"<KeyMarker>{encode_key(key_marker, shared.url)}</KeyMarker>{tag('VersionIdMarker', version_marker)}"
     if page.truncated:
         markers += f"<NextKeyMarker>{encode_key(page.next_key, shared.url)}</NextKeyMarker>"
@@ -177,9 +191,14 @@ async def list_versions(gateway: Gateway, request: S3Request) -> Answer:
             last = page.items[-1]
             null = isinstance(last, Version) and last.row.null
             markers += tag("NextVersionIdMarker", "null" if null else keys.version_id(page.next_version))
-    return respond_xml(document("ListVersionsResult", (
-        f"{_head(request, shared, 'MaxKeys')}{markers}<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
-    )))  # fmt: skip
+    return respond_xml(
+        document(
+            "ListVersionsResult",
+            (
+                f"{_head(request, shared, 'MaxKeys')}{markers}<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
+            ),
+        )
+    )
 
 
 async def _version_suffix(gateway: Gateway, bucket: int, key: bytes, marker: str) -> bytes:
@@ -248,9 +267,14 @@ async def list_uploads(gateway: Gateway, request: S3Request) -> Answer:
         following = f"<NextKeyMarker>{encode_key(page.next_key, shared.url)}</NextKeyMarker>{tag('NextUploadIdMarker', page.next_upload.hex())}"
     delimiter = f"<Delimiter>{encode_key(shared.delimiter, shared.url)}</Delimiter>" if shared.delimiter else ""
     encoding = "<EncodingType>url</EncodingType>" if shared.url else ""
-    return respond_xml(document("ListMultipartUploadsResult", (
-        f"{tag('Bucket', request.bucket)}<KeyMarker>{encode_key(key_marker, shared.url)}</KeyMarker>"
-        f"{tag('UploadIdMarker', upload_marker)}{following}<Prefix>{encode_key(shared.prefix, shared.url)}</Prefix>"
-        f"{delimiter}{encoding}{tag('MaxUploads', shared.limit)}"
-        f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
-    )))  # fmt: skip
+    return respond_xml(
+        document(
+            "ListMultipartUploadsResult",
+            (
+                f"{tag('Bucket', request.bucket)}<KeyMarker>{encode_key(key_marker, shared.url)}</KeyMarker>"
+                f"{tag('UploadIdMarker', upload_marker)}{following}<Prefix>{encode_key(shared.prefix, shared.url)}</Prefix>"
+                f"{delimiter}{encoding}{tag('MaxUploads', shared.limit)}"
+                f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
+            ),
+        )
+    )

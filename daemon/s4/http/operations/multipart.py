@@ -82,8 +82,8 @@ _OF_UPLOAD = _OF_PART | encryption.ASKED  # a part's key is tried on its bytes a
 
 
 async def _agrees(gateway: Gateway, request: S3Request, upload_id: str, told: frozenset[str]) -> None:
-    """What a later request says of its upload's encryption and checksum is how the upload was begun, which never changes.
-    Raises S3Error."""
+    """What a later request says of its upload's encryption and checksum is how the upload was begun, which never
+    changes. Raises S3Error."""
     if told.isdisjoint(request.headers):
         return
     begun = await multipart.find_begun(gateway, request.bucket, request.key, upload_id, customer_key(gateway, request))
@@ -178,12 +178,18 @@ async def list_parts(gateway: Gateway, request: S3Request) -> Answer:
     owner = await owner_xml(gateway, found.upload.owner)
     kind = tag("ChecksumAlgorithm", algorithm) + tag("ChecksumType", found.upload.checksum_type) if algorithm else ""
     following = tag("NextPartNumberMarker", page[-1].extent.number if page else 0)
-    return respond_xml(document("ListPartsResult", (
-        f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=request.query.get('encoding-type') == 'url')}</Key>"
-        f"{tag('UploadId', upload)}<Initiator>{owner}</Initiator><Owner>{owner}</Owner>{tag('StorageClass', classes.of(found.upload.headers))}"
-        f"{tag('PartNumberMarker', marker)}{following}{tag('MaxParts', limit)}"
-        f"<IsTruncated>{str(truncated).lower()}</IsTruncated>{kind}{listed}"
-    )), aborting(gateway, request.bucket_row, request.key, found.upload.created_ms))  # fmt: skip
+    return respond_xml(
+        document(
+            "ListPartsResult",
+            (
+                f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=request.query.get('encoding-type') == 'url')}</Key>"
+                f"{tag('UploadId', upload)}<Initiator>{owner}</Initiator><Owner>{owner}</Owner>{tag('StorageClass', classes.of(found.upload.headers))}"
+                f"{tag('PartNumberMarker', marker)}{following}{tag('MaxParts', limit)}"
+                f"<IsTruncated>{str(truncated).lower()}</IsTruncated>{kind}{listed}"
+            ),
+        ),
+        aborting(gateway, request.bucket_row, request.key, found.upload.created_ms),
+    )
 
 
 def _wanted_part(element: Element, limit: int) -> WantedPart:
@@ -218,9 +224,12 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> Answer:
     given = (whole.algorithm, about[checksums.HEADER[whole.algorithm]]) if whole.algorithm else ("", "")
     await _agrees(gateway, request, upload, _OF_UPLOAD)
     wanted = Completion(
-        parts, write_conditions(request.headers), given, request.headers.get("x-amz-checksum-type", "").upper(),
+        parts,
+        write_conditions(request.headers),
+        given,
+        request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,
-    )  # fmt: skip
+    )
     try:
         put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, wanted)
     except S3Error as error:
@@ -233,10 +242,16 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> Answer:
     algorithm, value, kind = put.checksum
     checksum = tag(f"Checksum{algorithm}", value) + tag("ChecksumType", kind) if algorithm else ""
     location = f"{request.scheme}://{request.headers.get('host', '')}{request.path}"
-    return respond_xml(document("CompleteMultipartUploadResult", (
-        f"{tag('Location', location)}{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>"
-        f"<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
-    )), headers)  # fmt: skip
+    return respond_xml(
+        document(
+            "CompleteMultipartUploadResult",
+            (
+                f"{tag('Location', location)}{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>"
+                f"<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
+            ),
+        ),
+        headers,
+    )
 
 
 async def abort_upload(gateway: Gateway, request: S3Request) -> Answer:

@@ -76,7 +76,8 @@ def attributes_of(request: S3Request) -> Attributes:
 
 
 async def asked_acl(gateway: Gateway, request: S3Request) -> str:
-    """The ACL that a write asks for, as it is kept. Raises S3Error where the bucket takes no such, or the caller may not."""
+    """The ACL that a write asks for, as it is kept. Raises S3Error where the bucket takes no such, or the caller may
+    not."""
     wanted = acl.from_headers(request.headers, request.requester.asker.canonical)
     if wanted is None or not wanted.grants:
         return ""
@@ -136,9 +137,15 @@ async def put_object(gateway: Gateway, request: S3Request) -> Answer:
             "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
         )
     put = await objects.put_object(
-        gateway, request.bucket, request.key, body, expected, await with_acl(gateway, request), request.user,
+        gateway,
+        request.bucket,
+        request.key,
+        body,
+        expected,
+        await with_acl(gateway, request),
+        request.user,
         write_conditions(request.headers),
-    )  # fmt: skip
+    )
     return respond(200, put_headers(put, request) | ending(gateway, request.bucket_row, request.key, put))
 
 
@@ -178,9 +185,7 @@ def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int,
         headers["x-amz-mp-parts-count"] = str(count)
     if length == 0:
         return offset, length, headers, 200  # no range can say that there is nothing in it
-    return offset, length, headers | {
-        "Content-Range": f"bytes {offset}-{offset + length - 1}/{opened.row.size}"
-    }, 206  # fmt: skip
+    return offset, length, headers | {"Content-Range": f"bytes {offset}-{offset + length - 1}/{opened.row.size}"}, 206
 
 
 async def _open(gateway: Gateway, request: S3Request) -> Opened:
@@ -277,9 +282,9 @@ async def _get(gateway: Gateway, request: S3Request) -> Answer:
 
 
 class _Sending:
-    """An answer on its way to its client. Until that has taken READ_BYTES, and after it stopped, little is read ahead of it: who
-    takes nothing costs no more than that. While memory is plenty a short one is read whole before it begins, so that damage to
-    any of it is an error, and not an answer that is cut."""
+    """An answer on its way to its client. Until that has taken READ_BYTES, and after it stopped, little is read ahead
+    of it: who takes nothing costs no more than that. While memory is plenty a short one is read whole before it
+    begins, so that damage to any of it is an error, and not an answer that is cut."""
 
     def __init__(self, request: S3Request, share: Share) -> None:
         self._request, self._share, self._pace = request, share, Pace(request.limits)
@@ -341,8 +346,12 @@ async def get_attributes(gateway: Gateway, request: S3Request) -> Answer:
             "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty",
         )
     if not wanted <= known:
-        raise S3Error("InvalidArgument", "Invalid attribute name specified.", ArgumentName="x-amz-object-attributes",
-                      ArgumentValue=min(wanted - known))  # fmt: skip
+        raise S3Error(
+            "InvalidArgument",
+            "Invalid attribute name specified.",
+            ArgumentName="x-amz-object-attributes",
+            ArgumentValue=min(wanted - known),
+        )
     after, limit = (_part_number(request, name, most) for name, most in _PARTS.items())
     opened = await _open(gateway, request)
     row = opened.row
@@ -403,10 +412,14 @@ def _part_xml(extent: Extent, algorithm: str) -> str:
 async def delete_object(gateway: Gateway, request: S3Request) -> Answer:
     version = request.query.get("versionId", "")
     done = await objects.delete_object(
-        gateway, request.bucket, request.key, version, request.user,
+        gateway,
+        request.bucket,
+        request.key,
+        version,
+        request.user,
         Conditions(if_match=if_match_of(request.headers.get("if-match"))),
         bypass=await locks.wants_bypass(request, request.key, version),
-    )  # fmt: skip
+    )
     headers: dict[str, str] = {}
     if done.version:
         headers["x-amz-version-id"] = done.version
@@ -442,8 +455,8 @@ async def delete_objects(gateway: Gateway, request: S3Request) -> Answer:
 
 
 async def _delete_allowed(gateway: Gateway, request: S3Request, wanted: list[WantedDelete]) -> list[Deleted | S3Error]:
-    """Delete what the caller may; who may delete none of it learns nothing of the bucket either. A version id that none can
-    be is no version that is there (S3 says so of each key, where DeleteObject refuses its request)."""
+    """Delete what the caller may; who may delete none of it learns nothing of the bucket either. A version id that
+    none can be is no version that is there (S3 says so of each key, where DeleteObject refuses its request)."""
     judge = request.judge
     bypass = lock.wants_bypass(request.headers)
     needed = ("s3:DeleteObject", "s3:BypassGovernanceRetention") if bypass else ("s3:DeleteObject",)

@@ -1,5 +1,5 @@
-"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website, lifecycle,
-encryption, notifications.
+"""Settings of buckets: tags, policy, public access block, ownership controls, ACL, cross-origin rules, website,
+lifecycle, encryption, notifications.
 
 Each is one document in the bucket's row: a put replaces it whole, and every gateway obeys it when the call returns.
 """
