@@ -149,3 +149,8 @@ def test_a_client_that_trickles_is_ended_and_one_that_is_only_slow_is_not() -> N
         trickling.note(100, 10.0)
     assert caught.value.code == "RequestTimeout"
     Pace(limits).note(1, 59.0)  # it has not had its time yet
+    fast_once = Pace(limits)
+    fast_once.note(5 << 30, 61.0)
+    with pytest.raises(S3Error):
+        for _ in range(7):
+            fast_once.note(100, 10.0)

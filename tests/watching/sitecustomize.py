@@ -1,9 +1,9 @@
 """Put on the path of every program that tests start: notes what held its loop for longer than `HELD_S` at a stretch.
 
-A stretch is one step of a task, from one await to the next, and its length the processor time of the loop's own
-thread: a machine that does other things makes none longer. What is noted goes into a file of the process in the
-directory that HELD names; held.py prints them at the end of a test run. Not seen: callbacks that are no task's, such
-as the parser of HTTP.
+A stretch is one step of a task, from one await to the next, or one plain callback: of a timer, of a socket, of a
+protocol. Its length is the processor time of the loop's own thread: a machine that does other things makes none
+longer. What is noted goes into a file of the process in the directory that HELD names; held.py prints them at the end
+of a test run. Of a step within a callback the step alone is noted. Not seen: what uvloop does by itself, such as TLS.
 """
 
 from __future__ import annotations
@@ -15,17 +15,50 @@ import sys
 from typing import Any
 
 HELD_S = 0.1
+CALLS = {
+    "call_soon": 0,
+    "call_soon_threadsafe": 0,
+    "call_later": 1,
+    "call_at": 1,
+    "add_reader": 1,
+    "add_writer": 1,
+}  # and where the callback is
+MAKERS = (
+    "connect_accepted_socket",
+    "create_server",
+    "create_connection",
+    "create_unix_server",
+    "create_unix_connection",
+    "create_datagram_endpoint",
+    "subprocess_exec",
+)
+TOLD = (
+    "connection_made",
+    "data_received",
+    "buffer_updated",
+    "datagram_received",
+    "eof_received",
+    "pause_writing",
+    "resume_writing",
+    "connection_lost",
+    "pipe_data_received",
+    "process_exited",
+)
 
 
 def watch(loop_class: Any) -> None:
-    """Have every task of new loops measured."""
+    """Have every task and every callback of new loops measured."""
     import asyncio
     import json
     import time
     from collections.abc import Coroutine
     from pathlib import Path
 
-    def note(coroutine: Any, lasted_s: float, place: list[str]) -> None:
+    noted = 0
+
+    def note(name: str, lasted_s: float, place: list[str]) -> None:
+        nonlocal noted
+        noted += 1
         if "HELD" not in os.environ:
             return
         path = Path(os.environ["HELD"]) / str(
@@ -36,7 +69,7 @@ def watch(loop_class: Any) -> None:
             "test": os.environ.get("PYTEST_CURRENT_TEST", ""),
             "traced": "COVERAGE_PROCESS_START" in os.environ,
         }
-        line = json.dumps({**told, "ms": round(lasted_s * 1000), "where": [coroutine.__qualname__, *place]})
+        line = json.dumps({**told, "ms": round(lasted_s * 1000), "where": [name, *place]})
         with path.open("a") as file:
             file.write(line + "\n")
 
@@ -64,7 +97,7 @@ def watch(loop_class: Any) -> None:
             finally:
                 lasted = time.thread_time() - began
                 if lasted > HELD_S:
-                    note(self._inner, lasted, places(self._inner))
+                    note(self._inner.__qualname__, lasted, places(self._inner))
 
         def close(self) -> None:
             self._inner.close()
@@ -78,6 +111,62 @@ def watch(loop_class: Any) -> None:
     def task(loop: Any, coroutine: Any, **more: Any) -> Any:
         return asyncio.Task(Watched(coroutine), loop=loop, **more)
 
+    def measured(call: Any, name: str) -> Any:
+        def measuring(*given: Any, **more: Any) -> Any:
+            before, began = noted, time.thread_time()
+            try:
+                return call(*given, **more)
+            finally:
+                lasted = time.thread_time() - began
+                if lasted > HELD_S and noted == before:
+                    note(f"callback {name}", lasted, [])
+
+        return measuring
+
+    def called(name: str, at: int) -> Any:
+        """A way to have something called later; a task's steps are measured as such."""
+        real = getattr(loop_class, name)
+
+        def calls(self: Any, *given: Any, **more: Any) -> Any:
+            if len(given) > at and not isinstance(getattr(given[at], "__self__", None), asyncio.Task):
+                what = given[at]
+                inner = getattr(what, "func", what)  # of a partial
+                given = (
+                    *given[:at],
+                    measured(what, getattr(inner, "__qualname__", type(inner).__name__)),
+                    *given[at + 1 :],
+                )
+            return real(self, *given, **more)
+
+        return calls
+
+    known = set[type]()
+
+    def maker(name: str) -> Any:
+        """A way to have a protocol of a class made, whose methods are measured from then on."""
+        real = getattr(loop_class, name)
+
+        def makes(self: Any, factory: Any, *given: Any, **more: Any) -> Any:
+            def made() -> Any:
+                protocol = factory()
+                kind = type(protocol)
+                if kind not in known:
+                    known.add(kind)
+                    for told in TOLD:
+                        if callable(method := getattr(kind, told, None)) and kind.__flags__ & (
+                            1 << 9
+                        ):  # a class of Python's
+                            setattr(kind, told, measured(method, f"{kind.__qualname__}.{told}"))
+                return protocol
+
+            return real(self, made, *given, **more)
+
+        return makes
+
+    for way, at in CALLS.items():
+        setattr(loop_class, way, called(way, at))
+    for way in MAKERS:
+        setattr(loop_class, way, maker(way))
     begin = loop_class.__init__
 
     def made(self: Any, *given: Any, **more: Any) -> None:

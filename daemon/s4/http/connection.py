@@ -12,6 +12,8 @@ For editors:
   `READ_BYTES` of their bodies, then in the kernel.
 - Where a request begins there is no task; what needs one says so (base/tasks.py).
 - An answer that has begun ends whole, or the connection is cut: nothing else may follow its head.
+- Whoever takes too little of its answer is ended (taking.py), also after its request is over and while its
+  connection closes.
 - A body that nobody wanted is read for `LINGER_S` and thrown away, so that its client comes to read the answer.
 """
 
@@ -21,6 +23,7 @@ import asyncio
 import contextvars
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -35,6 +38,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from s4.base import tasks
 from s4.config.limits import Limits
+from s4.http.taking import Taking
+from s4.s3.errors import S3Error
 
 if TYPE_CHECKING:
     from s4.http.responses import Answer
@@ -93,19 +98,23 @@ class Exchange:
         return self._connection.secure
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Returns when there is room for more. Raises ConnectionError."""
+        """Returns when there is room for more. Raises ConnectionError, or S3Error RequestTimeout of a client that
+        takes too little."""
         connection = self._connection
         transport = connection.transport
         if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has gone")
+            raise connection.gone()
         self.begun = True
+        connection.written += len(data)
         transport.write(data)
         if connection.writing_paused:
             await connection._drain_helper()
+            if connection.transport is None:
+                raise connection.gone()
 
 
 class Connection(BaseProtocol):
-    """`remote` is the client's address."""
+    """`remote` is the client's address; `written` are bytes of answers, whoever has taken them."""
 
     __slots__ = (
         "_closing",
@@ -114,11 +123,13 @@ class Connection(BaseProtocol):
         "_context",
         "_messages",
         "_silent_since",
+        "_taking",
         "_task",
         "_timer",
         "_working",
         "remote",
         "secure",
+        "written",
     )
 
     def __init__(self, connections: Connections) -> None:
@@ -146,7 +157,8 @@ class Connection(BaseProtocol):
         self._silent_since = loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._context = contextvars.copy_context()
-        self.remote, self.secure = "", False
+        self.remote, self.secure, self.written = "", False, 0
+        self._taking: Taking | None = None  # from when its client was waited for first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -166,12 +178,46 @@ class Connection(BaseProtocol):
         self._closing = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._taking is not None:
+            self._taking.stop()
         if self._content is not None:
             self._content.set_exception(exc or ConnectionResetError("the client has gone"))
         super().connection_lost(exc)
         self._parser = None  # it knows us: a cycle would wait for the garbage collector
         self._messages.clear()
         self._connections.lost(self)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_client()
+
+    def resume_writing(self) -> None:
+        if self._taking is not None and not self._closing:  # of what closes the rest counts too
+            self._taking.goes_on()
+        super().resume_writing()
+
+    def _wait_for_client(self) -> None:
+        transport = self.transport
+        if self._taking is None and transport is not None:
+            self._taking = Taking(
+                self._connections.limits,
+                transport.get_extra_info("socket"),
+                lambda: self.written - transport.get_write_buffer_size(),
+                transport.abort,
+                self._connections.clock or self._loop.time,
+            )
+        if self._taking is not None:
+            self._taking.waits()
+
+    def gone(self) -> Exception:
+        """Why nothing more can be written."""
+        if self._taking is None or not self._taking.trickled:
+            return ConnectionResetError("the client has gone")
+        error = S3Error("RequestTimeout", headers={"Connection": "close"})
+        error.why = lambda: (
+            f"the client took less than {self._connections.limits.least_rate_bytes} bytes a second of its answer"
+        )
+        return error
 
     def data_received(self, data: bytes) -> None:
         if self._closing or self._parser is None:
@@ -234,8 +280,8 @@ class Connection(BaseProtocol):
                 answer = endpoint.failed(exchange, failure)
             await answer.end(exchange)
             goes_on = (exchange.content.is_eof() or await _thrown_away(exchange.content)) and answer.goes_on
-        except ConnectionError:
-            pass  # the client has gone
+        except (ConnectionError, S3Error):
+            pass  # the client has gone, or had to
         finally:
             self._served(goes_on)
 
@@ -266,6 +312,8 @@ class Connection(BaseProtocol):
         """Once what was written has gone."""
         self._closing = True
         if self.transport is not None:
+            if self.transport.get_write_buffer_size():
+                self._wait_for_client()
             self.transport.close()
 
     def finish(self) -> asyncio.Task[None] | None:
@@ -288,10 +336,11 @@ async def _thrown_away(content: StreamReader) -> bool:
 
 
 class Connections:
-    """Makes connections for one endpoint, and ends them."""
+    """Makes connections for one endpoint, and ends them. `clock` measures how long clients are waited for: the
+    loop's."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits) -> None:
-        self.endpoint, self.limits = endpoint, limits
+    def __init__(self, endpoint: Endpoint, limits: Limits, clock: Callable[[], float] | None = None) -> None:
+        self.endpoint, self.limits, self.clock = endpoint, limits, clock
         self.open: dict[Connection, None] = {}
         self._context = contextvars.copy_context()
         self._ready: list[Connection] = []  # with requests that are not begun

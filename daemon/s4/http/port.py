@@ -139,7 +139,7 @@ class Port:
         if self.count < self._most:
             return True
         for protocol, connection in list(self._idle.items()):
-            if connection.fileno() < 0 or (protocol.transport is not None and protocol.transport.is_closing()):
+            if connection.fileno() < 0:  # one that closes still has its descriptor, and what its client has not taken
                 self._forget(protocol)
         if self.count < self._most:
             return True

@@ -221,7 +221,8 @@ def request_patience(request: S3Request) -> float:
 
 
 class Pace:
-    """How fast a client sends, or takes what it is sent, while it is waited for. One that trickles is ended."""
+    """How fast a client sends while it is waited for. One that trickles is ended, however fast it was before: each
+    `stall_s` counts by itself. How fast it takes what it is sent: taking.py."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits, self._bytes, self._waited_s = limits, 0, 0.0
@@ -232,6 +233,8 @@ class Pace:
         self._waited_s += waited_s
         if self._waited_s > self._limits.stall_s and self._bytes < self._waited_s * self._limits.least_rate_bytes:
             raise S3Error("RequestTimeout", headers={"Connection": "close"})
+        if self._waited_s > self._limits.stall_s:
+            self._bytes, self._waited_s = 0, 0.0
 
 
 def _number(text: str, name: str) -> int:

@@ -17,7 +17,7 @@ from s4.http.authorize import open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
-from s4.http.request import Pace, S3Request, request_patience
+from s4.http.request import S3Request, request_patience
 from s4.http.responses import (
     Answer,
     common_headers,
@@ -287,7 +287,7 @@ class _Sending:
     begins, so that damage to any of it is an error, and not an answer that is cut."""
 
     def __init__(self, request: S3Request, share: Share) -> None:
-        self._request, self._share, self._pace = request, share, Pace(request.limits)
+        self._request, self._share = request, share
         self._taken = 0  # since it began, or went on
         self._whole = False
 
@@ -315,15 +315,13 @@ class _Sending:
                 await self._write(piece)
 
     async def _write(self, piece: memoryview) -> None:
-        loop, share = asyncio.get_running_loop(), self._share
+        share = self._share
         share.await_client()
-        began = loop.time()
         try:
             await self._request.exchange.write(piece)
         finally:
             stalled = share.client_came()
         self._request.sent += len(piece)
-        self._pace.note(len(piece), loop.time() - began)
         self._taken = 0 if stalled else self._taken + len(piece)
         if stalled:
             await share.take(2 * FIRST_BYTES)
