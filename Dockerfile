@@ -5,12 +5,16 @@ ARG BASE=python:3.12.15-slim-bookworm@sha256:54c85f3c47607a77f32adec749d3c81d134
 FROM ${BASE} AS build
 ARG TARGETARCH
 WORKDIR /build
-# LevelDB's binding has no wheel for arm64: it is built there.
-RUN if [ "$TARGETARCH" = arm64 ]; then apt-get update && apt-get install -y --no-install-recommends build-essential python3-dev libleveldb-dev liberasurecode-dev; fi
+# LevelDB's binding has no wheel for arm64: it is built there. Elsewhere the compiler is for the digests in one pass
+# (deploy/extension.py); with --build-arg COMPILER= hashlib does them.
+ARG COMPILER="gcc libc6-dev"
+RUN packages=$COMPILER; [ "$TARGETARCH" != arm64 ] || packages="build-essential python3-dev libleveldb-dev liberasurecode-dev"; \
+    [ -z "$packages" ] || { apt-get update && apt-get install -y --no-install-recommends $packages; }
 COPY pyproject.toml uv.lock README.md LICENSE deploy/build.txt ./
 RUN python3 -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --no-deps --require-hashes -r build.txt \
  && /opt/build/bin/uv export --quiet --frozen --no-dev --extra daemon --extra operator --no-emit-project -o requirements.txt \
  && python3 -m venv /opt/s4 && /opt/s4/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes -r requirements.txt
+COPY deploy/extension.py deploy/
 COPY daemon daemon
 COPY operator operator
 # Bytecode is made here, once: a pod's root is read-only, and it would compile everything at each start.

@@ -31,6 +31,7 @@ from s4.metadata.commands import Claim, DropReferences, NewBlob, Taken, TakeRefe
 from s4.metadata.rows import Extent
 from s4.s3.checksums import Digests, Expected
 from s4.s3.errors import S3Error
+from s4.s3.hashing import BodyHash
 from s4.storage.records import DiskFullError, OfflineError, Shard
 
 SMALL_BYTES = 64 * 1024
@@ -49,6 +50,8 @@ class Decoder(Protocol):
     def finished(self) -> bool: ...
 
     def feed(self, data: bytes) -> list[memoryview]: ...
+
+    def hash_into(self, body: BodyHash, /) -> bool: ...
 
 
 class Body(Protocol):
@@ -226,6 +229,7 @@ async def receive(
 ) -> Stored:
     """Read the whole body and store it, encrypted where there is a seal. Raises S3Error with nothing left behind."""
     digests = Digests(expected, content=seal is None or expected.sha256 is not None)
+    digests.leave_to(body.decoder)
     sealer = Sealer(seal.key, gateway.random(SEAL_BYTES)) if seal is not None else None
     if body.length < gateway.inline_bytes:
         share = Share(gateway.memory, lambda: 0)

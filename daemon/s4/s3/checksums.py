@@ -21,7 +21,9 @@ import xxhash
 from awscrt import checksums as awscrt
 from crc32c import crc32c
 
+from s4.s3 import hashing
 from s4.s3.errors import S3Error
+from s4.s3.hashing import BodyHash, Data
 
 DIGEST_BYTES = {
     "CRC32": 4,
@@ -46,7 +48,13 @@ _NO_VALUES = {
     "x-amz-checksum-mode",
     "x-amz-checksum-type",
 }  # of that prefix, but no digests
-Data = bytes | bytearray | memoryview
+
+
+class Hasher(Protocol):
+    """Who decodes a body."""
+
+    def hash_into(self, body: BodyHash, /) -> bool:
+        """Hash what is handed out from now on. False where that is left to who takes it."""
 
 
 class Digest(Protocol):
@@ -122,28 +130,30 @@ class Digests:
     """All digests of one body, in one pass. Without `content` its SHA-256 is left out unless a checksum is that."""
 
     def __init__(self, expected: Expected, *, content: bool = True) -> None:
-        self._md5, self._sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
         self._expected, self._kept = expected, expected.kept
         wanted = {expected.algorithm, self._kept} - {""}
-        self._content = content or "SHA256" in wanted
+        self._hash, self._left = hashing.new(content=content or "SHA256" in wanted), False
         self._extra = {algorithm: new(algorithm) for algorithm in wanted if algorithm not in ("SHA256", "MD5")}
         self._updates = [digest.update for digest in self._extra.values()]
         self._told: dict[str, str] = {}
         self.size = 0
 
+    def leave_to(self, decoder: Hasher) -> None:
+        """MD5 and SHA-256 are left to who decodes the body where that hashes it too: all in one pass."""
+        self._left = decoder.hash_into(self._hash)
+
     def update(self, data: Data) -> None:
-        self._md5.update(data)
-        if self._content:
-            self._sha256.update(data)
+        if not self._left:
+            self._hash.update(data)
         for update in self._updates:
             update(data)
         self.size += len(data)
 
     def md5_hex(self) -> str:
-        return self._md5.hexdigest()
+        return self._hash.md5().hex()
 
     def sha256(self) -> bytes:
-        return self._sha256.digest()
+        return self._hash.sha256()
 
     def checksum(self) -> str:
         """base64 of the digest to keep, empty where none is. The body has ended."""
@@ -156,16 +166,15 @@ class Digests:
 
     def _text(self, algorithm: str) -> str:
         if algorithm not in self._told:
-            digest = (
-                self._sha256 if algorithm == "SHA256" else self._md5 if algorithm == "MD5" else self._extra[algorithm]
-            )
-            self._told[algorithm] = base64.b64encode(digest.digest()).decode()
+            known = {"SHA256": self._hash.sha256, "MD5": self._hash.md5}
+            digest = known[algorithm]() if algorithm in known else self._extra[algorithm].digest()
+            self._told[algorithm] = base64.b64encode(digest).decode()
         return self._told[algorithm]
 
     def verify(self, trailers: dict[str, str]) -> None:
         """The body has ended. Raises S3Error where it is not what was announced."""
         expected = self._expected
-        if expected.md5 is not None and expected.md5 != self._md5.digest():
+        if expected.md5 is not None and expected.md5 != self._hash.md5():
             raise S3Error(
                 "BadDigest",
                 "The Content-MD5 you specified did not match what we received.",

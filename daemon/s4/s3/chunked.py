@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 
 from s4.s3.errors import S3Error
+from s4.s3.hashing import BodyHash
 from s4.s3.sigv4 import ChunkSigner
 
 MAX_LINE = 512
@@ -40,6 +41,9 @@ class PlainDecoder:
             raise S3Error("IncompleteBody", "The body is longer than its Content-Length.")
         return [memoryview(data)]
 
+    def hash_into(self, _: BodyHash, /) -> bool:
+        return False
+
 
 class ChunkedDecoder:
     """Decodes one body. `signer` is None where chunks are unsigned; `trailer_names` are those announced."""
@@ -50,7 +54,8 @@ class ChunkedDecoder:
         self._left, self._signer = length, signer
         self._names, self._signed_trailer = trailer_names, signed_trailer
         self._state, self._buffer, self._chunk_left, self._signature = _SIZE, b"", 0, ""
-        self._sha = hashlib.sha256()
+        self._hash: BodyHash | None = None  # of the whole body, where its chunks are hashed with it
+        self._sha = hashlib.sha256()  # else, of the chunk
         self._lines: list[bytes] = []
         self._trailer_bytes = 0
         self._chunks, self._before = 0, LEAST_CHUNK  # how many there were, and the size of the last of them
@@ -59,6 +64,12 @@ class ChunkedDecoder:
     @property
     def finished(self) -> bool:
         return self._state == _DONE
+
+    def hash_into(self, body: BodyHash, /) -> bool:
+        """Where chunks are signed their bytes are hashed here, and into this with them. Before the first bytes."""
+        if self._signer is not None:
+            self._hash = body
+        return self._hash is not None
 
     def feed(self, data: bytes) -> list[memoryview]:
         """Payload pieces of the next bytes. Raises S3Error."""
@@ -71,7 +82,7 @@ class ChunkedDecoder:
                 at += len(piece)
                 self._chunk_left -= len(piece)
                 if self._signer is not None:
-                    self._sha.update(piece)
+                    (self._hash or self._sha).update(piece)
                 out.append(piece)
                 if self._chunk_left == 0:
                     self._state = _DATA_END
@@ -119,7 +130,10 @@ class ChunkedDecoder:
             if name.strip() != b"chunk-signature":
                 raise S3Error("SignatureDoesNotMatch", "A chunk has no signature.")
             self._signature = signature.decode("latin-1")
-            self._sha = hashlib.sha256()
+            if self._hash is not None:
+                self._hash.chunk()
+            else:
+                self._sha = hashlib.sha256()
         if self._chunk_left:
             self._state = _DATA
             return
@@ -133,7 +147,10 @@ class ChunkedDecoder:
         self._state = _SIZE
 
     def _check_chunk(self) -> None:
-        if self._signer is not None and not self._signer.chunk(self._sha.hexdigest(), self._signature):
+        if self._signer is None:
+            return
+        digest = self._sha.digest() if self._hash is None else self._hash.chunk_sha256()
+        if not self._signer.chunk(digest.hex(), self._signature):
             raise S3Error("SignatureDoesNotMatch")
 
     def _trailer_line(self, line: bytes) -> None:
