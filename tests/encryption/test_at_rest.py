@@ -357,10 +357,10 @@ def test_a_copy_whose_source_changes_meanwhile_is_of_the_one_kind_or_the_other(
             await copies.copy_object(gateway, source, Copy(BUCKET, b"b", "root", encryption=asked))
 
         async def gone(*arguments: Any) -> Any:
-            monkeypatch.setattr(objects, "take_extents", real)
+            monkeypatch.setattr(copies, "take_extents", real)
             await put(gateway, "a", WORD * 2000, after)
 
-        monkeypatch.setattr(objects, "take_extents", gone)
+        monkeypatch.setattr(copies, "take_extents", gone)
         await objects.while_it_changes(attempt)
         copied = await open_object(gateway, BUCKET, b"b", "")
         assert (copied.row.sealing is None) == (asked is None)
