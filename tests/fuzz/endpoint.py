@@ -42,6 +42,7 @@ class Endpoint:
     secret: str
     upload: str  # id of a multipart upload of key `m`
     gateway: Gateway
+    registry: CollectorRegistry  # of its metrics
     _server: Connections
 
     async def add_user(self, name: str) -> tuple[str, str]:
@@ -89,20 +90,21 @@ class _InTask(S3Server):
 
 @contextlib.asynccontextmanager
 async def endpoint(
-    directory: Path, clock: Callable[[], float], limits: Limits = IMPATIENT, *, tasks: bool = False
+    directory: Path, clock: Callable[[], float], limits: Limits = IMPATIENT, *, tasks: bool = False, drives: int = 1
 ) -> AsyncIterator[Endpoint]:
     """`tasks`: each request is served in a task of its own, from its beginning."""
-    async with opened(directory / "data", durability="none") as (store, gateway):
+    directories = [directory / (f"data{number}" if number else "data") for number in range(drives)]
+    async with opened(directories, durability="none") as (store, gateway):
         await create_bucket(gateway, "bbb", "root")
         await put(gateway, "bbb", b"k", b"inline")
         await put(gateway, "bbb", b"big", b"x" * 100_000)
         upload, _ = await create_upload(gateway, "bbb", b"m", Attributes(), "root", "", "")
-        audit = AuditLog(str(directory / "audit.log"))
+        audit, registry = AuditLog(str(directory / "audit.log")), CollectorRegistry()
         kind = _InTask if tasks else S3Server
         server = kind(
             gateway,
             limits,
-            RequestMetrics(CollectorRegistry()),
+            RequestMetrics(registry),
             audit,
             region=REGION,
             domains=(),
@@ -111,7 +113,7 @@ async def endpoint(
         )
         http = server.connections()
         try:
-            yield Endpoint(store.root.access_key, store.root.secret_key, upload, gateway, http)
+            yield Endpoint(store.root.access_key, store.root.secret_key, upload, gateway, registry, http)
         finally:
             await http.shutdown(1.0)
             audit.close()

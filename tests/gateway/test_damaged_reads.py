@@ -7,14 +7,17 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 import damage
 from fuzz.endpoint import endpoint
 from inprocess import put
 from s4.gateway.memory import MemoryBudget
 from s4.http.operations.objects import FIRST_BYTES
+from s4.metadata import keys
 
 
 def _hurt_the_end(drive: Path, size: int) -> None:
@@ -53,3 +56,42 @@ def test_an_object_that_is_read_whole_first_is_an_error_and_no_answer_that_is_cu
             assert gateway.memory.used_bytes == 0
 
     asyncio.run(test())
+
+
+def test_a_large_answer_that_meets_damage_is_cut_short_of_its_length_and_that_is_told_and_repaired(
+    tmp_path: Path,
+) -> None:
+    """Its head has gone out, and said how much would come: no more than that it does not come can be told to its client. Though
+    that wanted to go on with its connection, that ends. What is damaged is healed from what comes back one day."""
+
+    async def test() -> list[Any]:
+        async with endpoint(tmp_path, time.time, drives=4) as server:
+            gateway, data = server.gateway, os.urandom(6 << 20)
+            await put(gateway, "bbb", b"hurt", data)
+            hurt = set()
+            for number in range(4):
+                places = list(damage.places(tmp_path / (f"data{number}" if number else "data")))
+                last = max(places, key=lambda one: (one.record.length > 100_000, one.record.shard.stripe))
+                if len(hurt) < 3 and last.record.shard.stripe:
+                    last.write(bytes([last.read()[-1] ^ 1]), last.offset + last.record.size - 1)
+                    hurt.add(last.record.shard.position)
+            assert len(hurt) == 3
+            with capture_logs() as logs:
+                answer = await server.send(server.signed("GET", "/bbb/hurt"))
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert f"Content-Length: {len(data)}".encode() in head
+            assert FIRST_BYTES <= len(body) < len(data)
+            assert data.startswith(body)
+            assert gateway.memory.used_bytes == 0
+            counted = server.registry.get_sample_value(
+                "s4_requests_total", {"operation": "GetObject", "code": "InternalError"}
+            )
+            assert (counted, server.registry.get_sample_value("s4_sent_bytes_total")) == (1.0, float(len(body)))
+            heals = [key for part in range(16) for key, _ in gateway.node.host.scan(keys.table(part, keys.HEAL))]
+            assert len(heals) >= 2, "of the shards that were tried"
+            return logs
+
+    logs = asyncio.run(test())
+    assert [one["code"] for one in logs if one["event"] == "request"] == ["cut off: InternalError"]
+    assert any(one["event"] == "damaged data" for one in logs)

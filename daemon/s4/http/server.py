@@ -218,7 +218,7 @@ class S3Server:
             code, refusal = request.failure or code, request.refusal
         except S3Error as error:
             if request is not None and request.begun:
-                self.access_log.write(http, request, request_id, 500, f"cut off: {error.code}", error=error)
+                self._cut(http, request, request_id, error, time.perf_counter() - started)
                 raise  # as below
             code, refusal = error.code, error
             response = self._error(error, http.method, http.raw_path, request_id)
@@ -226,7 +226,7 @@ class S3Server:
             failure = self._unexpected(error, http, request_id)
             code, refusal = failure.code, failure
             if request is not None and request.begun:
-                self.access_log.write(http, request, request_id, 500, f"cut off: {failure.code}", error=failure)
+                self._cut(http, request, request_id, failure, time.perf_counter() - started)
                 raise  # cutting the connection is the only way left to tell the client
             response = self._error(failure, http.method, http.raw_path, request_id)
         finally:
@@ -403,6 +403,11 @@ class S3Server:
         headers["Content-Type"] = XML
         body = error.xml(resource.partition("?")[0], request_id)
         return respond(error.status, headers, body)
+
+    def _cut(self, http: Exchange, request: S3Request, request_id: str, error: S3Error, seconds: float) -> None:
+        """An answer ends before its end: logged, and counted by what happened, for its status said that all is well."""
+        self.access_log.write(http, request, request_id, 500, f"cut off: {error.code}", error=error)
+        self._metrics.observe(request.operation, error.code, seconds, 0, request.sent)
 
     def _account(
         self,
