@@ -86,11 +86,11 @@ clean: ## forget what was set up
 	.tools/uv/bin/pip install --quiet --no-deps --require-hashes -r .tools/uv/uv.txt
 
 .venv/daemon: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
-	python=$$(PYTHON="$(PYTHON)" deploy/python) && UV_PYTHON=$$python $(UV) sync --quiet --frozen --no-default-groups --extra daemon --inexact
+	python=$$(PYTHON="$(PYTHON)" deploy/python) && UV_PYTHON=$$python $(UV) sync --quiet --frozen --no-default-groups --extra daemon --inexact --reinstall-package s4
 	@touch $@
 
-.venv/all: uv.lock pyproject.toml | $(filter .tools/%,$(UV))
-	python=$$(PYTHON="$(PYTHON)" deploy/python) && UV_PYTHON=$$python $(UV) sync --quiet --frozen --extra daemon --extra operator
+.venv/all: uv.lock pyproject.toml deploy/extension.py daemon/s4/s3/_fused.c | $(filter .tools/%,$(UV))
+	python=$$(PYTHON="$(PYTHON)" deploy/python) && UV_PYTHON=$$python $(UV) sync --quiet --frozen --extra daemon --extra operator --reinstall-package s4
 	@touch $@ .venv/daemon
 
 .tools/lint: uv.lock pyproject.toml | $(filter .tools/%,$(UV))

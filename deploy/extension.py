@@ -52,6 +52,8 @@ def _build(root: Path) -> str:
         return f"it is for x86-64 under Linux, and this is {platform.machine()} under {sys.platform}"
     said = "no C compiler was found"
     target = root / TARGET
+    if target.exists() and target.stat().st_mtime > (root / SOURCE).stat().st_mtime:
+        return ""
     target.unlink(missing_ok=True)
     for words in _compilers():
         new = target.with_suffix(".new")
