@@ -32,6 +32,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
         made.stop()
 
 
+def test_contents_do_not_wait_for_the_scrub(cluster: DevCluster) -> None:
+    """On disks that take days it came to them days late: either is a job by itself."""
+    answer = list(cluster.admin("node-1").call("GET", "jobs"))[-1]
+    assert {"scrub", "contents"} <= {job["name"] for job in answer["jobs"]}
+
+
 def test_a_read_sees_every_write_before_it(cluster: DevCluster) -> None:
     one, other, chosen = cluster.client("gateway-1"), cluster.client("gateway-2"), random.Random(1)
     for number in range(ROUNDS):

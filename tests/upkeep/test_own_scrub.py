@@ -92,6 +92,20 @@ def test_a_node_that_restarts_often_is_scrubbed_when_it_is_due(tmp_path: Path) -
     asyncio.run(test())
 
 
+def test_what_scrubs_read_and_found_only_rises(tmp_path: Path) -> None:
+    """A counter, as of a server: it fell to nothing when a scrub began, and `rate` took that for a restart."""
+
+    async def test() -> None:
+        async with own(tmp_path, Clock()) as (store, upkeep):
+            await fill(store)
+            for number in (1, 2):
+                found = await upkeep.scrub(0)
+                assert found.bytes_read == SHARDS * 1000
+                assert (upkeep.read_bytes, upkeep.damaged) == (number * SHARDS * 1000, 0)
+
+    asyncio.run(test())
+
+
 def test_two_who_ask_for_a_scrub_do_not_mix_theirs(tmp_path: Path) -> None:
     async def test() -> None:
         async with own(tmp_path, Clock()) as (store, upkeep):

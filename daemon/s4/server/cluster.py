@@ -283,6 +283,7 @@ class ClusterServer:
         self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self._repairer
         node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
         self._leader.start(self.jobs)
+        cycle = settings.scrub_every_s, settings.scrub_bytes_per_s  # of either by itself: disks may take days
         self.jobs.start(
             Job("heal", 0.0, mend.WORK_S, self._mender.run, OTHERS),
             Job("shards that moved away", LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave, OTHERS),
@@ -293,14 +294,9 @@ class ClusterServer:
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look, OTHERS),
             Job("repair after an upgrade", REPAIR_FIRST_S, REPAIR_LOOK_S, self._repairer.run, OTHERS),
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run, OTHERS),
-            Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub, OTHERS),
+            Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, partial(self._own.scrub_when_due, *cycle), OTHERS),
+            Job("contents", SCRUB_FIRST_S, SCRUB_LOOK_S, partial(self._contents.run_when_due, *cycle), OTHERS),
         )
-
-    async def _scrub(self) -> None:
-        if self._own.due(self.settings.scrub_every_s):
-            await self._own.scrub(self.settings.scrub_bytes_per_s)
-        if self._contents is not None:
-            await self._contents.run(self._contents.due(self.settings.scrub_every_s), self.settings.scrub_bytes_per_s)
 
     async def _audit_own(self) -> None:
         (await self._own.audit(self.settings.orphan_age_s)).report()

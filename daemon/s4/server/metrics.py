@@ -89,7 +89,7 @@ def store_figures(
         healer.left,
         False,
     )
-    yield "s4_scrubbed_bytes", "Bytes that scrubbing read", scrubber.bytes_read, True
+    yield "s4_scrubbed_bytes", "Bytes of shards that scrubbing read", scrubber.bytes_read, True
     yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", scrubber.damaged, True
     for worker in workers:
         yield from worker.figures()
@@ -167,8 +167,8 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
     yield "s4_healed_bytes", "Bytes of shards made again", mender.made_bytes, True, ""
     yield "s4_heal_read_bytes", "Bytes of other shards read for that", mender.read_bytes, True, ""
     yield "s4_fills", "Positions that are being filled", len(mender.fills), False, ""
-    yield "s4_scrubbed_bytes", "Bytes that the last scrub read", own.scrubbed.bytes_read, False, ""
-    yield "s4_scrub_damaged", "Shards that it found damaged", own.scrubbed.damaged, False, ""
+    yield "s4_scrubbed_bytes", "Bytes of shards that scrubbing read", own.read_bytes, True, ""
+    yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", own.damaged, True, ""
     ended_s = own.scrubbed.ended_s
     yield "s4_scrub_ended_timestamp_seconds", "When the last scrub ended; 0 for never", ended_s, False, ""
     for worker in workers:

@@ -92,6 +92,9 @@ class Contents:
                 continue
             del wrong[name]
 
+    async def run_when_due(self, every_s: float, bytes_per_s: float) -> None:
+        await self.run(self.due(every_s), bytes_per_s)
+
     async def run(self, partitions: list[int], bytes_per_s: float) -> Checked:
         """Read all blobs of these partitions, at a bounded rate; 0 is no bound."""
         async with self._lock:

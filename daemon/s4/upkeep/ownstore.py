@@ -63,6 +63,7 @@ class OwnStore:
         self._place = ProgressFile(node.shards.files, node.shards.directory, Scrubbed)
         self._scrubbing = asyncio.Lock()
         self.scrubbed = self._place.load()
+        self.read_bytes = self.damaged = 0  # by scrubs, since this process started
 
     async def renew_copy(self) -> None:
         """One look whether our copy of the metadata is to be made again."""
@@ -184,6 +185,10 @@ class OwnStore:
         """Whether it is time for a scrub; 0 is never."""
         return is_due(self.scrubbed, every_s, self._clock())
 
+    async def scrub_when_due(self, every_s: float, bytes_per_s: float) -> None:
+        if self.due(every_s):
+            await self.scrub(bytes_per_s)
+
     async def scrub(self, bytes_per_s: float) -> Scrubbed:
         """Read every shard here that this store holds, and every row; damaged shards are queued for healing, and
         damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with; one at a time."""
@@ -220,9 +225,11 @@ class OwnStore:
         except DamagedError:
             if self._node.shards.locate(shard) is not None:
                 place.damaged += 1
+                self.damaged += 1
                 await self._report(shard)
         place.shards += 1
         place.bytes_read += location.length
+        self.read_bytes += location.length
 
     async def _report(self, shard: Shard) -> None:
         try:
