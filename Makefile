@@ -33,7 +33,7 @@ test: setup clients ## everything that needs only this machine: real servers, cl
 # COMPAT=NAME for some of them; what a machine cannot have is skipped by name. -rP: suites print their counts.
 COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard $(addprefix tests/compat/*/*/,go.mod package.json pom.xml Cargo.toml)))))
 compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) ## programs that people run on S3, unchanged, from package registries
-	$(PYTEST) -m compat -n 0 -rsP tests/compat $(if $(COMPAT),-k "$(shell echo $(COMPAT) | sed 's/-/_/g; s/ / or /g')")
+	$(PYTEST) -m compat -n 0 --timeout 7200 -rsP tests/compat $(if $(COMPAT),-k "$(shell echo $(COMPAT) | sed 's/-/_/g; s/ / or /g')")
 
 # Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing

@@ -47,9 +47,11 @@ def signed(
     presign_s: int = 0,
     payload: str | None = None,
     chunked: str = "",
+    trailer: tuple[str, str] | None = None,
     version: int = 4,
 ) -> tuple[str, dict[str, str], bytes]:
-    """(target, headers, body) of a signed request. `chunked` is signed, trailer or unsigned-trailer."""
+    """(target, headers, body) of a signed request. `chunked` is signed, trailer or unsigned-trailer; the trailer is a
+    CRC32 unless another is given."""
     url = f"{endpoint}{quote(path, safe='/~-_.%')}" + (f"?{query}" if query else "")
     request = AWSRequest(method, url, headers=dict(headers or {}), data=b"" if presign_s else body)
     credentials = Credentials(access, secret)
@@ -73,7 +75,7 @@ def signed(
         request.headers["X-Amz-Decoded-Content-Length"] = str(len(body))
         request.headers["Content-Encoding"] = "aws-chunked"
         if "trailer" in chunked:
-            request.headers["X-Amz-Trailer"] = "x-amz-checksum-crc32"
+            request.headers["X-Amz-Trailer"] = trailer[0] if trailer else "x-amz-checksum-crc32"
     auth = S3SigV4Auth(credentials, "s3", region)
     request.context["payload_signing_enabled"] = True
     wanted = request.headers["X-Amz-Content-SHA256"]
@@ -82,13 +84,19 @@ def signed(
     sent = dict(request.headers.items())
     sent["X-Amz-Content-SHA256"] = wanted
     if mode:
-        body = encode_chunks(sent, secret, region, body, chunked)
+        body = encode_chunks(sent, secret, region, body, chunked, trailer=trailer)
     target = urlsplit(url)
     return target.path + (f"?{target.query}" if target.query else ""), sent, body
 
 
 def encode_chunks(
-    headers: dict[str, str], secret: str, region: str, body: bytes, mode: str, size: int = 64 * 1024
+    headers: dict[str, str],
+    secret: str,
+    region: str,
+    body: bytes,
+    mode: str,
+    size: int = 64 * 1024,
+    trailer: tuple[str, str] | None = None,
 ) -> bytes:
     """aws-chunked, written from its specification and apart from the server's own code."""
     date = headers["X-Amz-Date"]
@@ -111,7 +119,9 @@ def encode_chunks(
             out += f"{len(piece):x};chunk-signature={previous}\r\n".encode()
         out += piece + b"\r\n" if piece else b""
     if "trailer" in mode:
-        line = "x-amz-checksum-crc32:" + base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+        line = ":".join(
+            trailer or ("x-amz-checksum-crc32", base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode())
+        )
         out += line.encode() + b"\r\n"
         if mode == "trailer":
             digest = hashlib.sha256(line.encode() + b"\n").hexdigest()

@@ -6,7 +6,6 @@ import filecmp
 import os
 import random
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +14,10 @@ from urllib.request import Request, urlopen
 import boto3
 import pytest
 
+import kept
 from process import ACCESS, REGION, SECRET, ServerProcess
 
+HANGS_S = 3000  # nothing that a busy machine makes slow takes so long
 TOOLS = Path(__file__).parents[2] / ".tools"
 PYTHON_ENVIRONMENT = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": REGION}
 
@@ -29,12 +30,9 @@ def program(name: str, built: Path | None = None) -> str:
 
 
 def run(*command: str, environment: dict[str, str] | None = None, home: Path) -> str:
-    done = subprocess.run(
+    done = kept.run(
         command,
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,  # for what hangs
+        limit_s=HANGS_S,
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(home),

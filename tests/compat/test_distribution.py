@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+import kept
 from addresses import free_ports, own_address
+from clients.test_programs import HANGS_S
 from compat.made import made
 from process import ACCESS, REGION, SECRET, ServerProcess, wait_until
 
@@ -88,14 +89,9 @@ class Registry:
 @pytest.fixture
 def registry(server: ServerProcess, bucket: str, tmp_path: Path) -> Iterator[Registry]:
     made_ = Registry(server, bucket, tmp_path)
-    with made_.log.open("wb") as log:
-        process = subprocess.Popen([made_.program, "serve", str(made_.config)], stdout=log, stderr=log)
-    try:
+    with made_.log.open("wb") as log, kept.started([made_.program, "serve", made_.config], stdout=log, stderr=log):
         wait_until(made_.answers, "the registry answers")
         yield made_
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_registry(registry: Registry, s3: Any, bucket: str) -> None:
@@ -122,7 +118,8 @@ def test_registry(registry: Registry, s3: Any, bucket: str) -> None:
 
     assert registry.ask("DELETE", f"/v2/app/manifests/{headers['Docker-Content-Digest']}")[0] == 202
     assert registry.ask("GET", "/v2/app/manifests/one")[0] == 404
-    subprocess.run([registry.program, "garbage-collect", str(registry.config)], check=True, capture_output=True)
+    done = kept.run([registry.program, "garbage-collect", registry.config], limit_s=HANGS_S)
+    assert done.returncode == 0, done.stderr
     left = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket).get("Contents", [])]
     assert not [key for key in left if digests[1].removeprefix("sha256:") in key and "/blobs/sha256/" in key], left
 

@@ -8,17 +8,17 @@ import base64
 import json
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+import kept
 from compat.made import made
 from process import ACCESS, REGION, SECRET, ServerProcess
 
-LONGEST_S = 1500
+LONGEST_S = 6000  # for what hangs
 pytestmark = pytest.mark.timeout(2 * LONGEST_S)
 
 
@@ -51,15 +51,7 @@ def test_minio_go_suite(own_server: Callable[..., ServerProcess], tmp_path: Path
         "MINT_MODE": "full",
         "RUN_ON_FAIL": "1",
     }
-    done = subprocess.run(
-        [functional],
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_S,
-        check=False,
-        env={**os.environ, **own},
-        cwd=tmp_path,
-    )
+    done = kept.run([functional], limit_s=LONGEST_S, env={**os.environ, **own}, cwd=tmp_path)
     (tmp_path / "said.log").write_text(done.stdout + done.stderr)
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     names: dict[str, set[str]] = {"PASS": set(), "FAIL": set(), "NA": set()}
@@ -84,15 +76,8 @@ def test_s5cmd_suite(own_server: Callable[..., ServerProcess], tmp_path: Path) -
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_REGION": REGION,
     }
-    done = subprocess.run(
-        [suite / "e2e.test", "-test.v", "-test.parallel", "4"],
-        capture_output=True,
-        text=True,
-        timeout=LONGEST_S,
-        check=False,
-        env={**os.environ, **own},
-        cwd=suite / "source" / "e2e",
-    )
+    command = [suite / "e2e.test", "-test.v", "-test.parallel", "4", "-test.timeout", f"{LONGEST_S}s"]
+    done = kept.run(command, limit_s=LONGEST_S, env={**os.environ, **own}, cwd=suite / "source" / "e2e")
     (tmp_path / "said.log").write_text(done.stdout + done.stderr)
     found = re.findall(r"^--- (PASS|FAIL|SKIP): (\S+)", done.stdout, re.MULTILINE)
     passed, failed, skipped = ({name for how, name in found if how == wanted} for wanted in ("PASS", "FAIL", "SKIP"))

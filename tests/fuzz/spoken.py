@@ -39,11 +39,20 @@ def check(answer: bytes, names: Iterable[str]) -> None:
     of them not."""
     status = int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.") else 0
     assert 200 <= status < 500 or status in (501, 503), answer[:600]
-    unknown = {
-        name for name in map(str.lower, names) if name.startswith("x-amz-") and not name.startswith(amz.META)
-    } - amz.KNOWN
-    unknown -= {f"x-amz-{name}" for name in SIGNATURE}
-    assert not unknown or status >= 400, f"{sorted(unknown)} were passed over: {answer[:200]!r}"
+    strange = unknown(names)
+    assert not strange or status >= 400, f"{sorted(strange)} were passed over: {answer[:200]!r}"
+
+
+def unknown(names: Iterable[str]) -> set[str]:
+    """Those that say something to S3 which nobody here knows."""
+    said = {name for name in map(str.lower, names) if name.startswith("x-amz-") and not name.startswith(amz.META)}
+    return said - amz.KNOWN - {f"x-amz-{name}" for name in SIGNATURE}
+
+
+def names_in(target: str) -> list[str]:
+    """The names of a query, decoded."""
+    query = target.encode("utf-8", "surrogateescape").partition(b"?")[2]
+    return [unquote_to_bytes(one.partition(b"=")[0]).decode("utf-8", "replace") for one in query.split(b"&")]
 
 
 def _key(secret: str) -> bytes:

@@ -394,7 +394,7 @@ def signed(server: Endpoint, data: bytes) -> tuple[bytes, list[str]]:
         headers.setdefault(name, value)
     with contextlib.suppress(S3Error, UnicodeError):
         headers["authorization"] = sigv4.authorization(server.access, server.secret, REGION, method, target, headers)
-    return spoken.head(method, target, headers, body), list(headers)
+    return spoken.head(method, target, headers, body), [*headers, *spoken.names_in(target)]
 
 
 def fields_of(lines: list[str]) -> list[tuple[str, str]]:

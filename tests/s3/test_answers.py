@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from botocore.exceptions import ClientError
 
 import raw
 from process import ACCESS, REGION, SECRET, ServerProcess
@@ -122,16 +123,16 @@ def test_a_range_that_holds_only_if(server: ServerProcess, s3: Any, bucket: str)
         assert (answer.status, answer.body) == ((206, data[1:11]) if holds else (200, data)), condition
 
 
-def put_with_word(endpoint: str, path: str, word: bytes) -> raw.Answer:
-    """A signed PUT with metadata of any bytes; no SDK sends them."""
+def put_with_word(endpoint: str, path: str, word: bytes, name: str = "x-amz-meta-word") -> raw.Answer:
+    """A signed PUT with a header of any bytes; no SDK sends them."""
     headers = {
         "host": urlsplit(endpoint).netloc,
         "x-amz-date": time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
         "x-amz-content-sha256": hashlib.sha256(b"x").hexdigest(),
-        "x-amz-meta-word": word.decode("utf-8", "surrogateescape"),
+        name: word.decode("utf-8", "surrogateescape"),
     }
     headers["authorization"] = sigv4.authorization(ACCESS, SECRET, REGION, "PUT", path, headers)
-    sent: dict[str, Any] = headers | {"x-amz-meta-word": word}
+    sent: dict[str, Any] = headers | {name: word}
     return raw.send(endpoint, "PUT", path, sent, b"x")
 
 
@@ -143,6 +144,18 @@ def test_metadata_beyond_ascii(server: ServerProcess, bucket: str, word: bytes) 
         assert value.isascii()
         ((decoded, charset),) = decode_header(value)
         assert decoded.decode(charset or "") == "gr\u00fc\u00dfe"
+
+
+@pytest.mark.parametrize("name", ["content-disposition", "cache-control", "content-language"])
+def test_what_came_as_latin_1_is_text(server: ServerProcess, bucket: str, name: str) -> None:
+    assert put_with_word(server.endpoint, f"/{bucket}/k", b"gr\xfc\xdfe", name).status == 200
+    told = raw.call(server.endpoint, "HEAD", f"/{bucket}/k").headers[name]
+    assert told.encode("latin-1").decode() == "gr\u00fc\u00dfe"
+
+
+def test_a_tab_is_white_space_as_any(server: ServerProcess, bucket: str) -> None:
+    assert put_with_word(server.endpoint, f"/{bucket}/k", b"a\tb").status == 200
+    assert raw.call(server.endpoint, "HEAD", f"/{bucket}/k").headers["x-amz-meta-word"] == "a\tb"
 
 
 def test_spellings_are_the_clients_own(server: ServerProcess, s3: Any, bucket: str) -> None:
@@ -178,7 +191,23 @@ def test_settings_that_s4_lacks_read_as_never_set(server: ServerProcess, s3: Any
     assert "Status" not in s3.get_bucket_accelerate_configuration(Bucket=bucket)
     assert s3.get_bucket_request_payment(Bucket=bucket)["Payer"] == "BucketOwner"
     assert "LoggingEnabled" not in s3.get_bucket_logging(Bucket=bucket)
-    for setting in ("accelerate", "logging", "requestPayment", "replication"):
+    assert s3.get_bucket_abac(Bucket=bucket)["AbacStatus"]["Status"] == "Disabled"
+    for kind in ("analytics", "intelligent_tiering", "inventory", "metrics"):
+        assert getattr(s3, f"list_bucket_{kind}_configurations")(Bucket=bucket)["IsTruncated"] is False
+        with pytest.raises(ClientError, match="NoSuchConfiguration"):
+            getattr(s3, f"get_bucket_{kind}_configuration")(Bucket=bucket, Id="a")
+    for setting in (
+        "accelerate",
+        "logging",
+        "requestPayment",
+        "replication",
+        "abac",
+        "analytics",
+        "inventory",
+        "metrics",
+        "intelligent-tiering",
+        "metadataTable",
+    ):
         for method in ("PUT", "DELETE"):
             assert raw.call(server.endpoint, method, f"/{bucket}", query=setting, body=b"<x/>").code == "NotImplemented"
     rule = {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 5}}

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+import raw
+from access.test_forms import post, presigned
 from process import ServerProcess, make_client
 from s4.s3 import checksums
-from s4.s3.checksums import ALGORITHMS, DIGEST_BYTES, Digests, Expected
+from s4.s3.checksums import ALGORITHMS, DIGEST_BYTES, HEADER, Digests, Expected
 from s4.s3.errors import S3Error
 
 HASHES = [algorithm for algorithm in ALGORITHMS if not algorithm.startswith("CRC")]
@@ -97,6 +99,60 @@ def test_put_keeps_it_and_gives_it_back(s3: Any, bucket: str, algorithm: str, si
     assert error(s3.put_object, Bucket=bucket, Key="k", Body=data + b"!", **{field: wrong}) == ("BadDigest", 400)
 
 
+@pytest.mark.parametrize("mode", ["trailer", "unsigned-trailer"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_trailers(server: ServerProcess, bucket: str, algorithm: str, mode: str) -> None:
+    data, name, path = os.urandom(70_000), HEADER[algorithm], f"/{bucket}/k"
+    put = raw.call(server.endpoint, "PUT", path, body=data, chunked=mode, trailer=(name, value_of(algorithm, data)))
+    assert (put.status, put.headers[name]) == (200, value_of(algorithm, data))
+    for wrong, headers, code in (
+        (value_of(algorithm, b"other"), {}, "BadDigest"),
+        ("AAAA", {}, "InvalidRequest"),
+        (
+            value_of(algorithm, data),
+            {"x-amz-sdk-checksum-algorithm": "SHA1" if algorithm != "SHA1" else "MD5"},
+            "InvalidRequest",
+        ),
+    ):
+        refused = raw.call(
+            server.endpoint, "PUT", path, body=data, headers=headers, chunked=mode, trailer=(name, wrong)
+        )
+        assert refused.code == code, headers
+    assert (
+        raw.call(server.endpoint, "HEAD", path, headers={"x-amz-checksum-mode": "ENABLED"}).headers[name]
+        == put.headers[name]
+    )
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_forms(server: ServerProcess, s3: Any, bucket: str, algorithm: str) -> None:
+    client = make_client(server.endpoint, signature_version="s3v4")
+    for data, status in ((b"the bytes", 204), (b"others", 400)):
+        said = {HEADER[algorithm]: value_of(algorithm, b"the bytes")}
+        assert post(server.endpoint, bucket, presigned(client, bucket, "f", data, said, [said])).status == status
+    assert post(server.endpoint, bucket, presigned(client, bucket, "plain", b"x", {}, [])).status == 204
+    client.close()
+    head = {key: s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED") for key in ("f", "plain")}
+    assert head["f"][f"Checksum{algorithm}"] == value_of(algorithm, b"the bytes")
+    assert head["plain"]["ChecksumCRC64NVME"] == value_of("CRC64NVME", b"x")
+
+
+def test_listings_name_the_algorithm(s3: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", ChecksumAlgorithm="XXHASH3")
+    for rows in (
+        s3.list_objects(Bucket=bucket)["Contents"],
+        s3.list_objects_v2(Bucket=bucket)["Contents"],
+        s3.list_object_versions(Bucket=bucket)["Versions"],
+    ):
+        assert [(row["ChecksumAlgorithm"], row["ChecksumType"]) for row in rows] == [(["XXHASH3"], "FULL_OBJECT")]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="m", ChecksumAlgorithm="SHA512")["UploadId"]
+    for row in (
+        s3.list_multipart_uploads(Bucket=bucket)["Uploads"][0],
+        s3.list_parts(Bucket=bucket, Key="m", UploadId=upload),
+    ):
+        assert (row["ChecksumAlgorithm"], row["ChecksumType"]) == ("SHA512", "COMPOSITE")
+
+
 def test_an_object_without_a_checksum_has_the_default_one(s3_plain: Any, bucket: str) -> None:
     data = os.urandom(5000)
     put = s3_plain.put_object(Bucket=bucket, Key="k", Body=data)
@@ -166,6 +222,37 @@ def test_hashes_of_parts_are_composite(s3: Any, bucket: str, algorithm: str) -> 
         for read in (s3.get_object, s3.head_object):
             got = read(Bucket=bucket, Key="m", PartNumber=number, ChecksumMode="ENABLED")
             assert (got[field], got["ChecksumType"]) == (value_of(algorithm, body), "COMPOSITE")
+
+
+@pytest.mark.parametrize("algorithm", ["", "CRC32", "SHA512"])
+def test_a_repeated_completion_is_compared_as_the_first_was(s3_plain: Any, bucket: str, algorithm: str) -> None:
+    """What was completed before is told again to who asks for the same, and for nothing else."""
+    chosen, kept = {"ChecksumAlgorithm": algorithm} if algorithm else {}, algorithm or "CRC64NVME"
+    upload = {
+        "Bucket": bucket,
+        "Key": "m",
+        "UploadId": s3_plain.create_multipart_upload(Bucket=bucket, Key="m", **chosen)["UploadId"],
+    }
+    right = {f"Checksum{kept}": value_of(kept, b"x")}
+    etag = s3_plain.upload_part(**upload, PartNumber=1, Body=b"x", **(right if algorithm else {}))["ETag"]
+    part = {"PartNumber": 1, "ETag": etag, **right}
+    done = s3_plain.complete_multipart_upload(**upload, MultipartUpload={"Parts": [part]})
+    again = s3_plain.complete_multipart_upload(
+        **upload, MultipartUpload={"Parts": [part]}, MpuObjectSize=1, ChecksumType=done["ChecksumType"]
+    )
+    assert (again["ETag"], again[f"Checksum{kept}"]) == (done["ETag"], done[f"Checksum{kept}"])
+    other_type = "FULL_OBJECT" if done["ChecksumType"] == "COMPOSITE" else "COMPOSITE"
+    for wrong, parts, code in (
+        ({f"Checksum{kept}": value_of(kept, b"other")}, [part], "BadDigest"),
+        ({"ChecksumSHA1": value_of("SHA1", b"x")}, [part], "InvalidRequest"),
+        ({"MpuObjectSize": 2}, [part], "InvalidRequest"),
+        ({"ChecksumType": other_type}, [part], "InvalidRequest"),
+        ({}, [{**part, f"Checksum{kept}": value_of(kept, b"other")}], "InvalidPart"),
+    ):
+        assert error(s3_plain.complete_multipart_upload, **upload, MultipartUpload={"Parts": parts}, **wrong) == (
+            code,
+            400,
+        ), wrong
 
 
 def test_a_part_of_a_composite_upload_brings_its_checksum(s3_plain: Any, bucket: str) -> None:

@@ -11,7 +11,8 @@ from botocore.exceptions import ClientError
 import raw
 from access.test_forms import post, presigned
 from process import ServerProcess, make_client
-from s4.s3 import classes
+from s4.s3 import classes, lifecycle, xml
+from s4.s3.errors import S3Error
 
 
 def shown(s3: Any, bucket: str, key: str) -> set[str]:
@@ -87,11 +88,11 @@ def test_rules_that_move_objects_are_kept_as_they_came(s3: Any, bucket: str) -> 
             "ID": "days",
             "Status": "Enabled",
             "Filter": {"Prefix": "a"},
-            "Transitions": [{"Days": 30, "StorageClass": "STANDARD_IA"}, {"Days": 0, "StorageClass": "GLACIER_IR"}],
+            "Transitions": [{"Days": 30, "StorageClass": "STANDARD_IA"}, {"Days": 60, "StorageClass": "GLACIER_IR"}],
             "NoncurrentVersionTransitions": [
                 {"NoncurrentDays": 30, "NewerNoncurrentVersions": 2, "StorageClass": "ONEZONE_IA"}
             ],
-            "Expiration": {"Days": 31},
+            "Expiration": {"Days": 61},
         },
         {
             "ID": "date",
@@ -107,6 +108,32 @@ def test_rules_that_move_objects_are_kept_as_they_came(s3: Any, bucket: str) -> 
         got = s3.get_bucket_lifecycle_configuration(Bucket=bucket)
         assert put["TransitionDefaultMinimumObjectSize"] == got["TransitionDefaultMinimumObjectSize"] == least
         assert got["Rules"] == rules
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"Days": 60, "StorageClass": "STANDARD_IA"},
+        {"Days": 30, "StorageClass": "STANDARD_IA"},
+        {"Days": 20, "StorageClass": "GLACIER_IR"},
+        {"Days": 40, "StorageClass": "GLACIER_IR"},
+    ],
+)
+def test_a_move_that_nothing_could_make_is_refused(second: dict[str, Any]) -> None:
+    """One back to a class that objects have left, or one that comes too late for any."""
+    first = {"Days": 30, "StorageClass": "GLACIER_IR" if second["StorageClass"] == "STANDARD_IA" else "STANDARD_IA"}
+    for element, days in (("Transition", "Days"), ("NoncurrentVersionTransition", "NoncurrentDays")):
+        moves = "".join(
+            f"<{element}><{days}>{move['Days']}</{days}><StorageClass>{move['StorageClass']}</StorageClass></{element}>"
+            for move in (second, first)
+        )
+        text = f"<LifecycleConfiguration><Rule><ID>a</ID><Status>Enabled</Status><Filter><Prefix>a</Prefix></Filter>{moves}</Rule></LifecycleConfiguration>"
+        root = xml.parse(text.encode(), "LifecycleConfiguration", 20)
+        if second["Days"] == 40:
+            assert len(lifecycle.from_xml(root, iter(()))) == 1
+        else:
+            with pytest.raises(S3Error, match=r"InvalidArgument.*must be later"):
+                lifecycle.from_xml(root, iter(()))
 
 
 @pytest.mark.parametrize(

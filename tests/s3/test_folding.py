@@ -59,7 +59,18 @@ def test_white_space_folds_as_either_kind_of_signer_folds_it(value: str, botocor
             verify(signed({**HEADERS, "x-amz-meta-a": value}, {"x-amz-meta-a": wrong}))
 
 
-@pytest.mark.parametrize("date", ["Fri, 24 May 2013 00:00:00 GMT", STAMP])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Fri, 24 May 2013 00:00:00 GMT",
+        STAMP,
+        "Fri, 24 May 2013 00:00:00 +0000",
+        "Fri, 24 May 2013 00:00:00 -0000",
+        "Fri, 24 May 2013 02:00:00 +0200",
+        "Friday, 24-May-13 00:00:00 GMT",
+        "Fri May 24 00:00:00 2013",
+    ],
+)
 def test_a_date_stands_for_x_amz_date(date: str) -> None:
     headers = {"host": "h", "x-amz-content-sha256": sigv4.UNSIGNED, "date": date}
     verify(signed(headers, {}))
@@ -69,7 +80,17 @@ def test_a_date_stands_for_x_amz_date(date: str) -> None:
     verify(signed({**HEADERS, "date": "Thu, 01 Jan 1970 00:00:00 GMT"}, {}))
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", "2013-05-24"])
+@pytest.mark.parametrize(
+    "date",
+    [
+        "",
+        "yesterday",
+        "2013-05-24",
+        "Fri, 24 May 2013 00:00:00",
+        "Fri, 24 May 2013 00:00:00 XYZ",
+        "Thu, 32 May 2013 00:00:00 GMT",
+    ],
+)
 def test_a_date_that_is_none_is_refused(date: str) -> None:
     with pytest.raises(S3Error, match="AccessDenied"):
         verify(signed({"host": "h", "x-amz-content-sha256": sigv4.UNSIGNED, "date": date}, {}))

@@ -104,7 +104,8 @@ def test_clocks_and_ends() -> None:
     ):
         assert checked(in_headers(DATE), NOW + after_s) == code
         assert checked(in_headers(DATE.replace("GMT", "+0000"), "x-amz-date"), NOW + after_s) == code
-        assert checked(in_headers("20231114T221320Z"), NOW + after_s) == code
+        for same in ("20231114T221320Z", "Tue, 14 Nov 2023 23:13:20 +0100", "Tuesday, 14-Nov-23 22:13:20 GMT"):
+            assert checked(in_headers(same), NOW + after_s) == code
     for ends, code in (
         (NOW, ""),
         (NOW + 604_800, ""),
@@ -116,7 +117,7 @@ def test_clocks_and_ends() -> None:
         assert checked(in_address(str(ends))) == code, ends
     for nonsense in ("", "soon", "1e3", "-1", "٣", "9" * 30, "1700000000.5"):
         assert checked(in_address(nonsense)) == "AccessDenied", nonsense
-    for nonsense in ("", "yesterday", "Tue, 14 Nov 2023 22:13:20 +0100", str(NOW)):
+    for nonsense in ("", "yesterday", "Tue, 14 Nov 2023 22:13:20", str(NOW)):
         assert checked(in_headers(nonsense)) == "AccessDenied", nonsense
 
 

@@ -13,7 +13,7 @@ from s4.access.actions import NEEDS
 from s4.http import control
 from s4.http.operations import OPERATIONS
 from s4.s3.errors import S3Error
-from s4.s3.routing import route
+from s4.s3.routing import BY_ID, route
 
 TABLE = Path(__file__).parents[2] / "docs" / "s3.md"
 MODEL = botocore.session.get_session().get_service_model("s3")
@@ -32,6 +32,7 @@ MORE = {
     "ListParts": {"uploadId": "u"},
     "CompleteMultipartUpload": {"uploadId": "u"},
     "AbortMultipartUpload": {"uploadId": "u"},
+    **{name: {"id": "i"} for name in BY_ID.values()},
 }
 
 

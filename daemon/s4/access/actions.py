@@ -82,6 +82,16 @@ NEEDS: dict[str, tuple[str, str]] = {
     "ListTagsForResource": ("s3:ListTagsForResource", BUCKET),
     "TagResource": ("s3:TagResource", BUCKET),
     "UntagResource": ("s3:UntagResource", BUCKET),  # these are of S3 Control
+    "GetBucketAbac": ("s3:GetBucketAbac", BUCKET),
+    **dict.fromkeys(
+        ("GetBucketMetadataConfiguration", "GetBucketMetadataTableConfiguration"),
+        ("s3:GetBucketMetadataTableConfiguration", BUCKET),
+    ),
+    **{
+        f"{verb}Bucket{kind}Configuration{many}": (f"s3:Get{kind}Configuration", BUCKET)
+        for kind in ("Analytics", "IntelligentTiering", "Inventory", "Metrics")
+        for verb, many in (("Get", ""), ("List", "s"))
+    },
 }
 
 _OF_VERSION = {

@@ -257,8 +257,12 @@ async def _completed_before(
     row, inline = decode_object(found.value)
     if row.upload != parse_upload_id(upload_id) or len(row.extents) != len(wanted.parts):
         raise error
-    if any(part.etag != extent.etag for part, extent in zip(wanted.parts, row.extents, strict=True)):
-        raise error
+    for part, extent in zip(wanted.parts, row.extents, strict=True):
+        if part.etag != extent.etag:
+            raise error
+        if part.checksums.get(row.checksum_algorithm, extent.checksum) != extent.checksum:
+            raise S3Error("InvalidPart", PartNumber=str(part.number), ETag=part.etag)
+    _must_be_asked_for(row, wanted)
     return Put.of(row, Opened(bucket, name, key, "", row, inline, found.suffix).version)
 
 
@@ -280,18 +284,8 @@ async def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: 
     size = sum(extent.size for extent in extents)
     if size > gateway.limits.object_bytes:
         raise S3Error("EntityTooLarge", ProposedSize=str(size), MaxSizeAllowed=str(gateway.limits.object_bytes))
-    if wanted.size is not None and wanted.size != size:
-        raise S3Error("InvalidRequest", "The provided 'x-amz-mp-object-size' header does not match what was computed.")
     algorithm, kind = info.checksum_algorithm, info.checksum_type
-    if wanted.checksum_type and wanted.checksum_type != kind:
-        raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
-    checksum = _checksum(algorithm, kind, extents)
-    given_algorithm, given = wanted.checksum
-    if given and given_algorithm != algorithm:
-        raise S3Error("InvalidRequest", _other_checksum(info, "the request", given_algorithm))
-    if given and given not in (checksum, checksum.partition("-")[0]):
-        raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
-    return Object(
+    row = Object(
         gateway.now_ms(),
         size,
         checksums.multipart_etag(extent.etag for extent in extents),
@@ -300,7 +294,7 @@ async def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: 
         info.owner,
         algorithm,
         kind,
-        checksum,
+        _checksum(algorithm, kind, extents),
         info.headers,
         info.metadata,
         info.tags,
@@ -312,6 +306,21 @@ async def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: 
         info.acl,
         info.sealing,
     )
+    _must_be_asked_for(row, wanted)
+    return row
+
+
+def _must_be_asked_for(row: Object, wanted: Completion) -> None:
+    """Raises S3Error where a completion, or its repeat, says another size or checksum of the whole than it has."""
+    if wanted.size is not None and wanted.size != row.size:
+        raise S3Error("InvalidRequest", "The provided 'x-amz-mp-object-size' header does not match what was computed.")
+    if wanted.checksum_type and wanted.checksum_type != row.checksum_type:
+        raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
+    algorithm, given = wanted.checksum
+    if given and algorithm != row.checksum_algorithm:
+        raise S3Error("InvalidRequest", _other_checksum(row, "the request", algorithm))
+    if given and given not in (row.checksum, row.checksum.partition("-")[0]):
+        raise S3Error("BadDigest", f"The {algorithm.lower()} you specified did not match the calculated checksum.")
 
 
 def _chosen(part: Part | None, wanted: WantedPart, info: Upload) -> Extent:
@@ -335,7 +344,7 @@ def _chosen(part: Part | None, wanted: WantedPart, info: Upload) -> Extent:
     return part.extent
 
 
-def _other_checksum(info: Upload, what: str, algorithm: str) -> str:
+def _other_checksum(info: Upload | Object, what: str, algorithm: str) -> str:
     own = info.checksum_algorithm.lower()
     return f"The upload was created using {'a ' + own if own else 'no'} checksum, but {what} names {algorithm.lower()}."
 

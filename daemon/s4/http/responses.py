@@ -162,7 +162,7 @@ def aborting(gateway: Gateway, bucket: Bucket | None, key: bytes, created_ms: in
 
 def header_value(text: str, name: str) -> str:
     """A value fit for a response header. Raises S3Error for what could end the header or is no text."""
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in text) or not _encodable(text):
+    if any((ord(letter) < 32 and letter != "\t") or ord(letter) == 127 for letter in text) or not _encodable(text):
         raise S3Error(
             "InvalidArgument", f"The value of {name} has characters that a header cannot have.", ArgumentName=name
         )

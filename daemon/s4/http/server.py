@@ -364,6 +364,7 @@ class S3Server:
         if request.method != "GET":
             raise S3Error("MethodNotAllowed")
         request.operation = "Stats"
+        amz.check(request.operation, request.headers)
         node = self._gateway.node
         stats: dict[str, Any] = dict(await node.stats())
         if request.requester.everything:

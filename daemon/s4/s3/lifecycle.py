@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from urllib.parse import quote
 
 import msgspec
@@ -326,6 +327,8 @@ def _check_moves(rule: Rule) -> None:
         raise S3Error(
             "InvalidRequest", "Found mixed 'Date' and 'Days' based Expiration and Transition actions in lifecycle rule"
         )
+    for action, moves in (("Transition", rule.moves), ("NoncurrentVersionTransition", rule.noncurrent_moves)):
+        _check_order(action, moves)
     for move in rule.moves:
         if (rule.days and rule.days <= move.days) or (rule.date_ms and rule.date_ms <= move.date_ms):
             raise S3Error(
@@ -337,6 +340,18 @@ def _check_moves(rule: Rule) -> None:
             raise S3Error(
                 "InvalidArgument",
                 "'NoncurrentDays' in the NoncurrentVersionExpiration action must be greater than that in the NoncurrentVersionTransition action",
+            )
+
+
+def _check_order(action: str, moves: Sequence[Move]) -> None:
+    """Raises S3Error where an object that has made one move could never make the next."""
+    for before, after in pairwise(sorted(moves, key=lambda move: (move.date_ms, move.days))):
+        later = (after.date_ms, after.days) > (before.date_ms, before.days)
+        if not later or not classes.furthest(before.storage_class, [after.storage_class]):
+            sooner, further = sorted((before.storage_class, after.storage_class), key=classes.AT_ONCE.index)
+            raise S3Error(
+                "InvalidArgument",
+                f"The '{action}' action for StorageClass '{further}' must be later than that for StorageClass '{sooner}'",
             )
 
 

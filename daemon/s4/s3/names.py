@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from s4.s3.errors import S3Error
@@ -65,3 +66,24 @@ def http_date(second: int) -> str:
         f"{_DAYS[when.tm_wday]}, {when.tm_mday:02d} {_MONTHS[when.tm_mon - 1]} {when.tm_year}"
         f" {when.tm_hour:02d}:{when.tm_min:02d}:{when.tm_sec:02d} GMT"
     )
+
+
+# Of RFC 9110, 5.6.7, all three; of `date -R`, which scripts sign with; and of ISO 8601, as x-amz-date has it.
+_DATES = (
+    "%a, %d %b %Y %H:%M:%S GMT",
+    "%a, %d %b %Y %H:%M:%S %z",
+    "%Y%m%dT%H%M%SZ",
+    "%A, %d-%b-%y %H:%M:%S GMT",
+    "%a %b %d %H:%M:%S %Y",
+)
+
+
+def time_of(date: str) -> int | None:
+    """Seconds since 1970 of a date that a request is signed with; None for what is none."""
+    for form in _DATES:
+        try:
+            found = datetime.strptime(date, form)
+        except ValueError:
+            continue
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+    return None

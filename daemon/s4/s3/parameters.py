@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from s4.s3.errors import S3Error
-from s4.s3.routing import OF_BUCKET, OF_OBJECT
+from s4.s3.routing import BY_ID, OF_BUCKET, OF_OBJECT
 
 _PAGES = frozenset(("prefix", "delimiter", "encoding-type"))
 _OVERRIDES = frozenset(
@@ -73,6 +73,9 @@ def _taken() -> dict[str, frozenset[str]]:
         for name, methods in table.items():
             for operation in methods.values():
                 found[operation] = found.get(operation, frozenset()) | {name}
+    for many, by_id in BY_ID.items():
+        found[by_id] = found[many] | {"id"}
+        found[many] |= {"continuation-token"}
     for operation in _OF_VERSION:
         found[operation] = found.get(operation, frozenset()) | _VERSION
     return found
@@ -83,7 +86,13 @@ KNOWN = frozenset().union(*TAKEN.values())
 _NONE: frozenset[str] = frozenset()
 _READS = ("Get", "Head", "List")
 _OF_BUCKETS = frozenset(
-    ("ListBuckets", "ListObjects", "ListObjectsV2", *(one for of in OF_BUCKET.values() for one in of.values()))
+    (
+        "ListBuckets",
+        "ListObjects",
+        "ListObjectsV2",
+        *BY_ID.values(),
+        *(one for of in OF_BUCKET.values() for one in of.values()),
+    )
 )
 _MARKS = {
     "version-id-marker": "A version-id marker cannot be empty.",

@@ -44,11 +44,20 @@ OF_BUCKET = {
 # Settings that S4 lacks: what reads them answers as S3 does where they were never set, what sets them is
 # NotImplemented.
 _UNSET = {
+    "abac": "GetBucketAbac",
     "accelerate": "GetBucketAccelerateConfiguration",
     "logging": "GetBucketLogging",
+    "metadataConfiguration": "GetBucketMetadataConfiguration",
+    "metadataTable": "GetBucketMetadataTableConfiguration",
     "replication": "GetBucketReplication",
     "requestPayment": "GetBucketRequestPayment",
+    "analytics": "ListBucketAnalyticsConfigurations",
+    "intelligent-tiering": "ListBucketIntelligentTieringConfigurations",
+    "inventory": "ListBucketInventoryConfigurations",
+    "metrics": "ListBucketMetricsConfigurations",
 }
+# What asks for one of these, by its id.
+BY_ID = {name: name.replace("List", "Get").removesuffix("s") for name in _UNSET.values() if name.startswith("List")}
 OF_BUCKET |= {name: {"GET": operation} for name, operation in _UNSET.items()}
 OF_OBJECT = {
     "tagging": {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"},
@@ -72,17 +81,10 @@ _PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "
 # Query names of S3's that stand for operations which S4 has not.
 _UNSUPPORTED = frozenset(
     {
-        "abac",
-        "analytics",
         "annotation",
-        "intelligent-tiering",
-        "inventory",
         "metadataAnnotationTable",
-        "metadataConfiguration",
         "metadataInventoryTable",
         "metadataJournalTable",
-        "metadataTable",
-        "metrics",
         "restore",
         "select",
         "session",
@@ -114,6 +116,8 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
         operation = _find(OF_BUCKET, _PLAIN_BUCKET, method, query)
         if operation == "ListObjects" and query.get("list-type") == "2":
             operation = "ListObjectsV2"
+        elif "id" in query:
+            operation = BY_ID.get(operation, operation)
     else:
         operation = "ListBuckets" if method == "GET" else ""
     if not operation:

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import base64
 import hmac
-from calendar import timegm
 from collections.abc import Mapping
-from time import gmtime, strftime, strptime
+from time import gmtime, strftime
 
 import msgspec
 
 from s4.s3 import amz, sigv4
 from s4.s3.errors import S3Error
-from s4.s3.names import number
+from s4.s3.names import number, time_of
 from s4.s3.sigv4 import Claim, Request
 
 MODES = ("query", "all", "off")  # where it is taken: in presigned addresses, in headers and forms too, nowhere
@@ -90,7 +89,6 @@ _OF_LISTINGS = frozenset(
         "version-id-marker",
     )
 )
-_DATES = ("%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S +0000", "%Y%m%dT%H%M%SZ")
 _EPOCH = "19700101T000000Z"
 
 
@@ -207,12 +205,10 @@ def _is_amz(name: str) -> bool:
 
 def _parse_date(text: str) -> int:
     """Seconds since 1970. Raises S3Error."""
-    for form in _DATES:
-        try:
-            return timegm(strptime(text, form))
-        except ValueError:
-            continue
-    raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header")
+    seconds = time_of(text)
+    if seconds is None:
+        raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header")
+    return seconds
 
 
 def _texts(request: Request, headers: Mapping[str, str], date: str, virtual: str) -> tuple[str, ...]:

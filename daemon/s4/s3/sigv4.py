@@ -25,7 +25,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 import msgspec
 
 from s4.s3.errors import S3Error
-from s4.s3.names import number
+from s4.s3.names import number, time_of
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -174,12 +174,8 @@ def _parse_header(request: Request, header: str) -> Claim:
 def _date(text: str) -> str:
     """The timestamp that a Date header stands for, empty where it is none: it is in what is signed, whatever names say
     so."""
-    for form in ("%a, %d %b %Y %H:%M:%S GMT", "%Y%m%dT%H%M%SZ"):
-        try:
-            return strftime("%Y%m%dT%H%M%SZ", strptime(text, form))
-        except ValueError:
-            continue
-    return ""
+    seconds = time_of(text)
+    return strftime("%Y%m%dT%H%M%SZ", gmtime(seconds)) if seconds is not None else ""
 
 
 def _authorization_front(front: str) -> tuple[str, str, str, str, tuple[str, ...]]:

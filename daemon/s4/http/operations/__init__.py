@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from s4.gateway.context import Gateway
-from s4.http.operations import buckets, copies, forms, labels, listing, locks, multipart, objects, settings
+from s4.http.operations import buckets, copies, forms, labels, listing, locks, multipart, objects, settings, unset
 from s4.http.request import S3Request
 from s4.http.responses import Answer
 
@@ -38,10 +38,6 @@ OPERATIONS: dict[str, Operation] = {
     "PutBucketCors": settings.put_cors,
     "DeleteBucketCors": settings.delete_cors,
     "GetBucketWebsite": settings.get_website,
-    "GetBucketAccelerateConfiguration": settings.get_accelerate,
-    "GetBucketLogging": settings.get_logging,
-    "GetBucketReplication": settings.get_replication,
-    "GetBucketRequestPayment": settings.get_request_payment,
     "PutBucketWebsite": settings.put_website,
     "DeleteBucketWebsite": settings.delete_website,
     "GetBucketLifecycleConfiguration": settings.get_lifecycle,
@@ -82,6 +78,7 @@ OPERATIONS: dict[str, Operation] = {
     "ListParts": multipart.list_parts,
     "CompleteMultipartUpload": multipart.complete_upload,
     "AbortMultipartUpload": multipart.abort_upload,
+    **unset.OPERATIONS,
 }
 
 

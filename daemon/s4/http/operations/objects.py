@@ -69,7 +69,7 @@ def attributes_of(request: S3Request) -> Attributes:
                 value = _without_chunked(value)  # noqa: PLW2901 - aws-chunked is of the transfer, not of the object
                 if not value.strip():
                     continue
-            kept[_SHOWN[name]] = header_value(value, name)
+            kept[_SHOWN[name]] = header_value(from_wire(value), name)
     if size > request.limits.metadata_bytes:
         raise S3Error("MetadataTooLarge", Size=str(size), MaxSizeAllowed=str(request.limits.metadata_bytes))
     return Attributes(kept, metadata, tags.from_header(request.headers))

@@ -328,29 +328,6 @@ async def put_notification(gateway: Gateway, request: S3Request) -> Answer:
     return respond(200)
 
 
-# -- settings that S4 lacks, as S3 answers where they were never set
-
-
-async def get_accelerate(gateway: Gateway, request: S3Request) -> Answer:
-    await find_bucket(gateway, request.bucket)
-    return respond_xml(document("AccelerateConfiguration", ""))
-
-
-async def get_logging(gateway: Gateway, request: S3Request) -> Answer:
-    await find_bucket(gateway, request.bucket)
-    return respond_xml(document("BucketLoggingStatus", ""))
-
-
-async def get_replication(gateway: Gateway, request: S3Request) -> Answer:
-    await find_bucket(gateway, request.bucket)
-    raise S3Error("ReplicationConfigurationNotFoundError", BucketName=request.bucket)
-
-
-async def get_request_payment(gateway: Gateway, request: S3Request) -> Answer:
-    await find_bucket(gateway, request.bucket)
-    return respond_xml(document("RequestPaymentConfiguration", tag("Payer", "BucketOwner")))
-
-
 # -- what browsers ask
 
 

@@ -1,0 +1,74 @@
+"""Settings of buckets that S4 lacks: what reads them answers as S3 does where they were never set.
+
+Tools look at every setting of a bucket before they change one (Terraform, scanners of accounts), and take
+NotImplemented for a failure. What sets them is NotImplemented (`s3/routing.py`): never a silent yes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from s4.gateway.context import Gateway, find_bucket
+from s4.http.request import S3Request
+from s4.http.responses import Answer, respond_xml
+from s4.s3.errors import S3Error
+from s4.s3.xml import document, tag
+
+Operation = Callable[[Gateway, S3Request], Awaitable[Answer]]
+
+
+def _told(root: str, inside: str = "") -> Operation:
+    """What is answered with a document."""
+
+    async def tell(gateway: Gateway, request: S3Request) -> Answer:
+        await find_bucket(gateway, request.bucket)
+        return respond_xml(document(root, inside))
+
+    return tell
+
+
+def _missing(code: str) -> Operation:
+    """What is not there."""
+
+    async def refuse(gateway: Gateway, request: S3Request) -> Answer:
+        await find_bucket(gateway, request.bucket)
+        raise S3Error(code, BucketName=request.bucket)
+
+    return refuse
+
+
+def _none(root: str) -> Operation:
+    """A listing of settings of which a bucket may have several. No token was ever given out for it."""
+
+    async def listed(gateway: Gateway, request: S3Request) -> Answer:
+        await find_bucket(gateway, request.bucket)
+        token = request.query.get("continuation-token")
+        if token is not None:
+            raise S3Error(
+                "InvalidArgument",
+                "The continuation token provided is incorrect",
+                ArgumentName="continuation-token",
+                ArgumentValue=token,
+            )
+        return respond_xml(document(root, tag("IsTruncated", "false")))
+
+    return listed
+
+
+OPERATIONS: dict[str, Operation] = {
+    "GetBucketAccelerateConfiguration": _told("AccelerateConfiguration"),
+    "GetBucketLogging": _told("BucketLoggingStatus"),
+    "GetBucketRequestPayment": _told("RequestPaymentConfiguration", tag("Payer", "BucketOwner")),
+    "GetBucketAbac": _told("AbacStatus", tag("Status", "Disabled")),
+    "GetBucketReplication": _missing("ReplicationConfigurationNotFoundError"),
+    "GetBucketMetadataConfiguration": _missing("MetadataConfigurationNotFound"),
+    "GetBucketMetadataTableConfiguration": _missing("MetadataConfigurationNotFound"),
+    "GetBucketAnalyticsConfiguration": _missing("NoSuchConfiguration"),
+    "GetBucketIntelligentTieringConfiguration": _missing("NoSuchConfiguration"),
+    "GetBucketInventoryConfiguration": _missing("NoSuchConfiguration"),
+    "GetBucketMetricsConfiguration": _missing("NoSuchConfiguration"),
+    "ListBucketAnalyticsConfigurations": _none("ListBucketAnalyticsConfigurationResult"),
+    "ListBucketIntelligentTieringConfigurations": _none("ListBucketIntelligentTieringConfigurationsOutput"),
+    "ListBucketInventoryConfigurations": _none("ListInventoryConfigurationsResult"),
+    "ListBucketMetricsConfigurations": _none("ListMetricsConfigurationsResult"),
+}
