@@ -31,6 +31,7 @@ from s4.http.iam import tokens
 from s4.http.iam.protocol import IamError
 from s4.metadata import rows
 from s4.peer import frames
+from s4.peer.stream import FrameStream
 from s4.s3 import checksums, chunked, conditions, names, postpolicy, ranges, sigv2, sigv4, xml
 from s4.s3.errors import S3Error
 from s4.storage.files import Files
@@ -209,12 +210,18 @@ def frames_target() -> Iterator[Target]:
     """A stream of peer frames: decoded, or the connection ends with FrameError."""
 
     async def read(data: bytes) -> None:
-        reader = asyncio.StreamReader(limit=1 << 16)
-        reader.feed_data(data)
-        reader.feed_eof()
-        with contextlib.suppress(frames.FrameError, asyncio.IncompleteReadError):
-            while not reader.at_eof():
-                header, _ = await frames.read_frame(reader)
+        stream, view = FrameStream(), memoryview(data)
+        stream.connection_made(asyncio.Transport())
+        while view:
+            buffer = stream.get_buffer(-1)
+            taken = min(len(buffer), len(view))
+            buffer[:taken] = view[:taken]
+            stream.buffer_updated(taken)
+            view = view[taken:]
+        stream.connection_lost(None)
+        with contextlib.suppress(frames.FrameError, OSError):
+            while True:
+                header, _ = await stream.read()
                 for decoder in (
                     frames.revision_decoder,
                     frames.age_decoder,

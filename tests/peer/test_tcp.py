@@ -21,6 +21,7 @@ from s4.peer import client, frames
 from s4.peer.api import NodeApi, UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
 from s4.peer.server import PeerServer
+from s4.peer.stream import FrameStream, listen
 from s4.peer.trust import client_context, server_context
 from s4.storage.records import Shard
 
@@ -243,24 +244,27 @@ class Busy:
     def __init__(self) -> None:
         self.beacons, self.talks = 0, True
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def begin(self, stream: FrameStream) -> None:
+        self.serving = asyncio.ensure_future(self.serve(stream))
+
+    async def serve(self, stream: FrameStream) -> None:
         try:
             while True:
-                header, _ = await frames.read_frame(reader)
+                header, _ = await stream.read()
                 if header.name == frames.HELLO:
-                    self._say(writer, header.id, frames.Welcome(1, 7))
+                    self._say(stream, header.id, frames.Welcome(1, 7))
                     continue
                 self.beacons += header.name == frames.BEACON
                 if self.beacons == 1:
-                    self._say(writer, header.id, True)
+                    self._say(stream, header.id, True)
                 elif self.talks:
-                    self._say(writer, 10_000, None)  # an answer that nobody waits for any more
-        except asyncio.IncompleteReadError:
-            writer.close()
+                    self._say(stream, 10_000, None)  # an answer that nobody waits for any more
+        except OSError:
+            stream.close()
 
     @staticmethod
-    def _say(writer: asyncio.StreamWriter, call: int, value: Any) -> None:
-        writer.writelines(frames.pack(frames.Header(call, 7, "", frames.OK, msgspec.Raw(frames.encode(value)))))
+    def _say(stream: FrameStream, call: int, value: Any) -> None:
+        stream.send(frames.pack(frames.Header(call, 7, "", frames.OK, msgspec.Raw(frames.encode(value)))))
 
 
 def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(
@@ -278,7 +282,7 @@ def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(
 
     async def test() -> None:
         peer = Busy()
-        server = await asyncio.start_unix_server(peer.serve, tmp_path / "socket")
+        server = await listen(peer.begin, tmp_path / "socket")
         remote = await RemoteNode.connect(tmp_path / "socket", boot_clock, lambda: None)
         await until(lambda: peer.beacons >= 4 or remote.gone)
         assert not remote.gone

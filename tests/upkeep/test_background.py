@@ -132,7 +132,7 @@ def test_a_connection_that_ends_by_any_error_is_known_to_have_ended(tmp_path: Pa
             await server.start()
             lost = asyncio.Event()
             remote = await RemoteNode.connect(tmp_path / "peer.sock", boot_clock, lost.set)
-            remote._reader.set_exception(error)
+            remote._stream._ended(error)
             await asyncio.wait_for(lost.wait(), 10)
             assert remote.gone
             await remote.close()

@@ -252,7 +252,18 @@ class Transport(asyncio.Transport):
             self._protocol.eof_received()
             self._lose(None)
         else:
-            self._protocol.data_received(piece)
+            self._arrived(piece)
+
+    def _arrived(self, piece: bytes) -> None:
+        protocol, view = self._protocol, memoryview(piece)
+        while view and isinstance(protocol, asyncio.BufferedProtocol):
+            buffer = protocol.get_buffer(len(view))
+            taken = min(len(buffer), len(view))
+            buffer[:taken] = view[:taken]
+            protocol.buffer_updated(taken)
+            view = view[taken:]
+        if view:
+            protocol.data_received(piece)
 
     def _lose(self, error: Exception | None) -> None:
         if self._lost:

@@ -82,7 +82,7 @@ def install() -> None:
         await discard(self, partition, blob)
 
     async def asking(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
-        running().here().asks(self._writer.transport)
+        running().here().asks(self._stream.transport)
         return await ask(self, partition, command, command_id, again)
 
     node_rows.RowNode.discard = discarding  # type: ignore[method-assign]

@@ -27,6 +27,7 @@ from s4.peer import frames
 from s4.peer.api import ForgottenError, Identity, LostError, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
+from s4.peer.stream import FrameStream, Payload, connect
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 from s4.telemetry import tracing
 
@@ -47,15 +48,14 @@ class RemoteNode:
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        stream: FrameStream,
         oldest: Callable[[], float],
         lost: Callable[[], None],
         clock: Callable[[], float] = boot_clock,
     ) -> None:
-        self._reader, self._writer, self._oldest, self._lost = reader, writer, oldest, lost
+        self._stream, self._oldest, self._lost = stream, oldest, lost
         self._clock = clock
-        self._calls: dict[int, asyncio.Future[tuple[Header, bytes]]] = {}
+        self._calls: dict[int, asyncio.Future[tuple[Header, Payload]]] = {}
         self._next = self._frames = 0
         self._incarnation = self.version = 0
         self._gone, self.store = False, ""
@@ -85,15 +85,12 @@ class RemoteNode:
 
         Raises OSError where nobody answers, RefusedError where the one who does is not whom we mean.
         """
-        if isinstance(address, Path):
-            reader, writer = await asyncio.open_unix_connection(address, limit=4 << 20)
-        else:
-            reader, writer = await asyncio.open_connection(*address, limit=4 << 20, ssl=context)
-            rule = getattr(context, "rule", None)
-            if rule is not None and rule.role(writer.get_extra_info("peercert"), time.time()) != NODE:
-                writer.close()
-                raise RefusedError("who answers there has no node's certificate")
-        self = cls(reader, writer, oldest, lost, clock)
+        stream = await connect(address, None if isinstance(address, Path) else context)
+        rule = None if isinstance(address, Path) else getattr(context, "rule", None)
+        if rule is not None and rule.role(stream.info("peercert"), time.time()) != NODE:
+            stream.close()
+            raise RefusedError("who answers there has no node's certificate")
+        self = cls(stream, oldest, lost, clock)
         self.store = store
         try:
             header, _ = await self._send(
@@ -179,20 +176,20 @@ class RemoteNode:
     def post(self, name: str, *arguments: Any) -> None:
         """Send a call that nobody answers; what becomes of it is not known. Await `drained` now and then."""
         header = Header(0, self._incarnation, name, frames.OK, msgspec.Raw(frames.encode(arguments)))
-        self._writer.writelines(frames.pack(header))
+        self._stream.send(frames.pack(header))
 
     async def drained(self) -> None:
         """Return once the connection takes more. Raises ConnectionError."""
-        await self._writer.drain()
+        await self._stream.drain()
 
     async def _send(
         self, name: str, value: Any, payload: bytes | memoryview = b"", limit_s: float = CALL_S
-    ) -> tuple[Header, bytes]:
+    ) -> tuple[Header, Payload]:
         if self._gone:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.")
         self._next += 1
         number = self._next
-        future: asyncio.Future[tuple[Header, bytes]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[Header, Payload]] = asyncio.get_running_loop().create_future()
         self._calls[number] = future
         header = Header(
             number,
@@ -204,9 +201,9 @@ class RemoteNode:
             tracing.current(),
         )
         try:
-            self._writer.writelines(frames.pack(header, payload))
+            self._stream.send(frames.pack(header, payload))
             if payload:
-                await self._writer.drain()
+                await self._stream.drain()
             async with tasks.within(limit_s):
                 return await future
         except OSError as error:
@@ -217,7 +214,7 @@ class RemoteNode:
     async def _read(self) -> None:
         try:
             while True:
-                header, payload = await frames.read_frame(self._reader)
+                header, payload = await self._stream.read()
                 self._frames += 1
                 if header.id == 0:
                     self._forget(header)
@@ -225,7 +222,7 @@ class RemoteNode:
                 future = self._calls.get(header.id)
                 if future is not None and not future.done():
                     future.set_result((header, payload))
-        except (asyncio.IncompleteReadError, OSError, frames.FrameError):
+        except (OSError, frames.FrameError):
             self._ended()
         except Exception as error:
             log.error("the connection to store %s is given up", self.store[:8], exc_info=error)
@@ -234,7 +231,7 @@ class RemoteNode:
     def _ended(self) -> None:
         """However it ended: whoever asks here is to know, and to connect anew."""
         self._gone = True
-        self._writer.close()
+        self._stream.close()
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(ConnectionResetError("the store is gone"))
@@ -244,7 +241,7 @@ class RemoteNode:
         self._generation += 1
         self._buckets.clear()
         self._identities.clear()
-        self._writer.writelines(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
+        self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
 
     async def _beacon(self) -> None:
         sent = self._clock()
@@ -261,18 +258,18 @@ class RemoteNode:
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes
                 if self._frames != heard and not self._gone:
                     continue  # it is there: its answer stands behind bulk
-                self._writer.close()
+                self._stream.close()
                 return
             except Exception as error:
                 log.error("store %s answers beacons with nonsense", self.store[:8], exc_info=error)
-                self._writer.close()
+                self._stream.close()
                 return
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._writer.close()
+        self._stream.close()
 
 
 def _error(failure: Failure) -> Exception:

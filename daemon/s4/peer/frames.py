@@ -15,7 +15,6 @@ a rolling upgrade, which mixes two releases, never cuts a cluster in half.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import struct
 import typing
@@ -125,7 +124,7 @@ hello_decoder = msgspec.msgpack.Decoder(Hello)
 welcome_decoder = msgspec.msgpack.Decoder(Welcome)
 
 
-def value_of(decoder: msgspec.msgpack.Decoder[T], raw: bytes | msgspec.Raw) -> T:
+def value_of(decoder: msgspec.msgpack.Decoder[T], raw: bytes | memoryview | msgspec.Raw) -> T:
     """Raises FrameError for what is no such value."""
     try:
         return decoder.decode(raw)
@@ -133,13 +132,17 @@ def value_of(decoder: msgspec.msgpack.Decoder[T], raw: bytes | msgspec.Raw) -> T
         raise FrameError(f"a frame is damaged: {error}") from error
 
 
-async def read_frame(reader: asyncio.StreamReader) -> tuple[Header, bytes]:
-    """The next frame. Raises FrameError, asyncio.IncompleteReadError at the end."""
-    size, payload_size = LENGTHS.unpack(await reader.readexactly(LENGTHS.size))
+def sizes(raw: bytes | memoryview) -> tuple[int, int]:
+    """Bytes of a frame's header and of its payload. Raises FrameError."""
+    size, payload_size = LENGTHS.unpack(raw)
     if size > MAX_HEADER or payload_size > MAX_PAYLOAD:
         raise FrameError(f"a frame of {size}+{payload_size} bytes is too large")
-    header = value_of(_header_decoder, await reader.readexactly(size))
-    return header, await reader.readexactly(payload_size) if payload_size else b""
+    return size, payload_size
+
+
+def header_of(raw: bytes | memoryview) -> Header:
+    """It keeps `raw`. Raises FrameError."""
+    return value_of(_header_decoder, raw)
 
 
 def pack(header: Header, payload: bytes | memoryview = b"") -> list[bytes | memoryview]:

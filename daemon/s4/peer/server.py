@@ -28,6 +28,7 @@ from s4.crypto.roles import NODE, may
 from s4.peer import frames
 from s4.peer.api import ForgottenError, NodeApi, StaleError, UnavailableError, UnknownResultError
 from s4.peer.frames import Failure, Header
+from s4.peer.stream import FrameStream, Payload, listen
 from s4.storage.records import DamagedError, DiskFullError, OfflineError
 from s4.telemetry import tracing
 
@@ -51,7 +52,7 @@ class Served(NodeApi, Protocol):
 class _Gateway:
     """One connected gateway."""
 
-    writer: asyncio.StreamWriter
+    stream: FrameStream
     oldest: float
     beacon_at: float
     welcome: bool = False
@@ -97,13 +98,10 @@ class PeerServer:
     async def start(self) -> None:
         if isinstance(self._address, Path):
             self._address.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._connected, self._address, limit=4 << 20)
+            self._server = await listen(self._began, self._address)
             self._address.chmod(0o600)
         else:
-            host, port = self._address
-            self._server = await asyncio.start_server(
-                self._connected, host, port, limit=4 << 20, ssl=self._context, ssl_handshake_timeout=HELLO_S
-            )
+            self._server = await listen(self._began, self._address, self._context, HELLO_S)
 
     @property
     def port(self) -> int:
@@ -114,7 +112,7 @@ class PeerServer:
         if self._server is not None:
             self._server.close()
         for gateway in list(self._gateways):
-            gateway.writer.close()
+            gateway.stream.close()
         if self._serving:  # Server.wait_closed of Python 3.11 does not wait for them
             await asyncio.wait(self._serving, timeout=CLOSE_S)
         if isinstance(self._address, Path):
@@ -126,7 +124,7 @@ class PeerServer:
         self._ghosts = [ghost for ghost in self._ghosts if ghost.heard_at + self._ghost_s > awake]
         silent = [gateway for gateway in self._gateways if gateway.heard_at + self._ghost_s <= awake]
         for gateway in silent:  # its machine lost power: TCP does not tell, where nothing is sent to it
-            gateway.writer.close()
+            gateway.stream.close()
         there = (gateway for gateway in self._gateways if gateway not in silent)
         return min((gateway.oldest for gateway in (*there, *self._ghosts)), default=self._clock())
 
@@ -137,7 +135,7 @@ class PeerServer:
         header = Header(0, self.incarnation, frames.INVALIDATE, frames.OK, msgspec.Raw(frames.encode(revision)))
         waiting = list(self._gateways)
         for gateway in waiting:
-            gateway.writer.writelines(frames.pack(header))
+            gateway.stream.send(frames.pack(header))
         await asyncio.gather(*(self._forgotten(gateway, revision) for gateway in waiting))
         last = max((ghost.beacon_at for ghost in self._ghosts), default=0.0)
         await asyncio.sleep(max(0.0, last + LEASE_S - self._clock()))
@@ -153,31 +151,32 @@ class PeerServer:
             except TimeoutError:
                 continue
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+    def _began(self, stream: FrameStream) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(stream))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, stream: FrameStream) -> None:
         now = self._clock()
-        gateway = _Gateway(writer, now, now)
+        gateway = _Gateway(stream, now, now)
         self._gateways[gateway] = None
         calls: set[asyncio.Task[None]] = set()
         limit = asyncio.Semaphore(CALLS_PER_CONNECTION)
         try:
             async with asyncio.timeout(HELLO_S):
-                header, payload = await frames.read_frame(reader)
-            gateway.welcome = self._hello(writer, header, gateway)
+                header, payload = await stream.read()
+            gateway.welcome = self._hello(stream, header, gateway)
             while gateway.welcome:
-                header, payload = await frames.read_frame(reader)
+                header, payload = await stream.read()
                 if header.name == frames.ACK:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
                     gateway.beacon_at, gateway.heard_at = self._clock(), time.monotonic()
                     gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
-                    self._answer(writer, header.id, self._node.may_cache())
+                    self._answer(stream, header.id, self._node.may_cache())
                 elif not may(gateway.role, header.name):
-                    self._refuse(writer, header, gateway)
+                    self._refuse(stream, header, gateway)
                 elif header.id == 0:
                     await self._posted(header)
                 else:
@@ -186,14 +185,14 @@ class PeerServer:
                     if header.patience_ms and self._clock() - came > header.patience_ms / 1000:
                         limit.release()  # nobody waits for it any more
                         continue
-                    task = asyncio.create_task(self._call(writer, header, payload))
+                    task = asyncio.create_task(self._call(stream, header, payload))
                     calls.add(task)
                     task.add_done_callback(calls.discard)
                     task.add_done_callback(lambda _: limit.release())
-        except (asyncio.IncompleteReadError, OSError):
+        except OSError:
             pass
         except frames.FrameError as error:
-            log.error("%s sent nonsense: %s", _caller(writer), error)
+            log.error("%s sent nonsense: %s", _caller(stream), error)
         finally:
             self._gateways.pop(gateway, None)
             if self._lasting and gateway.welcome:
@@ -201,9 +200,9 @@ class PeerServer:
             gateway.changed.set()
             if calls:
                 await asyncio.wait(calls)
-            writer.close()
+            stream.close()
 
-    def _hello(self, writer: asyncio.StreamWriter, header: Header, gateway: _Gateway) -> bool:
+    def _hello(self, stream: FrameStream, header: Header, gateway: _Gateway) -> bool:
         """Whether the caller may go on; else it is told why not."""
         if header.name != frames.HELLO:
             raise frames.FrameError(f"a connection begins with hello, not {header.name}")
@@ -213,7 +212,7 @@ class PeerServer:
             reason = f"this is cluster {self._cluster}, not {hello.cluster}"
         elif hello.store != self._store:
             reason = f"this is store {self._store}, not {hello.store}"
-        gateway.role = self._role(writer)
+        gateway.role = self._role(stream)
         if not gateway.role:
             reason = "the caller's certificate is not that of a node or gateway"
         try:
@@ -221,34 +220,34 @@ class PeerServer:
         except frames.FrameError as error:
             reason = str(error)
         if reason:
-            log.info("%s was refused: %s", _caller(writer), reason)
-            self._fail(writer, header.id, Failure("refused", "ServiceUnavailable", reason))
+            log.info("%s was refused: %s", _caller(stream), reason)
+            self._fail(stream, header.id, Failure("refused", "ServiceUnavailable", reason))
             return False
         gateway.caller = hello.caller
         self._ghosts = [ghost for ghost in self._ghosts if not ghost.caller or ghost.caller != hello.caller]
-        self._answer(writer, header.id, frames.Welcome(version, self.incarnation))
+        self._answer(stream, header.id, frames.Welcome(version, self.incarnation))
         return True
 
-    def _refuse(self, writer: asyncio.StreamWriter, header: Header, gateway: _Gateway) -> None:
+    def _refuse(self, stream: FrameStream, header: Header, gateway: _Gateway) -> None:
         """A call that is not for the caller's role."""
         reason = f"a {gateway.role}'s certificate is not good for {header.name}"
-        log.warning("%s was refused: %s", _caller(writer), reason)
+        log.warning("%s was refused: %s", _caller(stream), reason)
         if header.id == 0:
             raise frames.FrameError(reason)
-        self._fail(writer, header.id, Failure("unavailable", "ServiceUnavailable", reason))
+        self._fail(stream, header.id, Failure("unavailable", "ServiceUnavailable", reason))
 
-    def _role(self, writer: asyncio.StreamWriter) -> str:
+    def _role(self, stream: FrameStream) -> str:
         """The caller's role by its certificate; a worker of ours, which shows none, is as good as we are."""
         rule = getattr(self._context, "rule", None)
-        return rule.role(writer.get_extra_info("peercert"), time.time()) if rule is not None else NODE
+        return rule.role(stream.info("peercert"), time.time()) if rule is not None else NODE
 
-    def _answer(self, writer: asyncio.StreamWriter, call: int, value: Any, payload: bytes | memoryview = b"") -> None:
+    def _answer(self, stream: FrameStream, call: int, value: Any, payload: bytes | memoryview = b"") -> None:
         raw = msgspec.Raw(frames.encode(value))
-        writer.writelines(frames.pack(Header(call, self.incarnation, "", frames.OK, raw), payload))
+        stream.send(frames.pack(Header(call, self.incarnation, "", frames.OK, raw), payload))
 
-    def _fail(self, writer: asyncio.StreamWriter, call: int, failure: Failure) -> None:
+    def _fail(self, stream: FrameStream, call: int, failure: Failure) -> None:
         raw = msgspec.Raw(frames.encode(failure))
-        writer.writelines(frames.pack(Header(call, self.incarnation, "", frames.FAILED, raw)))
+        stream.send(frames.pack(Header(call, self.incarnation, "", frames.FAILED, raw)))
 
     async def _posted(self, header: Header) -> None:
         """A call that nobody waits for: messages of replicas, handled in their order."""
@@ -260,7 +259,7 @@ class PeerServer:
         except UnavailableError as error:
             log.info("what a peer posted was lost: %s", error)
 
-    async def _call(self, writer: asyncio.StreamWriter, header: Header, payload: bytes) -> None:
+    async def _call(self, stream: FrameStream, header: Header, payload: Payload) -> None:
         try:
             method = frames.METHODS.get(header.name)
             if method is None or header.incarnation != self.incarnation:
@@ -271,35 +270,35 @@ class PeerServer:
             with tracing.span(f"serve {header.name}", header.trace) if header.trace else nullcontext():
                 result = await getattr(self._node, header.name)(*arguments)
             if method.raw_result:
-                self._answer(writer, header.id, None, result)
+                self._answer(stream, header.id, None, result)
             else:
-                self._answer(writer, header.id, result)
-            await writer.drain()
+                self._answer(stream, header.id, result)
+            await stream.drain()
         except StaleError as error:
-            self._fail(writer, header.id, Failure("stale", "ServiceUnavailable", str(error)))
+            self._fail(stream, header.id, Failure("stale", "ServiceUnavailable", str(error)))
         except ForgottenError as error:
             failure = Failure("forgotten", "ServiceUnavailable", str(error), error.before_ms)
-            self._fail(writer, header.id, failure)
+            self._fail(stream, header.id, failure)
         except UnknownResultError as error:
-            self._fail(writer, header.id, Failure("unknown", "ServiceUnavailable", str(error)))
+            self._fail(stream, header.id, Failure("unknown", "ServiceUnavailable", str(error)))
         except UnavailableError as error:
-            self._fail(writer, header.id, Failure("unavailable", error.code, error.message))
+            self._fail(stream, header.id, Failure("unavailable", error.code, error.message))
         except DiskFullError as error:
-            self._fail(writer, header.id, Failure("full", "StorageFull", str(error)))
+            self._fail(stream, header.id, Failure("full", "StorageFull", str(error)))
         except OfflineError as error:
-            self._fail(writer, header.id, Failure("offline", "InternalError", str(error)))
+            self._fail(stream, header.id, Failure("offline", "InternalError", str(error)))
         except DamagedError as error:
-            self._fail(writer, header.id, Failure("damaged", "InternalError", str(error)))
+            self._fail(stream, header.id, Failure("damaged", "InternalError", str(error)))
         except ConnectionError:
             return
         except Exception as error:
             log.exception("a peer's call failed: %s", header.name)
-            self._fail(writer, header.id, Failure("internal", "InternalError", str(error)))
+            self._fail(stream, header.id, Failure("internal", "InternalError", str(error)))
 
 
-def _caller(writer: asyncio.StreamWriter) -> str:
+def _caller(stream: FrameStream) -> str:
     """Who a caller is, as far as people can find it: its certificate's name, and where it comes from."""
-    place, certificate = writer.get_extra_info("peername"), writer.get_extra_info("peercert") or {}
+    place, certificate = stream.info("peername"), stream.info("peercert") or {}
     names = [name for kind, name in certificate.get("subjectAltName", ()) if kind == "DNS"]
     where = f" at {place[0]}" if isinstance(place, tuple) else ""
     return f"the peer {' or '.join(names[:2]) or 'without a name'}{where}"
