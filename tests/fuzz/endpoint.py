@@ -21,9 +21,9 @@ from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway, execute
 from s4.gateway.multipart import create_upload
 from s4.gateway.objects import Attributes
+from s4.http.answers import Answer
 from s4.http.connection import Connections, Exchange
 from s4.http.metrics import RequestMetrics
-from s4.http.responses import Answer
 from s4.http.server import S3Server
 from s4.metadata.commands import PutAccessKey, PutUser
 from s4.metadata.rows import Grant

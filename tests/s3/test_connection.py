@@ -11,7 +11,7 @@ from pathlib import Path
 from fuzz.endpoint import Endpoint, endpoint
 from fuzz.targets import NOW_S, signed
 from s4.http import connection
-from s4.http.responses import Answer
+from s4.http.answers import Answer
 
 GET = b"\x01GET /bbb/k\n\n"
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -17,7 +17,7 @@ import structlog
 from aiohttp.http_writer import HttpVersion11
 
 from s4.crypto.keyring import Keyring
-from s4.http.responses import respond
+from s4.http.answers import respond
 from s4.s3 import cors, lifecycle, sigv4
 from s4.s3.errors import S3Error
 from s4.telemetry import logs

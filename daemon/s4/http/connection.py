@@ -24,7 +24,7 @@ import contextvars
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import structlog
 from aiohttp import ClientPayloadError
@@ -38,11 +38,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from s4.base import tasks
 from s4.config.limits import Limits
+from s4.http.answers import Answer
 from s4.http.taking import Taking
 from s4.s3.errors import S3Error
-
-if TYPE_CHECKING:
-    from s4.http.responses import Answer
 
 log = structlog.get_logger("s4.http")
 

@@ -18,9 +18,9 @@ from s4.access.keys import TAG_KEYS, of_labels
 from s4.access.policy import ACCOUNT
 from s4.gateway.buckets import set_document
 from s4.gateway.context import ORIGIN, Gateway, find_bucket
+from s4.http.answers import XML, Answer, respond
 from s4.http.authorize import authorize
 from s4.http.request import S3Request, check_unsigned
-from s4.http.responses import XML, Answer, respond
 from s4.s3 import amz, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import HEAD, tag

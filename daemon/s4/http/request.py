@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import ClientPayloadError, web
@@ -15,23 +15,40 @@ from s4.base import tasks
 from s4.base.clock import boot_clock
 from s4.config.limits import Limits
 from s4.gateway.places import Place
-from s4.gateway.receive import Decoder
+from s4.gateway.receive import Body, Decoder
 from s4.http.connection import Exchange
 from s4.s3 import sigv4
 from s4.s3.checksums import Digests, expected_of
 from s4.s3.chunked import ChunkedDecoder, PlainDecoder
 from s4.s3.errors import S3Error
 from s4.s3.names import number
+from s4.s3.postpolicy import PostPolicy
 from s4.s3.xml import Document, Element
 
 if TYPE_CHECKING:
     from s4.http.authorize import Judge
-    from s4.http.operations.forms import UploadForm
     from s4.metadata.rows import Bucket
 
 Http = Exchange | web.BaseRequest  # of the S3 port, and of the admin port
 XML_PIECE = 32 * 1024
 ANONYMOUS_USER = "anonymous"  # owns what nobody signed for
+
+
+class FormFile(Body, Protocol):
+    """The file of a browser's form, whose bytes are still to be read."""
+
+    async def look_ahead(self, size: int) -> None:
+        """Read until `size` bytes are here, or the end: then the length is known."""
+
+
+@dataclass(slots=True)
+class UploadForm:
+    """A browser's form: its fields by lower-case name, and the file."""
+
+    fields: dict[str, str]
+    policy: PostPolicy | None
+    claim: sigv4.Claim | None
+    body: FormFile
 
 
 @dataclass(slots=True)

@@ -1,105 +1,18 @@
-"""Responses: small ones from bytes, long ones as streams, and the headers that objects and writes share."""
+"""The headers of answers: those that all have, and those that objects and writes share."""
 
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Mapping
-from functools import lru_cache
-from http import HTTPStatus
-
-import structlog
 
 from s4.access import documents
 from s4.gateway.context import Gateway
 from s4.gateway.objects import Put
 from s4.gateway.read import Opened
-from s4.http.connection import Exchange
 from s4.http.request import S3Request
 from s4.metadata.rows import Bucket, Object
 from s4.s3 import encryption, lifecycle, names
 from s4.s3.checksums import HEADER
 from s4.s3.errors import S3Error
-
-log = structlog.get_logger("s4.http")
-
-XML = "application/xml"
-
-
-class Answer:
-    """What a client is answered: whole, or its head first and then as many bytes as `length` says (`begin`).
-
-    `headers` is a plain dict, each name spelled in one way. A value that could end its line is refused.
-    """
-
-    __slots__ = ("begun", "body", "goes_on", "headers", "length", "status")
-
-    def __init__(
-        self, status: int, headers: dict[str, str], body: bytes | memoryview, length: int | None = None
-    ) -> None:
-        self.status, self.headers, self.body = status, headers, body
-        self.length = len(body) if length is None else length
-        self.goes_on = True  # the connection, after it
-        self.begun = False
-
-    async def begin(self, http: Exchange) -> None:
-        """Send the head; the bytes are for `http.write`. Raises ConnectionError."""
-        head = self._head_of(http)
-        self.begun = True
-        await http.write(head)
-
-    async def end(self, http: Exchange) -> None:
-        """Send it, or what is left of it. Raises ConnectionError."""
-        if not self.begun:
-            head = self._head_of(http)
-            self.begun = True
-            await http.write(b"".join((head, self.body)) if self.body and http.method != "HEAD" else head)
-
-    def _head_of(self, http: Exchange) -> bytes:
-        if self.headers.pop("Connection", "") == "close" or not http.keep_alive:
-            self.goes_on = False
-        try:
-            return self._head(http)
-        except ValueError as error:  # an end of line, or what is no UTF-8: an answer all the same
-            log.error("an answer could not be written", error=str(error), names=sorted(self.headers))
-        kept = ("x-amz-request-id", "x-amz-id-2", "Server")
-        self.headers = {name: self.headers[name] for name in kept if name in self.headers}
-        self.status, self.goes_on = 500, False
-        self.body = S3Error("InternalError").xml("", self.headers.get("x-amz-request-id", ""))
-        self.headers["Content-Type"], self.length = XML, len(self.body)
-        return self._head(http)
-
-    def _head(self, http: Exchange) -> bytes:
-        """Status line and headers. Raises ValueError for a header that would be more than one line."""
-        status, headers, version = self.status, self.headers, http.version
-        lines = [_status_line(version.major, version.minor, status)]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        lines.append(f"Date: {names.http_date(int(time.time()))}")
-        if status not in (204, 304) and "Content-Length" not in headers:
-            lines.append(f"Content-Length: {self.length}")
-        if not self.goes_on:
-            lines.append("Connection: close")
-        elif version.minor == 0:
-            lines.append("Connection: keep-alive")
-        text = "\r\n".join(lines)
-        if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1:
-            raise ValueError("a header has an end of line in it")
-        return f"{text}\r\n\r\n".encode()
-
-
-@lru_cache(256)
-def _status_line(major: int, minor: int, status: int) -> str:
-    known = {one.value: one.phrase for one in HTTPStatus}  # a website's rule may redirect by a number that has no name
-    return f"HTTP/{major}.{minor} {status} {known.get(status, 'Redirect')}"
-
-
-def respond(status: int = 200, headers: dict[str, str] | None = None, body: bytes | memoryview = b"") -> Answer:
-    """An answer without a content type unless `headers` has one."""
-    return Answer(status, headers if headers is not None else {}, body)
-
-
-def respond_xml(document: bytes, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(200, {"Content-Type": XML, **(headers or {})}, document)
 
 
 def common_headers(request_id: str) -> dict[str, str]:

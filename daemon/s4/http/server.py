@@ -29,6 +29,7 @@ from s4.gateway.context import ORIGIN, Gateway
 from s4.http import control, website
 from s4.http.access_log import AccessLog
 from s4.http.admission import Admission
+from s4.http.answers import XML, Answer, respond
 from s4.http.authorize import authorize, context_of, hidden
 from s4.http.connection import Connections, Exchange
 from s4.http.credentials import find
@@ -40,7 +41,7 @@ from s4.http.operations import forms, run
 from s4.http.operations.settings import cross_origin, preflight
 from s4.http.port import Port
 from s4.http.request import S3Request, check_unsigned, parse_request, split_address
-from s4.http.responses import XML, Answer, common_headers, respond
+from s4.http.responses import common_headers
 from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
 from s4.s3 import amz, conditions, names, parameters, sigv2, sigv4

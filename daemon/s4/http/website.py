@@ -12,10 +12,10 @@ from http import HTTPStatus
 from s4.access import documents
 from s4.gateway.context import Gateway
 from s4.gateway.read import Opened, stream, unlock
+from s4.http.answers import Answer, respond
 from s4.http.authorize import authorize, hidden, open_judged
 from s4.http.operations import run
 from s4.http.request import S3Request
-from s4.http.responses import Answer, respond
 from s4.s3 import amz, website
 from s4.s3.errors import S3Error
 from s4.s3.website import Website

@@ -91,7 +91,7 @@ class ShardStore:
         self._uses = Uses()
         (directory / "volumes").mkdir(exist_ok=True)
         self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes, self.times)
-        self.watch = Watch(self)
+        self.watch = Watch(self, settings.reserve_bytes)
         self._pending: dict[bytes, bytes | None] = {}
         self._flushing: dict[bytes, bytes | None] = {}
         self._pending_blobs: dict[bytes, set[bytes]] = {}  # the same keys by partition and blob

@@ -7,24 +7,38 @@ here, for the single server and for a node of a cluster alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from s4.base import health
 from s4.storage.directory import NAME, Identity
 from s4.storage.timing import READ, Times
+from s4.storage.uses import FailingReads
 
-if TYPE_CHECKING:
-    from s4.storage.shards import ShardStore
+T = TypeVar("T")
+
+
+class Drive(Protocol):
+    """What is looked at: a store of shards."""
+
+    directory: Path
+    store: bytes
+    times: Times
+
+    @property
+    def failing(self) -> FailingReads: ...
+    def space(self) -> tuple[int, int]: ...
+    async def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> T: ...
 
 
 class Watch:
     """One drive as it is looked at. `gone` says what is missing, `many` that it fails to read many places."""
 
-    def __init__(self, shards: ShardStore) -> None:
-        self._shards, self.gone = shards, ""
+    def __init__(self, shards: Drive, reserve_bytes: int) -> None:
+        self._shards, self._reserve_bytes, self.gone = shards, reserve_bytes, ""
         self._has_metadata = (shards.directory / "meta").exists()
 
     @property
@@ -40,7 +54,7 @@ class Watch:
 
     def full(self) -> str:
         free, total = self._shards.space()
-        return health.full(free, self._shards.settings.reserve_bytes, total)
+        return health.full(free, self._reserve_bytes, total)
 
     def alarms(self) -> list[str]:
         """What somebody should look at, as what follows the drive's name."""

@@ -17,6 +17,7 @@ from s4.access.requester import ANONYMOUS, ROOT, USER, Requester, user_arn
 from s4.gateway.accounts import Accounts, change
 from s4.gateway.context import Gateway
 from s4.http.admission import Admission
+from s4.http.answers import Answer, respond
 from s4.http.authorize import context_of
 from s4.http.credentials import find, role_arn
 from s4.http.doorstep import Doorstep
@@ -24,7 +25,6 @@ from s4.http.iam import policies, protocol, roles, sts, users
 from s4.http.iam.asked import TAGGING, asked, tags_of
 from s4.http.iam.protocol import Call, Form, Handler, IamError
 from s4.http.request import S3Request
-from s4.http.responses import Answer, respond
 from s4.metadata.rows import Group, Role, User
 from s4.s3 import amz, sigv4
 from s4.s3.errors import S3Error

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from s4.gateway.context import Gateway
+from s4.http.answers import Answer
 from s4.http.operations import buckets, copies, forms, labels, listing, locks, multipart, objects, settings, unset
 from s4.http.request import S3Request
-from s4.http.responses import Answer
 
 Operation = Callable[[Gateway, S3Request], Awaitable[Answer]]
 

@@ -9,9 +9,9 @@ from s4.access.keys import of_labels
 from s4.gateway import buckets
 from s4.gateway.context import Gateway, find_bucket
 from s4.http import owners
+from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import Judge
 from s4.http.request import S3Request
-from s4.http.responses import Answer, respond, respond_xml
 from s4.metadata.rows import Bucket
 from s4.s3 import acl, lock, names, tags
 from s4.s3.errors import S3Error

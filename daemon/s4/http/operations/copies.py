@@ -14,12 +14,13 @@ from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.copies import Copy
 from s4.gateway.objects import Attributes
 from s4.gateway.read import Opened, unlock
+from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import hidden_by, judge_of, open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
 from s4.http.request import S3Request
-from s4.http.responses import Answer, ending, header_value, respond, respond_xml
+from s4.http.responses import ending, header_value
 from s4.metadata import classes
 from s4.s3 import checksums, conditions, encryption, lock, names, tags, website
 from s4.s3.errors import S3Error

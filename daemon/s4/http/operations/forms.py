@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote_from_bytes, urlencode, urlsplit, urlunsplit
 
@@ -28,9 +27,10 @@ from s4.base import tasks
 from s4.gateway import objects
 from s4.gateway.context import Gateway
 from s4.gateway.receive import Decoder
+from s4.http.answers import XML, Answer, respond
 from s4.http.operations.objects import with_acl, write_conditions
-from s4.http.request import S3Request, proceed, request_patience
-from s4.http.responses import XML, Answer, put_headers, respond
+from s4.http.request import S3Request, UploadForm, proceed, request_patience
+from s4.http.responses import put_headers
 from s4.metadata import events
 from s4.s3 import amz, checksums, postpolicy, sigv2, sigv4, tags, xml
 from s4.s3.errors import S3Error
@@ -76,16 +76,6 @@ for _warning in (
     BadContentDispositionParam,
 ):  # the answer says it; a log is not the client's
     warnings.simplefilter("ignore", _warning)
-
-
-@dataclass(slots=True)
-class UploadForm:
-    """The fields by lower-case name, and the file, whose bytes are still to be read."""
-
-    fields: dict[str, str]
-    policy: PostPolicy | None
-    claim: sigv4.Claim | None
-    body: FormBody
 
 
 class _Whatever:

@@ -6,11 +6,11 @@ from s4.access.keys import of_tags
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
+from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import open_judged
 from s4.http.operations.settings import asked_acl, check_acl
 from s4.http.owners import canonical_of, xml
 from s4.http.request import S3Request
-from s4.http.responses import Answer, respond, respond_xml
 from s4.s3 import acl, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import document

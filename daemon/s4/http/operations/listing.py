@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from s4.gateway.context import Gateway, find_bucket
+from s4.http.answers import Answer, respond_xml
 from s4.http.owners import owners_xml
 from s4.http.request import S3Request
-from s4.http.responses import Answer, respond_xml
 from s4.metadata import classes, keys
 from s4.metadata.listing import Page, Query, Version
 from s4.s3 import names

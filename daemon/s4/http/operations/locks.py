@@ -8,9 +8,9 @@ from s4.gateway import objects
 from s4.gateway.buckets import set_lock
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
+from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import open_judged
 from s4.http.request import S3Request
-from s4.http.responses import Answer, respond, respond_xml
 from s4.metadata.rows import Bucket
 from s4.s3 import lock
 from s4.s3.errors import S3Error

@@ -8,12 +8,13 @@ from s4.gateway import multipart
 from s4.gateway.context import Gateway, find_bucket, paced
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import while_it_changes
+from s4.http.answers import Answer, respond, respond_xml
 from s4.http.operations.copies import check_bodiless, open_source
 from s4.http.operations.encryption import customer_key
 from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.owners import owner_xml
 from s4.http.request import S3Request
-from s4.http.responses import Answer, aborting, ending, respond, respond_xml
+from s4.http.responses import aborting, ending
 from s4.metadata import classes, keys
 from s4.metadata.commands import NO_CONDITIONS, Conditions
 from s4.metadata.entry import RefusalError

@@ -13,22 +13,13 @@ from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.memory import Share
 from s4.gateway.objects import Attributes
 from s4.gateway.read import READ_BYTES, Opened, read_small, stream
+from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
 from s4.http.request import S3Request, request_patience
-from s4.http.responses import (
-    Answer,
-    common_headers,
-    ending,
-    from_wire,
-    header_value,
-    object_headers,
-    put_headers,
-    respond,
-    respond_xml,
-)
+from s4.http.responses import common_headers, ending, from_wire, header_value, object_headers, put_headers
 from s4.metadata import classes, keys
 from s4.metadata.commands import Conditions, Deleted
 from s4.metadata.rows import Extent, Object

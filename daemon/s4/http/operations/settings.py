@@ -15,9 +15,9 @@ from s4.gateway import principals, sealing
 from s4.gateway.accounts import Accounts
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
+from s4.http.answers import Answer, respond, respond_xml
 from s4.http.owners import canonical_of, xml
 from s4.http.request import S3Request
-from s4.http.responses import Answer, respond, respond_xml
 from s4.metadata.rows import Bucket
 from s4.s3 import acl, cors, encryption, lifecycle, notification, tags, website
 from s4.s3.errors import S3Error
