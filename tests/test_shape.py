@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,29 @@ def test_no_two_test_files_have_one_name() -> None:
     """Folders of tests are no packages, so that pytest takes the second for the first."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def _imported(path: Path, modules: set[str]) -> set[str]:
+    """The modules that a file names, for its types alone too."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            within = {f"{node.module}.{name.name}" for name in node.names} & modules
+            found |= within if len(within) == len(node.names) else within | {node.module}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return found & modules
+
+
+def test_no_modules_know_each_other_in_a_circle() -> None:
+    """What is in a circle can only be read as a whole. Raises CycleError, which names it."""
+    places = {
+        ".".join(path.relative_to(ROOT / part).with_suffix("").parts).removesuffix(".__init__"): path
+        for part in ("daemon", "operator")
+        for path in (ROOT / part).rglob("*.py")
+    }
+    modules = set(places)
+    TopologicalSorter({name: _imported(path, modules) for name, path in places.items()}).prepare()
 
 
 def test_operator_is_no_package() -> None:

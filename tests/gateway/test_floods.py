@@ -21,8 +21,8 @@ from s4.gateway.objects import WINDOW, delete_objects
 from s4.gateway.turns import ROUND_COST
 from s4.http import request as http_request
 from s4.http.admission import REQUEST_COST
+from s4.http.authorize import Call
 from s4.http.operations import OPERATIONS
-from s4.http.request import S3Request
 from s4.metadata.commands import PutObject
 
 FLOOD = 100
@@ -35,12 +35,12 @@ def _note(monkeypatch: pytest.MonkeyPatch, name: str, begin: Callable[[str], Non
     """Be told whose operation begins and ends."""
     real = OPERATIONS[name]
 
-    async def noted(gateway: Any, request: S3Request) -> Any:
-        begin(request.user)
+    async def noted(gateway: Any, call: Call) -> Any:
+        begin(call.caller)
         try:
-            return await real(gateway, request)
+            return await real(gateway, call)
         finally:
-            end(request.user)
+            end(call.caller)
 
     monkeypatch.setitem(OPERATIONS, name, noted)
 

@@ -11,7 +11,7 @@ a request and denies by it.
 
 A key is there for the actions that have it, and for no others: `?prefix=` on a GET says nothing of a listing. Keys
 marked `asked` say what is asked rather than who asks how: a version, its tags, tags in a body. They differ between the
-keys of one request, so whoever asks gives them (`more` of http/authorize.Judge), and nothing that rests on them is
+keys of one request, so whoever asks gives them (`more` of http/authorize.Authorizer), and nothing that rests on them is
 kept.
 """
 

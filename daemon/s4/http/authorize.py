@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ssl import SSLObject
 
 from s4.access import documents, keys
@@ -49,7 +49,7 @@ _TAG = "s3:existingobjecttag/"
 More = Mapping[str, tuple[str, ...]]  # condition keys of what is asked (keys.of_tags and others)
 
 
-class Judge:
+class Authorizer:
     """Answers for one request, and for one bucket. `free`: whatever is asked, the answer is yes.
 
     What it allowed by the tags or the ACL of a version it allowed of that version. Who opens the object afterwards may
@@ -89,10 +89,6 @@ class Judge:
         # Nothing that is kept of the bucket could say no to who may do it anyway.
         self._open = bucket is None or documents.POLICY not in bucket.documents
         self.free = self._open and self.who.everything
-
-    @property
-    def bucket(self) -> Bucket | None:
-        return self._bucket
 
     async def must(
         self,
@@ -253,87 +249,105 @@ def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> ke
     return keys.context_of(facts)
 
 
-async def judge_of(gateway: Gateway, request: S3Request, name: str) -> Judge:
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that may go on to its operation, with what was found out on the way: `bucket` is the row of the
+    request's own, None where there is none. Only `authorize` makes one, and operations are given nothing less."""
+
+    request: S3Request
+    bucket: Bucket | None
+    authorizer: Authorizer
+
+    @property
+    def caller(self) -> str:
+        """The name of who asks: the owner of what is made."""
+        return self.request.user
+
+
+async def authorizer_of(gateway: Gateway, request: S3Request, name: str) -> Authorizer:
     """For another bucket than the request's own, such as a copy's source."""
-    return Judge(gateway, request, name, await gateway.node.find_bucket(name))
+    return Authorizer(gateway, request, name, await gateway.node.find_bucket(name))
 
 
-async def authorize(gateway: Gateway, request: S3Request) -> None:
-    """Sets `request.authorized`. Raises S3Error AccessDenied where the requester may not do the operation.
+async def authorize(gateway: Gateway, request: S3Request) -> Call:
+    """The call that a request becomes. Raises S3Error AccessDenied where the requester may not do the operation.
 
     The operation itself asks for what only it knows: the keys of a DeleteObjects, tags in a body, the source of a copy.
     """
     bucket = await gateway.node.find_bucket(request.bucket) if request.bucket else None
     gateway.bucket_rates.note(request.bucket, documents.rate_of(bucket) if bucket is not None else NO_RATE)
-    judge = request.authorized = Judge(gateway, request, request.bucket, bucket)
+    authorizer = Authorizer(gateway, request, request.bucket, bucket)
+    call = Call(request, bucket, authorizer)
     for header in _OWNERS:
         if header in request.headers and (named := request.headers[header]) != ACCOUNT:
             if names.number(named, 0, 10**12 - 1) is None or len(named) != len(ACCOUNT):
                 raise S3Error("InvalidBucketOwnerAWSAccountID")
             raise S3Error("AccessDenied")
-    if judge.free:
-        return
+    if authorizer.free:
+        return call
     action, level = NEEDS[request.operation]
     if request.operation in _LATER:
-        if not judge.could(action):
+        if not authorizer.could(action):
             error = S3Error("AccessDenied")
             error.why = lambda: f"{action}: nothing allows it on anything in this bucket"
             raise error
     elif level == BUCKET:
-        await judge.must(action)
+        await authorizer.must(action)
     elif level == OBJECT:
-        await _must_on_object(gateway, request, judge, action)
+        await _must_on_object(gateway, call, action)
     if request.operation == "GetObjectAttributes":
-        await judge.must("s3:GetObjectAttributes", request.key, request.query.get("versionId", ""))
+        await authorizer.must("s3:GetObjectAttributes", request.key, request.query.get("versionId", ""))
     if "x-amz-tagging" in request.headers and request.key:
-        await judge.must("s3:PutObjectTagging", request.key)
+        await authorizer.must("s3:PutObjectTagging", request.key)
+    return call
 
 
-async def _must_on_object(gateway: Gateway, request: S3Request, judge: Judge, action: str) -> None:
+async def _must_on_object(gateway: Gateway, call: Call, action: str) -> None:
     """Raises S3Error: AccessDenied, or that the key is not there, to strangers in a bucket that everybody may list."""
+    request, authorizer = call.request, call.authorizer
     version = request.query.get("versionId", "")
-    if await judge.may(action, request.key, version):
+    if await authorizer.may(action, request.key, version):
         return
-    if request.operation in _OF_INITIATOR and judge.who.name and judge.bucket is not None:
+    if request.operation in _OF_INITIATOR and authorizer.who.name and call.bucket is not None:
         text = request.query.get("uploadId", "")
         begun = await find_begun(gateway, request.bucket, request.key, text, b"")
-        if begun is not None and begun.owner == request.user and await judge.may(action, request.key, granted=True):
+        if (
+            begun is not None
+            and begun.owner == request.user
+            and await authorizer.may(action, request.key, granted=True)
+        ):
             return
     if (
         request.operation in _READS
-        and judge.who.kind == ANONYMOUS
-        and await judge.may("s3:ListBucket")
-        and await judge.may(action, request.key, version, granted=True)
+        and authorizer.who.kind == ANONYMOUS
+        and await authorizer.may("s3:ListBucket")
+        and await authorizer.may(action, request.key, version, granted=True)
     ):
         try:
-            await open_object(gateway, request.bucket, request.key, version, judge.bucket)
+            await open_object(gateway, request.bucket, request.key, version, call.bucket)
         except S3Error as error:
             if error.code in ("NoSuchKey", "NoSuchVersion"):
                 error.told = True
                 raise
-    raise judge.refusal()
+    raise authorizer.refusal()
 
 
 async def open_judged(
-    gateway: Gateway, judge: Judge, name: str, key: bytes, version: str, bucket: Bucket | None = None
+    gateway: Gateway, authorizer: Authorizer, name: str, key: bytes, version: str, bucket: Bucket | None = None
 ) -> Opened:
     """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very
     version. Raises S3Error."""
     opened = await open_object(gateway, name, key, version, bucket)
-    await judge.confirm(key, version, opened.row)
+    await authorizer.confirm(key, version, opened.row)
     return opened
 
 
-async def hidden(request: S3Request, error: S3Error) -> S3Error:
+async def hidden(authorizer: Authorizer, error: S3Error) -> S3Error:
     """An error as the requester may see it: that a key is not there is for those only who may list its bucket. Who
-    opens something of another bucket than the request's asks that bucket's judge before (`hidden_by`)."""
-    return await hidden_by(request.authorized, error) if request.authorized is not None else error
-
-
-async def hidden_by(judge: Judge, error: S3Error) -> S3Error:
+    opens something of another bucket than the request's asks that bucket's authorizer."""
     if error.told or error.code not in ("NoSuchKey", "NoSuchVersion"):
         return error
-    if not await judge.may("s3:ListBucket"):
-        error = judge.refusal()
+    if not await authorizer.may("s3:ListBucket"):
+        error = authorizer.refusal()
     error.told = True
     return error

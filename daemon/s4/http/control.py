@@ -19,7 +19,7 @@ from s4.access.policy import ACCOUNT
 from s4.gateway.buckets import set_document
 from s4.gateway.context import ORIGIN, Gateway, find_bucket
 from s4.http.answers import XML, Answer, respond
-from s4.http.authorize import authorize
+from s4.http.authorize import Call, authorize
 from s4.http.request import S3Request, check_unsigned
 from s4.s3 import amz, tags
 from s4.s3.errors import S3Error
@@ -53,17 +53,15 @@ async def serve(gateway: Gateway, request: S3Request, authenticate: Callable[[S3
             check_unsigned(request)
         if request.headers["x-amz-account-id"] != ACCOUNT:
             raise S3Error("AccessDenied")
-        await authorize(gateway, request)
+        call = await authorize(gateway, request)
         ORIGIN.set((request.user, request.http.remote or "", request.id))
-        return await OPERATIONS[operation](gateway, request)
+        return await OPERATIONS[operation](gateway, call)
     except S3Error as error:
         request.failure, request.refusal = error.code, error
         body = error.element(request.path)
         more = f"<RequestId>{request.id}</RequestId><HostId>{request.id}</HostId>"
         text = f"{HEAD}<ErrorResponse>{body}{more}</ErrorResponse>".encode("utf-8", "replace")
         return respond(error.status, {"Content-Type": XML, **error.headers}, text)
-    finally:
-        request.authorized = None
 
 
 def _named(method: str, path: str) -> tuple[str, str]:
@@ -83,29 +81,29 @@ def _named(method: str, path: str) -> tuple[str, str]:
     return operation, found[1]
 
 
-async def _list(gateway: Gateway, request: S3Request) -> Answer:
-    found = documents.tags_of(await find_bucket(gateway, request.bucket))
+async def _list(gateway: Gateway, call: Call) -> Answer:
+    found = documents.tags_of(await find_bucket(gateway, call.request.bucket))
     root = "ListTagsForResourceResult"
     listed = "".join(f"<Tag>{tag('Key', name)}{tag('Value', value)}</Tag>" for name, value in found.items())
     text = f'{HEAD}<{root} xmlns="{NAMESPACE}"><Tags>{listed}</Tags></{root}>'
     return respond(200, {"Content-Type": XML}, text.encode())
 
 
-async def _tag(gateway: Gateway, request: S3Request) -> Answer:
-    brought = tags.of_control(await request.xml("TagResourceRequest"))
-    await request.judge.must("s3:TagResource", more=of_labels(brought))
-    await _change(gateway, request.bucket, lambda held: {**held, **brought})
+async def _tag(gateway: Gateway, call: Call) -> Answer:
+    brought = tags.of_control(await call.request.xml("TagResourceRequest"))
+    await call.authorizer.must("s3:TagResource", more=of_labels(brought))
+    await _change(gateway, call.request.bucket, lambda held: {**held, **brought})
     return respond(204)
 
 
-async def _untag(gateway: Gateway, request: S3Request) -> Answer:
-    named = [value for name, value in request.pairs if name == "tagKeys"]
+async def _untag(gateway: Gateway, call: Call) -> Answer:
+    named = [value for name, value in call.request.pairs if name == "tagKeys"]
     if not named:
         raise S3Error("InvalidRequest", "tagKeys must name at least one tag.")
-    await request.judge.must("s3:UntagResource", more={TAG_KEYS: tuple(named)})
+    await call.authorizer.must("s3:UntagResource", more={TAG_KEYS: tuple(named)})
     await _change(
         gateway,
-        request.bucket,
+        call.request.bucket,
         lambda held: {name: value for name, value in held.items() if name not in named},
     )
     return respond(204)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import ClientPayloadError, web
@@ -24,10 +24,6 @@ from s4.s3.errors import S3Error
 from s4.s3.names import number
 from s4.s3.postpolicy import PostPolicy
 from s4.s3.xml import Document, Element
-
-if TYPE_CHECKING:
-    from s4.http.authorize import Judge
-    from s4.metadata.rows import Bucket
 
 Http = Exchange | web.BaseRequest  # of the S3 port, and of the admin port
 XML_PIECE = 32 * 1024
@@ -67,7 +63,6 @@ class S3Request:
     limits: Limits
     requester: Requester = NOBODY
     form: UploadForm | None = None
-    authorized: Judge | None = None  # set when the request may go on to its operation
     extra: dict[str, str] = field(default_factory=dict)  # headers of the answer, whatever it is
     claim: sigv4.Claim | None = None
     signing_key: bytes = b""
@@ -84,13 +79,6 @@ class S3Request:
     continued: bool = True  # no client waits for "100 Continue" any more
 
     @property
-    def judge(self) -> Judge:
-        """Who says what the caller may. Nobody gets as far as to ask without having been authorized."""
-        if self.authorized is None:
-            raise RuntimeError(f"{self.operation} was not authorized")
-        return self.authorized
-
-    @property
     def exchange(self) -> Exchange:
         """Where its answer goes, on the S3 port."""
         if not isinstance(self.http, Exchange):
@@ -104,11 +92,6 @@ class S3Request:
     @property
     def user(self) -> str:
         return self.requester.name or ANONYMOUS_USER
-
-    @property
-    def bucket_row(self) -> Bucket | None:
-        """The bucket, as authorization found it."""
-        return self.judge.bucket
 
     def body(self, *, encoded: bool = True) -> HttpBody:
         """The body, to be read once. Raises S3Error where its length is missing or too large."""

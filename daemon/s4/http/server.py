@@ -279,17 +279,15 @@ class S3Server:
         conditions.check_write(request.operation, request.headers)
         if request.claim is None:
             check_unsigned(request)
-        await authorize(self._gateway, request)
+        call = await authorize(self._gateway, request)
         ORIGIN.set((request.user, request.http.remote or "", request.id))
         try:
-            return await run(self._gateway, request)
+            return await run(self._gateway, call)
         except S3Error as error:
             conditions.told(error, request.headers)
-            raise await hidden(request, error) from error
+            raise await hidden(call.authorizer, error) from error
         finally:
-            request.authorized = request.form = (
-                None  # they know the request: a cycle would wait for the garbage collector
-            )
+            request.form = None  # it knows the request: a cycle would wait for the garbage collector
 
     def _route(self, request: S3Request) -> None:
         try:

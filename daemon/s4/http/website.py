@@ -59,29 +59,25 @@ def _to(location: str, status: int) -> Answer:
 async def _shown(gateway: Gateway, request: S3Request, key: bytes) -> Answer:
     """A key's content, or where it sends its visitors. Raises S3Error."""
     request.key = key
+    call = await authorize(gateway, request)
     try:
-        await authorize(gateway, request)
-        opened = await open_judged(gateway, request.judge, request.bucket, key, "")
+        opened = await open_judged(gateway, call.authorizer, request.bucket, key, "")
         location = opened.row.headers.get(website.LOCATION)
         if location is not None:
             return _to(location, 301)
-        return await run(gateway, request)
+        return await run(gateway, call)
     except S3Error as error:
-        raise await hidden(request, error) from error
-    finally:
-        request.authorized = None
+        raise await hidden(call.authorizer, error) from error
 
 
 async def _visible(gateway: Gateway, request: S3Request, key: bytes) -> Opened | None:
     """A key as its visitor may see it."""
     request.key = key
     try:
-        await authorize(gateway, request)
-        return await open_judged(gateway, request.judge, request.bucket, key, "")
+        call = await authorize(gateway, request)
+        return await open_judged(gateway, call.authorizer, request.bucket, key, "")
     except S3Error:
         return None
-    finally:
-        request.authorized = None
 
 
 async def _failed(gateway: Gateway, request: S3Request, site: Website, asked: str, error: S3Error) -> Answer:

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 
 from s4.gateway.context import Gateway
 from s4.http.answers import Answer
+from s4.http.authorize import Call
 from s4.http.operations import buckets, copies, forms, labels, listing, locks, multipart, objects, settings, unset
-from s4.http.request import S3Request
 
-Operation = Callable[[Gateway, S3Request], Awaitable[Answer]]
+Operation = Callable[[Gateway, Call], Awaitable[Answer]]
 
 OPERATIONS: dict[str, Operation] = {
     "ListBuckets": buckets.list_buckets,
@@ -82,8 +82,6 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-def run(gateway: Gateway, request: S3Request) -> Awaitable[Answer]:
-    """The operation that a request asks for. Raises RuntimeError where nobody has said that it may."""
-    if request.authorized is None:
-        raise RuntimeError(f"{request.operation} was not authorized")
-    return OPERATIONS[request.operation](gateway, request)
+def run(gateway: Gateway, call: Call) -> Awaitable[Answer]:
+    """The operation that a request asks for, which was authorized."""
+    return OPERATIONS[call.request.operation](gateway, call)

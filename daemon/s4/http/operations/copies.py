@@ -15,7 +15,7 @@ from s4.gateway.copies import Copy
 from s4.gateway.objects import Attributes
 from s4.gateway.read import Opened, unlock
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import hidden_by, judge_of, open_judged
+from s4.http.authorize import Call, authorizer_of, hidden, open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
@@ -53,20 +53,20 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
             ArgumentName=header,
             ArgumentValue=text,
         )
-    judge = await judge_of(gateway, request, name)
-    await judge.must("s3:GetObject", key, version)
+    authorizer = await authorizer_of(gateway, request, name)
+    await authorizer.must("s3:GetObject", key, version)
     if len(key) > request.limits.key_bytes:
         raise S3Error("KeyTooLongError")
     await find_bucket(gateway, request.bucket)
     try:
-        opened = await open_judged(gateway, judge, name, key, version)
+        opened = await open_judged(gateway, authorizer, name, key, version)
     except S3Error as error:
         if error.code == "MethodNotAllowed":
             raise S3Error(
                 "InvalidRequest",
                 "The source of a copy request may not specifically refer to a delete marker by version id.",
             ) from None
-        raise await hidden_by(judge, error) from error
+        raise await hidden(authorizer, error) from error
     conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms, "x-amz-copy-source-")
     await unlock(gateway, opened, sse.customer_key(gateway, request, encryption.SOURCE))
     return opened
@@ -98,22 +98,22 @@ def check_bodiless(request: S3Request) -> None:
         raise S3Error("UnexpectedContent")
 
 
-async def copy_object(gateway: Gateway, request: S3Request) -> Answer:
-    check_bodiless(request)
+async def copy_object(gateway: Gateway, call: Call) -> Answer:
+    check_bodiless(call.request)
     with gateway.readers.reading():
-        return await objects.while_it_changes(lambda: _copy(gateway, request))
+        return await objects.while_it_changes(lambda: _copy(gateway, call))
 
 
-async def _copy(gateway: Gateway, request: S3Request) -> Answer:
+async def _copy(gateway: Gateway, call: Call) -> Answer:
     """One attempt: whatever the source is judged by holds for the version that is copied."""
-    directive, tagging = _directive(request, "metadata"), _directive(request, "tagging")
-    algorithm = checksums.asked_algorithm(request.headers, "x-amz-checksum-algorithm")
-    source = await open_source(gateway, request)
-    same = (source.name, source.key) == (request.bucket, request.key)
+    directive, tagging = _directive(call.request, "metadata"), _directive(call.request, "tagging")
+    algorithm = checksums.asked_algorithm(call.request.headers, "x-amz-checksum-algorithm")
+    source = await open_source(gateway, call.request)
+    same = (source.name, source.key) == (call.request.bucket, call.request.key)
     changed = (
         "REPLACE" in (directive, tagging)
-        or not {website.LOCATION, classes.NAME}.isdisjoint(request.headers)
-        or await sse.changes(gateway, request, source)
+        or not {website.LOCATION, classes.NAME}.isdisjoint(call.request.headers)
+        or await sse.changes(gateway, call.request, source)
     )
     if same and not changed and not source.asked_version:
         raise S3Error(
@@ -121,31 +121,31 @@ async def _copy(gateway: Gateway, request: S3Request) -> Answer:
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes.",
         )
     if tagging == "COPY" and source.row.tags:
-        await (await judge_of(gateway, request, source.name)).must(
+        await (await authorizer_of(gateway, call.request, source.name)).must(
             "s3:GetObjectTagging", source.key, source.asked_version, row=source.row
         )
-        await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
-    asked_tags = tags.from_header(request.headers)
-    attributes = attributes_of(request) if directive == "REPLACE" else _copied_attributes(request, source)
+        await call.authorizer.must("s3:PutObjectTagging", call.request.key, more=of_tags(source.row.tags))
+    asked_tags = tags.from_header(call.request.headers)
+    attributes = attributes_of(call.request) if directive == "REPLACE" else _copied_attributes(call.request, source)
     put = await copies.copy_object(
         gateway,
         source,
         Copy(
-            request.bucket,
-            request.key,
-            request.user,
+            call.request.bucket,
+            call.request.key,
+            call.caller,
             attributes,
             asked_tags if tagging == "REPLACE" else None,
-            await asked_acl(gateway, request),
-            NO_LOCK if lock.ASKED.isdisjoint(request.headers) else await locks.asked_lock(gateway, request),
-            write_conditions(request.headers),
-            encryption=sse.asked(gateway, request),
+            await asked_acl(gateway, call),
+            NO_LOCK if lock.ASKED.isdisjoint(call.request.headers) else await locks.asked_lock(gateway, call),
+            write_conditions(call.request.headers),
+            encryption=sse.asked(gateway, call.request),
             checksum=algorithm,
         ),
     )
     headers = {"x-amz-version-id": put.version} if put.version else {}
-    headers |= encryption.shown(put.sealing, request.headers)
-    headers |= ending(gateway, request.bucket_row, request.key, put)
+    headers |= encryption.shown(put.sealing, call.request.headers)
+    headers |= ending(gateway, call.bucket, call.request.key, put)
     if source.version:
         headers["x-amz-copy-source-version-id"] = source.version
     kept, value, kind = put.checksum
@@ -154,13 +154,13 @@ async def _copy(gateway: Gateway, request: S3Request) -> Answer:
     return respond_xml(document("CopyObjectResult", result), headers)
 
 
-async def rename_object(gateway: Gateway, request: S3Request) -> Answer:
-    check_bodiless(request)
+async def rename_object(gateway: Gateway, call: Call) -> Answer:
+    check_bodiless(call.request)
     header = "x-amz-rename-source"
-    text = request.headers.get(header, "")
+    text = call.request.headers.get(header, "")
     raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")
-    key = raw.removeprefix(request.bucket.encode() + b"/")
-    if not key or len(key) > request.limits.key_bytes:
+    key = raw.removeprefix(call.request.bucket.encode() + b"/")
+    if not key or len(key) > call.request.limits.key_bytes:
         raise S3Error(
             "InvalidArgument",
             "x-amz-rename-source must be the key of the source, with or without /bucket/ before it",
@@ -168,17 +168,17 @@ async def rename_object(gateway: Gateway, request: S3Request) -> Answer:
             ArgumentValue=text,
         )
     for action in ("s3:GetObject", "s3:DeleteObject"):
-        await request.judge.must(action, key)
+        await call.authorizer.must(action, key)
 
     async def judge(source: Opened) -> None:
-        await request.judge.confirm(key, "", source.row)
+        await call.authorizer.confirm(key, "", source.row)
         if source.row.tags:  # they move along, and so does the ACL
-            await request.judge.must("s3:PutObjectTagging", request.key, more=of_tags(source.row.tags))
+            await call.authorizer.must("s3:PutObjectTagging", call.request.key, more=of_tags(source.row.tags))
         if source.row.acl:
-            await request.judge.must("s3:PutObjectAcl", request.key)
-        conditions.check_read(request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
+            await call.authorizer.must("s3:PutObjectAcl", call.request.key)
+        conditions.check_read(call.request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
 
     await copies.rename_object(
-        gateway, request.bucket, key, request.key, request.user, write_conditions(request.headers), judge
+        gateway, call.request.bucket, key, call.request.key, call.caller, write_conditions(call.request.headers), judge
     )
     return respond(200)

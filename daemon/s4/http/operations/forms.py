@@ -28,6 +28,7 @@ from s4.gateway import objects
 from s4.gateway.context import Gateway
 from s4.gateway.receive import Decoder
 from s4.http.answers import XML, Answer, respond
+from s4.http.authorize import Call
 from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import S3Request, UploadForm, proceed, request_patience
 from s4.http.responses import put_headers
@@ -272,35 +273,35 @@ def _claim(fields: dict[str, str], signature_v2: str, region: str) -> sigv4.Clai
     return sigv4.parse_form(fields)
 
 
-async def post_object(gateway: Gateway, request: S3Request) -> Answer:
-    form = request.form
+async def post_object(gateway: Gateway, call: Call) -> Answer:
+    form = call.request.form
     if form is None:
         raise S3Error("MalformedPOSTRequest")
-    checksums.check_whole(request.headers)
+    checksums.check_whole(call.request.headers)
     await form.body.look_ahead(gateway.inline_bytes)
     put = await objects.put_object(
         gateway,
-        request.bucket,
-        request.key,
+        call.request.bucket,
+        call.request.key,
         form.body,
-        checksums.expected_of(request.headers, ""),
-        replace(await with_acl(gateway, request), event=events.POST),
-        request.user,
-        write_conditions(request.headers),
+        checksums.expected_of(call.request.headers, ""),
+        replace(await with_acl(gateway, call), event=events.POST),
+        call.caller,
+        write_conditions(call.request.headers),
     )
-    key = quote_from_bytes(request.key, safe="/-_.~")
-    location = f"{request.scheme}://{request.headers.get('host', '')}{request.path.rstrip('/')}/{key}"
-    headers = {**put_headers(put, request), "Location": location}
+    key = quote_from_bytes(call.request.key, safe="/-_.~")
+    location = f"{call.request.scheme}://{call.request.headers.get('host', '')}{call.request.path.rstrip('/')}/{key}"
+    headers = {**put_headers(put, call.request), "Location": location}
     target = form.fields.get("success_action_redirect") or form.fields.get("redirect") or ""
     split = urlsplit(target)
     if split.scheme in ("http", "https") and split.netloc and target.isprintable():
-        about = {"bucket": request.bucket, "key": request.key, "etag": f'"{put.etag}"'}
+        about = {"bucket": call.request.bucket, "key": call.request.key, "etag": f'"{put.etag}"'}
         query = urlencode([*parse_qsl(split.query, keep_blank_values=True), *about.items()])
         return respond(303, {**headers, "Location": urlunsplit(split._replace(query=query))})
     status = form.fields.get("success_action_status")
     if status != "201":
         return respond(200 if status == "200" else 204, headers)
-    said = tag("Location", location) + tag("Bucket", request.bucket) + tag("Key", form.fields["key"])
+    said = tag("Location", location) + tag("Bucket", call.request.bucket) + tag("Key", form.fields["key"])
     said += tag("ETag", f'"{put.etag}"')
     text = f"{HEAD}<PostResponse>{said}</PostResponse>"  # S3 gives it no namespace
     return respond(201, {**headers, "Content-Type": XML}, text.encode())

@@ -7,58 +7,61 @@ from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import open_judged
+from s4.http.authorize import Call, open_judged
 from s4.http.operations.settings import asked_acl, check_acl
 from s4.http.owners import canonical_of, xml
-from s4.http.request import S3Request
 from s4.s3 import acl, tags
 from s4.s3.errors import S3Error
 from s4.s3.xml import document
 
 
-async def _open(gateway: Gateway, request: S3Request) -> Opened:
-    return await open_judged(gateway, request.judge, request.bucket, request.key, request.query.get("versionId", ""))
+async def _open(gateway: Gateway, call: Call) -> Opened:
+    return await open_judged(
+        gateway, call.authorizer, call.request.bucket, call.request.key, call.request.query.get("versionId", "")
+    )
 
 
 def _version(version: str) -> dict[str, str]:
     return {"x-amz-version-id": version} if version else {}
 
 
-async def get_tagging(gateway: Gateway, request: S3Request) -> Answer:
-    opened = await _open(gateway, request)
+async def get_tagging(gateway: Gateway, call: Call) -> Answer:
+    opened = await _open(gateway, call)
     return respond_xml(document("Tagging", tags.to_xml(opened.row.tags)), _version(opened.version))
 
 
-async def put_tagging(gateway: Gateway, request: S3Request) -> Answer:
-    wanted = tags.from_xml(await request.xml("Tagging"), tags.OF_OBJECT)
-    version = request.query.get("versionId", "")
-    await request.judge.must("s3:PutObjectTagging", request.key, version, of_tags(wanted))
+async def put_tagging(gateway: Gateway, call: Call) -> Answer:
+    wanted = tags.from_xml(await call.request.xml("Tagging"), tags.OF_OBJECT)
+    version = call.request.query.get("versionId", "")
+    await call.authorizer.must("s3:PutObjectTagging", call.request.key, version, of_tags(wanted))
     return respond(
-        200, _version(await objects.change_object(gateway, request.bucket, request.key, version, tags=wanted))
+        200, _version(await objects.change_object(gateway, call.request.bucket, call.request.key, version, tags=wanted))
     )
 
 
-async def delete_tagging(gateway: Gateway, request: S3Request) -> Answer:
-    version = request.query.get("versionId", "")
-    return respond(204, _version(await objects.change_object(gateway, request.bucket, request.key, version, tags={})))
+async def delete_tagging(gateway: Gateway, call: Call) -> Answer:
+    version = call.request.query.get("versionId", "")
+    return respond(
+        204, _version(await objects.change_object(gateway, call.request.bucket, call.request.key, version, tags={}))
+    )
 
 
-async def get_acl(gateway: Gateway, request: S3Request) -> Answer:
-    opened = await _open(gateway, request)
+async def get_acl(gateway: Gateway, call: Call) -> Answer:
+    opened = await _open(gateway, call)
     owner = await canonical_of(gateway, opened.row.owner)
     listed = acl.to_xml(acl.decode(opened.row.acl), owner, xml(owner, opened.row.owner))
     return respond_xml(document("AccessControlPolicy", listed), _version(opened.version))
 
 
-async def put_acl(gateway: Gateway, request: S3Request) -> Answer:
+async def put_acl(gateway: Gateway, call: Call) -> Answer:
     """An ACL is made for the owner of a version, and is given to that version only."""
-    opened = await _open(gateway, request)
-    wanted = await asked_acl(request, await canonical_of(gateway, opened.row.owner))
-    check_acl(await find_bucket(gateway, request.bucket), wanted)
-    version, text = request.query.get("versionId", ""), acl.encode(wanted)
+    opened = await _open(gateway, call)
+    wanted = await asked_acl(call.request, await canonical_of(gateway, opened.row.owner))
+    check_acl(await find_bucket(gateway, call.request.bucket), wanted)
+    version, text = call.request.query.get("versionId", ""), acl.encode(wanted)
     try:
         changed = await objects.change_object(
-            gateway, request.bucket, request.key, version, acl=text, seen=opened.suffix
+            gateway, call.request.bucket, call.request.key, version, acl=text, seen=opened.suffix
         )
     except objects.SourceChangedError:
         raise S3Error("OperationAborted", "The object was replaced meanwhile. Try again.") from None

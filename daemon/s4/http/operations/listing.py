@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.answers import Answer, respond_xml
+from s4.http.authorize import Call
 from s4.http.owners import owners_xml
 from s4.http.request import S3Request
 from s4.metadata import classes, keys
@@ -92,10 +93,10 @@ async def _owners(gateway: Gateway, page: Page) -> dict[str, str]:
     return await owners_xml(gateway, (item.row.owner for item in page.items if not isinstance(item, bytes)))
 
 
-async def list_objects(gateway: Gateway, request: S3Request) -> Answer:
-    shared = _parameters(request, "max-keys")
-    marker = request.query.get("marker", "").encode()
-    bucket = await find_bucket(gateway, request.bucket)
+async def list_objects(gateway: Gateway, call: Call) -> Answer:
+    shared = _parameters(call.request, "max-keys")
+    marker = call.request.query.get("marker", "").encode()
+    bucket = await find_bucket(gateway, call.request.bucket)
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, marker, b"", shared.limit))
     listed, _ = _contents(page, shared.url, await _owners(gateway, page))
     # S3 gives NextMarker only with a delimiter; without one the last key is it.
@@ -108,16 +109,16 @@ async def list_objects(gateway: Gateway, request: S3Request) -> Answer:
         document(
             "ListBucketResult",
             (
-                f"{_head(request, shared, 'MaxKeys')}<Marker>{encode_key(marker, shared.url)}</Marker>{following}"
+                f"{_head(call.request, shared, 'MaxKeys')}<Marker>{encode_key(marker, shared.url)}</Marker>{following}"
                 f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
             ),
         )
     )
 
 
-async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
-    query = request.query
-    shared = _parameters(request, "max-keys")
+async def list_objects_v2(gateway: Gateway, call: Call) -> Answer:
+    query = call.request.query
+    shared = _parameters(call.request, "max-keys")
     start = query.get("start-after", "").encode()
     token = query.get("continuation-token")
     after = _parse_token(token) if token is not None else start
@@ -129,7 +130,7 @@ async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
             ArgumentName="fetch-owner",
             ArgumentValue=with_owners,
         )
-    bucket = await find_bucket(gateway, request.bucket)
+    bucket = await find_bucket(gateway, call.request.bucket)
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, after, b"", shared.limit))
     owners = await _owners(gateway, page) if with_owners == "true" else {}
     listed, count = _contents(page, shared.url, owners)
@@ -142,7 +143,7 @@ async def list_objects_v2(gateway: Gateway, request: S3Request) -> Answer:
         document(
             "ListBucketResult",
             (
-                f"{_head(request, shared, 'MaxKeys')}<KeyCount>{count}</KeyCount>"
+                f"{_head(call.request, shared, 'MaxKeys')}<KeyCount>{count}</KeyCount>"
                 f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{more}{listed}"
             ),
         )
@@ -161,9 +162,9 @@ def _parse_token(token: str) -> bytes:
     return raw[1:]
 
 
-async def list_versions(gateway: Gateway, request: S3Request) -> Answer:
-    query = request.query
-    shared = _parameters(request, "max-keys")
+async def list_versions(gateway: Gateway, call: Call) -> Answer:
+    query = call.request.query
+    shared = _parameters(call.request, "max-keys")
     key_marker, version_marker = query.get("key-marker", "").encode(), query.get("version-id-marker", "")
     if version_marker and not key_marker:
         raise S3Error(
@@ -172,7 +173,7 @@ async def list_versions(gateway: Gateway, request: S3Request) -> Answer:
             ArgumentName="version-id-marker",
             ArgumentValue=version_marker,
         )
-    bucket = await find_bucket(gateway, request.bucket)
+    bucket = await find_bucket(gateway, call.request.bucket)
     suffix = await _version_suffix(gateway, bucket.id, key_marker, version_marker)
     page = await gateway.node.list_objects(
         bucket.id, Query(shared.prefix, shared.delimiter, key_marker, suffix, shared.limit, versions=True)
@@ -195,7 +196,7 @@ async def list_versions(gateway: Gateway, request: S3Request) -> Answer:
         document(
             "ListVersionsResult",
             (
-                f"{_head(request, shared, 'MaxKeys')}{markers}<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
+                f"{_head(call.request, shared, 'MaxKeys')}{markers}<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"
             ),
         )
     )
@@ -233,11 +234,11 @@ def _version_xml(item: Version, url: bool, owners: Mapping[str, str]) -> str:
     )
 
 
-async def list_uploads(gateway: Gateway, request: S3Request) -> Answer:
-    query = request.query
-    shared = _parameters(request, "max-uploads")
+async def list_uploads(gateway: Gateway, call: Call) -> Answer:
+    query = call.request.query
+    shared = _parameters(call.request, "max-uploads")
     key_marker, upload_marker = query.get("key-marker", "").encode(), query.get("upload-id-marker", "")
-    bucket = await find_bucket(gateway, request.bucket)
+    bucket = await find_bucket(gateway, call.request.bucket)
     try:
         after = bytes.fromhex(upload_marker) if upload_marker and key_marker else None
     except ValueError:
@@ -271,7 +272,7 @@ async def list_uploads(gateway: Gateway, request: S3Request) -> Answer:
         document(
             "ListMultipartUploadsResult",
             (
-                f"{tag('Bucket', request.bucket)}<KeyMarker>{encode_key(key_marker, shared.url)}</KeyMarker>"
+                f"{tag('Bucket', call.request.bucket)}<KeyMarker>{encode_key(key_marker, shared.url)}</KeyMarker>"
                 f"{tag('UploadIdMarker', upload_marker)}{following}<Prefix>{encode_key(shared.prefix, shared.url)}</Prefix>"
                 f"{delimiter}{encoding}{tag('MaxUploads', shared.limit)}"
                 f"<IsTruncated>{str(page.truncated).lower()}</IsTruncated>{listed}"

@@ -9,8 +9,7 @@ from s4.gateway.buckets import set_lock
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import open_judged
-from s4.http.request import S3Request
+from s4.http.authorize import Call, open_judged
 from s4.metadata.rows import Bucket
 from s4.s3 import lock
 from s4.s3.errors import S3Error
@@ -19,35 +18,35 @@ from s4.s3.names import exact_date
 from s4.s3.xml import document, tag
 
 
-async def get_configuration(gateway: Gateway, request: S3Request) -> Answer:
-    bucket = await find_bucket(gateway, request.bucket)
+async def get_configuration(gateway: Gateway, call: Call) -> Answer:
+    bucket = await find_bucket(gateway, call.request.bucket)
     if not bucket.lock:
-        raise S3Error("ObjectLockConfigurationNotFoundError", BucketName=request.bucket)
+        raise S3Error("ObjectLockConfigurationNotFoundError", BucketName=call.request.bucket)
     return respond_xml(document("ObjectLockConfiguration", lock.default_to_xml(documents.default_lock(bucket))))
 
 
-async def put_configuration(gateway: Gateway, request: S3Request) -> Answer:
-    default = lock.default_from_xml(await request.xml("ObjectLockConfiguration"))
-    await set_lock(gateway, request.bucket, documents.encode(default) if default is not None else "")
+async def put_configuration(gateway: Gateway, call: Call) -> Answer:
+    default = lock.default_from_xml(await call.request.xml("ObjectLockConfiguration"))
+    await set_lock(gateway, call.request.bucket, documents.encode(default) if default is not None else "")
     return respond(200)
 
 
-async def wants_bypass(request: S3Request, key: bytes, version: str) -> bool:
+async def wants_bypass(call: Call, key: bytes, version: str) -> bool:
     """Whether the request gets round governance. Raises S3Error where its caller may not."""
-    if not lock.wants_bypass(request.headers):
+    if not lock.wants_bypass(call.request.headers):
         return False
-    await request.judge.must("s3:BypassGovernanceRetention", key, version)
+    await call.authorizer.must("s3:BypassGovernanceRetention", key, version)
     return True
 
 
-async def asked_lock(gateway: Gateway, request: S3Request) -> Lock:
+async def asked_lock(gateway: Gateway, call: Call) -> Lock:
     """What a write asks for, once its bucket has object lock and its caller may. Raises S3Error."""
-    wanted = lock.from_headers(request.headers, gateway.now_ms())
+    wanted = lock.from_headers(call.request.headers, gateway.now_ms())
     if wanted.mode:
-        await request.judge.must("s3:PutObjectRetention", request.key)
-    if lock.HOLD in request.headers:
-        await request.judge.must("s3:PutObjectLegalHold", request.key)
-    _check(await find_bucket(gateway, request.bucket))
+        await call.authorizer.must("s3:PutObjectRetention", call.request.key)
+    if lock.HOLD in call.request.headers:
+        await call.authorizer.must("s3:PutObjectLegalHold", call.request.key)
+    _check(await find_bucket(gateway, call.request.bucket))
     return wanted
 
 
@@ -56,52 +55,54 @@ def _check(bucket: Bucket) -> None:
         raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
 
 
-async def shown(request: S3Request, opened: Opened) -> dict[str, str]:
+async def shown(call: Call, opened: Opened) -> dict[str, str]:
     """Headers of GET and HEAD, as far as the caller may see them."""
-    row, judge, version = opened.row, request.judge, request.query.get("versionId", "")
+    row, authorizer, version = opened.row, call.authorizer, call.request.query.get("versionId", "")
     found: dict[str, str] = {}
-    if row.lock_mode and await judge.may("s3:GetObjectRetention", request.key, version, row=row):
+    if row.lock_mode and await authorizer.may("s3:GetObjectRetention", call.request.key, version, row=row):
         found |= {lock.MODE: row.lock_mode, lock.UNTIL: exact_date(row.lock_until_ms)}
-    if row.legal_hold and await judge.may("s3:GetObjectLegalHold", request.key, version, row=row):
+    if row.legal_hold and await authorizer.may("s3:GetObjectLegalHold", call.request.key, version, row=row):
         found[lock.HOLD] = "ON"
     return found
 
 
-async def _open(gateway: Gateway, request: S3Request) -> Opened:
-    _check(await find_bucket(gateway, request.bucket))
-    return await open_judged(gateway, request.judge, request.bucket, request.key, request.query.get("versionId", ""))
+async def _open(gateway: Gateway, call: Call) -> Opened:
+    _check(await find_bucket(gateway, call.request.bucket))
+    return await open_judged(
+        gateway, call.authorizer, call.request.bucket, call.request.key, call.request.query.get("versionId", "")
+    )
 
 
-async def get_retention(gateway: Gateway, request: S3Request) -> Answer:
-    row = (await _open(gateway, request)).row
+async def get_retention(gateway: Gateway, call: Call) -> Answer:
+    row = (await _open(gateway, call)).row
     if not row.lock_mode:
         raise S3Error("NoSuchObjectLockConfiguration")
     return respond_xml(document("Retention", lock.retention_to_xml(row.lock_mode, row.lock_until_ms)))
 
 
-async def put_retention(gateway: Gateway, request: S3Request) -> Answer:
-    now_ms, version = gateway.now_ms(), request.query.get("versionId", "")
-    mode, until_ms = lock.retention_from_xml(await request.xml("Retention"), now_ms)
-    await request.judge.must("s3:PutObjectRetention", request.key, version, of_lock(mode, until_ms, now_ms))
-    bypass = await wants_bypass(request, request.key, version)
-    _check(await find_bucket(gateway, request.bucket))
+async def put_retention(gateway: Gateway, call: Call) -> Answer:
+    now_ms, version = gateway.now_ms(), call.request.query.get("versionId", "")
+    mode, until_ms = lock.retention_from_xml(await call.request.xml("Retention"), now_ms)
+    await call.authorizer.must("s3:PutObjectRetention", call.request.key, version, of_lock(mode, until_ms, now_ms))
+    bypass = await wants_bypass(call, call.request.key, version)
+    _check(await find_bucket(gateway, call.request.bucket))
     await objects.change_object(
-        gateway, request.bucket, request.key, version, retention=(mode, until_ms), bypass=bypass
+        gateway, call.request.bucket, call.request.key, version, retention=(mode, until_ms), bypass=bypass
     )
     return respond(200)
 
 
-async def get_hold(gateway: Gateway, request: S3Request) -> Answer:
-    row = (await _open(gateway, request)).row
+async def get_hold(gateway: Gateway, call: Call) -> Answer:
+    row = (await _open(gateway, call)).row
     if not row.legal_hold and not row.hold_told:
         raise S3Error("NoSuchObjectLockConfiguration")
     return respond_xml(document("LegalHold", tag("Status", "ON" if row.legal_hold else "OFF")))
 
 
-async def put_hold(gateway: Gateway, request: S3Request) -> Answer:
-    hold = lock.hold_from_xml(await request.xml("LegalHold"))
-    version = request.query.get("versionId", "")
-    await request.judge.must("s3:PutObjectLegalHold", request.key, version, of_hold(hold))
-    _check(await find_bucket(gateway, request.bucket))
-    await objects.change_object(gateway, request.bucket, request.key, version, hold=hold)
+async def put_hold(gateway: Gateway, call: Call) -> Answer:
+    hold = lock.hold_from_xml(await call.request.xml("LegalHold"))
+    version = call.request.query.get("versionId", "")
+    await call.authorizer.must("s3:PutObjectLegalHold", call.request.key, version, of_hold(hold))
+    _check(await find_bucket(gateway, call.request.bucket))
+    await objects.change_object(gateway, call.request.bucket, call.request.key, version, hold=hold)
     return respond(200)

@@ -9,6 +9,7 @@ from s4.gateway.context import Gateway, find_bucket, paced
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import while_it_changes
 from s4.http.answers import Answer, respond, respond_xml
+from s4.http.authorize import Call
 from s4.http.operations.copies import check_bodiless, open_source
 from s4.http.operations.encryption import customer_key
 from s4.http.operations.objects import with_acl, write_conditions
@@ -25,19 +26,19 @@ from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, encode_key, tag
 
 
-async def create_upload(gateway: Gateway, request: S3Request) -> Answer:
-    wanted = write_conditions(request.headers)
+async def create_upload(gateway: Gateway, call: Call) -> Answer:
+    wanted = write_conditions(call.request.headers)
     if wanted != NO_CONDITIONS:
-        await _must_hold(gateway, request, wanted)
-    algorithm = checksums.asked_algorithm(request.headers, "x-amz-checksum-algorithm")
-    kind = checksums.check_type(algorithm, request.headers.get("x-amz-checksum-type", "").upper())
+        await _must_hold(gateway, call.request, wanted)
+    algorithm = checksums.asked_algorithm(call.request.headers, "x-amz-checksum-algorithm")
+    kind = checksums.check_type(algorithm, call.request.headers.get("x-amz-checksum-type", "").upper())
     upload, sealing = await multipart.create_upload(
-        gateway, request.bucket, request.key, await with_acl(gateway, request), request.user, algorithm, kind
+        gateway, call.request.bucket, call.request.key, await with_acl(gateway, call), call.caller, algorithm, kind
     )
     headers = {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": kind} if algorithm else {}
-    headers |= encryption.shown(sealing, request.headers)
-    headers |= aborting(gateway, request.bucket_row, request.key, gateway.now_ms())
-    result = f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>{tag('UploadId', upload)}"
+    headers |= encryption.shown(sealing, call.request.headers)
+    headers |= aborting(gateway, call.bucket, call.request.key, gateway.now_ms())
+    result = f"{tag('Bucket', call.request.bucket)}<Key>{encode_key(call.request.key, url=False)}</Key>{tag('UploadId', upload)}"
     return respond_xml(document("InitiateMultipartUploadResult", result), headers)
 
 
@@ -96,20 +97,22 @@ async def _agrees(gateway: Gateway, request: S3Request, upload_id: str, told: fr
         raise S3Error("InvalidRequest", "The upload was created with another checksum type.")
 
 
-async def upload_part(gateway: Gateway, request: S3Request) -> Answer:
-    number, upload = _part_number(request), _upload_id(request)
-    body = request.body()
-    if "content-length" not in request.headers and "x-amz-decoded-content-length" not in request.headers:
+async def upload_part(gateway: Gateway, call: Call) -> Answer:
+    number, upload = _part_number(call.request), _upload_id(call.request)
+    body = call.request.body()
+    if "content-length" not in call.request.headers and "x-amz-decoded-content-length" not in call.request.headers:
         raise S3Error("MissingContentLength")
-    if body.length > request.limits.put_bytes:
-        raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
-    expected = checksums.expected_of(request.headers, request.payload)
-    await _agrees(gateway, request, upload, _OF_PART)
-    customer = customer_key(gateway, request)
+    if body.length > call.request.limits.put_bytes:
+        raise S3Error(
+            "EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(call.request.limits.put_bytes)
+        )
+    expected = checksums.expected_of(call.request.headers, call.request.payload)
+    await _agrees(gateway, call.request, upload, _OF_PART)
+    customer = customer_key(gateway, call.request)
     stored, algorithm, sealing = await multipart.put_part(
-        gateway, request.bucket, request.key, upload, number, body, expected, customer
+        gateway, call.request.bucket, call.request.key, upload, number, body, expected, customer
     )
-    headers = {"ETag": f'"{stored.etag}"', **encryption.shown(sealing, request.headers)}
+    headers = {"ETag": f'"{stored.etag}"', **encryption.shown(sealing, call.request.headers)}
     if stored.brought:
         compared, _, value = stored.brought.partition(":")
         headers[checksums.HEADER[compared]] = value
@@ -118,10 +121,10 @@ async def upload_part(gateway: Gateway, request: S3Request) -> Answer:
     return respond(200, headers)
 
 
-async def upload_part_copy(gateway: Gateway, request: S3Request) -> Answer:
-    check_bodiless(request)
+async def upload_part_copy(gateway: Gateway, call: Call) -> Answer:
+    check_bodiless(call.request)
     with gateway.readers.reading():
-        return await while_it_changes(lambda: _copy_part(gateway, request))
+        return await while_it_changes(lambda: _copy_part(gateway, call.request))
 
 
 async def _copy_part(gateway: Gateway, request: S3Request) -> Answer:
@@ -159,13 +162,13 @@ def _bounded(request: S3Request, name: str, default: int) -> int:
 MOST = 65535  # as a part's row has it
 
 
-async def list_parts(gateway: Gateway, request: S3Request) -> Answer:
-    limit = min(_bounded(request, "max-parts", 1000), 1000)
-    marker = _bounded(request, "part-number-marker", 0)
-    upload = _upload_id(request)
-    await _agrees(gateway, request, upload, _OF_UPLOAD)
+async def list_parts(gateway: Gateway, call: Call) -> Answer:
+    limit = min(_bounded(call.request, "max-parts", 1000), 1000)
+    marker = _bounded(call.request, "part-number-marker", 0)
+    upload = _upload_id(call.request)
+    await _agrees(gateway, call.request, upload, _OF_UPLOAD)
     _, _, _, found = await multipart.find_upload(
-        gateway, request.bucket, request.key, upload, min(marker, MOST), limit + 1
+        gateway, call.request.bucket, call.request.key, upload, min(marker, MOST), limit + 1
     )
     parts = [decode(Part, value) for value in found.parts]
     page, truncated = parts[:limit], 0 < limit < len(parts)  # of no parts there is no next page
@@ -183,13 +186,13 @@ async def list_parts(gateway: Gateway, request: S3Request) -> Answer:
         document(
             "ListPartsResult",
             (
-                f"{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=request.query.get('encoding-type') == 'url')}</Key>"
+                f"{tag('Bucket', call.request.bucket)}<Key>{encode_key(call.request.key, url=call.request.query.get('encoding-type') == 'url')}</Key>"
                 f"{tag('UploadId', upload)}<Initiator>{owner}</Initiator><Owner>{owner}</Owner>{tag('StorageClass', classes.of(found.upload.headers))}"
                 f"{tag('PartNumberMarker', marker)}{following}{tag('MaxParts', limit)}"
                 f"<IsTruncated>{str(truncated).lower()}</IsTruncated>{kind}{listed}"
             ),
         ),
-        aborting(gateway, request.bucket_row, request.key, found.upload.created_ms),
+        aborting(gateway, call.bucket, call.request.key, found.upload.created_ms),
     )
 
 
@@ -208,46 +211,46 @@ def _wanted_part(element: Element, limit: int) -> WantedPart:
     return WantedPart(int(number), etag.strip('"'), {name: value for name, value in given.items() if value})
 
 
-async def complete_upload(gateway: Gateway, request: S3Request) -> Answer:
-    upload = _upload_id(request)
-    root = await request.xml("CompleteMultipartUpload", checksums=False)
-    parts = [_wanted_part(element, request.limits.parts) async for element in paced(root.all("Part"))]
-    if not parts or len(parts) > request.limits.parts:
-        raise S3Error("MalformedXML", f"A completion names 1 to {request.limits.parts} parts.")
+async def complete_upload(gateway: Gateway, call: Call) -> Answer:
+    upload = _upload_id(call.request)
+    root = await call.request.xml("CompleteMultipartUpload", checksums=False)
+    parts = [_wanted_part(element, call.request.limits.parts) async for element in paced(root.all("Part"))]
+    if not parts or len(parts) > call.request.limits.parts:
+        raise S3Error("MalformedXML", f"A completion names 1 to {call.request.limits.parts} parts.")
     if any(left.number >= right.number for left, right in pairwise(parts)):
         raise S3Error("InvalidPartOrder")
-    size = request.headers.get("x-amz-mp-object-size")
+    size = call.request.headers.get("x-amz-mp-object-size")
     if size is not None and names.number(size, 0, 10**17) is None:
         raise S3Error("InvalidRequest", f"Value for x-amz-mp-object-size header is invalid: '{size}'")
     # of the object to be, with "-N" where it is made of the parts'
-    about = {name: value for name, value in request.headers.items() if name.startswith("x-amz-checksum-")}
+    about = {name: value for name, value in call.request.headers.items() if name.startswith("x-amz-checksum-")}
     whole = checksums.expected_of({name: value.partition("-")[0] for name, value in about.items()}, "")
     given = (whole.algorithm, about[checksums.HEADER[whole.algorithm]]) if whole.algorithm else ("", "")
-    await _agrees(gateway, request, upload, _OF_UPLOAD)
+    await _agrees(gateway, call.request, upload, _OF_UPLOAD)
     wanted = Completion(
         parts,
-        write_conditions(request.headers),
+        write_conditions(call.request.headers),
         given,
-        request.headers.get("x-amz-checksum-type", "").upper(),
+        call.request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,
     )
     try:
-        put = await multipart.complete_upload(gateway, request.bucket, request.key, upload, wanted)
+        put = await multipart.complete_upload(gateway, call.request.bucket, call.request.key, upload, wanted)
     except S3Error as error:
         if error.code == "InvalidPart":
             error.fields["UploadId"] = upload
         raise
     headers = {"x-amz-version-id": put.version} if put.version else {}
-    headers |= encryption.shown(put.sealing, request.headers)
-    headers |= ending(gateway, request.bucket_row, request.key, put)
+    headers |= encryption.shown(put.sealing, call.request.headers)
+    headers |= ending(gateway, call.bucket, call.request.key, put)
     algorithm, value, kind = put.checksum
     checksum = tag(f"Checksum{algorithm}", value) + tag("ChecksumType", kind) if algorithm else ""
-    location = f"{request.scheme}://{request.headers.get('host', '')}{request.path}"
+    location = f"{call.request.scheme}://{call.request.headers.get('host', '')}{call.request.path}"
     return respond_xml(
         document(
             "CompleteMultipartUploadResult",
             (
-                f"{tag('Location', location)}{tag('Bucket', request.bucket)}<Key>{encode_key(request.key, url=False)}</Key>"
+                f"{tag('Location', location)}{tag('Bucket', call.request.bucket)}<Key>{encode_key(call.request.key, url=False)}</Key>"
                 f"<ETag>&quot;{put.etag}&quot;</ETag>{checksum}"
             ),
         ),
@@ -255,6 +258,6 @@ async def complete_upload(gateway: Gateway, request: S3Request) -> Answer:
     )
 
 
-async def abort_upload(gateway: Gateway, request: S3Request) -> Answer:
-    await multipart.abort_upload(gateway, request.bucket, request.key, _upload_id(request))
+async def abort_upload(gateway: Gateway, call: Call) -> Answer:
+    await multipart.abort_upload(gateway, call.request.bucket, call.request.key, _upload_id(call.request))
     return respond(204)

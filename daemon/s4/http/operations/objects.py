@@ -14,7 +14,7 @@ from s4.gateway.memory import Share
 from s4.gateway.objects import Attributes
 from s4.gateway.read import READ_BYTES, Opened, read_small, stream
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import open_judged
+from s4.http.authorize import Call, open_judged
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
@@ -66,14 +66,14 @@ def attributes_of(request: S3Request) -> Attributes:
     return Attributes(kept, metadata, tags.from_header(request.headers))
 
 
-async def asked_acl(gateway: Gateway, request: S3Request) -> str:
+async def asked_acl(gateway: Gateway, call: Call) -> str:
     """The ACL that a write asks for, as it is kept. Raises S3Error where the bucket takes no such, or the caller may
     not."""
-    wanted = acl.from_headers(request.headers, request.requester.asker.canonical)
+    wanted = acl.from_headers(call.request.headers, call.request.requester.asker.canonical)
     if wanted is None or not wanted.grants:
         return ""
-    await request.judge.must("s3:PutObjectAcl", request.key)
-    check_acl(await find_bucket(gateway, request.bucket), wanted)
+    await call.authorizer.must("s3:PutObjectAcl", call.request.key)
+    check_acl(await find_bucket(gateway, call.request.bucket), wanted)
     return acl.encode(wanted)
 
 
@@ -102,42 +102,44 @@ def if_match_of(value: str | None) -> str:
     return found
 
 
-async def with_acl(gateway: Gateway, request: S3Request) -> Attributes:
+async def with_acl(gateway: Gateway, call: Call) -> Attributes:
     """What a write says of the object to be, its ACL included."""
-    found = attributes_of(request)
-    if not acl.ASKED.isdisjoint(request.headers):
-        found = replace(found, acl=await asked_acl(gateway, request))
-    if not lock.ASKED.isdisjoint(request.headers):
-        found = replace(found, lock=await locks.asked_lock(gateway, request))
-    if not encryption.ASKED.isdisjoint(request.headers):
-        found = replace(found, encryption=sse.asked(gateway, request))
+    found = attributes_of(call.request)
+    if not acl.ASKED.isdisjoint(call.request.headers):
+        found = replace(found, acl=await asked_acl(gateway, call))
+    if not lock.ASKED.isdisjoint(call.request.headers):
+        found = replace(found, lock=await locks.asked_lock(gateway, call))
+    if not encryption.ASKED.isdisjoint(call.request.headers):
+        found = replace(found, encryption=sse.asked(gateway, call.request))
     return found
 
 
-async def put_object(gateway: Gateway, request: S3Request) -> Answer:
-    body = request.body()
-    if body.length > request.limits.put_bytes:
-        raise S3Error("EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(request.limits.put_bytes))
-    if "content-length" not in request.headers and "x-amz-decoded-content-length" not in request.headers:
+async def put_object(gateway: Gateway, call: Call) -> Answer:
+    body = call.request.body()
+    if body.length > call.request.limits.put_bytes:
+        raise S3Error(
+            "EntityTooLarge", ProposedSize=str(body.length), MaxSizeAllowed=str(call.request.limits.put_bytes)
+        )
+    if "content-length" not in call.request.headers and "x-amz-decoded-content-length" not in call.request.headers:
         raise S3Error("MissingContentLength")
-    expected = checksums.expected_of(request.headers, request.payload)
-    checksums.check_whole(request.headers)
-    if not lock.ASKED.isdisjoint(request.headers) and not expected.certain:
+    expected = checksums.expected_of(call.request.headers, call.request.payload)
+    checksums.check_whole(call.request.headers)
+    if not lock.ASKED.isdisjoint(call.request.headers) and not expected.certain:
         raise S3Error(
             "InvalidRequest",
             "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters",
         )
     put = await objects.put_object(
         gateway,
-        request.bucket,
-        request.key,
+        call.request.bucket,
+        call.request.key,
         body,
         expected,
-        await with_acl(gateway, request),
-        request.user,
-        write_conditions(request.headers),
+        await with_acl(gateway, call),
+        call.caller,
+        write_conditions(call.request.headers),
     )
-    return respond(200, put_headers(put, request) | ending(gateway, request.bucket_row, request.key, put))
+    return respond(200, put_headers(put, call.request) | ending(gateway, call.bucket, call.request.key, put))
 
 
 def _span(request: S3Request, opened: Opened) -> tuple[int, int, dict[str, str], int]:
@@ -179,11 +181,11 @@ def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int,
     return offset, length, headers | {"Content-Range": f"bytes {offset}-{offset + length - 1}/{opened.row.size}"}, 206
 
 
-async def _open(gateway: Gateway, request: S3Request) -> Opened:
-    version = request.query.get("versionId", "")
-    opened = await open_judged(gateway, request.judge, request.bucket, request.key, version, request.bucket_row)
+async def _open(gateway: Gateway, call: Call) -> Opened:
+    version = call.request.query.get("versionId", "")
+    opened = await open_judged(gateway, call.authorizer, call.request.bucket, call.request.key, version, call.bucket)
     try:
-        conditions.check_read(request.headers, opened.row.etag, opened.row.modified_ms)
+        conditions.check_read(call.request.headers, opened.row.etag, opened.row.modified_ms)
     except S3Error as error:
         if error.status == 304:
             error.headers["Last-Modified"] = names.http_date(opened.row.modified_ms // 1000)
@@ -192,28 +194,28 @@ async def _open(gateway: Gateway, request: S3Request) -> Opened:
             if opened.version:
                 error.headers["x-amz-version-id"] = opened.version
         raise
-    if opened.row.sealing is not None or not encryption.ASKED.isdisjoint(request.headers):
-        await sse.unlock_for(gateway, request, opened)
+    if opened.row.sealing is not None or not encryption.ASKED.isdisjoint(call.request.headers):
+        await sse.unlock_for(gateway, call.request, opened)
     return opened
 
 
 async def _read_headers(
-    gateway: Gateway, request: S3Request, opened: Opened, span: dict[str, str], status: int
+    gateway: Gateway, call: Call, opened: Opened, span: dict[str, str], status: int
 ) -> dict[str, str]:
     headers = object_headers(opened)
-    if request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
-        headers.update(_checksum_headers(request, opened, status))
+    if call.request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+        headers.update(_checksum_headers(call.request, opened, status))
     headers.update(span)
     if not opened.asked_version:
         headers.update(ending(gateway, opened.bucket, opened.key, opened.row))
     if opened.row.lock_mode or opened.row.legal_hold:
-        headers.update(await locks.shown(request, opened))
+        headers.update(await locks.shown(call, opened))
     if opened.row.sealing is not None:
-        headers.update(encryption.shown(opened.row.sealing, request.headers))
-    if request.query:
+        headers.update(encryption.shown(opened.row.sealing, call.request.headers))
+    if call.request.query:
         for name, shown in _OVERRIDES.items():
-            if name in request.query:
-                headers[shown] = header_value(request.query[name], name)
+            if name in call.request.query:
+                headers[shown] = header_value(call.request.query[name], name)
     return headers
 
 
@@ -227,21 +229,21 @@ def _checksum_headers(request: S3Request, opened: Opened, status: int) -> dict[s
     return {checksums.HEADER[row.checksum_algorithm]: value, "x-amz-checksum-type": row.checksum_type}
 
 
-async def get_object(gateway: Gateway, request: S3Request) -> Answer:
+async def get_object(gateway: Gateway, call: Call) -> Answer:
     reading = gateway.readers.begin()
     try:
-        return await _get(gateway, request)
+        return await _get(gateway, call)
     except objects.SourceChangedError:
-        return await objects.while_it_changes(lambda: _get(gateway, request))
+        return await objects.while_it_changes(lambda: _get(gateway, call))
     finally:
         gateway.readers.end(reading)
 
 
-async def _get(gateway: Gateway, request: S3Request) -> Answer:
+async def _get(gateway: Gateway, call: Call) -> Answer:
     """Raises SourceChangedError, with nothing answered, where the object was replaced and its blob went with it."""
-    opened = await _open(gateway, request)
-    offset, length, span, status = _span(request, opened)
-    headers = await _read_headers(gateway, request, opened, span, status)
+    opened = await _open(gateway, call)
+    offset, length, span, status = _span(call.request, opened)
+    headers = await _read_headers(gateway, call, opened, span, status)
     try:
         small = await read_small(gateway, opened, offset, length)
         if small is not None:
@@ -249,13 +251,13 @@ async def _get(gateway: Gateway, request: S3Request) -> Answer:
     except DamagedError:
         await objects.must_be_there(gateway, opened)
         raise
-    transport = request.http.transport
+    transport = call.request.http.transport
     share = Share(
         gateway.memory,
         lambda: transport.get_write_buffer_size() if transport else 0,
         lambda: transport.abort() if transport else None,
     )
-    sending = _Sending(request, share)
+    sending = _Sending(call.request, share)
     try:
         await share.take(2 * FIRST_BYTES)  # before anything is read
         pieces = stream(gateway, opened, offset, length, sending.piece_bytes)
@@ -264,8 +266,8 @@ async def _get(gateway: Gateway, request: S3Request) -> Answer:
         except DamagedError:
             await objects.must_be_there(gateway, opened)
             raise
-        response = Answer(status, {**headers, **common_headers(request.id), **request.extra}, b"", length)
-        request.begun = True
+        response = Answer(status, {**headers, **common_headers(call.request.id), **call.request.extra}, b"", length)
+        call.request.begun = True
         await sending.send(response, first, pieces)
     finally:
         share.drop()
@@ -318,16 +320,18 @@ class _Sending:
             await share.take(2 * FIRST_BYTES)
 
 
-async def head_object(gateway: Gateway, request: S3Request) -> Answer:
-    opened = await _open(gateway, request)
-    _, length, span, status = _span(request, opened)
-    headers = await _read_headers(gateway, request, opened, span, status)
+async def head_object(gateway: Gateway, call: Call) -> Answer:
+    opened = await _open(gateway, call)
+    _, length, span, status = _span(call.request, opened)
+    headers = await _read_headers(gateway, call, opened, span, status)
     headers["Content-Length"] = str(length)
     return respond(status, headers)
 
 
-async def get_attributes(gateway: Gateway, request: S3Request) -> Answer:
-    wanted = {piece.strip() for piece in request.headers.get("x-amz-object-attributes", "").split(",") if piece.strip()}
+async def get_attributes(gateway: Gateway, call: Call) -> Answer:
+    wanted = {
+        piece.strip() for piece in call.request.headers.get("x-amz-object-attributes", "").split(",") if piece.strip()
+    }
     known = {"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"}
     if not wanted:
         raise S3Error(
@@ -341,8 +345,8 @@ async def get_attributes(gateway: Gateway, request: S3Request) -> Answer:
             ArgumentName="x-amz-object-attributes",
             ArgumentValue=min(wanted - known),
         )
-    after, limit = (_part_number(request, name, most) for name, most in _PARTS.items())
-    opened = await _open(gateway, request)
+    after, limit = (_part_number(call.request, name, most) for name, most in _PARTS.items())
+    opened = await _open(gateway, call)
     row = opened.row
     xml = ""
     if "ETag" in wanted:
@@ -398,16 +402,16 @@ def _part_xml(extent: Extent, algorithm: str) -> str:
     return f"<Part>{tag('PartNumber', extent.number)}{tag('Size', extent.size)}{checksum}</Part>"
 
 
-async def delete_object(gateway: Gateway, request: S3Request) -> Answer:
-    version = request.query.get("versionId", "")
+async def delete_object(gateway: Gateway, call: Call) -> Answer:
+    version = call.request.query.get("versionId", "")
     done = await objects.delete_object(
         gateway,
-        request.bucket,
-        request.key,
+        call.request.bucket,
+        call.request.key,
         version,
-        request.user,
-        Conditions(if_match=if_match_of(request.headers.get("if-match"))),
-        bypass=await locks.wants_bypass(request, request.key, version),
+        call.caller,
+        Conditions(if_match=if_match_of(call.request.headers.get("if-match"))),
+        bypass=await locks.wants_bypass(call, call.request.key, version),
     )
     headers: dict[str, str] = {}
     if done.version:
@@ -417,20 +421,20 @@ async def delete_object(gateway: Gateway, request: S3Request) -> Answer:
     return respond(204, headers)
 
 
-async def delete_objects(gateway: Gateway, request: S3Request) -> Answer:
-    signed = len(request.payload) == 64
+async def delete_objects(gateway: Gateway, call: Call) -> Answer:
+    signed = len(call.request.payload) == 64
     if (
         not signed
-        and "content-md5" not in request.headers
-        and not any(name in request.headers for name in checksums.ALGORITHM_OF)
+        and "content-md5" not in call.request.headers
+        and not any(name in call.request.headers for name in checksums.ALGORITHM_OF)
     ):
         raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
-    root = await request.xml("Delete")
+    root = await call.request.xml("Delete")
     wanted = [_wanted_delete(element) for element in root.all("Object")]
-    if not wanted or len(wanted) > request.limits.delete_keys:
-        raise S3Error("MalformedXML", f"A request deletes 1 to {request.limits.delete_keys} keys.")
+    if not wanted or len(wanted) > call.request.limits.delete_keys:
+        raise S3Error("MalformedXML", f"A request deletes 1 to {call.request.limits.delete_keys} keys.")
     quiet = root.truth("Quiet")
-    answers = await _delete_allowed(gateway, request, wanted)
+    answers = await _delete_allowed(gateway, call, wanted)
     xml = ""
     for (key, version, _), answer in zip(wanted, answers, strict=True):
         name = f"<Key>{encode_key(key, url=False)}</Key>" + (tag("VersionId", version) if version is not None else "")
@@ -443,17 +447,17 @@ async def delete_objects(gateway: Gateway, request: S3Request) -> Answer:
     return respond_xml(document("DeleteResult", xml))
 
 
-async def _delete_allowed(gateway: Gateway, request: S3Request, wanted: list[WantedDelete]) -> list[Deleted | S3Error]:
+async def _delete_allowed(gateway: Gateway, call: Call, wanted: list[WantedDelete]) -> list[Deleted | S3Error]:
     """Delete what the caller may; who may delete none of it learns nothing of the bucket either. A version id that
     none can be is no version that is there (S3 says so of each key, where DeleteObject refuses its request)."""
-    judge = request.judge
-    bypass = lock.wants_bypass(request.headers)
+    authorizer = call.authorizer
+    bypass = lock.wants_bypass(call.request.headers)
     needed = ("s3:DeleteObject", "s3:BypassGovernanceRetention") if bypass else ("s3:DeleteObject",)
     may = []
     for at, (key, version, _) in enumerate(wanted):
         if at % JUDGED_AT_ONCE == JUDGED_AT_ONCE - 1:
             await asyncio.sleep(0)  # others have a turn
-        may.append(all([await judge.may(action, key, version or "") for action in needed]))
+        may.append(all([await authorizer.may(action, key, version or "") for action in needed]))
     answers: dict[int, Deleted | S3Error] = {
         at: S3Error("AccessDenied") for at, allowed in enumerate(may) if not allowed
     }
@@ -462,7 +466,7 @@ async def _delete_allowed(gateway: Gateway, request: S3Request, wanted: list[Wan
             answers[at] = S3Error("NoSuchVersion")
     asked = [(key, version or "", etag) for at, (key, version, etag) in enumerate(wanted) if at not in answers]
     done = iter(
-        await objects.delete_objects(gateway, request.bucket, asked, request.user, bypass=bypass) if asked else ()
+        await objects.delete_objects(gateway, call.request.bucket, asked, call.caller, bypass=bypass) if asked else ()
     )
     return [answers[at] if at in answers else next(done) for at in range(len(wanted))]
 

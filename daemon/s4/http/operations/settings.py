@@ -16,6 +16,7 @@ from s4.gateway.accounts import Accounts
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.answers import Answer, respond, respond_xml
+from s4.http.authorize import Call
 from s4.http.owners import canonical_of, xml
 from s4.http.request import S3Request
 from s4.metadata.rows import Bucket
@@ -35,28 +36,28 @@ async def _remove(gateway: Gateway, request: S3Request, setting: str) -> Answer:
 # -- tags
 
 
-async def get_tagging(gateway: Gateway, request: S3Request) -> Answer:
-    found = documents.tags_of(await find_bucket(gateway, request.bucket))
+async def get_tagging(gateway: Gateway, call: Call) -> Answer:
+    found = documents.tags_of(await find_bucket(gateway, call.request.bucket))
     if not found:
-        raise S3Error("NoSuchTagSet", BucketName=request.bucket)
+        raise S3Error("NoSuchTagSet", BucketName=call.request.bucket)
     return respond_xml(document("Tagging", tags.to_xml(found)))
 
 
-async def put_tagging(gateway: Gateway, request: S3Request) -> Answer:
-    found = tags.from_xml(await request.xml("Tagging"), tags.OF_BUCKET)
-    await set_document(gateway, request.bucket, documents.TAGS, documents.encode(found) if found else "")
+async def put_tagging(gateway: Gateway, call: Call) -> Answer:
+    found = tags.from_xml(await call.request.xml("Tagging"), tags.OF_BUCKET)
+    await set_document(gateway, call.request.bucket, documents.TAGS, documents.encode(found) if found else "")
     return respond(204)
 
 
-async def delete_tagging(gateway: Gateway, request: S3Request) -> Answer:
-    return await _remove(gateway, request, documents.TAGS)
+async def delete_tagging(gateway: Gateway, call: Call) -> Answer:
+    return await _remove(gateway, call.request, documents.TAGS)
 
 
 # -- policy
 
 
-async def get_policy(gateway: Gateway, request: S3Request) -> Answer:
-    text = _policy_text(await find_bucket(gateway, request.bucket), request.bucket)
+async def get_policy(gateway: Gateway, call: Call) -> Answer:
+    text = _policy_text(await find_bucket(gateway, call.request.bucket), call.request.bucket)
     text = await principals.show(Accounts(gateway), text)
     return respond(200, {"Content-Type": "application/json"}, text.encode())
 
@@ -68,33 +69,33 @@ def _policy_text(bucket: Bucket, name: str) -> str:
     return text
 
 
-async def put_policy(gateway: Gateway, request: S3Request) -> Answer:
-    raw = await request.small_body(request.limits.xml_bytes)
+async def put_policy(gateway: Gateway, call: Call) -> Answer:
+    raw = await call.request.small_body(call.request.limits.xml_bytes)
     if len(raw) > POLICY_BYTES:
         raise S3Error("MalformedPolicy", f"Policies must be at most {POLICY_BYTES} bytes long.")
     try:
         text = raw.decode()
-        policy = read_new_of_bucket(text, request.bucket)
+        policy = read_new_of_bucket(text, call.request.bucket)
         text = await principals.keep(Accounts(gateway), text)
     except (PolicyError, UnicodeDecodeError) as error:
         raise S3Error("MalformedPolicy", str(error)) from error
-    bucket = await find_bucket(gateway, request.bucket)
+    bucket = await find_bucket(gateway, call.request.bucket)
     if policy.public and documents.block_of(bucket).policy:
         raise S3Error(
             "AccessDenied",
             "The policy is public, and the bucket's public access block does not allow that (BlockPublicPolicy).",
         )
-    await set_document(gateway, request.bucket, documents.POLICY, text, bucket, (documents.BLOCK,))
+    await set_document(gateway, call.request.bucket, documents.POLICY, text, bucket, (documents.BLOCK,))
     return respond(204)
 
 
-async def delete_policy(gateway: Gateway, request: S3Request) -> Answer:
-    return await _remove(gateway, request, documents.POLICY)
+async def delete_policy(gateway: Gateway, call: Call) -> Answer:
+    return await _remove(gateway, call.request, documents.POLICY)
 
 
-async def get_policy_status(gateway: Gateway, request: S3Request) -> Answer:
-    bucket = await find_bucket(gateway, request.bucket)
-    _policy_text(bucket, request.bucket)
+async def get_policy_status(gateway: Gateway, call: Call) -> Answer:
+    bucket = await find_bucket(gateway, call.request.bucket)
+    _policy_text(bucket, call.request.bucket)
     policy: Policy | None = documents.policy_of(bucket)
     return respond_xml(document("PolicyStatus", tag("IsPublic", str(policy is not None and policy.public).lower())))
 
@@ -109,18 +110,18 @@ _BLOCK = {
 }
 
 
-async def get_block(gateway: Gateway, request: S3Request) -> Answer:
-    block = documents.block_of(await find_bucket(gateway, request.bucket))
+async def get_block(gateway: Gateway, call: Call) -> Answer:
+    block = documents.block_of(await find_bucket(gateway, call.request.bucket))
     if not block.shown:
-        raise S3Error("NoSuchPublicAccessBlockConfiguration", BucketName=request.bucket)
+        raise S3Error("NoSuchPublicAccessBlockConfiguration", BucketName=call.request.bucket)
     listed = "".join(tag(name, str(getattr(block, field)).lower()) for name, field in _BLOCK.items())
     return respond_xml(document("PublicAccessBlockConfiguration", listed))
 
 
-async def put_block(gateway: Gateway, request: S3Request) -> Answer:
-    root = await request.xml("PublicAccessBlockConfiguration")
+async def put_block(gateway: Gateway, call: Call) -> Answer:
+    root = await call.request.xml("PublicAccessBlockConfiguration")
     given = {field: _truth(root, name) for name, field in _BLOCK.items()}
-    await set_document(gateway, request.bucket, documents.BLOCK, documents.encode(Block(**given)))
+    await set_document(gateway, call.request.bucket, documents.BLOCK, documents.encode(Block(**given)))
     return respond(200)
 
 
@@ -131,9 +132,9 @@ def _truth(root: Element, name: str) -> bool:
     return text == "true"
 
 
-async def delete_block(gateway: Gateway, request: S3Request) -> Answer:
-    await find_bucket(gateway, request.bucket)
-    await set_document(gateway, request.bucket, documents.BLOCK, documents.encode(documents.NO_BLOCK))
+async def delete_block(gateway: Gateway, call: Call) -> Answer:
+    await find_bucket(gateway, call.request.bucket)
+    await set_document(gateway, call.request.bucket, documents.BLOCK, documents.encode(documents.NO_BLOCK))
     return respond(204)
 
 
@@ -142,48 +143,48 @@ async def delete_block(gateway: Gateway, request: S3Request) -> Answer:
 OWNERSHIPS = (documents.ENFORCED, documents.PREFERRED, documents.WRITER)
 
 
-async def get_ownership(gateway: Gateway, request: S3Request) -> Answer:
-    found = documents.ownership_of(await find_bucket(gateway, request.bucket))
+async def get_ownership(gateway: Gateway, call: Call) -> Answer:
+    found = documents.ownership_of(await find_bucket(gateway, call.request.bucket))
     if found == documents.REMOVED:
-        raise S3Error("OwnershipControlsNotFoundError", BucketName=request.bucket)
+        raise S3Error("OwnershipControlsNotFoundError", BucketName=call.request.bucket)
     return respond_xml(document("OwnershipControls", f"<Rule>{tag('ObjectOwnership', found)}</Rule>"))
 
 
-async def put_ownership(gateway: Gateway, request: S3Request) -> Answer:
-    root = await request.xml("OwnershipControls")
+async def put_ownership(gateway: Gateway, call: Call) -> Answer:
+    root = await call.request.xml("OwnershipControls")
     rules = list(root.all("Rule"))
     wanted = rules[0].get("ObjectOwnership") if len(rules) == 1 else None
     if wanted not in OWNERSHIPS:
         raise S3Error("MalformedXML")
-    bucket = await find_bucket(gateway, request.bucket)
+    bucket = await find_bucket(gateway, call.request.bucket)
     if wanted == documents.ENFORCED and bucket.documents.get(documents.ACL):
         raise S3Error("InvalidBucketAclWithObjectOwnership")
-    await set_document(gateway, request.bucket, documents.OWNERSHIP, wanted, bucket, (documents.ACL,))
+    await set_document(gateway, call.request.bucket, documents.OWNERSHIP, wanted, bucket, (documents.ACL,))
     return respond(200)
 
 
-async def delete_ownership(gateway: Gateway, request: S3Request) -> Answer:
-    await find_bucket(gateway, request.bucket)
-    await set_document(gateway, request.bucket, documents.OWNERSHIP, documents.REMOVED)
+async def delete_ownership(gateway: Gateway, call: Call) -> Answer:
+    await find_bucket(gateway, call.request.bucket)
+    await set_document(gateway, call.request.bucket, documents.OWNERSHIP, documents.REMOVED)
     return respond(204)
 
 
 # -- ACL
 
 
-async def get_acl(gateway: Gateway, request: S3Request) -> Answer:
-    bucket = await find_bucket(gateway, request.bucket)
+async def get_acl(gateway: Gateway, call: Call) -> Answer:
+    bucket = await find_bucket(gateway, call.request.bucket)
     held = acl.decode(bucket.documents.get(documents.ACL, ""))
     owner = await canonical_of(gateway, bucket.owner)
     return respond_xml(document("AccessControlPolicy", acl.to_xml(held, owner, xml(owner, bucket.owner))))
 
 
-async def put_acl(gateway: Gateway, request: S3Request) -> Answer:
-    bucket = await find_bucket(gateway, request.bucket)
-    wanted = await asked_acl(request, await canonical_of(gateway, bucket.owner))
+async def put_acl(gateway: Gateway, call: Call) -> Answer:
+    bucket = await find_bucket(gateway, call.request.bucket)
+    wanted = await asked_acl(call.request, await canonical_of(gateway, bucket.owner))
     check_acl(bucket, wanted)
     judged_by = (documents.BLOCK, documents.OWNERSHIP)
-    await set_document(gateway, request.bucket, documents.ACL, acl.encode(wanted), bucket, judged_by)
+    await set_document(gateway, call.request.bucket, documents.ACL, acl.encode(wanted), bucket, judged_by)
     return respond(200)
 
 
@@ -220,41 +221,41 @@ def check_acl(bucket: Bucket, wanted: acl.Acl) -> None:
 # -- cross-origin rules
 
 
-async def get_cors(gateway: Gateway, request: S3Request) -> Answer:
-    rules = documents.cors_of(await find_bucket(gateway, request.bucket))
+async def get_cors(gateway: Gateway, call: Call) -> Answer:
+    rules = documents.cors_of(await find_bucket(gateway, call.request.bucket))
     if not rules:
-        raise S3Error("NoSuchCORSConfiguration", BucketName=request.bucket)
+        raise S3Error("NoSuchCORSConfiguration", BucketName=call.request.bucket)
     return respond_xml(document("CORSConfiguration", cors.to_xml(rules)))
 
 
-async def put_cors(gateway: Gateway, request: S3Request) -> Answer:
-    rules = cors.from_xml(await request.xml("CORSConfiguration"))
-    await set_document(gateway, request.bucket, documents.CORS, documents.encode(rules))
+async def put_cors(gateway: Gateway, call: Call) -> Answer:
+    rules = cors.from_xml(await call.request.xml("CORSConfiguration"))
+    await set_document(gateway, call.request.bucket, documents.CORS, documents.encode(rules))
     return respond(200)
 
 
-async def delete_cors(gateway: Gateway, request: S3Request) -> Answer:
-    return await _remove(gateway, request, documents.CORS)
+async def delete_cors(gateway: Gateway, call: Call) -> Answer:
+    return await _remove(gateway, call.request, documents.CORS)
 
 
 # -- website
 
 
-async def get_website(gateway: Gateway, request: S3Request) -> Answer:
-    found = documents.website_of(await find_bucket(gateway, request.bucket))
+async def get_website(gateway: Gateway, call: Call) -> Answer:
+    found = documents.website_of(await find_bucket(gateway, call.request.bucket))
     if found is None:
-        raise S3Error("NoSuchWebsiteConfiguration", BucketName=request.bucket)
+        raise S3Error("NoSuchWebsiteConfiguration", BucketName=call.request.bucket)
     return respond_xml(document("WebsiteConfiguration", website.to_xml(found)))
 
 
-async def put_website(gateway: Gateway, request: S3Request) -> Answer:
-    found = website.from_xml(await request.xml("WebsiteConfiguration"))
-    await set_document(gateway, request.bucket, documents.WEBSITE, documents.encode(found))
+async def put_website(gateway: Gateway, call: Call) -> Answer:
+    found = website.from_xml(await call.request.xml("WebsiteConfiguration"))
+    await set_document(gateway, call.request.bucket, documents.WEBSITE, documents.encode(found))
     return respond(200)
 
 
-async def delete_website(gateway: Gateway, request: S3Request) -> Answer:
-    return await _remove(gateway, request, documents.WEBSITE)
+async def delete_website(gateway: Gateway, call: Call) -> Answer:
+    return await _remove(gateway, call.request, documents.WEBSITE)
 
 
 # -- lifecycle
@@ -267,64 +268,64 @@ def _least_size(rules: list[lifecycle.Rule]) -> dict[str, str]:
     return {_LEAST_SIZE: _VARIES if any(rule.varies for rule in rules) else "all_storage_classes_128K"}
 
 
-async def get_lifecycle(gateway: Gateway, request: S3Request) -> Answer:
-    rules = documents.lifecycle_of(await find_bucket(gateway, request.bucket))
+async def get_lifecycle(gateway: Gateway, call: Call) -> Answer:
+    rules = documents.lifecycle_of(await find_bucket(gateway, call.request.bucket))
     if not rules:
-        raise S3Error("NoSuchLifecycleConfiguration", BucketName=request.bucket)
+        raise S3Error("NoSuchLifecycleConfiguration", BucketName=call.request.bucket)
     return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)), _least_size(rules))
 
 
-async def put_lifecycle(gateway: Gateway, request: S3Request) -> Answer:
+async def put_lifecycle(gateway: Gateway, call: Call) -> Answer:
     names = iter(lambda: gateway.random(16).hex(), "")
     rules = lifecycle.from_xml(
-        await request.xml("LifecycleConfiguration"),
+        await call.request.xml("LifecycleConfiguration"),
         names,
-        varies=request.headers.get(_LEAST_SIZE, "").lower() == _VARIES,
+        varies=call.request.headers.get(_LEAST_SIZE, "").lower() == _VARIES,
     )
-    await set_document(gateway, request.bucket, documents.LIFECYCLE, documents.encode(rules))
+    await set_document(gateway, call.request.bucket, documents.LIFECYCLE, documents.encode(rules))
     return respond(200, _least_size(rules))
 
 
-async def delete_lifecycle(gateway: Gateway, request: S3Request) -> Answer:
-    return await _remove(gateway, request, documents.LIFECYCLE)
+async def delete_lifecycle(gateway: Gateway, call: Call) -> Answer:
+    return await _remove(gateway, call.request, documents.LIFECYCLE)
 
 
 # -- encryption of what comes
 
 
-async def get_encryption(gateway: Gateway, request: S3Request) -> Answer:
-    default = documents.encryption_of(await find_bucket(gateway, request.bucket))
+async def get_encryption(gateway: Gateway, call: Call) -> Answer:
+    default = documents.encryption_of(await find_bucket(gateway, call.request.bucket))
     if default is None:
-        raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=request.bucket)
+        raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=call.request.bucket)
     return respond_xml(document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
 
 
-async def put_encryption(gateway: Gateway, request: S3Request) -> Answer:
-    default = encryption.default_from_xml(await request.xml("ServerSideEncryptionConfiguration"))
+async def put_encryption(gateway: Gateway, call: Call) -> Answer:
+    default = encryption.default_from_xml(await call.request.xml("ServerSideEncryptionConfiguration"))
     if default.mode == encryption.SSE_KMS:
-        sealing.kms_key(gateway, request.bucket, default.key)
+        sealing.kms_key(gateway, call.request.bucket, default.key)
     else:
         sealing.keyring_of(gateway)
-    await set_document(gateway, request.bucket, documents.ENCRYPTION, documents.encode(default))
+    await set_document(gateway, call.request.bucket, documents.ENCRYPTION, documents.encode(default))
     return respond(200)
 
 
-async def delete_encryption(gateway: Gateway, request: S3Request) -> Answer:
-    return await _remove(gateway, request, documents.ENCRYPTION)
+async def delete_encryption(gateway: Gateway, call: Call) -> Answer:
+    return await _remove(gateway, call.request, documents.ENCRYPTION)
 
 
 # -- notifications
 
 
-async def get_notification(gateway: Gateway, request: S3Request) -> Answer:
-    rules = documents.notification_of(await find_bucket(gateway, request.bucket))
+async def get_notification(gateway: Gateway, call: Call) -> Answer:
+    rules = documents.notification_of(await find_bucket(gateway, call.request.bucket))
     return respond_xml(document("NotificationConfiguration", notification.to_xml(rules)))
 
 
-async def put_notification(gateway: Gateway, request: S3Request) -> Answer:
+async def put_notification(gateway: Gateway, call: Call) -> Answer:
     ids = iter(lambda: gateway.random(16).hex(), "")
-    rules = notification.from_xml(await request.xml("NotificationConfiguration"), gateway.receivers, ids)
-    await set_document(gateway, request.bucket, documents.NOTIFICATION, documents.encode(rules) if rules else "")
+    rules = notification.from_xml(await call.request.xml("NotificationConfiguration"), gateway.receivers, ids)
+    await set_document(gateway, call.request.bucket, documents.NOTIFICATION, documents.encode(rules) if rules else "")
     return respond(200)
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from s4.gateway.context import Gateway, find_bucket
-from s4.http.request import S3Request
-from s4.http.responses import Answer, respond_xml
+from s4.http.answers import Answer, respond_xml
+from s4.http.authorize import Call
 from s4.s3.errors import S3Error
 from s4.s3.xml import document, tag
 
-Operation = Callable[[Gateway, S3Request], Awaitable[Answer]]
+Operation = Callable[[Gateway, Call], Awaitable[Answer]]
 
 
 def _told(root: str, inside: str = "") -> Operation:
     """What is answered with a document."""
 
-    async def tell(gateway: Gateway, request: S3Request) -> Answer:
-        await find_bucket(gateway, request.bucket)
+    async def tell(gateway: Gateway, call: Call) -> Answer:
+        await find_bucket(gateway, call.request.bucket)
         return respond_xml(document(root, inside))
 
     return tell
@@ -30,9 +30,9 @@ def _told(root: str, inside: str = "") -> Operation:
 def _missing(code: str) -> Operation:
     """What is not there."""
 
-    async def refuse(gateway: Gateway, request: S3Request) -> Answer:
-        await find_bucket(gateway, request.bucket)
-        raise S3Error(code, BucketName=request.bucket)
+    async def refuse(gateway: Gateway, call: Call) -> Answer:
+        await find_bucket(gateway, call.request.bucket)
+        raise S3Error(code, BucketName=call.request.bucket)
 
     return refuse
 
@@ -40,9 +40,9 @@ def _missing(code: str) -> Operation:
 def _none(root: str) -> Operation:
     """A listing of settings of which a bucket may have several. No token was ever given out for it."""
 
-    async def listed(gateway: Gateway, request: S3Request) -> Answer:
-        await find_bucket(gateway, request.bucket)
-        token = request.query.get("continuation-token")
+    async def listed(gateway: Gateway, call: Call) -> Answer:
+        await find_bucket(gateway, call.request.bucket)
+        token = call.request.query.get("continuation-token")
         if token is not None:
             raise S3Error(
                 "InvalidArgument",
