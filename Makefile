@@ -49,7 +49,7 @@ lint: quick .tools/lint ## ruff, mypy, import-linter
 
 quick: setup ## seconds: ruff, its format, mypy
 	.venv/bin/ruff check daemon operator tests e2e bench
-	.venv/bin/ruff format --check daemon tests bench
+	.venv/bin/ruff format --check daemon operator tests e2e bench
 	.venv/bin/mypy
 
 hooks: setup .tools/hooks/bin/pre-commit ## have git run the fast half of make check at each commit (pre-commit)

@@ -30,7 +30,7 @@ from s4.cluster.keeper import DOCUMENT
 from s4.cluster.kubernetes import KubernetesCoordinator
 from s4.cluster.status import Said, status
 from s4_operator.kube import Kube
-from s4_operator.manifests import labels, names
+from s4_operator.pods import labels, names
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -22,7 +22,11 @@ NODES = 6
 
 def uses_kind() -> bool:
     """Whether `kind` can be used: Docker runs here."""
-    return have("kind") and have("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    return (
+        have("kind")
+        and have("docker")
+        and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def build_images(archive: Path) -> None:
@@ -63,7 +67,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for tag in ("two", "three"):
             nodes.act("tag", f"{IMAGE}:one", f"{IMAGE}:{tag}")
         found = World(STATE / "admin.conf")
-        found.apply(STORAGE_CLASS, *(volume(node, number, STATE / f"node{node}/disks/{number}") for node in range(1, NODES + 1) for number in (1, 2)))
+        found.apply(
+            STORAGE_CLASS,
+            *(
+                volume(node, number, STATE / f"node{node}/disks/{number}")
+                for node in range(1, NODES + 1)
+                for number in (1, 2)
+            ),
+        )
         install(found)
         yield found
         print("\n" + "\n".join(f"{name}: {value:.1f}" for name, value in found.figures.items()))
@@ -85,24 +96,78 @@ def kind(archive: Path) -> Iterator[World]:
         subprocess.run([script, "down"], check=True)
 
 
+def _secrets(world: World) -> None:
+    """What the cluster is told to use: keys, and a receiver of events."""
+    world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "demo-kms", "namespace": "s4"},
+            "stringData": {"keys": f"first:{base64.b64encode(bytes(32)).decode()}\n"},
+        }
+    )
+    receivers = json.dumps({"nobody": {"webhook": "http://127.0.0.1:9/"}})
+    world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "demo-receivers", "namespace": "s4"},
+            "stringData": {"receivers.yaml": receivers},
+        }
+    )
+
+
 def install(world: World, storage_class: str = "local") -> None:
     for name in ("s4", "app"):
-        world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
-    world.helm("upgrade", "--install", "s4", ROOT / "charts/s4", "-n", "s4", "--wait", "--timeout", "3m", "--set", f"image.repository={IMAGE}",
-               "--set", "image.tag=one", "--set", "image.pullPolicy=Never", "--set", "certificates.validSeconds=240", "--set", "test.cluster=demo")  # fmt: skip
-    world.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-kms", "namespace": "s4"}, "stringData": {"keys": f"first:{base64.b64encode(bytes(32)).decode()}\n"}})
-    receivers = json.dumps({"nobody": {"webhook": "http://127.0.0.1:9/"}})
-    world.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "demo-receivers", "namespace": "s4"}, "stringData": {"receivers.yaml": receivers}})
+        world.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            }
+        )
+    world.helm(
+        "upgrade",
+        "--install",
+        "s4",
+        ROOT / "charts/s4",
+        "-n",
+        "s4",
+        "--wait",
+        "--timeout",
+        "3m",
+        "--set",
+        f"image.repository={IMAGE}",
+        "--set",
+        "image.tag=one",
+        "--set",
+        "image.pullPolicy=Never",
+        "--set",
+        "certificates.validSeconds=240",
+        "--set",
+        "test.cluster=demo",
+    )
+    _secrets(world)
     started = time.monotonic()
-    world.apply({
-        "apiVersion": "s4.dev/v1alpha1", "kind": "S4Cluster", "metadata": {"name": "demo", "namespace": "s4"},
-        "spec": {
-            "image": f"{IMAGE}:one", "nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, "imagePullPolicy": "Never", "allowedNamespaces": ["app"],
-            "storage": {"storageClassName": storage_class, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete"},
-            "kms": {"secretName": "demo-kms"}, "receivers": {"name": "demo-receivers"},
-            "failure": {"replaceAfter": "30s"}, "upgrade": {"progressDeadline": "60s"},
-        },
-    })  # fmt: skip
+    world.apply(
+        {
+            "apiVersion": "s4.dev/v1alpha1",
+            "kind": "S4Cluster",
+            "metadata": {"name": "demo", "namespace": "s4"},
+            "spec": {
+                "image": f"{IMAGE}:one",
+                "nodes": 4,
+                "erasure": {"data": 2, "parity": 2},
+                "partitions": 16,
+                "imagePullPolicy": "Never",
+                "allowedNamespaces": ["app"],
+                "storage": {"storageClassName": storage_class, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete"},
+                "kms": {"secretName": "demo-kms"},
+                "receivers": {"name": "demo-receivers"},
+                "failure": {"replaceAfter": "30s"},
+                "upgrade": {"progressDeadline": "60s"},
+            },
+        }
+    )
     world.wait("Ready by a real write", lambda: world.condition("Ready").get("status") == "True")
     world.figures["seconds to Ready, four nodes 2+2"] = time.monotonic() - started
-

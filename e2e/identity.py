@@ -1,4 +1,5 @@
-"""A program without any S3 keys: its Kubernetes ServiceAccount's token buys them. The first half is its administrator's.
+"""A program without any S3 keys: its Kubernetes ServiceAccount's token buys them. The first half is its
+administrator's.
 
 boto3 does the second half by itself, from AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, as in any other cloud.
 """
@@ -23,9 +24,24 @@ provider = iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientID
 
 def role(name: str, subject: str) -> str:
     condition = {"StringEquals": {f"{ISSUER}:sub": subject, f"{ISSUER}:aud": "s4"}}
-    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity", "Condition": condition}]}
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Federated": provider},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": condition,
+            }
+        ],
+    }
     arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    may = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]}]}
+    may = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "s3:*", "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]}
+        ],
+    }
     iam.put_role_policy(RoleName=name, PolicyName="its-bucket", PolicyDocument=json.dumps(may))
     return arn
 

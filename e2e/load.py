@@ -1,5 +1,5 @@
-"""Runs in a pod of the tests: writes, reads and deletes all the time as an SDK program does, and at the end reads back every
-object whose write was acknowledged. Prints one JSON object.
+"""Runs in a pod of the tests: writes, reads and deletes all the time as an SDK program does, and at the end reads back
+every object whose write was acknowledged. Prints one JSON object.
 
 It ends when /tmp/stop is there. A call counts as failed only where the SDK's own retries did not help.
 """
@@ -24,7 +24,12 @@ BUCKET = os.environ["BUCKET_NAME"]
 
 
 def client() -> Any:
-    config = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=3, read_timeout=30, s3={"addressing_style": "path"})
+    config = Config(
+        retries={"mode": "standard", "max_attempts": 8},
+        connect_timeout=3,
+        read_timeout=30,
+        s3={"addressing_style": "path"},
+    )
     return boto3.client("s3", config=config)
 
 
@@ -53,8 +58,14 @@ class Worker(threading.Thread):
         s3, count = client(), 0
         while not Path("/tmp/stop").exists():
             count += 1
-            key, body = f"w{self.number}/{count}", self.random.randbytes(self.random.choice((200, 5000, 20_000, 300_000)))
-            if self.call(f"put {key}", lambda key=key, body=body: s3.put_object(Bucket=BUCKET, Key=key, Body=body)) is not None:
+            key, body = (
+                f"w{self.number}/{count}",
+                self.random.randbytes(self.random.choice((200, 5000, 20_000, 300_000))),
+            )
+            if (
+                self.call(f"put {key}", lambda key=key, body=body: s3.put_object(Bucket=BUCKET, Key=key, Body=body))
+                is not None
+            ):
                 self.kept[key] = hashlib.sha256(body).hexdigest()
             if self.kept and count % 2:
                 self.compare(s3, self.random.choice(list(self.kept)))
@@ -83,11 +94,18 @@ def main() -> None:
     print("running", flush=True)
     for worker in workers:
         worker.join()
-    print(json.dumps({
-        "acknowledged": sum(len(one.kept) for one in workers), "calls": sum(one.calls for one in workers),
-        "failed": [line for one in workers for line in one.failed], "wrong": [key for one in workers for key in one.wrong],
-        "slowest_s": round(max(one.slowest for one in workers), 2),
-    }), flush=True)  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "acknowledged": sum(len(one.kept) for one in workers),
+                "calls": sum(one.calls for one in workers),
+                "failed": [line for one in workers for line in one.failed],
+                "wrong": [key for one in workers for key in one.wrong],
+                "slowest_s": round(max(one.slowest for one in workers), 2),
+            }
+        ),
+        flush=True,
+    )
 
 
 main()

@@ -14,7 +14,10 @@ assert s3.get_object(Bucket=bucket, Key="hello.txt")["Body"].read() == b"hello"
 upload = s3.create_multipart_upload(Bucket=bucket, Key="large")["UploadId"]
 parts = [os.urandom(5 << 20), os.urandom(1 << 20)]
 done = [
-    {"PartNumber": number, "ETag": s3.upload_part(Bucket=bucket, Key="large", UploadId=upload, PartNumber=number, Body=part)["ETag"]}
+    {
+        "PartNumber": number,
+        "ETag": s3.upload_part(Bucket=bucket, Key="large", UploadId=upload, PartNumber=number, Body=part)["ETag"],
+    }
     for number, part in enumerate(parts, 1)
 ]
 s3.complete_multipart_upload(Bucket=bucket, Key="large", UploadId=upload, MultipartUpload={"Parts": done})

@@ -1,4 +1,5 @@
-"""What a Bucket's `quota`, `cors`, `access`, `lifecycle` and `encryption` make of it, as programs and browsers see it. GOAL is made or taken-back."""
+"""What a Bucket's `quota`, `cors`, `access`, `lifecycle` and `encryption` make of it, as programs and browsers see it.
+GOAL is made or taken-back."""
 
 from __future__ import annotations
 
@@ -31,7 +32,11 @@ stranger = code(lambda: anybody.get_object(Bucket=bucket, Key="k"))
 listed = code(lambda: anybody.list_objects_v2(Bucket=bucket))
 rules = code(lambda: s3.get_bucket_cors(Bucket=bucket))
 ends = code(lambda: s3.get_bucket_lifecycle_configuration(Bucket=bucket))
-wanted = ("QuotaExceeded", "", "AccessDenied", "", "") if made else ("", "AccessDenied", "AccessDenied", "NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration")
+wanted = (
+    ("QuotaExceeded", "", "AccessDenied", "", "")
+    if made
+    else ("", "AccessDenied", "AccessDenied", "NoSuchCORSConfiguration", "NoSuchLifecycleConfiguration")
+)
 assert sealed == ("aws:kms" if made else None), sealed
 assert (large, stranger, listed, rules, ends) == wanted, (large, stranger, listed, rules, ends)
 print("all done")

@@ -1,5 +1,5 @@
-"""What a tenant's pod reaches with its Bucket's keys: its own bucket, nothing of another's, nothing on an admin port. GOAL is kept, or taken-back
-once its namespace is no longer allowed."""
+"""What a tenant's pod reaches with its Bucket's keys: its own bucket, nothing of another's, nothing on an admin port.
+GOAL is kept, or taken-back once its namespace is no longer allowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ import boto3
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 
-bucket, victim, admin, kept = os.environ["BUCKET_NAME"], os.environ["VICTIM"], os.environ["ADMIN"], os.environ["GOAL"] == "kept"
+bucket, victim, admin, kept = (
+    os.environ["BUCKET_NAME"],
+    os.environ["VICTIM"],
+    os.environ["ADMIN"],
+    os.environ["GOAL"] == "kept",
+)
 s3, keys = boto3.client("s3"), boto3.Session().get_credentials()
 region = os.environ["BUCKET_REGION"]
 
@@ -29,13 +34,17 @@ def code(call: object) -> str:
 
 def knock(scheme: str, signer: type | None = None, service: str = "s4-admin") -> str:
     """What an admin port says to the list of users."""
-    request = AWSRequest("GET", f"{scheme}://{admin}/admin/v1/users", {"x-amz-content-sha256": hashlib.sha256(b"").hexdigest()})
+    request = AWSRequest(
+        "GET", f"{scheme}://{admin}/admin/v1/users", {"x-amz-content-sha256": hashlib.sha256(b"").hexdigest()}
+    )
     if signer is not None:
         signer(keys, service, region).add_auth(request)
     # A stranger has no authority to trust.
     unverified = ssl._create_unverified_context()
     try:
-        with urllib.request.urlopen(urllib.request.Request(request.url, headers=dict(request.headers)), timeout=10, context=unverified) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(request.url, headers=dict(request.headers)), timeout=10, context=unverified
+        ) as answer:
             return f"let in: {answer.read()!r}"
     except urllib.error.HTTPError as error:
         return str(json.loads(error.read())["error"])
@@ -46,15 +55,21 @@ def knock(scheme: str, signer: type | None = None, service: str = "s4-admin") ->
 assert code(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"x")) == ("" if kept else "InvalidAccessKeyId")
 lent = {"TagSet": [{"Key": "s4.dev/adopted-by", "Value": "*/*"}]}
 for call in (
-    lambda: s3.get_object(Bucket=victim, Key="k"), lambda: s3.put_object(Bucket=victim, Key="k", Body=b"x"), lambda: s3.list_objects_v2(Bucket=victim),
-    lambda: s3.put_bucket_tagging(Bucket=victim, Tagging=lent), lambda: s3.delete_bucket(Bucket=victim),
-):  # fmt: skip
+    lambda: s3.get_object(Bucket=victim, Key="k"),
+    lambda: s3.put_object(Bucket=victim, Key="k", Body=b"x"),
+    lambda: s3.list_objects_v2(Bucket=victim),
+    lambda: s3.put_bucket_tagging(Bucket=victim, Tagging=lent),
+    lambda: s3.delete_bucket(Bucket=victim),
+):
     assert code(call) == ("AccessDenied" if kept else "InvalidAccessKeyId"), code(call)
 
 unknown = "AccessDenied" if kept else "InvalidAccessKeyId"
 for said, wanted in (
-    (knock("http", SigV4Auth), "InvalidRequest"), (knock("https"), "AccessDenied"), (knock("https", SigV4QueryAuth), "AccessDenied"),
-    (knock("https", SigV4Auth, "s3"), "SignatureDoesNotMatch"), (knock("https", SigV4Auth), unknown),
-):  # fmt: skip
+    (knock("http", SigV4Auth), "InvalidRequest"),
+    (knock("https"), "AccessDenied"),
+    (knock("https", SigV4QueryAuth), "AccessDenied"),
+    (knock("https", SigV4Auth, "s3"), "SignatureDoesNotMatch"),
+    (knock("https", SigV4Auth), unknown),
+):
     assert said in (wanted, "nobody answers"), (said, wanted)
 print("all done")

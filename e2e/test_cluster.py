@@ -1,7 +1,8 @@
-"""S4 on a real Kubernetes, in the order in which people meet it. One cluster lives through all of it.
+"""S4 on a real Kubernetes under load, in the order in which people meet it. One cluster lives through all of it, and
+before it through test_buckets.py.
 
-From `test_load_begins` on a verified load runs: every acknowledged object is read back and compared at the end, and no call
-may have failed that the SDK's own retries did not absorb.
+From `test_load_begins` on a verified load runs: every acknowledged object is read back and compared at the end, and no
+call may have failed that the SDK's own retries did not absorb.
 """
 
 from __future__ import annotations
@@ -12,201 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
-from world import CLIENT, IMAGE, ROOT, STATE, KubectlError, LocalNodes, Object, World
+from apps import bucket, bucket_ready, pod_spec
+from world import IMAGE, STATE, LocalNodes, World
 
-RESTRICTED: Object = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 decides = pytest.mark.decides  # what `.ci/run` runs of this file; the marked tests need none of the others
-POD_SECURITY: Object = {"runAsNonRoot": True, "runAsUser": 10002, "seccompProfile": {"type": "RuntimeDefault"}}
-
-
-def bucket(name: str, namespace: str = "app", **spec: Any) -> Object:
-    reference = {"name": "demo", "namespace": "s4"}
-    return {"apiVersion": "s4.dev/v1alpha1", "kind": "Bucket", "metadata": {"name": name, "namespace": namespace}, "spec": {"clusterRef": reference, **spec}}
-
-
-def pod_spec(name: str, program: str) -> Object:
-    """A pod that runs a program of e2e/, knowing only a Bucket's Secret and ConfigMap."""
-    mounts = [{"name": "program", "mountPath": "/program"}, {"name": "tmp", "mountPath": "/tmp"}]
-    container = {
-        "name": "main", "image": CLIENT, "imagePullPolicy": "Never", "command": ["python3", "-u", f"/program/{program}"], "volumeMounts": mounts,
-        "envFrom": [{"secretRef": {"name": name}}, {"configMapRef": {"name": name}}], "securityContext": RESTRICTED,
-    }  # fmt: skip
-    volumes = [{"name": "program", "configMap": {"name": "programs"}}, {"name": "tmp", "emptyDir": {}}]
-    return {"restartPolicy": "Never", "securityContext": POD_SECURITY, "containers": [container], "volumes": volumes}
-
-
-def programs(world: World, *namespaces: str) -> None:
-    data = {name: (ROOT / "e2e" / name).read_text() for name in ("program.py", "load.py", "settings.py", "identity.py", "tenant.py")}
-    world.apply(*({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "programs", "namespace": namespace}, "data": data} for namespace in namespaces))
-
-
-def bucket_ready(world: World, name: str, namespace: str = "app") -> None:
-    world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/{name}", "-n", namespace, "--timeout=300s")
-
-
-@decides
-def test_an_sdk_program_needs_only_what_a_bucket_gives(world: World) -> None:
-    programs(world, "app", "s4")
-    world.apply(bucket("photos"))
-    bucket_ready(world, "photos")
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "program", "namespace": "app"},
-           "spec": {"backoffLimit": 0, "template": {"spec": pod_spec("photos", "program.py")}}}  # fmt: skip
-    world.apply(job)
-    world.wait("the program ends", lambda: any(one["type"] in ("Complete", "Failed") for one in world.get("job", "program", "app")["status"].get("conditions", [])))
-    assert "all done" in world.kubectl("logs", "-n", "app", "job/program")
-
-
-def ends_well(world: World, pod: Object) -> None:
-    """Run a pod to its end, and take it away."""
-    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-    world.apply(pod)
-    phase = world.wait("the program ends", lambda: next((one for one in [world.get("pod", name, namespace)["status"]["phase"]] if one in ("Succeeded", "Failed")), ""))
-    assert phase == "Succeeded", world.kubectl("logs", "-n", namespace, name)
-    world.kubectl("delete", "pod", name, "-n", namespace)
-
-
-def test_settings_of_a_bucket_are_made_and_taken_back(world: World) -> None:
-    rule = {"allowedOrigins": ["https://example.org"], "allowedMethods": ["GET"]}
-    for goal, spec in (("made", {"quota": "1Mi", "cors": [rule], "access": "PublicRead", "lifecycle": [{"prefix": "logs/", "expireAfterDays": 3}], "encryption": {"mode": "aws:kms"}}), ("taken-back", dict.fromkeys(("quota", "cors", "access", "lifecycle", "encryption")))):
-        if goal == "made":
-            world.apply(bucket("set", deletionPolicy="Delete", **spec))
-        else:
-            world.kubectl("patch", "buckets.s4.dev", "set", "-n", "app", "--type=merge", "-p", json.dumps({"spec": spec}))
-
-        def current() -> bool:
-            found = world.get("buckets.s4.dev", "set", "app")
-            return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"] and found["status"]["phase"] == "Ready")
-
-        world.wait("the bucket is as it is asked for", current)
-        run = pod_spec("set", "settings.py")
-        run["containers"][0]["env"] = [{"name": "GOAL", "value": goal}]
-        ends_well(world, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"settings-{goal}", "namespace": "app"}, "spec": run})
-    world.kubectl("delete", "buckets.s4.dev", "set", "-n", "app", "--timeout=300s")
-
-
-def test_a_service_accounts_token_buys_credentials(world: World) -> None:
-    run = pod_spec("unused", "identity.py")
-    values = {"AWS_ENDPOINT_URL_S3": "http://demo.s4.svc:9000", "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "SUBJECT": "system:serviceaccount:s4:default"}
-    token = {"serviceAccountToken": {"path": "token", "audience": "s4", "expirationSeconds": 600}}
-    main = run["containers"][0]
-    main |= {"envFrom": [{"secretRef": {"name": "demo-credentials"}}], "env": [{"name": name, "value": value} for name, value in values.items()]}
-    main["volumeMounts"].append({"name": "token", "mountPath": "/token"})
-    run["volumes"].append({"name": "token", "projected": {"sources": [token]}})
-    ends_well(world, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "identity", "namespace": "s4"}, "spec": run})
-
-
-def test_helm_test_writes_and_reads_an_object(world: World) -> None:
-    world.helm("test", "s4", "-n", "s4", "--timeout", "2m")
-
-
-def test_a_bucket_elsewhere_is_refused_in_words(world: World) -> None:
-    world.apply(bucket("stray", "default"))
-    message = world.wait("a message", lambda: world.get("buckets.s4.dev", "stray", "default").get("status", {}).get("message"))
-    assert "add it to allowedNamespaces" in message
-    world.kubectl("delete", "buckets.s4.dev", "stray", "-n", "default", "--timeout=300s")
-
-
-def refused(world: World, name: str, reason: str) -> bool:
-    """Whether a Bucket of the first tenant is refused for a reason; once it is, it has nothing."""
-    found = world.get("buckets.s4.dev", name, "tenant-one").get("status", {}).get("conditions", [])
-    if not any(one["type"] == "Ready" and one["reason"] == reason for one in found):
-        return False
-    assert not world.get("buckets.s4.dev", name, "tenant-one")["status"]["keys"]
-    return True
-
-
-def test_two_tenants_stay_apart(world: World) -> None:
-    """The first tries what it may write, and what its pods reach, on the bucket of the other and on the cluster itself."""
-    tenants = ("tenant-one", "tenant-two")
-    secure = {"pod-security.kubernetes.io/enforce": "restricted"}
-    world.apply(*({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": one, "labels": secure}} for one in tenants))
-    programs(world, "tenant-one")
-    world.patch({"allowedNamespaces": ["app", *tenants]})
-    world.apply(bucket("victim", "tenant-two", deletionPolicy="Delete"), bucket("own", "tenant-one", deletionPolicy="Delete"))
-    for name, namespace in (("victim", "tenant-two"), ("own", "tenant-one")):
-        bucket_ready(world, name, namespace)
-    victim = world.get("buckets.s4.dev", "victim", "tenant-two")["status"]["bucketName"]
-    world.apply(bucket("theft", "tenant-one", bucketName=victim), bucket("lent", "tenant-one", bucketName=victim, adoptExisting=True, access="PublicRead"))
-    for name, reason in (("theft", "BucketExists"), ("lent", "NotLent")):
-        world.wait(f"{name} is refused", lambda name=name, reason=reason: refused(world, name, reason))
-        assert "NotFound" in world.kubectl("get", "secret", name, "-n", "tenant-one", check=False)
-    tries(world, "kept", victim)
-    world.patch({"allowedNamespaces": ["app", "tenant-two"]})
-    world.wait("what it had is taken back", lambda: refused(world, "own", "NotAllowed"))
-    tries(world, "taken-back", victim)
-    world.patch({"adoptions": [{"bucket": victim, "by": "tenant-one/lent"}], "allowedNamespaces": ["app", *tenants]})
-    for name in ("own", "lent"):
-        bucket_ready(world, name, "tenant-one")
-    world.kubectl("delete", "buckets.s4.dev", "--all", "-n", "tenant-one", "--timeout=300s")
-    bucket_ready(world, "victim", "tenant-two")
-    world.kubectl("delete", "buckets.s4.dev", "--all", "-n", "tenant-two", "--timeout=300s")
-    world.kubectl("delete", "namespace", *tenants, "--timeout=300s")
-    world.patch({"adoptions": [], "allowedNamespaces": ["app"]})
-
-
-def tries(world: World, goal: str, victim: str) -> None:
-    """A pod of the first tenant, with the keys of its own Bucket, as e2e/tenant.py."""
-    run = pod_spec("own", "tenant.py")
-    values = {"GOAL": goal, "VICTIM": victim, "ADMIN": "demo-node-0.demo-nodes.s4.svc:9001"}
-    run["containers"][0]["env"] = [{"name": name, "value": value} for name, value in values.items()]
-    ends_well(world, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"tries-{goal}", "namespace": "tenant-one"}, "spec": run})
-
-
-def test_the_image_has_its_bytecode(world: World) -> None:
-    """A pod cannot write it, and would compile everything at each start."""
-    asks = "import os, sys, s4.cli.main, s4.server.standalone, s4_operator.main; print([name for name, one in sys.modules.items() if getattr(one, '__cached__', None) and not os.path.exists(one.__cached__)])"
-    assert world.kubectl("exec", "-n", "s4", "demo-node-0", "--", "python3", "-c", asks).strip() == "[]"
-
-
-def test_keys_are_rotated_and_old_ones_end(world: World) -> None:
-    world.apply(bucket("rotated", keyGrace="5s"))
-    bucket_ready(world, "rotated")
-
-    def key() -> str:
-        return str(world.get("secret", "rotated", "app")["data"]["AWS_ACCESS_KEY_ID"])
-
-    before = key()
-    world.kubectl("annotate", "buckets.s4.dev", "rotated", "-n", "app", "s4.dev/rotate-key=once")
-    world.wait("another key", lambda: key() != before)
-    world.wait("both are shown", lambda: len(world.get("buckets.s4.dev", "rotated", "app")["status"]["keys"]) == 2)
-    world.wait("the old one ends", lambda: len(world.get("buckets.s4.dev", "rotated", "app")["status"]["keys"]) == 1)
-    world.kubectl("delete", "buckets.s4.dev", "rotated", "-n", "app", "--timeout=300s")
-
-
-def test_a_bucket_is_deleted_with_its_objects_where_that_is_asked(world: World) -> None:
-    world.apply(bucket("scratch", deletionPolicy="Delete", versioning="Enabled"))
-    bucket_ready(world, "scratch")
-    run = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "scratch", "namespace": "app"}, "spec": pod_spec("scratch", "program.py")}
-    world.apply(run)
-    world.wait("the program ends", lambda: world.get("pod", "scratch", "app")["status"]["phase"] == "Succeeded")
-    name = world.get("buckets.s4.dev", "scratch", "app")["status"]["bucketName"]
-    world.kubectl("delete", "buckets.s4.dev", "scratch", "-n", "app", "--timeout=300s")
-    world.apply(bucket("again", bucketName=name))
-    bucket_ready(world, "again")
-    assert world.get("buckets.s4.dev", "again", "app")["status"]["owned"], "the old one is gone, so this one made it"
-    world.kubectl("delete", "buckets.s4.dev", "again", "-n", "app", "--timeout=300s")
-
-
-def test_a_cluster_in_use_is_not_deleted(world: World) -> None:
-    world.wait("the cluster knows that it is used", lambda: world.cluster()["status"]["buckets"] == 1)
-    with pytest.raises(KubectlError, match="used by 1 Buckets: delete them first"):
-        world.kubectl("delete", "s4clusters", "demo", "-n", "s4", "--wait=false")
-    assert world.condition("DeletionBlocked")["status"] == "True"
-
-
-@pytest.mark.parametrize(("spec", "words"), [
-    ({"nodes": 3}, "nodes must be at least"), ({"erasure": {"data": 3}}, "erasure cannot be changed"),
-    ({"storage": {"size": "20Gi"}}, "storage.size cannot be changed"), ({"partitions": 32}, "partitions cannot be changed"),
-])  # fmt: skip
-def test_invalid_edits_are_refused_in_words(world: World, spec: Object, words: str) -> None:
-    with pytest.raises(KubectlError, match=words):
-        world.patch(spec)
-
-
-# -- under load
 
 
 @decides
@@ -216,27 +28,54 @@ def test_load_begins(world: World) -> None:
     spec = pod_spec("load", "load.py")
     taken = {one["spec"]["nodeName"] for one in world.node_pods()}  # one of these hosts will lose its power
     host = next(name for name in (f"node{number}" for number in range(1, 7)) if name not in taken)
-    world.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "load", "namespace": "app"}, "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": host}}})
+    world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "load", "namespace": "app"},
+            "spec": {**spec, "nodeSelector": {"kubernetes.io/hostname": host}},
+        }
+    )
     world.certificate = certificate(world)
     world.wait("the load runs", lambda: "running" in world.kubectl("logs", "-n", "app", "load"))
 
 
 @contextmanager
 def operator_dies(world: World) -> Iterator[None]:
-    """The operator's pod is killed at random moments after it began to work: on a busy machine its start alone takes longer
-    than seconds given beforehand, and it would never come to anything."""
+    """The operator's pod is killed at random moments after it began to work: on a busy machine its start alone takes
+    longer than seconds given beforehand, and it would never come to anything."""
     ended = threading.Event()
     chosen = random.Random(5)
 
     def works() -> bool:
-        pods = json.loads(world.kubectl("get", "pods", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "-o", "json", check=False) or '{"items": []}')
-        told = [one for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"] for one in pod["status"].get("conditions", ())]
+        pods = json.loads(
+            world.kubectl(
+                "get", "pods", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "-o", "json", check=False
+            )
+            or '{"items": []}'
+        )
+        told = [
+            one
+            for pod in pods["items"]
+            if "deletionTimestamp" not in pod["metadata"]
+            for one in pod["status"].get("conditions", ())
+        ]
         return any((one["type"], one["status"]) == ("Ready", "True") for one in told)
 
     def work() -> None:
         while not ended.wait(1):
             if works() and not ended.wait(chosen.uniform(1, 15)):
-                world.kubectl("delete", "pod", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "--grace-period=0", "--force", check=False)
+                world.kubectl(
+                    "delete",
+                    "pod",
+                    "-n",
+                    "s4",
+                    "-l",
+                    "app.kubernetes.io/name=s4-operator",
+                    "--grace-period=0",
+                    "--force",
+                    check=False,
+                )
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -256,7 +95,9 @@ def test_rolling_upgrade_with_an_operator_that_dies(world: World) -> None:
     started = time.monotonic()
     with operator_dies(world):
         world.patch({"image": f"{IMAGE}:two"})
-        world.wait("every node runs the new version", lambda: images(world) == {f"{IMAGE}:two"} and len(world.node_pods()) == 4)
+        world.wait(
+            "every node runs the new version", lambda: images(world) == {f"{IMAGE}:two"} and len(world.node_pods()) == 4
+        )
         world.whole(4)
     world.figures["seconds for a rolling upgrade of four nodes"] = time.monotonic() - started
 
@@ -264,7 +105,10 @@ def test_rolling_upgrade_with_an_operator_that_dies(world: World) -> None:
 def test_a_broken_image_stops_at_the_first_node_and_rolls_back(world: World) -> None:
     with operator_dies(world):
         world.patch({"image": f"{IMAGE}:none"})
-        blocked = world.wait("the upgrade is blocked", lambda: world.condition("UpgradeBlocked").get("status") == "True" and world.condition("UpgradeBlocked"))
+        blocked = world.wait(
+            "the upgrade is blocked",
+            lambda: world.condition("UpgradeBlocked").get("status") == "True" and world.condition("UpgradeBlocked"),
+        )
         assert f"{IMAGE}:none" in blocked["message"]
         assert "ErrImageNeverPull" in blocked["message"]
         assert len([one for one in world.node_pods() if one["spec"]["containers"][0]["image"] == f"{IMAGE}:none"]) == 1
@@ -278,7 +122,10 @@ def test_automatic_roll_back(world: World) -> None:
     with operator_dies(world):
         world.patch({"image": f"{IMAGE}:none", "upgrade": {"strategy": "Automatic"}})
         world.wait("it was rolled back", lambda: world.cluster()["status"].get("blockedImage") == f"{IMAGE}:none")
-        world.wait("every node serves", lambda: world.cluster()["status"]["nodesReady"] == "4/4" and images(world) == {f"{IMAGE}:two"})
+        world.wait(
+            "every node serves",
+            lambda: world.cluster()["status"]["nodesReady"] == "4/4" and images(world) == {f"{IMAGE}:two"},
+        )
         assert "was rolled back" in world.condition("UpgradeBlocked")["message"]
         world.patch({"image": f"{IMAGE}:two", "upgrade": {"strategy": "Supervised"}})
         world.whole(4)
@@ -292,11 +139,24 @@ def test_kubectl_drain_and_back(world: World) -> None:
     with operator_dies(world):
         host = host_of(world, "demo-node-1")
         started = time.monotonic()
-        world.kubectl("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", "--pod-selector=app.kubernetes.io/name=s4", "--timeout=300s")
+        world.kubectl(
+            "drain",
+            host,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            "--pod-selector=app.kubernetes.io/name=s4",
+            "--timeout=300s",
+        )
         world.figures["seconds for kubectl drain"] = time.monotonic() - started
         assert world.condition("Ready")["status"] == "True", world.condition("Ready")
-        other = next(host_of(world, one["metadata"]["name"]) for one in world.node_pods() if one["metadata"]["name"] == "demo-node-2")
-        world.wait("no second pod may leave", lambda: world.get("pdb", "demo-node", "s4")["status"]["disruptionsAllowed"] == 0)
+        other = next(
+            host_of(world, one["metadata"]["name"])
+            for one in world.node_pods()
+            if one["metadata"]["name"] == "demo-node-2"
+        )
+        world.wait(
+            "no second pod may leave", lambda: world.get("pdb", "demo-node", "s4")["status"]["disruptionsAllowed"] == 0
+        )
         world.kubectl("cordon", other)
         world.wait("that is said", lambda: world.condition("DrainBlocked").get("status") == "True")
         world.kubectl("uncordon", host)
@@ -314,7 +174,13 @@ def test_a_dead_host_with_its_disk_is_made_again_elsewhere(world: World, local: 
     local.act("kill", number)
     local.act("wipe", number)
     with operator_dies(world):
-        world.wait("another store", lambda: {one["name"]: one["store"] for one in world.cluster()["status"]["nodes"]}.get("demo-node-2") not in ("", None, before["demo-node-2"]))
+        world.wait(
+            "another store",
+            lambda: (
+                {one["name"]: one["store"] for one in world.cluster()["status"]["nodes"]}.get("demo-node-2")
+                not in ("", None, before["demo-node-2"])
+            ),
+        )
     world.figures["seconds from a host's death to a new store"] = time.monotonic() - started
     world.whole(4)
     world.figures["seconds from a host's death to whole again"] = time.monotonic() - started
@@ -322,7 +188,13 @@ def test_a_dead_host_with_its_disk_is_made_again_elsewhere(world: World, local: 
     gone = [one for one in world.get("shardmap", "demo", "s4")["spec"]["stores"] if one["state"] == "gone"]
     assert [one["id"] for one in gone] == [before["demo-node-2"]]
     local.act("start", number)
-    world.wait("the host is back", lambda: f"{host} " in world.kubectl("get", "nodes", "--no-headers") and "NotReady" not in world.kubectl("get", "nodes", "--no-headers"))
+    world.wait(
+        "the host is back",
+        lambda: (
+            f"{host} " in world.kubectl("get", "nodes", "--no-headers")
+            and "NotReady" not in world.kubectl("get", "nodes", "--no-headers")
+        ),
+    )
 
 
 def test_scale_out_by_two_and_in_by_two(world: World) -> None:
@@ -345,7 +217,14 @@ def recycle(world: World) -> None:
     """Volumes that were released can be used again, as a provisioner would make new ones."""
     for one in json.loads(world.kubectl("get", "pv", "-o", "json"))["items"]:
         if one["status"]["phase"] == "Released":
-            world.kubectl("patch", "pv", one["metadata"]["name"], "--type=json", "-p", '[{"op": "remove", "path": "/spec/claimRef"}]')
+            world.kubectl(
+                "patch",
+                "pv",
+                one["metadata"]["name"],
+                "--type=json",
+                "-p",
+                '[{"op": "remove", "path": "/spec/claimRef"}]',
+            )
 
 
 def test_the_api_server_is_away_for_a_minute(world: World, local: LocalNodes) -> None:
@@ -358,15 +237,43 @@ def test_the_api_server_is_away_for_a_minute(world: World, local: LocalNodes) ->
 
 def test_the_administrators_secret_changes(world: World) -> None:
     def check(access: str, secret: str) -> str:
-        return world.kubectl("exec", "-n", "s4", "demo-node-0", "--", "env", "-u", "S4_ROOT_ACCESS_KEY", "-u", "S4_ROOT_SECRET_KEY", f"AWS_ACCESS_KEY_ID={access}", f"AWS_SECRET_ACCESS_KEY={secret}",
-                             "s4", "admin", "check", "--s3", "http://127.0.0.1:9000", check=False)  # fmt: skip
+        return world.kubectl(
+            "exec",
+            "-n",
+            "s4",
+            "demo-node-0",
+            "--",
+            "env",
+            "-u",
+            "S4_ROOT_ACCESS_KEY",
+            "-u",
+            "S4_ROOT_SECRET_KEY",
+            f"AWS_ACCESS_KEY_ID={access}",
+            f"AWS_SECRET_ACCESS_KEY={secret}",
+            "s4",
+            "admin",
+            "check",
+            "--s3",
+            "http://127.0.0.1:9000",
+            check=False,
+        )
 
     from base64 import b64decode
 
     other = f"another{time.time():.0f}"
-    held = {name: b64decode(value).decode() for name, value in world.get("secret", "demo-credentials", "s4")["data"].items()}
+    held = {
+        name: b64decode(value).decode() for name, value in world.get("secret", "demo-credentials", "s4")["data"].items()
+    }
     assert "ms" in check(held["accessKey"], held["secretKey"])
-    world.kubectl("patch", "secret", "demo-credentials", "-n", "s4", "-p", json.dumps({"stringData": {"accessKey": other, "secretKey": "another-secret"}}))
+    world.kubectl(
+        "patch",
+        "secret",
+        "demo-credentials",
+        "-n",
+        "s4",
+        "-p",
+        json.dumps({"stringData": {"accessKey": other, "secretKey": "another-secret"}}),
+    )
     world.wait("the new keys work", lambda: "ms" in check(other, "another-secret"))
     world.wait("the old ones do not", lambda: "InvalidAccessKeyId" in check(held["accessKey"], held["secretKey"]))
     assert world.condition("Ready")["status"] == "True"
@@ -397,11 +304,17 @@ def test_load_lost_nothing(world: World) -> None:
 # -- the end
 
 # Rules for what this cluster has not, or that only a person's change makes necessary.
-UNUSED = {
-    ("servicemonitors", verb) for verb in ("get", "create", "patch", "delete")
-} | {("prometheusrules", verb) for verb in ("get", "create", "patch", "delete")} | {
-    ("ingresses", "create"), ("ingresses", "patch"), ("ingresses", "delete"), ("configmaps", "delete"), ("s4clusters", "get"),
-}  # fmt: skip
+UNUSED = (
+    {("servicemonitors", verb) for verb in ("get", "create", "patch", "delete")}
+    | {("prometheusrules", verb) for verb in ("get", "create", "patch", "delete")}
+    | {
+        ("ingresses", "create"),
+        ("ingresses", "patch"),
+        ("ingresses", "delete"),
+        ("configmaps", "delete"),
+        ("s4clusters", "get"),
+    }
+)
 
 
 def audited() -> str:
@@ -410,11 +323,16 @@ def audited() -> str:
 
 
 def test_the_chart_gives_the_rights_that_the_operator_uses(world: World, local: LocalNodes) -> None:
-    """seaweedfs-operator 231: nothing was denied, and nothing is given that is not used. From the API server's audit log."""
+    """seaweedfs-operator 231: nothing was denied, and nothing is given that is not used. From the API server's audit
+    log."""
     world.patch({"gateway": {"replicas": 1}, "networkPolicy": {"enabled": False}})
-    world.wait("a gateway serves", lambda: world.get("deploy", "demo-gateway", "s4")["status"].get("readyReplicas") == 1)
+    world.wait(
+        "a gateway serves", lambda: world.get("deploy", "demo-gateway", "s4")["status"].get("readyReplicas") == 1
+    )
     world.patch({"gateway": {"replicas": 0}, "networkPolicy": {"enabled": True}})
-    world.wait("it is gone", lambda: "NotFound" in world.kubectl("get", "deploy", "demo-gateway", "-n", "s4", check=False))
+    world.wait(
+        "it is gone", lambda: "NotFound" in world.kubectl("get", "deploy", "demo-gateway", "-n", "s4", check=False)
+    )
     used, allowed, denied = set(), set(), {}
     for line in (world.audit + audited()).splitlines():
         try:
@@ -430,12 +348,13 @@ def test_the_chart_gives_the_rights_that_the_operator_uses(world: World, local: 
         else:
             allowed.add((kind, event["verb"]))
         used.add((kind, event["verb"]))
-    assert not {right: why for right, why in denied.items() if right not in allowed}, "one that just started knows no roles yet"
+    assert not {right: why for right, why in denied.items() if right not in allowed}, (
+        "one that just started knows no roles yet"
+    )
     rules = world.get("clusterrole", "s4-s4-operator")["rules"]
     given = {(kind, verb) for one in rules for kind in one["resources"] for verb in one["verbs"]}
     made = {(kind, "create") for kind, verb in used if verb == "patch"}  # what is applied may be new
     assert sorted(given - used - made - UNUSED) == []
-
 
 
 def test_a_namespace_goes_while_the_operator_runs(world: World) -> None:

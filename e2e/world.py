@@ -1,4 +1,5 @@
-"""What the tests of a real cluster use: kubectl, waiting, resources as dictionaries, and the provider of the cluster."""
+"""What the tests of a real cluster use: kubectl, waiting, resources as dictionaries, and the provider of the
+cluster."""
 
 from __future__ import annotations
 
@@ -38,9 +39,14 @@ class World:
     def run(self, program: str, *words: object, stdin: str | None = None, check: bool = True) -> str:
         path = BIN / program
         done = subprocess.run(
-            [str(path if path.exists() else program), *map(str, words)], capture_output=True, text=True, check=False, input=stdin,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)}, timeout=600,
-        )  # fmt: skip
+            [str(path if path.exists() else program), *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+            input=stdin,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            timeout=600,
+        )
         if check and done.returncode:
             raise KubectlError(f"{program} {' '.join(map(str, words))}: {done.stdout}{done.stderr}")
         return done.stdout if done.returncode == 0 else done.stderr
@@ -52,14 +58,20 @@ class World:
         return self.run("helm", *words)
 
     def apply(self, *values: Object) -> str:
-        return self.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(values)}))
+        return self.kubectl(
+            "apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(values)})
+        )
 
     def get(self, kind: str, name: str, namespace: str = "") -> Object:
-        found: Object = json.loads(self.kubectl("get", kind, name, *(("-n", namespace) if namespace else ()), "-o", "json"))
+        found: Object = json.loads(
+            self.kubectl("get", kind, name, *(("-n", namespace) if namespace else ()), "-o", "json")
+        )
         return found
 
     def list(self, kind: str, namespace: str, labels: str = "") -> list[Object]:
-        found: list[Object] = json.loads(self.kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json"))["items"]
+        found: list[Object] = json.loads(self.kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json"))[
+            "items"
+        ]
         return found
 
     def wait(self, what: str, check: Callable[[], Any]) -> Any:
@@ -77,9 +89,11 @@ class World:
     def diagnosis(self) -> str:
         """What one would look at first."""
         looks = [
-            ("get", "s4clusters,buckets.s4.dev,pods,pvc", "-A", "-o", "wide"), ("get", "s4clusters", "-A", "-o", "jsonpath={.items[*].status}"),
-            ("logs", "-n", "s4", "deploy/s4-operator", "--tail=40"), ("get", "events", "-A", "--sort-by=.lastTimestamp"),
-        ]  # fmt: skip
+            ("get", "s4clusters,buckets.s4.dev,pods,pvc", "-A", "-o", "wide"),
+            ("get", "s4clusters", "-A", "-o", "jsonpath={.items[*].status}"),
+            ("logs", "-n", "s4", "deploy/s4-operator", "--tail=40"),
+            ("get", "events", "-A", "--sort-by=.lastTimestamp"),
+        ]
         return "\n".join(self.kubectl(*words, check=False)[-6000:] for words in looks)
 
     # -- S4
@@ -97,9 +111,13 @@ class World:
         value = self.cluster(name, namespace)
         status = value.get("status", {})
         return (
-            status.get("phase") == "Ready" and status["observedGeneration"] == value["metadata"]["generation"] and status["replicas"] == nodes
-            and status["nodesReady"] == f"{nodes}/{nodes}" and not status["partitions"]["moving"] and not status["partitions"]["degraded"]
-        )  # fmt: skip
+            status.get("phase") == "Ready"
+            and status["observedGeneration"] == value["metadata"]["generation"]
+            and status["replicas"] == nodes
+            and status["nodesReady"] == f"{nodes}/{nodes}"
+            and not status["partitions"]["moving"]
+            and not status["partitions"]["degraded"]
+        )
 
     def whole(self, nodes: int) -> None:
         self.wait(f"{nodes} nodes are whole", lambda: self.is_whole(nodes))
@@ -118,7 +136,12 @@ class LocalNodes:
     """Acts on the machines of the local cluster (e2e/cluster/local.py)."""
 
     def act(self, *words: object) -> None:
-        done = subprocess.run([sys.executable, str(ROOT / "e2e" / "cluster" / "local.py"), *map(str, words)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "e2e" / "cluster" / "local.py"), *map(str, words)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -127,18 +150,27 @@ def volume(node: int, number: int, folder: Path) -> Object:
     folder.mkdir(parents=True, exist_ok=True)
     term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [f"node{node}"]}]}
     return {
-        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"node{node}-{number}"},
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": f"node{node}-{number}"},
         "spec": {
-            "capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"], "persistentVolumeReclaimPolicy": "Delete", "storageClassName": "local",
-            "local": {"path": str(folder)}, "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+            "capacity": {"storage": "10Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": "local",
+            "local": {"path": str(folder)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
         },
-    }  # fmt: skip
+    }
 
 
 STORAGE_CLASS: Object = {
-    "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "local"},
-    "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer",
-}  # fmt: skip
+    "apiVersion": "storage.k8s.io/v1",
+    "kind": "StorageClass",
+    "metadata": {"name": "local"},
+    "provisioner": "kubernetes.io/no-provisioner",
+    "volumeBindingMode": "WaitForFirstConsumer",
+}
 
 
 def have(program: str) -> bool:

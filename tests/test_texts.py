@@ -255,13 +255,13 @@ def test_every_metric_has_a_row_and_every_row_a_metric() -> None:
 def test_dashboard_and_alerts_ask_for_what_there_is() -> None:
     places = [
         ROOT / "operator" / "s4_operator" / "dashboard.json",
-        ROOT / "operator" / "s4_operator" / "manifests.py",
+        ROOT / "operator" / "s4_operator" / "alerts.py",
         *(ROOT / "charts").rglob("*.yaml"),
         *(ROOT / "deploy").iterdir(),
     ]
     asked = {name for path in places for name in re.findall(r"\b(s4_[a-z_]+)\\?[{{\[]", path.read_text())}
     assert len(asked) >= 10
     assert asked <= shown()
-    alerts = re.findall(r'^ +\("(S4\w+)", f"', places[1].read_text(), re.M)
+    alerts = re.findall(r'\(\s*"(S4\w+)",\s+f"', places[1].read_text())
     assert len(alerts) >= 6
     assert not [one for one in alerts if one not in OPERATIONS]

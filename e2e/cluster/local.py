@@ -1,11 +1,12 @@
 """A real Kubernetes on one machine without Docker: a control plane, and nodes that are network namespaces, each with a
 containerd and a kubelet of its own.
 
-    python e2e/cluster/local.py up 6 | down | load TAR | kill N | start N | wipe N | cut N | join N | stop-api | start-api
+    python e2e/cluster/local.py up 6 | down | load TAR | kill N | start N | wipe N | cut N | join N | stop-api |
+    start-api
 
 Needs root, the programs that e2e/cluster/programs builds (S4_E2E_BIN), and Debian's containerd, runc,
-containernetworking-plugins, iptables and conntrack. State is in S4_E2E_STATE; a node's disks are in its folder `disks`. Nodes
-have no NetworkPolicy enforcement and no provisioner of volumes: tests make local volumes.
+containernetworking-plugins, iptables and conntrack. State is in S4_E2E_STATE; a node's disks are in its folder
+`disks`. Nodes have no NetworkPolicy enforcement and no provisioner of volumes: tests make local volumes.
 """
 
 from __future__ import annotations
@@ -14,85 +15,23 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from pki import HOST, KUBECONFIG, authority, certificate, kubeconfig
+from processes import STATE, kill, sh, start, stop, wait
 
 BIN = Path(os.environ.get("S4_E2E_BIN", Path.home() / ".cache" / "s4-e2e" / "bin"))
-STATE = Path(os.environ.get("S4_E2E_STATE", "/var/lib/s4-e2e"))
-HOST, NET, PODS, SERVICES = "10.99.0.1", "10.99.0", "10.244", "10.96.0"
+NET, PODS, SERVICES = "10.99.0", "10.244", "10.96.0"
 BRIDGE, CGROUP, PAUSE = "s4e2e", "s4-e2e", "s4-e2e/pause:1"
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
-KUBECONFIG = STATE / "admin.conf"
-
-
-def sh(*words: object, check: bool = True, stdin: str | None = None) -> str:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, input=stdin)
-    if check and done.returncode:
-        raise SystemExit(f"{' '.join(map(str, words))}: {done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def wait(what: str, limit_s: float, ready: Callable[[], bool]) -> None:
-    until = time.monotonic() + limit_s
-    while not ready():
-        if time.monotonic() > until:
-            raise SystemExit(f"{what}: not within {limit_s:.0f} s; see {STATE}/log")
-        time.sleep(0.2)
-
-
-def start(name: str, *words: object) -> None:
-    """Run a program in the background; its pid and log are in the state folder."""
-    with (STATE / "log" / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen([str(word) for word in words], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    (STATE / "pid" / name).write_text(str(process.pid))
-
-
-def stop(name: str) -> None:
-    path = STATE / "pid" / name
-    if path.exists():
-        kill([int(path.read_text())])
-        path.unlink()
-
-
-def kill(pids: Iterable[int]) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def kubectl(*words: object, check: bool = True) -> str:
     return sh(BIN / "kubectl", f"--kubeconfig={KUBECONFIG}", *words, check=check)
-
-
-# -- certificates
-
-
-def certificate(name: str, common: str, organization: str = "", hosts: str = "") -> None:
-    pki = STATE / "pki"
-    subject = (f"/O={organization}" if organization else "") + f"/CN={common}"
-    sh("openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", pki / f"{name}.key", "-out", pki / f"{name}.csr", "-subj", subject)
-    extra = pki / f"{name}.ext"
-    extra.write_text("extendedKeyUsage=serverAuth,clientAuth\n" + (f"subjectAltName={hosts}\n" if hosts else ""))
-    sh("openssl", "x509", "-req", "-in", pki / f"{name}.csr", "-CA", pki / "ca.crt", "-CAkey", pki / "ca.key", "-CAcreateserial",
-       "-days", "365", "-extfile", extra, "-out", pki / f"{name}.crt")  # fmt: skip
-
-
-def kubeconfig(name: str, path: Path) -> None:
-    pki = STATE / "pki"
-    path.write_text(yaml.safe_dump({
-        "apiVersion": "v1", "kind": "Config", "current-context": "s4",
-        "clusters": [{"name": "s4", "cluster": {"server": f"https://{HOST}:6443", "certificate-authority": str(pki / "ca.crt")}}],
-        "users": [{"name": name, "user": {"client-certificate": str(pki / f"{name}.crt"), "client-key": str(pki / f"{name}.key")}}],
-        "contexts": [{"name": "s4", "context": {"cluster": "s4", "user": name}}],
-    }))  # fmt: skip
 
 
 # -- the control plane
@@ -100,44 +39,80 @@ def kubeconfig(name: str, path: Path) -> None:
 
 def start_api() -> None:
     pki, policy = STATE / "pki", STATE / "audit.yaml"
-    listed = [{"level": "Metadata", "userGroups": ["system:serviceaccounts:s4"], "omitStages": ["RequestReceived"]}, {"level": "None"}]
+    listed = [
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts:s4"], "omitStages": ["RequestReceived"]},
+        {"level": "None"},
+    ]
     policy.write_text(yaml.safe_dump({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": listed}))
-    start("apiserver", BIN / "kube-apiserver", "--etcd-servers=http://127.0.0.1:12379", "--bind-address=0.0.0.0", f"--advertise-address={HOST}",
-          "--secure-port=6443", f"--client-ca-file={pki}/ca.crt", f"--tls-cert-file={pki}/apiserver.crt", f"--tls-private-key-file={pki}/apiserver.key",
-          f"--kubelet-client-certificate={pki}/admin.crt", f"--kubelet-client-key={pki}/admin.key", "--service-account-issuer=https://kubernetes.default.svc",
-          f"--service-account-key-file={pki}/sa.pub", f"--service-account-signing-key-file={pki}/sa.key", f"--service-cluster-ip-range={SERVICES}.0/16",
-          "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-          "--kubelet-preferred-address-types=InternalIP", f"--audit-policy-file={policy}", f"--audit-log-path={STATE}/log/audit.json")  # fmt: skip
+    start(
+        "apiserver",
+        BIN / "kube-apiserver",
+        "--etcd-servers=http://127.0.0.1:12379",
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={HOST}",
+        "--secure-port=6443",
+        f"--client-ca-file={pki}/ca.crt",
+        f"--tls-cert-file={pki}/apiserver.crt",
+        f"--tls-private-key-file={pki}/apiserver.key",
+        f"--kubelet-client-certificate={pki}/admin.crt",
+        f"--kubelet-client-key={pki}/admin.key",
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={pki}/sa.pub",
+        f"--service-account-signing-key-file={pki}/sa.key",
+        f"--service-cluster-ip-range={SERVICES}.0/16",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        "--allow-privileged=true",
+        "--kubelet-preferred-address-types=InternalIP",
+        f"--audit-policy-file={policy}",
+        f"--audit-log-path={STATE}/log/audit.json",
+    )
     wait("the API server", 90, lambda: kubectl("get", "--raw", "/readyz", check=False).strip() == "ok")
 
 
 def control_plane() -> None:
-    pki = STATE / "pki"
     for folder in ("pki", "log", "pid", "etcd"):
         (STATE / folder).mkdir(parents=True, exist_ok=True)
-    sh("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", pki / "ca.key", "-out", pki / "ca.crt", "-subj", "/CN=s4-e2e", "-days", "365")
-    sh("openssl", "genrsa", "-out", pki / "sa.key", "2048")
-    (pki / "sa.pub").write_text(sh("openssl", "rsa", "-in", pki / "sa.key", "-pubout"))
-    names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-    certificate("apiserver", "kube-apiserver", hosts=f"IP:{HOST},IP:127.0.0.1,IP:{SERVICES}.1," + ",".join(f"DNS:{name}" for name in names))
-    certificate("admin", "admin", "system:masters")
-    for name, common in (("controllers", "kube-controller-manager"), ("scheduler", "kube-scheduler"), ("proxy", "kube-proxy")):
-        certificate(name, f"system:{common}")
-        kubeconfig(name, STATE / f"{name}.conf")
-    kubeconfig("admin", KUBECONFIG)
+    authority(SERVICES)
     sh("ip", "link", "add", BRIDGE, "type", "bridge")
     sh("ip", "addr", "add", f"{HOST}/24", "dev", BRIDGE)
     sh("ip", "link", "set", BRIDGE, "up")
     sh("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0")
     sh("mount", "--make-rshared", "/")
     local = "http://127.0.0.1"
-    start("etcd", BIN / "etcd", "--data-dir", STATE / "etcd", "--listen-client-urls", f"{local}:12379", "--advertise-client-urls", f"{local}:12379",
-          "--listen-peer-urls", f"{local}:12380", "--unsafe-no-fsync")  # fmt: skip
+    start(
+        "etcd",
+        BIN / "etcd",
+        "--data-dir",
+        STATE / "etcd",
+        "--listen-client-urls",
+        f"{local}:12379",
+        "--advertise-client-urls",
+        f"{local}:12379",
+        "--listen-peer-urls",
+        f"{local}:12380",
+        "--unsafe-no-fsync",
+    )
     start_api()
-    start("controllers", BIN / "kube-controller-manager", f"--kubeconfig={STATE}/controllers.conf", f"--root-ca-file={pki}/ca.crt",
-          f"--service-account-private-key-file={pki}/sa.key", "--use-service-account-credentials", "--leader-elect=false", "--bind-address=127.0.0.1",
-          "--controllers=*,-nodeipam,-node-route-controller,-cloud-node-lifecycle-controller", "--node-monitor-grace-period=20s")  # fmt: skip
-    start("scheduler", BIN / "kube-scheduler", f"--kubeconfig={STATE}/scheduler.conf", "--leader-elect=false", "--bind-address=127.0.0.1")
+    start(
+        "controllers",
+        BIN / "kube-controller-manager",
+        f"--kubeconfig={STATE}/controllers.conf",
+        f"--root-ca-file={STATE}/pki/ca.crt",
+        f"--service-account-private-key-file={STATE}/pki/sa.key",
+        "--use-service-account-credentials",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+        "--controllers=*,-nodeipam,-node-route-controller,-cloud-node-lifecycle-controller",
+        "--node-monitor-grace-period=20s",
+    )
+    start(
+        "scheduler",
+        BIN / "kube-scheduler",
+        f"--kubeconfig={STATE}/scheduler.conf",
+        "--leader-elect=false",
+        "--bind-address=127.0.0.1",
+    )
     (STATE / "Corefile").write_text(
         f".:53 {{\n    bind {HOST}\n    kubernetes cluster.local {{\n        kubeconfig {KUBECONFIG}\n        ttl 1\n    }}\n    cache 1\n}}\n"
     )
@@ -158,20 +133,40 @@ def network(number: int) -> None:
     sh("ip", "netns", "add", space)
     sh("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
     sh("ip", "link", "set", link, "master", BRIDGE, "up")
-    for words in (("link", "set", "lo", "up"), ("addr", "add", f"{NET}.1{number}/24", "dev", "eth0"), ("link", "set", "eth0", "up"), ("route", "add", "default", "via", HOST)):
+    for words in (
+        ("link", "set", "lo", "up"),
+        ("addr", "add", f"{NET}.1{number}/24", "dev", "eth0"),
+        ("link", "set", "eth0", "up"),
+        ("route", "add", "default", "via", HOST),
+    ):
         sh("ip", "-n", space, *words)
     sh("ip", "route", "replace", f"{PODS}.{number}.0/24", "via", f"{NET}.1{number}")
-    sh("nsenter", f"--net=/run/netns/{space}", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.all.route_localnet=1")
+    sh(
+        "nsenter",
+        f"--net=/run/netns/{space}",
+        "sysctl",
+        "-qw",
+        "net.ipv4.ip_forward=1",
+        "net.ipv4.conf.all.rp_filter=0",
+        "net.ipv4.conf.all.route_localnet=1",
+    )
 
 
 def configure(number: int) -> None:
     here, name = folder(number), f"node{number}"
     for part in ("containerd", "kubelet", "cni", "run", "disks", "logs"):
         (here / part).mkdir(parents=True, exist_ok=True)
-    ipam = {"type": "host-local", "dataDir": str(here / "ipam"), "ranges": [[{"subnet": f"{PODS}.{number}.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+    ipam = {
+        "type": "host-local",
+        "dataDir": str(here / "ipam"),
+        "ranges": [[{"subnet": f"{PODS}.{number}.0/24"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "hairpinMode": True, "ipam": ipam}
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
-    (here / "cni" / "10-s4.conflist").write_text(json.dumps({"cniVersion": "0.4.0", "name": "s4", "plugins": [bridge, ports]}))
+    (here / "cni" / "10-s4.conflist").write_text(
+        json.dumps({"cniVersion": "0.4.0", "name": "s4", "plugins": [bridge, ports]})
+    )
     (here / "containerd.toml").write_text(f"""version = 2
 root = "{here}/containerd"
 state = "{here}/run/containerd"
@@ -185,15 +180,37 @@ state = "{here}/run/containerd"
     conf_dir = "{here}/cni"
 """)
     (here / "resolv.conf").write_text(f"nameserver {HOST}\n")
-    (here / "kubelet.yaml").write_text(yaml.safe_dump({
-        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "address": f"{NET}.1{number}",
-        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}, "x509": {"clientCAFile": f"{STATE}/pki/ca.crt"}},
-        "authorization": {"mode": "Webhook"}, "cgroupDriver": "cgroupfs", "cgroupRoot": f"/{CGROUP}/{name}", "cgroupsPerQOS": True,
-        "enforceNodeAllocatable": [], "containerRuntimeEndpoint": f"unix://{here}/run/containerd.sock", "clusterDNS": [HOST], "clusterDomain": "cluster.local",
-        "failSwapOn": False, "failCgroupV1": False, "nodeStatusUpdateFrequency": "4s", "syncFrequency": "10s", "imageGCHighThresholdPercent": 100,
-        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-        "resolvConf": str(here / "resolv.conf"), "podLogsDir": str(here / "logs"), "configMapAndSecretChangeDetectionStrategy": "Watch",
-    }))  # fmt: skip
+    (here / "kubelet.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "kubelet.config.k8s.io/v1beta1",
+                "kind": "KubeletConfiguration",
+                "address": f"{NET}.1{number}",
+                "authentication": {
+                    "anonymous": {"enabled": False},
+                    "webhook": {"enabled": True},
+                    "x509": {"clientCAFile": f"{STATE}/pki/ca.crt"},
+                },
+                "authorization": {"mode": "Webhook"},
+                "cgroupDriver": "cgroupfs",
+                "cgroupRoot": f"/{CGROUP}/{name}",
+                "cgroupsPerQOS": True,
+                "enforceNodeAllocatable": [],
+                "containerRuntimeEndpoint": f"unix://{here}/run/containerd.sock",
+                "clusterDNS": [HOST],
+                "clusterDomain": "cluster.local",
+                "failSwapOn": False,
+                "failCgroupV1": False,
+                "nodeStatusUpdateFrequency": "4s",
+                "syncFrequency": "10s",
+                "imageGCHighThresholdPercent": 100,
+                "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+                "resolvConf": str(here / "resolv.conf"),
+                "podLogsDir": str(here / "logs"),
+                "configMapAndSecretChangeDetectionStrategy": "Watch",
+            }
+        )
+    )
 
 
 def cgroups(number: int) -> None:
@@ -218,15 +235,40 @@ def node_start(number: int) -> None:
         kubeconfig(name, here / "kubelet.conf")
     socket = here / "run" / "containerd.sock"
     start(f"{name}-containerd", "nsenter", space, "containerd", "-c", here / "containerd.toml")
-    wait(f"containerd of {name}", 30, lambda: "Server:" in sh("ctr", "-a", socket, "version", check=False))  # of its own it tells without one
+    wait(
+        f"containerd of {name}", 30, lambda: "Server:" in sh("ctr", "-a", socket, "version", check=False)
+    )  # of its own it tells without one
     sh("ctr", "-a", socket, "-n", "k8s.io", "images", "import", BIN / "pause.tar")
     pki = STATE / "pki"
-    start(f"{name}-kubelet", "nsenter", space, BIN / "kubelet", f"--config={here}/kubelet.yaml", f"--kubeconfig={here}/kubelet.conf",
-          f"--root-dir={here}/kubelet", f"--hostname-override={name}", f"--node-ip={NET}.1{number}", f"--cert-dir={here}/kubelet/pki",
-          f"--tls-cert-file={pki}/{name}.crt", f"--tls-private-key-file={pki}/{name}.key", f"--node-labels=topology.kubernetes.io/zone=zone{number}")  # fmt: skip
-    start(f"{name}-proxy", "nsenter", space, BIN / "kube-proxy", f"--kubeconfig={STATE}/proxy.conf", f"--hostname-override={name}",
-          "--proxy-mode=iptables", f"--cluster-cidr={PODS}.0.0/16", f"--bind-address={NET}.1{number}", "--conntrack-max-per-core=0",
-          "--metrics-bind-address=", "--healthz-bind-address=")  # fmt: skip
+    start(
+        f"{name}-kubelet",
+        "nsenter",
+        space,
+        BIN / "kubelet",
+        f"--config={here}/kubelet.yaml",
+        f"--kubeconfig={here}/kubelet.conf",
+        f"--root-dir={here}/kubelet",
+        f"--hostname-override={name}",
+        f"--node-ip={NET}.1{number}",
+        f"--cert-dir={here}/kubelet/pki",
+        f"--tls-cert-file={pki}/{name}.crt",
+        f"--tls-private-key-file={pki}/{name}.key",
+        f"--node-labels=topology.kubernetes.io/zone=zone{number}",
+    )
+    start(
+        f"{name}-proxy",
+        "nsenter",
+        space,
+        BIN / "kube-proxy",
+        f"--kubeconfig={STATE}/proxy.conf",
+        f"--hostname-override={name}",
+        "--proxy-mode=iptables",
+        f"--cluster-cidr={PODS}.0.0/16",
+        f"--bind-address={NET}.1{number}",
+        "--conntrack-max-per-core=0",
+        "--metrics-bind-address=",
+        "--healthz-bind-address=",
+    )
 
 
 def unmount(under: Path) -> None:
@@ -241,9 +283,13 @@ def node_kill(number: int) -> None:
     for part in ("kubelet", "proxy", "containerd"):
         stop(f"{name}-{part}")
     for _ in range(3):  # what a dying process had just started too
-        listed = [path.read_text().split() for path in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}/{name}/**/cgroup.procs")]
+        listed = [
+            path.read_text().split() for path in Path("/sys/fs/cgroup").glob(f"*/{CGROUP}/{name}/**/cgroup.procs")
+        ]
         pids = {int(pid) for one in listed for pid in one}
-        pids |= {int(pid) for pid in sh("pgrep", "-f", "--", f"-address {here}/run/containerd.sock", check=False).split()}
+        pids |= {
+            int(pid) for pid in sh("pgrep", "-f", "--", f"-address {here}/run/containerd.sock", check=False).split()
+        }
         kill(pids)
         time.sleep(0.2)
     unmount(here / "run")
@@ -263,7 +309,9 @@ def up(count: int) -> None:
     if KUBECONFIG.exists():
         raise SystemExit("a cluster is up already: take it down first")
     control_plane()
-    kubectl("create", "clusterrolebinding", "s4-e2e-proxy", "--clusterrole=system:node-proxier", "--user=system:kube-proxy")
+    kubectl(
+        "create", "clusterrolebinding", "s4-e2e-proxy", "--clusterrole=system:node-proxier", "--user=system:kube-proxy"
+    )
     for number in range(1, count + 1):
         node_start(number)
     wait("every node", 180, lambda: kubectl("get", "nodes", "--no-headers", check=False).count(" Ready ") == count)
@@ -290,7 +338,18 @@ def load(archive: str) -> None:
 
 def tag(old: str, new: str) -> None:
     for number in numbers():
-        sh("ctr", "-a", folder(number) / "run" / "containerd.sock", "-n", "k8s.io", "images", "tag", "--force", old, new)
+        sh(
+            "ctr",
+            "-a",
+            folder(number) / "run" / "containerd.sock",
+            "-n",
+            "k8s.io",
+            "images",
+            "tag",
+            "--force",
+            old,
+            new,
+        )
 
 
 def wipe(number: int) -> None:
@@ -301,12 +360,18 @@ def wipe(number: int) -> None:
 
 
 ACTIONS: dict[str, Callable[..., None]] = {
-    "up": lambda count="6": up(int(count)), "down": down, "load": load, "tag": tag, "kill": lambda number: node_kill(int(number)),
-    "start": lambda number: node_start(int(number)), "wipe": lambda number: wipe(int(number)),
+    "up": lambda count="6": up(int(count)),
+    "down": down,
+    "load": load,
+    "tag": tag,
+    "kill": lambda number: node_kill(int(number)),
+    "start": lambda number: node_start(int(number)),
+    "wipe": lambda number: wipe(int(number)),
     "cut": lambda number: sh("ip", "link", "set", f"s4v{number}", "down") and None,
     "join": lambda number: sh("ip", "link", "set", f"s4v{number}", "up") and None,
-    "stop-api": lambda: stop("apiserver"), "start-api": start_api,
-}  # fmt: skip
+    "stop-api": lambda: stop("apiserver"),
+    "start-api": start_api,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in ACTIONS:

@@ -27,7 +27,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="trials")
     parser.add_argument("names", nargs="*", metavar="NAME", help="bookworm, trixie, forky, disks, cluster [all]")
     parser.add_argument("--log", type=Path, default=None, help="where the page goes")
-    parser.add_argument("--cache", type=Path, default=Path(os.environ.get("S4_E2E_CACHE", Path.home() / ".cache" / "s4-e2e")) / "trials")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(os.environ.get("S4_E2E_CACHE", Path.home() / ".cache" / "s4-e2e")) / "trials"
+    )
     arguments = parser.parse_args()
     if os.getuid() != 0:
         raise SystemExit("trials: mounts, namespaces and chroots need root")
@@ -38,9 +40,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="s4-trials-") as scratch:
         here = Path(scratch)
         ways: dict[str, Callable[[], Trial]] = {
-            **{suite: (lambda suite=suite: laptop.follow(suite, arguments.cache, here / "laptop", read)) for suite in laptop.CALLED},  # type: ignore[misc]
-            "disks": lambda: disks.follow(here / "disks", read), "cluster": lambda: cluster.follow(here / "cluster", read),
-        }  # fmt: skip
+            **{
+                suite: (lambda suite=suite: laptop.follow(suite, arguments.cache, here / "laptop", read))
+                for suite in laptop.CALLED
+            },  # type: ignore[misc]
+            "disks": lambda: disks.follow(here / "disks", read),
+            "cluster": lambda: cluster.follow(here / "cluster", read),
+        }
         for name in arguments.names or (name for name in ways if name != "forky"):
             try:
                 ways[name]()
@@ -48,8 +54,19 @@ def main() -> int:
                 (written / f"{name}.log").write_text("".join(done[-1].full))
                 (written / f"{name}.md").write_text(page([done[-1]], f"# {done[-1].title}"))
     if arguments.log:
-        commit = subprocess.run(["git", "-C", str(texts.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-        arguments.log.write_text(page(done, HEAD.format(when=time.strftime("%Y-%m-%d"), commit=commit, kernel=f"Linux {platform.release().partition('-')[0]}")))
+        commit = subprocess.run(
+            ["git", "-C", str(texts.ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        arguments.log.write_text(
+            page(
+                done,
+                HEAD.format(
+                    when=time.strftime("%Y-%m-%d"),
+                    commit=commit,
+                    kernel=f"Linux {platform.release().partition('-')[0]}",
+                ),
+            )
+        )
     found = [f"{one.title}: {step.did}: {step.verdict}: {step.said}" for one in done for step in one.findings()]
     sys.stdout.write("\n".join([*found, f"{sum(len(one.steps) for one in done)} steps, {len(found)} findings"]) + "\n")
     return 1 if found else 0

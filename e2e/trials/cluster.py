@@ -1,7 +1,8 @@
-"""An admin of a cluster: machines are namespaces with names, each with its own folder, and an etcd that asks for TLS and a login.
+"""An admin of a cluster: machines are namespaces with names, each with its own folder, and an etcd that asks for TLS
+and a login.
 
-Three nodes of 2+1 (a laptop's two cores have to do), then a fourth; what the text says of six is the same. The steps are those of
-docs/cluster.md, with the mistakes that people make on the way.
+Three nodes of 2+1 (a laptop's two cores have to do), then a fourth; what the text says of six is the same. The steps
+are those of docs/cluster.md, with the mistakes that people make on the way.
 """
 
 from __future__ import annotations
@@ -57,8 +58,12 @@ class Machines:
         (here / "put.py").write_text(PUT)
         for name in NAMES:
             (here / name).mkdir()
-            environment = clean_environment({"PATH": f"{bin_folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"})
-            self.machines[name] = Machine(name, here / name, environment, ["ip", "netns", "exec", network.namespace[name]])
+            environment = clean_environment(
+                {"PATH": f"{bin_folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+            )
+            self.machines[name] = Machine(
+                name, here / name, environment, ["ip", "netns", "exec", network.namespace[name]]
+            )
 
     def _exported(self) -> str:
         line = self.texts.line("export S4_ROOT_ACCESS_KEY")
@@ -84,10 +89,18 @@ class Machines:
     def command(self, name: str) -> str:
         """The text's line for a node or a gateway, with this one's names."""
         kind = "s4 gateway" if name.startswith("gateway") else "s4 node /mnt/disk"
-        values = [("etcd://…/prod", "etcd://etcd-1:2379/prod"), ("/mnt/disk", "disk"), ("node-1", name), ("rack-1", f"rack-of-{name}"), ("gateway-1", name)]
+        values = [
+            ("etcd://…/prod", "etcd://etcd-1:2379/prod"),
+            ("/mnt/disk", "disk"),
+            ("node-1", name),
+            ("rack-1", f"rack-of-{name}"),
+            ("gateway-1", name),
+        ]
         if kind == "s4 gateway":
             values = [values[0], values[-1]]
-        return f"{filled(self.texts.line(kind), values)} {ETCD}" + (" --reserve 64MiB" if "node" in name else " --admin-listen :9001")
+        return f"{filled(self.texts.line(kind), values)} {ETCD}" + (
+            " --reserve 64MiB" if "node" in name else " --admin-listen :9001"
+        )
 
     def start(self, name: str, expected: str, more: str = "", line: str = "", what: str = "") -> None:
         one = self.machines[name]
@@ -104,7 +117,9 @@ class Machines:
         line = self.texts.line("s4 admin --endpoint node-1:9001 --authority ca.pem cluster status")
         return line.replace("node-1:", f"{node}:").replace("ca.pem", "trust/ca.pem").replace("cluster status", action)
 
-    def put(self, expected: str, key: str, where: str = "gateway-1", keys: tuple[str, str] | None = None, **options: object) -> None:
+    def put(
+        self, expected: str, key: str, where: str = "gateway-1", keys: tuple[str, str] | None = None, **options: object
+    ) -> None:
         access, secret = keys or self.keys
         self.does("desk", f"python ../put.py http://{where}:9000 '{access}' '{secret}' {key}", expected, **options)
 
@@ -118,8 +133,10 @@ class Machines:
 
 def start_etcd(machines: Machines) -> Started:
     one, address = machines.machines["etcd-1"], machines.network.address["etcd-1"]
-    line = (f"{program()} --name e --data-dir etcd --listen-client-urls https://{address}:2379 --advertise-client-urls https://etcd-1:2379 --listen-peer-urls http://127.0.0.1:2380 "
-            "--initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster e=http://127.0.0.1:2380 --cert-file etcd.pem --key-file etcd.key")  # fmt: skip
+    line = (
+        f"{program()} --name e --data-dir etcd --listen-client-urls https://{address}:2379 --advertise-client-urls https://etcd-1:2379 --listen-peer-urls http://127.0.0.1:2380 "
+        "--initial-advertise-peer-urls http://127.0.0.1:2380 --initial-cluster e=http://127.0.0.1:2380 --cert-file etcd.pem --key-file etcd.key"
+    )
     made = one.start(line, f"etcd-{len(one.started)}")
     machines.trial.sees(made, "etcd with TLS", "serving client requests")
     return made
@@ -136,7 +153,9 @@ def follow(here: Path, texts: Texts) -> Trial:
             folder = Path("/etc/netns") / namespace
             folder.mkdir(parents=True)
             stack.callback(shutil.rmtree, folder)
-            (folder / "hosts").write_text("127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in network.address.items()))
+            (folder / "hosts").write_text(
+                "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in network.address.items())
+            )
         machines = Machines(trial, network, here, texts)
         stack.callback(machines.end)
         for part in (before, forming, growing, losing, trusting, changing_root_keys, upgrading, without_etcd):
@@ -161,14 +180,23 @@ def before(m: Machines) -> None:
     etcd = m.machines["etcd-1"].here
     for name, text in (("etcd.pem", own.certificate), ("etcd.key", own.key)):
         (etcd / name).write_text(text)
-    for name, text in (("etcd-ca.pem", authority.certificate), ("login", "s4:a secret: with a colon\n"), ("wrong-login", "s4:wrong\n")):
+    for name, text in (
+        ("etcd-ca.pem", authority.certificate),
+        ("login", "s4:a secret: with a colon\n"),
+        ("wrong-login", "s4:wrong\n"),
+    ):
         (desk / name).write_text(text)
     start_etcd(m)
     asyncio.run(ask_for_logins(f"{m.network.address['etcd-1']}:2379", Access(str(desk / "etcd-ca.pem")), b"/s4/prod/"))
     m.does("desk", init, "(?i)tls|etcd-authority|does not answer", status=1)
     m.does("desk", f"{init} --etcd-authority trust/ca.pem", "(?i)certificate|tls|authority", status=1)
     m.does("desk", f"{init} --etcd-authority etcd-ca.pem", "(?i)login|user name|permission", status=1)
-    m.does("desk", f"{init} --etcd-authority etcd-ca.pem --etcd-login wrong-login", "(?i)login|password|authentication", status=1)
+    m.does(
+        "desk",
+        f"{init} --etcd-authority etcd-ca.pem --etcd-login wrong-login",
+        "(?i)login|password|authentication",
+        status=1,
+    )
     m.does("desk", f"{init} --etcd-authority etcd-ca.pem --etcd-login logni", "logni", status=(1, 2))
     m.does("desk", f"{init.replace('2+1', '2-1')} {ETCD}", "(?i)erasure|2-1", status=(1, 2))
     m.does("desk", f"{init} {ETCD}", "^cluster: ")
@@ -192,7 +220,12 @@ def forming(m: Machines) -> None:
     m.does("desk", "s4 admin --endpoint node-1:9001 --authority trust/ca.pem cluster status", "node-1:9001", status=1)
     for name in NODES:
         m.start(name, r"\(standby\) serves")
-    m.does("node-1", f"{m.command('node-1')} --listen :9100 --admin-listen :9101 --peer-listen :9102", "in use by another s4", status=(1, 2, 3))
+    m.does(
+        "node-1",
+        f"{m.command('node-1')} --listen :9100 --admin-listen :9101 --peer-listen :9102",
+        "in use by another s4",
+        status=(1, 2, 3),
+    )
     m.does("desk", m.at("cluster status"), "`s4 admin cluster add`", status=(0, 3))
     m.does("desk", "s4 admin --endpoint node-1:9001 cluster status", "(?i)--authority|tls|certificate", status=1)
     m.does("desk", m.at("cluster status").replace("9001", "9000"), "9000", status=1)
@@ -213,9 +246,17 @@ def growing(m: Machines) -> None:
     """A fourth node, without and with a certificate, at a wrong and the right address; then one is drained."""
     m.bring("node-4")
     m.start("node-4", "node-4.pem", what="node-4, to which nobody brought its certificate")
-    m.does("desk", m.texts.said("s4 admin cluster certificates", "cluster certificates ./trust node-8") + " ./trust node-4", "node-4")
+    m.does(
+        "desk",
+        m.texts.said("s4 admin cluster certificates", "cluster certificates ./trust node-8") + " ./trust node-4",
+        "node-4",
+    )
     m.bring("node-4")
-    m.start("node-4", r"\(standby\) serves", line=m.command("node-4").replace("--advertise node-4:9002", "--advertise node-4:9003"))
+    m.start(
+        "node-4",
+        r"\(standby\) serves",
+        line=m.command("node-4").replace("--advertise node-4:9002", "--advertise node-4:9003"),
+    )
     m.does("desk", m.at("cluster add node-4"), "node-4 does not answer at node-4:9003", status=1)
     m.running["node-4"].end()
     m.start("node-4", r"\(standby\) serves")
@@ -226,7 +267,13 @@ def growing(m: Machines) -> None:
     m.texts.said("cluster drain node-7")
     m.does("desk", m.at("cluster drain node-2"), "positions are to move")
     m.does("desk", m.at("cluster status"), r"node-2 .* draining +.*", status=(0, 3, 4))
-    m.does("desk", m.at("--json cluster status") + " | python -c \"import json,sys; print([(s['node'], s['positions'], s.get('copies')) for s in json.load(sys.stdin)['stores']])\"", r"'node-2', 0, 0", within_s=240)
+    m.does(
+        "desk",
+        m.at("--json cluster status")
+        + " | python -c \"import json,sys; print([(s['node'], s['positions'], s.get('copies')) for s in json.load(sys.stdin)['stores']])\"",
+        r"'node-2', 0, 0",
+        within_s=240,
+    )
     m.running["node-2"].end()
     m.does("desk", m.at("cluster status"), r"node-2", status=(0, 3, 4))
     m.put("put, and all got back", "three")

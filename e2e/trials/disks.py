@@ -1,7 +1,8 @@
-"""An admin of six disks: file systems of their own, in loop devices, that are forgotten, swapped, full, emptied, slow, dying and dead.
+"""An admin of six disks: file systems of their own, in loop devices, that are forgotten, swapped, full, emptied, slow,
+dying and dead.
 
-What a disk does is done to the running server's own calls (strace), and to the mounts. Each condition has a minute to be seen by
-all that tells of health; a table has the seconds.
+What a disk does is done to the running server's own calls (strace), and to the mounts. Each condition has a minute to
+be seen by all that tells of health; a table has the seconds.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ class Disks:
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(self.image(number))], check=True)
 
     def mount(self, number: int, image: int = 0, at: int = 0) -> None:
-        subprocess.run(["mount", "-o", "loop", str(self.image(image or number)), str(self.here / f"disk{at or number}")], check=True)
+        subprocess.run(
+            ["mount", "-o", "loop", str(self.image(image or number)), str(self.here / f"disk{at or number}")],
+            check=True,
+        )
 
     def unmount(self, number: int) -> None:
         """Also while somebody uses it: as a disk that is pulled, but that what is open goes on working."""
@@ -67,7 +71,14 @@ class Load(threading.Thread):
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(daemon=True)
-        self.client = boto3.client("s3", endpoint_url=endpoint, aws_access_key_id=KEYS["S4_ROOT_ACCESS_KEY"], aws_secret_access_key=KEYS["S4_ROOT_SECRET_KEY"], region_name="us-east-1", config=Config(retries={"max_attempts": 0}, read_timeout=20))
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id=KEYS["S4_ROOT_ACCESS_KEY"],
+            aws_secret_access_key=KEYS["S4_ROOT_SECRET_KEY"],
+            region_name="us-east-1",
+            config=Config(retries={"max_attempts": 0}, read_timeout=20),
+        )
         self.kept: dict[str, int] = {}
         self.refused: dict[str, int] = {}
         self.wrong, self.stopped, self.paused = list[str](), threading.Event(), False
@@ -106,7 +117,11 @@ class Admin:
 
     def __init__(self, trial: Trial, here: Path) -> None:
         self.trial, self.disks, self.here = trial, Disks(here), here
-        self.shell = Machine("disks", here, clean_environment({"PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin", **KEYS}))
+        self.shell = Machine(
+            "disks",
+            here,
+            clean_environment({"PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin", **KEYS}),
+        )
         self.rows = ["| what happened | status, exit | /readyz | metrics | log | said |", "|---|---|---|---|---|---|"]
         self.server: Started | None = None
         self._starts = 0
@@ -115,11 +130,19 @@ class Admin:
     def does(self, line: str, expected: str, **options: object) -> str:
         return self.trial.does(self.shell, line, expected, **options)  # type: ignore[arg-type]
 
-    def serve(self, name: str, expected: str, directories: list[str] | None = None, more: str = "--reserve 64MiB --preallocate 8MiB") -> Started:
+    def serve(
+        self,
+        name: str,
+        expected: str,
+        directories: list[str] | None = None,
+        more: str = "--reserve 64MiB --preallocate 8MiB",
+    ) -> Started:
         self._starts += 1
         name = f"{name}-{self._starts}"
         self.server = self.shell.start(f"s4 server {' '.join(directories or self.directories)} {more}", name)
-        shown = f"s4 server {' '.join(one.removeprefix(str(self.here)) for one in directories or self.directories)} {more}"
+        shown = (
+            f"s4 server {' '.join(one.removeprefix(str(self.here)) for one in directories or self.directories)} {more}"
+        )
         self.trial.sees(self.server, shown, expected)
         return self.server
 
@@ -129,10 +152,13 @@ class Admin:
         began, at, said = time.monotonic(), dict[str, float](), ""
         written = len(self.server.text())
         asked: dict[str, Callable[[], bool]] = {
-            "status": lambda: self._status(reason, level), "readyz": lambda: _ready(got("readyz"), reason, level),
-            "metrics": lambda: f"s4_health {LEVELS.index(level)}.0" in (text := got("metrics")) and bool(re.search(metric, text, re.M)),
+            "status": lambda: self._status(reason, level),
+            "readyz": lambda: _ready(got("readyz"), reason, level),
+            "metrics": lambda: (
+                f"s4_health {LEVELS.index(level)}.0" in (text := got("metrics")) and bool(re.search(metric, text, re.M))
+            ),
             "log": lambda: not log or bool(re.search(log, self.server.text()[max(0, written - 4000) :])),  # type: ignore[union-attr]
-        }  # fmt: skip
+        }
         while len(at) < len(asked) and time.monotonic() - began < MOST_S:
             for name, ask in asked.items():
                 if name not in at and ask():
@@ -144,9 +170,16 @@ class Admin:
         times = [f"{at[name]:.0f} s" if name in at else "**never**" for name in asked]
         if not log:
             times[3] = ""
-        self.rows.append(f"| {what} | {times[0]}, {(0, 4, 3, 3)[LEVELS.index(level)]} | {times[1]} | {times[2]} | {times[3]} | {short(said.replace(str(self.here), ''), 160)} |")
+        self.rows.append(
+            f"| {what} | {times[0]}, {(0, 4, 3, 3)[LEVELS.index(level)]} | {times[1]} | {times[2]} | {times[3]} | {short(said.replace(str(self.here), ''), 160)} |"
+        )
         missing = ", ".join(name for name in asked if name not in at)
-        self.trial.does(self.shell, "s4 admin --dir disk1/s4 status || s4 admin --dir disk2/s4 status", reason if not missing else f"seen by {missing} within a minute", status=(0, 3, 4))
+        self.trial.does(
+            self.shell,
+            "s4 admin --dir disk1/s4 status || s4 admin --dir disk2/s4 status",
+            reason if not missing else f"seen by {missing} within a minute",
+            status=(0, 3, 4),
+        )
 
     def _status(self, reason: str, level: str) -> bool:
         code, text = self.shell.run("s4 admin --dir disk2/s4 status")
@@ -154,7 +187,12 @@ class Admin:
         return first.endswith(level) and bool(re.search(reason, text)) and code == (0, 4, 3, 3)[LEVELS.index(level)]
 
     def files(self, number: int) -> list[str]:
-        return [option for path in (self.here / f"disk{number}" / "s4").rglob("*") if path.is_file() for option in ("-P", str(path))]
+        return [
+            option
+            for path in (self.here / f"disk{number}" / "s4").rglob("*")
+            if path.is_file()
+            for option in ("-P", str(path))
+        ]
 
     @contextmanager
     def ailing(self, number: int, calls: str, fault: str) -> Iterator[None]:
@@ -192,11 +230,16 @@ def follow(here: Path, texts: Texts) -> Trial:
         load.stopped.set()
         load.join(60)
         wrong_starts(admin)
-        trial.notes.append(f"Under a load that puts and reads back: {len(load.wrong)} wrong answers; refused: {load.refused or 'none'}.")
+        trial.notes.append(
+            f"Under a load that puts and reads back: {len(load.wrong)} wrong answers; refused: {load.refused or 'none'}."
+        )
         if load.wrong:
             admin.does("echo wrong bytes", "right bytes")
     finally:
-        trial.notes += ["Seconds from what happened until it was seen, with the limits as they come:\n", "\n".join(admin.rows)]
+        trial.notes += [
+            "Seconds from what happened until it was seen, with the limits as they come:\n",
+            "\n".join(admin.rows),
+        ]
         admin.shell.end()
         admin.disks.end()
     return trial
@@ -205,7 +248,11 @@ def follow(here: Path, texts: Texts) -> Trial:
 def first_start(admin: Admin, texts: Texts) -> None:
     """Small disks, and one that is not mounted yet."""
     admin.disks.unmount(6)
-    admin.serve("forgotten", r"disk6/s4, is on the file system of /, where the others are not: is its disk mounted", more="--reserve 64MiB")
+    admin.serve(
+        "forgotten",
+        r"disk6/s4, is on the file system of /, where the others are not: is its disk mounted",
+        more="--reserve 64MiB",
+    )
     admin.server.end()  # type: ignore[union-attr]
     for number in range(1, 7):
         subprocess.run(["rm", "-rf", str(admin.here / f"disk{number}" / "s4")], check=True)
@@ -221,7 +268,12 @@ def first_start(admin: Admin, texts: Texts) -> None:
 def away(admin: Admin, load: Load, texts: Texts) -> None:
     admin.trial.note("disk3 is unmounted under the server, and later mounted again")
     admin.disks.unmount(3)
-    admin.seen("unmounted while in use", "disk3/s4, (has lost its files|is away)", "degraded", r'^s4_drive_alarms\{drive="[^"]*disk3/s4"\} 1.0')
+    admin.seen(
+        "unmounted while in use",
+        "disk3/s4, (has lost its files|is away)",
+        "degraded",
+        r'^s4_drive_alarms\{drive="[^"]*disk3/s4"\} 1.0',
+    )
     admin.disks.mount(3)
     admin.seen("mounted again", "^health", "ok", "")
     assert admin.server is not None
@@ -229,7 +281,12 @@ def away(admin: Admin, load: Load, texts: Texts) -> None:
     admin.server.end()
     admin.disks.unmount(3)
     admin.serve("server", "S3 at")
-    admin.seen("away at a start", "disk3/s4, is away: no drive is mounted there|disk3/s4, is away: it does not exist", "degraded", r'^s4_drive_up\{drive="[^"]*disk3/s4"\} 0.0')
+    admin.seen(
+        "away at a start",
+        "disk3/s4, is away: no drive is mounted there|disk3/s4, is away: it does not exist",
+        "degraded",
+        r'^s4_drive_up\{drive="[^"]*disk3/s4"\} 0.0',
+    )
     time.sleep(10)
     admin.disks.mount(3)
     admin.seen("returned", "^health", "ok", r'^s4_drive_up\{drive="[^"]*disk3/s4"\} 1.0', "disk3/s4, is back")
@@ -241,12 +298,23 @@ def full(admin: Admin, load: Load, texts: Texts) -> None:
     file = admin.here / "disk4" / "somebody-elses"
     subprocess.run(["sh", "-c", f"fallocate -l $(($(stat -f -c '%a*%S' {file.parent}) - 33554432)) {file}"], check=True)
     admin.seen("full", "disk4/s4, is full", "at risk", r'^s4_drive_alarms\{drive="[^"]*disk4/s4"\} 1.0')
-    admin.does("python -c \"import boto3; boto3.client('s3', endpoint_url='http://127.0.0.1:9000', aws_access_key_id='trialroot', aws_secret_access_key='trialrootsecret').put_object(Bucket='load', Key='refused', Body=b'x' * 100000)\" 2>&1 | tail -n 1", "StorageFull", status=1)
+    admin.does(
+        "python -c \"import boto3; boto3.client('s3', endpoint_url='http://127.0.0.1:9000', aws_access_key_id='trialroot', aws_secret_access_key='trialrootsecret').put_object(Bucket='load', Key='refused', Body=b'x' * 100000)\" 2>&1 | tail -n 1",
+        "StorageFull",
+        status=1,
+    )
     file.unlink()
-    admin.seen("freed", "^health", "ok", r'^s4_accepts_writes 1.0')
+    admin.seen("freed", "^health", "ok", r"^s4_accepts_writes 1.0")
     admin.trial.note("Somebody fills disk1, which has metadata, to the last byte")
     file = admin.here / "disk1" / "somebody-elses"
-    subprocess.run(["sh", "-c", f"dd if=/dev/zero of={file} bs=1M 2>/dev/null; dd if=/dev/zero of={file}.2 bs=4k 2>/dev/null; true"], check=True)
+    subprocess.run(
+        [
+            "sh",
+            "-c",
+            f"dd if=/dev/zero of={file} bs=1M 2>/dev/null; dd if=/dev/zero of={file}.2 bs=4k 2>/dev/null; true",
+        ],
+        check=True,
+    )
     admin.seen("full to the last byte", "disk1/s4, is (full|away)", "at risk", "")
     file.unlink()
     Path(f"{file}.2").unlink(missing_ok=True)
@@ -265,9 +333,19 @@ def dying(admin: Admin, load: Load, texts: Texts) -> None:
     admin.trial.note("disk5 fails every read of its volumes")
     with admin.ailing(5, "pread64,preadv,preadv2", "error=EIO"):
         admin.does(texts.said("s4 admin scrub") + " --dir disk1/s4", ".", status=(0, 1, 3, 4))
-        admin.seen("dying: it reads nothing", "disk5/s4, (is away|fails to read)|disk5/s4 ", "degraded", r'^s4_drive_(failing|up)\{drive="[^"]*disk5/s4"\} [01].0', "disk5/s4")
+        admin.seen(
+            "dying: it reads nothing",
+            "disk5/s4, (is away|fails to read)|disk5/s4 ",
+            "degraded",
+            r'^s4_drive_(failing|up)\{drive="[^"]*disk5/s4"\} [01].0',
+            "disk5/s4",
+        )
     admin.does("s4 admin --dir disk1/s4 drives", "disk5", within_s=20)
-    admin.does(texts.said("s4 admin drives retry DRIVE").replace("DRIVE", "5") + " --dir disk1/s4", "taken in|is there", status=(0, 1))
+    admin.does(
+        texts.said("s4 admin drives retry DRIVE").replace("DRIVE", "5") + " --dir disk1/s4",
+        "taken in|is there",
+        status=(0, 1),
+    )
     admin.seen("told that it is well", "^health", "ok", r'^s4_drive_up\{drive="[^"]*disk5/s4"\} 1.0')
 
 
@@ -276,7 +354,13 @@ def dead(admin: Admin, load: Load, texts: Texts) -> None:
     for _ in range(3):
         with suppress(Exception), admin.ailing(6, "fdatasync,pwritev,pwritev2,write", "error=EIO"):
             time.sleep(8)
-    admin.seen("dead: it takes no write", "disk6/s4, is away: it failed", "degraded", r'^s4_drive_up\{drive="[^"]*disk6/s4"\} 0.0', "durability is in doubt")
+    admin.seen(
+        "dead: it takes no write",
+        "disk6/s4, is away: it failed",
+        "degraded",
+        r'^s4_drive_up\{drive="[^"]*disk6/s4"\} 0.0',
+        "durability is in doubt",
+    )
     admin.does("s4 admin --dir disk1/s4 drives retry 66", "there is no drive 66", status=1)
     admin.does("s4 admin --dir disk1/s4 drives retri 6", "retry", status=2)
 
@@ -324,13 +408,17 @@ def too_many(admin: Admin, load: Load, texts: Texts) -> None:
 def wrong_starts(admin: Admin) -> None:
     """In another order, one twice, one too few, one too many, one of another server."""
     ways = {
-        "order": ([1, 0, 2, 3, 4, 5], "not in their order.*give them as"), "twice": ([0, 0, 2, 3, 4, 5], "same directory"), "fewer": ([0, 1, 2, 3, 4], "name all of them"),
+        "order": ([1, 0, 2, 3, 4, 5], "not in their order.*give them as"),
+        "twice": ([0, 0, 2, 3, 4, 5], "same directory"),
+        "fewer": ([0, 1, 2, 3, 4], "name all of them"),
         "one": ([0], "6 directories and 1 are given"),
-    }  # fmt: skip
+    }
     for name, (order, expected) in ways.items():
         admin.serve(f"wrong-{name}", expected, [admin.directories[at] for at in order])
     admin.serve("wrong-more", "drives cannot be added", [*admin.directories, str(admin.here / "disk7" / "s4")])
     admin.serve("wrong-erasure", "cannot be changed", more="--erasure 3+3")
     other = admin.serve("other", "S3 at", [str(admin.here / "disk7" / "other")])
     other.end()
-    admin.serve("wrong-other", "belongs to another server", [*admin.directories[:5], str(admin.here / "disk7" / "other")])
+    admin.serve(
+        "wrong-other", "belongs to another server", [*admin.directories[:5], str(admin.here / "disk7" / "other")]
+    )

@@ -1,7 +1,8 @@
-"""A developer on a laptop: a bare Debian, made with debootstrap, in which somebody who is not root unpacks S4 and follows "Start".
+"""A developer on a laptop: a bare Debian, made with debootstrap, in which somebody who is not root unpacks S4 and
+follows "Start".
 
-The network, and what it trusts, is this machine's: packages come from the registries that it uses. The server's ports are those of
-the text, 9000 and 9001, so nothing else may have them.
+The network, and what it trusts, is this machine's: packages come from the registries that it uses. The server's ports
+are those of the text, 9000 and 9001, so nothing else may have them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ USER = 1000
 
 def _mirror() -> str:
     """Where this machine has its own packages from."""
-    texts = [path.read_text() for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.sources")) if path.exists()]
+    texts = [
+        path.read_text()
+        for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.sources"))
+        if path.exists()
+    ]
     found = re.search(r"^(?:URIs:|deb(?: +\[[^]]*\])?) *(\S+)", "\n".join(texts), re.M)
     if found is None:
         raise SystemExit("no mirror of Debian is set up on this machine: /etc/apt names none")
@@ -37,7 +42,11 @@ def base(suite: str, cache: Path) -> Path:
     if not made.exists():
         cache.mkdir(parents=True, exist_ok=True)
         root, script = cache / f"{suite}.root", Path("/usr/share/debootstrap/scripts") / suite
-        subprocess.run(["debootstrap", "--variant=minbase", suite, str(root), *([] if script.exists() else [_mirror(), "sid"])], check=True, capture_output=True)
+        subprocess.run(
+            ["debootstrap", "--variant=minbase", suite, str(root), *([] if script.exists() else [_mirror(), "sid"])],
+            check=True,
+            capture_output=True,
+        )
         subprocess.run(["tar", "-C", str(root), "-cf", f"{made}.new", "."], check=True)
         shutil.rmtree(root)
         Path(f"{made}.new").rename(made)
@@ -57,17 +66,34 @@ def laptop(suite: str, cache: Path, here: Path) -> Iterator[tuple[Machine, Machi
     trusted = root / "opt" / "trusted.pem"
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", trusted)
     (root / "etc" / "pip.conf").write_text("[global]\ncert = /opt/trusted.pem\n")
-    subprocess.run(["chroot", str(root), "useradd", "--create-home", "--uid", str(USER), "--shell", "/bin/bash", "dev"], check=True)
+    subprocess.run(
+        ["chroot", str(root), "useradd", "--create-home", "--uid", str(USER), "--shell", "/bin/bash", "dev"], check=True
+    )
     tree = root / HOME[1:]
     tree.mkdir()
     archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD"], check=True, capture_output=True).stdout
     subprocess.run(["tar", "-C", str(tree), "-x"], input=archive, check=True)
     subprocess.run(["chown", "-R", f"{USER}:{USER}", str(tree)], check=True)
     trust = dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), "/opt/trusted.pem")
-    common = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "TERM": "dumb", **trust}
+    common = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        **trust,
+    }
     mounts = [("--bind", "/dev", "dev"), ("-tproc", "proc", "proc")]
-    developer = Machine("dev", here, {**common, "HOME": "/home/dev", "USER": "dev"}, ["chroot", f"--userspec={USER}:{USER}", str(root), "/usr/bin/env", "-C", HOME])
-    admin = Machine("root", here, {**common, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"}, ["chroot", str(root), "/usr/bin/env", "-C", "/root"])
+    developer = Machine(
+        "dev",
+        here,
+        {**common, "HOME": "/home/dev", "USER": "dev"},
+        ["chroot", f"--userspec={USER}:{USER}", str(root), "/usr/bin/env", "-C", HOME],
+    )
+    admin = Machine(
+        "root",
+        here,
+        {**common, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
+        ["chroot", str(root), "/usr/bin/env", "-C", "/root"],
+    )
     try:
         for how, what, where in mounts:
             subprocess.run(["mount", how, what, str(root / where)], check=True)
@@ -107,9 +133,24 @@ def follow(suite: str, cache: Path, here: Path, texts: Texts) -> Trial:
         if len(keys) < 2:
             trial.does(developer, "cat data/root.json", "access_key")
             return trial
-        trial.does(admin, "apt-get install -y -qq --no-install-recommends awscli s3cmd python3-boto3 curl rclone pipx zsh bash-completion", "", quiet=True, limit_s=1500)
+        trial.does(
+            admin,
+            "apt-get install -y -qq --no-install-recommends awscli s3cmd python3-boto3 curl rclone pipx zsh bash-completion",
+            "",
+            quiet=True,
+            limit_s=1500,
+        )
         export, region, *rest = texts.lines("export AWS_ACCESS_KEY_ID")
-        logged_in = filled(export, [("AWS_ACCESS_KEY_ID=...", f"AWS_ACCESS_KEY_ID={keys[0]}"), ("AWS_SECRET_ACCESS_KEY=...", f"AWS_SECRET_ACCESS_KEY={keys[1]}")]) + f"; {region}"
+        logged_in = (
+            filled(
+                export,
+                [
+                    ("AWS_ACCESS_KEY_ID=...", f"AWS_ACCESS_KEY_ID={keys[0]}"),
+                    ("AWS_SECRET_ACCESS_KEY=...", f"AWS_SECRET_ACCESS_KEY={keys[1]}"),
+                ],
+            )
+            + f"; {region}"
+        )
         aws = f"{logged_in}; unset REQUESTS_CA_BUNDLE;"
         for line, says in zip(rest, ("make_bucket: first", "upload: ./README.md to s3://first/README.md"), strict=True):
             trial.does(developer, f"{aws} {line}", says)
@@ -130,19 +171,65 @@ def mistakes(trial: Trial, developer: Machine, admin: Machine, texts: Texts, sai
     trial.does(developer, f"{s4} s4 admin --endpoint https://127.0.0.1:9001 status", "(?i)tls|https", status=1)
     trial.does(developer, f"{s4} s4 admin --endpoint 127.0.0.1:9009 status", "9009", status=1)
     trial.does(developer, f"{s4} s4 admin status", "(?i)key|--dir", status=1)
-    trial.does(developer, f"{s4} s4 server ./data --listen 127.0.0.1:9100 --admin-listen 127.0.0.1:9101", "in use by another s4 server", status=(1, 2))
-    trial.does(developer, f"{s4} s4 server ./other --admin-listen 127.0.0.1:9101", "9000.*in use|in use.*9000", status=(1, 2))
+    trial.does(
+        developer,
+        f"{s4} s4 server ./data --listen 127.0.0.1:9100 --admin-listen 127.0.0.1:9101",
+        "in use by another s4 server",
+        status=(1, 2),
+    )
+    trial.does(
+        developer, f"{s4} s4 server ./other --admin-listen 127.0.0.1:9101", "9000.*in use|in use.*9000", status=(1, 2)
+    )
     trial.does(developer, "ls -d other 2>&1", "No such file", status=2)
-    trial.does(developer, f"{s4} s4 server README.md --listen 127.0.0.1:9100 --admin-listen 127.0.0.1:9101", "README.md", status=(1, 2))
-    trial.does(developer, f"{s4} s4 server /etc/s4data --listen 127.0.0.1:9100 --admin-listen 127.0.0.1:9101", "/etc/s4data.*[Pp]ermission", status=(1, 2))
+    trial.does(
+        developer,
+        f"{s4} s4 server README.md --listen 127.0.0.1:9100 --admin-listen 127.0.0.1:9101",
+        "README.md",
+        status=(1, 2),
+    )
+    trial.does(
+        developer,
+        f"{s4} s4 server /etc/s4data --listen 127.0.0.1:9100 --admin-listen 127.0.0.1:9101",
+        "/etc/s4data.*[Pp]ermission",
+        status=(1, 2),
+    )
     trial.does(developer, f"{s4} S4_LISEN=:9100 s4 server /proc/none", "S4_LISEN", status=(1, 2))
+    _mistakes_of_clients(trial, developer, aws)
+
+
+def _mistakes_of_clients(trial: Trial, developer: Machine, aws: str) -> None:
     trial.does(developer, f"{aws} aws --endpoint-url http://127.0.0.1:9001 s3 ls", "9000|S3", status=(1, 2, 254, 255))
     trial.does(developer, f"{aws} aws --endpoint-url https://127.0.0.1:9000 s3 ls", "SSL|TLS", status=(1, 2, 254, 255))
-    trial.does(developer, f"{aws} AWS_SECRET_ACCESS_KEY=wrong aws --endpoint-url http://127.0.0.1:9000 s3 ls", "SignatureDoesNotMatch", status=(1, 2, 254, 255))
-    trial.does(developer, f"{aws} AWS_ACCESS_KEY_ID=wrong aws --endpoint-url http://127.0.0.1:9000 s3 ls", "InvalidAccessKeyId", status=(1, 2, 254, 255))
-    trial.does(developer, f"{aws} aws --endpoint-url http://127.0.0.1:9000 --region eu-west-1 s3 ls", "first|region|us-east-1", status=(0, 1, 2, 254, 255))
-    trial.does(developer, f"{aws} aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://First", "InvalidBucketName|Invalid bucket name", status=(1, 2, 254, 255))
-    trial.does(developer, f"{aws} aws --endpoint-url http://127.0.0.1:9000 s3 rb s3://first", "BucketNotEmpty", status=(1, 2, 254, 255))
+    trial.does(
+        developer,
+        f"{aws} AWS_SECRET_ACCESS_KEY=wrong aws --endpoint-url http://127.0.0.1:9000 s3 ls",
+        "SignatureDoesNotMatch",
+        status=(1, 2, 254, 255),
+    )
+    trial.does(
+        developer,
+        f"{aws} AWS_ACCESS_KEY_ID=wrong aws --endpoint-url http://127.0.0.1:9000 s3 ls",
+        "InvalidAccessKeyId",
+        status=(1, 2, 254, 255),
+    )
+    trial.does(
+        developer,
+        f"{aws} aws --endpoint-url http://127.0.0.1:9000 --region eu-west-1 s3 ls",
+        "first|region|us-east-1",
+        status=(0, 1, 2, 254, 255),
+    )
+    trial.does(
+        developer,
+        f"{aws} aws --endpoint-url http://127.0.0.1:9000 s3 mb s3://First",
+        "InvalidBucketName|Invalid bucket name",
+        status=(1, 2, 254, 255),
+    )
+    trial.does(
+        developer,
+        f"{aws} aws --endpoint-url http://127.0.0.1:9000 s3 rb s3://first",
+        "BucketNotEmpty",
+        status=(1, 2, 254, 255),
+    )
     trial.does(developer, "curl -s http://127.0.0.1:9000/first/", "<Code>AccessDenied</Code>")
     trial.does(developer, "curl -sk https://127.0.0.1:9000/; echo $?", "35")
     trial.does(developer, "curl -s http://127.0.0.1:9000/healthz", "ok")
@@ -164,30 +251,71 @@ print("all done")
 
 def sdk_defaults(trial: Trial, developer: Machine, admin: Machine, texts: Texts, said: dict[str, str]) -> None:
     """boto3, aws and s3cmd as they come: presigned links, puts, gets, listings, parts, sync."""
-    aws = f"{said['aws']} aws() {{ command aws --endpoint-url http://127.0.0.1:9000 \"$@\"; }};"
-    trial.does(developer, "head -c 20000000 /dev/urandom > ~/large; mkdir -p ~/tree/a; echo 1 > ~/tree/a/1; echo 2 > ~/tree/2", "", quiet=True)
-    trial.does(developer, f"{aws} aws s3 cp ~/large s3://first/aws && aws s3 cp s3://first/aws - | cmp - ~/large && echo the same", "the same")
-    trial.does(developer, f"{aws} curl -sf \"$(aws s3 presign s3://first/README.md)\" | head -n 1", "^# S4")
-    trial.does(developer, f"{aws} aws s3 sync ~/tree s3://first/tree && aws s3 sync s3://first/tree ~/back && diff -r ~/tree ~/back && echo the same", "the same")
+    aws = f'{said["aws"]} aws() {{ command aws --endpoint-url http://127.0.0.1:9000 "$@"; }};'
+    trial.does(
+        developer,
+        "head -c 20000000 /dev/urandom > ~/large; mkdir -p ~/tree/a; echo 1 > ~/tree/a/1; echo 2 > ~/tree/2",
+        "",
+        quiet=True,
+    )
+    trial.does(
+        developer,
+        f"{aws} aws s3 cp ~/large s3://first/aws && aws s3 cp s3://first/aws - | cmp - ~/large && echo the same",
+        "the same",
+    )
+    trial.does(developer, f'{aws} curl -sf "$(aws s3 presign s3://first/README.md)" | head -n 1', "^# S4")
+    trial.does(
+        developer,
+        f"{aws} aws s3 sync ~/tree s3://first/tree && aws s3 sync s3://first/tree ~/back && diff -r ~/tree ~/back && echo the same",
+        "the same",
+    )
     trial.does(developer, f"{aws} aws s3 ls --recursive s3://first/tree/", "tree/a/1")
     trial.does(developer, f"{said['aws']} cat > ~/try.py <<'E'\n{BOTO3}\nE\npython3 ~/try.py", "all done")
-    trial.does(developer, f"{said['aws']} printf '[default]\\nhost_base = 127.0.0.1:9000\\nhost_bucket = 127.0.0.1:9000\\nuse_https = False\\n' > ~/.s3cfg; "
-                          "s3cmd put ~/large s3://first/s3cmd && s3cmd get --force s3://first/s3cmd ~/got && cmp ~/got ~/large && s3cmd ls s3://first/tree/ && echo the same", "the same")  # fmt: skip
-    trial.does(developer, f"{said['aws']} s3cmd sync ~/tree/ s3://first/synced/ && s3cmd ls -r s3://first/synced/", "synced/a/1")
-    trial.does(developer, f"{said['aws']} curl -sf \"$(s3cmd signurl s3://first/README.md +600 | sed 's#^https:#http:#')\" | head -n 1", "^# S4")
+    trial.does(
+        developer,
+        f"{said['aws']} printf '[default]\\nhost_base = 127.0.0.1:9000\\nhost_bucket = 127.0.0.1:9000\\nuse_https = False\\n' > ~/.s3cfg; "
+        "s3cmd put ~/large s3://first/s3cmd && s3cmd get --force s3://first/s3cmd ~/got && cmp ~/got ~/large && s3cmd ls s3://first/tree/ && echo the same",
+        "the same",
+    )
+    trial.does(
+        developer,
+        f"{said['aws']} s3cmd sync ~/tree/ s3://first/synced/ && s3cmd ls -r s3://first/synced/",
+        "synced/a/1",
+    )
+    trial.does(
+        developer,
+        f"{said['aws']} curl -sf \"$(s3cmd signurl s3://first/README.md +600 | sed 's#^https:#http:#')\" | head -n 1",
+        "^# S4",
+    )
 
 
 def looking_after(trial: Trial, developer: Machine, admin: Machine, texts: Texts, said: dict[str, str]) -> None:
     """The block of "Running it", and the guides of keys."""
-    expected = {"status": "^health", "user add": "secret key", "du": "first", "verify": "0 problems", "drives": "online", "scrub": "0 shards missing"}
+    expected = {
+        "status": "^health",
+        "user add": "secret key",
+        "du": "first",
+        "verify": "0 problems",
+        "drives": "online",
+        "scrub": "0 shards missing",
+    }
     for line in texts.lines("s4 admin --dir DIR status"):
         words = next((words for name, words in expected.items() if f" {name}" in line), ".")
         trial.does(developer, f"{said['s4']} {line.replace('DIR', './data', 1)}", words)
     for line, words in (
-        ("user add ana --grant Writer:photos-*", "EntityAlreadyExists|exists"), ("user disable ana", "ana is disabled"), ("user enable ana", "ana is enabled"), ("user enable anna", "anna cannot be found"),
-        ("user add bob --grant Writr", "Reader, Writer"), ("bucket public first", "."), ("bucket private first", "."), ("quota first 10GB", "first may hold|unit|GiB"), ("quota firts 10GiB", "firts|no such bucket|does not exist"),
-        ("policy explain s3:GetObject first/README.md", "."), ("log --access all", "logged from now on"), ("completion bash", "completion"),
-    ):  # fmt: skip
+        ("user add ana --grant Writer:photos-*", "EntityAlreadyExists|exists"),
+        ("user disable ana", "ana is disabled"),
+        ("user enable ana", "ana is enabled"),
+        ("user enable anna", "anna cannot be found"),
+        ("user add bob --grant Writr", "Reader, Writer"),
+        ("bucket public first", "."),
+        ("bucket private first", "."),
+        ("quota first 10GB", "first may hold|unit|GiB"),
+        ("quota firts 10GiB", "firts|no such bucket|does not exist"),
+        ("policy explain s3:GetObject first/README.md", "."),
+        ("log --access all", "logged from now on"),
+        ("completion bash", "completion"),
+    ):
         trial.does(developer, f"{said['s4']} s4 admin --dir ./data {line}", words, status=(0, 1, 2))
 
 
@@ -196,10 +324,14 @@ def accidents(trial: Trial, developer: Machine, admin: Machine, texts: Texts, sa
     s4, server = said["s4"], developer.started[-1]
     trial.note("Ctrl-C")
     server.end(2)
-    trial.does(developer, f"{s4} s4 admin --dir ./data status", "(?i)refused|not running|does not answer|nobody", status=1)
+    trial.does(
+        developer, f"{s4} s4 admin --dir ./data status", "(?i)refused|not running|does not answer|nobody", status=1
+    )
 
     def again(name: str, expected: str, line: str = "s4 server ./data") -> None:
-        made = developer.start(f"env {' '.join(s4.removeprefix('export ').rstrip(';').split())} {line}", f"again-{name}")
+        made = developer.start(
+            f"env {' '.join(s4.removeprefix('export ').rstrip(';').split())} {line}", f"again-{name}"
+        )
         trial.sees(made, f"{line} ({name})", expected)
         made.end()
 
@@ -210,7 +342,7 @@ def accidents(trial: Trial, developer: Machine, admin: Machine, texts: Texts, sa
     again("master.key is open to all", "(?s)master.key.*chmod")
     trial.does(developer, "chmod 600 data/master.key; mv data/root.json root.json.lost", "", quiet=True)
     again("root.json is lost", "root access key")
-    trial.does(developer, "sed -i.kept 's/\"format\": *[0-9]*/\"format\":3/' data/s4.json; cat data/s4.json", "format")
+    trial.does(developer, 'sed -i.kept \'s/"format": *[0-9]*/"format":3/\' data/s4.json; cat data/s4.json', "format")
     again("the store is a newer one's", "(?i)newer|format 3")
     trial.does(developer, "mv data/s4.json.kept data/s4.json", "", quiet=True)
     again("put back", "S3 at http")
@@ -229,4 +361,8 @@ def pipx_and_completion(trial: Trial, developer: Machine, admin: Machine, texts:
     way = "export PATH=$HOME/.local/bin:$PATH;"
     (developer.here / said["suite"] / "home/dev/complete.bash").write_text(COMPLETE)
     trial.does(developer, f"{way} bash -i -c '. ~/complete.bash'", "status")
-    trial.does(developer, f"{way} s4 completion zsh > ~/_s4; zsh -c 'fpath=(~ $fpath); autoload -Uz compinit; compinit -u -D; echo ${{_comps[s4]}}'", "_s4|_shtab")
+    trial.does(
+        developer,
+        f"{way} s4 completion zsh > ~/_s4; zsh -c 'fpath=(~ $fpath); autoload -Uz compinit; compinit -u -D; echo ${{_comps[s4]}}'",
+        "_s4|_shtab",
+    )

@@ -1,7 +1,7 @@
 """What the three people did, what they were told, and whether that was enough: no traceback, no silence, no dead end.
 
-A step is a command and what somebody who reads the text expects of it: words (a regular expression), an exit status, and how soon.
-What is not as expected is a finding, and the trial goes on: later steps often tell why.
+A step is a command and what somebody who reads the text expects of it: words (a regular expression), an exit status,
+and how soon. What is not as expected is a finding, and the trial goes on: later steps often tell why.
 """
 
 from __future__ import annotations
@@ -63,7 +63,16 @@ class Machine:
         """(exit status, all that it printed). What it starts may go on, so it writes to a file and no pipe."""
         with (self.here / f".{self.name}.said").open("w+b") as said:
             try:
-                status = subprocess.run(self._words(line), cwd=self.here, env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False, timeout=limit_s).returncode
+                status = subprocess.run(
+                    self._words(line),
+                    cwd=self.here,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                    check=False,
+                    timeout=limit_s,
+                ).returncode
             except subprocess.TimeoutExpired:
                 status = 124
             said.seek(0)
@@ -73,7 +82,17 @@ class Machine:
         """A server, which is the process itself: `exec` puts it in the place of the shell."""
         log = self.here / f"{name}.log"
         with log.open("ab") as said:
-            made = Started(subprocess.Popen(self._words(f"exec {line}"), cwd=self.here, env=self.environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said), log)
+            made = Started(
+                subprocess.Popen(
+                    self._words(f"exec {line}"),
+                    cwd=self.here,
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=said,
+                ),
+                log,
+            )
         self.started.append(made)
         return made
 
@@ -100,8 +119,19 @@ class Trial:
         self.steps.append(Step(f"*{text}*", 0, "", "", "", 0.0))
         self.full.append(f"\n# {text}\n")
 
-    def does(self, machine: Machine, line: str, expected: str, *, status: int | tuple[int, ...] = 0, within_s: float = 0, limit_s: float = 600, quiet: bool = False) -> str:
-        """One command; with `within_s` again and again until it says what is expected, or that time is over. What it printed."""
+    def does(
+        self,
+        machine: Machine,
+        line: str,
+        expected: str,
+        *,
+        status: int | tuple[int, ...] = 0,
+        within_s: float = 0,
+        limit_s: float = 600,
+        quiet: bool = False,
+    ) -> str:
+        """One command; with `within_s` again and again until it says what is expected, or that time is over. What it
+        printed."""
         began = time.monotonic()
         while True:
             code, text = machine.run(line, limit_s)
@@ -118,7 +148,13 @@ class Trial:
         began, text, verdict = time.monotonic(), "", "never"
         while verdict and time.monotonic() - began < within_s:
             text = started.text()
-            verdict = "" if re.search(expected, text) else f"ended with {started.process.poll()}" if started.process.poll() is not None else "not said"
+            verdict = (
+                ""
+                if re.search(expected, text)
+                else f"ended with {started.process.poll()}"
+                if started.process.poll() is not None
+                else "not said"
+            )
             if verdict.startswith("ended"):
                 break
             time.sleep(0.1)
@@ -127,10 +163,28 @@ class Trial:
         self._keep(None, what, started.process.poll() or 0, text, expected, verdict or "ok", time.monotonic() - began)
         return text
 
-    def _keep(self, machine: Machine | None, line: str, code: int, text: str, expected: str, verdict: str, took: float) -> None:
-        self.steps.append(Step(f"{machine.name + ': ' if machine else ''}`{line}`", code, telling(text, expected), expected, verdict, took))
-        self.full.append(f"\n[{time.strftime('%H:%M:%S')}] {machine.name if machine else ''}$ {line}\n{text}\n-> status {code}, expected /{expected}/: {verdict}" + (f" after {took:.1f} s" if took else "") + "\n")
-        print(f"{'  ' if verdict == 'ok' else '! '}{self.title}: {line[:110]}: {verdict}{f' after {took:.0f} s' if took else ''}{'' if verdict == 'ok' else f' ({code}: {telling(text, expected)[:300]}; expected {expected[:100]})'}", flush=True)
+    def _keep(
+        self, machine: Machine | None, line: str, code: int, text: str, expected: str, verdict: str, took: float
+    ) -> None:
+        self.steps.append(
+            Step(
+                f"{machine.name + ': ' if machine else ''}`{line}`",
+                code,
+                telling(text, expected),
+                expected,
+                verdict,
+                took,
+            )
+        )
+        self.full.append(
+            f"\n[{time.strftime('%H:%M:%S')}] {machine.name if machine else ''}$ {line}\n{text}\n-> status {code}, expected /{expected}/: {verdict}"
+            + (f" after {took:.1f} s" if took else "")
+            + "\n"
+        )
+        print(
+            f"{'  ' if verdict == 'ok' else '! '}{self.title}: {line[:110]}: {verdict}{f' after {took:.0f} s' if took else ''}{'' if verdict == 'ok' else f' ({code}: {telling(text, expected)[:300]}; expected {expected[:100]})'}",
+            flush=True,
+        )
 
     def findings(self) -> list[Step]:
         return [one for one in self.steps if one.verdict not in ("", "ok")]
@@ -169,18 +223,33 @@ def short(text: str, most: int = 150) -> str:
 def page(trials: Sequence[Trial], head: str) -> str:
     """docs/trials.md."""
     lines = [head, "", "| trial | steps | findings |", "|---|---|---|"]
-    lines += [f"| {one.title} | {sum(bool(step.verdict) for step in one.steps)} | {len(one.findings())} |" for one in trials]
+    lines += [
+        f"| {one.title} | {sum(bool(step.verdict) for step in one.steps)} | {len(one.findings())} |" for one in trials
+    ]
     for one in trials:
-        lines += ["", f"## {one.title}", "", *[f"{note}\n" for note in one.notes], "| did | was told | as expected |", "|---|---|---|"]
+        lines += [
+            "",
+            f"## {one.title}",
+            "",
+            *[f"{note}\n" for note in one.notes],
+            "| did | was told | as expected |",
+            "|---|---|---|",
+        ]
         for step in one.steps:
             when = f", after {step.seconds:.0f} s" if step.seconds >= 1 else ""
             said = f"`{short(step.said).replace('`', chr(39))}`" if step.said else ""
             code = f" ({step.status})" if step.status else ""
-            lines.append(f"| {short(step.did, 190)} | {said}{code} | {step.verdict if step.verdict in ('', 'ok') else '**' + step.verdict + '**'}{when} |")
+            lines.append(
+                f"| {short(step.did, 190)} | {said}{code} | {step.verdict if step.verdict in ('', 'ok') else '**' + step.verdict + '**'}{when} |"
+            )
     return "\n".join(lines) + "\n"
 
 
 def clean_environment(more: dict[str, str]) -> dict[str, str]:
     """What a terminal has that was just opened."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("S4_", "AWS_", "PYTHON", "VIRTUAL_ENV"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("S4_", "AWS_", "PYTHON", "VIRTUAL_ENV"))
+    }
     return {**kept, **more}

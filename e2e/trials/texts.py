@@ -1,4 +1,5 @@
-"""The commands of README.md and docs/, so that the trials do what is written there and not what somebody remembers of it."""
+"""The commands of README.md and docs/, so that the trials do what is written there and not what somebody remembers of
+it."""
 
 from __future__ import annotations
 
@@ -18,10 +19,13 @@ class Texts:
 
     def __init__(self, root: Path = ROOT) -> None:
         files = [root / "README.md", *sorted((root / "docs").glob("*.md")), root / "operator" / "README.md"]
-        self._texts = {path.relative_to(root): path.read_text() for path in files if path.name != "trials.md" and path.exists()}
+        self._texts = {
+            path.relative_to(root): path.read_text() for path in files if path.name != "trials.md" and path.exists()
+        }
 
     def lines(self, start: str) -> list[str]:
-        """The commands of the block that has one with this start, from that one on; without remarks, each on one line."""
+        """The commands of the block that has one with this start, from that one on; without remarks, each on one
+        line."""
         for text in self._texts.values():
             for block in re.findall(r"^```sh[^\n]*\n(.*?)^```$", text, re.M | re.S):
                 found = _commands(block)
@@ -37,7 +41,10 @@ class Texts:
     def said(self, *words: str) -> str:
         """The first of some words, all of which some text has to say as code; for commands in tables and sentences."""
         for word in words:
-            if not any(re.search(rf"`[^`\n]*{re.escape(word)}[^`\n]*`|^[^\n]*{re.escape(word)}", text, re.M) for text in self._texts.values()):
+            if not any(
+                re.search(rf"`[^`\n]*{re.escape(word)}[^`\n]*`|^[^\n]*{re.escape(word)}", text, re.M)
+                for text in self._texts.values()
+            ):
                 raise DriftedError(f"no text says: {word}")
         return words[0]
 

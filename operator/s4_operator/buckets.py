@@ -1,10 +1,10 @@
 """Brings one Bucket from what is to what is asked for.
 
-Whose a bucket is comes first (ownership.py), and is asked of S4 in every round: nothing that a tenant may write (a status, a
-Secret, its notes) is believed. So a crash between making a bucket and saying so loses nothing, and nothing is given, set or
-deleted that is not this resource's. A refusal takes back what was given before.
-A key works before the Secret has it, and the Secret says which keys may still work; any other key of the user
-goes. A resource that keeps its bucket needs no finalizer: its user is removed once it is gone (clusters.py).
+Whose a bucket is comes first (ownership.py), and is asked of S4 in every round: nothing that a tenant may write (a
+status, a Secret, its notes) is believed. So a crash between making a bucket and saying so loses nothing, and nothing
+is given, set or deleted that is not this resource's. A refusal takes back what was given before. A key works before
+the Secret has it, and the Secret says which keys may still work; any other key of the user goes. A resource that keeps
+its bucket needs no finalizer: its user is removed once it is gone (clusters.py).
 """
 
 from __future__ import annotations
@@ -17,26 +17,16 @@ from s4.s3 import cors, encryption
 from s4.s3.lifecycle import Rule
 from s4.s3.lock import Default
 from s4_operator import ownership
+from s4_operator.bucket_models import BucketKey, BucketRate, BucketSpec, BucketState, LifecycleRule
 from s4_operator.cache import Cache
 from s4_operator.clusters import BUCKET_USER, Clusters, buckets_of, write_status
 from s4_operator.daemons import DaemonError, Daemons
 from s4_operator.kube import Kube, Object, TakenError
-from s4_operator.manifests import S3, Builder
-from s4_operator.models import (
-    GROUP,
-    VERSION,
-    BucketKey,
-    BucketRate,
-    BucketSpec,
-    BucketState,
-    ClusterSpec,
-    LifecycleRule,
-    Rates,
-    seconds,
-    size,
-)
+from s4_operator.manifests import Builder
+from s4_operator.models import GROUP, VERSION, ClusterSpec, Rates, seconds, size
 from s4_operator.observe import stamp
 from s4_operator.ownership import RefusedError
+from s4_operator.pods import S3
 from s4_operator.report import conditions, text_time
 from s4_operator.secrets_of import Keys, Secrets, new_keys, read
 
@@ -74,10 +64,17 @@ class Buckets:
         return wait_s
 
     async def _refused(self, bucket: Object, spec: BucketSpec, error: Exception, state: BucketState) -> tuple[str, str]:
-        """(reason, message) of what stands against a Bucket; what it was given is taken back where it may not have it."""
+        """(reason, message) of what stands against a Bucket; what it was given is taken back where it may not have
+        it."""
         if isinstance(error, DaemonError):
             return "RefusedByCluster" if 400 <= error.status < 500 else "ClusterNotReachable", str(error)
-        reason = error.reason if isinstance(error, RefusedError) else f"{error.kind}Exists" if isinstance(error, TakenError) else ""
+        reason = (
+            error.reason
+            if isinstance(error, RefusedError)
+            else f"{error.kind}Exists"
+            if isinstance(error, TakenError)
+            else ""
+        )
         cluster = self._cluster_of(bucket, spec)
         if cluster is None:
             return reason, str(error)
@@ -93,7 +90,15 @@ class Buckets:
 
     def _say(self, bucket: Object, state: BucketState, before: BucketState, reason: str, message: str) -> None:
         ready, deleting = reason == "Ready", bool(bucket["metadata"].get("deletionTimestamp"))
-        listed = [("Ready", "True" if ready else "False", reason, message), ("DeletionBlocked", "True" if deleting else "False", reason if deleting else "Free", message if deleting else "")]
+        listed = [
+            ("Ready", "True" if ready else "False", reason, message),
+            (
+                "DeletionBlocked",
+                "True" if deleting else "False",
+                reason if deleting else "Free",
+                message if deleting else "",
+            ),
+        ]
         state.conditions = conditions(before.conditions, listed, time.time(), bucket["metadata"]["generation"])
         state.phase = "Ready" if ready else ("Deleting" if deleting else "Pending")
         state.message = "" if ready else message[:500]
@@ -102,7 +107,9 @@ class Buckets:
     # -- making it so
 
     def _cluster_of(self, bucket: Object, spec: BucketSpec) -> Object | None:
-        return self._cache.get("S4Cluster", spec.clusterRef.namespace or bucket["metadata"]["namespace"], spec.clusterRef.name)
+        return self._cache.get(
+            "S4Cluster", spec.clusterRef.namespace or bucket["metadata"]["namespace"], spec.clusterRef.name
+        )
 
     def _cluster(self, bucket: Object, spec: BucketSpec) -> Object:
         """The cluster that a Bucket may use. Raises RefusedError."""
@@ -110,10 +117,15 @@ class Buckets:
         namespace = spec.clusterRef.namespace or here
         found = self._cluster_of(bucket, spec)
         if found is None:
-            raise RefusedError("NoSuchCluster", f"there is no S4Cluster {spec.clusterRef.name} in the namespace {namespace}")
+            raise RefusedError(
+                "NoSuchCluster", f"there is no S4Cluster {spec.clusterRef.name} in the namespace {namespace}"
+            )
         allowed = ClusterSpec(**found["spec"]).allowedNamespaces
         if here != namespace and here not in allowed and "*" not in allowed:
-            raise RefusedError("NotAllowed", f"the S4Cluster {namespace}/{spec.clusterRef.name} does not take Buckets of the namespace {here}: add it to allowedNamespaces")
+            raise RefusedError(
+                "NotAllowed",
+                f"the S4Cluster {namespace}/{spec.clusterRef.name} does not take Buckets of the namespace {here}: add it to allowedNamespaces",
+            )
         return found
 
     async def _daemons(self, cluster: Object) -> tuple[Builder, Daemons]:
@@ -140,9 +152,15 @@ class Buckets:
         applied = await self._settings(bucket, spec, before, daemons, name, ClusterSpec(**cluster["spec"]).rates)
         await self._kube.have(self._config_map(bucket, builder, name))
         state = BucketState(
-            bucketName=name, owned=owned, applied=applied, endpoint=builder.endpoint, secretName=metadata["name"], configMapName=metadata["name"],
-            keys=kept, rotation=metadata.get("annotations", {}).get(ROTATE, ""),
-        )  # fmt: skip
+            bucketName=name,
+            owned=owned,
+            applied=applied,
+            endpoint=builder.endpoint,
+            secretName=metadata["name"],
+            configMapName=metadata["name"],
+            keys=kept,
+            rotation=metadata.get("annotations", {}).get(ROTATE, ""),
+        )
         self._say(bucket, state, before, "Ready", "the bucket can be used")
         return state, wait_s
 
@@ -153,7 +171,9 @@ class Buckets:
         held = await ownership.owner(daemons, name)
         if held is None:
             for other in buckets_of(self._cache, cluster["metadata"]["namespace"], cluster["metadata"]["name"]):
-                if other["metadata"]["uid"] != metadata["uid"] and name_of(other) == name:  # it had one of that name, which is no more
+                if (
+                    other["metadata"]["uid"] != metadata["uid"] and name_of(other) == name
+                ):  # it had one of that name, which is no more
                     await ownership.withdraw(daemons, BUCKET_USER + other["metadata"]["uid"])
                     self._given.pop(_place(other), None)
             self._given.pop(_place(bucket), None)
@@ -161,15 +181,34 @@ class Buckets:
         if held == user:
             return True
         if not spec.adoptExisting:
-            raise RefusedError("BucketExists", f"there is a bucket {name} that this resource did not make: choose another bucketName, or ask for it with adoptExisting")
+            raise RefusedError(
+                "BucketExists",
+                f"there is a bucket {name} that this resource did not make: choose another bucketName, or ask for it with adoptExisting",
+            )
         adoptions = ClusterSpec(**cluster["spec"]).adoptions
         if not ownership.is_lent(name, by, adoptions, await ownership.tags(daemons, name)):
-            raise RefusedError("NotLent", f"the bucket {name} is somebody else's: whoever owns the S4Cluster adds {{bucket: {name}, by: {by}}} to its adoptions, or who owns the bucket tags it {ownership.ADOPTED_BY}={by}")
+            raise RefusedError(
+                "NotLent",
+                f"the bucket {name} is somebody else's: whoever owns the S4Cluster adds {{bucket: {name}, by: {by}}} to its adoptions, or who owns the bucket tags it {ownership.ADOPTED_BY}={by}",
+            )
         return False
 
-    async def _settings(self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str, of_all: Rates) -> list[str]:
+    async def _settings(
+        self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str, of_all: Rates
+    ) -> list[str]:
         """Have what this resource asks for, and take back what it asked for once; what it has made now."""
-        asked = {part for part, is_asked in (("quota", spec.quota is not None), ("rate", spec.rate is not None), ("cors", bool(spec.cors)), ("lifecycle", bool(spec.lifecycle)), ("access", spec.access != "Private"), ("encryption", spec.encryption is not None)) if is_asked}
+        asked = {
+            part
+            for part, is_asked in (
+                ("quota", spec.quota is not None),
+                ("rate", spec.rate is not None),
+                ("cors", bool(spec.cors)),
+                ("lifecycle", bool(spec.lifecycle)),
+                ("access", spec.access != "Private"),
+                ("encryption", spec.encryption is not None),
+            )
+            if is_asked
+        }
         touched = asked | set(before.applied)
         if touched != set(before.applied):  # said before it is done, so that it is taken back whatever ends in between
             said = before.model_copy(update={"applied": sorted(touched)})
@@ -180,28 +219,50 @@ class Buckets:
         if "rate" in touched:
             await daemons.put_rate(name, *rate_of(spec.rate, of_all))
         if "cors" in touched:
-            await daemons.put_cors(name, [cors.Rule(one.allowedOrigins, list(one.allowedMethods), one.allowedHeaders, one.exposeHeaders, one.maxAgeSeconds) for one in spec.cors])
+            await daemons.put_cors(
+                name,
+                [
+                    cors.Rule(
+                        one.allowedOrigins,
+                        list(one.allowedMethods),
+                        one.allowedHeaders,
+                        one.exposeHeaders,
+                        one.maxAgeSeconds,
+                    )
+                    for one in spec.cors
+                ],
+            )
         if "lifecycle" in touched:
-            await daemons.put_lifecycle(name, [lifecycle_rule(number, one) for number, one in enumerate(spec.lifecycle, 1)])
+            await daemons.put_lifecycle(
+                name, [lifecycle_rule(number, one) for number, one in enumerate(spec.lifecycle, 1)]
+            )
         if "encryption" in touched:
             how = spec.encryption
             await daemons.put_encryption(name, encryption.Default(how.mode, how.key or "") if how is not None else None)
         if spec.objectLock is not None:
             wanted = spec.objectLock
-            await daemons.put_lock(name, Default(wanted.mode, wanted.days or 0, wanted.years or 0) if wanted.mode else None)
+            await daemons.put_lock(
+                name, Default(wanted.mode, wanted.days or 0, wanted.years or 0) if wanted.mode else None
+            )
         if "access" in touched:
             await daemons.set_public(name, public=spec.access == "PublicRead")
         return sorted(asked)
 
-    async def _keys(self, bucket: Object, spec: BucketSpec, daemons: Daemons, name: str) -> tuple[list[BucketKey], float]:
-        """All keys that work, the newest first, and when one of them ends. A key that only the Secret knows is nobody's: one
-        that S4 made is known to S4."""
+    async def _keys(
+        self, bucket: Object, spec: BucketSpec, daemons: Daemons, name: str
+    ) -> tuple[list[BucketKey], float]:
+        """All keys that work, the newest first, and when one of them ends. A key that only the Secret knows is
+        nobody's: one that S4 made is known to S4."""
         metadata, now_s = bucket["metadata"], time.time()
         secret = await self._kube.get("Secret", metadata["namespace"], metadata["name"])
         held, notes = read(secret), (secret or {}).get("metadata", {}).get("annotations", {})
         wanted, user = metadata.get("annotations", {}).get(ROTATE, ""), BUCKET_USER + metadata["uid"]
         known = (await daemons.users()).get(user, [])
-        previous = {access: end for access, end in _read_notes(notes.get(PREVIOUS, "")).items() if access in known and end > now_s}
+        previous = {
+            access: end
+            for access, end in _read_notes(notes.get(PREVIOUS, "")).items()
+            if access in known and end > now_s
+        }
         access = held.get("AWS_ACCESS_KEY_ID", "")
         made_at = notes.get("s4.dev/made-at", "")
         if access not in known or "AWS_SECRET_ACCESS_KEY" not in held or notes.get(ROTATE, "") != wanted:
@@ -210,7 +271,11 @@ class Buckets:
             keys, made_at = new_keys(), text_time(now_s)
             access = keys.access
             await daemons.put_key(user, keys.access, keys.secret)
-            await self._kube.have(self._secret(bucket, keys, name, {ROTATE: wanted, "s4.dev/made-at": made_at, PREVIOUS: _noted(previous)}))
+            await self._kube.have(
+                self._secret(
+                    bucket, keys, name, {ROTATE: wanted, "s4.dev/made-at": made_at, PREVIOUS: _noted(previous)}
+                )
+            )
         for other in known:
             if other != access and other not in previous:
                 await daemons.delete_key(user, other)
@@ -225,33 +290,66 @@ class Buckets:
             kept = [one for one in held if one != FINALIZER] + ([FINALIZER] if wanted else [])
             change: Object = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
             found = await self._kube.patch("Bucket", metadata["namespace"], metadata["name"], change)
-            if kept or not found["metadata"].get("deletionTimestamp"):  # else it is gone, and the watch may have said so before
+            if kept or not found["metadata"].get(
+                "deletionTimestamp"
+            ):  # else it is gone, and the watch may have said so before
                 self._cache.see("Bucket", {"kind": "Bucket", **found})
 
     # -- what pods read
 
     def _object(self, bucket: Object, kind: str, **parts: Any) -> Object:
         metadata = bucket["metadata"]
-        owner = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Bucket", "name": metadata["name"], "uid": metadata["uid"], "controller": True}
-        labels = {"app.kubernetes.io/name": "s4", "app.kubernetes.io/managed-by": "s4-operator", "s4.dev/bucket": metadata["name"]}
-        head = {"name": metadata["name"], "namespace": metadata["namespace"], "labels": labels, "ownerReferences": [owner]}
+        owner = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "Bucket",
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "controller": True,
+        }
+        labels = {
+            "app.kubernetes.io/name": "s4",
+            "app.kubernetes.io/managed-by": "s4-operator",
+            "s4.dev/bucket": metadata["name"],
+        }
+        head = {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "labels": labels,
+            "ownerReferences": [owner],
+        }
         return {"apiVersion": "v1", "kind": kind, "metadata": head, **parts}
 
     def _secret(self, bucket: Object, keys: Keys, name: str, notes: dict[str, str]) -> Object:
-        made = self._object(bucket, "Secret", stringData={
-            "AWS_ACCESS_KEY_ID": keys.access, "AWS_SECRET_ACCESS_KEY": keys.secret,
-            "COSI_S3_ACCESS_KEY_ID": keys.access, "COSI_S3_ACCESS_SECRET_KEY": keys.secret, "COSI_S3_BUCKET_NAME": name,
-        })  # fmt: skip
+        made = self._object(
+            bucket,
+            "Secret",
+            stringData={
+                "AWS_ACCESS_KEY_ID": keys.access,
+                "AWS_SECRET_ACCESS_KEY": keys.secret,
+                "COSI_S3_ACCESS_KEY_ID": keys.access,
+                "COSI_S3_ACCESS_SECRET_KEY": keys.secret,
+                "COSI_S3_BUCKET_NAME": name,
+            },
+        )
         made["metadata"]["annotations"] = notes
         return made
 
     def _config_map(self, bucket: Object, builder: Builder, name: str) -> Object:
         host = builder.endpoint.partition("//")[2].rpartition(":")[0]
-        return self._object(bucket, "ConfigMap", data={
-            "BUCKET_NAME": name, "BUCKET_HOST": host, "BUCKET_PORT": str(S3), "BUCKET_REGION": builder.spec.region,
-            "AWS_REGION": builder.spec.region, "AWS_ENDPOINT_URL_S3": builder.endpoint,
-            "COSI_S3_ENDPOINT": builder.endpoint, "COSI_S3_REGION": builder.spec.region,
-        })  # fmt: skip
+        return self._object(
+            bucket,
+            "ConfigMap",
+            data={
+                "BUCKET_NAME": name,
+                "BUCKET_HOST": host,
+                "BUCKET_PORT": str(S3),
+                "BUCKET_REGION": builder.spec.region,
+                "AWS_REGION": builder.spec.region,
+                "AWS_ENDPOINT_URL_S3": builder.endpoint,
+                "COSI_S3_ENDPOINT": builder.endpoint,
+                "COSI_S3_REGION": builder.spec.region,
+            },
+        )
 
     # -- deleting
 
@@ -287,8 +385,8 @@ def name_of(bucket: Object) -> str:
 
 
 def rate_of(asked: BucketRate | None, of_all: Rates) -> tuple[int, int]:
-    """(requests, bytes) a second of one bucket, 0 where it is what all buckets have. S4 takes a bucket's own instead of that,
-    and a Bucket is written by whom that is to bound: so it may only be less."""
+    """(requests, bytes) a second of one bucket, 0 where it is what all buckets have. S4 takes a bucket's own instead
+    of that, and a Bucket is written by whom that is to bound: so it may only be less."""
     if asked is None:
         return 0, 0
     every = of_all.bucketRequests or 0, size(of_all.bucketBytes) if of_all.bucketBytes is not None else 0
@@ -300,9 +398,15 @@ def rate_of(asked: BucketRate | None, of_all: Rates) -> tuple[int, int]:
 def lifecycle_rule(number: int, one: LifecycleRule) -> Rule:
     """As S3 has it; a rule that ends current versions clears the markers that then stand for nothing."""
     return Rule(
-        f"rule-{number}", True, one.prefix, one.tags, days=one.expireAfterDays or 0, noncurrent_days=one.noncurrentAfterDays or 0,
-        newer=one.keepNoncurrent or 0, abort_days=one.abortUploadsAfterDays or 0,
-    )  # fmt: skip
+        f"rule-{number}",
+        True,
+        one.prefix,
+        one.tags,
+        days=one.expireAfterDays or 0,
+        noncurrent_days=one.noncurrentAfterDays or 0,
+        newer=one.keepNoncurrent or 0,
+        abort_days=one.abortUploadsAfterDays or 0,
+    )
 
 
 def _read_notes(text: str) -> dict[str, float]:
@@ -317,5 +421,3 @@ def _read_notes(text: str) -> dict[str, float]:
 
 def _noted(previous: dict[str, float]) -> str:
     return ",".join(f"{access}={end:.0f}" for access, end in previous.items())
-
-

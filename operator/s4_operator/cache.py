@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from s4_operator.kube import Kube, Object
 
 WATCHED = {
-    "S4Cluster": "", "Bucket": "", "ShardMap": "", "Node": "", "PersistentVolume": "",
-    "Pod": "app.kubernetes.io/name=s4", "PersistentVolumeClaim": "app.kubernetes.io/name=s4",
+    "S4Cluster": "",
+    "Bucket": "",
+    "ShardMap": "",
+    "Node": "",
+    "PersistentVolume": "",
+    "Pod": "app.kubernetes.io/name=s4",
+    "PersistentVolumeClaim": "app.kubernetes.io/name=s4",
     "StatefulSet": "app.kubernetes.io/name=s4",
-}  # fmt: skip
+}
 
 
 class Cache:

@@ -32,8 +32,8 @@ class Pair:
 
 
 def make(name: str, now_s: float, valid_s: float, hosts: list[str] | None = None, signer: Pair | None = None) -> Pair:
-    """A certificate for a name, and for hosts; signed by an authority, or an authority itself. Among the hosts may be the role of
-    a peer or of S3 (s4/crypto/roles.py): only a peer's certificate is good for who calls, too."""
+    """A certificate for a name, and for hosts; signed by an authority, or an authority itself. Among the hosts may be
+    the role of a peer or of S3 (s4/crypto/roles.py): only a peer's certificate is good for who calls, too."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     issuer, signing = subject, key
@@ -42,13 +42,17 @@ def make(name: str, now_s: float, valid_s: float, hosts: list[str] | None = None
         signing = serialization.load_pem_private_key(signer.key.encode(), None)  # type: ignore[assignment]
     now = datetime.datetime.fromtimestamp(now_s, datetime.UTC)
     built = (
-        x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-        .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(seconds=min(SLACK_S, valid_s)))
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(seconds=min(SLACK_S, valid_s)))
         .not_valid_after(now + datetime.timedelta(seconds=valid_s))
         .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing.public_key()), critical=False)
-    )  # fmt: skip
+    )
     if signer is None:
         usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         built = built.add_extension(usage, critical=True)
@@ -59,7 +63,9 @@ def make(name: str, now_s: float, valid_s: float, hosts: list[str] | None = None
     if hosts:
         built = built.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
     pem = built.sign(signing, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     return Pair(pem, secret.decode())
 
 

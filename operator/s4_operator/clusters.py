@@ -28,13 +28,15 @@ from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
-from s4_operator.manifests import ADMIN, Builder
+from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec, ClusterState
 from s4_operator.observe import is_of_set, observe, pod
 from s4_operator.observed import Observed
-from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, in_words, plan
+from s4_operator.plan import Plan, plan
+from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, Secrets, Trusted
+from s4_operator.steps import DeleteClaim, DeletePod, MakeMap, RetainVolume, Step, changed, in_words
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +67,16 @@ class Memory:
 class Clusters:
     """Reconciles S4Clusters. `apis` are the kinds of optional APIs that this Kubernetes has."""
 
-    def __init__(self, kube: Kube, cache: Cache, session: aiohttp.ClientSession, default_image: str,
-                 secrets: Secrets, apis: frozenset[str] = frozenset(), home: str = "") -> None:  # fmt: skip
+    def __init__(
+        self,
+        kube: Kube,
+        cache: Cache,
+        session: aiohttp.ClientSession,
+        default_image: str,
+        secrets: Secrets,
+        apis: frozenset[str] = frozenset(),
+        home: str = "",
+    ) -> None:
         self._kube, self._cache, self._session, self._image = kube, cache, session, default_image
         self._secrets, self._apis, self._home = secrets, apis, home
         self._memory: dict[tuple[str, str], Memory] = {}
@@ -96,11 +106,21 @@ class Clusters:
         status = await _status(daemons)
         await self._check(daemons, memory, status)
         seen = observe(
-            self._cache, cluster, now_s=now_s, default_image=self._image, status=status, served=memory.served,
-            certificates=trusted.problem, buckets=len(buckets_of(self._cache, namespace, name)),
-        )  # fmt: skip
+            self._cache,
+            cluster,
+            now_s=now_s,
+            default_image=self._image,
+            status=status,
+            served=memory.served,
+            certificates=trusted.problem,
+            buckets=len(buckets_of(self._cache, namespace, name)),
+        )
         made = plan(seen)
-        if seen.replicas is not None and made.replicas < seen.replicas and not await self._is_newest(namespace, builder.names["map"]):
+        if (
+            seen.replicas is not None
+            and made.replicas < seen.replicas
+            and not await self._is_newest(namespace, builder.names["map"])
+        ):
             return AT_WORK_S  # planned for another map: look again before a node is let go
         trouble = await self._act(cluster, builder, daemons, seen, made, memory)
         if not trouble and status is not None and seen.map is not None and seen.map.partitions:
@@ -111,18 +131,37 @@ class Clusters:
     def daemons(self, builder: Builder, trusted: Trusted) -> Daemons:
         """The daemons of a cluster, as its pods are now."""
         pods = self._cache.list("Pod", builder.namespace, builder.name)
-        running = sorted((pod(one) for one in pods if _is_node(one) and is_of_set(one, builder.name)), key=lambda one: not one.ready)
+        running = sorted(
+            (pod(one) for one in pods if _is_node(one) and is_of_set(one, builder.name)), key=lambda one: not one.ready
+        )
         admins = [f"[{one.ip}]:{ADMIN}" if ":" in one.ip else f"{one.ip}:{ADMIN}" for one in running if one.ip]
         trust = None
         if builder.spec.gateway.tls.enabled:
-            trust = ssl.create_default_context(cadata=trusted.authority if builder.spec.gateway.tls.secretName is None else None)
-        return Daemons(self._session, admins, builder.endpoint, builder.spec.region, trusted.root.access, trusted.root.secret, trust, self._door(builder, trusted))
+            trust = ssl.create_default_context(
+                cadata=trusted.authority if builder.spec.gateway.tls.secretName is None else None
+            )
+        return Daemons(
+            self._session,
+            admins,
+            builder.endpoint,
+            builder.spec.region,
+            trusted.root.access,
+            trusted.root.secret,
+            trust,
+            self._door(builder, trusted),
+        )
 
     def _door(self, builder: Builder, trusted: Trusted) -> Door:
         cluster = self._cache.get("S4Cluster", builder.namespace, builder.name) or {}
         said = (cluster.get("status") or {}).get("version", "").split(" and ")
-        old = any(not one or one.startswith(("0.6.", "0.7.")) for one in said)  # once every node is newer, nothing is said in the clear
-        return Door(ssl.create_default_context(cadata=trusted.authority), f"node.{builder.names['nodes']}.{builder.namespace}.svc", old)
+        old = any(
+            not one or one.startswith(("0.6.", "0.7.")) for one in said
+        )  # once every node is newer, nothing is said in the clear
+        return Door(
+            ssl.create_default_context(cadata=trusted.authority),
+            f"node.{builder.names['nodes']}.{builder.namespace}.svc",
+            old,
+        )
 
     async def _is_newest(self, namespace: str, name: str) -> bool:
         """Whether the cache has the ShardMap as it is."""
@@ -136,7 +175,9 @@ class Clusters:
         """Write and read an object now and then: Ready means that this works. What an SDK's retries get over, such as a
         failover, does not count as not working."""
         if status is None or not status.stores or status.health in ("down", "at risk"):
-            reason = "no daemon answers" if status is None else "; ".join(status.reasons) or "the cluster has no stores yet"
+            reason = (
+                "no daemon answers" if status is None else "; ".join(status.reasons) or "the cluster has no stores yet"
+            )
         elif time.monotonic() - memory.checked_at < (CHECK_SOON_S if memory.failing_since else CHECK_S):
             return
         else:
@@ -154,7 +195,9 @@ class Clusters:
 
     # -- acting
 
-    async def _act(self, cluster: Object, builder: Builder, daemons: Daemons, seen: Observed, made: Plan, memory: Memory) -> str:
+    async def _act(
+        self, cluster: Object, builder: Builder, daemons: Daemons, seen: Observed, made: Plan, memory: Memory
+    ) -> str:
         """What went wrong, in words; the rest is done all the same."""
         trouble = []
         try:
@@ -177,9 +220,10 @@ class Clusters:
     async def _apply(self, builder: Builder, made: Plan, memory: Memory) -> str:
         """What is somebody else's and was left alone, in words; the rest is as it should be."""
         objects = [
-            one for one in builder.all(replicas=made.replicas, image=made.image, max_unavailable=made.max_unavailable)
+            one
+            for one in builder.all(replicas=made.replicas, image=made.image, max_unavailable=made.max_unavailable)
             if one["kind"] not in ("ServiceMonitor", "PrometheusRule") or one["kind"] in self._apis
-        ]  # fmt: skip
+        ]
         digest = hashlib.sha256(json.dumps(objects, sort_keys=True).encode()).hexdigest()
         again_s = TAKEN_AGAIN_S if memory.taken else APPLY_AGAIN_S
         if digest == memory.applied and time.monotonic() - memory.applied_at < again_s:
@@ -199,7 +243,13 @@ class Clusters:
 
     async def _prune(self, builder: Builder, kept: set[tuple[str, str]]) -> None:
         """Remove what a setting that is off now had made."""
-        optional = [("Ingress", "s3"), ("NetworkPolicy", "s3"), ("Deployment", "gateway"), ("PodDisruptionBudget", "gateway"), ("ConfigMap", "dashboard")]
+        optional = [
+            ("Ingress", "s3"),
+            ("NetworkPolicy", "s3"),
+            ("Deployment", "gateway"),
+            ("PodDisruptionBudget", "gateway"),
+            ("ConfigMap", "dashboard"),
+        ]
         optional += [(kind, "s3") for kind in ("ServiceMonitor", "PrometheusRule") if kind in self._apis]
         for kind, part in optional:
             if (kind, builder.names[part]) not in kept:
@@ -215,7 +265,9 @@ class Clusters:
         if isinstance(step, DeletePod):
             return await self._delete_pod(builder, daemons, step)
         if isinstance(step, RetainVolume):
-            await self._kube.patch("PersistentVolume", "", step.volume, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}})
+            await self._kube.patch(
+                "PersistentVolume", "", step.volume, {"spec": {"persistentVolumeReclaimPolicy": "Retain"}}
+            )
             return f"the volume {step.volume} is kept"
         if isinstance(step, DeleteClaim):
             await self._kube.delete("PersistentVolumeClaim", builder.namespace, step.claim.name, step.claim.uid)
@@ -240,14 +292,22 @@ class Clusters:
             return ""  # it is there, and the cache will know; or it was kept from a cluster of that name
         if spec.storage.reclaim == "Delete":
             owner = builder.object("", "", "")["metadata"]["ownerReferences"]
-            await self._kube.patch("ShardMap", builder.namespace, builder.names["map"], {"metadata": {"ownerReferences": owner}})
+            await self._kube.patch(
+                "ShardMap", builder.namespace, builder.names["map"], {"metadata": {"ownerReferences": owner}}
+            )
         return "the shard map was made"
 
     async def _delete_pod(self, builder: Builder, daemons: Daemons, step: DeletePod) -> str:
         namespace = builder.namespace
         if step.store:
-            others = await self._kube.list("Pod", namespace, f"s4.dev/cluster={builder.name},app.kubernetes.io/component=node")
-            away = [one.name for one in map(pod, (one for one in others if is_of_set(one, builder.name))) if not one.ready and one.name != step.pod.name]
+            others = await self._kube.list(
+                "Pod", namespace, f"s4.dev/cluster={builder.name},app.kubernetes.io/component=node"
+            )
+            away = [
+                one.name
+                for one in map(pod, (one for one in others if is_of_set(one, builder.name)))
+                if not one.ready and one.name != step.pod.name
+            ]
             reasons = [f"{', '.join(away)} is not ready"] if away else await daemons.is_safe_to_stop(step.store)
             if reasons:
                 log.info("%s/%s: %s stays for now: %s", namespace, builder.name, step.pod.name, "; ".join(reasons))
@@ -291,10 +351,22 @@ class Clusters:
         state = report(seen, made, cluster["metadata"]["generation"], remaining, trouble)
         await write_status(self._kube, self._cache, cluster, seen.before, state)
         for one in state.conditions:
-            worth = one.type in ("Ready", "DataAtRisk", "UpgradeBlocked", "DrainBlocked", "Degraded", "CertificatesReady")
+            worth = one.type in (
+                "Ready",
+                "DataAtRisk",
+                "UpgradeBlocked",
+                "DrainBlocked",
+                "Degraded",
+                "CertificatesReady",
+            )
             if worth and memory.said.get(one.type, one.status) != one.status:
                 bad = (one.status == "True") == (one.type not in ("Ready", "CertificatesReady"))
-                await self._kube.tell(cluster, one.type if one.status == "True" else f"Not{one.type}", one.message or one.reason, warning=bad)
+                await self._kube.tell(
+                    cluster,
+                    one.type if one.status == "True" else f"Not{one.type}",
+                    one.message or one.reason,
+                    warning=bad,
+                )
             memory.said[one.type] = one.status
 
 

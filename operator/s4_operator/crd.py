@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from s4_operator.models import GROUP, VERSION, BucketSpec, BucketState, ClusterSpec, ClusterState
+from s4_operator.bucket_models import BucketSpec, BucketState
+from s4_operator.models import GROUP, VERSION, ClusterSpec, ClusterState
 
 Schema = dict[str, Any]
 INTEGER: Schema = {"type": "integer", "format": "int64"}
@@ -61,8 +62,15 @@ AGE = _column("Age", ".metadata.creationTimestamp", "date")
 READY = _column("Ready", '.status.conditions[?(@.type=="Ready")].status')
 
 
-def _crd(kind: str, plural: str, short: str, schema: Schema, columns: list[dict[str, Any]],
-         scale: dict[str, str] | None = None, categories: list[str] | None = None) -> dict[str, Any]:  # fmt: skip
+def _crd(
+    kind: str,
+    plural: str,
+    short: str,
+    schema: Schema,
+    columns: list[dict[str, Any]],
+    scale: dict[str, str] | None = None,
+    categories: list[str] | None = None,
+) -> dict[str, Any]:
     subresources: dict[str, Any] = {"status": {}}
     if scale:
         subresources["scale"] = scale
@@ -74,15 +82,24 @@ def _crd(kind: str, plural: str, short: str, schema: Schema, columns: list[dict[
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": kind, "plural": plural, "singular": kind.lower(), "shortNames": [short],
+                "kind": kind,
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short],
                 "categories": categories or ["s4"],
             },
-            "versions": [{
-                "name": VERSION, "served": True, "storage": True, "subresources": subresources,
-                "additionalPrinterColumns": columns, "schema": {"openAPIV3Schema": schema},
-            }],
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": subresources,
+                    "additionalPrinterColumns": columns,
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
         },
-    }  # fmt: skip
+    }
 
 
 def _resource(spec: Schema, status: Schema) -> Schema:
@@ -91,9 +108,15 @@ def _resource(spec: Schema, status: Schema) -> Schema:
 
 def cluster() -> dict[str, Any]:
     columns = [
-        _column("Phase", ".status.phase"), READY, _column("Nodes", ".status.nodesReady"), _column("Version", ".status.version"),
-        _column("Used", ".status.used"), _column("Epoch", ".status.epoch", "integer", wide=True), _column("Message", ".status.message"), AGE,
-    ]  # fmt: skip
+        _column("Phase", ".status.phase"),
+        READY,
+        _column("Nodes", ".status.nodesReady"),
+        _column("Version", ".status.version"),
+        _column("Used", ".status.used"),
+        _column("Epoch", ".status.epoch", "integer", wide=True),
+        _column("Message", ".status.message"),
+        AGE,
+    ]
     scale = {
         "specReplicasPath": ".spec.nodes",
         "statusReplicasPath": ".status.replicas",
@@ -106,12 +129,15 @@ def cluster() -> dict[str, Any]:
 
 def bucket() -> dict[str, Any]:
     columns = [
-        _column("Phase", ".status.phase"), READY, _column("Cluster", ".spec.clusterRef.name"), _column("Bucket", ".status.bucketName"),
-        _column("Secret", ".status.secretName"), _column("Message", ".status.message"), AGE,
-    ]  # fmt: skip
-    return _crd(
-        "Bucket", "buckets", "s4b", _resource(structural(BucketSpec), structural(BucketState)), columns
-    )
+        _column("Phase", ".status.phase"),
+        READY,
+        _column("Cluster", ".spec.clusterRef.name"),
+        _column("Bucket", ".status.bucketName"),
+        _column("Secret", ".status.secretName"),
+        _column("Message", ".status.message"),
+        AGE,
+    ]
+    return _crd("Bucket", "buckets", "s4b", _resource(structural(BucketSpec), structural(BucketState)), columns)
 
 
 def shardmap() -> dict[str, Any]:
@@ -120,16 +146,32 @@ def shardmap() -> dict[str, Any]:
     spec = {
         "type": "object",
         "properties": {
-            "format": INTEGER, "cluster": {"type": "string"}, "data": INTEGER, "parity": INTEGER, "count": INTEGER,
+            "format": INTEGER,
+            "cluster": {"type": "string"},
+            "data": INTEGER,
+            "parity": INTEGER,
+            "count": INTEGER,
             "freeze": {"type": "boolean"},
-            "stores": {"type": "array", "items": {"type": "object", "properties": {**store, "state": {"type": "string"}}}},
-            "partitions": {"type": "array", "items": {"type": "object", "properties": {"revision": INTEGER, "wanted": PLACES}}},
+            "stores": {
+                "type": "array",
+                "items": {"type": "object", "properties": {**store, "state": {"type": "string"}}},
+            },
+            "partitions": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"revision": INTEGER, "wanted": PLACES}},
+            },
         },
-    }  # fmt: skip
+    }
     held = {
-        "revision": INTEGER, "epoch": INTEGER, "primary": INTEGER, "inSync": PLACES, "eligible": PLACES,
-        "members": PLACES, "joining": INTEGER, "position": INTEGER,
-    }  # fmt: skip
+        "revision": INTEGER,
+        "epoch": INTEGER,
+        "primary": INTEGER,
+        "inSync": PLACES,
+        "eligible": PLACES,
+        "members": PLACES,
+        "joining": INTEGER,
+        "position": INTEGER,
+    }
     said = {**store, "node": {"type": "string"}, "address": {"type": "string"}}
     status = {
         "type": "object",
@@ -139,9 +181,12 @@ def shardmap() -> dict[str, Any]:
         },
     }
     columns = [
-        _column("Data", ".spec.data", "integer"), _column("Parity", ".spec.parity", "integer"), _column("Partitions", ".spec.count", "integer"),
-        _column("Frozen", ".spec.freeze", "boolean"), AGE,
-    ]  # fmt: skip
+        _column("Data", ".spec.data", "integer"),
+        _column("Parity", ".spec.parity", "integer"),
+        _column("Partitions", ".spec.count", "integer"),
+        _column("Frozen", ".spec.freeze", "boolean"),
+        AGE,
+    ]
     return _crd("ShardMap", "shardmaps", "s4m", _resource(spec, status), columns)
 
 

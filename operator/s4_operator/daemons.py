@@ -1,4 +1,5 @@
-"""Calls on the daemons of a cluster: their admin port, and S3 as a client would. Signed with the operator's own keys."""
+"""Calls on the daemons of a cluster: their admin port, and S3 as a client would. Signed with the operator's own
+keys."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ class DaemonError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """How an admin port is spoken to: it shows a certificate of the cluster's authority, for `name`. One of 0.7 speaks no TLS and
-    takes signatures for S3: that is tried only where `old` says that such a daemon may be there."""
+    """How an admin port is spoken to: it shows a certificate of the cluster's authority, for `name`. One of 0.7 speaks
+    no TLS and takes signatures for S3: that is tried only where `old` says that such a daemon may be there."""
 
     trust: ssl.SSLContext
     name: str
@@ -46,17 +47,28 @@ class Door:
 
 
 class Daemons:
-    """The daemons of one cluster. `admins` are HOST:PORT of admin ports, of which any that answers will do. With `door` they
-    speak TLS."""
+    """The daemons of one cluster. `admins` are HOST:PORT of admin ports, of which any that answers will do. With
+    `door` they speak TLS."""
 
-    def __init__(self, session: aiohttp.ClientSession, admins: Sequence[str], endpoint: str, region: str, access: str, secret: str,
-                 trust: ssl.SSLContext | None = None, door: Door | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        admins: Sequence[str],
+        endpoint: str,
+        region: str,
+        access: str,
+        secret: str,
+        trust: ssl.SSLContext | None = None,
+        door: Door | None = None,
+    ) -> None:
         self._session, self._admins, self._endpoint, self._region = session, list(admins), endpoint, region
         self._access, self._secret, self._trust, self._door = access, secret, trust, door
 
     def as_user(self, access: str, secret: str) -> Daemons:
         """The same daemons with the keys of somebody else."""
-        return Daemons(self._session, self._admins, self._endpoint, self._region, access, secret, self._trust, self._door)
+        return Daemons(
+            self._session, self._admins, self._endpoint, self._region, access, secret, self._trust, self._door
+        )
 
     # -- the admin port
 
@@ -94,7 +106,9 @@ class Daemons:
 
     async def put_policy(self, user: str, name: str, policy: dict[str, object]) -> None:
         """Have a user have an inline policy."""
-        await self.iam("PutUserPolicy", UserName=user, PolicyName=name, PolicyDocument=json.dumps(policy, separators=(",", ":")))
+        await self.iam(
+            "PutUserPolicy", UserName=user, PolicyName=name, PolicyDocument=json.dumps(policy, separators=(",", ":"))
+        )
 
     async def delete_policy(self, user: str, name: str) -> None:
         await self._gone(self.iam("DeleteUserPolicy", UserName=user, PolicyName=name))
@@ -132,7 +146,9 @@ class Daemons:
         try:
             return await self._send(f"https://{host}", method, target, body, sigv4.ADMIN)
         except DaemonError as error:
-            if not self._door.old or type(error.__cause__) is not aiohttp.ClientConnectorSSLError:  # of another authority, or away
+            if (
+                not self._door.old or type(error.__cause__) is not aiohttp.ClientConnectorSSLError
+            ):  # of another authority, or away
                 raise
         return await self._send(f"http://{host}", method, target, body)
 
@@ -187,7 +203,9 @@ class Daemons:
 
     async def put_rate(self, name: str, requests: int, size_bytes: int) -> None:
         """Of a bucket a second; 0 leaves it to the rates that all buckets have."""
-        await self.admin("PUT", f"/buckets/{quote(name, safe='')}/rate", {"requests_per_s": requests, "bytes_per_s": size_bytes})
+        await self.admin(
+            "PUT", f"/buckets/{quote(name, safe='')}/rate", {"requests_per_s": requests, "bytes_per_s": size_bytes}
+        )
 
     async def put_cors(self, name: str, rules: Sequence[cors.Rule]) -> None:
         """Without rules there are none afterwards."""
@@ -206,7 +224,11 @@ class Daemons:
     async def put_encryption(self, name: str, default: encryption.Default | None) -> None:
         """How what comes is encrypted; None leaves that to requests."""
         if default is not None:
-            await self.s3("PUT", f"/{name}?encryption=", document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
+            await self.s3(
+                "PUT",
+                f"/{name}?encryption=",
+                document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)),
+            )
         else:
             await self.s3("DELETE", f"/{name}?encryption=")
 
@@ -231,11 +253,21 @@ class Daemons:
             if error.code != "NoSuchBucketPolicy":
                 raise
         others = [one for one in _listed(policy["Statement"]) if one.get("Sid") != PUBLIC_READ]
-        ours = {"Sid": PUBLIC_READ, "Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/*"}
+        ours = {
+            "Sid": PUBLIC_READ,
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:GetObject",
+            "Resource": f"arn:aws:s3:::{name}/*",
+        }
         wanted = [*others, ours] if public else others
         block = "".join(f"<{part}>{str(part.endswith('Acls') or not public).lower()}</{part}>" for part in BLOCK)
         opened = ("PUT", f"/{name}?publicAccessBlock=", document("PublicAccessBlockConfiguration", block))
-        kept = ("PUT", f"/{name}?policy=", json.dumps({**policy, "Statement": wanted}).encode()) if wanted else ("DELETE", f"/{name}?policy=")
+        kept = (
+            ("PUT", f"/{name}?policy=", json.dumps({**policy, "Statement": wanted}).encode())
+            if wanted
+            else ("DELETE", f"/{name}?policy=")
+        )
         for call in (opened, kept) if public else (kept, opened):  # a block refuses what it blocks, and stays longest
             await self.s3(*call)
 
@@ -269,13 +301,20 @@ class Daemons:
         headers = {"host": base.partition("//")[2], "x-amz-content-sha256": digest, "x-amz-date": stamp}
         if service == "iam":
             headers["content-type"] = "application/x-www-form-urlencoded"
-        headers["authorization"] = sigv4.authorization(self._access, self._secret, self._region, method, target, headers, service)
+        headers["authorization"] = sigv4.authorization(
+            self._access, self._secret, self._region, method, target, headers, service
+        )
         door = self._door if service == sigv4.ADMIN else None
         try:
             async with self._session.request(
-                method, URL(base + target, encoded=True), data=body, headers=headers, ssl=door.trust if door is not None else self._trust or True,
-                server_hostname=door.name if door is not None else None, timeout=aiohttp.ClientTimeout(total=CALL_S),
-            ) as answer:  # fmt: skip
+                method,
+                URL(base + target, encoded=True),
+                data=body,
+                headers=headers,
+                ssl=door.trust if door is not None else self._trust or True,
+                server_hostname=door.name if door is not None else None,
+                timeout=aiohttp.ClientTimeout(total=CALL_S),
+            ) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise DaemonError(0, "", f"{base} does not answer: {error!r}") from error

@@ -63,12 +63,16 @@ class TakenError(KubeError):
     """An object that would be made is there, and somebody else's."""
 
     def __init__(self, kind: str, namespace: str, name: str) -> None:
-        super().__init__(409, f"there is a {kind} {name} in the namespace {namespace} that belongs to somebody else: it is left as it is")
+        super().__init__(
+            409,
+            f"there is a {kind} {name} in the namespace {namespace} that belongs to somebody else: it is left as it is",
+        )
         self.kind = kind
 
 
 class Kube:
-    """Calls on the API server. Each raises KubeError. `namespaces` are those that it works in; all, where none is named."""
+    """Calls on the API server. Each raises KubeError. `namespaces` are those that it works in; all, where none is
+    named."""
 
     def __init__(self, api: aio.client.ApiClient, namespaces: tuple[str, ...] = ()) -> None:
         self.api, self._namespaces = api, namespaces
@@ -113,8 +117,8 @@ class Kube:
     async def have(self, value: Object) -> Object:
         """Make the object, or have these fields of it be so. What is somebody else's stays. Raises TakenError.
 
-        The uid that was seen goes along, so that one which took its place meanwhile is not changed; and into one that was made
-        meanwhile nothing is forced."""
+        The uid that was seen goes along, so that one which took its place meanwhile is not changed; and into one that
+        was made meanwhile nothing is forced."""
         found = await self.ours(value)
         if found is None:
             return await self._apply(value, "false")
@@ -145,13 +149,24 @@ class Kube:
 
     async def tell(self, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
         """An event on an object, for people. One that cannot be written is only logged."""
-        metadata, now = about["metadata"], datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        metadata, now = (
+            about["metadata"],
+            datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        )
         where = {name: metadata[name] for name in ("name", "namespace", "uid")}
         event = {
-            "apiVersion": "v1", "kind": "Event", "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
-            "involvedObject": {"apiVersion": "s4.dev/v1alpha1", "kind": about["kind"], **where}, "type": "Warning" if warning else "Normal",
-            "reason": reason, "message": message[:1024], "source": {"component": MANAGER}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
-        }  # fmt: skip
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "involvedObject": {"apiVersion": "s4.dev/v1alpha1", "kind": about["kind"], **where},
+            "type": "Warning" if warning else "Normal",
+            "reason": reason,
+            "message": message[:1024],
+            "source": {"component": MANAGER},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
         try:
             await self.create(event)
         except KubeError as error:
@@ -168,15 +183,25 @@ class Kube:
             raise
         return any(one["name"] == plural for one in found["resources"])
 
-    async def _call(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Object | None = None,
-                    kind: str = "application/json") -> Object:  # fmt: skip
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        kind: str = "application/json",
+    ) -> Object:
         self.calls += 1
         headers = {"Accept": "application/json", "Content-Type": kind}
         try:
             called = await self.api.param_serialize(
-                method, path, query_params=list((query or {}).items()), header_params=headers, body=body,
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=body,
                 auth_settings=["BearerToken"],
-            )  # fmt: skip
+            )
             answer = await self.api.call_api(*called, _request_timeout=CALL_S)
             raw = await answer.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -197,7 +222,10 @@ def is_for_the_same(found: Object, wanted: Object) -> bool:
     if any(one["uid"] == owner["uid"] for one in references):
         return True
     labels, same = found["metadata"].get("labels") or {}, wanted["metadata"]["labels"]
-    marked = all(labels.get(name) == same.get(name) for name in ("app.kubernetes.io/managed-by", "s4.dev/cluster", "s4.dev/bucket"))
+    marked = all(
+        labels.get(name) == same.get(name)
+        for name in ("app.kubernetes.io/managed-by", "s4.dev/cluster", "s4.dev/bucket")
+    )
     return marked and all((one["kind"], one["name"]) == (owner["kind"], owner["name"]) for one in references)
 
 

@@ -1,5 +1,5 @@
-"""The wiring: kopf watches, the cache takes in what it says, the queue works. Run with
-`kopf run -m s4_operator.main --all-namespaces`; or with `--namespace` for each, and S4_OPERATOR_NAMESPACES with the same names.
+"""The wiring: kopf watches, the cache takes in what it says, the queue works. Run with `kopf run -m s4_operator.main
+--all-namespaces`; or with `--namespace` for each, and S4_OPERATOR_NAMESPACES with the same names.
 
 kopf's daemons and timers would put a finalizer on every resource, with which a namespace cannot be deleted while no
 operator runs. Event handlers put none; the queue here is what makes it level-triggered.
@@ -37,11 +37,21 @@ WORKERS = 16
 class Operator:
     """All parts of a running operator."""
 
-    def __init__(self, kube: Kube, session: aiohttp.ClientSession, apis: frozenset[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, kube: Kube, session: aiohttp.ClientSession, apis: frozenset[str], environment: dict[str, str]
+    ) -> None:
         self.kube, self.session, self.cache = kube, session, Cache()
         leaf_s = float(environment.get("S4_CERTIFICATE_SECONDS", certificates.LEAF_S))
         secrets = Secrets(kube, leaf_s)
-        self.clusters = Clusters(kube, self.cache, session, environment.get("S4_IMAGE", "s4:latest"), secrets, apis, environment.get("S4_OPERATOR_NAMESPACE", ""))
+        self.clusters = Clusters(
+            kube,
+            self.cache,
+            session,
+            environment.get("S4_IMAGE", "s4:latest"),
+            secrets,
+            apis,
+            environment.get("S4_OPERATOR_NAMESPACE", ""),
+        )
         self.buckets = Buckets(kube, self.cache, self.clusters, secrets)
         self.queue = Queue(self._work, WORKERS)
         self.beat_at = time.monotonic()
@@ -147,7 +157,9 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.peering.standalone = True
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # it tells of every event that was handled
     namespaces = tuple(os.environ.get("S4_OPERATOR_NAMESPACES", "").split())
-    settings.scanning.disabled = bool(namespaces)  # kopf would ask for a minute to list all namespaces before it serves these
+    settings.scanning.disabled = bool(
+        namespaces
+    )  # kopf would ask for a minute to list all namespaces before it serves these
     kube = await Kube.connect(namespaces=namespaces)
     running = Operator(kube, new_session(), await _first_look(kube), dict(os.environ))
     app = web.Application()
@@ -180,10 +192,15 @@ async def _metrics(_: web.Request) -> web.Response:
     if running is None:
         return web.Response(status=503)
     lines = [
-        f"s4_operator_turns_total {running.queue.turns}", f"s4_operator_failures_total {running.queue.failures}",
+        f"s4_operator_turns_total {running.queue.turns}",
+        f"s4_operator_failures_total {running.queue.failures}",
         f"s4_operator_api_requests_total {running.kube.calls}",
-        *(f's4_operator_job_failures_total{{job="{of}"}} {value:.0f}' for name, _, value, _, of in running.jobs.figures() if name == "s4_job_failures"),
-    ]  # fmt: skip
+        *(
+            f's4_operator_job_failures_total{{job="{of}"}} {value:.0f}'
+            for name, _, value, _, of in running.jobs.figures()
+            if name == "s4_job_failures"
+        ),
+    ]
     return web.Response(text="\n".join(lines) + "\n")
 
 

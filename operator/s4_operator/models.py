@@ -44,19 +44,33 @@ class Erasure(Model):
 
 
 class Storage(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("self.size == oldSelf.size", "storage.size cannot be changed: drain nodes one after the other onto new volumes, or add nodes"),
-        rule("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || "
-             "self.storageClassName == oldSelf.storageClassName)", "storage.storageClassName cannot be changed"),
-    ))  # fmt: skip
-    storageClassName: str | None = Field(None, max_length=253, description="Class of the volumes; the default class where there is none.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.size == oldSelf.size",
+                "storage.size cannot be changed: drain nodes one after the other onto new volumes, or add nodes",
+            ),
+            rule(
+                "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || "
+                "self.storageClassName == oldSelf.storageClassName)",
+                "storage.storageClassName cannot be changed",
+            ),
+        )
+    )
+    storageClassName: str | None = Field(
+        None, max_length=253, description="Class of the volumes; the default class where there is none."
+    )
     size: Quantity = Field("100Gi", description="Size of each node's volume.")
-    reclaim: Literal["Retain", "Delete"] = Field("Retain", description="What becomes of volumes of nodes that are no more.")
+    reclaim: Literal["Retain", "Delete"] = Field(
+        "Retain", description="What becomes of volumes of nodes that are no more."
+    )
     reserve: Quantity = Field("1Gi", description="Free disk below which uploads are refused.")
 
 
 class Placement(Model):
-    failureDomain: Literal["hostname", "zone", "none"] = Field("hostname", description="What fails together: no two shards of an object there where avoidable.")
+    failureDomain: Literal["hostname", "zone", "none"] = Field(
+        "hostname", description="What fails together: no two shards of an object there where avoidable."
+    )
     nodeSelector: dict[str, str] = Field(default_factory=dict)
     tolerations: list[FreeForm] = Field(default_factory=list)
     affinity: FreeForm = Field(default_factory=dict)
@@ -71,7 +85,11 @@ class S3Service(Model):
 
 class GatewayTls(Model):
     enabled: bool = Field(False, description="Serve S3 over TLS, with a certificate of the cluster's own authority.")
-    secretName: str | None = Field(None, max_length=253, description="A Secret with tls.crt and tls.key to use instead, as cert-manager makes them.")
+    secretName: str | None = Field(
+        None,
+        max_length=253,
+        description="A Secret with tls.crt and tls.key to use instead, as cert-manager makes them.",
+    )
 
 
 class Ingress(Model):
@@ -82,10 +100,17 @@ class Ingress(Model):
 
 
 class GatewaySpec(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("!has(self.domain) || !has(self.websiteDomain) || self.domain != self.websiteDomain", "gateway.domain and gateway.websiteDomain must differ: one speaks S3, the other to visitors"),
-    ))  # fmt: skip
-    replicas: int = Field(0, ge=0, le=1000, description="Gateways beside the nodes, which serve S3 themselves while there are none.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.domain) || !has(self.websiteDomain) || self.domain != self.websiteDomain",
+                "gateway.domain and gateway.websiteDomain must differ: one speaks S3, the other to visitors",
+            ),
+        )
+    )
+    replicas: int = Field(
+        0, ge=0, le=1000, description="Gateways beside the nodes, which serve S3 themselves while there are none."
+    )
     service: S3Service = Field(default_factory=S3Service)
     tls: GatewayTls = Field(default_factory=GatewayTls)
     ingress: Ingress | None = None
@@ -96,54 +121,94 @@ class GatewaySpec(Model):
 
 class KmsUse(Model):
     key: str = Field(min_length=1, max_length=255, pattern=r"^[^=;/]+$", description="A key of the KMS.")
-    buckets: Annotated[list[Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9.*?-]+$")]], Field(min_length=1, max_length=1000)] = Field(description="Names of buckets, with * and ?.")
+    buckets: Annotated[
+        list[Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9.*?-]+$")]], Field(min_length=1, max_length=1000)
+    ] = Field(description="Names of buckets, with * and ?.")
 
 
 class Kms(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("!has(self.url) || has(self.key)", "kms.url needs kms.key: the key where a request names none"),
-    ))  # fmt: skip
-    secretName: Name = Field(description="A Secret with `keys`, lines of NAME:BASE64; with url, one with `token`, which is read again as it changes.")
-    url: str | None = Field(None, max_length=2048, pattern=r"^https?://", description="Vault, whose transit engine has the keys.")
-    key: str | None = Field(None, max_length=255, description="The key where a request names none; the first one of the Secret where absent.")
-    allow: Annotated[list[KmsUse], Field(max_length=1000)] = Field(default_factory=list, description="Which buckets may use which keys, and no others then: restarts. Every bucket every key where it is empty.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("!has(self.url) || has(self.key)", "kms.url needs kms.key: the key where a request names none"),
+        )
+    )
+    secretName: Name = Field(
+        description="A Secret with `keys`, lines of NAME:BASE64; with url, one with `token`, which is read again as it changes."
+    )
+    url: str | None = Field(
+        None, max_length=2048, pattern=r"^https?://", description="Vault, whose transit engine has the keys."
+    )
+    key: str | None = Field(
+        None,
+        max_length=255,
+        description="The key where a request names none; the first one of the Secret where absent.",
+    )
+    allow: Annotated[list[KmsUse], Field(max_length=1000)] = Field(
+        default_factory=list,
+        description="Which buckets may use which keys, and no others then: restarts. Every bucket every key where it is empty.",
+    )
     mount: str = Field("transit", max_length=255, description="Where Vault's transit engine is mounted.")
 
 
 class Failure(Model):
-    replaceAfter: Duration = Field("10m", description="How long a Kubernetes node is away until its store is made again elsewhere.")
-    maxConcurrent: int = Field(1, ge=0, le=16, description="Stores that are replaced at the same time; 0 replaces none.")
+    replaceAfter: Duration = Field(
+        "10m", description="How long a Kubernetes node is away until its store is made again elsewhere."
+    )
+    maxConcurrent: int = Field(
+        1, ge=0, le=16, description="Stores that are replaced at the same time; 0 replaces none."
+    )
 
 
 class Upgrade(Model):
-    strategy: Literal["Supervised", "Automatic"] = Field("Supervised", description="After a node that fails with a new version: wait for a person, or roll back.")
+    strategy: Literal["Supervised", "Automatic"] = Field(
+        "Supervised", description="After a node that fails with a new version: wait for a person, or roll back."
+    )
     pause: bool = Field(False, description="Restart no node.")
     progressDeadline: Duration = Field("5m", description="How long a node may take until it serves again.")
 
 
 class Rebuild(Model):
-    bandwidthPerNode: Quantity | None = Field(None, description="Bytes a second that healing reads on a node; no bound where absent.")
+    bandwidthPerNode: Quantity | None = Field(
+        None, description="Bytes a second that healing reads on a node; no bound where absent."
+    )
 
 
 class Rates(Model):
     """A second, at each pod that serves S3; no bound where absent."""
 
-    userRequests: int | None = Field(None, ge=1, le=1_000_000, description="Requests of each user a second, at each pod.")
+    userRequests: int | None = Field(
+        None, ge=1, le=1_000_000, description="Requests of each user a second, at each pod."
+    )
     userBytes: Quantity | None = Field(None, description="Bytes that each user sends and reads a second, at each pod.")
-    bucketRequests: int | None = Field(None, ge=1, le=1_000_000, description="Requests to each bucket a second, at each pod.")
+    bucketRequests: int | None = Field(
+        None, ge=1, le=1_000_000, description="Requests to each bucket a second, at each pod."
+    )
     bucketBytes: Quantity | None = Field(None, description="Bytes to and from each bucket a second, at each pod.")
 
 
 class Monitoring(Model):
-    enabled: bool = Field(True, description="Make a ServiceMonitor, a PrometheusRule and a dashboard where their APIs exist.")
-    bucketMetrics: bool = Field(False, description="Tell buckets by their names at /metrics, which anybody reads who reaches the admin port; restarts.")
+    enabled: bool = Field(
+        True, description="Make a ServiceMonitor, a PrometheusRule and a dashboard where their APIs exist."
+    )
+    bucketMetrics: bool = Field(
+        False,
+        description="Tell buckets by their names at /metrics, which anybody reads who reaches the admin port; restarts.",
+    )
     labels: dict[str, str] = Field(default_factory=dict, description="Labels for them, such as `release: prometheus`.")
 
 
 class NetworkPolicySpec(Model):
-    enabled: bool = Field(True, description="Let only this cluster's pods reach its peer ports, and beside them the operator its admin ports.")
-    s3From: list[FreeForm] = Field(default_factory=list, description="Who may reach S3, as peers of a NetworkPolicy; everybody where empty.")
-    adminFrom: list[FreeForm] = Field(default_factory=list, description="Who else may reach the admin ports, such as your Prometheus, as peers of a NetworkPolicy.")
+    enabled: bool = Field(
+        True,
+        description="Let only this cluster's pods reach its peer ports, and beside them the operator its admin ports.",
+    )
+    s3From: list[FreeForm] = Field(
+        default_factory=list, description="Who may reach S3, as peers of a NetworkPolicy; everybody where empty."
+    )
+    adminFrom: list[FreeForm] = Field(
+        default_factory=list,
+        description="Who else may reach the admin ports, such as your Prometheus, as peers of a NetworkPolicy.",
+    )
 
 
 class PodSecurity(Model):
@@ -158,17 +223,40 @@ class SecretRef(Model):
 class Adoption(Model):
     """Who may use a bucket that it did not make."""
 
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9*][a-z0-9.*-]{0,62}$", description="A bucket; `*` stands for any part of its name.")]
-    by: Annotated[str, Field(pattern=r"^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?/[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$", max_length=320, description="NAMESPACE/NAME of Buckets; `*` stands for any part of either.")]
+    bucket: Annotated[
+        str,
+        Field(pattern=r"^[a-z0-9*][a-z0-9.*-]{0,62}$", description="A bucket; `*` stands for any part of its name."),
+    ]
+    by: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?/[a-z0-9*]([a-z0-9.*-]*[a-z0-9*])?$",
+            max_length=320,
+            description="NAMESPACE/NAME of Buckets; `*` stands for any part of either.",
+        ),
+    ]
 
 
 class ClusterSpec(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("self.nodes >= self.erasure.data + self.erasure.parity", "nodes must be at least erasure.data + erasure.parity: every shard of an object is on a node of its own"),
-        rule("self.partitions == oldSelf.partitions", "partitions cannot be changed: they are fixed when the cluster is made"),
-        rule("self.partitions in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]", "partitions must be a power of two up to 4096"),
-    ))  # fmt: skip
-    image: str | None = Field(None, max_length=512, description="The image of the daemons; the operator's own where absent.")
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.nodes >= self.erasure.data + self.erasure.parity",
+                "nodes must be at least erasure.data + erasure.parity: every shard of an object is on a node of its own",
+            ),
+            rule(
+                "self.partitions == oldSelf.partitions",
+                "partitions cannot be changed: they are fixed when the cluster is made",
+            ),
+            rule(
+                "self.partitions in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]",
+                "partitions must be a power of two up to 4096",
+            ),
+        )
+    )
+    image: str | None = Field(
+        None, max_length=512, description="The image of the daemons; the operator's own where absent."
+    )
     version: str | None = Field(None, max_length=128, description="Another tag of that image.")
     imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     imagePullSecrets: list[SecretRef] = Field(default_factory=list)
@@ -183,20 +271,41 @@ class ClusterSpec(Model):
     dedup: bool = True
     inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")
     strictWrites: bool = Field(False, description="Refuse writes while not every store of a partition can take them.")
-    newBuckets: Literal["aws", "open"] = Field("aws", description="What a new bucket begins with: as on S3 today (nothing public, no ACLs), or open to ACLs and public policies, as programs written for MinIO or Ceph expect.")
-    signatureV2: Literal["query", "all", "off"] = Field("query", description="Where requests signed by version 2 are taken: in presigned addresses, in headers and forms too (all), or nowhere.")
-    kms: Kms | None = Field(None, description="What wraps keys of objects that ask for SSE-KMS. A Secret by another name has every pod read it.")
-    receivers: SecretRef | None = Field(None, description="A Secret with receivers.yaml: whom buckets may tell of events. What it names as files is mounted beside it, at /etc/s4/receivers.")
+    newBuckets: Literal["aws", "open"] = Field(
+        "aws",
+        description="What a new bucket begins with: as on S3 today (nothing public, no ACLs), or open to ACLs and public policies, as programs written for MinIO or Ceph expect.",
+    )
+    signatureV2: Literal["query", "all", "off"] = Field(
+        "query",
+        description="Where requests signed by version 2 are taken: in presigned addresses, in headers and forms too (all), or nowhere.",
+    )
+    kms: Kms | None = Field(
+        None,
+        description="What wraps keys of objects that ask for SSE-KMS. A Secret by another name has every pod read it.",
+    )
+    receivers: SecretRef | None = Field(
+        None,
+        description="A Secret with receivers.yaml: whom buckets may tell of events. What it names as files is mounted beside it, at /etc/s4/receivers.",
+    )
     failure: Failure = Field(default_factory=Failure)
     upgrade: Upgrade = Field(default_factory=Upgrade)
     rebuild: Rebuild = Field(default_factory=Rebuild)
-    rates: Rates = Field(default_factory=Rates, description="What users and buckets may ask for: beyond is 503 with Retry-After; restarts.")
-    allowedNamespaces: list[str] = Field(default_factory=list, description="Where Buckets may be beside the cluster's own namespace; `*` is everywhere.")
-    adoptions: Annotated[list[Adoption], Field(max_length=1000)] = Field(default_factory=list, description="Which Buckets may have a bucket that is there already, with adoptExisting.")
+    rates: Rates = Field(
+        default_factory=Rates,
+        description="What users and buckets may ask for: beyond is 503 with Retry-After; restarts.",
+    )
+    allowedNamespaces: list[str] = Field(
+        default_factory=list, description="Where Buckets may be beside the cluster's own namespace; `*` is everywhere."
+    )
+    adoptions: Annotated[list[Adoption], Field(max_length=1000)] = Field(
+        default_factory=list, description="Which Buckets may have a bucket that is there already, with adoptExisting."
+    )
     monitoring: Monitoring = Field(default_factory=Monitoring)
     networkPolicy: NetworkPolicySpec = Field(default_factory=NetworkPolicySpec)
     podSecurity: PodSecurity = Field(default_factory=PodSecurity)
-    credentialsSecretRef: SecretRef | None = Field(None, description="A Secret with accessKey and secretKey of an administrator; one is made where absent.")
+    credentialsSecretRef: SecretRef | None = Field(
+        None, description="A Secret with accessKey and secretKey of an administrator; one is made where absent."
+    )
 
 
 class Condition(Model):
@@ -208,7 +317,9 @@ class Condition(Model):
     observedGeneration: int = 0
 
 
-Conditions = Annotated[list[Condition], Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})]
+Conditions = Annotated[
+    list[Condition], Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
+]
 
 
 class NodeStatus(Model):
@@ -255,101 +366,6 @@ class ClusterState(Model):
     blockedImage: str = Field("", description="An image that was rolled back.")
     version: str = ""
     buckets: int = Field(0, description="Buckets that use this cluster, which cannot be deleted meanwhile.")
-
-
-class ClusterRef(Model):
-    name: Name
-    namespace: Name | None = Field(None, description="The Bucket's own where absent.")
-
-
-class CorsRule(Model):
-    allowedOrigins: Annotated[list[str], Field(min_length=1, max_length=100)]
-    allowedMethods: Annotated[list[Literal["GET", "PUT", "HEAD", "POST", "DELETE"]], Field(min_length=1, max_length=5)]
-    allowedHeaders: Annotated[list[str], Field(max_length=100)] = []
-    exposeHeaders: Annotated[list[str], Field(max_length=100)] = []
-    maxAgeSeconds: int | None = Field(None, ge=0, le=86_400_000)
-
-
-class ObjectLock(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("has(self.mode) == (has(self.days) != has(self.years))", "objectLock takes mode together with either days or years, or none of them"),
-    ))  # fmt: skip
-    mode: Literal["GOVERNANCE", "COMPLIANCE"] | None = Field(None, description="Of the default retention; without it only what asks for a lock has one.")
-    days: int | None = Field(None, ge=1, le=36_500)
-    years: int | None = Field(None, ge=1, le=100)
-
-
-class LifecycleRule(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("has(self.expireAfterDays) || has(self.noncurrentAfterDays) || has(self.abortUploadsAfterDays)", "a lifecycle rule needs expireAfterDays, noncurrentAfterDays or abortUploadsAfterDays"),
-        rule("!has(self.keepNoncurrent) || has(self.noncurrentAfterDays)", "keepNoncurrent goes with noncurrentAfterDays"),
-        rule("!has(self.abortUploadsAfterDays) || !has(self.tags) || size(self.tags) == 0", "uploads have no tags: give abortUploadsAfterDays a rule of its own"),
-    ))  # fmt: skip
-    prefix: str = Field("", max_length=1024)
-    tags: Annotated[dict[str, str], Field(max_length=10)] = {}
-    expireAfterDays: int | None = Field(None, ge=1, le=36_500)
-    noncurrentAfterDays: int | None = Field(None, ge=1, le=36_500)
-    keepNoncurrent: int | None = Field(None, ge=1, le=100, description="So many of the newest noncurrent versions stay.")
-    abortUploadsAfterDays: int | None = Field(None, ge=1, le=36_500)
-
-
-class BucketEncryption(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("!has(self.key) || self.mode == 'aws:kms'", "encryption.key goes with mode aws:kms"),
-    ))  # fmt: skip
-    mode: Literal["AES256", "aws:kms"] = Field("AES256", description="Under the cluster's master key, or under one of its KMS.")
-    key: str | None = Field(None, max_length=255, description="A key of the KMS; its default where absent.")
-
-
-class BucketRate(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("has(self.requests) || has(self.bytes)", "a rate needs requests, bytes, or both"),
-    ))  # fmt: skip
-    requests: int | None = Field(None, ge=1, le=1_000_000, description="Requests to the bucket a second, at each pod.")
-    bytes: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,14}(Ki|Mi|Gi|k|M|G)?$", max_length=32)] | None = Field(None, description="Bytes to and from the bucket a second, at each pod.")
-
-
-class BucketSpec(Model):
-    model_config = ConfigDict(json_schema_extra=rules(
-        rule("!has(oldSelf.objectLock) || has(self.objectLock)", "objectLock is for good: it cannot be removed"),
-        rule("!has(self.objectLock) || self.versioning != 'Suspended'", "versioning cannot be Suspended with objectLock"),
-        rule("self.clusterRef == oldSelf.clusterRef", "clusterRef cannot be changed: make another Bucket"),
-        rule("has(self.bucketName) == has(oldSelf.bucketName) && (!has(self.bucketName) || self.bucketName == oldSelf.bucketName)", "bucketName cannot be changed: make another Bucket"),
-    ))  # fmt: skip
-    clusterRef: ClusterRef
-    bucketName: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = Field(None, description="Made of namespace, name and uid where absent.")
-    versioning: Literal["Enabled", "Suspended", "Off"] = "Off"
-    quota: Quantity | None = Field(None, description="Bytes that the bucket may hold; no bound where absent.")
-    rate: BucketRate | None = Field(None, description="What may be asked of the bucket: beyond is 503 with Retry-After. Never more than the S4Cluster's rates for each bucket; those where absent.")
-    cors: Annotated[list[CorsRule], Field(max_length=100)] = Field(default_factory=list, description="What browsers may do from other origins. Where absent, what is set by S3 stays.")
-    objectLock: ObjectLock | None = Field(None, description="Versions can be locked against deletion. It brings versioning, and is for good.")
-    lifecycle: Annotated[list[LifecycleRule], Field(max_length=100)] = Field(default_factory=list, description="What ends, and when. Where absent, what is set by S3 stays.")
-    encryption: BucketEncryption | None = Field(None, description="How what comes is encrypted where a request does not say. Where absent, what is set by S3 stays.")
-    access: Literal["Private", "PublicRead"] = Field("Private", description="PublicRead lets everybody read every object, and list none.")
-    deletionPolicy: Literal["Retain", "Delete"] = Field("Retain", description="Delete removes the bucket and every object in it with this resource.")
-    adoptExisting: bool = Field(False, description="Use a bucket that is there already, where the S4Cluster's adoptions or the bucket's tag s4.dev/adopted-by name this resource. It is never deleted with it.")
-    keyGrace: Duration = Field("24h", description="How long an old key works after `s4.dev/rotate-key` was changed.")
-
-
-class BucketKey(Model):
-    accessKey: str
-    createdAt: str
-    expiresAt: str | None = None
-
-
-class BucketState(Model):
-    observedGeneration: int = 0
-    phase: str = ""
-    message: str = ""
-    conditions: Conditions = Field(default_factory=list)
-    bucketName: str = ""
-    owned: bool = Field(False, description="Whether this resource made the bucket.")
-    endpoint: str = ""
-    secretName: str = ""
-    configMapName: str = ""
-    keys: list[BucketKey] = Field(default_factory=list)
-    applied: list[str] = Field(default_factory=list, description="Settings that this resource made, and takes back when it no longer asks for them.")
-    rotation: str = Field("", description="The value of `s4.dev/rotate-key` that the newest key was made for.")
 
 
 def seconds(duration: str) -> int:

@@ -10,9 +10,9 @@ from s4.cluster.clustermap import ClusterMap
 from s4.cluster.kubernetes_map import joined
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
-from s4_operator.manifests import names
 from s4_operator.models import ClusterSpec, ClusterState
 from s4_operator.observed import Claim, Host, Observed, Pod
+from s4_operator.pods import names
 
 Object = dict[str, Any]
 CONFIRM = "s4.dev/confirm-data-loss"
@@ -31,18 +31,33 @@ def _condition(value: Object, kind: str) -> Object:
 def pod(value: Object) -> Pod:
     metadata, status = value["metadata"], value.get("status", {})
     return Pod(
-        metadata["name"], _ordinal(metadata["name"]), metadata["uid"], status.get("podIP", ""), value["spec"].get("nodeName", ""),
+        metadata["name"],
+        _ordinal(metadata["name"]),
+        metadata["uid"],
+        status.get("podIP", ""),
+        value["spec"].get("nodeName", ""),
         _condition(value, "Ready").get("status") == "True" and not metadata.get("deletionTimestamp"),
-        metadata.get("labels", {}).get("controller-revision-hash", ""), value["spec"]["containers"][0]["image"],
-        bool(metadata.get("deletionTimestamp")), _broken(status), stamp(metadata.get("creationTimestamp")),
-    )  # fmt: skip
+        metadata.get("labels", {}).get("controller-revision-hash", ""),
+        value["spec"]["containers"][0]["image"],
+        bool(metadata.get("deletionTimestamp")),
+        _broken(status),
+        stamp(metadata.get("creationTimestamp")),
+    )
 
 
 def _broken(status: Object) -> str:
     """Why a pod's container does not run, where it will not by itself."""
     for one in status.get("containerStatuses") or ():
         waiting = one.get("state", {}).get("waiting") or {}
-        if waiting.get("reason") in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        if waiting.get("reason") in (
+            "ImagePullBackOff",
+            "ErrImagePull",
+            "InvalidImageName",
+            "ErrImageNeverPull",
+            "CreateContainerConfigError",
+            "CreateContainerError",
+            "RunContainerError",
+        ):
             return f"{waiting['reason']}: {waiting.get('message', '')}"[:300]
         if waiting.get("reason") == "CrashLoopBackOff" or (one.get("restartCount", 0) >= 3 and not one.get("ready")):
             last = (one.get("lastState") or {}).get("terminated") or {}
@@ -51,8 +66,12 @@ def _broken(status: Object) -> str:
 
 
 def is_of_set(value: Object, cluster: str) -> bool:
-    """Whether a pod or claim is one of the cluster's StatefulSet: others may carry its labels, and are not counted on."""
-    return re.fullmatch(rf"(data-)?{re.escape(names(cluster)['node'])}-(0|[1-9][0-9]{{0,8}})", value["metadata"]["name"]) is not None
+    """Whether a pod or claim is one of the cluster's StatefulSet: others may carry its labels, and are not counted
+    on."""
+    return (
+        re.fullmatch(rf"(data-)?{re.escape(names(cluster)['node'])}-(0|[1-9][0-9]{{0,8}})", value["metadata"]["name"])
+        is not None
+    )
 
 
 def _ordinal(name: str) -> int:
@@ -62,9 +81,13 @@ def _ordinal(name: str) -> int:
 def claim(value: Object, volumes: dict[str, Object]) -> Claim:
     metadata, volume = value["metadata"], value["spec"].get("volumeName", "")
     return Claim(
-        metadata["name"], _ordinal(metadata["name"]), metadata["uid"], volume, _bound_host(volumes.get(volume, {})),
+        metadata["name"],
+        _ordinal(metadata["name"]),
+        metadata["uid"],
+        volume,
+        _bound_host(volumes.get(volume, {})),
         bool(metadata.get("deletionTimestamp")),
-    )  # fmt: skip
+    )
 
 
 def _bound_host(volume: Object) -> str:
@@ -72,7 +95,11 @@ def _bound_host(volume: Object) -> str:
     required = volume.get("spec", {}).get("nodeAffinity", {}).get("required", {})
     for term in required.get("nodeSelectorTerms", ()):
         for one in (*term.get("matchExpressions", ()), *term.get("matchFields", ())):
-            if one["key"] in ("kubernetes.io/hostname", "metadata.name") and one["operator"] == "In" and len(one["values"]) == 1:
+            if (
+                one["key"] in ("kubernetes.io/hostname", "metadata.name")
+                and one["operator"] == "In"
+                and len(one["values"]) == 1
+            ):
                 return str(one["values"][0])
     return ""
 
@@ -88,8 +115,17 @@ def shard_map(value: Object | None) -> ClusterMap | None:
     return joined(value["spec"], value.get("status") or {}) if value is not None else None
 
 
-def observe(cache: Cache, cluster: Object, *, now_s: float, default_image: str, status: ClusterStatus | None, served: str,
-            certificates: str, buckets: int) -> Observed:  # fmt: skip
+def observe(
+    cache: Cache,
+    cluster: Object,
+    *,
+    now_s: float,
+    default_image: str,
+    status: ClusterStatus | None,
+    served: str,
+    certificates: str,
+    buckets: int,
+) -> Observed:
     """One cluster as the cache and its daemons have it."""
     namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
     called, spec = names(name), ClusterSpec(**cluster["spec"])
@@ -97,17 +133,32 @@ def observe(cache: Cache, cluster: Object, *, now_s: float, default_image: str, 
     found = cache.get("StatefulSet", namespace, called["node"])
     state = (found or {}).get("status", {})
     confirmed = cluster["metadata"].get("annotations", {}).get(CONFIRM, "")
-    own = [one for one in cache.list("Pod", namespace, name) if one["metadata"]["labels"].get("app.kubernetes.io/component") == "node" and is_of_set(one, name)]
+    own = [
+        one
+        for one in cache.list("Pod", namespace, name)
+        if one["metadata"]["labels"].get("app.kubernetes.io/component") == "node" and is_of_set(one, name)
+    ]
     return Observed(
-        name, spec, ClusterState(**(cluster.get("status") or {})), now_s, image(spec, default_image),
-        found["spec"]["replicas"] if found is not None else None, state.get("updateRevision", ""),
+        name,
+        spec,
+        ClusterState(**(cluster.get("status") or {})),
+        now_s,
+        image(spec, default_image),
+        found["spec"]["replicas"] if found is not None else None,
+        state.get("updateRevision", ""),
         found is None or state.get("observedGeneration", 0) >= found["metadata"]["generation"],
         tuple(sorted((pod(one) for one in own), key=lambda one: one.ordinal)),
-        tuple(claim(one, volumes) for one in cache.list("PersistentVolumeClaim", namespace, name) if is_of_set(one, name)),
+        tuple(
+            claim(one, volumes) for one in cache.list("PersistentVolumeClaim", namespace, name) if is_of_set(one, name)
+        ),
         {one["metadata"]["name"]: host(one) for one in cache.list("Node")},
-        shard_map(cache.get("ShardMap", namespace, called["map"])), status,
-        frozenset(one.strip() for one in confirmed.split(",") if one.strip()), served, certificates, buckets,
-    )  # fmt: skip
+        shard_map(cache.get("ShardMap", namespace, called["map"])),
+        status,
+        frozenset(one.strip() for one in confirmed.split(",") if one.strip()),
+        served,
+        certificates,
+        buckets,
+    )
 
 
 def image(spec: ClusterSpec, default: str) -> str:

@@ -1,9 +1,9 @@
 """Whose bucket a Bucket gets, and what its user may do with it: nothing before that is known.
 
-The name of a bucket says nothing about whose it is: people choose names, and a status is what somebody wrote. Its owner is
-kept by S4, and a bucket that is not there yet is made with a key of the Bucket's own user, which may do that and no more:
-the daemons decide in one step who was first. Only the owner's user, or one to which the bucket was lent, gets the use of it.
-Keys that others can know come after that (buckets.py); a refusal takes rights and keys back.
+The name of a bucket says nothing about whose it is: people choose names, and a status is what somebody wrote. Its
+owner is kept by S4, and a bucket that is not there yet is made with a key of the Bucket's own user, which may do that
+and no more: the daemons decide in one step who was first. Only the owner's user, or one to which the bucket was lent,
+gets the use of it. Keys that others can know come after that (buckets.py); a refusal takes rights and keys back.
 
 The user may not delete its bucket: then its rights would be there before the next bucket of that name.
 """
@@ -20,14 +20,31 @@ from s4_operator.models import Adoption
 from s4_operator.secrets_of import new_keys
 
 POLICY = "S4OperatorBucket"  # the user's one inline policy
-ADOPTED_BY = "s4.dev/adopted-by"  # a bucket's tag: the Buckets that it is lent to, NAMESPACE/NAME with spaces between them
+ADOPTED_BY = (
+    "s4.dev/adopted-by"  # a bucket's tag: the Buckets that it is lent to, NAMESPACE/NAME with spaces between them
+)
 
 # All that a Writer may, but for making and deleting buckets.
 USES = (
-    "s3:Get*", "s3:List*", "s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging", "s3:PutObjectRetention", "s3:PutObjectLegalHold",
-    "s3:DeleteObject*", "s3:AbortMultipartUpload", "s3:PutBucketVersioning", "s3:PutBucketTagging", "s3:PutBucketCORS", "s3:PutBucketWebsite",
-    "s3:DeleteBucketWebsite", "s3:PutLifecycleConfiguration", "s3:PutBucketNotification", "s3:PutEncryptionConfiguration", "s3:PutBucketObjectLockConfiguration",
-)  # fmt: skip
+    "s3:Get*",
+    "s3:List*",
+    "s3:PutObject",
+    "s3:PutObjectTagging",
+    "s3:PutObjectVersionTagging",
+    "s3:PutObjectRetention",
+    "s3:PutObjectLegalHold",
+    "s3:DeleteObject*",
+    "s3:AbortMultipartUpload",
+    "s3:PutBucketVersioning",
+    "s3:PutBucketTagging",
+    "s3:PutBucketCORS",
+    "s3:PutBucketWebsite",
+    "s3:DeleteBucketWebsite",
+    "s3:PutLifecycleConfiguration",
+    "s3:PutBucketNotification",
+    "s3:PutEncryptionConfiguration",
+    "s3:PutBucketObjectLockConfiguration",
+)
 
 
 class RefusedError(Exception):

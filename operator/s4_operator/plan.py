@@ -15,82 +15,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, safe_to_stop
 from s4_operator.models import seconds
-from s4_operator.observed import Claim, Host, Observed, Pod
+from s4_operator.observed import Host, Observed, Pod
+from s4_operator.steps import (
+    AddStores,
+    DeleteClaim,
+    DeletePod,
+    DrainStores,
+    Freeze,
+    MakeMap,
+    ReleaseStore,
+    RetainVolume,
+    SetDomains,
+    Step,
+    SwapStore,
+)
 
 UNBOUND_S = 20.0  # after which a pod on a host whose claim has no volume was scheduled with another claim
-
-
-@dataclass(frozen=True, slots=True)
-class MakeMap:
-    """A map without stores."""
-
-
-@dataclass(frozen=True, slots=True)
-class AddStores:
-    stores: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DrainStores:
-    stores: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseStore:
-    """An empty store that was drained is planned with no more; it may come back as a new one."""
-
-    store: str
-
-
-@dataclass(frozen=True, slots=True)
-class SwapStore:
-    """`lost` is gone for good, and `instead` makes its shards again."""
-
-    lost: str
-    instead: str
-
-
-@dataclass(frozen=True, slots=True)
-class Freeze:
-    freeze: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SetDomains:
-    """Failure domains of stores, where they are not what the stores say themselves."""
-
-    domains: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RetainVolume:
-    """A volume outlives its claim (M1)."""
-
-    volume: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteClaim:
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class DeletePod:
-    """`store` is asked about once more before a pod that serves is deleted; `force` does not wait for its host."""
-
-    pod: Pod
-    store: str = ""
-    force: bool = False
-
-
-Step = (
-    MakeMap | AddStores | DrainStores | ReleaseStore | SwapStore | Freeze | SetDomains | RetainVolume | DeleteClaim | DeletePod
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -258,7 +202,9 @@ def _cannot_lose(seen: Observed, current: ClusterMap, known: dict[str, Said | No
     return ""
 
 
-def _dead_hosts(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan, busy: int) -> None:
+def _dead_hosts(
+    seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan, busy: int
+) -> None:
     """Free pods and claims of hosts that are away for too long, so that they are made again elsewhere."""
     claims = {claim.ordinal: claim for claim in seen.claims}
     pods = {pod.ordinal: pod for pod in seen.pods}
@@ -293,7 +239,8 @@ def _dead_hosts(seen: Observed, current: ClusterMap, known: dict[str, Said | Non
 
 
 def _unbound(seen: Observed, made: Plan) -> None:
-    """A pod that was scheduled with a claim that went right then waits for ever: its new claim is bound by scheduling."""
+    """A pod that was scheduled with a claim that went right then waits for ever: its new claim is bound by
+    scheduling."""
     claims = {claim.ordinal: claim for claim in seen.claims}
     for pod in seen.pods:
         claim = claims.get(pod.ordinal)
@@ -329,7 +276,9 @@ def _scale_in(seen: Observed, current: ClusterMap, known: dict[str, Said | None]
     leave = tuple(store for store in current.in_state(SERVING) if current.stores[store].node in surplus)
     if leave:
         if len(stay) < current.shards:
-            made.doing.append(f"{len(leave)} nodes stay: {current.data}+{current.parity} needs {current.shards} others that serve")
+            made.doing.append(
+                f"{len(leave)} nodes stay: {current.data}+{current.parity} needs {current.shards} others that serve"
+            )
             return
         made.steps.append(DrainStores(leave))
     last = pod_name(seen.name, seen.replicas - 1)
@@ -375,7 +324,9 @@ def _away(seen: Observed) -> int:
 def _drains(seen: Observed, made: Plan) -> None:
     waiting = [pod.name for pod in seen.pods if pod.ready and not _schedulable(seen.hosts.get(pod.host))]
     if waiting and made.max_unavailable <= _away(seen):
-        made.drain_blocked = f"{', '.join(waiting)} cannot leave their hosts yet: every partition must stay writable without them"
+        made.drain_blocked = (
+            f"{', '.join(waiting)} cannot leave their hosts yet: every partition must stay writable without them"
+        )
 
 
 def _schedulable(host: Host | None) -> bool:
@@ -403,12 +354,18 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
     stuck = [pod for pod in current_broken if pod.broken]
     held = not seen.settled or bool(_repairs(made.steps))
     if outdated or not seen.settled:
-        made.doing.append(f"{len(outdated)} nodes wait for their new version" if outdated else "the new version is being rolled out")
+        made.doing.append(
+            f"{len(outdated)} nodes wait for their new version" if outdated else "the new version is being rolled out"
+        )
     if made.blocked_image:
-        made.upgrade_blocked = f"{made.blocked_image} was rolled back: its first node did not come up; set another image"
+        made.upgrade_blocked = (
+            f"{made.blocked_image} was rolled back: its first node did not come up; set another image"
+        )
     if outdated and (late or stuck) and not any(_host_is_away(seen, pod) for pod in late + stuck):
         pod = (stuck or late)[0]
-        made.upgrade_blocked = f"{pod.name} does not come up with {pod.image}: {pod.broken or 'it is not ready in time'}"
+        made.upgrade_blocked = (
+            f"{pod.name} does not come up with {pod.image}: {pod.broken or 'it is not ready in time'}"
+        )
         if seen.spec.upgrade.strategy == "Automatic" and seen.before.image and seen.image != seen.before.image:
             made.blocked_image, made.image = seen.image, seen.before.image
     broken = [pod for pod in outdated if pod.broken and not pod.ready and not pod.deleting]
@@ -454,41 +411,3 @@ def _host_is_away(seen: Observed, pod: Pod) -> bool:
 
 def _repairs(steps: Iterable[Step]) -> list[Step]:
     return [step for step in steps if isinstance(step, AddStores | SwapStore | DeleteClaim)]
-
-
-def changed(step: Step, old: ClusterMap) -> ClusterMap:
-    """The map once a step was made that is one of the map. Raises PlanError."""
-    if isinstance(step, AddStores):
-        return planner.added(old, step.stores)
-    if isinstance(step, DrainStores):
-        return planner.drained(old, step.stores)
-    if isinstance(step, ReleaseStore):
-        return planner.released(old, step.store)
-    if isinstance(step, SwapStore):
-        return planner.swapped(old, step.lost, step.instead)
-    if isinstance(step, SetDomains):
-        return planner.placed(old, dict(step.domains))
-    if isinstance(step, Freeze):
-        return planner.frozen(old, step.freeze)
-    raise TypeError(f"{step} is no change of the map")
-
-
-def in_words(step: Step, current: ClusterMap) -> str:
-    """What a step that `changed` the map did, for those who read a cluster's events."""
-
-    def named(*stores: str) -> str:
-        return ", ".join(current.stores[one].node or one[:8] if one in current.stores else one[:8] for one in stores)
-
-    if isinstance(step, AddStores):
-        return f"{named(*step.stores)} got a place in the plan and will be filled"
-    if isinstance(step, DrainStores):
-        return f"{named(*step.stores)} is being drained: what it holds goes to the others"
-    if isinstance(step, ReleaseStore):
-        return f"{named(step.store)} is empty and left the plan"
-    if isinstance(step, SwapStore):
-        return f"{named(step.lost)} is lost for good; what it held is made again on {named(step.instead)}"
-    if isinstance(step, Freeze):
-        return "nothing is moved until further notice" if step.freeze else "what was held back is moved again"
-    if not isinstance(step, SetDomains):
-        raise TypeError(f"{step} is no change of the map")
-    return f"failure domains: {', '.join(f'{named(store)} in {domain}' for store, domain in step.domains)}"

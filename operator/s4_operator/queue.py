@@ -15,7 +15,12 @@ from s4_operator.kube import KubeError
 log = logging.getLogger(__name__)
 
 Key = tuple[str, str, str]  # kind, namespace, name
-EXPECTED = (KubeError, DaemonError, CoordinatorError, PlanError)  # what others say no to; all else is told with its trace
+EXPECTED = (
+    KubeError,
+    DaemonError,
+    CoordinatorError,
+    PlanError,
+)  # what others say no to; all else is told with its trace
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
 
 
@@ -45,7 +50,13 @@ class Queue:
                 retry_s = FIRST_RETRY_S
             except Exception as error:
                 self.failures += 1
-                log.warning("%s %s/%s is tried again in %.0f s: %s", *key, retry_s, error, exc_info=not isinstance(error, EXPECTED))
+                log.warning(
+                    "%s %s/%s is tried again in %.0f s: %s",
+                    *key,
+                    retry_s,
+                    error,
+                    exc_info=not isinstance(error, EXPECTED),
+                )
                 wait_s, retry_s = retry_s, min(LAST_RETRY_S, retry_s * 2)
             if not wait_s and not wake.is_set():
                 del self._tasks[key], self._wakes[key]

@@ -15,15 +15,78 @@ def text_time(now_s: float) -> str:
     return datetime.datetime.fromtimestamp(int(now_s), datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
-def conditions(before: list[Condition], found: list[tuple[str, str, str, str]], now_s: float, generation: int) -> list[Condition]:
+def conditions(
+    before: list[Condition], found: list[tuple[str, str, str, str]], now_s: float, generation: int
+) -> list[Condition]:
     """Conditions of (type, status, reason, message); the time is when a status last changed."""
     known = {one.type: one for one in before}
     made = []
     for kind, status, reason, message in found:
         old = known.get(kind)
         since = old.lastTransitionTime if old is not None and old.status == status else text_time(now_s)
-        made.append(Condition(type=kind, status=status, reason=reason, message=message[:1024], lastTransitionTime=since, observedGeneration=generation))
+        made.append(
+            Condition(
+                type=kind,
+                status=status,
+                reason=reason,
+                message=message[:1024],
+                lastTransitionTime=since,
+                observedGeneration=generation,
+            )
+        )
     return made
+
+
+def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) -> list[tuple[str, str, str, str]]:
+    """The conditions as (type, status, reason, message)."""
+    status, formed = seen.status, seen.map is not None and bool(seen.map.partitions)
+    ready, degraded, doing = formed and not seen.served, formed and health != "ok", "; ".join(made.doing)
+    return [
+        (
+            "Ready",
+            _truth(ready),
+            "Serving" if ready else ("Forming" if not formed else "NotServing"),
+            "an object was written and read back" if ready else (seen.served or doing),
+        ),
+        (
+            "Progressing",
+            _truth(bool(made.steps or made.doing)),
+            "Working" if made.steps or made.doing else "Done",
+            doing or "nothing is to be done",
+        ),
+        (
+            "Degraded",
+            _truth(degraded) if status is not None or not formed else "Unknown",
+            health.title().replace(" ", "") if formed else "Forming",
+            reasons if degraded else "",
+        ),
+        ("DataAtRisk", _truth(bool(made.at_risk)), "NeedsConfirmation" if made.at_risk else "Safe", made.at_risk),
+        (
+            "UpgradeBlocked",
+            _truth(bool(made.upgrade_blocked)),
+            "NodeFailed" if made.upgrade_blocked else "Free",
+            made.upgrade_blocked,
+        ),
+        (
+            "DrainBlocked",
+            _truth(bool(made.drain_blocked)),
+            "DataWouldBeUnavailable" if made.drain_blocked else "Free",
+            made.drain_blocked,
+        ),
+        (
+            "DeletionBlocked",
+            _truth(seen.buckets > 0),
+            "InUse" if seen.buckets else "Free",
+            f"{seen.buckets} Buckets use this cluster: delete them first" if seen.buckets else "",
+        ),
+        (
+            "CertificatesReady",
+            _truth(not seen.certificates),
+            "Valid" if not seen.certificates else "Renewing",
+            seen.certificates,
+        ),
+        ("Reconciled", _truth(not trouble), "Done" if not trouble else "Failed", trouble),
+    ]
 
 
 def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None, trouble: str = "") -> ClusterState:
@@ -34,40 +97,44 @@ def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None,
     ready = formed and not seen.served
     doing = "; ".join(made.doing)
     degraded = formed and health != "ok"
-    why_not = seen.served
-    listed = [
-        ("Ready", _truth(ready), "Serving" if ready else ("Forming" if not formed else "NotServing"),
-         "an object was written and read back" if ready else (why_not or doing)),
-        ("Progressing", _truth(bool(made.steps or made.doing)), "Working" if made.steps or made.doing else "Done", doing or "nothing is to be done"),
-        ("Degraded", _truth(degraded) if status is not None or not formed else "Unknown", health.title().replace(" ", "") if formed else "Forming", reasons if degraded else ""),
-        ("DataAtRisk", _truth(bool(made.at_risk)), "NeedsConfirmation" if made.at_risk else "Safe", made.at_risk),
-        ("UpgradeBlocked", _truth(bool(made.upgrade_blocked)), "NodeFailed" if made.upgrade_blocked else "Free", made.upgrade_blocked),
-        ("DrainBlocked", _truth(bool(made.drain_blocked)), "DataWouldBeUnavailable" if made.drain_blocked else "Free", made.drain_blocked),
-        ("DeletionBlocked", _truth(seen.buckets > 0), "InUse" if seen.buckets else "Free",
-         f"{seen.buckets} Buckets use this cluster: delete them first" if seen.buckets else ""),
-        ("CertificatesReady", _truth(not seen.certificates), "Valid" if not seen.certificates else "Renewing", seen.certificates),
-        ("Reconciled", _truth(not trouble), "Done" if not trouble else "Failed", trouble),
-    ]  # fmt: skip
     # What a person should read first: what needs a decision, then what is broken, then what is under way.
-    first = made.at_risk or trouble or made.upgrade_blocked or (why_not if formed else "") or made.drain_blocked
+    first = made.at_risk or trouble or made.upgrade_blocked or (seen.served if formed else "") or made.drain_blocked
     message = first or doing or (reasons if degraded else "")
     return ClusterState(
-        observedGeneration=generation, phase=_phase(seen, made, formed, ready, health), message=message[:500],
-        conditions=conditions(seen.before.conditions, listed, seen.now_s, generation), nodes=_nodes(seen),
-        nodesReady=f"{sum(pod.ready for pod in seen.pods)}/{seen.spec.nodes}", replicas=len(seen.pods),
+        observedGeneration=generation,
+        phase=_phase(seen, made, formed, ready, health),
+        message=message[:500],
+        conditions=conditions(
+            seen.before.conditions, _found(seen, made, health, reasons, trouble), seen.now_s, generation
+        ),
+        nodes=_nodes(seen),
+        nodesReady=f"{sum(pod.ready for pod in seen.pods)}/{seen.spec.nodes}",
+        replicas=len(seen.pods),
         selector=f"s4.dev/cluster={seen.name},app.kubernetes.io/component=node",
         epoch=max((one.config.epoch for one in seen.map.partitions), default=0) if seen.map is not None else 0,
-        partitions=_partitions(seen), usedBytes=_used(seen), rawBytes=_raw(seen), used=f"{human(_used(seen))} of {human(_raw(seen))}",
-        rebuild=RebuildStatus(percent=int(100 * status.filled) if status else 100, waitingShards=status.heals if status else 0, remainingSeconds=remaining_s),
-        image=_good_image(seen, made), blockedImage=made.blocked_image, version=_versions(seen), buckets=seen.buckets,
-    )  # fmt: skip
+        partitions=_partitions(seen),
+        usedBytes=_used(seen),
+        rawBytes=_raw(seen),
+        used=f"{human(_used(seen))} of {human(_raw(seen))}",
+        rebuild=RebuildStatus(
+            percent=int(100 * status.filled) if status else 100,
+            waitingShards=status.heals if status else 0,
+            remainingSeconds=remaining_s,
+        ),
+        image=_good_image(seen, made),
+        blockedImage=made.blocked_image,
+        version=_versions(seen),
+        buckets=seen.buckets,
+    )
 
 
 def blocked(before: ClusterState, message: str, now_s: float, generation: int) -> ClusterState:
     """The status as it was, with why the operator cannot even look."""
     (said,) = conditions(before.conditions, [("Reconciled", "False", "Failed", message)], now_s, generation)
     kept = [one for one in before.conditions if one.type != "Reconciled"]
-    return before.model_copy(update={"observedGeneration": generation, "message": message[:500], "conditions": [*kept, said]})
+    return before.model_copy(
+        update={"observedGeneration": generation, "message": message[:500], "conditions": [*kept, said]}
+    )
 
 
 def _truth(value: bool) -> str:
@@ -98,7 +165,12 @@ def _nodes(seen: Observed) -> list[NodeStatus]:
         one = said.get(store)
         more: dict[str, Any] = {}
         if one is not None:
-            more = {"version": one.version, "primaries": one.primaries, "positions": one.positions, "used": one.used_bytes}
+            more = {
+                "version": one.version,
+                "primaries": one.primaries,
+                "positions": one.positions,
+                "used": one.used_bytes,
+            }
         state = seen.map.stores[store].state if store and seen.map is not None else ""
         found.append(NodeStatus(name=pod.name, store=store, host=pod.host, state=state, ready=pod.ready, **more))
     return found

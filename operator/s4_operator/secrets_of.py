@@ -15,7 +15,8 @@ from s4.crypto.roles import GATEWAY, NODE, S3, uri
 from s4_operator import certificates
 from s4_operator.certificates import Pair
 from s4_operator.kube import Kube, KubeError
-from s4_operator.manifests import Builder, Object
+from s4_operator.manifests import Builder
+from s4_operator.pods import Object
 
 READ_AGAIN_S = 10.0
 
@@ -75,8 +76,8 @@ class Secrets:
         return Trusted(root, authority.certificate, admin, problem)
 
     async def _read(self, builder: Builder, name: str) -> dict[str, str]:
-        """Of a Secret that was made for this cluster, as it was a moment ago. One that somebody put there before is neither
-        used nor changed: who made it knows what is in it. Raises TakenError."""
+        """Of a Secret that was made for this cluster, as it was a moment ago. One that somebody put there before is
+        neither used nor changed: who made it knows what is in it. Raises TakenError."""
         at, value = self._seen.get((builder.uid, name), (-READ_AGAIN_S, None))
         if value is None or time.monotonic() - at > READ_AGAIN_S:
             value = await self._kube.ours(builder.secret(name, {}))
@@ -101,7 +102,9 @@ class Secrets:
         if builder.spec.storage.reclaim != "Delete":
             del made["metadata"]["ownerReferences"]
         try:
-            self._keep(builder, name, await self._kube.create(made))  # not applied: that of an operator that was a moment earlier stays
+            self._keep(
+                builder, name, await self._kube.create(made)
+            )  # not applied: that of an operator that was a moment earlier stays
         except KubeError as error:
             if error.status != 409:
                 raise

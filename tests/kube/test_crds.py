@@ -12,7 +12,8 @@ import yaml
 
 from kube.apiserver import ApiServer, missing
 from s4_operator import crd
-from s4_operator.models import BucketSpec, ClusterSpec
+from s4_operator.bucket_models import BucketSpec
+from s4_operator.models import ClusterSpec
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(missing(), reason="no kube-apiserver: make e2e-programs")

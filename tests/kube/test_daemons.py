@@ -17,9 +17,9 @@ from process import ACCESS, REGION, SECRET, ServerProcess, make_client
 from s4.s3 import encryption
 from s4.s3.cors import Rule
 from s4.s3.lock import Default
+from s4_operator.bucket_models import LifecycleRule
 from s4_operator.buckets import lifecycle_rule
 from s4_operator.daemons import Daemons
-from s4_operator.models import LifecycleRule
 
 BUCKET = "settings-of-a-bucket"
 

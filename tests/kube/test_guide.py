@@ -10,13 +10,14 @@ import pytest
 import yaml
 
 from s4_operator import models
+from s4_operator.bucket_models import BucketSpec
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "kubernetes.md").read_text()
 SETTINGS = GUIDE.partition("## Every setting")[2].partition("\n## ")[0]
 
 
-@pytest.mark.parametrize("spec", [models.ClusterSpec, models.BucketSpec])
+@pytest.mark.parametrize("spec", [models.ClusterSpec, BucketSpec])
 def test_every_setting_is_in_the_guide(spec: type[models.Model]) -> None:
     named = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`]+`", SETTINGS))))
     assert not [name for name in spec.model_fields if name not in named]
@@ -43,7 +44,7 @@ def test_samples_are_what_the_models_take() -> None:
     """And the sample Bucket is one that the sample cluster lets in: the two are applied one after the other."""
     for one in samples():
         if one["kind"] in ("S4Cluster", "Bucket"):
-            (models.ClusterSpec if one["kind"] == "S4Cluster" else models.BucketSpec).model_validate(one["spec"])
+            (models.ClusterSpec if one["kind"] == "S4Cluster" else BucketSpec).model_validate(one["spec"])
     (cluster,) = yaml.safe_load_all((ROOT / "operator" / "samples" / "cluster.yaml").read_text())
     (bucket,) = (one for one in samples() if one["kind"] == "Bucket")
     where = bucket["spec"]["clusterRef"]

@@ -12,8 +12,9 @@ import pytest
 from s4.cli.main import common_arguments
 from s4.config.limits import Limits, with_settings
 from s4.crypto.kms import allowed_of
-from s4_operator.manifests import ADMIN, PEER, Builder, Object
+from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, NetworkPolicySpec, Rates
+from s4_operator.pods import ADMIN, PEER, Object
 
 
 def comers(spec: ClusterSpec, port: int) -> list[Any]:

@@ -11,7 +11,8 @@ from kube.worlds import Model, UnsafeError
 from s4.cluster import planner
 from s4_operator import plan as planned
 from s4_operator.models import ClusterState
-from s4_operator.plan import AddStores, DeleteClaim, DeletePod, DrainStores, Freeze, RetainVolume, SwapStore, plan
+from s4_operator.plan import plan
+from s4_operator.steps import AddStores, DeleteClaim, DeletePod, DrainStores, Freeze, RetainVolume, SwapStore
 
 ROUNDS = 400
 

@@ -15,7 +15,8 @@ from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus, StoreStatus
 from s4_operator.models import ClusterSpec, ClusterState
 from s4_operator.observed import Claim, Host, Observed, Pod
-from s4_operator.plan import DeleteClaim, DeletePod, MakeMap, Plan, RetainVolume, Step, changed, in_words, plan
+from s4_operator.plan import Plan, plan
+from s4_operator.steps import DeleteClaim, DeletePod, MakeMap, RetainVolume, Step, changed, in_words
 
 HOSTS = 8
 

@@ -1,0 +1,62 @@
+"""What applications in the cluster are made of: Buckets, and pods that run a program of this folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from world import CLIENT, ROOT, Object, World
+
+RESTRICTED: Object = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+POD_SECURITY: Object = {"runAsNonRoot": True, "runAsUser": 10002, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def bucket(name: str, namespace: str = "app", **spec: Any) -> Object:
+    reference = {"name": "demo", "namespace": "s4"}
+    return {
+        "apiVersion": "s4.dev/v1alpha1",
+        "kind": "Bucket",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"clusterRef": reference, **spec},
+    }
+
+
+def pod_spec(name: str, program: str) -> Object:
+    """A pod that runs a program of e2e/, knowing only a Bucket's Secret and ConfigMap."""
+    mounts = [{"name": "program", "mountPath": "/program"}, {"name": "tmp", "mountPath": "/tmp"}]
+    container = {
+        "name": "main",
+        "image": CLIENT,
+        "imagePullPolicy": "Never",
+        "command": ["python3", "-u", f"/program/{program}"],
+        "volumeMounts": mounts,
+        "envFrom": [{"secretRef": {"name": name}}, {"configMapRef": {"name": name}}],
+        "securityContext": RESTRICTED,
+    }
+    volumes = [{"name": "program", "configMap": {"name": "programs"}}, {"name": "tmp", "emptyDir": {}}]
+    return {"restartPolicy": "Never", "securityContext": POD_SECURITY, "containers": [container], "volumes": volumes}
+
+
+def programs(world: World, *namespaces: str) -> None:
+    data = {
+        name: (ROOT / "e2e" / name).read_text()
+        for name in ("program.py", "load.py", "settings.py", "identity.py", "tenant.py")
+    }
+    world.apply(
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": "programs", "namespace": namespace},
+                "data": data,
+            }
+            for namespace in namespaces
+        )
+    )
+
+
+def bucket_ready(world: World, name: str, namespace: str = "app") -> None:
+    world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/{name}", "-n", namespace, "--timeout=300s")

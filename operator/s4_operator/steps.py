@@ -1,0 +1,125 @@
+"""What the operator may do to a cluster, one value each, what that makes of the map, and how it is told to people.
+Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from s4.cluster import planner
+from s4.cluster.clustermap import ClusterMap
+from s4_operator.observed import Claim, Pod
+
+
+@dataclass(frozen=True, slots=True)
+class MakeMap:
+    """A map without stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddStores:
+    stores: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStores:
+    stores: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStore:
+    """An empty store that was drained is planned with no more; it may come back as a new one."""
+
+    store: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwapStore:
+    """`lost` is gone for good, and `instead` makes its shards again."""
+
+    lost: str
+    instead: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    freeze: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetDomains:
+    """Failure domains of stores, where they are not what the stores say themselves."""
+
+    domains: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetainVolume:
+    """A volume outlives its claim (M1)."""
+
+    volume: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteClaim:
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """`store` is asked about once more before a pod that serves is deleted; `force` does not wait for its host."""
+
+    pod: Pod
+    store: str = ""
+    force: bool = False
+
+
+Step = (
+    MakeMap
+    | AddStores
+    | DrainStores
+    | ReleaseStore
+    | SwapStore
+    | Freeze
+    | SetDomains
+    | RetainVolume
+    | DeleteClaim
+    | DeletePod
+)
+
+
+def changed(step: Step, old: ClusterMap) -> ClusterMap:
+    """The map once a step was made that is one of the map. Raises PlanError."""
+    if isinstance(step, AddStores):
+        return planner.added(old, step.stores)
+    if isinstance(step, DrainStores):
+        return planner.drained(old, step.stores)
+    if isinstance(step, ReleaseStore):
+        return planner.released(old, step.store)
+    if isinstance(step, SwapStore):
+        return planner.swapped(old, step.lost, step.instead)
+    if isinstance(step, SetDomains):
+        return planner.placed(old, dict(step.domains))
+    if isinstance(step, Freeze):
+        return planner.frozen(old, step.freeze)
+    raise TypeError(f"{step} is no change of the map")
+
+
+def in_words(step: Step, current: ClusterMap) -> str:
+    """What a step that `changed` the map did, for those who read a cluster's events."""
+
+    def named(*stores: str) -> str:
+        return ", ".join(current.stores[one].node or one[:8] if one in current.stores else one[:8] for one in stores)
+
+    if isinstance(step, AddStores):
+        return f"{named(*step.stores)} got a place in the plan and will be filled"
+    if isinstance(step, DrainStores):
+        return f"{named(*step.stores)} is being drained: what it holds goes to the others"
+    if isinstance(step, ReleaseStore):
+        return f"{named(step.store)} is empty and left the plan"
+    if isinstance(step, SwapStore):
+        return f"{named(step.lost)} is lost for good; what it held is made again on {named(step.instead)}"
+    if isinstance(step, Freeze):
+        return "nothing is moved until further notice" if step.freeze else "what was held back is moved again"
+    if not isinstance(step, SetDomains):
+        raise TypeError(f"{step} is no change of the map")
+    return f"failure domains: {', '.join(f'{named(store)} in {domain}' for store, domain in step.domains)}"
