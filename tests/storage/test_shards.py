@@ -7,14 +7,16 @@ import errno
 import os
 import random
 import shutil
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s4.storage.files import Files
+from s4.storage import appender
+from s4.storage.files import Buffer, Files
 from s4.storage.records import DamagedError, DiskFullError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
 from s4.upkeep import compaction
@@ -76,6 +78,78 @@ def test_many_writers_share_a_sync(tmp_path: Path) -> None:
         await asyncio.gather(*(store.append(shard(number), [b"x" * 5000], sync=True) for number in range(64)))
         syncs = sum(event[0] == "sync" for event in files.events)
         assert syncs < 16
+        await store.close()
+
+    run(test)
+
+
+class Held(Files):
+    """Writes of records stand still until they are let go on; `calls` are the bytes of each, and 0 for a sync."""
+
+    def __init__(self) -> None:
+        self.entered, self.go_on = threading.Event(), threading.Semaphore(0)
+        self.calls: list[int] = []
+        self.small_at = -1
+
+    def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        if sum(map(len, pieces)) > 8192:  # no head of a volume
+            self.entered.set()
+            self.go_on.acquire()
+        if any(bytes(piece[:5]) == b"small" for piece in pieces):
+            self.small_at = len(self.calls)
+        done = super().write(fd, pieces, offset)
+        self.calls.append(done)
+        return done
+
+    def sync(self, fd: int) -> None:
+        super().sync(fd)
+        self.calls.append(0)
+
+
+@pytest.fixture
+def flooded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[tuple[Held, ShardStore, Any]]]:
+    """A store that writes 200 kB of a flood of forty times 100 kB."""
+    monkeypatch.setattr(appender, "PIECE_BYTES", 200_000)
+
+    async def begin() -> tuple[Held, ShardStore, Any]:
+        files = Held()
+        store, _ = await open_store(tmp_path, files, ShardSettings(reserve_bytes=0, flush_s=3600))
+        await store.append(shard(999), [b"before"], sync=False)
+        appends = [store.append(shard(number), [bytes(100_000)], sync=False) for number in range(40)]
+        flood = asyncio.gather(*map(asyncio.ensure_future, appends))
+        while not files.entered.is_set():
+            await asyncio.sleep(0.001)
+        return files, store, flood
+
+    return begin
+
+
+def test_a_small_record_waits_for_a_piece_of_a_flood_and_not_for_all_of_it(flooded: Any) -> None:
+    async def test() -> None:
+        files, store, flood = await flooded()
+        small = asyncio.ensure_future(store.append(shard(1000), [b"small"], sync=True))
+        await asyncio.sleep(0)
+        files.go_on.release(100)
+        await asyncio.gather(flood, small)
+        before = files.calls[: files.small_at + 1]
+        assert sum(before) < 3 * 210_000, before
+        assert files.calls[files.small_at + 1] == 0, "and is synced at once"
+        await store.close()
+
+    run(test)
+
+
+def test_a_sync_waits_for_a_piece_of_a_flood_and_not_for_all_of_it(flooded: Any) -> None:
+    async def test() -> None:
+        files, store, flood = await flooded()
+        syncing = asyncio.ensure_future(asyncio.to_thread(store.sync_now))
+        while not store._appender._turnstile.locked():
+            await asyncio.sleep(0.001)
+        files.go_on.release()  # of what is being written; what comes next stands still, and has the lock
+        await syncing
+        assert 0 in files.calls
+        files.go_on.release(100)
+        await flood
         await store.close()
 
     run(test)

@@ -1,18 +1,22 @@
 """The appender: the thread that writes shard records to the current volume's tail.
 
-It takes whatever waits, writes it with few calls, makes one fdatasync for all who asked, and reports in order: that is
-the group commit. A record is acknowledged only after that fdatasync. Space is reserved ahead (preallocation), so a full
-disk shows there as a clean refusal with nothing in doubt; any other failure of a write or sync ends the process (D7).
+It takes whatever waits, writes it with few calls, makes one fdatasync for all who asked, and reports in the order of
+their places: that is the group commit. A record is acknowledged only after that fdatasync. Little is written before much,
+and much a piece at a time: whoever writes little, or syncs what is written, waits for one piece of a flood, and not for
+all that stands in the queue. Space is reserved ahead (preallocation), so a full disk shows there as a clean refusal with
+nothing in doubt; any other failure of a write or sync ends the process (D7).
 Records are written past the tail only; a volume that is full is synced and sealed before the next one is begun, so that
 what is not durable after a crash is at the end of the last volume alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +25,9 @@ from s4.storage.records import HEADER_SIZE, DiskFullError, Record, Shard, block_
 from s4.storage.timing import SYNC, WRITE
 from s4.storage.volumes import Location, Tail, Volume, Volumes
 
-GROUP_BYTES = 64 << 20
+GROUP_BYTES = 64 << 20  # that one sync is for, where no small record waits for it
+PIECE_BYTES = 4 << 20  # written under the lock at once
+SMALL_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -34,6 +40,10 @@ class Append:
     done: Callable[[Location | BaseException], None]
     created_s: int = 0
     location: Location | None = None
+
+    @property
+    def length(self) -> int:
+        return sum(map(len, self.pieces))
 
 
 class Appender:
@@ -58,7 +68,10 @@ class Appender:
         self._volume: Volume | None = None
         self._offset = self._reserved = 0
         self._lock = threading.Lock()  # the tail: this thread's, and for a moment that of `write_now` and `sync_now`
+        self._turnstile = threading.Lock()  # passed before the lock: else the thread takes that again at once
         self._syncing = threading.Lock()
+        self._small, self._large = deque[Append](), deque[Append]()
+        self._ending = False
         self._written = self._synced = 0
         if tail.current is not None and tail.current[1] < volume_bytes:
             self._volume = volumes.acquire(tail.current[0])
@@ -94,31 +107,37 @@ class Appender:
 
     def _run(self) -> None:
         try:
-            stop = False
-            while not stop:
-                group, stop = self._take()
-                if group:
-                    self._write(group)
+            while self._gather(wait=True):
+                self._write()
             if self._volume is not None:
                 self._seal(self._volume)
         except BaseException as error:
             self._fatal(error)
 
-    def _take(self) -> tuple[list[Append], bool]:
-        first = self._queue.get()
-        if first is None:
-            return [], True
-        group, size = [first], sum(map(len, first.pieces))
-        while size < GROUP_BYTES:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                return group, True
-            group.append(item)
-            size += sum(map(len, item.pieces))
-        return group, False
+    def _gather(self, *, wait: bool) -> bool:
+        """Sort what was submitted; whether there is anything to write."""
+        if wait and not self._small and not self._large and not self._ending:
+            self._sort(self._queue.get())
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._sort(self._queue.get_nowait())
+        return bool(self._small or self._large)
+
+    def _sort(self, append: Append | None) -> None:
+        if append is None:
+            self._ending = True
+        else:
+            (self._small if append.length <= SMALL_BYTES else self._large).append(append)
+
+    def _piece(self) -> list[Append]:
+        """What is written next: small ones, and at least one that is not."""
+        piece: list[Append] = []
+        size = 0
+        for waiting, most in ((self._small, PIECE_BYTES // 2), (self._large, PIECE_BYTES)):
+            while waiting and size < most:
+                piece.append(waiting.popleft())
+                size += piece[-1].length
+        return piece
 
     def write_now(self, append: Append) -> Location | None:
         """Write one small record on the caller's thread, not synced; None where that would have to wait."""
@@ -143,12 +162,11 @@ class Appender:
         One sync at a time: the kernel tells of a failed writeback once, so a second sync beside the first could
         succeed over lost bytes. A failure ends the process before anybody else gets to sync.
         """
-        with self._lock:
-            wanted = self._written
+        wanted = self._written  # what is being written now was told to nobody yet
         with self._syncing:
             if wanted <= self._synced:
                 return
-            with self._lock:
+            with self._turnstile, self._lock:
                 written, number = self._written, self.current
                 volume = self._volumes.acquire(number) if number is not None else None
             if volume is not None:  # a volume that is no longer current was synced when it was sealed
@@ -161,11 +179,23 @@ class Appender:
                     self._volumes.release(volume)
             self._synced = written
 
-    def _write(self, group: list[Append]) -> None:
-        """Place, write and sync a group, then report. One call for many records: each costs a switch of threads."""
-        with self._lock:
-            placed = self._place_group(group)
-        if self._durable and any(append.sync for append in placed):
+    def _write(self) -> None:
+        """Place and write what waits, a piece at a time, sync, then report. One call for many records: each costs a
+        switch of threads."""
+        placed: list[Append] = []
+        size = 0
+        while True:
+            piece = self._piece()
+            with self._turnstile:
+                pass
+            with self._lock:
+                placed += self._place_group(piece)
+            size += sum(one.length for one in piece)
+            asked = self._durable and any(one.sync for one in placed)
+            small = any(one.sync and one.length <= SMALL_BYTES for one in piece)
+            if not asked or small or size >= GROUP_BYTES or not self._gather(wait=False):
+                break
+        if asked:
             self.sync_now()
         for append in placed:
             if append.location is not None:
@@ -195,7 +225,7 @@ class Appender:
         return placed
 
     def _size_of(self, append: Append) -> int:
-        return Record(append.shard, sum(map(len, append.pieces)), 0).size
+        return Record(append.shard, append.length, 0).size
 
     def _full(self, size: int) -> bool:
         return self._offset + size > self._volume_bytes + HEADER_SIZE
