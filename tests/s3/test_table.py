@@ -74,3 +74,20 @@ def test_the_router_does_what_the_row_says(name: str, done: str) -> None:
 
 def test_every_operation_needs_an_action() -> None:
     assert set(NEEDS) == {*OPERATIONS, *control.OPERATIONS}
+
+
+@pytest.mark.parametrize(
+    ("method", "bucket", "key", "query", "allow"),
+    [
+        ("DELETE", "b", b"", "acl", "GET, PUT"),
+        ("POST", "b", b"", "tagging", "DELETE, GET, PUT"),
+        ("PATCH", "b", b"", "", "DELETE, GET, HEAD, POST, PUT"),
+        ("DELETE", "b", b"k", "retention", "GET, PUT"),
+        ("POST", "b", b"k", "", "DELETE, GET, HEAD, PUT"),
+        ("PUT", "", b"", "", "GET"),
+    ],
+)
+def test_what_is_not_allowed_says_what_is(method: str, bucket: str, key: bytes, query: str, allow: str) -> None:
+    with pytest.raises(S3Error, match="MethodNotAllowed") as refusal:
+        route(method, bucket, key, {query: ""} if query else {}, {})
+    assert refusal.value.headers["Allow"] == allow

@@ -123,7 +123,7 @@ def route(method: str, bucket: str, key: bytes, query: Mapping[str, str], header
     if not operation:
         raise S3Error(
             "MethodNotAllowed",
-            headers={"Allow": "DELETE, GET, HEAD, POST, PUT" if bucket else "GET"},
+            headers={"Allow": ", ".join(sorted(_allowed(bucket, key, query)))},
             Method=method,
             ResourceType="OBJECT" if key else "BUCKET" if bucket else "SERVICE",
         )
@@ -138,3 +138,12 @@ def _find(
             if name in query and (method in methods or (name != "partNumber" and method != "HEAD")):
                 return methods.get(method, "")
     return plain.get(method, "")
+
+
+def _allowed(bucket: str, key: bytes, query: Mapping[str, str]) -> set[str]:
+    """The methods that an address has (RFC 9110, 15.5.6)."""
+    special = OF_OBJECT if key else OF_BUCKET
+    asked = [methods for name, methods in special.items() if name in query and name != "partNumber"] if bucket else []
+    if asked:
+        return set(asked[0])
+    return set(_PLAIN_OBJECT) if key else {*_PLAIN_BUCKET, "POST"} if bucket else {"GET"}
