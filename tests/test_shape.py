@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILES = [path for part in ("daemon", "operator", "bench", "e2e") for path in sorted((ROOT / part).rglob("*.py"))]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def test_functions_and_files_are_short() -> None:
@@ -16,14 +22,14 @@ def test_functions_and_files_are_short() -> None:
         text = path.read_text()
         if text.count("\n") > 500:
             long.append(f"{path.name} has {text.count(chr(10))} lines")
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno > 60:
                 long.append(f"{path.name}:{node.name} has {(node.end_lineno or 0) - node.lineno} lines")
     assert not long
 
 
 def test_modules_say_what_they_are_for() -> None:
-    assert [path for path in FILES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+    assert [path for path in FILES if not ast.get_docstring(parsed(path))] == []
 
 
 def test_no_two_test_files_have_one_name() -> None:
@@ -35,7 +41,7 @@ def test_no_two_test_files_have_one_name() -> None:
 def _imported(path: Path, modules: set[str]) -> set[str]:
     """The modules that a file names, for its types alone too."""
     found = set[str]()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             within = {f"{node.module}.{name.name}" for name in node.names} & modules
             found |= within if len(within) == len(node.names) else within | {node.module}
