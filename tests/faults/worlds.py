@@ -67,6 +67,7 @@ class Drives:
             directory / "data", "--reserve", "64MiB", "--workers", "2", "--volume-size", "8MiB", drives=6
         )
         self.ways: list[Any] = []
+        self._failed = False  # a drive, to be read
 
     def start(self) -> None:
         self.server.start()
@@ -121,17 +122,14 @@ class Drives:
         return f"{[one.name for one in away]} were away"
 
     def unreadable(self, chosen: random.Random, load: Load) -> str:
-        """A drive that fails too often is put aside, until somebody starts the server anew."""
+        """A drive that fails too often is put aside, sooner or later, until somebody starts the server anew."""
+        self._failed = True
         drive = chosen.choice(self.server.directories)
         with injected(self._pid, READS, how := how_often(chosen), *every_read_of(drive)):
             load.wait_for(CALLS)
             load.read_back(newest=60)
             load.wait_for(CALLS)
-        aside = any(one["state"] == "away" for one in self._status()["drives"])
-        if aside:
-            assert self.server.stop() == 0
-            self.server.start()
-        return f"{drive.name}: {how}{', put aside' if aside else ''}"
+        return f"{drive.name}: {how}"
 
     def _status(self) -> Any:
         found: list[Any] = []
@@ -145,8 +143,14 @@ class Drives:
         return found[0]
 
     def whole(self) -> None:
+        def is_whole() -> bool:
+            if self._failed and any(one["state"] == "away" for one in self._status()["drives"]):
+                assert self.server.stop() == 0
+                self.server.start()
+            return whole(self.server)
+
         self._status()
-        wait_until(lambda: whole(self.server), "every drive is there and whole")
+        wait_until(is_whole, "every drive is there and whole")
 
     def judged(self) -> list[str]:
         def left() -> int:
@@ -227,6 +231,9 @@ class Nodes:
             load.wait_for(CALLS)
             load.read_back(newest=60)
             load.wait_for(CALLS)
+        if any("fails to read" in reason for reason in self.cluster.status()["reasons"]):  # its disk is well again
+            self.cluster.act("stop", node)
+            self.cluster.act("start", node)
         return f"{node}: {how}"
 
     def whole(self) -> None:
