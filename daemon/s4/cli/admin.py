@@ -1,4 +1,7 @@
-"""`s4 admin`: status, users, buckets, compaction, verification, audit, renames. People read text, programs --json."""
+"""`s4 admin`: status, users, buckets, compaction, verification, the auditor, renames.
+
+People read text, programs --json.
+"""
 
 from __future__ import annotations
 

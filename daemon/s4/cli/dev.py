@@ -2,7 +2,7 @@
 
 Everything is below one directory: `dev.json` says which ports and keys it has, so that it goes on as it was when it is
 started again. One process starts the others and is their parent; acts of other terminals (`s4 dev DIR kill node-2`)
-come to it over a Unix socket (`cluster_cli.dev_act`), one JSON line each way.
+come to it over a Unix socket (`dev_act` of cli/cluster.py), one JSON line each way.
 """
 
 from __future__ import annotations

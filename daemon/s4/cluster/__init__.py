@@ -1,1 +1,1 @@
-"""The shard map and its coordinators."""
+"""The map and its coordinators, plans and placement, the nodes' clocks, and how a cluster is."""

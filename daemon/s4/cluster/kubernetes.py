@@ -1,7 +1,7 @@
 """The coordinator in Kubernetes: the map is a ShardMap resource, its revision the resource's version.
 
 The only module of the daemon that knows Kubernetes. A daemon may write the status of its ShardMap and nothing else,
-so a change that needs more is refused before the API server does (halves.py). A planner writes the spec, and
+so a change that needs more is refused before the API server does (kubernetes_map.py). A planner writes the spec, and
 the status only with the partitions' first plan: first the spec, then the status; a crash between the two leaves a
 plan that nobody holds yet, which counts as no plan and is made again.
 

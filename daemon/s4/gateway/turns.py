@@ -1,4 +1,4 @@
-"""Turns at the event loop, which is what all requests of a process share.
+"""Turns at the event loop, which is what all requests of a process share. (The writer's turns: replica/turn.py.)
 
 The loop runs whatever is ready before it looks for more: two thousand downloads that begin at once read and send their
 first pieces in one go, and whoever comes meanwhile waits for all of them. So what takes long asks for a turn first,

@@ -1,1 +1,1 @@
-"""HTTP: the S3 endpoint and the admin endpoint. The only place that knows aiohttp."""
+"""HTTP: the S3 endpoint and the admin endpoint. The only place that serves by aiohttp; clients elsewhere use it too."""

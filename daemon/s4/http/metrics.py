@@ -1,4 +1,5 @@
-"""Prometheus metrics, one set per process; with workers prometheus-client's multiprocess files add them up."""
+"""Prometheus metrics of requests, one set per process; with workers prometheus-client's multiprocess files add them up.
+Those of stores are in server/metrics.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
 """The embedded server's store side: from directories to a running `Node`. One process, the `local` coordinator.
+A server's root keys and master key are made and kept here too.
 
 Order at start: locks and identities (node/drive_set.py), volumes past the mark, copies of metadata brought level, the
 shard map with a new epoch (rule R10) that says which stores and copies count now, then the writer loop, then

@@ -1,6 +1,6 @@
 """A member of a cluster: one store with its replicas and shards, as `peer.server` serves it.
 
-It adds to `node.Node` what only a cluster has: commands are decided against the newest map (D3), a shard counts
+It adds to node/rows.py what only a cluster has: commands are decided against the newest map (D3), a shard counts
 only with the name of the process that took it (D2), and the outbox is for the partitions that this store leads. It
 owns the store's databases and volumes; the map belongs to `cluster.keeper`, work on lost shards to `upkeep/mend.py`.
 
@@ -87,7 +87,7 @@ class OneStore(Drives):
 
 
 class MapView:
-    """The map as `node.Node` asks for it."""
+    """The map as `RowNode` asks for it."""
 
     def __init__(self, keeper: MapKeeper, is_up: Callable[[str], bool]) -> None:
         self._keeper, self._is_up = keeper, is_up

@@ -1,4 +1,5 @@
-"""What a node does for gateways. `node.Node` is the thing itself; `peer.client.RemoteNode` sends frames to it.
+"""What a node does for gateways. `node.base.Node` and `node.member.MemberNode` are the thing itself;
+`peer.client.RemoteNode` sends frames to it.
 
 Every value is msgspec-encodable, so the interface is also the wire format: `peer.frames` derives argument and
 result types from these annotations. A parameter named `payload` and a `memoryview` result travel raw.

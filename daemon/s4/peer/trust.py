@@ -2,7 +2,7 @@
 
 Names in certificates are not compared with addresses, which change with every pod: whom one means is said in
 HELLO, by store id, to somebody who has proved to belong to this cluster. What else a certificate says, its role, is
-what its calls go by (roles.py).
+what its calls go by (crypto/roles.py).
 """
 
 from __future__ import annotations

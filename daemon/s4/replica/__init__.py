@@ -1,1 +1,2 @@
-"""Partitions' primaries and the one writer loop of a store."""
+"""Hosts of rows, each with one writer loop: for one process (host.py), or for replicas (replicated.py over
+group.py, which runs core.py)."""

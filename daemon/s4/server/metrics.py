@@ -1,4 +1,4 @@
-"""What the metrics endpoint says of the stores, in one list."""
+"""What the metrics endpoint says of the stores, in one list. Of requests: http/metrics.py."""
 
 from __future__ import annotations
 

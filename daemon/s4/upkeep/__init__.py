@@ -1,1 +1,2 @@
-"""Background work: compaction, orphans, expiry, verification, renames of prefixes."""
+"""Background work: heals, fills, scrubs, verification, compaction, the auditor of orphans, lifecycle, outboxes,
+renames."""

@@ -1,4 +1,5 @@
-"""Healing: makes lost shards again from the others, fills drives that are new or were away, fills copies of metadata.
+"""Healing on one server (a cluster's is mend.py): makes lost shards again from the others, fills drives that are new
+or were away, fills copies of metadata.
 
 What is to be done is on disk: heal rows name single shards, and the shard map names the stores that are being
 filled. A fill walks the blob rows of a partition and makes what the store's index lacks; so after a crash it

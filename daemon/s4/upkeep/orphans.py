@@ -1,4 +1,5 @@
-"""The auditor: shards that no blob row names, references that nobody holds and hints at content that is gone, left by
+"""The auditor (which has nothing to do with the audit log): shards that no blob row names, references that nobody
+holds and hints at content that is gone, left by
 crashes, lost requests and late ones.
 
 Nothing is dropped before the claiming partition committed a `refused` row for its id, which every commit

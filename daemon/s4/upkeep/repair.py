@@ -1,5 +1,5 @@
 """What an upgrade must put right is put right once, in the background, and is seen: `s4_repairs_left`, and a line at
-its end.
+its end. Rows only: lost shards are made again by heal.py and mend.py.
 
 It reads one partition after the other, from a snapshot, in pieces between which everybody else has a turn. A crash
 costs what was read of one partition. Once a partition says that it is done, nothing of it is read again.
