@@ -65,8 +65,6 @@ fuzz: setup ## every parser, SECONDS for each
 	$(UV) sync --quiet --frozen --extra daemon --extra operator --group fuzz
 	cd tests && ../.venv/bin/python -m fuzz --seconds $(SECONDS)
 
-# Seeds of the simulator of the whole (tests/whole); a failure prints its seed, which `--shorten` makes shorter.
-
 # For one machine; PLATFORMS=linux/amd64,linux/arm64 with a registry in IMAGE and PUSH=--push for both.
 IMAGE ?= s4:latest
 PLATFORMS ?=
