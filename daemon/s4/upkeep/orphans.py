@@ -1,6 +1,5 @@
 """The auditor (which has nothing to do with the audit log): shards that no blob row names, references that nobody
-holds and hints at content that is gone, left by
-crashes, lost requests and late ones.
+holds and hints at content that is gone, left by crashes, lost requests and late ones.
 
 Nothing is dropped before the claiming partition committed a `refused` row for its id, which every commit
 checks (rule C3); so even an upload that outlives the auditor's patience is refused, not left dangling.
