@@ -34,7 +34,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
 
 def test_contents_do_not_wait_for_the_scrub(cluster: DevCluster) -> None:
     """On disks that take days it came to them days late: either is a job by itself."""
-    answer = list(cluster.admin("node-1").call("GET", "jobs"))[-1]
+    answer = list(cluster.admin("node-1").call("GET", "/jobs"))[-1]
     assert {"scrub", "contents"} <= {job["name"] for job in answer["jobs"]}
 
 
