@@ -56,7 +56,7 @@ class Secrets:
     async def ensure(self, builder: Builder, now_s: float) -> Trusted:
         """Raises KubeError."""
         names, spec = builder.names, builder.spec
-        root = await self._once(builder, names["root"])
+        root = await self._root(builder)
         await self._master(builder)
         authority = await self._authority(builder, now_s)
         hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
@@ -108,6 +108,16 @@ class Secrets:
         except KubeError as error:
             if error.status != 409:
                 raise
+
+    async def _root(self, builder: Builder) -> Keys:
+        """The daemons' own keys. Volumes know them, and serve nobody under others: they are kept as long as the data is."""
+        name = builder.names["root"]
+        keys = await self._once(builder, name)
+        found = (self._seen[builder.uid, name][1] or {}).get("metadata", {})
+        if found.get("ownerReferences") and builder.spec.storage.reclaim != "Delete":
+            change = {"metadata": {"uid": found["uid"], "ownerReferences": None}}
+            self._keep(builder, name, await self._kube.patch("Secret", builder.namespace, name, change))
+        return keys
 
     async def _once(self, builder: Builder, name: str) -> Keys:
         found = await self._read(builder, name)

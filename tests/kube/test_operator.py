@@ -122,9 +122,7 @@ def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorP
     } <= set(made)
     items = made_by_it(api)
     loose = {one["metadata"]["name"] for one in items if "ownerReferences" not in one["metadata"]}
-    assert loose == {"c-master"}, (
-        "with Retain the key outlives the resource, as the volumes that were sealed with it do"
-    )
+    assert loose == {"c-master", "c-root"}, "with Retain keys outlive the resource, as the volumes that know them do"
     assert all(
         one["metadata"]["ownerReferences"][0]["kind"] == "S4Cluster"
         for one in items
