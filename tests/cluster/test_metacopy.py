@@ -109,6 +109,7 @@ class Cluster:
                 with contextlib.suppress(NotServingError, TooFewError, UnknownResultError):
                     await self.leader(partition).write(partition, lambda _, rows=rows: rows)
                     break
+                await asyncio.sleep(0.01)  # it may be refused without ever having waited
 
     def whole(self) -> bool:
         current = self.keepers["s1"].current

@@ -102,6 +102,23 @@ def test_what_came_is_read_before_the_end_is_told() -> None:
     asyncio.run(test())
 
 
+def test_nothing_is_sent_on_what_has_ended() -> None:
+    """uvloop raises RuntimeError for it, and a GET was an internal error where another store should have been asked."""
+
+    async def test() -> None:
+        made, transport = opened()
+        made.send([b"a"])
+        transport.closed = True
+        made.send([b"b"])
+        transport.closed = False
+        made.connection_lost(None)
+        made.send([b"c"])
+        assert made.closed
+        assert transport.sent == [b"a"]
+
+    asyncio.run(test())
+
+
 def test_nonsense_ends_the_stream_and_nothing_after_it_counts() -> None:
     async def test() -> None:
         made, _ = opened()

@@ -185,7 +185,7 @@ class RemoteNode:
     async def _send(
         self, name: str, value: Any, payload: bytes | memoryview = b"", limit_s: float = CALL_S
     ) -> tuple[Header, Payload]:
-        if self._gone:
+        if self._gone or self._stream.closed:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.")
         self._next += 1
         number = self._next

@@ -159,9 +159,15 @@ class FrameStream(asyncio.BufferedProtocol):
                 self.transport.resume_reading()
         return header, payload
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing goes out any more. Who reads learns of it a moment later."""
+        return self._lost or self.transport.is_closing()
+
     def send(self, pieces: Sequence[Payload]) -> None:
-        """Without waiting: what the network does not take waits here."""
-        self.transport.writelines(pieces)
+        """Without waiting: what the network does not take waits here. Once it is closed, nothing happens."""
+        if not self.closed:
+            self.transport.writelines(pieces)
 
     async def drain(self) -> None:
         """Return once the network takes more. Raises ConnectionResetError."""
