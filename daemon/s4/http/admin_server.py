@@ -141,4 +141,4 @@ class ServerAdmin(AdminApi):
 
     async def _audit(self, request: web.Request) -> web.Response:
         age_s = float(request.query.get("age_s", "86400"))
-        return as_json(asdict(await orphans.audit(self._local, age_s=age_s)))
+        return as_json(asdict(await orphans.audit(self._local, self._local, age_s=age_s)))
