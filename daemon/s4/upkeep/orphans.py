@@ -1,5 +1,5 @@
-"""The auditor: shards that no blob row names, references that nobody holds and hints at content that is gone, left by
-crashes, lost requests and late ones. The same on one server, which leads every partition and has all drives, and on a
+"""The auditor (which has nothing to do with the audit log): shards that no blob row names, references that nobody
+holds and hints at content that is gone, left by crashes, lost requests and late ones. The same on one server, which leads every partition and has all drives, and on a
 cluster's node, which leads some and has one.
 
 Nothing is dropped before the claiming partition committed a `refused` row for its id, which every commit
