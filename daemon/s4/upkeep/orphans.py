@@ -1,6 +1,6 @@
 """The auditor (which has nothing to do with the audit log): shards that no blob row names, references that nobody
-holds and hints at content that is gone, left by crashes, lost requests and late ones. The same on one server, which leads every partition and has all drives, and on a
-cluster's node, which leads some and has one.
+holds and hints at content that is gone, left by crashes, lost requests and late ones. The same on one server, which
+leads every partition and has all drives, and on a cluster's node, which leads some and has one.
 
 Nothing is dropped before the claiming partition committed a `refused` row for its id, which every commit
 checks (rule C3); so even an upload that outlives the auditor's patience is refused, not left dangling.
