@@ -28,7 +28,7 @@ from s4.s3.lock import NONE, Lock
 from s4.storage.leveldb import AnyDatabaseError
 from s4.storage.records import DamagedError
 from whole.loop import EPOCH
-from whole.world import LostError, Machine, UnreachableError, World
+from whole.world import CALM_AGE_S, LostError, Machine, UnreachableError, World
 
 FOREVER = float("inf")
 TRIES = 5
@@ -227,6 +227,13 @@ class Clients:
 
         answer = await self.tried(chosen, work, key=of, call=call)
         return answer, answer.result
+
+    def took(self, answer: Answer, began: float) -> None:
+        """Of a put that nothing forbids. What takes longer than the auditor waits at the end may be collected (C3); it goes
+        by whole seconds."""
+        code = answer.refusal.code if answer.refusal is not None else ""
+        if code and not (code == "RequestTimeout" and self.loop.now - began > CALM_AGE_S - 1):
+            self.problem(f"a version was refused: {answer.refusal}")
 
     async def get(
         self,

@@ -56,14 +56,15 @@ class Kept(Area):
         name, clients = chosen.choice(self.names), self.clients
         known, what = self.versions[name], chosen.random()
         if what < 0.5 or not known:
+            began = self.loop.now
             answer, put = await clients.put(
                 chosen, self.bucket, name, value, of=self.keys[name], call=lambda: Call("put", value, 0.0)
             )
             if put is not None:
                 known[put.version] = value, answer.record.begin, answer.record.end
                 clients.kept.append((self.bucket, name, put.version, value))
-            elif answer.refusal is not None:
-                clients.problem(f"a version was refused: {answer.refusal}")
+            else:
+                clients.took(answer, began)
         elif what < 0.6:
 
             async def mark(gateway: Gateway) -> Any:
@@ -264,7 +265,7 @@ class Locks(Area):
         name = chosen.choice(self.names)
         mode, until = self._retention(chosen) if chosen.random() < 0.5 else ("", 0)
         lock = Lock(mode, until, chosen.random() < 0.2)
-        self.newer[name].append(self.loop.now)
+        self.newer[name].append(began := self.loop.now)
         answer, put = await self.clients.put(
             chosen,
             self.bucket,
@@ -278,8 +279,8 @@ class Locks(Area):
             defaulted = self.clients.now_ms() + DAY_MS if self.default and not mode else 0
             state = State(hold=lock.hold, mode=GOVERNANCE if defaulted else mode, until=defaulted or until)
             self.versions[put.version] = Locked(name, value, answer.record.begin, answer.record.end, state, defaulted)
-        elif answer.refusal is not None:
-            self.clients.problem(f"a version was refused: {answer.refusal}")
+        else:
+            self.clients.took(answer, began)
 
     async def _change(self, chosen: random.Random, one: Locked, of: Call, work: Any) -> None:
         answer = await self.clients.tried(
