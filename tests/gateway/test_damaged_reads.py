@@ -18,6 +18,7 @@ from inprocess import put
 from s4.gateway.memory import MemoryBudget
 from s4.http.operations.objects import FIRST_BYTES
 from s4.metadata import keys
+from s4.storage.records import DamagedError, OfflineError, Shard
 
 
 def _hurt_the_end(drive: Path, size: int) -> None:
@@ -54,6 +55,25 @@ def test_an_object_that_is_read_whole_first_is_an_error_and_no_answer_that_is_cu
                 assert FIRST_BYTES <= len(body) < size
                 assert data.startswith(body)
             assert gateway.memory.used_bytes == 0
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(("away", "code"), [(3, b"ServiceUnavailable"), (0, b"InternalError")])
+def test_what_cannot_be_reached_is_not_damaged(tmp_path: Path, away: int, code: bytes) -> None:
+    """A node that was cut off said "damaged beyond repair" of what the others keep."""
+
+    async def test() -> None:
+        async with endpoint(tmp_path, time.time, drives=4) as server:
+            await put(server.gateway, "bbb", b"k", os.urandom(300_000))
+
+            async def read(shard: Shard, offset: int, length: int) -> memoryview:
+                raise (OfflineError if shard.position < away else DamagedError)("no bytes")
+
+            server.gateway.node.read = read  # type: ignore[method-assign]
+            server.gateway.node.read_now = lambda *_: None  # type: ignore[method-assign]
+            answer = await server.send(server.signed("GET", "/bbb/k", {"connection": "close"}))
+            assert b"<Code>" + code + b"</Code>" in answer
 
     asyncio.run(test())
 

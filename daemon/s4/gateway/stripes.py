@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from s4.erasure.codec import codec, shard_length
 from s4.gateway.context import Gateway
 from s4.metadata.rows import Blob
-from s4.storage.records import DamagedError, Shard
+from s4.storage.records import DamagedError, OfflineError, Shard
 
 
 class Stripe:
@@ -22,6 +22,7 @@ class Stripe:
     def __init__(self, gateway: Gateway, partition: int, blob: bytes, row: Blob, number: int) -> None:
         self._gateway, self._partition, self._blob, self._row, self._number = gateway, partition, blob, row, number
         self._length = shard_length(min(row.stripe, row.size - number * row.stripe), row.k)
+        self._away = False  # whether a store or drive could not be reached
 
     def _read(self, position: int, start: int, length: int) -> asyncio.Task[memoryview]:
         shard = Shard(self._partition, self._blob, position, self._number)
@@ -44,7 +45,7 @@ class Stripe:
         tasks = {position: self._read(position, first, last - first) for position, (first, last) in waiting.items()}
         try:
             await asyncio.wait(tasks.values(), timeout=self._gateway.hedge_s)
-            found.update({position: task.result() for position, task in tasks.items() if _came(task)})
+            found.update({position: task.result() for position, task in tasks.items() if self._came(task)})
             lost = [position for position in wanted if position not in found]
             if lost:
                 slow = [position for position in lost if not tasks[position].done()]
@@ -75,8 +76,19 @@ class Stripe:
         whole = {**shards, **made}
         return {one: memoryview(whole[one])[wanted[one][0] - first : wanted[one][1] - first] for one in lost}
 
+    def _came(self, task: asyncio.Task[memoryview]) -> bool:
+        """Whether a read gave bytes; DamagedError is why it may not. Raises any other error."""
+        if not task.done():
+            return False
+        error = task.exception()
+        if error is not None and not isinstance(error, DamagedError):
+            raise error
+        self._away |= isinstance(error, OfflineError)
+        return error is None
+
     async def _any(self, count: int, positions: Sequence[int], start: int, length: int) -> dict[int, memoryview]:
-        """The same range of `count` shards, the first that come. Raises DamagedError where so many are not left."""
+        """The same range of `count` shards, the first that come. Raises DamagedError where so many are not left, and
+        OfflineError where some of the others are only out of reach."""
         left = list(positions)
         running = {self._read(one, start, length): one for one in left[:count]}
         del left[:count]
@@ -84,7 +96,7 @@ class Stripe:
         try:
             while len(found) < count:
                 if not running:
-                    raise DamagedError(
+                    raise (OfflineError if self._away else DamagedError)(
                         f"stripe {self._number} of blob {self._blob.hex()} has {len(found)} good shards "
                         f"of which {count} are needed"
                     )
@@ -93,7 +105,7 @@ class Stripe:
                 )
                 for task in done:
                     position = running.pop(task)
-                    if _came(task):
+                    if self._came(task):
                         found[position] = task.result()
                 if left and len(found) < count and (not done or len(running) + len(found) < count):
                     another = left.pop(0)
@@ -101,16 +113,6 @@ class Stripe:
             return found
         finally:
             _drop(running)
-
-
-def _came(task: asyncio.Task[memoryview]) -> bool:
-    """Whether a read gave bytes; DamagedError is why it may not. Raises any other error."""
-    if not task.done():
-        return False
-    error = task.exception()
-    if error is not None and not isinstance(error, DamagedError):
-        raise error
-    return error is None
 
 
 def _drop(tasks: Iterable[asyncio.Task[memoryview]]) -> None:

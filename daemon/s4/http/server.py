@@ -47,7 +47,7 @@ from s4.peer.api import UnavailableError
 from s4.s3 import amz, conditions, names, parameters, sigv2, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.routing import route
-from s4.storage.records import DamagedError, DiskFullError
+from s4.storage.records import DamagedError, DiskFullError, OfflineError
 from s4.telemetry import logs, tracing
 from s4.telemetry.audit import AuditLog
 
@@ -382,6 +382,9 @@ class S3Server:
             return S3Error("RequestTimeout", headers={"Connection": "close"})
         if isinstance(error, ConnectionError):
             return S3Error("IncompleteBody")
+        if isinstance(error, OfflineError):
+            message = "Too few of the stores that keep this object can be reached. Try again."
+            return S3Error("ServiceUnavailable", message, headers={"Retry-After": "1"})
         if isinstance(error, DamagedError):
             log.error("damaged data", path=logs.address(http.raw_path), request_id=request_id, error=str(error))
             return S3Error("InternalError", "The object's bytes are damaged beyond repair on this server.")
