@@ -79,7 +79,7 @@ async def settle(store: OpenStore) -> None:
     await asyncio.sleep(0)
     store.node._horizon = lambda: float("inf")
     await store.node.reap()
-    await audit(store.node, age_s=-10)
+    await audit(store.node, store.node, age_s=-10)
     await store.node.reap()
     await Scrubber(store.node, 0, store.host._fatal).run(deep=True)
     healer = Healer(store.node, store.joiners)

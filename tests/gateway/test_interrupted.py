@@ -74,8 +74,8 @@ def test_a_reference_without_a_holder_goes_with_the_audit(tmp_path: Path) -> Non
         assert await store.node.execute(home, commands.TakeReferences([claim])) == commands.Taken(True)
         reports = [report async for report in verify(store.node, read=False, deep=False)]
         assert ["held by nobody" in problem for problem in reports[-1].problems] == [True]
-        assert (await audit(store.node, age_s=86400)).orphan_references == 0
-        assert (await audit(store.node, age_s=-1)).orphan_references == 1
+        assert (await audit(store.node, store.node, age_s=86400)).orphan_references == 0
+        assert (await audit(store.node, store.node, age_s=-1)).orphan_references == 1
         reports = [report async for report in verify(store.node, read=True, deep=True)]
         assert reports[-1].problems == []
         assert reports[-1].references == 1
@@ -107,9 +107,9 @@ def test_a_hint_that_came_late_goes_with_the_audit(tmp_path: Path) -> None:
             row = decode(Content, value)
             await store.node.execute(partition, commands.PublishContent(sha256, row.partition, row.blob, row.size))
         assert contents() == before
-        assert (await audit(store.node, age_s=86400)).stale_contents == 2
+        assert (await audit(store.node, store.node, age_s=86400)).stale_contents == 2
         assert contents() == [left]
-        assert (await audit(store.node, age_s=86400)).stale_contents == 0
+        assert (await audit(store.node, store.node, age_s=86400)).stale_contents == 0
 
     with_store(tmp_path / "data", test)
 

@@ -1,7 +1,7 @@
 """The shards of one partition while stores die, start again and move, with the code that writes, heals, fills and
 drops them.
 
-Real: `_BlobWriter` of gateways, `member.adjusted`, the decisions, `Mender`, `OwnStore`, the planner. Made up: stores
+Real: `_BlobWriter` of gateways, `member.adjusted`, the decisions, `Mender`, `ShardRepair`, `OwnStore`, the planner. Made up: stores
 that lose what was not synced when they start again, a map that others see late, and time, which is the order in which
 tasks go on: a seed decides it. No more is lost at once than is promised (D1); then every object must be whole at the
 end.
@@ -290,13 +290,13 @@ class ShardWorld:
     async def _mend(self, mender: Mender) -> None:
         while True:
             for put_off in (
-                mender._later,
-                mender._waits,
+                mender.repair.later,
+                mender.repair.waits,
                 mender._retry,
             ):  # no time goes by here: all is tried again at once
                 put_off.clear()
             mender._follow_plan(0)
-            await mender._heal_queue(0)
+            await mender.repair.heal_queue(0)
             await self.pause()
             await asyncio.sleep(0)
 

@@ -10,7 +10,6 @@ import pytest
 
 from s4.gateway.receive import _BlobWriter
 from s4.metadata.commands import AnyCommand
-from s4.storage.records import Shard
 from s4.upkeep.mend import Mender
 from sim.shards import BrokenError, ShardWorld
 from tiers import amount
@@ -45,8 +44,13 @@ class AnyProcess(ShardWorld):
 class FlipsAtOnce(Mender):
     """D3: a store holds its position before it was filled."""
 
-    async def _confirm(self, *_: Any) -> None:
-        return
+    def __init__(self, node: Any, bytes_per_s: float) -> None:
+        super().__init__(node, bytes_per_s)
+
+        async def confirm(*_: Any) -> int:
+            return 0
+
+        self.repair._confirm = confirm  # type: ignore[method-assign]
 
 
 class Flips(ShardWorld):
@@ -56,21 +60,10 @@ class Flips(ShardWorld):
 class HealsWithoutSync(Mender):
     """D1: a heal row goes before the shard is durable."""
 
-    async def _make(self, partition: int, blob: bytes, row: Any, position: int, store: str) -> None:
-        router = self._router
-
-        class Loose:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(router, name)
-
-            async def append_to(self, to: str, shard: Shard, data: bytes, sync: bool) -> str:
-                return await router.append_to(to, shard, data, False)
-
-        self._router = Loose()  # type: ignore[assignment]
-        try:
-            await super()._make(partition, blob, row, position, store)
-        finally:
-            self._router = router
+    def __init__(self, node: Any, bytes_per_s: float) -> None:
+        super().__init__(node, bytes_per_s)
+        append = self.repair.target.append
+        self.repair.target.append = lambda store, shard, data, _: append(store, shard, data, False)  # type: ignore[method-assign]
 
 
 class Unsynced(ShardWorld):

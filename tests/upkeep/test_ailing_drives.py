@@ -114,11 +114,12 @@ def test_what_cannot_be_healed_starves_nothing_behind_it(tmp_path: Path) -> None
             assert (await Scrubber(store.node, 0.0, fail).run(deep=False)).damaged == 3 + 11
             healer = Healer(store.node, store.joiners)
             await healer.work()
-            assert (heals(store), healer.failed) == (3, 3)
+            assert (heals(store), healer.repair.failed) == (3, 3)
             files.mend()
-            healer._later.clear()  # a minute later
+            healer.repair.later.clear()  # a minute later
+            healer.repair.waits.clear()
             await healer.work()
-            assert (heals(store), healer.failed) == (0, 0)
+            assert (heals(store), healer.repair.failed) == (0, 0)
             await compare(gateway, 12)
 
     asyncio.run(whole())

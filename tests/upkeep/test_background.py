@@ -266,10 +266,11 @@ def test_a_partition_whose_repair_fails_keeps_no_other_waiting() -> None:
             if partition == 1:
                 raise KeyError("x")
 
-        node: Any = SimpleNamespace(router=None, led=lambda: [0, 1, 2])
+        router = SimpleNamespace(is_up=None, read=None, discard=None)
+        node: Any = SimpleNamespace(router=router, keeper=None, host=None, led=lambda: [0, 1, 2])
         mender = Mender(node, 0)
         mender._follow_plan = lambda _: None  # type: ignore[method-assign]
-        mender._heal_queue = heal  # type: ignore[method-assign]
+        mender.repair.heal_queue = heal  # type: ignore[method-assign]
         with pytest.raises(KeyError):
             await asyncio.wait_for(mender.run(), 10)
         assert seen == [0, 1, 2]

@@ -135,8 +135,8 @@ def test_healing_keeps_to_its_rate(tmp_path: Path) -> None:
             healer = Healer(store.node, store.joiners, bytes_per_s=1_000_000.0)
             started = time.monotonic()
             await healer.work()
-            assert healer.read_bytes == 20 * 2 * 10_000
-            assert time.monotonic() - started >= healer.read_bytes / 1_000_000.0
+            assert healer.repair.read_bytes == 20 * 2 * 10_000
+            assert time.monotonic() - started >= healer.repair.read_bytes / 1_000_000.0
             assert not any(one.joining for one in store.membership.current.status)
 
     asyncio.run(whole())

@@ -154,7 +154,7 @@ class Node(Machine):
         node = one.node
         mender, leads, own = Mender(node, 0), Leader(node, gateway, renames), OwnStore(node)
         lifecycle = Lifecycle(gateway, node.host, node.led, node.clocks_agree)
-        node.figures = lambda: (mender.failed, mender.made_bytes, mender.filled)
+        node.figures = lambda: (mender.repair.failed, mender.repair.made_bytes, mender.filled)
         self.figures = lambda: member_figures(one, mender, own, (lifecycle, jobs))
 
         async def compact() -> None:

@@ -124,7 +124,7 @@ class Server(Machine):
                     await compaction.compact_one(one, number, readers.oldest)
 
         async def audit() -> None:
-            await orphans.audit(store.node, age_s=CALM_AGE_S if self.world.calm else ORPHAN_AGE_S)
+            await orphans.audit(store.node, store.node, age_s=CALM_AGE_S if self.world.calm else ORPHAN_AGE_S)
 
         async def scrub() -> None:
             begun = self.world.loop.now

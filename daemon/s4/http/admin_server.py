@@ -82,8 +82,8 @@ class ServerAdmin(AdminApi):
                 "metadata_copies": len(node.membership.current.status[0].in_sync),
                 "metadata_copies_wanted": node.membership.current.spec.replicas,
                 "heal_waiting": healer.waiting,
-                "heal_failed": healer.failed,
-                "healed_shards": healer.healed,
+                "heal_failed": healer.repair.failed,
+                "healed_shards": healer.repair.made_shards,
                 "scrub": dict(progress(self._scrubber.place, node.partitions)),
                 "partitions": node.partitions,
                 "epoch": node.host.epochs[0],
@@ -141,4 +141,4 @@ class ServerAdmin(AdminApi):
 
     async def _audit(self, request: web.Request) -> web.Response:
         age_s = float(request.query.get("age_s", "86400"))
-        return as_json(asdict(await orphans.audit(self._local, age_s=age_s)))
+        return as_json(asdict(await orphans.audit(self._local, self._local, age_s=age_s)))

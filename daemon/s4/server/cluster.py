@@ -281,7 +281,7 @@ class ClusterServer:
         self._sender.start(self.jobs)
         self._repairer = Repairer(lambda: node.host.group.database, partial(node.host.submit, own=True), node.led)
         self._workers = self._lifecycle, self._inventory, self._rewrapper, self._sender, self._repairer
-        node.figures = lambda: (self._mender.failed, self._mender.made_bytes, self._mender.filled)
+        node.figures = lambda: (self._mender.repair.failed, self._mender.repair.made_bytes, self._mender.filled)
         self._leader.start(self.jobs)
         cycle = settings.scrub_every_s, settings.scrub_bytes_per_s  # of either by itself: disks may take days
         self.jobs.start(

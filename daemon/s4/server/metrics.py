@@ -22,6 +22,7 @@ from s4.upkeep.heal import Healer
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.scrub import Scrubber
+from s4.upkeep.shard_repair import ShardRepair
 
 COUNTED = 500  # rows of a partition
 Figure = tuple[str, str, float, bool, str]
@@ -79,10 +80,7 @@ def store_figures(
         False,
     )
     yield "s4_heal_waiting", f"Shards that must be made again, counted up to {COUNTED}", healer.waiting, False
-    yield "s4_heal_failed", "Shards that cannot be made again, too many others being lost", healer.failed, False
-    yield "s4_healed_shards", "Shards made again", healer.healed, True
-    yield "s4_healed_bytes", "Bytes of shards made again", healer.healed_bytes, True
-    yield "s4_heal_read_bytes", "Bytes of other shards read for that", healer.read_bytes, True
+    yield from repair_figures(healer.repair)
     yield (
         "s4_fill_blobs_left",
         "Blobs that drives which are being filled have not been checked for yet",
@@ -133,6 +131,13 @@ def drives_figures(drives: Drives) -> Iterator[Figure]:
     yield "s4_drives_online", "Drives that are there", len(drives.stores), False, ""
 
 
+def repair_figures(repair: ShardRepair) -> Iterator[Figure]:
+    yield "s4_heal_failed", "Shards that could not be made again when last tried", repair.failed, False, ""
+    yield "s4_healed_shards", "Shards made again", repair.made_shards, True, ""
+    yield "s4_healed_bytes", "Bytes of shards made again", repair.made_bytes, True, ""
+    yield "s4_heal_read_bytes", "Bytes of other shards read for that", repair.read_bytes, True, ""
+
+
 def router_figures(router: Router) -> Iterator[Figure]:
     """What every process of a cluster knows."""
     current = router.map
@@ -162,10 +167,7 @@ def member_figures(member: Member, mender: Mender, own: OwnStore, workers: Itera
     yield "s4_damaged_reads", "Reads that found a shard missing or damaged", shards.damaged, True, ""
     yield "s4_failed_reads", "Reads that the disk could not do", shards.failing.count, True, ""
     yield from drive_figures(shards, str(shards.directory))
-    yield "s4_heal_failed", "Shards that could not be made again when last tried", mender.failed, False, ""
-    yield "s4_healed_shards", "Shards made again", mender.made_shards, True, ""
-    yield "s4_healed_bytes", "Bytes of shards made again", mender.made_bytes, True, ""
-    yield "s4_heal_read_bytes", "Bytes of other shards read for that", mender.read_bytes, True, ""
+    yield from repair_figures(mender.repair)
     yield "s4_fills", "Positions that are being filled", len(mender.fills), False, ""
     yield "s4_scrubbed_bytes", "Bytes of shards that scrubbing read", own.read_bytes, True, ""
     yield "s4_scrub_damaged", "Shards that scrubbing found missing or damaged", own.damaged, True, ""

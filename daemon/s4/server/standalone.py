@@ -305,7 +305,7 @@ class Server:
             await self._scrubber.run(deep=True)
 
     async def _audit_orphans(self) -> None:
-        (await orphans.audit(self.store.node, age_s=self.settings.orphan_age_s)).report()
+        (await orphans.audit(self.store.node, self.store.node, age_s=self.settings.orphan_age_s)).report()
 
     async def _root_keys(self, action: str, _: str) -> dict[str, str]:
         """New root keys, which count at once. Raises ValueError, OSError."""

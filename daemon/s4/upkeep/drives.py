@@ -102,8 +102,8 @@ def server_health(node: Node, healer: Healer, more: Sequence[str] = ()) -> Healt
     watches = [(names[drive.number], shards.watch) for drive, shards in node.drives.online()]
     full = [f"{name} {text}" for name, watch in watches if (text := watch.full())]
     alarms = [*more, *(f"{name} {text}" for name, watch in watches for text in watch.alarms())]
-    if healer.failed:
-        alarms.append(f"{healer.failed} shards cannot be made again: too many others are lost")
+    if healer.repair.failed:
+        alarms.append(f"{healer.repair.failed} shards cannot be made again: too many others are lost")
     return judge(
         Shape(spec.data, spec.parity, node.membership.copies_needed(strict=False), spec.replicas),
         parts,

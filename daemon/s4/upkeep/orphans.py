@@ -1,5 +1,6 @@
 """The auditor (which has nothing to do with the audit log): shards that no blob row names, references that nobody
-holds and hints at content that is gone, left by crashes, lost requests and late ones.
+holds and hints at content that is gone, left by crashes, lost requests and late ones. The same on one server, which
+leads every partition and has all drives, and on a cluster's node, which leads some and has one.
 
 Nothing is dropped before the claiming partition committed a `refused` row for its id, which every commit
 checks (rule C3); so even an upload that outlives the auditor's patience is refused, not left dangling.
@@ -10,20 +11,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
 from s4.node.base import Node
+from s4.node.member import MemberNode
+from s4.peer.api import NodeApi, StaleError, UnavailableError, UnknownResultError
+from s4.replica.pieces import pieces
 from s4.storage.shards import ShardStore
 from s4.upkeep.forget import forget_answers, forget_refused
 from s4.upkeep.hints import forget_stale
 
 log = logging.getLogger(__name__)
 
-PAUSE_EVERY = 1000
+BATCH = 256
+
+Failed = (UnavailableError, UnknownResultError, StaleError)
 
 
 @dataclass(slots=True)
@@ -49,71 +56,67 @@ class Audit:
             )
 
 
-async def audit(node: Node, *, age_s: float) -> Audit:
-    """Drop orphans that are older than `age_s` seconds."""
+async def audit(
+    node: Node | MemberNode, everybody: NodeApi, *, age_s: float, may_forget: Callable[[], bool] = lambda: True
+) -> Audit:
+    """Drop orphans older than `age_s` seconds: shards on the drives of this process, references and hints of the
+    partitions that it leads. `everybody` answers for any partition; `may_forget` says whether this clock may end anything
+    (R13)."""
     result = Audit()
-    await _references(node, age_s, result)
-    await _shards(node, age_s, result)
-    for partition in range(node.partitions):
-        result.stale_contents += await forget_stale(node.host, partition, node.unknown_blobs)
-    await _expire(node)
+    for partition in node.led():
+        try:
+            await _references(node, everybody, partition, age_s, result)
+            result.stale_contents += await forget_stale(node.host, partition, everybody.unknown_blobs)
+            if may_forget():
+                now_ms = int(time.time() * 1000)
+                await forget_answers(node.host, partition, now_ms)
+                await forget_refused(node.host, partition, now_ms)
+        except Failed as error:
+            log.info("partition %d: its references are audited later: %s", partition, error)
+    await node.drives.flush()
+    for store in node.drives.stores:
+        await _shards(everybody, store, age_s, result)
+    await node.drives.flush()
     return result
 
 
-async def _references(node: Node, age_s: float, result: Audit) -> None:
+async def _references(node: Node | MemberNode, everybody: NodeApi, partition: int, age_s: float, result: Audit) -> None:
     limit_ms = (time.time() - age_s) * 1000
-    for partition in range(node.partitions):
-        prefix = keys.table(partition, keys.REFERENCE)
-        for key, value in node.host.scan(prefix):
-            result.references_checked += 1
-            if result.references_checked % PAUSE_EVERY == 0:
-                await asyncio.sleep(0)
-            row = decode(Reference, value)
-            if row.created_ms > limit_ms:
-                continue
-            blob, reference = key[len(prefix) : len(prefix) + 16], key[len(prefix) + 16 :]
-            asked = commands.RefuseReference(row.bucket, row.key, row.upload, blob, reference)
-            answer = (
-                await node.host.submit(row.partition, asked, own=True)
-                if not _held(node, row, reference)
-                else Taken(True)
-            )
-            if isinstance(answer, Taken) and not answer.granted:
-                await node.host.submit(partition, commands.DropReferences([(blob, reference)]), own=True)
-                result.orphan_references += 1
-
-
-def _held(node: Node, row: Reference, reference: bytes) -> bool:
-    """A first look without a command: most references are held, and reading says so."""
-    found = node.host.newest(row.partition, row.bucket, row.key)
-    return found is not None and reference in found[1]
-
-
-async def _shards(node: Node, age_s: float, result: Audit) -> None:
-    await node.drives.flush()
-    for store in node.drives.stores:
-        await _shards_of(node, store, age_s, result)
-    await node.drives.flush()
-
-
-async def _shards_of(node: Node, store: ShardStore, age_s: float, result: Audit) -> None:
-    limit_s = time.time() - age_s
-    for (partition, blob), group in groupby(store.records(), lambda item: (item[0].partition, item[0].blob)):
-        created_s = max(location.created_s for _, location in group)
-        result.blobs_checked += 1
-        if result.blobs_checked % PAUSE_EVERY == 0:
-            await asyncio.sleep(0)
-        if created_s > limit_s or node.host.get(keys.blob_row(partition, blob)) is not None:
+    prefix = keys.table(partition, keys.REFERENCE)
+    async for key, value in pieces(node.host, prefix):
+        result.references_checked += 1
+        row, blob, reference = decode(Reference, value), key[len(prefix) :][:16], key[len(prefix) :][16:]
+        if row.created_ms > limit_ms:
             continue
-        answer = await node.host.submit(partition, commands.RefuseBlob(blob), own=True)
+        found = await everybody.find_object(row.partition, row.bucket, row.key, "")
+        if found is not None and reference in found.value:  # most are held, and reading says so
+            continue
+        asked = commands.RefuseReference(row.bucket, row.key, row.upload, blob, reference)
+        answer = await everybody.execute(row.partition, asked)
+        if isinstance(answer, Taken) and not answer.granted:
+            await node.host.submit(partition, commands.DropReferences([(blob, reference)]), own=True)
+            result.orphan_references += 1
+
+
+async def _shards(everybody: NodeApi, store: ShardStore, age_s: float, result: Audit) -> None:
+    limit_s = time.time() - age_s
+    for partition, records in groupby(store.records(), lambda one: one[0].partition):
+        blobs = groupby(records, lambda one: one[0].blob)
+        while batch := [(blob, max(at.created_s for _, at in group)) for blob, group in islice(blobs, BATCH)]:
+            result.blobs_checked += len(batch)
+            old = [blob for blob, created_s in batch if created_s <= limit_s]
+            try:
+                await _drop_unknown(everybody, store, partition, old, result)
+            except Failed as error:
+                log.info("partition %d: its shards are audited later: %s", partition, error)
+            await asyncio.sleep(0)
+
+
+async def _drop_unknown(
+    everybody: NodeApi, store: ShardStore, partition: int, blobs: list[bytes], result: Audit
+) -> None:
+    for blob in await everybody.unknown_blobs(partition, blobs) if blobs else []:
+        answer = await everybody.execute(partition, commands.RefuseBlob(blob))
         if isinstance(answer, Taken) and not answer.granted:
             result.orphan_bytes += await store.free(partition, blob)
             result.orphan_blobs += 1
-
-
-async def _expire(node: Node) -> None:
-    """Forget answers that nobody will ask again and refusals that nobody can run into any more."""
-    for partition in range(node.partitions):
-        now_ms = int(time.time() * 1000)
-        await forget_answers(node.host, partition, now_ms)
-        await forget_refused(node.host, partition, now_ms)

@@ -1,7 +1,7 @@
-"""What a member does for its own store: shards that it need not keep any more, orphans, and a check of every byte.
+"""What a member does for its own store: shards that it need not keep any more, and a check of every byte.
 
-A shard is dropped here only after its partition's primary had its say: for a position that moved away once nothing
-of the partition waits to be healed (D3), for an orphan once a `refused` row is committed (C3).
+A shard of a position that moved away is dropped here only once its partition's primary said that nothing of the
+partition waits to be healed (D3).
 """
 
 from __future__ import annotations
@@ -9,24 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from itertools import groupby, islice
+from collections.abc import Callable
+from itertools import islice
 
 import msgspec
 
 from s4.base.clock import boot_clock
 from s4.cluster.coordinator import CoordinatorError
-from s4.metadata import commands, keys
-from s4.metadata.commands import Taken
-from s4.metadata.rows import Reference, decode
+from s4.metadata import commands
 from s4.node.member import MemberNode
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.storage.index import index_key, parse_index_key
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.storage.volumes import Location
-from s4.upkeep.forget import forget_refused
-from s4.upkeep.hints import forget_stale
-from s4.upkeep.orphans import Audit
+from s4.upkeep.orphans import Audit, audit
 from s4.upkeep.progress import ProgressFile, is_due
 
 log = logging.getLogger(__name__)
@@ -111,73 +107,9 @@ class OwnStore:
         """Whether somebody fills us with this partition again, which our map may not know yet."""
         return boot_clock() - self._node.asked.get(partition, float("-inf")) < ASKED_S
 
-    # -- orphans
-
     async def audit(self, age_s: float) -> Audit:
-        """Drop orphans older than `age_s` seconds: shards on this store, references of partitions that it leads; and
-        hints at content that is gone."""
-        result = Audit()
-        for partition in self._node.led():
-            try:
-                await self._references(partition, age_s, result)
-                result.stale_contents += await forget_stale(self._node.host, partition, self._node.router.unknown_blobs)
-            except Failed as error:
-                log.info("partition %d: its references are audited later: %s", partition, error)
-        await self._node.shards.flush()
-        await self._shards(age_s, result)
-        await self._node.shards.flush()
-        return result
-
-    async def _references(self, partition: int, age_s: float, result: Audit) -> None:
-        limit_ms = (time.time() - age_s) * 1000
-        start = prefix = keys.table(partition, keys.REFERENCE)
-        while rows := _some(self._node.host.scan(prefix, start)):
-            start = rows[-1][0] + b"\x00"
-            result.references_checked += len(rows)
-            for key, value in rows:
-                row = decode(Reference, value)
-                if row.created_ms <= limit_ms:
-                    await self._reference(partition, key[len(prefix) :], row, result)
-        if self._node.clocks_agree():
-            await forget_refused(self._node.host, partition, int(time.time() * 1000))
-
-    async def _reference(self, partition: int, name: bytes, row: Reference, result: Audit) -> None:
-        blob, reference = name[:16], name[16:]
-        found = await self._node.router.find_object(row.partition, row.bucket, row.key, "")
-        if found is not None and reference in found.value:
-            return
-        asked = commands.RefuseReference(row.bucket, row.key, row.upload, blob, reference)
-        answer = await self._node.router.execute(row.partition, asked)
-        if isinstance(answer, Taken) and not answer.granted:
-            await self._node.host.submit(partition, commands.DropReferences([(blob, reference)]), own=True)
-            result.orphan_references += 1
-
-    async def _shards(self, age_s: float, result: Audit) -> None:
-        limit_s = time.time() - age_s
-        batch: list[bytes] = []
-        last = -1
-        for (partition, blob), group in groupby(
-            self._node.shards.records(), lambda one: (one[0].partition, one[0].blob)
-        ):
-            if partition != last or len(batch) >= BATCH:
-                await self._orphans(last, batch, result)
-                batch, last = [], partition
-            result.blobs_checked += 1
-            if max(location.created_s for _, location in group) <= limit_s:
-                batch.append(blob)
-        await self._orphans(last, batch, result)
-
-    async def _orphans(self, partition: int, blobs: list[bytes], result: Audit) -> None:
-        if not blobs:
-            return
-        try:
-            for blob in await self._node.router.unknown_blobs(partition, blobs):
-                answer = await self._node.router.execute(partition, commands.RefuseBlob(blob))
-                if isinstance(answer, Taken) and not answer.granted:
-                    result.orphan_bytes += await self._node.shards.free(partition, blob)
-                    result.orphan_blobs += 1
-        except Failed as error:
-            log.info("partition %d: its shards are audited later: %s", partition, error)
+        """Drop orphans older than `age_s` seconds (upkeep/orphans.py)."""
+        return await audit(self._node, self._node.router, age_s=age_s, may_forget=self._node.clocks_agree)
 
     # -- scrub
 
@@ -236,7 +168,3 @@ class OwnStore:
             await self._node.router.execute(shard.partition, commands.NeedHeal(shard.blob, [shard.position]))
         except Exception as error:
             log.warning("%s is damaged, which could not be reported: %s", shard, error)
-
-
-def _some(rows: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [row for row, _ in zip(rows, range(BATCH), strict=False)]

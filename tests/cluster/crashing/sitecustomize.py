@@ -61,7 +61,7 @@ def patch() -> None:
     from s4.peer.router import Router
     from s4.replica.replicated import ReplicatedHost
     from s4.upkeep.leader import Leader
-    from s4.upkeep.mend import Mender
+    from s4.upkeep.shard_repair import ShardRepair
 
     around(Router, "execute", lambda arguments: type(arguments[1]).__name__)
     around(Router, "append_to", lambda _: "append")
@@ -69,7 +69,7 @@ def patch() -> None:
     around(MemberNode, "append", lambda _: "take-shard")
     around(MemberNode, "execute", lambda arguments: f"decide-{type(arguments[1]).__name__}")
     around(Leader, "_in_order", lambda arguments: f"outbox-{type(arguments[1][0][0]).__name__}")
-    around(Mender, "_make", lambda _: "make")
+    around(ShardRepair, "make", lambda _: "make")
     around_submit(ReplicatedHost)
 
 
