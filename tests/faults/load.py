@@ -52,7 +52,7 @@ class Load(Crew):
         names = list(self.may)[-newest:]
         for number, key in enumerate(names):
             may = set(self.may[key])
-            found = self._content(self.ways[number % len(self.ways)], key)
+            found = self._content_in_the_end(self.ways[number % len(self.ways)], key)
             assert found in may or self.may[key] != may, f"{key} holds {found!r}, and not one of {may}"
         return len(names)
 
@@ -75,6 +75,23 @@ class Load(Crew):
             if error.response["Error"]["Code"] == "NoSuchKey":
                 return ABSENT
             raise
+
+    def _content_in_the_end(self, s3: Any, key: str) -> str:
+        """As `_content`, asked again as SDKs do while nobody is there: a server that leaves a drive out starts again."""
+        found: list[str] = []
+
+        def asked() -> bool:
+            try:
+                found.append(self._content(s3, key))
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] != 503:
+                    raise
+            except (BotoCoreError, OSError):
+                return False
+            return bool(found)
+
+        wait_until(asked, f"somebody answers for {key}")
+        return found[0]
 
     def _try(self, kind: str, call: Callable[[], Any]) -> tuple[bool, Any]:
         """(whether it was answered, the answer)."""

@@ -160,6 +160,7 @@ class Drives:
         wait_until(lambda: not left(), "nothing is left to audit")
         self.server.settle()
         self.whole()
+        self.server.ask("POST", "/scrub", "deep=1")  # one that a restart cut off goes on, and tells what it found then
         found = self.server.ask("POST", "/scrub", "deep=1")
         assert self.server.stop() == 0
         return [f"the scrub found {found}"] * bool(found["damaged"] or found["unhealable"]) + check(
