@@ -93,7 +93,8 @@ def test_a_process_out_of_descriptors_calls_no_shard_damaged(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_start_goes_past_what_it_cannot_read(tmp_path: Path, lost: bool) -> None:
-    """Sectors of the tail, with a header in them, and the whole of another volume: what is behind them is found."""
+    """Sectors of the tail, with a header in them, and the whole of another volume: what is behind them is found. That
+    something may be lost is remembered."""
 
     async def test() -> None:
         files = AilingFiles()
@@ -122,6 +123,51 @@ def test_a_start_goes_past_what_it_cannot_read(tmp_path: Path, lost: bool) -> No
             else:
                 assert await store.read(shard(number), 0, 9000) == body(number)
         await store.append(shard(99), [b"after"], sync=True)
+        assert store.in_doubt
+        await store.close()
+        store, _ = await open_store(tmp_path, files, settings)
+        assert store.in_doubt
+        store.trust()
+        await store.close()
+        store, _ = await open_store(tmp_path, files, settings)
+        assert not store.in_doubt
+        await store.close()
+
+    run(test)
+
+
+def test_a_record_of_the_tail_that_cannot_be_read_stands_for_its_shard_where_nothing_else_does(tmp_path: Path) -> None:
+    """Its header can be read: the shard is damaged then, and not forgotten. Where an older record is in the index, that
+    one counts, for who knows whether the newer one was ever written to its end."""
+
+    async def test() -> None:
+        files = AilingFiles()
+        store, _ = await open_store(tmp_path, files)
+        await filled(store, 2)
+        await store.flush()
+        await filled(store, 3)  # the first two again
+        new = [store.locate(shard(number)) for number in range(3)]
+        crashed = tmp_path / "crashed"
+        shutil.copytree(tmp_path, crashed, ignore=lambda *_: ["crashed"])
+        await store.close()
+        for place in new:
+            assert place is not None
+            files.spoil(volume(crashed), place.offset + 200, place.offset + 300)
+        store, _ = await open_store(crashed, files)
+        assert store.in_doubt
+        for number in range(2):
+            assert store.locate(shard(number)) not in (None, new[number])
+            assert await store.read(shard(number), 0, 9000) == body(number)
+        assert store.locate(shard(2)) == new[2]
+        with pytest.raises(DamagedError):
+            await store.read(shard(2), 0, 9000)
+        await store.append(shard(99), [b"after"], sync=True)
+        await store.close()
+        files.mend()
+        store, _ = await open_store(crashed, files)
+        assert [store.locate(shard(number)) for number in range(3)] == new, "the next start reads it once more"
+        assert await store.read(shard(2), 0, 9000) == body(2)
+        assert await store.read(shard(99), 0, 5) == b"after"
         await store.close()
 
     run(test)

@@ -7,6 +7,7 @@ import asyncio
 import errno
 import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from s4.server.restart import History
 from s4.storage.directory import DriveError
 from s4.storage.files import Files
 from s4.storage.uses import FAILING
+from s4.upkeep.confirm import confirm_doubtful
+from s4.upkeep.drives import drives_status, server_health
 from s4.upkeep.heal import Healer
 from s4.upkeep.scrub import Scrubber
 from storage.fakes import AilingFiles
@@ -121,6 +124,56 @@ def test_what_cannot_be_healed_starves_nothing_behind_it(tmp_path: Path) -> None
             await healer.work()
             assert (heals(store), healer.repair.failed) == (0, 0)
             await compare(gateway, 12)
+
+    asyncio.run(whole())
+
+
+def test_a_drive_that_could_not_be_read_at_the_start_is_compared_with_what_it_should_have(tmp_path: Path) -> None:
+    """Shards that no row of its index names and no heal row either were missing until a scrub came by."""
+
+    async def whole() -> None:
+        files = AilingFiles()
+        async with opened(drives(tmp_path), files=files) as (store, gateway):
+            await fill(gateway, 24)
+        held = len(list(damage.places(tmp_path / "d2")))
+        shutil.rmtree(tmp_path / "d2" / "index")
+        files.spoil(tmp_path / "d2" / "volumes" / "00000001.vol")
+        async with opened(drives(tmp_path), files=files) as (store, gateway):
+            healer = Healer(store.node, store.joiners)
+            assert heals(store) == 0
+            assert [one.state for one in drives_status(store.node, healer)].count("filling") == 1
+            assert "drive 2" in server_health(store.node, healer).text()
+            await confirm_doubtful(store.node, store.node)
+            assert heals(store) == held
+            await healer.work()
+            assert [one.state for one in drives_status(store.node, healer)].count("filling") == 0
+            assert server_health(store.node, healer).level == "ok"
+            assert (await Scrubber(store.node, 0.0, fail).run(deep=True)).damaged == 0
+            await compare(gateway, 24)
+        async with opened(drives(tmp_path), files=files) as (store, _):
+            assert not any(one.in_doubt for one in store.node.drives.stores)
+
+    asyncio.run(whole())
+
+
+def test_without_parity_a_drive_stays_in_doubt_while_something_is_missing(tmp_path: Path) -> None:
+    async def whole() -> None:
+        files, path = AilingFiles(), tmp_path / "crashed"
+        async with opened(tmp_path / "d", files=files) as (store, gateway):
+            await fill(gateway, 2)
+            await store.node.drives.flush()
+            await put(gateway, "kept", b"2", content(2))
+            shutil.copytree(tmp_path / "d", path)
+        files.spoil(path / "volumes" / "00000001.vol")
+        for _ in range(2):
+            async with opened(path, files=files) as (store, _):
+                await confirm_doubtful(store.node, store.node)
+                assert store.node.drives.stores[0].in_doubt
+        files.mend()
+        async with opened(path, files=files) as (store, gateway):
+            await compare(gateway, 3)
+            await confirm_doubtful(store.node, store.node)
+            assert not store.node.drives.stores[0].in_doubt
 
     asyncio.run(whole())
 

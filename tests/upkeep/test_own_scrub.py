@@ -6,10 +6,16 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from s4.metadata.commands import NeedHeal
+from s4.metadata.rows import Blob
+from s4.node.member import OneStore
+from s4.node.rows import RowNode
+from s4.storage.drives import Drive
 from s4.storage.records import Shard
 from s4.storage.shards import ShardStore
 from s4.upkeep import ownstore, progress
@@ -18,6 +24,20 @@ from storage.test_shards import open_store
 
 WEEK_S = 7 * 86_400.0
 SHARDS = 5 * ownstore.BATCH // 2
+
+
+class Rows:
+    """Whoever leads the partitions: what was written, and what was queued for healing."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[int, dict[bytes, Blob]] = {}
+        self.queued: list[NeedHeal] = []
+
+    async def list_blobs(self, partition: int, after: bytes) -> list[tuple[bytes, Blob]]:
+        return [one for one in sorted(self.blobs.get(partition, {}).items()) if one[0] > after][:100]
+
+    async def execute(self, partition: int, command: NeedHeal) -> None:
+        self.queued.append(command)
 
 
 class Clock:
@@ -31,8 +51,17 @@ class Clock:
 async def own(directory: Path, clock: Clock) -> AsyncIterator[tuple[ShardStore, OwnStore]]:
     """A node's upkeep of its store, from a start to a stop; it holds whatever is in the store."""
     store, _ = await open_store(directory)
-    held: Any = SimpleNamespace(is_held=lambda *_: True)
-    node: Any = SimpleNamespace(shards=store, copy=None, store="s", membership=held)
+    held: Any = SimpleNamespace(is_held=lambda _, position, __: position == 0, geometry=(1, 1))
+    rows = Rows()
+    node: Any = SimpleNamespace(
+        shards=store,
+        copy=None,
+        store="s",
+        membership=held,
+        partitions=4,
+        drives=OneStore(Drive(0, directory, "s", store), store),
+    )
+    node.router, node.lacking = rows, partial(RowNode.lacking, node)
     try:
         yield store, OwnStore(node, clock)
     finally:
@@ -113,5 +142,26 @@ def test_two_who_ask_for_a_scrub_do_not_mix_theirs(tmp_path: Path) -> None:
             one, other = await asyncio.gather(upkeep.scrub(0), upkeep.scrub(0))
             assert one is not other
             assert (one.shards, other.shards) == (SHARDS, SHARDS)
+
+    asyncio.run(test())
+
+
+def test_a_shard_that_is_missing_altogether_is_found(tmp_path: Path) -> None:
+    """Parity that nobody reads, of which the index has no row: neither who reads shards nor who reads contents saw it."""
+
+    async def test() -> None:
+        async with own(tmp_path, Clock()) as (store, upkeep):
+            await fill(store)
+            rows: Any = upkeep._node.router
+            for number in range(SHARDS):
+                blob = number.to_bytes(16, "big")
+                rows.blobs.setdefault(number % 4, {})[blob] = Blob(
+                    size=1000, k=1, m=1, stripe=1000, sha256=bytes(32), created_ms=0
+                )
+            assert (await upkeep.scrub(0)).damaged == 0
+            lost = (5).to_bytes(16, "big")
+            await store.free(1, lost)
+            assert (await upkeep.scrub(0)).damaged == 1
+            assert rows.queued == [NeedHeal(lost, [0])]
 
     asyncio.run(test())

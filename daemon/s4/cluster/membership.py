@@ -55,6 +55,10 @@ class Membership:
         """Whether every position of a partition has its store, filled (rule C4)."""
         return all(self.current.status[partition].members)
 
+    def is_held(self, partition: int, position: int, store: str) -> bool:
+        """Whether a store is to have every shard of a position: a shard that it lacks is lost."""
+        return self.current.status[partition].members[position] == store
+
     async def change(self, made: Callable[[ShardMap], ShardMap]) -> ShardMap:
         """Replace the map by what `made` makes of the newest; on return that counts. Waits for as long as it takes.
 

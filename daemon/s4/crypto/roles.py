@@ -19,7 +19,7 @@ SCHEME = "s4:"
 GRACE_S = 7 * 86_400.0
 
 # Calls that stores make on each other; every other one is a gateway's too. A test says that none is missing.
-OF_NODES = frozenset(("deliver", "lacking", "unknown_blobs", "heals_of", "wall_clock"))
+OF_NODES = frozenset(("deliver", "lacking", "list_blobs", "unknown_blobs", "heals_of", "wall_clock"))
 OF_GATEWAYS = frozenset(
     (
         "layout",

@@ -62,6 +62,7 @@ from s4.telemetry import tracing
 
 ROOT_USER = "root"
 CACHED_SETTINGS = 10_000
+PAGE_BLOBS = 256
 
 
 class AnyHost(Protocol):
@@ -100,6 +101,8 @@ class AnyMap(Protocol):
     def copies(self) -> int: ...
 
     def copies_needed(self, strict: bool) -> int: ...
+
+    def is_held(self, partition: int, position: int, store: str) -> bool: ...
 
 
 async def _page_of_uploads(found: Iterator[tuple[bytes, bytes, bytes] | bytes | None], limit: int) -> UploadPage:
@@ -433,15 +436,14 @@ class RowNode:
         store = self.drives.at(partition, position)
         if store is None:
             raise OfflineError(f"the drive for position {position} of partition {partition} is away")
-        return [blob for blob, row in blobs if not self._holds(store, Shard(partition, blob, position, 0), row)]
+        return [blob for blob, row in blobs if not _holds(store, Shard(partition, blob, position, 0), row)]
 
-    @staticmethod
-    def _holds(store: ShardStore, first: Shard, row: Blob) -> bool:
-        for number, length in stripes_of(row):
-            found = store.locate(Shard(first.partition, first.blob, first.position, number))
-            if found is None or found.length != length:
-                return False
-        return True
+    async def list_blobs(self, partition: int, after: bytes) -> list[tuple[bytes, Blob]]:
+        table = keys.table(partition, keys.BLOB)
+        rows = islice(self._host.scan(table, table + after + b"\x00" if after else table), PAGE_BLOBS)
+        listed = [(key[len(table) :], decode(Blob, value)) for key, value in rows]
+        self._host.check(partition)
+        return listed
 
     async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
         unknown = [blob for blob in blobs if self._host.get(keys.blob_row(partition, blob)) is None]
@@ -475,3 +477,11 @@ class RowNode:
         values = [self._host.get(keys.counters_row(partition, bucket)) for partition in self._where(where)]
         self._where(where)
         return summed(decode(Counters, value) for value in values if value is not None)
+
+
+def _holds(store: ShardStore, first: Shard, row: Blob) -> bool:
+    for number, length in stripes_of(row):
+        found = store.locate(Shard(first.partition, first.blob, first.position, number))
+        if found is None or found.length != length:
+            return False
+    return True

@@ -224,6 +224,10 @@ class NodeApi(Protocol):
         """Those of the blobs of which this store does not have every shard of the position, by its index."""
         ...
 
+    async def list_blobs(self, partition: int, after: bytes) -> list[tuple[bytes, Blob]]:
+        """The next rows of a partition's blobs, in order of their ids."""
+        ...
+
     async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
         """Those of the blobs that have no row."""
         ...

@@ -143,8 +143,7 @@ class Router:
 
     def is_up(self, store: str) -> bool:
         """Whether a store answers, as far as is known here."""
-        remote = self._remotes.get(store)
-        return (store == self._me and self._local is not None) or (remote is not None and not remote.gone)
+        return self._ready(store) is not None
 
     def unreached(self) -> dict[str, str]:
         """Stores that this process has no connection to though it keeps one to each, and what it met."""
@@ -159,8 +158,7 @@ class Router:
 
     async def node(self, store: str) -> NodeApi:
         """A store's node. Raises UnavailableError where it cannot be reached; nothing was asked of it then."""
-        found = self._ready(store)
-        if found is not None:
+        if (found := self._ready(store)) is not None:
             return found
         task = self._connecting.get(store)
         if task is None:
@@ -268,10 +266,9 @@ class Router:
             return await self._send(partition, command, self._new_id(), again)
 
     async def _send(self, partition: int, command: AnyCommand, named: bytes, again: bool) -> AnyAnswer:
-        async def call(node: NodeApi, repeated: bool) -> AnyAnswer:
-            return await node.execute(partition, command, named, again or repeated)
-
-        return await self._at_primary(partition, call)
+        return await self._at_primary(
+            partition, lambda node, repeated: node.execute(partition, command, named, again or repeated)
+        )
 
     def _new_id(self) -> bytes:
         return keys.command_id(now_ms() + self._ahead_ms, os.urandom(10))
@@ -325,6 +322,9 @@ class Router:
 
     async def list_jobs(self) -> list[tuple[str, Job]]:
         return await self._at_primary(0, lambda node, _: node.list_jobs())
+
+    async def list_blobs(self, partition: int, after: bytes) -> list[tuple[bytes, Blob]]:
+        return await self._at_primary(partition, lambda node, _: node.list_blobs(partition, after))
 
     async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
         return await self._at_primary(partition, lambda node, _: node.unknown_blobs(partition, blobs))

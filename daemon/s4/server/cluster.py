@@ -50,6 +50,7 @@ from s4.server.heap import settle_garbage_collector
 from s4.server.metrics import Figure, health_figures, member_figures, router_figures
 from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.server.standalone import (
+    COMPARE_LOOK_S,
     INVENTORY_S,
     REPAIR_FIRST_S,
     REPAIR_LOOK_S,
@@ -63,6 +64,7 @@ from s4.server.starting import reloaded, say_started
 from s4.telemetry import logs, tracing
 from s4.telemetry.audit import AuditLog
 from s4.upkeep import compaction, mend
+from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.contents import NAME, Checked, Contents
 from s4.upkeep.inventory import Inventory
 from s4.upkeep.leader import Leader
@@ -288,6 +290,7 @@ class ClusterServer:
             Job("heal", 0.0, mend.WORK_S, self._mender.run, OTHERS),
             Job("shards that moved away", LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave, OTHERS),
             Job("renewal of damaged metadata", RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy, OTHERS),
+            Job("comparison of the drive", 0.0, COMPARE_LOOK_S, partial(confirm_doubtful, node, node.router), OTHERS),
             Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own, OTHERS),
             Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run, OTHERS),

@@ -47,6 +47,7 @@ from s4.storage.files import Files
 from s4.telemetry import logs, tracing
 from s4.telemetry.audit import AuditLog
 from s4.upkeep import compaction, orphans
+from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.drives import server_health
 from s4.upkeep.heal import Healer
 from s4.upkeep.inventory import Inventory
@@ -62,6 +63,7 @@ log = structlog.get_logger("s4")
 COMPACT_EVERY_S = 30.0
 HEAL_EVERY_S = 0.5
 SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
+COMPARE_LOOK_S = 5.0
 AUDIT_FIRST_S = 60.0
 INVENTORY_S = 30.0
 LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
@@ -149,6 +151,7 @@ class Server:
             Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
             Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans),
             Job("heal", 0.0, HEAL_EVERY_S, self._healer.work),
+            Job("comparison of drives", 0.0, COMPARE_LOOK_S, self._confirm),
             Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
@@ -303,6 +306,9 @@ class Server:
     async def _scrub(self) -> None:
         if self._scrubber.due(self.settings.scrub_every_s):
             await self._scrubber.run(deep=True)
+
+    async def _confirm(self) -> None:
+        await confirm_doubtful(self.store.node, self.store.node)
 
     async def _audit_orphans(self) -> None:
         (await orphans.audit(self.store.node, self.store.node, age_s=self.settings.orphan_age_s)).report()

@@ -3,6 +3,7 @@
     'i' partition blob position stripe    volume, offset, length, when it was made
     'm'                                   the scan mark: volume and offset up to which every record has its row
     'v' volume                            bytes of records in a volume, and of those that are dead
+    'd'                                   rows may be missing: the mark of a start that could not read all, nothing if all was lost
 
 The index can be rebuilt from the volumes: one that is damaged is put aside and made again.
 """
@@ -26,7 +27,7 @@ BLOB_END = 19  # a key up to here names its partition and blob
 _VALUE = struct.Struct("<BIQII")  # version, volume, offset, length, created
 MARK = struct.Struct("<BIQ")  # version, volume, offset
 VOLUME = struct.Struct("<BQQ")  # version, bytes of records, bytes of them that are dead
-MARK_KEY = b"m"
+MARK_KEY, DOUBT_KEY = b"m", b"d"
 INDEX_CACHE_BYTES, INDEX_BUFFER_BYTES = 16 << 20, 4 << 20
 
 

@@ -3,7 +3,9 @@
 The index is a LevelDB of its own, apart from metadata, because it can be rebuilt: every row in it is also a
 record header in a volume. So index rows wait in memory (`_pending`) and go to LevelDB together with the scan
 mark in one synced batch, once a second or when many wait; after a crash the volumes are scanned past the
-mark (rule D5). A volume is synced before rows that point into it are, so no row points past a tail.
+mark (rule D5). A volume is synced before rows that point into it are, so no row points past a tail. Where such a scan
+could not read something, or the index was lost, the store is in doubt until somebody compared what it has with what
+should be there (upkeep/confirm.py); until then each start scans a tail from there again, and may read it.
 
 Reads check the CRC of every block they touch; what the disk cannot read is damaged, as what fails its check is (D7).
 Frees delete the index row; large records are punched, small ones stay until compaction. Callers free only what no
@@ -18,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from s4.storage.appender import Append, Appender
 from s4.storage.files import Buffer, Files
 from s4.storage.index import (
     BLOB_END,
+    DOUBT_KEY,
     KEY,
     MARK,
     MARK_KEY,
@@ -50,6 +52,7 @@ from s4.storage.records import (
     Record,
     Shard,
 )
+from s4.storage.room import Room
 from s4.storage.timing import SLOW_S, SYNC, Times
 from s4.storage.uses import FailingReads, Uses
 from s4.storage.volumes import Location, Volumes
@@ -60,7 +63,6 @@ log = logging.getLogger(__name__)
 Fatal = Callable[[BaseException], None]  # told of an error after which nothing may be written
 T = TypeVar("T")
 
-ROOM_S = 0.5
 NOW_BYTES = 64 * 1024
 PUNCH_MIN = 64 * 1024
 
@@ -104,8 +106,8 @@ class ShardStore:
         self._use: dict[int, VolumeUse] = {}
         self._mark = (0, 0)
         self._appender: Appender
-        self._room_at = self._room_bytes = 0.0
-        self._space = 0, 0
+        self._room = Room(files, directory, settings.reserve_bytes)
+        self.has_room, self.space = self._room.has, self._room.space
         self._queued = 0  # appends that were given to the appender and have not been heard of
         self.compacting: set[int] = set()
         self.bytes_read = self.bytes_written = self.damaged = 0
@@ -114,7 +116,7 @@ class ShardStore:
     async def open(
         cls, files: Files, directory: Path, store: bytes, settings: ShardSettings, fatal: Fatal
     ) -> ShardStore:
-        """Open the store and bring the index up to the volumes: the whole of them where the index was lost."""
+        """Open the store and bring the index up to the volumes: all of them where the index was lost."""
         self = cls(files, directory, store, settings, fatal)
         try:
             self._load()
@@ -124,13 +126,22 @@ class ShardStore:
             self._index.close()
             self._index = open_index(directory / "index")
             self._load()
-        tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, self._mark)
+        doubt = self._index.get(DOUBT_KEY)
+        since = MARK.unpack(doubt)[1:] if doubt else self._mark
+        tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, since)
         tail.next_number = max(tail.next_number, self._mark[0] + 1)  # a number below the mark would not be scanned
         for number, size in tail.torn.items():
             use = self._use.setdefault(number, VolumeUse())
             use.used, use.dead = use.used + size, use.dead + size
         for record, location in tail.records:
             self._appended(record.shard, location, record.size)
+        for record, location in tail.unread:
+            if self.locate(record.shard) is None:  # else that one is whole, and may be this one's original
+                self._appended(record.shard, location, record.size)
+        if since == (0, 0) and tail.next_number > 1:  # the index was lost; to read all once more would take too long
+            self._put(DOUBT_KEY, b"")
+        elif not tail.whole:
+            self._put(DOUBT_KEY, MARK.pack(1, *since))
         if tail.records:
             log.info("index brought up to the volumes: %d records", len(tail.records))
         self._appender = Appender(
@@ -170,6 +181,15 @@ class ShardStore:
             raise
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether shards may be missing that no heal row names, since a start could not read all."""
+        return self._locate_row(DOUBT_KEY) is not None
+
+    def trust(self) -> None:
+        """What belongs here was compared with what is there. Durable with the next flush."""
+        self._put(DOUBT_KEY, None)
+
+    @property
     def failing(self) -> FailingReads:
         return self._volumes.failing
 
@@ -195,7 +215,7 @@ class ShardStore:
         length = sum(map(len, pieces))
         if replaces is None and not self.has_room(length):
             raise DiskFullError("less disk is free than the reserve")
-        self._room_bytes -= length
+        self._room.took(length)
         if not sync and replaces is None and length <= NOW_BYTES and self._queued == 0:
             location = self._append_now(shard, pieces)
             if location is not None:
@@ -256,26 +276,6 @@ class ShardStore:
         self._queued += 1
         self._appender.submit(Append(shard, pieces, sync, done, replaces.created_s if replaces else 0))
         return await future
-
-    def has_room(self, size: int = 0) -> bool:
-        """Whether the disk takes `size` bytes more without touching the reserve.
-
-        The disk is asked twice a second, and whenever what was appended since might have used the room up.
-        """
-        now = time.monotonic()
-        if now - self._room_at > ROOM_S or self._room_bytes < size:
-            free, _ = self.space()
-            self._room_at, self._room_bytes = now, free - self.settings.reserve_bytes
-        return self._room_bytes > size
-
-    def space(self) -> tuple[int, int]:
-        """(bytes free to us, bytes in all) of the disk. One that does not say has what it had: its directory may have
-        been unmounted, and what is open goes on being written, so that it is no full one."""
-        try:
-            self._space = self.files.free_bytes(self.directory)
-        except OSError as error:
-            log.error("%s does not say how much room there is: %s", self.directory, error)
-        return self._space
 
     def _appended(self, shard: Shard, location: Location, size: int, replaces: Location | None = None) -> None:
         key = index_key(shard)

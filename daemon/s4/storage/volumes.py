@@ -69,9 +69,12 @@ class Location:
 @dataclass(slots=True)
 class Tail:
     """What the scan found: records past the mark, bytes of torn ones by volume, and where to go on (None: start a new
-    volume)."""
+    volume). `unread` are records of which the disk could read the header alone; `whole` is False where anything could
+    not be read."""
 
     records: list[tuple[Record, Location]] = field(default_factory=list)
+    unread: list[tuple[Record, Location]] = field(default_factory=list)
+    whole: bool = True
     torn: dict[int, int] = field(default_factory=dict)
     current: tuple[int, int] | None = None
     next_number: int = 1
@@ -88,6 +91,7 @@ class Volumes:
         self._limit = open_files
         self._lock = threading.Lock()
         self.failing, self.times = FailingReads(), times or Times()
+        self._failed_scans = 0  # places that the disk could not read while headers were looked for
 
     def path(self, number: int) -> Path:
         return self.directory / f"{number:08x}.vol"
@@ -294,6 +298,7 @@ class Volumes:
             return self.files.read(volume.fd, [buffer], offset)
         except OSError as error:
             log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
+            self._failed_scans += 1
         got, failed = min(len(buffer), max(0, self.files.size(volume.fd) - offset)), 0
         for start in range(0, got, SECTOR):
             piece = memoryview(buffer)[start : min(start + SECTOR, got)]
@@ -310,8 +315,9 @@ class Volumes:
 
         A record there counts only once its blocks' CRCs hold (D5): after a loss of power its header may be on disk and
         its data not, and it would stand for a synced original that compaction copied, or for a shard that a heal made.
-        Where the index was lost the mark is 0, and the data of the last volume alone is read: the others were synced
-        when they were sealed.
+        One whose data the disk cannot read may be either: it is told apart, and counts where nothing else stands for
+        its shard. Where the index was lost the mark is 0, and the data of the last volume alone is read: the others
+        were synced when they were sealed.
         """
         tail = Tail()
         numbers = self.numbers()
@@ -324,7 +330,7 @@ class Volumes:
             except (FormatError, OSError) as error:
                 if isinstance(error, OSError) and not is_damage(error):
                     raise
-                tail.current = None
+                tail.current, tail.whole = None, False
                 log.error("volume passed over: %s", error)
                 continue
             try:
@@ -339,24 +345,29 @@ class Volumes:
         return tail
 
     def _scan_tail(self, volume: Volume, start: int, tail: Tail, *, check: bool) -> tuple[int, bool]:
-        end, whole, torn = start, True, 0
+        end, whole, torn, failed = start, True, 0, self._failed_scans
         for offset, record, clean in self.headers(volume, start):
             end, whole = offset + record.size, whole and clean
-            if check and not self._holds(volume, offset, record):
+            found = (record, Location(volume.number, offset, record.length, record.created_s))
+            holds = not check or self._holds(volume, offset, record)
+            if holds:
+                tail.records.append(found)
+            elif holds is None:
+                tail.unread.append(found)
+            else:
                 tail.torn[volume.number] = tail.torn.get(volume.number, 0) + record.size
                 torn, whole = torn + 1, False
-            else:
-                tail.records.append((record, Location(volume.number, offset, record.length, record.created_s)))
         if torn:
             log.warning("%s: %d records were not written to their end, and do not count", volume.path.name, torn)
-        return end, whole and end == self.files.size(volume.fd)
+        tail.whole = tail.whole and self._failed_scans == failed and not tail.unread
+        return end, whole and tail.whole and end == self.files.size(volume.fd)
 
-    def _holds(self, volume: Volume, offset: int, record: Record) -> bool:
-        """Whether the blocks of a record are what its table of CRCs says."""
+    def _holds(self, volume: Volume, offset: int, record: Record) -> bool | None:
+        """Whether the blocks of a record are what its table of CRCs says; None where the disk cannot read them."""
         table, data = bytearray(record.table_bytes), bytearray(record.length)
         try:
             got = self.files.read(volume.fd, [table, data], offset + HEADER_SIZE)
         except OSError as error:
             log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
-            return False
+            return None
         return got == len(table) + len(data) and block_crcs(data, record.shard, volume.secret) == table

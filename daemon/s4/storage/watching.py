@@ -30,6 +30,8 @@ class Drive(Protocol):
 
     @property
     def failing(self) -> FailingReads: ...
+    @property
+    def in_doubt(self) -> bool: ...
     def space(self) -> tuple[int, int]: ...
     async def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> T: ...
 
@@ -63,6 +65,8 @@ class Watch:
             found.append(f"is slow: {slow}")
         if self._shards.failing.many:
             found.append("fails to read many places: drain or replace it")
+        if self._shards.in_doubt:
+            found.append("could not be read whole at the start, and is compared with what should be there")
         return found
 
 

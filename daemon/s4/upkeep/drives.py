@@ -10,10 +10,11 @@ from s4.base.health import Health, Part, Shape, judge, storable
 from s4.node.base import Node
 from s4.storage.timing import KINDS
 from s4.upkeep.heal import Healer
+from s4.upkeep.shard_repair import Fill
 
 
 class DriveStatus(msgspec.Struct, frozen=True):
-    """`state` is online, away or filling; `filled` the share of blob rows that were confirmed on it. `alarms` are what
+    """`state` is online, away or filling (also while it is compared with what it should hold); `filled` the share of blob rows that were confirmed on it. `alarms` are what
     somebody should look at, `milliseconds` how long a read, write or sync took on average, `errors` how many failed."""
 
     number: int
@@ -52,8 +53,8 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
         free, total = drive.shards.space()
         used = sum(volume.used - volume.dead for volume in drive.shards.usage().values())
         state, done, rows, made = "online", 0, 0, 0
-        if drive.store in joining:
-            fill = healer.fills[drive.store]
+        if drive.store in joining or drive.shards.in_doubt:
+            fill = healer.fills.get(drive.store, Fill())
             state, done, rows, made = "filling", fill.done, fill.total, fill.made_bytes
         watch, times = drive.shards.watch, drive.shards.times
         alarms = [one for one in (watch.full(), *watch.alarms()) if one]

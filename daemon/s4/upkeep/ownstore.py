@@ -22,6 +22,7 @@ from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.storage.index import index_key, parse_index_key
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.storage.volumes import Location
+from s4.upkeep.confirm import confirm
 from s4.upkeep.orphans import Audit, audit
 from s4.upkeep.progress import ProgressFile, is_due
 
@@ -122,7 +123,7 @@ class OwnStore:
             await self.scrub(bytes_per_s)
 
     async def scrub(self, bytes_per_s: float) -> Scrubbed:
-        """Read every shard here that this store holds, and every row; damaged shards are queued for healing, and
+        """Read every shard here that this store holds, and every row; damaged and missing ones are queued for healing, and
         damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with; one at a time."""
         async with self._scrubbing:
             if self._node.copy is not None:
@@ -144,6 +145,9 @@ class OwnStore:
                 place.after = index_key(last).hex()
                 self._place.save_sometimes(place)
                 await asyncio.sleep(0)
+            missing = await confirm(self._node, self._node.router, self._node.shards)
+            place.damaged += missing
+            self.damaged += missing
             place.running, place.ended_s, place.after = False, self._clock(), ""
             self._place.save(place)
             return place
