@@ -53,5 +53,5 @@ def test_a_replaced_store_is_gone_for_good_and_its_heir_holds_nothing_until_fill
 
 def test_the_document_is_versioned() -> None:
     assert shardmap.decode(shardmap.encode(MAP)) == MAP
-    with pytest.raises(ValueError, match="format 2; this S4 knows 1"):
-        shardmap.decode(shardmap.encode(MAP).replace(b'"format": 1', b'"format": 2'))
+    with pytest.raises(ValueError, match="format 3; this S4 knows 2"):
+        shardmap.decode(shardmap.encode(MAP).replace(b'"format": 1', b'"format": 3'))

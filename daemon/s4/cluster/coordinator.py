@@ -65,7 +65,8 @@ class LocalCoordinator:
     """
 
     def __init__(self, files: Files, directories: Sequence[Path], quorum: int = 1) -> None:
-        self._files, self._directories, self._quorum = files, list(directories), quorum
+        self._files, self._directories = files, list(directories)
+        self._voters = [(frozenset(directories), quorum)]  # what counts is on so many of each of these
         self._changed = asyncio.Condition()
 
     async def read(self, document: str) -> tuple[bytes, int]:
@@ -74,6 +75,15 @@ class LocalCoordinator:
     def newest(self, document: str) -> tuple[bytes, int]:
         """(value, revision) of a document, (b"", 0) where there is none."""
         return max((_read(directory / document) for directory in self._directories), key=lambda found: found[1])
+
+    def count_on(self, directories: Sequence[Path]) -> None:
+        """From the next change on documents are on these directories too, and each change counts once a majority of
+        these has it besides those that had to have it before (cluster/growing.py). None is forgotten: the process
+        begins anew on those that are left."""
+        self._directories += [one for one in directories if one not in self._directories]
+        voters = frozenset(directories), len(directories) // 2 + 1
+        if voters not in self._voters:
+            self._voters.append(voters)
 
     async def replace(self, document: str, value: bytes, revision: int) -> int:
         async with self._changed:
@@ -88,15 +98,16 @@ class LocalCoordinator:
         return known + 1
 
     def _write(self, document: str, content: bytes) -> None:
-        written = 0
+        written: set[Path] = set()
         for directory in self._directories:
             try:
                 self._files.replace(directory / document, content)
-                written += 1
+                written.add(directory)
             except OSError as error:
                 log.error("%s cannot be written: %s", directory / document, error)
-        if written < self._quorum:
-            raise QuorumError(f"{document} was written to {written} directories of which {self._quorum} are needed")
+        for voters, quorum in self._voters:
+            if (took := len(written & voters)) < quorum:
+                raise QuorumError(f"{document} was written to {took} directories of which {quorum} are needed")
 
     async def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
         while True:

@@ -56,8 +56,10 @@ class Membership:
         return all(self.current.status[partition].members)
 
     def is_held(self, partition: int, position: int, store: str) -> bool:
-        """Whether a store is to have every shard of a position: a shard that it lacks is lost."""
-        return self.current.status[partition].members[position] == store
+        """Whether a store is to have every shard of a position: a shard that it lacks is lost. Of one that moves away
+        what is written now is elsewhere, and whoever fills that finds what is lost."""
+        held, wanted = self.current.status[partition].members, self.current.spec.members[partition]
+        return held[position] == wanted[position] == store
 
     async def change(self, made: Callable[[ShardMap], ShardMap]) -> ShardMap:
         """Replace the map by what `made` makes of the newest; on return that counts. Waits for as long as it takes.

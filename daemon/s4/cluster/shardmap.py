@@ -2,7 +2,9 @@
 
 Spec is written by the planner, status by the partition's primary. Version 1 of the document is this struct as
 JSON; fields are only added, with defaults. A position whose store is away, or is not filled yet, has an empty
-name in `members`; a store that is being filled is in `joining`.
+name in `members`; a store that is being filled is in `joining`. A position that moves has the store that it comes from
+in status and the one that it goes to in spec: what was written before is on the first, what came since on the second.
+Version 2 is a map whose drives were changed (cluster/growing.py): programs that do not know of moves refuse it.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from collections.abc import Collection, Sequence
 import msgspec
 from msgspec.structs import replace
 
-FORMAT = 1
+from s4.cluster.placement import GONE, SERVING
+
+FORMAT, GROWN = FORMATS = (1, 2)
 
 
 class PartitionStatus(msgspec.Struct, frozen=True):
@@ -26,7 +30,9 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """`order` is the stores as the server's directories name them; `stores` is the state of each: serving or gone."""
+    """`order` is the stores as the server's directories name them; `stores` is the state of each: serving, draining or
+    gone. `directories`, in that order, are where they were last, once drives were added or taken away; `later` is that
+    the plan is to be made once more when nothing moves."""
 
     data: int
     parity: int
@@ -35,6 +41,8 @@ class Spec(msgspec.Struct, frozen=True):
     stores: dict[str, str]
     freeze: bool = False
     order: list[str] = []
+    directories: list[str] = []
+    later: bool = False
 
 
 class ShardMap(msgspec.Struct, frozen=True):
@@ -52,6 +60,21 @@ class ShardMap(msgspec.Struct, frozen=True):
         """Stores in the order of the server's directories."""
         return self.spec.order or list(self.spec.stores)
 
+    @property
+    def copies(self) -> list[str]:
+        """Stores that are meant to have the metadata: the first that stay."""
+        return [store for store in self.order if self.spec.stores[store] == SERVING][: self.spec.replicas]
+
+    def moving(self, partition: int) -> bool:
+        """Whether any position of a partition is on its way from one store to another."""
+        held, wanted = self.status[partition].members, self.spec.members[partition]
+        return any(have not in ("", want) for have, want in zip(held, wanted, strict=True))
+
+    def live(self, partition: int, there: Collection[str]) -> int:
+        """Positions of which every shard can be read while the stores in `there` are: of one that moves, both."""
+        held, wanted = self.status[partition].members, self.spec.members[partition]
+        return sum(have in there and want in there for have, want in zip(held, wanted, strict=True))
+
 
 def replicas_wanted(stores: int, parity: int) -> int:
     """Copies of metadata: three, and one more than may be lost at once, as far as there are stores."""
@@ -63,7 +86,7 @@ def spread(cluster: str, stores: Sequence[str], data: int, parity: int, partitio
     shards = data + parity
     members = [[stores[(first + at) % len(stores)] for at in range(shards)] for first in range(partitions)]
     replicas = replicas_wanted(len(stores), parity)
-    spec = Spec(data, parity, replicas, members, dict.fromkeys(stores, "serving"), order=list(stores))
+    spec = Spec(data, parity, replicas, members, dict.fromkeys(stores, SERVING), order=list(stores))
     copies = list(stores[:replicas])
     return ShardMap(cluster, spec, [PartitionStatus(0, copies[0], copies, kept) for kept in members])
 
@@ -74,22 +97,23 @@ def single(cluster: str, store: str, partitions: int) -> ShardMap:
 
 
 def replaced(shard_map: ShardMap, old: str, new: str) -> ShardMap:
-    """The map once store `new`, which is empty, stands where `old` was; `old` is gone for good (rule M1)."""
+    """The map once store `new`, which is empty, stands where `old` was; `old` is gone for good (rule M1). What a
+    position that moved to it was written since is lost with it: no store has all of that position then."""
 
     def other(store: str) -> str:
         return new if store == old else store
 
     spec = shard_map.spec
-    members = [[other(store) for store in kept] for kept in spec.members]
-    stores = {**spec.stores, old: "gone", new: "serving"}
     status = [
         replace(
             one,
-            members=["" if store == old else store for store in one.members],
+            members=["" if old in both else both[0] for both in zip(one.members, wanted, strict=True)],
             in_sync=[store for store in one.in_sync if store != old],
         )
-        for one in shard_map.status
+        for one, wanted in zip(shard_map.status, spec.members, strict=True)
     ]
+    members = [[other(store) for store in kept] for kept in spec.members]
+    stores = {**spec.stores, old: GONE, new: spec.stores[old]}
     order = [other(store) for store in shard_map.order]
     return replace(shard_map, spec=replace(spec, members=members, stores=stores, order=order), status=status)
 
@@ -98,13 +122,14 @@ def restarted(shard_map: ShardMap, online: Collection[str], in_sync: Sequence[st
     """The map once the process with the stores `online` has restarted: a new epoch for each partition (rule R10).
 
     `in_sync` are the copies of metadata that are level, the primary first. Stores that are away lose their
-    positions until they were filled again. `newest` is the highest epoch in the rows: where the map was lost or
-    restored, the new one is above it too, or later versions would sort below earlier ones (R13).
+    positions until they were filled again, and what a position moves to is being filled. `newest` is the highest epoch
+    in the rows: where the map was lost or restored, the new one is above it too, or later versions would sort below
+    earlier ones (R13).
     """
     status = []
     for old, wanted in zip(shard_map.status, shard_map.spec.members, strict=True):
         members = [store if store in online else "" for store in old.members]
-        joining = [store for store, kept in zip(wanted, members, strict=True) if not kept and store in online]
+        joining = [store for store, kept in zip(wanted, members, strict=True) if store != kept and store in online]
         epoch = max(old.epoch, newest) + 1
         status.append(PartitionStatus(epoch, in_sync[0], list(in_sync), members, joining))
     return replace(shard_map, status=status)
@@ -137,6 +162,6 @@ def encode(shard_map: ShardMap) -> bytes:
 def decode(raw: bytes) -> ShardMap:
     """Raises ValueError for what is no map, or one of a newer format."""
     shard_map = msgspec.json.decode(raw, type=ShardMap)
-    if shard_map.format != FORMAT:
-        raise ValueError(f"the shard map has format {shard_map.format}; this S4 knows {FORMAT}")
+    if shard_map.format not in FORMATS:
+        raise ValueError(f"the shard map has format {shard_map.format}; this S4 knows {FORMATS[-1]}")
     return shard_map

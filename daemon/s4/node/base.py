@@ -82,7 +82,7 @@ class Node(RowNode):
         return ""
 
     async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
-        store = self.drives.at(shard.partition, shard.position)
+        store = self.drives.find(shard)
         filled = self.membership.current.status[shard.partition].members[shard.position]
         if store is not None and not filled and store.locate(shard) is None:
             raise OfflineError(f"{shard} is not on the drive that is being filled yet")  # no damage

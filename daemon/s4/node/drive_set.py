@@ -3,7 +3,8 @@
 The shard map names the stores in the order of the directories. A directory that is missing or fails counts as a
 drive that is away; one that is empty where the map names a store is a replaced drive, and becomes a new store;
 one that holds another place's store, the same store twice, or a store of another server is refused, because
-going on would mix data. Nothing is written before all of them were judged, but for the locks. A crash while
+going on would mix data. Once drives were added or taken away the map says where each is, and who is who goes by the
+ids in the directories, then by path; what is given and is none of them is left alone. Nothing is written before all of them were judged, but for the locks. A crash while
 formatting leaves directories with an identity and no data, which the next start takes up.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s4.cluster import shardmap
+from s4.cluster import growing, shardmap
 from s4.cluster.coordinator import LocalCoordinator
 from s4.cluster.membership import DOCUMENT
 from s4.cluster.shardmap import ShardMap
@@ -79,8 +80,8 @@ class Lineup:
         """Refuse to start where data or metadata that is not lost would look lost. Raises DirectoryError."""
         there = {seat.store for seat in self.online()}
         need = self.shard_map.spec.data
-        for one in self.shard_map.status:
-            have = sum(1 for store in one.members if store in there)
+        for partition, one in enumerate(self.shard_map.status):
+            have = self.shard_map.live(partition, there)
             if have < need:
                 raise DirectoryError(
                     f"{need} of {len(one.members)} drives that hold the data are needed and {have} are there"
@@ -110,17 +111,20 @@ def line_up(
         if not any(seat.identity for seat in seats):
             return _format(files, seats, geometry, partitions, os.urandom(16).hex(), made)
         cluster = _one_cluster(seats)
-        quorum = len(seats) // 2 + 1
-        coordinator = _coordinator(files, seats, quorum, degraded)
-        value, revision = coordinator.newest(DOCUMENT)
+        value, revision = _newest(files, seats)
         if not revision:
             if len(seats) > 1 and any(seat.online and holds_data(seat.directory) for seat in seats):
                 raise DirectoryError("the shard map is lost in every directory; restore the file named map in one")
             return _format(files, seats, geometry, partitions, cluster, made)
         shard_map = shardmap.decode(value)
+        if shard_map.spec.directories:
+            seats, shard_map, revision = _grown(files, seats, failed)
+        quorum = len(seats) // 2 + 1
         _check_places(seats, shard_map, geometry)
         _check_majority(seats, quorum, degraded)
         shard_map = _replace(files, seats, shard_map)
+        if shard_map.spec.directories:
+            shard_map = growing.located(shard_map, [str(seat.directory.absolute()) for seat in seats])
         return Lineup(seats, shard_map, revision, _coordinator(files, seats, quorum, degraded))
     except BaseException:
         unmake(made)
@@ -146,7 +150,7 @@ def _take(files: Files, number: int, directory: Path, failed: Collection[Path], 
     seat = Seat(number, directory)
     if directory in failed and not only:
         seat.leave(
-            f"it failed while the server ran; once it is well, `s4 admin drives retry {number + 1}` takes it in, or mount an "
+            f"it failed while the server ran; once it is well, `s4 admin drives retry {directory}` takes it in, or mount an "
             "empty one in its place"
         )
     elif not directory.exists() and not only:
@@ -218,6 +222,61 @@ def _one_cluster(seats: list[Seat]) -> str:
     return cluster
 
 
+def _newest(files: Files, seats: Sequence[Seat]) -> tuple[bytes, int]:
+    there = [seat.directory for seat in seats if seat.online and seat.identity is not None]
+    return LocalCoordinator(files, there).newest(DOCUMENT)
+
+
+def _grown(files: Files, given: list[Seat], failed: Collection[Path]) -> tuple[list[Seat], ShardMap, int]:
+    """(seats in the order of the map, the map, its revision) of a server whose drives were changed. The newest map of
+    all directories that a map names counts, since those that are given may all be behind. Appends to `given` what it
+    finds besides, so that the caller lets go of it."""
+    revision = -1
+    while True:
+        value, newest = _newest(files, given)
+        if newest == revision:
+            break
+        revision, shard_map = newest, shardmap.decode(value)
+        for path in map(Path, shard_map.spec.directories):
+            if not any(_same(path, seat.directory) for seat in given):
+                given.append(_found(files, path, failed, shard_map.cluster, {seat.store for seat in given}))
+    order = shard_map.order
+    by_store = {seat.store: seat for seat in given if seat.identity is not None}
+    strangers = [seat for seat in given if seat.store not in order]
+    seats = []
+    for number, (store, named) in enumerate(zip(order, shard_map.spec.directories, strict=True)):
+        seat = by_store.get(store) or next((one for one in strangers if _same(Path(named), one.directory)), None)
+        seats.append(seat or Seat(number, Path(named), reason="another drive is there"))
+        seats[-1].number = number
+    for seat in (one for one in given if one not in seats):
+        log.warning(
+            "%s is none of this server's drives, and is left alone: `s4 admin drives add` takes it in", seat.directory
+        )
+        if seat.lock >= 0:
+            os.close(seat.lock)
+            seat.lock = -1
+    return seats, shard_map, revision
+
+
+def _same(first: Path, second: Path) -> bool:
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return first.absolute() == second.absolute()
+
+
+def _found(files: Files, path: Path, failed: Collection[Path], cluster: str, known: Collection[str]) -> Seat:
+    """A directory that the map names and the command line does not. Whatever is wrong with it, it is away at worst."""
+    log.warning("%s is one of this server's drives: name it where the server is started, too", path)
+    try:
+        seat = _take(files, 0, path, failed, False, [])
+    except DirectoryError as error:
+        return Seat(0, path, reason=str(error))
+    if seat.identity is not None and (seat.identity.cluster != cluster or seat.store in known):
+        seat.leave("it belongs to another server, or is a copy of a drive that was given")
+        seat.identity = None
+    return seat
+
+
 def _coordinator(files: Files, seats: list[Seat], quorum: int, degraded: bool) -> LocalCoordinator:
     there = [seat.directory for seat in seats if seat.online and seat.identity is not None]
     return LocalCoordinator(files, there, min(quorum, len(there)) if degraded else quorum)
@@ -226,9 +285,14 @@ def _coordinator(files: Files, seats: list[Seat], quorum: int, degraded: bool) -
 def _check_places(seats: list[Seat], shard_map: ShardMap, geometry: tuple[int, int] | None) -> None:
     order, spec = shard_map.order, shard_map.spec
     if len(order) < len(seats):
+        how = (
+            "copy what it holds to a new server"
+            if len(order) == 1
+            else "start it with those, and `s4 admin drives add`"
+        )
         raise DirectoryError(
-            f"this server has {len(order)} directories and {len(seats)} are given: drives cannot be added to it. Exchange its drives "
-            "for larger ones, one by one, or copy what it holds to a new server or cluster; docs/single-server.md says how, under Growing"
+            f"this server has {len(order)} directories and {len(seats)} are given: to have more, {how}; "
+            "docs/single-server.md, under Growing"
         )
     if len(order) != len(seats):
         raise DirectoryError(

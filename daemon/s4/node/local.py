@@ -21,7 +21,8 @@ from pathlib import Path
 import msgspec
 
 from s4.base.jobs import Jobs
-from s4.cluster import shardmap
+from s4.cluster import growing, shardmap
+from s4.cluster.coordinator import LocalCoordinator
 from s4.cluster.membership import DOCUMENT, Membership
 from s4.config.limits import MIB, Limits
 from s4.config.settings import RootKeys, StoreSettings
@@ -175,12 +176,13 @@ class OpenStore:
     root_made: bool
     joiners: list[tuple[str, Database]]
     locks: list[int]
+    coordinator: LocalCoordinator
 
     async def close(self) -> None:
         await self.node.close()
         await self.host.close()
         await self.drives.close()
-        self.host.copies.close()
+        self.host.copies.close([database for _, database in self.joiners])
         for lock in self.locks:
             os.close(lock)
 
@@ -260,11 +262,12 @@ async def open_store(
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)
     node.start(jobs or Jobs())
+    oldest = growing.OLDEST if current.format == shardmap.GROWN else ""
     for seat in lineup.online():
         if seat.identity is not None:
-            note_opened(files, seat.directory, seat.identity)
+            note_opened(files, seat.directory, seat.identity, oldest)
     locks = [seat.lock for seat in lineup.seats if seat.lock >= 0]
-    return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks)
+    return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks, lineup.coordinator)
 
 
 async def _open_drives(
@@ -294,8 +297,11 @@ async def _open_drives(
                 seat.leave(str(error))
         store = seat.store if seat.online else lineup.shard_map.order[seat.number]
         drives.append(Drive(seat.number, seat.directory, store, shards, seat.reason))
-    places = {store: number for number, store in enumerate(lineup.shard_map.order)}
-    return Drives(drives, [[places[store] for store in kept] for kept in lineup.shard_map.spec.members])
+    found = lineup.shard_map
+    places = {store: number for number, store in enumerate(found.order)}
+    held = [[places[store] for store in kept] for kept in found.spec.members]
+    moving = [] if found.format == shardmap.FORMAT else range(found.partitions)  # until upkeep/leaving.py has looked
+    return Drives(drives, held, moving)
 
 
 def _blaming(directory: Path, fatal: Callable[[BaseException], None]) -> Callable[[BaseException], None]:
@@ -305,8 +311,7 @@ def _blaming(directory: Path, fatal: Callable[[BaseException], None]) -> Callabl
 def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
     """(copies, stores whose copies are level). Changes nothing that is kept but for levelling. Raises
     DirectoryError."""
-    spec = lineup.shard_map.spec
-    wanted = lineup.shard_map.order[: spec.replicas]
+    wanted = lineup.shard_map.copies
     listed = lineup.shard_map.status[0].in_sync
     begun = lineup.shard_map.status[0].epoch > 0  # databases are made before the map gets its first epoch
     opened: dict[str, Database] = {}
@@ -355,7 +360,7 @@ def _open_joiners(lineup: Lineup, in_sync: Sequence[str], limits: Limits) -> lis
     """Copies that are to be filled, emptied. The map must say by now that they do not count: else a crash would
     leave an empty copy that does, and if the others were lost next it would be served as if it were all."""
     joiners = []
-    for seat in _seats(lineup, lineup.shard_map.order[: lineup.shard_map.spec.replicas]):
+    for seat in _seats(lineup, lineup.shard_map.copies):
         if seat.store not in in_sync:
             try:
                 if (seat.directory / "meta").exists():  # what is kept would bring deleted objects back (R8)

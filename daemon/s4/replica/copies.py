@@ -108,9 +108,11 @@ class Copies:
         """Every copy that is level, the one that is read first."""
         return [self.primary, *self._others]
 
-    def close(self) -> None:
+    def close(self, waiting: Sequence[Database] = ()) -> None:
+        """`waiting` are databases that were to join, which may have begun."""
         self._pool.shutdown()
-        for database in [*self._others, *(joiner.database for joiner in self._joiners), self.primary]:
+        begun = [*self._others, *(joiner.database for joiner in self._joiners)]
+        for database in [*begun, *(one for one in waiting if one not in begun), self.primary]:
             database.close()
 
 

@@ -167,10 +167,10 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(int(piece) for piece in re.findall(r"\d+", text)[:3])
 
 
-def note_opened(files: Files, directory: Path, identity: Identity) -> str:
-    """Have a store say who opened it, and the oldest program that still may. Returns the program that had it before,
-    where that was another one. A disk that takes nothing just now is told at the next start."""
-    oldest = max(identity.oldest, OLDEST, key=version)
+def note_opened(files: Files, directory: Path, identity: Identity, oldest: str = "") -> str:
+    """Have a store say who opened it, and the oldest program that still may: OLDEST, or newer where the server's map
+    wants one. Returns the program that had it before, where that was another one. A disk that takes nothing just now is told at the next start."""
+    oldest = max(identity.oldest, OLDEST, oldest, key=version)
     newest = max(identity.opened_by, __version__, key=version)
     wanted = replace(identity, oldest=oldest, opened_by=newest, format=FORMATS[version(oldest) > SILENT])
     if wanted != identity:

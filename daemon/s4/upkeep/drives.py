@@ -7,6 +7,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from s4.base.health import Health, Part, Shape, judge, storable
+from s4.cluster import growing
+from s4.cluster.placement import DRAINING
+from s4.cluster.shardmap import ShardMap
 from s4.node.base import Node
 from s4.storage.timing import KINDS
 from s4.upkeep.heal import Healer
@@ -14,7 +17,8 @@ from s4.upkeep.shard_repair import Fill
 
 
 class DriveStatus(msgspec.Struct, frozen=True):
-    """`state` is online, away or filling (also while it is compared with what it should hold); `filled` the share of blob rows that were confirmed on it. `alarms` are what
+    """`state` is online, away, filling (also while it is compared with what it should hold), draining or drained (which
+    may be removed); `filled` the share of blob rows that were confirmed on it. `alarms` are what
     somebody should look at, `milliseconds` how long a read, write or sync took on average, `errors` how many failed."""
 
     number: int
@@ -35,6 +39,7 @@ class DriveStatus(msgspec.Struct, frozen=True):
     alarms: list[str] = []
     milliseconds: dict[str, float] = {}
     errors: int = 0
+    positions: int = 0
 
 
 def drives_status(node: Node, healer: Healer) -> list[DriveStatus]:
@@ -47,8 +52,9 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
     joining = {store for one in current.status for store in one.joining}
     for drive in node.drives.all:
         name, where, copy = drive.number + 1, str(drive.directory), drive.store in current.status[0].in_sync
+        positions = growing.holds(current, drive.store)
         if drive.shards is None:
-            yield DriveStatus(name, where, drive.store, "away", drive.reason, 0.0)
+            yield DriveStatus(name, where, drive.store, "away", drive.reason, 0.0, positions=positions)
             continue
         free, total = drive.shards.space()
         used = sum(volume.used - volume.dead for volume in drive.shards.usage().values())
@@ -56,6 +62,8 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
         if drive.store in joining or drive.shards.in_doubt:
             fill = healer.fills.get(drive.store, Fill())
             state, done, rows, made = "filling", fill.done, fill.total, fill.made_bytes
+        if current.spec.stores[drive.store] == DRAINING:
+            state = "draining" if positions or current.spec.later else "drained"
         watch, times = drive.shards.watch, drive.shards.times
         alarms = [one for one in (watch.full(), *watch.alarms()) if one]
         took = {kind: round(1000 * times.seconds[kind] / max(1, times.count[kind]), 3) for kind in KINDS}
@@ -78,13 +86,14 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
             alarms,
             took,
             sum(times.errors.values()),
+            positions,
         )
 
 
 def _share(state: str, done: int, rows: int) -> float:
     """How much of a drive is filled. `rows` were counted when the filling began; it is whole only when its state says
     so."""
-    return 1.0 if state == "online" else min(done / rows, 0.999) if rows else 0.0
+    return 1.0 if state != "filling" else min(done / rows, 0.999) if rows else 0.0
 
 
 def server_health(node: Node, healer: Healer, more: Sequence[str] = ()) -> Health:
@@ -94,11 +103,11 @@ def server_health(node: Node, healer: Healer, more: Sequence[str] = ()) -> Healt
     there = {drive.store for drive, _ in node.drives.online()}
     crowded = 0 if node.drives.has_room() else len(node.drives.all)  # one that is full refuses for all
     parts = (
-        Part(sum(store in there for store in one.members), sum(store in there for store in one.in_sync), full=crowded)
-        for one in current.status
+        Part(current.live(partition, there), sum(store in there for store in one.in_sync), full=crowded)
+        for partition, one in enumerate(current.status)
     )
     away = [f"{names[one.number]} is away: {one.reason}" for one in node.drives.all if one.shards is None]
-    filling = {store for one in current.status for store in one.joining}
+    filling = refilled(current)
     away += [f"{names[one.number]} is being filled" for one in node.drives.all if one.store in filling]
     watches = [(names[drive.number], shards.watch) for drive, shards in node.drives.online()]
     full = [f"{name} {text}" for name, watch in watches if (text := watch.full())]
@@ -110,9 +119,21 @@ def server_health(node: Node, healer: Healer, more: Sequence[str] = ()) -> Healt
         parts,
         away=away,
         heals=healer.waiting,
+        moves=growing.moves(current),
         full=full,
         alarms=alarms,
     )
+
+
+def refilled(current: ShardMap) -> set[str]:
+    """Stores that are filled with what no other has for them: drives that are new in their place, or were away."""
+    both = ((one, wanted) for one, wanted in zip(current.status, current.spec.members, strict=True))
+    return {
+        want
+        for one, wanted in both
+        for have, want in zip(one.members, wanted, strict=True)
+        if not have and want in one.joining
+    }
 
 
 def storable_bytes(node: Node) -> int:

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 def can_spare(current: ShardMap, store: str, copies_needed: int) -> bool:
     """Whether everything can be read and written without a store (D1, R9)."""
     needed = current.spec.data + (1 if current.spec.parity > 1 else 0)
-    left = (sum(1 for one in status.members if one not in ("", store)) for status in current.status)
+    others = {one for status in current.status for one in (*status.members, *status.joining)} - {"", store}
+    left = (current.live(partition, others) for partition in range(current.partitions))
     copies = [one for one in current.status[0].in_sync if one != store]
     return current.spec.parity > 0 and all(have >= needed for have in left) and len(copies) >= copies_needed
 

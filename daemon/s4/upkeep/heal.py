@@ -54,7 +54,13 @@ class OwnDrives:
         return True
 
     async def copied(self, shard: Shard, length: int, store: str) -> Buffer | None:
-        return None
+        other = self._node.drives.find(shard)
+        if other is None or other is self._node.drives.at(shard.partition, shard.position):
+            return None
+        try:
+            return await other.read(shard, 0, length)
+        except DamagedError:
+            return None
 
     async def append(self, store: str, shard: Shard, data: Buffer, last: bool) -> str:
         await self._node.drives.append(shard, [data], sync=False)

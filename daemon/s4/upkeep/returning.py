@@ -14,7 +14,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from s4.cluster.shardmap import ShardMap
@@ -51,11 +51,11 @@ class Returning:
                 why = await asyncio.to_thread(self.why_not, drive, told=False)
                 if not why:
                     log.warning("drive %d, %s, is back: it is taken in", drive.number + 1, drive.directory)
-                    await self._settled()
+                    await self.settled()
                     self._renew(drive.directory)
                     return
 
-    async def _settled(self) -> None:
+    async def settled(self) -> None:
         """Wait for a moment without requests, for so long as that may come soon."""
         for _ in range(SETTLED_LOOKS):
             if not self._in_flight():
@@ -68,7 +68,7 @@ class Returning:
         if not directory.is_dir():
             return "it does not exist"
         others = [one.directory for one in self._node.drives.all if one.shards is not None]
-        if others and all(one.is_mount() for one in others) and not directory.is_mount():
+        if unmounted(directory, others):
             return "no drive is mounted there, as on the others"
         try:
             identity = identity_of(directory)
@@ -76,7 +76,7 @@ class Returning:
                 return "it holds another store than the one that belongs there"
             if identity is not None and drive.reason.startswith(FAILED) and not told:
                 return "it failed, and is taken in again when you say so: `s4 admin drives retry`"
-            return _unusable(directory, self._reserve)
+            return unusable(directory, self._reserve)
         except DirectoryError as error:
             return str(error)
         except OSError as error:
@@ -117,7 +117,12 @@ class Returning:
         return "it is put aside: mount an empty one in its place, and it is taken in by itself"
 
 
-def _unusable(directory: Path, reserve_bytes: int) -> str:
+def unmounted(directory: Path, others: Sequence[Path]) -> bool:
+    """Whether a directory is on the disk of the system where the others are disks of their own."""
+    return bool(others) and all(one.is_mount() for one in others) and not directory.is_mount()
+
+
+def unusable(directory: Path, reserve_bytes: int) -> str:
     """Why nothing could be kept there. Raises OSError."""
     space = os.statvfs(directory)
     if space.f_bavail * space.f_frsize <= reserve_bytes // 2:

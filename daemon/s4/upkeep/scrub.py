@@ -129,12 +129,13 @@ class Scrubber:
         digest, read, bad = hashlib.sha256(), 0, False
         for number, length in stripes_of(row):
             for position in range(row.k + row.m):
-                store = self._node.drives.at(partition, position)
+                shard = Shard(partition, blob, position, number)
+                store = self._node.drives.find(shard)
                 if store is None:
                     bad = True
                     continue
                 try:
-                    data = await store.read(Shard(partition, blob, position, number), 0, length)
+                    data = await store.read(shard, 0, length)
                 except OfflineError:
                     bad = True
                     continue

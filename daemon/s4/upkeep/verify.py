@@ -160,7 +160,7 @@ class _Walk:
 
     async def _check_shard(self, shard: Shard, length: int, *, read: bool) -> memoryview | None:
         """The shard's bytes (none without `read`); None where there is a problem with it, which is noted."""
-        store = self.node.drives.at(shard.partition, shard.position)
+        store = self.node.drives.find(shard)
         location = store.locate(shard) if store is not None else None
         if store is None or location is None or location.length != length:
             self.report.problem(f"blob {shard.blob.hex()} lacks stripe {shard.stripe} at position {shard.position}")
