@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from s4.gateway.context import Gateway
 from s4.http.answers import Answer
 from s4.http.authorize import Call
 from s4.http.operations import buckets, copies, forms, labels, listing, locks, multipart, objects, settings, unset
-
-Operation = Callable[[Gateway, Call], Awaitable[Answer]]
+from s4.http.operations.settings import Operation
 
 OPERATIONS: dict[str, Operation] = {
     "ListBuckets": buckets.list_buckets,
@@ -19,35 +18,6 @@ OPERATIONS: dict[str, Operation] = {
     "GetBucketLocation": buckets.get_location,
     "GetBucketVersioning": buckets.get_versioning,
     "PutBucketVersioning": buckets.put_versioning,
-    "GetBucketTagging": settings.get_tagging,
-    "PutBucketTagging": settings.put_tagging,
-    "DeleteBucketTagging": settings.delete_tagging,
-    "GetBucketPolicy": settings.get_policy,
-    "PutBucketPolicy": settings.put_policy,
-    "DeleteBucketPolicy": settings.delete_policy,
-    "GetBucketPolicyStatus": settings.get_policy_status,
-    "GetPublicAccessBlock": settings.get_block,
-    "PutPublicAccessBlock": settings.put_block,
-    "DeletePublicAccessBlock": settings.delete_block,
-    "GetBucketOwnershipControls": settings.get_ownership,
-    "PutBucketOwnershipControls": settings.put_ownership,
-    "DeleteBucketOwnershipControls": settings.delete_ownership,
-    "GetBucketAcl": settings.get_acl,
-    "PutBucketAcl": settings.put_acl,
-    "GetBucketCors": settings.get_cors,
-    "PutBucketCors": settings.put_cors,
-    "DeleteBucketCors": settings.delete_cors,
-    "GetBucketWebsite": settings.get_website,
-    "PutBucketWebsite": settings.put_website,
-    "DeleteBucketWebsite": settings.delete_website,
-    "GetBucketLifecycleConfiguration": settings.get_lifecycle,
-    "PutBucketLifecycleConfiguration": settings.put_lifecycle,
-    "DeleteBucketLifecycle": settings.delete_lifecycle,
-    "GetBucketNotificationConfiguration": settings.get_notification,
-    "PutBucketNotificationConfiguration": settings.put_notification,
-    "GetBucketEncryption": settings.get_encryption,
-    "PutBucketEncryption": settings.put_encryption,
-    "DeleteBucketEncryption": settings.delete_encryption,
     "GetObjectLockConfiguration": locks.get_configuration,
     "PutObjectLockConfiguration": locks.put_configuration,
     "GetObjectRetention": locks.get_retention,
@@ -78,6 +48,7 @@ OPERATIONS: dict[str, Operation] = {
     "ListParts": multipart.list_parts,
     "CompleteMultipartUpload": multipart.complete_upload,
     "AbortMultipartUpload": multipart.abort_upload,
+    **settings.OPERATIONS,
     **unset.OPERATIONS,
 }
 

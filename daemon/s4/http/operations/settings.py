@@ -2,15 +2,19 @@
 lifecycle, encryption, notifications.
 
 Each is one document in the bucket's row: a put replaces it whole, and every gateway obeys it when the call returns.
+What is like others is a row of `SETTINGS`; a handler of its own has only what is judged by other settings.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from s4.access import documents
 from s4.access.checks import read_new_of_bucket
 from s4.access.documents import Block
 from s4.access.patterns import PolicyError
-from s4.access.policy import Policy
 from s4.gateway import principals, sealing
 from s4.gateway.accounts import Accounts
 from s4.gateway.buckets import set_document
@@ -24,33 +28,175 @@ from s4.s3 import acl, cors, encryption, lifecycle, notification, tags, website
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, document, tag
 
+Operation = Callable[[Gateway, Call], Awaitable[Answer]]
 POLICY_BYTES = 20 * 1024
+OWNERSHIPS = (documents.ENFORCED, documents.PREFERRED, documents.WRITER)
+_LEAST_SIZE = "x-amz-transition-default-minimum-object-size"  # Terraform waits until it is told
+_VARIES = "varies_by_storage_class"
+_BLOCK = {
+    "BlockPublicAcls": "acls",
+    "IgnorePublicAcls": "ignore",
+    "BlockPublicPolicy": "policy",
+    "RestrictPublicBuckets": "restrict",
+}
 
 
-async def _remove(gateway: Gateway, request: S3Request, setting: str) -> Answer:
-    await find_bucket(gateway, request.bucket)
-    await set_document(gateway, request.bucket, setting, "")
-    return respond(204)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A setting by its name in the S3 API, how it is kept, and its XML. `read` gives nothing where a bucket has none:
+    `missing` is the error then, and without one it is shown empty. A delete leaves `left`, None where S3 has no delete;
+    without `parse` the put is a handler of its own."""
+
+    called: str
+    kept_as: str
+    root: str
+    read: Callable[[Bucket], Any]
+    render: Callable[[Any], str]
+    missing: str = ""
+    parse: Callable[[Gateway, S3Request, Element], Any] | None = None
+    left: str | None = ""
+    status: int = 200
+    headers: Callable[[Any], dict[str, str]] = lambda _: {}
 
 
-# -- tags
+def shown(
+    root: str,
+    read: Callable[[Bucket], Any],
+    render: Callable[[Any], str],
+    missing: str = "",
+    headers: Callable[[Any], dict[str, str]] = lambda _: {},
+) -> Operation:
+    """Answers with what a bucket's row has of a setting."""
+
+    async def get(gateway: Gateway, call: Call) -> Answer:
+        found = read(await find_bucket(gateway, call.request.bucket))
+        if missing and not found:
+            raise S3Error(missing, BucketName=call.request.bucket)
+        return respond_xml(document(root, render(found)), headers(found))
+
+    return get
 
 
-async def get_tagging(gateway: Gateway, call: Call) -> Answer:
-    found = documents.tags_of(await find_bucket(gateway, call.request.bucket))
-    if not found:
-        raise S3Error("NoSuchTagSet", BucketName=call.request.bucket)
-    return respond_xml(document("Tagging", tags.to_xml(found)))
+def _kept(setting: Setting, parse: Callable[[Gateway, S3Request, Element], Any]) -> Operation:
+    async def put(gateway: Gateway, call: Call) -> Answer:
+        wanted = parse(gateway, call.request, await call.request.xml(setting.root))
+        text = documents.encode(wanted) if wanted else ""
+        await set_document(gateway, call.request.bucket, setting.kept_as, text)
+        return respond(setting.status, setting.headers(wanted))
+
+    return put
 
 
-async def put_tagging(gateway: Gateway, call: Call) -> Answer:
-    found = tags.from_xml(await call.request.xml("Tagging"), tags.OF_BUCKET)
-    await set_document(gateway, call.request.bucket, documents.TAGS, documents.encode(found) if found else "")
-    return respond(204)
+def _removed(kept_as: str, left: str = "") -> Operation:
+    async def delete(gateway: Gateway, call: Call) -> Answer:
+        await find_bucket(gateway, call.request.bucket)
+        await set_document(gateway, call.request.bucket, kept_as, left)
+        return respond(204)
+
+    return delete
 
 
-async def delete_tagging(gateway: Gateway, call: Call) -> Answer:
-    return await _remove(gateway, call.request, documents.TAGS)
+def _ids(gateway: Gateway) -> Iterator[str]:
+    """Names for rules that a client gives none."""
+    return iter(lambda: gateway.random(16).hex(), "")
+
+
+def _least_size(rules: list[lifecycle.Rule]) -> dict[str, str]:
+    return {_LEAST_SIZE: _VARIES if any(rule.varies for rule in rules) else "all_storage_classes_128K"}
+
+
+def _lifecycle(gateway: Gateway, request: S3Request, root: Element) -> list[lifecycle.Rule]:
+    varies = request.headers.get(_LEAST_SIZE, "").lower() == _VARIES
+    return lifecycle.from_xml(root, _ids(gateway), varies=varies)
+
+
+def _encryption(gateway: Gateway, request: S3Request, root: Element) -> encryption.Default:
+    """With a key that this server has."""
+    default = encryption.default_from_xml(root)
+    if default.mode == encryption.SSE_KMS:
+        sealing.kms_key(gateway, request.bucket, default.key)
+    else:
+        sealing.keyring_of(gateway)
+    return default
+
+
+SETTINGS = (
+    Setting(
+        called="BucketTagging",
+        kept_as=documents.TAGS,
+        root="Tagging",
+        read=documents.tags_of,
+        render=tags.to_xml,
+        missing="NoSuchTagSet",
+        parse=lambda _gateway, _request, root: tags.from_xml(root, tags.OF_BUCKET),
+        status=204,
+    ),
+    Setting(
+        called="PublicAccessBlock",
+        kept_as=documents.BLOCK,
+        root="PublicAccessBlockConfiguration",
+        read=lambda bucket: block if (block := documents.block_of(bucket)).shown else None,
+        render=lambda block: "".join(tag(name, str(getattr(block, of)).lower()) for name, of in _BLOCK.items()),
+        missing="NoSuchPublicAccessBlockConfiguration",
+        parse=lambda _gateway, _request, root: Block(**{of: root.truth(name) for name, of in _BLOCK.items()}),
+        left=documents.encode(documents.NO_BLOCK),
+    ),
+    Setting(
+        called="BucketOwnershipControls",
+        kept_as=documents.OWNERSHIP,
+        root="OwnershipControls",
+        read=lambda bucket: "" if (found := documents.ownership_of(bucket)) == documents.REMOVED else found,
+        render=lambda ownership: f"<Rule>{tag('ObjectOwnership', ownership)}</Rule>",
+        missing="OwnershipControlsNotFoundError",
+        left=documents.REMOVED,
+    ),
+    Setting(
+        called="BucketCors",
+        kept_as=documents.CORS,
+        root="CORSConfiguration",
+        read=documents.cors_of,
+        render=cors.to_xml,
+        missing="NoSuchCORSConfiguration",
+        parse=lambda _gateway, _request, root: cors.from_xml(root),
+    ),
+    Setting(
+        called="BucketWebsite",
+        kept_as=documents.WEBSITE,
+        root="WebsiteConfiguration",
+        read=documents.website_of,
+        render=website.to_xml,
+        missing="NoSuchWebsiteConfiguration",
+        parse=lambda _gateway, _request, root: website.from_xml(root),
+    ),
+    Setting(
+        called="BucketLifecycleConfiguration",
+        kept_as=documents.LIFECYCLE,
+        root="LifecycleConfiguration",
+        read=documents.lifecycle_of,
+        render=lifecycle.to_xml,
+        missing="NoSuchLifecycleConfiguration",
+        parse=_lifecycle,
+        headers=_least_size,
+    ),
+    Setting(
+        called="BucketEncryption",
+        kept_as=documents.ENCRYPTION,
+        root="ServerSideEncryptionConfiguration",
+        read=documents.encryption_of,
+        render=encryption.default_to_xml,
+        missing="ServerSideEncryptionConfigurationNotFoundError",
+        parse=_encryption,
+    ),
+    Setting(
+        called="BucketNotificationConfiguration",
+        kept_as=documents.NOTIFICATION,
+        root="NotificationConfiguration",
+        read=documents.notification_of,
+        render=notification.to_xml,
+        parse=lambda gateway, _request, root: notification.from_xml(root, gateway.receivers, _ids(gateway)),
+        left=None,
+    ),
+)
 
 
 # -- policy
@@ -89,65 +235,14 @@ async def put_policy(gateway: Gateway, call: Call) -> Answer:
     return respond(204)
 
 
-async def delete_policy(gateway: Gateway, call: Call) -> Answer:
-    return await _remove(gateway, call.request, documents.POLICY)
-
-
 async def get_policy_status(gateway: Gateway, call: Call) -> Answer:
     bucket = await find_bucket(gateway, call.request.bucket)
     _policy_text(bucket, call.request.bucket)
-    policy: Policy | None = documents.policy_of(bucket)
+    policy = documents.policy_of(bucket)
     return respond_xml(document("PolicyStatus", tag("IsPublic", str(policy is not None and policy.public).lower())))
 
 
-# -- public access block
-
-_BLOCK = {
-    "BlockPublicAcls": "acls",
-    "IgnorePublicAcls": "ignore",
-    "BlockPublicPolicy": "policy",
-    "RestrictPublicBuckets": "restrict",
-}
-
-
-async def get_block(gateway: Gateway, call: Call) -> Answer:
-    block = documents.block_of(await find_bucket(gateway, call.request.bucket))
-    if not block.shown:
-        raise S3Error("NoSuchPublicAccessBlockConfiguration", BucketName=call.request.bucket)
-    listed = "".join(tag(name, str(getattr(block, field)).lower()) for name, field in _BLOCK.items())
-    return respond_xml(document("PublicAccessBlockConfiguration", listed))
-
-
-async def put_block(gateway: Gateway, call: Call) -> Answer:
-    root = await call.request.xml("PublicAccessBlockConfiguration")
-    given = {field: _truth(root, name) for name, field in _BLOCK.items()}
-    await set_document(gateway, call.request.bucket, documents.BLOCK, documents.encode(Block(**given)))
-    return respond(200)
-
-
-def _truth(root: Element, name: str) -> bool:
-    text = (root.get(name) or "false").lower()
-    if text not in ("true", "false"):
-        raise S3Error("MalformedXML")
-    return text == "true"
-
-
-async def delete_block(gateway: Gateway, call: Call) -> Answer:
-    await find_bucket(gateway, call.request.bucket)
-    await set_document(gateway, call.request.bucket, documents.BLOCK, documents.encode(documents.NO_BLOCK))
-    return respond(204)
-
-
 # -- ownership controls
-
-OWNERSHIPS = (documents.ENFORCED, documents.PREFERRED, documents.WRITER)
-
-
-async def get_ownership(gateway: Gateway, call: Call) -> Answer:
-    found = documents.ownership_of(await find_bucket(gateway, call.request.bucket))
-    if found == documents.REMOVED:
-        raise S3Error("OwnershipControlsNotFoundError", BucketName=call.request.bucket)
-    return respond_xml(document("OwnershipControls", f"<Rule>{tag('ObjectOwnership', found)}</Rule>"))
 
 
 async def put_ownership(gateway: Gateway, call: Call) -> Answer:
@@ -161,12 +256,6 @@ async def put_ownership(gateway: Gateway, call: Call) -> Answer:
         raise S3Error("InvalidBucketAclWithObjectOwnership")
     await set_document(gateway, call.request.bucket, documents.OWNERSHIP, wanted, bucket, (documents.ACL,))
     return respond(200)
-
-
-async def delete_ownership(gateway: Gateway, call: Call) -> Answer:
-    await find_bucket(gateway, call.request.bucket)
-    await set_document(gateway, call.request.bucket, documents.OWNERSHIP, documents.REMOVED)
-    return respond(204)
 
 
 # -- ACL
@@ -218,115 +307,22 @@ def check_acl(bucket: Bucket, wanted: acl.Acl) -> None:
         )
 
 
-# -- cross-origin rules
-
-
-async def get_cors(gateway: Gateway, call: Call) -> Answer:
-    rules = documents.cors_of(await find_bucket(gateway, call.request.bucket))
-    if not rules:
-        raise S3Error("NoSuchCORSConfiguration", BucketName=call.request.bucket)
-    return respond_xml(document("CORSConfiguration", cors.to_xml(rules)))
-
-
-async def put_cors(gateway: Gateway, call: Call) -> Answer:
-    rules = cors.from_xml(await call.request.xml("CORSConfiguration"))
-    await set_document(gateway, call.request.bucket, documents.CORS, documents.encode(rules))
-    return respond(200)
-
-
-async def delete_cors(gateway: Gateway, call: Call) -> Answer:
-    return await _remove(gateway, call.request, documents.CORS)
-
-
-# -- website
-
-
-async def get_website(gateway: Gateway, call: Call) -> Answer:
-    found = documents.website_of(await find_bucket(gateway, call.request.bucket))
-    if found is None:
-        raise S3Error("NoSuchWebsiteConfiguration", BucketName=call.request.bucket)
-    return respond_xml(document("WebsiteConfiguration", website.to_xml(found)))
-
-
-async def put_website(gateway: Gateway, call: Call) -> Answer:
-    found = website.from_xml(await call.request.xml("WebsiteConfiguration"))
-    await set_document(gateway, call.request.bucket, documents.WEBSITE, documents.encode(found))
-    return respond(200)
-
-
-async def delete_website(gateway: Gateway, call: Call) -> Answer:
-    return await _remove(gateway, call.request, documents.WEBSITE)
-
-
-# -- lifecycle
-
-_LEAST_SIZE = "x-amz-transition-default-minimum-object-size"  # Terraform waits until it is told
-_VARIES = "varies_by_storage_class"
-
-
-def _least_size(rules: list[lifecycle.Rule]) -> dict[str, str]:
-    return {_LEAST_SIZE: _VARIES if any(rule.varies for rule in rules) else "all_storage_classes_128K"}
-
-
-async def get_lifecycle(gateway: Gateway, call: Call) -> Answer:
-    rules = documents.lifecycle_of(await find_bucket(gateway, call.request.bucket))
-    if not rules:
-        raise S3Error("NoSuchLifecycleConfiguration", BucketName=call.request.bucket)
-    return respond_xml(document("LifecycleConfiguration", lifecycle.to_xml(rules)), _least_size(rules))
-
-
-async def put_lifecycle(gateway: Gateway, call: Call) -> Answer:
-    names = iter(lambda: gateway.random(16).hex(), "")
-    rules = lifecycle.from_xml(
-        await call.request.xml("LifecycleConfiguration"),
-        names,
-        varies=call.request.headers.get(_LEAST_SIZE, "").lower() == _VARIES,
-    )
-    await set_document(gateway, call.request.bucket, documents.LIFECYCLE, documents.encode(rules))
-    return respond(200, _least_size(rules))
-
-
-async def delete_lifecycle(gateway: Gateway, call: Call) -> Answer:
-    return await _remove(gateway, call.request, documents.LIFECYCLE)
-
-
-# -- encryption of what comes
-
-
-async def get_encryption(gateway: Gateway, call: Call) -> Answer:
-    default = documents.encryption_of(await find_bucket(gateway, call.request.bucket))
-    if default is None:
-        raise S3Error("ServerSideEncryptionConfigurationNotFoundError", BucketName=call.request.bucket)
-    return respond_xml(document("ServerSideEncryptionConfiguration", encryption.default_to_xml(default)))
-
-
-async def put_encryption(gateway: Gateway, call: Call) -> Answer:
-    default = encryption.default_from_xml(await call.request.xml("ServerSideEncryptionConfiguration"))
-    if default.mode == encryption.SSE_KMS:
-        sealing.kms_key(gateway, call.request.bucket, default.key)
-    else:
-        sealing.keyring_of(gateway)
-    await set_document(gateway, call.request.bucket, documents.ENCRYPTION, documents.encode(default))
-    return respond(200)
-
-
-async def delete_encryption(gateway: Gateway, call: Call) -> Answer:
-    return await _remove(gateway, call.request, documents.ENCRYPTION)
-
-
-# -- notifications
-
-
-async def get_notification(gateway: Gateway, call: Call) -> Answer:
-    rules = documents.notification_of(await find_bucket(gateway, call.request.bucket))
-    return respond_xml(document("NotificationConfiguration", notification.to_xml(rules)))
-
-
-async def put_notification(gateway: Gateway, call: Call) -> Answer:
-    ids = iter(lambda: gateway.random(16).hex(), "")
-    rules = notification.from_xml(await call.request.xml("NotificationConfiguration"), gateway.receivers, ids)
-    await set_document(gateway, call.request.bucket, documents.NOTIFICATION, documents.encode(rules) if rules else "")
-    return respond(200)
+OPERATIONS: dict[str, Operation] = {
+    **{f"Get{one.called}": shown(one.root, one.read, one.render, one.missing, one.headers) for one in SETTINGS},
+    **{f"Put{one.called}": _kept(one, one.parse) for one in SETTINGS if one.parse is not None},
+    **{
+        f"Delete{one.called.removesuffix('Configuration')}": _removed(one.kept_as, one.left)
+        for one in SETTINGS
+        if one.left is not None
+    },
+    "GetBucketPolicy": get_policy,
+    "PutBucketPolicy": put_policy,
+    "DeleteBucketPolicy": _removed(documents.POLICY),
+    "GetBucketPolicyStatus": get_policy_status,
+    "PutBucketOwnershipControls": put_ownership,
+    "GetBucketAcl": get_acl,
+    "PutBucketAcl": put_acl,
+}
 
 
 # -- what browsers ask

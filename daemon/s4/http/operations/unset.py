@@ -6,35 +6,22 @@ NotImplemented for a failure. What sets them is NotImplemented (`s3/routing.py`)
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.answers import Answer, respond_xml
 from s4.http.authorize import Call
+from s4.http.operations.settings import Operation, shown
 from s4.s3.errors import S3Error
 from s4.s3.xml import document, tag
-
-Operation = Callable[[Gateway, Call], Awaitable[Answer]]
 
 
 def _told(root: str, inside: str = "") -> Operation:
     """What is answered with a document."""
-
-    async def tell(gateway: Gateway, call: Call) -> Answer:
-        await find_bucket(gateway, call.request.bucket)
-        return respond_xml(document(root, inside))
-
-    return tell
+    return shown(root, lambda _: inside, str)
 
 
 def _missing(code: str) -> Operation:
     """What is not there."""
-
-    async def refuse(gateway: Gateway, call: Call) -> Answer:
-        await find_bucket(gateway, call.request.bucket)
-        raise S3Error(code, BucketName=call.request.bucket)
-
-    return refuse
+    return shown("", lambda _: None, str, code)
 
 
 def _none(root: str) -> Operation:
