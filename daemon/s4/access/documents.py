@@ -6,6 +6,7 @@ What cannot be read is the strictest there is: a policy that denies, a block of 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -26,6 +27,8 @@ POLICY, TAGS, ACL, CORS, OWNERSHIP, BLOCK = "policy", "tags", "acl", "cors", "ow
 RATE = "rate"
 QUOTA, WEBSITE, LIFECYCLE, ENCRYPTION, NOTIFICATION = "quota", "website", "lifecycle", "encryption", "notification"
 ENFORCED, PREFERRED, WRITER = "BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"
+T = TypeVar("T")
+Other = TypeVar("Other")
 REMOVED = "removed"  # of ownership controls: S3 then goes by ObjectWriter, and has none to show
 
 
@@ -39,23 +42,27 @@ class Block(msgspec.Struct, frozen=True):
     shown: bool = True
 
 
+_BLOCKED = Block()
 NO_BLOCK = Block(False, False, False, False, shown=False)
 
 
-@lru_cache(maxsize=1024)
-def _block(text: str) -> Block:
-    try:
-        return msgspec.json.decode(text, type=Block) if text else Block()
-    except msgspec.MsgspecError:
-        return Block()
+@lru_cache(maxsize=8192)
+def _decoded(kind: Any, text: str) -> Any:
+    return msgspec.json.decode(text, type=kind)
 
 
-@lru_cache(maxsize=1024)
-def _rules(text: str) -> list[Rule]:
+def _read(bucket: Bucket, setting: str, kind: type[T], otherwise: Other, called: str = "") -> T | Other:
+    """A setting, or what holds where a bucket has none. So does it where the setting cannot be read; but one that is
+    `called` something is then an S3Error that is raised, for nothing goes on without it."""
+    text = bucket.documents.get(setting, "")
+    if not text:
+        return otherwise
     try:
-        return msgspec.json.decode(text, type=list[Rule]) if text else []
-    except msgspec.MsgspecError:
-        return []
+        return cast("T", _decoded(cast("Any", kind), text))
+    except msgspec.MsgspecError as error:
+        if called:
+            raise S3Error("InternalError", f"The bucket's {called} cannot be read: put it again.") from error
+        return otherwise
 
 
 def encode(value: msgspec.Struct | list[Rule] | list[lifecycle.Rule] | list[events.Rule] | dict[str, str]) -> str:
@@ -63,7 +70,7 @@ def encode(value: msgspec.Struct | list[Rule] | list[lifecycle.Rule] | list[even
 
 
 def block_of(bucket: Bucket) -> Block:
-    return _block(bucket.documents.get(BLOCK, ""))
+    return _read(bucket, BLOCK, Block, _BLOCKED)
 
 
 def ownership_of(bucket: Bucket) -> str:
@@ -80,35 +87,16 @@ def has_acls(bucket: Bucket) -> bool:
 
 
 def cors_of(bucket: Bucket) -> list[Rule]:
-    return _rules(bucket.documents.get(CORS, ""))
-
-
-@lru_cache(maxsize=1024)
-def _website(text: str) -> Website | None:
-    try:
-        return msgspec.json.decode(text, type=Website) if text else None
-    except msgspec.MsgspecError:
-        return None
+    return _read(bucket, CORS, list[Rule], [])
 
 
 def website_of(bucket: Bucket) -> Website | None:
-    return _website(bucket.documents.get(WEBSITE, ""))
-
-
-@lru_cache(maxsize=1024)
-def _default_lock(text: str) -> Default:
-    return msgspec.json.decode(text, type=Default)
+    return _read(bucket, WEBSITE, Website, None)
 
 
 def default_lock(bucket: Bucket) -> Default | None:
     """The retention that new versions get. Raises S3Error where it cannot be read: nothing is written unlocked then."""
-    text = bucket.documents.get(LOCK)
-    if text is None:
-        return None
-    try:
-        return _default_lock(text)
-    except msgspec.MsgspecError as error:
-        raise S3Error("InternalError", "The bucket's default retention cannot be read: put it again.") from error
+    return _read(bucket, LOCK, Default, None, "default retention")
 
 
 def tags_of(bucket: Bucket) -> dict[str, str]:
@@ -116,34 +104,14 @@ def tags_of(bucket: Bucket) -> dict[str, str]:
     return msgspec.json.decode(text, type=dict[str, str]) if text else {}
 
 
-@lru_cache(maxsize=1024)
-def _lifecycle(text: str) -> list[lifecycle.Rule]:
-    try:
-        return msgspec.json.decode(text, type=list[lifecycle.Rule])
-    except msgspec.MsgspecError:
-        return []
-
-
 def lifecycle_of(bucket: Bucket) -> list[lifecycle.Rule]:
     """Rules that cannot be read end nothing."""
-    text = bucket.documents.get(LIFECYCLE)
-    return _lifecycle(text) if text is not None else []
-
-
-@lru_cache(maxsize=1024)
-def _encryption(text: str) -> Encryption:
-    return msgspec.json.decode(text, type=Encryption)
+    return _read(bucket, LIFECYCLE, list[lifecycle.Rule], [])
 
 
 def encryption_of(bucket: Bucket) -> Encryption | None:
     """How what comes is encrypted. Raises S3Error where it cannot be read: nothing is written in the clear then."""
-    text = bucket.documents.get(ENCRYPTION)
-    if text is None:
-        return None
-    try:
-        return _encryption(text)
-    except msgspec.MsgspecError as error:
-        raise S3Error("InternalError", "The bucket's encryption cannot be read: put it again.") from error
+    return _read(bucket, ENCRYPTION, Encryption, None, "encryption")
 
 
 def notification_of(bucket: Bucket) -> list[events.Rule]:

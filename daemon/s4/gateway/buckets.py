@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from s4.access import documents
-from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket, settings_of
+from s4.gateway.context import Gateway, NotCommittedError, execute, expected, find_bucket, settings_of
 from s4.metadata.commands import (
     BeginDelete,
     BucketMade,
@@ -31,29 +31,24 @@ async def create_bucket(
 ) -> Bucket:
     """`lock` is for good, and with versioning."""
     limits = gateway.limits
-    answer = await execute(
-        gateway, 0, CreateBucket(name, owner, limits.buckets_per_user, limits.buckets, lock, documents or {})
-    )
-    if not isinstance(answer, BucketMade):
-        raise S3Error("InternalError")
+    command = CreateBucket(name, owner, limits.buckets_per_user, limits.buckets, lock, documents or {})
+    bucket = expected(BucketMade, await execute(gateway, 0, command)).bucket
     if lock:
-        await _spread(gateway, answer.bucket)
-    return answer.bucket
+        await _spread(gateway, bucket)
+    return bucket
 
 
 async def set_versioning(gateway: Gateway, name: str, versioning: str) -> None:
-    answer = await execute(gateway, 0, SetVersioning(name, versioning))
-    if not isinstance(answer, BucketMade):
-        raise S3Error("InternalError")
-    await _spread(gateway, answer.bucket)
+    await _set(gateway, SetVersioning(name, versioning))
 
 
 async def set_lock(gateway: Gateway, name: str, document: str) -> None:
     """Object lock for good, with a default retention or none. No commit under older settings succeeds on return."""
-    answer = await execute(gateway, 0, SetLock(name, document))
-    if not isinstance(answer, BucketMade):
-        raise S3Error("InternalError")
-    await _spread(gateway, answer.bucket)
+    await _set(gateway, SetLock(name, document))
+
+
+async def _set(gateway: Gateway, command: SetVersioning | SetLock) -> None:
+    await _spread(gateway, expected(BucketMade, await execute(gateway, 0, command)).bucket)
 
 
 async def _spread(gateway: Gateway, bucket: Bucket) -> None:
@@ -78,10 +73,8 @@ async def set_document(
 async def delete_bucket(gateway: Gateway, name: str) -> None:
     """Raises S3Error BucketNotEmpty with the bucket as it was."""
     await find_bucket(gateway, name)
-    answer = await execute(gateway, 0, BeginDelete(name, gateway.random(16)))
-    if not isinstance(answer, BucketMade):
-        raise S3Error("InternalError")
-    await finish_delete(gateway, name, answer.bucket)
+    begun = expected(BucketMade, await execute(gateway, 0, BeginDelete(name, gateway.random(16))))
+    await finish_delete(gateway, name, begun.bucket)
 
 
 async def finish_delete(gateway: Gateway, name: str, bucket: Bucket) -> None:

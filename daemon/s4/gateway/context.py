@@ -26,6 +26,7 @@ from s4.gateway.quota import Quotas
 from s4.gateway.rates import BucketRates
 from s4.gateway.turns import Turns
 from s4.metadata.commands import AnyAnswer, AnyCommand, Refused, Settings, Stale
+from s4.metadata.keys import partition_of
 from s4.metadata.rows import Bucket, Notify
 from s4.peer.api import Layout, NodeApi, UnavailableError, UnknownResultError
 from s4.s3.errors import S3Error
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 SETTINGS_TRIES = 8
 ANSWER_COST = 64 * 1024  # as bytes: what comes after a commit takes the loop about as long
 T = TypeVar("T")
+A = TypeVar("A", bound=AnyAnswer)
 ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
     "origin", default=("", "", "")
 )  # user, address, id of the request
@@ -176,6 +178,19 @@ async def find_bucket(gateway: Gateway, name: str) -> Bucket:
     return row
 
 
+async def placed(gateway: Gateway, name: str, key: bytes) -> tuple[Bucket, int]:
+    """A key's bucket and partition. Raises S3Error NoSuchBucket."""
+    bucket = await find_bucket(gateway, name)
+    return bucket, partition_of(bucket.id, key, gateway.partitions)
+
+
+def expected(kind: type[A], answer: AnyAnswer) -> A:
+    """An answer of the kind that a command has."""
+    if not isinstance(answer, kind):
+        raise S3Error("InternalError")
+    return answer
+
+
 async def execute(gateway: Gateway, partition: int, command: AnyCommand, named: bytes = b"") -> AnyAnswer:
     """Run a command; `named` is its id where it may have been sent before (R12). Raises NotCommittedError for a
     refusal, S3Error where nobody knows whether it took effect."""
@@ -208,18 +223,20 @@ def notify_of(bucket: Bucket, name: str) -> Notify | None:
 
 async def commit(
     gateway: Gateway,
+    kind: type[A],
     name: str,
     bucket: Bucket,
     partition: int,
     command: Callable[[Settings], AnyCommand],
     named: Callable[[int], bytes] = lambda _: b"",
-) -> AnyAnswer:
-    """Run a command that carries bucket settings; where they were stale, again with the newest (rule L2). `named`
+) -> A:
+    """Run a command that carries bucket settings and has this kind of answer; where they were stale, again with the
+    newest (rule L2). `named`
     gives its id, another for each revision of the settings: that they were stale is remembered as its answer."""
     for _ in range(SETTINGS_TRIES):
         answer = await execute(gateway, partition, command(settings_of(bucket, name)), named(bucket.revision))
         if not isinstance(answer, Stale):
-            return answer
+            return expected(kind, answer)
         newer = await find_bucket(gateway, name)
         if newer.id != bucket.id:
             raise NotCommittedError("NoSuchBucket", BucketName=name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from s4.access.documents import object_owner
-from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket
+from s4.gateway.context import Gateway, NotCommittedError, commit, placed
 from s4.gateway.objects import (
     Attributes,
     Put,
@@ -97,8 +97,7 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
     Raises S3Error, and SourceChangedError where the source was replaced meanwhile: what the caller looked at,
     conditions and tags, need not hold for what is there now. It reads since before it opened the source (D6).
     """
-    bucket = await find_bucket(gateway, copy.name)
-    partition = keys.partition_of(bucket.id, copy.key, gateway.partitions)
+    bucket, partition = await placed(gateway, copy.name, copy.key)
     if source.row.size > gateway.limits.put_bytes and not copy.rename:
         raise S3Error(
             "InvalidRequest",
@@ -162,6 +161,7 @@ async def _commit_copy(
     try:
         answer = await commit(
             gateway,
+            Written,
             copy.name,
             bucket,
             partition,
@@ -182,8 +182,6 @@ async def _commit_copy(
     except NotCommittedError:
         await drop_references(gateway, extents)
         raise
-    if not isinstance(answer, Written):
-        raise S3Error("InternalError")
     return Put.of(row, answer.version)
 
 

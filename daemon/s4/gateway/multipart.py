@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import msgspec
 
 from s4.access.documents import object_owner
-from s4.gateway.context import Gateway, NotCommittedError, commit, find_bucket, paced
+from s4.gateway.context import Gateway, NotCommittedError, commit, paced, placed
 from s4.gateway.copies import receive_copied
 from s4.gateway.objects import Attributes, Put, take_extents, with_null
 from s4.gateway.read import Opened
 from s4.gateway.receive import Body, Destination, Stored, abandon, receive
 from s4.gateway.sealing import Seal, new_seal, unwrap, wanted_in
-from s4.metadata import keys
 from s4.metadata.commands import (
     NO_CONDITIONS,
     AbortUpload,
     CompleteUpload,
     Conditions,
     CreateUpload,
+    Done,
     PutPart,
     Written,
 )
@@ -68,8 +68,7 @@ async def create_upload(
 ) -> tuple[str, Sealing | None]:
     """Returns the upload id, 32 hexadecimal digits that sort by time, and how its parts are encrypted. With no
     `algorithm` the default checksum is kept."""
-    bucket = await find_bucket(gateway, name)
-    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    bucket, partition = await placed(gateway, name, key)
     upload = gateway.now_ms().to_bytes(6, "big") + gateway.random(10)
     seal = await new_seal(gateway, name, bucket, wanted_in(bucket, attributes.encryption))
     row = Upload(
@@ -85,15 +84,14 @@ async def create_upload(
         seal.sealing if seal is not None else None,
         bool(algorithm),
     )
-    await commit(gateway, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
+    await commit(gateway, Done, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
     return upload.hex(), row.sealing
 
 
 async def find_upload(
     gateway: Gateway, name: str, key: bytes, upload_id: str, after: int = 0, limit: int = 0
 ) -> tuple[Bucket, int, bytes, UploadFound]:
-    bucket = await find_bucket(gateway, name)
-    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    bucket, partition = await placed(gateway, name, key)
     upload = parse_upload_id(upload_id)
     found = await gateway.node.find_upload(partition, bucket.id, key, upload, after, limit)
     if found is None:
@@ -164,6 +162,7 @@ async def _commit_part(
     try:
         await commit(
             gateway,
+            Written,
             name,
             bucket,
             partition,
@@ -226,6 +225,7 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
         async with gateway.quotas.completing(gateway.node, bucket, row.size, upload):
             answer = await commit(
                 gateway,
+                Written,
                 name,
                 bucket,
                 partition,
@@ -241,16 +241,13 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
         if error.code not in ("NoSuchUpload", "QuotaExceeded"):  # of the second what was completed may be the reason
             raise
         return await _completed_before(gateway, name, key, upload_id, wanted, error)
-    if not isinstance(answer, Written):
-        raise S3Error("InternalError")
     return Put.of(row, answer.version)
 
 
 async def _completed_before(
     gateway: Gateway, name: str, key: bytes, upload_id: str, wanted: Completion, error: S3Error
 ) -> Put:
-    bucket = await find_bucket(gateway, name)
-    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    bucket, partition = await placed(gateway, name, key)
     found = await gateway.node.find_object(partition, bucket.id, key, "")
     if found is None:
         raise error
@@ -358,7 +355,6 @@ def _checksum(algorithm: str, kind: str, extents: list[Extent]) -> str:
 
 
 async def abort_upload(gateway: Gateway, name: str, key: bytes, upload_id: str) -> None:
-    bucket = await find_bucket(gateway, name)
-    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    bucket, partition = await placed(gateway, name, key)
     upload = parse_upload_id(upload_id)
-    await commit(gateway, name, bucket, partition, lambda settings: AbortUpload(settings, key, upload))
+    await commit(gateway, Done, name, bucket, partition, lambda settings: AbortUpload(settings, key, upload))

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from s4.access.documents import object_owner
-from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket, paced
+from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket, paced, placed
 from s4.gateway.read import Opened
 from s4.gateway.receive import REFERENCES_AT_ONCE, Body, Destination, Stored, abandon, drop_references, receive
 from s4.gateway.sealing import new_seal, wanted_in
@@ -96,8 +96,7 @@ async def put_object(
     conditions: Conditions = NO_CONDITIONS,
 ) -> Put:
     """Store a body under a key. Raises S3Error."""
-    bucket = await find_bucket(gateway, name)
-    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    bucket, partition = await placed(gateway, name, key)
     await gateway.quotas.take(gateway.node, bucket, body.length)
     seal = await new_seal(gateway, name, bucket, wanted_in(bucket, attributes.encryption))
     expected = msgspec.structs.replace(expected, keep=expected.kept or checksums.DEFAULT)
@@ -138,8 +137,9 @@ async def commit_put(
     event: str,
 ) -> Written:
     try:
-        answer = await commit(
+        return await commit(
             gateway,
+            Written,
             name,
             bucket,
             partition,
@@ -157,9 +157,6 @@ async def commit_put(
     except NotCommittedError:
         await abandon(gateway, stored)
         raise
-    if not isinstance(answer, Written):
-        raise S3Error("InternalError")
-    return answer
 
 
 def with_null(row: Object, versioning: str) -> Object:
@@ -180,10 +177,10 @@ async def delete_object(
     *,
     bypass: bool = False,
 ) -> Deleted:
-    bucket = await find_bucket(gateway, name)
-    partition = keys.partition_of(bucket.id, key, gateway.partitions)
-    answer = await commit(
+    bucket, partition = await placed(gateway, name, key)
+    return await commit(
         gateway,
+        Deleted,
         name,
         bucket,
         partition,
@@ -196,9 +193,6 @@ async def delete_object(
             bypass,
         ),
     )
-    if not isinstance(answer, Deleted):
-        raise S3Error("InternalError")
-    return answer
 
 
 async def delete_objects(
@@ -266,11 +260,11 @@ async def change_object(
 ) -> str:
     """Give a version other tags, another ACL, retention or hold; returns its id. `seen` is the suffix of the version
     that the change was made for, where it must be that. Raises S3Error, SourceChangedError."""
-    bucket = await find_bucket(gateway, name)
-    partition = keys.partition_of(bucket.id, key, gateway.partitions)
+    bucket, partition = await placed(gateway, name, key)
     try:
-        answer = await commit(
+        changed = await commit(
             gateway,
+            Written,
             name,
             bucket,
             partition,
@@ -290,9 +284,7 @@ async def change_object(
         if seen and error.code == "OperationAborted":
             raise SourceChangedError from error
         raise
-    if not isinstance(answer, Written):
-        raise S3Error("InternalError")
-    return answer.version
+    return changed.version
 
 
 async def must_be_there(gateway: Gateway, source: Opened) -> None:

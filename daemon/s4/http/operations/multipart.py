@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from s4.gateway import multipart
-from s4.gateway.context import Gateway, find_bucket, paced
+from s4.gateway.context import Gateway, paced, placed
 from s4.gateway.multipart import Completion, WantedPart
 from s4.gateway.objects import while_it_changes
 from s4.http.answers import Answer, respond, respond_xml
@@ -16,7 +16,7 @@ from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.owners import owner_xml
 from s4.http.request import S3Request
 from s4.http.responses import aborting, ending
-from s4.metadata import classes, keys
+from s4.metadata import classes
 from s4.metadata.commands import NO_CONDITIONS, Conditions
 from s4.metadata.entry import RefusalError
 from s4.metadata.objects import check_conditions
@@ -45,8 +45,7 @@ async def create_upload(gateway: Gateway, call: Call) -> Answer:
 async def _must_hold(gateway: Gateway, request: S3Request, wanted: Conditions) -> None:
     """Conditions on beginning an upload hold when it begins; clients such as minio-go say them at its completion again.
     Raises S3Error."""
-    bucket = await find_bucket(gateway, request.bucket)
-    partition = keys.partition_of(bucket.id, request.key, gateway.partitions)
+    bucket, partition = await placed(gateway, request.bucket, request.key)
     found = await gateway.node.find_object(partition, bucket.id, request.key, "")
     try:
         check_conditions(wanted, decode_object(found.value)[0] if found is not None else None)
