@@ -22,21 +22,21 @@ from s4.metadata.commands import (
     Taken,
     UserKnown,
 )
-from s4.metadata.entry import Entry, RefusalError
+from s4.metadata.entry import Entry, RefusalError, find
 from s4.metadata.rows import AccessKey, Job, LastUse, Policy, User, decode, encode
 
 
 def put_user(entry: Entry, command: PutUser) -> UserKnown:
     row_key = keys.named_row(keys.USER, command.name)
-    value = entry.get(row_key)
-    if command.create and (value is not None or _differs_in_case(entry, row_key)):
+    old = find(entry, User, row_key)
+    if command.create and (old is not None or _differs_in_case(entry, row_key)):
         raise RefusalError("EntityAlreadyExists", f"A user named {command.name} exists already.")
-    if not command.create and value is None:
+    if not command.create and old is None:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.name}.")
     # An id that no user had: the entry's sequence is never given out again.
     unique = f"AIDA{entry.epoch:08X}{entry.sequence:09X}"
     fresh = User(command.name, entry.now_ms, id=unique, canonical=canonical_id(unique))
-    user = replace(decode(User, value) if value is not None else fresh, enabled=command.enabled)
+    user = replace(old or fresh, enabled=command.enabled)
     entry.put(row_key, encode(user))
     entry.put(keys.named_row(keys.POLICY, command.name), encode(Policy(command.grants)))
     return UserKnown(user, command.grants)
@@ -65,8 +65,8 @@ def put_key(entry: Entry, command: PutAccessKey) -> KeyKnown:
     if entry.get(keys.named_row(keys.USER, command.user)) is None:
         raise RefusalError("NoSuchEntity", f"There is no user named {command.user}.")
     row_key = keys.named_row(keys.ACCESS_KEY, command.access_key)
-    held = entry.get(row_key)
-    if held is not None and decode(AccessKey, held).user != command.user:
+    held = find(entry, AccessKey, row_key)
+    if held is not None and held.user != command.user:
         raise RefusalError("EntityAlreadyExists", f"The access key {command.access_key} is another user's.")
     row = AccessKey(command.user, command.secret, entry.now_ms)
     entry.put(row_key, encode(row))
@@ -75,8 +75,8 @@ def put_key(entry: Entry, command: PutAccessKey) -> KeyKnown:
 
 def delete_key(entry: Entry, command: DeleteAccessKey) -> Done:
     row_key = keys.named_row(keys.ACCESS_KEY, command.access_key)
-    value = entry.get(row_key)
-    if value is None or (command.user and decode(AccessKey, value).user != command.user):
+    held = find(entry, AccessKey, row_key)
+    if held is None or (command.user and held.user != command.user):
         raise RefusalError("NoSuchEntity", f"There is no access key {command.access_key}.")
     entry.delete(row_key)
     return Done()
@@ -124,8 +124,8 @@ def change(entry: Entry, command: ChangeAccounts) -> Taken:
 def note_uses(entry: Entry, command: NoteUses) -> Done:
     for access_key, use in command.uses:
         row_key = keys.named_row(keys.LAST_USE, access_key)
-        before = entry.get(row_key)
-        older = before is not None and decode(LastUse, before).used_ms >= use.used_ms  # another gateway was first
+        before = find(entry, LastUse, row_key)
+        older = before is not None and before.used_ms >= use.used_ms  # another gateway was first
         if not older and entry.get(keys.named_row(keys.ACCESS_KEY, access_key)) is not None:
             entry.put(row_key, encode(use))
     return Done()
@@ -133,10 +133,8 @@ def note_uses(entry: Entry, command: NoteUses) -> Done:
 
 def put_job(entry: Entry, command: PutJob) -> Taken:
     row_key = keys.named_row(keys.JOB, command.id)
-    if command.before is not None:
-        value = entry.get(row_key)
-        if value is None or decode(Job, value) != command.before:
-            return Taken(False)
+    if command.before is not None and find(entry, Job, row_key) != command.before:
+        return Taken(False)
     entry.put(row_key, encode(command.job))
     return Taken(True)
 

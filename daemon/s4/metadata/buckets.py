@@ -27,7 +27,7 @@ from s4.metadata.commands import (
     Taken,
     UndoDelete,
 )
-from s4.metadata.entry import Entry, RefusalError
+from s4.metadata.entry import Entry, RefusalError, find
 from s4.metadata.objects import bucket_state, check_settings
 from s4.metadata.rows import Bucket, BucketState, Gone, decode, encode
 
@@ -36,29 +36,24 @@ LIFECYCLE = "lifecycle"  # rests on the revision: no version ends by rules that 
 
 
 def bucket_row(entry: Entry, name: str) -> Bucket:
-    value = entry.get(keys.named_row(keys.BUCKET, name))
-    if value is None:
+    row = find(entry, Bucket, keys.named_row(keys.BUCKET, name))
+    if row is None:
         raise RefusalError("NoSuchBucket", "The specified bucket does not exist")
-    return decode(Bucket, value)
+    return row
 
 
 def create(entry: Entry, command: CreateBucket) -> BucketMade:
     row_key = keys.named_row(keys.BUCKET, command.name)
-    value = entry.get(row_key)
-    if value is not None:
-        mine = decode(Bucket, value).owner == command.owner
+    there = find(entry, Bucket, row_key)
+    if there is not None and there.owner == command.owner:
         raise RefusalError(
-            *(
-                (
-                    "BucketAlreadyOwnedByYou",
-                    "Your previous request to create the named bucket succeeded and you already own it.",
-                )
-                if mine
-                else (
-                    "BucketAlreadyExists",
-                    "The requested bucket name is not available. Please select a different name and try again.",
-                )
-            )
+            "BucketAlreadyOwnedByYou",
+            "Your previous request to create the named bucket succeeded and you already own it.",
+        )
+    if there is not None:
+        raise RefusalError(
+            "BucketAlreadyExists",
+            "The requested bucket name is not available. Please select a different name and try again.",
         )
     total = owned = 0
     for _, other in entry.scan(keys.table(0, keys.BUCKET)):
@@ -176,17 +171,16 @@ def _put_state(entry: Entry, bucket: int, state: BucketState) -> None:
 
 def undo_delete(entry: Entry, command: UndoDelete) -> Taken:
     row_key = keys.named_row(keys.BUCKET, command.name)
-    value = entry.get(row_key)
-    if value is None or decode(Bucket, value).deleting != command.token:
+    row = find(entry, Bucket, row_key)
+    if row is None or row.deleting != command.token:
         return Taken(False)
-    entry.put(row_key, encode(msgspec.structs.replace(decode(Bucket, value), undoing=True)))
+    entry.put(row_key, encode(msgspec.structs.replace(row, undoing=True)))
     return Taken(True)
 
 
 def end_delete(entry: Entry, command: EndDelete) -> Taken:
     row_key = keys.named_row(keys.BUCKET, command.name)
-    value = entry.get(row_key)
-    row = decode(Bucket, value) if value is not None else None
+    row = find(entry, Bucket, row_key)
     if row is None or row.deleting != command.token or row.undoing == command.done:
         return Taken(False)
     if command.done:

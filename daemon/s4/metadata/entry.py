@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from s4.metadata import keys
 from s4.metadata.nulls import Nulls
-from s4.metadata.rows import AnyAction, Counters
+from s4.metadata.rows import AnyAction, Counters, decode
 
 SKEW_MS = 60_000
+R = TypeVar("R")
 
 
 class RefusalError(Exception):
@@ -28,6 +29,18 @@ class RefusalError(Exception):
 
 class RepeatedError(Exception):
     """A command that was decided before, and whose answer is gone: it is not decided again, and nobody knows (R12)."""
+
+
+class Readable(Protocol):
+    """Rows by their keys."""
+
+    def get(self, key: bytes, /) -> bytes | None: ...
+
+
+def find(rows: Readable, kind: type[R], key: bytes) -> R | None:
+    """The row of that key, None where there is none. Raises RowError."""
+    value = rows.get(key)
+    return decode(kind, value) if value is not None else None
 
 
 class Source(Protocol):

@@ -21,7 +21,7 @@ from itertools import islice
 
 from s4.metadata import keys, references
 from s4.metadata.commands import LetGo, Taken
-from s4.metadata.entry import Entry
+from s4.metadata.entry import Entry, find
 from s4.metadata.rows import BucketState, Extent, Gone, Part, decode, encode
 
 AT_ONCE = 64  # references in one entry
@@ -66,10 +66,9 @@ def _drop(entry: Entry, parts: Sequence[tuple[bytes, bytes]], *, taken: bool) ->
 
 def let_go(entry: Entry, command: LetGo) -> Taken:
     """One piece of what a GONE row names. Answers whether there is more of it."""
-    value = entry.get(command.row)
-    if value is None:
+    row = find(entry, Gone, command.row)
+    if row is None:
         return Taken(False)
-    row = decode(Gone, value)
     for partition, blob, reference in row.held:
         references.release(entry, [Extent(0, 0, partition, blob, reference)])
     more = False

@@ -26,7 +26,7 @@ from s4.metadata.commands import (
     Stale,
     Written,
 )
-from s4.metadata.entry import Entry, RefusalError
+from s4.metadata.entry import Entry, RefusalError, find
 from s4.metadata.rows import (
     BucketState,
     Object,
@@ -48,12 +48,11 @@ class StaleSettingsError(Exception):
 def check_settings(entry: Entry, settings: Settings) -> None:
     """The partition adopts newer settings and sends older ones back (rules L2, L3)."""
     row = keys.bucket_state_row(entry.partition, settings.bucket)
-    value = entry.get(row)
-    if value is None:
+    state = find(entry, BucketState, row)
+    if state is None:
         if settings.revision > 1:
             entry.put(row, encode(BucketState(settings.revision, settings.versioning)))
         return
-    state = decode(BucketState, value)
     if state.closed:
         raise RefusalError("NoSuchBucket", "The specified bucket does not exist")
     if settings.revision < state.revision:
@@ -173,8 +172,7 @@ def delete_newest(
 
 
 def bucket_state(entry: Entry, bucket: int) -> BucketState:
-    value = entry.get(keys.bucket_state_row(entry.partition, bucket))
-    return decode(BucketState, value) if value is not None else BucketState(1, "")
+    return find(entry, BucketState, keys.bucket_state_row(entry.partition, bucket)) or BucketState(1, "")
 
 
 def _must_be_due(entry: Entry, bucket: int, key: bytes, found: tuple[bytes, bytes], judged: Judged | None) -> None:

@@ -24,7 +24,7 @@ from s4.metadata.commands import (
     TakeReferences,
     UnpublishContent,
 )
-from s4.metadata.entry import Entry, RefusalError, RepeatedError
+from s4.metadata.entry import Entry, RefusalError, RepeatedError, find
 from s4.metadata.rows import (
     Blob,
     Content,
@@ -48,8 +48,8 @@ def take(entry: Entry, command: TakeReferences) -> Taken:
     names = [keys.reference_row(entry.partition, claim.blob, claim.reference) for claim in command.claims]
     wanted = [(key, claim) for key, claim in zip(names, command.claims, strict=True) if entry.get(key) is None]
     for _, claim in wanted:
-        value = entry.get(keys.blob_row(entry.partition, claim.blob))
-        if value is None or decode(Blob, value).missing or not entry.is_whole():
+        held = find(entry, Blob, keys.blob_row(entry.partition, claim.blob))
+        if held is None or held.missing or not entry.is_whole():
             return Taken(False)
         if entry.get(keys.refused_row(entry.partition, claim.reference)) is not None:
             return Taken(False)
@@ -64,10 +64,10 @@ def take(entry: Entry, command: TakeReferences) -> Taken:
 def _share(entry: Entry, blob: bytes, key: bytes, row: Reference, sign: int) -> None:
     """Count what a reference saves that comes beside others, or goes: whoever has the first of them saves nothing."""
     first = next(entry.scan(keys.blob_references(entry.partition, blob)), None)
-    value = entry.get(keys.blob_row(entry.partition, blob))
-    if first is not None and value is not None:
+    shared = find(entry, Blob, keys.blob_row(entry.partition, blob))
+    if first is not None and shared is not None:
         bucket = decode(Reference, first[1]).bucket if key < first[0] else row.bucket
-        entry.count(bucket, saved=sign * decode(Blob, value).size)
+        entry.count(bucket, saved=sign * shared.size)
 
 
 def drop(entry: Entry, command: DropReferences) -> Done:
@@ -88,10 +88,9 @@ def dereference(entry: Entry, blob: bytes, reference: bytes) -> None:
         _share(entry, blob, row, decode(Reference, held), -1)
         return
     blob_key = keys.blob_row(entry.partition, blob)
-    value = entry.get(blob_key)
-    if value is None:
+    gone = find(entry, Blob, blob_key)
+    if gone is None:
         return
-    gone = decode(Blob, value)
     entry.delete(blob_key)
     for position in gone.missing:
         entry.delete(keys.heal_row(entry.partition, blob, position))
@@ -172,8 +171,8 @@ def publish(entry: Entry, command: PublishContent) -> Done:
 
 def unpublish(entry: Entry, command: UnpublishContent) -> Done:
     row = keys.content_row(entry.partition, command.sha256)
-    value = entry.get(row)
-    if value is not None and decode(Content, value).blob == command.blob:
+    held = find(entry, Content, row)
+    if held is not None and held.blob == command.blob:
         entry.delete(row)
     return Done()
 
@@ -203,10 +202,9 @@ def refuse_blob(entry: Entry, command: RefuseBlob) -> Taken:
 def need_heal(entry: Entry, command: NeedHeal) -> Taken:
     """Queue shards for healing; no new reference is granted until they are whole (C4)."""
     key = keys.blob_row(entry.partition, command.blob)
-    value = entry.get(key)
-    if value is None:
+    row = find(entry, Blob, key)
+    if row is None:
         return Taken(False)
-    row = decode(Blob, value)
     found = [position for position in command.positions if position < row.k + row.m and position not in row.missing]
     if found:
         entry.put(key, encode(replace(row, missing=sorted([*row.missing, *found]))))
@@ -217,12 +215,11 @@ def need_heal(entry: Entry, command: NeedHeal) -> Taken:
 
 def healed(entry: Entry, command: Healed) -> Taken:
     key = keys.blob_row(entry.partition, command.blob)
-    value = entry.get(key)
+    row = find(entry, Blob, key)
     for position in command.positions:
         entry.delete(keys.heal_row(entry.partition, command.blob, position))
-    if value is None:
+    if row is None:
         return Taken(False)
-    row = decode(Blob, value)
     left = [position for position in row.missing if position not in command.positions]
     entry.put(key, encode(replace(row, missing=left)))
     return Taken(True)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from s4.metadata import keys
 from s4.metadata.commands import Recounted, Taken
-from s4.metadata.entry import Entry
-from s4.metadata.rows import Repaired, decode, encode
+from s4.metadata.entry import Entry, find
+from s4.metadata.rows import Repaired, encode
 
 
 def recounted(entry: Entry, command: Recounted) -> Taken:
     """Answers whether it was to be done yet."""
     row = keys.repaired_row(entry.partition)
-    value = entry.get(row)
-    if value is not None and decode(Repaired, value).counters:
+    done = find(entry, Repaired, row)
+    if done is not None and done.counters:
         return Taken(False)
     for bucket, difference in command.saved:
         entry.count(bucket, saved=difference)

@@ -7,7 +7,7 @@ here, and bytes in golden.json. An object row has inline bytes behind it: listin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -420,14 +420,9 @@ AnyAction = Dereference | Publish | Unpublish | FreeBlob | RemoveSource
 R = TypeVar("R")
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders: dict[Any, Any] = {}
 
 
-def _decoder(kind: Any) -> Any:
-    found = _decoders.get(kind)
-    if found is None:
-        found = _decoders[kind] = msgspec.msgpack.Decoder(kind)
-    return found
+_decoder: Callable[[Any], Any] = lru_cache(256)(msgspec.msgpack.Decoder)
 
 
 def encode(row: msgspec.Struct) -> bytes:
@@ -472,14 +467,7 @@ LARGE, LARGEST_KEPT = 16 * 1024, 4 * 1024 * 1024  # of a row: of an object of hu
 
 def decode_object(value: bytes) -> tuple[Object, bytes]:
     """The row and its inline bytes. Raises RowError."""
-    if LARGE < len(value) <= LARGEST_KEPT:
-        return _decode_large(value)
-    return _decode_object(value)
-
-
-@lru_cache(4)  # some MiB each: what is read is asked for again, and ten thousand parts take milliseconds each time
-def _decode_large(value: bytes) -> tuple[Object, bytes]:
-    return _decode_object(value)
+    return _decode_large(value) if LARGE < len(value) <= LARGEST_KEPT else _decode_object(value)
 
 
 def _decode_object(value: bytes) -> tuple[Object, bytes]:
@@ -488,6 +476,10 @@ def _decode_object(value: bytes) -> tuple[Object, bytes]:
         return _object_decoder.decode(front), value[end:]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RowError(f"an object row is damaged: {error}") from error
+
+
+# some MiB each: what is read is asked for again, and ten thousand parts take milliseconds each time
+_decode_large = lru_cache(4)(_decode_object)
 
 
 def decode_summary(value: bytes) -> Summary:

@@ -10,19 +10,19 @@ from msgspec.structs import replace
 
 from s4.metadata import events, gone, keys, references
 from s4.metadata.commands import AbortUpload, CompleteUpload, CreateUpload, Done, PutPart, Written
-from s4.metadata.entry import Entry, RefusalError
+from s4.metadata.entry import Entry, RefusalError, find
 from s4.metadata.objects import check_settings, write_version
 from s4.metadata.rows import Extent, Part, Upload, decode, encode
 
 
 def _upload(entry: Entry, bucket: int, key: bytes, upload: bytes) -> Upload:
-    value = entry.get(keys.upload_row(entry.partition, bucket, key, upload))
-    if value is None:
+    row = find(entry, Upload, keys.upload_row(entry.partition, bucket, key, upload))
+    if row is None:
         raise RefusalError(
             "NoSuchUpload",
             "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.",
         )
-    return decode(Upload, value)
+    return row
 
 
 def create(entry: Entry, command: CreateUpload) -> Done:
@@ -38,9 +38,9 @@ def put_part(entry: Entry, command: PutPart) -> Written:
     _upload(entry, bucket, key, command.upload)
     references.bring(entry, command.blobs, command.granted, bucket, key, command.upload)
     row = keys.part_row(entry.partition, bucket, key, command.upload, extent.number)
-    old = entry.get(row)
+    old = find(entry, Part, row)
     if old is not None:
-        gone.release(entry, [decode(Part, old).extent])
+        gone.release(entry, [old.extent])
     entry.put(row, encode(Part(entry.now_ms, extent, command.inline, command.brought)))
     return Written("", extent.etag)
 

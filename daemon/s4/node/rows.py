@@ -21,6 +21,7 @@ from s4.metadata import keymarks, keys
 from s4.metadata.builtin import BUILT_IN
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.decide import COMMANDS
+from s4.metadata.entry import find
 from s4.metadata.listing import Cursor, Page, Query, list_page, walk_uploads
 from s4.metadata.nulls import SEEKING, Nulls, Walk, wanted
 from s4.metadata.rows import (
@@ -203,8 +204,8 @@ class RowNode:
         """Before a decision that would walk all versions of a key in one piece."""
 
         def versioning(bucket: int) -> str:
-            value = self._host.get(keys.bucket_state_row(partition, bucket))
-            return decode(BucketState, value).versioning if value is not None else ""
+            state = find(self._host, BucketState, keys.bucket_state_row(partition, bucket))
+            return state.versioning if state is not None else ""
 
         for bucket, key in wanted(command, versioning):
             with suppress(StaleError):  # the source of a rename may be led by another: it looks itself
@@ -232,30 +233,28 @@ class RowNode:
         row, prefix = keys.upload_row(partition, bucket, key, upload), keys.upload_parts(partition, bucket, key, upload)
         first = prefix + min(after + 1, 65535).to_bytes(2, "big")
         parts = [part for _, part in islice(self._host.scan(prefix, first), limit)] if limit else []
-        value = self._host.get(row)
+        found = find(self._host, Upload, row)
         self._host.check(partition)
-        return UploadFound(decode(Upload, value), parts) if value is not None else None
+        return UploadFound(found, parts) if found is not None else None
 
     async def find_content(self, partition: int, sha256: bytes) -> Content | None:
-        value = self._host.get(keys.content_row(partition, sha256))
+        found = find(self._host, Content, keys.content_row(partition, sha256))
         self._host.check(partition)
-        return decode(Content, value) if value is not None else None
+        return found
 
     async def find_blob(self, partition: int, blob: bytes) -> Blob:
-        value = self._host.get(keys.blob_row(partition, blob))
+        found = find(self._host, Blob, keys.blob_row(partition, blob))
         self._host.check(partition)
-        if value is None:
+        if found is None:
             raise DamagedError(f"there is no row for blob {blob.hex()} in partition {partition}")
-        return decode(Blob, value)
+        return found
 
     async def find_bucket(self, name: str) -> Bucket | None:
         found = self._buckets.get(name)
         if found is None:
-            value = self._host.get(keys.named_row(keys.BUCKET, name))
-            if value is not None:
-                found = decode(Bucket, value)
-                if len(self._buckets) < CACHED_SETTINGS:
-                    self._buckets[name] = found
+            found = find(self._host, Bucket, keys.named_row(keys.BUCKET, name))
+            if found is not None and len(self._buckets) < CACHED_SETTINGS:
+                self._buckets[name] = found
         self._host.check(0)
         return found
 
@@ -299,24 +298,21 @@ class RowNode:
             if kind == "user" and name == ROOT_USER:
                 return self._root
             return self._user(name) if kind == "user" else self._role(name)
-        value = self._host.get(keys.named_row(keys.ACCESS_KEY, access_key))
-        if value is None:
+        row = find(self._host, AccessKey, keys.named_row(keys.ACCESS_KEY, access_key))
+        if row is None:
             other = keymarks.kept_root(self._host.get(keymarks.ROW), access_key)
             return replace(self._root, secret=other) if other is not None else None
-        row = decode(AccessKey, value)
         return self._user(row.user, row.secret) if row.enabled else None
 
     def _user(self, name: str, secret: str = "") -> Identity | None:
-        value = self._host.get(keys.named_row(keys.USER, name))
-        row = decode(User, value) if value is not None else None
+        row = find(self._host, User, keys.named_row(keys.USER, name))
         if row is None or not row.enabled:
             return None
         documents = [*row.inline.values(), *self._documents(row.attached)]
         for group in row.groups:
-            held = self._host.get(keys.named_row(keys.GROUP, group))
+            held = find(self._host, Group, keys.named_row(keys.GROUP, group))
             if held is not None:
-                one = decode(Group, held)
-                documents += [*one.inline.values(), *self._documents(one.attached)]
+                documents += [*held.inline.values(), *self._documents(held.attached)]
         bounds = self._documents([row.boundary]) if row.boundary else []
         return Identity(
             name,
@@ -332,10 +328,9 @@ class RowNode:
         )
 
     def _role(self, name: str) -> Identity | None:
-        value = self._host.get(keys.named_row(keys.ROLE, name))
-        if value is None:
+        row = find(self._host, Role, keys.named_row(keys.ROLE, name))
+        if row is None:
             return None
-        row = decode(Role, value)
         documents = [*row.inline.values(), *self._documents(row.attached)]
         bounds = self._documents([row.boundary]) if row.boundary else []
         return Identity(name, "", [], documents, bounds, row.id, row.path, row.tags, role=True, canonical=row.canonical)
@@ -347,8 +342,7 @@ class RowNode:
             if arn in BUILT_IN:
                 found.append(BUILT_IN[arn])
                 continue
-            value = self._host.get(keys.named_row(keys.MANAGED, arn.rpartition("/")[2]))
-            row = decode(Managed, value) if value is not None else None
+            row = find(self._host, Managed, keys.named_row(keys.MANAGED, arn.rpartition("/")[2]))
             found.append(row.versions[row.default][0] if row is not None else "")
         return found
 
@@ -418,8 +412,8 @@ class RowNode:
         return listed
 
     def _grants_of(self, user: str) -> list[Grant]:
-        value = self._host.get(keys.named_row(keys.POLICY, user))
-        return decode(Policy, value).grants if value else []
+        policy = find(self._host, Policy, keys.named_row(keys.POLICY, user))
+        return policy.grants if policy is not None else []
 
     async def list_jobs(self) -> list[tuple[str, Job]]:
         prefix = keys.table(0, keys.JOB)
@@ -474,9 +468,9 @@ class RowNode:
         return summed(decode(Counters, value) for table in tables for _, value in self._host.scan(table))
 
     async def bucket_counters(self, bucket: int, where: Where = ()) -> Counters:
-        values = [self._host.get(keys.counters_row(partition, bucket)) for partition in self._where(where)]
+        rows = [find(self._host, Counters, keys.counters_row(partition, bucket)) for partition in self._where(where)]
         self._where(where)
-        return summed(decode(Counters, value) for value in values if value is not None)
+        return summed(row for row in rows if row is not None)
 
 
 def _holds(store: ShardStore, first: Shard, row: Blob) -> bool:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from s4.metadata import keys
-from s4.metadata.rows import Turn, decode, encode
+from s4.metadata.entry import find
+from s4.metadata.rows import Turn, encode
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import Database
 
@@ -142,5 +143,4 @@ def level(databases: Sequence[Database]) -> tuple[int, list[Database]]:
 
 
 def _turn_of(database: Database) -> Turn:
-    value = database.get(keys.TURN_ROW)
-    return decode(Turn, value) if value is not None else Turn(0)
+    return find(database, Turn, keys.TURN_ROW) or Turn(0)

@@ -29,8 +29,8 @@ from typing import Any
 from s4.metadata import keys
 from s4.metadata.accounts import ACCOUNT_TABLES
 from s4.metadata.commands import AnyAnswer, AnyCommand
-from s4.metadata.entry import Entry, Overlay
-from s4.metadata.rows import Head, decode
+from s4.metadata.entry import Entry, Overlay, find
+from s4.metadata.rows import Head
 from s4.replica.copies import Copies
 from s4.replica.rowcache import RowCache
 from s4.replica.turn import Decider, OverloadedError, Turn, deliver
@@ -92,9 +92,9 @@ class Host:
         self._epochs = dict(enumerate(epochs))
         self._sequences = dict.fromkeys(range(partitions), 0)
         for partition in range(partitions):
-            value = database.get(keys.head_row(partition))
-            if value is not None:
-                self._sequences[partition] = decode(Head, value).sequence
+            head = find(database, Head, keys.head_row(partition))
+            if head is not None:
+                self._sequences[partition] = head.sequence
         self._task = self._loop.create_task(self._run())
 
     # -- writing

@@ -20,8 +20,8 @@ from functools import partial
 
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
-from s4.metadata.entry import Entry, Overlay
-from s4.metadata.rows import Head, decode
+from s4.metadata.entry import Entry, Overlay, find
+from s4.metadata.rows import Head
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.group import Group, Rows
 from s4.replica.host import SETTINGS_TABLES
@@ -133,8 +133,8 @@ class ReplicatedHost:
         """Returns how many rows that made."""
         self.group.must_serve(partition)
         pending = self.group.pending(partition)
-        head = pending.get(keys.head_row(partition))
-        sequence = decode(Head, head).sequence if head is not None else 0
+        head = find(pending, Head, keys.head_row(partition))
+        sequence = head.sequence if head is not None else 0
         epoch = self.group.replica(partition).state.epoch
         turn = Turn(Overlay(pending), {partition: epoch}, {partition: sequence})
         answers: list[AnyAnswer | Exception] = []

@@ -19,7 +19,7 @@ import msgspec
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.decide import COMMANDS, decide
-from s4.metadata.entry import Entry, Overlay, RepeatedError, add_counters
+from s4.metadata.entry import Entry, Overlay, RepeatedError, add_counters, find
 from s4.metadata.nulls import Nulls
 from s4.metadata.outbox import follow_up
 from s4.metadata.repeats import KEPT_MS, forgotten_ms
@@ -85,8 +85,7 @@ class Turn:
         for (partition, bucket), delta in self.deltas.items():
             if any(delta):
                 row_key = keys.counters_row(partition, bucket)
-                value = self.overlay.get(row_key)
-                row = decode(Counters, value) if value is not None else Counters()
+                row = find(self.overlay, Counters, row_key) or Counters()
                 rows[row_key] = encode(add_counters(row, delta))
         for partition in self.touched:
             rows[keys.head_row(partition)] = encode(Head(self.epochs[partition], self.sequences[partition]))
