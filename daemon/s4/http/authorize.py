@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ssl import SSLObject
 
 from s4.access import documents, keys
-from s4.access.actions import BUCKET, NEEDS, OBJECT, bucket_arn, object_arn, of_version
+from s4.access.actions import NEEDS, bucket_arn, object_arn, of_version
 from s4.access.keys import Facts
 from s4.access.policy import ACCOUNT, DENY, Ask, Memo, Policy
 from s4.access.reasons import why_not
@@ -27,6 +27,7 @@ from s4.metadata.keys import partition_of
 from s4.metadata.rows import Bucket, Object, decode_object
 from s4.s3 import acl, names, sigv4
 from s4.s3.errors import S3Error
+from s4.s3.operations import BUCKET, OBJECT
 
 OF_ROOT = frozenset(
     ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")

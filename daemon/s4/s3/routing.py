@@ -8,75 +8,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from s4.s3.errors import S3Error
+from s4.s3.operations import BUCKET, OBJECT, OPERATIONS
 
-# Operations on what a bucket or an object has besides its bytes: query name -> method -> operation.
-OF_BUCKET = {
-    "location": {"GET": "GetBucketLocation"},
-    "versioning": {"GET": "GetBucketVersioning", "PUT": "PutBucketVersioning"},
-    "versions": {"GET": "ListObjectVersions"},
-    "uploads": {"GET": "ListMultipartUploads"},
-    "delete": {"POST": "DeleteObjects"},
-    "tagging": {"GET": "GetBucketTagging", "PUT": "PutBucketTagging", "DELETE": "DeleteBucketTagging"},
-    "policy": {"GET": "GetBucketPolicy", "PUT": "PutBucketPolicy", "DELETE": "DeleteBucketPolicy"},
-    "policyStatus": {"GET": "GetBucketPolicyStatus"},
-    "acl": {"GET": "GetBucketAcl", "PUT": "PutBucketAcl"},
-    "cors": {"GET": "GetBucketCors", "PUT": "PutBucketCors", "DELETE": "DeleteBucketCors"},
-    "encryption": {"GET": "GetBucketEncryption", "PUT": "PutBucketEncryption", "DELETE": "DeleteBucketEncryption"},
-    "notification": {"GET": "GetBucketNotificationConfiguration", "PUT": "PutBucketNotificationConfiguration"},
-    "object-lock": {"GET": "GetObjectLockConfiguration", "PUT": "PutObjectLockConfiguration"},
-    "lifecycle": {
-        "GET": "GetBucketLifecycleConfiguration",
-        "PUT": "PutBucketLifecycleConfiguration",
-        "DELETE": "DeleteBucketLifecycle",
-    },
-    "website": {"GET": "GetBucketWebsite", "PUT": "PutBucketWebsite", "DELETE": "DeleteBucketWebsite"},
-    "ownershipControls": {
-        "GET": "GetBucketOwnershipControls",
-        "PUT": "PutBucketOwnershipControls",
-        "DELETE": "DeleteBucketOwnershipControls",
-    },
-    "publicAccessBlock": {
-        "GET": "GetPublicAccessBlock",
-        "PUT": "PutPublicAccessBlock",
-        "DELETE": "DeletePublicAccessBlock",
-    },
-}
-# Settings that S4 lacks: what reads them answers as S3 does where they were never set, what sets them is
-# NotImplemented.
-_UNSET = {
-    "abac": "GetBucketAbac",
-    "accelerate": "GetBucketAccelerateConfiguration",
-    "logging": "GetBucketLogging",
-    "metadataConfiguration": "GetBucketMetadataConfiguration",
-    "metadataTable": "GetBucketMetadataTableConfiguration",
-    "replication": "GetBucketReplication",
-    "requestPayment": "GetBucketRequestPayment",
-    "analytics": "ListBucketAnalyticsConfigurations",
-    "intelligent-tiering": "ListBucketIntelligentTieringConfigurations",
-    "inventory": "ListBucketInventoryConfigurations",
-    "metrics": "ListBucketMetricsConfigurations",
-}
+
+def _addresses(at: str) -> dict[str, dict[str, str]]:
+    """Query name -> method -> operation; without a name what the address itself is asked."""
+    found: dict[str, dict[str, str]] = {}
+    for one in OPERATIONS:
+        if one.at == at and one.method:
+            for name in one.query.split() or [""]:
+                found.setdefault(name, {})[one.method] = one.name
+    return found
+
+
+OF_BUCKET, OF_OBJECT = _addresses(BUCKET), _addresses(OBJECT)
+_PLAIN_BUCKET, _PLAIN_OBJECT = OF_BUCKET.pop(""), OF_OBJECT.pop("")
+_UNSET = {one.query: one.name for one in OPERATIONS if one.unset and one.query}
 # What asks for one of these, by its id.
 BY_ID = {name: name.replace("List", "Get").removesuffix("s") for name in _UNSET.values() if name.startswith("List")}
-OF_BUCKET |= {name: {"GET": operation} for name, operation in _UNSET.items()}
-OF_OBJECT = {
-    "tagging": {"GET": "GetObjectTagging", "PUT": "PutObjectTagging", "DELETE": "DeleteObjectTagging"},
-    "acl": {"GET": "GetObjectAcl", "PUT": "PutObjectAcl"},
-    "retention": {"GET": "GetObjectRetention", "PUT": "PutObjectRetention"},
-    "legal-hold": {"GET": "GetObjectLegalHold", "PUT": "PutObjectLegalHold"},
-    "attributes": {"GET": "GetObjectAttributes"},
-    "renameObject": {"PUT": "RenameObject"},
-    "uploads": {"POST": "CreateMultipartUpload"},
-    "uploadId": {
-        "GET": "ListParts",
-        "PUT": "UploadPart",
-        "POST": "CompleteMultipartUpload",
-        "DELETE": "AbortMultipartUpload",
-    },
-    "partNumber": {"PUT": "UploadPart"},
-}
-_PLAIN_BUCKET = {"GET": "ListObjects", "PUT": "CreateBucket", "HEAD": "HeadBucket", "DELETE": "DeleteBucket"}
-_PLAIN_OBJECT = {"GET": "GetObject", "HEAD": "HeadObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
 
 # Query names of S3's that stand for operations which S4 has not.
 _UNSUPPORTED = frozenset(
