@@ -22,6 +22,7 @@ from s4.gateway.context import Gateway
 from s4.http.admin_access import Caller
 from s4.http.iam import users
 from s4.http.iam.endpoint import check_lasting, do, judge
+from s4.http.iam.policies import holder
 from s4.http.iam.protocol import Call, Form, missing
 from s4.metadata.rows import AccessKey, Policy, User
 
@@ -117,7 +118,7 @@ class AdminUsers:
         async def work(accounts: Accounts) -> dict[str, Any]:
             call = self._call(request, accounts)
             await judge(call, "DeleteUser")
-            row = await users.find(call)
+            row = await holder(call, User)
             for action, named in await _steps(accounts, row):
                 await judge(self._call(request, accounts, named=named), action)
             accounts.delete(User, row.name)
@@ -136,7 +137,7 @@ class AdminUsers:
         async def work(accounts: Accounts) -> dict[str, Any]:
             call = self._call(request, accounts)
             await judge(call, "CreateAccessKey")
-            await users.put_key(call, await users.find(call), access, secret)
+            await users.put_key(call, await holder(call, User), access, secret)
             return {"access_key": access, "secret_key": secret}
 
         return await self._change(work, request)

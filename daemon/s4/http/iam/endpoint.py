@@ -11,6 +11,7 @@ import structlog
 from msgspec.structs import replace
 
 from s4.access import keys
+from s4.access.actions import ON
 from s4.access.policy import ACCOUNT, Ask
 from s4.access.reasons import why_not
 from s4.access.requester import ANONYMOUS, ROOT, USER, Requester, user_arn
@@ -155,12 +156,8 @@ async def judge(call: Call, action: str) -> None:
 
 # What each operation is about. Of the operation alone: a parameter that it does not read must not say it.
 KINDS: dict[str, str] = {
-    **{name: kind.lower() for kind in policies.KINDS for name in policies.Held(kind).operations()},
-    **dict.fromkeys(policies.OF_POLICIES, "policy"),
-    **dict.fromkeys(users.OF_USERS, "user"),
-    **dict.fromkeys(users.OF_GROUPS, "group"),
-    **dict.fromkeys(roles.OF_ROLES, "role"),
-    **dict.fromkeys(roles.OF_PROVIDERS, "provider"),
+    **{name: kind for kind, names in ON.items() for name in names},
+    **dict.fromkeys((*users.OF_GROUPS, *policies.Held("Group").operations()), "group"),
     "CreatePolicy": "new policy",
     "CreateOpenIDConnectProvider": "new provider",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from s4.metadata.rows import Group, Managed, Role, User
 
 VERSIONS, ATTACHED = 5, 20
 INLINE = {User: 2048, Group: 5120, Role: 10240}  # bytes of all inline policies together
+H = TypeVar("H", User, Group, Role)
 KINDS: dict[str, Any] = {"User": User, "Group": Group, "Role": Role}
 
 
@@ -221,11 +222,13 @@ def _without(tags: dict[str, str], gone: Iterable[str]) -> dict[str, str]:
     return {name: value for name, value in tags.items() if name.lower() not in lower}
 
 
-async def _holder(call: Call, kind: str) -> Any:
-    name = call.form.name(f"{kind}Name", 128)
-    row = await call.accounts.get(KINDS[kind], name)
+async def holder(call: Call, kind: type[H], most: int = 64, *, default: str = "") -> H:
+    """The user, group or role that is named, or `default` where none is. Raises IamError."""
+    called = kind.__name__
+    name = call.form.name(f"{called}Name", most) if call.form.has(f"{called}Name") or not default else default
+    row = await call.accounts.get(kind, name)
     if row is None:
-        raise missing(kind.lower(), name)
+        raise missing(called.lower(), name)
     return row
 
 
@@ -235,8 +238,11 @@ class Held:
     def __init__(self, kind: str) -> None:
         self.kind = kind
 
+    async def _holder(self, call: Call) -> Any:
+        return await holder(call, KINDS[self.kind], 128)
+
     async def put_inline(self, call: Call) -> dict[str, Any]:
-        row, name = await _holder(call, self.kind), call.form.name("PolicyName", 128)
+        row, name = await self._holder(call), call.form.name("PolicyName", 128)
         most = INLINE[KINDS[self.kind]]
         inline = {**row.inline, name: call.form.document(most=most)}
         if sum(len("".join(text.split())) for text in inline.values()) > most:
@@ -247,24 +253,24 @@ class Held:
         return {}
 
     async def get_inline(self, call: Call) -> dict[str, Any]:
-        row, name = await _holder(call, self.kind), call.form.name("PolicyName", 128)
+        row, name = await self._holder(call), call.form.name("PolicyName", 128)
         if name not in row.inline:
             raise missing(f"{self.kind.lower()} policy", name)
         return {f"{self.kind}Name": row.name, "PolicyName": name, "PolicyDocument": quoted(row.inline[name])}
 
     async def delete_inline(self, call: Call) -> dict[str, Any]:
-        row, name = await _holder(call, self.kind), call.form.name("PolicyName", 128)
+        row, name = await self._holder(call), call.form.name("PolicyName", 128)
         if name not in row.inline:
             raise missing(f"{self.kind.lower()} policy", name)
         call.accounts.put(row.name, replace(row, inline={one: text for one, text in row.inline.items() if one != name}))
         return {}
 
     async def list_inline(self, call: Call) -> dict[str, Any]:
-        page, more = call.page((await _holder(call, self.kind)).inline, str)
+        page, more = call.page((await self._holder(call)).inline, str)
         return {"PolicyNames": page, **more}
 
     async def attach(self, call: Call) -> dict[str, Any]:
-        row, arn = await _holder(call, self.kind), await check_arn(call.accounts, call.form.arn("PolicyArn"))
+        row, arn = await self._holder(call), await check_arn(call.accounts, call.form.arn("PolicyArn"))
         if arn not in row.attached:
             if len(row.attached) >= ATTACHED:
                 raise IamError("LimitExceeded", f"Cannot exceed quota for PoliciesPer{self.kind}: {ATTACHED}")
@@ -272,7 +278,7 @@ class Held:
         return {}
 
     async def detach(self, call: Call) -> dict[str, Any]:
-        row, arn = await _holder(call, self.kind), call.form.arn("PolicyArn")
+        row, arn = await self._holder(call), call.form.arn("PolicyArn")
         if arn not in row.attached:
             raise IamError("NoSuchEntity", f"Policy {arn} was not found.")
         call.accounts.put(row.name, replace(row, attached=[one for one in row.attached if one != arn]))
@@ -280,37 +286,37 @@ class Held:
 
     async def list_attached(self, call: Call) -> dict[str, Any]:
         prefix = call.form.get("PathPrefix", "/")
-        attached = (await _holder(call, self.kind)).attached
+        attached = (await self._holder(call)).attached
         page, more = call.page([arn for arn in attached if f"/{arn.partition('/')[2]}".startswith(prefix)], str)
         return {"AttachedPolicies": [{"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn} for arn in page], **more}
 
     async def put_boundary(self, call: Call) -> dict[str, Any]:
-        row = await _holder(call, self.kind)
+        row = await self._holder(call)
         call.accounts.put(
             row.name, replace(row, boundary=await check_arn(call.accounts, call.form.arn("PermissionsBoundary")))
         )
         return {}
 
     async def delete_boundary(self, call: Call) -> dict[str, Any]:
-        row = await _holder(call, self.kind)
+        row = await self._holder(call)
         if not row.boundary:
             raise IamError("NoSuchEntity", f"{self.kind} {row.name} has no permissions boundary.")
         call.accounts.put(row.name, replace(row, boundary=""))
         return {}
 
     async def tag(self, call: Call) -> dict[str, Any]:
-        row, given = await _holder(call, self.kind), call.form.tags()
+        row, given = await self._holder(call), call.form.tags()
         kept = _without(row.tags, given)
         call.accounts.put(row.name, replace(row, tags=bounded_tags({**kept, **given})))
         return {}
 
     async def untag(self, call: Call) -> dict[str, Any]:
-        row = await _holder(call, self.kind)
+        row = await self._holder(call)
         call.accounts.put(row.name, replace(row, tags=_without(row.tags, call.form.members("TagKeys"))))
         return {}
 
     async def list_tags(self, call: Call) -> dict[str, Any]:
-        page, more = call.page((await _holder(call, self.kind)).tags.items(), lambda one: one[0])
+        page, more = call.page((await self._holder(call)).tags.items(), lambda one: one[0])
         return {"Tags": tag_list(dict(page)), **more}
 
     def operations(self) -> dict[str, Handler]:
@@ -335,16 +341,6 @@ class Held:
         return found
 
 
-OF_POLICIES = (
-    "GetPolicy",
-    "DeletePolicy",
-    "CreatePolicyVersion",
-    "GetPolicyVersion",
-    "ListPolicyVersions",
-    "DeletePolicyVersion",
-    "SetDefaultPolicyVersion",
-    "ListEntitiesForPolicy",
-)
 OPERATIONS: dict[str, Handler] = {
     "CreatePolicy": create_policy,
     "GetPolicy": get_policy,

@@ -11,8 +11,8 @@ from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT
 from s4.gateway import principals
 from s4.http.credentials import role_arn
-from s4.http.iam.policies import check_arn
-from s4.http.iam.protocol import Call, Handler, IamError, date, exists, missing, new_id, quoted, tag_list
+from s4.http.iam.policies import check_arn, holder
+from s4.http.iam.protocol import Call, Handler, IamError, date, exists, new_id, quoted, tag_list
 from s4.metadata.canonical import canonical_id
 from s4.metadata.rows import Provider, Role
 
@@ -38,14 +38,6 @@ async def shown(call: Call, row: Role) -> dict[str, Any]:
     if row.boundary:
         found["PermissionsBoundary"] = {"PermissionsBoundaryType": "Policy", "PermissionsBoundaryArn": row.boundary}
     return found
-
-
-async def find(call: Call) -> Role:
-    name = call.form.name("RoleName")
-    row = await call.accounts.get(Role, name)
-    if row is None:
-        raise missing("role", name)
-    return row
 
 
 async def create(call: Call) -> dict[str, Any]:
@@ -85,7 +77,7 @@ async def _trust(call: Call, parameter: str) -> str:
 
 
 async def get(call: Call) -> dict[str, Any]:
-    return {"Role": await shown(call, await find(call))}
+    return {"Role": await shown(call, await holder(call, Role))}
 
 
 async def list_roles(call: Call) -> dict[str, Any]:
@@ -97,7 +89,7 @@ async def list_roles(call: Call) -> dict[str, Any]:
 
 
 async def update(call: Call) -> dict[str, Any]:
-    row = await find(call)
+    row = await holder(call, Role)
     description = call.form.get("Description", row.description)[:1000]
     session_s = call.form.number("MaxSessionDuration", row.session_s, LEAST_S, MOST_S)
     call.accounts.put(row.name, replace(row, description=description, session_s=session_s))
@@ -105,13 +97,13 @@ async def update(call: Call) -> dict[str, Any]:
 
 
 async def update_trust(call: Call) -> dict[str, Any]:
-    row = await find(call)
+    row = await holder(call, Role)
     call.accounts.put(row.name, replace(row, trust=await _trust(call, "PolicyDocument")))
     return {}
 
 
 async def delete(call: Call) -> dict[str, Any]:
-    row = await find(call)
+    row = await holder(call, Role)
     for held, what in ((row.attached, "detach all policies"), (row.inline, "delete policies")):
         if held:
             raise IamError("DeleteConflict", f"Cannot delete entity, must {what} first.")
@@ -206,14 +198,6 @@ async def update_thumbprint(call: Call) -> dict[str, Any]:
     return {}
 
 
-OF_ROLES = ("CreateRole", "GetRole", "UpdateRole", "UpdateAssumeRolePolicy", "DeleteRole")
-OF_PROVIDERS = (
-    "GetOpenIDConnectProvider",
-    "DeleteOpenIDConnectProvider",
-    "AddClientIDToOpenIDConnectProvider",
-    "RemoveClientIDFromOpenIDConnectProvider",
-    "UpdateOpenIDConnectProviderThumbprint",
-)
 OPERATIONS: dict[str, Handler] = {
     "CreateRole": create,
     "GetRole": get,

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from s4.access.policy import ACCOUNT
 from s4.access.requester import ROLE, ROOT, user_arn
 from s4.gateway.accounts import Accounts, kept_secret
-from s4.http.iam.policies import check_arn
-from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid, missing, new_id, tag_list
+from s4.http.iam.policies import check_arn, holder
+from s4.http.iam.protocol import Call, Handler, IamError, date, exists, invalid, new_id, tag_list
 from s4.metadata import keys
 from s4.metadata.canonical import canonical_id
 from s4.metadata.rows import AccessKey, Group, LastUse, User, decode
@@ -37,15 +37,6 @@ def shown(row: User) -> dict[str, Any]:
 def shown_group(row: Group) -> dict[str, Any]:
     arn = f"arn:aws:iam::{ACCOUNT}:group{row.path}{row.name}"
     return {"Path": row.path, "GroupName": row.name, "GroupId": row.id, "Arn": arn, "CreateDate": date(row.created_ms)}
-
-
-async def find(call: Call, *, default: str = "") -> User:
-    """The user that is named, or `default` where none is. Raises IamError."""
-    name = call.form.name("UserName") if call.form.has("UserName") or not default else default
-    row = await call.accounts.get(User, name)
-    if row is None:
-        raise missing("user", name)
-    return row
 
 
 async def create(call: Call) -> dict[str, Any]:
@@ -83,7 +74,7 @@ async def get(call: Call) -> dict[str, Any]:
                 "CreateDate": date(0),
             }
         }
-    return {"User": shown(await find(call, default=call.who.name))}
+    return {"User": shown(await holder(call, User, default=call.who.name))}
 
 
 async def list_users(call: Call) -> dict[str, Any]:
@@ -96,7 +87,7 @@ async def list_users(call: Call) -> dict[str, Any]:
 
 async def update(call: Call) -> dict[str, Any]:
     """Another path. Names stay: buckets and objects know their owners by name."""
-    row = await find(call)
+    row = await holder(call, User)
     if call.form.get("NewUserName", row.name) != row.name:
         raise IamError("NotImplemented", "S4 does not rename users: buckets and objects know their owners by name.")
     if call.form.has("NewPath"):
@@ -105,7 +96,7 @@ async def update(call: Call) -> dict[str, Any]:
 
 
 async def delete(call: Call) -> dict[str, Any]:
-    row = await find(call)
+    row = await holder(call, User)
     for held, what in (
         (row.attached, "detach all policies"),
         (row.inline, "delete policies"),
@@ -145,7 +136,7 @@ async def put_key(call: Call, user: User, access: str, secret: str) -> AccessKey
 async def create_key(call: Call) -> dict[str, Any]:
     if call.who.kind == ROLE and not call.form.has("UserName"):
         raise invalid("Must specify userName when calling with non-User credentials")
-    user = await find(call, default=call.who.name)
+    user = await holder(call, User, default=call.who.name)
     access, secret = new_id("AKIA", 16), secrets.token_urlsafe(30)
     row = await put_key(call, user, access, secret)
     return {
@@ -160,7 +151,7 @@ async def create_key(call: Call) -> dict[str, Any]:
 
 
 async def list_keys(call: Call) -> dict[str, Any]:
-    user = await find(call, default=call.who.name)
+    user = await holder(call, User, default=call.who.name)
     page, more = call.page(await keys_of(call.accounts, user.name), lambda one: one[0])
     listed = [
         {"UserName": user.name, "AccessKeyId": name, "Status": _status(row), "CreateDate": date(row.created_ms)}
@@ -170,7 +161,7 @@ async def list_keys(call: Call) -> dict[str, Any]:
 
 
 async def _key(call: Call) -> tuple[str, AccessKey]:
-    user, name = await find(call, default=call.who.name), call.form.need("AccessKeyId")
+    user, name = await holder(call, User, default=call.who.name), call.form.need("AccessKeyId")
     row = await call.accounts.get(AccessKey, name)
     if row is None or row.user != user.name:
         raise IamError("NoSuchEntity", f"The Access Key with id {name} cannot be found.")
@@ -211,14 +202,6 @@ async def last_used(call: Call) -> dict[str, Any]:
 # -- groups
 
 
-async def find_group(call: Call) -> Group:
-    name = call.form.name("GroupName", 128)
-    row = await call.accounts.get(Group, name)
-    if row is None:
-        raise missing("group", name)
-    return row
-
-
 async def create_group(call: Call) -> dict[str, Any]:
     name = call.form.name("GroupName", 128)
     if await call.taken(Group, name):
@@ -234,7 +217,7 @@ async def _members(call: Call, group: str) -> list[User]:
 
 
 async def get_group(call: Call) -> dict[str, Any]:
-    row = await find_group(call)
+    row = await holder(call, Group, 128)
     page, more = call.page(await _members(call, row.name), lambda user: user.name)
     return {"Group": shown_group(row), "Users": [shown(user) for user in page], **more}
 
@@ -249,7 +232,7 @@ async def list_groups(call: Call) -> dict[str, Any]:
 
 async def update_group(call: Call) -> dict[str, Any]:
     """Another path, another name, or both; its members follow."""
-    row = await find_group(call)
+    row = await holder(call, Group, 128)
     name = call.form.name("NewGroupName", 128) if call.form.has("NewGroupName") else row.name
     if name != row.name:
         if await call.taken(Group, name, but=row.name):
@@ -266,7 +249,7 @@ async def update_group(call: Call) -> dict[str, Any]:
 
 
 async def delete_group(call: Call) -> dict[str, Any]:
-    row = await find_group(call)
+    row = await holder(call, Group, 128)
     for held, what in (
         (row.attached, "detach all policies"),
         (row.inline, "delete policies"),
@@ -279,7 +262,7 @@ async def delete_group(call: Call) -> dict[str, Any]:
 
 
 async def add_to_group(call: Call) -> dict[str, Any]:
-    group, user = await find_group(call), await find(call)
+    group, user = await holder(call, Group, 128), await holder(call, User)
     if group.name not in user.groups:
         if len(user.groups) >= GROUPS:
             raise IamError("LimitExceeded", f"Cannot exceed quota for GroupsPerUser: {GROUPS}")
@@ -288,7 +271,7 @@ async def add_to_group(call: Call) -> dict[str, Any]:
 
 
 async def remove_from_group(call: Call) -> dict[str, Any]:
-    group, user = await find_group(call), await find(call)
+    group, user = await holder(call, Group, 128), await holder(call, User)
     if group.name not in user.groups:
         raise IamError("NoSuchEntity", f"User {user.name} is not in group {group.name}.")
     call.accounts.put(user.name, replace(user, groups=[one for one in user.groups if one != group.name]))
@@ -296,22 +279,11 @@ async def remove_from_group(call: Call) -> dict[str, Any]:
 
 
 async def list_groups_of(call: Call) -> dict[str, Any]:
-    page, more = call.page((await find(call)).groups, str)
+    page, more = call.page((await holder(call, User)).groups, str)
     rows = [row for name in page if (row := await call.accounts.get(Group, name)) is not None]
     return {"Groups": [shown_group(row) for row in rows], **more}
 
 
-OF_USERS = (
-    "CreateUser",
-    "GetUser",
-    "UpdateUser",
-    "DeleteUser",
-    "CreateAccessKey",
-    "ListAccessKeys",
-    "UpdateAccessKey",
-    "DeleteAccessKey",
-    "ListGroupsForUser",
-)
 OF_GROUPS = ("CreateGroup", "GetGroup", "UpdateGroup", "DeleteGroup", "AddUserToGroup", "RemoveUserFromGroup")
 OPERATIONS: dict[str, Handler] = {
     "CreateUser": create,
