@@ -9,26 +9,26 @@ started again with it (one owner, one life).
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from s4.base import tasks
 from s4.base.clock import boot_clock
 from s4.crypto.roles import NODE
-from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.rows import Bucket
 from s4.peer import frames
-from s4.peer.api import ForgottenError, Identity, LostError, StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import Identity, LostError, NodeApi, UnavailableError
 from s4.peer.frames import Failure, Header
 from s4.peer.server import LEASE_S
 from s4.peer.stream import FrameStream, Payload, connect
-from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
+from s4.storage.records import Shard
 from s4.telemetry import tracing
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ class RefusedError(Exception):
     """The one who answers is not the store that is meant, or speaks another version. The message says which."""
 
 
-class RemoteNode:
-    """Open with `await RemoteNode.connect(...)`; every method of NodeApi is there through `__getattr__`."""
+class RemoteNode(NodeApi):
+    """Open with `await RemoteNode.connect(...)`. What is not written here of NodeApi's methods is a stub, made below."""
 
     def __init__(
         self,
@@ -112,27 +112,6 @@ class RemoteNode:
         """Whether the connection has ended."""
         return self._gone
 
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...
-    else:
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in frames.METHODS:
-                raise AttributeError(name)
-
-            async def call(*arguments: Any, **named: Any) -> Any:
-                return await self._call(name, *arguments, *named.values())
-
-            setattr(self, name, call)
-            return call
-
-    async def execute(
-        self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
-    ) -> AnyAnswer:
-        answer: AnyAnswer = await self._call("execute", partition, command, command_id, again)
-        return answer
-
     def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
         return None  # nothing of another process is at hand
 
@@ -170,7 +149,7 @@ class RemoteNode:
         with tracing.span(f"call {name}", store=self.store):
             header, raw = await self._send(name, method.whole(sent), payload)
         if header.outcome == frames.FAILED:
-            raise _error(msgspec.msgpack.decode(header.value, type=Failure))
+            raise frames.error_of(msgspec.msgpack.decode(header.value, type=Failure))
         return memoryview(raw) if method.raw_result else method.result.decode(header.value)
 
     def post(self, name: str, *arguments: Any) -> None:
@@ -272,17 +251,19 @@ class RemoteNode:
         self._stream.close()
 
 
-def _error(failure: Failure) -> Exception:
-    if failure.kind == "full":
-        return DiskFullError(failure.message)
-    if failure.kind == "stale":
-        return StaleError(failure.message)
-    if failure.kind == "forgotten":
-        return ForgottenError(failure.message, failure.before_ms)
-    if failure.kind == "unknown":
-        return UnknownResultError(failure.message)
-    if failure.kind == "offline":
-        return OfflineError(failure.message)
-    if failure.kind == "damaged":
-        return DamagedError(failure.message)
-    return UnavailableError(failure.code, failure.message)
+def _stub(name: str) -> Callable[..., Awaitable[Any]]:
+    """What sends a method's call."""
+    signature = inspect.signature(getattr(NodeApi, name))
+
+    async def call(self: RemoteNode, *arguments: Any, **named: Any) -> Any:
+        if named:
+            bound = signature.bind(self, *arguments, **named)
+            bound.apply_defaults()
+            arguments = bound.args[1:]
+        return await self._call(name, *arguments)
+
+    return call
+
+
+for _name in frames.METHODS.keys() - vars(RemoteNode).keys():
+    setattr(RemoteNode, _name, _stub(_name))

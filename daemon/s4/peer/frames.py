@@ -23,7 +23,8 @@ from typing import Any
 
 import msgspec
 
-from s4.peer.api import NodeApi
+from s4.peer.api import ForgottenError, NodeApi, StaleError, UnavailableError, UnknownResultError
+from s4.storage.records import DamagedError, DiskFullError, OfflineError
 
 LENGTHS = struct.Struct("<II")
 MAX_HEADER = 64 << 20
@@ -72,6 +73,34 @@ class Failure(msgspec.Struct, array_like=True):
     code: str
     message: str
     before_ms: int = 0  # of kind "forgotten"
+
+
+# What a method raises, the special before the general, and the S3 error of who cannot tell more of it.
+_KINDS: dict[str, tuple[type[Exception], str]] = {
+    "stale": (StaleError, "ServiceUnavailable"),
+    "forgotten": (ForgottenError, "ServiceUnavailable"),
+    "unknown": (UnknownResultError, "ServiceUnavailable"),
+    "full": (DiskFullError, "StorageFull"),
+    "offline": (OfflineError, "InternalError"),
+    "damaged": (DamagedError, "InternalError"),
+}
+FAILURES: tuple[type[Exception], ...] = (UnavailableError, *(kind for kind, _ in _KINDS.values()))
+
+
+def failure_of(error: Exception) -> Failure:
+    """Of one of `FAILURES`."""
+    if isinstance(error, UnavailableError):
+        return Failure("unavailable", error.code, error.message)
+    name, code = next((name, code) for name, (kind, code) in _KINDS.items() if isinstance(error, kind))
+    return Failure(name, code, str(error), error.before_ms if isinstance(error, ForgottenError) else 0)
+
+
+def error_of(failure: Failure) -> Exception:
+    if failure.kind == "forgotten":
+        return ForgottenError(failure.message, failure.before_ms)
+    if failure.kind in _KINDS:
+        return _KINDS[failure.kind][0](failure.message)
+    return UnavailableError(failure.code, failure.message)
 
 
 @dataclass(frozen=True, slots=True)

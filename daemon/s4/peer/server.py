@@ -26,10 +26,9 @@ import msgspec
 from s4.base.clock import boot_clock
 from s4.crypto.roles import NODE, may
 from s4.peer import frames
-from s4.peer.api import ForgottenError, NodeApi, StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import NodeApi, UnavailableError
 from s4.peer.frames import Failure, Header
 from s4.peer.stream import FrameStream, Payload, listen
-from s4.storage.records import DamagedError, DiskFullError, OfflineError
 from s4.telemetry import tracing
 
 log = logging.getLogger(__name__)
@@ -274,21 +273,8 @@ class PeerServer:
             else:
                 self._answer(stream, header.id, result)
             await stream.drain()
-        except StaleError as error:
-            self._fail(stream, header.id, Failure("stale", "ServiceUnavailable", str(error)))
-        except ForgottenError as error:
-            failure = Failure("forgotten", "ServiceUnavailable", str(error), error.before_ms)
-            self._fail(stream, header.id, failure)
-        except UnknownResultError as error:
-            self._fail(stream, header.id, Failure("unknown", "ServiceUnavailable", str(error)))
-        except UnavailableError as error:
-            self._fail(stream, header.id, Failure("unavailable", error.code, error.message))
-        except DiskFullError as error:
-            self._fail(stream, header.id, Failure("full", "StorageFull", str(error)))
-        except OfflineError as error:
-            self._fail(stream, header.id, Failure("offline", "InternalError", str(error)))
-        except DamagedError as error:
-            self._fail(stream, header.id, Failure("damaged", "InternalError", str(error)))
+        except frames.FAILURES as error:
+            self._fail(stream, header.id, frames.failure_of(error))
         except ConnectionError:
             return
         except Exception as error:
