@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from s4.cli import rates
-from s4.cli.admin_client import Answered
-
-Call = Callable[..., Iterator[dict[str, Any]]]
+from s4.cli.admin_client import Answered, Call
 
 
 def add_arguments(actions: Any) -> None:

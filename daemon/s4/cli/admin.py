@@ -16,9 +16,12 @@ from urllib.parse import quote
 from s4.base.said import FAILED, PROBLEMS
 from s4.base.text import human, table
 from s4.cli import access, cluster, rates, target, watch
-from s4.cli.admin_client import AdminClient, AdminError, Answered
+from s4.cli.admin_client import AdminClient, AdminError, Answered, Call
 from s4.cli.check import check
 from s4.config.limits import parse_size
+
+# What there is to say: the value, the text for people, and the exit status where it is not 0.
+Told = tuple[Any, str] | tuple[Any, str, int]
 
 
 def add_arguments(commands: Any) -> None:
@@ -105,21 +108,21 @@ def _add_upkeep(actions: Any) -> None:
 
 def run_admin(arguments: argparse.Namespace) -> int:
     """Raises SaidError."""
+    value, text, *code = _done(arguments)
+    sys.stdout.write(json.dumps(value) + "\n" if arguments.json else text)
+    return code[0] if code else 0
+
+
+def _done(arguments: argparse.Namespace) -> Told:
     done = cluster.local_action(arguments) if arguments.action == "cluster" else None
     if done is not None:
-        _print(arguments, done, "".join(f"{name}: {value}\n" for name, value in done.items()))
-        return 0
+        return done, "".join(f"{name}: {value}\n" for name, value in done.items())
     where = target.find(arguments.dir, arguments.endpoint, arguments.authority)
     if arguments.action == "check":
         took = check(arguments.s3 or where.s3, where.access_key, where.secret_key, arguments.region, where.authority)
-        _print(arguments, {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n")
-        return 0
+        return {"milliseconds": took}, f"an object was put and got back in {took:.1f} ms\n"
     client = AdminClient(where.admin, where.access_key, where.secret_key, arguments.region, where.authority)
-    return _ACTIONS[arguments.action](client, arguments)
-
-
-def _print(arguments: argparse.Namespace, value: Any, text: str) -> None:
-    sys.stdout.write(json.dumps(value) + "\n" if arguments.json else text)
+    return _ACTIONS[arguments.action](client.call, arguments)
 
 
 def _last(lines: Iterator[dict[str, Any]], arguments: argparse.Namespace, label: str) -> dict[str, Any]:
@@ -143,28 +146,10 @@ def _one(lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
     return next(lines, Answered())
 
 
-def _bucket(client: AdminClient, arguments: argparse.Namespace) -> int:
-    _print(arguments, *access.set_access(client.call, arguments))
-    return 0
-
-
-def _policy(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value, text, code = access.explain(client.call, arguments)
-    _print(arguments, value, text)
-    return code
-
-
-def _cluster(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value, text, code = cluster.remote_action(client.call, arguments)
-    _print(arguments, value, text)
-    return code
-
-
-def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value = _one(client.call("GET", "/status"))
+def _status(call: Call, arguments: argparse.Namespace) -> Told:
+    value = _one(call("GET", "/status"))
     if "stores" in value:
-        _print(arguments, value, cluster.status_text(value))
-        return cluster.status_code(value)
+        return value, cluster.status_text(value), cluster.status_code(value)
     rows = [
         ["health", cluster.health_word(value)],
         ["S4", value["version"] + ", " + value["ready"]],
@@ -187,8 +172,7 @@ def _status(client: AdminClient, arguments: argparse.Namespace) -> int:
     ]
     if len(value["drives"]) > 1:
         rows += _drive_lines(value)
-    _print(arguments, value, table(rows) + cluster.reasons_text(value))
-    return cluster.status_code(value)
+    return value, table(rows) + cluster.reasons_text(value), cluster.status_code(value)
 
 
 def _drive_lines(value: dict[str, Any]) -> list[list[str]]:
@@ -208,11 +192,10 @@ def _drive_lines(value: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _drives(client: AdminClient, arguments: argparse.Namespace) -> int:
+def _drives(call: Call, arguments: argparse.Namespace) -> Told:
     if arguments.care:
-        _print(arguments, *watch.care_for_drive(client.call, arguments))
-        return 0
-    value = _one(client.call("GET", "/status"))
+        return watch.care_for_drive(call, arguments)
+    value = _one(call("GET", "/status"))
     if "stores" in value:
         raise AdminError("this is a cluster, of which each node has one drive: `s4 admin cluster status` shows them")
     rows = [["DRIVE", "DIRECTORY", "STATE", "FILLED", "METADATA", "USED", "FREE", "DAMAGED READS", "REASON"]]
@@ -230,20 +213,18 @@ def _drives(client: AdminClient, arguments: argparse.Namespace) -> int:
         ]
         for drive in value["drives"]
     ]
-    _print(arguments, value["drives"], table(rows))
-    return 0
+    return value["drives"], table(rows)
 
 
-def _scrub(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value = _last(client.call("POST", "/scrub", query="deep=1" if arguments.deep else ""), arguments, "scrubbing")
+def _scrub(call: Call, arguments: argparse.Namespace) -> Told:
+    value = _last(call("POST", "/scrub", query="deep=1" if arguments.deep else ""), arguments, "scrubbing")
     text = f"{value['blobs']} blobs, {human(value['bytes_read'])} read: {value['damaged']} shards missing or damaged\n"
     text += "".join(f"  blob {blob} does not have its SHA-256\n" for blob in value["unhealable"])
-    _print(arguments, value, text)
-    return PROBLEMS if value["damaged"] or value["unhealable"] else 0
+    return value, text, PROBLEMS if value["damaged"] or value["unhealable"] else 0
 
 
-def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value = _one(client.call("GET", "/buckets"))
+def _buckets(call: Call, arguments: argparse.Namespace) -> Told:
+    value = _one(call("GET", "/buckets"))
     rows = [["BUCKET", "VERSIONS", "SIZE", "QUOTA", "VERSIONING", "OWNER", "RATE"]]
     rows += [
         [
@@ -257,12 +238,11 @@ def _buckets(client: AdminClient, arguments: argparse.Namespace) -> int:
         ]
         for row in value["buckets"]
     ]
-    _print(arguments, value, table(rows))
-    return 0
+    return value, table(rows)
 
 
-def _du(client: AdminClient, arguments: argparse.Namespace) -> int:
-    found = _one(client.call("GET", "/buckets"))["buckets"]
+def _du(call: Call, arguments: argparse.Namespace) -> Told:
+    found = _one(call("GET", "/buckets"))["buckets"]
     missing = set(arguments.bucket) - {row["name"] for row in found}
     if missing:
         raise AdminError(f"there is no bucket {', '.join(sorted(missing))}")
@@ -274,24 +254,22 @@ def _du(client: AdminClient, arguments: argparse.Namespace) -> int:
     rows = [["BUCKET", "VERSIONS", "SIZE", "SHARED"]]
     for row in (*listed, {"name": "total", **sums}):
         rows.append([row["name"], str(row["objects"]), human(row["bytes"]), human(row["saved_bytes"])])
-    _print(arguments, {"buckets": listed, "total": sums}, table(rows))
-    return 0
+    return {"buckets": listed, "total": sums}, table(rows)
 
 
-def _quota(client: AdminClient, arguments: argparse.Namespace) -> int:
+def _quota(call: Call, arguments: argparse.Namespace) -> Told:
     try:
         size = parse_size(arguments.size)
     except ValueError as error:
         raise AdminError(str(error)) from error
-    value = _one(client.call("PUT", f"/buckets/{arguments.bucket}/quota", {"bytes": size}))
-    _print(arguments, value, f"{arguments.bucket} may hold {human(size) if size else 'any number of bytes'}\n")
-    return 0
+    value = _one(call("PUT", f"/buckets/{arguments.bucket}/quota", {"bytes": size}))
+    return value, f"{arguments.bucket} may hold {human(size) if size else 'any number of bytes'}\n"
 
 
-def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
+def _user(call: Call, arguments: argparse.Namespace) -> Told:
     action, path = arguments.user_action, f"/users/{getattr(arguments, 'name', '')}"
     if action == "list":
-        value = _one(client.call("GET", "/users"))
+        value = _one(call("GET", "/users"))
         rows = [["USER", "ENABLED", "GRANTS", "ACCESS KEYS", "RATE"]]
         rows += [
             [
@@ -303,86 +281,66 @@ def _user(client: AdminClient, arguments: argparse.Namespace) -> int:
             ]
             for user in value["users"]
         ]
-        _print(arguments, value, table(rows))
-    elif action == "rate":
-        _print(arguments, *rates.set_rate(client.call, arguments, "users"))
-    elif action == "add":
-        _one(client.call("PUT", path, {"grants": arguments.grant, "create": True}))
-        _print_key(client, arguments, path)
-    elif action == "add-key":
-        _print_key(client, arguments, path)
-    elif action == "set":
-        _print(
-            arguments,
-            _one(client.call("PUT", path, {"grants": arguments.grant})),
-            f"{arguments.name} has {' '.join(arguments.grant)}\n",
-        )
-    elif action in ("enable", "disable"):
-        value = _one(client.call("PUT", path, {"enabled": action == "enable"}))
-        _print(arguments, value, f"{arguments.name} is {action}d\n")
-    elif action == "remove":
-        _print(arguments, _one(client.call("DELETE", path)), f"{arguments.name} is removed, with its keys\n")
-    else:
-        value = _one(client.call("DELETE", f"{path}/keys/{arguments.access_key}"))
-        _print(arguments, value, f"{arguments.access_key} is removed\n")
-    return 0
+        return value, table(rows)
+    if action == "rate":
+        return rates.set_rate(call, arguments, "users")
+    if action == "add":
+        _one(call("PUT", path, {"grants": arguments.grant, "create": True}))
+    if action in ("add", "add-key"):
+        value = _one(call("POST", f"{path}/keys"))
+        keys = f"access key: {value['access_key']}\nsecret key: {value['secret_key']}\n"
+        return value, keys + "The secret key is not shown again.\n"
+    if action == "set":
+        value = _one(call("PUT", path, {"grants": arguments.grant}))
+        return value, f"{arguments.name} has {' '.join(arguments.grant)}\n"
+    if action in ("enable", "disable"):
+        value = _one(call("PUT", path, {"enabled": action == "enable"}))
+        return value, f"{arguments.name} is {action}d\n"
+    if action == "remove":
+        return _one(call("DELETE", path)), f"{arguments.name} is removed, with its keys\n"
+    value = _one(call("DELETE", f"{path}/keys/{arguments.access_key}"))
+    return value, f"{arguments.access_key} is removed\n"
 
 
-def _print_key(client: AdminClient, arguments: argparse.Namespace, path: str) -> None:
-    value = _one(client.call("POST", f"{path}/keys"))
-    _print(
-        arguments,
-        value,
-        f"access key: {value['access_key']}\nsecret key: {value['secret_key']}\nThe secret key is not shown again.\n",
-    )
+def _compact(call: Call, arguments: argparse.Namespace) -> Told:
+    value = _last(call("POST", "/compact", query=f"ratio={quote(arguments.garbage)}"), arguments, "compacting")
+    return value, f"{value['total']} volumes compacted, {human(value['freed_bytes'])} given back\n"
 
 
-def _compact(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value = _last(client.call("POST", "/compact", query=f"ratio={quote(arguments.garbage)}"), arguments, "compacting")
-    _print(arguments, value, f"{value['total']} volumes compacted, {human(value['freed_bytes'])} given back\n")
-    return 0
-
-
-def _verify(client: AdminClient, arguments: argparse.Namespace) -> int:
+def _verify(call: Call, arguments: argparse.Namespace) -> Told:
     query = "deep=1" if arguments.deep else "read=1" if arguments.read else ""
-    value = _last(client.call("POST", "/verify", query=query), arguments, "verifying")
+    value = _last(call("POST", "/verify", query=query), arguments, "verifying")
     text = f"{value['objects']} objects, {value['blobs']} blobs, {value['references']} references, {human(value['bytes_read'])} read: "
     text += f"{len(value['problems'])} problems\n" + "".join(f"  {problem}\n" for problem in value["problems"])
-    _print(arguments, value, text)
-    return PROBLEMS if value["problems"] else 0
+    return value, text, PROBLEMS if value["problems"] else 0
 
 
-def _audit(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value = _one(client.call("POST", "/audit", query=f"age_s={quote(arguments.age)}"))
+def _audit(call: Call, arguments: argparse.Namespace) -> Told:
+    value = _one(call("POST", "/audit", query=f"age_s={quote(arguments.age)}"))
     text = f"{value['blobs_checked']} blobs and {value['references_checked']} references checked; dropped {value['orphan_blobs']} blobs ({human(value['orphan_bytes'])}), {value['orphan_references']} references"
     text += f" and {value.get('stale_contents', 0)} hints at content that is gone\n"
-    _print(arguments, value, text)
-    return 0
+    return value, text
 
 
-def _rename(client: AdminClient, arguments: argparse.Namespace) -> int:
+def _rename(call: Call, arguments: argparse.Namespace) -> Told:
     body = {"bucket": arguments.bucket, "source": arguments.source, "destination": arguments.destination}
-    made = _one(client.call("POST", "/renames", body))
+    made = _one(call("POST", "/renames", body))
     if not arguments.wait:
-        _print(arguments, made, f"rename {made['id']} runs; `s4 admin renames` shows how far it is\n")
-        return 0
+        return made, f"rename {made['id']} runs; `s4 admin renames` shows how far it is\n"
     while True:
-        job = next((job for job in _one(client.call("GET", "/renames"))["renames"] if job["id"] == made["id"]), None)
+        job = next((job for job in _one(call("GET", "/renames"))["renames"] if job["id"] == made["id"]), None)
         if job is None or job["finished"]:
             break
         if sys.stderr.isatty() and not arguments.json:
             sys.stderr.write(f"\r{job['done']} keys renamed ")
         time.sleep(0.2)  # between looks at a job on another machine
-    _print(
-        arguments,
-        job,
-        f"{job['done'] if job else 0} keys renamed{': ' + job['error'] if job and job['error'] else ''}\n",
-    )
-    return FAILED if job and job["error"] else 0
+    error = job["error"] if job else ""
+    text = f"{job['done'] if job else 0} keys renamed{': ' + error if error else ''}\n"
+    return job, text, FAILED if error else 0
 
 
-def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
-    value = _one(client.call("GET", "/renames"))
+def _renames(call: Call, arguments: argparse.Namespace) -> Told:
+    value = _one(call("GET", "/renames"))
     rows = [["ID", "BUCKET", "FROM", "TO", "DONE", "STATE"]]
     rows += [
         [
@@ -395,28 +353,12 @@ def _renames(client: AdminClient, arguments: argparse.Namespace) -> int:
         ]
         for job in value["renames"]
     ]
-    _print(arguments, value, table(rows))
-    return 0
+    return value, table(rows)
 
 
-def _log(client: AdminClient, arguments: argparse.Namespace) -> int:
-    _print(arguments, *watch.set_log(client.call, arguments))
-    return 0
-
-
-def _jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
-    _print(arguments, *watch.jobs(client.call))
-    return 0
-
-
-def _root_keys(client: AdminClient, arguments: argparse.Namespace) -> int:
-    _print(arguments, *watch.root_keys(client.call, arguments))
-    return 0
-
-
-_ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
+_ACTIONS: dict[str, Callable[[Call, argparse.Namespace], Told]] = {
     "status": _status,
-    "cluster": _cluster,
+    "cluster": cluster.remote_action,
     "drives": _drives,
     "scrub": _scrub,
     "buckets": _buckets,
@@ -426,11 +368,11 @@ _ACTIONS: dict[str, Callable[[AdminClient, argparse.Namespace], int]] = {
     "compact": _compact,
     "verify": _verify,
     "audit": _audit,
-    "log": _log,
-    "jobs": _jobs,
-    "root-keys": _root_keys,
-    "bucket": _bucket,
-    "policy": _policy,
+    "log": watch.set_log,
+    "jobs": watch.jobs,
+    "root-keys": watch.root_keys,
+    "bucket": access.set_access,
+    "policy": access.explain,
     "rename-prefix": _rename,
     "renames": _renames,
 }

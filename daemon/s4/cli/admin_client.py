@@ -12,7 +12,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -23,6 +23,8 @@ from s4.s3 import sigv4
 PORT = 9001
 READ_S, WORK_S = 60.0, 3600.0
 HINT = "; is `s4 server` running, and is this its --admin-listen?"
+
+Call = Callable[..., Iterator[dict[str, Any]]]
 
 
 class AdminError(SaidError):

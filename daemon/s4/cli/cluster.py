@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -16,7 +16,7 @@ from s4 import __version__
 from s4.base.said import SaidError, number, of_option
 from s4.base.text import human, table
 from s4.cli import target
-from s4.cli.admin_client import AdminError
+from s4.cli.admin_client import AdminError, Call
 
 if TYPE_CHECKING:
     from s4.server.cluster import ClusterServer, ClusterSettings, EtcdFiles
@@ -290,9 +290,6 @@ def local_action(arguments: argparse.Namespace) -> dict[str, Any] | None:
     if arguments.cluster_action == "certificates":
         return certificates(arguments)
     return None
-
-
-Call = Callable[..., Iterator[dict[str, Any]]]
 
 
 def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str, int]:

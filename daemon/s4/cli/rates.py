@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from s4.base.text import human
-from s4.cli.admin_client import AdminError, Answered
+from s4.cli.admin_client import AdminError, Answered, Call
 from s4.config.limits import parse_size
-
-Call = Callable[..., Iterator[dict[str, Any]]]
 
 
 def add_arguments(parsers: Any, what: str) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from s4.base.said import SaidError
 from s4.base.text import table
+from s4.cli.admin_client import Call
 from s4.telemetry.logs import LEVELS
-
-Call = Callable[..., Iterator[dict[str, Any]]]
 
 
 def add_arguments(actions: Any) -> None:
@@ -27,7 +25,7 @@ def add_arguments(actions: Any) -> None:
     log.add_argument("--level", choices=LEVELS, default="", help="from which level on")
 
 
-def jobs(call: Call) -> tuple[dict[str, Any], str]:
+def jobs(call: Call, _: argparse.Namespace) -> tuple[dict[str, Any], str]:
     value = next(call("GET", "/jobs"))
     rows = [["JOB", "EVERY", "RUNS", "ENDED LAST", "FAILED", "NOW"]]
     for one in sorted(value["jobs"], key=lambda one: (-one["failures_in_a_row"], one["name"])):
