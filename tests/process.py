@@ -97,8 +97,11 @@ def run(
     with tempfile.TemporaryFile() as errors:
         process = start(list(arguments), environment, errors)
         assert process.stdout is not None
+        hangs = threading.Timer(HANGS_S, process.kill)
+        hangs.start()
         with process.stdout:
             said = process.stdout.read().decode()
+        hangs.cancel()
         code = process.wait(HANGS_S)
         errors.seek(0)
         done = subprocess.CompletedProcess(["s4", *arguments], code, said, errors.read().decode())

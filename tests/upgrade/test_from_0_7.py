@@ -6,6 +6,8 @@ independent checker finds nothing.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from server.test_drives import whole
 from tiers import SOAK
 from upgrade import old
 from upgrade.corpus import Corpus, compare
+
+GRACE_S = 60.0  # that a node has to end, before it is killed
 
 pytestmark = [pytest.mark.skipif(bool(old.missing()), reason=old.missing()), pytest.mark.timeout(1800)]
 
@@ -107,6 +111,17 @@ class Gateways:
         return str(self._cluster.lines[names[self._asked % len(names)]]["s3"])
 
 
+def stop(cluster: DevCluster, node: str) -> None:
+    """As Kubernetes and systemd do: told to end, and killed after a while. A node of 0.7 may wait for ever for something of
+    its own under load."""
+    stopping = threading.Thread(target=cluster.act, args=("stop", node))
+    stopping.start()
+    stopping.join(GRACE_S)
+    if stopping.is_alive():
+        cluster.signal(node, signal.SIGKILL)
+    stopping.join()
+
+
 def safe(cluster: DevCluster, node: str) -> bool:
     return bool(cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"])
 
@@ -138,7 +153,7 @@ def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
             for upgraded, name in enumerate(names, 1):
                 if upgraded > 1:  # a node of 0.7 takes no admin calls as they are signed today
                     wait_until(partial(safe, cluster, name), f"{name} may be stopped")
-                cluster.act("stop", name)
+                stop(cluster, name)
                 still.write_text(" ".join(["dev", *names[upgraded:]]))
                 cluster.act("start", name)
                 load.wait_for(20)
