@@ -205,3 +205,11 @@ def test_what_is_not_taken_is_refused_however_it_is_said(server: tuple[Endpoint,
         body, kind = encode_multipart_formdata({"key": "k", name: "true", "file": ("f", b"x")})
         answer = answer_to(server, "POST", "/bbb", {"content-type": kind}, body)
         assert answer.code in ("InvalidArgument", "NotImplemented"), (name, answer.body)
+
+
+def test_what_needs_no_look_is_taken_by_every_operation() -> None:
+    """`check` passes over a request that has nothing else."""
+    said = {name for name in amz._PLAIN if name.startswith("x-amz-")}
+    assert said
+    assert not said & amz._LOOKED_AT
+    assert all(said <= amz.taken(operation) for operation in (*OPERATIONS, amz.QUERY, "Unknown", ""))

@@ -4,9 +4,11 @@ byte."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 from fuzz import spoken
 from fuzz.corpus import load
@@ -29,6 +31,8 @@ OF_ITS_OWN = (
 
 DELETE = b"<Delete><Object><Key>a</Key></Object><Object><Key>none</Key></Object></Delete>"
 VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+ERRORS = Path(__file__).with_name("errors.tsv")
+LOCKED = b"\x01PUT /locked\nx-amz-bucket-object-lock-enabled: true\n\n"
 CALLS = [
     b"GET /\n\n",
     b"PUT /ccc\n\n",
@@ -95,6 +99,29 @@ def test_each_operation_by_each_mode_of_signing() -> None:
                 )  # type: ignore[misc]
                 seen.add(answer.split(b" ", 2)[1])
     assert {b"200", b"204", b"206", b"304", b"404", b"412", b"400", b"403"} <= seen
+
+
+def asked(server: Endpoint, row: dict[str, str]) -> bytes:
+    """A row of errors.tsv, of the bucket and the upload that are here."""
+    values = {"bucket": "bbb", "locked": "locked", "key": "k", "upload": server.upload, "upload2": "none"}
+    values |= {"long": "k" * 1025, "kib3": "m" * 3000, "version": "0" * 24, "etag": '"0"'}
+    query = "?" + row["query"] if row["query"] else ""
+    text = "\n".join([f"{row['method']} {row['path']}{query}", *filter(None, row["headers"].split("|"))])
+    text += "\n\n" + row["body"]
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    return signed(server, b"\x01" + text.encode())[0]
+
+
+def test_every_wrong_input() -> None:
+    rows = csv.DictReader(ERRORS.read_text(encoding="utf-8").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    refused = 0
+    with serving() as (server, send), serving(tasks=True) as (other, send_other):
+        compared(server, send, other, send_other, lambda one: signed(one, LOCKED)[0])
+        for row in rows:
+            answer = compared(server, send, other, send_other, lambda one, row=row: asked(one, row))  # type: ignore[misc]
+            refused += f"<Code>{row['code']}</Code>".encode() in answer
+    assert refused > 300  # by the very code that the table has
 
 
 def test_every_wrong_way_of_signing() -> None:

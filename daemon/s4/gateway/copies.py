@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -140,7 +139,7 @@ async def _with_checksum(gateway: Gateway, source: Opened, algorithm: str, exten
     row = msgspec.structs.replace(
         source.row, checksum_algorithm=algorithm, checksum_type=checksums.FULL_OBJECT, checksum=value
     )
-    return dataclasses.replace(source, row=row)
+    return msgspec.structs.replace(source, row=row)
 
 
 async def _commit_copy(

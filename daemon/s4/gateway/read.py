@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from s4.crypto.segments import SEGMENT, InvalidTag, Opener, stored_size
 from s4.gateway.context import Gateway, find_bucket
@@ -23,8 +24,7 @@ def whole_pieces() -> int:
     return READ_BYTES
 
 
-@dataclass(slots=True)
-class Opened:
+class Opened(msgspec.Struct, eq=False):
     """A version of an object: its row, inline bytes and version suffix, and what was asked for. The bytes of one that
     is encrypted can be read once it was `unlocked`; `customer` is the key that its reader brought."""
 

@@ -16,8 +16,10 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from s4.base.tasks import in_task
 from s4.crypto.segments import SEAL_BYTES, Sealer
@@ -65,8 +67,7 @@ class Body(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """Where a body will belong: partition and claim."""
 
     partition: int
@@ -76,16 +77,15 @@ class Destination:
     number: int = 0
 
 
-@dataclass(slots=True)
-class Stored:
+class Stored(msgspec.Struct, eq=False):
     """A body that is durable and not yet committed: put `blobs` and `granted` into the command that does."""
 
     extent: Extent
     etag: str
     checksum: str
     inline: bytes = b""
-    blobs: list[NewBlob] = field(default_factory=list)
-    granted: list[bytes] = field(default_factory=list)
+    blobs: list[NewBlob] = []
+    granted: list[bytes] = []
     brought: str = ""  # the checksum that was compared and is not kept
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ssl import SSLObject
+
+import msgspec
 
 from s4.access import documents, keys
 from s4.access.actions import NEEDS, bucket_arn, object_arn, of_version
@@ -32,7 +34,7 @@ from s4.s3.operations import BUCKET, OBJECT
 OF_ROOT = frozenset(
     ("s3:GetBucketPolicy", "s3:PutBucketPolicy", "s3:DeleteBucketPolicy")
 )  # so that nobody locks out all
-_OWNERS = ("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner")
+_OWNERS = frozenset(("x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"))
 _LATER = frozenset(
     (
         "CreateBucket",
@@ -81,14 +83,15 @@ class Authorizer:
         self._whole: keys.Values | None = None
         self._contexts: dict[str, keys.Values] = {}  # by action
         self._memo: Memo = {}
-        self._policy: Policy | None = (
-            documents.policy_for(bucket, anonymous=self.who.kind == ANONYMOUS) if bucket else None
-        )
         self._by_tags: bool | None = None
         self._refused: Ask | None = None
         self._rested: list[tuple[str, bytes, str, More | None]] = []  # what was allowed by a row
         # Nothing that is kept of the bucket could say no to who may do it anyway.
-        self._open = bucket is None or documents.POLICY not in bucket.documents
+        self._policy: Policy | None = None
+        self._open = True
+        if bucket is not None and documents.POLICY in bucket.documents:
+            self._open = False
+            self._policy = documents.policy_for(bucket, anonymous=self.who.kind == ANONYMOUS)
         self.free = self._open and self.who.everything
 
     async def must(
@@ -250,8 +253,7 @@ def context_of(request: S3Request, clock: Callable[[], float] = time.time) -> ke
     return keys.context_of(facts)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A request that may go on to its operation, with what was found out on the way: `bucket` is the row of the
     request's own, None where there is none. Only `authorize` makes one, and operations are given nothing less."""
 
@@ -279,11 +281,8 @@ async def authorize(gateway: Gateway, request: S3Request) -> Call:
     gateway.bucket_rates.note(request.bucket, documents.rate_of(bucket) if bucket is not None else NO_RATE)
     authorizer = Authorizer(gateway, request, request.bucket, bucket)
     call = Call(request, bucket, authorizer)
-    for header in _OWNERS:
-        if header in request.headers and (named := request.headers[header]) != ACCOUNT:
-            if names.number(named, 0, 10**12 - 1) is None or len(named) != len(ACCOUNT):
-                raise S3Error("InvalidBucketOwnerAWSAccountID")
-            raise S3Error("AccessDenied")
+    if not _OWNERS.isdisjoint(request.headers):
+        _check_owners(request)
     if authorizer.free:
         return call
     action, level = NEEDS[request.operation]
@@ -301,6 +300,15 @@ async def authorize(gateway: Gateway, request: S3Request) -> Call:
     if "x-amz-tagging" in request.headers and request.key:
         await authorizer.must("s3:PutObjectTagging", request.key)
     return call
+
+
+def _check_owners(request: S3Request) -> None:
+    """Raises S3Error where the request wants its buckets to be of another account than the one there is."""
+    for header in sorted(_OWNERS & request.headers.keys()):
+        if (named := request.headers[header]) != ACCOUNT:
+            if names.number(named, 0, 10**12 - 1) is None or len(named) != len(ACCOUNT):
+                raise S3Error("InvalidBucketOwnerAWSAccountID")
+            raise S3Error("AccessDenied")
 
 
 async def _must_on_object(gateway: Gateway, call: Call, action: str) -> None:

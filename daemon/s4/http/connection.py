@@ -229,7 +229,8 @@ class Connection(BaseProtocol):
         self._messages.extend(messages)
         if last:
             self._parser = None  # what follows is no HTTP
-        if self._messages and not self._buffer_paused and self._is_full():
+        held = len(self._messages) + (self._content is not None)
+        if held > 1 and not self._buffer_paused and self._is_full():
             self._pause_reading_for_buffer()
         if messages and not self._working and self._content is None:
             self._connections.ready(self)

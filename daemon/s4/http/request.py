@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 from aiohttp import ClientPayloadError, web
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -47,8 +48,7 @@ class UploadForm:
     body: FormFile
 
 
-@dataclass(slots=True)
-class S3Request:
+class S3Request(msgspec.Struct, eq=False):
     """One request. `query` has the first value of each name; `key` is the object key's bytes, empty for buckets."""
 
     http: Http
@@ -63,7 +63,7 @@ class S3Request:
     limits: Limits
     requester: Requester = NOBODY
     form: UploadForm | None = None
-    extra: dict[str, str] = field(default_factory=dict)  # headers of the answer, whatever it is
+    extra: dict[str, str] = {}  # headers of the answer, whatever it is
     claim: sigv4.Claim | None = None
     signing_key: bytes = b""
     payload: str = ""  # x-amz-content-sha256 as it counts, signed or not: the body's hash, or how it is sent

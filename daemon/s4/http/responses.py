@@ -75,6 +75,8 @@ def aborting(gateway: Gateway, bucket: Bucket | None, key: bytes, created_ms: in
 
 def header_value(text: str, name: str) -> str:
     """A value fit for a response header. Raises S3Error for what could end the header or is no text."""
+    if text.isascii() and text.isprintable():
+        return text
     if any((ord(letter) < 32 and letter != "\t") or ord(letter) == 127 for letter in text) or not _encodable(text):
         raise S3Error(
             "InvalidArgument", f"The value of {name} has characters that a header cannot have.", ArgumentName=name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Container, Iterable, Iterator
+from operator import add
 from typing import Protocol, TypeVar
 
 from s4.metadata import keys
@@ -230,9 +231,9 @@ class Entry:
         blob_bytes: int = 0,
         saved: int = 0,
     ) -> None:
-        sums = self.deltas.setdefault(bucket, [0, 0, 0, 0, 0, 0])
-        for index, delta in enumerate((objects, size, blobs, references, blob_bytes, saved)):
-            sums[index] += delta
+        counted = [objects, size, blobs, references, blob_bytes, saved]
+        sums = self.deltas.get(bucket)
+        self.deltas[bucket] = counted if sums is None else list(map(add, sums, counted))
 
 
 def add_counters(row: Counters, deltas: list[int]) -> Counters:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, field
+from operator import add
 
 import msgspec
 
@@ -75,9 +76,8 @@ class Turn:
 
     def _sum(self, deltas: dict[tuple[int, int], list[int]]) -> None:
         for name, delta in deltas.items():
-            sums = self.deltas.setdefault(name, [0] * 6)
-            for index, value in enumerate(delta):
-                sums[index] += value
+            sums = self.deltas.get(name)
+            self.deltas[name] = delta if sums is None else list(map(add, sums, delta))
 
     def close(self) -> None:
         """Add the rows that a turn's entries share: counters and heads."""

@@ -71,6 +71,8 @@ def range_holds(header: str | None, etag: str, modified_ms: int) -> bool:
 
 def check_read(headers: Mapping[str, str], etag: str, modified_ms: int, prefix: str = "") -> None:
     """Raises S3Error PreconditionFailed or NotModified. With a prefix, the conditions on a copy's source."""
+    if not prefix and HEADERS.isdisjoint(headers):
+        return
     modified = modified_ms // 1000
     if_match, if_none = headers.get(prefix + "if-match"), headers.get(prefix + "if-none-match")
     if if_match is not None:

@@ -35,9 +35,9 @@ STREAMING_UNSIGNED_TRAILER = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 STREAMING_MODES = (STREAMING, STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER)
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _SAFE = "-_.~"
-_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~/")
+_UNRESERVED = re.compile(r"[A-Za-z0-9\-_.~/]*").fullmatch
 _RUNS = re.compile("  +")
-_HEX64 = frozenset("0123456789abcdef")
+_SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
 SIGNED_HEADERS = 128  # as many headers as a request may have (limits.headers)
 KEPT = 1024  # of each kind
 _fronts: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {}  # of Authorization headers that were right
@@ -107,7 +107,7 @@ def _decode(text: str) -> str:
 def parse(request: Request) -> Claim | None:
     """The claim of a request, None for an anonymous one. Raises S3Error where it is malformed."""
     header = request.headers.get("authorization")
-    in_query = any(name in _IN_QUERY for name, _ in request.query)
+    in_query = bool(request.query) and any(name in _IN_QUERY for name, _ in request.query)
     if header is not None and in_query:
         raise S3Error(
             "InvalidArgument", "Only one auth mechanism allowed; use the Authorization header or the query string."
@@ -281,9 +281,7 @@ def unsigned_payload(headers: Mapping[str, str]) -> str:
 
 def checked_payload(payload: str) -> str:
     """What a request says of its body, if it is one of what S3 knows. Raises S3Error."""
-    if payload == UNSIGNED or payload in STREAMING_MODES:
-        return payload
-    if len(payload) != 64 or not _HEX64.issuperset(payload):
+    if payload != UNSIGNED and payload not in STREAMING_MODES and not _SHA256(payload):
         raise S3Error(
             "InvalidArgument",
             "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, STREAMING-AWS4-HMAC-SHA256-PAYLOAD (or one of its kind) or a valid sha256 value.",
@@ -433,10 +431,9 @@ def _white(value: str) -> str:
 
 def canonical_path(path: str) -> str:
     """The path with every byte encoded but unreserved ones and `/`, whatever way it was sent."""
-    raw = path.encode("utf-8", "surrogateescape")
-    if _UNRESERVED.issuperset(raw):
+    if _UNRESERVED(path):
         return path
-    return quote_from_bytes(unquote_to_bytes(raw), safe=_SAFE + "/")
+    return quote_from_bytes(unquote_to_bytes(path.encode("utf-8", "surrogateescape")), safe=_SAFE + "/")
 
 
 def canonical_query(pairs: Iterable[tuple[str, str]], presigned: bool) -> str:

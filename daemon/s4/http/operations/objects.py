@@ -48,19 +48,21 @@ def attributes_of(request: S3Request) -> Attributes:
     metadata: dict[str, str] = {}
     size = 0
     for name, value in request.headers.items():
-        if name.startswith("x-amz-meta-"):
+        if name in _SHOWN:
+            if name == "content-encoding":
+                value = _without_chunked(value)  # noqa: PLW2901 - aws-chunked is of the transfer, not of the object
+                if not value.strip():
+                    continue
+            kept[_SHOWN[name]] = header_value(from_wire(value), name)
+        elif name[:6] != "x-amz-":
+            continue
+        elif name.startswith("x-amz-meta-"):
             text = metadata[name[11:]] = header_value(from_wire(value), name)
             size += len(name) - 11 + len(text.encode())
         elif name == website.LOCATION:
             kept[name] = header_value(website.check_location(value), name)
         elif name == classes.NAME:
             kept.update(classes.kept(value))
-        elif name in _SHOWN:
-            if name == "content-encoding":
-                value = _without_chunked(value)  # noqa: PLW2901 - aws-chunked is of the transfer, not of the object
-                if not value.strip():
-                    continue
-            kept[_SHOWN[name]] = header_value(from_wire(value), name)
     if size > request.limits.metadata_bytes:
         raise S3Error("MetadataTooLarge", Size=str(size), MaxSizeAllowed=str(request.limits.metadata_bytes))
     return Attributes(kept, metadata, tags.from_header(request.headers))
