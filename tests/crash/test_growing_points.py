@@ -24,6 +24,7 @@ from inprocess import get, opened, put
 from s4.cluster import growing
 from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway
+from s4.metadata.commands import ForgetRows
 from s4.node.local import OpenStore
 from s4.upkeep.growing import Growing
 from s4.upkeep.heal import Healer
@@ -138,6 +139,8 @@ async def recovered(directories: list[Path], history: History) -> int:
         await compare(gateway, history)
     async with planned(given) as (store, gateway, parts):
         await compare(gateway, history)
+        await store.node.execute(0, ForgetRows([]))  # behind what was found
+        assert parts.healer.waiting == 0, "what moves is read where it is, and not taken for lost"
         await write(gateway, history, b"after", 30_000)
         await parts.moved()
         await settle(store)
@@ -186,4 +189,4 @@ def test_a_crash_anywhere_while_drives_come_and_go(tmp_path: Path, monkeypatch: 
             ended.add(asyncio.run(recovered(directories, history)))
         except Exception as error:
             raise AssertionError(f"after a crash at {image.name}, {name}, one of {points.steps}: {error}") from error
-    assert ended == {7, 8}, "the first six became eight, of which one was taken away"
+    assert {7, 8} <= ended <= {6, 7, 8}, "six became eight, of which one was taken away"

@@ -30,6 +30,7 @@ What is not simulated, and what covers it:
 | `--workers`: gateways over a Unix socket | tests/server/test_running.py |
 | how a node is put together (server/standalone.py, server/cluster.py): `Node.run` and `Server.run` repeat it | tests/cluster/test_six_nodes.py |
 | nodes that are added, drained and taken away by a planner | tests/cluster/test_six_nodes.py, tests/sim/test_moves.py, tests/kube |
+| drives that are added to a server, drained and taken away | tests/crash/test_growing_points.py, tests/cluster/test_growing.py, tests/server/test_growing_drives.py |
 | directories that were made and not synced; small files that are damaged on the disk | tests/crash/test_power_loss.py, tests/damage.py |
 | two instructions of one process that really run at the same time | nothing: one thread has the interpreter lock |
 | events and their receivers, encryption, inventory, rewrapping | tests/events, tests/encryption |

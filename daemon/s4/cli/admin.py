@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
@@ -178,7 +179,8 @@ def _status(call: Call, arguments: argparse.Namespace) -> Told:
 def _drive_lines(value: dict[str, Any]) -> list[list[str]]:
     """What `status` says of a server with several drives."""
     drives, scrub = value["drives"], value["scrub"]
-    states = [f"{sum(drive['state'] == state for drive in drives)} {state}" for state in ("online", "filling", "away")]
+    counts = {"online": 0, "filling": 0, "away": 0} | Counter(drive["state"] for drive in drives)
+    states = [f"{count} {state}" for state, count in counts.items()]
     healing = f"{value['heal_waiting']} shards wait, {value['healed_shards']} made again"
     if value["heal_failed"]:
         healing += f", {value['heal_failed']} CANNOT BE MADE: too many others are lost"
@@ -198,12 +200,15 @@ def _drives(call: Call, arguments: argparse.Namespace) -> Told:
     value = _one(call("GET", "/status"))
     if "stores" in value:
         raise AdminError("this is a cluster, of which each node has one drive: `s4 admin cluster status` shows them")
-    rows = [["DRIVE", "DIRECTORY", "STATE", "FILLED", "METADATA", "USED", "FREE", "DAMAGED READS", "REASON"]]
+    rows = [
+        ["DRIVE", "DIRECTORY", "STATE", "POSITIONS", "FILLED", "METADATA", "USED", "FREE", "DAMAGED READS", "REASON"]
+    ]
     rows += [
         [
             str(drive["number"]),
             drive["directory"],
             drive["state"],
+            str(drive.get("positions", "")),
             f"{drive['filled']:.0%}",
             "yes" if drive["metadata"] else "",
             human(drive["used_bytes"]),

@@ -58,27 +58,31 @@ def root_keys(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any]
     )
 
 
+CARE = {
+    "retry": "take a drive in that is away",
+    "replace": "put one aside, so that an empty one can be mounted in its place",
+    "add": "take empty directories in as more drives, or keep one that was to be drained",
+    "drain": "have the others hold what drives do",
+    "remove": "take drives away that were drained",
+}
+
+
 def drives_arguments(actions: Any) -> None:
-    drives = actions.add_parser("drives", help="the drives, and how far new ones are filled; retry or replace one")
+    drives = actions.add_parser("drives", help="the drives, and how far they are filled; add, drain, replace some")
     drives.add_argument(
-        "care",
-        nargs="?",
-        choices=("retry", "replace"),
-        metavar="retry|replace",
-        help=(
-            "retry: take a drive in that is away; replace: put one aside, so that an empty one can be mounted in its place"
-        ),
+        "care", nargs="?", choices=tuple(CARE), metavar="|".join(CARE), help="; ".join(map(": ".join, CARE.items()))
     )
-    drives.add_argument("drive", nargs="?", metavar="DRIVE", help="its number or directory")
+    drives.add_argument("drive", nargs="*", metavar="DRIVE", help="numbers or directories")
 
 
 def care_for_drive(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    if not arguments.drive:
+    named, single = arguments.drive, arguments.care in ("retry", "replace")
+    if not named or (single and len(named) > 1):
         raise SaidError(
             f"say which drive to {arguments.care}, by its number or directory; `s4 admin drives` lists them"
         )
-    value = next(call("POST", f"/drives/{arguments.care}", {"drive": arguments.drive}))
-    return value, f"drive {value['drive']}: {value['done']}\n"
+    value = next(call("POST", f"/drives/{arguments.care}", {"drive": named[0]} if single else {"drives": named}))
+    return value, "".join(f"drive {one}: {value['done']}\n" for one in named)
 
 
 def set_log(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -23,7 +23,9 @@ Invariants:
 5. A drive leaves when no position names it, in plan or status; when all copies of the metadata that there are to be
    are in sync without it; and when no shard waits to be made, whose last trace it may have. It is gone for good (M1).
 6. What moved away is dropped when no position of its partition moves and none of its shards waits to be made
-   (upkeep/leaving.py).
+   (upkeep/leaving.py). So a drive that gets another position of a partition than it had is never the only one with two
+   shards of a blob, and several positions of a partition may move at once, unlike a cluster's: there gateways with an
+   old map write to where a position was, here a process knows one map for all of its life.
 
 Killed between any two lines:
   an identity is made | the map names the store      the directory has no data and nobody looks at it: `add` takes it up

@@ -15,6 +15,7 @@ from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
 from s4.node.base import Node
 from s4.upkeep import compaction, orphans
 from s4.upkeep.drives import drives_status, server_health, storable_bytes
+from s4.upkeep.growing import Growing
 from s4.upkeep.heal import Healer
 from s4.upkeep.returning import Returning
 from s4.upkeep.scrub import Scrubber, progress
@@ -22,7 +23,10 @@ from s4.upkeep.verify import verify
 
 
 class _Drive(msgspec.Struct, forbid_unknown_fields=True):
-    drive: str
+    """One drive to retry or replace; those to add, drain or remove."""
+
+    drive: str = ""
+    drives: list[str] = []
 
 
 class ServerAdmin(AdminApi):
@@ -38,9 +42,10 @@ class ServerAdmin(AdminApi):
         scrubber: Scrubber,
         horizon: Callable[[], float],
         returning: Returning,
+        growing: Growing,
     ) -> None:
         super().__init__(context)
-        self._returning = returning
+        self._returning, self._growing = returning, growing
         self._local, self._healer, self._scrubber, self._horizon = node, healer, scrubber, horizon
 
     def routes(self) -> list[Route]:
@@ -92,11 +97,14 @@ class ServerAdmin(AdminApi):
         )
 
     async def _care_for_drive(self, request: web.Request) -> web.Response:
-        body = msgspec.json.decode(await request.read(), type=_Drive)
-        action = {"retry": self._returning.retry, "replace": self._returning.replace}.get(request.match_info["action"])
-        if action is None:
-            raise ValueError("a drive is retried or replaced")
-        return as_json({"drive": body.drive, "done": action(body.drive)})
+        body, action = msgspec.json.decode(await request.read(), type=_Drive), request.match_info["action"]
+        one = {"retry": self._returning.retry, "replace": self._returning.replace}.get(action)
+        if one is not None and body.drive:
+            return as_json({"drive": body.drive, "done": one(body.drive)})
+        several = {"add": self._growing.add, "drain": self._growing.drain, "remove": self._growing.remove}.get(action)
+        if several is None or not body.drives:
+            raise ValueError("a drive is retried or replaced, and drives are added, drained or removed: name them")
+        return as_json({"drives": body.drives, "done": await several(body.drives)})
 
     async def _compact(self, request: web.Request) -> web.StreamResponse:
         ratio = float(request.query.get("ratio", "0.5"))

@@ -143,7 +143,7 @@ STATUS: dict[str, tuple[int, str]] = {
     "ServiceUnavailable": (503, "Service is unable to handle request. Try again."),
     "StorageFull": (
         507,
-        "The disks have no room for more: delete something, or have them made larger (docs/single-server.md, Growing).",
+        "The disks have no room for more: delete something, or have some added or made larger (docs/single-server.md, Growing).",
     ),
     "TooManyBuckets": (400, "You have attempted to create more buckets than are allowed."),
     "TooManyEntities": (409, "There are as many as are allowed."),

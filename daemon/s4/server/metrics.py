@@ -9,6 +9,8 @@ from typing import Protocol
 
 from s4.base.clock import boot_clock
 from s4.base.health import Health
+from s4.cluster import growing
+from s4.cluster.placement import DRAINING
 from s4.metadata import keys
 from s4.node.local import OpenStore
 from s4.node.member import Member
@@ -71,12 +73,16 @@ def store_figures(
     failed = sum(one.failing.count for one in drives.stores)
     yield "s4_failed_reads", "Reads that a disk could not do", failed, True
     yield from drives_figures(drives)
-    filling = {one for status in store.membership.current.status for one in status.joining}
+    current = store.membership.current
+    filling = {one for status in current.status for one in status.joining}
     yield "s4_drives_filling", "Drives that do not hold all of their shards yet", len(filling), False
+    draining = [one for one in current.order if current.spec.stores[one] == DRAINING]
+    yield "s4_drives_draining", "Drives that are to hold nothing, and may be removed then", len(draining), False
+    yield "s4_positions_moving", "Positions on their way from one drive to another", growing.moves(current), False
     yield (
         "s4_metadata_copies",
         "Copies of the metadata that are level",
-        len(store.membership.current.status[0].in_sync),
+        len(current.status[0].in_sync),
         False,
     )
     yield "s4_heal_waiting", f"Shards that must be made again, counted up to {COUNTED}", healer.waiting, False

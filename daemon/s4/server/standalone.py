@@ -49,8 +49,10 @@ from s4.telemetry.audit import AuditLog
 from s4.upkeep import compaction, orphans
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.drives import server_health
+from s4.upkeep.growing import Growing
 from s4.upkeep.heal import Healer
 from s4.upkeep.inventory import Inventory
+from s4.upkeep.leaving import Leaving
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
 from s4.upkeep.repair import Repairer
@@ -66,6 +68,7 @@ SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 COMPARE_LOOK_S = 5.0
 AUDIT_FIRST_S = 60.0
 INVENTORY_S = 30.0
+PLAN_LOOK_S, LEAVE_LOOK_S = 0.5, 5.0
 LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
 REPAIR_FIRST_S, REPAIR_LOOK_S = 1.0, 60.0
 REWRAP_FIRST_S, REWRAP_LOOK_S = 5.0, 60.0
@@ -155,6 +158,7 @@ class Server:
             Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
+            *self._of_drives,
             Job("health", 0.0, settings.limits.look_s, self._look),
             Job("repair after an upgrade", REPAIR_FIRST_S, None, self._repairer.run),
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
@@ -171,6 +175,20 @@ class Server:
             lambda: self._s3.server.in_flight if self._s3 is not None else 0,
         )
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)
+        self._growing = Growing(
+            self.store.node,
+            self.store.coordinator,
+            self._healer,
+            self._returning,
+            restart.renew,
+            restart.may_renew,
+            settings.reserve_bytes,
+            Files(),
+        )
+        self._of_drives = (
+            Job("plan of drives", 0.0, PLAN_LOOK_S, self._growing.look),
+            Job("shards that moved", LEAVE_LOOK_S, LEAVE_LOOK_S, Leaving(self.store.node, self.horizon).run),
+        )
         self._lifecycle = Lifecycle(
             self._gateway,
             self.store.host,
@@ -242,7 +260,9 @@ class Server:
             lambda: self._keys.wrong,
             self.jobs.table,
         )
-        admin = ServerAdmin(context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning)
+        admin = ServerAdmin(
+            context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning, self._growing
+        )
         tls = (
             Certificate(Path(self.settings.certificate), Path(self.settings.key)) if self.settings.certificate else None
         )

@@ -64,6 +64,8 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
             state, done, rows, made = "filling", fill.done, fill.total, fill.made_bytes
         if current.spec.stores[drive.store] == DRAINING:
             state = "draining" if positions or current.spec.later else "drained"
+        elif current.spec.later and not positions:
+            state = "filling"
         watch, times = drive.shards.watch, drive.shards.times
         alarms = [one for one in (watch.full(), *watch.alarms()) if one]
         took = {kind: round(1000 * times.seconds[kind] / max(1, times.count[kind]), 3) for kind in KINDS}

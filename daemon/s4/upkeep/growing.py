@@ -22,7 +22,7 @@ from s4.cluster.coordinator import LocalCoordinator
 from s4.cluster.placement import DRAINING
 from s4.cluster.shardmap import ShardMap
 from s4.node.base import Node
-from s4.storage.directory import format_directory, holds_data, identity_of, open_directory
+from s4.storage.directory import DirectoryError, format_directory, holds_data, identity_of, open_directory
 from s4.storage.drives import Drive
 from s4.storage.files import Files
 from s4.upkeep.heal import Healer
@@ -64,20 +64,26 @@ class Growing:
     async def add(self, names: Sequence[str]) -> str:
         """Take empty directories in as drives, or keep drives that were to be drained. What was done, in words.
         Raises SaidError, ValueError."""
-        async with self._lock:
-            self._may_change()
-            new = [Path(name) for name in names if self._known(name) is None]
-            known = [drive for name in names if (drive := self._known(name)) is not None]
-            for drive in known:
-                if self._map.spec.stores[drive.store] != DRAINING:
-                    raise GrowingError(f"{_name(drive)}, is one of this server's drives already")
-            for number, path in enumerate(new):
-                self._check_new(path, new[:number])
-            await self._locate()
-            for drive in known:
-                await self._change(lambda old, drive=drive: growing.seated(old, drive.store, ""))  # type: ignore[misc]
-            for path in new:
-                await self._seat(path)
+        try:
+            async with self._lock:
+                return await self._add(names)
+        except DirectoryError as error:
+            raise GrowingError(str(error)) from error
+
+    async def _add(self, names: Sequence[str]) -> str:
+        self._may_change()
+        new = [Path(name) for name in names if self._known(name) is None]
+        known = [drive for name in names if (drive := self._known(name)) is not None]
+        for drive in known:
+            if self._map.spec.stores[drive.store] != DRAINING:
+                raise GrowingError(f"{_name(drive)}, is one of this server's drives already")
+        for number, path in enumerate(new):
+            self._check_new(path, new[:number])
+        await self._locate()
+        for drive in known:
+            await self._change(lambda old, drive=drive: growing.seated(old, drive.store, ""))  # type: ignore[misc]
+        for path in new:
+            await self._seat(path)
         return "it is taken in, and gets its share of what there is while the server runs"
 
     async def drain(self, names: Sequence[str]) -> str:

@@ -37,7 +37,6 @@ class Leaving:
         grown = node.membership.current.format != shardmap.FORMAT
         self._left = set(range(node.partitions) if grown else ())  # partitions that are to be looked at
         self._since: dict[int, float] = {}  # when each was first seen with nothing on its way
-        self.dropped_bytes = 0
 
     async def run(self) -> None:
         """One round."""
@@ -66,6 +65,5 @@ class Leaving:
             await shards.flush()
         self._left.discard(partition)
         self._node.drives.settled(partition)
-        self.dropped_bytes += dropped
         if dropped:
             log.info("partition %d: %d bytes were dropped that moved to other drives", partition, dropped)
