@@ -276,7 +276,7 @@ def test_wrong_directories_are_refused_and_change_nothing(six: Any, client: Any,
     refused([d1, d2, d3, tmp_path / "copy"], "hold the same store")
     refused([d1, d2, d3, other.directories[3]], "belongs to another server")
     refused([d1, d2, d3], "4 directories and 3 are given")
-    refused([*right, tmp_path / "d5"], "drives cannot be added", "Growing")
+    refused([*right, tmp_path / "d5"], "to have more, start it with those", "Growing")
     assert not (tmp_path / "d5").exists()
     refused([d1, d2, d3, d4], r"made with --erasure 2\+2", options=("--erasure", "3+1"))
     (tmp_path / "photos").mkdir()
