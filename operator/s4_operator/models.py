@@ -75,6 +75,31 @@ class Placement(Model):
     tolerations: list[FreeForm] = Field(default_factory=list)
     affinity: FreeForm = Field(default_factory=dict)
     topologySpread: list[FreeForm] = Field(default_factory=list)
+    priorityClassName: Name | None = Field(
+        None, description="Class by which the scheduler makes room for pods, and evicts them last; restarts."
+    )
+
+
+class Variable(Model):
+    """One variable of the environment, as in a pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!self.name.startsWith('S4_') || (self.name.startsWith('S4_LIMIT_') && "
+                "!self.name.startsWith('S4_LIMIT_USER_') && !self.name.startsWith('S4_LIMIT_BUCKET_'))",
+                "environment: what S4 reads from variables has a field of its own here, but for S4_LIMIT_*, of which rates has those of "
+                "users and buckets",
+            ),
+            rule("self.name != 'SSL_CERT_FILE'", "environment: SSL_CERT_FILE is what `authorities` names"),
+            rule(
+                "!has(self.value) || !has(self.valueFrom)", "environment: a variable has value or valueFrom, not both"
+            ),
+        )
+    )
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)
+    value: str | None = Field(None, max_length=4096)
+    valueFrom: FreeForm | None = Field(None, description="As in a pod: secretKeyRef, configMapKeyRef, fieldRef.")
 
 
 class S3Service(Model):
@@ -286,6 +311,19 @@ class ClusterSpec(Model):
     receivers: SecretRef | None = Field(
         None,
         description="A Secret with receivers.yaml: whom buckets may tell of events. What it names as files is mounted beside it, at /etc/s4/receivers.",
+    )
+    authorities: SecretRef | None = Field(
+        None,
+        description="A ConfigMap with ca.crt: authorities, in PEM, that are trusted beside the system's where a pod connects to a KMS, receivers or an issuer of tokens; restarts.",
+    )
+    environment: Annotated[list[Variable], Field(max_length=100)] = Field(
+        default_factory=list, description="More variables for every pod, such as HTTPS_PROXY or S4_LIMIT_*; restarts."
+    )
+    volumes: Annotated[list[FreeForm], Field(max_length=50)] = Field(
+        default_factory=list, description="More volumes for every pod, as in a pod; restarts."
+    )
+    volumeMounts: Annotated[list[FreeForm], Field(max_length=50)] = Field(
+        default_factory=list, description="Where they are mounted, as in a container; restarts."
     )
     failure: Failure = Field(default_factory=Failure)
     upgrade: Upgrade = Field(default_factory=Upgrade)

@@ -13,7 +13,9 @@ from s4_operator.models import ClusterSpec, size
 
 Object = dict[str, Any]
 S3, ADMIN, PEER = 9000, 9001, 9002
-TRUST, TLS, MASTER, KMS, RECEIVERS = (f"/etc/s4/{name}" for name in ("peers", "tls", "master", "kms", "receivers"))
+TRUST, TLS, MASTER, KMS, RECEIVERS, AUTHORITIES = (
+    f"/etc/s4/{name}" for name in ("peers", "tls", "master", "kms", "receivers", "authorities")
+)
 
 
 def names(cluster: str) -> dict[str, str]:
@@ -95,7 +97,10 @@ class Pods:
             plain |= {f"S4_LIMIT_{of}_BYTES_PER_S": str(size(sent))} if sent else {}
         if spec.gateway.tls.enabled:
             plain |= {"S4_CERTIFICATE": f"{TLS}/tls.crt", "S4_KEY": f"{TLS}/tls.key"}
-        return [{"name": name, "value": value} for name, value in plain.items()]
+        if spec.authorities is not None:  # the system's own are read from their directory all the same
+            plain["SSL_CERT_FILE"] = f"{AUTHORITIES}/ca.crt"
+        more = [one.model_dump(exclude_none=True) for one in spec.environment]
+        return [*more, *({"name": name, "value": value} for name, value in plain.items())]
 
     def _volumes(self, component: str) -> tuple[list[Object], list[Object]]:
         """What every pod of S4 is given to read: (volumes, mounts)."""
@@ -131,7 +136,10 @@ class Pods:
             if secret:
                 volumes.append({"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}})
                 mounts.append({"name": name, "mountPath": path, "readOnly": True})
-        return volumes, mounts
+        if spec.authorities is not None:
+            volumes.append({"name": "authorities", "configMap": {"name": spec.authorities.name}})
+            mounts.append({"name": "authorities", "mountPath": AUTHORITIES, "readOnly": True})
+        return [*volumes, *spec.volumes], [*mounts, *spec.volumeMounts]
 
     def _security(self) -> Object:
         spec = self.spec
@@ -203,6 +211,8 @@ class Pods:
             "imagePullSecrets": [{"name": one.name} for one in self.spec.imagePullSecrets],
             "enableServiceLinks": False,
         }
+        if placement.priorityClassName is not None:
+            pod["priorityClassName"] = placement.priorityClassName
         return {"metadata": {"labels": labels(self.name, component)}, "spec": pod}
 
     def _affinity(self, component: str) -> Object:

@@ -71,6 +71,12 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
         ({"kms": {"secretName": "k", "allow": [{"key": "a;b", "buckets": ["*"]}]}}, "should match"),
         ({"erasure": {"data": 0}}, "greater than or equal to 1"),
         ({"failure": {"replaceAfter": "soon"}}, "should match"),
+        ({"environment": [{"name": "S4_REGION", "value": "x"}]}, "has a field of its own"),
+        ({"environment": [{"name": "S4_LIMIT_USER_REQUESTS_PER_S", "value": "1"}]}, "has a field of its own"),
+        ({"environment": [{"name": "SSL_CERT_FILE", "value": "/x"}]}, "SSL_CERT_FILE is what `authorities` names"),
+        ({"environment": [{"name": "A", "value": "b", "valueFrom": {}}]}, "value or valueFrom, not both"),
+        ({"environment": [{"name": "1A", "value": "b"}]}, "should match"),
+        ({"placement": {"priorityClassName": "No Class"}}, "should match"),
     ],
 )
 def test_what_cannot_be_is_refused(api: ApiServer, spec: dict[str, Any], message: str) -> None:

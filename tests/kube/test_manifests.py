@@ -107,3 +107,33 @@ def test_a_default_that_is_new_changes_no_pod() -> None:
     (template,) = pods(ClusterSpec())
     told = {one["name"] for one in template["containers"][0]["env"]}
     assert not told & {"S4_NEW_BUCKETS", "S4_BUCKET_METRICS", "S4_KMS_ALLOW", "S4_SIGNATURE_V2"}
+
+
+def test_what_a_pod_has_besides_is_as_it_was_written() -> None:
+    """Variables, volumes and mounts of one's own, for nodes and gateways; what S4 says itself comes last, and counts."""
+    written = {
+        "environment": [
+            {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+            {"name": "S4_LIMIT_REQUESTS", "value": "300"},
+            {"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "volumes": [{"name": "tokens", "projected": {"sources": []}}],
+        "volumeMounts": [{"name": "tokens", "mountPath": "/tokens"}],
+        "authorities": {"name": "our-ca"},
+        "placement": {"priorityClassName": "storage"},
+        "gateway": {"replicas": 1},
+    }
+    plain, templates = pods(ClusterSpec(gateway=GatewaySpec(replicas=1))), pods(ClusterSpec.model_validate(written))
+    assert len(templates) == 2
+    for one, before in zip(templates, plain, strict=True):
+        container, old = one["containers"][0], before["containers"][0]
+        assert [each for each in container["env"] if each not in old["env"]] == [
+            *written["environment"],  # type: ignore[misc]
+            {"name": "SSL_CERT_FILE", "value": "/etc/s4/authorities/ca.crt"},
+        ]
+        assert [each for each in one["volumes"] if each not in before["volumes"]] == [
+            {"name": "authorities", "configMap": {"name": "our-ca"}},
+            {"name": "tokens", "projected": {"sources": []}},
+        ]
+        assert {"name": "tokens", "mountPath": "/tokens"} in container["volumeMounts"]
+        assert (one["priorityClassName"], "priorityClassName" in before) == ("storage", False)

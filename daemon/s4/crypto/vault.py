@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ssl
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import hvac
 import hvac.exceptions
-from requests import RequestException
+from requests import RequestException, Session
+from requests.adapters import HTTPAdapter
 
 from s4.base.clock import boot_clock
 from s4.crypto.keyring import KeyringError
 from s4.crypto.kms import KmsError
 
 KEPT_S, KEPT = 60.0, 10_000
+
+
+class _SystemsAuthorities(HTTPAdapter):
+    """Trusts whom the rest of this process does: the system's authorities, and those of SSL_CERT_FILE. requests brings a list
+    of its own and looks at neither."""
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more, ssl_context=ssl.create_default_context())
 
 
 class VaultKms:
@@ -30,7 +40,9 @@ class VaultKms:
         if not default:
             raise KeyringError("--kms with a URL needs --kms-key: the key where a request names none")
         self.default, self._token, self._mount = default, token, mount
-        self._client = hvac.Client(url=url, timeout=timeout_s)
+        session = Session()
+        session.mount("https://", _SystemsAuthorities())
+        self._client = hvac.Client(url=url, timeout=timeout_s, session=session)
         self._kept: OrderedDict[tuple[str, str, str], tuple[float, bytes]] = OrderedDict()
         self._newest: dict[str, tuple[float, int]] = {}
 
