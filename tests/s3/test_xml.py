@@ -8,8 +8,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from s4.http.operations.listing import key_text
+from s4.metadata.listing import Version
+from s4.metadata.rows import Summary
 from s4.s3.errors import S3Error
-from s4.s3.xml import Document, Element, parse
+from s4.s3.xml import Document, Element, encode_key, parse
 
 TEXT = "<D><K>a&amp;b<!-- c -->é\U0001f600</K><K/><E><F>x</F> y<![CDATA[<z>]]></E></D>".encode()
 
@@ -54,3 +57,13 @@ def test_a_long_text_in_many_pieces_is_put_together_once(monkeypatch: pytest.Mon
     found = parse(b"<D>" + b"a<!---->" * count + b"</D>", "D", 5)
     assert found.text == "a" * count
     assert copied <= 2 * count
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_a_page_of_keys_is_shown_as_each_of_them(url: bool) -> None:
+    """Whether the page's keys need escaping is looked at once for all: with what needs it among them, and without."""
+    summary = Summary(0, 0, "", False, False, "", "", "")
+    every = [bytes((number,)) for number in range(256)] + ["ü".encode(), b"a b", b"a&b<c>"]
+    for keys in (*([key] for key in every), every, [b"a", b"b/c d"]):
+        shown = key_text([Version(key, b"", summary, True) for key in keys], url)
+        assert [shown(key) for key in keys] == [encode_key(key, url) for key in keys]

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from s4.metadata import classes, keys
-from s4.metadata.rows import Summary, decode_object, decode_summary
+from s4.metadata.rows import Summary, decode_listed, decode_object, decode_summary
 
 PAUSE_EVERY = 256
 _CLASS = classes.NAME.encode()
@@ -41,8 +43,7 @@ class Query:
     versions: bool = False
 
 
-@dataclass(slots=True)
-class Version:
+class Version(msgspec.Struct):
     """A listed row. `latest` tells the newest version of its key."""
 
     key: bytes
@@ -61,36 +62,39 @@ class Page:
     next_key: bytes = b""
     next_version: bytes = b""
 
+    def close(self) -> None:
+        """No more items come: where it goes on is known."""
+        if self.items:
+            last = self.items[-1]
+            self.next_key, self.next_version = (last, b"") if isinstance(last, bytes) else (last.key, last.suffix)
+
 
 class Merge:
-    """The rows of several cursors in one order."""
+    """The rows of several cursors in one order: the next one is the first of `heap`, as (key, cursor, value)."""
 
     def __init__(self, cursors: Sequence[Cursor], start: bytes) -> None:
         self._cursors = cursors
         self._next = [cursor.next for cursor in cursors]
-        self._heap: list[tuple[bytes, int, bytes]] = []
+        self.heap: list[tuple[bytes, int, bytes]] = []
         for index, cursor in enumerate(cursors):
             cursor.seek(start)
             row = cursor.next()
             if row is not None:
-                self._heap.append((row[0], index, row[1]))
-        heapq.heapify(self._heap)
-
-    def peek(self) -> tuple[bytes, int, bytes] | None:
-        return self._heap[0] if self._heap else None
+                self.heap.append((row[0], index, row[1]))
+        heapq.heapify(self.heap)
 
     def advance(self) -> None:
-        index = self._heap[0][1]
+        index = self.heap[0][1]
         row = self._next[index]()
         if row is None:
-            heapq.heappop(self._heap)
+            heapq.heappop(self.heap)
         else:
-            heapq.heapreplace(self._heap, (row[0], index, row[1]))
+            heapq.heapreplace(self.heap, (row[0], index, row[1]))
 
     def seek(self, target: bytes) -> None:
         """Go on at the first row that is not below `target`."""
-        while self._heap and self._heap[0][0] < target:
-            index = self._heap[0][1]
+        while self.heap and self.heap[0][0] < target:
+            index = self.heap[0][1]
             self._cursors[index].seek(target)
             self.advance()
 
@@ -128,8 +132,9 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
     prefix, end = keys.escape(query.prefix), -keys.VERSION_BYTES
     seen = keys.escape(query.after_key) + b"\x00\x01" if query.after_version else b""
     steps = 0
-    while (head := merge.peek()) is not None:
-        raw, _, value = head
+    heap, items, limit = merge.heap, page.items, query.limit
+    while heap:
+        raw, _, value = heap[0]
         if prefix and not raw.startswith(prefix):
             break
         steps += 1
@@ -144,28 +149,27 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
         if query.delimiter:
             common = common_prefix(key, query.prefix, query.delimiter)
             if common is not None and not _emits_nothing(merge, query, raw, value):
-                if len(page.items) >= query.limit:
+                if len(items) >= limit:
                     page.truncated = True
                     break
-                page.items.append(common)
-                page.next_key, page.next_version = common, b""
+                items.append(common)
                 merge.seek(keys.after(keys.escape(common)))
                 continue
             if common is not None:
                 seen = name
                 merge.advance()
                 continue
-        row = decode_summary(value)
+        row, special = decode_listed(value, _CLASS)
         seen = name
         if row.marker and not query.versions:
             merge.advance()
             continue
-        if len(page.items) >= query.limit:
+        if len(items) >= limit:
             page.truncated = True
             break
-        page.items.append(Version(key, raw[end:], row, latest, _class_of(value)))
-        page.next_key, page.next_version = key, raw[end:]
+        items.append(Version(key, raw[end:], row, latest, _class_of(value) if special else classes.STANDARD))
         merge.advance()
+    page.close()
     yield page
 
 
@@ -183,14 +187,15 @@ def walk_uploads(
             resume = keys.after(keys.escape(after_key))
         start = max(start, resume)
     merge, end, steps = Merge(cursors, start), keys.escape(prefix), 0
-    while (head := merge.peek()) is not None and head[0].startswith(end):
-        key, upload = keys.split_upload(head[0])
+    while merge.heap and merge.heap[0][0].startswith(end):
+        raw, _, value = merge.heap[0]
+        key, upload = keys.split_upload(raw)
         common = common_prefix(key, prefix, delimiter)
         steps += 1
         if steps % PAUSE_EVERY == 0:
             yield None
         if common is None:
-            yield key, upload, head[2]
+            yield key, upload, value
             merge.advance()
         else:
             yield common
@@ -200,8 +205,6 @@ def walk_uploads(
 def _class_of(value: bytes) -> str:
     """The class of an object row. Whole rows are decoded only where the name stands in them: most have the standard
     one."""
-    if value.find(_CLASS, 5, 5 + int.from_bytes(value[1:5], "little")) < 0:
-        return classes.STANDARD
     return classes.of(decode_object(value)[0].headers)
 
 

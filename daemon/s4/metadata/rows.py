@@ -484,9 +484,15 @@ _decode_large = lru_cache(4)(_decode_object)
 
 def decode_summary(value: bytes) -> Summary:
     """The part of an object row that listings need. Raises RowError."""
+    return decode_listed(value, b"")[0]
+
+
+def decode_listed(value: bytes, text: bytes) -> tuple[Summary, bool]:
+    """`decode_summary`, and whether `text` stands in the row, inline bytes aside."""
     if value[:1] != b"\x01":
         _front(value)
+    end = 5 + int.from_bytes(value[1:5], "little")
     try:
-        return _summary_decoder.decode(memoryview(value)[5 : 5 + int.from_bytes(value[1:5], "little")])
+        return _summary_decoder.decode(memoryview(value)[5:end]), value.find(text, 5, end) >= 0
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RowError(f"an object row is damaged: {error}") from error

@@ -19,9 +19,7 @@ def merged_objects(pages: list[Page], limit: int) -> Page:
             break
         items.append(item)
     page.truncated = left or any(one.truncated for one in pages)
-    if items:
-        last = items[-1]
-        page.next_key, page.next_version = (last, b"") if isinstance(last, bytes) else (last.key, last.suffix)
+    page.close()
     return page
 
 

@@ -40,19 +40,19 @@ def check_new_bucket(name: str) -> None:
 
 
 @lru_cache(maxsize=4096)
-def _second(second: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+def iso_second(second: int) -> str:
+    """A time as listings and results print it: in whole seconds, as Last-Modified has no more, and sync tools compare
+    the two."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(second))
 
 
 def iso_date(ms: int) -> str:
-    """A time as listings and results print it: in whole seconds, as Last-Modified has no more, and sync tools compare
-    the two."""
-    return f"{_second(ms // 1000)}.000Z"
+    return iso_second(ms // 1000)
 
 
 def exact_date(ms: int) -> str:
     """A time that a client gave, to the millisecond."""
-    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+    return f"{iso_second(ms // 1000)[:-4]}{ms % 1000:03d}Z"
 
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

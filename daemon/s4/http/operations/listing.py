@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from s4.gateway.context import Gateway, find_bucket
 from s4.http.answers import Answer, respond_xml
@@ -18,6 +19,8 @@ from s4.metadata.listing import Page, Query, Version
 from s4.s3 import names
 from s4.s3.errors import S3Error
 from s4.s3.xml import document, encode_key, tag
+
+_PLAIN = re.compile(rb"[ !-%'-;=?-~]*").fullmatch  # printable ASCII without & < >
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,12 @@ def _head(request: S3Request, shared: Parameters, count: str) -> str:
     return f"{tag('Name', request.bucket)}<Prefix>{prefix}</Prefix>{delimiter}{encoding}{tag(count, shared.limit)}"
 
 
+def key_text(items: Iterable[Version | bytes], url: bool) -> Callable[[bytes], str]:
+    """What shows the keys of a page: nothing is to be escaped in most."""
+    keys_of = b"".join([item.key for item in items if not isinstance(item, bytes)])
+    return bytes.decode if not url and _PLAIN(keys_of) else partial(encode_key, url=url)
+
+
 @lru_cache(64)
 def _checksum_xml(algorithm: str, kind: str) -> str:
     return tag("ChecksumAlgorithm", algorithm) + tag("ChecksumType", kind) if algorithm else ""
@@ -75,14 +84,14 @@ def _contents(page: Page, url: bool, owners: Mapping[str, str]) -> tuple[str, in
     """The Contents and CommonPrefixes elements, and how many; with those owners that are given."""
     contents: list[str] = []
     prefixes: list[str] = []
-    iso = names.iso_date
+    iso, text = names.iso_second, key_text(page.items, url)
     for item in page.items:
         if isinstance(item, bytes):
             prefixes.append(f"<CommonPrefixes><Prefix>{encode_key(item, url)}</Prefix></CommonPrefixes>")
             continue
         row = item.row
         contents.append(
-            f"<Contents><Key>{encode_key(item.key, url)}</Key><LastModified>{iso(row.modified_ms)}</LastModified>"
+            f"<Contents><Key>{text(item.key)}</Key><LastModified>{iso(row.modified_ms // 1000)}</LastModified>"
             f"<ETag>&quot;{row.etag}&quot;</ETag>{_checksum_xml(row.checksum_algorithm, row.checksum_type)}<Size>{row.size}</Size>"
             f"{f'<Owner>{owners[row.owner]}</Owner>' if owners else ''}<StorageClass>{item.storage_class}</StorageClass></Contents>"
         )
