@@ -415,7 +415,9 @@ def wrong_starts(admin: Admin) -> None:
     }
     for name, (order, expected) in ways.items():
         admin.serve(f"wrong-{name}", expected, [admin.directories[at] for at in order])
-    admin.serve("wrong-more", "drives cannot be added", [*admin.directories, str(admin.here / "disk7" / "s4")])
+    admin.serve(
+        "wrong-more", "to have more, start it with those", [*admin.directories, str(admin.here / "disk7" / "s4")]
+    )
     admin.serve("wrong-erasure", "cannot be changed", more="--erasure 3+3")
     other = admin.serve("other", "S3 at", [str(admin.here / "disk7" / "other")])
     other.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -129,6 +130,8 @@ def test_six_drives_become_eight_and_a_small_one_is_exchanged(own_server: Any, c
     assert not load.wrong
     assert server.admin_cli("verify", "--deep").returncode == 0
     server.stop()
+    for path in server.directories:
+        assert json.loads((path / "s4.json").read_text())["oldest"] == "0.8.0"
     log = server.log.read_text()
     assert f"{more[0]} is one of this server's drives: name it where the server is started, too" in log
     server.directories = [*more, *server.directories]  # in any order

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from cluster.test_dedup import audited
 from faults.load import BUCKET, Load
 from process import ServerProcess, make_client, wait_until
 from raw import send
+from s4.cluster import growing, shardmap
 from server.test_drives import whole
 from tiers import SOAK
 from upgrade import old
@@ -76,6 +79,28 @@ def test_a_server_opens_what_0_7_left(tmp_path: Path, drives: int) -> None:
         if server.process is not None:
             server.kill()
     assert check(server.directories) == []
+
+
+def test_0_7_refuses_a_server_whose_drives_were_changed(tmp_path: Path) -> None:
+    """Its map of drives opens, and grows; what that comes to it refuses in words."""
+    made = (
+        "from s4.cluster import shardmap; import sys; "
+        "sys.stdout.buffer.write(shardmap.encode(shardmap.spread('c' * 32, list('abcdef'), 4, 2, 16)))"
+    )
+    read = "from s4.cluster import shardmap; import sys; shardmap.decode(sys.stdin.buffer.read())"
+    environment = {**os.environ, "PYTHONPATH": str(old.program(tmp_path))}
+
+    def of_0_7(text: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-c", text], env=environment, input=given, capture_output=True, check=False
+        )
+
+    before = shardmap.decode(of_0_7(made).stdout)
+    assert of_0_7(read, shardmap.encode(before)).returncode == 0, "as long as nothing was changed"
+    after = growing.seated(growing.located(before, [f"/d{number}" for number in range(6)]), "g", "/d6")
+    assert growing.planned(after, {}, after.order).order == list("abcdefg")
+    said = of_0_7(read, shardmap.encode(after)).stderr.decode()
+    assert "the shard map has format 2; this S4 knows 1" in said
 
 
 def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: Path) -> None:

@@ -156,6 +156,9 @@ class Growing:
             raise GrowingError(f"{path} is named twice")
         if unmounted(path, there):
             raise GrowingError(f"{path}: no drive is mounted there, as on the others")
+        system = Path("/").stat().st_dev
+        if path.stat().st_dev == system and there and all(one.stat().st_dev != system for one in there):
+            raise GrowingError(f"{path} is on the file system of /, where the others are not: is its disk mounted?")
         identity = identity_of(path)
         if identity is not None:
             if identity.cluster != self._map.cluster:
