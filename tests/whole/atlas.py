@@ -154,15 +154,21 @@ class Atlas:
         self._since = 0.0
         self.happened: dict[str, int] = {}
         self.open = 0  # faults that last and have not ended
+        self._ended = 0.0  # when the last of them did
         self._waiting: dict[Fault, float] = {}  # for all to be whole, and since when
 
     def may(self, fault: Fault) -> bool:
         if self.damaged is not None and not self.open and self.world.whole() == "" and self._found():
             self.damaged = None
         if fault.kind in TAKES_DATA:
-            return self.damaged is None and not self.open and self.world.whole() == ""
+            return self.damaged is None and not self.open and self.world.whole() == "" and self._all_began_since()
         held = any(since < self.world.loop.now - PATIENCE_S for since in self._waiting.values())
         return fault.kind not in AWAY or ((self.damaged is None or self._hidden) and not held)
+
+    def _all_began_since(self) -> bool:
+        """Whether no request wrote shards while somebody was away: what it has not committed yet shows as missing nowhere,
+        and a disk that is damaged then takes a second shard of it."""
+        return all(one.asked > self._ended for one in self.world.in_flight)
 
     def _found(self) -> bool:
         """Whether two scrubs have been over what is damaged: one may have begun in the middle."""
@@ -190,6 +196,7 @@ class Atlas:
 
         def end() -> None:
             self.open -= 1
+            self._ended = self.world.loop.now
             undo()
 
         self.world.loop.at(seconds, end)

@@ -29,7 +29,7 @@ from s4.peer import server as peer_server
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica import group, replicated, turn
 from s4.storage import files, shards, volumes
-from s4.upkeep import leader, lifecycle
+from s4.upkeep import leader, lifecycle, ownstore
 from sim import broken as cores
 
 # -- the faults that were found by reading 0.7
@@ -62,6 +62,16 @@ def takes_no_error_for_damage() -> None:
 def counts_what_is_torn() -> None:
     """A record past the mark counts by its header alone."""
     volumes.Volumes._holds = lambda *_: True  # type: ignore[method-assign,assignment]
+
+
+def forgets_what_it_could_not_read() -> None:
+    """D5: what a start could not read is missing from the index, and nobody asks whether it was there."""
+
+    async def broken(*_: Any) -> int:
+        return 0
+
+    shards.ShardStore.in_doubt = False  # type: ignore[method-assign,assignment]
+    ownstore.confirm = broken  # type: ignore[attr-defined,assignment]
 
 
 def closes_what_is_in_use() -> None:
@@ -366,6 +376,7 @@ RULES = (
     acknowledges_before_the_disk,
     commits_before_the_shards,
     indexes_what_is_not_there,
+    forgets_what_it_could_not_read,
     frees_under_readers,
     lists_at_any_epoch,
     tells_nobody_of_settings,
@@ -418,6 +429,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "acknowledges_before_the_disk": ("all power",),
     "commits_before_the_shards": ("all power", "power", "power at write"),
     "indexes_what_is_not_there": ("all power", "power", "power at write"),
+    "forgets_what_it_could_not_read": ("unreadable", "power", "crash"),
     "keeps_rows_under_a_snapshot": ("isolate", "suspend", "pause"),
     "trusts_any_clock": ("wall step",),
     "lists_at_any_epoch": ("apart", "isolate"),

@@ -31,6 +31,7 @@ from s4.server.metrics import member_figures
 from s4.server.parts import make_gateway
 from s4.storage.records import Shard
 from s4.upkeep import compaction
+from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.leader import Leader
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
@@ -44,6 +45,7 @@ from whole.world import (
     AUDIT_S,
     CALM_AGE_S,
     COMPACT_S,
+    COMPARE_S,
     LIFECYCLE_S,
     LIMITS,
     ORPHAN_AGE_S,
@@ -174,6 +176,7 @@ class Node(Machine):
             Job("heal", 0.0, 0.3, mender.run),
             Job("leave", 2.0, 2.0, own.leave),
             Job("renew", 2.0, 2.0, own.renew_copy),
+            Job("comparison", 0.0, COMPARE_S, partial(confirm_doubtful, node, node.router)),
             Job("audit", AUDIT_S, AUDIT_S, audit),
             Job("compaction", COMPACT_S, COMPACT_S, compact),
             Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),

@@ -6,6 +6,7 @@ befalls a disk befalls that drive, what befalls a process or a machine befalls t
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from s4.server.restart import DRIVE_FAILURES, WITHIN_S
 from s4.storage.directory import DriveError
 from s4.storage.records import Shard
 from s4.upkeep import compaction, orphans
+from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.heal import Healer
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
@@ -34,6 +36,7 @@ from whole.world import (
     AUDIT_S,
     CALM_AGE_S,
     COMPACT_S,
+    COMPARE_S,
     LIFECYCLE_S,
     LIMITS,
     ORPHAN_AGE_S,
@@ -133,6 +136,7 @@ class Server(Machine):
 
         jobs.start(
             Job("compaction", COMPACT_S, COMPACT_S, compact),
+            Job("comparison", 0.0, COMPARE_S, partial(confirm_doubtful, store.node, store.node)),
             Job("audit", AUDIT_S, AUDIT_S, audit),
             Job("heal", 0.0, HEAL_S, healer.work),
             Job("scrub", SCRUB_S, SCRUB_S, scrub),

@@ -44,6 +44,7 @@ LIMITS = Limits(part_min_bytes=4096, open_volumes=4, blob_cache_bytes=96 * 1024,
 DAY_S = 8.0
 SETTINGS = ServerSettings([], lifecycle_day_s=DAY_S, limits=LIMITS)
 AUDIT_S, SCRUB_S, COMPACT_S, LIFECYCLE_S = 4.0, 10.0, 4.0, DAY_S / 4
+COMPARE_S = 2.0
 ORPHAN_AGE_S, CALM_AGE_S = 90.0, 3.0
 RESTART_S, TRIM_S, DELETE_S, PUNCH_MIN = 0.5, 2.0, 12.0, 4096
 
@@ -182,6 +183,7 @@ class World:
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")
         self.calm = False
+        self.in_flight: set[Any] = set()  # tasks that clients wait for
         self.most_off = 0  # nodes whose clocks were off at once
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()  # answers, by their code
@@ -252,6 +254,7 @@ class World:
             raise UnreachableError(machine.name)
         task: Any = self.loop.create_task(work(gateway), context=process.context.copy())
         task.asked = self.loop.now
+        self.in_flight.add(task)
         ended = self.loop.create_future()
 
         def end(*_: object) -> None:
@@ -267,6 +270,7 @@ class World:
             self.loop.call_soon(task.cancel, context=process.context)
             raise LostError(f"{machine.name} does not answer") from None
         finally:
+            self.in_flight.discard(task)
             if end in process.on_death:
                 process.on_death.remove(end)
         if not task.done():
