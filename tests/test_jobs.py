@@ -34,11 +34,11 @@ def test_no_error_ends_a_job(error: BaseException) -> None:
         made.start(job)
         await until_runs(job, 2)
         assert (job.failures.total, job.failures.in_a_row) == (3, 0)
-        told = {(name, of): value for name, _, value, _, of in made.figures()}
+        told = {(one.name, one.labels["job"]): one.value for one in made.metrics()}
         assert told["s4_job_failures", "work"] == 3
         assert told["s4_job_failing", "work"] == 0
         await made.close()
-        assert not list(made.figures())
+        assert not list(made.metrics())
 
     asyncio.run(whole())
 

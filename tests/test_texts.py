@@ -216,23 +216,10 @@ def metrics() -> dict[str, set[str]]:
     for path in SOURCES:
         text = path.read_text()
         for node in ast.walk(ast.parse(text)) if '"s4_' in text else ():
-            if (
-                isinstance(node, ast.Tuple)
-                and len(node.elts) >= 4
-                and isinstance(node.elts[3], ast.Constant)
-                and isinstance(node.elts[3].value, bool)
-            ):
-                name = node.elts[0]
-            elif isinstance(node, ast.Call) and spoken(node.func) in ("Counter", "Gauge", "_Seconds") and node.args:
-                name = node.args[0]
-            else:
+            made = ("Counter", "Gauge", "_Seconds", "counter", "gauge")
+            if not (isinstance(node, ast.Call) and spoken(node.func) in made and node.args):
                 continue
-            text = ast.unparse(name).strip("f'\"")
-            kind = (
-                ("counter" if node.elts[3].value else "gauge")
-                if isinstance(node, ast.Tuple)
-                else spoken(node.func).lower()
-            )
+            text, kind = ast.unparse(node.args[0]).strip("f'\""), spoken(node.func).lower()
             for one in [text.replace("{kind}", kind) for kind in KINDS] if "{kind}" in text else [text]:
                 if one.startswith("s4_"):
                     found.setdefault(one, set()).add(kind)

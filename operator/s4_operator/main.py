@@ -196,9 +196,9 @@ async def _metrics(_: web.Request) -> web.Response:
         f"s4_operator_failures_total {running.queue.failures}",
         f"s4_operator_api_requests_total {running.kube.calls}",
         *(
-            f's4_operator_job_failures_total{{job="{of}"}} {value:.0f}'
-            for name, _, value, _, of in running.jobs.figures()
-            if name == "s4_job_failures"
+            f's4_operator_job_failures_total{{job="{one.labels["job"]}"}} {one.value:.0f}'
+            for one in running.jobs.metrics()
+            if one.name == "s4_job_failures"
         ),
     ]
     return web.Response(text="\n".join(lines) + "\n")

@@ -18,7 +18,7 @@ from inprocess import get, opened, put
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
 from s4.node.local import OpenStore, master_key, root_keys
-from s4.server.metrics import drive_figures
+from s4.server.metrics import drive_metrics
 from s4.server.restart import History
 from s4.storage.directory import DriveError
 from s4.storage.files import Files
@@ -208,7 +208,7 @@ def test_a_drive_of_which_many_reads_fail_is_put_aside(tmp_path: Path) -> None:
 
 def told(shards: Any) -> tuple[float, float]:
     """What the metrics say of a drive: whether it fails to read, and how much is to be said of it."""
-    found = {name: value for name, _, value, _, _ in drive_figures(shards, "d")}
+    found = {one.name: one.value for one in drive_metrics(shards, "d")}
     return found["s4_drive_failing"], found["s4_drive_alarms"]
 
 

@@ -54,7 +54,7 @@ def test_counters_of_older_programs_are_put_right_once(tmp_path: Path) -> None:
         async with opened(tmp_path / "one") as (store, gateway):  # as it is read at a start
             assert await problems(store), "verify says so for ever"
             repair = repairer(store)
-            left = {name: value for name, _, value, _, _ in repair.figures()}["s4_repairs_left"]
+            left = next(iter(repair.metrics())).value
             assert left > 0
             writing = asyncio.gather(
                 *(put(gateway, "a", b"late-%d" % number, b"shared by all" * 1000) for number in range(8))
@@ -63,7 +63,7 @@ def test_counters_of_older_programs_are_put_right_once(tmp_path: Path) -> None:
             await writing
             assert not await problems(store)
             assert repair.mended >= 2
-            assert next(repair.figures())[2] == 0
+            assert next(iter(repair.metrics())).value == 0
             turns = store.host.turns
             await repairer(store).run()
             assert store.host.turns == turns, "what was done is not done again"

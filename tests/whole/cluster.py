@@ -27,7 +27,7 @@ from s4.metadata.rows import Blob, decode
 from s4.node.member import Location, Member, open_member
 from s4.peer.router import Router
 from s4.replica.terms import Timing
-from s4.server.metrics import member_figures
+from s4.server.metrics import member_metrics
 from s4.server.parts import make_gateway
 from s4.storage.records import Shard
 from s4.upkeep import compaction
@@ -88,7 +88,7 @@ class Node(Machine):
         self.has_store, self.store = store, ""
         self.disk = Disk(world.loop, world.root / self.name, self.name)
         self.member: Member | None = None
-        self.figures: Callable[[], Any] = lambda: ()
+        self.metrics: Callable[[], Any] = lambda: ()
 
     def disks(self) -> list[Disk]:
         return [self.disk]
@@ -157,7 +157,7 @@ class Node(Machine):
         mender, leads, own = Mender(node, 0), Leader(node, gateway, renames), OwnStore(node)
         lifecycle = Lifecycle(gateway, node.host, node.led, node.clocks_agree)
         node.figures = lambda: (mender.repair.failed, mender.repair.made_bytes, mender.filled)
-        self.figures = lambda: member_figures(one, mender, own, (lifecycle, jobs))
+        self.metrics = lambda: member_metrics(one, mender, own, (lifecycle, jobs))
 
         async def compact() -> None:
             for number in compaction.candidates(own.shards, SETTINGS.garbage_ratio):
@@ -304,9 +304,9 @@ class ClusterWorld(World):
         for one in said.values():
             found += [f"an alarm is left: {alarm}" for alarm in one.alarms] if one is not None else []
         for node in self.nodes:
-            for name, _, value, _, label in self.loop.ask(node.process, lambda node=node: list(node.figures())):
-                if (name in QUIET or name == "s4_job_failing") and value:
-                    found.append(f"{node.name}: {name} {label} is {value}")
+            for one in self.loop.ask(node.process, lambda node=node: list(node.metrics())):
+                if (one.name in QUIET or one.name == "s4_job_failing") and one.value:
+                    found.append(f"{node.name}: {one.name} {' '.join(one.labels.values())} is {one.value}")
         return found
 
     def sums(self) -> tuple[int, int]:

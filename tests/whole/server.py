@@ -18,7 +18,7 @@ from s4.gateway.context import Readers
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
 from s4.node.local import OpenStore, open_store
-from s4.server.metrics import store_figures
+from s4.server.metrics import store_metrics
 from s4.server.parts import make_gateway
 from s4.server.restart import DRIVE_FAILURES, WITHIN_S
 from s4.storage.directory import DriveError
@@ -69,7 +69,7 @@ class Server(Machine):
         self.geometry = geometry
         self.drives = [Drive(self, number) for number in range(drives)]
         self.opened: OpenStore | None = None
-        self.figures: Any = lambda: ()
+        self.metrics: Any = lambda: ()
         self.failures: list[tuple[float, Path]] = []
 
     def disks(self) -> list[Disk]:
@@ -142,7 +142,7 @@ class Server(Machine):
             Job("scrub", SCRUB_S, SCRUB_S, scrub),
             Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
         )
-        self.figures = lambda: store_figures(store, healer, scrubber, (lifecycle, jobs))
+        self.metrics = lambda: store_metrics(store, healer, scrubber, (lifecycle, jobs))
         process.kept += [jobs, (store.node, healer, scrubber, lifecycle)]
         self.gateway = gateway
         self.world.loop.note(f"{process.name} is up")
@@ -199,8 +199,8 @@ class ServerWorld(World):
         return ""
 
     def _figures(self) -> dict[str, float]:
-        said = self.loop.ask(self.server.process, lambda: list(self.server.figures()))
-        return {f"{one[0]} {one[4] if len(one) > 4 else ''}".strip(): one[2] for one in said}
+        said = self.loop.ask(self.server.process, lambda: list(self.server.metrics()))
+        return {" ".join((one.name, *one.labels.values())): one.value for one in said}
 
     def unwell(self) -> list[str]:
         said, found = self._figures(), []

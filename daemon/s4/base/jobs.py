@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from s4.base.metrics import Metric, counter, gauge
+
 log = logging.getLogger(__name__)
 
 RETRY_S, MOST_RETRY_S = 0.2, 10.0
@@ -23,7 +25,6 @@ TELL_AGAIN_S = 60.0
 ALARM_S, ALARM_TIMES = 60.0, 3  # a job that fails for so long, and so often in a row, is told to people
 
 T = TypeVar("T")
-Figure = tuple[str, str, float, bool, str]
 
 
 @dataclass(slots=True)
@@ -148,11 +149,11 @@ class Jobs:
             if failed.in_a_row >= ALARM_TIMES and now - failed.since >= ALARM_S and not failed.of_others
         ]
 
-    def figures(self) -> Iterator[Figure]:
+    def metrics(self) -> Iterator[Metric]:
         for job in self._tasks:
-            yield "s4_job_runs", "Times that background work was done", job.runs, True, job.name
-            yield "s4_job_failures", "Times that it failed", job.failures.total, True, job.name
-            yield "s4_job_failing", "Times in a row that it failed just now", job.failures.in_a_row, False, job.name
+            yield counter("s4_job_runs", "Times that background work was done", job.runs, job=job.name)
+            yield counter("s4_job_failures", "Times that it failed", job.failures.total, job=job.name)
+            yield gauge("s4_job_failing", "Times in a row that it failed just now", job.failures.in_a_row, job=job.name)
 
     async def _work(self, job: Job) -> None:
         await asyncio.sleep(job.first_s)

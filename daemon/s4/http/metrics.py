@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
+from s4.base.metrics import Metric
 from s4.http import metric_files
 
 metric_files.install()
@@ -87,7 +88,7 @@ class RequestMetrics(Collector):
         self._received += received
         self._sent += sent
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         self.tell()
         return iter(())
 
@@ -99,25 +100,19 @@ class RequestMetrics(Collector):
         self._out.inc(sent)
 
 
-_LABELS = {"s4_bucket_": "bucket", "s4_events_": "receiver", "s4_job_": "job", "s4_drive_": "drive"}
-
-
 class StoreCollector(Collector):
-    """Figures of the store, read when they are asked for. `read()` gives (name, help, value, is a counter), and the
-    partition or bucket that a figure is of, if it is of one."""
+    """What there is to tell of stores, read when it is asked for."""
 
-    def __init__(self, read: Callable[[], Iterable[tuple[Any, ...]]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
         self._read = read
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Family]:
         families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
-        for name, text, value, counter, *partition in self._read():
-            labels = partition if partition and partition[0] else []
-            if name not in families:
-                kind = CounterMetricFamily if counter else GaugeMetricFamily
-                label = next((one for begin, one in _LABELS.items() if name.startswith(begin)), "partition")
-                families[name] = kind(name, text, labels=[label] if labels else [])
-            families[name].add_metric(labels, value)
+        for one in self._read():
+            if one.name not in families:
+                kind = CounterMetricFamily if one.rises else GaugeMetricFamily
+                families[one.name] = kind(one.name, one.help, labels=[*one.labels])
+            families[one.name].add_metric([*one.labels.values()], one.value)
         yield from families.values()
 
 

@@ -20,6 +20,7 @@ from urllib.parse import quote_plus
 import msgspec
 
 from s4.base.jobs import Failures, Job, Jobs
+from s4.base.metrics import Metric, counter, gauge
 from s4.metadata import keys
 from s4.metadata.canonical import canonical_id
 from s4.metadata.commands import ForgetRows
@@ -58,13 +59,13 @@ class Sender:
         for receiver in self._receivers.values():
             await receiver.close()
 
-    def figures(self) -> Iterator[tuple[str, str, float, bool, str]]:
+    def metrics(self) -> Iterator[Metric]:
         for name, count in self.waiting.items():
-            yield "s4_events_waiting", "Events that a receiver has not taken yet", count, False, name
+            yield gauge("s4_events_waiting", "Events that a receiver has not taken yet", count, receiver=name)
         for name, count in self.sent.items():
-            yield "s4_events_sent", "Events that a receiver took", count, True, name
+            yield counter("s4_events_sent", "Events that a receiver took", count, receiver=name)
         for name, count in self.failed.items():
-            yield "s4_events_failed", "Times that sending to a receiver failed", count, True, name
+            yield counter("s4_events_failed", "Times that sending to a receiver failed", count, receiver=name)
 
     async def _serve(self, name: str) -> None:
         """One round over the queues of a receiver."""

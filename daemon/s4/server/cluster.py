@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from s4.base.health import Health
 from s4.base.jobs import Job, Jobs
+from s4.base.metrics import Metric
 from s4.cluster.contact import Contact
 from s4.cluster.coordinator import Coordinator, CoordinatorError
 from s4.cluster.keeper import MapKeeper, NoMapError
@@ -47,7 +48,7 @@ from s4.peer.trust import CHECK_S, Credentials
 from s4.replica.terms import Timing
 from s4.server import given, restart
 from s4.server.heap import settle_garbage_collector
-from s4.server.metrics import Figure, health_figures, member_figures, router_figures
+from s4.server.metrics import health_metrics, member_metrics, router_metrics
 from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.server.standalone import (
     COMPARE_LOOK_S,
@@ -345,16 +346,14 @@ class ClusterServer:
         """As far as this process knows."""
         return Health(self._known.health, self._known.reasons) if self._known is not None else Health()
 
-    def _figures(self) -> Iterator[Figure]:
-        yield from health_figures(self._health(), self._known.storable_bytes if self._known is not None else 0)
-        yield from router_figures(self._router)
-        yield from self.jobs.figures()
-        yield from self._connecting.figures()
+    def _metrics(self) -> Iterator[Metric]:
+        yield from health_metrics(self._health(), self._known.storable_bytes if self._known is not None else 0)
+        yield from (*router_metrics(self._router), *self.jobs.metrics(), *self._connecting.metrics())
         if self.member is not None:
-            yield from member_figures(self.member, self._mender, self._own, self._workers)
+            yield from member_metrics(self.member, self._mender, self._own, self._workers)
 
     async def _start_admin(self, bound: socket.socket) -> None:
-        collector = StoreCollector(self._figures)
+        collector = StoreCollector(self._metrics)
         hidden = msgspec.to_builtins(replace(self.settings, peer_key="", key=""))
         context = AdminContext(
             self._gateway,

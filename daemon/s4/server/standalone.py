@@ -41,7 +41,7 @@ from s4.notify.delivery import Sender
 from s4.peer.server import PeerServer
 from s4.server import given, restart, starting
 from s4.server.heap import settle_garbage_collector
-from s4.server.metrics import store_figures
+from s4.server.metrics import store_metrics
 from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.storage.files import Files
 from s4.telemetry import logs, tracing
@@ -239,7 +239,7 @@ class Server:
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
         collector = StoreCollector(
-            lambda: store_figures(self.store, self._healer, self._scrubber, self._workers, self._alarms())
+            lambda: store_metrics(self.store, self._healer, self._scrubber, self._workers, self._alarms())
         )
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)

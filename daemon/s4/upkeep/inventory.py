@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from s4.base.metrics import Metric, gauge
 from s4.metadata.rows import Counters
 from s4.peer.api import NodeApi
 
@@ -26,20 +27,18 @@ class Inventory:
         largest = sorted(found.items(), key=lambda one: -one[1].bytes)[:MOST]
         self.buckets = dict(largest)
 
-    def figures(self) -> Iterator[tuple[str, str, float, bool, str]]:
+    def metrics(self) -> Iterator[Metric]:
         for name, sums in self.buckets.items():
-            yield (
+            yield gauge(
                 "s4_bucket_objects",
                 "Object versions in a bucket that are not delete markers",
                 sums.objects,
-                False,
-                name,
+                bucket=name,
             )
-            yield "s4_bucket_bytes", "Bytes of these as clients see them", sums.bytes, False, name
-            yield (
+            yield gauge("s4_bucket_bytes", "Bytes of these as clients see them", sums.bytes, bucket=name)
+            yield gauge(
                 "s4_bucket_saved_bytes",
                 "Bytes of content that a bucket shares and does not store",
                 sums.saved,
-                False,
-                name,
+                bucket=name,
             )

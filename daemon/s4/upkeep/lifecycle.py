@@ -18,6 +18,7 @@ from typing import Any
 
 from s4.access import documents
 from s4.base.jobs import each
+from s4.base.metrics import Metric, counter
 from s4.gateway.context import ORIGIN, Gateway, execute, notify_of, settings_of
 from s4.metadata import classes, keys
 from s4.metadata.commands import AbortUpload, ChangeObject, DeleteIfNewest, Expire, Judged, Stale
@@ -55,21 +56,13 @@ class Lifecycle:
         self.moved = 0
         self.kept = 0  # that the primary left alone
 
-    def figures(self) -> Iterator[tuple[str, str, float, bool, str]]:
-        yield (
-            "s4_lifecycle_ended",
-            "Versions, markers and uploads that lifecycle ended",
-            sum(self.ended.values()),
-            True,
-            "",
+    def metrics(self) -> Iterator[Metric]:
+        yield counter(
+            "s4_lifecycle_ended", "Versions, markers and uploads that lifecycle ended", sum(self.ended.values())
         )
-        yield "s4_lifecycle_moved", "Versions that lifecycle moved to another storage class", self.moved, True, ""
-        yield (
-            "s4_lifecycle_kept",
-            "What lifecycle would have ended or moved, and was locked or gone",
-            self.kept,
-            True,
-            "",
+        yield counter("s4_lifecycle_moved", "Versions that lifecycle moved to another storage class", self.moved)
+        yield counter(
+            "s4_lifecycle_kept", "What lifecycle would have ended or moved, and was locked or gone", self.kept
         )
 
     async def run(self) -> None:

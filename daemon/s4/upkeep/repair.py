@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from s4.base.jobs import Figure
+from s4.base.metrics import Metric, gauge
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, Recounted
 from s4.metadata.rows import Blob, Counters, Reference, decode
@@ -82,5 +82,5 @@ class Repairer:
             rows.close()
         return Counter({bucket: difference for bucket, difference in found.items() if difference})
 
-    def figures(self) -> Iterator[Figure]:
-        yield "s4_repairs_left", "Partitions that are to be put right after an upgrade", len(self._waiting()), False, ""
+    def metrics(self) -> Iterator[Metric]:
+        yield gauge("s4_repairs_left", "Partitions that are to be put right after an upgrade", len(self._waiting()))

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any
 
 from s4.base.jobs import each
+from s4.base.metrics import Metric, counter, gauge
 from s4.crypto.keyring import is_sealed
 from s4.crypto.kms import KmsError
 from s4.gateway import sealing
@@ -58,11 +59,11 @@ class Rewrapper:
             return 0
         return sum(self._done[one][1] if one in self._done else 1 for one in self._led())
 
-    def figures(self) -> Iterator[tuple[str, str, float, bool, str]]:
+    def metrics(self) -> Iterator[Metric]:
         done = "Keys of objects and secrets that were wrapped anew after a rotation"
         left = "After a rotation: partitions to look through, and keys that could not be wrapped anew; 0 before an old key may go"
-        yield "s4_keys_rewrapped", done, self.rewrapped, True, ""
-        yield "s4_keys_left", left, self.left, False, ""
+        yield counter("s4_keys_rewrapped", done, self.rewrapped)
+        yield gauge("s4_keys_left", left, self.left)
 
     async def run(self) -> None:
         """One look: a pass over each partition that has had none for an hour, or whose last one found older keys."""
