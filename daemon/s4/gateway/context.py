@@ -13,9 +13,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from s4.access import documents
 from s4.base.clock import boot_clock
@@ -38,9 +37,17 @@ SETTINGS_TRIES = 8
 ANSWER_COST = 64 * 1024  # as bytes: what comes after a commit takes the loop about as long
 T = TypeVar("T")
 A = TypeVar("A", bound=AnyAnswer)
-ORIGIN: ContextVar[tuple[str, str, str]] = ContextVar(
-    "origin", default=("", "", "")
-)  # user, address, id of the request
+
+
+class Origin(NamedTuple):
+    """Who changes something, from where, by which request: events say it."""
+
+    user: str = ""
+    address: str = ""
+    request: str = ""
+
+
+NOBODY = Origin()  # what S4 does by itself
 
 
 class NotCommittedError(S3Error):
@@ -206,19 +213,19 @@ async def execute(gateway: Gateway, partition: int, command: AnyCommand, named: 
     return answer
 
 
-def settings_of(bucket: Bucket, name: str) -> Settings:
+def settings_of(bucket: Bucket, name: str, origin: Origin = NOBODY) -> Settings:
     """What a commit carries of its bucket. Raises S3Error where that cannot be read."""
     default = documents.default_lock(bucket) if bucket.lock else None
-    notify = notify_of(bucket, name)
+    notify = notify_of(bucket, name, origin)
     if default is None:
         return Settings(bucket.id, bucket.revision, bucket.versioning, notify=notify)
     return Settings(bucket.id, bucket.revision, bucket.versioning, default.mode, default.lasts_ms, notify)
 
 
-def notify_of(bucket: Bucket, name: str) -> Notify | None:
+def notify_of(bucket: Bucket, name: str, origin: Origin) -> Notify | None:
     """Whom a change in a bucket tells, None where nobody."""
     rules = bucket.documents.get(documents.NOTIFICATION)
-    return Notify(name, rules, *ORIGIN.get()) if rules is not None else None
+    return Notify(name, rules, *origin) if rules is not None else None
 
 
 async def commit(
@@ -229,12 +236,14 @@ async def commit(
     partition: int,
     command: Callable[[Settings], AnyCommand],
     named: Callable[[int], bytes] = lambda _: b"",
+    *,
+    origin: Origin = NOBODY,
 ) -> A:
     """Run a command that carries bucket settings and has this kind of answer; where they were stale, again with the
     newest (rule L2). `named`
     gives its id, another for each revision of the settings: that they were stale is remembered as its answer."""
     for _ in range(SETTINGS_TRIES):
-        answer = await execute(gateway, partition, command(settings_of(bucket, name)), named(bucket.revision))
+        answer = await execute(gateway, partition, command(settings_of(bucket, name, origin)), named(bucket.revision))
         if not isinstance(answer, Stale):
             return expected(kind, answer)
         newer = await find_bucket(gateway, name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from s4.access.documents import object_owner
-from s4.gateway.context import Gateway, NotCommittedError, commit, placed
+from s4.gateway.context import NOBODY, Gateway, NotCommittedError, Origin, commit, placed
 from s4.gateway.objects import (
     Attributes,
     Put,
@@ -59,6 +59,7 @@ class Copy:
     encryption: Wanted | None = None
     checksum: str = ""  # the algorithm of the copy's, where it is to be another than the source's
     named: Callable[[str, int], bytes] | None = None  # the id, by the source's version and the settings' revision
+    origin: Origin = NOBODY
 
 
 class CopiedBody:
@@ -177,6 +178,7 @@ async def _commit_copy(
                 events.COPY,
             ),
             lambda revision: named(rename_version, revision) if named is not None else b"",
+            origin=copy.origin,
         )
     except NotCommittedError:
         await drop_references(gateway, extents)
@@ -230,7 +232,7 @@ async def _copy_bytes(gateway: Gateway, source: Opened, copy: Copy, bucket: Buck
     )
     row = _copied(gateway, old, copy, bucket, content)
     written = await commit_put(
-        gateway, copy.name, bucket, partition, copy.key, row, stored, copy.conditions, events.COPY
+        gateway, copy.name, bucket, partition, copy.key, row, stored, copy.conditions, events.COPY, copy.origin
     )
     return Put.of(row, written.version)
 
@@ -248,6 +250,7 @@ async def rename_object(
     conditions: Conditions = NO_CONDITIONS,
     judge: Callable[[Opened], Awaitable[None]] = _as_it_is,
     named: Callable[[str, int], bytes] | None = None,
+    origin: Origin = NOBODY,
 ) -> Put:
     """Give an object another key in its bucket: destination first, then the source, never neither. `judge` raises
     S3Error where the very version that is to be renamed must not be. `named` is as in `Copy`."""
@@ -258,7 +261,7 @@ async def rename_object(
         if source_key == key:
             raise S3Error("InvalidRequest", "The source and the destination of a rename must differ.")
         return await copy_object(
-            gateway, source, Copy(name, key, owner, conditions=conditions, rename=True, named=named)
+            gateway, source, Copy(name, key, owner, conditions=conditions, rename=True, named=named, origin=origin)
         )
 
     return await while_it_changes(attempt)

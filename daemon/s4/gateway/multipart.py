@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from s4.access.documents import object_owner
-from s4.gateway.context import Gateway, NotCommittedError, commit, paced, placed
+from s4.gateway.context import NOBODY, Gateway, NotCommittedError, Origin, commit, paced, placed
 from s4.gateway.copies import receive_copied
 from s4.gateway.objects import Attributes, Put, take_extents, with_null
 from s4.gateway.read import Opened
@@ -50,6 +50,7 @@ class Completion:
     checksum: tuple[str, str] = ("", "")  # algorithm, value
     checksum_type: str = ""
     size: int | None = None
+    origin: Origin = NOBODY
 
 
 def parse_upload_id(text: str) -> bytes:
@@ -236,6 +237,7 @@ async def complete_upload(gateway: Gateway, name: str, key: bytes, upload_id: st
                     with_null(row, settings.versioning),
                     wanted.conditions,
                 ),
+                origin=wanted.origin,
             )
     except S3Error as error:
         if error.code not in ("NoSuchUpload", "QuotaExceeded"):  # of the second what was completed may be the reason

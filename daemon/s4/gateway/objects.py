@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from s4.access.documents import object_owner
-from s4.gateway.context import Gateway, NotCommittedError, commit, execute, find_bucket, paced, placed
+from s4.gateway.context import NOBODY, Gateway, NotCommittedError, Origin, commit, execute, find_bucket, paced, placed
 from s4.gateway.read import Opened
 from s4.gateway.receive import REFERENCES_AT_ONCE, Body, Destination, Stored, abandon, drop_references, receive
 from s4.gateway.sealing import new_seal, wanted_in
@@ -66,6 +66,7 @@ class Attributes(msgspec.Struct, frozen=True):
     lock: Lock = NONE
     encryption: Wanted | None = None
     event: str = events.PUT
+    origin: Origin = NOBODY
 
 
 class Put(msgspec.Struct, frozen=True):
@@ -120,8 +121,8 @@ async def put_object(
         attributes.acl,
         seal.sealing if seal is not None else None,
     )
-    event = attributes.event
-    written = await commit_put(gateway, name, bucket, partition, key, row, stored, conditions, event)
+    about = attributes.event, attributes.origin
+    written = await commit_put(gateway, name, bucket, partition, key, row, stored, conditions, *about)
     return Put.of(row, written.version)
 
 
@@ -135,6 +136,7 @@ async def commit_put(
     stored: Stored,
     conditions: Conditions,
     event: str,
+    origin: Origin,
 ) -> Written:
     try:
         return await commit(
@@ -153,6 +155,7 @@ async def commit_put(
                 conditions,
                 event=event,
             ),
+            origin=origin,
         )
     except NotCommittedError:
         await abandon(gateway, stored)
@@ -176,6 +179,7 @@ async def delete_object(
     conditions: Conditions = NO_CONDITIONS,
     *,
     bypass: bool = False,
+    origin: Origin = NOBODY,
 ) -> Deleted:
     bucket, partition = await placed(gateway, name, key)
     return await commit(
@@ -192,11 +196,18 @@ async def delete_object(
             conditions,
             bypass,
         ),
+        origin=origin,
     )
 
 
 async def delete_objects(
-    gateway: Gateway, name: str, wanted: list[tuple[bytes, str, str]], owner: str, *, bypass: bool = False
+    gateway: Gateway,
+    name: str,
+    wanted: list[tuple[bytes, str, str]],
+    owner: str,
+    *,
+    bypass: bool = False,
+    origin: Origin = NOBODY,
 ) -> list[Deleted | S3Error]:
     """Delete many (key, version, If-Match ETag); one answer each, in order. Raises S3Error NoSuchBucket."""
     await find_bucket(gateway, name)
@@ -209,9 +220,8 @@ async def delete_objects(
         while True:
             try:
                 async with window:
-                    return await delete_object(
-                        gateway, name, key, version, owner, Conditions(if_match=etag), bypass=bypass
-                    )
+                    asked = Conditions(if_match=etag)
+                    return await delete_object(gateway, name, key, version, owner, asked, bypass=bypass, origin=origin)
             except S3Error as error:
                 crowded = error.code == "SlowDown" and not isinstance(error, NotCommittedError)
                 if not crowded or loop.time() > deadline:
@@ -257,6 +267,7 @@ async def change_object(
     hold: bool | None = None,
     bypass: bool = False,
     seen: bytes = b"",
+    origin: Origin = NOBODY,
 ) -> str:
     """Give a version other tags, another ACL, retention or hold; returns its id. `seen` is the suffix of the version
     that the change was made for, where it must be that. Raises S3Error, SourceChangedError."""
@@ -279,6 +290,7 @@ async def change_object(
                 bypass,
                 seen,
             ),
+            origin=origin,
         )
     except NotCommittedError as error:
         if seen and error.code == "OperationAborted":

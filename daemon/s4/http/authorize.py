@@ -20,7 +20,7 @@ from s4.access.keys import Facts
 from s4.access.policy import ACCOUNT, DENY, Ask, Memo, Policy
 from s4.access.reasons import why_not
 from s4.access.requester import ANONYMOUS, ROOT
-from s4.gateway.context import Gateway
+from s4.gateway.context import Gateway, Origin
 from s4.gateway.multipart import find_begun
 from s4.gateway.rates import NO_RATE
 from s4.gateway.read import Opened, open_object
@@ -260,6 +260,11 @@ class Call(msgspec.Struct, frozen=True):
     request: S3Request
     bucket: Bucket | None
     authorizer: Authorizer
+
+    @property
+    def origin(self) -> Origin:
+        """As events tell it."""
+        return Origin(self.request.user, self.request.http.remote or "", self.request.id)
 
     @property
     def caller(self) -> str:

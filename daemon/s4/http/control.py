@@ -17,7 +17,7 @@ from s4.access import documents
 from s4.access.keys import TAG_KEYS, of_labels
 from s4.access.policy import ACCOUNT
 from s4.gateway.buckets import set_document
-from s4.gateway.context import ORIGIN, Gateway, find_bucket
+from s4.gateway.context import Gateway, find_bucket
 from s4.http.answers import XML, Answer, respond
 from s4.http.authorize import Call, authorize
 from s4.http.request import S3Request, check_unsigned
@@ -54,7 +54,6 @@ async def serve(gateway: Gateway, request: S3Request, authenticate: Callable[[S3
         if request.headers["x-amz-account-id"] != ACCOUNT:
             raise S3Error("AccessDenied")
         call = await authorize(gateway, request)
-        ORIGIN.set((request.user, request.http.remote or "", request.id))
         return await OPERATIONS[operation](gateway, call)
     except S3Error as error:
         request.failure, request.refusal = error.code, error

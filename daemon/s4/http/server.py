@@ -25,7 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from s4.access.actions import WRITES
 from s4.access.policy import Ask
 from s4.config.limits import Limits
-from s4.gateway.context import ORIGIN, Gateway
+from s4.gateway.context import Gateway
 from s4.http import control, website
 from s4.http.access_log import AccessLog
 from s4.http.admission import Admission
@@ -280,7 +280,6 @@ class S3Server:
         if request.claim is None:
             check_unsigned(request)
         call = await authorize(self._gateway, request)
-        ORIGIN.set((request.user, request.http.remote or "", request.id))
         try:
             return await run(self._gateway, call)
         except S3Error as error:

@@ -19,7 +19,7 @@ from typing import Any
 from s4.access import documents
 from s4.base.jobs import each
 from s4.base.metrics import Metric, counter
-from s4.gateway.context import ORIGIN, Gateway, execute, notify_of, settings_of
+from s4.gateway.context import Gateway, Origin, execute, notify_of, settings_of
 from s4.metadata import classes, keys
 from s4.metadata.commands import AbortUpload, ChangeObject, DeleteIfNewest, Expire, Judged, Stale
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 Ending = DeleteIfNewest | Expire | AbortUpload | ChangeObject
 USER = "s4-lifecycle"  # of events and in the audit log
+ORIGIN = Origin(USER)
 RUN = 500
 CONCURRENCY = 16
 
@@ -67,7 +68,6 @@ class Lifecycle:
 
     async def run(self) -> None:
         """One look: a pass over each partition that has had none today."""
-        ORIGIN.set((USER, "", ""))
         await each(self._led(), self._pass)
 
     async def _pass(self, partition: int) -> None:
@@ -123,7 +123,7 @@ class Lifecycle:
             row = decode(Upload, value)
             end = lifecycle.aborts_at(rules, key.decode("utf-8", "replace"), row.created_ms, self._gateway.day_ms)
             if end is not None and end[0] <= now_ms:
-                old.append(("upload", AbortUpload(settings_of(current, ""), key, upload, row.created_ms + 1)))
+                old.append(("upload", AbortUpload(settings_of(current, "", ORIGIN), key, upload, row.created_ms + 1)))
         self._rows.check(partition)
         await self._end(partition, name, old)
 
@@ -169,7 +169,7 @@ def _due(
     ended = set[str]()
     for kind, one in lifecycle.due(rules, versions, now_ms, day_ms):
         ended.add(one.id)
-        yield kind, _ending(bucket, key, kind, one, notify_of(bucket, name))
+        yield kind, _ending(bucket, key, kind, one, notify_of(bucket, name, ORIGIN))
     for kind, one, target in lifecycle.moving(rules, versions, now_ms, day_ms):
         if one.id not in ended:
             yield "transition", _move(bucket, name, key, kind, one, target)
@@ -179,7 +179,7 @@ def _move(bucket: Bucket, name: str, key: bytes, kind: str, one: Version, target
     """Under the settings that were looked at: where the partition knows newer ones, nothing is moved."""
     version = "" if kind == lifecycle.CURRENT else "null" if one.null else one.id
     return ChangeObject(
-        settings_of(bucket, name),
+        settings_of(bucket, name, ORIGIN),
         key,
         version,
         seen=keys.parse_version_id(one.id) or b"",

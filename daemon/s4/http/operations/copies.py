@@ -141,6 +141,7 @@ async def _copy(gateway: Gateway, call: Call) -> Answer:
             write_conditions(call.request.headers),
             encryption=sse.asked(gateway, call.request),
             checksum=algorithm,
+            origin=call.origin,
         ),
     )
     headers = {"x-amz-version-id": put.version} if put.version else {}
@@ -179,6 +180,13 @@ async def rename_object(gateway: Gateway, call: Call) -> Answer:
         conditions.check_read(call.request.headers, source.row.etag, source.row.modified_ms, "x-amz-rename-source-")
 
     await copies.rename_object(
-        gateway, call.request.bucket, key, call.request.key, call.caller, write_conditions(call.request.headers), judge
+        gateway,
+        call.request.bucket,
+        key,
+        call.request.key,
+        call.caller,
+        write_conditions(call.request.headers),
+        judge,
+        origin=call.origin,
     )
     return respond(200)

@@ -35,14 +35,24 @@ async def put_tagging(gateway: Gateway, call: Call) -> Answer:
     version = call.request.query.get("versionId", "")
     await call.authorizer.must("s3:PutObjectTagging", call.request.key, version, of_tags(wanted))
     return respond(
-        200, _version(await objects.change_object(gateway, call.request.bucket, call.request.key, version, tags=wanted))
+        200,
+        _version(
+            await objects.change_object(
+                gateway, call.request.bucket, call.request.key, version, tags=wanted, origin=call.origin
+            )
+        ),
     )
 
 
 async def delete_tagging(gateway: Gateway, call: Call) -> Answer:
     version = call.request.query.get("versionId", "")
     return respond(
-        204, _version(await objects.change_object(gateway, call.request.bucket, call.request.key, version, tags={}))
+        204,
+        _version(
+            await objects.change_object(
+                gateway, call.request.bucket, call.request.key, version, tags={}, origin=call.origin
+            )
+        ),
     )
 
 
@@ -61,7 +71,7 @@ async def put_acl(gateway: Gateway, call: Call) -> Answer:
     version, text = call.request.query.get("versionId", ""), acl.encode(wanted)
     try:
         changed = await objects.change_object(
-            gateway, call.request.bucket, call.request.key, version, acl=text, seen=opened.suffix
+            gateway, call.request.bucket, call.request.key, version, acl=text, seen=opened.suffix, origin=call.origin
         )
     except objects.SourceChangedError:
         raise S3Error("OperationAborted", "The object was replaced meanwhile. Try again.") from None

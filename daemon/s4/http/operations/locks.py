@@ -87,7 +87,13 @@ async def put_retention(gateway: Gateway, call: Call) -> Answer:
     bypass = await wants_bypass(call, call.request.key, version)
     _check(await find_bucket(gateway, call.request.bucket))
     await objects.change_object(
-        gateway, call.request.bucket, call.request.key, version, retention=(mode, until_ms), bypass=bypass
+        gateway,
+        call.request.bucket,
+        call.request.key,
+        version,
+        retention=(mode, until_ms),
+        bypass=bypass,
+        origin=call.origin,
     )
     return respond(200)
 
@@ -104,5 +110,5 @@ async def put_hold(gateway: Gateway, call: Call) -> Answer:
     version = call.request.query.get("versionId", "")
     await call.authorizer.must("s3:PutObjectLegalHold", call.request.key, version, of_hold(hold))
     _check(await find_bucket(gateway, call.request.bucket))
-    await objects.change_object(gateway, call.request.bucket, call.request.key, version, hold=hold)
+    await objects.change_object(gateway, call.request.bucket, call.request.key, version, hold=hold, origin=call.origin)
     return respond(200)

@@ -232,6 +232,7 @@ async def complete_upload(gateway: Gateway, call: Call) -> Answer:
         given,
         call.request.headers.get("x-amz-checksum-type", "").upper(),
         int(size) if size is not None else None,
+        call.origin,
     )
     try:
         put = await multipart.complete_upload(gateway, call.request.bucket, call.request.key, upload, wanted)

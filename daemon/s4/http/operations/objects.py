@@ -106,7 +106,7 @@ def if_match_of(value: str | None) -> str:
 
 async def with_acl(gateway: Gateway, call: Call) -> Attributes:
     """What a write says of the object to be, its ACL included."""
-    found = attributes_of(call.request)
+    found = replace(attributes_of(call.request), origin=call.origin)
     if not acl.ASKED.isdisjoint(call.request.headers):
         found = replace(found, acl=await asked_acl(gateway, call))
     if not lock.ASKED.isdisjoint(call.request.headers):
@@ -414,6 +414,7 @@ async def delete_object(gateway: Gateway, call: Call) -> Answer:
         call.caller,
         Conditions(if_match=if_match_of(call.request.headers.get("if-match"))),
         bypass=await locks.wants_bypass(call, call.request.key, version),
+        origin=call.origin,
     )
     headers: dict[str, str] = {}
     if done.version:
@@ -468,7 +469,11 @@ async def _delete_allowed(gateway: Gateway, call: Call, wanted: list[WantedDelet
             answers[at] = S3Error("NoSuchVersion")
     asked = [(key, version or "", etag) for at, (key, version, etag) in enumerate(wanted) if at not in answers]
     done = iter(
-        await objects.delete_objects(gateway, call.request.bucket, asked, call.caller, bypass=bypass) if asked else ()
+        await objects.delete_objects(
+            gateway, call.request.bucket, asked, call.caller, bypass=bypass, origin=call.origin
+        )
+        if asked
+        else ()
     )
     return [answers[at] if at in answers else next(done) for at in range(len(wanted))]
 
