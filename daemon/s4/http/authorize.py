@@ -56,7 +56,7 @@ class Authorizer:
     """Answers for one request, and for one bucket. `free`: whatever is asked, the answer is yes.
 
     What it allowed by the tags or the ACL of a version it allowed of that version. Who opens the object afterwards may
-    meet another one: `confirm` judges that (`open_judged` does both).
+    meet another one: `confirm` judges that (`open` does both).
     """
 
     __slots__ = (
@@ -155,6 +155,13 @@ class Authorizer:
         if row is None and (by_tags or by_acl):
             self._rested.append((asked, key, version, more))
         return True
+
+    async def open(self, key: bytes, version: str) -> Opened:
+        """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very
+        version. Raises S3Error."""
+        opened = await open_object(self._gateway, self._name, key, version, self._bucket)
+        await self.confirm(key, version, opened.row)
+        return opened
 
     async def confirm(self, key: bytes, version: str, row: Object) -> None:
         """Judge of the version that was opened what was allowed by one that may have been another. Raises S3Error."""
@@ -261,6 +268,17 @@ class Call(msgspec.Struct, frozen=True):
     bucket: Bucket | None
     authorizer: Authorizer
 
+    def must_exist(self) -> Bucket:
+        """The row of the request's bucket, as it was when the request was judged: for what reads no body before it
+        decides. Raises S3Error NoSuchBucket."""
+        if self.bucket is None:
+            raise S3Error("NoSuchBucket", BucketName=self.request.bucket)
+        return self.bucket
+
+    async def open(self) -> Opened:
+        """The version that the request names. Raises S3Error."""
+        return await self.authorizer.open(self.request.key, self.request.query.get("versionId", ""))
+
     @property
     def origin(self) -> Origin:
         """As events tell it."""
@@ -344,16 +362,6 @@ async def _must_on_object(gateway: Gateway, call: Call, action: str) -> None:
                 error.told = True
                 raise
     raise authorizer.refusal()
-
-
-async def open_judged(
-    gateway: Gateway, authorizer: Authorizer, name: str, key: bytes, version: str, bucket: Bucket | None = None
-) -> Opened:
-    """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very
-    version. Raises S3Error."""
-    opened = await open_object(gateway, name, key, version, bucket)
-    await authorizer.confirm(key, version, opened.row)
-    return opened
 
 
 async def hidden(authorizer: Authorizer, error: S3Error) -> S3Error:

@@ -81,7 +81,7 @@ def _named(method: str, path: str) -> tuple[str, str]:
 
 
 async def _list(gateway: Gateway, call: Call) -> Answer:
-    found = documents.tags_of(await find_bucket(gateway, call.request.bucket))
+    found = documents.tags_of(call.must_exist())
     root = "ListTagsForResourceResult"
     listed = "".join(f"<Tag>{tag('Key', name)}{tag('Value', value)}</Tag>" for name, value in found.items())
     text = f'{HEAD}<{root} xmlns="{NAMESPACE}"><Tags>{listed}</Tags></{root}>'

@@ -13,7 +13,7 @@ from s4.access import documents
 from s4.gateway.context import Gateway
 from s4.gateway.read import Opened, stream, unlock
 from s4.http.answers import Answer, respond
-from s4.http.authorize import authorize, hidden, open_judged
+from s4.http.authorize import authorize, hidden
 from s4.http.operations import run
 from s4.http.request import S3Request
 from s4.s3 import amz, website
@@ -61,7 +61,7 @@ async def _shown(gateway: Gateway, request: S3Request, key: bytes) -> Answer:
     request.key = key
     call = await authorize(gateway, request)
     try:
-        opened = await open_judged(gateway, call.authorizer, request.bucket, key, "")
+        opened = await call.authorizer.open(key, "")
         location = opened.row.headers.get(website.LOCATION)
         if location is not None:
             return _to(location, 301)
@@ -75,7 +75,7 @@ async def _visible(gateway: Gateway, request: S3Request, key: bytes) -> Opened |
     request.key = key
     try:
         call = await authorize(gateway, request)
-        return await open_judged(gateway, call.authorizer, request.bucket, key, "")
+        return await call.authorizer.open(key, "")
     except S3Error:
         return None
 

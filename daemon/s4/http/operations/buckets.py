@@ -171,7 +171,7 @@ async def _asked(gateway: Gateway, call: Call, labels: dict[str, str]) -> dict[s
 
 
 async def head_bucket(gateway: Gateway, call: Call) -> Answer:
-    await find_bucket(gateway, call.request.bucket)
+    call.must_exist()
     return respond(200)
 
 
@@ -181,13 +181,13 @@ async def delete_bucket(gateway: Gateway, call: Call) -> Answer:
 
 
 async def get_location(gateway: Gateway, call: Call) -> Answer:
-    await find_bucket(gateway, call.request.bucket)
+    call.must_exist()
     region = call.request.claim.region if call.request.claim else ""
     return respond_xml(document("LocationConstraint", "" if region == FIRST_REGION else region))
 
 
 async def get_versioning(gateway: Gateway, call: Call) -> Answer:
-    row = await find_bucket(gateway, call.request.bucket)
+    row = call.must_exist()
     return respond_xml(document("VersioningConfiguration", tag("Status", row.versioning) if row.versioning else ""))
 
 

@@ -10,12 +10,12 @@ from urllib.parse import unquote_to_bytes
 
 from s4.access.keys import of_tags
 from s4.gateway import copies, objects
-from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.context import Gateway
 from s4.gateway.copies import Copy
 from s4.gateway.objects import Attributes
 from s4.gateway.read import Opened, unlock
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import Call, authorizer_of, hidden, open_judged
+from s4.http.authorize import Call, authorizer_of, hidden
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.objects import asked_acl, attributes_of, write_conditions
@@ -28,9 +28,10 @@ from s4.s3.lock import NONE as NO_LOCK
 from s4.s3.xml import document, tag
 
 
-async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz-copy-source") -> Opened:
+async def open_source(gateway: Gateway, call: Call) -> Opened:
     """The source that a copy names, once the caller may read it. Raises S3Error; authorization comes first. Who calls
     this reads since before (D6): the bytes stay, though the source may be replaced."""
+    request, header = call.request, "x-amz-copy-source"
     text = request.headers[header]
     path, _, query = text.partition("?")
     version = ""
@@ -57,9 +58,9 @@ async def open_source(gateway: Gateway, request: S3Request, header: str = "x-amz
     await authorizer.must("s3:GetObject", key, version)
     if len(key) > request.limits.key_bytes:
         raise S3Error("KeyTooLongError")
-    await find_bucket(gateway, request.bucket)
+    call.must_exist()
     try:
-        opened = await open_judged(gateway, authorizer, name, key, version)
+        opened = await authorizer.open(key, version)
     except S3Error as error:
         if error.code == "MethodNotAllowed":
             raise S3Error(
@@ -108,12 +109,12 @@ async def _copy(gateway: Gateway, call: Call) -> Answer:
     """One attempt: whatever the source is judged by holds for the version that is copied."""
     directive, tagging = _directive(call.request, "metadata"), _directive(call.request, "tagging")
     algorithm = checksums.asked_algorithm(call.request.headers, "x-amz-checksum-algorithm")
-    source = await open_source(gateway, call.request)
+    source = await open_source(gateway, call)
     same = (source.name, source.key) == (call.request.bucket, call.request.key)
     changed = (
         "REPLACE" in (directive, tagging)
         or not {website.LOCATION, classes.NAME}.isdisjoint(call.request.headers)
-        or await sse.changes(gateway, call.request, source)
+        or sse.changes(gateway, call, source)
     )
     if same and not changed and not source.asked_version:
         raise S3Error(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from s4.gateway import sealing
-from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.context import Gateway
 from s4.gateway.read import Opened, unlock
+from s4.http.authorize import Call
 from s4.http.request import S3Request
 from s4.s3 import encryption
 from s4.s3.encryption import CUSTOMER, MODE, SSE_C, Wanted
@@ -28,11 +29,11 @@ def asked(gateway: Gateway, request: S3Request) -> Wanted | None:
     return encryption.from_headers(request.headers)
 
 
-async def changes(gateway: Gateway, request: S3Request, source: Opened) -> bool:
+def changes(gateway: Gateway, call: Call, source: Opened) -> bool:
     """Whether a copy changes how its source is encrypted: it says how, or its bucket makes one of plain and encrypted
     the other."""
-    wanted = sealing.wanted_in(await find_bucket(gateway, request.bucket), asked(gateway, request))
-    return not encryption.ASKED.isdisjoint(request.headers) or (wanted is None) != (source.row.sealing is None)
+    wanted = sealing.wanted_in(call.must_exist(), asked(gateway, call.request))
+    return not encryption.ASKED.isdisjoint(call.request.headers) or (wanted is None) != (source.row.sealing is None)
 
 
 async def unlock_for(gateway: Gateway, request: S3Request, opened: Opened) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from s4.access.keys import of_tags
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
-from s4.gateway.read import Opened
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import Call, open_judged
+from s4.http.authorize import Call
 from s4.http.operations.settings import asked_acl, check_acl
 from s4.http.owners import canonical_of, xml
 from s4.s3 import acl, tags
@@ -15,18 +14,12 @@ from s4.s3.errors import S3Error
 from s4.s3.xml import document
 
 
-async def _open(gateway: Gateway, call: Call) -> Opened:
-    return await open_judged(
-        gateway, call.authorizer, call.request.bucket, call.request.key, call.request.query.get("versionId", "")
-    )
-
-
 def _version(version: str) -> dict[str, str]:
     return {"x-amz-version-id": version} if version else {}
 
 
 async def get_tagging(gateway: Gateway, call: Call) -> Answer:
-    opened = await _open(gateway, call)
+    opened = await call.open()
     return respond_xml(document("Tagging", tags.to_xml(opened.row.tags)), _version(opened.version))
 
 
@@ -57,7 +50,7 @@ async def delete_tagging(gateway: Gateway, call: Call) -> Answer:
 
 
 async def get_acl(gateway: Gateway, call: Call) -> Answer:
-    opened = await _open(gateway, call)
+    opened = await call.open()
     owner = await canonical_of(gateway, opened.row.owner)
     listed = acl.to_xml(acl.decode(opened.row.acl), owner, xml(owner, opened.row.owner))
     return respond_xml(document("AccessControlPolicy", listed), _version(opened.version))
@@ -65,7 +58,7 @@ async def get_acl(gateway: Gateway, call: Call) -> Answer:
 
 async def put_acl(gateway: Gateway, call: Call) -> Answer:
     """An ACL is made for the owner of a version, and is given to that version only."""
-    opened = await _open(gateway, call)
+    opened = await call.open()
     wanted = await asked_acl(call.request, await canonical_of(gateway, opened.row.owner))
     check_acl(await find_bucket(gateway, call.request.bucket), wanted)
     version, text = call.request.query.get("versionId", ""), acl.encode(wanted)

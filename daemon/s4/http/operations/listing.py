@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.context import Gateway
 from s4.http.answers import Answer, respond_xml
 from s4.http.authorize import Call
 from s4.http.owners import owners_xml
@@ -105,7 +105,7 @@ async def _owners(gateway: Gateway, page: Page) -> dict[str, str]:
 async def list_objects(gateway: Gateway, call: Call) -> Answer:
     shared = _parameters(call.request, "max-keys")
     marker = call.request.query.get("marker", "").encode()
-    bucket = await find_bucket(gateway, call.request.bucket)
+    bucket = call.must_exist()
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, marker, b"", shared.limit))
     listed, _ = _contents(page, shared.url, await _owners(gateway, page))
     # S3 gives NextMarker only with a delimiter; without one the last key is it.
@@ -139,7 +139,7 @@ async def list_objects_v2(gateway: Gateway, call: Call) -> Answer:
             ArgumentName="fetch-owner",
             ArgumentValue=with_owners,
         )
-    bucket = await find_bucket(gateway, call.request.bucket)
+    bucket = call.must_exist()
     page = await gateway.node.list_objects(bucket.id, Query(shared.prefix, shared.delimiter, after, b"", shared.limit))
     owners = await _owners(gateway, page) if with_owners == "true" else {}
     listed, count = _contents(page, shared.url, owners)
@@ -182,7 +182,7 @@ async def list_versions(gateway: Gateway, call: Call) -> Answer:
             ArgumentName="version-id-marker",
             ArgumentValue=version_marker,
         )
-    bucket = await find_bucket(gateway, call.request.bucket)
+    bucket = call.must_exist()
     suffix = await _version_suffix(gateway, bucket.id, key_marker, version_marker)
     page = await gateway.node.list_objects(
         bucket.id, Query(shared.prefix, shared.delimiter, key_marker, suffix, shared.limit, versions=True)
@@ -247,7 +247,7 @@ async def list_uploads(gateway: Gateway, call: Call) -> Answer:
     query = call.request.query
     shared = _parameters(call.request, "max-uploads")
     key_marker, upload_marker = query.get("key-marker", "").encode(), query.get("upload-id-marker", "")
-    bucket = await find_bucket(gateway, call.request.bucket)
+    bucket = call.must_exist()
     try:
         after = bytes.fromhex(upload_marker) if upload_marker and key_marker else None
     except ValueError:

@@ -9,7 +9,7 @@ from s4.gateway.buckets import set_lock
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.read import Opened
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import Call, open_judged
+from s4.http.authorize import Call
 from s4.metadata.rows import Bucket
 from s4.s3 import lock
 from s4.s3.errors import S3Error
@@ -19,7 +19,7 @@ from s4.s3.xml import document, tag
 
 
 async def get_configuration(gateway: Gateway, call: Call) -> Answer:
-    bucket = await find_bucket(gateway, call.request.bucket)
+    bucket = call.must_exist()
     if not bucket.lock:
         raise S3Error("ObjectLockConfigurationNotFoundError", BucketName=call.request.bucket)
     return respond_xml(document("ObjectLockConfiguration", lock.default_to_xml(documents.default_lock(bucket))))
@@ -66,15 +66,13 @@ async def shown(call: Call, opened: Opened) -> dict[str, str]:
     return found
 
 
-async def _open(gateway: Gateway, call: Call) -> Opened:
-    _check(await find_bucket(gateway, call.request.bucket))
-    return await open_judged(
-        gateway, call.authorizer, call.request.bucket, call.request.key, call.request.query.get("versionId", "")
-    )
+async def _open(call: Call) -> Opened:
+    _check(call.must_exist())
+    return await call.open()
 
 
 async def get_retention(gateway: Gateway, call: Call) -> Answer:
-    row = (await _open(gateway, call)).row
+    row = (await _open(call)).row
     if not row.lock_mode:
         raise S3Error("NoSuchObjectLockConfiguration")
     return respond_xml(document("Retention", lock.retention_to_xml(row.lock_mode, row.lock_until_ms)))
@@ -99,7 +97,7 @@ async def put_retention(gateway: Gateway, call: Call) -> Answer:
 
 
 async def get_hold(gateway: Gateway, call: Call) -> Answer:
-    row = (await _open(gateway, call)).row
+    row = (await _open(call)).row
     if not row.legal_hold and not row.hold_told:
         raise S3Error("NoSuchObjectLockConfiguration")
     return respond_xml(document("LegalHold", tag("Status", "ON" if row.legal_hold else "OFF")))

@@ -123,13 +123,14 @@ async def upload_part(gateway: Gateway, call: Call) -> Answer:
 async def upload_part_copy(gateway: Gateway, call: Call) -> Answer:
     check_bodiless(call.request)
     with gateway.readers.reading():
-        return await while_it_changes(lambda: _copy_part(gateway, call.request))
+        return await while_it_changes(lambda: _copy_part(gateway, call))
 
 
-async def _copy_part(gateway: Gateway, request: S3Request) -> Answer:
+async def _copy_part(gateway: Gateway, call: Call) -> Answer:
     """One attempt: the version that was judged is what is copied."""
+    request = call.request
     number, upload = _part_number(request), _upload_id(request)
-    source = await open_source(gateway, request)
+    source = await open_source(gateway, call)
     await _agrees(gateway, request, upload, _OF_PART)
     text = request.headers.get("x-amz-copy-source-range")
     span = ranges.parse_copy(text, source.row.size) if text is not None else None

@@ -14,7 +14,7 @@ from s4.gateway.memory import Share
 from s4.gateway.objects import Attributes
 from s4.gateway.read import READ_BYTES, Opened, read_small, stream
 from s4.http.answers import Answer, respond, respond_xml
-from s4.http.authorize import Call, open_judged
+from s4.http.authorize import Call
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
@@ -185,7 +185,7 @@ def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int,
 
 async def _open(gateway: Gateway, call: Call) -> Opened:
     version = call.request.query.get("versionId", "")
-    opened = await open_judged(gateway, call.authorizer, call.request.bucket, call.request.key, version, call.bucket)
+    opened = await call.authorizer.open(call.request.key, version)
     try:
         conditions.check_read(call.request.headers, opened.row.etag, opened.row.modified_ms)
     except S3Error as error:

@@ -69,7 +69,7 @@ def shown(
     """Answers with what a bucket's row has of a setting."""
 
     async def get(gateway: Gateway, call: Call) -> Answer:
-        found = read(await find_bucket(gateway, call.request.bucket))
+        found = read(call.must_exist())
         if missing and not found:
             raise S3Error(missing, BucketName=call.request.bucket)
         return respond_xml(document(root, render(found)), headers(found))
@@ -89,7 +89,7 @@ def _kept(setting: Setting, parse: Callable[[Gateway, S3Request, Element], Any])
 
 def _removed(kept_as: str, left: str = "") -> Operation:
     async def delete(gateway: Gateway, call: Call) -> Answer:
-        await find_bucket(gateway, call.request.bucket)
+        call.must_exist()
         await set_document(gateway, call.request.bucket, kept_as, left)
         return respond(204)
 
@@ -203,7 +203,7 @@ SETTINGS = (
 
 
 async def get_policy(gateway: Gateway, call: Call) -> Answer:
-    text = _policy_text(await find_bucket(gateway, call.request.bucket), call.request.bucket)
+    text = _policy_text(call.must_exist(), call.request.bucket)
     text = await principals.show(Accounts(gateway), text)
     return respond(200, {"Content-Type": "application/json"}, text.encode())
 
@@ -236,7 +236,7 @@ async def put_policy(gateway: Gateway, call: Call) -> Answer:
 
 
 async def get_policy_status(gateway: Gateway, call: Call) -> Answer:
-    bucket = await find_bucket(gateway, call.request.bucket)
+    bucket = call.must_exist()
     _policy_text(bucket, call.request.bucket)
     policy = documents.policy_of(bucket)
     return respond_xml(document("PolicyStatus", tag("IsPublic", str(policy is not None and policy.public).lower())))
@@ -262,7 +262,7 @@ async def put_ownership(gateway: Gateway, call: Call) -> Answer:
 
 
 async def get_acl(gateway: Gateway, call: Call) -> Answer:
-    bucket = await find_bucket(gateway, call.request.bucket)
+    bucket = call.must_exist()
     held = acl.decode(bucket.documents.get(documents.ACL, ""))
     owner = await canonical_of(gateway, bucket.owner)
     return respond_xml(document("AccessControlPolicy", acl.to_xml(held, owner, xml(owner, bucket.owner))))

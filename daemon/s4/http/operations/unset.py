@@ -6,7 +6,7 @@ NotImplemented for a failure. What sets them is NotImplemented (`s3/routing.py`)
 
 from __future__ import annotations
 
-from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.context import Gateway
 from s4.http.answers import Answer, respond_xml
 from s4.http.authorize import Call
 from s4.http.operations.settings import Operation, shown
@@ -28,7 +28,7 @@ def _none(root: str) -> Operation:
     """A listing of settings of which a bucket may have several. No token was ever given out for it."""
 
     async def listed(gateway: Gateway, call: Call) -> Answer:
-        await find_bucket(gateway, call.request.bucket)
+        call.must_exist()
         token = call.request.query.get("continuation-token")
         if token is not None:
             raise S3Error(
