@@ -63,7 +63,6 @@ class Node(RowNode):
 
     def start(self, jobs: Jobs) -> None:
         """Take up the outbox as it was left, and begin to work."""
-        self.host.on_settings = self.on_settings_committed
         for partition in range(self.partitions):
             for key, value in self.host.scan(keys.table(partition, keys.OUTBOX)):
                 self.on_outbox(partition, key, value)

@@ -41,7 +41,7 @@ from s4.node.rows import ROOT_USER, RowNode
 from s4.peer.api import Census, Identity, UnavailableError
 from s4.peer.links import Links
 from s4.peer.router import Router
-from s4.peer.server import PeerServer
+from s4.peer.server import PeerServer, new_incarnation
 from s4.peer.trust import Credentials
 from s4.replica.group import Group
 from s4.replica.pieces import count
@@ -117,9 +117,8 @@ class MapView:
 
 
 class MemberNode(RowNode):
-    """The node of one store of a cluster. `router` is set before it starts."""
-
-    router: Router
+    """The node of one store of a cluster. `process` is the store's name with its process's (D2), `alarms` what else
+    its process has to say."""
 
     def __init__(
         self,
@@ -133,6 +132,10 @@ class MemberNode(RowNode):
         root: RootKeys,
         strict: bool,
         clocks: Clocks,
+        router: Router,
+        copy: OwnCopy,
+        process: str,
+        alarms: Callable[[], list[str]],
     ) -> None:
         owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
         super().__init__(host, drives, view, horizon=horizon, root=owner, root_key=root.access_key, strict=strict)
@@ -140,10 +143,8 @@ class MemberNode(RowNode):
         self.shards = drives.store
         self.asked: dict[int, float] = {}  # when somebody last relied on what we have of a partition
         self.clocks, self._told = clocks, asyncio.Event()
-        self.copy: OwnCopy | None = None  # set before it starts
+        self.router, self.copy, self.process, self._alarms = router, copy, process, alarms
         self._unheard: dict[str, Failures] = {}
-        self.process = ""  # the store's name with its process's (D2); set once that is known
-        self.more_alarms: Callable[[], list[str]] = list  # of its process
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
 
     def clocks_agree(self) -> bool:
@@ -157,9 +158,6 @@ class MemberNode(RowNode):
             with contextlib.suppress(TimeoutError):  # just started: whoever decides says no where nobody answers
                 await asyncio.wait_for(self._told.wait(), TOLD_S)
         return await super().execute(partition, command, command_id, again)
-
-    def start(self) -> None:
-        self.host.on_settings = self.on_settings_committed
 
     def horizon(self) -> float:
         """Start of the oldest request that may still read shards, peers' reads here among them (D6)."""
@@ -233,9 +231,8 @@ class MemberNode(RowNode):
         apart = max(self.clocks.apart(boot_clock(), time.time()).values(), default=0.0)
         if apart and not self.clocks_agree():
             alarms.append(f"its clock differs from its peers' by {apart:.0f} s: nothing expires there, no lock ends")
-        if self.copy is not None and self.copy.alarm:
-            alarms.append(self.copy.alarm)
-        alarms += [f"its disk {alarm}" for alarm in self.shards.watch.alarms()] + self.more_alarms()
+        alarms += [self.copy.alarm] if self.copy.alarm else []
+        alarms += [f"its disk {alarm}" for alarm in self.shards.watch.alarms()] + self._alarms()
         failed, made, filled = self.figures()
         return Census(
             self.store,
@@ -356,6 +353,7 @@ async def open_member(
     fatal: Callable[[BaseException], None],
     jobs: Jobs,
     timing: Timing | None = None,
+    alarms: Callable[[], list[str]] = list,
 ) -> Member:
     """Open or format a directory as a store of the cluster. Raises DirectoryError, PlanError, CoordinatorError."""
     files = Files()
@@ -386,16 +384,17 @@ async def open_member(
     clocks, view = Clocks(), MapView(keeper, router.is_up)
     host = _make_host(group, keeper, clocks, shards, view, limits)
     drives = OneStore(Drive(0, directory, store, shards), shards)
+    incarnation = new_incarnation()
     node = MemberNode(
-        store, keeper, host, drives, view, horizon=horizon, root=root, strict=settings.strict, clocks=clocks
-    )
-    node.copy = OwnCopy(store, keeper, group, fatal, damage)
+        store, keeper, host, drives, view,
+        horizon=horizon, root=root, strict=settings.strict, clocks=clocks, router=router,
+        copy=OwnCopy(store, keeper, group, fatal, damage), process=f"{store}.{incarnation:x}", alarms=alarms,
+    )  # fmt: skip
     router.serve(store, node)
-    node.router = router
-    at = parse_endpoint(location.listen)
-    peers = PeerServer(node, at, cluster=known.cluster, store=store, context=credentials.server, ghost_s=limits.ghost_s)
-    node.process = f"{store}.{peers.incarnation:x}"
-    node.start()
+    peers = PeerServer(
+        node, parse_endpoint(location.listen), incarnation,
+        cluster=known.cluster, store=store, context=credentials.server, ghost_s=limits.ghost_s,
+    )  # fmt: skip
     await peers.start()
     await group.start()
     router.start()

@@ -70,6 +70,7 @@ class AnyHost(Protocol):
     """What `replica.host` and `replica.replicated` have in common."""
 
     nulls: Nulls
+    on_settings: Callable[[], None]
 
     def submit(
         self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
@@ -147,6 +148,7 @@ class RowNode:
         self._horizon, self._clock = horizon, clock
         self._root, self._root_key, self._strict = root, root_key, strict
         self._started = clock()
+        host.on_settings = self.on_settings_committed
         self._buckets: dict[str, Bucket] = {}
         self._identities: dict[str, Identity] = {}
         self.on_settings: Callable[[], Awaitable[None]] | None = None

@@ -62,6 +62,11 @@ class _Gateway:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+def new_incarnation() -> int:
+    """A name for this process (rule D2)."""
+    return int.from_bytes(os.urandom(7), "big")
+
+
 class PeerServer:
     """Listens on a Unix socket (a Path) or on (host, port). `incarnation` names this process (rule D2).
 
@@ -73,6 +78,7 @@ class PeerServer:
         self,
         node: Served,
         address: Path | tuple[str, int],
+        incarnation: int = 0,
         *,
         cluster: str = "",
         store: str = "",
@@ -85,7 +91,7 @@ class PeerServer:
             raise ValueError("peers are served over TCP only to those who show a certificate of this cluster")
         self._node, self._address, self._context, self._clock = node, address, context, clock
         self._cluster, self._store, self._versions, self._ghost_s = cluster, store, versions, ghost_s
-        self.incarnation = int.from_bytes(os.urandom(7), "big")
+        self.incarnation = incarnation or new_incarnation()
         self._lasting = not isinstance(address, Path)  # a worker ends with its connection, a gateway goes on
         self._gateways: dict[_Gateway, None] = {}  # in the order in which they came
         self._ghosts: list[_Gateway] = []  # whose connection ended: they may still read, and use settings

@@ -265,8 +265,9 @@ class ClusterServer:
             fatal=restart.die,
             jobs=self._connecting,
             timing=Timing(0.5 * scale, 2.0 * scale, 3.0 * scale, 0.5 * scale),
+            alarms=self._alarms,
         )
-        self._router, self.member.node.more_alarms = self.member.router, self._alarms
+        self._router = self.member.router
 
     def _start_upkeep(self, member: Member) -> None:
         node, settings = member.node, self.settings

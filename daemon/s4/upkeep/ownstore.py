@@ -64,8 +64,7 @@ class OwnStore:
 
     async def renew_copy(self) -> None:
         """One look whether our copy of the metadata is to be made again."""
-        if self._node.copy is not None:
-            await self._node.copy.renew()
+        await self._node.copy.renew()
 
     # -- positions that moved away
 
@@ -126,8 +125,7 @@ class OwnStore:
         """Read every shard here that this store holds, and every row; damaged and missing ones are queued for healing, and
         damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with; one at a time."""
         async with self._scrubbing:
-            if self._node.copy is not None:
-                await self._node.copy.scrub()
+            await self._node.copy.scrub()
             if not self.scrubbed.running:
                 self.scrubbed = Scrubbed(True, started_s=self._clock(), ended_s=self.scrubbed.ended_s)
             place = self.scrubbed
