@@ -136,7 +136,7 @@ def test_a_gateway_that_does_not_forget_holds_a_change_back_for_its_lease_only(t
 
 
 def test_the_interface_is_the_wire_format() -> None:
-    assert set(frames.METHODS) == {name for name in vars(NodeApi) if not name.startswith("_")} - {
+    assert set(frames.METHODS) == {name for name in dir(NodeApi) if not name.startswith("_")} - {
         "read_now"
     }  # which a peer never has
     assert [name for name, method in frames.METHODS.items() if method.raw_result] == ["read"]

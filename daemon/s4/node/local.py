@@ -29,9 +29,9 @@ from s4.config.settings import RootKeys, StoreSettings
 from s4.crypto import keyring
 from s4.metadata import keys
 from s4.metadata.rows import AccessKey, Grant, Head, decode, decode_object
+from s4.node.accounts import ROOT_USER
 from s4.node.base import Node
 from s4.node.drive_set import Lineup, Seat, line_up
-from s4.node.rows import ROOT_USER
 from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
@@ -159,7 +159,7 @@ class RootChange:
         paths = [drive.directory / "root.json" for drive, _ in self._store.drives.online()]
         _keep(self._files, paths, msgspec.json.encode(new), kept=False)
         self._store.root = new
-        self._store.node.change_root(Identity(ROOT_USER, new.secret_key, [Grant("SuperUser")]), new.access_key)
+        self._store.node.accounts.change_root(Identity(ROOT_USER, new.secret_key, [Grant("SuperUser")]), new.access_key)
         return new
 
 

@@ -36,8 +36,9 @@ from s4.config.settings import RootKeys, StoreSettings
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, NewBlob
 from s4.metadata.rows import Blob, Grant
+from s4.node.accounts import ROOT_USER
 from s4.node.metadata_copy import OwnCopy, open_copy
-from s4.node.rows import ROOT_USER, RowNode
+from s4.node.rows import RowNode
 from s4.peer.api import Census, Identity, UnavailableError
 from s4.peer.links import Links
 from s4.peer.router import Router

@@ -13,36 +13,26 @@ from contextlib import suppress
 from itertools import islice
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from s4.base.clock import boot_clock
 from s4.erasure.codec import stripes_of
-from s4.metadata import keymarks, keys
-from s4.metadata.builtin import BUILT_IN
+from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.decide import COMMANDS
 from s4.metadata.entry import find
-from s4.metadata.listing import Cursor, Page, Query, list_page, walk_uploads
-from s4.metadata.nulls import SEEKING, Nulls, Walk, wanted
+from s4.metadata.listing import Page, Query, list_page, walk_uploads
+from s4.metadata.nulls import SEEKING, Walk, wanted
 from s4.metadata.rows import (
-    AccessKey,
     Blob,
-    Bucket,
     BucketState,
     Content,
     Counters,
-    Grant,
-    Group,
-    Job,
-    Managed,
-    Policy,
-    Role,
     Upload,
-    User,
     decode,
     decode_object,
     summed,
 )
+from s4.node.accounts import Accounts
+from s4.node.hosts import AnyHost
 from s4.peer.api import (
     Found,
     Identity,
@@ -61,34 +51,7 @@ from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.storage.shards import ShardStore
 from s4.telemetry import tracing
 
-ROOT_USER = "root"
-CACHED_SETTINGS = 10_000
 PAGE_BLOBS = 256
-
-
-class AnyHost(Protocol):
-    """What `replica.host` and `replica.replicated` have in common."""
-
-    nulls: Nulls
-    on_settings: Callable[[], None]
-
-    def submit(
-        self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
-    ) -> asyncio.Future[AnyAnswer]: ...
-
-    async def settings_may_change(self) -> None: ...
-
-    def check(self, partition: int, epoch: int = 0) -> None: ...
-
-    async def settled(self) -> None: ...
-
-    def newest(self, partition: int, bucket: int, key: bytes) -> tuple[bytes, bytes] | None: ...
-
-    def get(self, key: bytes) -> bytes | None: ...
-
-    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
-
-    def cursor(self, prefix: bytes) -> Cursor: ...
 
 
 class AnyMap(Protocol):
@@ -146,11 +109,13 @@ class RowNode:
         self.drives = drives
         self.partitions = membership.partitions
         self._horizon, self._clock = horizon, clock
-        self._root, self._root_key, self._strict = root, root_key, strict
+        self._strict = strict
         self._started = clock()
-        host.on_settings = self.on_settings_committed
-        self._buckets: dict[str, Bucket] = {}
-        self._identities: dict[str, Identity] = {}
+        self.accounts = accounts = Accounts(host, root, root_key)
+        self.root_identity, self.find_identity = accounts.root_identity, accounts.find_identity
+        self.find_accounts, self.list_accounts = accounts.find_accounts, accounts.list_accounts
+        self.find_bucket, self.list_buckets = accounts.find_bucket, accounts.list_buckets
+        self.list_users, self.list_jobs = accounts.list_users, accounts.list_jobs
         self.on_settings: Callable[[], Awaitable[None]] | None = None
 
     async def layout(self) -> Layout:
@@ -251,24 +216,6 @@ class RowNode:
             raise DamagedError(f"there is no row for blob {blob.hex()} in partition {partition}")
         return found
 
-    async def find_bucket(self, name: str) -> Bucket | None:
-        found = self._buckets.get(name)
-        if found is None:
-            found = find(self._host, Bucket, keys.named_row(keys.BUCKET, name))
-            if found is not None and len(self._buckets) < CACHED_SETTINGS:
-                self._buckets[name] = found
-        self._host.check(0)
-        return found
-
-    async def find_identity(self, access_key: str) -> Identity | None:
-        found = self._identities.get(access_key)
-        if found is None:
-            found = self._read_identity(access_key)
-            if found is not None and len(self._identities) < CACHED_SETTINGS:
-                self._identities[access_key] = found
-        self._host.check(0)
-        return found
-
     def may_cache(self) -> bool:
         """Whether a gateway may go on using the settings that it was told: its lease is renewed (L2)."""
         try:
@@ -276,93 +223,6 @@ class RowNode:
         except StaleError:
             return False
         return True
-
-    def on_settings_committed(self) -> None:
-        """Called when a turn changed a bucket, user, key or policy, before its answers go out."""
-        self._buckets.clear()
-        self._identities.clear()
-
-    def change_root(self, root: Identity, access_key: str) -> None:
-        """Have another pair of root keys count, here; who was told of the old one asks again with the next change of
-        an account."""
-        self._root, self._root_key = root, access_key
-        self.on_settings_committed()
-
-    def root_identity(self, access_key: str) -> Identity | None:
-        """Root, if this is root's key."""
-        return self._root if access_key == self._root_key else None
-
-    def _read_identity(self, access_key: str) -> Identity | None:
-        if access_key == self._root_key:
-            return self._root
-        kind, slash, name = access_key.partition("/")
-        if slash:  # no access key has one
-            if kind == "user" and name == ROOT_USER:
-                return self._root
-            return self._user(name) if kind == "user" else self._role(name)
-        row = find(self._host, AccessKey, keys.named_row(keys.ACCESS_KEY, access_key))
-        if row is None:
-            other = keymarks.kept_root(self._host.get(keymarks.ROW), access_key)
-            return replace(self._root, secret=other) if other is not None else None
-        return self._user(row.user, row.secret) if row.enabled else None
-
-    def _user(self, name: str, secret: str = "") -> Identity | None:
-        row = find(self._host, User, keys.named_row(keys.USER, name))
-        if row is None or not row.enabled:
-            return None
-        documents = [*row.inline.values(), *self._documents(row.attached)]
-        for group in row.groups:
-            held = find(self._host, Group, keys.named_row(keys.GROUP, group))
-            if held is not None:
-                documents += [*held.inline.values(), *self._documents(held.attached)]
-        bounds = self._documents([row.boundary]) if row.boundary else []
-        return Identity(
-            name,
-            secret,
-            self._grants_of(name),
-            documents,
-            bounds,
-            row.id,
-            row.path,
-            row.tags,
-            canonical=row.canonical,
-            rate=row.rate,
-        )
-
-    def _role(self, name: str) -> Identity | None:
-        row = find(self._host, Role, keys.named_row(keys.ROLE, name))
-        if row is None:
-            return None
-        documents = [*row.inline.values(), *self._documents(row.attached)]
-        bounds = self._documents([row.boundary]) if row.boundary else []
-        return Identity(name, "", [], documents, bounds, row.id, row.path, row.tags, role=True, canonical=row.canonical)
-
-    def _documents(self, arns: list[str]) -> list[str]:
-        """The documents of managed policies; one that is not there is empty, which denies."""
-        found = []
-        for arn in arns:
-            if arn in BUILT_IN:
-                found.append(BUILT_IN[arn])
-                continue
-            row = find(self._host, Managed, keys.named_row(keys.MANAGED, arn.rpartition("/")[2]))
-            found.append(row.versions[row.default][0] if row is not None else "")
-        return found
-
-    async def find_accounts(self, rows: list[bytes]) -> list[bytes | None]:
-        found = [self._host.get(row) for row in rows]
-        self._host.check(0)
-        return found
-
-    async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
-        found = [(key[3:].decode(), value) async for key, value in self._rows(keys.table(0, table))]
-        self._host.check(0)
-        return found
-
-    async def list_buckets(self) -> list[tuple[str, Bucket]]:
-        rows = self._rows(keys.table(0, keys.BUCKET))
-        found = [(key[3:].decode(), decode(Bucket, value)) async for key, value in rows]
-        self._host.check(0)
-        return found
 
     def _where(self, where: Where) -> list[int]:
         """The partitions of a request that names some, all served here at these epochs (L1); or else all."""
@@ -403,25 +263,6 @@ class RowNode:
                 cursor.close()
         self._where(where)
         return page
-
-    async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
-        held: dict[str, list[str]] = {}
-        async for key, value in self._rows(keys.table(0, keys.ACCESS_KEY)):
-            held.setdefault(decode(AccessKey, value).user, []).append(key[3:].decode())
-        users = [decode(User, value) async for _, value in self._rows(keys.table(0, keys.USER))]
-        listed = [(user, held.get(user.name, []), self._grants_of(user.name)) for user in users]
-        self._host.check(0)
-        return listed
-
-    def _grants_of(self, user: str) -> list[Grant]:
-        policy = find(self._host, Policy, keys.named_row(keys.POLICY, user))
-        return policy.grants if policy is not None else []
-
-    async def list_jobs(self) -> list[tuple[str, Job]]:
-        prefix = keys.table(0, keys.JOB)
-        listed = [(key[len(prefix) :].decode(), decode(Job, value)) for key, value in self._host.scan(prefix)]
-        self._host.check(0)
-        return listed
 
     async def wall_clock(self) -> float:
         return time.time()

@@ -127,16 +127,37 @@ class Census(msgspec.Struct, frozen=True):
     unreached: dict[str, str] = {}  # stores that it has no connection to, and what was met when it tried last
 
 
-class NodeApi(Protocol):
-    """Calls on one node, or on a whole cluster through `peer.router`. All raise UnavailableError; those that name
-    partitions StaleError where another store serves them, `execute` also UnknownResultError.
+class AccountsApi(Protocol):
+    """Settings and identities: rows of partition 0 by their names."""
 
-    `append` also DiskFullError, `read` DamagedError, both OfflineError where the drive is away.
-    """
+    async def find_bucket(self, name: str) -> Bucket | None: ...
 
-    async def layout(self) -> Layout:
-        """Partitions of the cluster and the geometry of new blobs."""
+    async def find_identity(self, access_key: str) -> Identity | None:
+        """Who holds an access key; or the user or role that is named, as `user/NAME` or `role/NAME`."""
         ...
+
+    async def find_accounts(self, rows: list[bytes]) -> list[bytes | None]:
+        """Rows of partition 0 by their keys, as they are stored."""
+        ...
+
+    async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
+        """All rows of a table of partition 0, by name."""
+        ...
+
+    async def list_buckets(self) -> list[tuple[str, Bucket]]: ...
+
+    async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
+        """Every user with its access keys and grants."""
+        ...
+
+    async def list_jobs(self) -> list[tuple[str, Job]]: ...
+
+
+class RowsApi(Protocol):
+    """Objects, uploads and blobs as rows, and the commands that change them.
+
+    Those that name partitions raise StaleError where another store serves them, `execute` also UnknownResultError.
+    """
 
     async def execute(
         self, partition: int, command: AnyCommand, command_id: bytes = b"", again: bool = False
@@ -163,28 +184,6 @@ class NodeApi(Protocol):
         """The row of a blob. Raises DamagedError where it is gone."""
         ...
 
-    async def find_bucket(self, name: str) -> Bucket | None: ...
-
-    async def find_identity(self, access_key: str) -> Identity | None:
-        """Who holds an access key; or the user or role that is named, as `user/NAME` or `role/NAME`."""
-        ...
-
-    async def find_accounts(self, rows: list[bytes]) -> list[bytes | None]:
-        """Rows of partition 0 by their keys, as they are stored."""
-        ...
-
-    async def list_accounts(self, table: bytes) -> list[tuple[str, bytes]]:
-        """All rows of a table of partition 0, by name."""
-        ...
-
-    async def list_buckets(self) -> list[tuple[str, Bucket]]: ...
-
-    async def list_users(self) -> list[tuple[User, list[str], list[Grant]]]:
-        """Every user with its access keys and grants."""
-        ...
-
-    async def list_jobs(self) -> list[tuple[str, Job]]: ...
-
     async def bucket_counters(self, bucket: int, where: Where = ()) -> Counters: ...
 
     async def list_objects(self, bucket: int, query: Query, where: Where = ()) -> Page:
@@ -201,6 +200,22 @@ class NodeApi(Protocol):
         limit: int,
         where: Where = (),
     ) -> UploadPage: ...
+
+    async def list_blobs(self, partition: int, after: bytes) -> list[tuple[bytes, Blob]]:
+        """The next rows of a partition's blobs, in order of their ids."""
+        ...
+
+    async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
+        """Those of the blobs that have no row."""
+        ...
+
+    async def heals_of(self, partition: int) -> int:
+        """Heal rows of a partition."""
+        ...
+
+
+class ShardsApi(Protocol):
+    """Bytes. `append` also raises DiskFullError, `read` DamagedError, both OfflineError where the drive is away."""
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
         """Append a shard to the store of its position; durable on return, with all before it, when `sync`.
@@ -224,16 +239,12 @@ class NodeApi(Protocol):
         """Those of the blobs of which this store does not have every shard of the position, by its index."""
         ...
 
-    async def list_blobs(self, partition: int, after: bytes) -> list[tuple[bytes, Blob]]:
-        """The next rows of a partition's blobs, in order of their ids."""
-        ...
 
-    async def unknown_blobs(self, partition: int, blobs: list[bytes]) -> list[bytes]:
-        """Those of the blobs that have no row."""
-        ...
+class StatusApi(Protocol):
+    """What nodes tell each other and people of themselves."""
 
-    async def heals_of(self, partition: int) -> int:
-        """Heal rows of a partition."""
+    async def layout(self) -> Layout:
+        """Partitions of the cluster and the geometry of new blobs."""
         ...
 
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
@@ -251,3 +262,7 @@ class NodeApi(Protocol):
     async def stats(self) -> dict[str, float]:
         """What `/api/stats` shows."""
         ...
+
+
+class NodeApi(AccountsApi, RowsApi, ShardsApi, StatusApi, Protocol):
+    """Calls on one node, or on a whole cluster through `peer.router`. All raise UnavailableError."""

@@ -137,7 +137,7 @@ def _method(function: Any) -> Method:
     )
 
 
-METHODS = {name: _method(function) for name, function in vars(NodeApi).items() if inspect.iscoroutinefunction(function)}
+METHODS = {name: _method(function) for name, function in inspect.getmembers(NodeApi, inspect.iscoroutinefunction)}
 _header_decoder = msgspec.msgpack.Decoder(Header)
 
 

@@ -28,7 +28,7 @@ from s4.metadata import commands, keys
 from s4.metadata.listing import Query, Version
 from s4.metadata.repeats import KEPT_MS
 from s4.metadata.rows import Job
-from s4.node.rows import ROOT_USER
+from s4.node.accounts import ROOT_USER
 from s4.peer.api import ForgottenError
 from s4.s3.errors import S3Error
 
