@@ -25,6 +25,7 @@ MODES: dict[str, dict[str, Any]] = {
     "version 2": {"version": 2},
     "presigned by version 2": {"version": 2, "presign_s": 60},
 }
+STAMP = "20260101T000000Z"
 XML_DELETE = b"<Delete><Object><Key>there</Key></Object></Delete>"
 XML_VERSIONING = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
 # operation: method, path, query, headers, body
@@ -241,6 +242,23 @@ def test_presigned_covers_every_amz_header_and_parameter(
 def test_header_signature_covers_every_amz_header(server: ServerProcess, bucket: str, version: int) -> None:
     answer = call(server.endpoint, "PUT", f"/{bucket}/k", body=b"x", extra={"x-amz-meta-a": "b"}, version=version)
     assert (answer.status, answer.code) == (403, "AccessDenied" if version == 4 else "SignatureDoesNotMatch")
+
+
+def test_a_signer_who_was_right_before_signs_every_amz_header_again() -> None:
+    """What is kept of a good signature says which headers it covers, and no others."""
+    headers = {"host": "h", "user-agent": "u", "x-amz-content-sha256": sigv4.EMPTY_SHA256, "x-amz-date": STAMP}
+    signed = {name: value for name, value in headers.items() if name != "user-agent"}
+    headers["authorization"] = sigv4.authorization(ACCESS, SECRET, REGION, "GET", "/b/k", signed)
+    for _ in range(2):
+        claim = sigv4.parse(sigv4.Request("GET", "/b/k", [], headers))
+        assert claim is not None
+        request = sigv4.Request("GET", "/b/k", [], headers)
+        sigv4.check(claim, request, SECRET, REGION, sigv4.parse_time(STAMP), 900, 604800)
+    assert claim.front in sigv4._fronts
+    for name in ("x-amz-meta-a", "x-amz-copy-source", "x-amz-security-token", "x-amz-acl"):
+        with pytest.raises(sigv4.S3Error) as refused:
+            sigv4.parse(sigv4.Request("GET", "/b/k", [], {**headers, name: "x"}))
+        assert (refused.value.code, refused.value.fields) == ("AccessDenied", {"HeadersNotSigned": name})
 
 
 def test_several_ways_of_signing_together_are_refused(server: ServerProcess, bucket: str) -> None:

@@ -79,19 +79,18 @@ class Answer:
     def _head(self, http: Sink) -> bytes:
         """Status line and headers. Raises ValueError for a header that would be more than one line."""
         status, headers, version = self.status, self.headers, http.version
-        lines = [_status_line(version.major, version.minor, status)]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        lines.append(f"Date: {names.http_date(int(time.time()))}")
-        if status not in (204, 304) and "Content-Length" not in headers:
-            lines.append(f"Content-Length: {self.length}")
-        if not self.goes_on:
-            lines.append("Connection: close")
-        elif version.minor == 0:
-            lines.append("Connection: keep-alive")
-        text = "\r\n".join(lines)
-        if text.count("\r") != len(lines) - 1 or text.count("\n") != len(lines) - 1:
+        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        if fields.count("\r") != len(headers) or fields.count("\n") != len(headers):
             raise ValueError("a header has an end of line in it")
-        return f"{text}\r\n\r\n".encode()
+        more = ""
+        if status not in (204, 304) and "Content-Length" not in headers:
+            more = f"Content-Length: {self.length}\r\n"
+        if not self.goes_on:
+            more += "Connection: close\r\n"
+        elif version.minor == 0:
+            more += "Connection: keep-alive\r\n"
+        first = _status_line(version.major, version.minor, status)
+        return f"{first}\r\n{fields}Date: {names.http_date(int(time.time()))}\r\n{more}\r\n".encode()
 
 
 @lru_cache(256)

@@ -40,7 +40,8 @@ _RUNS = re.compile("  +")
 _SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
 SIGNED_HEADERS = 128  # as many headers as a request may have (limits.headers)
 KEPT = 1024  # of each kind
-_fronts: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {}  # of Authorization headers that were right
+Front = tuple[str, str, str, str, tuple[str, ...], frozenset[str]]
+_fronts: dict[str, Front] = {}  # of Authorization headers that were right
 _keys: dict[tuple[str, str, str, str], bytes] = {}  # signing keys that something was signed with
 _PRESIGN = (
     "X-Amz-Algorithm",
@@ -49,6 +50,20 @@ _PRESIGN = (
     "X-Amz-Expires",
     "X-Amz-SignedHeaders",
     "X-Amz-Signature",
+)
+# What nearly every request has and need not sign; nothing of S3's own is among it.
+_NEED_NOT = frozenset(
+    (
+        "accept",
+        "accept-encoding",
+        "amz-sdk-invocation-id",
+        "amz-sdk-request",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "user-agent",
+    )
 )
 _OF_VERSION_2 = frozenset(("Signature", "AWSAccessKeyId"))
 _IN_QUERY = _OF_VERSION_2 | {"X-Amz-Algorithm", "X-Amz-Signature", "X-Amz-Credential"}
@@ -140,7 +155,7 @@ def _parse_header(request: Request, header: str) -> Claim:
     front, comma, signature = header.rpartition("Signature=")
     if not comma:
         raise S3Error("AuthorizationHeaderMalformed", "The authorization header is malformed; it has no Signature.")
-    access_key, date, region, service, names = _fronts.get(front) or _authorization_front(front)
+    access_key, date, region, service, names, covered = _fronts.get(front) or _authorization_front(front)
     payload = request.headers.get("x-amz-content-sha256")
     if service in ("iam", "sts"):
         payload = EMPTY_SHA256  # of a body that the caller must hash
@@ -158,13 +173,14 @@ def _parse_header(request: Request, header: str) -> Claim:
         raise S3Error(
             "AccessDenied", "There were headers present in the request which were not signed", HeadersNotSigned="host"
         )
-    unsigned = [name for name in request.headers if name.startswith("x-amz-") and name not in names]
-    if unsigned:
-        raise S3Error(
-            "AccessDenied",
-            "There were headers present in the request which were not signed",
-            HeadersNotSigned=", ".join(unsigned),
-        )
+    if not covered.issuperset(request.headers):
+        unsigned = [name for name in request.headers if name.startswith("x-amz-") and name not in names]
+        if unsigned:
+            raise S3Error(
+                "AccessDenied",
+                "There were headers present in the request which were not signed",
+                HeadersNotSigned=", ".join(unsigned),
+            )
     token = request.headers.get("x-amz-security-token", "")
     return Claim(
         access_key, date, region, timestamp, names, signature, payload, False, service=service, token=token, front=front
@@ -178,8 +194,9 @@ def _date(text: str) -> str:
     return strftime("%Y%m%dT%H%M%SZ", gmtime(seconds)) if seconds is not None else ""
 
 
-def _authorization_front(front: str) -> tuple[str, str, str, str, tuple[str, ...]]:
-    """(access key, date, region, service, signed headers) of what comes before the signature."""
+def _authorization_front(front: str) -> Front:
+    """(access key, date, region, service, signed headers, these and what need not be signed) of what comes before the
+    signature."""
     if front.count(";") >= SIGNED_HEADERS:
         raise S3Error("AuthorizationHeaderMalformed", f"SignedHeaders names at most {SIGNED_HEADERS} headers.")
     fields: dict[str, str] = {}
@@ -190,7 +207,8 @@ def _authorization_front(front: str) -> tuple[str, str, str, str, tuple[str, ...
         if name not in fields:
             raise S3Error("AuthorizationHeaderMalformed", f"The authorization header is malformed; it has no {name}.")
     credential = _credential(fields["Credential"], "AuthorizationHeaderMalformed")
-    return *credential, tuple(fields["SignedHeaders"].split(";"))
+    names = tuple(fields["SignedHeaders"].split(";"))
+    return *credential, names, _NEED_NOT.union(names)
 
 
 def _parse_presigned(request: Request) -> Claim:
@@ -377,7 +395,7 @@ def _keep(name: tuple[str, str, str, str], claim: Claim, key: bytes) -> None:
     if claim.front and claim.front not in _fronts:
         if len(_fronts) >= KEPT:
             _fronts.clear()
-        _fronts[claim.front] = claim.access_key, claim.date, claim.region, claim.service, claim.signed_headers
+        _fronts[claim.front] = _authorization_front(claim.front)
 
 
 def sign(key: bytes, text: str) -> str:
