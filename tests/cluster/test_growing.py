@@ -114,8 +114,12 @@ def test_a_change_of_drives_counts_once_majorities_of_both_sets_have_it(tmp_path
             path.rename(path.with_name(f"{path.name}-away"))
         with pytest.raises(QuorumError, match="written to 2 directories of which 3 are needed"):
             await coordinator.replace("map", b"three", 1)
+        four[2].with_name("d3-away").rename(four[2])
         four[3].with_name("d4-away").rename(four[3])
         assert await coordinator.replace("map", b"three", 1) == 2, "the same change again"
+        assert LocalCoordinator(Files(), four[3:]).newest("map") == (b"four", 1), (
+            "who leaves cannot be the only one to know"
+        )
         for old in itertools.combinations(four, 3):
             there = [path for path in old if path.exists()]
             assert LocalCoordinator(Files(), there).newest("map") == (b"three", 2), "nobody with a majority misses it"

@@ -128,8 +128,8 @@ async def grow(directories: list[Path], points: Points, patch: pytest.MonkeyPatc
             context.__exit__(None, None, None)
 
     await step(lambda one: one.add([str(path) for path in directories[6:]]))
-    await step(lambda one: one.drain([str(directories[1])]))
-    await step(lambda one: one.remove(["2"]))
+    await step(lambda one: one.drain([str(directories[0])]))
+    await step(lambda one: one.remove(["1"]))
 
 
 async def recovered(directories: list[Path], history: History) -> int:

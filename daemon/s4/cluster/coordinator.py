@@ -76,11 +76,12 @@ class LocalCoordinator:
         """(value, revision) of a document, (b"", 0) where there is none."""
         return max((_read(directory / document) for directory in self._directories), key=lambda found: found[1])
 
-    def count_on(self, directories: Sequence[Path]) -> None:
-        """From the next change on documents are on these directories too, and each change counts once a majority of
-        these has it besides those that had to have it before (cluster/growing.py). None is forgotten: the process
-        begins anew on those that are left."""
-        self._directories += [one for one in directories if one not in self._directories]
+    def count_on(self, directories: Sequence[Path], new: Sequence[Path] = ()) -> None:
+        """From the next change on it counts once a majority of these directories has it, besides those that had to
+        have it before (cluster/growing.py). `new` are written from then on too. One that is not among them is written
+        no more: it must not be the only one to have a change, since a start without it could not say so."""
+        self._directories = [one for one in self._directories if one in directories]
+        self._directories += [one for one in new if one not in self._directories]
         voters = frozenset(directories), len(directories) // 2 + 1
         if voters not in self._voters:
             self._voters.append(voters)

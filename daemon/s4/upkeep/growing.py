@@ -116,8 +116,13 @@ class Growing:
                     "shards wait to be made again, and what is left of them may be there: wait for these"
                 )
             for drive in drives:
-                named = zip(self._map.order, self._map.spec.directories, strict=True)
-                self._coordinator.count_on([Path(directory) for store, directory in named if store != drive.store])
+                order, directories = self._map.order, self._map.spec.directories
+                left = [Path(one) for store, one in zip(order, directories, strict=True) if store != drive.store]
+                if len(self._there() & set(order) - {drive.store}) <= len(order) // 2:
+                    raise GrowingError(
+                        "without it fewer than a majority of the drives are there: bring others back first"
+                    )
+                self._coordinator.count_on(left)
                 await self._change(lambda old, drive=drive: growing.unseated(old, drive.store))  # type: ignore[misc]
         return "it is no drive of this server any more: take it out, and leave its directory out where the server is started"
 
@@ -207,7 +212,7 @@ class Growing:
             if identity is None:
                 made = partial(format_directory, self._files, path, current.cluster, current.partitions)
                 identity = await asyncio.to_thread(made)
-            self._coordinator.count_on([*map(Path, current.spec.directories), path])
+            self._coordinator.count_on([*map(Path, self._map.spec.directories), path], [path])
             store = identity.store
             await self._change(lambda old: growing.seated(old, store, str(path)))
         finally:
