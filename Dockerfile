@@ -17,8 +17,11 @@ RUN python3 -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --no
 COPY deploy/extension.py deploy/
 COPY daemon daemon
 COPY operator operator
+# Where a compiler was asked for, what it is for has to be there: a wheel without it is built in silence.
 # Bytecode is made here, once: a pod's root is read-only, and it would compile everything at each start.
 RUN /opt/build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation -w wheels . && /opt/s4/bin/pip install --no-cache-dir --no-compile --no-deps wheels/*.whl \
+ && { [ -z "$COMPILER" ] || [ "$(uname -m)" != x86_64 ] || ls /opt/s4/lib/python3*/site-packages/s4/s3/_fused.abi3.so \
+      || { echo "the digests in C were not built: the base lacks Python's headers, or build with --build-arg COMPILER="; exit 1; }; } \
  && /opt/s4/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/s4/lib
 
 FROM ${BASE}
