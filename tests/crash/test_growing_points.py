@@ -26,7 +26,8 @@ from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway
 from s4.metadata.commands import ForgetRows
 from s4.node.local import OpenStore
-from s4.upkeep.growing import Growing
+from s4.upkeep.drives import drives_status
+from s4.upkeep.growing import Growing, GrowingError
 from s4.upkeep.heal import Healer
 from s4.upkeep.leaving import Leaving
 from s4.upkeep.returning import Returning
@@ -190,3 +191,40 @@ def test_a_crash_anywhere_while_drives_come_and_go(tmp_path: Path, monkeypatch: 
         except Exception as error:
             raise AssertionError(f"after a crash at {image.name}, {name}, one of {points.steps}: {error}") from error
     assert {7, 8} <= ended <= {6, 7, 8}, "six became eight, of which one was taken away"
+
+
+def test_a_dead_drive_is_drained_and_removed(tmp_path: Path) -> None:
+    """Its shards are made again from the others', on those; it need not come back for that."""
+
+    async def whole() -> None:
+        directories, history = [tmp_path / f"d{number}" for number in range(1, 5)], History()
+        async with opened(directories, geometry=(2, 1), preallocate_bytes=0) as (_, gateway):
+            await create_bucket(gateway, "crash", "root")
+            for number in range(8):
+                await write(gateway, history, b"%d" % number, 9000 * (number + 1))
+        shutil.rmtree(directories[1])
+        async with opened(directories, preallocate_bytes=0) as (store, gateway):
+            await write(gateway, history, b"without", 50_000)
+            parts = Parts(store)
+            await parts.growing.drain(["2"])
+            with pytest.raises(GrowingError, match="cannot be removed: it is not empty: 12 positions are on it still"):
+                await parts.growing.remove(["2"])
+            with pytest.raises(RenewedError):
+                await parts.growing.look()
+        async with planned(directories) as (store, gateway, parts):
+            await parts.moved()
+            assert [one.state for one in drives_status(store.node, parts.healer)] == [
+                "online",
+                "away",
+                "online",
+                "online",
+            ]
+            await parts.growing.remove([str(directories[1])])
+        async with planned([directories[0], *directories[2:]]) as (store, gateway, parts):
+            await compare(gateway, history)
+            assert [drive.directory for drive in store.drives.all] == [directories[0], *directories[2:]]
+            assert store.membership.current.spec.replicas == 3
+            await settle(store)
+        assert check([directories[0], *directories[2:]]) == []
+
+    asyncio.run(whole())

@@ -139,6 +139,14 @@ def moves(shard_map: ShardMap) -> int:
     return sum(have not in ("", want) for held, wanted in both for have, want in zip(held, wanted, strict=True))
 
 
+def may_leave(shard_map: ShardMap, store: str) -> bool:
+    """Whether a store was drained, and nothing of it is needed."""
+    try:
+        return unseated(shard_map, store) != shard_map
+    except PlanError:
+        return False
+
+
 def unseated(old: ShardMap, store: str) -> ShardMap:
     """The map without a store that was drained, which is gone for good. Raises PlanError (invariant 5)."""
     spec = old.spec

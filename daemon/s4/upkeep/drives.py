@@ -63,7 +63,7 @@ def _drives(node: Node, healer: Healer) -> Iterator[DriveStatus]:
             fill = healer.fills.get(drive.store, Fill())
             state, done, rows, made = "filling", fill.done, fill.total, fill.made_bytes
         if current.spec.stores[drive.store] == DRAINING:
-            state = "draining" if positions or current.spec.later else "drained"
+            state = "drained" if growing.may_leave(current, drive.store) else "draining"
         elif current.spec.later and not positions:
             state = "filling"
         watch, times = drive.shards.watch, drive.shards.times
