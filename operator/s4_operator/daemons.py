@@ -181,15 +181,6 @@ class Daemons:
         await self.s3("PUT", f"/{name}")
         return True
 
-    async def has_bucket(self, name: str) -> bool:
-        try:
-            await self.s3("HEAD", f"/{name}")
-        except DaemonError as error:
-            if error.status != 404:
-                raise
-            return False
-        return True
-
     async def set_versioning(self, name: str, state: str) -> None:
         """`state` is Enabled or Suspended. Asked first: a change has every partition told."""
         if f"<Status>{state}</Status>".encode() in await self.s3("GET", f"/{name}?versioning="):

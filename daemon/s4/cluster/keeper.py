@@ -48,7 +48,6 @@ class MapKeeper:
     def __init__(self, coordinator: Coordinator, current: ClusterMap, revision: int) -> None:
         self._coordinator = coordinator
         self.current, self.revision = current, revision
-        self._listeners: list[Callable[[], None]] = []
         self._news = asyncio.Condition()
         self._swaps: list[_Swap] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -61,9 +60,6 @@ class MapKeeper:
         if not revision:
             raise NoMapError("there is no cluster here yet; make one with `s4 admin cluster init`")
         return cls(coordinator, clustermap.decode(value), revision)
-
-    def on_change(self, listener: Callable[[], None]) -> None:
-        self._listeners.append(listener)
 
     async def follow(self) -> None:
         """See what others change, for ever."""
@@ -81,8 +77,6 @@ class MapKeeper:
         if revision <= self.revision:
             return
         self.current, self.revision = found, revision
-        for listener in self._listeners:
-            listener()
         task = asyncio.ensure_future(self._tell())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -36,7 +36,6 @@ class _Joiner:
     database: Database
     done: asyncio.Future[None]
     cursor: bytes = b""
-    rows: int = 0
     copied: bool = False
 
 
@@ -55,11 +54,6 @@ class Copies:
     def joining(self) -> bool:
         """Whether a copy is being filled, so that turns are wanted even without commands."""
         return any(not joiner.copied for joiner in self._joiners)
-
-    @property
-    def joined_rows(self) -> int:
-        """Rows that joining copies have been given."""
-        return sum(joiner.rows for joiner in self._joiners)
 
     def join(self, copy: Database) -> asyncio.Future[None]:
         """Fill an empty copy from now on, turn by turn."""
@@ -91,7 +85,6 @@ class Copies:
         if joiner.copied:
             return []
         rows = list(islice(self.primary.scan(joiner.cursor, keys.END), JOIN_ROWS))
-        joiner.rows += len(rows)
         joiner.copied = len(rows) < JOIN_ROWS
         if rows:
             joiner.cursor = rows[-1][0] + b"\x00"
