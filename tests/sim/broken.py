@@ -6,7 +6,7 @@ from typing import Any
 
 from s4.cluster.messages import LOST, Append, Config, Document, Plan, State
 from s4.replica.core import Replica
-from s4.replica.terms import NEVER, Peer, Swap, Timing
+from s4.replica.terms import NEVER, Peer, Progress, Swap, Timing
 from sim.node import Node, Waiter
 
 
@@ -93,7 +93,9 @@ class JoinsAsItIs(Replica):
 
     def _joins(self, config: Config, sender: str, have: int | None) -> None:
         if sender not in config.in_sync and sender not in self._peers:
-            self._peers[sender] = Peer(self.now, acked=self.state.commit, exact=False, next=self.last + 1)
+            self._peers[sender] = Peer(
+                self.now, acked=self.state.commit, progress=Progress.REPLICATE, next=self.last + 1
+            )
 
 
 class ForgetsWhoIsEligible(Replica):

@@ -11,6 +11,7 @@ import msgspec
 from s4.cluster.messages import Commit, Document, Install, MarkJoining, Snapshot, State, Write
 from s4.replica.core import Replica
 from s4.replica.terms import NotServingError, Timing, TooFewError
+from sim import peers
 
 if TYPE_CHECKING:
     from sim.world import World
@@ -136,6 +137,8 @@ class Node:
             self.world.later(took, lambda: self.synced(count, incarnation), self)
         self.answer()
         self.world.check_serving()
+        if found := peers.wrong(replica):
+            raise BrokenError(found)
 
     def check_filled(self, write: Write) -> None:
         """A snapshot takes nothing away from a copy that was whole (M4)."""

@@ -26,8 +26,9 @@ from msgspec.structs import replace
 from s4.cluster import messages
 from s4.cluster.messages import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State, Write
 from s4.replica.changes import behind, grown, removable, surplus, without
-from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Swap, Timing, TooFewError
+from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Progress, Swap, Timing, TooFewError
 
+PROBE, REPLICATE = Progress.PROBE, Progress.REPLICATE
 MOST_ENTRIES = 256  # in one Append
 
 
@@ -95,8 +96,7 @@ class Replica:
         entry = Entry(self.state.epoch, self.last + 1, rows)
         self._keep(entry)
         for name, peer in list(self._peers.items()):
-            if not peer.exact:
-                self._send_entries(name, peer)
+            self._send_entries(name, peer)
         return entry
 
     def seat(self, members: tuple[str, ...], joining: str, position: int, now: float) -> bool:
@@ -297,12 +297,12 @@ class Replica:
                 peer.beaconed = self.now
                 self._say(name, messages.Beacon(config.epoch, self.now))
             quiet, acked = self.now - peer.sent, peer.acked or 0
-            if quiet >= self.timing.resend and peer.exact:
+            if quiet >= self.timing.resend and peer.progress is PROBE:
                 self._send_exact(name, peer)
             elif quiet >= self.timing.resend and acked < self.last:
                 peer.next = acked + 1
                 self._send_entries(name, peer)
-            elif quiet >= self.timing.tell and not peer.exact and peer.told < self.state.commit:
+            elif quiet >= self.timing.tell and peer.told < self.state.commit:
                 self._send_entries(name, peer)
         if self.swap is None:
             self._change(config, plan)
@@ -324,7 +324,7 @@ class Replica:
         """Whether a joining replica has all that is committed, which a new primary may not know yet to be (R7)."""
         committed = max(self.state.commit, self._settled or 0)
         alive = peer.promised > self.now - self.timing.lease
-        return alive and not peer.exact and peer.acked is not None and peer.acked >= committed
+        return alive and peer.durable is not None and peer.durable >= committed
 
     def _from_peer(self, config: Config, sender: str, message: messages.AnyMessage) -> None:
         if isinstance(message, messages.Join):
@@ -344,7 +344,7 @@ class Replica:
                 peer.heard = True
                 peer.acked = max(peer.acked or 0, sequence)
                 peer.next = max(peer.next, peer.acked + 1)
-                peer.exact = False
+                peer.progress = REPLICATE
                 self._advance()
             case messages.Durable(_, _, attempt) if attempt < peer.attempt:  # it waits for what was lost on its way
                 self.messages.append((sender, messages.Again(config.epoch, self.last, peer.attempt)))
@@ -354,8 +354,8 @@ class Replica:
                     peer.lacks = True
                 elif last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
                     peer.promised = peer.since = NEVER
-                elif peer.base is None and not peer.exact:  # else it is on its way, and sent again in time
-                    peer.exact = True
+                elif peer.base is None and peer.progress is REPLICATE:  # else it is on its way, and sent again in time
+                    peer.progress = PROBE
                     self._send_exact(sender, peer)
             case messages.Fault(_, commit):
                 self._alarm = behind(sender, commit, self.last)
@@ -380,7 +380,7 @@ class Replica:
             peer.have = have
             self._send_exact(sender, peer)
         else:
-            peer.base, peer.exact, peer.sent = self.state.commit, False, self.now
+            peer.base, peer.progress, peer.sent = self.state.commit, Progress.SNAPSHOT, self.now
             self.snapshots.append((sender, peer.attempt))
 
     def sending(self, name: str, now: float) -> None:
@@ -408,8 +408,8 @@ class Replica:
 
     def _send_entries(self, name: str, peer: Peer) -> None:
         """What comes next for another replica, pipelined: without waiting for what went before."""
-        if peer.acked is None:
-            return  # a snapshot is on its way
+        if peer.progress is not REPLICATE:
+            return
         log = (*self._kept.entries, *self.state.log)
         entries = tuple(one for one in log if one.sequence >= peer.next)[:MOST_ENTRIES]
         if entries and entries[0].sequence != peer.next:
@@ -423,7 +423,7 @@ class Replica:
         """Commit what is durable on every replica that counts (R2)."""
         if not self.leading:
             return
-        acked = [self._peers[one].acked if not self._peers[one].exact else None for one in self._needed()]
+        acked = [self._peers[one].durable for one in self._needed()]
         if self._enough():
             if None in acked:
                 return

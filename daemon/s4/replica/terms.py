@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 
 from s4.cluster.messages import Config, Entry
 
@@ -45,24 +46,38 @@ class Swap:
     sent: float
 
 
+class Progress(Enum):
+    """How far another replica is with our log, as in etcd's raft. Only what it says to be durable in REPLICATE counts."""
+
+    PROBE = "probe"  # it is told again and again where its log ends, until it says that it ends there
+    SNAPSHOT = "snapshot"  # a snapshot was ordered for it, and it has not said that it has that
+    REPLICATE = "replicate"  # its log is a beginning of ours: entries go out as they come, without waiting
+
+
 @dataclass(slots=True)
 class Peer:
-    """What the primary knows of another replica in this epoch. Times are the primary's own."""
+    """What the primary knows of another replica in this epoch. Times are the primary's own, and none is yet to come.
+    The invariant of each field is beside it; `tests/sim/peers.py` holds them against every step."""
 
     since: float
     promised: float = NEVER  # when the beacon was sent that it answered last
-    acked: int | None = None  # what it said to be durable
-    exact: bool = True  # it must be told where its log ends
-    next: int = 0  # sequence to send next
-    told: int = 0  # commit sequence that it was told
+    acked: int | None = None  # what it said to be durable, of our log: None in SNAPSHOT, a number in REPLICATE
+    progress: Progress = Progress.PROBE  # SNAPSHOT is left for REPLICATE alone, which falls back to PROBE
+    next: int = 0  # sequence to send next: in REPLICATE after what it acked, and at most one after our last
+    told: int = 0  # commit sequence that it was told: at most ours
     beaconed: float = NEVER
     sent: float = NEVER
     leaving: bool = False
-    attempt: int = 0
-    have: int | None = None  # it joins by the log, from this sequence on
+    attempt: int = 0  # of its tries to join, that we gave a number; 0 where it was in sync already
+    have: int | None = None  # it joins by the log, from this sequence on: not with a snapshot
     heard: bool = False  # it has said in this term of ours where its log ends
     lacks: bool = False  # it has said that what it had is lost (M4)
-    base: int | None = None  # a snapshot was ordered when this was committed: what follows is kept for it
+    base: int | None = None  # a snapshot was ordered when this was committed: what follows is kept; never in PROBE
+
+    @property
+    def durable(self) -> int | None:
+        """Up to where its word counts for a commit."""
+        return self.acked if self.progress is Progress.REPLICATE else None
 
 
 class Kept:
