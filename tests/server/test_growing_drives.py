@@ -1,4 +1,7 @@
-"""A server gets more drives, gives one up and gets a larger one in its place, while it serves and is killed."""
+"""A server gets more drives, gives one up and gets a larger one in its place, while it serves and is killed.
+
+Some seconds of a processor: a server of eight drives starts a dozen times, under a load, and is asked by its commands.
+"""
 
 from __future__ import annotations
 
