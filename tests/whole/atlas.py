@@ -23,8 +23,8 @@ from whole.world import World
 
 Node = Any  # of a cluster, or a drive of a server
 
-HIDDEN = ("rot", "unreadable", "damaged rows")  # until somebody reads there
-TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "damaged rows")
+HIDDEN = ("rot", "unreadable", "unreadable tail", "damaged rows")  # until somebody reads there
+TAKES_DATA = ("wipe", "no metadata", "rot", "unreadable", "unreadable tail", "damaged rows")
 SLOW = ("slow disk", "slow network")  # by these nothing fails
 CLOCKS = ("wall step", "late leader")  # after these nobody knows how old an orphan is
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
@@ -76,6 +76,7 @@ KINDS = {
     "two away": 2,
     "rot": 3,
     "unreadable": 4,
+    "unreadable tail": 2,
     "wipe": 3,
     "no metadata": 2,
     "damaged rows": 2,
@@ -424,6 +425,18 @@ class Atlas:
             for file in found if chosen.random() < 0.5 else [chosen.choice(found)]:
                 start = chosen.randrange(64, len(file.durable))
                 file.unreadable.append((start, min(len(file.durable), start + chosen.choice((512, 4096, 1 << 20)))))
+        return bool(found)
+
+    def _unreadable_tail(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
+        """What was written last gives EIO, for good, and there is a start just then, which has to read it."""
+        found = [
+            (file, end) for _, file in node.disk.volumes() if (end := len(bytes(file.durable).rstrip(b"\0"))) > 200
+        ]
+        if found:
+            self._damage(node, hidden=True)
+            file, end = found[-1]
+            file.unreadable.append((max(64, end - chosen.choice((500, 5_000, 50_000))), end))
+            self._stop(node, chosen.uniform(0.2, 2.0), chosen.random() < 0.5)
         return bool(found)
 
     def _damaged_rows(self, fault: Fault, node: Node, chosen: random.Random) -> bool:

@@ -429,7 +429,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "acknowledges_before_the_disk": ("all power",),
     "commits_before_the_shards": ("all power", "power", "power at write"),
     "indexes_what_is_not_there": ("all power", "power", "power at write"),
-    "forgets_what_it_could_not_read": ("unreadable", "power", "crash"),
+    "forgets_what_it_could_not_read": ("unreadable tail",),
     "keeps_rows_under_a_snapshot": ("isolate", "suspend", "pause"),
     "trusts_any_clock": ("wall step",),
     "lists_at_any_epoch": ("apart", "isolate"),
