@@ -22,7 +22,7 @@ BOUNDED = {
     ("node/base.py", "start"): "before anybody is served",
     ("node/local.py", "sealed_things"): "before anybody is served",
     ("node/base.py", "stats"): "buckets: as many as the limit named buckets",
-    ("node/rows.py", "list_jobs"): "renames of prefixes, each started by a person",
+    ("node/accounts.py", "list_jobs"): "renames of prefixes, each started by a person",
     ("node/rows.py", "counters"): "a row for each bucket with objects here",
     ("upkeep/heal.py", "waiting"): "a generator; islice is on it",
     ("upkeep/verify.py", "*"): "a snapshot's rows, with sleeps",

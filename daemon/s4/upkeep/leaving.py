@@ -50,8 +50,8 @@ class Leaving:
     def _at_rest(self, partition: int) -> bool:
         current = self._node.membership.current
         held, wanted = current.status[partition].members, current.spec.members[partition]
-        heals = self._node.host.scan(keys.table(partition, keys.HEAL))
-        return list(held) == list(wanted) and next(heals, None) is None
+        heal = next(self._node.host.scan(keys.table(partition, keys.HEAL)), None)
+        return list(held) == list(wanted) and heal is None
 
     async def _drop(self, partition: int) -> None:
         kept, dropped = self._node.membership.current.spec.members[partition], 0
