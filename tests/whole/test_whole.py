@@ -24,6 +24,7 @@ FOUND = {
     "unlocks_everything": 59,
     "commits_before_the_shards": 19,
     "indexes_what_is_not_there": 83,
+    "forgets_what_it_could_not_read": 9,
     "CommitsBeforeAllHaveIt": 2,
 }
 LATER = {
