@@ -13,6 +13,7 @@ import urllib.request
 import boto3
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
+from botocore.exceptions import ClientError
 
 bucket, victim, admin, kept = (
     os.environ["BUCKET_NAME"],
@@ -21,13 +22,14 @@ bucket, victim, admin, kept = (
     os.environ["GOAL"] == "kept",
 )
 s3, keys = boto3.client("s3"), boto3.Session().get_credentials()
+iam = boto3.client("iam", endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"])
 region = os.environ["BUCKET_REGION"]
 
 
 def code(call: object) -> str:
     try:
         call()  # type: ignore[operator]
-    except s3.exceptions.ClientError as error:
+    except ClientError as error:
         return str(error.response["Error"]["Code"])
     return ""
 
@@ -53,6 +55,15 @@ def knock(scheme: str, signer: type | None = None, service: str = "s4-admin") ->
 
 
 assert code(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"x")) == ("" if kept else "InvalidAccessKeyId")
+everybody = {
+    "Version": "2012-10-17",
+    "Statement": {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [f"arn:aws:s3:::{victim}", f"arn:aws:s3:::{victim}/*"],
+    },
+}
 lent = {"TagSet": [{"Key": "s4.dev/adopted-by", "Value": "*/*"}]}
 for call in (
     lambda: s3.get_object(Bucket=victim, Key="k"),
@@ -60,8 +71,16 @@ for call in (
     lambda: s3.list_objects_v2(Bucket=victim),
     lambda: s3.put_bucket_tagging(Bucket=victim, Tagging=lent),
     lambda: s3.delete_bucket(Bucket=victim),
+    lambda: s3.get_bucket_policy(Bucket=victim),
+    lambda: s3.put_bucket_policy(Bucket=victim, Policy=json.dumps(everybody)),
+    lambda: s3.delete_public_access_block(Bucket=victim),
+    lambda: s3.put_bucket_versioning(Bucket=victim, VersioningConfiguration={"Status": "Enabled"}),
+    lambda: s3.put_object_lock_configuration(Bucket=victim, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}),
+    lambda: s3.put_object_legal_hold(Bucket=victim, Key="k", LegalHold={"Status": "ON"}),
+    lambda: s3.copy_object(Bucket=bucket, Key="stolen", CopySource={"Bucket": victim, "Key": "k"}),
+    lambda: iam.create_access_key(UserName="root"),
 ):
-    assert code(call) == ("AccessDenied" if kept else "InvalidAccessKeyId"), code(call)
+    assert code(call) in (("AccessDenied",) if kept else ("InvalidAccessKeyId", "InvalidClientTokenId")), code(call)
 
 unknown = "AccessDenied" if kept else "InvalidAccessKeyId"
 for said, wanted in (

@@ -155,8 +155,9 @@ def test_two_tenants_stay_apart(world: World) -> None:
     world.apply(
         bucket("theft", "tenant-one", bucketName=victim),
         bucket("lent", "tenant-one", bucketName=victim, adoptExisting=True, access="PublicRead"),
+        bucket("locked", "tenant-one", bucketName=victim, adoptExisting=True, objectLock={}),
     )
-    for name, reason in (("theft", "BucketExists"), ("lent", "NotLent")):
+    for name, reason in (("theft", "BucketExists"), ("lent", "NotLent"), ("locked", "NotLent")):
         world.wait(f"{name} is refused", lambda name=name, reason=reason: refused(world, name, reason))
         assert "NotFound" in world.kubectl("get", "secret", name, "-n", "tenant-one", check=False)
     tries(world, "kept", victim)
