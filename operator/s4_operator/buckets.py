@@ -222,7 +222,7 @@ class Buckets:
             await daemons.put_cors(
                 name,
                 [
-                    cors.Rule(
+                    cors.CorsRule(
                         one.allowedOrigins,
                         list(one.allowedMethods),
                         one.allowedHeaders,

@@ -198,7 +198,7 @@ class Daemons:
             "PUT", f"/buckets/{quote(name, safe='')}/rate", {"requests_per_s": requests, "bytes_per_s": size_bytes}
         )
 
-    async def put_cors(self, name: str, rules: Sequence[cors.Rule]) -> None:
+    async def put_cors(self, name: str, rules: Sequence[cors.CorsRule]) -> None:
         """Without rules there are none afterwards."""
         if rules:
             await self.s3("PUT", f"/{name}?cors=", document("CORSConfiguration", cors.to_xml(rules)))

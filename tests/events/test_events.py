@@ -22,7 +22,7 @@ from s4.base.jobs import Jobs
 from s4.gateway import buckets, objects
 from s4.gateway.objects import Attributes
 from s4.gateway.read import open_object
-from s4.metadata.events import Rule
+from s4.metadata.events import NotificationRule
 from s4.notify import delivery
 from s4.notify.delivery import Sender
 from s4.notify.receivers import ReceiverError, read
@@ -202,7 +202,7 @@ def test_a_full_queue_refuses_what_it_would_have_to_tell_and_nothing_else(
             sender.start(jobs)
             for name, receivers in (("both", ["slow", "quick"]), ("one", ["quick"]), ("none", [])):
                 await buckets.create_bucket(gateway, name, "root")
-                rules = [Rule(one, "Queue", f"arn:{one}", one, ["ObjectCreated:*"]) for one in receivers]
+                rules = [NotificationRule(one, "Queue", f"arn:{one}", one, ["ObjectCreated:*"]) for one in receivers]
                 await buckets.set_document(
                     gateway, name, documents.NOTIFICATION, documents.encode(rules) if rules else ""
                 )

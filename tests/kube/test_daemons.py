@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from process import ACCESS, REGION, SECRET, ServerProcess, make_client
 from s4.s3 import encryption
-from s4.s3.cors import Rule
+from s4.s3.cors import CorsRule
 from s4.s3.lock import Default
 from s4_operator.bucket_models import LifecycleRule
 from s4_operator.buckets import lifecycle_rule
@@ -123,7 +123,7 @@ async def bounded(s3: Any, daemons: Daemons) -> None:
             await daemons.put_rate(BUCKET, requests, size)
         (shown,) = (one for one in (await daemons.admin("GET", "/buckets"))["buckets"] if one["name"] == BUCKET)
         assert (shown["requests_per_s"], shown["bytes_per_s"]) == (requests, size)
-    rule = Rule(["https://example.org"], ["GET", "PUT"], ["*"], ["ETag"], 60)
+    rule = CorsRule(["https://example.org"], ["GET", "PUT"], ["*"], ["ETag"], 60)
     for _ in range(2):
         await daemons.put_cors(BUCKET, [rule])
     (found,) = s3.get_bucket_cors(Bucket=BUCKET)["CORSRules"]

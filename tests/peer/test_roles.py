@@ -11,7 +11,7 @@ import pytest
 from peer.test_tcp import CLUSTER, STORE, Served, served
 from s4.base.clock import boot_clock
 from s4.crypto.authority import Authority
-from s4.crypto.roles import GATEWAY, GRACE_S, NODE, OF_GATEWAYS, OF_NODES, S3, Rule, may, uri
+from s4.crypto.roles import GATEWAY, GRACE_S, NODE, OF_GATEWAYS, OF_NODES, S3, CertificateRule, may, uri
 from s4.peer import frames
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
@@ -34,14 +34,14 @@ def test_every_call_asks_for_a_role() -> None:
 
 def test_certificates_without_a_role_are_taken_for_a_week() -> None:
     """Counted from when our own was made, which has one; where it has none, nothing changes."""
-    ours = Rule(1000.0 + GRACE_S)
+    ours = CertificateRule(1000.0 + GRACE_S)
     assert (ours.role(NONE, 1000.0), ours.role(NONE, 1000.0 + GRACE_S - 1), ours.role(NONE, 1000.0 + GRACE_S)) == (
         NODE,
         NODE,
         "",
     )
-    assert Rule().role(NONE, 1e12) == NODE
-    for rule in (ours, Rule()):
+    assert CertificateRule().role(NONE, 1e12) == NODE
+    for rule in (ours, CertificateRule()):
         assert (rule.role(named(NODE), 1e12), rule.role(named(GATEWAY), 1e12), rule.role(named(S3), 0.0)) == (
             NODE,
             GATEWAY,

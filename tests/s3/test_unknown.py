@@ -143,7 +143,7 @@ def test_a_traceback_tells_no_secret(logged: io.StringIO) -> None:
 
 
 def test_rules_across_origins_have_names_and_origins_only() -> None:
-    rule = cors.Rule(["http://*.example"], ["GET"], ["*"], ["x-amz-a\r\nset-cookie: b", "x-amz-b", "with space"])
+    rule = cors.CorsRule(["http://*.example"], ["GET"], ["*"], ["x-amz-a\r\nset-cookie: b", "x-amz-b", "with space"])
     assert cors.answer(rule, "http://a.example")["Access-Control-Expose-Headers"] == "x-amz-b"
     for origin in ("http://\udcff.example", "http://a\r\n.example", "http://ä.example"):
         assert cors.find([rule], origin, "GET") is None

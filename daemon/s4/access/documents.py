@@ -17,7 +17,7 @@ from s4.metadata.buckets import LOCK
 from s4.metadata.entry import RefusalError
 from s4.metadata.rows import Bucket
 from s4.s3 import lifecycle
-from s4.s3.cors import Rule
+from s4.s3.cors import CorsRule
 from s4.s3.encryption import Default as Encryption
 from s4.s3.errors import S3Error
 from s4.s3.lock import Default
@@ -65,7 +65,9 @@ def _read(bucket: Bucket, setting: str, kind: type[T], otherwise: Other, called:
         return otherwise
 
 
-def encode(value: msgspec.Struct | list[Rule] | list[lifecycle.Rule] | list[events.Rule] | dict[str, str]) -> str:
+def encode(
+    value: msgspec.Struct | list[CorsRule] | list[lifecycle.Rule] | list[events.NotificationRule] | dict[str, str],
+) -> str:
     return msgspec.json.encode(value).decode()
 
 
@@ -86,8 +88,8 @@ def has_acls(bucket: Bucket) -> bool:
     return ownership_of(bucket) in (PREFERRED, WRITER, REMOVED)
 
 
-def cors_of(bucket: Bucket) -> list[Rule]:
-    return _read(bucket, CORS, list[Rule], [])
+def cors_of(bucket: Bucket) -> list[CorsRule]:
+    return _read(bucket, CORS, list[CorsRule], [])
 
 
 def website_of(bucket: Bucket) -> Website | None:
@@ -114,7 +116,7 @@ def encryption_of(bucket: Bucket) -> Encryption | None:
     return _read(bucket, ENCRYPTION, Encryption, None, "encryption")
 
 
-def notification_of(bucket: Bucket) -> list[events.Rule]:
+def notification_of(bucket: Bucket) -> list[events.NotificationRule]:
     """Raises S3Error where it cannot be read."""
     text = bucket.documents.get(NOTIFICATION)
     try:

@@ -67,7 +67,7 @@ def stated(certificate: Mapping[str, Any] | None) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class CertificateRule:
     """Whether certificates without a role are taken: until `until_s` (seconds since 1970), where our own has one."""
 
     until_s: float = float("inf")

@@ -48,7 +48,7 @@ async def serve(gateway: Gateway, request: S3Request) -> Answer:
         return await _failed(gateway, request, site, asked, error)
 
 
-def _sent(request: S3Request, rule: website.Rule, key: str) -> Answer:
+def _sent(request: S3Request, rule: website.RoutingRule, key: str) -> Answer:
     return _to(website.target(rule, key, request.scheme, request.headers.get("host", "")), rule.code)
 
 
@@ -86,7 +86,7 @@ async def _failed(gateway: Gateway, request: S3Request, site: Website, asked: st
     if absent and site.index and asked and not asked.endswith("/"):
         folder = f"{asked}/"
         if await _visible(gateway, request, site.key_of(folder).encode()) is not None:
-            return _sent(request, website.Rule(code=302, new_key=folder), asked)
+            return _sent(request, website.RoutingRule(code=302, new_key=folder), asked)
     rule = site.route(asked, error.status)
     if rule is not None:
         return _sent(request, rule, asked)

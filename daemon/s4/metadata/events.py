@@ -24,7 +24,7 @@ MOVED = "LifecycleTransition"
 NAMES = frozenset((PUT, POST, COPY, COMPLETE, DELETE, MARKER, EXPIRED, EXPIRED_MARKER, TAGGED, UNTAGGED, ACL, MOVED))
 
 
-class Rule(msgspec.Struct, frozen=True):
+class NotificationRule(msgspec.Struct, frozen=True):
     """`target` names a receiver, `arn` as the client wrote it; `events` have no "s3:", and may end in "*"."""
 
     id: str
@@ -41,10 +41,10 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 @lru_cache(maxsize=1024)
-def rules_of(text: str) -> list[Rule]:
+def rules_of(text: str) -> list[NotificationRule]:
     """Raises RefusalError where the bucket's rules cannot be read: no change is made that nobody would be told of."""
     try:
-        return msgspec.json.decode(text, type=list[Rule])
+        return msgspec.json.decode(text, type=list[NotificationRule])
     except msgspec.MsgspecError as error:
         raise RefusalError(
             "InternalError", "The bucket's notification configuration cannot be read: put it again."

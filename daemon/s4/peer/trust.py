@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography import x509
 
 from s4.crypto.pem import PemError, load_authority, load_pair
-from s4.crypto.roles import GRACE_S, SCHEME, Rule
+from s4.crypto.roles import GRACE_S, SCHEME, CertificateRule
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Credentials:
             for context in (self.server, self.client):
                 _trusting(context, *self._files)
             for context in (self.server, self.client):
-                context.rule = Rule(_roleless_until(self._files[1]))
+                context.rule = CertificateRule(_roleless_until(self._files[1]))
             self.admin.load_cert_chain(*self._files[1:])
         except (OSError, ssl.SSLError) as error:
             log.error("the new certificate for peers cannot be used: %s", error)
@@ -65,14 +65,14 @@ class Credentials:
 class PeerContext(ssl.SSLContext):
     """With the rule by which a verified certificate is a peer's."""
 
-    rule: Rule = Rule()
+    rule: CertificateRule = CertificateRule()
 
 
 def server_context(authority: Path, certificate: Path, key: Path) -> PeerContext:
     """For who listens. Raises OSError, ssl.SSLError."""
     context = PeerContext(ssl.PROTOCOL_TLS_SERVER)
     _trusting(context, authority, certificate, key)
-    context.rule = Rule(_roleless_until(certificate))
+    context.rule = CertificateRule(_roleless_until(certificate))
     return context
 
 
@@ -103,7 +103,7 @@ def client_context(authority: Path, certificate: Path, key: Path) -> PeerContext
     context = PeerContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     _trusting(context, authority, certificate, key)
-    context.rule = Rule(_roleless_until(certificate))
+    context.rule = CertificateRule(_roleless_until(certificate))
     return context
 
 

@@ -16,7 +16,7 @@ MOST = 100
 _TOKEN = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+").fullmatch
 
 
-class Rule(msgspec.Struct, frozen=True):
+class CorsRule(msgspec.Struct, frozen=True):
     origins: list[str]
     methods: list[str]
     headers: list[str] = []
@@ -40,7 +40,7 @@ def _matches(pattern: str, text: str) -> bool:
     return len(text) >= len(front) + len(back) and text.startswith(front) and text.endswith(back)
 
 
-def find(rules: Sequence[Rule], origin: str, method: str, headers: Sequence[str] = ()) -> Rule | None:
+def find(rules: Sequence[CorsRule], origin: str, method: str, headers: Sequence[str] = ()) -> CorsRule | None:
     """The first rule that takes a request from an origin, with these header names (lower case). What is echoed to it is
     fit for a header: an origin in ASCII, and names that are names."""
     if not (origin.isascii() and origin.isprintable() and all(map(_TOKEN, headers))):
@@ -56,7 +56,7 @@ def asked_of(headers: Mapping[str, str], method: str) -> tuple[str, list[str]]:
     ]
 
 
-def answer(rule: Rule, origin: str, asked: Sequence[str] = ()) -> dict[str, str]:
+def answer(rule: CorsRule, origin: str, asked: Sequence[str] = ()) -> dict[str, str]:
     """The headers that tell a browser what it may do. S3 gives a preflight and what follows it the same."""
     anybody = "*" in rule.origins
     found = {
@@ -76,7 +76,7 @@ def answer(rule: Rule, origin: str, asked: Sequence[str] = ()) -> dict[str, str]
     return found
 
 
-def from_xml(root: Element) -> list[Rule]:
+def from_xml(root: Element) -> list[CorsRule]:
     """Raises S3Error MalformedXML, InvalidRequest."""
     rules = [_rule(one) for one in root.all("CORSRule")]
     if not 1 <= len(rules) <= MOST or len(rules) != len(root.children):
@@ -84,12 +84,12 @@ def from_xml(root: Element) -> list[Rule]:
     return rules
 
 
-def _rule(element: Element) -> Rule:
+def _rule(element: Element) -> CorsRule:
     def texts(name: str) -> list[str]:
         return [one.text.strip() for one in element.all(name)]
 
     rule_id, age = element.get("ID") or "", element.get("MaxAgeSeconds")
-    rule = Rule(
+    rule = CorsRule(
         texts("AllowedOrigin"),
         texts("AllowedMethod"),
         texts("AllowedHeader"),
@@ -119,7 +119,7 @@ def _rule(element: Element) -> Rule:
     return rule
 
 
-def to_xml(rules: Sequence[Rule]) -> str:
+def to_xml(rules: Sequence[CorsRule]) -> str:
     return "".join(
         "<CORSRule>"
         + (tag("ID", rule.id) if rule.id else "")

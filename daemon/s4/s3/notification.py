@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from s4.metadata.events import NAMES, Rule
+from s4.metadata.events import NAMES, NotificationRule
 from s4.s3.errors import S3Error
 from s4.s3.xml import Element, tag
 
@@ -14,7 +14,7 @@ KINDS = {"QueueConfiguration": "Queue", "TopicConfiguration": "Topic"}  # S4 tel
 _OTHERS = ("CloudFunctionConfiguration", "LambdaFunctionConfiguration", "EventBridgeConfiguration")
 
 
-def from_xml(root: Element, receivers: Collection[str], ids: Iterable[str]) -> list[Rule]:
+def from_xml(root: Element, receivers: Collection[str], ids: Iterable[str]) -> list[NotificationRule]:
     """The rules of a configuration; none is an empty one. `ids` gives those that a client leaves out. Raises
     S3Error."""
     rules, fresh = [], iter(ids)
@@ -31,7 +31,7 @@ def from_xml(root: Element, receivers: Collection[str], ids: Iterable[str]) -> l
     return rules
 
 
-def _rule(element: Element, receivers: Collection[str], ids: Iterable[str]) -> Rule:
+def _rule(element: Element, receivers: Collection[str], ids: Iterable[str]) -> NotificationRule:
     kind = KINDS[element.name]
     arns, events = [one.text for one in element.all(kind)], [one.text for one in element.all("Event")]
     known = {"Id", kind, "Event", "Filter"}
@@ -48,7 +48,7 @@ def _rule(element: Element, receivers: Collection[str], ids: Iterable[str]) -> R
     name = element.get("Id") or next(iter(ids))
     if len(name) > 255 or not name.isprintable():
         raise S3Error("InvalidArgument", "The ID has at most 255 printable characters.")
-    return Rule(name, kind, arns[0], target, [_event(one) for one in events], **_filter(element))
+    return NotificationRule(name, kind, arns[0], target, [_event(one) for one in events], **_filter(element))
 
 
 def _event(text: str) -> str:
@@ -91,12 +91,12 @@ def _filter(element: Element) -> dict[str, str]:
     return found
 
 
-def to_xml(rules: Sequence[Rule]) -> str:
+def to_xml(rules: Sequence[NotificationRule]) -> str:
     outer = {kind: name for name, kind in KINDS.items()}
     return "".join(f"<{outer[rule.kind]}>{_to_xml(rule)}</{outer[rule.kind]}>" for rule in rules)
 
 
-def _to_xml(rule: Rule) -> str:
+def _to_xml(rule: NotificationRule) -> str:
     filters = "".join(
         f"<FilterRule>{tag('Name', name)}{tag('Value', value)}</FilterRule>"
         for name, value in (("prefix", rule.prefix), ("suffix", rule.suffix))

@@ -19,7 +19,7 @@ LOCATION = "x-amz-website-redirect-location"  # of an object: its visitors go th
 LOCATION_BYTES = 2048
 
 
-class Rule(msgspec.Struct, frozen=True):
+class RoutingRule(msgspec.Struct, frozen=True):
     """A routing rule: `prefix` and `error` (a status) say when, the rest where to. Empty where there is none."""
 
     prefix: str = ""
@@ -37,19 +37,19 @@ class Website(msgspec.Struct, frozen=True):
 
     index: str = ""
     error: str = ""
-    all_to: Rule | None = None
-    rules: list[Rule] = []
+    all_to: RoutingRule | None = None
+    rules: list[RoutingRule] = []
 
     def key_of(self, key: str) -> str:
         """The key that a visitor's path stands for."""
         return key + self.index if not key or key.endswith("/") else key
 
-    def route(self, key: str, error: int = 0) -> Rule | None:
+    def route(self, key: str, error: int = 0) -> RoutingRule | None:
         """The first rule for a key, once its reading failed with a status, or before."""
         return next((rule for rule in self.rules if rule.error == error and key.startswith(rule.prefix)), None)
 
 
-def target(rule: Rule, key: str, scheme: str, host: str) -> str:
+def target(rule: RoutingRule, key: str, scheme: str, host: str) -> str:
     """The address that a rule sends a visitor to, who asked for `key` at `scheme://host`."""
     if rule.new_key is not None:
         key = rule.new_key
@@ -91,7 +91,7 @@ def from_xml(root: Element) -> Website:
     return Website(index, error, None, rules)
 
 
-def _rule(element: Element) -> Rule:
+def _rule(element: Element) -> RoutingRule:
     redirects, conditions = list(element.all("Redirect")), list(element.all("Condition"))
     if len(redirects) != 1 or len(conditions) > 1:
         raise S3Error("MalformedXML")
@@ -107,7 +107,7 @@ def _rule(element: Element) -> Rule:
     return msgspec.structs.replace(rule, prefix=prefix or "", error=_error(error))
 
 
-def _redirect(element: Element) -> Rule:
+def _redirect(element: Element) -> RoutingRule:
     protocol, code = element.get("Protocol"), element.get("HttpRedirectCode")
     if not element.children:
         raise S3Error("MalformedXML", "A redirect must say where to.")
@@ -134,7 +134,7 @@ def _redirect(element: Element) -> Rule:
             "InvalidRequest",
             f"The provided HTTP redirect code ({code}) is not valid. Valid codes are 3XX except 300.",
         )
-    return Rule(
+    return RoutingRule(
         host=host,
         protocol=protocol or "",
         code=status,
@@ -160,12 +160,12 @@ def to_xml(site: Website) -> str:
     return f"<IndexDocument>{tag('Suffix', site.index)}</IndexDocument>{error}" + _rules_xml(site.rules)
 
 
-def _rules_xml(rules: Sequence[Rule]) -> str:
+def _rules_xml(rules: Sequence[RoutingRule]) -> str:
     listed = "".join(_rule_xml(rule) for rule in rules)
     return f"<RoutingRules>{listed}</RoutingRules>" if listed else ""
 
 
-def _rule_xml(rule: Rule) -> str:
+def _rule_xml(rule: RoutingRule) -> str:
     when = _optional(KeyPrefixEquals=rule.prefix, HttpErrorCodeReturnedEquals=str(rule.error or ""))
     code = str(rule.code) if rule.coded else ""
     where = _optional(HostName=rule.host, Protocol=rule.protocol, HttpRedirectCode=code)
