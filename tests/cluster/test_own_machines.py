@@ -198,7 +198,9 @@ def test_the_steps_for_machines_of_ones_own(machines: Machines) -> None:
     before = machines.run("node-2", *at, "status")
     assert "`s4 admin cluster add`" in before
     assert len(re.findall(r"^node-\d .* standby ", before, re.MULTILINE)) == 3
-    machines.run("node-2", *at, "add")
+    assert machines.run("node-2", *at, "add").startswith("taken in: all that stand by; ")
+    assert machines.run("node-2", *at, "freeze", "on").startswith("planned moves wait until")
+    assert machines.run("node-2", *at, "freeze", "off").startswith("planned moves go on; ")
     machines.start("gateway-1", "s4", "gateway", *coordinator, *trust["gateway-1"])
     machines.said("gateway-1", "gateway serves")
     wait_until(lambda: re.search(r"^health +ok", machines.run("node-3", *at, "status"), re.MULTILINE), "all is well")

@@ -292,6 +292,17 @@ def local_action(arguments: argparse.Namespace) -> dict[str, Any] | None:
     return None
 
 
+# What people are told of what was done, before what follows from it.
+_DONE = {
+    "add": "taken in: {}; ",
+    "drain": "to be drained: {}; ",
+    "remove": "gone for good: {}; ",
+    "replace": "replaced: {}; ",
+    "freeze": "planned moves wait until `cluster freeze off`; ",
+    "unfreeze": "planned moves go on; ",
+}
+
+
 def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     """(value, text for people, exit status) of the others."""
     action = arguments.cluster_action
@@ -309,7 +320,9 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
         action = "freeze" if arguments.state == "on" else "unfreeze"
     value = next(call("POST", f"/cluster/{action}", {"stores": getattr(arguments, "stores", [])}))
     how = value.get("why") or "`s4 admin cluster status` shows how far that is"
-    return value, f"{value['moves']} positions are to move; {how}\n", 0
+    names = ", ".join(getattr(arguments, "stores", [])) or "all that stand by"
+    done = _DONE.get(action, "").format(names)
+    return value, f"{done}{value['moves']} positions are to move; {how}\n", 0
 
 
 def health_word(value: dict[str, Any]) -> str:
