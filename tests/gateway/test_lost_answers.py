@@ -68,7 +68,7 @@ class Losing:
 
 @pytest.fixture(autouse=True)
 def disk_is_always_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s4.storage.shards.ROOM_S", -1.0)
+    monkeypatch.setattr("s4.storage.room.ASK_S", -1.0)
 
 
 def run(path: Path, test: Callable[[OpenStore, Gateway, Losing, Disk], Awaitable[None]], drives: int = 1) -> None:
