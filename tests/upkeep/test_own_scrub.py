@@ -40,6 +40,13 @@ class Rows:
         self.queued.append(command)
 
 
+class Copy:
+    """A copy of the metadata that is well."""
+
+    async def scrub(self) -> None:
+        return
+
+
 class Clock:
     now_s = 1_000_000.0
 
@@ -55,7 +62,7 @@ async def own(directory: Path, clock: Clock) -> AsyncIterator[tuple[ShardStore, 
     rows = Rows()
     node: Any = SimpleNamespace(
         shards=store,
-        copy=None,
+        copy=Copy(),
         store="s",
         membership=held,
         partitions=4,
@@ -85,6 +92,7 @@ def test_a_scrub_that_a_restart_cut_off_is_gone_on_with(tmp_path: Path, monkeypa
             await fill(store)
             running = asyncio.ensure_future(upkeep.scrub(0))
             while upkeep.scrubbed.shards < ownstore.BATCH * 3 // 2:
+                assert not running.done(), running.exception()
                 await asyncio.sleep(0)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
