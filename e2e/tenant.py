@@ -22,8 +22,8 @@ bucket, victim, admin, kept = (
     os.environ["GOAL"] == "kept",
 )
 s3, keys = boto3.client("s3"), boto3.Session().get_credentials()
-iam = boto3.client("iam", endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"])
 region = os.environ["BUCKET_REGION"]
+iam = boto3.client("iam", region_name=region, endpoint_url=os.environ["AWS_ENDPOINT_URL_S3"])
 
 
 def code(call: object) -> str:
