@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,6 +20,7 @@ from s4.storage.drives import Drive
 from s4.storage.records import Shard
 from s4.storage.shards import ShardStore
 from s4.upkeep import ownstore, progress
+from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.ownstore import OwnStore
 from storage.test_shards import open_store
 
@@ -171,5 +173,26 @@ def test_a_shard_that_is_missing_altogether_is_found(tmp_path: Path) -> None:
             await store.free(1, lost)
             assert (await upkeep.scrub(0)).damaged == 1
             assert rows.queued == [NeedHeal(lost, [0])]
+
+    asyncio.run(test())
+
+
+def test_a_store_in_doubt_is_compared_once_it_is_filled(tmp_path: Path) -> None:
+    """Who fills it asked before the start what it lacks: what that start lost is found once the position is its own."""
+
+    async def test() -> None:
+        async with own(tmp_path, Clock()) as (store, _):
+            await fill(store)
+        shutil.rmtree(tmp_path / "index")
+        async with own(tmp_path, Clock()) as (store, upkeep):
+            node: Any = upkeep._node
+            lost = (1 << 40).to_bytes(16, "big")
+            node.router.blobs[1] = {lost: Blob(size=1000, k=1, m=1, stripe=1000, sha256=bytes(32), created_ms=0)}
+            for joining in (True, False):
+                assert store.in_doubt
+                node.membership.is_joining = lambda _, joining=joining: joining
+                await confirm_doubtful(node, node.router)
+                assert node.router.queued == ([] if joining else [NeedHeal(lost, [0])])
+            assert not store.in_doubt
 
     asyncio.run(test())

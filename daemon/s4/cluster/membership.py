@@ -61,6 +61,10 @@ class Membership:
         held, wanted = self.current.status[partition].members, self.current.spec.members[partition]
         return held[position] == wanted[position] == store
 
+    def is_joining(self, store: str) -> bool:
+        """Whether a store is being filled with anything."""
+        return any(store in one.joining for one in self.current.status)
+
     async def change(self, made: Callable[[ShardMap], ShardMap]) -> ShardMap:
         """Replace the map by what `made` makes of the newest; on return that counts. Waits for as long as it takes.
 

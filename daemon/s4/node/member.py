@@ -116,6 +116,10 @@ class MapView:
         parts = self._keeper.current.partitions
         return bool(parts) and parts[partition].config.members[position] == store
 
+    def is_joining(self, store: str) -> bool:
+        """Whether a store is being filled with anything."""
+        return any(one.config.joining == store for one in self._keeper.current.partitions)
+
 
 class MemberNode(RowNode):
     """The node of one store of a cluster. `process` is the store's name with its process's (D2), `alarms` what else

@@ -45,9 +45,10 @@ async def confirm(node: Node | MemberNode, everybody: NodeApi, store: ShardStore
 
 
 async def confirm_doubtful(node: Node | MemberNode, everybody: NodeApi) -> None:
-    """Compare the stores of this process that are in doubt."""
+    """Compare the stores of this process that are in doubt. One that is being filled waits for the end of that: who fills it
+    may have asked what it lacks before the start that could not read it, and gives it the position with that missing."""
     for store in node.drives.stores:
-        if not store.in_doubt:
+        if not store.in_doubt or node.membership.is_joining(store.store.hex()):
             continue
         found = await confirm(node, everybody, store)
         if found:
