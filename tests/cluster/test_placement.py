@@ -148,3 +148,37 @@ def test_new_stores_get_their_share_of_metadata_too(before: int, after: int) -> 
     for number in range(before, after):
         assert copies[f"s{number}"] >= 0.7 * share, copies
     assert moved(old, new) <= math.ceil(256 * 6 * (after - before) / after) + after
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=1, max_size=4), min_size=2, max_size=8),
+    st.integers(3, 6),
+    st.lists(st.tuples(st.sampled_from(["grow", "lose", "drain"]), st.integers(0, 7)), max_size=4),
+)
+def test_hosts_with_several_disks_share_out_every_partition(
+    hosts: list[list[float]], shards: int, changes: list[tuple[str, int]]
+) -> None:
+    """Whatever becomes of hosts: of a partition no more on one than there must be, and its metadata on different ones."""
+    known = {
+        f"h{host}-{disk}": Store(f"h{host}-{disk}", f"h{host}", weight)
+        for host, weights in enumerate(hosts)
+        for disk, weight in enumerate(weights)
+    }
+    assume(len(known) >= shards)
+    members = place(list(known.values()), EMPTY, shards, 3)
+    for number, (change, which) in enumerate([("grow", 0), *changes]):
+        before = dict(known)
+        if change == "grow":
+            known |= {f"n{number}-{disk}": Store(f"n{number}-{disk}", f"n{number}") for disk in range(1 + which % 3)}
+        else:
+            host = sorted({one.domain for one in known.values()})[which % len({one.domain for one in known.values()})]
+            known = {name: one for name, one in known.items() if one.domain != host}
+        if len(known) < shards:
+            known = before
+            continue
+        members = place(list(known.values()), members, shards, 3)
+        check(list(known.values()), members, shards)
+        most = domain_limit(list(known.values()), 3)
+        for row in members:
+            assert max(Counter(known[store].domain for store in row[:3]).values()) <= most, row

@@ -1,8 +1,9 @@
 """Placement: which stores are meant to hold which positions of each partition. Values in, values out.
 
 What is kept, in this order: a partition's positions are on different stores, in as many failure domains as there are
-(so that the loss of one domain costs as few positions as it can); only serving stores hold any; each store holds its
-share by weight, to within one position where the rest allows; and of all that satisfies this, little moves.
+(so that the loss of one domain costs as few positions as it can), and its copies of the metadata are in domains of
+their own where there are enough; only serving stores hold any; each store holds its share by weight, to within one
+position where the rest allows; and of all that satisfies this, little moves.
 
 A kept position costs nothing, so kept ones are taken first. Vacancies go to the stores furthest below their share.
 Then positions are shifted from stores above their share to stores below it along the shortest chains of single
@@ -116,53 +117,90 @@ class _Plan:
     load: Counter[str] = field(init=False)
     share: dict[str, float] = field(init=False)
     _first: Counter[str] = field(init=False)  # positions with metadata
+    _together: int = field(init=False)  # the most copies of metadata that a domain must have
+    _full: dict[str, tuple[float, float]] = field(
+        init=False
+    )  # what part of its share of metadata, and of all, a store has
 
     def __post_init__(self) -> None:
+        self._together = domain_limit(list(self.serving.values()), min(self.replicas, self.shards))
         self.members = [[""] * self.shards for _ in self.previous]
         self.load, self._first = Counter(), Counter()
         self.share = shares(list(self.serving.values()), len(self.previous), self.shards, self.limit)
+        self._full = dict.fromkeys(self.serving, (0.0, 0.0))
 
     def keep(self) -> None:
         """Take over every position that may stay where it is."""
         for partition, before in enumerate(self.previous):
             for position, store in enumerate(before[: self.shards]):
-                if store in self.serving and self._fits(partition, store):
+                if store in self.serving and self._fits(partition, position, store):
                     self._set(partition, position, store)
 
     def fill(self) -> None:
         for position in range(self.shards):
             for partition, members in enumerate(self.members):
                 if not members[position]:
-                    self._set(partition, position, self._best(partition, position))
+                    self._fill(partition, position)
 
-    def _best(self, partition: int, position: int) -> str:
-        """The store furthest below its share among those that fit, for metadata one in a domain of its own."""
-        fit = [store for store in self.serving if self._fits(partition, store)]
-        first = {self.serving[one].domain for one in self.members[partition][: self.replicas] if one}
+    def _fill(self, partition: int, position: int) -> None:
+        """The store furthest below its share among those that fit takes the position. Where none fits for a copy of the
+        metadata, the domain that lacks one has a later member, as it would have room otherwise: that takes the
+        position, and another what it held."""
+        if fit := self._fitting(partition, position):
+            self._set(partition, position, self._best(partition, position, fit))
+            return
+        members, copies = self.members[partition], self._copies(partition)
+        later = next(
+            place
+            for place in range(self.replicas, self.shards)
+            if members[place] and copies[self.serving[members[place]].domain] < self._together
+        )
+        moved = members[later]
+        self._set(partition, later, "")
+        self._set(partition, position, moved)
+        self._fill(partition, later)
+
+    def _copies(self, partition: int) -> Counter[str]:
+        """How many copies of a partition's metadata each domain has."""
+        return Counter(self.serving[one].domain for one in self.members[partition][: self.replicas] if one)
+
+    def _fitting(self, partition: int, position: int) -> list[str]:
+        """The stores that may take a vacancy: `_fits` of each, for all at once."""
+        members, copies = self.members[partition], self._copies(partition)
+        inside = Counter(self.serving[one].domain for one in members if one)
+        closed = {domain for domain, count in inside.items() if count >= self.limit}
+        if position < self.replicas:
+            closed |= {domain for domain, count in copies.items() if count >= self._together}
+        return [name for name, one in self.serving.items() if one.domain not in closed and name not in members]
+
+    def _best(self, partition: int, position: int, fit: Sequence[str]) -> str:
+        """The store furthest below its share, for metadata one in a domain that has least of it."""
         metadata = position < self.replicas
+        if metadata:
+            copies = self._copies(partition)
+            fewest = min(copies[self.serving[store].domain] for store in fit)
+            fit = [store for store in fit if copies[self.serving[store].domain] == fewest]
 
-        def rank(store: str) -> tuple[bool, float, float, bytes]:
-            together = metadata and self.serving[store].domain in first
-            share = self.share[store] or 1e-9
-            part = self._first[store] / share if metadata else 0.0
-            return (
-                together,
-                part,
-                self.load[store] / share,
-                blake2b(f"{partition} {store}".encode(), digest_size=8).digest(),
-            )
+        def rank(store: str) -> tuple[float, float]:
+            part, full = self._full[store]
+            return (part if metadata else 0.0, full)
 
-        if not fit:  # all that would fit are members: the limit could be kept only by moving others
-            fit = [store for store in self.serving if store not in self.members[partition]]
-        return min(fit, key=rank)
+        least = min(map(rank, fit))
+        alike = [store for store in fit if rank(store) == least]
+        return min(alike, key=lambda store: blake2b(f"{partition} {store}".encode(), digest_size=8).digest())
 
-    def _fits(self, partition: int, store: str, instead: str = "") -> bool:
-        """Whether a store may become a member, in place of another or of none."""
+    def _fits(self, partition: int, position: int, store: str, instead: str = "") -> bool:
+        """Whether a store may take a position, in place of another or of none."""
         members = self.members[partition]
         if store in members:
             return False
         domain = self.serving[store].domain
-        return sum(self.serving[one].domain == domain for one in members if one and one != instead) < self.limit
+        inside = [
+            place for place, one in enumerate(members) if one and one != instead and self.serving[one].domain == domain
+        ]
+        if position < self.replicas and sum(place < self.replicas for place in inside) >= self._together:
+            return False
+        return len(inside) < self.limit
 
     def _set(self, partition: int, position: int, store: str) -> None:
         old = self.members[partition][position]
@@ -170,6 +208,8 @@ class _Plan:
             if name:
                 self.load[name] += change
                 self._first[name] += change * (position < self.replicas)
+                share = self.share[name] or 1e-9
+                self._full[name] = (self._first[name] / share, self.load[name] / share)
         self.members[partition][position] = store
 
     def balance(self, above: Callable[[str], bool], below: Callable[[str], bool]) -> None:
@@ -184,7 +224,8 @@ class _Plan:
         seen, queue = set(sources), deque(sources)
         while queue:
             store = queue.popleft()
-            for partition, position, other in self._replacements(store, seen):
+            passed = {partition for partition, _, _ in self._back(store, came)}
+            for partition, position, other in self._replacements(store, seen, passed):
                 seen.add(other)
                 came[other] = (store, partition, position)
                 if below(other):
@@ -200,16 +241,21 @@ class _Plan:
             yield partition, position, store
             store = before
 
-    def _replacements(self, store: str, seen: set[str]) -> Iterator[tuple[int, int, str]]:
-        """One replacement of `store` by each other store that was not seen, cheap ones first."""
-        held = [(partition, members.index(store)) for partition, members in enumerate(self.members) if store in members]
+    def _replacements(self, store: str, seen: set[str], passed: set[int]) -> Iterator[tuple[int, int, str]]:
+        """One replacement of `store` by each other store that was not seen, cheap ones first. Each partition is changed
+        once in a chain: what fits was looked at in the partition as it is."""
+        held = [
+            (partition, members.index(store))
+            for partition, members in enumerate(self.members)
+            if store in members and partition not in passed
+        ]
         # A new store gets its share of metadata too: who has more of it than of the rest gives that away first.
         sheds = self._first[store] * self.shards > self.load[store] * self.replicas
         held.sort(key=lambda place: (self._stayed(*place), (place[1] < self.replicas) != sheds, self._moved(place[0])))
         left = [one for one in self.serving if one not in seen]
         for partition, position in held:
             for other in list(left):
-                if other not in seen and self._fits(partition, other, instead=store):
+                if other not in seen and self._fits(partition, position, other, instead=store):
                     left.remove(other)
                     yield partition, position, other
             if not left:
