@@ -196,3 +196,22 @@ def test_a_store_in_doubt_is_compared_once_it_is_filled(tmp_path: Path) -> None:
             assert not store.in_doubt
 
     asyncio.run(test())
+
+
+def test_a_record_whose_header_is_damaged_is_written_anew(tmp_path: Path) -> None:
+    """Compaction does not find it, and a start that has lost its index would not."""
+
+    async def test() -> None:
+        async with own(tmp_path, Clock()) as (store, upkeep):
+            await fill(store)
+            one, at = next(store.records())
+            with (tmp_path / "volumes" / f"{at.volume:08x}.vol").open("r+b") as file:
+                file.seek(at.offset + 20)
+                file.write(b"damage")
+            assert (await upkeep.scrub(0)).damaged == 0
+            now = store.locate(one)
+            assert now is not None
+            assert now != at
+            assert [record.shard for _, record in await store.read_headers(now.volume, now.offset, 1)] == [one]
+
+    asyncio.run(test())

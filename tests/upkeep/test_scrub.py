@@ -89,6 +89,30 @@ def test_bytes_a_second_are_bounded(tmp_path: Path) -> None:
     asyncio.run(whole())
 
 
+def test_a_record_whose_header_is_damaged_is_written_anew(tmp_path: Path) -> None:
+    """Its bytes are whole, so that nobody misses it, until the index is lost."""
+
+    async def whole() -> None:
+        async with opened(drives(tmp_path)) as (store, gateway):
+            await fill(gateway, 10)
+            scrubber, shards = Scrubber(store.node, 0.0, fail), store.node.drives.stores[1]
+            await shards.flush()
+            found = dict(shards.records())
+            for at in list(found.values())[:3]:
+                with (shards.directory / "volumes" / f"{at.volume:08x}.vol").open("r+b") as file:
+                    file.seek(at.offset + 20)
+                    file.write(b"damage")
+            assert (await scrubber.run(deep=True)).damaged == 0
+            await shards.flush()
+            now = dict(shards.records())
+            assert now.keys() == found.keys()
+            assert {one for one in found if now[one] != found[one]} == set(list(found)[:3])
+            for one, at in now.items():
+                assert [record.shard for _, record in await shards.read_headers(at.volume, at.offset, 1)] == [one]
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize("kind", ["flip", "wrong-sha"])
 def test_what_is_found(tmp_path: Path, kind: str) -> None:
     """A flipped bit is queued and healed; whole shards that do not make the content are told, by name, and left

@@ -23,6 +23,7 @@ from s4.storage.index import index_key, parse_index_key
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.storage.volumes import Location
 from s4.upkeep.confirm import confirm
+from s4.upkeep.headers import read_whole
 from s4.upkeep.orphans import Audit, audit
 from s4.upkeep.progress import ProgressFile, is_due
 
@@ -153,7 +154,7 @@ class OwnStore:
     async def _check(self, shard: Shard, location: Location, place: Scrubbed) -> None:
         """Read one shard. Whatever is wrong with it, the scrub goes on behind it."""
         try:
-            await self._node.shards.read(shard, 0, location.length)
+            await read_whole(self._node.shards, shard, location.length)
         except OfflineError as error:  # this process could not; nothing is known of the shard
             log.warning("%s was not scrubbed: %s", shard, error)
         except DamagedError:

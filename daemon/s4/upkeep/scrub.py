@@ -1,6 +1,6 @@
 """Scrub: reads every shard of every blob on a cycle, and every row of every copy of the metadata.
 
-Each block's CRC is checked by reading it; a deep scrub checks the SHA-256 of each blob's data too, which the
+Each block's CRC is checked by reading it, and each record's header (headers.py); a deep scrub checks the SHA-256 of each blob's data too, which the
 CRCs of its shards cannot vouch for. What is missing or damaged is queued for healing. The place is kept in a
 file (progress.py), so that a scrub goes on after a restart. Bytes a second are bounded. Rows are read in short runs,
 since an iterator that is kept open holds old tables on disk.
@@ -25,6 +25,7 @@ from s4.node.base import Node
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import DatabaseError
 from s4.storage.records import DamagedError, OfflineError, Shard
+from s4.upkeep.headers import read_whole
 from s4.upkeep.progress import ProgressFile, is_due
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Scrubber:
                     bad = True
                     continue
                 try:
-                    data = await store.read(shard, 0, length)
+                    data = await read_whole(store, shard, length)
                 except OfflineError:
                     bad = True
                     continue
