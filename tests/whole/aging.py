@@ -197,15 +197,14 @@ class Aging(Area):
         return value == call.value and on and (aged or name.startswith(b"e")), (None, False, on)
 
     def judge(self) -> None:
-        if {"rate", "wall step", "late leader"} & set(
-            self.clients.happened
-        ) or self.loop.now < self.last_on + 3 * DAY_S:
+        since = max(self.last_on, self.world.whole_at)
+        if {"rate", "wall step", "late leader"} & set(self.clients.happened) or self.loop.now < since + 3 * DAY_S:
             return
         for name, key in self.keys.items():
             last = key.known("get")[-1:]
             if (
                 last
-                and last[0].begin > self.last_on + 3 * DAY_S
+                and last[0].begin > since + 3 * DAY_S
                 and last[0].result[0] is not None
                 and (last[0].result[1] or name.startswith(b"e"))
             ):
@@ -281,6 +280,7 @@ class Names(Area):
         answer, _ = await self.clients.put(
             chosen, self.bucket, name, value, of=key, call=lambda: Call("put", value, 0.0)
         )
+        self.clients.took(answer)
         if answer.done:
             self.groups[group] = begin, min(self.groups[group][1], answer.record.end)
         if answer.done and not any(one.end == FOREVER and one.kind == "put" for one in key.calls):

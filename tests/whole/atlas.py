@@ -34,6 +34,8 @@ AWAY = (
     "crash",
     "power",
     "power at write",
+    "crash at batch",
+    "lost alone",
     "all power",
     "pause",
     "cut",
@@ -51,6 +53,8 @@ KINDS = {
     "crash": 8,
     "power": 5,
     "power at write": 5,
+    "crash at batch": 3,
+    "lost alone": 2,
     "all power": 3,
     "pause": 6,
     "cut": 6,
@@ -98,6 +102,8 @@ class Fault:
 
 
 IN_A_CLUSTER = (
+    "crash at batch",
+    "lost alone",
     "cut",
     "isolate",
     "apart",
@@ -226,6 +232,19 @@ class Atlas:
 
         node.disk.at_write = chosen.randint(0, 40), strike
 
+    def _crash_at_batch(self, fault: Fault, _: Node, chosen: random.Random) -> None:
+        """Who leads a partition is killed while its own disk takes an entry that the other copies may have by now, and is
+        back at once, within everybody's grace."""
+        nodes = {self.world.store_of(one): one for one in self.world.nodes}
+        leader = nodes.get(chosen.choice(self.world.map().partitions).config.primary)
+
+        def strike() -> None:
+            if not self.world.calm and self.may(fault):
+                self._stop(leader, chosen.uniform(0.01, 0.1), False)
+
+        if leader is not None:
+            leader.disk.at_batch = strike
+
     def _all_power(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         for one in self.world.nodes:
             self._stop(one, fault.lasts_s * chosen.uniform(0.5, 1.0), True)
@@ -274,6 +293,21 @@ class Atlas:
     def _cut_pairs(self, pairs: set[tuple[str, str]], seconds: float) -> None:
         self.world.network.cut |= pairs
         self._until(seconds, lambda: self.world.network.cut.difference_update(pairs))
+
+    def _lost_alone(self, fault: Fault, _: Node, chosen: random.Random) -> None:
+        """Who leads a partition is cut off from the other nodes, still asked by clients, and dies before it could pass on
+        what it was told; another leads before it is back."""
+        nodes = {self.world.store_of(one): one for one in self.world.nodes}
+        leader = nodes.get(chosen.choice(self.world.map().partitions).config.primary)
+        alone_s = chosen.uniform(0.2, 2.5)
+
+        def dies() -> None:
+            if not self.world.calm and self.may(fault):
+                self._stop(leader, max(fault.lasts_s, 8.0), False)
+
+        if leader is not None:
+            self._apart(replace(fault, lasts_s=alone_s + 0.1), leader, chosen)
+            self.world.loop.at(alone_s, dies)
 
     def _slow_network(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         network = self.world.network

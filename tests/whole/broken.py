@@ -439,6 +439,8 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "ends_by_old_rules": ("slow network", "slow disk"),
     "commits_under_any_settings": ("slow disk", "pause", "slow network"),
     "frees_under_readers": ("slow disk", "slow network"),
+    "GoesOnAfterARestart": ("crash at batch", "resets"),
+    "refuses_at_once": ("lost alone",),
     "LeadsWithNothing": ("no metadata", "crash"),
     "ForgetsThatItLacks": ("no metadata", "crash"),
     "RemovesWhoWasNotHeard": ("no metadata", "isolate"),
@@ -458,9 +460,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
         "AddsBeforeItHasAll",
         "JoinsAsItIs",
         "ForgetsWhoIsEligible",
-        "GoesOnAfterARestart",
         "TakesEntriesOfOldEpochs",
-        "refuses_at_once",
     ),
     ("isolate", "cut", "pause", "suspend", "crash", "power", "coordinator lossy", "slow network"),
 )

@@ -132,6 +132,7 @@ class Disk:
         self.failing: dict[str, int] = {}
         self.fail_once: dict[str, tuple[int, int]] = {}  # kind: (errno, calls until then)
         self.at_write: tuple[int, Any] | None = None  # what happens after so many more writes
+        self.at_batch: Any | None = None  # what happens while the next batch is being synced
         self.full = False
         self.slow = 1.0
         self.written = 0
@@ -194,6 +195,12 @@ class Disk:
             self.at_write = (left - 1, happens) if left else None
             if not left:
                 self.loop.at(self.loop.random.random() * 0.001, happens)
+
+    def syncing(self, seconds: float) -> None:
+        """A batch of a database is being synced, for so long."""
+        if self.at_batch is not None:
+            happens, self.at_batch = self.at_batch, None
+            self.loop.at(seconds * (0.5 + 0.5 * self.loop.random.random()), happens)
 
     # -- names
 

@@ -149,7 +149,10 @@ class Database:
 
     def _write(self, rows: list[tuple[bytes, bytes | None]], sync: bool) -> None:
         size = sum(len(key) + len(value or b"") for key, value in rows)
-        block(self.disk.latency("write", size) + (self.disk.latency("sync") if sync else 0.0))
+        seconds = self.disk.latency("write", size) + (self.disk.latency("sync") if sync else 0.0)
+        if sync and self.path.name == "meta":
+            self.disk.syncing(seconds)
+        block(seconds)
         self.disk.alive(self._process)
         if self._failed:
             raise plyvel.IOError(b"IO error: an earlier write failed")

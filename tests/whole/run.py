@@ -114,6 +114,7 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     world.settle()
     if not world.wait(WHOLE_S, lambda: world.whole() == ""):
         problems.append(f"it does not become whole: {world.whole()}")
+    world.whole_at = world.loop.now
     reading = world.loop.outside.spawn(work.read_back())
     if not world.wait(600.0, reading.done):
         problems.append("reading at the end does not end")

@@ -45,6 +45,8 @@ LATER = {
     "frees_under_readers": 2,
     "lists_at_any_epoch": 82,
     "acknowledges_before_the_disk": 18,
+    "GoesOnAfterARestart": 50,
+    "refuses_at_once": 2,
 }
 TRIED = 40  # more seeds of its kind of world, where the code has changed so that the known one finds it no more
 WORLDS = 16  # run.world_of

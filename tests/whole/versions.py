@@ -56,7 +56,6 @@ class Kept(Area):
         name, clients = chosen.choice(self.names), self.clients
         known, what = self.versions[name], chosen.random()
         if what < 0.5 or not known:
-            began = self.loop.now
             answer, put = await clients.put(
                 chosen, self.bucket, name, value, of=self.keys[name], call=lambda: Call("put", value, 0.0)
             )
@@ -64,7 +63,7 @@ class Kept(Area):
                 known[put.version] = value, answer.record.begin, answer.record.end
                 clients.kept.append((self.bucket, name, put.version, value))
             else:
-                clients.took(answer, began)
+                clients.took(answer)
         elif what < 0.6:
 
             async def mark(gateway: Gateway) -> Any:
@@ -265,7 +264,7 @@ class Locks(Area):
         name = chosen.choice(self.names)
         mode, until = self._retention(chosen) if chosen.random() < 0.5 else ("", 0)
         lock = Lock(mode, until, chosen.random() < 0.2)
-        self.newer[name].append(began := self.loop.now)
+        self.newer[name].append(self.loop.now)
         answer, put = await self.clients.put(
             chosen,
             self.bucket,
@@ -280,7 +279,7 @@ class Locks(Area):
             state = State(hold=lock.hold, mode=GOVERNANCE if defaulted else mode, until=defaulted or until)
             self.versions[put.version] = Locked(name, value, answer.record.begin, answer.record.end, state, defaulted)
         else:
-            self.clients.took(answer, began)
+            self.clients.took(answer)
 
     async def _change(self, chosen: random.Random, one: Locked, of: Call, work: Any) -> None:
         answer = await self.clients.tried(
@@ -379,7 +378,7 @@ class Locks(Area):
                 [other.end for other in newer if any(look.result.there for look in other.calls.known("look")[-1:])],
                 default=FOREVER,
             )
-            if last and last[0].result.there and past + 3 * DAY_S < last[0].begin:
+            if last and last[0].result.there and max(past, self.world.whole_at) + 3 * DAY_S < last[0].begin:
                 state, when_ms = (
                     last[0].result,
                     self.clients.now_ms() - (self.loop.now - last[0].begin + 2 * DAY_S) * 1000,

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 
 from whole.aging import Aging, Names
-from whole.clients import Area, Clients, History
+from whole.clients import TRIES, Area, Clients, History
 from whole.objects import Objects
 from whole.policies import Policies
 from whole.settings import Accounts, Documents, Flips, Gone, Prefixes, Quotas
@@ -107,6 +107,8 @@ class Workload:
 
     def begin(self) -> None:
         self.running = len(self._tasks)
+        if random.Random(f"tries {self.world.seed}").random() < 0.25:
+            self.clients.tries = 1
         self.loop.outside.kept += [self.loop.outside.spawn(one) for one in self._tasks]
 
     async def _client(self, number: int, operations: int) -> None:
@@ -125,6 +127,7 @@ class Workload:
     async def read_back(self) -> None:
         """Every key, version and setting; in some seeds once days have passed in which nothing failed."""
         chosen = random.Random(f"after {self.world.seed}")
+        self.clients.tries = TRIES
         if chosen.random() < 0.4:
             for area in self.areas:
                 if isinstance(area, Aging):

@@ -183,6 +183,7 @@ class World:
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")
         self.calm = False
+        self.whole_at = 0.0  # when, after the last fault, all was whole
         self.in_flight: set[Any] = set()  # tasks that clients wait for
         self.most_off = 0  # nodes whose clocks were off at once
         self.problems: list[str] = []
