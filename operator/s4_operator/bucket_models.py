@@ -141,23 +141,28 @@ class BucketSpec(Model):
     keyGrace: Duration = Field("24h", description="How long an old key works after `s4.dev/rotate-key` was changed.")
 
 
-class BucketKey(Model):
+class IssuedKey(Model):
     accessKey: str
     createdAt: str
     expiresAt: str | None = None
 
 
-class BucketState(Model):
+class ResourceState(Model):
+    """What the status of every resource that uses a cluster has."""
+
     observedGeneration: int = 0
     phase: str = ""
     message: str = ""
     conditions: Conditions = Field(default_factory=list)
+
+
+class BucketState(ResourceState):
     bucketName: str = ""
     owned: bool = Field(False, description="Whether this resource made the bucket.")
     endpoint: str = ""
     secretName: str = ""
     configMapName: str = ""
-    keys: list[BucketKey] = Field(default_factory=list)
+    keys: list[IssuedKey] = Field(default_factory=list)
     applied: list[str] = Field(
         default_factory=list,
         description="Settings that this resource made, and takes back when it no longer asks for them.",

@@ -2,38 +2,44 @@
 
 Whose a bucket is comes first (ownership.py), and is asked of S4 in every round: nothing that a tenant may write (a
 status, a Secret, its notes) is believed. So a crash between making a bucket and saying so loses nothing, and nothing
-is given, set or deleted that is not this resource's. A refusal takes back what was given before. A key works before
-the Secret has it, and the Secret says which keys may still work; any other key of the user goes. A resource that keeps
-its bucket needs no finalizer: its user is removed once it is gone (clusters.py).
+is given, set or deleted that is not this resource's. A refusal takes back what was given before. Keys are
+key_secrets.py's. A resource that keeps its bucket needs no finalizer: its user is removed once it is gone
+(clusters.py).
 """
 
 from __future__ import annotations
 
-import re
-import time
-from typing import Any
-
 from s4.s3 import cors, encryption
 from s4.s3.lifecycle import Rule
 from s4.s3.lock import Default
-from s4_operator import ownership
-from s4_operator.bucket_models import BucketKey, BucketRate, BucketSpec, BucketState, LifecycleRule
+from s4_operator import key_secrets, ownership
+from s4_operator.bucket_models import BucketRate, BucketSpec, BucketState, LifecycleRule
 from s4_operator.cache import Cache
 from s4_operator.clusters import BUCKET_USER, Clusters, buckets_of, write_status
 from s4_operator.daemons import DaemonError, Daemons
+from s4_operator.key_secrets import rotation_of
 from s4_operator.kube import Kube, Object, TakenError
 from s4_operator.manifests import Builder
-from s4_operator.models import GROUP, VERSION, ClusterSpec, Rates, seconds, size
-from s4_operator.observe import stamp
+from s4_operator.models import ClusterSpec, Rates, size
 from s4_operator.ownership import RefusedError
 from s4_operator.pods import S3
-from s4_operator.report import conditions, text_time
-from s4_operator.secrets_of import Keys, Secrets, new_keys, read
+from s4_operator.resources import (
+    again_s,
+    cluster_for,
+    cluster_of,
+    connect,
+    full_name,
+    is_going,
+    owned,
+    place,
+    reason_of,
+    reference_of,
+    say,
+    set_finalizer,
+)
+from s4_operator.secrets_of import Keys, Secrets
 
 FINALIZER = "s4.dev/bucket"
-ROTATE = "s4.dev/rotate-key"
-PREVIOUS = "s4.dev/previous-keys"  # of the Secret: ACCESS=END in Unix seconds, with commas
-AT_REST_S, SOON_S, LATER_S, LONG_S = 600.0, 3.0, 30.0, 60.0
 
 
 class Buckets:
@@ -52,122 +58,75 @@ class Buckets:
             return 0.0  # its user goes with the next sweep
         spec, before = BucketSpec(**bucket["spec"]), BucketState(**(bucket.get("status") or {}))
         try:
-            if bucket["metadata"].get("deletionTimestamp"):
+            if is_going(bucket):
                 return await self._delete(bucket, spec)
             state, wait_s = await self._ensure(bucket, spec, before)
         except (RefusedError, DaemonError, TakenError) as error:
             state = before.model_copy()
             reason, message = await self._refused(bucket, spec, error, state)
-            self._say(bucket, state, before, reason, message)
-            wait_s = SOON_S if time.time() - stamp(state.conditions[0].lastTransitionTime) < LONG_S else LATER_S
+            say(bucket, state, before, reason, message)
+            wait_s = again_s(state)
         await write_status(self._kube, self._cache, bucket, before, state)
         return wait_s
 
     async def _refused(self, bucket: Object, spec: BucketSpec, error: Exception, state: BucketState) -> tuple[str, str]:
         """(reason, message) of what stands against a Bucket; what it was given is taken back where it may not have
         it."""
+        reason = reason_of(error)
         if isinstance(error, DaemonError):
-            return "RefusedByCluster" if 400 <= error.status < 500 else "ClusterNotReachable", str(error)
-        reason = (
-            error.reason
-            if isinstance(error, RefusedError)
-            else f"{error.kind}Exists"
-            if isinstance(error, TakenError)
-            else ""
-        )
-        cluster = self._cluster_of(bucket, spec)
+            return reason, str(error)
+        cluster = cluster_of(self._cache, bucket)
         if cluster is None:
             return reason, str(error)
-        if self._given.get(_place(bucket)) != (bucket["metadata"]["uid"], ""):
+        if self._given.get(place(bucket)) != (bucket["metadata"]["uid"], ""):
             try:
-                _, daemons = await self._daemons(cluster)
+                _, daemons = await connect(self._clusters, self._secrets, cluster)
                 await ownership.withdraw(daemons, BUCKET_USER + bucket["metadata"]["uid"])
             except DaemonError as why:
                 return reason, f"{error}; what it was given could not be taken back yet: {why}"
-            self._given[_place(bucket)] = bucket["metadata"]["uid"], ""
+            self._given[place(bucket)] = bucket["metadata"]["uid"], ""
         state.keys, state.owned = [], False
         return reason, str(error)
 
-    def _say(self, bucket: Object, state: BucketState, before: BucketState, reason: str, message: str) -> None:
-        ready, deleting = reason == "Ready", bool(bucket["metadata"].get("deletionTimestamp"))
-        listed = [
-            ("Ready", "True" if ready else "False", reason, message),
-            (
-                "DeletionBlocked",
-                "True" if deleting else "False",
-                reason if deleting else "Free",
-                message if deleting else "",
-            ),
-        ]
-        state.conditions = conditions(before.conditions, listed, time.time(), bucket["metadata"]["generation"])
-        state.phase = "Ready" if ready else ("Deleting" if deleting else "Pending")
-        state.message = "" if ready else message[:500]
-        state.observedGeneration = bucket["metadata"]["generation"]
-
     # -- making it so
 
-    def _cluster_of(self, bucket: Object, spec: BucketSpec) -> Object | None:
-        return self._cache.get(
-            "S4Cluster", spec.clusterRef.namespace or bucket["metadata"]["namespace"], spec.clusterRef.name
-        )
-
-    def _cluster(self, bucket: Object, spec: BucketSpec) -> Object:
-        """The cluster that a Bucket may use. Raises RefusedError."""
-        here = bucket["metadata"]["namespace"]
-        namespace = spec.clusterRef.namespace or here
-        found = self._cluster_of(bucket, spec)
-        if found is None:
-            raise RefusedError(
-                "NoSuchCluster", f"there is no S4Cluster {spec.clusterRef.name} in the namespace {namespace}"
-            )
-        allowed = ClusterSpec(**found["spec"]).allowedNamespaces
-        if here != namespace and here not in allowed and "*" not in allowed:
-            raise RefusedError(
-                "NotAllowed",
-                f"the S4Cluster {namespace}/{spec.clusterRef.name} does not take Buckets of the namespace {here}: add it to allowedNamespaces",
-            )
-        return found
-
-    async def _daemons(self, cluster: Object) -> tuple[Builder, Daemons]:
-        metadata = cluster["metadata"]
-        builder = Builder(metadata["namespace"], metadata["name"], metadata["uid"], ClusterSpec(**cluster["spec"]))
-        trusted = await self._secrets.ensure(builder, time.time())
-        return builder, self._clusters.daemons(builder, trusted)
-
     async def _ensure(self, bucket: Object, spec: BucketSpec, before: BucketState) -> tuple[BucketState, float]:
-        cluster = self._cluster(bucket, spec)
+        cluster = cluster_for(self._cache, bucket, spec.clusterRef)
         for kind in ("Secret", "ConfigMap"):  # before anything is given
-            await self._kube.ours(self._object(bucket, kind))
-        builder, daemons = await self._daemons(cluster)
+            await self._kube.ours(owned(bucket, kind, bucket["metadata"]["name"]))
+        builder, daemons = await connect(self._clusters, self._secrets, cluster)
         metadata, name = bucket["metadata"], name_of(bucket)
         user = BUCKET_USER + metadata["uid"]
-        owned = await self._have(bucket, spec, cluster, daemons, name)
-        if self._given.get(_place(bucket)) != (metadata["uid"], name):
+        is_own = await self._have(bucket, spec, cluster, daemons, name)
+        if self._given.get(place(bucket)) != (metadata["uid"], name):
             await ownership.allow(daemons, user, name)
-            self._given[_place(bucket)] = metadata["uid"], name
-        kept, wait_s = await self._keys(bucket, spec, daemons, name)
-        await self._finalizer(bucket, wanted=owned and spec.deletionPolicy == "Delete")
+            self._given[place(bucket)] = metadata["uid"], name
+        kept, wait_s = await key_secrets.ensure(
+            self._kube, daemons, bucket, user, spec.keyGrace, lambda keys: self._secret(bucket, name, keys)
+        )
+        mine = is_own and spec.deletionPolicy == "Delete"
+        await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=mine)
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
         applied = await self._settings(bucket, spec, before, daemons, name, ClusterSpec(**cluster["spec"]).rates)
         await self._kube.have(self._config_map(bucket, builder, name))
         state = BucketState(
             bucketName=name,
-            owned=owned,
+            owned=is_own,
             applied=applied,
             endpoint=builder.endpoint,
             secretName=metadata["name"],
             configMapName=metadata["name"],
             keys=kept,
-            rotation=metadata.get("annotations", {}).get(ROTATE, ""),
+            rotation=rotation_of(bucket),
         )
-        self._say(bucket, state, before, "Ready", "the bucket can be used")
+        say(bucket, state, before, "Ready", "the bucket can be used")
         return state, wait_s
 
     async def _have(self, bucket: Object, spec: BucketSpec, cluster: Object, daemons: Daemons, name: str) -> bool:
         """Have the bucket; whether it is this resource's own. Raises RefusedError."""
         metadata = bucket["metadata"]
-        user, by = BUCKET_USER + metadata["uid"], f"{metadata['namespace']}/{metadata['name']}"
+        user, by = BUCKET_USER + metadata["uid"], full_name(bucket)
         held = await ownership.owner(daemons, name)
         if held is None:
             for other in buckets_of(self._cache, cluster["metadata"]["namespace"], cluster["metadata"]["name"]):
@@ -175,8 +134,8 @@ class Buckets:
                     other["metadata"]["uid"] != metadata["uid"] and name_of(other) == name
                 ):  # it had one of that name, which is no more
                     await ownership.withdraw(daemons, BUCKET_USER + other["metadata"]["uid"])
-                    self._given.pop(_place(other), None)
-            self._given.pop(_place(bucket), None)
+                    self._given.pop(place(other), None)
+            self._given.pop(place(bucket), None)
             held = user if await ownership.claim(daemons, user, name) else await ownership.owner(daemons, name)
         if held == user:
             return True
@@ -248,81 +207,13 @@ class Buckets:
             await daemons.set_public(name, public=spec.access == "PublicRead")
         return sorted(asked)
 
-    async def _keys(
-        self, bucket: Object, spec: BucketSpec, daemons: Daemons, name: str
-    ) -> tuple[list[BucketKey], float]:
-        """All keys that work, the newest first, and when one of them ends. A key that only the Secret knows is
-        nobody's: one that S4 made is known to S4."""
-        metadata, now_s = bucket["metadata"], time.time()
-        secret = await self._kube.get("Secret", metadata["namespace"], metadata["name"])
-        held, notes = read(secret), (secret or {}).get("metadata", {}).get("annotations", {})
-        wanted, user = metadata.get("annotations", {}).get(ROTATE, ""), BUCKET_USER + metadata["uid"]
-        known = (await daemons.users()).get(user, [])
-        previous = {
-            access: end
-            for access, end in _read_notes(notes.get(PREVIOUS, "")).items()
-            if access in known and end > now_s
-        }
-        access = held.get("AWS_ACCESS_KEY_ID", "")
-        made_at = notes.get("s4.dev/made-at", "")
-        if access not in known or "AWS_SECRET_ACCESS_KEY" not in held or notes.get(ROTATE, "") != wanted:
-            if access in known:
-                previous[access] = now_s + seconds(spec.keyGrace)
-            keys, made_at = new_keys(), text_time(now_s)
-            access = keys.access
-            await daemons.put_key(user, keys.access, keys.secret)
-            await self._kube.have(
-                self._secret(
-                    bucket, keys, name, {ROTATE: wanted, "s4.dev/made-at": made_at, PREVIOUS: _noted(previous)}
-                )
-            )
-        for other in known:
-            if other != access and other not in previous:
-                await daemons.delete_key(user, other)
-        listed = [BucketKey(accessKey=access, createdAt=made_at)]
-        listed += [BucketKey(accessKey=one, createdAt="", expiresAt=text_time(end)) for one, end in previous.items()]
-        return listed, min([AT_REST_S, *(end - now_s + 1 for end in previous.values())])
-
-    async def _finalizer(self, bucket: Object, *, wanted: bool) -> None:
-        metadata = bucket["metadata"]
-        held = metadata.get("finalizers", [])
-        if wanted != (FINALIZER in held):
-            kept = [one for one in held if one != FINALIZER] + ([FINALIZER] if wanted else [])
-            change: Object = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
-            found = await self._kube.patch("Bucket", metadata["namespace"], metadata["name"], change)
-            if kept or not found["metadata"].get(
-                "deletionTimestamp"
-            ):  # else it is gone, and the watch may have said so before
-                self._cache.see("Bucket", {"kind": "Bucket", **found})
-
     # -- what pods read
 
-    def _object(self, bucket: Object, kind: str, **parts: Any) -> Object:
-        metadata = bucket["metadata"]
-        owner = {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": "Bucket",
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-            "controller": True,
-        }
-        labels = {
-            "app.kubernetes.io/name": "s4",
-            "app.kubernetes.io/managed-by": "s4-operator",
-            "s4.dev/bucket": metadata["name"],
-        }
-        head = {
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "labels": labels,
-            "ownerReferences": [owner],
-        }
-        return {"apiVersion": "v1", "kind": kind, "metadata": head, **parts}
-
-    def _secret(self, bucket: Object, keys: Keys, name: str, notes: dict[str, str]) -> Object:
-        made = self._object(
+    def _secret(self, bucket: Object, name: str, keys: Keys) -> Object:
+        return owned(
             bucket,
             "Secret",
+            bucket["metadata"]["name"],
             stringData={
                 "AWS_ACCESS_KEY_ID": keys.access,
                 "AWS_SECRET_ACCESS_KEY": keys.secret,
@@ -331,14 +222,13 @@ class Buckets:
                 "COSI_S3_BUCKET_NAME": name,
             },
         )
-        made["metadata"]["annotations"] = notes
-        return made
 
     def _config_map(self, bucket: Object, builder: Builder, name: str) -> Object:
         host = builder.endpoint.partition("//")[2].rpartition(":")[0]
-        return self._object(
+        return owned(
             bucket,
             "ConfigMap",
+            bucket["metadata"]["name"],
             data={
                 "BUCKET_NAME": name,
                 "BUCKET_HOST": host,
@@ -357,24 +247,17 @@ class Buckets:
         """With the finalizer: remove the bucket that this resource made. A cluster that is gone has no bucket."""
         if FINALIZER not in bucket["metadata"].get("finalizers", []):
             return 0.0
-        namespace = spec.clusterRef.namespace or bucket["metadata"]["namespace"]
-        cluster = self._cache.get("S4Cluster", namespace, spec.clusterRef.name)
-        if cluster is None:  # the cache may be late: ask
-            cluster = await self._kube.get("S4Cluster", namespace, spec.clusterRef.name)
+        cluster = cluster_of(self._cache, bucket) or await self._kube.get("S4Cluster", *reference_of(bucket))
         if cluster is not None and not cluster["metadata"].get("deletionTimestamp") and spec.deletionPolicy == "Delete":
-            _, daemons = await self._daemons(cluster)
+            _, daemons = await connect(self._clusters, self._secrets, cluster)
             user, name = BUCKET_USER + bucket["metadata"]["uid"], name_of(bucket)
             await ownership.withdraw(daemons, user)  # nobody writes to it meanwhile
             if await ownership.owner(daemons, name) == user:
                 await daemons.empty_bucket(name)
                 await daemons.delete_bucket(name)
             await daemons.delete_user(user)
-        await self._finalizer(bucket, wanted=False)
+        await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=False)
         return 0.0
-
-
-def _place(bucket: Object) -> tuple[str, str]:
-    return bucket["metadata"]["namespace"], bucket["metadata"]["name"]
 
 
 def name_of(bucket: Object) -> str:
@@ -407,17 +290,3 @@ def lifecycle_rule(number: int, one: LifecycleRule) -> Rule:
         newer=one.keepNoncurrent or 0,
         abort_days=one.abortUploadsAfterDays or 0,
     )
-
-
-def _read_notes(text: str) -> dict[str, float]:
-    """Ends by access key; what a person changed into something else is passed over."""
-    found = {}
-    for part in text.split(","):
-        access, _, end = part.partition("=")
-        if access and re.fullmatch(r"[0-9]{1,12}", end):
-            found[access] = float(end)
-    return found
-
-
-def _noted(previous: dict[str, float]) -> str:
-    return ",".join(f"{access}={end:.0f}" for access, end in previous.items())
