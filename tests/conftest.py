@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 import tiers
 from access import where
 from events.processes import Webhook, said
-from kube.apiserver import ApiServer, missing
+from kube.apiserver import RESOURCES, ApiServer, missing
 from process import COVERED, ServerProcess, make_client
 
 pytest_plugins = ["costs", "held", "traced"]
@@ -139,6 +139,6 @@ def one_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 @pytest.fixture
 def api(one_api: ApiServer) -> ApiServer:
     """That API server without resources of ours."""
-    for resource in ("s4clusters", "buckets", "shardmaps"):
+    for resource in RESOURCES:
         one_api.remove(resource)
     return one_api

@@ -89,6 +89,14 @@ class BucketRate(Model):
     )
 
 
+class Grant(Model):
+    user: Name = Field(description="Of an S4User of the same S4Cluster.")
+    namespace: Name | None = Field(None, description="The Bucket's own where absent.")
+    role: Literal["Reader", "Writer", "Owner"] = Field(
+        description="Reader reads and lists, Writer may all that the Bucket's own keys may, Owner also lets others in."
+    )
+
+
 class BucketSpec(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -130,6 +138,9 @@ class BucketSpec(Model):
     )
     access: Literal["Private", "PublicRead"] = Field(
         "Private", description="PublicRead lets everybody read every object, and list none."
+    )
+    grants: Annotated[list[Grant], Field(max_length=100)] = Field(
+        default_factory=list, description="Who may use the bucket beside its own keys."
     )
     deletionPolicy: Literal["Retain", "Delete"] = Field(
         "Retain", description="Delete removes the bucket and every object in it with this resource."

@@ -4,7 +4,7 @@ Whose a bucket is comes first (ownership.py), and is asked of S4 in every round:
 status, a Secret, its notes) is believed. So a crash between making a bucket and saying so loses nothing, and nothing
 is given, set or deleted that is not this resource's. A refusal takes back what was given before. Keys are
 key_secrets.py's. A resource that keeps its bucket needs no finalizer: its user is removed once it is gone
-(clusters.py).
+(sweep.py).
 """
 
 from __future__ import annotations
@@ -13,31 +13,34 @@ from s4.s3 import cors, encryption
 from s4.s3.lifecycle import Rule
 from s4.s3.lock import Default
 from s4_operator import key_secrets, ownership
+from s4_operator.bounds import Bounds
 from s4_operator.bucket_models import BucketRate, BucketSpec, BucketState, LifecycleRule
 from s4_operator.cache import Cache
-from s4_operator.clusters import BUCKET_USER, Clusters, buckets_of, write_status
-from s4_operator.daemons import DaemonError, Daemons
+from s4_operator.clusters import Clusters, buckets_of, write_status
+from s4_operator.daemons import Daemons
+from s4_operator.iam import Iam
 from s4_operator.key_secrets import rotation_of
-from s4_operator.kube import Kube, Object, TakenError
+from s4_operator.kube import Kube, Object
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec, Rates, size
 from s4_operator.ownership import RefusedError
 from s4_operator.pods import S3
 from s4_operator.resources import (
-    again_s,
     cluster_for,
     cluster_of,
     connect,
     full_name,
     is_going,
+    name_of,
+    one_round,
     owned,
     place,
-    reason_of,
     reference_of,
     say,
     set_finalizer,
 )
 from s4_operator.secrets_of import Keys, Secrets
+from s4_operator.sweep import BUCKET_USER
 
 FINALIZER = "s4.dev/bucket"
 
@@ -45,8 +48,9 @@ FINALIZER = "s4.dev/bucket"
 class Buckets:
     """Reconciles Buckets."""
 
-    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets) -> None:
+    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
         self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
+        self._bounds = bounds
         # By namespace and name: (uid, the bucket that this process gave the use of, or "" where it took all back).
         self._given: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -57,36 +61,22 @@ class Buckets:
             self._given.pop((namespace, name), None)
             return 0.0  # its user goes with the next sweep
         spec, before = BucketSpec(**bucket["spec"]), BucketState(**(bucket.get("status") or {}))
-        try:
-            if is_going(bucket):
-                return await self._delete(bucket, spec)
-            state, wait_s = await self._ensure(bucket, spec, before)
-        except (RefusedError, DaemonError, TakenError) as error:
-            state = before.model_copy()
-            reason, message = await self._refused(bucket, spec, error, state)
-            say(bucket, state, before, reason, message)
-            wait_s = again_s(state)
-        await write_status(self._kube, self._cache, bucket, before, state)
-        return wait_s
 
-    async def _refused(self, bucket: Object, spec: BucketSpec, error: Exception, state: BucketState) -> tuple[str, str]:
-        """(reason, message) of what stands against a Bucket; what it was given is taken back where it may not have
-        it."""
-        reason = reason_of(error)
-        if isinstance(error, DaemonError):
-            return reason, str(error)
+        async def work() -> tuple[BucketState | None, float]:
+            if is_going(bucket):
+                return None, await self._delete(bucket, spec)
+            return await self._ensure(bucket, spec, before)
+
+        return await one_round(self._kube, self._cache, bucket, before, work, lambda: self._take_back(bucket))
+
+    async def _take_back(self, bucket: Object) -> None:
+        """All that a Bucket was given. Raises DaemonError."""
         cluster = cluster_of(self._cache, bucket)
-        if cluster is None:
-            return reason, str(error)
-        if self._given.get(place(bucket)) != (bucket["metadata"]["uid"], ""):
-            try:
-                _, daemons = await connect(self._clusters, self._secrets, cluster)
-                await ownership.withdraw(daemons, BUCKET_USER + bucket["metadata"]["uid"])
-            except DaemonError as why:
-                return reason, f"{error}; what it was given could not be taken back yet: {why}"
-            self._given[place(bucket)] = bucket["metadata"]["uid"], ""
-        state.keys, state.owned = [], False
-        return reason, str(error)
+        if cluster is None or self._given.get(place(bucket)) == (bucket["metadata"]["uid"], ""):
+            return
+        _, daemons = await connect(self._clusters, self._secrets, cluster)
+        await ownership.withdraw(daemons, BUCKET_USER + bucket["metadata"]["uid"])
+        self._given[place(bucket)] = bucket["metadata"]["uid"], ""
 
     # -- making it so
 
@@ -136,6 +126,7 @@ class Buckets:
                     await ownership.withdraw(daemons, BUCKET_USER + other["metadata"]["uid"])
                     self._given.pop(place(other), None)
             self._given.pop(place(bucket), None)
+            await self._bounds.forget(Iam(daemons), name)
             held = user if await ownership.claim(daemons, user, name) else await ownership.owner(daemons, name)
         if held == user:
             return True
@@ -253,18 +244,12 @@ class Buckets:
             user, name = BUCKET_USER + bucket["metadata"]["uid"], name_of(bucket)
             await ownership.withdraw(daemons, user)  # nobody writes to it meanwhile
             if await ownership.owner(daemons, name) == user:
+                await self._bounds.forget(Iam(daemons), name)
                 await daemons.empty_bucket(name)
                 await daemons.delete_bucket(name)
             await daemons.delete_user(user)
         await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=False)
         return 0.0
-
-
-def name_of(bucket: Object) -> str:
-    """What the bucket of a Bucket is called: chosen, or made of what nobody can change. Not what a status says."""
-    metadata = bucket["metadata"]
-    made = f"{metadata['namespace'][:20]}-{metadata['name'][:20]}-{metadata['uid'][:8]}".strip("-.")
-    return str(bucket["spec"].get("bucketName") or made)
 
 
 def rate_of(asked: BucketRate | None, of_all: Rates) -> tuple[int, int]:

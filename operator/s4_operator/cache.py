@@ -13,6 +13,9 @@ from s4_operator.kube import Kube, Object
 WATCHED = {
     "S4Cluster": "",
     "Bucket": "",
+    "S4User": "",
+    "S4Policy": "",
+    "S4Role": "",
     "ShardMap": "",
     "Node": "",
     "PersistentVolume": "",

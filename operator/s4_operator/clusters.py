@@ -37,6 +37,7 @@ from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, Secrets, Trusted
 from s4_operator.steps import DeleteClaim, DeletePod, MakeMap, RetainVolume, Step, changed, in_words
+from s4_operator.sweep import sweep
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,6 @@ APPLY_AGAIN_S, TAKEN_AGAIN_S = 600.0, 30.0
 CHECK_S, CHECK_SOON_S, PATIENCE_S = 60.0, 3.0, 15.0
 AT_REST_S, AT_WORK_S = 15.0, 2.0
 ADMIN_USER = "admin"
-BUCKET_USER = "bucket-"  # and the uid of a Bucket
 
 
 @dataclass(slots=True)
@@ -328,11 +328,7 @@ class Clusters:
                 memory.keys, memory.keys_at = wanted, time.monotonic()
                 memory.sweep = True
             if memory.sweep:
-                alive = {BUCKET_USER + one["metadata"]["uid"] for one in await self._kube.list("Bucket")}
-                for user in await daemons.users():
-                    if user.startswith(BUCKET_USER) and user not in alive:
-                        await daemons.delete_user(user)
-                        log.info("%s/%s: the keys of a Bucket that is no more were removed", namespace, name)
+                await sweep(self._kube, daemons, f"{namespace}/{name}")
                 memory.sweep = False
         except (DaemonError, KubeError) as error:
             return str(error)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from s4_operator.bucket_models import BucketSpec, BucketState
 from s4_operator.models import GROUP, VERSION, ClusterSpec, ClusterState
+from s4_operator.people_models import PolicySpec, PolicyState, RoleSpec, RoleState, UserSpec, UserState
 
 Schema = dict[str, Any]
 INTEGER: Schema = {"type": "integer", "format": "int64"}
@@ -140,6 +141,51 @@ def bucket() -> dict[str, Any]:
     return _crd("Bucket", "buckets", "s4b", _resource(structural(BucketSpec), structural(BucketState)), columns)
 
 
+def user() -> dict[str, Any]:
+    columns = [
+        _column("Phase", ".status.phase"),
+        READY,
+        _column("Cluster", ".spec.clusterRef.name"),
+        _column("Secret", ".status.secretName"),
+        _column("ARN", ".status.arn", wide=True),
+        _column("Message", ".status.message"),
+        AGE,
+    ]
+    return _crd("S4User", "s4users", "s4u", _named(_resource(structural(UserSpec), structural(UserState))), columns)
+
+
+def policy() -> dict[str, Any]:
+    columns = [
+        _column("Phase", ".status.phase"),
+        READY,
+        _column("Cluster", ".spec.clusterRef.name"),
+        _column("ARN", ".status.arn", wide=True),
+        _column("Message", ".status.message"),
+        AGE,
+    ]
+    schema = _named(_resource(structural(PolicySpec), structural(PolicyState)))
+    return _crd("S4Policy", "s4policies", "s4p", schema, columns)
+
+
+def role() -> dict[str, Any]:
+    columns = [
+        _column("Phase", ".status.phase"),
+        READY,
+        _column("Cluster", ".spec.clusterRef.name"),
+        _column("ConfigMap", ".status.configMapName"),
+        _column("Audience", ".status.audience", wide=True),
+        _column("Message", ".status.message"),
+        AGE,
+    ]
+    return _crd("S4Role", "s4roles", "s4r", _named(_resource(structural(RoleSpec), structural(RoleState))), columns)
+
+
+def _named(schema: Schema) -> Schema:
+    """A name is a label's value too, and with an ending that of a Secret."""
+    named = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 63}}}
+    return {**schema, "properties": {**schema["properties"], "metadata": named}}
+
+
 def shardmap() -> dict[str, Any]:
     """The two halves of the daemons' `s4.cluster.halves`."""
     store = {"id": {"type": "string"}, "weight": {"type": "number"}, "domain": {"type": "string"}}
@@ -192,7 +238,14 @@ def shardmap() -> dict[str, Any]:
 
 def written() -> dict[str, str]:
     """The files of crds/ by name."""
-    made = {"s4clusters": cluster(), "buckets": bucket(), "shardmaps": shardmap()}
+    made = {
+        "s4clusters": cluster(),
+        "buckets": bucket(),
+        "s4users": user(),
+        "s4policies": policy(),
+        "s4roles": role(),
+        "shardmaps": shardmap(),
+    }
     head = "# Made by `python -m s4_operator.crd crds`: change operator/s4_operator/models.py instead.\n"
     return {f"{name}.yaml": head + yaml.safe_dump(value, sort_keys=False, width=110) for name, value in made.items()}
 

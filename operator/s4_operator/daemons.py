@@ -90,6 +90,10 @@ class Daemons:
                 raise
             await self.admin("PUT", path, {"grants": grants, "create": True})
 
+    async def enable_user(self, name: str, *, enabled: bool) -> None:
+        """Whether a user is let in at all, by keys or by sessions."""
+        await self.admin("PUT", f"/users/{quote(name, safe='')}", {"enabled": enabled})
+
     async def put_key(self, user: str, access: str, secret: str) -> None:
         """Have a key of a user work; that it is there already is success."""
         await self.admin("POST", f"/users/{quote(user, safe='')}/keys", {"access_key": access, "secret_key": secret})

@@ -46,6 +46,9 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "PrometheusRule": ("monitoring.coreos.com/v1", "prometheusrules", True),
     "S4Cluster": ("s4.dev/v1alpha1", "s4clusters", True),
     "Bucket": ("s4.dev/v1alpha1", "buckets", True),
+    "S4User": ("s4.dev/v1alpha1", "s4users", True),
+    "S4Policy": ("s4.dev/v1alpha1", "s4policies", True),
+    "S4Role": ("s4.dev/v1alpha1", "s4roles", True),
     "Event": ("v1", "events", True),
     "ShardMap": ("s4.dev/v1alpha1", "shardmaps", True),
 }
@@ -224,7 +227,7 @@ def is_for_the_same(found: Object, wanted: Object) -> bool:
     labels, same = found["metadata"].get("labels") or {}, wanted["metadata"]["labels"]
     marked = all(
         labels.get(name) == same.get(name)
-        for name in ("app.kubernetes.io/managed-by", "s4.dev/cluster", "s4.dev/bucket")
+        for name in ("app.kubernetes.io/managed-by", "s4.dev/cluster", "s4.dev/bucket", "s4.dev/user", "s4.dev/role")
     )
     return marked and all((one["kind"], one["name"]) == (owner["kind"], owner["name"]) for one in references)
 

@@ -18,18 +18,22 @@ import kopf
 from aiohttp import web
 
 from s4.base.jobs import Job, Jobs
-from s4_operator import certificates
+from s4_operator import certificates, touched
+from s4_operator.bounds import Bounds
 from s4_operator.buckets import Buckets
 from s4_operator.cache import Cache
-from s4_operator.clusters import Clusters, buckets_of
+from s4_operator.clusters import Clusters
 from s4_operator.kube import Kube, KubeError, Object
+from s4_operator.people import Policies, Users
 from s4_operator.queue import Key, Queue
+from s4_operator.resources import reference_of
 from s4_operator.secrets_of import Secrets
 
 log = logging.getLogger(__name__)
 
 REFRESH_S = 300.0
 RETRY_S = 2.0
+RESOURCES = ("S4Cluster", "Bucket", "S4User", "S4Policy", "S4Role", "ShardMap")
 STUCK_S = 900.0  # later than due that the loop which looks at every cluster comes round: the process is started again
 WORKERS = 16
 
@@ -52,7 +56,14 @@ class Operator:
             apis,
             environment.get("S4_OPERATOR_NAMESPACE", ""),
         )
-        self.buckets = Buckets(kube, self.cache, self.clusters, secrets)
+        bounds = Bounds(self.cache)
+        common = kube, self.cache, self.clusters, secrets
+        self.rounds = {
+            "S4Cluster": self.clusters.reconcile,
+            "Bucket": Buckets(*common, bounds).reconcile,
+            "S4User": Users(*common, bounds).reconcile,
+            "S4Policy": Policies(*common).reconcile,
+        }
         self.queue = Queue(self._work, WORKERS)
         self.beat_at = time.monotonic()
         self.jobs = Jobs()
@@ -60,8 +71,7 @@ class Operator:
 
     async def _work(self, key: Key) -> float:
         kind, namespace, name = key
-        reconciler = self.clusters if kind == "S4Cluster" else self.buckets
-        return await reconciler.reconcile(namespace, name)
+        return await self.rounds[kind](namespace, name)
 
     async def _refresh(self) -> None:
         """Read again what is cached."""
@@ -77,14 +87,18 @@ class Operator:
     def _generations(self) -> dict[Key, tuple[Any, ...]]:
         return {
             (kind, one["metadata"]["namespace"], one["metadata"]["name"]): _asked(one)
-            for kind in ("S4Cluster", "Bucket")
+            for kind in self.rounds
             for one in self.cache.list(kind)
         }
 
     def _allowed_others(self, namespace: str, name: str) -> None:
-        """A cluster was changed: whose Buckets it takes, and which buckets they may have, may be other ones now."""
-        for one in buckets_of(self.cache, namespace, name):
-            self.queue.add(("Bucket", one["metadata"]["namespace"], one["metadata"]["name"]))
+        """A cluster was changed: whose resources it takes, and which buckets they may have, may be other ones now."""
+        self._look(touched.of_cluster(self.cache, namespace, name))
+
+    def _look(self, keys: list[Key]) -> None:
+        for key in keys:
+            if key[0] in self.rounds:
+                self.queue.add(key)
 
     def see(self, kind: str, value: Object, *, deleted: bool) -> None:
         """Take in what a watch says, and look at what it concerns."""
@@ -92,11 +106,16 @@ class Operator:
         if not self.cache.see(kind, {**value, "kind": kind}, deleted=deleted):
             return
         metadata = value["metadata"]
-        if kind in ("S4Cluster", "Bucket"):
-            if before is None or deleted or _asked(before) != _asked(value):
+        if kind in self.rounds:
+            asked = before is None or deleted or _asked(before) != _asked(value)
+            if asked:
                 self.queue.add((kind, metadata["namespace"], metadata["name"]))
-            if kind == "Bucket" and (deleted or before is None):
-                self._of_bucket(value, deleted=deleted)
+            if kind in touched.OF_CLUSTER and (
+                asked or before is None or touched.state_of(before) != touched.state_of(value)
+            ):
+                self._look(touched.by_asking(self.cache, {**value, "kind": kind}))
+            if kind in touched.OF_CLUSTER and (deleted or before is None):
+                self._of_cluster(kind, value, deleted=deleted)
             if kind == "S4Cluster" and before is not None and _asked(before) != _asked(value):
                 self._allowed_others(metadata["namespace"], metadata["name"])
         elif kind in ("Node", "PersistentVolume"):
@@ -106,12 +125,13 @@ class Operator:
         elif name := metadata.get("labels", {}).get("s4.dev/cluster", metadata["name"] if kind == "ShardMap" else ""):
             self.queue.add(("S4Cluster", metadata["namespace"], name))
 
-    def _of_bucket(self, value: Object, *, deleted: bool) -> None:
-        reference = value["spec"]["clusterRef"]
-        namespace = reference.get("namespace") or value["metadata"]["namespace"]
+    def _of_cluster(self, kind: str, value: Object, *, deleted: bool) -> None:
+        """A resource came or went: the cluster counts its Buckets, and what is left of others is swept."""
+        namespace, name = reference_of(value)
         if deleted:
-            self.clusters.sweep(namespace, reference["name"])
-        self.queue.add(("S4Cluster", namespace, reference["name"]))
+            self.clusters.sweep(namespace, name)
+        if deleted or kind == "Bucket":
+            self.queue.add(("S4Cluster", namespace, name))
 
     def health(self) -> str:
         """What is wrong with this process, or nothing."""
@@ -175,7 +195,7 @@ async def _first_look(kube: Kube) -> frozenset[str]:
     """The optional kinds that this Kubernetes has, once it answers and has ours."""
     while True:
         try:
-            if not all([await kube.has_api(kind) for kind in ("S4Cluster", "Bucket", "ShardMap")]):
+            if not all([await kube.has_api(kind) for kind in RESOURCES]):
                 raise KubeError(404, "there are no CRDs of s4.dev yet")
             return frozenset([kind for kind in ("ServiceMonitor", "PrometheusRule") if await kube.has_api(kind)])
         except KubeError as error:
@@ -228,6 +248,21 @@ async def on_cluster(event: Any, **_: Any) -> None:
 @kopf.on.event("s4.dev", "v1alpha1", "buckets")
 async def on_bucket(event: Any, **_: Any) -> None:
     _see("Bucket", event)
+
+
+@kopf.on.event("s4.dev", "v1alpha1", "s4users")
+async def on_user(event: Any, **_: Any) -> None:
+    _see("S4User", event)
+
+
+@kopf.on.event("s4.dev", "v1alpha1", "s4policies")
+async def on_policy(event: Any, **_: Any) -> None:
+    _see("S4Policy", event)
+
+
+@kopf.on.event("s4.dev", "v1alpha1", "s4roles")
+async def on_role(event: Any, **_: Any) -> None:
+    _see("S4Role", event)
 
 
 @kopf.on.event("s4.dev", "v1alpha1", "shardmaps")

@@ -46,6 +46,18 @@ USES = (
     "s3:PutBucketObjectLockConfiguration",
 )
 
+# What an owner may besides: let others in, and get round a lock that allows it.
+OWNS = (
+    "s3:PutBucketPolicy",
+    "s3:DeleteBucketPolicy",
+    "s3:PutBucketAcl",
+    "s3:PutObjectAcl",
+    "s3:PutObjectVersionAcl",
+    "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketOwnershipControls",
+    "s3:BypassGovernanceRetention",
+)
+
 
 class RefusedError(Exception):
     """The Bucket cannot be as it is asked for: (reason, message) for its Ready condition."""

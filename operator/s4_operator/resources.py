@@ -8,11 +8,12 @@ condition, in the same words for all kinds.
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from s4_operator.bucket_models import ClusterRef, ResourceState
 from s4_operator.cache import Cache
-from s4_operator.clusters import Clusters
+from s4_operator.clusters import Clusters, write_status
 from s4_operator.daemons import DaemonError, Daemons
 from s4_operator.kube import Kube, Object, TakenError
 from s4_operator.manifests import Builder
@@ -22,7 +23,17 @@ from s4_operator.ownership import RefusedError
 from s4_operator.report import conditions
 from s4_operator.secrets_of import Secrets
 
+S = TypeVar("S", bound=ResourceState)
+
 AT_REST_S, SOON_S, LATER_S, LONG_S = 600.0, 3.0, 30.0, 60.0
+
+
+class UnmetError(Exception):
+    """What a resource asks for cannot be yet: (reason, message) for its Ready condition. What it has stays."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def place(resource: Object) -> tuple[str, str]:
@@ -72,7 +83,7 @@ async def connect(clusters: Clusters, secrets: Secrets, cluster: Object) -> tupl
 
 
 def reason_of(error: Exception) -> str:
-    if isinstance(error, RefusedError):
+    if isinstance(error, RefusedError | UnmetError):
         return error.reason
     if isinstance(error, TakenError):
         return f"{error.kind}Exists"
@@ -95,6 +106,38 @@ def say(resource: Object, state: ResourceState, before: ResourceState, reason: s
 def again_s(state: ResourceState) -> float:
     """When to look again at what is not Ready: soon at first."""
     return SOON_S if time.time() - stamp(state.conditions[0].lastTransitionTime) < LONG_S else LATER_S
+
+
+async def one_round(
+    kube: Kube,
+    cache: Cache,
+    resource: Object,
+    before: S,
+    work: Callable[[], Awaitable[tuple[S | None, float]]],
+    take_back: Callable[[], Awaitable[None]],
+) -> float:
+    """Do `work`, which gives the status and the seconds until the next round, and write that; or write why it could
+    not be done. A resource that may not be what it is loses what it was given, and its status says so only once that
+    is so. Raises KubeError."""
+    try:
+        state, wait_s = await work()
+    except (RefusedError, UnmetError, DaemonError, TakenError) as error:
+        state, message = before.model_copy(), str(error)
+        if isinstance(error, RefusedError | TakenError):
+            try:
+                await take_back()
+                fresh = type(before)()
+                lost: dict[str, Any] = {
+                    name: getattr(fresh, name) for name in ("keys", "owned") if name in type(before).model_fields
+                }
+                state = before.model_copy(update=lost)
+            except DaemonError as why:
+                message = f"{error}; what it was given could not be taken back yet: {why}"
+        say(resource, state, before, reason_of(error), message)
+        wait_s = again_s(state)
+    if state is not None:
+        await write_status(kube, cache, resource, before, state)
+    return wait_s
 
 
 async def set_finalizer(kube: Kube, cache: Cache, resource: Object, name: str, *, wanted: bool) -> None:
@@ -129,3 +172,10 @@ def owned(resource: Object, kind: str, name: str, **parts: Any) -> Object:
     }
     head = {"name": name, "namespace": metadata["namespace"], "labels": labels, "ownerReferences": [owner]}
     return {"apiVersion": "v1", "kind": kind, "metadata": head, **parts}
+
+
+def name_of(bucket: Object) -> str:
+    """What the bucket of a Bucket is called: chosen, or made of what nobody can change. Not what a status says."""
+    metadata = bucket["metadata"]
+    made = f"{metadata['namespace'][:20]}-{metadata['name'][:20]}-{metadata['uid'][:8]}".strip("-.")
+    return str(bucket["spec"].get("bucketName") or made)

@@ -21,6 +21,7 @@ from process import wait_until
 
 PROGRAMS = Path(os.environ.get("S4_E2E_BIN", Path.home() / ".cache" / "s4-e2e" / "bin"))
 ROOT = Path(__file__).parents[2]
+RESOURCES = ("s4users", "s4roles", "s4policies", "buckets", "s4clusters", "shardmaps")  # of ours, in s4.dev/v1alpha1
 UNVERIFIED = ssl._create_unverified_context()
 
 
@@ -156,13 +157,21 @@ class ApiServer:
                 )
         wait_until(lambda: not self.get(f"{start}/{resource}")["items"], f"there are no {resource}")
 
+    def remove_at_once(self, resource: str) -> None:
+        """As `remove`, where nobody ends what finalizers wait for."""
+        start = "/apis/s4.dev/v1alpha1"
+        for one in self.get(f"{start}/{resource}")["items"]:
+            path = f"{start}/namespaces/{one['metadata']['namespace']}/{resource}/{one['metadata']['name']}"
+            self.change(path, {"metadata": {"finalizers": []}})
+        self.remove(resource)
+
     def change(self, path: str, change: dict[str, Any]) -> None:
         self.call("PATCH", path, change, "application/merge-patch+json")
 
     def install_crds(self) -> None:
         self.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
         self.kubectl("wait", "--for=condition=Established", "--timeout=300s", "crd", "--all")
-        for plural in ("buckets", "s4clusters", "shardmaps"):
+        for plural in RESOURCES:
             self.get(f"/apis/s4.dev/v1alpha1/{plural}")  # returns once their storage has begun
 
     def stop_api(self) -> None:

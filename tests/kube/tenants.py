@@ -10,24 +10,29 @@ from typing import Any
 
 import aiohttp
 
-from kube.apiserver import ApiServer
+from kube.apiserver import RESOURCES, ApiServer
 from process import ACCESS, REGION, SECRET, ServerProcess, make_client
+from s4_operator.bounds import Bounds
 from s4_operator.buckets import Buckets
 from s4_operator.cache import Cache
-from s4_operator.clusters import BUCKET_USER, Clusters
+from s4_operator.clusters import Clusters
 from s4_operator.daemons import Daemons
 from s4_operator.kube import Kube
+from s4_operator.people import Policies, Users
 from s4_operator.secrets_of import Secrets
+from s4_operator.sweep import BUCKET_USER
 
 HOME, ONE, OTHER = "tenants-s4", "tenant-one", "tenant-other"
 
 
 S4 = "/apis/s4.dev/v1alpha1"
+OURS = ("S4Cluster", "Bucket", "S4User", "S4Policy", "S4Role")
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:
-    start = S4 if kind in ("S4Cluster", "Bucket") else "/api/v1"
-    return f"{start}/namespaces/{namespace}/{kind.lower()}s" + (f"/{name}" if name else "")
+    start = S4 if kind in OURS else "/api/v1"
+    plural = "s4policies" if kind == "S4Policy" else f"{kind.lower()}s"
+    return f"{start}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
 
 
 class OneServer(Clusters):
@@ -54,7 +59,7 @@ class Tenants:
                 api.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
             for plural in ("secrets", "configmaps"):
                 api.call("DELETE", f"/api/v1/namespaces/{name}/{plural}")
-            for plural in ("buckets", "s4clusters"):
+            for plural in RESOURCES:
                 for one in api.get(f"{S4}/namespaces/{name}/{plural}")["items"]:  # nobody else ends what they wait for
                     api.change(
                         f"{S4}/namespaces/{name}/{plural}/{one['metadata']['name']}", {"metadata": {"finalizers": []}}
@@ -75,6 +80,10 @@ class Tenants:
 
     def bucket(self, namespace: str, name: str, **spec: Any) -> None:
         self._write("Bucket", namespace, name, {"clusterRef": {"name": "c", "namespace": HOME}, **spec})
+
+    def write(self, kind: str, namespace: str, name: str, **spec: Any) -> None:
+        """A resource that uses the cluster."""
+        self._write(kind, namespace, name, {"clusterRef": {"name": "c", "namespace": HOME}, **spec})
 
     def _write(self, kind: str, namespace: str, name: str, spec: dict[str, Any]) -> None:
         value = {
@@ -98,12 +107,13 @@ class Tenants:
         """{} where there is none."""
         return self.api.get(_path(kind, namespace, name))
 
-    def status(self, namespace: str, name: str) -> dict[str, Any]:
-        return dict(self.get("Bucket", namespace, name).get("status", {}))
+    def status(self, namespace: str, name: str, kind: str = "Bucket") -> dict[str, Any]:
+        return dict(self.get(kind, namespace, name).get("status", {}))
 
-    def reason(self, namespace: str, name: str) -> str:
-        """Why a Bucket is as it is: Ready, or what stands against it."""
-        return next((one["reason"] for one in self.status(namespace, name)["conditions"] if one["type"] == "Ready"), "")
+    def reason(self, namespace: str, name: str, kind: str = "Bucket") -> str:
+        """Why a resource is as it is: Ready, or what stands against it."""
+        listed = self.status(namespace, name, kind)["conditions"]
+        return next((one["reason"] for one in listed if one["type"] == "Ready"), "")
 
     def user(self, namespace: str, name: str) -> str:
         return BUCKET_USER + str(self.get("Bucket", namespace, name)["metadata"]["uid"])
@@ -116,6 +126,10 @@ class Tenants:
     def client(self, namespace: str, name: str) -> Any:
         return make_client(self.server.endpoint, *self.keys(namespace, name))
 
+    def server_client(self) -> Any:
+        """S3 as the server's root."""
+        return make_client(self.server.endpoint, ACCESS, SECRET)
+
     def known_keys(self, user: str) -> list[str] | None:
         """The access keys that S4 knows of a user; None where it does not know the user."""
         listed = self.server.ask("GET", "/users")["users"]
@@ -125,8 +139,8 @@ class Tenants:
         """As somebody would who may write the status."""
         self.api.change(_path("Bucket", namespace, name) + "/status", {"status": status})
 
-    def delete(self, namespace: str, name: str) -> None:
-        self.api.call("DELETE", _path("Bucket", namespace, name))
+    def delete(self, namespace: str, name: str, kind: str = "Bucket") -> None:
+        self.api.call("DELETE", _path(kind, namespace, name))
 
     def set_data(self, namespace: str, name: str, **data: str) -> None:
         """Change a Secret, as its namespace's people may."""
@@ -157,6 +171,22 @@ class Tenants:
         self.run(work)
 
     def run(self, work: Callable[[Buckets, Daemons], Awaitable[None]]) -> None:
+        async def run(made: Reconcilers) -> None:
+            await work(made.buckets, made.daemons)
+
+        self.operate(run)
+
+    def rounds(self, *which: tuple[str, str, str]) -> None:
+        """One round for each (kind, namespace, name), in this order, by an operator that remembers nothing."""
+
+        async def work(made: Reconcilers) -> None:
+            for kind, namespace, name in which:
+                await made.rounds[kind](namespace, name)
+                await made.cache.refresh(made.kube)
+
+        self.operate(work)
+
+    def operate(self, work: Callable[[Reconcilers], Awaitable[None]]) -> None:
         async def run() -> None:
             kube = await Kube.connect(str(self.api.kubeconfig))
             try:
@@ -164,8 +194,23 @@ class Tenants:
                     cache, secrets = Cache(), Secrets(kube)
                     await cache.refresh(kube)
                     clusters = OneServer(self.server, kube, cache, session, "s4:1", secrets)
-                    await work(Buckets(kube, cache, clusters, secrets), clusters.daemons())
+                    await work(Reconcilers(kube, cache, clusters, secrets))
             finally:
                 await kube.close()
 
         asyncio.run(run())
+
+
+class Reconcilers:
+    """All of the operator but for what watches and waits."""
+
+    def __init__(self, kube: Kube, cache: Cache, clusters: OneServer, secrets: Secrets) -> None:
+        self.kube, self.cache, self.clusters, self.daemons = kube, cache, clusters, clusters.daemons()
+        common, bounds = (kube, cache, clusters, secrets), Bounds(cache)
+        self.buckets = Buckets(*common, bounds)
+        self.rounds = {
+            "S4Cluster": clusters.reconcile,
+            "Bucket": self.buckets.reconcile,
+            "S4User": Users(*common, bounds).reconcile,
+            "S4Policy": Policies(*common).reconcile,
+        }

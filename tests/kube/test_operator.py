@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from addresses import port_of_all_addresses
+from kube import apiserver
 from kube.apiserver import ApiServer
 from process import wait_until
 from s4.crypto.roles import S3, uri
@@ -24,7 +25,7 @@ RESOURCES = {
     "/api/v1": ("services", "configmaps", "serviceaccounts", "secrets"),
     "/apis/networking.k8s.io/v1": ("networkpolicies", "ingresses"),
     "/apis/rbac.authorization.k8s.io/v1": ("roles", "rolebindings"),
-    "/apis/s4.dev/v1alpha1": ("s4clusters", "buckets", "shardmaps"),
+    "/apis/s4.dev/v1alpha1": apiserver.RESOURCES,
 }
 GROUPS = {resource: group for group, resources in RESOURCES.items() for resource in resources}
 KINDS = ",".join(resource for resource, group in GROUPS.items() if "s4.dev" not in group)

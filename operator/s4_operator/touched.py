@@ -1,0 +1,40 @@
+"""Which resources a change of another one concerns: pure, from what is cached. main.py has them looked at again.
+
+What is missing here is only late: every resource is looked at every ten minutes.
+"""
+
+from __future__ import annotations
+
+from s4_operator.cache import Cache
+from s4_operator.kube import Object
+from s4_operator.queue import Key
+from s4_operator.resources import reference_of
+
+OF_CLUSTER = ("Bucket", "S4User", "S4Policy", "S4Role")  # kinds that name an S4Cluster
+HOLDERS = ("S4User", "S4Role")
+
+
+def key_of(resource: Object) -> Key:
+    metadata = resource["metadata"]
+    return resource["kind"], metadata["namespace"], metadata["name"]
+
+
+def of_cluster(cache: Cache, namespace: str, name: str, kinds: tuple[str, ...] = OF_CLUSTER) -> list[Key]:
+    """Resources that name a cluster: whom it lets in may be others after a change of it."""
+    return [key_of(one) for kind in kinds for one in cache.list(kind) if reference_of(one) == (namespace, name)]
+
+
+def by_asking(cache: Cache, resource: Object) -> list[Key]:
+    """What is to be looked at besides, after somebody made, changed or deleted a resource that names a cluster."""
+    kind, cluster = resource["kind"], reference_of(resource)
+    if kind == "Bucket":  # whose buckets are a namespace's own
+        return of_cluster(cache, *cluster, HOLDERS)
+    if kind == "S4Policy":
+        return of_cluster(cache, *cluster, HOLDERS)
+    return of_cluster(cache, *cluster, ("S4Policy", "Bucket"))  # who has a policy, and whom a Bucket grants to
+
+
+def state_of(resource: Object) -> tuple[object, ...]:
+    """What of a status others go by."""
+    status = resource.get("status") or {}
+    return status.get("phase"), status.get("bucketName"), status.get("arn")
