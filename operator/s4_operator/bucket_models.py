@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from s4_operator.models import Conditions, Duration, Model, Name, Quantity, rule, rules
+from s4_operator.models import Conditions, Duration, FreeForm, Model, Name, Quantity, rule, rules
 
 
 class ClusterRef(Model):
@@ -89,6 +89,67 @@ class BucketRate(Model):
     )
 
 
+class Notification(Model):
+    receiver: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$", description="One of the S4Cluster's receivers.")
+    events: Annotated[
+        list[Annotated[str, Field(pattern=r"^s3:[A-Za-z0-9:]+\*?$", max_length=100)]],
+        Field(min_length=1, max_length=50),
+    ] = Field(description="As s3:ObjectCreated:*")
+    prefix: str = Field("", max_length=1024)
+    suffix: str = Field("", max_length=1024)
+
+
+Protocol = Literal["http", "https"]
+Host = Annotated[str, Field(pattern=r"^[^ /?#]{1,253}$")]
+
+
+class RedirectAll(Model):
+    host: Host
+    protocol: Protocol | None = None
+
+
+class RedirectRule(Model):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("!(has(self.replacePrefix) && has(self.replaceKey))", "replacePrefix or replaceKey, not both"),
+            rule(
+                "has(self.host) || has(self.protocol) || has(self.code) || has(self.replacePrefix) || has(self.replaceKey)",
+                "a rule says where to: host, protocol, code, replacePrefix or replaceKey",
+            ),
+        )
+    )
+    prefix: str = Field("", max_length=1024, description="Of the keys that it is for.")
+    errorCode: int | None = Field(None, ge=400, le=599, description="The status that reading failed with.")
+    host: Host | None = None
+    protocol: Protocol | None = None
+    code: int | None = Field(None, ge=301, le=399)
+    replacePrefix: str | None = Field(None, max_length=1024)
+    replaceKey: str | None = Field(None, max_length=1024)
+
+
+class BucketWebsite(Model):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.index) != has(self.redirectAllTo)", "a website has either index or redirectAllTo"),
+            rule(
+                "!has(self.redirectAllTo) || (!has(self.error) && (!has(self.rules) || size(self.rules) == 0))",
+                "redirectAllTo goes alone",
+            ),
+        )
+    )
+    index: str | None = Field(None, pattern=r"^[^/]{1,255}$", description="What folders show, as index.html.")
+    error: str | None = Field(None, min_length=1, max_length=1024, description="The key of what errors show.")
+    redirectAllTo: RedirectAll | None = None
+    rules: Annotated[list[RedirectRule], Field(max_length=50)] = Field(default_factory=list)
+
+
+class PublicAccessBlock(Model):
+    blockPublicAcls: bool = True
+    ignorePublicAcls: bool = True
+    blockPublicPolicy: bool = True
+    restrictPublicBuckets: bool = True
+
+
 class Grant(Model):
     user: Name = Field(description="Of an S4User of the same S4Cluster.")
     namespace: Name | None = Field(None, description="The Bucket's own where absent.")
@@ -104,6 +165,15 @@ class BucketSpec(Model):
             rule(
                 "!has(self.objectLock) || self.versioning != 'Suspended'",
                 "versioning cannot be Suspended with objectLock",
+            ),
+            rule(
+                "self.access != 'PublicRead' || !has(self.publicAccessBlock) || "
+                "!(self.publicAccessBlock.blockPublicPolicy || self.publicAccessBlock.restrictPublicBuckets)",
+                "access PublicRead needs publicAccessBlock without blockPublicPolicy and restrictPublicBuckets, or none",
+            ),
+            rule(
+                "!has(self.tags) || !self.tags.exists(key, key.startsWith('s4.dev/') || key.startsWith('aws:'))",
+                "tags that begin with s4.dev/ or aws: are not yours to set",
             ),
             rule("self.clusterRef == oldSelf.clusterRef", "clusterRef cannot be changed: make another Bucket"),
             rule(
@@ -138,6 +208,23 @@ class BucketSpec(Model):
     )
     access: Literal["Private", "PublicRead"] = Field(
         "Private", description="PublicRead lets everybody read every object, and list none."
+    )
+    tags: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=40)] = Field(
+        default_factory=dict,
+        description="Of the bucket, and no others then but s4.dev/*. Where absent, what is set by S3 stays.",
+    )
+    notifications: Annotated[list[Notification], Field(max_length=100)] = Field(
+        default_factory=list, description="Who is told of what. Where absent, what is set by S3 stays."
+    )
+    website: BucketWebsite | None = Field(
+        None, description="How visitors see the bucket. Where absent, what is set by S3 stays."
+    )
+    policy: FreeForm | None = Field(
+        None,
+        description="Statements of the bucket's policy, beside those that S3's clients put. Without Resource: the bucket and all in it.",
+    )
+    publicAccessBlock: PublicAccessBlock | None = Field(
+        None, description="What is refused of public access. Where absent, what `access` needs, or what is set by S3."
     )
     grants: Annotated[list[Grant], Field(max_length=100)] = Field(
         default_factory=list, description="Who may use the bucket beside its own keys."
@@ -177,5 +264,8 @@ class BucketState(ResourceState):
     applied: list[str] = Field(
         default_factory=list,
         description="Settings that this resource made, and takes back when it no longer asks for them.",
+    )
+    settings: dict[str, str] = Field(
+        default_factory=dict, description="What the bucket has, whoever set it, as seen last."
     )
     rotation: str = Field("", description="The value of `s4.dev/rotate-key` that the newest key was made for.")

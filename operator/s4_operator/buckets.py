@@ -9,23 +9,21 @@ key_secrets.py's. A resource that keeps its bucket needs no finalizer: its user 
 
 from __future__ import annotations
 
-from s4.s3 import cors, encryption
-from s4.s3.lifecycle import Rule
-from s4.s3.lock import Default
-from s4_operator import key_secrets, ownership
+from s4_operator import bucket_settings, key_secrets, ownership
 from s4_operator.bounds import Bounds
-from s4_operator.bucket_models import BucketRate, BucketSpec, BucketState, LifecycleRule
+from s4_operator.bucket_models import BucketSpec, BucketState
 from s4_operator.cache import Cache
 from s4_operator.clusters import Clusters, buckets_of, write_status
-from s4_operator.daemons import Daemons
+from s4_operator.daemons import Daemons, parts
 from s4_operator.iam import Iam
 from s4_operator.key_secrets import rotation_of
 from s4_operator.kube import Kube, Object
 from s4_operator.manifests import Builder
-from s4_operator.models import ClusterSpec, Rates, size
+from s4_operator.models import ClusterSpec
 from s4_operator.ownership import RefusedError
 from s4_operator.pods import S3
 from s4_operator.resources import (
+    again_s,
     cluster_for,
     cluster_of,
     connect,
@@ -40,7 +38,7 @@ from s4_operator.resources import (
     set_finalizer,
 )
 from s4_operator.secrets_of import Keys, Secrets
-from s4_operator.sweep import BUCKET_USER
+from s4_operator.sweep import BUCKET_USER, USER
 
 FINALIZER = "s4.dev/bucket"
 
@@ -87,6 +85,7 @@ class Buckets:
         builder, daemons = await connect(self._clusters, self._secrets, cluster)
         metadata, name = bucket["metadata"], name_of(bucket)
         user = BUCKET_USER + metadata["uid"]
+        bucket_settings.check(spec, name)
         is_own = await self._have(bucket, spec, cluster, daemons, name)
         if self._given.get(place(bucket)) != (metadata["uid"], name):
             await ownership.allow(daemons, user, name)
@@ -98,7 +97,9 @@ class Buckets:
         await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=mine)
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
-        applied = await self._settings(bucket, spec, before, daemons, name, ClusterSpec(**cluster["spec"]).rates)
+        grants, missing = await self._granted(bucket, spec, Iam(daemons), lent=not is_own)
+        asked = bucket_settings.Asked(spec, ClusterSpec(**cluster["spec"]).rates, grants)
+        applied = await self._settings(bucket, before, daemons, name, asked)
         await self._kube.have(self._config_map(bucket, builder, name))
         state = BucketState(
             bucketName=name,
@@ -109,9 +110,10 @@ class Buckets:
             configMapName=metadata["name"],
             keys=kept,
             rotation=rotation_of(bucket),
+            settings=await bucket_settings.seen(daemons, name),
         )
-        say(bucket, state, before, "Ready", "the bucket can be used")
-        return state, wait_s
+        say(bucket, state, before, *(("NotGranted", missing) if missing else ("Ready", "the bucket can be used")))
+        return state, again_s(state) if missing else wait_s
 
     async def _have(self, bucket: Object, spec: BucketSpec, cluster: Object, daemons: Daemons, name: str) -> bool:
         """Have the bucket; whether it is this resource's own. Raises RefusedError."""
@@ -144,59 +146,37 @@ class Buckets:
         return False
 
     async def _settings(
-        self, bucket: Object, spec: BucketSpec, before: BucketState, daemons: Daemons, name: str, of_all: Rates
+        self, bucket: Object, before: BucketState, daemons: Daemons, name: str, asked: bucket_settings.Asked
     ) -> list[str]:
         """Have what this resource asks for, and take back what it asked for once; what it has made now."""
-        asked = {
-            part
-            for part, is_asked in (
-                ("quota", spec.quota is not None),
-                ("rate", spec.rate is not None),
-                ("cors", bool(spec.cors)),
-                ("lifecycle", bool(spec.lifecycle)),
-                ("access", spec.access != "Private"),
-                ("encryption", spec.encryption is not None),
-            )
-            if is_asked
-        }
-        touched = asked | set(before.applied)
+        made = bucket_settings.asked_for(asked.spec)
+        touched = made | set(before.applied)
         if touched != set(before.applied):  # said before it is done, so that it is taken back whatever ends in between
             said = before.model_copy(update={"applied": sorted(touched)})
             await write_status(self._kube, self._cache, bucket, before, said)
             before.applied = said.applied
-        if "quota" in touched:
-            await daemons.put_quota(name, size(spec.quota) if spec.quota is not None else 0)
-        if "rate" in touched:
-            await daemons.put_rate(name, *rate_of(spec.rate, of_all))
-        if "cors" in touched:
-            await daemons.put_cors(
-                name,
-                [
-                    cors.CorsRule(
-                        one.allowedOrigins,
-                        list(one.allowedMethods),
-                        one.allowedHeaders,
-                        one.exposeHeaders,
-                        one.maxAgeSeconds,
-                    )
-                    for one in spec.cors
-                ],
-            )
-        if "lifecycle" in touched:
-            await daemons.put_lifecycle(
-                name, [lifecycle_rule(number, one) for number, one in enumerate(spec.lifecycle, 1)]
-            )
-        if "encryption" in touched:
-            how = spec.encryption
-            await daemons.put_encryption(name, encryption.Default(how.mode, how.key or "") if how is not None else None)
-        if spec.objectLock is not None:
-            wanted = spec.objectLock
-            await daemons.put_lock(
-                name, Default(wanted.mode, wanted.days or 0, wanted.years or 0) if wanted.mode else None
-            )
-        if "access" in touched:
-            await daemons.set_public(name, public=spec.access == "PublicRead")
-        return sorted(asked)
+        await bucket_settings.put(daemons, name, asked, touched)
+        return sorted(made)
+
+    async def _granted(
+        self, bucket: Object, spec: BucketSpec, iam: Iam, *, lent: bool
+    ) -> tuple[dict[str, list[str]], str]:
+        """ARNs of users by role, and what of the grants cannot be had yet, in words."""
+        found: dict[str, list[str]] = {}
+        missing = []
+        for one in spec.grants:
+            namespace = one.namespace or bucket["metadata"]["namespace"]
+            user = self._cache.get("S4User", namespace, one.user)
+            said = None
+            if user is not None and not is_going(user) and reference_of(user) == reference_of(bucket):
+                said = await iam.find("GetUser", UserName=USER + user["metadata"]["uid"])
+            if said is None:
+                missing.append(f"there is no S4User {namespace}/{one.user} yet that is Ready")
+            elif lent and one.role == "Owner":
+                missing.append(f"{namespace}/{one.user} cannot be Owner of a bucket that is somebody else's")
+            else:
+                found.setdefault(one.role, []).append(next(parts(said, "Arn"), ""))
+        return found, "; ".join(missing)
 
     # -- what pods read
 
@@ -250,28 +230,3 @@ class Buckets:
             await daemons.delete_user(user)
         await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=False)
         return 0.0
-
-
-def rate_of(asked: BucketRate | None, of_all: Rates) -> tuple[int, int]:
-    """(requests, bytes) a second of one bucket, 0 where it is what all buckets have. S4 takes a bucket's own instead
-    of that, and a Bucket is written by whom that is to bound: so it may only be less."""
-    if asked is None:
-        return 0, 0
-    every = of_all.bucketRequests or 0, size(of_all.bucketBytes) if of_all.bucketBytes is not None else 0
-    own = asked.requests or 0, size(asked.bytes) if asked.bytes is not None else 0
-    requests, size_bytes = (0 if most and one >= most else one for one, most in zip(own, every, strict=True))
-    return requests, size_bytes
-
-
-def lifecycle_rule(number: int, one: LifecycleRule) -> Rule:
-    """As S3 has it; a rule that ends current versions clears the markers that then stand for nothing."""
-    return Rule(
-        f"rule-{number}",
-        True,
-        one.prefix,
-        one.tags,
-        days=one.expireAfterDays or 0,
-        noncurrent_days=one.noncurrentAfterDays or 0,
-        newer=one.keepNoncurrent or 0,
-        abort_days=one.abortUploadsAfterDays or 0,
-    )

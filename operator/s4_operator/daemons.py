@@ -23,8 +23,6 @@ from s4.s3 import cors, encryption, lifecycle, lock, sigv4
 from s4.s3.xml import document
 
 CALL_S = 10.0
-PUBLIC_READ = "S4OperatorPublicRead"  # the operator's statement in a bucket's policy
-BLOCK = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 CHECK_BUCKET, CHECK_KEY = "s4-operator-check", "ready"
 
 
@@ -107,6 +105,15 @@ class Daemons:
     async def users(self) -> dict[str, list[str]]:
         """Access keys by user."""
         return {one["name"]: one["access_keys"] for one in (await self.admin("GET", "/users"))["users"]}
+
+    async def put_provider(self, url: str, client: str, keys: str) -> str:
+        """Have web identities of an issuer, https://URL, be taken for an audience, signed with these keys; its ARN."""
+        said = await self.admin("PUT", "/providers", {"url": url, "client": client, "keys": keys})
+        return str(said["arn"])
+
+    async def drop_provider(self, url: str, client: str) -> None:
+        """Have them not be taken for that audience."""
+        await self.admin("DELETE", "/providers", {"url": url, "client": client})
 
     async def put_policy(self, user: str, name: str, policy: dict[str, object]) -> None:
         """Have a user have an inline policy."""
@@ -239,33 +246,6 @@ class Daemons:
         await self.set_versioning(name, "Enabled")
         await self.s3("PUT", f"/{name}?object-lock=", wanted)
 
-    async def set_public(self, name: str, *, public: bool) -> None:
-        """Let everybody read what is in a bucket, or take that back. Other statements of its policy stay."""
-        policy: dict[str, Any] = {"Version": "2012-10-17", "Statement": []}
-        try:
-            policy = json.loads(await self.s3("GET", f"/{name}?policy="))
-        except DaemonError as error:
-            if error.code != "NoSuchBucketPolicy":
-                raise
-        others = [one for one in _listed(policy["Statement"]) if one.get("Sid") != PUBLIC_READ]
-        ours = {
-            "Sid": PUBLIC_READ,
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": "s3:GetObject",
-            "Resource": f"arn:aws:s3:::{name}/*",
-        }
-        wanted = [*others, ours] if public else others
-        block = "".join(f"<{part}>{str(part.endswith('Acls') or not public).lower()}</{part}>" for part in BLOCK)
-        opened = ("PUT", f"/{name}?publicAccessBlock=", document("PublicAccessBlockConfiguration", block))
-        kept = (
-            ("PUT", f"/{name}?policy=", json.dumps({**policy, "Statement": wanted}).encode())
-            if wanted
-            else ("DELETE", f"/{name}?policy=")
-        )
-        for call in (opened, kept) if public else (kept, opened):  # a block refuses what it blocks, and stays longest
-            await self.s3(*call)
-
     async def empty_bucket(self, name: str) -> None:
         """Delete every version and every upload of a bucket."""
         while True:
@@ -329,10 +309,6 @@ def _checked(what: str, status: int, answer: bytes) -> bytes:
 def parts(element: ElementTree.Element, name: str) -> Iterator[str]:
     """The texts of all elements of a name, wherever they are."""
     return (one.text or "" for one in element.iter() if _tag(one) == name)
-
-
-def _listed(value: Any) -> list[dict[str, Any]]:
-    return value if isinstance(value, list) else [value]
 
 
 def _tag(element: ElementTree.Element) -> str:

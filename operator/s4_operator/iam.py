@@ -151,6 +151,10 @@ class Holder:
             return
         await self.iam.call(f"Put{self.kind}Policy", PolicyName=INLINE, PolicyDocument=text_of(wanted), **self._named)
 
+    async def shut_out(self) -> None:
+        """Have it do nothing, in one step, whatever it has besides: sessions that run neither."""
+        await self._inline([{"Effect": "Deny", "Action": "*", "Resource": "*"}])
+
     async def strip(self) -> None:
         """Take all policies away, whoever gave them."""
         for arn in await self.attached():

@@ -175,6 +175,12 @@ class Kube:
         except KubeError as error:
             log.warning("no event for %s: %s", message, error)
 
+    async def issuer(self) -> tuple[str, str]:
+        """(the issuer of this Kubernetes' tokens of ServiceAccounts, its keys as a JSON Web Key Set)."""
+        found = await self._call("GET", "/.well-known/openid-configuration")
+        keys = await self._call("GET", "/openid/v1/jwks", accept="application/jwk-set+json")
+        return str(found.get("issuer", "")), json.dumps(keys, sort_keys=True)
+
     async def has_api(self, kind: str) -> bool:
         """Whether the API server knows a kind at all."""
         group, plural, _ = KINDS[kind]
@@ -193,9 +199,10 @@ class Kube:
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
         kind: str = "application/json",
+        accept: str = "application/json",
     ) -> Object:
         self.calls += 1
-        headers = {"Accept": "application/json", "Content-Type": kind}
+        headers = {"Accept": accept, "Content-Type": kind}
         try:
             called = await self.api.param_serialize(
                 method,

@@ -27,12 +27,14 @@ from s4_operator.kube import Kube, KubeError, Object
 from s4_operator.people import Policies, Users
 from s4_operator.queue import Key, Queue
 from s4_operator.resources import reference_of
+from s4_operator.roles import Roles
 from s4_operator.secrets_of import Secrets
 
 log = logging.getLogger(__name__)
 
 REFRESH_S = 300.0
 RETRY_S = 2.0
+ISSUER_S = 60.0
 RESOURCES = ("S4Cluster", "Bucket", "S4User", "S4Policy", "S4Role", "ShardMap")
 STUCK_S = 900.0  # later than due that the loop which looks at every cluster comes round: the process is started again
 WORKERS = 16
@@ -58,16 +60,19 @@ class Operator:
         )
         bounds = Bounds(self.cache)
         common = kube, self.cache, self.clusters, secrets
+        self.roles = Roles(*common, bounds)
         self.rounds = {
             "S4Cluster": self.clusters.reconcile,
             "Bucket": Buckets(*common, bounds).reconcile,
             "S4User": Users(*common, bounds).reconcile,
             "S4Policy": Policies(*common).reconcile,
+            "S4Role": self.roles.reconcile,
         }
         self.queue = Queue(self._work, WORKERS)
         self.beat_at = time.monotonic()
         self.jobs = Jobs()
         self.jobs.start(Job("refresh", 0.0, REFRESH_S, self._refresh, (KubeError,), RETRY_S))
+        self.jobs.start(Job("issuer", ISSUER_S, ISSUER_S, self._read_issuer, (KubeError,), ISSUER_S))
 
     async def _work(self, key: Key) -> float:
         kind, namespace, name = key
@@ -83,6 +88,11 @@ class Operator:
                 self.queue.add(key)
             if key[0] == "S4Cluster" and key in before and before[key] != generation:
                 self._allowed_others(key[1], key[2])
+
+    async def _read_issuer(self) -> None:
+        """The keys of Kubernetes' tokens may have been changed: clusters are told."""
+        if any(self.cache.list("S4Role")) and await self.roles.read_issuer():
+            self._look([touched.key_of(one) for one in self.cache.list("S4Role")])
 
     def _generations(self) -> dict[Key, tuple[Any, ...]]:
         return {

@@ -110,6 +110,7 @@ async def tags(daemons: Daemons, name: str) -> dict[str, str]:
 async def claim(daemons: Daemons, user: str, name: str) -> bool:
     """Make the bucket with a key that nobody else ever has; False where another was first. Raises DaemonError."""
     await daemons.put_user(user, [])
+    await daemons.enable_user(user, enabled=True)
     await daemons.put_policy(user, POLICY, document(name, ("s3:CreateBucket",)))
     keys = new_keys()
     await daemons.put_key(user, keys.access, keys.secret)
@@ -135,14 +136,23 @@ async def allow(daemons: Daemons, user: str, name: str) -> None:
         await daemons.put_user(user, [])
         await daemons.put_policy(user, POLICY, wanted)
     await daemons.put_user(user, [])
+    await daemons.enable_user(user, enabled=True)
+
+
+async def shut_out(daemons: Daemons, user: str) -> bool:
+    """Have a user do nothing more: first, in one step, by sessions too, which end later than keys; then end its keys.
+    Whether there is such a user. Raises DaemonError."""
+    known = (await daemons.users()).get(user)
+    if known is None:
+        return False
+    await daemons.enable_user(user, enabled=False)
+    for access in known:
+        await daemons.delete_key(user, access)
+    return True
 
 
 async def withdraw(daemons: Daemons, user: str) -> None:
-    """Take back all keys and rights of a user. It stays: a bucket may be its own. Raises DaemonError."""
-    known = (await daemons.users()).get(user)
-    if known is None:
-        return
-    for access in known:
-        await daemons.delete_key(user, access)
-    await daemons.delete_policy(user, POLICY)
-    await daemons.put_user(user, [])
+    """Take back all keys and rights of a Bucket's user. It stays: a bucket may be its own. Raises DaemonError."""
+    if await shut_out(daemons, user):
+        await daemons.delete_policy(user, POLICY)
+        await daemons.put_user(user, [])

@@ -17,11 +17,11 @@ where a finalizer was taken away by hand is swept (sweep.py).
 
 from __future__ import annotations
 
-from s4_operator import key_secrets
+from s4_operator import key_secrets, ownership
 from s4_operator.bounds import Bounds
 from s4_operator.cache import Cache
 from s4_operator.clusters import Clusters
-from s4_operator.daemons import DaemonError, Daemons, parts
+from s4_operator.daemons import DaemonError, parts
 from s4_operator.iam import Iam, path_of
 from s4_operator.key_secrets import MADE, rotation_of
 from s4_operator.kube import Kube, Object
@@ -44,9 +44,9 @@ from s4_operator.resources import (
 )
 from s4_operator.rights import arn_of, check, grant, resolved, statements
 from s4_operator.secrets_of import Keys, Secrets
+from s4_operator.sweep import USER
 
 USER_FINALIZER, POLICY_FINALIZER = "s4.dev/user", "s4.dev/policy"
-USER = "user-"  # and the uid of an S4User
 GROUP_TAG = "s4.dev/group/"
 ENDING = "-s4-user"  # of the names of Secret and ConfigMap: a Bucket's are the Bucket's name
 
@@ -127,7 +127,7 @@ class Users:
         if cluster is None or self._let_in.get(uid) is False:
             return
         _, daemons = await connect(self._clusters, self._secrets, cluster)
-        await shut_out(daemons, USER + uid)
+        await ownership.shut_out(daemons, USER + uid)
         self._let_in[uid] = False
 
     async def _delete(self, resource: Object) -> float:
@@ -141,16 +141,6 @@ class Users:
         await set_finalizer(self._kube, self._cache, resource, USER_FINALIZER, wanted=False)
         self._let_in.pop(resource["metadata"]["uid"], None)
         return 0.0
-
-
-async def shut_out(daemons: Daemons, user: str) -> None:
-    """Have a user do nothing more, by keys and by sessions. Raises DaemonError."""
-    known = (await daemons.users()).get(user)
-    if known is None:
-        return
-    await daemons.enable_user(user, enabled=False)
-    for access in known:
-        await daemons.delete_key(user, access)
 
 
 async def _join(iam: Iam, user: str, wanted: set[str]) -> None:

@@ -16,7 +16,7 @@ from s4_operator.kube import Kube
 
 log = logging.getLogger(__name__)
 
-BUCKET_USER = "bucket-"  # and the uid of a Bucket
+BUCKET_USER, USER, ROLE = "bucket-", "user-", "role-"  # and the uid of a Bucket, of an S4User, of an S4Role
 _OF_RESOURCE = re.compile(r"(?:user|role|policy)-([0-9a-f-]{36})")
 
 

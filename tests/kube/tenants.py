@@ -19,6 +19,7 @@ from s4_operator.clusters import Clusters
 from s4_operator.daemons import Daemons
 from s4_operator.kube import Kube
 from s4_operator.people import Policies, Users
+from s4_operator.roles import Roles
 from s4_operator.secrets_of import Secrets
 from s4_operator.sweep import BUCKET_USER
 
@@ -213,4 +214,5 @@ class Reconcilers:
             "Bucket": self.buckets.reconcile,
             "S4User": Users(*common, bounds).reconcile,
             "S4Policy": Policies(*common).reconcile,
+            "S4Role": Roles(*common, bounds).reconcile,
         }

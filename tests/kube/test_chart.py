@@ -86,6 +86,7 @@ def rights(objects: list[dict[str, Any]], kind: str) -> dict[str, set[tuple[str,
         one["metadata"].get("namespace", ""): {
             (group, what, verb)
             for rule in one["rules"]
+            if "apiGroups" in rule
             for group in rule["apiGroups"]
             for what in rule["resources"]
             for verb in rule["verbs"]

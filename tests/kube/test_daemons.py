@@ -17,9 +17,10 @@ from process import ACCESS, REGION, SECRET, ServerProcess, make_client
 from s4.s3 import encryption
 from s4.s3.cors import CorsRule
 from s4.s3.lock import Default
-from s4_operator.bucket_models import LifecycleRule
-from s4_operator.buckets import lifecycle_rule
+from s4_operator.bucket_models import BucketSpec, LifecycleRule
+from s4_operator.bucket_settings import Asked, lifecycle_rule, put
 from s4_operator.daemons import Daemons
+from s4_operator.models import Rates
 
 BUCKET = "settings-of-a-bucket"
 
@@ -44,6 +45,11 @@ def test_everybody_reads_and_then_does_not(server: ServerProcess, s3: Any) -> No
     with_daemons(server, lambda daemons: everybody(server, s3, daemons))
 
 
+async def read_by_all(daemons: Daemons, is_asked: bool) -> None:
+    spec = BucketSpec(clusterRef={"name": "c"}, access="PublicRead" if is_asked else "Private")
+    await put(daemons, BUCKET, Asked(spec, Rates()), {"access"})
+
+
 async def everybody(server: ServerProcess, s3: Any, daemons: Daemons) -> None:
     s3.put_object(Bucket=BUCKET, Key="k", Body=b"x")
     anybody = make_client(server.endpoint, signature_version=UNSIGNED)
@@ -56,20 +62,20 @@ async def everybody(server: ServerProcess, s3: Any, daemons: Daemons) -> None:
     }
     s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": other}))
     for _ in range(2):
-        await daemons.set_public(BUCKET, public=True)
+        await read_by_all(daemons, True)
         assert anybody.get_object(Bucket=BUCKET, Key="k")["Body"].read() == b"x"
         with pytest.raises(ClientError, match="AccessDenied"):
             anybody.list_objects_v2(Bucket=BUCKET)
         assert len(json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"]) == 2
     for _ in range(2):
-        await daemons.set_public(BUCKET, public=False)
+        await read_by_all(daemons, False)
         with pytest.raises(ClientError, match="AccessDenied"):
             anybody.get_object(Bucket=BUCKET, Key="k")
         assert json.loads(s3.get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"] == [other]
         assert set(s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"].values()) == {True}
     s3.delete_bucket_policy(Bucket=BUCKET)
-    await daemons.set_public(BUCKET, public=True)
-    await daemons.set_public(BUCKET, public=False)
+    await read_by_all(daemons, True)
+    await read_by_all(daemons, False)
     with pytest.raises(ClientError, match="NoSuchBucketPolicy"):
         s3.get_bucket_policy(Bucket=BUCKET)
 

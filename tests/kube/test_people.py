@@ -404,3 +404,57 @@ def test_a_crash_between_any_two_calls_is_gone_on_from(tenants: Tenants, monkeyp
     assert tenants.known_keys(person.user) == [person.keys()[0]]
     person.client().put_object(Bucket=own, Key="k", Body=b"x")
     assert is_refused(lambda: person.client().list_objects_v2(Bucket=others), "AccessDenied")
+
+
+def test_a_bucket_grants_its_use_to_users_even_of_other_namespaces(tenants: Tenants) -> None:
+    """The Bucket's owner says so; and only what the role has is had, as long as it is granted."""
+    reader, writer = Person(tenants, OTHER, "reader").write().look(), Person(tenants, ONE, "writer").write().look()
+    grants = [{"user": "reader", "namespace": OTHER, "role": "Reader"}, {"user": "writer", "role": "Writer"}]
+    own = own_bucket(tenants, ONE, grants=grants)
+    reader.look()
+    writer.look()
+    writer.client().put_object(Bucket=own, Key="k", Body=b"x")
+    s3 = reader.client()
+    assert s3.get_object(Bucket=own, Key="k")["Body"].read() == b"x"
+    assert is_refused(lambda: s3.put_object(Bucket=own, Key="k", Body=b"x"), "AccessDenied")
+    assert is_refused(lambda: writer.client().delete_bucket_policy(Bucket=own), "AccessDenied")
+    tenants.bucket(ONE, "own", grants=[{"user": "writer", "role": "Owner"}])
+    tenants.look((ONE, "own"))
+    assert is_refused(lambda: s3.get_object(Bucket=own, Key="k"), "AccessDenied")
+    writer.look()
+    assert "S4OperatorOwner" in writer.client().get_bucket_policy(Bucket=own)["Policy"]
+    writer.client().put_bucket_policy(
+        Bucket=own, Policy=json.dumps(document({**may("s3:GetObject", own), "Principal": {"AWS": "000000000000"}}))
+    )
+    tenants.bucket(ONE, "own", grants=[])
+    tenants.look((ONE, "own"))
+    assert is_refused(lambda: writer.client().get_object(Bucket=own, Key="k"), "AccessDenied")
+
+
+def test_a_grant_to_nobody_yet_is_said_and_the_rest_is_done(tenants: Tenants) -> None:
+    tenants.bucket(ONE, "own", grants=[{"user": "ana", "role": "Writer"}], tags={"team": "a"})
+    tenants.look((ONE, "own"))
+    assert tenants.reason(ONE, "own") == "NotGranted"
+    assert tenants.status(ONE, "own")["message"] == f"there is no S4User {ONE}/ana yet that is Ready"
+    assert tenants.status(ONE, "own")["settings"]["tags"] == "team=a"
+    tenants.client(ONE, "own").put_object(Bucket=tenants.status(ONE, "own")["bucketName"], Key="k", Body=b"x")
+    person = Person(tenants, ONE).write().look()
+    tenants.look((ONE, "own"))
+    assert tenants.reason(ONE, "own") == "Ready"
+    person.client().get_object(Bucket=tenants.status(ONE, "own")["bucketName"], Key="k")
+
+
+def test_a_bucket_that_is_lent_is_used_and_not_given_on(tenants: Tenants, bucket: str) -> None:
+    person = Person(tenants, ONE).write(inline=[document(EVERYTHING)])
+    tenants.cluster(adoptions=[{"bucket": bucket, "by": f"{ONE}/lent"}])
+    tenants.bucket(ONE, "lent", bucketName=bucket, adoptExisting=True, grants=[{"user": "ana", "role": "Owner"}])
+    person.look()
+    tenants.look((ONE, "lent"))
+    assert "cannot be Owner of a bucket that is somebody else's" in tenants.status(ONE, "lent")["message"]
+    person.look()
+    s3 = person.client()
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert is_refused(lambda: s3.delete_bucket_policy(Bucket=bucket), "AccessDenied")
+    tenants.cluster(adoptions=[])
+    person.look()
+    assert is_refused(lambda: s3.get_object(Bucket=bucket, Key="k"), "AccessDenied")

@@ -3,15 +3,17 @@ Secret."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from kube.apiserver import ApiServer
 from kube.tenants import ONE, OTHER, Tenants
-from process import ServerProcess
+from process import REGION, ServerProcess
 from s4_operator.buckets import Buckets
 from s4_operator.daemons import Daemons
 
@@ -85,6 +87,41 @@ def test_a_namespace_that_is_no_longer_allowed_loses_its_keys_and_comes_back(ten
     tenants.look((ONE, "own"))
     assert tenants.reason(ONE, "own") == "Ready"
     assert tenants.client(ONE, "own").get_object(Bucket=name, Key="k")["Body"].read() == b"x"
+
+
+def test_a_session_ends_with_the_keys_that_bought_it(tenants: Tenants) -> None:
+    """A session lasts longer than the key it was bought with, and a bucket's policy may let its user in."""
+    tenants.bucket(ONE, "own")
+    tenants.look((ONE, "own"))
+    name = tenants.status(ONE, "own")["bucketName"]
+    access, secret = tenants.keys(ONE, "own")
+    sts = boto3.client(
+        "sts",
+        endpoint_url=tenants.server.endpoint,
+        region_name=REGION,
+        aws_access_key_id=access,
+        aws_secret_access_key=secret,
+    )
+    bought = sts.get_session_token()["Credentials"]
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=tenants.server.endpoint,
+        region_name=REGION,
+        aws_access_key_id=bought["AccessKeyId"],
+        aws_secret_access_key=bought["SecretAccessKey"],
+        aws_session_token=bought["SessionToken"],
+    )
+    s3.put_object(Bucket=name, Key="k", Body=b"x")
+    in_it = {"Action": "s3:*", "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]}
+    arn = f"arn:aws:iam::000000000000:user/{tenants.user(ONE, 'own')}"
+    policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"AWS": arn}, **in_it}]}
+    tenants.server_client().put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
+    tenants.cluster(allowedNamespaces=[OTHER])
+    tenants.look((ONE, "own"))
+    assert is_refused(lambda: s3.get_object(Bucket=name, Key="k"))
+    tenants.cluster()
+    tenants.look((ONE, "own"))
+    tenants.client(ONE, "own").get_object(Bucket=name, Key="k")
 
 
 def test_nobody_adopts_a_bucket_unasked(tenants: Tenants, bucket: str, s3: Any) -> None:

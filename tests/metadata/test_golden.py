@@ -74,7 +74,7 @@ ROWS: dict[str, Any] = {
         "r", 8, "AROA", "/p/", "{}", "what", 7200, {"t": "v"}, {"in": "{}"}, ["arn"], "bound", canonical="c0d"
     ),
     "Managed": rows.Managed("m", 9, "ANPA", "/p/", {1: ("{}", 9), 3: ("[]", 10)}, 3, 3, "what", 11, {"t": "v"}),
-    "Provider": rows.Provider("issuer/path", 12, ["s4"], ["0" * 40], {"t": "v"}),
+    "Provider": rows.Provider("issuer/path", 12, ["s4"], ["0" * 40], {"t": "v"}, '{"keys": []}'),
     "LastUse": rows.LastUse(13, "s3", "us-east-1"),
     "AccessKey": rows.AccessKey("ana", "secret", 7, True),
     "Policy": rows.Policy([rows.Grant("Writer", "photos-*")]),
@@ -173,6 +173,7 @@ def test_rows_of_release_0_7() -> None:
     assert rows.decode(rows.Job, bytes.fromhex(GOLDEN["Job 0.7"])) == replace(ROWS["Job"], named_ms=0)
     assert rows.decode(rows.User, bytes.fromhex(GOLDEN["User 0.7"])) == replace(ROWS["User"], canonical="", rate=(0, 0))
     assert rows.decode(rows.Role, bytes.fromhex(GOLDEN["Role 0.7"])) == replace(ROWS["Role"], canonical="")
+    assert rows.decode(rows.Provider, bytes.fromhex(GOLDEN["Provider 0.7"])) == replace(ROWS["Provider"], keys="")
 
 
 def test_object_row() -> None:

@@ -26,6 +26,7 @@ from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway
 from s4.http.admin_access import BODY_BYTES, Caller, Door
 from s4.http.admin_access_of import AdminAccess
+from s4.http.admin_providers import AdminProviders
 from s4.http.admin_rates import AdminRates, shown
 from s4.http.admin_users import CALLER, AdminUsers
 from s4.http.iam.protocol import IamError
@@ -91,7 +92,7 @@ class AdminApi:
         return [
             *(
                 (method, path, _answering(handler))
-                for of in (AdminUsers, AdminAccess, AdminRates)
+                for of in (AdminUsers, AdminAccess, AdminRates, AdminProviders)
                 for method, path, handler in of(self._gateway).routes()
             ),
             ("GET", "/admin/v1/buckets", self._buckets),

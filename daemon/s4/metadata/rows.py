@@ -268,6 +268,7 @@ class Provider(_Row, frozen=True):
     clients: list[str] = []
     thumbprints: list[str] = []
     tags: dict[str, str] = {}
+    keys: str = ""  # a JSON Web Key Set that an administrator gave: the issuer is asked for others only
 
 
 class LastUse(_Row, frozen=True):

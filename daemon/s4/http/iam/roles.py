@@ -133,7 +133,8 @@ def _thumbprints(call: Call) -> list[str]:
     return found
 
 
-def _clients(clients: list[str]) -> list[str]:
+def check_clients(clients: list[str]) -> list[str]:
+    """The audiences of a provider. Raises IamError."""
     if len(clients) > CLIENTS:
         raise IamError("LimitExceeded", f"Cannot exceed quota for ClientIdsPerOpenIdConnectProvider: {CLIENTS}")
     if any(not 1 <= len(one) <= 255 for one in clients):
@@ -152,7 +153,7 @@ async def create_provider(call: Call) -> dict[str, Any]:
         raise exists("Provider", address)
     await call.room(Provider, "OpenIDConnectProviders")
     call.accounts.put(
-        url, Provider(url, call.gateway.now_ms(), _clients(clients), _thumbprints(call), call.form.tags())
+        url, Provider(url, call.gateway.now_ms(), check_clients(clients), _thumbprints(call), call.form.tags())
     )
     return {"OpenIDConnectProviderArn": provider_arn(url)}
 
@@ -182,7 +183,7 @@ async def delete_provider(call: Call) -> dict[str, Any]:
 async def add_client(call: Call) -> dict[str, Any]:
     row, client = await find_provider(call), call.form.need("ClientID")
     if client not in row.clients:
-        call.accounts.put(row.url, replace(row, clients=_clients([*row.clients, client])))
+        call.accounts.put(row.url, replace(row, clients=check_clients([*row.clients, client])))
     return {}
 
 

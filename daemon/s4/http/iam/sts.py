@@ -162,7 +162,7 @@ async def _claims(call: Call) -> tuple[Provider, dict[str, Any]]:
     row = await call.accounts.get(Provider, issuer.removeprefix("https://"))
     if row is None or not issuer.startswith("https://"):
         raise IamError("InvalidIdentityToken", "No OpenIDConnect provider found in your account for the token's issuer")
-    claims = tokens.verified(token, await tokens.key_of(row.url, name), row.clients, issuer)
+    claims = tokens.verified(token, await tokens.key_of(row.url, name, row.keys), row.clients, issuer)
     return row, claims
 
 

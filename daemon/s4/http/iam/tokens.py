@@ -2,7 +2,7 @@
 
 A token comes from anybody. Whatever it is, the answer is its claims or an IamError: the parsers below are a library's,
 and what they raise of bytes that nobody has verified is not only what they say they raise. Keys are fetched from the
-issuer itself, whose URL an administrator gave; one fetch at a time for an issuer. While it runs a few callers wait for
+issuer itself, whose URL an administrator gave, unless an administrator gave the keys too (admin_providers.py); one fetch at a time for an issuer. While it runs a few callers wait for
 it, for a moment; the others, and all after a fetch that failed, are refused at once: an issuer that is down holds
 nobody up. A token that names a key which we have never waits. Source: OpenID Connect Discovery 1.0; RFC 7519, RFC 7518
 (which algorithm fits which key).
@@ -15,6 +15,7 @@ import os
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ IN_CLUSTER = ("kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 RSA = ["RS256", "RS384", "RS512"]
 CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 JWT_BYTES, DOCUMENT_BYTES = 20_000, 256 * 1024
-_UNREADABLE = (
+UNREADABLE = (
     jwt.PyJWTError,
     ValueError,
     TypeError,
@@ -58,7 +59,7 @@ def unverified(token: str) -> tuple[str, str]:
         if not isinstance(issuer, str) or not isinstance(name, str):
             raise TypeError("iss and kid are texts")
         (issuer + name).encode()  # a lone surrogate is no text that anything here could have
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _invalid(error) from error
     return issuer, name
 
@@ -73,7 +74,7 @@ def verified(token: str, key: Any, audience: list[str], issuer: str) -> dict[str
         str(claims["sub"]).encode()
     except jwt.ExpiredSignatureError:
         raise IamError("ExpiredTokenException", "The web identity token is expired") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _invalid(error) from error
     return claims
 
@@ -159,8 +160,10 @@ def waiting() -> int:
     return sum(one.waiting for one in _issuers.values())
 
 
-async def key_of(url: str, name: str) -> Any:
-    """A signing key of the issuer at https://URL. Raises IamError."""
+async def key_of(url: str, name: str, given: str = "") -> Any:
+    """A signing key of the issuer at https://URL, of those that are given or as the issuer tells. Raises IamError."""
+    if given and (found := given_keys(given).get(name)) is not None:
+        return found
     if url not in _issuers:
         _issuers[url] = Issuer(lambda: _fetched(url))
     return await _issuers[url].key(name)
@@ -207,8 +210,14 @@ async def _fetched(url: str) -> Keys:
                 raise IamError("IDPCommunicationError", f"{url} names no https jwks_uri")
             listed = await _get(session, address)
         return read_keys(listed)
-    except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError, *_UNREADABLE) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError, *UNREADABLE) as error:
         raise IamError("IDPCommunicationError", f"The keys of {url} cannot be had: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def given_keys(text: str) -> Keys:
+    """The keys of a set as it is kept with a provider, "" for none. Raises what the library does."""
+    return read_keys(msgspec.json.decode(text)) if text else {}
 
 
 def read_keys(listed: Any) -> Keys:

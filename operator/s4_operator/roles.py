@@ -1,0 +1,186 @@
+"""Brings S4Roles from what is to what is asked for: roles of IAM for Kubernetes' ServiceAccounts, without any keys.
+
+A pod's projected token buys its role's credentials (STS AssumeRoleWithWebIdentity). For that each cluster knows the
+issuer of Kubernetes' tokens as a provider, with the issuer's keys, which the operator reads from the API server: daemons
+need not reach the issuer. The audience is a cluster's own. Who is given a token could else use it at another cluster,
+which somebody else may run.
+
+The role `role-UID` is the S4Role's of that uid. In this order: what can be refused by what is written is; the name of
+the ConfigMap; the finalizer; the provider; the role, which nobody may assume yet; what it may do, bounded as an S4User
+(rights.py); whom it trusts; the ConfigMap. A refusal denies it everything, in one step and for sessions that run too,
+and has it trust nobody. Deletion takes all of it, and the audience with the last S4Role of a cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+from s4_operator.bounds import Bounds
+from s4_operator.cache import Cache
+from s4_operator.clusters import Clusters
+from s4_operator.daemons import parts
+from s4_operator.iam import Document, Iam, path_of, text_of
+from s4_operator.kube import Kube, KubeError, Object
+from s4_operator.models import seconds
+from s4_operator.people import environment
+from s4_operator.people_models import RoleSpec, RoleState
+from s4_operator.resources import (
+    AT_REST_S,
+    UnmetError,
+    cluster_for,
+    cluster_of,
+    connect,
+    is_going,
+    one_round,
+    owned,
+    place,
+    reference_of,
+    say,
+    set_finalizer,
+)
+from s4_operator.rights import grant, resolved, statements
+from s4_operator.secrets_of import Secrets
+from s4_operator.sweep import ROLE, drop_role
+
+FINALIZER = "s4.dev/role"
+ENDING = "-s4-role"  # of the ConfigMap's name
+TOKEN_FILE = "/var/run/secrets/s4.dev/token"  # noqa: S105 - where it is, not what
+READ_AGAIN_S = 60.0
+HTTPS = "https://"
+NOBODY: list[str] = []
+
+
+def audience_of(cluster: Object) -> str:
+    metadata = cluster["metadata"]
+    return f"{metadata['name']}.{metadata['namespace']}.s4.dev"
+
+
+def trust(provider: str, url: str, audience: str, accounts: list[str]) -> Document:
+    """Who may assume a role; without accounts nobody."""
+    if not accounts:
+        who: dict[str, Any] = {"Effect": "Deny", "Principal": "*"}
+        return {"Version": "2012-10-17", "Statement": [{**who, "Action": "sts:AssumeRoleWithWebIdentity"}]}
+    only = {"StringEquals": {f"{url}:sub": accounts, f"{url}:aud": audience}}
+    who = {"Effect": "Allow", "Principal": {"Federated": provider}, "Action": "sts:AssumeRoleWithWebIdentity"}
+    return {"Version": "2012-10-17", "Statement": [{**who, "Condition": only}]}
+
+
+class Roles:
+    """Reconciles S4Roles."""
+
+    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
+        self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
+        self._bounds = bounds
+        self._issuer, self._read_at = ("", ""), -READ_AGAIN_S
+        self._reading = asyncio.Lock()
+
+    async def read_issuer(self) -> bool:
+        """Read Kubernetes' issuer and its keys; whether they are others than before. Raises KubeError."""
+        async with self._reading:
+            before = self._issuer
+            self._issuer = await self._kube.issuer()
+            self._read_at = time.monotonic()
+            return self._issuer != before
+
+    async def reconcile(self, namespace: str, name: str) -> float:
+        """One round; seconds until the next, 0 where the S4Role is no more. Raises KubeError."""
+        resource = self._cache.get("S4Role", namespace, name)
+        if resource is None:
+            return 0.0
+        spec, before = RoleSpec(**resource["spec"]), RoleState(**(resource.get("status") or {}))
+
+        async def work() -> tuple[RoleState | None, float]:
+            if is_going(resource):
+                return None, await self._delete(resource)
+            return await self._ensure(resource, spec, before)
+
+        return await one_round(self._kube, self._cache, resource, before, work, lambda: self._take_back(resource))
+
+    async def _ensure(self, resource: Object, spec: RoleSpec, before: RoleState) -> tuple[RoleState, float]:
+        cluster = cluster_for(self._cache, resource, spec.clusterRef)
+        statements(spec.inline)
+        metadata = resource["metadata"]
+        called, role, audience = metadata["name"] + ENDING, ROLE + metadata["uid"], audience_of(cluster)
+        await self._kube.ours(owned(resource, "ConfigMap", called))
+        url, keys = await self._told_issuer()
+        builder, daemons = await connect(self._clusters, self._secrets, cluster)
+        iam = Iam(daemons)
+        rights = await resolved(self._cache, iam, resource, spec)
+        await set_finalizer(self._kube, self._cache, resource, FINALIZER, wanted=True)
+        provider = await daemons.put_provider(url, audience, keys)
+        holder = iam.holder("Role", role)
+        found = await holder.find()
+        if found is None:
+            path = path_of("roles", metadata["namespace"], metadata["name"])
+            nobody = text_of(trust(provider, url, audience, NOBODY))
+            found = await iam.call("CreateRole", RoleName=role, Path=path, AssumeRolePolicyDocument=nobody)
+        await grant(self._bounds, holder, cluster, resource, rights)
+        await iam.call("UpdateRole", RoleName=role, MaxSessionDuration=str(seconds(spec.maxSession)))
+        subjects = sorted(
+            {
+                f"system:serviceaccount:{one.namespace or metadata['namespace']}:{one.name}"
+                for one in spec.serviceAccounts
+            }
+        )
+        trusted = text_of(trust(provider, url, audience, subjects))
+        await iam.call("UpdateAssumeRolePolicy", RoleName=role, PolicyDocument=trusted)
+        arn = next(parts(found, "Arn"), "")
+        data = {"AWS_ROLE_ARN": arn, "AWS_WEB_IDENTITY_TOKEN_FILE": TOKEN_FILE, **environment(builder)}
+        await self._kube.have(owned(resource, "ConfigMap", called, data=data))
+        state = RoleState(
+            roleName=role,
+            arn=arn,
+            endpoint=builder.endpoint,
+            configMapName=called,
+            audience=audience,
+            issuer=HTTPS + url,
+        )
+        say(resource, state, before, "Ready", "tokens of its ServiceAccounts buy credentials")
+        return state, AT_REST_S
+
+    async def _told_issuer(self) -> tuple[str, str]:
+        """(the issuer without https://, its keys). Raises UnmetError."""
+        if time.monotonic() - self._read_at > READ_AGAIN_S:
+            try:
+                await self.read_issuer()
+            except KubeError as error:
+                raise UnmetError("NoIssuer", f"the API server does not tell whose its tokens are: {error}") from error
+        issuer, keys = self._issuer
+        if not issuer.startswith(HTTPS):
+            raise UnmetError(
+                "NoIssuer", f"the issuer of this Kubernetes' tokens is {issuer!r}, no https:// address as STS needs one"
+            )
+        return issuer.removeprefix(HTTPS), keys
+
+    async def _take_back(self, resource: Object) -> None:
+        """What an S4Role was given. Raises DaemonError."""
+        cluster = cluster_of(self._cache, resource)
+        if cluster is None:
+            return
+        _, daemons = await connect(self._clusters, self._secrets, cluster)
+        role = ROLE + resource["metadata"]["uid"]
+        holder = Iam(daemons).holder("Role", role)
+        if await holder.find() is None:
+            return
+        await holder.shut_out()
+        nobody = text_of(trust("", "", "", NOBODY))
+        await holder.iam.call("UpdateAssumeRolePolicy", RoleName=role, PolicyDocument=nobody)
+
+    async def _delete(self, resource: Object) -> float:
+        """A cluster that is gone has no roles."""
+        if FINALIZER not in resource["metadata"].get("finalizers", []):
+            return 0.0
+        cluster = cluster_of(self._cache, resource) or await self._kube.get("S4Cluster", *reference_of(resource))
+        if cluster is not None and not is_going(cluster):
+            _, daemons = await connect(self._clusters, self._secrets, cluster)
+            await drop_role(Iam(daemons), ROLE + resource["metadata"]["uid"])
+            same = [one for one in self._cache.list("S4Role") if reference_of(one) == reference_of(resource)]
+            if all(place(one) == place(resource) or is_going(one) for one in same):
+                with suppress(UnmetError):  # then there never was one
+                    url, _ = await self._told_issuer()
+                    await daemons.drop_provider(url, audience_of(cluster))
+        await set_finalizer(self._kube, self._cache, resource, FINALIZER, wanted=False)
+        return 0.0
