@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.credentials
 import jwt
 import pytest
 from botocore.exceptions import ClientError
@@ -136,7 +137,8 @@ def test_an_sdk_takes_the_token_that_took_its_files_place(
     s3.put_object(Bucket=own, Key="k", Body=b"x")
     held = s3._request_signer._credentials
     first, real = held.get_frozen_credentials(), held._time_fetcher
-    monkeypatch.setattr(held, "_time_fetcher", lambda: real() + datetime.timedelta(minutes=55))
+    for where, name in ((held, "_time_fetcher"), (botocore.credentials, "_local_now")):  # each of its caches asks one
+        monkeypatch.setattr(where, name, lambda: real() + datetime.timedelta(minutes=55))
     file.write_text("of nobody")
     assert is_refused(lambda: s3.get_object(Bucket=own, Key="k"), "InvalidIdentityToken")
     file.write_text(token(tenants.api))
