@@ -28,6 +28,8 @@ def _structural(schema: Schema, known: dict[str, Schema]) -> Schema:
     if "$ref" in schema:
         named = known[schema["$ref"].rpartition("/")[2]]
         schema = {**named, **{name: value for name, value in schema.items() if name != "$ref"}}
+    if "anyOf" in schema and "x-kubernetes-int-or-string" in schema:
+        return {name: value for name, value in schema.items() if name not in ("anyOf", "title")}
     if "anyOf" in schema:
         (kind,) = (one for one in schema["anyOf"] if one.get("type") != "null")
         rest = {name: value for name, value in schema.items() if name != "anyOf"}

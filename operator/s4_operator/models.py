@@ -17,6 +17,20 @@ GROUP, VERSION = "s4.dev", "v1alpha1"
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?$", max_length=32)]
 Duration = Annotated[str, Field(pattern=r"^[0-9]+(s|m|h)$", max_length=16)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=63)]
+PerHost = Annotated[
+    int | Literal["all"],
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "x-kubernetes-validations": [
+                {
+                    "rule": "type(self) == int ? self >= 1 && self <= 100 : self == 'all'",
+                    "message": "storage.disksPerHost is a number from 1 to 100, or all",
+                }
+            ],
+        }
+    ),
+]
 FreeForm = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 
 
@@ -65,6 +79,15 @@ class Storage(Model):
         "Retain", description="What becomes of volumes of nodes that are no more."
     )
     reserve: Quantity = Field("1Gi", description="Free disk below which uploads are refused.")
+    disksPerHost: PerHost = Field(
+        1,
+        description="Stores that a Kubernetes node has, one pod and one volume for each of its disks; all sets no bound. restarts.",
+    )
+
+    @property
+    def shares_hosts(self) -> bool:
+        """Whether a host has several stores."""
+        return self.disksPerHost != 1
 
 
 class Placement(Model):
@@ -180,7 +203,10 @@ class Failure(Model):
         "10m", description="How long a Kubernetes node is away until its store is made again elsewhere."
     )
     maxConcurrent: int = Field(
-        1, ge=0, le=16, description="Stores that are replaced at the same time; 0 replaces none."
+        1,
+        ge=0,
+        le=16,
+        description="Hosts, with all of their stores, that are replaced at the same time; 0 replaces none.",
     )
 
 
@@ -190,6 +216,9 @@ class Upgrade(Model):
     )
     pause: bool = Field(False, description="Restart no node.")
     progressDeadline: Duration = Field("5m", description="How long a node may take until it serves again.")
+    unit: Literal["node", "host"] = Field(
+        "node", description="What starts again at once: one node, or all nodes of a host where the data allows it."
+    )
 
 
 class Rebuild(Model):
@@ -268,6 +297,17 @@ class ClusterSpec(Model):
             rule(
                 "self.nodes >= self.erasure.data + self.erasure.parity",
                 "nodes must be at least erasure.data + erasure.parity: every shard of an object is on a node of its own",
+            ),
+            rule(
+                "type(self.storage.disksPerHost) == string || self.nodes % self.storage.disksPerHost == 0",
+                "nodes must be a multiple of storage.disksPerHost: every host has as many",
+            ),
+            rule(
+                "type(self.storage.disksPerHost) == string || self.placement.failureDomain != 'hostname' || "
+                "(self.erasure.data + self.erasure.parity + self.nodes / self.storage.disksPerHost - 1) / "
+                "(self.nodes / self.storage.disksPerHost) <= self.erasure.parity",
+                "one host would hold more shards of an object than erasure.parity, and its loss would lose data: there must be "
+                "more hosts (nodes / storage.disksPerHost); where that is meant, set placement.failureDomain to none",
             ),
             rule(
                 "self.partitions == oldSelf.partitions",

@@ -13,6 +13,8 @@ from s4_operator.models import ClusterSpec, size
 
 Object = dict[str, Any]
 S3, ADMIN, PEER = 9000, 9001, 9002
+HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
+MORE_THAN_HOSTS = 100_000
 TRUST, TLS, MASTER, KMS, RECEIVERS, AUTHORITIES = (
     f"/etc/s4/{name}" for name in ("peers", "tls", "master", "kms", "receivers", "authorities")
 )
@@ -215,21 +217,35 @@ class Pods:
             pod["priorityClassName"] = placement.priorityClassName
         return {"metadata": {"labels": labels(self.name, component)}, "spec": pod}
 
+    def _shares(self, component: str) -> bool:
+        """Whether a host has several of these pods."""
+        return component == "node" and self.spec.storage.shares_hosts
+
     def _affinity(self, component: str) -> Object:
-        term = {"labelSelector": {"matchLabels": labels(self.name, component)}, "topologyKey": "kubernetes.io/hostname"}
+        if self._shares(component):
+            return {}
+        term = {"labelSelector": {"matchLabels": labels(self.name, component)}, "topologyKey": HOST}
         if component == "node" and self.spec.placement.failureDomain != "none":
             return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
         preferred = [{"weight": 100, "podAffinityTerm": term}]
         return {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
 
     def _spread(self, component: str) -> list[Object]:
-        if self.spec.placement.failureDomain != "zone":
-            return []
-        return [
-            {
-                "maxSkew": 1,
-                "topologyKey": "topology.kubernetes.io/zone",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": labels(self.name, component)},
-            }
+        """Evenly over zones where they fail together, and over hosts where these have several.
+
+        That is a wish: were it a demand, a host that is away or new, and has none, would keep pods of others from the
+        hosts that their volumes are on. What is demanded is that a host has no more than its number: with fewer
+        domains than `minDomains` Kubernetes takes the least of any for zero, and the skew for what the host has.
+        """
+        found = [HOST] if self._shares(component) else []
+        found = [ZONE, *found] if self.spec.placement.failureDomain == "zone" else found
+        selector = {"matchLabels": labels(self.name, component)}
+        spread: list[Object] = [
+            {"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": selector}
+            for key in found
         ]
+        most = self.spec.storage.disksPerHost
+        if self._shares(component) and isinstance(most, int):
+            bound = {"maxSkew": most, "minDomains": MORE_THAN_HOSTS, "topologyKey": HOST}
+            spread.append({**bound, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": selector})
+        return spread

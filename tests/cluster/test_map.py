@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,6 +96,24 @@ def test_a_plan_only_names_stores_that_may_hold_data(actions: list[str], chosen:
             assert len(set(part.wanted)) == 6
             assert all(one.stores[store].state == SERVING for store in part.wanted)
         assert set(before.in_state(GONE)) <= set(one.in_state(GONE))
+
+
+def test_what_waits_for_a_store_does_not_keep_it_from_stopping() -> None:
+    """Two stores of a host that is drained: one has left, and what is written waits for it; the other may follow, nobody
+    else may."""
+    one = planner.new("c", 4, 2, 16)
+    for number in range(12):
+        one = planner.registered(one, f"s{number}", f"node-{number}", "h:1", f"host-{number // 2}", 1.0)
+    one = planner.added(one, list(one.stores))
+    told = said(one, "s2", heals=5)
+    assert any("5 shards wait" in reason for reason in safe_to_stop(one, told, ["s2", "s3"])), "it may be anybody's"
+    known = told["s0"]
+    assert known is not None
+    told["s0"] = msgspec.structs.replace(known, heals_of={"s2": 5})
+    assert safe_to_stop(one, told, ["s2", "s3"]) == []
+    assert any("5 shards wait" in reason for reason in safe_to_stop(one, told, ["s4"]))
+    told["s0"] = msgspec.structs.replace(known, heals=6, heals_of={"s2": 5, "s7": 1})
+    assert any("1 shards wait" in reason for reason in safe_to_stop(one, told, ["s2", "s3"]))
 
 
 def test_a_store_that_is_gone_cannot_come_back() -> None:

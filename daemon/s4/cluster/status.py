@@ -30,6 +30,7 @@ class Said(msgspec.Struct, frozen=True):
     alarms: Collection[str] = ()
     reserve_bytes: int = 0
     unreached: Mapping[str, str] = {}  # stores that it has no connection to, and what it met
+    heals_of: Mapping[str, int] = {}  # of `heals`, by the store that lacks the shard, where that is known
 
 
 class StoreStatus(msgspec.Struct, frozen=True):
@@ -68,6 +69,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     filled: float
     stores: list[StoreStatus]
     storable_bytes: int = 0
+    heals_of: dict[str, int] = {}
 
 
 def status(
@@ -94,7 +96,12 @@ def status(
         filled,
         _stores(current, said),
         _storable(current, said),
+        dict(_heals_of(said)),
     )
+
+
+def _heals_of(said: Mapping[str, Said | None]) -> Counter[str]:
+    return sum((Counter(one.heals_of) for one in said.values() if one is not None), Counter[str]())
 
 
 def _health(
@@ -186,7 +193,9 @@ def _stores(current: ClusterMap, said: Mapping[str, Said | None]) -> list[StoreS
 def safe_to_stop(current: ClusterMap, said: Mapping[str, Said | None], stores: Collection[str]) -> list[str]:
     """Why these stores may not be stopped together now, as sentences; empty where they may.
 
-    They may where everything stays readable and writable without them, and stays so until they are back.
+    They may where everything stays readable and writable without them, and stays so until they are back. A shard that
+    waits to be made again keeps the others from stopping, not the store that lacks it: so what is left of a host that
+    is half away may follow, while what is written meanwhile waits for it.
     """
     left = {store for store, one in said.items() if one is not None} - set(stores)
     needed = current.data + (1 if current.parity > 1 else 0)
@@ -201,7 +210,8 @@ def safe_to_stop(current: ClusterMap, said: Mapping[str, Said | None], stores: C
         reasons.append(f"{copies} partitions would have fewer than {current.minimum} copies of their metadata in sync")
     if shards:
         reasons.append(f"{shards} partitions would have fewer than {needed} of their shards' stores")
-    heals = sum(one.heals for one in said.values() if one is not None)
+    own = _heals_of(said)
+    heals = sum(one.heals for one in said.values() if one is not None) - sum(own[store] for store in stores)
     if heals:
         reasons.append(f"{heals} shards wait to be made again")
     if moving:

@@ -180,6 +180,7 @@ def said(one: Census) -> Said:
         one.alarms,
         one.reserve_bytes,
         one.unreached,
+        one.heals_of,
     )
 
 

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ from s4.peer.router import Router
 from s4.peer.server import PeerServer, new_incarnation
 from s4.peer.trust import Credentials
 from s4.replica.group import Group
-from s4.replica.pieces import count
+from s4.replica.pieces import count, pieces
 from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
 from s4.storage.directory import DirectoryError, format_directory, note_opened, open_directory
@@ -225,10 +226,11 @@ class MemberNode(RowNode):
 
     async def census(self) -> Census:
         led, group = self.led(), self.host.group
-        waiting = dict.fromkeys((keys.HEAL, keys.OUTBOX, keys.GONE), 0)
+        waiting = dict.fromkeys((keys.OUTBOX, keys.GONE), 0)
         for table in waiting:
             for one in led:
                 waiting[table] += await count(self.host, keys.table(one, table))
+        heals = await self._heals(led)
         free, total = self.shards.space()
         volumes = self.shards.usage().values()
         used = sum(volume.used - volume.dead for volume in volumes) + self.host.group.database.size_bytes()
@@ -249,7 +251,7 @@ class MemberNode(RowNode):
             self.shards.settings.reserve_bytes,
             led,
             self.counters(),
-            waiting[keys.HEAL],
+            heals.total(),
             failed,
             waiting[keys.OUTBOX] + waiting[keys.GONE],
             sum(group.replica(one).lag for one in led),
@@ -257,7 +259,16 @@ class MemberNode(RowNode):
             filled,
             alarms,
             self.router.unreached(),
+            dict(heals),
         )
+
+    async def _heals(self, led: list[int]) -> Counter[str]:
+        """Heal rows of partitions by the store that lacks the shard; by nobody's name where the position has none."""
+        found = Counter[str]()
+        for one in led:
+            async for key, _ in pieces(self.host, keys.table(one, keys.HEAL)):
+                found[self.keeper.current.target(one, keys.split_heal(key)[2])] += 1
+        return found
 
 
 def adjusted(current: ClusterMap, partition: int, command: AnyCommand) -> AnyCommand:

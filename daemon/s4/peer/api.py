@@ -125,6 +125,7 @@ class Census(msgspec.Struct, frozen=True):
     filled: float
     alarms: list[str] = []
     unreached: dict[str, str] = {}  # stores that it has no connection to, and what was met when it tried last
+    heals_of: dict[str, int] = {}  # heal rows by the store that lacks the shard
 
 
 class AccountsApi(Protocol):
