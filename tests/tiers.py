@@ -37,6 +37,7 @@ CHECK = (
     "kube/test_chart.py",
     "kube/test_crds.py",
     "kube/test_guide.py",
+    "kube/test_hosts.py",
     "kube/test_image.py",
     "kube/test_kind.py",
     "kube/test_manifests.py",

@@ -221,7 +221,12 @@ class Clusters:
         """What is somebody else's and was left alone, in words; the rest is as it should be."""
         objects = [
             one
-            for one in builder.all(replicas=made.replicas, image=made.image, max_unavailable=made.max_unavailable)
+            for one in builder.all(
+                replicas=made.replicas,
+                image=made.image,
+                max_unavailable=made.max_unavailable,
+                leaving=made.leaving,
+            )
             if one["kind"] not in ("ServiceMonitor", "PrometheusRule") or one["kind"] in self._apis
         ]
         digest = hashlib.sha256(json.dumps(objects, sort_keys=True).encode()).hexdigest()
@@ -299,16 +304,16 @@ class Clusters:
 
     async def _delete_pod(self, builder: Builder, daemons: Daemons, step: DeletePod) -> str:
         namespace = builder.namespace
-        if step.store:
+        if step.stores:
             others = await self._kube.list(
                 "Pod", namespace, f"s4.dev/cluster={builder.name},app.kubernetes.io/component=node"
             )
             away = [
                 one.name
                 for one in map(pod, (one for one in others if is_of_set(one, builder.name)))
-                if not one.ready and one.name != step.pod.name
+                if not one.ready and one.name not in (step.pod.name, *step.besides)
             ]
-            reasons = [f"{', '.join(away)} is not ready"] if away else await daemons.is_safe_to_stop(step.store)
+            reasons = [f"{', '.join(away)} is not ready"] if away else await daemons.is_safe_to_stop(*step.stores)
             if reasons:
                 log.info("%s/%s: %s stays for now: %s", namespace, builder.name, step.pod.name, "; ".join(reasons))
                 return ""

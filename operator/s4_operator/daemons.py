@@ -73,9 +73,10 @@ class Daemons:
     async def status(self) -> ClusterStatus:
         return msgspec.convert(await self.admin("GET", "/status"), ClusterStatus)
 
-    async def is_safe_to_stop(self, store: str) -> list[str]:
-        """Why a store may not be stopped now; empty where it may."""
-        found = await self.admin("GET", f"/cluster/safe-to-stop?store={quote(store, safe='')}")
+    async def is_safe_to_stop(self, *stores: str) -> list[str]:
+        """Why stores may not be stopped together now; empty where they may."""
+        query = "&".join(f"store={quote(store, safe='')}" for store in stores)
+        found = await self.admin("GET", f"/cluster/safe-to-stop?{query}")
         return list(found["reasons"])
 
     async def put_user(self, name: str, grants: list[str]) -> None:

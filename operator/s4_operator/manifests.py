@@ -4,6 +4,7 @@ clusters.py."""
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from importlib.resources import files
 from typing import Any
 
@@ -222,9 +223,13 @@ class Builder:
             },
         )
 
-    def budget(self, most: int) -> Object:
-        """Of the storage pods: as many as the data allows now."""
-        return self._budget("node", most)
+    def budget(self, most: int, leaving: Collection[str] = ()) -> Object:
+        """Of the storage pods: as many as the data allows now. Pods that are `leaving` may all be evicted."""
+        made = self._budget("node", most)
+        if leaving:
+            names = {"key": "statefulset.kubernetes.io/pod-name", "operator": "NotIn", "values": sorted(leaving)}
+            made["spec"]["selector"]["matchExpressions"] = [names]
+        return made
 
     # -- around it
 
@@ -309,14 +314,14 @@ class Builder:
             one["metadata"]["labels"] |= self.spec.monitoring.labels
         return [monitor, rules, dashboard]
 
-    def all(self, *, replicas: int, image: str, max_unavailable: int) -> list[Object]:
+    def all(self, *, replicas: int, image: str, max_unavailable: int, leaving: Collection[str] = ()) -> list[Object]:
         """Everything but Secrets and the ShardMap, in the order in which it is applied."""
         return [
             *self.rights(),
             *self.services(),
             self.nodes(replicas, image),
             *self.gateways(image),
-            self.budget(max_unavailable),
+            self.budget(max_unavailable, leaving),
             *self.network_policy(),
             *self.ingress(),
             *self.monitoring(),

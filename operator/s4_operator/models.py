@@ -81,7 +81,7 @@ class Storage(Model):
     reserve: Quantity = Field("1Gi", description="Free disk below which uploads are refused.")
     disksPerHost: PerHost = Field(
         1,
-        description="Stores that a Kubernetes node has, one pod and one volume for each of its disks; all sets no bound. restarts.",
+        description="Stores that a Kubernetes node has, one pod and one volume for each of its disks; `all` sets no bound.",
     )
 
     @property
@@ -412,6 +412,16 @@ class NodeStatus(Model):
     used: int = 0
 
 
+class HostStatus(Model):
+    name: str
+    zone: str = ""
+    ready: str = Field("", description="Stores that serve, of those that it has.")
+    state: str = Field("", description="Ready, Partly, Away; Cordoned where no pod may come to it.")
+    nodes: list[str] = Field(default_factory=list)
+    used: int = 0
+    total: int = 0
+
+
 class PartitionCounts(Model):
     healthy: int = 0
     degraded: int = 0
@@ -431,6 +441,9 @@ class ClusterState(Model):
     message: str = ""
     conditions: Conditions = Field(default_factory=list)
     nodes: list[NodeStatus] = Field(default_factory=list)
+    hosts: list[HostStatus] = Field(
+        default_factory=list, description="The nodes by the host that they are on, or have to be."
+    )
     nodesReady: str = ""
     replicas: int = 0
     selector: str = ""

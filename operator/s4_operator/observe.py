@@ -42,7 +42,13 @@ def pod(value: Object) -> Pod:
         bool(metadata.get("deletionTimestamp")),
         _broken(status),
         stamp(metadata.get("creationTimestamp")),
+        _alone(value),
     )
+
+
+def _alone(value: Object) -> bool:
+    apart = (value["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
+    return bool(apart.get("requiredDuringSchedulingIgnoredDuringExecution"))
 
 
 def _broken(status: Object) -> str:
@@ -132,6 +138,7 @@ def observe(
     volumes = {one["metadata"]["name"]: one for one in cache.list("PersistentVolume")}
     found = cache.get("StatefulSet", namespace, called["node"])
     state = (found or {}).get("status", {})
+    shards = cache.get("ShardMap", namespace, called["map"])
     confirmed = cluster["metadata"].get("annotations", {}).get(CONFIRM, "")
     own = [
         one
@@ -152,12 +159,13 @@ def observe(
             claim(one, volumes) for one in cache.list("PersistentVolumeClaim", namespace, name) if is_of_set(one, name)
         ),
         {one["metadata"]["name"]: host(one) for one in cache.list("Node")},
-        shard_map(cache.get("ShardMap", namespace, called["map"])),
+        shard_map(shards),
         status,
         frozenset(one.strip() for one in confirmed.split(",") if one.strip()),
         served,
         certificates,
         buckets,
+        {one["id"]: one.get("domain", "") for one in ((shards or {}).get("status") or {}).get("stores") or ()},
     )
 
 

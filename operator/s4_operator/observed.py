@@ -12,7 +12,8 @@ from s4_operator.models import ClusterSpec, ClusterState
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A storage pod. `revision` is that of its template, `broken` why it does not run; times are seconds since 1970."""
+    """A storage pod. `revision` is that of its template, `broken` why it does not run, `alone` whether it
+    keeps others from its host; times are seconds since 1970."""
 
     name: str
     ordinal: int
@@ -25,6 +26,7 @@ class Pod:
     deleting: bool = False
     broken: str = ""
     created_s: float = 0.0
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,4 @@ class Observed:
     served: str = "not checked yet"  # why the last real write and read failed; empty where they did not
     certificates: str = ""  # what is wrong with them
     buckets: int = 0
+    said: Mapping[str, str] = field(default_factory=dict)  # the host that a store's pod was on when it last started

@@ -7,7 +7,8 @@ and writable without it; not knowing means waiting. Before it is done, clusters.
 
 Order, which is also what waits for what: the map is made; stores are added to it; lost stores are replaced and nodes
 added (repair never waits for an upgrade); surplus stores are drained, highest ordinals first, and let go of when empty;
-then, with everything whole, outdated pods start again one at a time, under a freeze of planned moves.
+then, with everything whole, outdated pods start again one at a time, under a freeze of planned moves. Where hosts have
+several stores, what leaves, is lost or starts again together is for hosts.py to say.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, safe_to_stop
+from s4_operator import hosts
 from s4_operator.models import seconds
 from s4_operator.observed import Host, Observed, Pod
 from s4_operator.steps import (
@@ -30,6 +33,7 @@ from s4_operator.steps import (
     ReleaseStore,
     RetainVolume,
     SetDomains,
+    Spread,
     Step,
     SwapStore,
 )
@@ -45,6 +49,7 @@ class Plan:
     image: str
     steps: list[Step] = field(default_factory=list)
     max_unavailable: int = 0
+    leaving: tuple[str, ...] = ()  # pods of hosts that may be evicted all of them
     doing: list[str] = field(default_factory=list)
     at_risk: str = ""
     upgrade_blocked: str = ""
@@ -63,14 +68,19 @@ def plan(seen: Observed) -> Plan:
     if not seen.map.partitions:
         _form(seen, seen.map, made)
         return made
-    made.replicas = max(made.replicas, seen.spec.nodes)
+    if hosts.waits_for_room(seen) and made.replicas < seen.spec.nodes:
+        made.doing.append("nodes are added once the others let them onto their hosts: these start again one by one")
+    else:
+        made.replicas = max(made.replicas, seen.spec.nodes)
     known = said(seen)
     _domains(seen, seen.map, made)
     _repair(seen, seen.map, known, made)
     _scale_in(seen, seen.map, known, made)
     made.max_unavailable = _disruptions(seen, seen.map, known)
-    _drains(seen, made)
+    _drains(seen, seen.map, known, made)
     _roll(seen, seen.map, known, made)
+    if any(isinstance(step, DeletePod) and step.stores for step in made.steps):
+        made.leaving = ()  # who serves starts again: nobody else goes meanwhile
     return made
 
 
@@ -85,13 +95,21 @@ def said(seen: Observed) -> dict[str, Said | None] | None:
             found[store] = Said((), 0) if store in up else None
     first = next((store for store, one in found.items() if one is not None), "")
     if first:
-        found[first] = Said((), seen.status.heals)
+        found[first] = Said((), seen.status.heals, heals_of=seen.status.heals_of)
     return found
 
 
 def store_of(current: ClusterMap, pod: str, *states: str) -> str:
     """The store of a pod in one of some states, or empty."""
     return next((store for store, one in current.stores.items() if one.node == pod and one.state in states), "")
+
+
+def _fresh_of(current: ClusterMap, known: dict[str, Said | None] | None, pod: str) -> str:
+    """The store of a pod that stands by: the one that answers, else the newest. A pod that was made anew twice has left
+    others behind."""
+    found = [store for store, one in current.stores.items() if one.node == pod and one.state == STANDBY]
+    up = [store for store in found if known is not None and known.get(store) is not None]
+    return (up or found or [""])[-1]
 
 
 def pod_name(cluster: str, ordinal: int) -> str:
@@ -103,7 +121,8 @@ def pod_name(cluster: str, ordinal: int) -> str:
 
 def _form(seen: Observed, current: ClusterMap, made: Plan) -> None:
     made.replicas = max(made.replicas, seen.spec.nodes)
-    stores = [store_of(current, pod_name(seen.name, number), STANDBY) for number in range(seen.spec.nodes)]
+    known = said(seen)
+    stores = [_fresh_of(current, known, pod_name(seen.name, number)) for number in range(seen.spec.nodes)]
     present = [store for store in stores if store]
     made.doing.append(f"waiting for nodes: {len(present)} of {seen.spec.nodes} have a store")
     made.max_unavailable = seen.spec.nodes
@@ -138,31 +157,33 @@ def _domains(seen: Observed, current: ClusterMap, made: Plan) -> None:
 
 
 def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
-    moving, acted = replacing(current), set[str]()
-    added = []
+    moving = replacing(current)
+    added, busy = [], hosts.repairs(seen, current, moving)
     for ordinal in range(seen.spec.nodes):
         name = pod_name(seen.name, ordinal)
-        fresh, old = store_of(current, name, STANDBY), store_of(current, name, SERVING, DRAINING)
+        fresh, old = _fresh_of(current, known, name), store_of(current, name, SERVING, DRAINING)
         if not fresh and not old:
             made.doing.append(f"waiting for {name}, which has no store yet")
         elif fresh and not old:
             added.append(fresh)
         elif fresh and known is not None and known.get(fresh) is not None:
-            why = _cannot_lose(seen, current, known, old)
+            why, unit = _cannot_lose(seen, current, known, old), hosts.unit_of(seen, current, old, moving=old in moving)
             if why:
                 made.at_risk = f"store {old[:8]} of {name} is lost, and {why}; to give it up, annotate the S4Cluster with s4.dev/confirm-data-loss={old}"
-            elif len((moving | acted) - {old}) >= max(1, seen.spec.failure.maxConcurrent):
+            elif len(busy - {unit}) >= max(1, seen.spec.failure.maxConcurrent):
                 made.doing.append(f"{name} is replaced once another store is")
             else:
-                acted.add(old)
+                busy.add(unit)
                 made.steps.append(SwapStore(old, fresh))
                 made.doing.append(f"replacing the lost store {old[:8]} of {name}")
     draining_back = [store for store in current.in_state(DRAINING) if _ordinal(seen, current, store) < seen.spec.nodes]
     if added or draining_back:
         made.steps.append(AddStores((*added, *draining_back)))
         made.doing.append(f"adding {len(added) + len(draining_back)} stores")
-    _dead_hosts(seen, current, known, made, len(moving | acted))
+    _dead_hosts(seen, current, known, made, busy)
     _unbound(seen, made)
+    if not made.steps and not moving and not current.freeze and planner.crowded(current):
+        made.steps.append(Spread())
     if moving:
         made.doing.append(f"making again what {len(moving)} lost stores held")
 
@@ -203,11 +224,12 @@ def _cannot_lose(seen: Observed, current: ClusterMap, known: dict[str, Said | No
 
 
 def _dead_hosts(
-    seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan, busy: int
+    seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan, busy: set[str]
 ) -> None:
     """Free pods and claims of hosts that are away for too long, so that they are made again elsewhere."""
     claims = {claim.ordinal: claim for claim in seen.claims}
     pods = {pod.ordinal: pod for pod in seen.pods}
+    moving, at_risk = replacing(current), dict[str, list[str]]()
     for ordinal in range(made.replicas):
         claim, pod, name = claims.get(ordinal), pods.get(ordinal), pod_name(seen.name, ordinal)
         host = (claim.host if claim is not None else "") or (pod.host if pod is not None else "")
@@ -224,18 +246,22 @@ def _dead_hosts(
             made.doing.append(f"{name} was on {gone}; no daemon says what would be lost")
             continue
         why = _cannot_lose(seen, current, known or {}, store) if store else ""
+        units = {host, hosts.unit_of(seen, current, store, moving=store in moving) if store else host}
         if why:
-            made.at_risk = f"{name} was on {gone}, and {why}; bring the host back, or annotate the S4Cluster with s4.dev/confirm-data-loss={store}"
-        elif busy >= seen.spec.failure.maxConcurrent:
+            at_risk.setdefault(f"on {gone}, and {why}", []).append(store)
+        elif len(busy - units) >= seen.spec.failure.maxConcurrent:
             made.doing.append(f"{name} was on {gone}; it is replaced after others (failure.maxConcurrent)")
         else:
-            busy += 1
+            busy.add(host)
             made.doing.append(f"{name} is made again elsewhere: it was on {gone}")
             if not claim.deleting:
                 made.steps += [RetainVolume(claim.volume)] if claim.volume else []
                 made.steps.append(DeleteClaim(claim))
             if pod is not None:
                 made.steps.append(DeletePod(pod, force=True))
+    for said, stores in at_risk.items():
+        named = " and ".join(current.stores[store].node for store in stores)
+        made.at_risk = f"{named} {'was' if len(stores) == 1 else 'were'} {said}; bring the host back, or annotate the S4Cluster with s4.dev/confirm-data-loss={','.join(stores)}"
 
 
 def _unbound(seen: Observed, made: Plan) -> None:
@@ -252,8 +278,10 @@ def _unbound(seen: Observed, made: Plan) -> None:
 
 def _taken(seen: Observed, pod: Pod | None, host: str) -> str:
     """Why a pod can never start where its volume is: another store has moved there meanwhile. Empty where none has."""
-    other = next((one.name for one in seen.pods if one.host == host and one is not pod), "")
-    if pod is None or pod.host or not other or seen.now_s - pod.created_s <= seconds(seen.spec.failure.replaceAfter):
+    if pod is None or pod.host:
+        return ""
+    other = hosts.is_taken(seen, host, pod)
+    if not other or seen.now_s - pod.created_s <= seconds(seen.spec.failure.replaceAfter):
         return ""
     return f"{host}, where {other} is now"
 
@@ -321,7 +349,12 @@ def _away(seen: Observed) -> int:
     return sum(not pod.ready for pod in seen.pods) + max(0, (seen.replicas or 0) - len(seen.pods))
 
 
-def _drains(seen: Observed, made: Plan) -> None:
+def _drains(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
+    if seen.spec.storage.shares_hosts:
+        made.leaving, made.drain_blocked = hosts.leaving(seen, current, known)
+        if made.leaving or made.drain_blocked:
+            made.max_unavailable = _away(seen)
+        return
     waiting = [pod.name for pod in seen.pods if pod.ready and not _schedulable(seen.hosts.get(pod.host))]
     if waiting and made.max_unavailable <= _away(seen):
         made.drain_blocked = (
@@ -379,14 +412,16 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
         if current.freeze:
             made.steps.append(Freeze(False))
         return
-    if wait:
+    if wait or known is None:
         return
-    pod = max(outdated, key=lambda one: one.ordinal)
+    group = hosts.restarted(seen, current, known, max(outdated, key=lambda one: one.ordinal), outdated)
     if not current.freeze:
         made.steps.append(Freeze(True))
     else:
-        made.steps.append(DeletePod(pod, store=store_of(current, pod.name, SERVING, DRAINING)))
-    made.doing.append(f"restarting {pod.name}")
+        stores = tuple(filter(None, (store_of(current, pod.name, SERVING, DRAINING) for pod in group)))
+        besides = tuple(pod.name for pod in group)
+        made.steps += [DeletePod(pod, stores, besides) for pod in group]
+    made.doing.append(f"restarting {', '.join(pod.name for pod in group)}")
 
 
 def _wait(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, outdated: list[Pod]) -> str:

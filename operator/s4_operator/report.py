@@ -6,6 +6,7 @@ import datetime
 from typing import Any
 
 from s4.base.text import human
+from s4_operator import hosts
 from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, store_of
@@ -73,6 +74,7 @@ def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) 
             "DataWouldBeUnavailable" if made.drain_blocked else "Free",
             made.drain_blocked,
         ),
+        ("SurvivesHostLoss", *_loss(seen)),
         (
             "DeletionBlocked",
             _truth(seen.buckets > 0),
@@ -93,7 +95,7 @@ def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None,
     """`trouble` is an error that keeps the operator from going on."""
     status, formed = seen.status, seen.map is not None and bool(seen.map.partitions)
     health = status.health if status is not None else "unknown"
-    reasons = "; ".join(status.reasons) if status is not None else "no daemon answers"
+    reasons = "; ".join([*hosts.away(seen), *status.reasons]) if status is not None else "no daemon answers"
     ready = formed and not seen.served
     doing = "; ".join(made.doing)
     degraded = formed and health != "ok"
@@ -108,6 +110,7 @@ def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None,
             seen.before.conditions, _found(seen, made, health, reasons, trouble), seen.now_s, generation
         ),
         nodes=_nodes(seen),
+        hosts=hosts.by_host(seen),
         nodesReady=f"{sum(pod.ready for pod in seen.pods)}/{seen.spec.nodes}",
         replicas=len(seen.pods),
         selector=f"s4.dev/cluster={seen.name},app.kubernetes.io/component=node",
@@ -139,6 +142,13 @@ def blocked(before: ClusterState, message: str, now_s: float, generation: int) -
 
 def _truth(value: bool) -> str:
     return "True" if value else "False"
+
+
+def _loss(seen: Observed) -> tuple[str, str, str]:
+    if seen.map is None or not seen.map.partitions:
+        return "Unknown", "Forming", ""
+    good, words = hosts.survives(seen, seen.map)
+    return _truth(good), "Spread" if good else "TooFewHosts", words
 
 
 def _phase(seen: Observed, made: Plan, formed: bool, ready: bool, health: str) -> str:

@@ -53,6 +53,11 @@ class SetDomains:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """Shards move from where more of a partition are together than must be."""
+
+
+@dataclass(frozen=True, slots=True)
 class RetainVolume:
     """A volume outlives its claim (M1)."""
 
@@ -66,10 +71,12 @@ class DeleteClaim:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """`store` is asked about once more before a pod that serves is deleted; `force` does not wait for its host."""
+    """`stores` are asked about together once more before a pod that serves is deleted, and who else than `besides` is
+    away; `force` does not wait for its host."""
 
     pod: Pod
-    store: str = ""
+    stores: tuple[str, ...] = ()
+    besides: tuple[str, ...] = ()
     force: bool = False
 
 
@@ -81,6 +88,7 @@ Step = (
     | SwapStore
     | Freeze
     | SetDomains
+    | Spread
     | RetainVolume
     | DeleteClaim
     | DeletePod
@@ -99,6 +107,8 @@ def changed(step: Step, old: ClusterMap) -> ClusterMap:
         return planner.swapped(old, step.lost, step.instead)
     if isinstance(step, SetDomains):
         return planner.placed(old, dict(step.domains))
+    if isinstance(step, Spread):
+        return planner.rebalanced(old)
     if isinstance(step, Freeze):
         return planner.frozen(old, step.freeze)
     raise TypeError(f"{step} is no change of the map")
@@ -120,6 +130,8 @@ def in_words(step: Step, current: ClusterMap) -> str:
         return f"{named(step.lost)} is lost for good; what it held is made again on {named(step.instead)}"
     if isinstance(step, Freeze):
         return "nothing is moved until further notice" if step.freeze else "what was held back is moved again"
+    if isinstance(step, Spread):
+        return "shards that share a host, or a zone, though they need not, are moved apart"
     if not isinstance(step, SetDomains):
         raise TypeError(f"{step} is no change of the map")
     return f"failure domains: {', '.join(f'{named(store)} in {domain}' for store, domain in step.domains)}"

@@ -67,6 +67,10 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
         ({"storage": {"size": "many"}}, "should match"),
         ({"storage": {"reclaim": "Keep"}}, "Unsupported value"),
         ({"newBuckets": "public"}, "Unsupported value"),
+        ({"storage": {"disksPerHost": 0}}, "disksPerHost is a number from 1 to 100, or all"),
+        ({"storage": {"disksPerHost": "some"}}, "disksPerHost is a number from 1 to 100, or all"),
+        ({"storage": {"disksPerHost": 4}}, "nodes must be a multiple of storage.disksPerHost"),
+        ({"storage": {"disksPerHost": 3}}, "one host would hold more shards of an object than erasure.parity"),
         ({"kms": {"secretName": "k", "allow": [{"key": "a", "buckets": []}]}}, "should have at least 1 items"),
         ({"kms": {"secretName": "k", "allow": [{"key": "a;b", "buckets": ["*"]}]}}, "should match"),
         ({"erasure": {"data": 0}}, "greater than or equal to 1"),
@@ -160,6 +164,19 @@ def test_object_lock_is_for_good(api: ApiServer) -> None:
     assert apply(api, bucket("locked", objectLock={"mode": "GOVERNANCE", "days": 1}, lifecycle=lifecycle)) == ""
     assert apply(api, bucket("locked", objectLock={})) == ""
     assert "objectLock is for good" in apply(api, bucket("locked"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "disks", "domain"), [(12, 2, "hostname"), (12, 4, "hostname"), (7, "all", "hostname"), (6, 3, "none")]
+)
+def test_shapes_of_hosts_that_stand_a_loss_or_are_meant(api: ApiServer, nodes: int, disks: Any, domain: str) -> None:
+    spec = {"nodes": nodes, "storage": {"disksPerHost": disks}, "placement": {"failureDomain": domain}}
+    assert (
+        apply(api, {**cluster(**spec), "metadata": {"name": f"h{nodes}-{disks}-{domain}", "namespace": "default"}})
+        == ""
+    )
+    kept = kept_spec(api, "s4clusters", f"h{nodes}-{disks}-{domain}")
+    assert ClusterSpec(**kept).storage.disksPerHost == disks
 
 
 def test_kubectl_scale_changes_the_nodes(api: ApiServer) -> None:

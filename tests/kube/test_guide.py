@@ -41,7 +41,7 @@ def test_every_condition_is_in_the_guide() -> None:
     rows = GUIDE.partition("## What each condition means")[2].partition("\n## ")[0]
     report = (ROOT / "operator" / "s4_operator" / "report.py").read_text()
     others = "".join(path.read_text() for path in (ROOT / "operator" / "s4_operator").glob("*.py"))
-    said = set(re.findall(r'\(\s*"(\w+)",\s+_truth', report)) | set(
+    said = set(re.findall(r'\(\s*"(\w+)",\s+(?:_truth|\*_)', report)) | set(
         re.findall(r'(?:RefusedError|UnmetError)\(\s*"(\w+)"', others)
     )
     assert len(said) >= 12

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -137,3 +139,46 @@ def test_what_a_pod_has_besides_is_as_it_was_written() -> None:
         ]
         assert {"name": "tokens", "mountPath": "/tokens"} in container["volumeMounts"]
         assert (one["priorityClassName"], "priorityClassName" in before) == ("storage", False)
+
+
+@pytest.mark.parametrize(
+    ("domain", "digest"),
+    [("hostname", "9f0e14ef6fb0b3a4"), ("zone", "c22b8cac7d933284"), ("none", "a3876d1554347fca")],
+)
+def test_pods_of_a_disk_a_host_stay_as_they_were(domain: str, digest: str) -> None:
+    """To the letter, as before hosts could have several: who updates the operator restarts nobody."""
+    written = {"placement": {"failureDomain": domain}, "gateway": {"replicas": 1}}
+    for more in ({}, {"storage": {"disksPerHost": 1}, "upgrade": {"unit": "host"}}):
+        spec = ClusterSpec.model_validate({**written, **more})
+        made = Builder("ns", "c", "uid", spec).all(replicas=6, image="s4:1", max_unavailable=1)
+        kept = [one for one in made if one["kind"] in ("StatefulSet", "Deployment", "PodDisruptionBudget")]
+        assert hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16] == digest
+
+
+def test_pods_of_a_host_with_several_disks_share_it() -> None:
+    """As many as it has disks, no more; evenly is a wish, for a host without any must not keep others' pods from theirs."""
+    written = {"nodes": 12, "storage": {"disksPerHost": 2}, "placement": {"failureDomain": "zone"}}
+    (nodes,) = pods(ClusterSpec.model_validate(written))
+    assert nodes["affinity"] == {}
+    spread = [
+        (one["topologyKey"], one["maxSkew"], one["whenUnsatisfiable"]) for one in nodes["topologySpreadConstraints"]
+    ]
+    assert spread == [
+        ("topology.kubernetes.io/zone", 1, "ScheduleAnyway"),
+        ("kubernetes.io/hostname", 1, "ScheduleAnyway"),
+        ("kubernetes.io/hostname", 2, "DoNotSchedule"),
+    ]
+    assert nodes["topologySpreadConstraints"][2]["minDomains"] > 5000, "so that the skew is what a host has"
+    (nodes,) = pods(ClusterSpec.model_validate({**written, "storage": {"disksPerHost": "all"}}))
+    assert {one["whenUnsatisfiable"] for one in nodes["topologySpreadConstraints"]} == {"ScheduleAnyway"}
+
+
+def test_a_budget_lets_a_host_go_and_keeps_the_others() -> None:
+    made = Builder("ns", "c", "uid", ClusterSpec()).budget(1, ("c-node-3", "c-node-1"))
+    assert made["spec"]["maxUnavailable"] == 1
+    (names,) = made["spec"]["selector"]["matchExpressions"]
+    assert names == {
+        "key": "statefulset.kubernetes.io/pod-name",
+        "operator": "NotIn",
+        "values": ["c-node-1", "c-node-3"],
+    }

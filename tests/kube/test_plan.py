@@ -145,7 +145,7 @@ def test_an_upgrade_freezes_what_is_planned_and_asks_first() -> None:
         model.step(step)
         (step,) = plan(model.seen()).steps
     assert isinstance(step, DeletePod)
-    assert step.store, "the daemons are asked about it once more"
+    assert step.stores, "the daemons are asked about it once more"
     model.heals.add(1)
     assert not [one for one in plan(model.seen()).steps if isinstance(one, DeletePod)], "a queue is not empty"
 
@@ -203,6 +203,18 @@ def test_a_pod_that_was_scheduled_with_a_claim_that_went_is_scheduled_again() ->
     assert not [step for step in plan(early).steps if isinstance(step, DeletePod)]
     (step,) = [step for step in plan(replace(early, now_s=model.now + 30)).steps if isinstance(step, DeletePod)]
     assert step.pod.ordinal == 1
+
+
+def test_a_store_that_was_left_behind_before_it_was_used_holds_up_nobody() -> None:
+    """The new store's host died before the plan had put it in the lost one's place: the next one takes that."""
+    model = settled(Model(16))
+    old = model.pods[1].store
+    assert model.map is not None
+    model.map = planner.registered(model.map, "left-behind", "c-node-1", "a:1", "h9", 1.0)
+    model.hosts[model.pods[1].host].disk.clear()
+    del model.pods[1]
+    settled(model)
+    assert model.pods[1].store not in (old, "left-behind")
 
 
 def test_nobody_answers_means_wait() -> None:

@@ -1,9 +1,11 @@
 """A model of Kubernetes and of the daemons, as far as the plan sees them, with faults: hosts that die and come back,
-disks that are wiped, images that do not start, people who change their minds."""
+disks that are wiped, images that do not start, people who drain hosts and change their minds. A host may have several
+disks."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -33,19 +35,25 @@ class ModelPod:
     host: str = ""
     store: str = ""
     created: float = 0.0
+    company: int = 0  # of how many a host may have that has this one, as its template says
+
+    @property
+    def image(self) -> str:
+        return self.revision.partition("+")[0]
 
 
 @dataclass
 class ModelHost:
     alive: bool = True
+    cordoned: bool = False
     since: float = 0.0
     disk: dict[int, str] = field(default_factory=dict)  # store by claim uid
 
 
 class Model:
-    """One cluster. `broken` are images whose pods do not become ready."""
+    """One cluster. `broken` are images whose pods do not become ready, `lacking` shards that wait for a store."""
 
-    def __init__(self, seed: int, nodes: int = 4) -> None:
+    def __init__(self, seed: int, nodes: int = 4, disks: int = 1, unit: str = "node") -> None:
         self.random, self.now = random.Random(seed), 0.0
         self.spec = ClusterSpec(
             nodes=nodes,
@@ -53,8 +61,11 @@ class Model:
             partitions=4,
             failure={"replaceAfter": "30s"},
             image="one",
-            upgrade={"progressDeadline": "60s"},
+            upgrade={"progressDeadline": "60s", "unit": unit},
+            storage={"disksPerHost": disks},
         )
+        self.budget, self.leaving, self.budget_is_new = 0, frozenset[str](), False
+        self.lacking = Counter[str]()
         self.hosts = {f"h{number}": ModelHost() for number in range(HOSTS)}
         self.pods: dict[int, ModelPod] = {}
         self.claims: dict[int, tuple[int, str]] = {}  # (uid, host)
@@ -73,7 +84,7 @@ class Model:
     # -- what the plan sees
 
     def runs(self, pod: ModelPod) -> bool:
-        return bool(pod.host) and self.hosts[pod.host].alive and pod.revision not in self.broken
+        return bool(pod.host) and self.hosts[pod.host].alive and pod.image not in self.broken
 
     def up(self) -> set[str]:
         return {pod.store for pod in self.pods.values() if pod.store and self.runs(pod)}
@@ -88,10 +99,11 @@ class Model:
                 pod.host,
                 self.runs(pod),
                 pod.revision,
-                pod.revision,
+                pod.image,
                 False,
-                "ErrImagePull" if pod.host and pod.revision in self.broken else "",
+                "ErrImagePull" if pod.host and pod.image in self.broken else "",
                 pod.created,
+                pod.company == 1,
             )
             for pod in sorted(self.pods.values(), key=lambda one: one.ordinal)
         )
@@ -101,7 +113,9 @@ class Model:
             )
             for ordinal, (uid, host) in self.claims.items()
         )
-        hosts = {name: Host(name, None if one.alive else one.since) for name, one in self.hosts.items()}
+        hosts = {
+            name: Host(name, None if one.alive else one.since, not one.cordoned) for name, one in self.hosts.items()
+        }
         return Observed(
             "c",
             self.spec,
@@ -116,6 +130,7 @@ class Model:
             hosts,
             self.map,
             self.status(),
+            said={name: one.domain for name, one in self.map.stores.items()} if self.map is not None else {},
         )
 
     def status(self) -> ClusterStatus | None:
@@ -127,7 +142,9 @@ class Model:
             for name, one in self.map.stores.items()
             if one.state != GONE
         ]
-        return ClusterStatus("c", "2+2", 4, "ok", [], self.map.freeze, 0, len(self.heals), 0, 1.0, stores)
+        lacking = dict(self.lacking)
+        heals = len(self.heals) + self.lacking.total()
+        return ClusterStatus("c", "2+2", 4, "ok", [], self.map.freeze, 0, heals, 0, 1.0, stores, 0, lacking)
 
     # -- one round of everybody
 
@@ -135,7 +152,9 @@ class Model:
         """The operator looks, plans and acts; it may die between any two steps."""
         made = plan(self.seen())
         self.replicas = made.replicas
-        self.revision = made.image
+        self.write_budget(made)
+        disks = self.spec.storage.disksPerHost
+        self.revision = made.image + (f"+{disks}" if disks != 1 else "")
         for step in made.steps:
             if self.random.random() < 0.1:
                 break
@@ -144,7 +163,7 @@ class Model:
             if self.lowest() < min(before, (3, 2)):
                 raise UnsafeError(f"{step} took the least of any partition from {before} to {self.lowest()}")
         whole = len(self.pods) >= self.spec.nodes and all(map(self.runs, self.pods.values())) and not made.outdated
-        images = {pod.revision for pod in self.pods.values()}
+        images = {pod.image for pod in self.pods.values()}
         self.state = ClusterState(
             image=images.pop() if whole and len(images) == 1 else self.state.image, blockedImage=made.blocked_image
         )
@@ -189,9 +208,9 @@ class Model:
                 if ordinal in self.deleting:
                     self.deleting.remove(ordinal)
                     self.claims.pop(ordinal, None)
-                self.pods[ordinal] = ModelPod(self.number(), ordinal, self.revision, created=self.now)
+                company = int(self.revision.partition("+")[2] or 1)
+                self.pods[ordinal] = ModelPod(self.number(), ordinal, self.revision, created=self.now, company=company)
                 self.claims.setdefault(ordinal, (self.number(), ""))
-        taken = {pod.host for pod in self.pods.values()}
         for pod in self.pods.values():
             if pod.host or self.random.random() < 0.3:
                 continue
@@ -199,17 +218,54 @@ class Model:
             free = [
                 name
                 for name, one in self.hosts.items()
-                if one.alive and name not in taken and (not host or name == host)
+                if one.alive and not one.cordoned and (not host or name == host) and self.has_room(name, pod)
             ]
             if free:
-                pod.host = self.random.choice(free)
-                taken.add(pod.host)
+                least = min(self.count(name) for name in free)
+                pod.host = self.random.choice([name for name in free if self.count(name) == least])
                 self.claims[pod.ordinal] = (uid, pod.host)
         for pod in self.pods.values():
             if self.runs(pod) and self.map is not None:
                 disk, uid = self.hosts[pod.host].disk, self.claims[pod.ordinal][0]
                 pod.store = disk.setdefault(uid, f"s{self.number()}")
                 self.map = planner.registered(self.map, pod.store, f"c-node-{pod.ordinal}", "a:1", pod.host, 1.0)
+
+    def count(self, host: str) -> int:
+        return sum(pod.host == host for pod in self.pods.values())
+
+    def has_room(self, host: str, pod: ModelPod) -> bool:
+        others = [one for one in self.pods.values() if one.host == host]
+        return all(len(others) < one.company for one in (pod, *others) if one is pod or one.company == 1)
+
+    def write_budget(self, made: Plan) -> None:
+        self.budget, self.leaving, self.budget_is_new = made.max_unavailable, frozenset(made.leaving), True
+
+    def evict(self) -> None:
+        """`kubectl drain` of what is cordoned: what the disruption budget, as it was written last, lets go. What was lost
+        since then comes on top: everything stays readable."""
+        for pod in [one for one in self.pods.values() if one.host and self.hosts[one.host].cordoned and self.runs(one)]:
+            name = f"c-node-{pod.ordinal}"
+            others = [one for one in self.pods.values() if f"c-node-{one.ordinal}" not in self.leaving]
+            healthy = sum(self.runs(one) and one.ordinal < (self.replicas or 0) for one in others)
+            if name not in self.leaving and healthy <= (self.replicas or 0) - self.budget:
+                continue
+            before = self.lowest()
+            del self.pods[pod.ordinal]
+            self.log.append(f"{self.now:.0f} {name} was evicted from {pod.host}")
+            if self.lowest() < min(before, (3, 2) if self.budget_is_new else (2, 1)):
+                raise UnsafeError(f"an eviction took the least of any partition from {before} to {self.lowest()}")
+
+    def writes(self) -> None:
+        """What is written leaves shards that wait for stores that are away, and is made good when they are back."""
+        if self.map is None or not self.map.partitions:
+            return
+        up, held = self.up(), {store for one in self.map.partitions for store in one.config.members}
+        for store, one in self.map.stores.items():
+            if one.state == GONE or store not in held or store in up:
+                if one.state == GONE or self.random.random() < 0.5:
+                    self.lacking.pop(store, None)
+            elif self.random.random() < 0.3:
+                self.lacking[store] += 1
 
     def daemons(self) -> None:
         """Primaries follow the plan where they can: one position of a partition at a time."""
@@ -247,10 +303,13 @@ class Model:
     # -- faults, within what is promised
 
     def trouble(self) -> None:
-        kind = self.random.choice(("die", "wipe", "return", "scale", "image", "image", "vanish"))
+        kinds = ["die", "wipe", "return", "scale", "image", "image", "vanish"]
+        disks = self.disks
+        kind = self.random.choice(kinds + ["drain", "drain", "uncordon", "disk"] * (disks > 1))
         names = list(self.hosts)
         dead = [name for name, one in self.hosts.items() if not one.alive]
         whole = self.map is not None and bool(self.map.partitions) and self.lowest() >= (4, 3)
+        self.budget_is_new = False
         if kind in ("die", "wipe") and not dead and whole:
             host = self.hosts[self.random.choice(names)]
             host.alive, host.since = False, self.now
@@ -260,9 +319,19 @@ class Model:
         elif kind == "return" and dead:
             self.hosts[dead[0]].alive = True
         elif kind == "scale":
-            self.spec = self.spec.model_copy(update={"nodes": self.random.randrange(4, 7)})
+            self.spec = self.spec.model_copy(update={"nodes": disks * self.random.randrange(4, 7)})
         elif kind == "image":
             self.spec = self.spec.model_copy(update={"image": self.random.choice(("one", "two", "three", "none"))})
+        elif kind == "drain":
+            self.hosts[self.random.choice(names)].cordoned = True
+        elif kind == "uncordon":
+            for host in self.hosts.values():
+                host.cordoned = False
+        elif kind == "disk" and whole and self.pods:  # another one in its place, empty
+            lost = self.random.choice(list(self.pods.values()))
+            if lost.host:
+                self.hosts[lost.host].disk.pop(self.claims[lost.ordinal][0], None)
+                del self.pods[lost.ordinal]
         elif kind == "vanish" and self.pods and whole:
             del self.pods[self.random.choice(list(self.pods))]
 
@@ -271,19 +340,30 @@ class Model:
         if troubled and self.random.random() < 0.25:
             self.trouble()
         made = self.operate() if self.random.random() < 0.8 else Plan(0, "")
+        self.evict()
         self.kubernetes()
         self.daemons()
+        if self.disks > 1:
+            self.writes()
         return made
+
+    @property
+    def disks(self) -> int:
+        disks = self.spec.storage.disksPerHost
+        assert isinstance(disks, int)
+        return disks
 
     def is_as_wanted(self) -> bool:
         if self.map is None or not self.map.partitions:
             return False
         return (
-            self.revision == self.spec.image
+            self.revision.partition("+")[0] == self.spec.image
             and self.replicas == self.spec.nodes
             and len(self.pods) == self.spec.nodes
-            and all(self.runs(pod) and pod.revision == self.spec.image for pod in self.pods.values())
+            and all(self.runs(pod) and pod.revision == self.revision for pod in self.pods.values())
             and {pod.store for pod in self.pods.values()} == set(self.map.in_state(SERVING))
             and not self.map.freeze
             and all(one.config.members == one.wanted for one in self.map.partitions)
+            and not self.lacking
+            and not planner.crowded(self.map)
         )

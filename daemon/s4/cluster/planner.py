@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from s4.base.said import SaidError
 from s4.cluster.clustermap import STANDBY, ClusterMap, Member, Partition
 from s4.cluster.messages import Config
-from s4.cluster.placement import DRAINING, GONE, SERVING, Store, place
+from s4.cluster.placement import DRAINING, GONE, SERVING, Store, domain_limit, place
 
 
 class PlanError(SaidError):
@@ -107,6 +107,21 @@ def frozen(old: ClusterMap, freeze: bool) -> ClusterMap:
 def rebalanced(old: ClusterMap) -> ClusterMap:
     """The plan once more for the stores as they are. Raises PlanError."""
     return _planned(old)
+
+
+def crowded(old: ClusterMap) -> int:
+    """Partitions of which a failure domain is to hold more shards, or more copies of the metadata, than it must: stores
+    may have come up elsewhere than those that they replace."""
+    serving = [Store(name, old.stores[name].domain) for name in old.in_state(SERVING)]
+    if not old.partitions or len(serving) < old.shards:
+        return 0
+    domains = {store.id: store.domain for store in serving}
+
+    def most(stores: Sequence[str]) -> int:
+        return max(Counter(domains.get(store, store) for store in stores).values())
+
+    shards, copies = domain_limit(serving, old.shards), domain_limit(serving, old.replicas)
+    return sum(most(one.wanted) > shards or most(one.wanted[: old.replicas]) > copies for one in old.partitions)
 
 
 def _with_state(old: ClusterMap, stores: Iterable[str], state: str) -> ClusterMap:
