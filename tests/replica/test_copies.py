@@ -10,7 +10,7 @@ import pytest
 
 from s4.metadata import keys
 from s4.metadata.rows import Turn, decode
-from s4.replica.copies import JOIN_ROWS, Copies, level
+from s4.replica.copies import JOIN_BYTES, JOIN_ROWS, Copies, level
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import Database
 
@@ -98,5 +98,23 @@ def test_a_copy_joins_while_rows_change_before_and_behind_its_cursor(three: list
         assert rows_of(three[2]) == rows_of(three[0]) == rows_of(three[1])
         assert decode(Turn, three[2].get(keys.TURN_ROW) or b"").number == turns + 2
         assert level(three)[1] == three
+
+    asyncio.run(test())
+
+
+def test_a_turn_takes_no_more_bytes_along_than_rows(three: list[Database]) -> None:
+    """Rows may be long: what a copy that joins is given at once is bounded in bytes too."""
+
+    async def test() -> None:
+        copies = Copies(three[0], [three[1]], alone=False)
+        copies.batch([(b"%d" % number, bytes(JOIN_BYTES // 4)) for number in range(9)], True)()
+        joined, turns = copies.join(three[2]), 0
+        while not joined.done():
+            copies.batch([], True)()
+            copies.written()
+            turns += 1
+            assert turns < 10
+        assert turns == 3
+        assert rows_of(three[2]) == rows_of(three[0])
 
     asyncio.run(test())

@@ -157,10 +157,13 @@ def test_the_document_byte_by_byte() -> None:
         decode_document(raw.replace(b'"format":1', b'"format":2'))
 
 
-def test_a_snapshot_travels_in_parts_and_replaces_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("bound", "most"), [("PART_ROWS", 70), ("PART_BYTES", 70)])
+def test_a_snapshot_travels_in_parts_and_replaces_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
     """A replica that has other rows and lacks entries that nobody keeps joins: what it had goes, what was deleted stays
     deleted, and a part that is lost costs another try only."""
-    monkeypatch.setattr("s4.replica.group.PART_ROWS", 70)
+    monkeypatch.setattr(f"s4.replica.group.{bound}", most)
     lost = [3]
 
     async def whole() -> None:

@@ -30,6 +30,7 @@ BOUNDED = {
     ("replica/keptrows.py", "*"): "the log, at the start",
     ("replica/group.py", "_send_rows"): "sends each part before it reads the next",
     ("replica/group.py", "_run"): "read by install",
+    ("replica/copies.py", "_next_rows"): "ends at JOIN_ROWS or JOIN_BYTES",
     ("upkeep/repair.py", "_differences"): "sleeps itself, over a snapshot",
     ("replica/host.py", "scan"): "is the walk",
     ("replica/replicated.py", "scan"): "is the walk",

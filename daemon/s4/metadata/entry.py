@@ -59,6 +59,7 @@ class Overlay:
         self.source = source
         self.rows: dict[bytes, bytes | None] = {}
         self._order: list[bytes] = []
+        self.size_bytes = 0  # of all that was put, though it be put again
 
     def get(self, key: bytes) -> bytes | None:
         if key in self.rows:
@@ -70,6 +71,8 @@ class Overlay:
             if key not in self.rows:
                 insort(self._order, key)
             self.rows[key] = value
+            if value is not None:
+                self.size_bytes += len(value)
 
     def changed(self, prefix: bytes) -> bool:
         at = bisect_left(self._order, prefix)

@@ -15,14 +15,14 @@ from functools import partial
 
 from s4.base.clock import boot_clock
 from s4.base.jobs import Job, Jobs
-from s4.cluster.messages import AnyMessage
+from s4.cluster.messages import AnyMessage, Append
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
 
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
-BATCH = 512
+BATCH, BATCH_BYTES = 512, 16 << 20  # of messages in one frame, but for one that is longer by itself
 RETRY_S = 0.2
 
 
@@ -33,6 +33,19 @@ class _Link:
         self.waiting: deque[tuple[int, AnyMessage]] = deque(maxlen=MOST_WAITING)
         self.wake = asyncio.Event()
         self.said = ""  # why it cannot be reached
+
+
+def _batch(waiting: deque[tuple[int, AnyMessage]]) -> list[tuple[int, AnyMessage]]:
+    """The next messages for one frame, in their order."""
+    taken: list[tuple[int, AnyMessage]] = []
+    size = 0
+    while waiting and len(taken) < BATCH:
+        message = waiting[0][1]
+        size += sum(len(entry.rows) for entry in message.entries) if isinstance(message, Append) else 0
+        if taken and size > BATCH_BYTES:
+            break
+        taken.append(waiting.popleft())
+    return taken
 
 
 class Links:
@@ -94,7 +107,7 @@ class Links:
             await link.wake.wait()
             link.wake.clear()
             while link.waiting and not remote.gone:
-                batch = [link.waiting.popleft() for _ in range(min(BATCH, len(link.waiting)))]
+                batch = _batch(link.waiting)
                 try:
                     remote.post("deliver", self._me, batch)
                     await remote.drained()

@@ -16,7 +16,6 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 from s4.metadata import keys
 from s4.metadata.entry import find
@@ -26,7 +25,7 @@ from s4.storage.leveldb import Database
 
 log = logging.getLogger(__name__)
 
-JOIN_ROWS = 2000
+JOIN_ROWS, JOIN_BYTES = 2000, 8 << 20  # that a turn takes along
 
 Rows = Sequence[tuple[bytes, bytes | None]]
 
@@ -84,8 +83,14 @@ class Copies:
         """The next rows for a joiner: as the turn before left them, and this turn's own come behind them."""
         if joiner.copied:
             return []
-        rows = list(islice(self.primary.scan(joiner.cursor, keys.END), JOIN_ROWS))
-        joiner.copied = len(rows) < JOIN_ROWS
+        rows: list[tuple[bytes, bytes]] = []
+        size, joiner.copied = 0, True
+        for row in self.primary.scan(joiner.cursor, keys.END):
+            rows.append(row)
+            size += len(row[1])
+            if len(rows) == JOIN_ROWS or size >= JOIN_BYTES:
+                joiner.copied = False
+                break
         if rows:
             joiner.cursor = rows[-1][0] + b"\x00"
         return rows

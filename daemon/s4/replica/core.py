@@ -29,7 +29,6 @@ from s4.replica.changes import behind, grown, removable, surplus, without
 from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Progress, Swap, Timing, TooFewError
 
 PROBE, REPLICATE = Progress.PROBE, Progress.REPLICATE
-MOST_ENTRIES = 256  # in one Append
 
 
 class Replica:
@@ -410,8 +409,7 @@ class Replica:
         """What comes next for another replica, pipelined: without waiting for what went before."""
         if peer.progress is not REPLICATE:
             return
-        log = (*self._kept.entries, *self.state.log)
-        entries = tuple(one for one in log if one.sequence >= peer.next)[:MOST_ENTRIES]
+        entries = self._kept.then(self.state.log, peer.next)
         if entries and entries[0].sequence != peer.next:
             del self._peers[name]  # what it needs is no longer kept: it joins anew
             return

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 RETRY_S = 0.2
-PART_ROWS = 2000  # of a snapshot, in one message
+PART_ROWS, PART_BYTES = 2000, 8 << 20  # of a snapshot, in one message
 AT_ONCE = 20_000  # rows of a batch that is filled in the loop
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
 
@@ -316,14 +316,15 @@ class Group:
         epoch, sequence = one.core.state.epoch, one.core.state.commit
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
         over = {key: value for key, value in self.committed.rows.items() if first <= key < last}
-        snapshot, number = self.database.snapshot(), 0
+        snapshot, number, size = self.database.snapshot(), 0, 0
         part: list[tuple[bytes, bytes]] = []
         try:
             for key, value in chain(snapshot.scan(first, last), over.items()):
                 if value is not None and over.get(key, value) == value:
                     part.append((key, value))
-                if len(part) >= PART_ROWS:
-                    rows, part = VERSION + _encoder.encode(part), []
+                    size += len(value)
+                if len(part) >= PART_ROWS or size >= PART_BYTES:
+                    rows, part, size = VERSION + _encoder.encode(part), [], 0
                     await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, False, attempt))
                     one.core.sending(to, self.clock())
                     number += 1

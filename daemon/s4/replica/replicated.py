@@ -33,6 +33,8 @@ from s4.storage.leveldb import Cursor
 log = logging.getLogger(__name__)
 
 TURN_COMMANDS = 512
+WAITING_BYTES = 16 << 20  # of a partition's entries that are not committed: then no more is decided
+WAIT_S = 0.02
 
 SETTINGS_LEASE_S = 2.0  # that gateways hold on settings (peer/server.py)
 Prepare = Callable[[int, AnyCommand], AnyCommand]
@@ -116,6 +118,10 @@ class ReplicatedHost:
                 self._queues[partition] = queue
                 self.group.wake()
                 continue
+            if self._waits(partition):
+                self._queues[partition] = queue
+                asyncio.get_running_loop().call_later(WAIT_S, self.group.wake)
+                continue
             taken, left = queue[:TURN_COMMANDS], queue[TURN_COMMANDS:]
             if left:
                 self._queues[partition] = left
@@ -129,8 +135,13 @@ class ReplicatedHost:
                 log.exception("partition %d: a turn failed", partition)
                 _fail(taken, error)
 
+    def _waits(self, partition: int) -> bool:
+        """Whether the other replicas are to catch up first: a new primary sends all that is not committed at once (R7)."""
+        waiting = sum(len(entry.rows) for entry in self.group.replica(partition).state.log)
+        return waiting > WAITING_BYTES and self.group.serves(partition)
+
     def _decide(self, partition: int, taken: list[_Waiting]) -> int:
-        """Returns how many rows that made."""
+        """Returns how much that made, as a turn weighs it."""
         self.group.must_serve(partition)
         pending = self.group.pending(partition)
         head = find(pending, Head, keys.head_row(partition))
@@ -149,7 +160,7 @@ class ReplicatedHost:
         committed = self.group.propose(partition, list(turn.overlay.rows.items()))
         self.commands += len(taken)
         committed.add_done_callback(partial(_answer, taken, answers))
-        return len(turn.overlay.rows)
+        return turn.weight
 
     def _put_back(self, partition: int, left: list[_Waiting]) -> None:
         """Commands for the next turn, before those that came meanwhile."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 
 from s4.cluster.messages import Config, Entry
 
@@ -15,6 +16,8 @@ LOST_ALARM = (
     "the copy of the metadata that the map counts on here is empty or older than it was: it takes no part until others "
     "filled it (M4); if its store alone is in sync, declare that gone, and those that stayed eligible go on"
 )
+MOST_KEPT_BYTES = 32 << 20  # and no more than that: with what is not committed, less than a frame takes
+MOST_ENTRIES, MOST_BYTES = 256, 16 << 20  # in one Append, but for one that is longer by itself
 KEPT_BYTES = 512 * 1024  # of committed entries that are kept anyway, for a replica that was away for a while
 
 
@@ -88,20 +91,38 @@ class Kept:
         self.limit_bytes, self._bytes = KEPT_BYTES, 0
 
     def add(self, entries: Iterable[Entry], base: int) -> None:
-        """Those after `base` stay, up to MOST_KEPT, the others while they are small."""
+        """Those after `base` stay, up to MOST_KEPT and MOST_KEPT_BYTES, the others while they are small."""
         for entry in entries:
             self.entries.append(entry)
             self._bytes += len(entry.rows)
         while (
             self._bytes > self.limit_bytes
             and self.entries
-            and (self.entries[0].sequence <= base or len(self.entries) > MOST_KEPT)
+            and (
+                self.entries[0].sequence <= base
+                or len(self.entries) > MOST_KEPT
+                or self._bytes > max(MOST_KEPT_BYTES, self.limit_bytes)
+            )
         ):
             self._bytes -= len(self.entries.popleft().rows)
 
     def begins(self, commit: int) -> int:
         """The sequence after which all are here up to `commit`."""
         return self.entries[0].sequence - 1 if self.entries else commit
+
+    def then(self, log: Iterable[Entry], first: int) -> tuple[Entry, ...]:
+        """Of these and of what follows them in the log those from the sequence `first` on: as many as one Append takes,
+        and one at least where there is one."""
+        taken: list[Entry] = []
+        size = 0
+        for entry in chain(self.entries, log):
+            if entry.sequence < first:
+                continue
+            size += len(entry.rows)
+            if taken and (size > MOST_BYTES or len(taken) == MOST_ENTRIES):
+                break
+            taken.append(entry)
+        return tuple(taken)
 
     def clear(self) -> None:
         self.entries.clear()

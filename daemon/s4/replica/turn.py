@@ -33,7 +33,9 @@ _answer_decoder = msgspec.msgpack.Decoder(AnyAnswer)
 Newest = Callable[[Entry, int, bytes], tuple[bytes, bytes] | None]
 
 
-TURN_ROWS = 4096  # decided before a turn is written: what more there is waits for the next, and others come between
+# Decided before a turn is written: what more there is waits for the next, and others come between. A row counts as one,
+# and as one more for each KiB of it.
+TURN_ROWS = 4096
 
 
 class OverloadedError(Exception):
@@ -58,9 +60,13 @@ class Turn:
         return inner
 
     @property
+    def weight(self) -> int:
+        return len(self.overlay.rows) + self.overlay.size_bytes // 1024
+
+    @property
     def is_full(self) -> bool:
-        """Whether it has so many rows that it is to be written before more is decided."""
-        return len(self.overlay.rows) >= TURN_ROWS
+        """Whether it has so much that it is to be written before more is decided."""
+        return self.weight >= TURN_ROWS
 
     def add(self, entry: Entry) -> None:
         self.overlay.merge(entry.rows)
