@@ -267,6 +267,16 @@ def _check_blobs(rows: dict[bytes, bytes], at: dict[tuple[int, int], Shards], wh
             continue
         partition, blob, row = int.from_bytes(key[:2], "big"), key[3:], decode(Blob, value)
         digest = hashlib.sha256()
+        if value[:1] == b"\x02":  # its bytes are behind its array, and nowhere else
+            content = value[5 + int.from_bytes(value[1:5], "little") :]
+            if (row.k, row.m, row.stripe, row.missing, len(content)) != (0, 0, 0, [], row.size):
+                found.append(f"blob {blob.hex()} has bytes in its row, and is {row}")
+            if hashlib.sha256(content).digest() != row.sha256:
+                found.append(f"blob {blob.hex()} has other bytes in its row than its SHA-256 says")
+            for (_, position), shards in at.items():
+                if any(one[:2] == (partition, blob) for one in shards):
+                    found.append(f"blob {blob.hex()} has bytes in its row, and shards at position {position}")
+            continue
         for number, start in enumerate(range(0, row.size, row.stripe)):
             size = min(row.stripe, row.size - start)
             shards = {

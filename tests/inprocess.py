@@ -56,14 +56,15 @@ async def opened(
     fatal: Any = _raise,
     strict: bool = False,
     clock: Callable[[], float] = time.time,
+    small: int = 0,
     **more: Any,
 ) -> AsyncIterator[tuple[OpenStore, Gateway]]:
-    """An open store; `more` are StoreSettings."""
+    """An open store; `small` is `--small`, `more` are StoreSettings."""
     directories = [paths] if isinstance(paths, Path) else list(paths)
-    settings = StoreSettings(**{"reserve_bytes": 0, **more})
+    settings = StoreSettings(**{"reserve_bytes": 0, "small": small > 0, **more})
     store = await open_store(directories, settings, Limits(), horizon=boot_clock, fatal=fatal, files=files, clock=clock)
     gateway = make_gateway(store.node, await store.node.layout(), ServerSettings([], strict=strict), Readers())
-    gateway.clock = clock
+    gateway.clock, gateway.small_bytes = clock, small
     try:
         yield store, gateway
     finally:

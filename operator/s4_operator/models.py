@@ -335,6 +335,10 @@ class ClusterSpec(Model):
     region: str = Field("us-east-1", max_length=64)
     dedup: bool = True
     inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")
+    small: Quantity | None = Field(
+        None,
+        description="Content up to this that is not inline lives in its blob's row, as in 16Ki, once every pod can read it; restarts. 0.7 does not open such stores.",
+    )
     strictWrites: bool = Field(False, description="Refuse writes while not every store of a partition can take them.")
     newBuckets: Literal["aws", "open"] = Field(
         "aws",

@@ -75,6 +75,8 @@ class Pods:
         }
         if spec.newBuckets != "aws":  # the daemons' own default is not said: who updates the operator restarts nobody
             plain["S4_NEW_BUCKETS"] = spec.newBuckets
+        if spec.small is not None:
+            plain["S4_SMALL"] = str(size(spec.small))
         if spec.monitoring.bucketMetrics:
             plain["S4_BUCKET_METRICS"] = "on"
         if spec.signatureV2 != "query":

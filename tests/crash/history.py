@@ -42,13 +42,13 @@ class History:
         return History(dict(self.known), dict(self.maybe))
 
 
-async def multipart(gateway: Gateway, key: bytes, pieces: list[bytes]) -> None:
-    upload, _ = await create_upload(gateway, "crash", key, Attributes(), "root", "", "")
+async def multipart(gateway: Gateway, key: bytes, pieces: list[bytes], bucket: str = "crash") -> None:
+    upload, _ = await create_upload(gateway, bucket, key, Attributes(), "root", "", "")
     wanted = []
     for number, piece in enumerate(pieces, 1):
-        part, _, _ = await put_part(gateway, "crash", key, upload, number, Bytes(piece), Expected())
+        part, _, _ = await put_part(gateway, bucket, key, upload, number, Bytes(piece), Expected())
         wanted.append(WantedPart(number, part.etag, {}))
-    await complete_upload(gateway, "crash", key, upload, Completion(wanted))
+    await complete_upload(gateway, bucket, key, upload, Completion(wanted))
 
 
 async def recover(directories: list[Path], history: History, *, strict_rows: bool = True) -> None:

@@ -147,6 +147,27 @@ def test_two_releases_speak_the_newest_version_of_both(
     served(tmp_path, test, versions=ours)
 
 
+def test_from_a_mark_on_nobody_speaks_with_an_older_program(tmp_path: Path) -> None:
+    """What is connected is cut off, what comes is refused in words; who speaks more goes on."""
+
+    async def test(at: Served) -> None:
+        older, newer = await at.connect(versions=(1, 1)), await at.connect(versions=(1, 2))
+        assert at.server.spoken() == 1
+        at.server.only(2)
+        while not older.gone:
+            await asyncio.sleep(0.01)
+        assert (await newer.layout()).partitions == 16
+        assert at.server.spoken() == 2
+        with pytest.raises(
+            RefusedError, match="the caller speaks versions 1 to 1 of the peer protocol, this S4 2 to 2"
+        ):
+            await at.connect(versions=(1, 1))
+        await older.close()
+        await newer.close()
+
+    served(tmp_path, test)
+
+
 def test_releases_too_far_apart_are_told_which_to_upgrade(tmp_path: Path) -> None:
     async def test(at: Served) -> None:
         with pytest.raises(

@@ -24,6 +24,8 @@ from faults.load import BUCKET, Load
 from process import ServerProcess, make_client, wait_until
 from raw import send
 from s4.cluster import growing, shardmap
+from s4.metadata.small import OLDEST
+from s4.storage.directory import keeps_out
 from server.test_drives import whole
 from tiers import SOAK
 from upgrade import old
@@ -104,7 +106,8 @@ def test_0_7_refuses_a_server_whose_drives_were_changed(tmp_path: Path) -> None:
 
 
 def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: Path) -> None:
-    """It looks at a store's format alone: 1 while all that is written there is read rightly by it, 2 from then on."""
+    """It looks at a store's format alone: 1 while all that is written there is read rightly by it, 2 from then on, as
+    where rows have content (--small)."""
     server = ServerProcess(tmp_path / "data", "--reserve", "64MiB").start()
     client = make_client(server.endpoint)
     client.create_bucket(Bucket="back")
@@ -116,8 +119,12 @@ def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: P
     assert client.get_object(Bucket="back", Key="k")["Body"].read() == b"x" * 10_000
     client.close()
     assert server.stop() == 0
-    identity = server.directory / "s4.json"
-    identity.write_text(identity.read_text().replace('"format": 1', '"format": 2'))
+    of_0_7, server.environment["S4_SMALL"] = server.environment.pop("PYTHONPATH"), "16KiB"
+    client = make_client(server.start().endpoint)
+    client.put_object(Bucket="back", Key="row", Body=b"y" * 10_000)  # in its blob's row, which 0.7 cannot read
+    client.close()
+    assert server.stop() == 0
+    server.environment["PYTHONPATH"] = of_0_7
     with pytest.raises(AssertionError, match=r"has format 2; this S4 knows 1\. Run a newer S4"):
         server.start()
     server.kill()
@@ -147,6 +154,11 @@ def stop(cluster: DevCluster, node: str) -> None:
     stopping.join()
 
 
+def marked(cluster: DevCluster, node: str) -> bool:
+    """Whether a node's store keeps older programs out."""
+    return keeps_out(cluster.directory / node, OLDEST)
+
+
 def safe(cluster: DevCluster, node: str) -> bool:
     return bool(cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"])
 
@@ -164,6 +176,7 @@ def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
         "S4_OLD_PROGRAM": str(old.program(tmp_path / "old")),
         "S4_KMS": kms(tmp_path),
         "S4_BARE_KEYS": "on",
+        "S4_SMALL": "16KiB",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent / "choosing"), os.environ.get("PYTHONPATH", "")]),
     }
     cluster = DevCluster(tmp_path / "dev", nodes=nodes, erasure=erasure, partitions=partitions, environment=environment)
@@ -186,8 +199,12 @@ def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
                 assert [is_old(cluster.lines[one]["admin"]) for one in names] == [False] * upgraded + [True] * (
                     nodes - upgraded
                 )
+                if upgraded < nodes:  # rows have no content while anybody could not read them
+                    assert not any(marked(cluster, one) for one in names)
                 if upgraded in (1, nodes):  # both kinds of node serve; then all are today's
                     compare(seen, corpus.seen())
+            wait_until(lambda: all(marked(cluster, one) for one in names), "all know that rows may have content")
+            load.wait_for(20)
         load.read_back()
         load.listed()
         assert not load.wrong, load.wrong[:5]

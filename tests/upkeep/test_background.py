@@ -148,7 +148,7 @@ def test_messages_of_replicas_go_on_after_any_error(monkeypatch: pytest.MonkeyPa
     posted: list[Any] = []
 
     class Remote:
-        gone = False
+        gone, version = False, 2
 
         def post(self, _name: str, _sender: str, batch: list[Any]) -> None:
             posted.extend(batch)

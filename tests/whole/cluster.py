@@ -37,6 +37,7 @@ from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.mend import Mender
 from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.renames import Renames
+from s4.upkeep.small import LOOK_S, SmallRows
 from whole.coordinator import Client
 from whole.files import Disk
 from whole.loop import Process
@@ -135,9 +136,13 @@ class Node(Machine):
             router.start()
             process.kept.append(asyncio.create_task(keeper.follow()))
         gateway = make_gateway(router, await router.layout(), SETTINGS, readers)
-        gateway.commit_syncs = False
+        gateway.commit_syncs, gateway.far = False, True
         gateway.stripe_bytes = gateway.layout.data * 8192
         self.renames = Renames(gateway, jobs)
+        small = SmallRows(gateway, router, self.member, self.world.small)
+        if self.world.small:
+            jobs.start(Job("content in rows", 0.0, LOOK_S, small.look))
+            process.kept.append(small)
         if self.member is not None:
             self._upkeep(process, jobs, self.member, gateway, self.renames, horizon)
         self.gateway = gateway

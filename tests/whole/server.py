@@ -103,6 +103,7 @@ class Server(Machine):
                 geometry=self.geometry,
                 degraded=bool(failed),
                 failed=failed,
+                small=self.world.small > 0,
             ),
             LIMITS,
             horizon=readers.oldest,
@@ -112,6 +113,7 @@ class Server(Machine):
         )
         gateway = make_gateway(store.node, await store.node.layout(), SETTINGS, readers)
         gateway.stripe_bytes = gateway.layout.data * 8192
+        gateway.small_bytes = self.world.small if store.small else 0
         healer, lifecycle = (
             Healer(store.node, store.joiners),
             Lifecycle(gateway, store.host, lambda: range(store.node.partitions)),

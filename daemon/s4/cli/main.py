@@ -171,6 +171,7 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
     )
     option("--inline", "4096", "objects smaller than this live in their metadata row", metavar="BYTES")
+    option("--small", "0", "content up to this that is not inline lives in its blob's row; 0 is off", metavar="SIZE")
     option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
     option("--volume-size", "1GiB", "size at which a volume file is sealed", metavar="SIZE")
@@ -217,6 +218,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of ServerSettings that `common_arguments` give. Raises ValueError that says what to change."""
     from s4.config.listening import parse_address  # noqa: PLC0415
     from s4.crypto.kms import allowed_of  # noqa: PLC0415
+    from s4.metadata.small import check as check_small  # noqa: PLC0415
 
     bounds = _limits(arguments)
     if bool(arguments.certificate) != bool(arguments.key):
@@ -232,6 +234,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     inline = of_option("--inline", parse_size, arguments.inline)
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
+    small = of_option("--small", parse_size, arguments.small)
+    check_small(small, inline)
     return {
         "strict": arguments.strict == "on",
         "scrub_every_s": number(arguments.scrub_every, "--scrub-every", 0, 1e9),
@@ -247,6 +251,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "certificate": arguments.certificate,
         "key": arguments.key,
         "inline_bytes": inline,
+        "small_bytes": small,
         "master_key": arguments.master_key,
         "kms": arguments.kms,
         "kms_key": arguments.kms_key,

@@ -25,6 +25,7 @@ OF_GATEWAYS = frozenset(
         "layout",
         "execute",
         "find_object",
+        "find_whole",
         "find_upload",
         "find_content",
         "find_blob",

@@ -42,8 +42,8 @@ class Striped(Protocol):
 
 
 def stripes_of(blob: Striped) -> Iterator[tuple[int, int]]:
-    """(number, length of its shards) of each stripe of a blob."""
-    for number, start in enumerate(range(0, blob.size, blob.stripe)):
+    """(number, length of its shards) of each stripe of a blob; none of one whose bytes are in its row (k is 0)."""
+    for number, start in enumerate(range(0, blob.size, blob.stripe) if blob.k else ()):
         yield number, shard_length(min(blob.stripe, blob.size - start), blob.k)
 
 

@@ -116,6 +116,13 @@ class _BlobWriter:
         self._appends: deque[asyncio.Task[None]] = deque()
         self._stripes = 0
 
+    def new(self, reference: bytes, size: int, sha256: bytes) -> NewBlob:
+        """What a commit makes known, once `finish` has returned."""
+        k, m = self._codec.k, self._codec.m
+        return NewBlob(
+            self.blob, reference, size, self._gateway.stripe_bytes, k, m, sha256, sorted(self.missing), self.stores()
+        )
+
     @property
     def held(self) -> int:
         """Bytes that wait here for more."""
@@ -224,6 +231,35 @@ class _BlobWriter:
             await self._gateway.node.discard(self._partition, self.blob)
 
 
+class _RowWriter:
+    """A new blob whose bytes go with the commit: nothing is anywhere before, and nothing is left."""
+
+    held = 0
+
+    def __init__(self, gateway: Gateway, sealer: Sealer | None) -> None:
+        self.blob, self.sealer = gateway.random(16), sealer
+        self._pieces: list[bytes | memoryview] = []
+
+    def add(self, pieces: Sequence[bytes | memoryview]) -> None:
+        self._pieces += pieces if self.sealer is None else self.sealer.feed(pieces)
+
+    async def push(self) -> None:
+        return
+
+    async def finish(self) -> None:
+        if self.sealer is not None:
+            self._pieces.append(self.sealer.finish())
+
+    def new(self, reference: bytes, size: int, sha256: bytes) -> NewBlob:
+        return NewBlob(self.blob, reference, size, 0, 0, 0, sha256, content=b"".join(self._pieces))
+
+    async def discard(self) -> None:
+        return
+
+
+_Writer = _BlobWriter | _RowWriter
+
+
 async def receive(
     gateway: Gateway, body: Body, expected: Expected, to: Destination, seal: Seal | None = None
 ) -> Stored:
@@ -251,7 +287,10 @@ async def receive(
         return Stored(extent, extent.etag, extent.checksum, inline=data, brought=digests.brought())
     signed = expected.sha256 if sealer is None else None
     granted = await _known(gateway, signed, body.length, to) if signed is not None else None
-    writer = None if granted else _BlobWriter(gateway, to.partition, sealer)
+    writer: _Writer | None = None
+    if not granted:
+        in_row = body.length <= gateway.small_bytes
+        writer = _RowWriter(gateway, sealer) if in_row else _BlobWriter(gateway, to.partition, sealer)
     try:
         share = Share(gateway.memory, lambda: writer.held if writer is not None else 0)
         try:
@@ -286,7 +325,7 @@ def _etag(gateway: Gateway, digests: Digests, seal: Seal | None) -> str:
 
 
 def _stored(
-    gateway: Gateway, digests: Digests, to: Destination, writer: _BlobWriter | None, granted: _Granted | None, etag: str
+    gateway: Gateway, digests: Digests, to: Destination, writer: _Writer | None, granted: _Granted | None, etag: str
 ) -> Stored:
     checksum, size = digests.checksum(), digests.size
     if granted is not None:
@@ -295,17 +334,7 @@ def _stored(
     if writer is None:
         raise S3Error("InternalError", "A body was neither written nor known.")
     content = writer.sealer or digests  # what is stored: its size and hash are the blob's
-    new = NewBlob(
-        writer.blob,
-        gateway.random(16),
-        content.size,
-        gateway.stripe_bytes,
-        gateway.layout.data,
-        gateway.layout.parity,
-        content.sha256(),
-        sorted(writer.missing),
-        writer.stores(),
-    )
+    new = writer.new(gateway.random(16), content.size, content.sha256())
     seal = writer.sealer.seal if writer.sealer is not None else b""
     extent = Extent(to.number, size, to.partition, new.blob, new.reference, etag, checksum, seal)
     return Stored(extent, etag, checksum, blobs=[new], brought=digests.brought())
@@ -314,7 +343,8 @@ def _stored(
 async def abandon(gateway: Gateway, stored: Stored) -> None:
     """Drop what was stored, after a commit that was surely refused."""
     for new in stored.blobs:
-        await gateway.node.discard(stored.extent.partition, new.blob)
+        if new.k:
+            await gateway.node.discard(stored.extent.partition, new.blob)
     if stored.granted:
         await drop_references(gateway, [stored.extent])
 
@@ -329,7 +359,7 @@ async def drop_references(gateway: Gateway, extents: Sequence[Extent]) -> None:
             await execute(gateway, partition, DropReferences(references[at : at + REFERENCES_AT_ONCE]))
 
 
-async def _undo(gateway: Gateway, writer: _BlobWriter | None, granted: _Granted | None) -> None:
+async def _undo(gateway: Gateway, writer: _Writer | None, granted: _Granted | None) -> None:
     if writer is not None:
         await writer.discard()
     if granted is not None:
@@ -386,7 +416,7 @@ async def _read_small(body: Body, digests: Digests, share: Share) -> bytes:
     return whole
 
 
-async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _BlobWriter | None, share: Share) -> None:
+async def _pipeline(gateway: Gateway, body: Body, digests: Digests, writer: _Writer | None, share: Share) -> None:
     """Read, hash and write at the same time: one batch is hashed while the next is read."""
     loop = asyncio.get_running_loop()
 

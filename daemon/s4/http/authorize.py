@@ -156,10 +156,10 @@ class Authorizer:
             self._rested.append((asked, key, version, more))
         return True
 
-    async def open(self, key: bytes, version: str) -> Opened:
+    async def open(self, key: bytes, version: str, *, whole: bool = False) -> Opened:
         """Open an object that the requester may do something to: what its tags or ACL allowed is allowed of this very
-        version. Raises S3Error."""
-        opened = await open_object(self._gateway, self._name, key, version, self._bucket)
+        version. `whole` where its bytes are wanted. Raises S3Error."""
+        opened = await open_object(self._gateway, self._name, key, version, self._bucket, whole=whole)
         if self._rested:
             await self.confirm(key, version, opened.row)
         return opened

@@ -29,7 +29,8 @@ class Settings(msgspec.Struct, frozen=True):
 
 class NewBlob(msgspec.Struct, frozen=True):
     """A blob whose shards are durable, to be made known by this commit. In a cluster `stores` names, by position,
-    the store that took each shard, empty where none did; `needed` shards must be there when it is decided (D1)."""
+    the store that took each shard, empty where none did; `needed` shards must be there when it is decided (D1). One
+    without shards (k is 0) brings its `content` (small.py)."""
 
     blob: bytes
     reference: bytes
@@ -41,6 +42,7 @@ class NewBlob(msgspec.Struct, frozen=True):
     missing: list[int] = []
     stores: list[str] = []
     needed: int = 0
+    content: bytes = b""
 
 
 class Conditions(msgspec.Struct, frozen=True):

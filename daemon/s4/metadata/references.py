@@ -41,6 +41,7 @@ from s4.metadata.rows import (
     decode_object,
     encode,
 )
+from s4.metadata.small import encode_blob
 
 
 def take(entry: Entry, command: TakeReferences) -> Taken:
@@ -49,7 +50,7 @@ def take(entry: Entry, command: TakeReferences) -> Taken:
     wanted = [(key, claim) for key, claim in zip(names, command.claims, strict=True) if entry.get(key) is None]
     for _, claim in wanted:
         held = find(entry, Blob, keys.blob_row(entry.partition, claim.blob))
-        if held is None or held.missing or not entry.is_whole():
+        if held is None or held.missing or (held.k and not entry.is_whole()):
             return Taken(False)
         if entry.get(keys.refused_row(entry.partition, claim.reference)) is not None:
             return Taken(False)
@@ -95,7 +96,8 @@ def dereference(entry: Entry, blob: bytes, reference: bytes) -> None:
     for position in gone.missing:
         entry.delete(keys.heal_row(entry.partition, blob, position))
     entry.count(0, blobs=-1, blob_bytes=-gone.size)
-    entry.post(FreeBlob(blob))
+    if gone.k:
+        entry.post(FreeBlob(blob))
     home = keys.partition_of_content(gone.sha256, entry.partitions)
     if home == entry.partition:
         unpublish(entry, UnpublishContent(gone.sha256, blob))
@@ -146,8 +148,10 @@ def bring(
             )
         if new.k + new.m - len(new.missing) < new.needed:  # stores changed places while it was written
             raise RefusalError("ServiceUnavailable", "Too few stores hold this object's shards. Try again.")
+        if not new.k and len(new.content) != new.size:
+            raise RefusalError("InternalError", "A blob without shards came without its bytes.")
         row = Blob(new.size, new.stripe, new.k, new.m, new.sha256, entry.now_ms, new.missing)
-        entry.put(keys.blob_row(entry.partition, new.blob), encode(row))
+        entry.put(keys.blob_row(entry.partition, new.blob), encode_blob(row, new.content))
         for position in new.missing:
             entry.put(keys.heal_row(entry.partition, new.blob, position), encode(Heal(entry.now_ms)))
         claim = Reference(entry.partition, bucket, key, upload, entry.now_ms)
@@ -221,5 +225,6 @@ def healed(entry: Entry, command: Healed) -> Taken:
     if row is None:
         return Taken(False)
     left = [position for position in row.missing if position not in command.positions]
-    entry.put(key, encode(replace(row, missing=left)))
+    if left != row.missing:
+        entry.put(key, encode(replace(row, missing=left)))
     return Taken(True)

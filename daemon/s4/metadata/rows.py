@@ -1,7 +1,8 @@
 """Row formats. A value is a version byte and a msgpack array; readers of all versions stand side by side.
 
 Fields are only ever added at the end, with a default, so that older rows decode. More is a new version byte, a reader
-here, and bytes in golden.json. An object row has inline bytes behind it: listings decode the front only.
+here, and bytes in golden.json. An object row has inline bytes behind it: listings decode the front only. A blob's of
+version 2 is like it, and has the blob's bytes (small.py).
 
     object row = version (1), length of the array (4, little-endian), array, inline bytes"""
 
@@ -115,7 +116,7 @@ class Part(_Row, frozen=True):
 
 
 class Blob(_Row, frozen=True):
-    """Bytes in shards. `missing` lists the positions whose shard must be made again."""
+    """Bytes in shards, or in this row where k is 0. `missing` are the positions whose shard must be made again."""
 
     size: int
     stripe: int
@@ -421,8 +422,6 @@ AnyAction = Dereference | Publish | Unpublish | FreeBlob | RemoveSource
 R = TypeVar("R")
 
 _encoder = msgspec.msgpack.Encoder()
-
-
 _decoder: Callable[[Any], Any] = lru_cache(256)(msgspec.msgpack.Decoder)
 
 
@@ -433,6 +432,8 @@ def encode(row: msgspec.Struct) -> bytes:
 def decode(kind: type[R], value: bytes) -> R:
     """Raises RowError."""
     if not value or value[0] != VERSION:
+        if kind is Blob and value[:1] == b"\x02":
+            return decode(kind, b"\x01" + value[5 : 5 + int.from_bytes(value[1:5], "little")])
         raise RowError(
             f"{getattr(kind, '__name__', kind)} row version {value[:1].hex() or 'none'} is not known to this S4"
         )
@@ -479,7 +480,7 @@ def _decode_object(value: bytes) -> tuple[Object, bytes]:
         raise RowError(f"an object row is damaged: {error}") from error
 
 
-# some MiB each: what is read is asked for again, and ten thousand parts take milliseconds each time
+# what is read is asked for again, and ten thousand parts take milliseconds each time
 _decode_large = lru_cache(4)(_decode_object)
 
 

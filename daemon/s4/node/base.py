@@ -26,6 +26,7 @@ from s4.peer.api import (
     Census,
     Identity,
     UnavailableError,
+    stats_of,
 )
 from s4.replica.host import Host
 from s4.replica.letting import LettingGo
@@ -114,18 +115,9 @@ class Node(RowNode):
         sums = self.counters()
         buckets = sum(1 for _ in self.host.scan(keys.table(0, keys.BUCKET)))
         use = [volume for store in self.drives.stores for volume in store.usage().values()]
-        stored = sum(volume.used - volume.dead for volume in use) + self.host.database.size_bytes()
-        return {
-            "uptime_seconds": round(self._clock() - self._started, 3),
-            "buckets_count": buckets,
-            "objects_count": sums.objects,
-            "logical_bytes": sums.bytes,
-            "storage_used_bytes": stored,
-            "dedup_unique_blobs": sums.blobs,
-            "dedup_total_references": sums.references,
-            "dedup_saved_bytes": sums.saved,
-            "dedup_ratio": round(sums.references / sums.blobs, 4) if sums.blobs else 1.0,
-        }
+        rows = sum(copy.size_bytes() for copy in self.host.copies.all())
+        stored = sum(volume.used - volume.dead for volume in use) + rows
+        return stats_of(self._clock() - self._started, buckets, stored, sums)
 
     # -- the outbox
 

@@ -27,7 +27,7 @@ from s4.cluster.membership import DOCUMENT, Membership
 from s4.config.limits import MIB, Limits
 from s4.config.settings import RootKeys, StoreSettings
 from s4.crypto import keyring
-from s4.metadata import keys
+from s4.metadata import keys, small
 from s4.metadata.rows import AccessKey, Grant, Head, decode, decode_object
 from s4.node.accounts import ROOT_USER
 from s4.node.base import Node
@@ -36,7 +36,7 @@ from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
 from s4.s3.encryption import SSE_S3
-from s4.storage.directory import DirectoryError, DriveError, note_opened
+from s4.storage.directory import DirectoryError, DriveError, keeps_out, note_opened
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError
@@ -177,6 +177,7 @@ class OpenStore:
     joiners: list[tuple[str, Database]]
     locks: list[int]
     coordinator: LocalCoordinator
+    small: bool  # every store that is there keeps out who could not read content in rows
 
     async def close(self) -> None:
         await self.node.close()
@@ -262,12 +263,15 @@ async def open_store(
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)
     node.start(jobs or Jobs())
-    oldest = growing.OLDEST if current.format == shardmap.GROWN else ""
+    wanted = small.OLDEST if settings.small else growing.OLDEST if current.format == shardmap.GROWN else ""
     for seat in lineup.online():
         if seat.identity is not None:
-            note_opened(files, seat.directory, seat.identity, oldest)
+            note_opened(files, seat.directory, seat.identity, wanted)
+    marked = settings.small and all(keeps_out(one, small.OLDEST) for one in there)
     locks = [seat.lock for seat in lineup.seats if seat.lock >= 0]
-    return OpenStore(there[0], node, host, drives, membership, root, root_made, joiners, locks, lineup.coordinator)
+    return OpenStore(
+        there[0], node, host, drives, membership, root, root_made, joiners, locks, lineup.coordinator, marked
+    )
 
 
 async def _open_drives(

@@ -16,7 +16,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from s4.config.settings import RootKeys, StoreSettings
 from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, NewBlob
 from s4.metadata.rows import Blob, Grant
+from s4.metadata.small import OLDEST, UNABLE, VERSION
 from s4.node.accounts import ROOT_USER
 from s4.node.metadata_copy import OwnCopy, open_copy
 from s4.node.rows import RowNode
@@ -49,7 +50,7 @@ from s4.replica.group import Group
 from s4.replica.pieces import count, pieces
 from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
-from s4.storage.directory import DirectoryError, format_directory, note_opened, open_directory
+from s4.storage.directory import DirectoryError, format_directory, keeps_out, note_opened, open_directory
 from s4.storage.directory import Identity as StoreIdentity
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
@@ -152,6 +153,7 @@ class MemberNode(RowNode):
         self.router, self.copy, self.process, self._alarms = router, copy, process, alarms
         self._unheard: dict[str, Failures] = {}
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
+        self.small: Callable[[], int] = lambda: UNABLE
 
     def clocks_agree(self) -> bool:
         return clocks_agree(self.clocks, self.keeper)
@@ -260,6 +262,7 @@ class MemberNode(RowNode):
             alarms,
             self.router.unreached(),
             dict(heals),
+            self.small(),
         )
 
     async def _heals(self, led: list[int]) -> Counter[str]:
@@ -287,6 +290,8 @@ def adjusted(current: ClusterMap, partition: int, command: AnyCommand) -> AnyCom
 
 
 def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
+    if not new.k:
+        return new
     wrong = {
         position for position, store in enumerate(new.stores) if store != (current.target(partition, position) or None)
     }
@@ -313,6 +318,11 @@ class Member:
     following: asyncio.Task[None]
     jobs: Jobs
     lock: int
+
+    def only(self, least: int) -> None:
+        """Speak with nobody who speaks less than a version of the peer protocol."""
+        for one in (self.peers, self.router, self.links):
+            one.only(least)
 
     async def close(self) -> None:
         """Let others lead, take no more calls, then stop. What was acknowledged is durable anyway."""
@@ -389,13 +399,9 @@ async def open_member(
     database, damage = await open_copy(directory / "meta", store, keeper, open_database)
     database.times = shards.times
     router = Router(keeper, credentials.client, oldest, jobs)
-
-    async def send_bulk(to: str, partition: int, message: AnyMessage) -> None:
-        await (await router.node(to)).deliver(store, [(partition, message)])
-
     group = Group(
         store, database, keeper, links.send, partitions=known.count,
-        clock=boot_clock, fatal=fatal, timing=timing, send_bulk=send_bulk,
+        clock=boot_clock, fatal=fatal, timing=timing, send_bulk=_bulk(router, store),
     )  # fmt: skip
     clocks, view = Clocks(), MapView(keeper, router.is_up)
     host = _make_host(group, keeper, clocks, shards, view, limits)
@@ -411,11 +417,20 @@ async def open_member(
         node, parse_endpoint(location.listen), incarnation,
         cluster=known.cluster, store=store, context=credentials.server, ghost_s=limits.ghost_s,
     )  # fmt: skip
+    for one in (peers, router, links) if keeps_out(directory, OLDEST) else ():  # as before this start
+        one.only(VERSION)
     await peers.start()
     await group.start()
     router.start()
     jobs.start(Job("comparing clocks", 0.0, CLOCKS_EVERY_S, node.compare_clocks))
     return Member(node, router, keeper, peers, links, following, jobs, lock)
+
+
+def _bulk(router: Router, store: str) -> Callable[[str, int, AnyMessage], Awaitable[None]]:
+    async def send(to: str, partition: int, message: AnyMessage) -> None:
+        await (await router.node(to)).deliver(store, [(partition, message)])
+
+    return send
 
 
 def _own_store(files: Files, directory: Path, known: ClusterMap) -> tuple[StoreIdentity, int]:

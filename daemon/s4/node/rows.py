@@ -31,9 +31,11 @@ from s4.metadata.rows import (
     decode_object,
     summed,
 )
+from s4.metadata.small import content_of
 from s4.node.accounts import Accounts
 from s4.node.hosts import AnyHost
 from s4.peer.api import (
+    BlobFound,
     Found,
     Identity,
     Layout,
@@ -153,6 +155,15 @@ class RowNode:
         self._host.check(partition)
         return found
 
+    async def find_whole(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        found = await self.find_object(partition, bucket, key, version)
+        extents = decode_object(found.value)[0].extents if found is not None else []
+        if found is None or len(extents) != 1 or not extents[0].blob or extents[0].partition != partition:
+            return found
+        row = self._host.get(keys.blob_row(partition, extents[0].blob))
+        self._host.check(partition)
+        return Found(found.value, found.suffix, content_of(row or b""))
+
     async def _find_null(self, partition: int, bucket: int, key: bytes) -> Found | None:
         """There may be any number of versions before it: what was found is noted, for decisions too."""
         self._host.check(partition)
@@ -209,12 +220,14 @@ class RowNode:
         self._host.check(partition)
         return found
 
-    async def find_blob(self, partition: int, blob: bytes) -> Blob:
-        found = find(self._host, Blob, keys.blob_row(partition, blob))
+    async def find_blob(self, partition: int, blob: bytes) -> BlobFound:
+        value = self._host.get(keys.blob_row(partition, blob))
         self._host.check(partition)
-        if found is None:
+        if value is None:
             raise DamagedError(f"there is no row for blob {blob.hex()} in partition {partition}")
-        return found
+        row = decode(Blob, value)
+        content = content_of(value)
+        return BlobFound(row.size, row.stripe, row.k, row.m, row.sha256, row.created_ms, row.missing, content)
 
     def may_cache(self) -> bool:
         """Whether a gateway may go on using the settings that it was told: its lease is renewed (L2)."""

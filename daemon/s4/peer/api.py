@@ -51,10 +51,18 @@ class ForgottenError(UnknownResultError):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An object row as stored, and its version suffix."""
+    """An object row as stored, and its version suffix; `content` are the bytes of its blob where they were asked for,
+    and are in a row of its partition."""
 
     value: bytes
     suffix: bytes
+    content: bytes = b""
+
+
+class BlobFound(Blob, frozen=True):
+    """A blob's row with the bytes that it has (metadata/small.py)."""
+
+    content: bytes = b""
 
 
 class UploadFound(msgspec.Struct, frozen=True):
@@ -126,6 +134,22 @@ class Census(msgspec.Struct, frozen=True):
     alarms: list[str] = []
     unreached: dict[str, str] = {}  # stores that it has no connection to, and what was met when it tried last
     heals_of: dict[str, int] = {}  # heal rows by the store that lacks the shard
+    small: int = 0  # whether rows may have content as far as it is concerned (upkeep/small.py)
+
+
+def stats_of(uptime_s: float, buckets: int, used_bytes: int, sums: Counters) -> dict[str, float]:
+    """What `/api/stats` shows."""
+    return {
+        "uptime_seconds": round(uptime_s, 3),
+        "buckets_count": buckets,
+        "objects_count": sums.objects,
+        "logical_bytes": sums.bytes,
+        "storage_used_bytes": used_bytes,
+        "dedup_unique_blobs": sums.blobs,
+        "dedup_total_references": sums.references,
+        "dedup_saved_bytes": sums.saved,
+        "dedup_ratio": round(sums.references / sums.blobs, 4) if sums.blobs else 1.0,
+    }
 
 
 class AccountsApi(Protocol):
@@ -173,6 +197,10 @@ class RowsApi(Protocol):
         """The newest version, or the one named: a version id or "null"."""
         ...
 
+    async def find_whole(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        """As `find_object`, with the bytes of its blob where the partition has them in a row. Of peers of version 2."""
+        ...
+
     async def find_upload(
         self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
     ) -> UploadFound | None:
@@ -181,7 +209,7 @@ class RowsApi(Protocol):
 
     async def find_content(self, partition: int, sha256: bytes) -> Content | None: ...
 
-    async def find_blob(self, partition: int, blob: bytes) -> Blob:
+    async def find_blob(self, partition: int, blob: bytes) -> BlobFound:
         """The row of a blob. Raises DamagedError where it is gone."""
         ...
 

@@ -16,6 +16,7 @@ from functools import partial
 from s4.base.clock import boot_clock
 from s4.base.jobs import Job, Jobs
 from s4.cluster.messages import AnyMessage, Append
+from s4.peer import frames
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
 
@@ -62,6 +63,13 @@ class Links:
         self._me, self._cluster, self._addresses, self._context = me, cluster, addresses, context
         self._links: dict[str, _Link] = {}
         self._jobs, self._keeping = jobs or Jobs(), list[Job]()
+        self.versions = frames.VERSIONS
+
+    def only(self, least: int) -> None:
+        """Speak with nobody who speaks less."""
+        self.versions = (least, self.versions[1])
+        for link in self._links.values():
+            link.wake.set()
 
     def send(self, store: str, partition: int, message: AnyMessage) -> None:
         if store not in self._addresses:
@@ -85,6 +93,7 @@ class Links:
                 cluster=self._cluster,
                 store=store,
                 context=self._context,
+                versions=self.versions,
             )
         except (OSError, RefusedError, UnavailableError, KeyError) as error:
             if str(error) != link.said:
@@ -106,6 +115,8 @@ class Links:
         while not remote.gone:
             await link.wake.wait()
             link.wake.clear()
+            if remote.version < self.versions[0]:
+                return
             while link.waiting and not remote.gone:
                 batch = _batch(link.waiting)
                 try:

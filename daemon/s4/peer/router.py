@@ -35,7 +35,9 @@ from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.listing import Page, Query
 from s4.metadata.repeats import KEPT_MS
 from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, User, summed
+from s4.peer import frames
 from s4.peer.api import (
+    BlobFound,
     Census,
     ForgottenError,
     Found,
@@ -49,6 +51,7 @@ from s4.peer.api import (
     UploadFound,
     UploadPage,
     Where,
+    stats_of,
 )
 from s4.peer.client import RefusedError, RemoteNode
 from s4.peer.pages import merged_objects, merged_uploads
@@ -95,11 +98,11 @@ class Router:
         self._local: LocalNode | None = None
         self._remotes: dict[str, RemoteNode] = {}
         self._connecting: dict[str, asyncio.Task[RemoteNode]] = {}
-        self._failed: dict[str, float] = {}
-        self._met: dict[str, str] = {}  # at the last try to connect
+        self._failed, self._met = dict[str, float](), dict[str, str]()  # to connect: until when, and what was met last
         self._failures: dict[str, Failures] = {}
-        self._blobs: OrderedDict[bytes, Blob] = OrderedDict()
+        self._blobs: OrderedDict[bytes, BlobFound] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.versions = frames.VERSIONS
         self._reported: set[tuple[int, bytes, int]] = set()
 
     def serve(self, me: str, local: LocalNode) -> None:
@@ -121,6 +124,13 @@ class Router:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._connecting.values(), return_exceptions=True)
         await asyncio.gather(*(remote.close() for remote in self._remotes.values()))
+
+    def only(self, least: int) -> None:
+        """Speak with nobody who speaks less."""
+        self.versions = (least, self.versions[1])
+        for remote in self._remotes.values():
+            if remote.version < least:
+                self._spawn(remote.close())
 
     @property
     def map(self) -> ClusterMap:
@@ -172,8 +182,7 @@ class Router:
 
     async def _connect(self, store: str) -> RemoteNode:
         try:
-            old = self._remotes.pop(store, None)
-            if old is not None:
+            if (old := self._remotes.pop(store, None)) is not None:
                 await old.close()
             address = parse_endpoint(self.map.stores[store].address)
             async with tasks.within(CONNECT_S):
@@ -185,6 +194,7 @@ class Router:
                     store=store,
                     caller=self._me or self._name,
                     context=self._context,
+                    versions=self.versions,
                 )
             self._remotes[store] = remote
             return remote
@@ -276,6 +286,9 @@ class Router:
     async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
         return await self._at_primary(partition, lambda node, _: node.find_object(partition, bucket, key, version))
 
+    async def find_whole(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
+        return await self._at_primary(partition, lambda node, _: node.find_whole(partition, bucket, key, version))
+
     async def find_upload(
         self, partition: int, bucket: int, key: bytes, upload: bytes, after: int, limit: int
     ) -> UploadFound | None:
@@ -286,12 +299,11 @@ class Router:
     async def find_content(self, partition: int, sha256: bytes) -> Content | None:
         return await self._at_primary(partition, lambda node, _: node.find_content(partition, sha256))
 
-    async def find_blob(self, partition: int, blob: bytes) -> Blob:
-        """The row, or what it was: what reading needs of it never changes."""
-        row = self._blobs.get(blob)
-        if row is None:
+    async def find_blob(self, partition: int, blob: bytes) -> BlobFound:
+        """The row, or what it was: what reading needs of it never changes. One with its bytes is its caller's to keep."""
+        if (row := self._blobs.get(blob)) is None:
             row = await self._at_primary(partition, lambda node, _: node.find_blob(partition, blob))
-            self._blobs[blob] = row
+            self._blobs |= {blob: row} if row.k else {}
             if len(self._blobs) > CACHED_BLOBS:
                 self._blobs.popitem(last=False)
         return row
@@ -384,14 +396,11 @@ class Router:
 
     def _holders(self, partition: int, position: int) -> list[str]:
         """Who may have a shard, the likeliest first."""
-        config = self.map.partitions[partition].config
-        return list(
-            dict.fromkeys(one for one in (self.map.target(partition, position), config.members[position]) if one)
-        )
+        held = self.map.partitions[partition].config.members[position]
+        return list(dict.fromkeys(one for one in (self.map.target(partition, position), held) if one))
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
-        store = self.map.target(shard.partition, shard.position)
-        return await self.append_to(store, shard, payload, sync)
+        return await self.append_to(self.map.target(shard.partition, shard.position), shard, payload, sync)
 
     async def append_to(self, store: str, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
         """Raises OfflineError, DiskFullError."""
@@ -482,18 +491,9 @@ class Router:
 
     async def stats(self) -> dict[str, float]:
         found = [one for one in (await self.censuses()).values() if one is not None]
-        sums = summed(one.counters for one in found)
-        return {
-            "uptime_seconds": round(max((one.uptime_s for one in found), default=0.0), 3),
-            "buckets_count": len(await self.list_buckets()) if self.map.partitions else 0,
-            "objects_count": sums.objects,
-            "logical_bytes": sums.bytes,
-            "storage_used_bytes": sum(one.used_bytes for one in found),
-            "dedup_unique_blobs": sums.blobs,
-            "dedup_total_references": sums.references,
-            "dedup_saved_bytes": sums.saved,
-            "dedup_ratio": round(sums.references / sums.blobs, 4) if sums.blobs else 1.0,
-        }
+        uptime_s, used_bytes = max((one.uptime_s for one in found), default=0.0), sum(one.used_bytes for one in found)
+        buckets = len(await self.list_buckets()) if self.map.partitions else 0
+        return stats_of(uptime_s, buckets, used_bytes, summed(one.counters for one in found))
 
 
 def now_ms() -> int:

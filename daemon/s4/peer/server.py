@@ -55,6 +55,7 @@ class _Gateway:
     oldest: float
     beacon_at: float
     welcome: bool = False
+    version: int = 0
     caller: str = ""
     role: str = NODE
     acked: int = 0
@@ -107,6 +108,17 @@ class PeerServer:
             self._address.chmod(0o600)
         else:
             self._server = await listen(self._began, self._address, self._context, HELLO_S)
+
+    def spoken(self) -> int:
+        """The oldest version that any caller speaks now."""
+        return min((gateway.version for gateway in self._gateways if gateway.welcome), default=self._versions[1])
+
+    def only(self, least: int) -> None:
+        """Have nobody call any more who speaks less."""
+        self._versions = (least, self._versions[1])
+        for gateway in list(self._gateways):
+            if gateway.version < least:
+                gateway.stream.close()
 
     @property
     def port(self) -> int:
@@ -228,7 +240,7 @@ class PeerServer:
             log.info("%s was refused: %s", _caller(stream), reason)
             self._fail(stream, header.id, Failure("refused", "ServiceUnavailable", reason))
             return False
-        gateway.caller = hello.caller
+        gateway.caller, gateway.version = hello.caller, version
         self._ghosts = [ghost for ghost in self._ghosts if not ghost.caller or ghost.caller != hello.caller]
         self._answer(stream, header.id, frames.Welcome(version, self.incarnation))
         return True

@@ -175,7 +175,7 @@ class Host:
         if turn.overlay.rows or self.copies.joining:
             rows = list(turn.overlay.rows.items())
             write = self.copies.batch(rows, self._sync or self._sync_due())
-            shards = any(getattr(item.command, "blobs", None) for item in group)
+            shards = any(new.k for item in group for new in getattr(item.command, "blobs", ()))
             await self._loop.run_in_executor(self._thread, self._write, write, shards)
             self.copies.written()
             self._committed(rows)

@@ -76,6 +76,7 @@ from s4.upkeep.progress import ProgressFile
 from s4.upkeep.renames import Renames
 from s4.upkeep.repair import Repairer
 from s4.upkeep.rewrap import Rewrapper
+from s4.upkeep.small import LOOK_S, SmallRows
 
 log = structlog.get_logger("s4")
 
@@ -208,7 +209,7 @@ class ClusterServer:
             self._following = asyncio.create_task(self._follow())
         made = make_gateway(self._router, await self._router.layout(), settings, self._readers)
         self._gateway: Gateway = made
-        made.commit_syncs = False
+        made.commit_syncs, made.far, made.small_bytes = False, True, 0  # until all can read it (upkeep/small.py)
         directory = Path(settings.directories[0]) if settings.directories else None
         self.audit = AuditLog(settings.audit_log or (str(directory / "audit.log") if directory else "none"))
         root = (self._root.access_key, self._root.secret_key) if self._root.access_key else None
@@ -223,6 +224,9 @@ class ClusterServer:
             Job("certificate for peers", CHECK_S, CHECK_S, self._credentials.look),
             Job("health", 0.0, settings.limits.look_s, self._look),
         )
+        small = SmallRows(made, self._router, self.member, settings.small_bytes)
+        if settings.small_bytes:
+            self.jobs.start(Job("content in rows", 0.0, LOOK_S, small.look, OTHERS))
         self._not_ready = ""
 
     async def _wait_for_map(self) -> MapKeeper:

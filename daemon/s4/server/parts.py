@@ -79,6 +79,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     receivers: str = ""
     durability: str = "sync"
     inline_bytes: int = 4096
+    small_bytes: int = 0
     dedup: bool = True
     reserve_bytes: int = 1 << 30
     volume_bytes: int = 1 << 30
@@ -115,6 +116,7 @@ def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, reader
         bare_keys=settings.bare_keys,
         open_buckets=settings.new_buckets == "open",
         day_ms=int(settings.lifecycle_day_s * 1000),
+        small_bytes=settings.small_bytes,
     )
 
 

@@ -124,6 +124,7 @@ class Server:
                 degraded=settings.degraded or bool(history.failures),
                 failed=history.failed(),
                 strict=settings.strict,
+                small=settings.small_bytes > 0,
             ),
             settings.limits,
             horizon=self.horizon,
@@ -131,12 +132,7 @@ class Server:
             environment=self._environment,
             jobs=self.jobs,
         )
-        if not settings.master_key:
-            found = own_master_key(self.store)
-            self._settings = settings = replace(settings, master_key=str(found))
-        self._settings = settings = replace(
-            settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log")
-        )
+        self._settings = settings = self._completed(settings)
         self.audit = AuditLog(settings.audit_log)
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._make_upkeep(settings)
@@ -164,6 +160,15 @@ class Server:
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
         )
         self._not_ready = ""
+
+    def _completed(self, settings: ServerSettings) -> ServerSettings:
+        """With what the store says of it."""
+        if settings.small_bytes and not self.store.small:
+            log.warning("--small is off: not every drive takes the mark that keeps programs out which cannot read it")
+            settings = replace(settings, small_bytes=0)
+        if not settings.master_key:
+            settings = replace(settings, master_key=str(own_master_key(self.store)))
+        return replace(settings, audit_log=settings.audit_log or str(self.store.directory / "audit.log"))
 
     def _make_upkeep(self, settings: ServerSettings) -> None:
         self._keys = KeyCheck(self._gateway, None)

@@ -28,6 +28,7 @@ async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[
     readers = Readers()
     node = await RemoteNode.connect(socket_path, readers.oldest, stop.set)
     gateway = make_gateway(node, await node.layout(), settings, readers)
+    gateway.far = True
     audit = AuditLog(settings.audit_log)
     endpoint = S3Endpoint(settings, gateway, CollectorRegistry(), audit, lambda: "")
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, endpoint.reload)

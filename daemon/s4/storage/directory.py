@@ -183,6 +183,12 @@ def note_opened(files: Files, directory: Path, identity: Identity, oldest: str =
     return before
 
 
+def keeps_out(directory: Path, oldest: str) -> bool:
+    """Whether a store says, durably, that programs older than `oldest` must not open it."""
+    identity = identity_of(directory)
+    return identity is not None and version(identity.oldest) >= version(oldest)
+
+
 def format_directory(files: Files, directory: Path, cluster: str, partitions: int) -> Identity:
     """Give an empty directory an identity: a new store of `cluster` (rule M3). Raises UnusableError."""
     identity = Identity(

@@ -20,10 +20,12 @@ from typing import Protocol
 
 import msgspec
 
+from s4.erasure.codec import stripes_of
 from s4.gateway.context import Gateway
 from s4.gateway.stripes import Stripe
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
+from s4.metadata.small import content_of
 from s4.peer.api import StaleError, UnavailableError
 from s4.storage.records import DamagedError
 from s4.upkeep.progress import ProgressFile
@@ -117,7 +119,7 @@ class Contents:
             for key, value in rows:
                 if partition not in self.led():
                     return  # who leads it now does it
-                read = await self._blob(partition, key[len(table) :], decode(Blob, value))
+                read = await self._blob(partition, key[len(table) :], decode(Blob, value), content_of(value))
                 place.after = key[len(table) :].hex()
                 self._file.save_sometimes(place)
                 await asyncio.sleep(read / bytes_per_s if bytes_per_s else 0)
@@ -126,14 +128,14 @@ class Contents:
         place.ended[partition] = place.ended_s
         self._file.save(place)
 
-    async def _blob(self, partition: int, blob: bytes, row: Blob) -> int:
+    async def _blob(self, partition: int, blob: bytes, row: Blob, content: bytes) -> int:
         """Returns the bytes that were read. What cannot be read is the healer's, and is damage that reading it
         reported."""
-        place, name, digest = self.checked, blob.hex(), hashlib.sha256()
+        place, name, digest = self.checked, blob.hex(), hashlib.sha256(content)
         try:
             with self._gateway.readers.reading():
-                for number, at in enumerate(range(0, row.size, row.stripe)):
-                    size = min(row.stripe, row.size - at)
+                for number, _ in stripes_of(row):
+                    size = min(row.stripe, row.size - number * row.stripe)
                     for piece in await Stripe(self._gateway, partition, blob, row, number).read(0, size):
                         digest.update(piece)
         except DamagedError as error:
@@ -147,5 +149,7 @@ class Contents:
             place.wrong.pop(name, None)
         elif name not in place.wrong and self._rows.get(keys.blob_row(partition, blob)) is not None:
             place.wrong[name] = partition
-            log.error("blob %s of partition %d is not what was written, though its shards are whole", name, partition)
+            log.error(
+                "blob %s of partition %d is not what was written, though what has its bytes is whole", name, partition
+            )
         return row.size

@@ -21,6 +21,7 @@ from s4.erasure.codec import stripes_of
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer
 from s4.metadata.rows import Blob, decode
+from s4.metadata.small import content_of
 from s4.node.base import Node
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import DatabaseError
@@ -111,7 +112,7 @@ class Scrubber:
         while rows := list(islice(self._node.host.scan(table, start), RUN)):
             for key, value in rows:
                 try:
-                    read = await self._blob(partition, key[len(table) :], decode(Blob, value))
+                    read = await self._blob(partition, key[len(table) :], decode(Blob, value), content_of(value))
                 except Exception:  # whatever is wrong with this one, others stand behind it
                     read = 0
                     log.exception("blob %s cannot be scrubbed", key[len(table) :].hex())
@@ -125,9 +126,9 @@ class Scrubber:
             self._queued.clear()
             self._file.save_sometimes(self.place)
 
-    async def _blob(self, partition: int, blob: bytes, row: Blob) -> int:
-        """Read one blob's shards; returns their bytes. Queues what is damaged."""
-        digest, read, bad = hashlib.sha256(), 0, False
+    async def _blob(self, partition: int, blob: bytes, row: Blob, content: bytes) -> int:
+        """Read one blob's shards; returns their bytes, or those of its row. Queues what is damaged."""
+        digest, read, bad = hashlib.sha256(content), len(content), False
         for number, length in stripes_of(row):
             for position in range(row.k + row.m):
                 shard = Shard(partition, blob, position, number)
@@ -154,7 +155,7 @@ class Scrubber:
         self.place.bytes_read += read
         if self.place.deep and not bad and digest.digest() != row.sha256:
             self.place.unhealable.append(blob.hex())
-            log.error("blob %s does not have its SHA-256 though all of its shards are whole", blob.hex())
+            log.error("blob %s does not have its SHA-256 though all that has its bytes is whole", blob.hex())
         return read
 
     def _found(self, partition: int, blob: bytes, position: int) -> None:

@@ -1,8 +1,8 @@
 """Verification: walks every row and, where asked, every byte, and says what does not fit.
 
 It trusts nothing that the server keeps in memory: each extent of each object and part must have its
-reference and blob rows, each reference a holder, each blob all its shards with the right bytes (deep: and the
-SHA-256 of the whole), and the counters must equal the rows. It changes nothing. Rows are read from one
+reference and blob rows, each reference a holder, each blob all its shards with the right bytes, or its bytes in its row
+(deep: and the SHA-256 of the whole), and the counters must equal the rows. It changes nothing. Rows are read from one
 snapshot, so writes meanwhile do not confuse it; the caller holds back the freeing of shards until it is done.
 """
 
@@ -18,6 +18,7 @@ from s4.crypto.segments import stored_size
 from s4.erasure.codec import stripes_of
 from s4.metadata import keys
 from s4.metadata.rows import Blob, Counters, Extent, Gone, Part, Reference, decode, decode_object
+from s4.metadata.small import content_of
 from s4.node.base import Node
 from s4.storage.leveldb import Snapshot
 from s4.storage.records import DamagedError, Shard
@@ -138,12 +139,18 @@ class _Walk:
             references = keys.blob_references(partition, blob)
             if next(self.rows.scan(references, keys.after(references)), None) is None:
                 self.report.problem(f"blob {blob.hex()} has no reference")
-            await self._check_blob(partition, blob, row, read=read or deep, deep=deep)
+            await self._check_blob(partition, blob, row, content_of(value), read=read or deep, deep=deep)
             if self.report.blobs % 100 == 0:
+                await asyncio.sleep(0)
                 yield
 
-    async def _check_blob(self, partition: int, blob: bytes, row: Blob, *, read: bool, deep: bool) -> None:
-        digest = hashlib.sha256()
+    async def _check_blob(
+        self, partition: int, blob: bytes, row: Blob, content: bytes, *, read: bool, deep: bool
+    ) -> None:
+        digest = hashlib.sha256(content)
+        self.report.bytes_read += len(content)
+        if not row.k and len(content) != row.size:
+            self.report.problem(f"blob {blob.hex()} has {len(content)} bytes in its row, and not {row.size}")
         for position in row.missing:
             if self.rows.get(keys.heal_row(partition, blob, position)) is None:
                 self.report.problem(f"blob {blob.hex()} lacks position {position}, and no heal row says so")

@@ -278,7 +278,7 @@ async def post_object(gateway: Gateway, call: Call) -> Answer:
     if form is None:
         raise S3Error("MalformedPOSTRequest")
     checksums.check_whole(call.request.headers)
-    await form.body.look_ahead(gateway.inline_bytes)
+    await form.body.look_ahead(max(gateway.inline_bytes, gateway.small_bytes + 1))
     put = await objects.put_object(
         gateway,
         call.request.bucket,

@@ -185,7 +185,7 @@ def _part_span(request: S3Request, opened: Opened, text: str) -> tuple[int, int,
 
 async def _open(gateway: Gateway, call: Call) -> Opened:
     version = call.request.query.get("versionId", "")
-    opened = await call.authorizer.open(call.request.key, version)
+    opened = await call.authorizer.open(call.request.key, version, whole=call.request.method == "GET")
     try:
         conditions.check_read(call.request.headers, opened.row.etag, opened.row.modified_ms)
     except S3Error as error:

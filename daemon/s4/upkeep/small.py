@@ -1,0 +1,78 @@
+"""When rows of a cluster may have content (metadata/small.py): whoever cannot read such a row must never be given one, in a
+rolling upgrade or at any time after it.
+
+Each step holds for good once it was reached, and none is taken before the one above it:
+1. ABLE: a node was told `--small`, and every process that is connected to it speaks version 2 of the peer protocol, which
+   knows such rows. It says so in its census; 0.7 says nothing.
+2. READY: every store of the map that is not gone said that it is ABLE at least. The node marks its store, durably: 0.7 does
+   not open it any more (storage/directory.py). From then on it speaks with nobody who speaks version 1, as caller or as
+   called, after a restart too. So a program of 0.7, wherever it starts, is told nothing and given no rows; it says why.
+3. A gateway makes such rows, once every store of the map has told it that it is READY. What a store said is remembered
+   here, as its mark is there; a store that is new to the map closes the gate until it has said so too.
+
+So the setting is to be given to every node; while one lacks it, or is not upgraded, content goes into shards as before,
+and the log says for whom that waits. Taken back, it makes no more such rows; those that there are stay readable, and
+the marks stay."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from s4.cluster.placement import GONE
+from s4.gateway.context import Gateway
+from s4.metadata.small import ABLE, OLDEST, READY, UNABLE, VERSION
+from s4.node.member import Member
+from s4.peer.router import Router
+from s4.storage.directory import identity_of, keeps_out, note_opened
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 2.0
+
+
+class SmallRows:
+    """Of one process: a node, or a gateway, which has no `member`. `told` is what it was told, in bytes."""
+
+    def __init__(self, gateway: Gateway, router: Router, member: Member | None, told: int) -> None:
+        self._gateway, self._router, self._member, self._told = gateway, router, member, told
+        self._ready: set[str] = set()
+        self._said = ""
+        if member is not None:
+            self._directory: Path = member.node.shards.directory
+            self._marked = keeps_out(self._directory, OLDEST)
+            member.node.small = self.state
+
+    def state(self) -> int:
+        """What this node says of itself."""
+        if self._member is None or self._marked:
+            return READY
+        return ABLE if self._told and self._member.peers.spoken() >= VERSION else UNABLE
+
+    async def look(self) -> None:
+        stores = {store for store, one in self._router.map.stores.items() if one.state != GONE}
+        if not stores or not stores <= self._ready:
+            await self._ask()
+        waits = stores - self._ready
+        self._gateway.small_bytes = self._told if stores and not waits else 0
+        said = f"waits for the stores {', '.join(sorted(one[:8] for one in waits))}" if waits else "is on"
+        if said != self._said:
+            self._said = said
+            log.info("content of up to %d bytes in rows (--small) %s", self._told, said)
+
+    async def _ask(self) -> None:
+        found = await self._router.censuses()
+        said = {store: one.small if one is not None else UNABLE for store, one in found.items()}
+        if said and min(said.values()) >= ABLE and self._member is not None and not self._marked:
+            self._mark(self._member)
+        self._ready |= {store for store, state in said.items() if state == READY}
+
+    def _mark(self, member: Member) -> None:
+        identity = identity_of(self._directory)
+        if identity is not None:
+            note_opened(member.node.shards.files, self._directory, identity, OLDEST)
+        if not keeps_out(self._directory, OLDEST):
+            log.warning("%s takes no mark that keeps older programs out: content goes into shards", self._directory)
+            return
+        member.only(VERSION)
+        self._marked = True
