@@ -118,35 +118,7 @@ def _secrets(world: World) -> None:
 
 
 def install(world: World, storage_class: str = "local") -> None:
-    for name in ("s4", "app"):
-        world.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-            }
-        )
-    world.helm(
-        "upgrade",
-        "--install",
-        "s4",
-        ROOT / "charts/s4",
-        "-n",
-        "s4",
-        "--wait",
-        "--timeout",
-        "3m",
-        "--set",
-        f"image.repository={IMAGE}",
-        "--set",
-        "image.tag=one",
-        "--set",
-        "image.pullPolicy=Never",
-        "--set",
-        "certificates.validSeconds=240",
-        "--set",
-        "test.cluster=demo",
-    )
+    world.install_operator()
     _secrets(world)
     started = time.monotonic()
     world.apply(

@@ -198,7 +198,7 @@ def test_a_dead_host_with_its_disk_is_made_again_elsewhere(world: World, local: 
 
 
 def test_scale_out_by_two_and_in_by_two(world: World) -> None:
-    recycle(world)
+    world.recycle()
     with operator_dies(world):
         started = time.monotonic()
         world.kubectl("scale", "s4clusters/demo", "-n", "s4", "--replicas=6")
@@ -211,20 +211,6 @@ def test_scale_out_by_two_and_in_by_two(world: World) -> None:
         world.figures["seconds to scale in by two"] = time.monotonic() - started
     names = {one["metadata"]["name"] for one in world.list("pvc", "s4", "s4.dev/cluster=demo")}
     assert names == {f"data-demo-node-{number}" for number in range(4)}
-
-
-def recycle(world: World) -> None:
-    """Volumes that were released can be used again, as a provisioner would make new ones."""
-    for one in json.loads(world.kubectl("get", "pv", "-o", "json"))["items"]:
-        if one["status"]["phase"] == "Released":
-            world.kubectl(
-                "patch",
-                "pv",
-                one["metadata"]["name"],
-                "--type=json",
-                "-p",
-                '[{"op": "remove", "path": "/spec/claimRef"}]',
-            )
 
 
 def test_the_api_server_is_away_for_a_minute(world: World, local: LocalNodes) -> None:

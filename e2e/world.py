@@ -98,6 +98,33 @@ class World:
 
     # -- S4
 
+    def install_operator(self) -> None:
+        """The chart, and the namespaces of S4 and of applications."""
+        for name in ("s4", "app"):
+            self.apply(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Namespace",
+                    "metadata": {"name": name, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+                }
+            )
+        settings = (
+            f"image.repository={IMAGE}",
+            "image.tag=one",
+            "image.pullPolicy=Never",
+            "certificates.validSeconds=240",
+            "test.cluster=demo",
+        )
+        chosen = [word for one in settings for word in ("--set", one)]
+        self.helm("upgrade", "--install", "s4", ROOT / "charts/s4", "-n", "s4", "--wait", "--timeout", "3m", *chosen)
+
+    def recycle(self) -> None:
+        """Volumes that were released can be used again, as a provisioner would make new ones."""
+        for one in json.loads(self.kubectl("get", "pv", "-o", "json"))["items"]:
+            if one["status"]["phase"] == "Released":
+                unclaimed = '[{"op": "remove", "path": "/spec/claimRef"}]'
+                self.kubectl("patch", "pv", one["metadata"]["name"], "--type=json", "-p", unclaimed)
+
     def cluster(self, name: str = "demo", namespace: str = "s4") -> Object:
         return self.get("s4clusters", name, namespace)
 

@@ -1,7 +1,7 @@
 """A real Kubernetes on one machine without Docker: a control plane, and nodes that are network namespaces, each with a
 containerd and a kubelet of its own.
 
-    python e2e/cluster/local.py up 6 | down | load TAR | kill N | start N | wipe N | cut N | join N | stop-api |
+    python e2e/cluster/local.py up 6 | down | load TAR | copy FROM TO IMAGE... | kill N | start N | wipe N | cut N | join N | stop-api |
     start-api
 
 Needs root, the programs that e2e/cluster/programs builds (S4_E2E_BIN), and Debian's containerd, runc,
@@ -352,6 +352,24 @@ def tag(old: str, new: str) -> None:
         )
 
 
+def copy(source: str, target: str, *images: str) -> None:
+    """Images of a node for another one."""
+    archive = STATE / "copied.tar"
+    sh(
+        "ctr",
+        "-a",
+        folder(int(source)) / "run" / "containerd.sock",
+        "-n",
+        "k8s.io",
+        "images",
+        "export",
+        archive,
+        *images,
+    )
+    sh("ctr", "-a", folder(int(target)) / "run" / "containerd.sock", "-n", "k8s.io", "images", "import", archive)
+    archive.unlink()
+
+
 def wipe(number: int) -> None:
     """Other disks, empty, in the places of those that there were."""
     for disk in (folder(number) / "disks").iterdir():
@@ -364,6 +382,7 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "down": down,
     "load": load,
     "tag": tag,
+    "copy": copy,
     "kill": lambda number: node_kill(int(number)),
     "start": lambda number: node_start(int(number)),
     "wipe": lambda number: wipe(int(number)),

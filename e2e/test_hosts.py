@@ -1,0 +1,192 @@
+"""Hosts with two disks each, on a real Kubernetes under load: six of them with 4+2, and a seventh that joins. Each test
+begins where the one before it ended; a verified load runs from the first to the last."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from apps import bucket, bucket_ready, pod_spec, programs
+from world import IMAGE, STATE, STORAGE_CLASS, LocalNodes, Object, World, volume
+
+NAME, CLASS, DISKS, NODES = "disks", "two-disks", (3, 4), 12
+SPEC: Object = {
+    "image": f"{IMAGE}:one",
+    "nodes": NODES,
+    "erasure": {"data": 4, "parity": 2},
+    "partitions": 16,
+    "imagePullPolicy": "Never",
+    "allowedNamespaces": ["app"],
+    "storage": {"storageClassName": CLASS, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete", "disksPerHost": 2},
+    "failure": {"replaceAfter": "60s"},
+    "upgrade": {"unit": "host"},
+}
+
+
+@pytest.fixture(scope="module")
+def six(world: World, local: LocalNodes) -> World:
+    """Six hosts with two free disks each, and the operator, alone."""
+    world.install_operator()
+    world.kubectl("delete", "s4clusters", "demo", "-n", "s4", "--ignore-not-found", "--timeout=300s")
+    world.apply({**STORAGE_CLASS, "metadata": {"name": CLASS}}, *(one for host in range(1, 7) for one in disks(host)))
+    return world
+
+
+def disks(host: int) -> list[Object]:
+    made = [volume(host, number, STATE / f"node{host}/disks/{number}") for number in DISKS]
+    return [{**one, "spec": {**one["spec"], "storageClassName": CLASS}} for one in made]
+
+
+def whole(world: World, nodes: int = NODES) -> None:
+    world.wait(f"{nodes} nodes are whole", lambda: world.is_whole(nodes, NAME))
+
+
+def pods_by_host(world: World) -> dict[str, list[Object]]:
+    found: dict[str, list[Object]] = {}
+    for pod in world.node_pods(NAME):
+        found.setdefault(pod["spec"].get("nodeName", ""), []).append(pod)
+    return found
+
+
+def stores(world: World) -> dict[str, str]:
+    return {one["name"]: one["store"] for one in world.cluster(NAME)["status"]["nodes"]}
+
+
+def gone(world: World) -> set[str]:
+    return {one["id"] for one in world.get("shardmap", NAME, "s4")["spec"]["stores"] if one["state"] == "gone"}
+
+
+def victim(world: World) -> str:
+    """A host without the load, to do something to."""
+    load = world.get("pod", "load-disks", "app")["spec"]["nodeName"]
+    return next(host for host in sorted(pods_by_host(world)) if host not in ("", load))
+
+
+def test_six_hosts_of_two_disks_serve(six: World) -> None:
+    started = time.monotonic()
+    six.apply(
+        {
+            "apiVersion": "s4.dev/v1alpha1",
+            "kind": "S4Cluster",
+            "metadata": {"name": NAME, "namespace": "s4"},
+            "spec": SPEC,
+        }
+    )
+    six.wait("Ready by a real write", lambda: six.condition("Ready", NAME).get("status") == "True")
+    six.figures["seconds to Ready, six hosts x 2 disks, 4+2"] = time.monotonic() - started
+    whole(six)
+    assert sorted(len(one) for one in pods_by_host(six).values()) == [2] * 6
+    assert six.condition("SurvivesHostLoss", NAME)["message"].startswith("4+2 on 6 hosts: 2 hosts may be lost at once")
+    hosts = {pod["metadata"]["name"]: host for host, pods in pods_by_host(six).items() for pod in pods}
+    shards = six.get("shardmap", NAME, "s4")
+    at = [hosts[one["node"]] for one in shards["status"]["stores"]]
+    for one in shards["status"]["partitions"]:
+        assert len({at[store] for store in one["members"]}) == 6, "each shard on a host of its own"
+        assert len({at[store] for store in one["inSync"]}) == 3
+    programs(six, "app")
+    six.apply(bucket("load-disks", clusterRef={"name": NAME, "namespace": "s4"}))
+    bucket_ready(six, "load-disks")
+    six.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "load-disks", "namespace": "app"},
+            "spec": {**pod_spec("load-disks", "load.py"), "nodeSelector": {"kubernetes.io/hostname": "node1"}},
+        }
+    )
+    six.wait("the load runs", lambda: "running" in six.kubectl("logs", "-n", "app", "load-disks"))
+
+
+def test_a_host_is_drained_with_both_of_its_pods(six: World) -> None:
+    host = victim(six)
+    before = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in six.node_pods(NAME)}
+    own = {pod["metadata"]["name"] for pod in pods_by_host(six)[host]}
+    started = time.monotonic()
+    selector = "--pod-selector=app.kubernetes.io/name=s4"
+    six.kubectl("drain", host, "--ignore-daemonsets", "--delete-emptydir-data", selector, "--timeout=500s")
+    six.figures["seconds for kubectl drain of a host with two"] = time.monotonic() - started
+    assert six.condition("Ready", NAME)["status"] == "True"
+    after = {pod["metadata"]["name"]: pod["metadata"]["uid"] for pod in six.node_pods(NAME)}
+    assert {name for name, uid in before.items() if after.get(name) != uid} == own
+    six.kubectl("uncordon", host)
+    whole(six)
+    assert {pod["metadata"]["name"] for pod in pods_by_host(six)[host]} == own
+
+
+def test_an_upgrade_takes_host_by_host(six: World) -> None:
+    started = time.monotonic()
+    six.patch({"image": f"{IMAGE}:two"}, NAME)
+    six.wait(
+        "every node runs the new version",
+        lambda: {one["spec"]["containers"][0]["image"] for one in six.node_pods(NAME)} == {f"{IMAGE}:two"},
+    )
+    whole(six)
+    six.figures["seconds for an upgrade of six hosts by host"] = time.monotonic() - started
+    made = sorted((pod["metadata"]["creationTimestamp"], pod["spec"]["nodeName"]) for pod in six.node_pods(NAME))
+    order = [host for _, host in made]
+    assert all(order[place] == order[place + 1] for place in range(0, NODES, 2)), made
+
+
+def test_a_disk_dies_on_a_host_that_lives(six: World) -> None:
+    """Another one is in its place, empty: a store of its own, which is filled, while the host's other one serves."""
+    host, before, lost = victim(six), stores(six), gone(six)
+    pod, other = sorted(pod["metadata"]["name"] for pod in pods_by_host(six)[host])
+    claim = six.get("pvc", f"data-{pod}", "s4")
+    started = time.monotonic()
+    for part in Path(six.get("pv", claim["spec"]["volumeName"])["spec"]["local"]["path"]).iterdir():
+        shutil.rmtree(part)
+    six.kubectl("delete", "pod", pod, "-n", "s4", "--grace-period=0", "--force")
+    six.wait(
+        "another store", lambda: gone(six) - lost == {before[pod]} and stores(six).get(pod) not in ("", before[pod])
+    )
+    whole(six)
+    six.figures["seconds from a disk's death to whole again"] = time.monotonic() - started
+    after = stores(six)
+    assert {name for name in before if after[name] != before[name]} == {pod}
+    assert {one["metadata"]["name"] for one in pods_by_host(six)[host]} == {pod, other}
+
+
+def test_a_host_dies_with_both_of_its_disks(six: World, local: LocalNodes) -> None:
+    """A seventh one has room for both."""
+    local.act("start", 7)
+    local.act("copy", 1, 7, *(f"{IMAGE}:{tag}" for tag in ("one", "two")))
+    six.apply(*disks(7))
+    host, before, lost = victim(six), stores(six), gone(six)
+    own = {pod["metadata"]["name"] for pod in pods_by_host(six)[host]}
+    number = int(host.removeprefix("node"))
+    started = time.monotonic()
+    local.act("kill", number)
+    local.act("wipe", number)
+    six.wait("both stores are given up", lambda: gone(six) - lost == {before[name] for name in own})
+    six.figures["seconds from a host's death to its two new stores"] = time.monotonic() - started
+    whole(six)
+    six.figures["seconds from a host's death to whole again, two disks"] = time.monotonic() - started
+    assert {name for name in before if stores(six)[name] != before[name]} == own
+    assert {pod["metadata"]["name"] for pod in pods_by_host(six)["node7"]} == own
+    local.act("start", number)
+    six.wait("the host is back", lambda: "NotReady" not in six.kubectl("get", "nodes", "--no-headers"))
+
+
+def test_a_seventh_host_joins(six: World) -> None:
+    six.recycle()
+    started = time.monotonic()
+    six.kubectl("scale", f"s4clusters/{NAME}", "-n", "s4", "--replicas=14")
+    whole(six, 14)
+    six.figures["seconds until a seventh host has its share"] = time.monotonic() - started
+    status = six.cluster(NAME)["status"]
+    assert [one["ready"] for one in status["hosts"]] == ["2/2"] * 7
+    assert all(one["positions"] > 0 for one in status["nodes"])
+    refused = six.kubectl("scale", f"s4clusters/{NAME}", "-n", "s4", "--replicas=15", check=False)
+    assert "nodes must be a multiple of storage.disksPerHost" in refused
+
+
+def test_the_load_on_hosts_lost_nothing(six: World) -> None:
+    six.kubectl("exec", "-n", "app", "load-disks", "--", "touch", "/tmp/stop")
+    six.wait("the load ends", lambda: six.get("pod", "load-disks", "app")["status"]["phase"] in ("Succeeded", "Failed"))
+    said = json.loads(six.kubectl("logs", "-n", "app", "load-disks").splitlines()[-1])
+    print(f"\nload: {said['calls']} calls, {said['acknowledged']} objects read back, slowest {said['slowest_s']} s")
+    assert said["acknowledged"] > 100
+    assert (said["wrong"], said["failed"]) == ([], [])
