@@ -40,16 +40,17 @@ from s4_operator.observed import Observed, Pod
 Known = Mapping[str, Said | None]
 
 
-def host_of(seen: Observed, ordinal: int) -> str:
-    """Where a pod is, or has to be; empty where that is open."""
-    claim = next((one for one in seen.claims if one.ordinal == ordinal), None)
-    pod = next((one for one in seen.pods if one.ordinal == ordinal), None)
-    return (claim.host if claim is not None else "") or (pod.host if pod is not None else "")
+def places(seen: Observed) -> dict[str, str]:
+    """Where each pod is, or has to be, by its name; empty where that is open."""
+    bound = {claim.ordinal: claim.host for claim in seen.claims}
+    there = {pod.ordinal: pod.host for pod in seen.pods}
+    numbers = {*range(seen.replicas or 0), *bound, *there}
+    return {f"{seen.name}-node-{one}": bound.get(one, "") or there.get(one, "") for one in numbers}
 
 
 def stores_on(seen: Observed, current: ClusterMap, host: str) -> list[str]:
     """The stores of a host that hold something, those that are away too."""
-    names = {f"{seen.name}-node-{number}" for number in range(seen.replicas or 0) if host_of(seen, number) == host}
+    names = {name for name, place in places(seen).items() if place == host}
     return [store for store, one in current.stores.items() if one.node in names and one.state in (SERVING, DRAINING)]
 
 
@@ -62,15 +63,16 @@ def is_taken(seen: Observed, host: str, besides: Pod) -> str:
 
 def repairs(seen: Observed, current: ClusterMap, moving: Iterable[str]) -> set[str]:
     """Hosts whose stores are being made again: `moving` are filled now, others have a new claim and no store yet."""
-    claims = {claim.ordinal: claim for claim in seen.claims}
+    claims = {claim.name.removeprefix("data-"): claim for claim in seen.claims}
     units = {unit_of(seen, current, store, moving=True) for store in moving}
-    for ordinal in range(seen.replicas or 0):
-        for store, one in current.stores.items():
-            if one.node != f"{seen.name}-node-{ordinal}" or one.state not in (SERVING, DRAINING):
-                continue
-            claim, was = claims.get(ordinal), seen.said.get(store, "")
-            if was and (claim is None or not claim.volume or (claim.host and claim.host != was)):
-                units.add(was)
+    names = places(seen)
+    for store, one in current.stores.items():
+        was = seen.said.get(store, "")
+        if not was or one.node not in names or one.state not in (SERVING, DRAINING):
+            continue
+        claim = claims.get(one.node)
+        if claim is None or not claim.volume or (claim.host and claim.host != was):
+            units.add(was)
     return units
 
 
@@ -147,7 +149,7 @@ def survives(seen: Observed, current: ClusterMap) -> tuple[bool, str]:
 
 def _hosts(seen: Observed, current: ClusterMap) -> dict[str, str]:
     """Hosts by store: as pods and volumes are now, else as the store said."""
-    by_node = {f"{seen.name}-node-{pod.ordinal}": host_of(seen, pod.ordinal) for pod in seen.pods}
+    by_node = places(seen)
     found = {store: by_node.get(one.node, "") or seen.said.get(store, "") for store, one in current.stores.items()}
     return {store: host for store, host in found.items() if host and current.stores[store].state in (SERVING, DRAINING)}
 
@@ -159,8 +161,9 @@ def by_host(seen: Observed) -> list[HostStatus]:
     """The pods of each host, with what their stores hold; pods that may go anywhere are on none."""
     said = {one.node: one for one in seen.status.stores if one.up} if seen.status is not None else {}
     pods: dict[str, list[Pod]] = {}
+    at = places(seen)
     for pod in seen.pods:
-        pods.setdefault(host_of(seen, pod.ordinal), []).append(pod)
+        pods.setdefault(at[pod.name], []).append(pod)
     found = []
     for name, there in sorted(pods.items()):
         ready, host = sum(pod.ready for pod in there), seen.hosts.get(name)
@@ -185,8 +188,8 @@ def away(seen: Observed) -> list[str]:
     if not seen.spec.storage.shares_hosts:
         return []
     told = []
+    ready = {pod.name for pod in seen.pods if pod.ready}
     for one in by_host(seen):
-        ready = {pod.name for pod in seen.pods if pod.ready}
         gone = [name for name in one.nodes if name not in ready]
         if gone and len(gone) == len(one.nodes):
             told.append(f"host {one.name} is away with its {len(gone)} stores ({_listed(gone)})")

@@ -325,7 +325,7 @@ class ClusterSpec(Model):
     version: str | None = Field(None, max_length=128, description="Another tag of that image.")
     imagePullPolicy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     imagePullSecrets: list[SecretRef] = Field(default_factory=list)
-    nodes: int = Field(6, ge=1, le=1000, description="Stores, one pod and one volume each.")
+    nodes: int = Field(6, ge=1, le=5000, description="Stores, one pod and one volume each.")
     erasure: Erasure = Field(default_factory=Erasure)
     partitions: int = Field(256, ge=1, le=4096, description="Parts that the key space is cut into; a power of two.")
     storage: Storage = Field(default_factory=Storage)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
-from s4.cluster.status import Said, safe_to_stop
+from s4.cluster.status import Said, any_may_stop, safe_to_stop
 from s4_operator import hosts
 from s4_operator.models import seconds
 from s4_operator.observed import Host, Observed, Pod
@@ -341,7 +341,7 @@ def _disruptions(seen: Observed, current: ClusterMap, known: dict[str, Said | No
     if known is None:
         return away
     ready = [store_of(current, pod.name, SERVING, DRAINING) for pod in seen.pods if pod.ready]
-    return away + all(not safe_to_stop(current, known, [store]) for store in ready if store)
+    return away + any_may_stop(current, known, [store for store in ready if store])
 
 
 def _away(seen: Observed) -> int:

@@ -19,7 +19,7 @@ from s4.cluster.keeper import DOCUMENT, MapKeeper, NoMapError
 from s4.cluster.messages import decode_document, encode_document
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.planner import PlanError
-from s4.cluster.status import Said, safe_to_stop, status
+from s4.cluster.status import Said, any_may_stop, safe_to_stop, status
 
 
 def made(nodes: int = 6, data: int = 4, parity: int = 2, partitions: int = 8) -> ClusterMap:
@@ -114,6 +114,25 @@ def test_what_waits_for_a_store_does_not_keep_it_from_stopping() -> None:
     assert any("5 shards wait" in reason for reason in safe_to_stop(one, told, ["s4"]))
     told["s0"] = msgspec.structs.replace(known, heals=6, heals_of={"s2": 5, "s7": 1})
     assert any("1 shards wait" in reason for reason in safe_to_stop(one, told, ["s2", "s3"]))
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([(4, 2), (2, 1), (2, 4), (1, 1)]))
+def test_whether_each_may_stop_is_asked_at_once(chosen: random.Random, shape: tuple[int, int]) -> None:
+    data, parity = shape
+    one = made(data + parity + 2, data, parity)
+    down = [store for store in one.stores if chosen.random() < 0.1]
+    parts = list(one.partitions)
+    if chosen.random() < 0.3:
+        config = replace(parts[0].config, joining=chosen.choice(list(one.stores)))
+        parts[0] = replace(parts[0], config=config)
+    if chosen.random() < 0.3:
+        parts[1] = replace(parts[1], config=replace(parts[1].config, in_sync=parts[1].config.in_sync[1:]))
+    one = replace(one, partitions=tuple(parts))
+    told = said(one, *down, heals=chosen.choice((0, 0, 1)))
+    if (known := told["s0"]) is not None and chosen.random() < 0.5:
+        told["s0"] = msgspec.structs.replace(known, heals_of={chosen.choice(list(one.stores)): known.heals})
+    asked = [store for store in one.stores if store not in down and chosen.random() < 0.8]
+    assert any_may_stop(one, told, asked) == all(not safe_to_stop(one, told, [store]) for store in asked)
 
 
 def test_a_store_that_is_gone_cannot_come_back() -> None:

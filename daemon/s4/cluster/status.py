@@ -101,7 +101,11 @@ def status(
 
 
 def _heals_of(said: Mapping[str, Said | None]) -> Counter[str]:
-    return sum((Counter(one.heals_of) for one in said.values() if one is not None), Counter[str]())
+    found = Counter[str]()
+    for one in said.values():
+        if one is not None and one.heals_of:
+            found.update(one.heals_of)
+    return found
 
 
 def _health(
@@ -217,3 +221,18 @@ def safe_to_stop(current: ClusterMap, said: Mapping[str, Said | None], stores: C
     if moving:
         reasons.append(f"{moving} partitions that these stores hold are being moved or filled")
     return reasons
+
+
+def any_may_stop(current: ClusterMap, said: Mapping[str, Said | None], stores: Collection[str]) -> bool:
+    """Whether each of some stores, that answer, may be stopped alone: `safe_to_stop` of each, looked at once for all."""
+    up, asked = {store for store, one in said.items() if one is not None}, set(stores)
+    needed, minimum = current.data + (1 if current.parity > 1 else 0), current.minimum
+    for one in current.partitions:
+        config = one.config
+        copies, shards = up.intersection(config.in_sync), sum(store in up for store in config.members)
+        if len(copies) - bool(copies & asked) < minimum or shards - (not asked.isdisjoint(config.members)) < needed:
+            return not asked
+        if config.joining and not asked.isdisjoint((config.joining, *config.members)):
+            return False
+    heals, own = sum(one.heals for one in said.values() if one is not None), _heals_of(said)
+    return all(heals == own[store] for store in asked)
