@@ -42,6 +42,7 @@ CHECK = (
     "kube/test_kind.py",
     "kube/test_manifests.py",
     "kube/test_plan.py",
+    "kube/test_sizes.py",
     "kube/test_watched.py",
     "metadata/",
     "peer/test_frames.py",

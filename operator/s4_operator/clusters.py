@@ -359,9 +359,11 @@ class Clusters:
                 "DrainBlocked",
                 "Degraded",
                 "CertificatesReady",
+                "SurvivesHostLoss",
+                "CapacityLow",
             )
             if worth and memory.said.get(one.type, one.status) != one.status:
-                bad = (one.status == "True") == (one.type not in ("Ready", "CertificatesReady"))
+                bad = (one.status == "True") == (one.type not in ("Ready", "CertificatesReady", "SurvivesHostLoss"))
                 await self._kube.tell(
                     cluster,
                     one.type if one.status == "True" else f"Not{one.type}",

@@ -20,7 +20,7 @@ from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, any_may_stop, safe_to_stop
-from s4_operator import hosts
+from s4_operator import hosts, sizes
 from s4_operator.models import seconds
 from s4_operator.observed import Host, Observed, Pod
 from s4_operator.steps import (
@@ -36,6 +36,7 @@ from s4_operator.steps import (
     Spread,
     Step,
     SwapStore,
+    Weigh,
 )
 
 UNBOUND_S = 20.0  # after which a pod on a host whose claim has no volume was scheduled with another claim
@@ -128,7 +129,7 @@ def _form(seen: Observed, current: ClusterMap, made: Plan) -> None:
     made.max_unavailable = seen.spec.nodes
     if len(present) == len(stores):
         _domains(seen, current, made)
-        made.steps.append(AddStores(tuple(present)))
+        made.steps.append(AddStores(tuple(present), sizes.weights(seen, current, tuple(present))))
     _unstick(seen, made)
 
 
@@ -178,12 +179,17 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
                 made.doing.append(f"replacing the lost store {old[:8]} of {name}")
     draining_back = [store for store in current.in_state(DRAINING) if _ordinal(seen, current, store) < seen.spec.nodes]
     if added or draining_back:
-        made.steps.append(AddStores((*added, *draining_back)))
+        more = (*added, *draining_back)
+        made.steps.append(AddStores(more, sizes.weights(seen, current, more)))
         made.doing.append(f"adding {len(added) + len(draining_back)} stores")
     _dead_hosts(seen, current, known, made, busy)
     _unbound(seen, made)
-    if not made.steps and not moving and not current.freeze and planner.crowded(current):
-        made.steps.append(Spread())
+    if not made.steps and not moving and not current.freeze:
+        weights = sizes.weights(seen, current) if sizes.is_followed(seen, current) else ()
+        if weights:
+            made.steps.append(Weigh(weights))
+        elif planner.crowded(current):
+            made.steps.append(Spread())
     if moving:
         made.doing.append(f"making again what {len(moving)} lost stores held")
 

@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 from s4.base.text import human
-from s4_operator import hosts
+from s4_operator import hosts, sizes
 from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, store_of
@@ -75,6 +75,7 @@ def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) 
             made.drain_blocked,
         ),
         ("SurvivesHostLoss", *_loss(seen)),
+        ("CapacityLow", _truth(bool(sizes.low(seen))), "AddDisks" if sizes.low(seen) else "Enough", sizes.low(seen)),
         (
             "DeletionBlocked",
             _truth(seen.buckets > 0),
@@ -101,7 +102,7 @@ def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None,
     degraded = formed and health != "ok"
     # What a person should read first: what needs a decision, then what is broken, then what is under way.
     first = made.at_risk or trouble or made.upgrade_blocked or (seen.served if formed else "") or made.drain_blocked
-    message = first or doing or (reasons if degraded else "")
+    message = first or doing or sizes.low(seen) or (reasons if degraded else "")
     return ClusterState(
         observedGeneration=generation,
         phase=_phase(seen, made, formed, ready, health),

@@ -17,7 +17,10 @@ class MakeMap:
 
 @dataclass(frozen=True, slots=True)
 class AddStores:
+    """`weights` are set with it: of stores that are there, too."""
+
     stores: tuple[str, ...]
+    weights: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,13 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Weigh:
+    """Stores get the share of the data that their size is of all."""
+
+    weights: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RetainVolume:
     """A volume outlives its claim (M1)."""
 
@@ -89,6 +99,7 @@ Step = (
     | Freeze
     | SetDomains
     | Spread
+    | Weigh
     | RetainVolume
     | DeleteClaim
     | DeletePod
@@ -98,7 +109,7 @@ Step = (
 def changed(step: Step, old: ClusterMap) -> ClusterMap:
     """The map once a step was made that is one of the map. Raises PlanError."""
     if isinstance(step, AddStores):
-        return planner.added(old, step.stores)
+        return planner.added(planner.weighted(old, dict(step.weights)), step.stores)
     if isinstance(step, DrainStores):
         return planner.drained(old, step.stores)
     if isinstance(step, ReleaseStore):
@@ -109,6 +120,8 @@ def changed(step: Step, old: ClusterMap) -> ClusterMap:
         return planner.placed(old, dict(step.domains))
     if isinstance(step, Spread):
         return planner.rebalanced(old)
+    if isinstance(step, Weigh):
+        return planner.rebalanced(planner.weighted(old, dict(step.weights)))
     if isinstance(step, Freeze):
         return planner.frozen(old, step.freeze)
     raise TypeError(f"{step} is no change of the map")
@@ -130,6 +143,9 @@ def in_words(step: Step, current: ClusterMap) -> str:
         return f"{named(step.lost)} is lost for good; what it held is made again on {named(step.instead)}"
     if isinstance(step, Freeze):
         return "nothing is moved until further notice" if step.freeze else "what was held back is moved again"
+    if isinstance(step, Weigh):
+        sizes = ", ".join(f"{named(store)} {weight:.0f} GiB" for store, weight in step.weights)
+        return f"data is shared out by the size of disks: {sizes}"
     if isinstance(step, Spread):
         return "shards that share a host, or a zone, though they need not, are moved apart"
     if not isinstance(step, SetDomains):

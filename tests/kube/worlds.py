@@ -66,6 +66,7 @@ class Model:
         )
         self.budget, self.leaving, self.budget_is_new = 0, frozenset[str](), False
         self.lacking = Counter[str]()
+        self.sizes, self.used = dict[str, int](), dict[str, int]()
         self.hosts = {f"h{number}": ModelHost() for number in range(HOSTS)}
         self.pods: dict[int, ModelPod] = {}
         self.claims: dict[int, tuple[int, str]] = {}  # (uid, host)
@@ -133,12 +134,19 @@ class Model:
             said={name: one.domain for name, one in self.map.stores.items()} if self.map is not None else {},
         )
 
+    def space(self, store: str) -> tuple[int, int, int]:
+        """Bytes used, free, and in all; nobody says where `sizes` has none."""
+        total, used = self.sizes.get(store, 0), self.used.get(store, 0)
+        return used, total - used, total
+
     def status(self) -> ClusterStatus | None:
         up = self.up()
         if not up or self.map is None:
             return None
         stores = [
-            StoreStatus(name, one.node, one.state, name in up, one.domain, one.address, "1", 0, 0, 0, 0, 0, 0, 0)
+            StoreStatus(
+                name, one.node, one.state, name in up, one.domain, one.address, "1", 0, 0, 0, 0, *self.space(name)
+            )
             for name, one in self.map.stores.items()
             if one.state != GONE
         ]

@@ -100,6 +100,13 @@ def placed(old: ClusterMap, domains: Mapping[str, str]) -> ClusterMap:
     return replace(old, stores=named)
 
 
+def weighted(old: ClusterMap, weights: Mapping[str, float]) -> ClusterMap:
+    """Stores have other weights. What that moves, the next plan does."""
+    return replace(
+        old, stores={store: replace(one, weight=weights.get(store, one.weight)) for store, one in old.stores.items()}
+    )
+
+
 def frozen(old: ClusterMap, freeze: bool) -> ClusterMap:
     return replace(old, freeze=freeze)
 
