@@ -167,7 +167,7 @@ def test_a_header_that_cannot_be_written_is_an_answer_of_500(value: str) -> None
     """What stands in for a connection keeps what is written."""
     written: list[bytes] = []
 
-    async def write(data: bytes) -> None:
+    async def write(data: bytes, *, whole: bool = False) -> None:
         written.append(data)
 
     async def test() -> None:

@@ -50,9 +50,10 @@ def _tcp() -> tuple[socket.socket, socket.socket]:
 
 @asynccontextmanager
 async def _connected(
-    server: Endpoint, limits: Limits, clock: Callable[[], float] | None = None
+    server: Endpoint, limits: Limits, clock: Callable[[], float] | None = None, *, counted: bool = False
 ) -> AsyncIterator[tuple[socket.socket, Connections]]:
-    made = Connections(server._server.endpoint, limits, clock)
+    memory = server.gateway.memory if counted else None
+    made = Connections(server._server.endpoint, limits, clock, memory)
     ours, theirs = _tcp()
     with ours:
         await asyncio.get_running_loop().connect_accepted_socket(made, theirs)
@@ -115,6 +116,30 @@ def test_who_takes_nothing_of_small_answers_holds_them_for_a_while_only(tmp_path
             assert not made.open or connection.transport.get_write_buffer_size(), what  # type: ignore[union-attr]
             await _gone(made)
             sending.cancel()
+
+    asyncio.run(test())
+
+
+def test_a_whole_answer_that_nobody_takes_counts_and_gives_way(tmp_path: Path) -> None:
+    """Listings were nobody's memory: as many as anybody had connections for."""
+
+    async def test() -> None:
+        limits = Limits(stall_s=600.0)
+        async with (
+            endpoint(tmp_path, time.time, limits) as server,
+            _connected(server, limits, counted=True) as (one, made),
+        ):
+            memory = server.gateway.memory
+            for number in range(300):
+                await put(server.gateway, "bbb", b"%0900d" % number, b"")
+            await asyncio.get_running_loop().sock_sendall(one, server.signed("GET", "/bbb") * 5)
+            async with asyncio.timeout(GIVEN_UP_S):
+                while not (memory.waiting and memory.used_bytes):
+                    await asyncio.sleep(0.01)
+                await memory.take(memory.limit_bytes)
+            await _gone(made)
+            memory.give_back(memory.limit_bytes)
+            assert (memory.used_bytes, memory.waiting, memory.ending_bytes) == (0, 0, 0)
 
     asyncio.run(test())
 

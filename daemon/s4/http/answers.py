@@ -29,8 +29,9 @@ class Sink(Protocol):
     keep_alive: bool
     version: HttpVersion
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """Returns when there is room for more. Raises ConnectionError."""
+    async def write(self, data: bytes | memoryview, *, whole: bool = False) -> None:
+        """Returns when there is room for more. What is `whole` is all of an answer: nobody else counts its bytes. Raises
+        ConnectionError."""
 
 
 class Answer:
@@ -60,7 +61,8 @@ class Answer:
         if not self.begun:
             head = self._head_of(http)
             self.begun = True
-            await http.write(b"".join((head, self.body)) if self.body and http.method != "HEAD" else head)
+            has_body = self.body and http.method != "HEAD"
+            await http.write(b"".join((head, self.body)) if has_body else head, whole=True)
 
     def _head_of(self, http: Sink) -> bytes:
         if self.headers.pop("Connection", "") == "close" or not http.keep_alive:

@@ -38,6 +38,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from s4.base import tasks
 from s4.config.limits import Limits
+from s4.gateway.memory import MemoryBudget, Share
 from s4.http.answers import Answer
 from s4.http.taking import Taking
 from s4.s3.errors import S3Error
@@ -95,8 +96,9 @@ class Exchange:
     def secure(self) -> bool:
         return self._connection.secure
 
-    async def write(self, data: bytes | memoryview) -> None:
-        """Returns when there is room for more. Raises ConnectionError, or S3Error RequestTimeout of a client that
+    async def write(self, data: bytes | memoryview, *, whole: bool = False) -> None:
+        """Returns when there is room for more. What is `whole` counts among the memory of requests while its client does
+        not take it; who streams counts that itself. Raises ConnectionError, or S3Error RequestTimeout of a client that
         takes too little."""
         connection = self._connection
         transport = connection.transport
@@ -106,7 +108,12 @@ class Exchange:
         connection.written += len(data)
         transport.write(data)
         if connection.writing_paused:
-            await connection._drain_helper()
+            share = connection.share(transport) if whole else None
+            try:
+                await connection._drain_helper()
+            finally:
+                if share is not None:
+                    share.drop()
             if connection.transport is None:
                 raise connection.gone()
 
@@ -206,6 +213,14 @@ class Connection(BaseProtocol):
             )
         if self._taking is not None:
             self._taking.waits()
+
+    def share(self, transport: asyncio.Transport) -> Share | None:
+        """Of the memory of requests, for what waits here for the client from now on."""
+        if self._connections.memory is None:
+            return None
+        share = Share(self._connections.memory, transport.get_write_buffer_size, transport.abort)
+        share.await_client()
+        return share
 
     def gone(self) -> Exception:
         """Why nothing more can be written."""
@@ -336,10 +351,16 @@ async def _thrown_away(content: StreamReader) -> bool:
 
 class Connections:
     """Makes connections for one endpoint, and ends them. `clock` measures how long clients are waited for: the
-    loop's."""
+    loop's. `memory` is what whole answers that nobody takes count in."""
 
-    def __init__(self, endpoint: Endpoint, limits: Limits, clock: Callable[[], float] | None = None) -> None:
-        self.endpoint, self.limits, self.clock = endpoint, limits, clock
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        limits: Limits,
+        clock: Callable[[], float] | None = None,
+        memory: MemoryBudget | None = None,
+    ) -> None:
+        self.endpoint, self.limits, self.clock, self.memory = endpoint, limits, clock, memory
         self.open: dict[Connection, None] = {}
         self._context = contextvars.copy_context()
         self._ready: list[Connection] = []  # with requests that are not begun
