@@ -8,6 +8,7 @@ right before its pod goes, with the other pods looked at once more.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -281,7 +282,8 @@ class Clusters:
         if seen.map is None or keeper.current.stores != seen.map.stores or keeper.current.freeze != seen.map.freeze:
             return ""  # the plan was made for another map: look again
         before = keeper.current
-        after = await keeper.change(lambda old: changed(step, old))
+        made = await asyncio.to_thread(changed, step, before)  # the first plan of thousands of stores takes seconds
+        after = await keeper.change(lambda old: made if old == before else changed(step, old))
         return "" if after == before else in_words(step, after)
 
     def _coordinator(self, builder: Builder) -> KubernetesCoordinator:

@@ -121,8 +121,8 @@ def test_a_dead_host_is_made_again_with_all_of_its_stores() -> None:
     for step in made.steps:
         model.step(step)
     assert deleted(plan(model.seen())) <= first
+    model.kubernetes()
     for ordinal in first:  # new pods and claims, which nobody has scheduled yet
-        model.kubernetes()
         model.pods[ordinal].host, model.claims[ordinal] = "", (model.number(), "")
     assert not deleted(plan(model.seen())) - first
     for _ in range(100):
