@@ -170,11 +170,8 @@ def _shards(directory: Path) -> Shards:
         volumes = Volumes(Files(), directory / "volumes", store, 4)
         volume = volumes.acquire(header.number)
         for offset, record, _ in volumes.headers(volume, 0):
-            start = offset + HEADER_SIZE
-            table, data = (
-                raw[start : start + record.table_bytes],
-                raw[start + record.table_bytes : offset + record.size],
-            )
+            start = offset + record.front
+            table, data = raw[start - record.table_bytes : start], raw[start : start + record.length]
             if block_crcs(data, record.shard, header.secret) == table:
                 shard = record.shard
                 found[shard.partition, shard.blob, shard.position, shard.stripe] = data

@@ -23,7 +23,7 @@ class Place:
 
     @property
     def data_at(self) -> int:
-        return self.offset + HEADER_SIZE + self.record.table_bytes
+        return self.offset + self.record.front
 
     def read(self) -> bytes:
         with self.path.open("rb") as file:
@@ -35,9 +35,14 @@ class Place:
             file.seek(self.offset if at is None else at)
             file.write(raw)
 
+    def hurt_end(self) -> None:
+        """Its last byte becomes another."""
+        end = self.data_at + self.record.length - 1
+        self.write(bytes([self.read()[end - self.offset] ^ 1]), end)
+
     def flip(self, chosen: random.Random) -> None:
         """One bit of the data, or of the table before it."""
-        at = chosen.randrange(self.offset + HEADER_SIZE, self.offset + self.record.size)
+        at = chosen.randrange(self.data_at - self.record.table_bytes, self.data_at + self.record.length)
         with self.path.open("r+b") as file:
             file.seek(at)
             byte = file.read(1)[0]
@@ -68,7 +73,7 @@ def flip(drive: Path, chosen: random.Random, share: float = 0.5) -> int:
 def wipe_headers(drive: Path, chosen: random.Random, share: float = 0.5) -> int:
     picked = [place for place in places(drive) if chosen.random() < share]
     for place in picked:
-        place.write(bytes(HEADER_SIZE + place.record.table_bytes))
+        place.write(bytes(place.record.front))
     return len(picked)
 
 

@@ -13,6 +13,7 @@ from inprocess import get, opened
 from s4.gateway.buckets import create_bucket
 from s4.s3.errors import S3Error
 from s4.server.restart import EXIT_FATAL
+from s4.storage import direct
 from storage.fakes import FaultyFiles
 
 DONE, REFUSED = 0, 3
@@ -32,6 +33,7 @@ class Telling(History):
 
 
 def main(directories: list[Path], method: str, at: int, code: int, pipe: Connection) -> None:
+    direct.LEAST_BYTES = 4096  # a process of its own: conftest.py has set that of the other one
     os._exit(asyncio.run(_run(directories, FaultyFiles({method}, at, code), Telling(pipe))))
 
 

@@ -54,6 +54,9 @@ def work(s3: Any, told: Told) -> None:
         if number % 6 == 3:
             body = same
         told.do(key, body, lambda: s3.put_object(Bucket="crash", Key=key, Body=body))  # noqa: B023
+    for _ in range(2):  # written past the page cache
+        body = chosen.randbytes(700_000)
+        told.do("large", body, lambda: s3.put_object(Bucket="crash", Key="large", Body=body))  # noqa: B023
     upload = s3.create_multipart_upload(Bucket="crash", Key="parts")["UploadId"]
     part = s3.upload_part(Bucket="crash", Key="parts", UploadId=upload, PartNumber=1, Body=same)
     parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
@@ -99,6 +102,7 @@ def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: in
         subprocess.run(["pkill", "-KILL", "-P", str(server.process.pid)], check=True)  # strace's child, our server
         server._wait()
     recording = Recording(parse(log), root)
+    assert any("O_DIRECT" in call.arguments for call in recording.calls)
     after = next(number for number, call in enumerate(recording.calls) if call.began > ready)
     chosen = random.Random(drives)
     for upto in [

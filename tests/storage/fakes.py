@@ -1,6 +1,7 @@
 """A twin of the file layer with faults. Legal faults: what was not synced may be lost or torn at a crash, in any
 order; calls may fail with an errno. A sync makes all earlier writes to that file durable; metadata (names,
-sizes) is durable after the directory's sync. Nothing that was synced is ever lost.
+sizes) is durable after the directory's sync. Nothing that was synced is ever lost. A write past the page cache counts as
+any other: what its disk has in a cache of its own may be lost until a sync.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class RecordingFiles(Files):
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
         self.events.append(("write", self.paths[fd], offset, b"".join(bytes(piece) for piece in pieces)))
         return super().write(fd, pieces, offset)
+
+    def write_direct(self, fd: int, direct: int, pieces: Sequence[Buffer], offset: int) -> int:
+        self.events.append(("write", self.paths[fd], offset, b"".join(bytes(piece) for piece in pieces)))
+        return super().write_direct(fd, direct, pieces, offset)
 
     def sync(self, fd: int) -> None:
         super().sync(fd)
@@ -80,6 +85,10 @@ class FailingFiles(Files):
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
         self._maybe("write")
         return super().write(fd, pieces, offset)
+
+    def write_direct(self, fd: int, direct: int, pieces: Sequence[Buffer], offset: int) -> int:
+        self._maybe("write")
+        return super().write_direct(fd, direct, pieces, offset)
 
     def sync(self, fd: int) -> None:
         self._maybe("sync")
@@ -130,13 +139,20 @@ class FaultyFiles(Files):
             raise OSError(code, os.strerror(code))
 
     def write(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        self._maybe_torn(fd, pieces, offset)
+        return super().write(fd, pieces, offset)
+
+    def write_direct(self, fd: int, direct: int, pieces: Sequence[Buffer], offset: int) -> int:
+        self._maybe_torn(fd, pieces, offset)
+        return super().write_direct(fd, direct, pieces, offset)
+
+    def _maybe_torn(self, fd: int, pieces: Sequence[Buffer], offset: int) -> None:
         if self._due("write"):
             if self.code == self.TORN:
                 whole = b"".join(bytes(piece) for piece in pieces)
                 super().write(fd, [whole[: len(whole) // 2]], offset)
             code = errno.EIO if self.code == self.TORN else self.code
             raise OSError(code, os.strerror(code))
-        return super().write(fd, pieces, offset)
 
     def create(self, path: Path) -> int:
         self._maybe("create")
@@ -206,15 +222,19 @@ class AilingFiles(Files):
         return super().read(fd, buffers, offset, nowait=nowait)
 
     def _write_some(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
-        whole = b"".join(bytes(piece) for piece in pieces)
+        size = sum(map(len, pieces))
         if self.shortest_bytes is not None:
-            whole = whole[: self.shortest_bytes]
-        if self.room_bytes is not None and whole:
-            whole = whole[: self.room_bytes]
-            self.room_bytes -= len(whole)
-            if not whole:
+            size = min(size, self.shortest_bytes)
+        if self.room_bytes is not None and size:
+            size = min(size, self.room_bytes)
+            self.room_bytes -= size
+            if not size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super()._write_some(fd, [whole], offset)
+        taken, left = [], size  # in their own memory: a direct write wants it aligned
+        for piece in pieces:
+            taken.append(memoryview(piece)[:left])
+            left -= len(taken[-1])
+        return super()._write_some(fd, [piece for piece in taken if piece], offset)
 
     def preallocate(self, fd: int, offset: int, length: int) -> None:
         if self.room_bytes is not None and length > self.room_bytes:

@@ -10,8 +10,18 @@ import pytest
 
 from s4 import __version__
 from s4.storage import directory as directories
-from s4.storage.directory import DirectoryError, Identity, format_directory, note_opened, open_directory, version
+from s4.storage.directory import (
+    DirectoryError,
+    Identity,
+    format_directory,
+    keeps_out,
+    note_opened,
+    open_directory,
+    refuse_older,
+    version,
+)
 from s4.storage.files import Files
+from storage.fakes import AilingFiles
 
 FILES = Files()
 
@@ -57,6 +67,28 @@ def test_programs_that_do_not_look_are_kept_out_by_the_format(tmp_path: Path, mo
     monkeypatch.undo()
     note_opened(FILES, tmp_path, reopened(tmp_path))
     assert kept(tmp_path)["oldest"] == "0.8.0", "never taken back"
+
+
+def test_older_programs_are_kept_out_before_something_is_written_for_newer_ones(tmp_path: Path) -> None:
+    identity = format_directory(FILES, tmp_path, "c", 16)
+    assert (identity.format, identity.oldest) == (1, directories.OLDEST)
+    assert refuse_older(FILES, tmp_path, directories.ALIGNED)
+    assert (kept(tmp_path)["format"], kept(tmp_path)["oldest"]) == (2, directories.ALIGNED)
+    assert refuse_older(FILES, tmp_path, "0.7.9"), "and never let in again"
+    assert kept(tmp_path)["oldest"] == directories.ALIGNED
+    assert note_opened(FILES, tmp_path, reopened(tmp_path)) == ""
+    assert (kept(tmp_path)["format"], kept(tmp_path)["oldest"]) == (2, directories.ALIGNED)
+    assert version("0.7.999") < version(directories.ALIGNED) < version("0.8.0"), "peers may be of 0.7 as before"
+    assert not keeps_out(tmp_path, "0.8.0")
+
+
+def test_a_disk_that_takes_nothing_cannot_keep_them_out(tmp_path: Path) -> None:
+    files = AilingFiles()
+    format_directory(files, tmp_path, "c", 16)
+    files.room_bytes = 0
+    assert not refuse_older(files, tmp_path, directories.ALIGNED)
+    assert kept(tmp_path)["format"] == 1
+    assert not refuse_older(files, tmp_path / "none", directories.ALIGNED)
 
 
 def test_versions_compare_by_their_numbers() -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
+from s4.storage import direct
 from s4.storage.index import index_key, index_value, parse_index_key, parse_index_value
 from s4.storage.records import (
     BLOCK,
@@ -31,6 +32,7 @@ SHARD = Shard(5, bytes(range(100, 116)), 3, 7)
 # Bytes of version 1. They are on people's disks: a change here needs a new version and a reader for both.
 GOLDEN_VOLUME = "5334564f4c554d45010000000900000074747474747474747474747474747474000102030405060708090a0b0c0d0e0f0000000000000000000000002836dfd8"
 GOLDEN_RECORD = "533452454301050003000000000000000700000040e201006465666768696a6b6c6d6e6f7071727300f153650000000000000000000000000000000088daf756"
+GOLDEN_ALIGNED = "533452454302050003000000000000000700000040e201006465666768696a6b6c6d6e6f7071727300f15365000000000000000000000000000000001d280f3c"
 GOLDEN_CRCS = "68173683"
 
 
@@ -39,6 +41,9 @@ def test_golden_bytes_of_the_index() -> None:
     assert index_key(SHARD).hex() == "690005" + SHARD.blob.hex() + "03" + "00000007"
     assert index_value(location).hex() == "01" + "09000000" + "15cd5b0700000000" + "00100000" + "00f15365"
     assert (parse_index_key(index_key(SHARD)), parse_index_value(index_value(location))) == (SHARD, location)
+    aligned = Location(9, 123457536, 131072, 1_700_000_000, aligned=True)
+    assert index_value(aligned).hex() == "02" + "09000000" + "00d05b0700000000" + "00000200" + "00f15365"
+    assert parse_index_value(index_value(aligned)) == aligned
 
 
 def test_golden_bytes_of_volumes() -> None:
@@ -49,6 +54,19 @@ def test_golden_bytes_of_volumes() -> None:
     assert pack_record(record, SECRET, 4096).hex() == GOLDEN_RECORD
     assert unpack_record(bytes.fromhex(GOLDEN_RECORD), SECRET, 4096) == record
     assert block_crcs(b"hello", SHARD, SECRET).hex() == GOLDEN_CRCS
+    assert (record.front, record.size) == (64 + 8, 64 + 8 + 123456)
+
+
+def test_golden_bytes_of_an_aligned_record() -> None:
+    record = Record(SHARD, 123456, 1_700_000_000, aligned=True)
+    assert pack_record(record, SECRET, 4096).hex() == GOLDEN_ALIGNED
+    assert unpack_record(bytes.fromhex(GOLDEN_ALIGNED), SECRET, 4096) == record
+    assert (record.front, record.size) == (4096, 4096 + 126976)
+    with pytest.raises(FormatError):
+        unpack_record(pack_record(record, SECRET, 4160), SECRET, 4160)
+    head, table = bytes.fromhex(GOLDEN_ALIGNED), block_crcs(bytes(123456), SHARD, SECRET)
+    written = b"".join(direct.pieces(head, table, b"d" * 123456, direct.Scratch()))
+    assert written == head + bytes(4096 - 64 - 8) + table + b"d" * 123456 + bytes(126976 - 123456)
 
 
 @given(bit=st.integers(0, 511))

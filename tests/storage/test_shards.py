@@ -23,7 +23,9 @@ from s4.upkeep import compaction
 from storage.fakes import AilingFiles, FailingFiles, RecordingFiles
 
 STORE = bytes(16)
-SETTINGS = ShardSettings(volume_bytes=1 << 20, preallocate_bytes=256 << 10, reserve_bytes=0, flush_s=3600)
+SETTINGS = ShardSettings(
+    volume_bytes=1 << 20, preallocate_bytes=256 << 10, reserve_bytes=0, flush_s=3600, mark=lambda: True
+)
 
 
 class FatalError(Exception):

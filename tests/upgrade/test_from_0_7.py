@@ -105,9 +105,10 @@ def test_0_7_refuses_a_server_whose_drives_were_changed(tmp_path: Path) -> None:
     assert "the shard map has format 2; this S4 knows 1" in said
 
 
-def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: Path) -> None:
-    """It looks at a store's format alone: 1 while all that is written there is read rightly by it, 2 from then on, as
-    where rows have content (--small)."""
+@pytest.mark.parametrize("what", ["row", "large"])
+def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: Path, what: str) -> None:
+    """It looks at a store's format alone: 1 while all that is written there is read rightly by it, 2 from then on, as from
+    the first large record, or where rows have content (--small)."""
     server = ServerProcess(tmp_path / "data", "--reserve", "64MiB").start()
     client = make_client(server.endpoint)
     client.create_bucket(Bucket="back")
@@ -119,9 +120,12 @@ def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: P
     assert client.get_object(Bucket="back", Key="k")["Body"].read() == b"x" * 10_000
     client.close()
     assert server.stop() == 0
-    of_0_7, server.environment["S4_SMALL"] = server.environment.pop("PYTHONPATH"), "16KiB"
+    of_0_7 = server.environment.pop("PYTHONPATH")
+    if what == "row":
+        server.environment["S4_SMALL"] = "16KiB"
     client = make_client(server.start().endpoint)
-    client.put_object(Bucket="back", Key="row", Body=b"y" * 10_000)  # in its blob's row, which 0.7 cannot read
+    size = 10_000 if what == "row" else 200_000  # in its blob's row, or in an aligned record: 0.7 cannot read either
+    client.put_object(Bucket="back", Key=what, Body=b"y" * size)
     client.close()
     assert server.stop() == 0
     server.environment["PYTHONPATH"] = of_0_7

@@ -11,6 +11,9 @@ fits), ranges cannot be read any more, bytes rot, everything is slow. After a fa
 disk, and a later sync does not bring it there, as Linux does it. Descriptors are numbers of each process's own table,
 lowest first: what is used after it was closed is another file, or EBADF.
 
+Writes past the page cache are writes as others, durable by a sync alone; on some disks there are none. One that is not
+aligned is refused and counts as misuse. What is large enough for them is lowered, for objects here are small.
+
 Not simulated: making directories is durable at once; small files that are read by name are not damaged.
 """
 
@@ -20,6 +23,7 @@ import ctypes
 import errno
 import os as real
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,8 +100,9 @@ class File:
 class OpenFile:
     """An entry of a process's table of descriptors."""
 
-    def __init__(self, fd: int, path: str, disk: Disk | None, file: File | None) -> None:
+    def __init__(self, fd: int, path: str, disk: Disk | None, file: File | None, direct: bool = False) -> None:
         self.fd, self.path, self.disk, self.file, self.locked = fd, path, disk, file, False
+        self.direct = direct
         self._users, self._closed = 0, False
 
     def __enter__(self) -> OpenFile:
@@ -322,7 +327,10 @@ class Os:
         disk = Disk.find(path)
         if disk is not None:
             disk.check("open", process)
-        fd = real.open(path, flags, mode)
+        direct = bool(flags & real.O_DIRECT)
+        if direct and disk is not None and zlib.crc32(disk.name.encode()) % 3 == 0:
+            raise OSError(errno.EINVAL, real.strerror(errno.EINVAL))
+        fd = real.open(path, flags & ~real.O_DIRECT, mode)
         file = None
         if disk is not None and not flags & real.O_DIRECTORY:
             file = disk.file_of(fd)
@@ -331,7 +339,7 @@ class Os:
         number = 3
         while number in process.fds:
             number += 1
-        process.fds[number] = OpenFile(fd, str(path), disk, file)
+        process.fds[number] = OpenFile(fd, str(path), disk, file, direct)
         return number
 
     def close(self, fd: int) -> None:
@@ -354,7 +362,18 @@ class Os:
     def pwritev(self, fd: int, pieces: Sequence[Any], offset: int) -> int:
         data = b"".join(bytes(piece) for piece in pieces)
         with self._call("write", fd, len(data)) as opened:
+            if opened.direct:
+                self._check_alignment(pieces, offset)
+                running().effects["write past the page cache"] += 1
             return self._written(opened, data, offset, lambda piece: real.pwrite(opened.fd, piece, offset))
+
+    @staticmethod
+    def _check_alignment(pieces: Sequence[Any], offset: int) -> None:
+        places = [ctypes.addressof(ctypes.c_char.from_buffer(piece)) for piece in pieces]
+        if any(at % PAGE for at in (offset, *places, *map(len, pieces))):
+            running().note("a write past the page cache is not aligned")
+            running().misuse += 1
+            raise OSError(errno.EINVAL, real.strerror(errno.EINVAL))
 
     def _written(self, opened: OpenFile, data: bytes, offset: int, write: Any) -> int:
         disk, file = opened.disk, opened.file
@@ -495,7 +514,7 @@ def as_they_are() -> Iterator[None]:
 def install() -> None:
     """Put the disks under the modules that make system calls on data."""
     from s4.node import drive_set, local, member
-    from s4.storage import appender, directory, drives, files, volumes
+    from s4.storage import appender, direct, directory, drives, files, volumes
     from whole import threads
 
     os = Os()
@@ -503,6 +522,7 @@ def install() -> None:
         module.os = os  # type: ignore[attr-defined]
     files._libc = Libc(os)  # type: ignore[assignment]
     directory.fcntl = Fcntl(os)  # type: ignore[attr-defined]
+    direct.LEAST_BYTES = 2048
     for module in (volumes, appender):
         module.threading, module.queue = threads.threads, threads.queues  # type: ignore[attr-defined]
     drives.ThreadPoolExecutor = threads.Pool  # type: ignore[misc,assignment]

@@ -15,7 +15,8 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -36,7 +37,7 @@ from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
 from s4.s3.encryption import SSE_S3
-from s4.storage.directory import DirectoryError, DriveError, keeps_out, note_opened
+from s4.storage.directory import ALIGNED, DirectoryError, DriveError, keeps_out, note_opened, refuse_older
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError
@@ -263,10 +264,6 @@ async def open_store(
     owner = Identity(ROOT_USER, root.secret_key, [Grant("SuperUser")])
     node = Node(host, drives, membership, horizon=horizon, root=owner, root_key=root.access_key, strict=settings.strict)
     node.start(jobs or Jobs())
-    wanted = small.OLDEST if settings.small else growing.OLDEST if current.format == shardmap.GROWN else ""
-    for seat in lineup.online():
-        if seat.identity is not None:
-            note_opened(files, seat.directory, seat.identity, wanted)
     marked = settings.small and all(keeps_out(one, small.OLDEST) for one in there)
     locks = [seat.lock for seat in lineup.seats if seat.lock >= 0]
     return OpenStore(
@@ -287,13 +284,16 @@ async def _open_drives(
         durable=settings.durability == "sync",
         sync_index=settings.durability != "none",
     )
+    oldest = small.OLDEST if settings.small else growing.OLDEST if lineup.shard_map.format == shardmap.GROWN else ""
     drives = []
     for seat in lineup.seats:
         shards = None
         if seat.online and seat.identity is not None:
+            note_opened(files, seat.directory, seat.identity, oldest)
+            marked = replace(sizes, mark=partial(refuse_older, files, seat.directory, ALIGNED))
             try:
                 shards = await ShardStore.open(
-                    files, seat.directory, seat.identity.store_bytes, sizes, _blaming(seat.directory, fatal)
+                    files, seat.directory, seat.identity.store_bytes, marked, _blaming(seat.directory, fatal)
                 )
             except (OSError, DatabaseError) as error:
                 if len(lineup.seats) == 1:

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -50,7 +51,15 @@ from s4.replica.group import Group
 from s4.replica.pieces import count, pieces
 from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
-from s4.storage.directory import DirectoryError, format_directory, keeps_out, note_opened, open_directory
+from s4.storage.directory import (
+    ALIGNED,
+    DirectoryError,
+    format_directory,
+    keeps_out,
+    note_opened,
+    open_directory,
+    refuse_older,
+)
 from s4.storage.directory import Identity as StoreIdentity
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
@@ -338,13 +347,14 @@ class Member:
         os.close(self.lock)
 
 
-def _shard_settings(settings: StoreSettings, limits: Limits) -> ShardSettings:
+def _shard_settings(settings: StoreSettings, limits: Limits, mark: Callable[[], bool]) -> ShardSettings:
     return ShardSettings(
         volume_bytes=settings.volume_bytes,
         preallocate_bytes=settings.preallocate_bytes,
         reserve_bytes=settings.reserve_bytes,
         open_volumes=limits.open_volumes,
         slow_s=limits.slow_drive_s,
+        mark=mark,
     )
 
 
@@ -386,7 +396,8 @@ async def open_member(
     known = keeper.current
     identity, lock = _own_store(files, directory, known)
     store = identity.store
-    shards = await ShardStore.open(files, directory, identity.store_bytes, _shard_settings(settings, limits), fatal)
+    sizes = _shard_settings(settings, limits, partial(refuse_older, files, directory, ALIGNED))
+    shards = await ShardStore.open(files, directory, identity.store_bytes, sizes, fatal)
     await keeper.change(
         lambda old: planner.registered(old, store, location.node, location.advertise, location.domain, location.weight)
     )

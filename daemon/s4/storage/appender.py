@@ -5,7 +5,7 @@ their places: that is the group commit. A record is acknowledged only after that
 and much a piece at a time: whoever writes little, or syncs what is written, waits for one piece of a flood, and not for
 all that stands in the queue. Space is reserved ahead (preallocation), so a full disk shows there as a clean refusal with
 nothing in doubt; any other failure of a write or sync ends the process (D7).
-Records are written past the tail only; a volume that is full is synced and sealed before the next one is begun, so that
+Large records are aligned ones, written past the page cache (direct.py). Records are written past the tail only; a volume that is full is synced and sealed before the next one is begun, so that
 what is not durable after a crash is at the end of the last volume alone.
 """
 
@@ -18,10 +18,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from s4.storage import direct
+from s4.storage.direct import Direct
 from s4.storage.files import Buffer
-from s4.storage.records import HEADER_SIZE, DiskFullError, Record, Shard, block_crcs, pack_record
+from s4.storage.records import HEADER_SIZE, DiskFullError, Record, Shard, aligned, block_crcs, pack_record
 from s4.storage.timing import SYNC, WRITE
 from s4.storage.volumes import Location, Tail, Volume, Volumes
 
@@ -39,11 +41,21 @@ class Append:
     sync: bool
     done: Callable[[Location | BaseException], None]
     created_s: int = 0
+    aligned: bool = False
     location: Location | None = None
 
     @property
     def length(self) -> int:
         return sum(map(len, self.pieces))
+
+
+@dataclass(slots=True)
+class _Run:
+    """Records of one kind that follow each other, and where they begin."""
+
+    start: int
+    aligned: bool
+    buffers: list[Buffer] = field(default_factory=list)
 
 
 class Appender:
@@ -60,6 +72,7 @@ class Appender:
         fatal: Callable[[BaseException], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._direct = Direct(volumes.files)
         self._volumes, self._files, self._times = volumes, volumes.files, volumes.times
         self._volume_bytes, self._step = volume_bytes, preallocate_bytes
         self._durable, self._fatal, self._clock = durable, fatal, clock
@@ -102,8 +115,7 @@ class Appender:
         """Append no more to these volumes: their files were deleted, and what goes there is lost."""
         with self._lock:
             if self._volume is not None and self._volume.number in numbers:
-                self._volumes.release(self._volume)
-                self._volume = None
+                self._let_go(self._volume)
 
     def _run(self) -> None:
         try:
@@ -141,17 +153,16 @@ class Appender:
 
     def write_now(self, append: Append) -> Location | None:
         """Write one small record on the caller's thread, not synced; None where that would have to wait."""
-        size = self._size_of(append)
+        size = Record(append.shard, append.length, 0).size
         if not self._lock.acquire(blocking=False):
             return None
         try:
             volume = self._volume
             if volume is None or self._full(size) or self._offset + size > self._reserved:
                 return None
-            buffers: list[Buffer] = []
-            start = self._offset
-            self._place(append, volume, buffers)
-            self._flush(buffers, start)
+            run = _Run(self._offset, False)
+            self._place(append, volume, run)
+            self._flush(run)
             return append.location
         finally:
             self._lock.release()
@@ -203,49 +214,51 @@ class Appender:
 
     def _place_group(self, group: list[Append]) -> list[Append]:
         placed: list[Append] = []
-        buffers: list[Buffer] = []
-        start = self._offset
+        run = _Run(self._offset, False)
         for append in group:
+            size = Record(append.shard, append.length, 0, append.aligned).size
             try:
-                size = self._size_of(append)
-                if self._volume is None or self._full(size):
-                    self._flush(buffers, start)
-                    buffers, start = [], HEADER_SIZE
-                volume = self._room_for(size)
+                if run.aligned != append.aligned or self._volume is None or self._full(size):
+                    self._flush(run)
+                    run = _Run(self._offset, append.aligned)
+                volume = self._room_for(size, append.aligned)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 append.done(DiskFullError("the disk is full"))
                 continue
-            if not buffers:
-                start = self._offset
-            self._place(append, volume, buffers)
+            self._place(append, volume, run)
             placed.append(append)
-        self._flush(buffers, start)
+        self._flush(run)
         return placed
-
-    def _size_of(self, append: Append) -> int:
-        return Record(append.shard, append.length, 0).size
 
     def _full(self, size: int) -> bool:
         return self._offset + size > self._volume_bytes + HEADER_SIZE
 
-    def _place(self, append: Append, volume: Volume, buffers: list[Buffer]) -> None:
-        """Give a record its place at the end of `volume`, and put its bytes behind `buffers`."""
+    def _place(self, append: Append, volume: Volume, run: _Run) -> None:
+        """Give a record its place at the end of `volume`, and put its bytes behind those of `run`."""
         whole = append.pieces[0] if len(append.pieces) == 1 else b"".join(append.pieces)
-        record = Record(append.shard, len(whole), append.created_s or int(self._clock()))
-        table = block_crcs(whole, record.shard, volume.secret)
-        buffers += (pack_record(record, volume.secret, self._offset) + table, whole)
-        append.location = Location(volume.number, self._offset, record.length, record.created_s)
-        self._offset += record.size
+        at = aligned(self._offset) if run.aligned else self._offset
+        if not run.buffers:
+            run.start = at
+        record = Record(append.shard, len(whole), append.created_s or int(self._clock()), run.aligned)
+        head, table = pack_record(record, volume.secret, at), block_crcs(whole, record.shard, volume.secret)
+        run.buffers += direct.pieces(head, table, whole, self._direct.scratch) if run.aligned else (head + table, whole)
+        append.location = Location(volume.number, at, record.length, record.created_s, run.aligned)
+        self._offset = at + record.size
 
-    def _flush(self, buffers: list[Buffer], start: int) -> None:
-        if not buffers or self._volume is None:
+    def _flush(self, run: _Run) -> None:
+        if not run.buffers or self._volume is None:
             return
+        volume = self._volume
         try:
-            self._times.of(WRITE, self._files.write, self._volume.fd, buffers, start)
+            if run.aligned:
+                self._times.of(WRITE, self._direct.write, volume.path, volume.fd, run.buffers, run.start)
+                self._direct.scratch.reset()
+            else:
+                self._times.of(WRITE, self._files.write, volume.fd, run.buffers, run.start)
         except OSError as error:  # after preallocation this is no clean refusal: rule D7
-            raise RuntimeError(f"writing to {self._volume.path} failed: {error}") from error
+            raise RuntimeError(f"writing to {volume.path} failed: {error}") from error
         self._written += 1
 
     def _seal(self, volume: Volume) -> None:
@@ -255,10 +268,14 @@ class Appender:
         except OSError as error:  # even ENOSPC: what was written before is in doubt now
             self._fatal(error)
             raise RuntimeError(f"sealing {volume.path} failed: {error}") from error
+        self._let_go(volume)
+
+    def _let_go(self, volume: Volume) -> None:
+        self._direct.leave()
         self._volumes.release(volume)
         self._volume = None
 
-    def _room_for(self, size: int) -> Volume:
+    def _room_for(self, size: int, is_aligned: bool) -> Volume:
         """The volume to append to, with `size` bytes reserved. Raises OSError ENOSPC with nothing changed."""
         volume = self._volume
         if volume is None or self._full(size):
@@ -268,6 +285,8 @@ class Appender:
             volume = self._volumes.create(self._next - 1)
             volume.users += 1
             self._volume, self._offset, self._reserved = volume, HEADER_SIZE, HEADER_SIZE
+        if is_aligned:
+            size += aligned(self._offset) - self._offset
         if self._offset + size > self._reserved:
             step = max(self._step, size) if self._step else size
             self._files.preallocate(volume.fd, self._offset, step)

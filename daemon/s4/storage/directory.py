@@ -34,6 +34,7 @@ OLDEST = "0.7.0"
 SILENT = (0, 7, 999)
 FORMATS = (1, 2)
 NAME = "s4.json"
+ALIGNED = "0.7.1000"  # newer than any that does not know the records of version 2 (records.py); 0.8.0 binds a cluster's peers too
 PROBE = ".s4-probe"  # written to see whether a drive takes anything (upkeep/returning.py)
 _OURS_BEFORE_FORMAT = ("lock", "lost+found", NAME + ".new", PROBE)  # the last is left by a crash while formatting
 
@@ -187,6 +188,24 @@ def keeps_out(directory: Path, oldest: str) -> bool:
     """Whether a store says, durably, that programs older than `oldest` must not open it."""
     identity = identity_of(directory)
     return identity is not None and version(identity.oldest) >= version(oldest)
+
+
+def refuse_older(files: Files, directory: Path, oldest: str) -> bool:
+    """Have a store refuse programs older than `oldest`, durably, before something is written there that they would misread.
+    Whether it does: a disk may take nothing just now. On the event loop alone, as `note_opened`: both read and write."""
+    try:
+        identity = identity_of(directory)
+        if identity is None:
+            return False
+        if version(identity.oldest) >= version(oldest):
+            files.sync_directory(directory)
+        else:
+            wanted = replace(identity, oldest=oldest, format=FORMATS[version(oldest) > SILENT])
+            files.replace(directory / NAME, msgspec.json.format(msgspec.json.encode(wanted), indent=1))
+    except (OSError, DirectoryError) as error:
+        log.warning("%s cannot be marked for S4 %s and newer: %s", directory, oldest, error)
+        return False
+    return True
 
 
 def format_directory(files: Files, directory: Path, cluster: str, partitions: int) -> Identity:

@@ -51,6 +51,15 @@ class Files:
     def open(self, path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
+    def open_direct(self, path: Path) -> int | None:
+        """A descriptor that writes past the page cache; None where the file system has none of that."""
+        try:
+            return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return None
+
     def close(self, fd: int) -> None:
         os.close(fd)
 
@@ -65,12 +74,18 @@ class Files:
         """Write all pieces at `offset`; returns the number of bytes."""
         return self._write_all(fd, pieces, offset)
 
-    def _write_all(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+    def write_direct(self, fd: int, direct: int, pieces: Sequence[Buffer], offset: int) -> int:
+        """As `write`, past the page cache by the descriptor `direct` of the same file; `offset` and each piece's memory and
+        length are multiples of 4096. What a short write leaves over goes by `fd`. Raises OSError EINVAL, with nothing
+        written, where the file system wants it otherwise."""
+        return self._write_all(fd, pieces, offset, direct)
+
+    def _write_all(self, fd: int, pieces: Sequence[Buffer], offset: int, first: int | None = None) -> int:
         total = 0
         for start in range(0, len(pieces), _IOV_MAX):
             group = list(pieces[start : start + _IOV_MAX])
             want = sum(map(len, group))
-            done = self._write_some(fd, group, offset + total)
+            done = self._write_some(fd if first is None or total else first, group, offset + total)
             total += done
             if done != want:
                 total += self._finish(fd, memoryview(b"".join(group))[done:], offset + total, done)

@@ -1,6 +1,6 @@
-"""The rows of a store's shard index, version 1, and the database that they are in.
+"""The rows of a store's shard index, and the database that they are in.
 
-    'i' partition blob position stripe    volume, offset, length, when it was made
+    'i' partition blob position stripe    volume, offset, length, when it was made; version 2 where the record is aligned
     'm'                                   the scan mark: volume and offset up to which every record has its row
     'v' volume                            bytes of records in a volume, and of those that are dead
     'd'                                   rows may be missing: the mark of a start that could not read all, nothing if all was lost
@@ -67,7 +67,7 @@ def index_key(shard: Shard) -> bytes:
 
 
 def index_value(location: Location) -> bytes:
-    return _VALUE.pack(1, location.volume, location.offset, location.length, location.created_s)
+    return _VALUE.pack(1 + location.aligned, location.volume, location.offset, location.length, location.created_s)
 
 
 def parse_index_key(key: bytes) -> Shard:
@@ -77,6 +77,6 @@ def parse_index_key(key: bytes) -> Shard:
 
 def parse_index_value(value: bytes) -> Location:
     version, volume, offset, length, created_s = _VALUE.unpack(value)
-    if version != 1:
+    if version not in (1, 2):
         raise FormatError(f"index row version {version} was written by a newer S4")
-    return Location(volume, offset, length, created_s)
+    return Location(volume, offset, length, created_s, version == 2)

@@ -1,7 +1,13 @@
-"""The format of volumes, version 1: pure functions between bytes and values.
+"""The format of volumes, version 1, and of the records in them, versions 1 and 2: pure functions between bytes and
+values.
 
     volume  = volume header (64 bytes), records
     record  = record header (64 bytes), CRC-32C of each 64 KiB block of the data (4 bytes each), data
+    aligned = record header, zeros, CRC-32C of each block, data, zeros: the header, the data and the end are at multiples
+              of 4096, so that all of it can be written past the page cache
+
+Small records are of version 1, large ones since 0.8 of version 2, the aligned; a volume may have both, and zeros before an
+aligned one. A program of 0.7 takes the second for damage: it is kept out by the store's mark (directory.py).
 
 All numbers are little-endian. The volume's secret (16 random bytes in its header) seeds every CRC in it:
 a record's header CRC covers its offset, and a block's CRC its blob, position, stripe and number (rule D4).
@@ -19,7 +25,9 @@ from crc32c import crc32c
 BLOCK = 64 * 1024
 HEADER_SIZE = 64
 VOLUME_MAGIC = b"S4VOLUME"
-RECORD_MAGIC = b"S4REC\x01"
+RECORD_MAGIC = b"S4REC"  # and its version
+ALIGN = 4096
+_PLAIN, _ALIGNED = RECORD_MAGIC + b"\x01", RECORD_MAGIC + b"\x02"
 
 _VOLUME = struct.Struct("<8sHHI16s16s12xI")  # magic, version, reserved, number, store id, secret, CRC
 # magic, partition, position, flags, reserved, reserved, stripe, length, blob, created, CRC
@@ -61,15 +69,21 @@ class Record:
     shard: Shard
     length: int
     created_s: int
+    aligned: bool = False
 
     @property
     def table_bytes(self) -> int:
         return 4 * blocks(self.length)
 
     @property
+    def front(self) -> int:
+        """Bytes before the data; the last of them are the table."""
+        return front(self.length, self.aligned)
+
+    @property
     def size(self) -> int:
         """Bytes of the whole record on disk."""
-        return HEADER_SIZE + self.table_bytes + self.length
+        return self.front + (aligned(self.length) if self.aligned else self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,17 @@ class VolumeHeader:
 def blocks(length: int) -> int:
     """Number of blocks that `length` bytes of data have."""
     return -(-length // BLOCK)
+
+
+def aligned(at: int) -> int:
+    """The next place for what is aligned."""
+    return -(-at // ALIGN) * ALIGN
+
+
+def front(length: int, is_aligned: bool) -> int:
+    """Bytes of a record before its data."""
+    size = HEADER_SIZE + 4 * blocks(length)
+    return aligned(size) if is_aligned else size
 
 
 def pack_volume(header: VolumeHeader) -> bytes:
@@ -103,7 +128,7 @@ def unpack_volume(raw: bytes) -> VolumeHeader:
 def pack_record(record: Record, secret: bytes, offset: int) -> bytes:
     shard = record.shard
     raw = _RECORD.pack(
-        RECORD_MAGIC,
+        _ALIGNED if record.aligned else _PLAIN,
         shard.partition,
         shard.position,
         0,
@@ -121,12 +146,13 @@ def pack_record(record: Record, secret: bytes, offset: int) -> bytes:
 def unpack_record(raw: bytes | bytearray, secret: bytes, offset: int) -> Record:
     """The header at `offset` of a volume. Raises FormatError where there is none."""
     raw = bytes(raw)
-    if len(raw) != HEADER_SIZE or raw[:6] != RECORD_MAGIC:
+    magic = raw[:6]
+    if len(raw) != HEADER_SIZE or (magic != _PLAIN and (magic != _ALIGNED or offset % ALIGN)):
         raise FormatError("no record here")
     _, partition, position, _, _, _, stripe, length, blob, created_s, crc = _RECORD.unpack(raw)
     if crc != _header_crc(raw[:-4], secret, offset):
         raise FormatError("the record's header is damaged")
-    return Record(Shard(partition, blob, position, stripe), length, created_s)
+    return Record(Shard(partition, blob, position, stripe), length, created_s, magic == _ALIGNED)
 
 
 def block_crcs(data: bytes | bytearray | memoryview, shard: Shard, secret: bytes, first: int = 0) -> bytes:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from s4.storage.appender import Append, Appender
+from s4.storage.direct import Kinds
 from s4.storage.files import Buffer, Files
 from s4.storage.index import (
     BLOB_END,
@@ -45,13 +46,7 @@ from s4.storage.index import (
 )
 from s4.storage.leveldb import AnyDatabaseError, DatabaseError
 from s4.storage.leveldb import is_damage as is_database_damage
-from s4.storage.records import (
-    DamagedError,
-    DiskFullError,
-    OfflineError,
-    Record,
-    Shard,
-)
+from s4.storage.records import DamagedError, DiskFullError, OfflineError, Record, Shard
 from s4.storage.room import Room
 from s4.storage.timing import SLOW_S, SYNC, Times
 from s4.storage.uses import FailingReads, Uses
@@ -80,6 +75,9 @@ class ShardSettings:
     durable: bool = True
     sync_index: bool = True
     slow_s: float = SLOW_S
+    mark: Callable[[], bool] | None = (
+        None  # keeps older programs out, durably, before the first aligned record; may fail
+    )
 
 
 class ShardStore:
@@ -106,6 +104,7 @@ class ShardStore:
         self._use: dict[int, VolumeUse] = {}
         self._mark = (0, 0)
         self._appender: Appender
+        self._kinds = Kinds(settings.mark)
         self._room = Room(files, directory, settings.reserve_bytes)
         self.has_room, self.space = self._room.has, self._room.space
         self._queued = 0  # appends that were given to the appender and have not been heard of
@@ -233,7 +232,7 @@ class ShardStore:
             self._fatal(error)
             raise
         if location is not None:
-            size = Record(shard, location.length, location.created_s).size
+            size = location.record(shard).size
             self._appended(shard, location, size)
             self.bytes_written += size
         return location
@@ -262,7 +261,7 @@ class ShardStore:
                 if not future.done():
                     future.set_exception(result)
                 return
-            size = Record(shard, result.length, result.created_s).size
+            size = result.record(shard).size
             try:
                 self._appended(shard, result, size, replaces)
             except Exception as error:  # the index cannot be read
@@ -274,7 +273,9 @@ class ShardStore:
                 future.set_result(result)
 
         self._queued += 1
-        self._appender.submit(Append(shard, pieces, sync, done, replaces.created_s if replaces else 0))
+        is_aligned = self._kinds.is_aligned(sum(map(len, pieces)))
+        created_s = replaces.created_s if replaces else 0
+        self._appender.submit(Append(shard, pieces, sync, done, created_s, is_aligned))
         return await future
 
     def _appended(self, shard: Shard, location: Location, size: int, replaces: Location | None = None) -> None:
@@ -443,7 +444,7 @@ class ShardStore:
         return size
 
     def _dead(self, location: Location, shard: Shard) -> int:
-        size = Record(shard, location.length, location.created_s).size
+        size = location.record(shard).size
         self._use.setdefault(location.volume, VolumeUse()).dead += size
         return size
 

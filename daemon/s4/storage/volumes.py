@@ -20,6 +20,7 @@ from pathlib import Path
 
 from s4.storage.files import Files, is_damage
 from s4.storage.records import (
+    ALIGN,
     BLOCK,
     HEADER_SIZE,
     RECORD_MAGIC,
@@ -28,8 +29,10 @@ from s4.storage.records import (
     Record,
     Shard,
     VolumeHeader,
+    aligned,
     block_crcs,
     blocks,
+    front,
     pack_volume,
     unpack_record,
     unpack_volume,
@@ -39,7 +42,6 @@ from s4.storage.uses import FailingReads
 
 log = logging.getLogger(__name__)
 
-ALIGN = 4096  # of holes
 SECTOR, SECTORS = 4096, 16  # bytes that are read at once where reads fail; how many of them may fail in a window
 
 
@@ -64,6 +66,14 @@ class Location:
     offset: int
     length: int
     created_s: int
+    aligned: bool = False
+
+    def record(self, shard: Shard) -> Record:
+        return Record(shard, self.length, self.created_s, self.aligned)
+
+    @property
+    def data_at(self) -> int:
+        return self.offset + front(self.length, self.aligned)
 
 
 @dataclass(slots=True)
@@ -195,12 +205,11 @@ class Volumes:
         start = first * BLOCK
         table = bytearray(4 * (last - first))
         data = bytearray(min(last * BLOCK, location.length) - start)
-        base = location.offset + HEADER_SIZE
-        data_at = base + 4 * blocks(location.length) + start
+        table_at = location.data_at - 4 * blocks(location.length) + 4 * first
         try:
             volume = self.acquire(location.volume)
             try:
-                parts = [(table, base + 4 * first), (data, data_at)]
+                parts = [(table, table_at), (data, location.data_at + start)]
                 whole = (
                     self._fill(volume, parts, True) if nowait else self.times.of(READ, self._fill, volume, parts, False)
                 )
@@ -235,8 +244,8 @@ class Volumes:
 
     def punch(self, location: Location) -> None:
         """Return the pages that lie wholly inside a record's data; its header stays (rule D4)."""
-        data = location.offset + HEADER_SIZE + 4 * blocks(location.length)
-        start, stop = -(-data // ALIGN) * ALIGN, (data + location.length) // ALIGN * ALIGN
+        start, stop = aligned(location.data_at), location.data_at + location.length
+        stop = aligned(stop) if location.aligned else stop // ALIGN * ALIGN
         if start >= stop:
             return
         try:
@@ -264,13 +273,28 @@ class Volumes:
                 if offset + record.size > size:
                     raise FormatError("cut off")
             except FormatError:
-                found = self._resync(volume, offset + 1, size)
+                found = self._after_zeros(volume, offset)
+                if found is None:
+                    found, clean = self._resync(volume, offset + 1, size), False
                 if found is None:
                     return
-                offset, clean = found, False
+                offset = found
                 continue
             yield offset, record, clean
             offset, clean = offset + record.size, True
+
+    def _after_zeros(self, volume: Volume, offset: int) -> int | None:
+        """Where an aligned record follows, with nothing but zeros before it."""
+        gap, raw = bytearray(aligned(offset) - offset), bytearray(HEADER_SIZE)
+        self._read_or_zeros(volume, gap, offset)
+        if not gap or any(gap):
+            return None
+        self._read_or_zeros(volume, raw, aligned(offset))
+        try:
+            unpack_record(raw, volume.secret, aligned(offset))
+        except FormatError:
+            return None
+        return aligned(offset)
 
     def _resync(self, volume: Volume, offset: int, size: int) -> int | None:
         """The next offset at which a valid header is, past damage."""
@@ -348,7 +372,7 @@ class Volumes:
         end, whole, torn, failed = start, True, 0, self._failed_scans
         for offset, record, clean in self.headers(volume, start):
             end, whole = offset + record.size, whole and clean
-            found = (record, Location(volume.number, offset, record.length, record.created_s))
+            found = (record, Location(volume.number, offset, record.length, record.created_s, record.aligned))
             holds = not check or self._holds(volume, offset, record)
             if holds:
                 tail.records.append(found)
@@ -366,7 +390,7 @@ class Volumes:
         """Whether the blocks of a record are what its table of CRCs says; None where the disk cannot read them."""
         table, data = bytearray(record.table_bytes), bytearray(record.length)
         try:
-            got = self.files.read(volume.fd, [table, data], offset + HEADER_SIZE)
+            got = self.files.read(volume.fd, [table, data], offset + record.front - record.table_bytes)
         except OSError as error:
             log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
             return None
