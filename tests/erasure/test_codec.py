@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from s4.erasure import isal
 from s4.erasure.codec import MAX_SHARDS, Codec, ErasureError, codec, default_geometry, parse_geometry, shard_length
 
 GEOMETRIES = [(k, m) for k in range(1, MAX_SHARDS + 1) for m in range(min(MAX_SHARDS - k, 4) + 1)]
@@ -31,6 +32,22 @@ def test_every_loss_up_to_m_is_made_good(k: int, m: int) -> None:
             left = {index: shard for index, shard in enumerate(shards) if index not in lost}
             made = codec(k, m).reconstruct(left, lost)
             assert all(bytes(made[index]) == bytes(shards[index]) for index in lost)
+
+
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize(("k", "m"), GEOMETRIES)
+def test_what_is_encoded_in_place_is_the_same(k: int, m: int, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ISA-L itself, which pyeclib brings, and where that is not found; in memory that was used before."""
+    if not found:
+        monkeypatch.setattr(isal, "_path", lambda: "/nowhere/libisal.so")
+    coder, stripe = Codec(k, m), 65_536 * k
+    assert (coder._isal is not None) == (found and k > 1 and m > 0)
+    memory = memoryview(bytearray(b"\xff" * coder.memory_bytes(stripe)))
+    for size in (stripe, 1, k, 4097, stripe - 1):
+        data = os.urandom(min(size, stripe))
+        memory[: len(data)] = data
+        made = coder.encode_in(memory, len(data), stripe)
+        assert [bytes(shard) for shard in made] == [bytes(shard) for shard in coder.encode(data)]
 
 
 @settings(max_examples=200, deadline=None)

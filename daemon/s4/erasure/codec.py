@@ -1,4 +1,4 @@
-"""Erasure coding of stripes: the only module that knows pyeclib.
+"""Erasure coding of stripes: the only module that knows pyeclib, beside isal.py, which knows what that brings.
 
 A stripe of `size` bytes becomes k data shards, each ceil(size / k) bytes (the last padded with zeros), and m
 parity shards of the same length. The code works byte by byte, so any range of a shard can be made again
@@ -16,12 +16,14 @@ from typing import Protocol
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
 from s4.base.said import SaidError
+from s4.erasure.isal import Isal
 
 Buffer = bytes | bytearray | memoryview
 
 MAX_SHARDS = 16
 CODE = "isa_l_rs_cauchy"  # invertible for every choice of k out of k+m, which Vandermonde matrices are not
 _HEADER = 80
+PAGE = 4096
 
 
 class ErasureError(SaidError):
@@ -61,6 +63,7 @@ class Codec:
         self.k, self.m = k, m
         self._driver = ECDriver(k=k, m=m, ec_type=CODE) if k > 1 and m else None
         self._headers = lru_cache(64)(self._make_headers)
+        self._isal = self._proven()
 
     def encode(self, data: Buffer) -> list[Buffer]:
         """The k+m shards of a stripe; the data shards share memory with `data` where its length allows it."""
@@ -73,6 +76,38 @@ class Codec:
             return shards if self.k > 1 else shards * (1 + self.m)
         fragments = self._driver.encode(data if isinstance(data, bytes) else bytes(data))
         return shards + [memoryview(fragment)[_HEADER:] for fragment in fragments[self.k :]]
+
+    def memory_bytes(self, stripe_bytes: int) -> int:
+        """Of a stripe and its parity, for `encode_in`."""
+        length = shard_length(stripe_bytes, self.k)
+        return -(-self.k * length // PAGE) * PAGE + self.m * -(-length // PAGE) * PAGE
+
+    def encode_in(self, memory: memoryview, size: int, stripe_bytes: int) -> list[Buffer]:
+        """As `encode`, of the first `size` bytes of memory of `memory_bytes`, which the shards share, at pages' starts where
+        their lengths allow it."""
+        length = shard_length(size, self.k)
+        memory[size : length * self.k] = bytes(length * self.k - size)
+        if self._isal is None:
+            return self.encode(memory[: length * self.k])
+        data = [memory[at * length : (at + 1) * length] for at in range(self.k)]
+        first, step = -(-stripe_bytes // PAGE) * PAGE, -(-length // PAGE) * PAGE
+        parity = [memory[first + at * step : first + at * step + length] for at in range(self.m)]
+        self._isal.encode(data, parity)
+        return [*data, *parity]
+
+    def _proven(self) -> Isal | None:
+        """ISA-L itself, where it makes the parity that pyeclib does."""
+        if self._driver is None:
+            return None
+        try:
+            isal = Isal(self.k, self.m)
+        except (OSError, AttributeError):
+            return None
+        sample = bytearray(range(251)) * self.k
+        data = [memoryview(sample)[at * 251 : (at + 1) * 251] for at in range(self.k)]
+        parity = [memoryview(bytearray(251)) for _ in range(self.m)]
+        isal.encode(data, parity)
+        return isal if [*data, *parity] == self.encode(sample) else None
 
     def reconstruct(self, shards: Mapping[int, Buffer], wanted: Sequence[int]) -> dict[int, Buffer]:
         """The wanted shards (or the same range of them) from k others by index. Raises ErasureError."""

@@ -20,6 +20,8 @@ from s4.access import documents
 from s4.base.clock import boot_clock
 from s4.config.limits import Limits
 from s4.crypto.keyring import Keyring
+from s4.erasure.codec import codec
+from s4.gateway.buffers import StripeMemory
 from s4.gateway.memory import MemoryBudget
 from s4.gateway.quota import Quotas
 from s4.gateway.rates import BucketRates
@@ -161,9 +163,13 @@ class Gateway:
     small_bytes: int = 0  # content up to here, and not inline, is in its blob's row (metadata/small.py); 0 is none
     quotas: Quotas = field(default_factory=Quotas)
     turns: Turns = field(default_factory=Turns)
+    stripes: StripeMemory = field(init=False)
     bucket_rates: BucketRates = field(default_factory=BucketRates)
     random: Callable[[int], bytes] = field(default_factory=RandomBytes)
     clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self.stripes = StripeMemory(codec(self.layout.data, self.layout.parity).memory_bytes(self.stripe_bytes))
 
     @property
     def partitions(self) -> int:

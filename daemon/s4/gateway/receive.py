@@ -25,7 +25,7 @@ from s4.base.tasks import in_task
 from s4.crypto.segments import SEAL_BYTES, Sealer
 from s4.erasure.codec import Buffer, codec
 from s4.gateway.context import Gateway, execute
-from s4.gateway.memory import Share
+from s4.gateway.memory import KEPT_BYTES, Share
 from s4.gateway.places import PLACE
 from s4.gateway.sealing import Seal
 from s4.metadata import keys
@@ -110,8 +110,9 @@ class _BlobWriter:
         self.missing: set[int] = set()
         self.takers: dict[int, str] = {}  # by position, the store and its process
         self._full_drives = 0
-        self._pieces: list[bytes | memoryview] = []
-        self._fill = 0
+        self._pieces: list[bytes | memoryview] = []  # of the stripe that fills, behind what is in its memory
+        self._memory: memoryview | None = None
+        self._poured = self._fill = 0
         self._full: deque[list[Buffer]] = deque()
         self._appends: deque[asyncio.Task[None]] = deque()
         self._stripes = 0
@@ -126,6 +127,8 @@ class _BlobWriter:
     @property
     def held(self) -> int:
         """Bytes that wait here for more."""
+        if self._memory is not None:
+            return len(self._memory) + BATCH_BYTES
         return self._fill + BATCH_BYTES if self._fill else 0
 
     def add(self, pieces: Sequence[bytes | memoryview]) -> None:
@@ -144,12 +147,26 @@ class _BlobWriter:
                 self._pieces.append(view[:step])
                 self._fill += step
                 view = view[step:]
+        if self._fill > KEPT_BYTES:  # whose client waits with less holds no more than that
+            self._pour()
+
+    def _pour(self) -> memoryview:
+        """Bring what has come to where it is encoded and written from."""
+        memory = self._memory = self._gateway.stripes.take() if self._memory is None else self._memory
+        for piece in self._pieces:
+            memory[self._poured : self._poured + len(piece)] = piece
+            self._poured += len(piece)
+        self._pieces = []
+        return memory
 
     def _seal(self) -> None:
         """Encode the stripe that is full, or the last one."""
-        data = b"".join(self._pieces)
-        self._pieces, self._fill = [], 0
-        self._full.append(self._codec.encode(data))
+        if self._fill > KEPT_BYTES:
+            shards = self._codec.encode_in(self._pour(), self._fill, self._gateway.stripe_bytes)
+        else:
+            shards = self._codec.encode(b"".join(self._pieces))
+        self._pieces, self._memory, self._poured, self._fill = [], None, 0, 0
+        self._full.append(shards)
 
     async def push(self) -> None:
         """Send full stripes; wait where too many are on their way."""
