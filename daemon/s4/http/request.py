@@ -28,6 +28,7 @@ from s4.s3.xml import Document, Element
 
 Http = Exchange | web.BaseRequest  # of the S3 port, and of the admin port
 XML_PIECE = 32 * 1024
+JOINED_BYTES = 64 * 1024
 ANONYMOUS_USER = "anonymous"  # owns what nobody signed for
 
 
@@ -286,7 +287,7 @@ class HttpBody:
         if self._left == 0:
             return b""
         try:
-            data, waited_s = (await self._content.readany(), 0.0) if self.at_hand else await self._come()
+            data, waited_s = (await self._next(), 0.0) if self.at_hand else await self._come()
         except TimeoutError:
             raise S3Error("RequestTimeout", headers={"Connection": "close"}) from None
         except (ClientPayloadError, HttpProcessingError, ConnectionError) as error:
@@ -303,8 +304,18 @@ class HttpBody:
         """What the client sends next, and the seconds that it was waited for."""
         began = boot_clock()
         async with tasks.within(request_patience(self._request)):
-            data: bytes = await self._content.readany()
+            data = await self._next()
         return data, boot_clock() - began
+
+    async def _next(self) -> bytes:
+        """Of a large body as much as came at once: to join what came since would be to copy it."""
+        if self.length <= JOINED_BYTES:
+            joined: bytes = await self._content.readany()
+            return joined
+        while True:
+            data, ended = await self._content.readchunk()
+            if data or not ended or self._content.is_eof():
+                return bytes(data)
 
     @property
     def at_hand(self) -> bool:
