@@ -7,9 +7,10 @@ disk writes at once, for which 4096 stands here.
 Rules for editors:
 - No 4096 bytes of a file have something of both kinds. An aligned record begins and ends at such a boundary, and what is
   before it is zeros or a small record of its own; so neither way ever writes what the other one keeps in the cache.
+  (What a short write left over is written through the cache: after it, by the same thread, before anybody is told.)
 - A direct write that has ended is on the disk's way, not durable: a sync is as due as after any other (D7).
-- A piece's memory is not changed until the write has ended: who gave it waits for that, and a scratch is used by one
-  write at a time.
+- A piece's memory is not changed until the write has ended: a stripe's is free once nothing refers to it
+  (gateway/buffers.py), and a scratch is used by one write at a time.
 - Where the file system refuses (tmpfs, some overlays), the same records are written through the cache. That is said once.
 """
 
