@@ -347,15 +347,23 @@ class Member:
         os.close(self.lock)
 
 
-def _shard_settings(settings: StoreSettings, limits: Limits, mark: Callable[[], bool]) -> ShardSettings:
-    return ShardSettings(
+async def _open_shards(
+    files: Files,
+    directory: Path,
+    identity: StoreIdentity,
+    settings: StoreSettings,
+    limits: Limits,
+    fatal: Callable[[BaseException], None],
+) -> ShardStore:
+    sizes = ShardSettings(
         volume_bytes=settings.volume_bytes,
         preallocate_bytes=settings.preallocate_bytes,
         reserve_bytes=settings.reserve_bytes,
         open_volumes=limits.open_volumes,
         slow_s=limits.slow_drive_s,
-        mark=mark,
+        mark=partial(refuse_older, files, directory, ALIGNED),
     )
+    return await ShardStore.open(files, directory, identity.store_bytes, sizes, fatal)
 
 
 def _make_host(
@@ -396,8 +404,7 @@ async def open_member(
     known = keeper.current
     identity, lock = _own_store(files, directory, known)
     store = identity.store
-    sizes = _shard_settings(settings, limits, partial(refuse_older, files, directory, ALIGNED))
-    shards = await ShardStore.open(files, directory, identity.store_bytes, sizes, fatal)
+    shards = await _open_shards(files, directory, identity, settings, limits, fatal)
     await keeper.change(
         lambda old: planner.registered(old, store, location.node, location.advertise, location.domain, location.weight)
     )
