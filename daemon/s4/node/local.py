@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -37,7 +36,7 @@ from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
 from s4.s3.encryption import SSE_S3
-from s4.storage.directory import ALIGNED, DirectoryError, DriveError, keeps_out, note_opened, refuse_older
+from s4.storage.directory import DirectoryError, DriveError, aligning, keeps_out, note_opened
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError
@@ -290,7 +289,7 @@ async def _open_drives(
         shards = None
         if seat.online and seat.identity is not None:
             note_opened(files, seat.directory, seat.identity, oldest)
-            marked = replace(sizes, mark=partial(refuse_older, files, seat.directory, ALIGNED))
+            marked = replace(sizes, mark=aligning(files, seat.directory))
             try:
                 shards = await ShardStore.open(
                     files, seat.directory, seat.identity.store_bytes, marked, _blaming(seat.directory, fatal)

@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -51,21 +50,13 @@ from s4.replica.group import Group
 from s4.replica.pieces import count, pieces
 from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
-from s4.storage.directory import (
-    ALIGNED,
-    DirectoryError,
-    format_directory,
-    keeps_out,
-    note_opened,
-    open_directory,
-    refuse_older,
-)
+from s4.storage.directory import DirectoryError, aligning, format_directory, keeps_out, note_opened, open_directory
 from s4.storage.directory import Identity as StoreIdentity
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import Database
 from s4.storage.records import OfflineError, Shard
-from s4.storage.shards import ShardSettings, ShardStore
+from s4.storage.shards import Fatal, ShardSettings, ShardStore
 
 LEAVE_S = 3.0
 CLOCKS_EVERY_S, CLOCKS_FIRST_S = 10.0, 0.5  # the latter until somebody answered
@@ -348,12 +339,7 @@ class Member:
 
 
 async def _open_shards(
-    files: Files,
-    directory: Path,
-    identity: StoreIdentity,
-    settings: StoreSettings,
-    limits: Limits,
-    fatal: Callable[[BaseException], None],
+    files: Files, directory: Path, identity: StoreIdentity, settings: StoreSettings, limits: Limits, fatal: Fatal
 ) -> ShardStore:
     sizes = ShardSettings(
         volume_bytes=settings.volume_bytes,
@@ -361,7 +347,7 @@ async def _open_shards(
         reserve_bytes=settings.reserve_bytes,
         open_volumes=limits.open_volumes,
         slow_s=limits.slow_drive_s,
-        mark=partial(refuse_older, files, directory, ALIGNED),
+        mark=aligning(files, directory),
     )
     return await ShardStore.open(files, directory, identity.store_bytes, sizes, fatal)
 

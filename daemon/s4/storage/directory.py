@@ -15,6 +15,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -206,6 +207,11 @@ def refuse_older(files: Files, directory: Path, oldest: str) -> bool:
         log.warning("%s cannot be marked for S4 %s and newer: %s", directory, oldest, error)
         return False
     return True
+
+
+def aligning(files: Files, directory: Path) -> Callable[[], bool]:
+    """What a store is asked before its first aligned record."""
+    return lambda: refuse_older(files, directory, ALIGNED)
 
 
 def format_directory(files: Files, directory: Path, cluster: str, partitions: int) -> Identity:
