@@ -94,6 +94,7 @@ def test_a_domain_that_the_planner_gave_counts() -> None:
     spec, status = split(current, {}, {}, plans=True)
     spec, status = split(planner.placed(current, {STORES[0]: "zone-a"}), spec, status, plans=True)
     assert joined(spec, status).stores[STORES[0]].domain == "zone-a"
+    assert joined(spec, status).stores[STORES[0]].host not in ("", "zone-a"), "what its node said of itself is not lost"
     again = planner.registered(joined(spec, status), STORES[0], "n0", "elsewhere:9002", "other", 1.0)
     _, status = split(again, spec, status, plans=False)
     assert joined(spec, status).stores[STORES[0]].domain == "zone-a"

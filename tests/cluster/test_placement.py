@@ -182,3 +182,22 @@ def test_hosts_with_several_disks_share_out_every_partition(
         most = domain_limit(list(known.values()), 3)
         for row in members:
             assert max(Counter(known[store].domain for store in row[:3]).values()) <= most, row
+
+
+@pytest.mark.parametrize(("zones", "hosts", "disks"), [(3, 2, 2), (3, 4, 3), (2, 3, 2)])
+def test_zones_share_out_over_the_hosts_in_them(zones: int, hosts: int, disks: int) -> None:
+    """No two shards on a host where its zone has another one, from the first plan, and after a host was taken in."""
+
+    def made(count: int) -> list[Store]:
+        return [
+            Store(f"s{zone}-{host}-{disk}", f"z{zone}", host=f"h{zone}-{host}")
+            for host in range(count)
+            for zone in range(zones)
+            for disk in range(disks)
+        ]
+
+    members = place(made(hosts), EMPTY, 6, 3)
+    for known, row in ((made(hosts), members), (made(hosts + 1), place(made(hosts + 1), members, 6, 3))):
+        check(known, row, 6)
+        at = {store.id: store.host for store in known}
+        assert max(Counter(at[store] for store in one).most_common(1)[0][1] for one in row) == 1

@@ -21,13 +21,15 @@ STANDBY = "standby"
 
 class Member(Value, frozen=True):
     """A store of the cluster. `state` is standby, serving, draining or gone; `address` is HOST:PORT of its peer port,
-    `domain` what fails together with it, `weight` its share relative to others."""
+    `domain` what fails together with it, `weight` its share relative to others. `host` is where it is if that is not its
+    domain, as far as the coordinator tells: in Kubernetes."""
 
     node: str
     address: str
     domain: str
     weight: float
     state: str
+    host: str = ""
 
 
 class Partition(Value, frozen=True):

@@ -47,6 +47,7 @@ def _member(planned: Half, said: Half) -> Member:
         planned.get("domain") or said.get("domain", ""),
         planned.get("weight") or said.get("weight") or 1.0,
         planned.get("state", STANDBY),
+        said.get("domain", "") if planned.get("domain") else "",
     )
 
 

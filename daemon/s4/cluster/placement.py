@@ -27,12 +27,14 @@ class PlacementError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`domain` is what fails together, such as a node or a zone. `weight` is relative: bytes, or 1 for all."""
+    """`domain` is what fails together, such as a node or a zone. `weight` is relative: bytes, or 1 for all. Stores of one
+    `host` inside a domain are members of a partition together only where others would not do."""
 
     id: str
     domain: str
     weight: float = 1.0
     state: str = SERVING
+    host: str = ""
 
 
 def place(stores: Sequence[Store], previous: Sequence[Sequence[str]], shards: int, replicas: int) -> list[list[str]]:
@@ -181,9 +183,11 @@ class _Plan:
             fewest = min(copies[self.serving[store].domain] for store in fit)
             fit = [store for store in fit if copies[self.serving[store].domain] == fewest]
 
-        def rank(store: str) -> tuple[float, float]:
+        hosts = self._hosts(partition)
+
+        def rank(store: str) -> tuple[int, float, float]:
             part, full = self._full[store]
-            return (part if metadata else 0.0, full)
+            return (hosts[self.serving[store].host], part if metadata else 0.0, full)
 
         least = min(map(rank, fit))
         alike = [store for store in fit if rank(store) == least]
@@ -200,7 +204,24 @@ class _Plan:
         ]
         if position < self.replicas and sum(place < self.replicas for place in inside) >= self._together:
             return False
+        if instead and self._company(partition, store, instead) > self._company(partition, instead, instead):
+            return False
         return len(inside) < self.limit
+
+    def _company(self, partition: int, store: str, besides: str) -> int:
+        """Members of a partition that are on a store's host, without one."""
+        host = self.serving[store].host
+        return (
+            sum(self.serving[one].host == host for one in self.members[partition] if one and one != besides)
+            if host
+            else 0
+        )
+
+    def _hosts(self, partition: int) -> Counter[str]:
+        """How many members of a partition each host has."""
+        hosts = Counter(self.serving[one].host for one in self.members[partition] if one)
+        del hosts[""]
+        return hosts
 
     def _set(self, partition: int, position: int, store: str) -> None:
         old = self.members[partition][position]

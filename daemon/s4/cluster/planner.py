@@ -142,7 +142,9 @@ def _with_state(old: ClusterMap, stores: Iterable[str], state: str) -> ClusterMa
 
 def _planned(old: ClusterMap) -> ClusterMap:
     states = {SERVING: SERVING, DRAINING: DRAINING}
-    stores = [Store(name, one.domain, one.weight, states.get(one.state, GONE)) for name, one in old.stores.items()]
+    stores = [
+        Store(name, one.domain, one.weight, states.get(one.state, GONE), one.host) for name, one in old.stores.items()
+    ]
     serving = len(old.in_state(SERVING))
     if serving < old.shards:
         raise PlanError(
