@@ -30,14 +30,14 @@ from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
-from s4_operator.models import ClusterSpec, ClusterState
+from s4_operator.models import ClusterSpec, ClusterState, size
 from s4_operator.observe import is_of_set, observe, pod
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, plan
 from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, Secrets, Trusted
-from s4_operator.steps import DeleteClaim, DeletePod, MakeMap, RetainVolume, Step, changed, in_words
+from s4_operator.steps import DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 from s4_operator.sweep import sweep
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ class Memory:
     sweep: bool = True
     filled: tuple[float, float] = (0.0, 1.0)  # when, and how far
     said: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, tuple[float, str]] = field(default_factory=dict)  # claims that cannot grow: since when, and why
 
 
 class Clusters:
@@ -106,6 +107,8 @@ class Clusters:
         daemons = self.daemons(builder, trusted)
         status = await _status(daemons)
         await self._check(daemons, memory, status)
+        old = time.monotonic() - APPLY_AGAIN_S
+        memory.refused = {claim: one for claim, one in memory.refused.items() if one[0] > old}
         seen = observe(
             self._cache,
             cluster,
@@ -115,6 +118,7 @@ class Clusters:
             served=memory.served,
             certificates=trusted.problem,
             buckets=len(buckets_of(self._cache, namespace, name)),
+            refused={claim: why for claim, (_, why) in memory.refused.items()},
         )
         made = plan(seen)
         if (
@@ -237,6 +241,9 @@ class Clusters:
         taken = []
         for one in objects:
             try:
+                if one["kind"] == "StatefulSet" and not await self._may_have(one):
+                    digest = ""  # it is gone in a moment, and made anew then
+                    continue
                 value = await self._kube.have(one)
             except TakenError as error:
                 taken.append(str(error))
@@ -246,6 +253,33 @@ class Clusters:
         await self._prune(builder, {(one["kind"], one["metadata"]["name"]) for one in objects})
         memory.applied, memory.applied_at, memory.taken = digest, time.monotonic(), "; ".join(taken)
         return memory.taken
+
+    async def _may_have(self, wanted: Object) -> bool:
+        """Whether a StatefulSet can become what it is to be. Its claims' size can not: the set goes, and leaves its pods and
+        claims to the next (volumes.py)."""
+        found = await self._kube.ours(wanted)
+        if found is None:
+            return True
+        metadata = found["metadata"]
+        if metadata.get("deletionTimestamp"):
+            return False
+        if claims_size(found) == claims_size(wanted):
+            return True
+        await self._kube.delete("StatefulSet", metadata["namespace"], metadata["name"], metadata["uid"], orphans=True)
+        log.info("%s/%s: made anew around its pods, for its claims", metadata["namespace"], metadata["name"])
+        return False
+
+    async def _grow(self, namespace: str, step: GrowClaim, memory: Memory) -> str:
+        """Ask for a larger volume. A class that has none says so, and is not asked again for a while."""
+        try:
+            change = {"metadata": {"uid": step.claim.uid}, "spec": {"resources": {"requests": {"storage": step.size}}}}
+            await self._kube.patch("PersistentVolumeClaim", namespace, step.claim.name, change)
+        except KubeError as error:
+            if error.status not in (403, 422):
+                raise
+            memory.refused[step.claim.name] = time.monotonic(), str(error)
+            return f"{step.claim.name} cannot grow to {step.size}: {error}"
+        return f"{step.claim.name} is to have {step.size}"
 
     async def _prune(self, builder: Builder, kept: set[tuple[str, str]]) -> None:
         """Remove what a setting that is off now had made."""
@@ -278,6 +312,8 @@ class Clusters:
         if isinstance(step, DeleteClaim):
             await self._kube.delete("PersistentVolumeClaim", builder.namespace, step.claim.name, step.claim.uid)
             return f"the claim {step.claim.name} was deleted"
+        if isinstance(step, GrowClaim):
+            return await self._grow(builder.namespace, step, self._memory[builder.namespace, builder.name])
         keeper = await MapKeeper.open(self._coordinator(builder))
         if seen.map is None or keeper.current.stores != seen.map.stores or keeper.current.freeze != seen.map.freeze:
             return ""  # the plan was made for another map: look again
@@ -363,6 +399,7 @@ class Clusters:
                 "CertificatesReady",
                 "SurvivesHostLoss",
                 "CapacityLow",
+                "VolumesSmaller",
             )
             if worth and memory.said.get(one.type, one.status) != one.status:
                 bad = (one.status == "True") == (one.type not in ("Ready", "CertificatesReady", "SurvivesHostLoss"))
@@ -403,6 +440,12 @@ def buckets_of(cache: Cache, namespace: str, name: str) -> list[Object]:
         if reference["name"] == name and (reference.get("namespace") or one["metadata"]["namespace"]) == namespace:
             found.append(one)
     return found
+
+
+def claims_size(found: Object) -> int:
+    """Bytes that a StatefulSet asks for each of its claims."""
+    (claim,) = found["spec"]["volumeClaimTemplates"]
+    return size(claim["spec"]["resources"]["requests"]["storage"])
 
 
 def _is_node(value: Object) -> bool:

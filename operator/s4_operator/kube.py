@@ -137,9 +137,19 @@ class Kube:
         path = _path(kind, namespace, name) + ("/status" if status else "")
         return await self._call("PATCH", path, {}, change, "application/merge-patch+json")
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str = "", grace_s: int | None = None) -> None:
-        """Delete the object with this uid; that it is gone already is success."""
-        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+    async def delete(
+        self,
+        kind: str,
+        namespace: str,
+        name: str,
+        uid: str = "",
+        grace_s: int | None = None,
+        *,
+        orphans: bool = False,
+    ) -> None:
+        """Delete the object with this uid; that it is gone already is success. With `orphans` what it owns stays."""
+        policy = "Orphan" if orphans else "Background"
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": policy}
         if uid:
             body["preconditions"] = {"uid": uid}
         if grace_s is not None:

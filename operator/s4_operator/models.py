@@ -61,8 +61,9 @@ class Storage(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "self.size == oldSelf.size",
-                "storage.size cannot be changed: drain nodes one after the other onto new volumes, or add nodes",
+                "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
+                "storage.size may grow, and not shrink: a smaller volume is another one, so make another S4Cluster and copy "
+                "the data to it",
             ),
             rule(
                 "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || "
@@ -74,7 +75,10 @@ class Storage(Model):
     storageClassName: str | None = Field(
         None, max_length=253, description="Class of the volumes; the default class where there is none."
     )
-    size: Quantity = Field("100Gi", description="Size of each node's volume.")
+    size: Quantity = Field(
+        "100Gi",
+        description="Size of each node's volume. It may grow where the class allows it, one volume after the other; nothing restarts.",
+    )
     reclaim: Literal["Retain", "Delete"] = Field(
         "Retain", description="What becomes of volumes of nodes that are no more."
     )

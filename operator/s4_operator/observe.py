@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.kubernetes_map import joined
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
-from s4_operator.models import ClusterSpec, ClusterState
+from s4_operator.models import ClusterSpec, ClusterState, size
 from s4_operator.observed import Claim, Host, Observed, Pod
 from s4_operator.pods import names
 
@@ -85,7 +86,8 @@ def _ordinal(name: str) -> int:
 
 
 def claim(value: Object, volumes: dict[str, Object]) -> Claim:
-    metadata, volume = value["metadata"], value["spec"].get("volumeName", "")
+    metadata, volume, status = value["metadata"], value["spec"].get("volumeName", ""), value.get("status") or {}
+    waits, stuck = _growth(status)
     return Claim(
         metadata["name"],
         _ordinal(metadata["name"]),
@@ -93,7 +95,30 @@ def claim(value: Object, volumes: dict[str, Object]) -> Claim:
         volume,
         _bound_host(volumes.get(volume, {})),
         bool(metadata.get("deletionTimestamp")),
+        _bytes(value["spec"].get("resources", {}).get("requests", {})),
+        _bytes(status.get("capacity") or {}),
+        waits,
+        stuck,
     )
+
+
+def _bytes(quantities: Object) -> int:
+    """0 where nothing is said, or in a way that none of our claims has."""
+    try:
+        return size(str(quantities.get("storage", "0")))
+    except ValueError:
+        return 0
+
+
+def _growth(status: Object) -> tuple[str, bool]:
+    """(why a volume has not grown, whether it will not by itself)."""
+    stuck = [one for one in (status.get("allocatedResourceStatuses") or {}).values() if one.endswith("Infeasible")]
+    for one in status.get("conditions") or ():
+        if one["status"] == "True" and one["type"] in ("ControllerResizeError", "NodeResizeError"):
+            return str(one.get("message") or one["type"])[:200], True
+        if one["status"] == "True" and one["type"] == "FileSystemResizePending":
+            return "its file system grows once its pod has started again", True
+    return ("the size cannot be had" if stuck else ""), bool(stuck)
 
 
 def _bound_host(volume: Object) -> str:
@@ -131,6 +156,7 @@ def observe(
     served: str,
     certificates: str,
     buckets: int,
+    refused: Mapping[str, str] | None = None,
 ) -> Observed:
     """One cluster as the cache and its daemons have it."""
     namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
@@ -165,6 +191,7 @@ def observe(
         served,
         certificates,
         buckets,
+        refused or {},
         {one["id"]: one.get("domain", "") for one in ((shards or {}).get("status") or {}).get("stores") or ()},
     )
 

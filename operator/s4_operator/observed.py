@@ -31,7 +31,8 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A storage pod's volume claim. `host` is the Kubernetes node that its volume is bound to, if to one."""
+    """A storage pod's volume claim. `host` is the Kubernetes node that its volume is bound to, if to one; sizes are in
+    bytes, 0 where nothing says. `waits` is why a volume has not grown yet, `stuck` whether it will not by itself."""
 
     name: str
     ordinal: int
@@ -39,6 +40,10 @@ class Claim:
     volume: str = ""
     host: str = ""
     deleting: bool = False
+    requested: int = 0
+    capacity: int = 0
+    waits: str = ""
+    stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +78,5 @@ class Observed:
     served: str = "not checked yet"  # why the last real write and read failed; empty where they did not
     certificates: str = ""  # what is wrong with them
     buckets: int = 0
+    refused: Mapping[str, str] = field(default_factory=dict)  # why claims cannot grow, by name
     said: Mapping[str, str] = field(default_factory=dict)  # the host that a store's pod was on when it last started

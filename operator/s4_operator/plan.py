@@ -20,7 +20,7 @@ from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, any_may_stop, safe_to_stop
-from s4_operator import hosts, sizes
+from s4_operator import hosts, sizes, volumes
 from s4_operator.models import seconds
 from s4_operator.observed import Host, Observed, Pod
 from s4_operator.steps import (
@@ -39,6 +39,7 @@ from s4_operator.steps import (
     Weigh,
 )
 
+FOREIGN = 1 << 30  # stands for the ordinal of a store that is not of this StatefulSet
 UNBOUND_S = 20.0  # after which a pod on a host whose claim has no volume was scheduled with another claim
 
 
@@ -61,13 +62,14 @@ class Plan:
 
 def plan(seen: Observed) -> Plan:
     """The next steps."""
-    made = Plan(seen.spec.nodes if seen.replicas is None else seen.replicas, _image(seen), blocked_image=_blocked(seen))
+    made = Plan(_replicas(seen), _image(seen), blocked_image=_blocked(seen))
     if seen.map is None:
         made.steps.append(MakeMap())
         made.doing.append("making the shard map")
         return made
     if not seen.map.partitions:
         _form(seen, seen.map, made)
+        _grow(seen, made)
         return made
     if hosts.waits_for_room(seen) and made.replicas < seen.spec.nodes:
         made.doing.append("nodes are added once the others let them onto their hosts: these start again one by one")
@@ -80,9 +82,30 @@ def plan(seen: Observed) -> Plan:
     made.max_unavailable = _disruptions(seen, seen.map, known)
     _drains(seen, seen.map, known, made)
     _roll(seen, seen.map, known, made)
+    _grow(seen, made)
     if any(isinstance(step, DeletePod) and step.stores for step in made.steps):
         made.leaving = ()  # who serves starts again: nobody else goes meanwhile
     return made
+
+
+def _replicas(seen: Observed) -> int:
+    """How many nodes the StatefulSet has. While it is made anew around its pods, as many as there are: with fewer it
+    would end those that are drained."""
+    if seen.replicas is not None:
+        return seen.replicas
+    numbers = [one.ordinal for one in seen.pods]
+    if seen.map is not None:
+        there = [_ordinal(seen, seen.map, store) for store in seen.map.in_state(SERVING, DRAINING)]
+        numbers += [number for number in there if number < FOREIGN]
+    return max([seen.spec.nodes, *(number + 1 for number in numbers)])
+
+
+def _grow(seen: Observed, made: Plan) -> None:
+    step = volumes.next_step(seen)
+    if step is not None:
+        made.steps.append(step)
+    if doing := volumes.doing(seen):
+        made.doing.append(doing)
 
 
 def said(seen: Observed) -> dict[str, Said | None] | None:
@@ -184,7 +207,7 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
         made.doing.append(f"adding {len(added) + len(draining_back)} stores")
     _dead_hosts(seen, current, known, made, busy)
     _unbound(seen, made)
-    if not made.steps and not moving and not current.freeze:
+    if not made.steps and not moving and not current.freeze and not volumes.is_growing(seen):
         weights = sizes.weights(seen, current) if sizes.is_followed(seen, current) else ()
         if weights:
             made.steps.append(Weigh(weights))
@@ -198,7 +221,7 @@ def _ordinal(seen: Observed, current: ClusterMap, store: str) -> int:
     """The ordinal of a store's pod; very large for one that is not of this StatefulSet."""
     node = current.stores[store].node
     prefix = f"{seen.name}-node-"
-    return int(node[len(prefix) :]) if node.startswith(prefix) and node[len(prefix) :].isdigit() else 1 << 30
+    return int(node[len(prefix) :]) if node.startswith(prefix) and node[len(prefix) :].isdigit() else FOREIGN
 
 
 def replacing(current: ClusterMap) -> set[str]:

@@ -6,7 +6,7 @@ import datetime
 from typing import Any
 
 from s4.base.text import human
-from s4_operator import hosts, sizes
+from s4_operator import hosts, sizes, volumes
 from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, store_of
@@ -76,6 +76,12 @@ def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) 
         ),
         ("SurvivesHostLoss", *_loss(seen)),
         ("CapacityLow", _truth(bool(sizes.low(seen))), "AddDisks" if sizes.low(seen) else "Enough", sizes.low(seen)),
+        (
+            "VolumesSmaller",
+            _truth(bool(volumes.smaller(seen))),
+            "NotGrown" if volumes.smaller(seen) else "AsAsked",
+            volumes.smaller(seen),
+        ),
         (
             "DeletionBlocked",
             _truth(seen.buckets > 0),

@@ -80,6 +80,14 @@ class DeleteClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowClaim:
+    """Its volume is to have `size`, a Quantity."""
+
+    claim: Claim
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeletePod:
     """`stores` are asked about together once more before a pod that serves is deleted, and who else than `besides` is
     away; `force` does not wait for its host."""
@@ -102,6 +110,7 @@ Step = (
     | Weigh
     | RetainVolume
     | DeleteClaim
+    | GrowClaim
     | DeletePod
 )
 

@@ -92,7 +92,8 @@ def test_what_cannot_be_is_refused(api: ApiServer, spec: dict[str, Any], message
     [
         ({"erasure": {"data": 2, "parity": 2}}, "erasure cannot be changed"),
         ({"partitions": 16}, "partitions cannot be changed"),
-        ({"storage": {"size": "200Gi"}}, "storage.size cannot be changed"),
+        ({"storage": {"size": "90Gi"}}, "storage.size may grow, and not shrink"),
+        ({"storage": {"size": "100000Mi"}}, "storage.size may grow, and not shrink"),
         ({"storage": {"storageClassName": "fast"}}, "storage.storageClassName cannot be changed"),
     ],
 )

@@ -15,10 +15,10 @@ from s4.cluster.clustermap import ClusterMap, Partition
 from s4.cluster.placement import GONE, SERVING
 from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus, StoreStatus
-from s4_operator.models import ClusterSpec, ClusterState
+from s4_operator.models import ClusterSpec, ClusterState, size
 from s4_operator.observed import Claim, Host, Observed, Pod
 from s4_operator.plan import Plan, plan
-from s4_operator.steps import DeleteClaim, DeletePod, MakeMap, RetainVolume, Step, changed, in_words
+from s4_operator.steps import DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 
 HOSTS = 8
 
@@ -71,6 +71,7 @@ class Model:
         self.pods: dict[int, ModelPod] = {}
         self.claims: dict[int, tuple[int, str]] = {}  # (uid, host)
         self.deleting: set[int] = set()
+        self.asked, self.grown = dict[int, int](), dict[int, int]()  # bytes of volumes, by their claims' uids
         self.replicas: int | None = None
         self.revision = ""
         self.map: ClusterMap | None = None
@@ -110,7 +111,14 @@ class Model:
         )
         claims = tuple(
             Claim(
-                f"data-c-node-{ordinal}", ordinal, str(uid), f"pv{uid}" if host else "", host, ordinal in self.deleting
+                f"data-c-node-{ordinal}",
+                ordinal,
+                str(uid),
+                f"pv{uid}" if host else "",
+                host,
+                ordinal in self.deleting,
+                self.asked.setdefault(uid, self.volume_bytes),
+                self.grown.setdefault(uid, self.asked[uid]) if host else 0,
             )
             for ordinal, (uid, host) in self.claims.items()
         )
@@ -197,6 +205,10 @@ class Model:
         elif isinstance(step, DeleteClaim):
             if str(self.claims.get(step.claim.ordinal, (-1, ""))[0]) == step.claim.uid:
                 self.deleting.add(step.claim.ordinal)  # it is there until its pod is gone
+        elif isinstance(step, GrowClaim):
+            growing = [uid for uid, had in self.grown.items() if had < self.asked[uid]]
+            assert not growing or growing == [int(step.claim.uid)], "one volume after the other"
+            self.asked[int(step.claim.uid)] = size(step.size)
         elif not isinstance(step, RetainVolume):
             assert self.map is not None
             try:
@@ -207,8 +219,17 @@ class Model:
             except PlanError as error:
                 self.log.append(f"   {error}")
 
+    @property
+    def volume_bytes(self) -> int:
+        return size(self.spec.storage.size)
+
     def kubernetes(self) -> None:
-        """StatefulSet controller, scheduler and kubelets."""
+        """StatefulSet controller, scheduler and kubelets; who provides volumes."""
+        for uid, wanted in self.asked.items():
+            if uid in self.grown and self.random.random() < 0.5:
+                self.grown[uid] = wanted
+        if self.replicas is None:  # the set is gone, and its pods are nobody's
+            return
         for ordinal in [one for one in self.pods if one >= (self.replicas or 0)]:
             del self.pods[ordinal]
         for ordinal in range(self.replicas or 0):
@@ -374,4 +395,5 @@ class Model:
             and all(one.config.members == one.wanted for one in self.map.partitions)
             and not self.lacking
             and not planner.crowded(self.map)
+            and all(self.grown.get(uid) == self.volume_bytes for uid, _ in map(self.claims.__getitem__, self.pods))
         )
