@@ -19,6 +19,9 @@ from cluster.dev import DevCluster
 from cluster.etcd_process import program
 from crash.syscalls import CALLS, Recording, parse
 from crash.test_power_loss import Told, work
+from process import wait_until
+from s4.metadata.small import OLDEST
+from s4.storage.directory import keeps_out
 from tiers import amount
 
 pytestmark = [
@@ -35,6 +38,7 @@ def record(cluster: DevCluster, told: Told) -> tuple[float, float]:
     s3 = cluster.client("node-1")
     s3.create_bucket(Bucket="crash")
     cluster.wait_whole()
+    wait_until(lambda: all(keeps_out(cluster.directory / name, OLDEST) for name in cluster.lines), "rows have content")
     began = time.time()
     work(s3, told)
     ended = time.time()
@@ -64,6 +68,7 @@ def test_power_fails_everywhere_at_once(tmp_path: Path) -> None:
         "S4_STRACE_DIR": str(tmp_path / "calls"),
         "S4_STRACE_CALLS": CALLS,
         "S4_DEV_FORK": "off",
+        "S4_SMALL": "8KiB",
         "PYTHONPATH": str(Path(__file__).parent / "crashing"),
     }
     told = Told()

@@ -131,13 +131,13 @@ def recover_all(points: Points, drives: int, most: int) -> None:
                 raise AssertionError(f"after a crash at {image.name}: {error}") from error
 
 
-@pytest.mark.parametrize("drives", [1, 6])
-def test_put_complete_delete(tmp_path: Path, drives: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("drives", "small"), [(1, 0), (6, 16 * 1024)])
+def test_put_complete_delete(tmp_path: Path, drives: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(store: OpenStore, gateway: Gateway, history: History) -> None:
         await workload(store, gateway, history)
         await store.drives.flush()  # which a store does after a second, if the work has taken so long
 
-    points = asyncio.run(run(tmp_path, drives, monkeypatch, work))
+    points = asyncio.run(run(tmp_path, drives, monkeypatch, work, settings={"small": small}))
     names = {name for name, _, _ in points.taken}
     assert {"before-_write", "before-_sync_shards", "before-_append_now", "before-free", "before-_write_index"} <= names
     recover_all(points, drives, MOST)

@@ -73,9 +73,8 @@ def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: in
     root = tmp_path / "data"
     root.mkdir()
     log = tmp_path / "calls"
-    server = ServerProcess(
-        root, "--reserve", "64MiB", "--volume-size", "200KiB", "--preallocate", "64KiB", drives=drives
-    )
+    sizes = "--reserve", "64MiB", "--volume-size", "200KiB", "--preallocate", "64KiB", "--small", "8KiB"
+    server = ServerProcess(root, *sizes, drives=drives)
     server.wrapper = [
         "strace",
         "-f",
