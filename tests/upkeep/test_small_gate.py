@@ -24,7 +24,7 @@ class Cluster:
 
     def __init__(self, root: Path, names: str) -> None:
         self.root, self.map = root, SimpleNamespace(stores=dict[str, Any]())
-        self.old, self.away = set[str](), set[str]()
+        self.old, self.away, self.full = set[str](), set[str](), set[str]()
         self.nodes: dict[str, SmallRows] = {}
         self.called_by: dict[str, int] = {}
         self.least: dict[str, int] = {}
@@ -51,7 +51,11 @@ class Cluster:
         return {
             name: None
             if name in self.away
-            else SimpleNamespace(small=UNABLE if name in self.old else self.nodes[name].state())
+            else SimpleNamespace(
+                small=UNABLE if name in self.old else self.nodes[name].state(),
+                free_bytes=100 if name in self.full else 101,
+                reserve_bytes=100,
+            )
             for name, one in self.map.stores.items()
             if one.state != GONE
         }
@@ -125,6 +129,22 @@ def test_it_goes_on_while_a_node_is_away_and_waits_for_one_that_is_new(tmp_path:
     assert cluster.look(2) == [0, 0], "a store of 0.7 is given no such rows"
     cluster.map.stores["d"].state = GONE
     assert cluster.look(1) == [TOLD] * 2
+
+
+def test_while_any_store_has_less_than_its_reserve_content_goes_into_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows go to every copy, whatever is left there (D5); a full store leaves shards to others."""
+    monkeypatch.setattr("s4.upkeep.small.ROOM_S", -1.0)
+    cluster = Cluster(tmp_path, "abc")
+    assert cluster.look(3) == [TOLD] * 3
+    cluster.full.add("b")
+    assert cluster.look(1) == [0] * 3
+    cluster.away.add("b")
+    assert cluster.look(1) == [0] * 2, "who does not answer is as it was"
+    cluster.away.clear()
+    cluster.full.clear()
+    assert cluster.look(1) == [TOLD] * 3
 
 
 def test_a_mark_stays_after_a_restart_and_when_the_setting_is_taken_back(tmp_path: Path) -> None:

@@ -10,6 +10,10 @@ Each step holds for good once it was reached, and none is taken before the one a
 3. A gateway makes such rows, once every store of the map has told it that it is READY. What a store said is remembered
    here, as its mark is there; a store that is new to the map closes the gate until it has said so too.
 
+Rows go to every copy of the metadata, whatever its disk has left, and nobody may run out of room for them (D5): while any
+store has less free than its reserve, content goes into shards, which a full store leaves to others. That is asked so
+often that what comes meanwhile stays far below the half of a reserve that is kept for rows.
+
 So the setting is to be given to every node; while one lacks it, or is not upgraded, content goes into shards as before,
 and the log says for whom that waits. Taken back, it makes no more such rows; those that there are stay readable, and
 the marks stay."""
@@ -19,6 +23,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from s4.base.clock import boot_clock
 from s4.cluster.placement import GONE
 from s4.gateway.context import Gateway
 from s4.metadata.small import ABLE, OLDEST, READY, UNABLE, VERSION
@@ -29,6 +34,7 @@ from s4.storage.directory import identity_of, keeps_out, note_opened
 log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
+ROOM_S = 20.0  # between two looks at what the stores have left
 
 
 class SmallRows:
@@ -36,7 +42,8 @@ class SmallRows:
 
     def __init__(self, gateway: Gateway, router: Router, member: Member | None, told: int) -> None:
         self._gateway, self._router, self._member, self._told = gateway, router, member, told
-        self._ready: set[str] = set()
+        self._ready, self._full = set[str](), set[str]()
+        self._asked_s = float("-inf")
         self._said = ""
         if member is not None:
             self._directory: Path = member.node.shards.directory
@@ -51,9 +58,9 @@ class SmallRows:
 
     async def look(self) -> None:
         stores = {store for store, one in self._router.map.stores.items() if one.state != GONE}
-        if not stores or not stores <= self._ready:
+        if not stores or not stores <= self._ready or boot_clock() > self._asked_s + ROOM_S:
             await self._ask()
-        waits = stores - self._ready
+        waits = stores - self._ready or stores & self._full
         self._gateway.small_bytes = self._told if stores and not waits else 0
         said = f"waits for the stores {', '.join(sorted(one[:8] for one in waits))}" if waits else "is on"
         if said != self._said:
@@ -61,7 +68,11 @@ class SmallRows:
             log.info("content of up to %d bytes in rows (--small) %s", self._told, said)
 
     async def _ask(self) -> None:
+        self._asked_s = boot_clock()
         found = await self._router.censuses()
+        told = {store: one for store, one in found.items() if one is not None}
+        full = {store for store, one in told.items() if one.free_bytes <= one.reserve_bytes}
+        self._full = (self._full - told.keys()) | full  # who does not answer is as it was
         said = {store: one.small if one is not None else UNABLE for store, one in found.items()}
         if said and min(said.values()) >= ABLE and self._member is not None and not self._marked:
             self._mark(self._member)
