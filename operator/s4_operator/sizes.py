@@ -13,7 +13,6 @@ from statistics import median
 from s4.base.text import human
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.placement import SERVING
-from s4_operator.models import size
 from s4_operator.observed import Observed
 
 GIB = 1 << 30
@@ -61,12 +60,13 @@ def low(seen: Observed) -> str:
     host = next((pod.host for pod in seen.pods if pod.name == name), "")
     spec, total = seen.spec, sum(one.total_bytes for one in stores)
     missing = sum(one.total_bytes - one.free_bytes for one in stores) / WELL - total
+    each = int(median(one.total_bytes for one in stores))  # a local volume may be larger than was asked for
     several = spec.storage.disksPerHost if isinstance(spec.storage.disksPerHost, int) else 1
-    hosts = max(1, math.ceil(missing / (size(spec.storage.size) * several)))
+    hosts = max(1, math.ceil(missing / (each * several)))
     one, many = ("a host", "hosts") if several > 1 else ("a node", "nodes")
     what = (one if hosts == 1 else f"{hosts} {many}") + (f" with {several} disks" if several > 1 else "")
     return (
         f"{name}{f' on {host}' if host else ''} is {100 * filled[name]:.0f} % full, and {human(seen.status.storable_bytes)} can be "
-        f"stored until the first store is; add {what} of {spec.storage.size} "
+        f"stored until the first store is; add {what} of {human(each)} "
         f"(nodes: {spec.nodes + hosts * several}), or delete"
     )

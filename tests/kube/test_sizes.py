@@ -77,4 +77,4 @@ def test_low_capacity_says_which_and_what_to_add() -> None:
     pod = model.map.stores[stores[3]]
     said = sizes.low(model.seen())
     assert said.startswith(f"{pod.node} on {pod.domain} is 90 % full")
-    assert said.endswith("add a host with 2 disks of 100Gi (nodes: 10), or delete")
+    assert said.endswith("add a host with 2 disks of 100.0 GiB (nodes: 10), or delete")
