@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from world import CLIENT, ROOT, Object, World
+from world import CLIENT, HANGS_S, ROOT, Object, World
 
 RESTRICTED: Object = {
     "allowPrivilegeEscalation": False,
@@ -43,7 +43,7 @@ def pod_spec(name: str, program: str) -> Object:
 def programs(world: World, *namespaces: str) -> None:
     data = {
         name: (ROOT / "e2e" / name).read_text()
-        for name in ("program.py", "load.py", "settings.py", "identity.py", "tenant.py")
+        for name in ("program.py", "load.py", "settings.py", "identity.py", "tenant.py", "caller.py")
     }
     world.apply(
         *(
@@ -60,3 +60,19 @@ def programs(world: World, *namespaces: str) -> None:
 
 def bucket_ready(world: World, name: str, namespace: str = "app") -> None:
     world.kubectl("wait", "--for=condition=Ready", f"buckets.s4.dev/{name}", "-n", namespace, "--timeout=300s")
+
+
+def ends_well(world: World, pod: Object, hangs_s: float = HANGS_S) -> None:
+    """Run a pod to its end, and take it away."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    world.apply(pod)
+    phase = world.wait(
+        "the program ends",
+        lambda: next(
+            (one for one in [world.get("pod", name, namespace)["status"]["phase"]] if one in ("Succeeded", "Failed")),
+            "",
+        ),
+        hangs_s,
+    )
+    assert phase == "Succeeded", world.kubectl("logs", "-n", namespace, name)
+    world.kubectl("delete", "pod", name, "-n", namespace)

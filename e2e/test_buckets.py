@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from apps import bucket, bucket_ready, pod_spec, programs
+from apps import bucket, bucket_ready, ends_well, pod_spec, programs
 from world import KubectlError, Object, World
 
 decides = pytest.mark.decides  # what `.ci/run` runs of this file; the marked tests need none of the others
@@ -32,21 +32,6 @@ def test_an_sdk_program_needs_only_what_a_bucket_gives(world: World) -> None:
         ),
     )
     assert "all done" in world.kubectl("logs", "-n", "app", "job/program")
-
-
-def ends_well(world: World, pod: Object) -> None:
-    """Run a pod to its end, and take it away."""
-    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-    world.apply(pod)
-    phase = world.wait(
-        "the program ends",
-        lambda: next(
-            (one for one in [world.get("pod", name, namespace)["status"]["phase"]] if one in ("Succeeded", "Failed")),
-            "",
-        ),
-    )
-    assert phase == "Succeeded", world.kubectl("logs", "-n", namespace, name)
-    world.kubectl("delete", "pod", name, "-n", namespace)
 
 
 def test_settings_of_a_bucket_are_made_and_taken_back(world: World) -> None:

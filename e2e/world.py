@@ -74,9 +74,9 @@ class World:
         ]
         return found
 
-    def wait(self, what: str, check: Callable[[], Any]) -> Any:
+    def wait(self, what: str, check: Callable[[], Any], hangs_s: float = HANGS_S) -> Any:
         """What `check` gives once it is true. Errors of kubectl count as not yet. The limit is for what hangs."""
-        until, last = time.monotonic() + HANGS_S, ""
+        until, last = time.monotonic() + hangs_s, ""
         while time.monotonic() < until:
             try:
                 if found := check():
@@ -84,7 +84,7 @@ class World:
             except (KubectlError, KeyError, IndexError) as error:
                 last = str(error)
             time.sleep(0.5)  # between two looks at another machine
-        raise AssertionError(f"{what}: not within {HANGS_S:.0f} s {last}\n{self.diagnosis()}")
+        raise AssertionError(f"{what}: not within {hangs_s:.0f} s {last}\n{self.diagnosis()}")
 
     def diagnosis(self) -> str:
         """What one would look at first."""

@@ -31,7 +31,8 @@ def cluster(**spec: Any) -> dict[str, Any]:
 def apply(api: ApiServer, value: dict[str, Any]) -> str:
     """What the API server says; empty where it took it."""
     name = value["metadata"]["name"]
-    path = f"/apis/s4.dev/v1alpha1/namespaces/default/{value['kind'].lower()}s"
+    plural = {"S4Policy": "s4policies"}.get(value["kind"], f"{value['kind'].lower()}s")
+    path = f"/apis/s4.dev/v1alpha1/namespaces/default/{plural}"
     try:
         if kept := api.get(f"{path}/{name}"):
             version = {"resourceVersion": kept["metadata"]["resourceVersion"]}
@@ -151,10 +152,50 @@ def bucket(name: str = "settings", **spec: Any) -> dict[str, Any]:
         ({"encryption": {"mode": "AES128"}}, "Unsupported value"),
         ({"encryption": {"key": "k"}}, "encryption.key goes with mode"),
         ({"objectLock": {}, "versioning": "Suspended"}, "versioning cannot be Suspended with objectLock"),
+        ({"grants": [{"user": "ana", "role": "Admin"}]}, "Unsupported value"),
+        ({"tags": {"s4.dev/adopted-by": "a/b"}}, "are not yours to set"),
+        ({"notifications": [{"receiver": "a:b", "events": ["s3:ObjectCreated:*"]}]}, "should match"),
+        ({"notifications": [{"receiver": "a", "events": []}]}, "should have at least 1 items"),
+        ({"website": {}}, "either index or redirectAllTo"),
+        ({"website": {"index": "i", "redirectAllTo": {"host": "h"}}}, "either index or redirectAllTo"),
+        ({"website": {"redirectAllTo": {"host": "h"}, "error": "e"}}, "redirectAllTo goes alone"),
+        ({"website": {"index": "i", "rules": [{"prefix": "a"}]}}, "a rule says where to"),
+        ({"website": {"index": "i", "rules": [{"replaceKey": "a", "replacePrefix": "b"}]}}, "not both"),
+        ({"access": "PublicRead", "publicAccessBlock": {}}, "access PublicRead needs publicAccessBlock without"),
     ],
 )
 def test_settings_of_a_bucket_that_cannot_be(api: ApiServer, spec: dict[str, Any], message: str) -> None:
     assert message in apply(api, bucket(**spec))
+
+
+def of_people(kind: str, **spec: Any) -> dict[str, Any]:
+    return {**bucket("p", **spec), "kind": kind}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "message"),
+    [
+        ("S4User", {"groups": ["a b"]}, "should match"),
+        ("S4User", {"policies": [{"name": str(n)} for n in range(10)]}, "must have at most 9 items"),
+        ("S4User", {"keyGrace": "soon"}, "should match"),
+        ("S4Policy", {}, "Required value"),
+        ("S4Policy", {"document": {}, "allowedNamespaces": ["a-*"]}, "should match"),
+        ("S4Role", {}, "Required value"),
+        ("S4Role", {"serviceAccounts": []}, "should have at least 1 items"),
+        ("S4Role", {"serviceAccounts": [{"name": "a"}], "maxSession": "30m"}, "maxSession is from 1h to 12h"),
+    ],
+)
+def test_people_that_cannot_be(api: ApiServer, kind: str, spec: dict[str, Any], message: str) -> None:
+    assert message in apply(api, of_people(kind, **spec))
+
+
+def test_people_stay_with_their_cluster(api: ApiServer) -> None:
+    document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    assert apply(api, of_people("S4Policy", document=document)) == ""
+    assert kept_spec(api, "s4policies", "p")["document"] == document, "as it was written"
+    moved = of_people("S4Policy", document=document)
+    moved["spec"]["clusterRef"] = {"name": "d"}
+    assert "clusterRef cannot be changed" in apply(api, moved)
 
 
 def test_object_lock_is_for_good(api: ApiServer) -> None:

@@ -57,17 +57,27 @@ def make(api: ApiServer, namespace: str) -> None:
     if not api.get(f"/api/v1/namespaces/{namespace}"):
         api.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     spec = {"nodes": 4, "erasure": {"data": 2, "parity": 2}, "partitions": 16, "gateway": {"replicas": 1}}
-    bucket = {
-        "kind": "Bucket",
-        "metadata": {"name": "b", "namespace": namespace},
-        "spec": {"clusterRef": {"name": "c"}},
+    policy = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}
+    uses: dict[str, dict[str, Any]] = {
+        "Bucket": {},
+        "S4User": {},
+        "S4Policy": {"document": policy},
+        "S4Role": {"serviceAccounts": [{"name": "default"}]},
     }
+    users = [
+        {
+            "kind": kind,
+            "metadata": {"name": "b", "namespace": namespace},
+            "spec": {"clusterRef": {"name": "c"}, **spec},
+        }
+        for kind, spec in uses.items()
+    ]
     cluster = {"kind": "S4Cluster", "metadata": {"name": "c", "namespace": namespace}, "spec": spec}
     api.kubectl(
         "apply",
         "-f",
         "-",
-        text="".join(f"---\n{json.dumps({'apiVersion': 's4.dev/v1alpha1', **one})}\n" for one in (cluster, bucket)),
+        text="".join(f"---\n{json.dumps({'apiVersion': 's4.dev/v1alpha1', **one})}\n" for one in (cluster, *users)),
     )
 
 
@@ -104,10 +114,11 @@ def test_the_charts_rights_are_enough(both: ApiServer, tmp_path: Path, named: bo
                 "the cluster forms",
             )
             wait_until(lambda one=one: status(both, "s4clusters", one).get("buckets") == 1, "it knows who uses it")
-            wait_until(
-                lambda one=one: "does not answer" in status(both, "buckets", one).get("message", ""),
-                "the Bucket waits for the cluster",
-            )
+            for kind in ("buckets", "s4users", "s4policies", "s4roles"):
+                wait_until(
+                    lambda one=one, kind=kind: "does not answer" in status(both, kind, one).get("message", ""),
+                    f"{kind} wait for the cluster",
+                )
             assert both.get(f"/apis/apps/v1/namespaces/{one}/deployments/c-gateway")
             assert both.get(f"/apis/s4.dev/v1alpha1/namespaces/{one}/shardmaps/c")
             assert both.get(f"/apis/policy/v1/namespaces/{one}/poddisruptionbudgets/c-node"), "what comes last is there"

@@ -154,3 +154,50 @@ def test_a_bucket_that_goes_has_its_cluster_looked_at(tmp_path: Path) -> None:
         ("Bucket", "app", "a"),
         CLUSTER,
     }
+
+
+def using(kind: str, name: str, cluster: str = "c", **spec: Any) -> Object:
+    return made(kind, name, "app", spec={"clusterRef": {"name": cluster, "namespace": "ns"}, **spec})
+
+
+PEOPLE = [
+    *BEFORE,
+    ("S4User", using("S4User", "ana"), False),
+    ("S4Policy", using("S4Policy", "reads"), False),
+    ("S4Role", using("S4Role", "program"), False),
+    ("S4User", using("S4User", "of-another", "d"), False),
+]
+HOLDERS = {("S4User", "app", "ana"), ("S4Role", "app", "program")}
+USING = OWN | HOLDERS | {("S4Policy", "app", "reads")}
+
+
+def ready(value: Object) -> Object:
+    return {**changed(value), "status": {"phase": "Ready", "bucketName": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("event", "looked"),
+    [
+        (("S4Cluster", changed(made("S4Cluster", "c"), generation=2), False), {CLUSTER} | USING),
+        (("Bucket", changed(bucket("a", "c"), generation=2), False), {("Bucket", "app", "a")} | HOLDERS),
+        (("Bucket", ready(bucket("a", "c")), False), HOLDERS),
+        (("Bucket", bucket("a", "c"), True), {("Bucket", "app", "a"), CLUSTER} | HOLDERS),
+        (("S4Policy", ready(using("S4Policy", "reads")), False), HOLDERS),
+        (("S4User", using("S4User", "ana"), True), {("S4User", "app", "ana"), CLUSTER} | (USING - HOLDERS)),
+        (("S4User", ready(using("S4User", "ana")), False), USING - HOLDERS),
+        (("S4Role", changed(using("S4Role", "program")), False), set()),
+    ],
+    ids=[
+        "a cluster is changed",
+        "a Bucket is changed",
+        "a Bucket becomes Ready",
+        "a Bucket goes",
+        "a policy becomes Ready",
+        "a user goes",
+        "a user becomes Ready",
+        "nothing of it that counts",
+    ],
+)
+def test_whom_a_change_concerns_is_looked_at(tmp_path: Path, event: tuple[str, Object, bool], looked: set[Key]) -> None:
+    """Whose buckets are a namespace's, who has a policy, whom a Bucket grants to: none waits for its next round."""
+    assert asyncio.run(looked_at(tmp_path, [*PEOPLE, event])) == looked
