@@ -42,7 +42,7 @@ from s4_operator.resources import (
     say,
     set_finalizer,
 )
-from s4_operator.rights import arn_of, check, grant, resolved, statements
+from s4_operator.rights import arn_of, check, grant, names, resolved, statements
 from s4_operator.secrets_of import Keys, Secrets
 from s4_operator.sweep import USER
 
@@ -233,12 +233,10 @@ class Policies:
 
 
 def users_of(cache: Cache, policy: Object) -> list[str]:
-    """The S4Users and S4Roles that name an S4Policy."""
-    found = []
-    for kind in ("S4User", "S4Role"):
-        for one in cache.list(kind):
-            named = [*one["spec"].get("policies", ()), one["spec"].get("permissionsBoundary") or {}]
-            where = [(ref.get("namespace") or one["metadata"]["namespace"], ref["name"]) for ref in named if ref]
-            if place(policy) in where and reference_of(one) == reference_of(policy):
-                found.append(f"the {kind} {full_name(one)}")
-    return found
+    """The S4Users and S4Roles that ask for an S4Policy."""
+    return [
+        f"the {kind} {full_name(one)}"
+        for kind in ("S4User", "S4Role")
+        for one in cache.list(kind)
+        if names(one, policy)
+    ]

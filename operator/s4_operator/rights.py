@@ -48,6 +48,14 @@ def arn_of(policy: Object) -> str:
     return policy_arn(path_of("policies", metadata["namespace"], metadata["name"]), f"policy-{metadata['uid']}")
 
 
+def names(holder: Object, policy: Object) -> bool:
+    """Whether an S4User or S4Role asks for an S4Policy."""
+    spec, metadata = holder["spec"], policy["metadata"]
+    named = [one for one in (*spec.get("policies", ()), spec.get("permissionsBoundary")) if one]
+    where = [(one.get("namespace") or holder["metadata"]["namespace"], one["name"]) for one in named]
+    return (metadata["namespace"], metadata["name"]) in where and reference_of(holder) == reference_of(policy)
+
+
 @dataclass(frozen=True, slots=True)
 class Rights:
     statements: list[Document]

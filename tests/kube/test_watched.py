@@ -160,15 +160,23 @@ def using(kind: str, name: str, cluster: str = "c", **spec: Any) -> Object:
     return made(kind, name, "app", spec={"clusterRef": {"name": cluster, "namespace": "ns"}, **spec})
 
 
+ANA = using("S4User", "ana", policies=[{"name": "reads"}])
+GRANTS = using(
+    "Bucket", "grants", grants=[{"user": "ana", "role": "Reader"}, {"user": "x", "namespace": "far", "role": "Reader"}]
+)
 PEOPLE = [
     *BEFORE,
-    ("S4User", using("S4User", "ana"), False),
+    ("Bucket", GRANTS, False),
+    ("S4User", ANA, False),
+    ("S4User", {**using("S4User", "x"), "metadata": made("S4User", "x", "far")["metadata"]}, False),
+    ("S4User", {**using("S4User", "root"), "metadata": made("S4User", "root", "ns")["metadata"]}, False),
     ("S4Policy", using("S4Policy", "reads"), False),
     ("S4Role", using("S4Role", "program"), False),
     ("S4User", using("S4User", "of-another", "d"), False),
 ]
 HOLDERS = {("S4User", "app", "ana"), ("S4Role", "app", "program")}
-USING = OWN | HOLDERS | {("S4Policy", "app", "reads")}
+OF_ANA = {("S4Policy", "app", "reads"), ("Bucket", "app", "grants")}
+USING = OWN | HOLDERS | OF_ANA | {("S4User", "far", "x"), ("S4User", "ns", "root")}
 
 
 def ready(value: Object) -> Object:
@@ -182,9 +190,10 @@ def ready(value: Object) -> Object:
         (("Bucket", changed(bucket("a", "c"), generation=2), False), {("Bucket", "app", "a")} | HOLDERS),
         (("Bucket", ready(bucket("a", "c")), False), HOLDERS),
         (("Bucket", bucket("a", "c"), True), {("Bucket", "app", "a"), CLUSTER} | HOLDERS),
-        (("S4Policy", ready(using("S4Policy", "reads")), False), HOLDERS),
-        (("S4User", using("S4User", "ana"), True), {("S4User", "app", "ana"), CLUSTER} | (USING - HOLDERS)),
-        (("S4User", ready(using("S4User", "ana")), False), USING - HOLDERS),
+        (("Bucket", ready(GRANTS), False), HOLDERS | {("S4User", "far", "x")}),
+        (("S4Policy", ready(using("S4Policy", "reads")), False), {("S4User", "app", "ana")}),
+        (("S4User", ANA, True), {("S4User", "app", "ana"), CLUSTER} | OF_ANA),
+        (("S4User", ready(ANA), False), OF_ANA),
         (("S4Role", changed(using("S4Role", "program")), False), set()),
     ],
     ids=[
@@ -192,6 +201,7 @@ def ready(value: Object) -> Object:
         "a Bucket is changed",
         "a Bucket becomes Ready",
         "a Bucket goes",
+        "a Bucket that grants becomes Ready",
         "a policy becomes Ready",
         "a user goes",
         "a user becomes Ready",
