@@ -10,6 +10,7 @@ from apps import bucket, bucket_ready, ends_well, pod_spec, programs
 from world import HANGS_S, Object, World
 
 AUDIENCE = "demo.s4.s4.dev"
+BUCKETS = (("callers", "app"), ("not-callers", "s4"))  # what the callers of this file may use, and what not
 
 
 def resource(kind: str, name: str, namespace: str = "app", **spec: object) -> Object:
@@ -36,7 +37,7 @@ def run(
 ) -> None:
     """Run caller.py with the environment of some Secrets and ConfigMaps; `more` is of the pod."""
     spec = pod_spec("unused", "caller.py")
-    own, other = (world.get("buckets.s4.dev", one, "app")["status"]["bucketName"] for one in ("callers", "not-callers"))
+    own, other = (world.get("buckets.s4.dev", *one)["status"]["bucketName"] for one in BUCKETS)
     values = {"BUCKET": own, "OTHER": other, "GOAL": goal}
     main = spec["containers"][0]
     main |= {"envFrom": sources, "env": [{"name": key, "value": value} for key, value in values.items()]}
@@ -61,9 +62,9 @@ def with_token(account: str, audience: str = AUDIENCE) -> Object:
 def callers(world: World) -> World:
     """The buckets of this file, and ServiceAccounts in two namespaces."""
     programs(world, "app", "s4")
-    world.apply(*(bucket(name, deletionPolicy="Delete") for name in ("callers", "not-callers")))
-    for name in ("callers", "not-callers"):
-        bucket_ready(world, name)
+    world.apply(*(bucket(*one, deletionPolicy="Delete") for one in BUCKETS))
+    for one in BUCKETS:
+        bucket_ready(world, *one)
     accounts = [("app", "program"), ("app", "another"), ("s4", "program")]
     world.apply(
         *(
@@ -141,6 +142,7 @@ def test_a_pod_goes_on_when_its_token_is_renewed(callers: World) -> None:
 def test_nothing_of_it_is_left(callers: World) -> None:
     world = callers
     world.kubectl("delete", "s4roles,s4users,s4policies", "--all", "-n", "app", "--timeout=300s")
-    world.kubectl("delete", "buckets.s4.dev", "callers", "not-callers", "-n", "app", "--timeout=300s")
+    for name, namespace in BUCKETS:
+        world.kubectl("delete", "buckets.s4.dev", name, "-n", namespace, "--timeout=300s")
     listed = world.kubectl("exec", "-n", "s4", "demo-node-0", "--", "s4", "admin", "user", "list")
     assert "user-" not in listed

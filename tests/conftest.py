@@ -140,5 +140,5 @@ def one_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 def api(one_api: ApiServer) -> ApiServer:
     """That API server without resources of ours."""
     for resource in RESOURCES:
-        one_api.remove(resource)
+        one_api.remove_at_once(resource)
     return one_api

@@ -88,9 +88,9 @@ class Users:
         builder, daemons = await connect(self._clusters, self._secrets, cluster)
         iam = Iam(daemons)
         rights = await resolved(self._cache, iam, resource, spec)
-        await set_finalizer(self._kube, self._cache, resource, USER_FINALIZER, wanted=True)
         holder = iam.holder("User", user)
-        found = await holder.find()
+        found = await holder.find()  # who never answered has nothing that a finalizer would wait for
+        await set_finalizer(self._kube, self._cache, resource, USER_FINALIZER, wanted=True)
         if found is None:
             path = path_of("users", metadata["namespace"], metadata["name"])
             found = await iam.call("CreateUser", UserName=user, Path=path)
@@ -204,9 +204,11 @@ class Policies:
         cluster = cluster_for(self._cache, resource, spec.clusterRef)
         check(spec.document, "document")
         _, daemons = await connect(self._clusters, self._secrets, cluster)
+        iam = Iam(daemons)
+        await iam.document(arn_of(resource))  # who never answered has nothing that a finalizer would wait for
         await set_finalizer(self._kube, self._cache, resource, POLICY_FINALIZER, wanted=True)
         path = path_of("policies", *place(resource))
-        arn = await Iam(daemons).have_policy(path, f"policy-{resource['metadata']['uid']}", spec.document)
+        arn = await iam.have_policy(path, f"policy-{resource['metadata']['uid']}", spec.document)
         state = PolicyState(arn=arn)
         say(resource, state, before, "Ready", "the policy can be used")
         return state, AT_REST_S

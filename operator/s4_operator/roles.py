@@ -109,10 +109,10 @@ class Roles:
         builder, daemons = await connect(self._clusters, self._secrets, cluster)
         iam = Iam(daemons)
         rights = await resolved(self._cache, iam, resource, spec)
+        holder = iam.holder("Role", role)
+        found = await holder.find()  # who never answered has nothing that a finalizer would wait for
         await set_finalizer(self._kube, self._cache, resource, FINALIZER, wanted=True)
         provider = await daemons.put_provider(url, audience, keys)
-        holder = iam.holder("Role", role)
-        found = await holder.find()
         if found is None:
             path = path_of("roles", metadata["namespace"], metadata["name"])
             nobody = text_of(trust(provider, url, audience, NOBODY))
