@@ -116,7 +116,9 @@ def test_the_charts_rights_are_enough(both: ApiServer, tmp_path: Path, named: bo
             wait_until(lambda one=one: status(both, "s4clusters", one).get("buckets") == 1, "it knows who uses it")
             for kind in ("buckets", "s4users", "s4policies", "s4roles"):
                 wait_until(
-                    lambda one=one, kind=kind: "does not answer" in status(both, kind, one).get("message", ""),
+                    lambda one=one, kind=kind: re.search(
+                        "does not answer|no daemon that runs", status(both, kind, one).get("message", "")
+                    ),
                     f"{kind} wait for the cluster",
                 )
             assert both.get(f"/apis/apps/v1/namespaces/{one}/deployments/c-gateway")
