@@ -235,6 +235,15 @@ def replacing(current: ClusterMap) -> set[str]:
     }
 
 
+def half_moved(current: ClusterMap) -> bool:
+    """Whether a store has two positions of a partition, between two steps of a planned move. A freeze would keep them so,
+    and nobody could be spared."""
+    return any(
+        one.config.members != one.wanted and len(set(one.config.members)) < len(one.config.members)
+        for one in current.partitions
+    )
+
+
 def _cannot_lose(seen: Observed, current: ClusterMap, known: dict[str, Said | None], store: str) -> str:
     """Why declaring a store gone would lose data, as far as is known; empty where every shard can be made again, or a
     person has confirmed the loss."""
@@ -437,7 +446,8 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
     wait = _wait(seen, current, known, outdated)
     if wait and not seen.spec.upgrade.pause and outdated and not made.upgrade_blocked:
         made.doing.append(wait)
-    if not outdated or held or made.upgrade_blocked or seen.spec.upgrade.pause or replacing(current):
+    moves = replacing(current) or half_moved(current)
+    if not outdated or held or made.upgrade_blocked or seen.spec.upgrade.pause or moves:
         if current.freeze:
             made.steps.append(Freeze(False))
         return

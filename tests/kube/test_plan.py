@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from kube.worlds import Model, UnsafeError
 from s4.cluster import planner
@@ -148,6 +149,20 @@ def test_an_upgrade_freezes_what_is_planned_and_asks_first() -> None:
     assert step.stores, "the daemons are asked about it once more"
     model.heals.add(1)
     assert not [one for one in plan(model.seen()).steps if isinstance(one, DeletePod)], "a queue is not empty"
+
+
+def test_a_freeze_is_lifted_from_a_move_that_it_caught_half_way() -> None:
+    """Two positions were on one store, nobody could be spared, and what would have ended that was frozen: for ever."""
+    model = settled(Model(7))
+    assert model.map is not None
+    one = model.map.partitions[0]
+    first, *others, _ = one.wanted
+    half = structs.replace(one, config=structs.replace(one.config, members=(first, *others, first)))
+    model.map = structs.replace(model.map, freeze=True, partitions=(half, *model.map.partitions[1:]))
+    model.revision = "two"
+    model.spec = model.spec.model_copy(update={"image": "two"})
+    assert plan(model.seen()).steps == [Freeze(False)]
+    settled(model)
 
 
 def test_scale_in_drains_the_highest_first_and_waits_for_the_word_of_the_data() -> None:
