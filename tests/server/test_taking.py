@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.base_protocol import BaseProtocol
 
 from fuzz.endpoint import Endpoint, endpoint
 from inprocess import put
 from s4.config.limits import KIB, Limits
-from s4.http.connection import Connections
+from s4.http.answers import Answer, respond
+from s4.http.connection import Connections, Exchange
 from s4.http.port import Port
 from s4.http.taking import Taking
 
@@ -209,3 +211,32 @@ def test_where_the_kernel_does_not_say_what_has_left_us_counts() -> None:
     counted = iter(range(0, 1 << 40, 1 << 30))
     assert not _judged(lambda: next(counted), lambda: None, socket.socketpair())
     assert _judged(lambda: 0, lambda: None, socket.socketpair())
+
+
+def test_nothing_is_answered_or_said_where_the_client_left_before_its_answer_began() -> None:
+    """It was logged as an error that nobody expected."""
+    failed: list[Exception] = []
+
+    class Leaving:
+        async def __call__(self, http: Exchange) -> Answer:
+            assert http.transport is not None
+            http.transport.abort()
+            await respond(200, {}, b"x").begin(http)
+            raise AssertionError("written to nobody")
+
+        def failed(self, http: Exchange, error: Exception) -> Answer:
+            failed.append(error)
+            return respond(500)
+
+        def lost(self, connection: BaseProtocol) -> None:
+            pass
+
+    async def test() -> None:
+        made, (ours, theirs) = Connections(Leaving(), Limits()), _tcp()
+        with ours:
+            await asyncio.get_running_loop().connect_accepted_socket(made, theirs)
+            ours.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await _gone(made)
+
+    asyncio.run(test())
+    assert failed == []

@@ -222,6 +222,9 @@ class Connection(BaseProtocol):
         share.await_client()
         return share
 
+    def _is_gone(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
+
     def gone(self) -> Exception:
         """Why nothing more can be written."""
         if self._taking is None or not self._taking.trickled:
@@ -289,7 +292,7 @@ class Connection(BaseProtocol):
             try:
                 answer = await endpoint(exchange) if error is None else endpoint.failed(exchange, error)
             except Exception as failure:
-                if exchange.begun:
+                if exchange.begun or (isinstance(failure, ConnectionError) and self._is_gone()):
                     return
                 answer = endpoint.failed(exchange, failure)
             await answer.end(exchange)
