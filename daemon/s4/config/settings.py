@@ -14,7 +14,8 @@ PARTITIONS = 16
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """`reserve_bytes` is kept free; `small` where rows may have content (metadata/small.py); `durability` is sync, interval (each second) or none; `geometry` is (k, m)."""
+    """`reserve_bytes` is kept free; `small` where rows may have content (metadata/small.py); `durability` is sync,
+    interval (each second) or none; `geometry` is (k, m)."""
 
     durability: str = "sync"
     reserve_bytes: int = 1 << 30

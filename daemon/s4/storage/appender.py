@@ -1,12 +1,13 @@
 """The appender: the thread that writes shard records to the current volume's tail.
 
 It takes whatever waits, writes it with few calls, makes one fdatasync for all who asked, and reports in the order of
-their places: that is the group commit. A record is acknowledged only after that fdatasync. Little is written before much,
-and much a piece at a time: whoever writes little, or syncs what is written, waits for one piece of a flood, and not for
-all that stands in the queue. Space is reserved ahead (preallocation), so a full disk shows there as a clean refusal with
-nothing in doubt; any other failure of a write or sync ends the process (D7).
-Large records are aligned ones, written past the page cache (direct.py). Records are written past the tail only; a volume that is full is synced and sealed before the next one is begun, so that
-what is not durable after a crash is at the end of the last volume alone.
+their places: that is the group commit. A record is acknowledged only after that fdatasync. Little is written before
+much, and much a piece at a time: whoever writes little, or syncs what is written, waits for one piece of a flood, and
+not for all that stands in the queue. Space is reserved ahead (preallocation), so a full disk shows there as a clean
+refusal with nothing in doubt; any other failure of a write or sync ends the process (D7). Large records are aligned
+ones, written past the page cache (direct.py). Records are written past the tail only; a volume that is full is synced
+and sealed before the next one is begun, so that what is not durable after a crash is at the end of the last volume
+alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Scrub: reads every shard of every blob on a cycle, and every row of every copy of the metadata.
 
-Each block's CRC is checked by reading it, and each record's header (headers.py); a deep scrub checks the SHA-256 of each blob's data too, which the
-CRCs of its shards cannot vouch for. What is missing or damaged is queued for healing. The place is kept in a
-file (progress.py), so that a scrub goes on after a restart. Bytes a second are bounded. Rows are read in short runs,
-since an iterator that is kept open holds old tables on disk.
+Each block's CRC is checked by reading it, and each record's header (headers.py); a deep scrub checks the SHA-256 of
+each blob's data too, which the CRCs of its shards cannot vouch for. What is missing or damaged is queued for healing.
+The place is kept in a file (progress.py), so that a scrub goes on after a restart. Bytes a second are bounded. Rows
+are read in short runs, since an iterator that is kept open holds old tables on disk.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 A token comes from anybody. Whatever it is, the answer is its claims or an IamError: the parsers below are a library's,
 and what they raise of bytes that nobody has verified is not only what they say they raise. Keys are fetched from the
-issuer itself, whose URL an administrator gave, unless an administrator gave the keys too (admin_providers.py); one fetch at a time for an issuer. While it runs a few callers wait for
-it, for a moment; the others, and all after a fetch that failed, are refused at once: an issuer that is down holds
-nobody up. A token that names a key which we have never waits. Source: OpenID Connect Discovery 1.0; RFC 7519, RFC 7518
-(which algorithm fits which key).
+issuer itself, whose URL an administrator gave, unless an administrator gave the keys too (admin_providers.py); one
+fetch at a time for an issuer. While it runs a few callers wait for it, for a moment; the others, and all after a fetch
+that failed, are refused at once: an issuer that is down holds nobody up. A token that names a key which we have never
+waits. Source: OpenID Connect Discovery 1.0; RFC 7519, RFC 7518 (which algorithm fits which key).
 """
 
 from __future__ import annotations
