@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 from botocore.exceptions import ClientError
 
-from process import ACCESS, REGION, SECRET, ServerProcess
+from process import ACCESS, REGION, SECRET, ServerProcess, make_client
 from raw import Answer, exchange, send, signed
 from s4.cli.admin_client import AdminClient, AdminError
 from s4.config.limits import Limits
@@ -69,6 +69,14 @@ def test_a_signature_for_s3_is_none_for_the_admin_port(server: ServerProcess) ->
     assert {what: answer.status for what, answer in answers.items()} == dict.fromkeys(answers, 403)
     assert "s4-admin" in json.loads(answers["of S3"].body)["message"]  # what an older `s4 admin` prints
     assert "mallory" not in users(server)
+
+
+def test_a_client_of_s3_is_told_where_s3_is(server: ServerProcess) -> None:
+    client = make_client(server.admin, ACCESS, SECRET)
+    for call in (client.list_buckets, lambda: client.put_object(Bucket="b", Key="k", Body=b"x")):
+        with pytest.raises(ClientError, match="is S4's admin port.*S3 is at the port of --listen"):
+            call()
+    client.close()
 
 
 def test_an_address_carries_no_signature(server: ServerProcess) -> None:

@@ -38,6 +38,11 @@ from s4.upkeep.renames import Renames
 
 log = structlog.get_logger("s4.admin")
 
+NO_S3 = (
+    "This is S4's admin port, for `s4 admin`, /metrics, /healthz and /readyz. "
+    "S3 is at the port of --listen, 9000 unless told."
+)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
 
@@ -86,6 +91,7 @@ class AdminApi:
         for method, path, handler in self.routes():
             app.router.add_route(method, path, self._guarded(handler))
         app.router.add_route("*", "/admin/v1/{call:.*}", self._guarded(self._lacking))
+        app.router.add_route("*", "/{path:.*}", _no_s3)
         return app
 
     def routes(self) -> list[Route]:
@@ -272,6 +278,12 @@ def as_json(value: Any, status: int = 200) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(value) + b"\n", status=status, headers={"Content-Type": "application/json"}
     )
+
+
+async def _no_s3(request: web.Request) -> web.Response:
+    """S3's clients are told where they are in a form that they print; so is whoever looks here with a browser."""
+    error = S3Error("InvalidRequest", NO_S3)
+    return web.Response(body=error.xml(request.path, ""), status=404, content_type="application/xml")
 
 
 def _answering(handler: Callable[[web.Request], Awaitable[Any]]) -> Handler:
