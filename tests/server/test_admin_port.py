@@ -74,7 +74,7 @@ def test_a_signature_for_s3_is_none_for_the_admin_port(server: ServerProcess) ->
 def test_a_client_of_s3_is_told_where_s3_is(server: ServerProcess) -> None:
     client = make_client(server.admin, ACCESS, SECRET)
     for call in (client.list_buckets, lambda: client.put_object(Bucket="b", Key="k", Body=b"x")):
-        with pytest.raises(ClientError, match="is S4's admin port.*S3 is at the port of --listen"):
+        with pytest.raises(ClientError, match=r"is S4's admin port.*S3 is at the port of --listen"):
             call()
     client.close()
 
