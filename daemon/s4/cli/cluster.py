@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -184,6 +185,12 @@ def admin_arguments(actions: Any) -> None:
     init.add_argument(
         "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"
     )
+    init.add_argument(
+        "--cluster",
+        default="",
+        metavar="ID",
+        help="of a cluster whose map was lost, for `cluster recover` to make it again",
+    )
     for name, text in ETCD.items():
         variable = f"S4_{name[2:].replace('-', '_').upper()}"
         init.add_argument(name, default=os.environ.get(variable, ""), metavar="FILE", help=text)
@@ -219,6 +226,14 @@ def admin_arguments(actions: Any) -> None:
     swap.add_argument(
         "stores", nargs="+", metavar="STORE", help="the lost one and the new one, or a node whose disk is new"
     )
+    recover = todo.add_parser(
+        "recover",
+        help="make the map again of what stores hold, after it was lost",
+        description="The map was lost, and one without stores begun under the old cluster's id (`cluster init --cluster ID`), with which "
+        "every node was started again. Makes the map that was. Every store that the old map counted must tell what it holds; one that is "
+        "lost for good is named here by its id, and never comes back.",
+    )
+    recover.add_argument("stores", nargs="*", metavar="STORE", help="ids of stores that are lost for good")
     todo.add_parser("rebalance", help="place everything anew for the stores there are")
     freeze = todo.add_parser("freeze", help="stop planned moves, or let them go on")
     freeze.add_argument("state", choices=("on", "off"))
@@ -228,8 +243,10 @@ class InitError(SaidError):
     """A cluster could not be made; the message says why."""
 
 
-def init(coordinator: str, erasure: str, partitions: str, etcd: EtcdFiles | None = None) -> dict[str, Any]:
-    """Make a cluster. Raises InitError."""
+def init(
+    coordinator: str, erasure: str, partitions: str, etcd: EtcdFiles | None = None, cluster: str = ""
+) -> dict[str, Any]:
+    """Make a cluster, or begin the map of one that lost it. Raises InitError."""
     import asyncio  # noqa: PLC0415 - half of the start of a command that needs none
 
     from s4.cluster import clustermap, planner  # noqa: PLC0415
@@ -241,7 +258,9 @@ def init(coordinator: str, erasure: str, partitions: str, etcd: EtcdFiles | None
     async def make() -> dict[str, Any]:
         data, parity = of_option("--erasure", parse_geometry, erasure)
         count = int(number(partitions, "--partitions", 1, 4096))
-        made = planner.new(os.urandom(16).hex(), data, parity, count)
+        if cluster and not re.fullmatch(r"[0-9a-f]{32}", cluster):
+            raise InitError(f"--cluster {cluster}: the id of a cluster has 32 hexadecimal digits")
+        made = planner.new(cluster or os.urandom(16).hex(), data, parity, count)
         opened = open_coordinator(coordinator, etcd)
         try:
             await opened.check_versions()
@@ -286,7 +305,9 @@ def certificates(arguments: argparse.Namespace) -> dict[str, Any]:
 def local_action(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Actions that need no running node; None for the others. Raises InitError."""
     if arguments.cluster_action == "init":
-        return init(arguments.coordinator, arguments.erasure, arguments.partitions, etcd_files(arguments))
+        return init(
+            arguments.coordinator, arguments.erasure, arguments.partitions, etcd_files(arguments), arguments.cluster
+        )
     if arguments.cluster_action == "certificates":
         return certificates(arguments)
     return None
@@ -298,6 +319,7 @@ _DONE = {
     "drain": "to be drained: {}; ",
     "remove": "gone for good: {}; ",
     "replace": "replaced: {}; ",
+    "recover": "the map was made again of what the stores hold; ",
     "freeze": "planned moves wait until `cluster freeze off`; ",
     "unfreeze": "planned moves go on; ",
 }

@@ -34,6 +34,10 @@ class NoMapError(CoordinatorError):
     """There is no cluster yet."""
 
 
+class LostMapError(CoordinatorError):
+    """The map was lost, and another one begun: who knows the old one begins anew, and stands by (cluster/recovery.py)."""
+
+
 @dataclass(slots=True)
 class _Swap:
     number: int
@@ -76,6 +80,10 @@ class MapKeeper:
     def _see(self, found: ClusterMap, revision: int) -> None:
         if revision <= self.revision:
             return
+        if self.current.partitions and (not found.partitions or found.cluster != self.current.cluster):
+            raise LostMapError(
+                "the cluster's map was lost, and another one was begun: this process starts again, and stands by"
+            )
         self.current, self.revision = found, revision
         task = asyncio.ensure_future(self._tell())
         self._tasks.add(task)

@@ -161,7 +161,10 @@ AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Leave 
 
 
 class KeepEpoch(Value, frozen=True):
+    """`config` is the configuration whose epoch it is, for who has to make a lost map again (cluster/recovery.py)."""
+
     epoch: int
+    config: Config | None = None
 
 
 class KeepEntry(Value, frozen=True):

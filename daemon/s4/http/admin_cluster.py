@@ -11,11 +11,12 @@ import msgspec
 from aiohttp import web
 
 from s4 import __version__
-from s4.cluster import planner, reach
+from s4.cluster import clustermap, planner, reach
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
 from s4.cluster.planner import PlanError
+from s4.cluster.recovery import Recovery, recovery, restored
 from s4.cluster.status import Said, safe_to_stop, status
 from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
 from s4.peer.api import Census
@@ -42,6 +43,7 @@ class ClusterAdmin(AdminApi):
             *super().routes(),
             ("GET", "/admin/v1/status", self._status),
             ("GET", "/admin/v1/cluster/safe-to-stop", self._safe_to_stop),
+            ("GET", "/admin/v1/cluster/recovery", self._recovery),
             ("POST", "/admin/v1/cluster/{action}", self._change),
         ]
 
@@ -73,9 +75,7 @@ class ClusterAdmin(AdminApi):
     async def _change(self, request: web.Request) -> web.Response:
         action, raw = request.match_info["action"], await request.read()
         names = msgspec.json.decode(raw, type=_Stores).stores if raw else []
-        made = _PLANS.get(action)
-        if made is None:
-            raise PlanError(f"there is no action named {action}; known are {', '.join(_PLANS)}")
+        made = await self._plan(action, names)
         await self._must_reach(made(await self._keeper.refresh(), names))
         changed = await self._keeper.change(lambda old: made(old, names))
         moves = sum(
@@ -84,6 +84,36 @@ class ClusterAdmin(AdminApi):
             for have, want in zip(one.config.members, one.wanted, strict=True)
         )
         return as_json({"moves": moves, "why": _why_nothing_moves(changed, moves)})
+
+    async def _plan(self, action: str, names: list[str]) -> Plan:
+        """What a change makes of the map. Raises PlanError."""
+        if action not in (*_PLANS, "recover"):
+            raise PlanError(f"there is no action named {action}; known are {', '.join((*_PLANS, 'recover'))}")
+        current = await self._keeper.refresh()
+        if current.partitions and action == "recover":
+            raise PlanError("nothing is lost: the map is there, and plans with stores")
+        found = await self._recovered(names if action == "recover" else [])
+        if action != "recover":
+            if found.holding:
+                raise PlanError(
+                    f"{len(found.holding)} stores hold data of a map that was lost: `s4 admin cluster recover`"
+                )
+            return _PLANS[action]
+        if not found.map:
+            raise PlanError("; ".join(found.reasons) or "no store here holds anything of a map that was lost")
+        lost = clustermap.decode(found.map)
+        return lambda old, _: restored(old, lost)
+
+    async def _recovery(self, request: web.Request) -> web.Response:
+        return as_json(msgspec.to_builtins(await self._recovered(request.query.getall("lost", []))))
+
+    async def _recovered(self, given_up: list[str]) -> Recovery:
+        """What can be made of a map that was lost, by what the stores tell that stand by."""
+        current = await self._keeper.refresh()
+        if current.partitions:
+            return Recovery()
+        told = {store: one.held if one is not None else None for store, one in (await self._router.censuses()).items()}
+        return recovery(current, told, given_up)
 
     async def _must_reach(self, planned: ClusterMap) -> None:
         """Raises PlanError where stores that are used now, and those that are to be, do not reach each other both

@@ -154,6 +154,7 @@ class MemberNode(RowNode):
         self._unheard: dict[str, Failures] = {}
         self.figures: Callable[[], tuple[int, int, float]] = lambda: (0, 0, 1.0)
         self.small: Callable[[], int] = lambda: UNABLE
+        self.held: Callable[[], bytes] = bytes
 
     def clocks_agree(self) -> bool:
         return clocks_agree(self.clocks, self.keeper)
@@ -263,6 +264,7 @@ class MemberNode(RowNode):
             self.router.unreached(),
             dict(heals),
             self.small(),
+            self.held(),
         )
 
     async def _heals(self, led: list[int]) -> Counter[str]:

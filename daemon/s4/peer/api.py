@@ -135,6 +135,7 @@ class Census(msgspec.Struct, frozen=True):
     unreached: dict[str, str] = {}  # stores that it has no connection to, and what was met when it tried last
     heals_of: dict[str, int] = {}  # heal rows by the store that lacks the shard
     small: int = 0  # whether rows may have content as far as it is concerned (upkeep/small.py)
+    held: bytes = b""  # what its store keeps of a map that was lost (cluster/recovery.py)
 
 
 def stats_of(uptime_s: float, buckets: int, used_bytes: int, sums: Counters) -> dict[str, float]:

@@ -138,7 +138,7 @@ class Replica:
         if previous is not None and previous.config == config:
             return  # only the plan changed
         empty = self.state.epoch == 0
-        self._write(messages.KeepEpoch(config.epoch))
+        self._write(messages.KeepEpoch(config.epoch, config))
         if empty and config.epoch > FIRST_EPOCH and self._counts():
             # whoever counts has seen an epoch, or nothing was committed yet (M4)
             self._write(messages.MarkJoining(LOST))

@@ -42,7 +42,7 @@ from s4.cluster.messages import (
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import Replica
 from s4.replica.installing import install, packed, rows_decoder
-from s4.replica.keptrows import LOG, VERSION, load, state_row
+from s4.replica.keptrows import LOG, VERSION, load, state_rows
 from s4.replica.layer import Layer
 from s4.replica.terms import NotServingError, Swap, Timing
 from s4.storage.leveldb import Database
@@ -403,8 +403,7 @@ class Group:
                     one.rows.pop(entry.sequence, None)
                 rows.update({prefix + entry.sequence.to_bytes(8, "big"): None for entry in entries})
         kept.add(write)
-        key, value = state_row(one.number, kept)
-        rows[key] = value
+        rows.update(state_rows(one.number, kept, write))
 
     async def settled(self) -> None:
         """Return once everything that is committed now is in the database."""

@@ -4,8 +4,10 @@ Above all partitions:
 
     ff ff "E" partition                 state: epoch, commit sequence, joining epoch or nil
     ff ff "L" partition sequence        an entry that is not committed: epoch, rows
+    ff ff "C" partition                 the configuration of the newest epoch that it has seen, in the batch that keeps the
+                                        epoch: what a lost map is made of again (cluster/recovery.py). 0.7 writes none
 
-Both begin with a version byte. `replica/group.py` writes them; `node/metadata_copy.py` puts a state over a copy that
+Each begins with a version byte. `replica/group.py` writes them; `node/metadata_copy.py` puts a state over a copy that
 was lost.
 """
 
@@ -13,21 +15,40 @@ from __future__ import annotations
 
 import msgspec
 
-from s4.cluster.messages import Entry, State
+from s4.cluster.messages import Config, Entry, KeepEpoch, State, Write
 from s4.storage.leveldb import Database
 
 VERSION = b"\x01"
-STATE, LOG = b"\xff\xffE", b"\xff\xffL"
+STATE, LOG, CONFIG = b"\xff\xffE", b"\xff\xffL", b"\xff\xffC"
 
 _encoder = msgspec.msgpack.Encoder()
 _entry_decoder = msgspec.msgpack.Decoder(tuple[int, bytes])
 _state_decoder = msgspec.msgpack.Decoder(tuple[int, int, int | None])
+_Kept = tuple[int, str, tuple[str, ...], tuple[str, ...], tuple[str, ...], str, int]
+_config_decoder = msgspec.msgpack.Decoder(_Kept)
 
 
 def state_row(partition: int, state: State) -> tuple[bytes, bytes]:
     """The row that says how far a partition's replica is, without its log."""
     value = VERSION + _encoder.encode((state.epoch, state.commit, state.joining))
     return STATE + partition.to_bytes(2, "big"), value
+
+
+def state_rows(partition: int, state: State, write: Write) -> dict[bytes, bytes | None]:
+    """The rows that follow a write, once the state is what it makes of it."""
+    key, value = state_row(partition, state)
+    rows: dict[bytes, bytes | None] = {key: value}
+    if isinstance(write, KeepEpoch) and write.config is not None:
+        one = write.config
+        fields = (one.epoch, one.primary, one.in_sync, one.eligible, one.members, one.joining, one.position)
+        rows[CONFIG + partition.to_bytes(2, "big")] = VERSION + _encoder.encode(fields)
+    return rows
+
+
+def config_of(database: Database, partition: int) -> Config | None:
+    """The configuration of the newest epoch that a partition's replica has seen; None where 0.7 saw it."""
+    raw = database.get(CONFIG + partition.to_bytes(2, "big"))
+    return Config(*_config_decoder.decode(raw[1:])) if raw is not None else None
 
 
 def load(database: Database, partition: int) -> State:

@@ -40,6 +40,8 @@ from s4.http.admin import AdminContext
 from s4.http.admin_cluster import ClusterAdmin, NodeAdmin, said
 from s4.http.admin_port import AdminPort
 from s4.http.metrics import StoreCollector, exposition
+from s4.node import held
+from s4.node.held import Holding
 from s4.node.member import Location, Member, open_member
 from s4.notify.delivery import Sender
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
@@ -280,6 +282,8 @@ class ClusterServer:
         self._own = OwnStore(node)
         progress = ProgressFile(node.shards.files, node.shards.directory, Checked, NAME)
         self._contents = Contents(self._gateway, node.host, node.led, progress)
+        self._holding = Holding(node.shards.files, node.shards.directory, node.keeper, node.host.group)
+        node.held = self._holding.told
         self._inventory = Inventory(self._router, lambda: settings.bucket_metrics and node.host.group.serves(0))
         self._lifecycle = Lifecycle(self._gateway, node.host, node.led, node.clocks_agree, audit=self.audit.write)
         self._rewrapper = Rewrapper(self._gateway, node.host, node.led)
@@ -300,6 +304,7 @@ class ClusterServer:
             Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own, OTHERS),
             Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run, OTHERS),
+            Job("copy of the map", 0.0, held.LOOK_S, self._holding.look),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look, OTHERS),
             Job("repair after an upgrade", REPAIR_FIRST_S, REPAIR_LOOK_S, self._repairer.run, OTHERS),
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run, OTHERS),

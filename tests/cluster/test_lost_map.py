@@ -1,0 +1,75 @@
+"""The map of a real cluster is lost, and made again of what its stores hold: every object is read back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.dev import DevCluster
+from cluster.etcd_process import program
+from process import wait_until
+from s4.cli.admin_client import AdminError
+from s4.cluster import clustermap, planner
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.keeper import DOCUMENT
+from s4.node import held
+from s4.server.cluster import open_coordinator
+
+OBJECTS = {f"key-{number}": f"{number}".encode() * (3 if number % 2 else 30_000) for number in range(30)}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[DevCluster]:
+    made = DevCluster(tmp_path / "cluster", nodes=4, erasure="2+1", partitions=8)
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+def lose(cluster: DevCluster) -> ClusterMap:
+    """The map is gone, and one without stores is in its place; what it was."""
+
+    async def replace() -> ClusterMap:
+        opened = open_coordinator(cluster.coordinator)
+        try:
+            while True:
+                value, revision = await opened.read(DOCUMENT)
+                old = clustermap.decode(value)
+                new = planner.new(old.cluster, old.data, old.parity, old.count)
+                await opened.replace(DOCUMENT, clustermap.encode(new), revision)
+                return old
+        finally:
+            await opened.close()
+
+    return asyncio.run(replace())
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
+def test_every_object_is_read_back_after_the_map_was_lost(cluster: DevCluster) -> None:
+    s3 = cluster.client("node-2")
+    s3.create_bucket(Bucket="bucket")
+    for key, body in OBJECTS.items():
+        s3.put_object(Bucket="bucket", Key=key, Body=body)
+    cluster.wait_whole()
+    kept = [cluster.directory / name / held.NAME for name in cluster.lines if name.startswith("node")]
+    wait_until(
+        lambda: all(held.read(path) == clustermap.encode(cluster.map()) for path in kept), "every store has a copy"
+    )
+    old = lose(cluster)
+    wait_until(lambda: len(cluster.map().stores) == 4, "every node started again, and stands by")
+    with pytest.raises(AdminError, match="hold data of a map that was lost"):
+        list(cluster.admin("node-1").call("POST", "/cluster/add", {"stores": []}))
+    cluster.ask("POST", "/cluster/recover", {"stores": []}, node="node-1")
+    cluster.wait_whole()
+    made = cluster.map()
+    assert [one.config.members for one in made.partitions] == [one.config.members for one in old.partitions]
+    for key, body in OBJECTS.items():
+        assert cluster.client("node-3").get_object(Bucket="bucket", Key=key)["Body"].read() == body
+    s3.put_object(Bucket="bucket", Key="after", Body=b"after")
+    with pytest.raises(AdminError, match="nothing is lost"):
+        list(cluster.admin("node-1").call("POST", "/cluster/recover", {"stores": []}))
