@@ -21,17 +21,19 @@ import aiohttp
 import msgspec
 
 from s4.cluster import clustermap, planner
+from s4.cluster.clustermap import ClusterMap
 from s4.cluster.coordinator import ConflictError, CoordinatorError
 from s4.cluster.keeper import DOCUMENT, MapKeeper
 from s4.cluster.kubernetes import KubernetesCoordinator
 from s4.cluster.planner import PlanError
+from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec, ClusterState, size
-from s4_operator.observe import is_of_set, observe, pod
+from s4_operator.observe import confirmed, is_of_set, observe, pod, shard_map
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, plan
 from s4_operator.pods import ADMIN
@@ -63,6 +65,7 @@ class Memory:
     sweep: bool = True
     filled: tuple[float, float] = (0.0, 1.0)  # when, and how far
     said: dict[str, str] = field(default_factory=dict)
+    cluster: str = ""  # its id
     refused: dict[str, tuple[float, str]] = field(default_factory=dict)  # claims that cannot grow: since when, and why
 
 
@@ -98,7 +101,7 @@ class Clusters:
         builder = Builder(namespace, name, cluster["metadata"]["uid"], ClusterSpec(**cluster["spec"]), self._home)
         now_s = time.time()
         try:
-            trusted = await self._secrets.ensure(builder, now_s)
+            trusted = await self._secrets.ensure(builder, now_s, self._cache.get("ShardMap", namespace, name))
         except TakenError as error:
             before = ClusterState(**(cluster.get("status") or {}))
             state = blocked(before, str(error), now_s, cluster["metadata"]["generation"])
@@ -109,9 +112,11 @@ class Clusters:
         await self._check(daemons, memory, status)
         old = time.monotonic() - APPLY_AGAIN_S
         memory.refused = {claim: one for claim, one in memory.refused.items() if one[0] > old}
+        memory.cluster = trusted.cluster
         seen = observe(
             self._cache,
             cluster,
+            recovery=await _recovery(daemons, shard_map(self._cache.get("ShardMap", namespace, name)), cluster),
             now_s=now_s,
             default_image=self._image,
             status=status,
@@ -327,7 +332,7 @@ class Clusters:
 
     async def _make_map(self, builder: Builder) -> str:
         spec, coordinator = builder.spec, self._coordinator(builder)
-        identity = hashlib.sha256(builder.uid.encode()).hexdigest()[:32]
+        identity = self._memory[builder.namespace, builder.name].cluster
         made = planner.new(identity, spec.erasure.data, spec.erasure.parity, spec.partitions)
         try:
             await coordinator.replace(DOCUMENT, clustermap.encode(made), 0)
@@ -450,6 +455,17 @@ def claims_size(found: Object) -> int:
 
 def _is_node(value: Object) -> bool:
     return bool(value["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "node")
+
+
+async def _recovery(daemons: Daemons, current: ClusterMap | None, cluster: Object) -> Recovery | None:
+    """What stores hold of a map that was lost; nothing where the map plans with stores, None where nobody says."""
+    if current is None or current.partitions:
+        return Recovery()
+    try:
+        return await daemons.recovery(confirmed(cluster))
+    except (DaemonError, msgspec.ValidationError) as error:
+        log.info("no daemon says what its stores hold: %s", error)
+        return None
 
 
 async def _status(daemons: Daemons) -> ClusterStatus | None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
 from s4.s3 import cors, encryption, lifecycle, lock, sigv4
 from s4.s3.xml import document
@@ -72,6 +73,16 @@ class Daemons:
 
     async def status(self) -> ClusterStatus:
         return msgspec.convert(await self.admin("GET", "/status"), ClusterStatus)
+
+    async def recovery(self, given_up: Iterable[str]) -> Recovery:
+        """What can be made of a map that was lost; daemons of 0.7 cannot."""
+        query = "&".join(f"lost={quote(store, safe='')}" for store in sorted(given_up))
+        try:
+            return msgspec.convert(await self.admin("GET", f"/cluster/recovery?{query}"), Recovery)
+        except DaemonError as error:
+            if error.status not in (404, 405):
+                raise
+            return Recovery()
 
     async def is_safe_to_stop(self, *stores: str) -> list[str]:
         """Why stores may not be stopped together now; empty where they may."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.kubernetes_map import joined
+from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
 from s4_operator.models import ClusterSpec, ClusterState, size
@@ -146,6 +147,12 @@ def shard_map(value: Object | None) -> ClusterMap | None:
     return joined(value["spec"], value.get("status") or {}) if value is not None else None
 
 
+def confirmed(cluster: Object) -> frozenset[str]:
+    """Stores whose loss a person has confirmed by name."""
+    said = cluster["metadata"].get("annotations", {}).get(CONFIRM, "")
+    return frozenset(one.strip() for one in said.split(",") if one.strip())
+
+
 def observe(
     cache: Cache,
     cluster: Object,
@@ -157,6 +164,7 @@ def observe(
     certificates: str,
     buckets: int,
     refused: Mapping[str, str] | None = None,
+    recovery: Recovery | None = None,
 ) -> Observed:
     """One cluster as the cache and its daemons have it."""
     namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
@@ -165,7 +173,6 @@ def observe(
     found = cache.get("StatefulSet", namespace, called["node"])
     state = (found or {}).get("status", {})
     shards = cache.get("ShardMap", namespace, called["map"])
-    confirmed = cluster["metadata"].get("annotations", {}).get(CONFIRM, "")
     own = [
         one
         for one in cache.list("Pod", namespace, name)
@@ -187,11 +194,12 @@ def observe(
         {one["metadata"]["name"]: host(one) for one in cache.list("Node")},
         shard_map(shards),
         status,
-        frozenset(one.strip() for one in confirmed.split(",") if one.strip()),
+        confirmed(cluster),
         served,
         certificates,
         buckets,
         refused or {},
+        recovery,
         {one["id"]: one.get("domain", "") for one in ((shards or {}).get("status") or {}).get("stores") or ()},
     )
 

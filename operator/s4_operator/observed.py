@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from s4.cluster.clustermap import ClusterMap
+from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
 from s4_operator.models import ClusterSpec, ClusterState
 
@@ -79,4 +80,7 @@ class Observed:
     certificates: str = ""  # what is wrong with them
     buckets: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)  # why claims cannot grow, by name
+    recovery: Recovery | None = field(
+        default_factory=Recovery
+    )  # what stores hold of a map that plans nothing; None where none says
     said: Mapping[str, str] = field(default_factory=dict)  # the host that a store's pod was on when it last started

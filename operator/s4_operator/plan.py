@@ -20,7 +20,7 @@ from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, any_may_stop, safe_to_stop
-from s4_operator import hosts, sizes, volumes
+from s4_operator import hosts, lost, sizes, volumes
 from s4_operator.models import seconds
 from s4_operator.observed import Host, Observed, Pod
 from s4_operator.steps import (
@@ -150,7 +150,12 @@ def _form(seen: Observed, current: ClusterMap, made: Plan) -> None:
     present = [store for store in stores if store]
     made.doing.append(f"waiting for nodes: {len(present)} of {seen.spec.nodes} have a store")
     made.max_unavailable = seen.spec.nodes
-    if len(present) == len(stores):
+    if present and lost.is_lost(seen):
+        _domains(seen, current, made)
+        made.steps += filter(None, [lost.next_step(seen)])
+        made.doing.append(lost.words(seen))
+        made.at_risk = lost.words(seen) if lost.needs_a_person(seen, len(present)) else ""
+    elif len(present) == len(stores):
         _domains(seen, current, made)
         made.steps.append(AddStores(tuple(present), sizes.weights(seen, current, tuple(present))))
     _unstick(seen, made)

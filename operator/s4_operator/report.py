@@ -160,7 +160,7 @@ def _loss(seen: Observed) -> tuple[str, str, str]:
 
 def _phase(seen: Observed, made: Plan, formed: bool, ready: bool, health: str) -> str:
     if not formed:
-        return "Forming"
+        return "Recovering" if seen.recovery is not None and seen.recovery.holding else "Forming"
     if not ready:
         return "Unavailable"
     if made.at_risk:

@@ -7,6 +7,7 @@ changed Secret of theirs restarts no pod and locks nobody out.
 from __future__ import annotations
 
 import base64
+import hashlib
 import secrets
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from s4_operator.manifests import Builder
 from s4_operator.pods import Object
 
 READ_AGAIN_S = 10.0
+CLUSTER = "cluster"  # the cluster's id, in the Secret of the master key
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Trusted:
     authority: str
     admin: Keys | None
     problem: str = ""
+    cluster: str = ""  # its id
 
 
 def read(value: Object | None) -> dict[str, str]:
@@ -53,11 +56,11 @@ class Secrets:
         self._kube, self._leaf_s = kube, leaf_s
         self._seen: dict[tuple[str, str], tuple[float, Object | None]] = {}  # by cluster's uid and name: when, and what
 
-    async def ensure(self, builder: Builder, now_s: float) -> Trusted:
-        """Raises KubeError."""
+    async def ensure(self, builder: Builder, now_s: float, shards: Object | None = None) -> Trusted:
+        """`shards` is the cluster's ShardMap, if there is one. Raises KubeError."""
         names, spec = builder.names, builder.spec
         root = await self._root(builder)
-        await self._master(builder)
+        cluster = await self._master(builder, str(shards["spec"]["cluster"]) if shards is not None else "")
         authority = await self._authority(builder, now_s)
         hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
         for name, role in (("peers", NODE), ("gateway peers", GATEWAY)):
@@ -73,7 +76,7 @@ class Secrets:
         else:
             found = read(await self._kube.get("Secret", builder.namespace, spec.credentialsSecretRef.name))
             admin = Keys(found["accessKey"], found["secretKey"]) if {"accessKey", "secretKey"} <= set(found) else None
-        return Trusted(root, authority.certificate, admin, problem)
+        return Trusted(root, authority.certificate, admin, problem, cluster)
 
     async def _read(self, builder: Builder, name: str) -> dict[str, str]:
         """Of a Secret that was made for this cluster, as it was a moment ago. One that somebody put there before is
@@ -93,12 +96,19 @@ class Secrets:
     async def _write(self, builder: Builder, name: str, data: dict[str, str], kind: str = "Opaque") -> None:
         self._keep(builder, name, await self._kube.have(builder.secret(name, data, kind)))
 
-    async def _master(self, builder: Builder) -> None:
-        """What the users' secrets are sealed with: made once, never changed, and kept as long as the data is."""
+    async def _master(self, builder: Builder, known: str) -> str:
+        """What the users' secrets are sealed with: made once, never changed, and kept as long as the data is. With it the
+        cluster's id, which is `known` where there is a map: under another its volumes are somebody else's (M3)."""
         name = builder.names["master"]
-        if "master.key" in await self._read(builder, name):
-            return
-        made = builder.secret(name, {"master.key": base64.b64encode(secrets.token_bytes(32)).decode()})
+        found = await self._read(builder, name)
+        identity = known or found.get(CLUSTER) or hashlib.sha256(builder.uid.encode()).hexdigest()[:32]
+        if "master.key" in found:
+            if found.get(CLUSTER) != identity:
+                change = {"data": {CLUSTER: base64.b64encode(identity.encode()).decode()}}
+                self._keep(builder, name, await self._kube.patch("Secret", builder.namespace, name, change))
+            return identity
+        key = base64.b64encode(secrets.token_bytes(32)).decode()
+        made = builder.secret(name, {"master.key": key, CLUSTER: identity})
         if builder.spec.storage.reclaim != "Delete":
             del made["metadata"]["ownerReferences"]
         try:
@@ -108,6 +118,7 @@ class Secrets:
         except KubeError as error:
             if error.status != 409:
                 raise
+        return identity
 
     async def _root(self, builder: Builder) -> Keys:
         """The daemons' own keys. Volumes know them, and serve nobody under others: they are kept as long as the data is."""

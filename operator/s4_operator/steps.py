@@ -7,12 +7,21 @@ from dataclasses import dataclass
 
 from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap
+from s4.cluster.placement import DRAINING, SERVING
+from s4.cluster.recovery import restored
 from s4_operator.observed import Claim, Pod
 
 
 @dataclass(frozen=True, slots=True)
 class MakeMap:
     """A map without stores."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreMap:
+    """The map was lost, and `made` is it again, of what its stores hold."""
+
+    made: ClusterMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,7 @@ class DeletePod:
 
 Step = (
     MakeMap
+    | RestoreMap
     | AddStores
     | DrainStores
     | ReleaseStore
@@ -117,6 +127,8 @@ Step = (
 
 def changed(step: Step, old: ClusterMap) -> ClusterMap:
     """The map once a step was made that is one of the map. Raises PlanError."""
+    if isinstance(step, RestoreMap):
+        return restored(old, step.made)
     if isinstance(step, AddStores):
         return planner.added(planner.weighted(old, dict(step.weights)), step.stores)
     if isinstance(step, DrainStores):
@@ -142,6 +154,8 @@ def in_words(step: Step, current: ClusterMap) -> str:
     def named(*stores: str) -> str:
         return ", ".join(current.stores[one].node or one[:8] if one in current.stores else one[:8] for one in stores)
 
+    if isinstance(step, RestoreMap):
+        return f"the lost shard map was made again of what {len(step.made.in_state(SERVING, DRAINING))} stores hold"
     if isinstance(step, AddStores):
         return f"{named(*step.stores)} got a place in the plan and will be filled"
     if isinstance(step, DrainStores):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from msgspec.structs import replace
 
 from s4.cluster import clustermap, planner
@@ -9,6 +12,8 @@ from s4.cluster.clustermap import ClusterMap
 from s4.cluster.messages import LOST, Config
 from s4.cluster.placement import GONE
 from s4.cluster.recovery import Held, Recovery, Replica, pack, recovery, restored
+from s4.node.held import NAME, must_be_known, packed, read
+from s4.storage.directory import DirectoryError
 
 ID = "ab" * 16
 STORES = [f"{number}" * 32 for number in range(1, 7)]
@@ -182,3 +187,25 @@ def test_where_stores_are_is_what_they_say_now_and_what_they_weigh_is_what_was()
     made = restored(moved, made_of(recovery(moved, told(old), ())))
     assert made.stores[STORES[0]] == replace(there, state="serving", weight=3.0)
     assert restored(old, made) is old, "done twice it is done once"
+
+
+def test_a_store_that_a_map_does_not_know_is_no_new_one(tmp_path: Path) -> None:
+    """Yesterday's map, and a store that was added since: under that map it would be taken for an empty one."""
+    must_be_known(tmp_path, formed(), "7" * 32)
+    (tmp_path / NAME).write_bytes(packed(clustermap.encode(formed())))
+    with pytest.raises(DirectoryError, match="the map is an older one, from a backup"):
+        must_be_known(tmp_path, formed(), "7" * 32)
+    must_be_known(tmp_path, formed(), STORES[0])
+    must_be_known(tmp_path, begun(), "7" * 32)
+
+
+def test_a_copy_of_the_map_that_is_damaged_is_none(tmp_path: Path) -> None:
+    """Format 1, byte by byte."""
+    path = tmp_path / NAME
+    assert read(path) == b""
+    path.write_bytes(b"s4 map 1 crc 297bd0aa\n{}")
+    assert packed(b"{}") == path.read_bytes()
+    assert read(path) == b"{}"
+    for wrong in (b"s4 map 1 crc 297bd0aa\n{]", b"s4 map 2 crc fe67b6b9\n{}", b"", b"{}"):
+        path.write_bytes(wrong)
+        assert read(path) == b""

@@ -13,7 +13,7 @@ import pytest
 from cluster.memory import MemoryCoordinator
 from s4.cluster.messages import Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
 from s4.replica.group import Group, View
-from s4.replica.keptrows import load
+from s4.replica.keptrows import config_of, load
 from s4.replica.terms import NotServingError, Timing
 from s4.storage.leveldb import Database
 
@@ -111,9 +111,11 @@ def test_what_is_not_committed_is_kept_apart_byte_by_byte(tmp_path: Path) -> Non
         await until(lambda: kept.get(b"\xff\xffL\x00\x00" + (2).to_bytes(8, "big")))
         assert kept.get(ONE) == b"committed"
         assert dict(kept.scan(b"\xff\xff", b"\xff\xff\xff")) == {
+            b"\xff\xffC\x00\x00": bytes.fromhex("01 97 02 a1 61 91 a1 61 90 90 a0 ff"),
             b"\xff\xffE\x00\x00": bytes.fromhex("01 93 02 01 c0"),
             b"\xff\xffL\x00\x00" + (2).to_bytes(8, "big"): bytes.fromhex("01 92 02 c4 09 01 91 92 c4 03 00 00 6b c0"),
         }
+        assert config_of(kept, 0) == Config(2, "a", ("a",)), "what a lost map is made of again"
         state = load(kept, 0)
         assert (state.epoch, state.commit, state.joining) == (2, 1, None)
         assert state.log == [Entry(2, 2, b"\x01\x91\x92\xc4\x03\x00\x00k\xc0")]

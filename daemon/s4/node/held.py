@@ -21,6 +21,7 @@ from s4.cluster.keeper import MapKeeper
 from s4.cluster.recovery import Held, Replica, pack
 from s4.replica.group import Group
 from s4.replica.keptrows import config_of
+from s4.storage.directory import DirectoryError
 from s4.storage.files import Files
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,16 @@ class Holding:
             same = number < len(known) and known[number].config == config
             replicas.append(Replica(state.epoch, state.commit, last, state.joining, None if same else config))
         return pack(Held(seen, replicas))
+
+
+def must_be_known(directory: Path, current: ClusterMap, store: str) -> None:
+    """A store that was planned with is in every later map: one that is not there is of another life of the cluster, and would
+    pass for a new one that may be filled (M3, R8). Raises DirectoryError."""
+    if current.partitions and store not in current.stores and (directory / NAME).exists():
+        raise DirectoryError(
+            f"store {store} in {directory} is of this cluster, and the map does not know it: the map is an older one, from a "
+            "backup (docs/recovery.md), or was begun anew without this store; to use the disk as a new store, empty it"
+        )
 
 
 def packed(value: bytes) -> bytes:

@@ -39,6 +39,7 @@ from s4.metadata.commands import AnyAnswer, AnyCommand, NewBlob
 from s4.metadata.rows import Blob, Grant
 from s4.metadata.small import OLDEST, UNABLE, VERSION
 from s4.node.accounts import ROOT_USER
+from s4.node.held import must_be_known
 from s4.node.metadata_copy import OwnCopy, open_copy
 from s4.node.rows import RowNode
 from s4.peer.api import Census, Identity, UnavailableError
@@ -392,6 +393,7 @@ async def open_member(
     known = keeper.current
     identity, lock = _own_store(files, directory, known)
     store = identity.store
+    must_be_known(directory, known, store)
     shards = await _open_shards(files, directory, identity, settings, limits, fatal)
     await keeper.change(
         lambda old: planner.registered(old, store, location.node, location.advertise, location.domain, location.weight)
