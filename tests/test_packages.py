@@ -1,5 +1,5 @@
 """What `make run` lacks it installs as root, or names: nobody is left with the errors of a package manager that they
-may not use."""
+may not use. A release that cannot be made whole says so by its exit status."""
 
 from __future__ import annotations
 
@@ -47,3 +47,19 @@ def test_setting_up_asks_for_packages_there_alone() -> None:
         assert "apt-get install" not in text.replace(
             "apt-get update -qq && apt-get install -y -qq --no-install-recommends $(E2E_PACKAGES)", ""
         ), name
+
+
+def test_a_release_without_its_wheel_is_none(tmp_path: Path) -> None:
+    programs = {"git": "[ $1 = status ] || echo 1", "uv": "echo no network >&2; exit 2"}
+    for name, does in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "deploy" / "release", tmp_path / "uv", tmp_path / "dist"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    assert (done.returncode, done.stderr) == (2, "no network\n")
