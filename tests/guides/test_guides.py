@@ -3,7 +3,7 @@ guides say.
 
 It takes some ten seconds of a processor, as each command is a process of its own: commands are run as people run them.
 What stands in for the machine is small: absolute paths are below a directory of the test, ports are its own, and
-`systemctl` and `pipx` are the scripts below. Between the guides the test looks whether objects are what they were.
+`systemctl`, `pipx` and who makes users are the scripts below; `make trials` follows the guides with real ones. Between the guides the test looks whether objects are what they were.
 """
 
 from __future__ import annotations
@@ -24,20 +24,31 @@ from addresses import free_ports, own_address
 from process import make_client
 
 GUIDE = Path(__file__).parents[2] / "docs" / "operations.md"
-PATHS = ("/var/lib/s4", "/etc/s4", "/backup", "/mnt")
+PATHS = ("/var/lib/s4", "/etc/s4", "/etc/systemd", "/backup", "/mnt")
 
+# Waits until a process says that it is ready, as systemd does for Type=notify.
+LISTENER = """import socket, sys
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+    one.bind(sys.argv[1])
+    one.settimeout(300)
+    while one.recv(100) != b"READY=1":
+        pass
+"""
 SYSTEMCTL = """#!/bin/bash
-# Starts and stops the unit s4, as systemd would: waits until it serves, and until it has ended.
+# Starts and stops the unit s4, as systemd would: waits until it says that it serves, and until it has ended.
 root=$GUIDE_ROOT; pid=$(cat $root/pid 2>/dev/null)
 stop() { [ -z "$pid" ] || { kill -TERM $pid; while kill -0 $pid 2>/dev/null; do sleep 0.05; done; rm -f $root/pid; }; }
 start() {
-  : > $root/out
-  ( set -a; . $root/etc/s4/s4.env; exec s4 server $root/var/lib/s4/data --reserve 16MiB > $root/out 2>> $root/log ) & echo $! > $root/pid
-  until grep -q serves $root/out; do kill -0 $! || { cat $root/log; exit 1; }; sleep 0.05; done
+  rm -f $root/notify; $LISTENING $root/notify & listener=$!
+  until [ -S $root/notify ]; do sleep 0.05; done
+  ( set -a; . $root/etc/s4/s4.env; NOTIFY_SOCKET=$root/notify; exec s4 server $root/var/lib/s4/data --reserve 16MiB >> $root/out 2>> $root/log ) &
+  echo $! > $root/pid
+  while kill -0 $listener; do kill -0 $! || { cat $root/log; kill $listener; exit 1; }; sleep 0.05; done 2>/dev/null
+  wait $listener
 }
 case $1 in
   start) start;; stop) stop;; restart) stop; start;; reload) kill -HUP $pid;;
-  disable) [ "$2" = --now ] && stop;; *) exit 1;;
+  enable) [ "$2" = --now ] && start;; disable) [ "$2" = --now ] && stop;; daemon-reload) ;; *) exit 1;;
 esac
 """
 S4 = f'#!/bin/sh\nexec {sys.executable} -m s4.cli "$@"\n'
@@ -57,11 +68,14 @@ def blocks(text: str) -> list[tuple[str, str, str]]:
 def machine(tmp_path: Path) -> Any:
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, content in (("systemctl", SYSTEMCTL), ("s4", S4), ("pipx", '#!/bin/sh\necho "$@" >> $GUIDE_ROOT/pipx\n')):
+    said = {name: f'#!/bin/sh\necho "$@" >> $GUIDE_ROOT/{name}\n' for name in ("pipx", "useradd", "userdel", "chown")}
+    for name, content in {"systemctl": SYSTEMCTL, "s4": S4, **said}.items():
         (programs / name).write_text(content)
         (programs / name).chmod(0o755)
     for path in ("mnt", "home"):
         (tmp_path / path).mkdir()
+    (tmp_path / "listener.py").write_text(LISTENER)
+    (tmp_path / "home" / "deploy").symlink_to(GUIDE.parents[1] / "deploy")
     yield tmp_path
     for name in ("pid", "home/new.pid"):
         if (tmp_path / name).exists():
@@ -79,6 +93,7 @@ def test_the_guides_are_followed(machine: Path) -> None:
         **clean,
         "PATH": f"{machine / 'bin'}:{os.environ['PATH']}",
         "GUIDE_ROOT": str(machine),
+        "LISTENING": f"{sys.executable} {machine / 'listener.py'}",
         "HOME": str(machine / "home"),
         "RCLONE_CONFIG": str(machine / "home" / "rclone.conf"),
     }
@@ -141,7 +156,9 @@ def test_the_guides_are_followed(machine: Path) -> None:
         "Is it well?",
         "What scrub, fills and draining cover",
     }
-    assert not any((machine / path).exists() for path in ("pid", "var/lib/s4", "etc/s4"))
+    assert not any(
+        (machine / path).exists() for path in ("pid", "var/lib/s4", "etc/s4", "etc/systemd/system/s4.service")
+    )
     assert (machine / "pipx").read_text().splitlines() == [
         "install .",
         "install --force .",

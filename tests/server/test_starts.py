@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from process import ServerProcess, wait_until
+from s4.crypto.authority import Authority
 
 
 def events(server: ServerProcess, word: str) -> list[dict[str, Any]]:
@@ -35,3 +40,31 @@ def test_a_start_and_a_reload_say_what_they_did(own_server: Any) -> None:
     (server.directory / "root.json").chmod(0o644)
     server.start()
     wait_until(lambda: events(server, "holds secrets and can be read by others"), "a loose mode is warned of")
+
+
+def test_a_process_that_waits_for_its_cluster_lives_through_a_reload(tmp_path: Path) -> None:
+    """All that a SIGHUP has read again is read once the cluster is there."""
+    authority, certificate, key = Authority(tmp_path).issue("gateway-1")
+    log = tmp_path / "log"
+    words = [
+        "gateway",
+        "--coordinator",
+        "etcd://127.0.0.1:1/none",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+    ]
+    trust = ["--authority", str(authority), "--peer-certificate", str(certificate), "--peer-key", str(key)]
+    environment = {**os.environ, "S4_ROOT_ACCESS_KEY": "a", "S4_ROOT_SECRET_KEY": "s"}
+    with (
+        log.open("w") as said,
+        subprocess.Popen([sys.executable, "-m", "s4.cli", *words, *trust], stderr=said, env=environment) as process,
+    ):
+        try:
+            wait_until(lambda: "waiting for the cluster" in log.read_text(), "it waits")
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(300) == 0
+        finally:
+            process.kill()

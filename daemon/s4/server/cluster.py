@@ -63,7 +63,7 @@ from s4.server.standalone import (
     SCRUB_LOOK_S,
     lifecycle_looks,
 )
-from s4.server.starting import reloaded, say_started
+from s4.server.starting import reloaded, say_ready, say_started
 from s4.telemetry import logs, tracing
 from s4.telemetry.audit import AuditLog
 from s4.upkeep import compaction, mend
@@ -459,6 +459,7 @@ async def run_cluster(
         admin=server.admin_endpoint,
     )
     await announce(server)
+    say_ready(environment)
     await stopped
     log.info("stopping", uptime_s=round(time.monotonic() - started, 1))
     await server.close()

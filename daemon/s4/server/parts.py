@@ -214,6 +214,7 @@ def prepare_process(settings: ServerSettings) -> asyncio.Event:
     logs.configure(settings.log_level, settings.log_format)
     os.umask(0o077)  # LevelDB's files hold users' secrets: nobody else reads what this process makes
     keep_buffers_on_the_heap()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again: by default it ends a process
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

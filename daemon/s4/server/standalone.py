@@ -410,6 +410,7 @@ async def run(
         drives=len(server.store.drives.all),
     )
     await announce(server)
+    starting.say_ready(environment)
     await stop.wait()
     log.info("stopping", uptime_s=round(time.monotonic() - started, 1))
     await server.close()

@@ -11,6 +11,7 @@ import argparse
 import difflib
 import os
 import re
+import socket
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -104,6 +105,20 @@ def say_started(what: str, settings: msgspec.Struct, secrets: Iterable[str | Pat
     log.info(f"{what} started", version=__version__, pid=os.getpid(), settings=changed(settings), **more)
     for text in loose(secrets):
         log.warning(text)
+
+
+def say_ready(environment: Mapping[str, str]) -> None:
+    """Tell systemd that the process serves, where it asks (Type=notify): what is ordered after the start then finds a
+    server, and no SIGHUP comes before there is somebody who takes it."""
+    where = environment.get("NOTIFY_SOCKET", "")
+    if not where:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.connect("\0" + where[1:] if where.startswith("@") else where)
+            told.send(b"READY=1")
+    except OSError as error:
+        log.warning("systemd could not be told that the process serves", error=str(error))
 
 
 def reloaded(what: Mapping[str, bool | None]) -> None:
