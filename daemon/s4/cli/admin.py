@@ -194,12 +194,17 @@ def _drive_lines(value: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+# What is done to a node of a cluster where a server's drive is named.
+_OF_NODES = {"retry": "status", "replace": "replace", "add": "add", "drain": "drain", "remove": "remove"}
+
+
 def _drives(call: Call, arguments: argparse.Namespace) -> Told:
-    if arguments.care:
-        return watch.care_for_drive(call, arguments)
     value = _one(call("GET", "/status"))
     if "stores" in value:
-        raise AdminError("this is a cluster, of which each node has one drive: `s4 admin cluster status` shows them")
+        what = f"see `cluster {_OF_NODES[arguments.care]}`" if arguments.care else "see `cluster status`"
+        raise AdminError(f"this is a cluster, of which each node has one drive: {what} (`s4 admin cluster --help`)")
+    if arguments.care:
+        return watch.care_for_drive(call, arguments)
     rows = [
         ["DRIVE", "DIRECTORY", "STATE", "POSITIONS", "FILLED", "METADATA", "USED", "FREE", "DAMAGED READS", "REASON"]
     ]
