@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trials import cluster, disks, laptop, texts
+from trials import cluster, debian, disks, laptop, texts, unit
 from trials.log import Trial, page
 
 HEAD = """# As users meet it
@@ -42,8 +42,9 @@ def main() -> int:
         ways: dict[str, Callable[[], Trial]] = {
             **{
                 suite: (lambda suite=suite: laptop.follow(suite, arguments.cache, here / "laptop", read))
-                for suite in laptop.CALLED
+                for suite in debian.CALLED
             },  # type: ignore[misc]
+            "systemd": lambda: unit.follow("trixie", arguments.cache, here / "systemd"),
             "disks": lambda: disks.follow(here / "disks", read),
             "cluster": lambda: cluster.follow(here / "cluster", read),
         }

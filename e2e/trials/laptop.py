@@ -8,101 +8,15 @@ are those of the text, 9000 and 9001, so nothing else may have them.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
+import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from trials import debian
 from trials.log import Machine, Trial
-from trials.texts import ROOT, Texts, filled
+from trials.texts import Texts, filled
 
-CALLED = {"bookworm": "Debian 12", "trixie": "Debian 13", "forky": "Debian 14 in the making, with Python 3.14"}
 HOME = "/home/dev/s4"
-USER = 1000
-
-
-def _mirror() -> str:
-    """Where this machine has its own packages from."""
-    texts = [
-        path.read_text()
-        for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.sources"))
-        if path.exists()
-    ]
-    found = re.search(r"^(?:URIs:|deb(?: +\[[^]]*\])?) *(\S+)", "\n".join(texts), re.M)
-    if found is None:
-        raise SystemExit("no mirror of Debian is set up on this machine: /etc/apt names none")
-    return found[1]
-
-
-def base(suite: str, cache: Path) -> Path:
-    """The archive of a bare Debian, made once."""
-    made = cache / f"{suite}.tar"
-    if not made.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        root, script = cache / f"{suite}.root", Path("/usr/share/debootstrap/scripts") / suite
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", suite, str(root), *([] if script.exists() else [_mirror(), "sid"])],
-            check=True,
-            capture_output=True,
-        )
-        subprocess.run(["tar", "-C", str(root), "-cf", f"{made}.new", "."], check=True)
-        shutil.rmtree(root)
-        Path(f"{made}.new").rename(made)
-    return made
-
-
-@contextmanager
-def laptop(suite: str, cache: Path, here: Path) -> Iterator[tuple[Machine, Machine]]:
-    """(the developer's terminal, root's) in a Debian of its own, with the tree as its last commit has it."""
-    root = here / suite
-    root.mkdir(parents=True)
-    subprocess.run(["tar", "-C", str(root), "-xf", str(base(suite, cache))], check=True)
-    root.chmod(0o755)
-    for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf"):
-        if Path("/", name).exists():
-            shutil.copy(Path("/", name), root / name)
-    trusted = root / "opt" / "trusted.pem"
-    shutil.copy("/etc/ssl/certs/ca-certificates.crt", trusted)
-    (root / "etc" / "pip.conf").write_text("[global]\ncert = /opt/trusted.pem\n")
-    subprocess.run(
-        ["chroot", str(root), "useradd", "--create-home", "--uid", str(USER), "--shell", "/bin/bash", "dev"], check=True
-    )
-    tree = root / HOME[1:]
-    tree.mkdir()
-    archive = subprocess.run(["git", "-C", str(ROOT), "archive", "HEAD"], check=True, capture_output=True).stdout
-    subprocess.run(["tar", "-C", str(tree), "-x"], input=archive, check=True)
-    subprocess.run(["chown", "-R", f"{USER}:{USER}", str(tree)], check=True)
-    trust = dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), "/opt/trusted.pem")
-    common = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "LANG": "C.UTF-8",
-        "TERM": "dumb",
-        **trust,
-    }
-    mounts = [("--bind", "/dev", "dev"), ("-tproc", "proc", "proc")]
-    developer = Machine(
-        "dev",
-        here,
-        {**common, "HOME": "/home/dev", "USER": "dev"},
-        ["chroot", f"--userspec={USER}:{USER}", str(root), "/usr/bin/env", "-C", HOME],
-    )
-    admin = Machine(
-        "root",
-        here,
-        {**common, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
-        ["chroot", str(root), "/usr/bin/env", "-C", "/root"],
-    )
-    try:
-        for how, what, where in mounts:
-            subprocess.run(["mount", how, what, str(root / where)], check=True)
-        yield developer, admin
-    finally:
-        developer.end()
-        for _, _, where in mounts:
-            subprocess.run(["umount", "-l", str(root / where)], check=False)
-        shutil.rmtree(root, ignore_errors=True)
 
 
 def first_server(trial: Trial, developer: Machine, admin: Machine) -> tuple[str, str]:
@@ -126,8 +40,8 @@ def first_server(trial: Trial, developer: Machine, admin: Machine) -> tuple[str,
 
 
 def follow(suite: str, cache: Path, here: Path, texts: Texts) -> Trial:
-    trial = Trial(f"A developer on a laptop: {CALLED[suite]}, bare")
-    with laptop(suite, cache, here) as (developer, admin):
+    trial = Trial(f"A developer on a laptop: {debian.CALLED[suite]}, bare")
+    with debian.opened(suite, cache, here, HOME) as (developer, admin):
         exported, text = first_server(trial, developer, admin)
         keys = re.findall(r"root (?:access|secret) key:? +(\S+)", text)
         if len(keys) < 2:
@@ -167,9 +81,13 @@ def mistakes(trial: Trial, developer: Machine, admin: Machine, texts: Texts, sai
     trial.does(developer, f"{s4} s4 sever ./data", "server", status=2)
     trial.does(developer, f"{s4} s4 server ./data --lisen :9100", "--listen", status=2)
     trial.does(developer, f"{s4} s4 admin status --dir ./dta", "dta", status=1)
-    trial.does(developer, f"{s4} s4 admin --endpoint http://127.0.0.1:9000 status", "9000.*(S3|admin)", status=1)
-    trial.does(developer, f"{s4} s4 admin --endpoint https://127.0.0.1:9001 status", "(?i)tls|https", status=1)
-    trial.does(developer, f"{s4} s4 admin --endpoint 127.0.0.1:9009 status", "9009", status=1)
+    trial.does(
+        developer, f"{s4} s4 admin --dir ./data --endpoint http://127.0.0.1:9000 status", "9000.*(S3|admin)", status=1
+    )
+    trial.does(
+        developer, f"{s4} s4 admin --dir ./data --endpoint https://127.0.0.1:9001 status", "(?i)tls|https", status=1
+    )
+    trial.does(developer, f"{s4} s4 admin --dir ./data --endpoint 127.0.0.1:9009 status", "9009", status=1)
     trial.does(developer, f"{s4} s4 admin status", "(?i)key|--dir", status=1)
     trial.does(
         developer,
@@ -243,8 +161,10 @@ print("parts", s3.head_object(Bucket="first", Key="large")["ETag"])
 for name, asked in (("get_object", {"Key": "README.md"}), ("list_objects_v2", {"Prefix": "REA"}), ("head_object", {"Key": "README.md"})):
     url = s3.generate_presigned_url(name, Params={"Bucket": "first", **asked})
     print(name, urllib.request.urlopen(urllib.request.Request(url, method="HEAD" if name == "head_object" else "GET")).status)
-url = s3.generate_presigned_url("put_object", Params={"Bucket": "first", "Key": "put by a link"})
-print("put", urllib.request.urlopen(urllib.request.Request(url, data=b"x", method="PUT")).status)
+of = {"Bucket": "first", "Key": "put by a link", "ContentType": "text/plain"}
+url = s3.generate_presigned_url("put_object", Params=of)
+print("put", urllib.request.urlopen(urllib.request.Request(url, b"x", {"Content-Type": "text/plain"}, method="PUT")).status)
+print("and", [one["Key"] for one in s3.list_objects_v2(Bucket="first")["Contents"]])
 print("all done")
 """
 
@@ -312,18 +232,25 @@ def looking_after(trial: Trial, developer: Machine, admin: Machine, texts: Texts
         ("bucket private first", "."),
         ("quota first 10GB", "first may hold|unit|GiB"),
         ("quota firts 10GiB", "firts|no such bucket|does not exist"),
-        ("policy explain s3:GetObject first/README.md", "."),
+        ("policy explain s3:GetObject first/README.md", "^no: s3:GetObject"),
+        ("jobs", "^JOB +EVERY"),
+        ("user rate ana --requests 50", "50"),
+        ("bucket rate first --requests 100", "100"),
+        ("drives add /mnt/d2", "one directory|several drives"),
+        ("drives drain 1", "drive"),
+        ("cluster status", "no cluster"),
+        ("renames", "^ID +BUCKET"),
         ("log --access all", "logged from now on"),
         ("completion bash", "completion"),
     ):
-        trial.does(developer, f"{said['s4']} s4 admin --dir ./data {line}", words, status=(0, 1, 2))
+        trial.does(developer, f"{said['s4']} s4 admin --dir ./data {line}", words, status=(0, 1, 2, 3))
 
 
 def accidents(trial: Trial, developer: Machine, admin: Machine, texts: Texts, said: dict[str, str]) -> None:
     """Stopped, started again, keys lost, a store of a newer version."""
     s4, server = said["s4"], developer.started[-1]
     trial.note("Ctrl-C")
-    server.end(2)
+    trial.ends(server, "make run", signal.SIGINT, status=(0, 2, 130))
     trial.does(
         developer, f"{s4} s4 admin --dir ./data status", "(?i)refused|not running|does not answer|nobody", status=1
     )
@@ -354,15 +281,24 @@ COMPLETE = (
     "f=$(complete -p s4 | sed 's/.*-F \\([^ ]*\\).*/\\1/'); $f s4 st admin; echo \"${COMPREPLY[@]}\""
 )
 
+# A terminal of its own, in which somebody types and presses Tab.
+COMPLETE_ZSH = r"""zmodload zsh/zpty
+zpty typed zsh -f -i
+says() { local more; for ((i = 0; i < 100; i++)); do while zpty -r -t typed more; do print -rn -- "$more"; done; sleep 0.1; done }
+zpty -w typed 'fpath=(~ $fpath); autoload -Uz compinit; compinit -u -D; echo ready'
+sleep 5
+zpty -w -n typed $'s4 admin cluster st\t\t'
+says
+zpty -d typed
+"""
+
 
 def pipx_and_completion(trial: Trial, developer: Machine, admin: Machine, texts: Texts, said: dict[str, str]) -> None:
     trial.does(developer, texts.line("pipx install ."), "installed package s4", limit_s=1500)
     trial.does(developer, "~/.local/bin/s4 --version", "0.8")
     way = "export PATH=$HOME/.local/bin:$PATH;"
-    (developer.here / said["suite"] / "home/dev/complete.bash").write_text(COMPLETE)
+    home = developer.here / said["suite"] / "home/dev"
+    (home / "complete.bash").write_text(COMPLETE)
     trial.does(developer, f"{way} bash -i -c '. ~/complete.bash'", "status")
-    trial.does(
-        developer,
-        f"{way} s4 completion zsh > ~/_s4; zsh -c 'fpath=(~ $fpath); autoload -Uz compinit; compinit -u -D; echo ${{_comps[s4]}}'",
-        "_s4|_shtab",
-    )
+    (home / "complete.zsh").write_text(COMPLETE_ZSH)
+    trial.does(developer, f"{way} s4 completion zsh > ~/_s4; zsh ~/complete.zsh", "stop-check")

@@ -11,6 +11,7 @@ import re
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -90,6 +91,7 @@ class Machine:
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=said,
+                    start_new_session=True,
                 ),
                 log,
             )
@@ -102,7 +104,7 @@ class Machine:
                 try:
                     one.end()
                 except subprocess.TimeoutExpired:
-                    one.process.kill()
+                    os.killpg(one.process.pid, 9)
 
 
 class Trial:
@@ -162,6 +164,19 @@ class Trial:
             verdict = "TRACEBACK"
         self._keep(None, what, started.process.poll() or 0, text, expected, verdict or "ok", time.monotonic() - began)
         return text
+
+    def ends(self, started: Started, what: str, number: int, status: tuple[int, ...], within_s: float = 60) -> None:
+        """A signal to all of a program, as a terminal sends it, and how it ends."""
+        began = time.monotonic()
+        with suppress(ProcessLookupError):
+            os.killpg(started.process.pid, number)
+        try:
+            code = started.process.wait(within_s)
+            verdict = "ok" if code in status else f"STATUS {code}"
+        except subprocess.TimeoutExpired:
+            code, verdict = 0, "goes on"
+        verdict = "TRACEBACK" if TRACEBACK in started.text() else verdict
+        self._keep(None, what, code, started.text(), "", verdict, time.monotonic() - began)
 
     def _keep(
         self, machine: Machine | None, line: str, code: int, text: str, expected: str, verdict: str, took: float
