@@ -38,8 +38,10 @@ class Tenants(Server):
 
 
 async def _flood(host: str, raw: bytes, clients: int, seconds: float) -> int:
-    """Sends one request again and again on each of so many connections; how many were answered with 200."""
+    """Sends one request again and again on each of so many connections; how many were answered with 200. What is
+    uploaded is another content each time: what was there before would be stored by a reference alone."""
     name, _, port = host.rpartition(":")
+    changes = raw.startswith(b"PUT ")
     end, done = time.monotonic() + seconds, 0
 
     async def client() -> None:
@@ -48,7 +50,7 @@ async def _flood(host: str, raw: bytes, clients: int, seconds: float) -> int:
             reader, writer = await asyncio.open_connection(name, int(port), limit=1 << 20)
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while time.monotonic() < end:
-                    writer.write(raw)
+                    writer.write(raw[:-8] + os.urandom(8) if changes else raw)
                     head = await reader.readuntil(b"\r\n\r\n")
                     left = int((re.search(rb"(?i)content-length: (\d+)", head) or [b"", b"0"])[1])
                     while left:

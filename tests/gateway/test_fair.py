@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from fuzz.endpoint import endpoint
 from inprocess import put
+from s4.base.fair import FLOW, REMEMBERED, FairQueue, Flow
 from s4.config.limits import Limits
-from s4.gateway.fair import REMEMBERED, FairQueue, Flow
 from s4.gateway.memory import MemoryBudget, Share
 from s4.gateway.places import PLACE, Place, Places
 from s4.gateway.turns import ROUND_COST, Turns
@@ -112,7 +112,7 @@ def test_only_so_much_goes_on_in_a_round_and_a_newcomer_is_next() -> None:
         turns, order = Turns(round_cost=4), list[str]()
 
         async def work(user: str, cost: int) -> None:
-            PLACE.set(Place(user, ""))
+            FLOW.set(Flow(user, ""))
             await turns.turn(cost)
             order.append(user)
 
@@ -270,7 +270,7 @@ def test_memory_goes_to_users_in_turn() -> None:
         budget, order = MemoryBudget(10, 60.0), list[str]()
 
         async def work(user: str) -> None:
-            PLACE.set(Place(user, ""))
+            FLOW.set(Flow(user, ""))
             share = Share(budget, lambda: 0)
             await share.take(10)
             order.append(user)

@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from s4.base import tasks
-from s4.gateway.fair import FairQueue
+from s4.base.fair import FLOW, FairQueue
 from s4.gateway.places import PLACE
 from s4.s3.errors import S3Error
 
@@ -90,7 +90,7 @@ class MemoryBudget:
         if self.take_now(size):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.push(PLACE.get().flow, max(size, 1), future)
+        self._queue.push(FLOW.get(), max(size, 1), future)
         self._grant()
         try:
             async with tasks.within(self._wait_s):

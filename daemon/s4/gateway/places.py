@@ -16,25 +16,21 @@ from collections import OrderedDict
 from contextvars import ContextVar
 
 from s4.base import tasks
-from s4.gateway.fair import FairQueue, Flow
+from s4.base.fair import FairQueue, Flow
 from s4.s3.errors import S3Error
 
 
 class Place:
     """The place of one request, or of what is no request and needs none."""
 
-    __slots__ = ("_bucket", "_places", "_user", "taken")
+    __slots__ = ("_places", "flow", "taken")
 
     def __init__(self, user: str, bucket: str, places: Places | None = None) -> None:
-        self._user, self._bucket, self._places, self.taken = user, bucket, places, False
-
-    @property
-    def flow(self) -> Flow:
-        return Flow(self._user, self._bucket)
+        self.flow, self._places, self.taken = Flow(user, bucket), places, False
 
     def enter_now(self) -> bool:
         """Whether that needs no waiting."""
-        if self._places is not None and self._places.take_now(self._user):
+        if self._places is not None and self._places.take_now(self.flow.user):
             self.taken = True
         return self.taken
 
@@ -53,7 +49,7 @@ class Place:
     def leave(self) -> None:
         if self.taken and self._places is not None:
             self.taken = False
-            self._places.give_back(self._user)
+            self._places.give_back(self.flow.user)
 
 
 NOBODYS = Place("", "")

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 
-from s4.gateway.fair import FairQueue
-from s4.gateway.places import PLACE
+from s4.base.fair import FLOW, FairQueue
 
-ROUND_COST = 1 << 20  # of one round of the loop; some 1.5 ms
+ROUND_COST = 384 * 1024  # of one round of the loop; some half a millisecond
 
 
 class Turns:
@@ -35,7 +34,7 @@ class Turns:
         """Go on, in this round or a later one."""
         if self.now(cost):
             return
-        flow = PLACE.get().flow
+        flow = FLOW.get()
         if self._is_next(flow.user):
             self._spend(cost)
             return

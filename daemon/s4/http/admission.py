@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 
 from s4.access.documents import rate_of
+from s4.base import fair
 from s4.base.clock import boot_clock
+from s4.base.fair import FLOW
 from s4.config.limits import Limits
 from s4.gateway.context import Gateway
 from s4.gateway.places import NOBODYS, PLACE, Place, Places
@@ -42,6 +44,7 @@ class Admission:
         place = request.place = Place(request.user, request.bucket, self.places)
         self.known += 1
         PLACE.set(place)
+        FLOW.set(place.flow)
         return place.enter_now() and self._gateway.turns.now(REQUEST_COST)
 
     async def enter(self, request: S3Request) -> None:
@@ -82,3 +85,4 @@ class Admission:
             place.leave()
             self.went(request, request.http.content.total_bytes + request.sent)
             PLACE.set(NOBODYS)
+            FLOW.set(fair.NOBODYS)

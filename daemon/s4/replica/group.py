@@ -111,6 +111,7 @@ class Group:
         self._send_bulk = send_bulk or self._just_send
         self.committed = Layer(database)
         self.before_turn: Callable[[], None] = lambda: None
+        self.timed: Callable[[Callable[[], None]], None] = lambda write: write()
         self.on_commit: Callable[[int, Rows], None] = lambda _partition, _rows: None
         self.on_lead: Callable[[int], None] = lambda _partition: None
         self.turns = self._turn = 0
@@ -373,7 +374,7 @@ class Group:
                 items = list(rows.items())
                 few = len(items) <= AT_ONCE  # filled where the lock is, else where nobody else waits (Database.batch)
                 write_all = self.database.batch(items, True) if few else partial(self.database.write, items, True)
-                self._writing = loop.run_in_executor(None, write_all)
+                self._writing = loop.run_in_executor(None, self.timed, write_all)
                 await asyncio.shield(self._writing)
             except Exception as error:
                 self._fatal(error)

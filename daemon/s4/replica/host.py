@@ -1,6 +1,6 @@
 """The host of a process's partitions: one writer loop, and reads of committed rows.
 
-Each turn takes the commands that wait, decides them in order into entries, writes all rows in ONE synced
+Each turn takes commands that wait (waiting.py), decides them in order into entries, writes all rows in ONE synced
 LevelDB batch and only then answers, refusals too (rule R11). With one copy an entry is committed when it is
 durable here, and its rows are in with the same batch: so there is no log to keep apart, the database holds
 committed rows only, and reads need no overlay.
@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from s4.metadata import keys
@@ -34,10 +35,10 @@ from s4.metadata.rows import Head
 from s4.replica.copies import Copies
 from s4.replica.rowcache import RowCache
 from s4.replica.turn import Decider, OverloadedError, Turn, deliver
+from s4.replica.waiting import Commands
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import AnyDatabaseError, Cursor, Database, Snapshot, is_damage
 
-TURN_COMMANDS = 512
 SETTINGS_TABLES = frozenset((keys.BUCKET, *ACCOUNT_TABLES))
 
 
@@ -79,7 +80,7 @@ class Host:
         self._cache = RowCache(cache_bytes)
         self._max_waiting = max_waiting
         self._sync_every_s, self._synced_at = sync_every_s, time.monotonic()
-        self._queue: list[_Waiting] = []
+        self._queue: Commands[_Waiting] = Commands()
         self._between: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -110,7 +111,7 @@ class Host:
         if len(self._queue) >= self._max_waiting and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = self._loop.create_future()
-        self._queue.append(_Waiting(partition, command, command_id, again, future))
+        self._queue.push(command, _Waiting(partition, command, command_id, again, future))
         self._wake.set()
         return future
 
@@ -120,9 +121,8 @@ class Host:
             self._wake.clear()
             while self._queue or self._between or self.copies.joining:
                 self._call_between()
-                group, self._queue = self._queue[:TURN_COMMANDS], self._queue[TURN_COMMANDS:]
                 try:
-                    await self._turn(group)
+                    await self._turn()
                 except AnyDatabaseError as error:
                     if len(self.copies.all()) == 1 or not is_damage(error):
                         self._fatal(error)
@@ -161,22 +161,23 @@ class Host:
         self._wake.set()
         await done
 
-    async def _turn(self, group: list[_Waiting]) -> None:
+    async def _turn(self) -> None:
         turn = Turn(Overlay(self.database), self._epochs, dict(self._sequences))
+        group: list[_Waiting] = []
         answers: list[AnyAnswer | Exception] = []
-        for item in group:
+        for _ in range(min(self._queue.most, len(self._queue))):
+            item = self._queue.pop()
+            group.append(item)
             answers.append(self._decider.answer(turn, item.partition, item.command, item.id, again=item.again))
             if turn.is_full:
                 break
-        self._queue[:0] = group[len(answers) :]
-        del group[len(answers) :]
         self._sequences = turn.sequences
         turn.close()
         if turn.overlay.rows or self.copies.joining:
             rows = list(turn.overlay.rows.items())
             write = self.copies.batch(rows, self._sync or self._sync_due())
             shards = any(new.k for item in group for new in getattr(item.command, "blobs", ()))
-            await self._loop.run_in_executor(self._thread, self._write, write, shards)
+            await self._loop.run_in_executor(self._thread, self._queue.timed, partial(self._write, write, shards))
             self.copies.written()
             self._committed(rows)
         self.turns += 1

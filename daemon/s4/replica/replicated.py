@@ -1,7 +1,7 @@
 """The host of a store's partitions in a cluster: commands in, entries of the replicas of `group.py` out.
 
 It has the face of `host.py`, which keeps everything by itself. Each turn of the group's writer loop first decides,
-for each partition, the commands that wait into one entry: its rows go to the other replicas and to the own disk at
+for each partition, commands that wait (waiting.py) into one entry: its rows go to the other replicas and to the own disk at
 the same time, and its answers, refusals too (R11), are given once it is committed. What an entry asks of other
 partitions waits in outbox rows, which `upkeep/leader.py` of whoever leads the partition carries out.
 
@@ -28,11 +28,11 @@ from s4.replica.host import SETTINGS_TABLES
 from s4.replica.rowcache import RowCache
 from s4.replica.terms import NotServingError, TooFewError
 from s4.replica.turn import TURN_ROWS, Decider, OverloadedError, Turn, deliver, touches
+from s4.replica.waiting import TURN_MOST, Commands
 from s4.storage.leveldb import Cursor
 
 log = logging.getLogger(__name__)
 
-TURN_COMMANDS = 512
 WAITING_BYTES = 16 << 20  # of a partition's entries that are not committed: then no more is decided
 WAIT_S = 0.02
 
@@ -42,6 +42,7 @@ Prepare = Callable[[int, AnyCommand], AnyCommand]
 
 @dataclass(slots=True)
 class _Waiting:
+    partition: int
     command: AnyCommand
     id: bytes
     again: bool
@@ -75,7 +76,9 @@ class ReplicatedHost:
         self._led_at = dict.fromkeys(range(partitions), float("-inf"))
         self._cache = RowCache(cache_bytes)
         self._max_waiting, self.waiting = max_waiting, 0
-        self._queues: dict[int, list[_Waiting]] = {}
+        self._queue: Commands[_Waiting] = Commands()
+        self._taken: dict[int, list[_Waiting]] = {}  # out of it, and not decided yet: they are next
+        group.timed = self._queue.timed
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
         self._decider = Decider(partitions, self._newest, clock, agrees, self.full_queues, room, whole, timed)
         self.nulls = self._decider.nulls
@@ -106,25 +109,30 @@ class ReplicatedHost:
         if self.waiting >= self._max_waiting and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(partition, []).append(_Waiting(command, command_id, again, future))
+        self._queue.push(command, _Waiting(partition, command, command_id, again, future))
         self.waiting += 1
         self.group.wake()
         return future
 
     def _decide_all(self) -> None:
-        queues, self._queues, rows = self._queues, {}, 0
+        queues, self._taken, rows = self._taken, {}, 0
+        for _ in range(min(self._queue.most, len(self._queue))):
+            item = self._queue.pop()
+            queues.setdefault(item.partition, []).append(item)
+        if self._queue:
+            self.group.wake()
         for partition, queue in queues.items():
             if rows >= TURN_ROWS:
-                self._queues[partition] = queue
+                self._taken[partition] = queue
                 self.group.wake()
                 continue
             if self._waits(partition):
-                self._queues[partition] = queue
+                self._taken[partition] = queue
                 asyncio.get_running_loop().call_later(WAIT_S, self.group.wake)
                 continue
-            taken, left = queue[:TURN_COMMANDS], queue[TURN_COMMANDS:]
+            taken, left = queue[:TURN_MOST], queue[TURN_MOST:]
             if left:
-                self._queues[partition] = left
+                self._taken[partition] = left
                 self.group.wake()
             self.waiting -= len(taken)
             try:
@@ -165,7 +173,7 @@ class ReplicatedHost:
     def _put_back(self, partition: int, left: list[_Waiting]) -> None:
         """Commands for the next turn, before those that came meanwhile."""
         if left:
-            self._queues[partition] = left + self._queues.get(partition, [])
+            self._taken[partition] = left + self._taken.get(partition, [])
             self.waiting += len(left)
             self.group.wake()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -24,6 +25,10 @@ class Flow(NamedTuple):
 
     user: str
     bucket: str
+
+
+NOBODYS = Flow("", "")  # what the store does by itself, or another process for whom it knows
+FLOW: ContextVar[Flow] = ContextVar("flow", default=NOBODYS)
 
 
 @dataclass(slots=True)
