@@ -30,6 +30,7 @@ CHECK = (
     "cluster/test_reach.py",
     "cluster/test_recovery.py",
     "cluster/test_shardmap.py",
+    "encryption/test_backup_keys.py",
     "encryption/test_segments.py",
     "erasure/",
     "fuzz/",

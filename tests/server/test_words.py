@@ -26,7 +26,12 @@ from s4.crypto.authority import Authority
 
 PARSER = cli.build_parser()  # once: it takes longer than most commands
 Ran = Callable[..., tuple[int, str, str]]
-LOCAL = {("cluster", "init"), ("cluster", "certificates")}  # they ask no admin port
+LOCAL = {
+    ("cluster", "init"),
+    ("cluster", "certificates"),
+    ("backup-keys",),
+    ("restore-keys",),
+}  # they ask no admin port
 GIVEN = {"coordinator": "etcd://127.0.0.1:1/none", "grant": "Reader", "size": "1GiB"}
 
 MORE = {

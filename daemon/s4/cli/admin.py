@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from s4.base.said import FAILED, PROBLEMS
 from s4.base.text import human, table
-from s4.cli import access, cluster, rates, target, watch
+from s4.cli import access, cluster, keys, rates, target, watch
 from s4.cli.admin_client import AdminClient, AdminError, Answered, Call
 from s4.cli.check import check
 from s4.config.limits import parse_size
@@ -82,6 +82,7 @@ def add_arguments(commands: Any) -> None:
     watch.add_arguments(actions)
     access.add_arguments(actions)
     cluster.admin_arguments(actions)
+    keys.add_arguments(actions)
     target.add_arguments(admin)
 
 
@@ -118,6 +119,8 @@ def _done(arguments: argparse.Namespace) -> Told:
     done = cluster.local_action(arguments) if arguments.action == "cluster" else None
     if done is not None:
         return done, "".join(f"{name}: {value}\n" for name, value in done.items())
+    if arguments.action in keys.ACTIONS:
+        return keys.run(arguments)
     where = target.find(arguments.dir, arguments.endpoint, arguments.authority)
     if arguments.action == "check":
         took = check(arguments.s3 or where.s3, where.access_key, where.secret_key, arguments.region, where.authority)
