@@ -40,9 +40,9 @@ soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every 
 	S4_TIER=soak $(PYTEST) -m "not compat" -n 2 --timeout 36000 $(SOAK)
 	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
 
-# TRIALS="disks cluster" for some of them. Needs root; debootstrap and etcd for some.
-trials: setup ## three people who have the texts alone: a laptop with Debian 12 and 13, six disks, a cluster; writes docs/trials.md
-	cd e2e && PYTHONPATH=../tests:../operator ../.venv/bin/python -m trials $(TRIALS) $(if $(TRIALS),,--log ../docs/trials.md)
+# TRIALS="disks cluster" for some of them (laptop, systemd, forky: Debian with Python 3.14). Needs root; debootstrap and etcd for some.
+trials: setup ## people who have the texts alone: a laptop with Debian 12 and 13, systemd, six disks, a cluster; writes docs/trials.md
+	cd e2e && PYTHONPATH=../tests:../operator ../.venv/bin/python -m trials $(TRIALS) --page ../docs/trials.md
 
 lint: quick .tools/lint ## ruff, mypy, import-linter
 	PYTHONPATH=daemon:operator .tools/lint/bin/lint-imports

@@ -1,4 +1,5 @@
-"""Three people who know S4 from its texts alone: a developer on a laptop, an admin of six disks, an admin of a cluster.
+"""People who know S4 from its texts alone: a developer on a laptop, an admin of one server, one of six disks, one of a
+cluster.
 
 `make trials` runs them, with real programs, disks and namespaces, and writes what happened to docs/trials.md. They are
 no tests of functions: those are in tests/. What they do comes from the blocks and tables of README.md and docs/

@@ -277,7 +277,7 @@ def accidents(trial: Trial, developer: Machine, admin: Machine, texts: Texts, sa
 
 
 COMPLETE = (
-    "eval \"$(s4 completion bash)\"; complete -p s4; COMP_WORDS=(s4 admin st); COMP_CWORD=2; COMP_LINE='s4 admin st'; COMP_POINT=${#COMP_LINE}; "
+    "complete -p s4; COMP_WORDS=(s4 admin st); COMP_CWORD=2; COMP_LINE='s4 admin st'; COMP_POINT=${#COMP_LINE}; "
     "f=$(complete -p s4 | sed 's/.*-F \\([^ ]*\\).*/\\1/'); $f s4 st admin; echo \"${COMPREPLY[@]}\""
 )
 
@@ -298,7 +298,8 @@ def pipx_and_completion(trial: Trial, developer: Machine, admin: Machine, texts:
     trial.does(developer, "~/.local/bin/s4 --version", "0.8")
     way = "export PATH=$HOME/.local/bin:$PATH;"
     home = developer.here / said["suite"] / "home/dev"
-    (home / "complete.bash").write_text(COMPLETE)
+    (home / "complete.bash").write_text(texts.line('eval "$(s4 completion bash)"') + "; " + COMPLETE)
     trial.does(developer, f"{way} bash -i -c '. ~/complete.bash'", "status")
+    texts.said("s4 completion zsh > _s4")
     (home / "complete.zsh").write_text(COMPLETE_ZSH)
     trial.does(developer, f"{way} s4 completion zsh > ~/_s4; zsh ~/complete.zsh", "stop-check")

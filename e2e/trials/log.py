@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 TRACEBACK = "Traceback (most recent call last)"
 LEAST_PAUSE_S = 0.5
@@ -115,6 +115,14 @@ class Trial:
     def __init__(self, title: str) -> None:
         self.made.append(self)
         self.title, self.steps, self.full, self.notes = title, list[Step](), list[str](), list[str]()
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> Trial:
+        """One that was kept; not of this run."""
+        trial = cls(kept["title"])
+        cls.made.remove(trial)
+        trial.notes, trial.steps = kept["notes"], [Step(**step) for step in kept["steps"]]
+        return trial
 
     def note(self, text: str) -> None:
         """What is done between commands: a disk is pulled, a node loses its power."""
