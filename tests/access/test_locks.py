@@ -134,6 +134,7 @@ def test_a_legal_hold_stands_beside_retention(s3: Any, bucket: str) -> None:
     )
     s3.put_object_legal_hold(Bucket=bucket, Key="k", LegalHold={"Status": "OFF"})
     assert s3.get_object_legal_hold(Bucket=bucket, Key="k", VersionId=version)["LegalHold"]["Status"] == "OFF"
+    assert s3.head_object(Bucket=bucket, Key="k")["ObjectLockLegalHoldStatus"] == "OFF"
     s3.delete_object(Bucket=bucket, Key="k", VersionId=version)
 
 

@@ -48,6 +48,7 @@ def test_every_answer_about_a_bucket_says_where_it_is(server: ServerProcess, buc
     ]
     assert [answer.status for answer in answers] == [200, 200, 404, 403, 403]
     assert {answer.headers.get("x-amz-bucket-region") for answer in answers} == {REGION}
+    assert answers[0].headers.get("x-amz-access-point-alias") == "false"
     # what nobody may know is not told: a bucket that is not there has the same refused answer
     assert raw.send(server.endpoint, "HEAD", "/no-such-bucket", {}).headers["x-amz-bucket-region"] == REGION
     assert "x-amz-bucket-region" not in raw.call(server.endpoint, "HEAD", "/no-such-bucket").headers

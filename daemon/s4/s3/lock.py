@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from s4.metadata.locks import COMPLIANCE, GOVERNANCE
+from s4.metadata.rows import Object
 from s4.s3.errors import S3Error
 from s4.s3.names import exact_date, number
 from s4.s3.xml import Element, tag
@@ -105,6 +106,11 @@ def hold_from_xml(root: Element) -> bool:
     if status not in ("ON", "OFF"):
         raise S3Error("MalformedXML")
     return status == "ON"
+
+
+def hold_of(row: Object) -> str:
+    """ON or OFF; empty where a legal hold was never put."""
+    return "ON" if row.legal_hold else "OFF" if row.hold_told else ""
 
 
 def default_from_xml(root: Element) -> Default | None:

@@ -29,7 +29,7 @@ def check_new_bucket(name: str) -> None:
     """Raises S3Error InvalidBucketName. Source: S3 User Guide, "General purpose bucket naming rules"."""
     bad = (
         not _BUCKET.fullmatch(name)
-        or ".." in name
+        or any(pair in name for pair in ("..", ".-", "-."))  # its parts are names of hosts (RFC 1123, 2.1)
         or _ADDRESS.fullmatch(name)
         or name.startswith(("xn--", "sthree-", "amzn-s3-demo-"))
         or name.endswith(("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"))

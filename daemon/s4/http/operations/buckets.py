@@ -172,7 +172,7 @@ async def _asked(gateway: Gateway, call: Call, labels: dict[str, str]) -> dict[s
 
 async def head_bucket(gateway: Gateway, call: Call) -> Answer:
     call.must_exist()
-    return respond(200)
+    return respond(200, {"x-amz-access-point-alias": "false"})
 
 
 async def delete_bucket(gateway: Gateway, call: Call) -> Answer:

@@ -61,8 +61,9 @@ async def shown(call: Call, opened: Opened) -> dict[str, str]:
     found: dict[str, str] = {}
     if row.lock_mode and await authorizer.may("s3:GetObjectRetention", call.request.key, version, row=row):
         found |= {lock.MODE: row.lock_mode, lock.UNTIL: exact_date(row.lock_until_ms)}
-    if row.legal_hold and await authorizer.may("s3:GetObjectLegalHold", call.request.key, version, row=row):
-        found[lock.HOLD] = "ON"
+    hold = lock.hold_of(row)
+    if hold and await authorizer.may("s3:GetObjectLegalHold", call.request.key, version, row=row):
+        found[lock.HOLD] = hold
     return found
 
 
@@ -97,10 +98,10 @@ async def put_retention(gateway: Gateway, call: Call) -> Answer:
 
 
 async def get_hold(gateway: Gateway, call: Call) -> Answer:
-    row = (await _open(call)).row
-    if not row.legal_hold and not row.hold_told:
+    hold = lock.hold_of((await _open(call)).row)
+    if not hold:
         raise S3Error("NoSuchObjectLockConfiguration")
-    return respond_xml(document("LegalHold", tag("Status", "ON" if row.legal_hold else "OFF")))
+    return respond_xml(document("LegalHold", tag("Status", hold)))
 
 
 async def put_hold(gateway: Gateway, call: Call) -> Answer:

@@ -210,7 +210,7 @@ async def _read_headers(
     headers.update(span)
     if not opened.asked_version:
         headers.update(ending(gateway, opened.bucket, opened.key, opened.row))
-    if opened.row.lock_mode or opened.row.legal_hold:
+    if opened.row.lock_mode or lock.hold_of(opened.row):
         headers.update(await locks.shown(call, opened))
     if opened.row.sealing is not None:
         headers.update(encryption.shown(opened.row.sealing, call.request.headers))
