@@ -31,7 +31,7 @@ test: setup clients ## everything that needs only this machine: real servers, cl
 	S4_COVERAGE=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.tools/coverage $(PYTEST) -n $(WORKERS) --cov --cov-report term:skip-covered
 
 # COMPAT=NAME for some of them; what a machine cannot have is skipped by name. -rP: suites print their counts.
-COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard $(addprefix tests/compat/*/*/,go.mod package.json pom.xml Cargo.toml)))))
+COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir $(patsubst %/,%,$(dir $(wildcard $(addprefix tests/compat/*/*/,go.mod package.json pom.xml Cargo.toml))))) minio
 compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) ## programs that people run on S3, unchanged, from package registries
 	$(PYTEST) -m compat -n 0 --timeout 7200 -rsP tests/compat $(if $(COMPAT),-k "$(shell echo $(COMPAT) | sed 's/-/_/g; s/ / or /g')")
 
@@ -125,6 +125,12 @@ clients: .tools/aws/bin/aws .tools/minio-go-client .tools/nats-server .tools/kaf
 
 .tools/compat/%.made: tests/compat/java/%/pom.xml
 	-command -v mvn >/dev/null && mvn -q -B -f $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$(basename $@) && touch $@
+
+# No program on S3, but another server: minio-go's suite is run on it too.
+MINIO ?= v0.0.0-20260212201848-7aac2a2c5b7c
+.tools/compat/minio.made:
+	@mkdir -p $(basename $@)
+	-command -v go >/dev/null && GOBIN=$(CURDIR)/$(basename $@) go install github.com/minio/minio@$(MINIO) && touch $@
 
 .tools/nats-server: tests/events/nats-server/go.mod
 	@mkdir -p .tools
