@@ -1,7 +1,8 @@
 """Access control lists, as far as S3 keeps them: canned ones, grants in headers, and the XML of both. Pure.
 
 Source: S3 user guide, "Access control list (ACL) overview". ACLs count only in buckets whose ownership controls allow
-them; the owner's own grant gives nothing here, since S4 is one account, in which policies say what a user may do.
+them; the owner's own grants are shown and give nothing here, since S4 is one account, in which policies say what a
+user may do.
 """
 
 from __future__ import annotations
@@ -55,9 +56,16 @@ OF_OBJECT = {
 
 
 class Acl(msgspec.Struct, frozen=True, array_like=True):
-    """Grants of permissions to others than the owner: (a group's URI or a canonical id, permission)."""
+    """Grants of permissions to others than the owner, (a group's URI or a canonical id, permission), and the owner's
+    own permissions."""
 
     grants: tuple[tuple[str, str], ...] = ()
+    own: tuple[str, ...] = (FULL,)
+
+    @property
+    def private(self) -> bool:
+        """Whether it is what there is without one."""
+        return not self.grants and self.own == (FULL,)
 
     @property
     def public(self) -> bool:
@@ -80,7 +88,7 @@ class Acl(msgspec.Struct, frozen=True, array_like=True):
 
 def encode(acl: Acl) -> str:
     """As text, empty for a private one."""
-    return msgspec.json.encode(acl).decode() if acl.grants else ""
+    return "" if acl.private else msgspec.json.encode(acl).decode()
 
 
 def decode(text: str) -> Acl:
@@ -101,14 +109,15 @@ def from_headers(headers: Mapping[str, str], owner: str) -> Acl | None:
     if not given:
         return None
     grants = [(who, GRANT_HEADERS[name]) for name in given for who in _grantees(headers[name], name)]
-    return _bounded(one for one in grants if one[0] != owner)
+    return _bounded(grants, owner)
 
 
-def _bounded(grants: Iterable[tuple[str, str]]) -> Acl:
+def _bounded(grants: Iterable[tuple[str, str]], owner: str) -> Acl:
     found = tuple(dict.fromkeys(grants))
     if len(found) > MOST:
         raise S3Error("InvalidRequest", f"An ACL has at most {MOST} grants")
-    return Acl(found)
+    own = tuple(permission for who, permission in found if who == owner)
+    return Acl(tuple(one for one in found if one[0] != owner), own)
 
 
 def _grantees(text: str, header: str) -> list[str]:
@@ -149,15 +158,20 @@ def from_xml(root: Element, owner: str) -> Acl:
             raise S3Error("MalformedACLError")
         kind, value = ("uri", uri) if uri else ("id", name) if name else ("emailaddress", email or "")
         grants.append((_grantee(kind, value, "Grantee"), permission))
-    return _bounded(grant for grant in grants if grant[0] != owner)
+    return _bounded(grants, owner)
 
 
-def to_xml(acl: Acl, owner: str, owner_xml: str) -> str:
-    """Owner and grants, the owner's own first."""
-    return f"<Owner>{owner_xml}</Owner><AccessControlList>{_grant(owner, FULL)}{''.join(_grant(*one) for one in acl.grants)}</AccessControlList>"
+def to_xml(acl: Acl, owner: str) -> str:
+    """Owner and grants, the owner's own first. `owner`: its elements."""
+    own = [_grant("CanonicalUser", owner, permission) for permission in acl.own]
+    others = [
+        _grant(
+            *(("Group", tag("URI", who)) if who.startswith("http") else ("CanonicalUser", tag("ID", who))), permission
+        )
+        for who, permission in acl.grants
+    ]
+    return f"<Owner>{owner}</Owner><AccessControlList>{''.join(own + others)}</AccessControlList>"
 
 
-def _grant(who: str, permission: str) -> str:
-    group = who.startswith("http")
-    kind, name = ("Group", tag("URI", who)) if group else ("CanonicalUser", tag("ID", who))
-    return f'<Grant><Grantee {_XSI} xsi:type="{kind}">{name}</Grantee>{tag("Permission", permission)}</Grant>'
+def _grant(kind: str, who: str, permission: str) -> str:
+    return f'<Grant><Grantee {_XSI} xsi:type="{kind}">{who}</Grantee>{tag("Permission", permission)}</Grant>'

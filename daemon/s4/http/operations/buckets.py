@@ -152,7 +152,7 @@ async def _asked(gateway: Gateway, call: Call, labels: dict[str, str]) -> dict[s
         raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership", ArgumentValue=ownership)
     if gateway.open_buckets:
         ownership = ownership or documents.WRITER
-    if wanted.grants:
+    if not wanted.private:
         await call.authorizer.must("s3:PutBucketAcl")
         if ownership in ("", documents.ENFORCED):
             raise S3Error("InvalidBucketAclWithObjectOwnership")

@@ -52,7 +52,7 @@ async def delete_tagging(gateway: Gateway, call: Call) -> Answer:
 async def get_acl(gateway: Gateway, call: Call) -> Answer:
     opened = await call.open()
     owner = await canonical_of(gateway, opened.row.owner)
-    listed = acl.to_xml(acl.decode(opened.row.acl), owner, xml(owner, opened.row.owner))
+    listed = acl.to_xml(acl.decode(opened.row.acl), xml(owner, opened.row.owner))
     return respond_xml(document("AccessControlPolicy", listed), _version(opened.version))
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from msgspec.structs import replace
 
+from s4.access.documents import object_owner
 from s4.base import tasks
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
@@ -18,6 +19,7 @@ from s4.http.authorize import Call
 from s4.http.operations import encryption as sse
 from s4.http.operations import locks
 from s4.http.operations.settings import check_acl
+from s4.http.owners import canonical_of
 from s4.http.request import S3Request, request_patience
 from s4.http.responses import common_headers, ending, from_wire, header_value, object_headers, put_headers
 from s4.metadata import classes, keys
@@ -71,11 +73,16 @@ def attributes_of(request: S3Request) -> Attributes:
 async def asked_acl(gateway: Gateway, call: Call) -> str:
     """The ACL that a write asks for, as it is kept. Raises S3Error where the bucket takes no such, or the caller may
     not."""
-    wanted = acl.from_headers(call.request.headers, call.request.requester.asker.canonical)
-    if wanted is None or not wanted.grants:
+    if acl.ASKED.isdisjoint(call.request.headers):
+        return ""
+    bucket, owner = await find_bucket(gateway, call.request.bucket), call.request.requester.asker.canonical
+    if (whose := object_owner(bucket, call.caller)) != call.caller:
+        owner = await canonical_of(gateway, whose)
+    wanted = acl.from_headers(call.request.headers, owner)
+    if wanted is None or wanted.private:
         return ""
     await call.authorizer.must("s3:PutObjectAcl", call.request.key)
-    check_acl(await find_bucket(gateway, call.request.bucket), wanted)
+    check_acl(bucket, wanted)
     return acl.encode(wanted)
 
 

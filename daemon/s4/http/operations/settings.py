@@ -265,7 +265,7 @@ async def get_acl(gateway: Gateway, call: Call) -> Answer:
     bucket = call.must_exist()
     held = acl.decode(bucket.documents.get(documents.ACL, ""))
     owner = await canonical_of(gateway, bucket.owner)
-    return respond_xml(document("AccessControlPolicy", acl.to_xml(held, owner, xml(owner, bucket.owner))))
+    return respond_xml(document("AccessControlPolicy", acl.to_xml(held, xml(owner, bucket.owner))))
 
 
 async def put_acl(gateway: Gateway, call: Call) -> Answer:
@@ -296,7 +296,7 @@ async def asked_acl(request: S3Request, owner: str) -> acl.Acl:
 
 def check_acl(bucket: Bucket, wanted: acl.Acl) -> None:
     """Raises S3Error where a bucket takes no such ACL."""
-    if not wanted.grants:
+    if wanted.private:
         return
     if not documents.has_acls(bucket):
         raise S3Error("AccessControlListNotSupported")
