@@ -194,9 +194,7 @@ class Locks(Area):
         self.default, self.ends = chosen.random() < 0.4, chosen.random() < 0.6
         self.names = [b"l%d" % number for number in range(2)]
         self.versions: dict[str, Locked] = {}
-        self.newer: dict[bytes, list[float]] = {
-            name: [] for name in self.names
-        }  # when something was put upon what there was
+        self.puts: dict[bytes, list[Key]] = {name: [] for name in self.names}  # attempts of each; results are versions
 
     async def prepare(self, chosen: random.Random) -> None:
         async def make(gateway: Gateway) -> Any:
@@ -264,17 +262,19 @@ class Locks(Area):
         name = chosen.choice(self.names)
         mode, until = self._retention(chosen) if chosen.random() < 0.5 else ("", 0)
         lock = Lock(mode, until, chosen.random() < 0.2)
-        self.newer[name].append(self.loop.now)
+        attempts = Key()
+        self.puts[name].append(attempts)
         answer, put = await self.clients.put(
             chosen,
             self.bucket,
             name,
             value,
-            of=Key(),
+            of=attempts,
             call=lambda: Call("put", value, 0.0),
             lock=lock if any(lock) else NONE,
         )
         if put is not None:
+            answer.record.result = put.version
             defaulted = self.clients.now_ms() + DAY_MS if self.default and not mode else 0
             state = State(hold=lock.hold, mode=GOVERNANCE if defaulted else mode, until=defaulted or until)
             self.versions[put.version] = Locked(name, value, answer.record.begin, answer.record.end, state, defaulted)
@@ -316,7 +316,7 @@ class Locks(Area):
     def histories(self) -> Iterator[History]:
         for version, one in self.versions.items():
             calls = [call for call in one.calls.calls if call.kind != "look" or call.end < FOREVER]
-            if self.ends and (since := self._past_since(one)) < FOREVER:
+            if self.ends and (since := self._past_since(version, one)) < FOREVER:
                 calls.append(Call("ends", None, since))
             yield History(
                 f"{self.bucket} version {version} of {one.value}",
@@ -325,10 +325,17 @@ class Locks(Area):
                 lambda call, state, one=one: self._apply(one, call, state),
             )
 
-    def _past_since(self, one: Locked) -> float:
-        """The earliest moment at which lifecycle may have ended it: a day after something was put upon it."""
-        later = [at for at in self.newer[one.key] if at > one.begin]
-        return max(0.0, min(later) + DAY_S - 2 * self.clients.slack_s()) if later else FOREVER
+    def _past_since(self, version: str, one: Locked) -> float:
+        """The earliest moment at which lifecycle may have ended it: a day after something came upon it, which counts from
+        when that was asked for. Upon it is what has a later id (R13), whichever of the two was asked for first, and
+        perhaps what nobody knows of; what is known to have been refused is not there."""
+        above = [
+            attempt.begin
+            for put in self.puts[one.key]
+            for attempt in put.calls
+            if attempt.end == FOREVER or (attempt.result or "") > version
+        ]
+        return max(0.0, min(above) + DAY_S - 2 * self.clients.slack_s()) if above else FOREVER
 
     def _retained(self, state: State, call: Call) -> tuple[bool, bool]:
         """(surely, perhaps) retained when a call was decided."""
