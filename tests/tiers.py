@@ -63,6 +63,7 @@ CHECK = (
     "test_rules.py",
     "test_shape.py",
     "test_texts.py",
+    "test_trials.py",
     "upkeep/",
     "whole/test_judging.py",
 )

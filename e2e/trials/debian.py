@@ -142,8 +142,8 @@ exec env -i container=lxc PATH={path} /lib/systemd/systemd --log-target=journal 
 
 
 @contextmanager
-def booted(root: Path) -> Iterator[Machine]:
-    """Root's terminal in an unpacked Debian that runs its own systemd."""
+def booted(root: Path, tree: str) -> Iterator[Machine]:
+    """Root's terminal, in the tree, of an unpacked Debian that runs its own systemd."""
     unified = re.search(r"^\S+ (\S+) cgroup2 ", Path("/proc/mounts").read_text(), re.M)
     if unified is None:
         raise SystemExit("this machine has no control groups of version 2, which systemd wants")
@@ -163,7 +163,7 @@ def booted(root: Path) -> Iterator[Machine]:
             *(f"--{one}" for one in ("mount", "pid", "uts", "ipc", "cgroup", "root")),
         ]
         root_s = environment(HOME="/root", DEBIAN_FRONTEND="noninteractive")
-        machine = Machine("root", root.parent, root_s, [*enter, "/usr/bin/env", "-C", "/root"])
+        machine = Machine("root", root.parent, root_s, [*enter, "/usr/bin/env", "-C", tree])
         until = time.monotonic() + 300
         while machine.run("systemctl is-system-running")[1].strip() not in ("running", "degraded"):
             if started.poll() is not None or time.monotonic() > until:

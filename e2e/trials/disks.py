@@ -217,8 +217,8 @@ def got(path: str) -> str:
 
 def follow(here: Path, texts: Texts) -> Trial:
     trial = Trial("An admin of six disks")
+    texts.said("s4 server /disk1/s4 … /disk6/s4")
     admin = Admin(trial, here)
-    texts.said("s4 server /disk1/s4 /disk2/s4 … /disk6/s4")
     try:
         first_start(admin, texts)
         load = Load("http://127.0.0.1:9000")
