@@ -119,7 +119,9 @@ class QueryEndpoint:
             call = Call(self._gateway, form, request.requester, accounts, context, temporary)
             if action not in OPEN:
                 await judge(call, action)
-            return await handler(call)
+            done = await handler(call)
+            form.check()  # before anything of it is committed
+            return done
 
         return await change(self._gateway, work)
 

@@ -93,7 +93,7 @@ async def create_policy(call: Call) -> dict[str, Any]:
         new_id("ANPA"),
         call.form.path(),
         {1: (document, now)},
-        description=call.form.get("Description")[:1000],
+        description=call.form.text("Description", 1000),
         updated_ms=now,
         tags=call.form.tags(),
     )
@@ -107,7 +107,7 @@ async def get_policy(call: Call) -> dict[str, Any]:
 
 
 async def list_policies(call: Call) -> dict[str, Any]:
-    scope, prefix = call.form.get("Scope", "All"), call.form.get("PathPrefix", "/")
+    scope, prefix = call.form.one_of("Scope", "All", "AWS", "Local"), call.form.get("PathPrefix", "/")
     rows = [await shown(call.accounts, row) for _, row in await call.accounts.all(Managed)] if scope != "AWS" else []
     rows += [_built_in(arn) for arn in BUILT_IN] if scope != "Local" else []
     rows = [row for row in rows if row["Path"].startswith(prefix)]
@@ -203,8 +203,10 @@ async def set_default(call: Call) -> dict[str, Any]:
 
 async def list_entities(call: Call) -> dict[str, Any]:
     used = await users_of(call.accounts, await check_arn(call.accounts, call.form.arn("PolicyArn")))
+    only = call.form.one_of("EntityFilter", *KINDS, "LocalManagedPolicy", "AWSManagedPolicy")
     page, more = call.page(
-        [(kind, row) for kind in KINDS for row in used[kind]], lambda entity: f"{entity[0]}/{entity[1].name}"
+        [(kind, row) for kind in KINDS if only in ("", kind) for row in used[kind]],
+        lambda entity: f"{entity[0]}/{entity[1].name}",
     )
     listed = {
         f"Policy{kind}s": [{f"{kind}Name": row.name, f"{kind}Id": row.id or row.name} for of, row in page if of == kind]

@@ -75,23 +75,49 @@ def invalid(message: str) -> IamError:
 
 
 class Form:
-    """The parameters of a call."""
+    """The parameters of a call. What no operation read of them was not obeyed, and is refused (`check`)."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
+        self._read = {"Action", "Version"}
+
+    def check(self) -> None:
+        """Raises IamError where the call says what nobody read. An empty value is how SDKs write an empty list."""
+        for name, value in self._values.items():
+            if value and name not in self._read:
+                raise IamError("NotImplemented", f"S4 does not implement the parameter {name} of this call.")
+
+    def _value(self, name: str) -> str | None:
+        self._read.add(name)
+        return self._values.get(name)
 
     def get(self, name: str, default: str = "") -> str:
-        return self._values.get(name, default)
+        value = self._value(name)
+        return default if value is None else value
 
     def has(self, name: str) -> bool:
         return name in self._values
 
     def need(self, name: str) -> str:
-        if not self._values.get(name):
+        value = self._value(name)
+        if not value:
             raise invalid(
                 f"1 validation error detected: Value null at '{name}' failed to satisfy constraint: Member must not be null"
             )
-        return self._values[name]
+        return value
+
+    def text(self, parameter: str, most: int, default: str = "") -> str:
+        value = self.get(parameter, default)
+        if len(value) > most:
+            raise invalid(f"Value at '{parameter}' must have at most {most} characters")
+        return value
+
+    def one_of(self, parameter: str, *values: str) -> str:
+        """One of the values, or empty where it is not there."""
+        value = self.get(parameter)
+        if value and value not in values:
+            raise invalid(f"Value '{value}' at '{parameter}' must be one of {', '.join(values)}")
+        return value
 
     def name(self, parameter: str, most: int = 64) -> str:
         """A name by IAM's rules."""
@@ -127,15 +153,15 @@ class Form:
     def members(self, parameter: str) -> list[str]:
         """The values of `parameter.member.1` and on."""
         found: list[str] = []
-        while (value := self._values.get(f"{parameter}.member.{len(found) + 1}")) is not None:
+        while (value := self._value(f"{parameter}.member.{len(found) + 1}")) is not None:
             found.append(value)
         return found
 
     def tags(self) -> dict[str, str]:
         found: dict[str, str] = {}
         number = 1
-        while (key := self._values.get(f"Tags.member.{number}.Key")) is not None:
-            value = self._values.get(f"Tags.member.{number}.Value", "")
+        while (key := self._value(f"Tags.member.{number}.Key")) is not None:
+            value = self.get(f"Tags.member.{number}.Value")
             if not 1 <= len(key) <= 128 or len(value) > 256 or key.lower().startswith("aws:"):
                 raise IamError("InvalidInput", f"The tag {key!r} is not valid")
             if key.lower() in (one.lower() for one in found):
@@ -252,4 +278,8 @@ def read_form(body: bytes) -> Form:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000)
     except (UnicodeDecodeError, ValueError) as error:
         raise invalid("The request's body is no form") from error
-    return Form(dict(pairs))
+    values: dict[str, str] = {}
+    for name, value in pairs:
+        if values.setdefault(name, value) != value:
+            raise invalid(f"The parameter {name} is given twice, with different values")
+    return Form(values)

@@ -58,7 +58,7 @@ async def create(call: Call) -> dict[str, Any]:
         unique,
         call.form.path(),
         trust,
-        call.form.get("Description")[:1000],
+        call.form.text("Description", 1000),
         call.form.number("MaxSessionDuration", LEAST_S, LEAST_S, MOST_S),
         call.form.tags(),
         boundary=boundary,
@@ -90,7 +90,7 @@ async def list_roles(call: Call) -> dict[str, Any]:
 
 async def update(call: Call) -> dict[str, Any]:
     row = await holder(call, Role)
-    description = call.form.get("Description", row.description)[:1000]
+    description = call.form.text("Description", 1000, row.description)
     session_s = call.form.number("MaxSessionDuration", row.session_s, LEAST_S, MOST_S)
     call.accounts.put(row.name, replace(row, description=description, session_s=session_s))
     return {}
