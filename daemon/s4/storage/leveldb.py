@@ -13,6 +13,7 @@ import errno
 import gc
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -22,11 +23,13 @@ from typing import Any
 import plyvel
 
 from s4.base.said import SaidError
+from s4.storage.forgetting import STEP_S, Forgetting
 from s4.storage.timing import SYNC, WRITE, Times
 
 Rows = Iterable[tuple[bytes, bytes | None]]
 
 
+_END, _OVER = b"\xff" * 16, b"\x00forgotten\x00"
 DAMAGED = ".damaged"  # added to a database's name: a file that says so
 AnyDatabaseError: type[Exception] = plyvel.Error  # what reads and writes raise; DatabaseError is one of them
 
@@ -80,6 +83,7 @@ class Database:
         self._get = partial(self._db.get, verify_checksums=True)
         self.get: Callable[[bytes], bytes | None] = self._get
         self.path = path
+        self.forgetting = Forgetting(partial(_look, self._db), partial(_compact, self._db))
 
     def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
         """Puts and deletes (value None) as one atomic batch; calling it writes, and syncs where told so.
@@ -112,8 +116,9 @@ class Database:
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Rows with start <= key < stop, in order, as of now."""
-        iterator: Iterator[tuple[bytes, bytes]] = self._db.iterator(start=start, stop=stop, verify_checksums=True)
-        return iterator if self.on_damage is None else self._watched(iterator)
+        began = time.monotonic()
+        iterator = self._db.iterator(start=start, stop=stop, verify_checksums=True)
+        return self._watched(iterator, start, stop, time.monotonic() - began)
 
     def watch(self, on_damage: Callable[[Exception], None]) -> None:
         """Have damage told, which reads meet."""
@@ -128,9 +133,20 @@ class Database:
             raise
         return value
 
-    def _watched(self, iterator: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    def _watched(
+        self, iterator: Iterator[tuple[bytes, bytes]], at: bytes, stop: bytes, took: float
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """`took` is what it took to find the first row."""
         try:
-            yield from iterator
+            began = time.monotonic() - took
+            for row in iterator:
+                if time.monotonic() - began >= STEP_S:
+                    self.forgetting.met(at, row[0])
+                at = row[0]
+                yield row
+                began = time.monotonic()
+            if time.monotonic() - began >= STEP_S:
+                self.forgetting.met(at, stop)
         except plyvel.Error as error:
             self._damaged(error)
             raise
@@ -179,38 +195,65 @@ class Database:
 
     def cursor(self, prefix: bytes) -> Cursor:
         """A seekable walk over the rows whose keys begin with `prefix`; its keys come without the prefix."""
+        began = time.monotonic()
         cursor = Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
-        if self.on_damage is not None:
-            cursor.next = self._watched_next(cursor.next)
+        cursor.took = time.monotonic() - began
+        cursor.next = self._watched_next(cursor, prefix)
         return cursor
 
-    def _watched_next(self, step: Callable[[], tuple[bytes, bytes] | None]) -> Callable[[], tuple[bytes, bytes] | None]:
+    def _watched_next(self, cursor: Cursor, prefix: bytes) -> Callable[[], tuple[bytes, bytes] | None]:
+        step = cursor.next
+
         def watched() -> tuple[bytes, bytes] | None:
+            began = time.monotonic() - cursor.took
             try:
-                return step()
+                row = step()
             except plyvel.Error as error:
                 self._damaged(error)
                 raise
+            if time.monotonic() - began >= STEP_S:
+                self.forgetting.met(prefix + cursor.at, prefix + (row[0] if row is not None else _END))
+            if row is not None:
+                cursor.at, cursor.took = row[0], 0.0
+            return row
 
         return watched
 
     def first(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
+        began = time.monotonic()
         with self._db.iterator(start=start, stop=stop, verify_checksums=True) as iterator:
             try:
                 row: tuple[bytes, bytes] | None = next(iterator, None)
             except plyvel.Error as error:
                 self._damaged(error)
                 raise
-            return row
+        if time.monotonic() - began >= STEP_S:
+            self.forgetting.met(start, stop if row is None else row[0])
+        return row
 
     def size_bytes(self, start: bytes = b"\x00", stop: bytes = b"\xff" * 8) -> int:
         size: int = self._db.approximate_size(start, stop)
         return size
 
     def close(self) -> None:
+        self.forgetting.close()
         del self.get, self._get
         self._db.close()
         gc.collect(0)
+
+
+def _look(db: Any, start: bytes, stop: bytes) -> None:
+    with db.iterator(start=start, stop=stop, include_value=False) as iterator:
+        next(iterator, None)
+
+
+def _compact(db: Any, start: bytes, stop: bytes) -> None:
+    """LevelDB never compacts the lowest level that has something: so something is laid over the stretch, from its
+    first key to its last, and goes down through all levels. No row has such a key."""
+    db.delete(start + _OVER)
+    if stop[:-1] > start:
+        db.delete(stop[:-1] + _OVER if stop[:-1] + _OVER < stop else stop[:-1])
+    db.compact_range(start=start, stop=stop)
 
 
 def unmark(path: Path) -> None:
@@ -240,14 +283,17 @@ def _sync(path: Path) -> None:
 
 
 class Cursor:
-    """One iterator over a prefix. `next` gives (key, value) or None at the end."""
+    """One iterator over a prefix. `next` gives (key, value) or None at the end; `at` is where it begins from, and
+    `took` what it took to come there."""
 
     def __init__(self, iterator: Iterator[tuple[bytes, bytes]]) -> None:
-        self._iterator = iterator
+        self._iterator, self.at, self.took = iterator, b"", 0.0
         self.next: Callable[[], tuple[bytes, bytes] | None] = partial(next, iterator, None)
 
     def seek(self, key: bytes) -> None:
+        began = time.monotonic()
         self._iterator.seek(key)  # type: ignore[attr-defined]
+        self.at, self.took = key, time.monotonic() - began
 
     def close(self) -> None:
         self._iterator.close()  # type: ignore[attr-defined]
