@@ -43,7 +43,7 @@ def pod_spec(name: str, program: str) -> Object:
 def programs(world: World, *namespaces: str) -> None:
     data = {
         name: (ROOT / "e2e" / name).read_text()
-        for name in ("program.py", "load.py", "settings.py", "identity.py", "tenant.py", "caller.py")
+        for name in ("program.py", "load.py", "settings.py", "identity.py", "tenant.py", "caller.py", "keeper.py")
     }
     world.apply(
         *(

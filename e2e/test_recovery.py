@@ -1,0 +1,158 @@
+"""docs/recovery.md on a real Kubernetes, step by step: each time every object is read back byte for byte.
+
+An S4Cluster with a namespace and volumes of its own; each test begins where the one before it ended.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from apps import ends_well, pod_spec, programs
+from world import IMAGE, STATE, STORAGE_CLASS, LocalNodes, Object, World, volume
+
+NAME, HOME, CLASS, DISK, NODES = "lost", "vault", "kept", 5, 4
+PASSPHRASE = "a passphrase that nobody guesses"
+CLUSTER: Object = {
+    "apiVersion": "s4.dev/v1alpha1",
+    "kind": "S4Cluster",
+    "metadata": {"name": NAME, "namespace": HOME},
+    "spec": {
+        "image": f"{IMAGE}:one",
+        "nodes": NODES,
+        "erasure": {"data": 2, "parity": 2},
+        "partitions": 16,
+        "imagePullPolicy": "Never",
+        "storage": {"storageClassName": CLASS, "size": "10Gi", "reserve": "100Mi", "reclaim": "Retain"},
+        "failure": {"replaceAfter": "60s"},
+    },
+}
+
+
+def disks() -> list[Object]:
+    made = [volume(host, DISK, STATE / f"node{host}/disks/{DISK}") for host in range(1, 7)]
+    kept = {"storageClassName": CLASS, "persistentVolumeReclaimPolicy": "Retain"}
+    return [{**one, "spec": {**one["spec"], **kept}} for one in made]
+
+
+def namespace(world: World) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOME, "labels": labels}})
+
+
+def run(world: World, goal: str) -> None:
+    """keeper.py, as the cluster's administrator."""
+    programs(world, HOME)
+    spec = pod_spec("unused", "keeper.py")
+    secret = {"name": f"{NAME}-credentials"}
+    keys = {"AWS_ACCESS_KEY_ID": "accessKey", "AWS_SECRET_ACCESS_KEY": "secretKey"}
+    told = {"GOAL": goal, "AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL_S3": f"http://{NAME}.{HOME}.svc:9000"}
+    environment: list[Object] = [{"name": name, "value": value} for name, value in told.items()]
+    environment += [{"name": name, "valueFrom": {"secretKeyRef": {**secret, "key": key}}} for name, key in keys.items()]
+    spec["containers"][0] |= {"envFrom": [], "env": environment}
+    ends_well(world, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": goal, "namespace": HOME}, "spec": spec})
+
+
+def ready(world: World, what: str) -> float:
+    """Seconds until it serves again; it is whole some time after that."""
+    started = time.monotonic()
+    world.wait(what, lambda: serves_its_map(world))
+    took = time.monotonic() - started
+    world.wait(f"{NODES} nodes are whole", lambda: world.is_whole(NODES, NAME, HOME))
+    return took
+
+
+def serves_its_map(world: World) -> bool:
+    planned = world.get("shardmap", NAME, HOME)["spec"].get("partitions")
+    value = world.cluster(NAME, HOME)["status"]
+    return (
+        bool(planned)
+        and world.condition("Ready", NAME, HOME).get("status") == "True"
+        and value["phase"] != "Recovering"
+    )
+
+
+@pytest.fixture(scope="module")
+def kept(world: World, local: LocalNodes) -> World:
+    """A cluster that holds something."""
+    world.install_operator()
+    namespace(world)
+    world.apply({**STORAGE_CLASS, "metadata": {"name": CLASS}, "reclaimPolicy": "Retain"}, *disks())
+    world.apply(CLUSTER)
+    world.wait("Ready by a real write", lambda: world.condition("Ready", NAME, HOME).get("status") == "True")
+    run(world, "write")
+    world.wait(f"{NODES} nodes are whole", lambda: world.is_whole(NODES, NAME, HOME))
+    return world
+
+
+def test_a_namespace_with_its_secrets_and_its_shardmap_is_deleted(kept: World) -> None:
+    before = kept.get("shardmap", NAME, HOME)
+    sealed = kept.kubectl(
+        "exec",
+        "-i",
+        "-n",
+        HOME,
+        f"{NAME}-node-0",
+        "--",
+        "s4",
+        "admin",
+        "backup-keys",
+        "--passphrase-file",
+        "-",
+        stdin=PASSPHRASE,
+    )
+    assert sealed.startswith("s4 keys 1\n")
+    kept.kubectl("delete", "namespace", HOME, "--timeout=300s")
+
+    def released() -> list[Object]:
+        found = json.loads(kept.kubectl("get", "pv", "-o", "json"))["items"]
+        return [one for one in found if one["spec"].get("claimRef", {}).get("namespace") == HOME]
+
+    kept.wait("the volumes are there", lambda: [one["status"]["phase"] for one in released()] == ["Released"] * NODES)
+    namespace(kept)
+    words = ("deploy/s4-operator", "--", "s4", "admin", "restore-keys", "-", "--passphrase-file", "-")
+    manifest = kept.kubectl("exec", "-i", "-n", "s4", *words, stdin=f"{PASSPHRASE}\n{sealed}")
+    kept.kubectl("apply", "-f", "-", stdin=manifest)
+    for one in released():
+        unbound = '[{"op": "remove", "path": "/spec/claimRef/uid"}]'
+        kept.kubectl("patch", "pv", one["metadata"]["name"], "--type=json", "-p", unbound)
+    kept.apply(CLUSTER)
+    kept.figures["seconds from an S4Cluster over old volumes to serving"] = ready(kept, "it serves what it had")
+    after = kept.get("shardmap", NAME, HOME)
+    assert after["spec"]["cluster"] == before["spec"]["cluster"]
+    ids = [{one["id"] for one in found["spec"]["stores"]} for found in (before, after)]
+    assert ids[0] == ids[1]
+    run(kept, "read")
+
+
+def test_a_shardmap_is_deleted(kept: World) -> None:
+    kept.kubectl("delete", "shardmap", NAME, "-n", HOME)
+    kept.figures["seconds from a ShardMap's deletion to serving"] = ready(kept, "the map is made again")
+    run(kept, "read")
+
+
+def test_a_shardmap_of_yesterday_is_put_in_place(kept: World) -> None:
+    """What an etcd from a backup does to it: it has epochs that its replicas have left behind."""
+    yesterday = kept.get("shardmap", NAME, HOME)
+    kept.kubectl("delete", "pod", "-n", HOME, f"{NAME}-node-1", f"{NAME}-node-2")  # others lead meanwhile
+    ready(kept, "pods are back")
+    now = kept.get("shardmap", NAME, HOME)
+    assert now["status"] != yesterday["status"]
+    for part in ((), ("--subresource=status",)):
+        kept.kubectl("scale", "deploy/s4-operator", "-n", "s4", "--replicas=0")
+        version = kept.get("shardmap", NAME, HOME)["metadata"]["resourceVersion"]
+        old = {**yesterday, "metadata": {**yesterday["metadata"], "resourceVersion": version}}
+        kept.kubectl("replace", *part, "-f", "-", stdin=json.dumps(old))
+    kept.kubectl("delete", "pod", "-n", HOME, "-l", f"s4.dev/cluster={NAME}")
+    kept.kubectl("scale", "deploy/s4-operator", "-n", "s4", "--replicas=1")
+
+    def refused() -> bool:
+        said = kept.kubectl("exec", "-n", HOME, f"{NAME}-node-0", "--", "s4", "admin", "cluster", "status", check=False)
+        return "this replica has been at" in said
+
+    kept.wait("replicas refuse an old map (R7)", refused)
+    kept.kubectl("delete", "shardmap", NAME, "-n", HOME)
+    kept.kubectl("delete", "pod", "-n", HOME, "-l", f"s4.dev/cluster={NAME}")
+    kept.figures["seconds from the way out of an old map to serving"] = ready(kept, "the map is made again")
+    run(kept, "read")
