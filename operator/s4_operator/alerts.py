@@ -34,11 +34,18 @@ def alerts(cluster: str, here: str) -> list[Object]:
             "Shards of {cluster} wait to be made again for half an hour.",
         ),
         (
+            "S4CapacityLow",
+            f"s4_disk_free_bytes{{{here}}} / s4_disk_bytes{{{here}}} < 0.15",
+            "10m",
+            "warning",
+            "A store of {cluster} is 85 % full: the condition CapacityLow says what to add.",
+        ),
+        (
             "S4DiskFull",
             f"s4_disk_free_bytes{{{here}}} / s4_disk_bytes{{{here}}} < 0.1",
             "10m",
-            "warning",
-            "A disk of {cluster} is nearly full: add nodes.",
+            "critical",
+            "A store of {cluster} is 90 % full, and takes nothing more once its reserve is reached: add nodes now, or delete.",
         ),
     )
     return [

@@ -28,6 +28,7 @@ from s4.cluster.kubernetes import KubernetesCoordinator
 from s4.cluster.planner import PlanError
 from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
+from s4_operator import events
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
@@ -66,6 +67,8 @@ class Memory:
     filled: tuple[float, float] = (0.0, 1.0)  # when, and how far
     said: dict[str, str] = field(default_factory=dict)
     cluster: str = ""  # its id
+    done: list[tuple[Step, str]] = field(default_factory=list)  # in this round, to be told
+    told_s: float = 0.0  # what the newest event says that it is from
     refused: dict[str, tuple[float, str]] = field(default_factory=dict)  # claims that cannot grow: since when, and why
 
 
@@ -224,7 +227,7 @@ class Clusters:
                 break
             if done:
                 log.info("%s/%s: %s", builder.namespace, builder.name, done)
-                await self._kube.tell(cluster, type(step).__name__, done)
+                memory.done.append((step, done))
         return "; ".join(trouble)
 
     async def _apply(self, builder: Builder, made: Plan, memory: Memory) -> str:
@@ -283,7 +286,8 @@ class Clusters:
             if error.status not in (403, 422):
                 raise
             memory.refused[step.claim.name] = time.monotonic(), str(error)
-            return f"{step.claim.name} cannot grow to {step.size}: {error}"
+            log.info("%s/%s cannot grow to %s: %s", namespace, step.claim.name, step.size, error)
+            return ""  # the condition VolumesSmaller says so
         return f"{step.claim.name} is to have {step.size}"
 
     async def _prune(self, builder: Builder, kept: set[tuple[str, str]]) -> None:
@@ -394,27 +398,12 @@ class Clusters:
             memory.filled = (time.monotonic(), filled)
         state = report(seen, made, cluster["metadata"]["generation"], remaining, trouble)
         await write_status(self._kube, self._cache, cluster, seen.before, state)
-        for one in state.conditions:
-            worth = one.type in (
-                "Ready",
-                "DataAtRisk",
-                "UpgradeBlocked",
-                "DrainBlocked",
-                "Degraded",
-                "CertificatesReady",
-                "SurvivesHostLoss",
-                "CapacityLow",
-                "VolumesSmaller",
-            )
-            if worth and memory.said.get(one.type, one.status) != one.status:
-                bad = (one.status == "True") == (one.type not in ("Ready", "CertificatesReady", "SurvivesHostLoss"))
-                await self._kube.tell(
-                    cluster,
-                    one.type if one.status == "True" else f"Not{one.type}",
-                    one.message or one.reason,
-                    warning=bad,
-                )
-            memory.said[one.type] = one.status
+        told = events.of_steps(memory.done) + events.of_conditions(memory.said, state.conditions)
+        memory.said = events.known(memory.said, state.conditions)
+        memory.done.clear()
+        for one, stamp_s in zip(told, events.stamps(len(told), seen.now_s, memory.told_s), strict=True):
+            await self._kube.tell(cluster, one.reason, one.message, events.text(stamp_s), warning=one.warning)
+            memory.told_s = stamp_s
 
 
 async def write_status(kube: Kube, cache: Cache, resource: Object, before: Any, state: Any) -> None:

@@ -115,9 +115,9 @@ def cluster() -> dict[str, Any]:
         READY,
         _column("Nodes", ".status.nodesReady"),
         _column("Version", ".status.version"),
-        _column("Used", ".status.used"),
+        _column("Used", ".status.filled"),
         _column("Epoch", ".status.epoch", "integer", wide=True),
-        _column("Message", ".status.message"),
+        _column("Message", ".status.summary"),
         AGE,
     ]
     scale = {

@@ -6,7 +6,6 @@ it once, and what others add to it stays. Deletions name the uid that was seen: 
 
 from __future__ import annotations
 
-import datetime
 import json
 import logging
 from collections.abc import Mapping
@@ -160,12 +159,9 @@ class Kube:
             if error.status not in (404, 409):
                 raise
 
-    async def tell(self, about: Object, reason: str, message: str, *, warning: bool = False) -> None:
-        """An event on an object, for people. One that cannot be written is only logged."""
-        metadata, now = (
-            about["metadata"],
-            datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        )
+    async def tell(self, about: Object, reason: str, message: str, at: str, *, warning: bool = False) -> None:
+        """An event on an object, for people, of the time `at`. One that cannot be written is only logged."""
+        metadata = about["metadata"]
         where = {name: metadata[name] for name in ("name", "namespace", "uid")}
         event = {
             "apiVersion": "v1",
@@ -176,8 +172,8 @@ class Kube:
             "reason": reason,
             "message": message[:1024],
             "source": {"component": MANAGER},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
+            "firstTimestamp": at,
+            "lastTimestamp": at,
             "count": 1,
         }
         try:

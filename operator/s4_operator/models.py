@@ -460,6 +460,8 @@ class ClusterState(Model):
     usedBytes: int = 0
     rawBytes: int = 0
     used: str = ""
+    filled: str = Field("", description="How full the stores are, together.")
+    summary: str = Field("", description="The message, as far as a column has room for it.")
     rebuild: RebuildStatus = Field(default_factory=RebuildStatus)
     image: str = Field("", description="The image that every node ran well last.")
     blockedImage: str = Field("", description="An image that was rolled back.")

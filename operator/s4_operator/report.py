@@ -11,6 +11,8 @@ from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCou
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, store_of
 
+COLUMN = 34  # characters of a message in `kubectl get -o wide`, which has 120 for all columns
+
 
 def text_time(now_s: float) -> str:
     return datetime.datetime.fromtimestamp(int(now_s), datetime.UTC).isoformat().replace("+00:00", "Z")
@@ -75,7 +77,7 @@ def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) 
             made.drain_blocked,
         ),
         ("SurvivesHostLoss", *_loss(seen)),
-        ("CapacityLow", _truth(bool(sizes.low(seen))), "AddDisks" if sizes.low(seen) else "Enough", sizes.low(seen)),
+        ("CapacityLow", *_capacity(seen, formed)),
         (
             "VolumesSmaller",
             _truth(bool(volumes.smaller(seen))),
@@ -126,6 +128,8 @@ def report(seen: Observed, made: Plan, generation: int, remaining_s: int | None,
         usedBytes=_used(seen),
         rawBytes=_raw(seen),
         used=f"{human(_used(seen))} of {human(_raw(seen))}",
+        filled=f"{100 * _used(seen) // _raw(seen)}%" if _raw(seen) else "",
+        summary=summary(message),
         rebuild=RebuildStatus(
             percent=int(100 * status.filled) if status else 100,
             waitingShards=status.heals if status else 0,
@@ -143,8 +147,20 @@ def blocked(before: ClusterState, message: str, now_s: float, generation: int) -
     (said,) = conditions(before.conditions, [("Reconciled", "False", "Failed", message)], now_s, generation)
     kept = [one for one in before.conditions if one.type != "Reconciled"]
     return before.model_copy(
-        update={"observedGeneration": generation, "message": message[:500], "conditions": [*kept, said]}
+        update={
+            "observedGeneration": generation,
+            "message": message[:500],
+            "summary": summary(message),
+            "conditions": [*kept, said],
+        }
     )
+
+
+def summary(message: str) -> str:
+    """As much of a message as fits beside the other columns into a terminal, by whole words."""
+    if len(message) <= COLUMN:
+        return message
+    return message[: COLUMN - 1].rpartition(" ")[0].rstrip(",;:") + "…"
 
 
 def _truth(value: bool) -> str:
@@ -156,6 +172,13 @@ def _loss(seen: Observed) -> tuple[str, str, str]:
         return "Unknown", "Forming", ""
     good, words = hosts.survives(seen, seen.map)
     return _truth(good), "Spread" if good else "TooFewHosts", words
+
+
+def _capacity(seen: Observed, formed: bool) -> tuple[str, str, str]:
+    if seen.status is None or not formed:
+        return "Unknown", "NobodySays" if formed else "Forming", ""
+    low = sizes.low(seen)
+    return _truth(bool(low)), "AddDisks" if low else "Enough", low
 
 
 def _phase(seen: Observed, made: Plan, formed: bool, ready: bool, health: str) -> str:

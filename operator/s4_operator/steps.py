@@ -3,6 +3,7 @@ Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s4.cluster import planner
@@ -148,29 +149,41 @@ def changed(step: Step, old: ClusterMap) -> ClusterMap:
     raise TypeError(f"{step} is no change of the map")
 
 
+FEW = 4  # names in a sentence; of more it says how many
+
+
+def few(names: Sequence[str]) -> str:
+    """Names as a person lists them."""
+    shown = list(names) if len(names) <= FEW else [*names[: FEW - 1], f"{len(names) - FEW + 1} others"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1]))) if shown else ""
+
+
 def in_words(step: Step, current: ClusterMap) -> str:
     """What a step that `changed` the map did, for those who read a cluster's events."""
 
     def named(*stores: str) -> str:
-        return ", ".join(current.stores[one].node or one[:8] if one in current.stores else one[:8] for one in stores)
+        return few([current.stores[one].node or one[:8] if one in current.stores else one[:8] for one in stores])
+
+    def are(stores: Sequence[object], one: str = "store", many: str = "stores") -> str:
+        return f"{len(stores)} {one} was" if len(stores) == 1 else f"{len(stores)} {many} were"
 
     if isinstance(step, RestoreMap):
         return f"the lost shard map was made again of what {len(step.made.in_state(SERVING, DRAINING))} stores hold"
     if isinstance(step, AddStores):
-        return f"{named(*step.stores)} got a place in the plan and will be filled"
+        return f"{are(step.stores)} added to the plan and will be filled: {named(*step.stores)}"
     if isinstance(step, DrainStores):
-        return f"{named(*step.stores)} is being drained: what it holds goes to the others"
+        return f"{are(step.stores)} told to go, and what is there goes to the others: {named(*step.stores)}"
     if isinstance(step, ReleaseStore):
         return f"{named(step.store)} is empty and left the plan"
     if isinstance(step, SwapStore):
-        return f"{named(step.lost)} is lost for good; what it held is made again on {named(step.instead)}"
+        return f"store {step.lost[:8]} of {named(step.lost)} is lost for good; what it held is made again on {named(step.instead)}"
     if isinstance(step, Freeze):
-        return "nothing is moved until further notice" if step.freeze else "what was held back is moved again"
+        return "planned moves wait while nodes start again; repairs do not" if step.freeze else "planned moves go on"
     if isinstance(step, Weigh):
-        sizes = ", ".join(f"{named(store)} {weight:.0f} GiB" for store, weight in step.weights)
+        sizes = few([f"{named(store)} {weight:.0f} GiB" for store, weight in step.weights])
         return f"data is shared out by the size of disks: {sizes}"
     if isinstance(step, Spread):
         return "shards that share a host, or a zone, though they need not, are moved apart"
     if not isinstance(step, SetDomains):
         raise TypeError(f"{step} is no change of the map")
-    return f"failure domains: {', '.join(f'{named(store)} in {domain}' for store, domain in step.domains)}"
+    return f"failure domains: {few([f'{named(store)} in {domain}' for store, domain in step.domains])}"
