@@ -62,7 +62,7 @@ class Parts:
     def __init__(self, store: OpenStore) -> None:
         self.store = store
         self.healer = Healer(store.node, store.joiners)
-        self.returning = Returning(store.node, 0, _renew, lambda _: True)
+        self.returning = Returning(store.node, 0, _renew, lambda _: True, store.coordinator._files)
         self.growing = Growing(
             store.node,
             store.coordinator,

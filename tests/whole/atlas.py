@@ -198,6 +198,12 @@ class Atlas:
         if getattr(self, "_" + fault.kind.replace(" ", "_"))(fault, node, random.Random(fault.draw)) is not False:
             self.happened[fault.kind] = self.happened.get(fault.kind, 0) + 1
 
+    def end(self) -> None:
+        """The faults are over: nothing new fails, a call that was to fail and has not been made yet included."""
+        self.world.calm = True
+        for node in self.world.nodes:
+            node.disk.fail_once.clear()
+
     def _until(self, seconds: float, undo: Any) -> None:
         self.open += 1
 

@@ -515,13 +515,15 @@ def install() -> None:
     """Put the disks under the modules that make system calls on data."""
     from s4.node import drive_set, local, member
     from s4.storage import appender, direct, directory, drives, files, volumes
+    from s4.upkeep import returning
     from whole import threads
 
     os = Os()
-    for module in (files, directory, member, local, drive_set):
+    for module in (files, directory, member, local, drive_set, returning):
         module.os = os  # type: ignore[attr-defined]
     files._libc = Libc(os)  # type: ignore[assignment]
-    directory.fcntl = Fcntl(os)  # type: ignore[attr-defined]
+    for module in (directory, returning):
+        module.fcntl = Fcntl(os)  # type: ignore[attr-defined]
     direct.LEAST_BYTES = 2048
     for module in (volumes, appender):
         module.threading, module.queue = threads.threads, threads.queues  # type: ignore[attr-defined]

@@ -110,7 +110,7 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     from whole.atlas import CLOCKS, SLOW, TAKES_DATA
 
     problems: list[str] = []
-    world.calm = True
+    atlas.end()
     world.settle()
     if not world.wait(WHOLE_S, lambda: world.whole() == ""):
         problems.append(f"it does not become whole: {world.whole()}")

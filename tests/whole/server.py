@@ -2,36 +2,46 @@
 
 Put together as `s4.serve.Server` does it, without its ports and workers. The atlas takes each `Drive` for a node: what
 befalls a disk befalls that drive, what befalls a process or a machine befalls the server.
+
+A process that ends by its own error leaves what failed to the one that it becomes (server/restart.py), as it does where
+it ships; one that is killed leaves nothing. A drive that is well again is taken in by itself (upkeep/returning.py), and
+once the faults are over a person says so of one that is not.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import msgspec
 
 from s4.base.jobs import Job, Jobs
 from s4.cluster.shardmap import ShardMap
 from s4.config.settings import StoreSettings
 from s4.gateway.buckets import resume_deletes
-from s4.gateway.context import Readers
+from s4.gateway.context import Gateway, Readers
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
 from s4.node.local import OpenStore, open_store
 from s4.server.metrics import store_metrics
 from s4.server.parts import make_gateway
-from s4.server.restart import DRIVE_FAILURES, WITHIN_S
-from s4.storage.directory import DriveError
+from s4.server.restart import DRIVE_RENEWALS, MOST_RESTARTS, VARIABLE, History
+from s4.storage.files import Files
 from s4.storage.records import Shard
 from s4.upkeep import compaction, orphans
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.heal import Healer
 from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
+from s4.upkeep.returning import FAILED, Returning
 from s4.upkeep.scrub import Scrubber
 from whole.files import Disk
 from whole.loop import Process
-from whole.threads import StuckError
+from whole.threads import DeadError, StuckError
 from whole.world import (
     AUDIT_S,
     CALM_AGE_S,
@@ -44,11 +54,17 @@ from whole.world import (
     SCRUB_S,
     SETTINGS,
     STORE,
+    LostError,
     Machine,
+    UnreachableError,
     World,
 )
 
-HEAL_S = 0.5
+HEAL_S, LOOK_S = 0.5, 1.0
+
+
+class RenewedError(Exception):
+    """The process takes its own place, to take a drive in."""
 
 
 class Drive:
@@ -70,28 +86,52 @@ class Server(Machine):
         self.drives = [Drive(self, number) for number in range(drives)]
         self.opened: OpenStore | None = None
         self.metrics: Any = lambda: ()
-        self.failures: list[tuple[float, Path]] = []
+        self.returning: Returning | None = None
+        self.left: dict[str, str] = {}  # the environment that the last process left to the next
 
     def disks(self) -> list[Disk]:
         return [one.disk for one in self.drives]
 
     def ended(self, process: Process) -> None:
-        self.opened = None
+        self.opened = self.returning = None
+        if process.died_of is None:  # killed: its supervisor starts another, which knows nothing of it
+            self.left = {}
         super().ended(process)
 
-    def _fatal(self, process: Process, error: BaseException) -> None:
-        if isinstance(error, DriveError):
-            self.failures.append((self.world.loop.now, error.directory))
-        process.fatal(error)
+    # -- what `restart` is to the real process
 
-    def failed(self) -> frozenset[Path]:
-        named = [
-            directory for at, directory in self.failures if at > self.world.loop.now - WITHIN_S and len(self.drives) > 1
-        ]
-        return frozenset(one for one in named if named.count(one) >= DRIVE_FAILURES)
+    def history(self) -> History:
+        return History.read(self.left, time.time())
+
+    def _leave(self, history: History) -> None:
+        self.left = {VARIABLE: msgspec.json.encode(history).decode()}
+
+    def _fatal(self, process: Process, error: BaseException) -> NoReturn:
+        """`restart.die`: the first that calls it ends the process, whatever others would say meanwhile."""
+        if process.alive:
+            history = self.history()
+            history.blame(error, time.time())
+            self._leave(history if len(history.failures) < MOST_RESTARTS else History())
+            process.fatal(error)
+        raise DeadError
+
+    def _renew(self, process: Process, directory: Path) -> NoReturn:
+        """`restart.renew`."""
+        if process.alive:
+            history = self.history()
+            history.failures = [failure for failure in history.failures if failure[1] != str(directory)]
+            history.renewals.append((time.time(), str(directory)))
+            self._leave(history)
+            self.world.loop.effects["drive taken in again"] += 1
+            process.fatal(RenewedError(directory))
+        raise DeadError
+
+    def may_renew(self, directory: Path) -> bool:
+        """`restart.may_renew`."""
+        return [named for _, named in self.history().renewals].count(str(directory)) < DRIVE_RENEWALS
 
     async def run(self, process: Process) -> None:
-        readers, jobs, failed = Readers(), Jobs(), self.failed()
+        readers, jobs, history = Readers(), Jobs(), self.history()
         store = self.opened = await open_store(
             [one.disk.root for one in self.drives],
             StoreSettings(
@@ -101,8 +141,8 @@ class Server(Machine):
                 STORE.preallocate_bytes,
                 partitions=2,
                 geometry=self.geometry,
-                degraded=bool(failed),
-                failed=failed,
+                degraded=bool(history.failures),
+                failed=history.failed(),
                 small=self.world.small > 0,
             ),
             LIMITS,
@@ -119,6 +159,14 @@ class Server(Machine):
             Lifecycle(gateway, store.host, lambda: range(store.node.partitions)),
         )
         scrubber = Scrubber(store.node, 0, lambda error: self._fatal(process, error))
+        returning = self.returning = Returning(
+            store.node,
+            STORE.reserve_bytes,
+            lambda directory: self._renew(process, directory),
+            self.may_renew,
+            Files(),
+            lambda: len(self.world.in_flight),
+        )
         await resume_deletes(gateway)
         self.renames = Renames(gateway, jobs)
         await self.renames.resume()
@@ -143,6 +191,7 @@ class Server(Machine):
             Job("heal", 0.0, HEAL_S, healer.work),
             Job("scrub", SCRUB_S, SCRUB_S, scrub),
             Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
+            Job("drives that come back", 0.0, LOOK_S, returning.look),
         )
         self.metrics = lambda: store_metrics(store, healer, scrubber, (lifecycle, jobs))
         process.kept += [jobs, (store.node, healer, scrubber, lifecycle)]
@@ -174,10 +223,23 @@ class ServerWorld(World):
             raise StuckError(f"no server comes about: {self.whole()}")
 
     def settle(self) -> None:
-        """A drive that failed twice is left out until somebody starts the server again."""
-        if self.server.failures:
-            self.server.failures.clear()
-            self.server.kill()
+        """A drive that failed twice while the server ran, or whenever it was taken in, is left out until somebody says that
+        it is well: `s4 admin drives retry`."""
+        self.admin.spawn(self._retry())
+
+    async def _retry(self) -> None:
+        async def work(_: Gateway) -> None:
+            opened, returning = self.server.opened, self.server.returning
+            for drive in opened.drives.all if opened is not None else ():
+                left = drive.reason.startswith(FAILED) or not self.server.may_renew(drive.directory)
+                if returning is not None and drive.shards is None and left:
+                    with suppress(ValueError):  # it says why: tried again
+                        returning.retry(str(drive.directory))
+
+        while self.whole():
+            with suppress(LostError, UnreachableError):
+                await self.call(self.server, work)
+            await asyncio.sleep(1.0)
 
     def store_of(self, node: Drive) -> str:
         return node.name
@@ -196,8 +258,6 @@ class ServerWorld(World):
             for table, name in ((keys.HEAL, "heals"), (keys.OUTBOX, "outbox"), (keys.GONE, "what was removed")):
                 if next(opened.host.scan(keys.table(number, table)), None) is not None:
                     return f"partition {number} has {name}"
-        if self.server.failed():
-            return "a drive is left out for some minutes"
         return ""
 
     def _figures(self) -> dict[str, float]:

@@ -35,6 +35,7 @@ from whole.coordinator import Documents
 from whole.files import Disk
 from whole.loop import Loop, Process, running
 from whole.network import Network
+from whole.threads import DeadError
 
 T = TypeVar("T")
 
@@ -285,4 +286,6 @@ class World:
             raise LostError(f"{machine.name} died")
         if task.cancelled():
             raise LostError(f"{machine.name} gave it up")
+        if isinstance(task.exception(), DeadError):  # what was asked is what it died of
+            raise LostError(f"{machine.name} died")
         return task.result()

@@ -177,6 +177,7 @@ class Server:
             settings.reserve_bytes,
             restart.renew,
             restart.may_renew,
+            Files(),
             lambda: self._s3.server.in_flight if self._s3 is not None else 0,
         )
         self._healer = Healer(self.store.node, self.store.joiners, bytes_per_s=settings.heal_bytes_per_s)

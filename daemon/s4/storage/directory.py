@@ -37,7 +37,8 @@ FORMATS = (1, 2)
 NAME = "s4.json"
 ALIGNED = "0.7.1000"  # newer than any that does not know the records of version 2 (records.py); 0.8.0 binds a cluster's peers too
 PROBE = ".s4-probe"  # written to see whether a drive takes anything (upkeep/returning.py)
-_OURS_BEFORE_FORMAT = ("lock", "lost+found", NAME + ".new", PROBE)  # the last is left by a crash while formatting
+# before it has an identity; the last three are left by a crash while formatting, or while it was looked at
+_OURS_BEFORE_FORMAT = ("lock", "lost+found", NAME + ".new", PROBE, PROBE + ".new")
 
 
 class DirectoryError(SaidError):

@@ -173,7 +173,7 @@ class Growing:
                     f"{path} was a drive of this server, and what it has is out of date, or is a copy: empty it first"
                 )
         try:
-            if why := unusable(path, self._reserve):
+            if why := unusable(self._files, path, self._reserve):
                 raise GrowingError(f"{path}: {why}")
         except OSError as error:
             raise GrowingError(f"{path} cannot be used: {error.strerror}") from error

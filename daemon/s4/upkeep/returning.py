@@ -21,6 +21,7 @@ from s4.cluster.shardmap import ShardMap
 from s4.node.base import Node
 from s4.storage.directory import PROBE, DirectoryError, FailingDriveError, identity_of
 from s4.storage.drives import Drive
+from s4.storage.files import Files
 from s4.upkeep.failing import can_spare
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ class Returning:
         reserve_bytes: int,
         renew: Callable[[Path], None],
         may_renew: Callable[[Path], bool],
+        files: Files,
         in_flight: Callable[[], int] = int,
     ) -> None:
         self._node, self._reserve, self._renew, self._may_renew = node, reserve_bytes, renew, may_renew
-        self._in_flight = in_flight
+        self._files, self._in_flight = files, in_flight
 
     async def look(self) -> None:
         """Take in a drive that is usable again."""
@@ -76,7 +78,7 @@ class Returning:
                 return "it holds another store than the one that belongs there"
             if identity is not None and drive.reason.startswith(FAILED) and not told:
                 return "it failed, and is taken in again when you say so: `s4 admin drives retry`"
-            return unusable(directory, self._reserve)
+            return unusable(self._files, directory, self._reserve)
         except DirectoryError as error:
             return str(error)
         except OSError as error:
@@ -122,10 +124,10 @@ def unmounted(directory: Path, others: Sequence[Path]) -> bool:
     return bool(others) and all(one.is_mount() for one in others) and not directory.is_mount()
 
 
-def unusable(directory: Path, reserve_bytes: int) -> str:
+def unusable(files: Files, directory: Path, reserve_bytes: int) -> str:
     """Why nothing could be kept there. Raises OSError."""
-    space = os.statvfs(directory)
-    if space.f_bavail * space.f_frsize <= reserve_bytes // 2:
+    free, _ = files.free_bytes(directory)
+    if free <= reserve_bytes // 2:
         return "it is full"
     lock = directory / "lock"
     if lock.exists():
@@ -138,10 +140,7 @@ def unusable(directory: Path, reserve_bytes: int) -> str:
             os.close(fd)
     probe = directory / PROBE
     try:
-        with probe.open("wb") as made:
-            made.write(b"s4" * 2048)
-            made.flush()
-            os.fsync(made.fileno())
+        files.replace(probe, b"s4" * 2048)
     finally:
         probe.unlink(missing_ok=True)
     return ""
