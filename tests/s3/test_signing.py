@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import itertools
 import time
+import zlib
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -195,8 +197,39 @@ def test_tampered_trailer_is_refused(server: ServerProcess, s3: Any, bucket: str
         answer = send(server.endpoint, "PUT", target, headers, changed)
         assert (answer.status, answer.code) in ((403, "SignatureDoesNotMatch"), (400, "BadDigest"))
         missing = body[: body.index(b"x-amz-checksum-crc32:")] + b"\r\n"
-        assert send(server.endpoint, "PUT", target, headers, missing).status in (400, 403)
+        answer = send(server.endpoint, "PUT", target, headers, missing)
+        assert (answer.status, answer.code) == (400, "MalformedTrailerError")
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+
+
+def test_a_trailer_is_what_was_announced_and_nothing_else(server: ServerProcess, s3: Any, bucket: str) -> None:
+    right = base64.b64encode(zlib.crc32(b"a" * 1000).to_bytes(4, "big"))
+    line = b"x-amz-checksum-crc32:" + right + b"\r\n"
+    target, headers, body = signed(server.endpoint, "PUT", f"/{bucket}/k", body=b"a" * 1000, chunked="unsigned-trailer")
+    head = body[: body.index(b"x-amz-checksum-crc32:")]
+    for trailer in (
+        b"",
+        b"x-amz-checksum-crc32c:" + right + b"\r\n",
+        line + b"x-amz-checksum-crc32c:" + right + b"\r\n",
+        line + b"x-amz-checksum-crc32:AAAAAA==\r\n",
+        b"x-amz-checksum-crc32:AAAAAA==\r\n" + line,
+        line + b"no colon\r\n",
+        line + b"x-amz-meta-late: " + b"x" * 20_000 + b"\r\n",
+    ):
+        answer = send(server.endpoint, "PUT", target, headers, head + trailer + b"\r\n")
+        assert (answer.status, answer.code) == (400, "MalformedTrailerError"), trailer[:80]
+    for options in ({"chunked": "signed"}, {}):  # how the body is sent has no trailer
+        answer = call(
+            server.endpoint,
+            "PUT",
+            f"/{bucket}/k",
+            body=b"a",
+            headers={"x-amz-trailer": "x-amz-checksum-crc32"},
+            **options,
+        )
+        assert (answer.status, answer.code) == (400, "MalformedTrailerError"), options
+    assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
+    assert send(server.endpoint, "PUT", target, headers, head + line + b"\r\n").status == 200
 
 
 def test_body_must_match_its_signed_hash(server: ServerProcess, bucket: str) -> None:

@@ -278,7 +278,7 @@ class HttpBody:
         signed = mode != sigv4.STREAMING_UNSIGNED_TRAILER
         signer = sigv4.ChunkSigner(request.signing_key, claim) if signed and claim is not None else None
         if mode == sigv4.STREAMING and names:
-            raise S3Error("InvalidRequest", "x-amz-trailer needs a payload mode with trailers.")
+            raise S3Error("MalformedTrailerError", "x-amz-trailer needs a payload mode with trailers.")
         return ChunkedDecoder(self.length, signer, names, mode == sigv4.STREAMING_TRAILER)
 
     async def read(self) -> bytes:

@@ -189,7 +189,9 @@ class Digests:
             )
         wanted = expected.checksum
         if expected.trailer:
-            wanted = decode(expected.algorithm, trailers.get(expected.trailer, ""))
+            if expected.trailer not in trailers:
+                raise S3Error("MalformedTrailerError", "x-amz-trailer announces a trailer, and the body has none.")
+            wanted = decode(expected.algorithm, trailers[expected.trailer])
         if wanted is not None and base64.b64encode(wanted).decode() != self._text(expected.algorithm):
             raise S3Error("BadDigest", f"The {expected.algorithm} you specified did not match the calculated checksum.")
 

@@ -99,7 +99,10 @@ class ChunkedDecoder:
                 end = data.find(b"\r\n", at, at + MAX_LINE)
                 if end < 0:
                     if len(data) - at >= MAX_LINE:
-                        raise S3Error("InvalidRequest", "A line of the chunked body is too long.")
+                        raise S3Error(
+                            "MalformedTrailerError" if self._state == _TRAILER else "InvalidRequest",
+                            "A line of the chunked body is too long.",
+                        )
                     break
                 self._line(data[at:end])
                 at = end + 2
@@ -156,23 +159,25 @@ class ChunkedDecoder:
     def _trailer_line(self, line: bytes) -> None:
         self._trailer_bytes += len(line)
         if self._trailer_bytes > MAX_TRAILER:
-            raise S3Error("InvalidRequest", "The trailer is too long.")
+            raise S3Error("MalformedTrailerError", "The trailer is too long.")
         if line:
             name, colon, value = line.partition(b":")
             key = name.decode("latin-1").strip().lower()
             if not colon:
-                raise S3Error("InvalidRequest", "A line of the trailer has no colon.")
+                raise S3Error("MalformedTrailerError", "A line of the trailer has no colon.")
             if key == "x-amz-trailer-signature":
                 self._check_trailer(value.decode("latin-1").strip())
                 return
             if key not in self._names:
-                raise S3Error("InvalidRequest", f"The trailer {key} was not announced in x-amz-trailer.")
+                raise S3Error("MalformedTrailerError", f"The trailer {key} was not announced in x-amz-trailer.")
+            if key in self.trailers:
+                raise S3Error("MalformedTrailerError", f"The trailer has {key} twice.")
             self.trailers[key] = value.decode("latin-1").strip()
             self._lines.append(key.encode() + b":" + value.strip() + b"\n")
             return
         missing = [name for name in self._names if name not in self.trailers]
         if missing:
-            raise S3Error("InvalidRequest", f"The trailer has no {missing[0]}, which x-amz-trailer announced.")
+            raise S3Error("MalformedTrailerError", f"The trailer has no {missing[0]}, which x-amz-trailer announced.")
         if self._signed_trailer:
             raise S3Error("SignatureDoesNotMatch", "The trailer has no signature.")
         self._state = _DONE

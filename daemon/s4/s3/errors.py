@@ -91,6 +91,10 @@ STATUS: dict[str, tuple[int, str]] = {
         "The ACL that you provided was not well formed or did not validate against our published schema.",
     ),
     "MalformedPolicy": (400, "Policies must be valid JSON and the first byte must be '{'"),
+    "MalformedTrailerError": (
+        400,
+        "The request contained trailing data that was not well-formed or did not conform to our published schema.",
+    ),
     "MalformedXML": (
         400,
         "The XML that you provided was not well formed or did not validate against our published schema.",
