@@ -144,6 +144,10 @@ def test_a_bucket_is_adopted_where_the_cluster_says_so_and_only_as_long(tenants:
     assert not tenants.status(ONE, "lent")["owned"]
     s3 = tenants.client(ONE, "lent")
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    lent = {"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{ONE}/lent"}]}
+    assert is_refused(lambda: s3.put_bucket_tagging(Bucket=bucket, Tagging=lent), "AccessDenied"), (
+        "it lends it to itself"
+    )
     tenants.cluster(adoptions=[])
     tenants.look((ONE, "lent"))
     assert tenants.reason(ONE, "lent") == "NotLent"

@@ -18,6 +18,7 @@ from s4.access.keys import TAG_KEYS, of_labels
 from s4.access.policy import ACCOUNT
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
+from s4.http import lending
 from s4.http.answers import XML, Answer, respond
 from s4.http.authorize import Call, authorize
 from s4.http.request import S3Request, check_unsigned
@@ -91,7 +92,7 @@ async def _list(gateway: Gateway, call: Call) -> Answer:
 async def _tag(gateway: Gateway, call: Call) -> Answer:
     brought = tags.of_control(await call.request.xml("TagResourceRequest"))
     await call.authorizer.must("s3:TagResource", more=of_labels(brought))
-    await _change(gateway, call.request.bucket, lambda held: {**held, **brought})
+    await _change(gateway, call, lambda held: {**held, **brought})
     return respond(204)
 
 
@@ -102,17 +103,19 @@ async def _untag(gateway: Gateway, call: Call) -> Answer:
     await call.authorizer.must("s3:UntagResource", more={TAG_KEYS: tuple(named)})
     await _change(
         gateway,
-        call.request.bucket,
+        call,
         lambda held: {name: value for name, value in held.items() if name not in named},
     )
     return respond(204)
 
 
-async def _change(gateway: Gateway, name: str, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
+async def _change(gateway: Gateway, call: Call, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
     """Change a bucket's tags from what they are, as one step."""
+    name = call.request.bucket
     for left in range(_TRIES, 0, -1):
         bucket = await find_bucket(gateway, name)
         wanted = tags.check(change(documents.tags_of(bucket)).items(), tags.OF_BUCKET)
+        lending.check(call, bucket, wanted)
         text = documents.encode(wanted) if wanted else ""
         try:
             await set_document(gateway, name, documents.TAGS, text, bucket, (documents.TAGS,))

@@ -19,6 +19,7 @@ from s4.gateway import principals, sealing
 from s4.gateway.accounts import Accounts
 from s4.gateway.buckets import set_document
 from s4.gateway.context import Gateway, find_bucket
+from s4.http import lending
 from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import Call
 from s4.http.owners import canonical_of, xml
@@ -128,7 +129,6 @@ SETTINGS = (
         read=documents.tags_of,
         render=tags.to_xml,
         missing="NoSuchTagSet",
-        parse=lambda _gateway, _request, root: tags.from_xml(root, tags.OF_BUCKET),
         status=204,
     ),
     Setting(
@@ -242,6 +242,20 @@ async def get_policy_status(gateway: Gateway, call: Call) -> Answer:
     return respond_xml(document("PolicyStatus", tag("IsPublic", str(policy is not None and policy.public).lower())))
 
 
+# -- tags
+
+
+async def put_tagging(gateway: Gateway, call: Call) -> Answer:
+    bucket = await find_bucket(gateway, call.request.bucket)
+    wanted = tags.from_xml(await call.request.xml("Tagging"), tags.OF_BUCKET)
+    text = documents.encode(wanted) if wanted else ""
+    if lending.check(call, bucket, wanted):  # by what it has now
+        await set_document(gateway, call.request.bucket, documents.TAGS, text, bucket, (documents.TAGS,))
+    else:
+        await set_document(gateway, call.request.bucket, documents.TAGS, text)
+    return respond(204)
+
+
 # -- ownership controls
 
 
@@ -315,6 +329,7 @@ OPERATIONS: dict[str, Operation] = {
         for one in SETTINGS
         if one.left is not None
     },
+    "PutBucketTagging": put_tagging,
     "GetBucketPolicy": get_policy,
     "PutBucketPolicy": put_policy,
     "DeleteBucketPolicy": _removed(documents.POLICY),
