@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from process import wait_until
 from s4.cli.admin_client import AdminError
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
+from s4.cluster.coordinator import ConflictError
 from s4.cluster.keeper import DOCUMENT
 from s4.node import held
 from s4.server.cluster import open_coordinator
@@ -30,8 +31,8 @@ def cluster(tmp_path: Path) -> Iterator[DevCluster]:
         made.stop()
 
 
-def lose(cluster: DevCluster) -> ClusterMap:
-    """The map is gone, and one without stores is in its place; what it was."""
+def put(cluster: DevCluster, made: Callable[[ClusterMap], ClusterMap]) -> ClusterMap:
+    """Another map is in the place of the newest, which is given back."""
 
     async def replace() -> ClusterMap:
         opened = open_coordinator(cluster.coordinator)
@@ -39,8 +40,10 @@ def lose(cluster: DevCluster) -> ClusterMap:
             while True:
                 value, revision = await opened.read(DOCUMENT)
                 old = clustermap.decode(value)
-                new = planner.new(old.cluster, old.data, old.parity, old.count)
-                await opened.replace(DOCUMENT, clustermap.encode(new), revision)
+                try:
+                    await opened.replace(DOCUMENT, clustermap.encode(made(old)), revision)
+                except ConflictError:
+                    continue
                 return old
         finally:
             await opened.close()
@@ -48,9 +51,25 @@ def lose(cluster: DevCluster) -> ClusterMap:
     return asyncio.run(replace())
 
 
+def begun(old: ClusterMap) -> ClusterMap:
+    return planner.new(old.cluster, old.data, old.parity, old.count)
+
+
+def recovered(cluster: DevCluster) -> None:
+    """Made again, and every object is read back."""
+    wait_until(lambda: len(cluster.map().stores) == 4, "every node started again, and stands by")
+    with pytest.raises(AdminError, match="hold data of a map that was lost"):
+        list(cluster.admin("node-1").call("POST", "/cluster/add", {"stores": []}))
+    cluster.ask("POST", "/cluster/recover", {"stores": []}, node="node-1")
+    cluster.wait_whole()
+    for key, body in OBJECTS.items():
+        assert cluster.client("node-3").get_object(Bucket="bucket", Key=key)["Body"].read() == body
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
-def test_every_object_is_read_back_after_the_map_was_lost(cluster: DevCluster) -> None:
+def test_every_object_is_read_back_after_the_map_was_lost_or_is_yesterdays(cluster: DevCluster) -> None:
+    """Of one cluster, for its start and end cost most of this."""
     s3 = cluster.client("node-2")
     s3.create_bucket(Bucket="bucket")
     for key, body in OBJECTS.items():
@@ -60,16 +79,21 @@ def test_every_object_is_read_back_after_the_map_was_lost(cluster: DevCluster) -
     wait_until(
         lambda: all(held.read(path) == clustermap.encode(cluster.map()) for path in kept), "every store has a copy"
     )
-    old = lose(cluster)
-    wait_until(lambda: len(cluster.map().stores) == 4, "every node started again, and stands by")
-    with pytest.raises(AdminError, match="hold data of a map that was lost"):
-        list(cluster.admin("node-1").call("POST", "/cluster/add", {"stores": []}))
-    cluster.ask("POST", "/cluster/recover", {"stores": []}, node="node-1")
-    cluster.wait_whole()
-    made = cluster.map()
-    assert [one.config.members for one in made.partitions] == [one.config.members for one in old.partitions]
-    for key, body in OBJECTS.items():
-        assert cluster.client("node-3").get_object(Bucket="bucket", Key=key)["Body"].read() == body
-    s3.put_object(Bucket="bucket", Key="after", Body=b"after")
+    old = put(cluster, begun)
+    recovered(cluster)
+    yesterday = cluster.map()
+    assert [one.config.members for one in yesterday.partitions] == [one.config.members for one in old.partitions]
     with pytest.raises(AdminError, match="nothing is lost"):
         list(cluster.admin("node-1").call("POST", "/cluster/recover", {"stores": []}))
+    for node in cluster.lines:
+        cluster.act("kill", node)
+        cluster.act("start", node)  # each takes a new epoch where it leads
+    cluster.wait_whole()
+    put(cluster, lambda _: yesterday)
+    for node in cluster.lines:
+        cluster.act("kill", node)
+        cluster.act("start", node)
+    said = cluster.wait(lambda said: any("this replica has been at" in one for one in said["reasons"]), "R7")
+    assert said["health"] == "down", "and a status says so while nobody serves partition 0"
+    put(cluster, begun)
+    recovered(cluster)

@@ -19,12 +19,14 @@ from s4.cluster.planner import PlanError
 from s4.cluster.recovery import Recovery, recovery, restored
 from s4.cluster.status import Said, safe_to_stop, status
 from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
-from s4.peer.api import Census
+from s4.metadata.rows import summed
+from s4.peer.api import Census, StaleError, UnavailableError, UnknownResultError, stats_of
 from s4.peer.router import Router
 from s4.upkeep import compaction
 from s4.upkeep.contents import Checked, Contents
 from s4.upkeep.ownstore import OwnStore
 
+BUCKETS_S = 2.0  # that a status waits for their number
 REACH_S, REACH_LOOK_S = 10.0, 0.5  # how long stores have to find each other, for one may have just started
 Plan = Callable[[ClusterMap, list[str]], ClusterMap]
 
@@ -51,6 +53,17 @@ class ClusterAdmin(AdminApi):
         found = await self._router.censuses()
         return {store: None if one is None else said(one) for store, one in found.items()}
 
+    async def _numbers(self) -> dict[str, float]:
+        """Without the number of buckets while nobody serves partition 0, which has them: how a cluster is that is down is
+        what people ask first."""
+        try:
+            async with asyncio.timeout(BUCKETS_S):
+                return await self._router.stats()
+        except (UnavailableError, UnknownResultError, StaleError, TimeoutError):
+            found = [one for one in (await self._router.censuses()).values() if one is not None]
+            uptime_s, used = max((one.uptime_s for one in found), default=0.0), sum(one.used_bytes for one in found)
+            return stats_of(uptime_s, 0, used, summed(one.counters for one in found))
+
     async def _status(self, _: web.Request) -> web.Response:
         told = await self._said()
         mine = self._context.alarms()
@@ -60,7 +73,7 @@ class ClusterAdmin(AdminApi):
                 "version": __version__,
                 "ready": self._context.ready() or "ready",
                 "time_s": time.time(),
-                **(await self._router.stats()),
+                **(await self._numbers()),
                 **found,
                 "settings": self._context.settings,
             }
