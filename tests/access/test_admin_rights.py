@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from access.test_iam import allow, client
-from process import REGION, ServerProcess
+from process import REGION, ServerProcess, make_client
 from raw import call
 from s4.cli.admin_client import AdminClient, AdminError
 from server.test_admin import admin
@@ -161,3 +161,27 @@ def test_who_may_not_see_users_may_serve_one_again(open_server: ServerProcess, m
         ]
     assert "AccessDenied" in said(open_server, keys, "PUT", f"/users/{name}", {"grants": ["SuperUser"]})
     assert "say what is to change" in said(open_server, keys, "PUT", f"/users/{name}", {})
+
+
+def test_a_prefix_is_renamed_by_who_may_move_each_of_its_objects(open_server: ServerProcess, made: Any) -> None:
+    """Whoever administers the server moved anybody's objects to where it, or everybody, could read them."""
+    bucket, s3 = f"moved-{next(_numbers)}", make_client(open_server.endpoint)
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="secret/k", Body=b"x")
+    wanted = {"bucket": bucket, "source": "secret/", "destination": "open/"}
+
+    def refusal(*statements: dict[str, Any]) -> str:
+        _, keys = made({"Version": "2012-10-17", "Statement": [*allow("s4:Admin")["Statement"], *statements]})
+        return said(open_server, keys, "POST", "/renames", wanted)
+
+    everything: dict[str, Any] = {"Effect": "Allow", "Action": "s3:*", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    denied = {"Effect": "Deny", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket}/secret/k"}
+    reads = {**everything, "Action": "s3:GetObject"}
+    for statements in ((), (reads,), (everything, denied), ({**everything, "Resource": "arn:aws:s3:::another/*"},)):
+        assert "is needed for this" in refusal(*statements), statements
+    policy = {"Version": "2012-10-17", "Statement": [{**denied, "Principal": "*"}]}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    assert "is needed for this" in refusal(everything)
+    s3.delete_bucket_policy(Bucket=bucket)
+    s3.head_object(Bucket=bucket, Key="secret/k")
+    assert refusal(everything) == ""

@@ -114,6 +114,10 @@ class Statement:
             return False
         return all(condition.holds(ask.context, deny=self.effect == DENY) for condition in conditions)
 
+    def may_apply(self, ask: Ask) -> bool:
+        """Whether it applies, if it is to this resource."""
+        return self._left(ask) is not None
+
     def _left(self, ask: Ask) -> Left | None:
         """What is still to be looked at for a resource; looked for once for all that a request asks."""
         if ask.memo is None:
@@ -159,6 +163,10 @@ class Policy:
     def may_allow(self, action: str) -> bool:
         """Whether a statement allows an action on anything at all."""
         return any(one.effect == ALLOW and one.names_action(action) for one in self.statements)
+
+    def may_deny(self, ask: Ask) -> bool:
+        """Whether a statement denies an action on anything at all, be it on what is asked for or not."""
+        return any(one.effect == DENY and one.may_apply(ask) for one in self.statements)
 
     def asks_for(self, prefix: str) -> bool:
         """Whether a condition or variable is about a key that begins so."""

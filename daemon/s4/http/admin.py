@@ -17,19 +17,22 @@ import structlog
 from aiohttp import web
 
 from s4.access import documents
+from s4.access.actions import bucket_arn
+from s4.access.policy import Ask
 from s4.access.requester import ROOT
 from s4.base.health import OK, Health
 from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.planner import PlanError
 from s4.config.limits import Limits
 from s4.gateway.buckets import set_document
-from s4.gateway.context import Gateway
+from s4.gateway.context import Gateway, find_bucket
 from s4.http.admin_access import BODY_BYTES, Caller, Door
 from s4.http.admin_access_of import AdminAccess
 from s4.http.admin_providers import AdminProviders
 from s4.http.admin_rates import AdminRates, shown
 from s4.http.admin_users import CALLER, AdminUsers
 from s4.http.iam.protocol import IamError
+from s4.metadata.rows import Bucket
 from s4.peer.api import UnavailableError
 from s4.s3.errors import S3Error
 from s4.telemetry.audit import AuditLog
@@ -42,6 +45,8 @@ NO_S3 = (
     "This is S4's admin port, for `s4 admin`, /metrics, /healthz and /readyz. "
     "S3 is at the port of --listen, 9000 unless told."
 )
+
+_MOVES = ("s3:GetObject", "s3:DeleteObject", "s3:PutObject", "s3:PutObjectTagging", "s3:PutObjectAcl")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Route = tuple[str, str, Handler]
@@ -252,6 +257,7 @@ class AdminApi:
 
     async def _start_rename(self, request: web.Request) -> web.Response:
         body = msgspec.json.decode(await request.read(), type=_RenameBody)
+        _must_move(request[CALLER], body.bucket, await find_bucket(self._gateway, body.bucket))
         return as_json({"id": await self._context.renames.start(body.bucket, body.source, body.destination)})
 
     async def _forget_rename(self, request: web.Request) -> web.Response:
@@ -272,6 +278,18 @@ class _RenameBody(msgspec.Struct, forbid_unknown_fields=True):
     bucket: str
     source: str
     destination: str
+
+
+def _must_move(caller: Caller, name: str, bucket: Bucket) -> None:
+    """A rename of a prefix is one of every key there, which by S3 is asked for each: nothing may stand against any of
+    them. Raises S3Error."""
+    who, policy = caller.who, documents.policy_of(bucket)
+    for action in () if who.kind == ROOT else _MOVES:
+        ask = Ask(who.asker, action, bucket_arn(name), caller.context)
+        if not (who.everything or who.plainly(action, name, keys=True)) or (
+            policy is not None and policy.may_deny(ask)
+        ):
+            raise S3Error("AccessDenied", f"{action} on all that is in {name} is needed for this, with nothing denied.")
 
 
 def as_json(value: Any, status: int = 200) -> web.Response:
