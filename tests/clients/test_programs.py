@@ -71,6 +71,10 @@ def test_aws_cli(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     assert "same.bin" in run(*aws, "s3", "ls", "--recursive", "s3://awscli", home=tmp_path)
     run(*aws, "s3", "sync", "s3://awscli/tree", str(tmp_path / "back"), home=tmp_path)
     assert same(tree, tmp_path / "back")
+    large = tree / "dir 2" / "ü+8 &=.bin"  # in parts
+    run(*aws, "s3", "cp", str(large), "s3://awscli/large", home=tmp_path)
+    run(*aws, "s3", "cp", "s3://awscli/large", str(tmp_path / "large"), home=tmp_path)
+    assert (tmp_path / "large").read_bytes() == large.read_bytes()
     run(*aws, "s3", "mv", "s3://awscli/tree/same.bin", "s3://awscli/moved.bin", home=tmp_path)
     run(*aws, "s3", "cp", "s3://awscli/tree", "s3://awscli/copied", "--recursive", home=tmp_path)
     link = run(*aws, "s3", "presign", "s3://awscli/moved.bin", home=tmp_path).strip()
@@ -117,6 +121,10 @@ def test_s3cmd(server: ServerProcess, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "back").mkdir()
     run(*s3cmd, "sync", "s3://s3cmd/tree/", f"{tmp_path / 'back'}/", home=tmp_path)
     assert same(tree, tmp_path / "back")
+    large = tree / "dir 2" / "ü+8 &=.bin"  # in parts
+    run(*s3cmd, "put", str(large), "s3://s3cmd/large", home=tmp_path)
+    run(*s3cmd, "get", "s3://s3cmd/large", str(tmp_path / "large"), home=tmp_path)
+    assert (tmp_path / "large").read_bytes() == large.read_bytes()
     run(*s3cmd, "cp", "s3://s3cmd/tree/same.bin", "s3://s3cmd/copy.bin", home=tmp_path)
     for name in ("same.bin", "dir 1/ü+4 &=.bin"):
         link = run(*s3cmd, "signurl", f"s3://s3cmd/tree/{name}", "+600", home=tmp_path).strip()
