@@ -64,6 +64,7 @@ def unpacked(suite: str, cache: Path, root: Path, tree: str) -> None:
         shutil.copy(Path("/", name), root / name)
     shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "opt" / "trusted.pem")
     (root / "etc/apt/apt.conf.d/mirror").write_text('Acquire::Check-Valid-Until "false";\n')  # which may be behind
+    (root / "etc/dpkg/dpkg.cfg.d/quick").write_text("force-unsafe-io\n")
     (root / "etc" / "pip.conf").write_text("[global]\ncert = /opt/trusted.pem\n")
     subprocess.run(
         ["chroot", str(root), "useradd", "--create-home", "--uid", str(USER), "--shell", "/bin/bash", "dev"], check=True

@@ -97,6 +97,7 @@ def lived_with(trial: Trial, admin: Machine) -> None:
     journal = "journalctl -u s4 --no-pager -n 20"
     does("echo S4_LISEN=:9100 >> /etc/s4/s4.env; systemctl start s4", "", quiet=True)
     does(journal, "S4_LISEN is no setting")
+    does("s4 admin --dir /var/lib/s4/data user add visitor --grant Reader:photos-2026", "secret key")
     does("sed -i /S4_LISEN/d /etc/s4/s4.env; systemctl stop s4; mv /var/lib/s4/data/master.key /root", "", quiet=True)
     does("systemctl start s4", "systemctl status s4|journalctl", status=1)
     does(journal, "master.key is gone")
