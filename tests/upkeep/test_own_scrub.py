@@ -12,6 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from msgspec.structs import replace
+
 from s4.metadata.commands import NeedHeal
 from s4.metadata.rows import Blob
 from s4.node.member import OneStore
@@ -104,6 +106,9 @@ def test_a_scrub_that_a_restart_cut_off_is_gone_on_with(tmp_path: Path, monkeypa
             found = await upkeep.scrub(0)
             assert (found.shards, found.bytes_read, found.damaged) == (SHARDS, SHARDS * 1000, 0)
             assert store.bytes_read == (SHARDS - ownstore.BATCH) * 1000
+            upkeep.scrubbed = replace(found, running=True, shards=ownstore.BATCH, damaged=7)
+            asked = await upkeep.scrub(0, anew=True)
+            assert (asked.shards, asked.damaged) == (SHARDS, 0), "who asks is told of all, and of what is now"
 
     asyncio.run(test())
 

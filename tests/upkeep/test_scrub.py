@@ -68,6 +68,25 @@ def test_a_scrub_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     asyncio.run(whole())
 
 
+def test_who_asks_for_a_scrub_is_told_of_all(tmp_path: Path) -> None:
+    """The rest of one that was cut off before drives were mended, shallow too, was given for a deep one of now."""
+
+    async def whole() -> None:
+        async with opened(drives(tmp_path)) as (store, gateway):
+            await fill(gateway, 60)
+            scrubber = Scrubber(store.node, 0.0, fail)
+            running = asyncio.ensure_future(scrubber.run(deep=False))
+            while scrubber.place.partition < 5:
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            scrubber.place.damaged = 71
+            place = await scrubber.run(deep=True, anew=True)
+            assert (place.deep, place.blobs, place.bytes_read, place.damaged) == (True, 60, 60 * 4 * 10_000, 0)
+
+    asyncio.run(whole())
+
+
 def test_a_damaged_place_begins_anew(tmp_path: Path) -> None:
     async def whole() -> None:
         async with opened(drives(tmp_path)) as (store, gateway):

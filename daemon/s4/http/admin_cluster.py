@@ -193,9 +193,9 @@ class NodeAdmin(ClusterAdmin):
     async def _scrub(self, request: web.Request) -> web.StreamResponse:
         steps = Lines(request)
         await steps.start()
-        place = await self._own.scrub(0)
+        place = await self._own.scrub(0, anew=True)
         if request.query.get("deep") == "1" and self._contents is not None:
-            await self._contents.run(self._contents.led(), 0)
+            await self._contents.run(self._contents.led(), 0, anew=True)
         checked = self._contents.checked if self._contents is not None else Checked()
         return await steps.end(
             {

@@ -138,7 +138,7 @@ class ServerAdmin(AdminApi):
         await steps.start()
         scrubber = self._scrubber
         total = self._local.counters().blobs
-        run = asyncio.create_task(scrubber.run(deep=request.query.get("deep") == "1", bytes_per_s=0))
+        run = asyncio.create_task(scrubber.run(deep=request.query.get("deep") == "1", bytes_per_s=0, anew=True))
         while not run.done():
             await steps.send({"done": scrubber.place.blobs, "total": total, "damaged": scrubber.place.damaged})
             await asyncio.wait([run], timeout=0.2)

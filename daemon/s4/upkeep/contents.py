@@ -97,9 +97,12 @@ class Contents:
     async def run_when_due(self, every_s: float, bytes_per_s: float) -> None:
         await self.run(self.due(every_s), bytes_per_s)
 
-    async def run(self, partitions: list[int], bytes_per_s: float) -> Checked:
-        """Read all blobs of these partitions, at a bounded rate; 0 is no bound."""
+    async def run(self, partitions: list[int], bytes_per_s: float, *, anew: bool = False) -> Checked:
+        """Read all blobs of these partitions, at a bounded rate; 0 is no bound. One that was cut off is gone on with,
+        unless `anew`."""
         async with self._lock:
+            if anew:
+                self.checked.running = False
             self._forget()
             for partition in partitions:
                 try:

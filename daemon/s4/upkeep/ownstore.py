@@ -122,12 +122,12 @@ class OwnStore:
         if self.due(every_s):
             await self.scrub(bytes_per_s)
 
-    async def scrub(self, bytes_per_s: float) -> Scrubbed:
+    async def scrub(self, bytes_per_s: float, *, anew: bool = False) -> Scrubbed:
         """Read every shard here that this store holds, and every row; damaged and missing ones are queued for healing, and
-        damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with; one at a time."""
+        damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with, unless `anew`; one at a time."""
         async with self._scrubbing:
             await self._node.copy.scrub()
-            if not self.scrubbed.running:
+            if anew or not self.scrubbed.running:
                 self.scrubbed = Scrubbed(True, started_s=self._clock(), ended_s=self.scrubbed.ended_s)
             place = self.scrubbed
             await self._node.shards.flush()

@@ -85,11 +85,13 @@ class Scrubber:
         """Whether a scrub was cut off, or the last one is longer ago than `every_s`; 0 is never."""
         return is_due(self.place, every_s, self._clock())
 
-    async def run(self, *, deep: bool, bytes_per_s: float | None = None) -> Place:
-        """Scrub everything, or go on with what was cut off. Without `bytes_per_s` as fast as was set; 0 is no bound."""
+    async def run(self, *, deep: bool, bytes_per_s: float | None = None, anew: bool = False) -> Place:
+        """Scrub everything, or without `anew` go on with what was cut off: who asks for a scrub wants to know of all
+        as it is now. Without `bytes_per_s` as fast as was set; 0 is no bound."""
         rate = self._bytes_per_s if bytes_per_s is None else bytes_per_s
         async with self._lock:
-            if not self.place.running:
+            if anew or not self.place.running:
+                deep = deep or (self.place.running and self.place.deep)  # that one was due, and is none any more
                 self.place = Place(True, deep, started_s=self._clock(), ended_s=self.place.ended_s)
             for store in self._node.drives.stores:
                 try:
