@@ -167,7 +167,10 @@ class ShardRepair:
         """Have every shard of a position made on a store. False where `still` said that it is not wanted any more."""
 
         async def confirm(blob: bytes, row: Blob) -> None:
-            fill.made_bytes += await self._confirm(partition, blob, row, position, store)
+            made = await self._confirm(partition, blob, row, position, store)
+            fill.made_bytes += (
+                made  # not in one line: many are made at a time, and each would add to what it read before
+            )
 
         return await self._over_lacking(partition, position, store, fill, still, confirm)
 
