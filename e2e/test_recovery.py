@@ -6,7 +6,9 @@ An S4Cluster with a namespace and volumes of its own; each test begins where the
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 from apps import ends_well, pod_spec, programs
@@ -155,4 +157,30 @@ def test_a_shardmap_of_yesterday_is_put_in_place(kept: World) -> None:
     kept.kubectl("delete", "shardmap", NAME, "-n", HOME)
     kept.kubectl("delete", "pod", "-n", HOME, "-l", f"s4.dev/cluster={NAME}")
     kept.figures["seconds from the way out of an old map to serving"] = ready(kept, "the map is made again")
+    run(kept, "read")
+
+
+def test_a_disk_is_lost_together_with_the_map(kept: World) -> None:
+    """The store that was on it must be given up by its id; what it held is made again on the disk that is there now."""
+    pod = f"{NAME}-node-2"
+    stores = kept.get("shardmap", NAME, HOME)["status"]["stores"]
+    claim = kept.get("pvc", f"data-{pod}", HOME)
+    folder = Path(kept.get("pv", claim["spec"]["volumeName"])["spec"]["local"]["path"])
+    (lost,) = (one["id"] for one in stores if (folder / "store" / "s4.json").read_text().count(one["id"]))
+    kept.kubectl("scale", "deploy/s4-operator", "-n", "s4", "--replicas=0")
+    kept.kubectl("delete", "shardmap", NAME, "-n", HOME)
+    for part in folder.iterdir():
+        shutil.rmtree(part)
+    kept.kubectl("delete", "pod", "-n", HOME, pod)
+    kept.kubectl("scale", "deploy/s4-operator", "-n", "s4", "--replicas=1")
+    said = kept.wait(
+        "it is asked for by its id",
+        lambda: (one := kept.condition("DataAtRisk", NAME, HOME)).get("status") == "True" and one["message"],
+    )
+    assert f"do not tell what they hold: {pod} (store {lost})" in said
+    assert kept.cluster(NAME, HOME)["status"]["phase"] == "Recovering"
+    kept.kubectl("annotate", "s4c", NAME, "-n", HOME, f"s4.dev/confirm-data-loss={lost}", "--overwrite")
+    kept.figures["seconds from giving a store up to serving"] = ready(kept, "the map is made again without it")
+    gone = [one["id"] for one in kept.get("shardmap", NAME, HOME)["spec"]["stores"] if one["state"] == "gone"]
+    assert gone == [lost]
     run(kept, "read")

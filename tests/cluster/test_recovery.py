@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from msgspec.structs import replace
 
-from s4.cluster import clustermap, planner
+from s4.cluster import clustermap, etcd, kubernetes, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.messages import LOST, Config
 from s4.cluster.placement import GONE
@@ -209,3 +211,37 @@ def test_a_copy_of_the_map_that_is_damaged_is_none(tmp_path: Path) -> None:
     for wrong in (b"s4 map 1 crc 297bd0aa\n{]", b"s4 map 2 crc fe67b6b9\n{}", b"", b"{}"):
         path.write_bytes(wrong)
         assert read(path) == b""
+
+
+@pytest.mark.parametrize("module", [kubernetes, etcd])
+def test_a_map_that_is_away_is_not_asked_for_without_a_pause(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was deleted after `since` every watch from there tells at once, again and again."""
+    asked, slept = [], []
+    kind = kubernetes.KubernetesCoordinator if module is kubernetes else etcd.EtcdCoordinator
+    coordinator = kind.__new__(kind)
+
+    async def read(document: str) -> tuple[bytes, int]:
+        asked.append(document)
+        if len(asked) > 5:
+            raise InterruptedError
+        return b"", 0
+
+    async def at_once(*_: object) -> None:
+        pass
+
+    async def pause(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(coordinator, "read", read)
+    monkeypatch.setattr(coordinator, "_wait", at_once)
+    monkeypatch.setattr(module.asyncio, "sleep", pause)
+
+    async def watch() -> None:
+        async for _ in coordinator.watch("map", 100):
+            pass
+
+    with pytest.raises(InterruptedError):
+        asyncio.run(watch())
+    assert slept == [module.RETRY_S] * 5

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from kube.worlds import Model
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.kubernetes_map import joined, split
+from s4.cluster.placement import GONE
 from s4.cluster.recovery import Recovery
 from s4_operator.observed import Observed
 from s4_operator.plan import plan
@@ -88,3 +91,16 @@ def test_zones_are_known_before_the_map_is_made_again() -> None:
     spec = seen.spec.model_copy(update={"placement": seen.spec.placement.model_copy(update={"failureDomain": "none"})})
     made = plan(replace(seen, spec=spec, recovery=told(old)))
     assert [type(step) for step in made.steps] == [SetDomains, RestoreMap]
+
+
+def test_a_disk_that_was_lost_with_the_map_is_replaced_by_the_one_that_is_there() -> None:
+    seen, old = lost(None, nodes=3)
+    assert seen.map is not None
+    (away,) = set(old.stores) - set(seen.map.stores)
+    stores = {**old.stores, away: structs.replace(old.stores[away], state=GONE)}
+    begun = planner.registered(seen.map, "f" * 32, old.stores[away].node, "a:1", old.stores[away].domain, 1.0)
+    after = changed(RestoreMap(structs.replace(old, stores=stores)), begun)
+    made = plan(replace(seen, map=after, recovery=Recovery()))
+    assert made.steps == [AddStores(("f" * 32,))]
+    filled = changed(made.steps[0], after)
+    assert not any(away in one.wanted for one in filled.partitions)

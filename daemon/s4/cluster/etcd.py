@@ -220,8 +220,10 @@ class EtcdCoordinator:
             if revision > since:
                 since = revision
                 yield value, revision
-            else:
-                await self._wait(document, since)
+                continue
+            if revision < since:  # deleted, or etcd was put back from a backup: a watch would say so at once, for ever
+                await asyncio.sleep(RETRY_S)
+            await self._wait(document, since)
 
     async def _wait(self, document: str, since: int) -> None:
         """Until the document may have changed."""

@@ -162,8 +162,12 @@ class KubernetesCoordinator:
             if revision > since:
                 since = revision
                 yield value, revision
-            else:
-                await self._wait(since)
+                continue
+            if (
+                revision < since
+            ):  # deleted, or the API server's etcd is from a backup: a watch would say so at once, for ever
+                await asyncio.sleep(RETRY_S)
+            await self._wait(since)
 
     async def _wait(self, since: int) -> None:
         """Until the ShardMap may have changed."""

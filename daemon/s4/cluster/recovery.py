@@ -8,7 +8,7 @@ start, find that it plans nothing, and stand by: none leads, none follows, none 
 map that was, as far as anybody has seen it; all rules of replication go on from there as after any restart.
 
 What must hold, and why it does:
-- **All or gone.** Every store that the old map counts has told, or a person has given it up by its id: then it is gone for
+- **All or gone (M5).** Every store that the old map counts has told, or a person has given it up by its id: then it is gone for
   good (M1). So no configuration that anybody has acted in is newer than the newest that was told, and nobody comes back
   later who knows better.
 - **Nobody serves meanwhile.** Only a process that started under the map without partitions is asked: a process that
