@@ -4,6 +4,9 @@ writing."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,10 @@ import pytest
 from s4.metadata import keys
 from s4.metadata.rows import Turn, decode
 from s4.replica.copies import JOIN_BYTES, JOIN_ROWS, Copies, level
+from s4.replica.host import Host
 from s4.storage.directory import DriveError
-from s4.storage.leveldb import Database
+from s4.storage.leveldb import AnyDatabaseError, Database, Snapshot
+from storage.test_leveldb import flipped
 
 
 def database(path: Path) -> Database:
@@ -118,3 +123,61 @@ def test_a_turn_takes_no_more_bytes_along_than_rows(three: list[Database]) -> No
         assert rows_of(three[2]) == rows_of(three[0])
 
     asyncio.run(test())
+
+
+def _of_all(snapshot: Snapshot) -> None:
+    with contextlib.closing(snapshot):
+        list(snapshot.scan(b"key", b"kez"))
+
+
+READS: dict[str, Callable[[Host], object]] = {
+    "get": lambda host: host.get(b"key00700"),
+    "scan": lambda host: list(host.scan(b"key", b"key00690")),
+    "cursor": lambda host: list(iter(host.cursor(b"key").next, None)),
+    "what is read of all": lambda host: _of_all(host.database.snapshot()),
+}
+
+
+@pytest.mark.parametrize("how", READS)
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_copy_that_is_damaged_is_done_without_whoever_met_it(tmp_path: Path, how: str, copies: int) -> None:
+    """A listing and a scrub that read the only damaged block failed for ever, beside a copy that had it."""
+    paths = [tmp_path / f"d{number}" / "meta" for number in range(copies)]
+    for path in paths:
+        path.parent.mkdir()
+    flipped(paths[0], 700)
+    fatal: list[BaseException] = []
+
+    async def test() -> None:
+        opened = [database(path) for path in paths]
+        host = Host(
+            Copies(opened[0], opened[1:], alone=copies == 1),
+            1,
+            [1],
+            sync=True,
+            fatal=fatal.append,
+            sync_shards=lambda: None,
+            on_outbox=lambda *_: None,
+            cache_bytes=1 << 20,
+            max_waiting=8,
+        )
+        assert host.get(b"key00001")
+        assert not fatal
+        met = False
+        try:
+            READS[how](host)
+        except AnyDatabaseError:
+            met = True
+        assert met
+        await host.close()
+        gc.collect()  # iterators go before what they are on
+        for one in opened:
+            one.close()
+
+    asyncio.run(test())
+    if copies == 1:
+        assert not fatal  # what can be read is served
+        return
+    assert [type(one) for one in fatal] == [DriveError]
+    assert fatal[0].directory == paths[0].parent  # type: ignore[attr-defined]
+    assert paths[0].with_name("meta.damaged").exists()

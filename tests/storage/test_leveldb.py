@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_rows_that_are_lost_at_the_end_are_not_taken_for_the_end(tmp_path: Path)
         database(tmp_path / "meta")
 
 
-@pytest.mark.parametrize("how", ["get", "scan", "first", "cursor"])
+@pytest.mark.parametrize("how", ["get", "scan", "first", "cursor", "get of a snapshot", "scan of a snapshot"])
 def test_damage_is_told_however_it_is_read(tmp_path: Path, how: str) -> None:
     flipped(tmp_path / "meta", 700)
     kept, told = database(tmp_path / "meta"), list[Exception]()
@@ -71,6 +72,12 @@ def test_damage_is_told_however_it_is_read(tmp_path: Path, how: str) -> None:
             list(kept.scan(b"key00690", b"key00710"))
         elif how == "first":
             kept.first(b"key00700", b"key00701")
+        elif how == "get of a snapshot":
+            with contextlib.closing(kept.snapshot()) as snapshot:
+                snapshot.get(b"key00700")
+        elif how == "scan of a snapshot":
+            with contextlib.closing(kept.snapshot()) as snapshot:
+                list(snapshot.scan(b"key00690", b"key00710"))
         else:
             cursor = kept.cursor(b"key")
             while cursor.next():

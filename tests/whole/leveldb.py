@@ -123,7 +123,7 @@ class Database:
         return found[-1] if found else b""
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(dict(self._rows), list(self._keys))
+        return Snapshot(dict(self._rows), list(self._keys), self._whole)
 
     def cursor(self, prefix: bytes) -> Cursor:
         return Cursor(self, prefix)
@@ -233,14 +233,16 @@ class Cursor:
 class Snapshot:
     """A frozen view."""
 
-    def __init__(self, rows: dict[bytes, bytes], names: list[bytes]) -> None:
-        self._rows, self._keys = rows, names
+    def __init__(self, rows: dict[bytes, bytes], names: list[bytes], check: Callable[[bytes, bytes], None]) -> None:
+        self._rows, self._keys, self._check = rows, names, check
 
     def get(self, key: bytes) -> bytes | None:
+        self._check(key, key + b"\x00")
         return self._rows.get(key)
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         for key in self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]:
+            self._check(key, key + b"\x00")
             yield key, self._rows[key]
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class Copies:
     def __init__(
         self, primary: Database, others: Sequence[Database] = (), *, turn: int = 0, alone: bool = True
     ) -> None:
-        self.primary, self._others, self._alone = primary, list(others), alone
+        self.primary, self._others, self.alone = primary, list(others), alone
         self._turn = turn
         self._joiners: list[_Joiner] = []
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="copy")
@@ -62,7 +62,7 @@ class Copies:
 
     def batch(self, rows: Rows, sync: bool) -> Callable[[], None]:
         """The turn's rows for every copy; calling it writes them, and returns when all copies have them."""
-        if self._alone:
+        if self.alone:
             return self.primary.batch(rows, sync)
         self._turn += 1
         redo = (keys.TURN_ROW, encode(Turn(self._turn, list(rows))))

@@ -12,7 +12,8 @@ brings the others level. A copy that joins is filled by the turns themselves: ea
 in order of keys, so no write can fall between (R8).
 
 For editors: decisions see the turn's overlay, readers never do. The newest-version cache is dropped for
-every key that a turn changed before its answers go out. A failed write ends the process (rule D7). Crash
+every key that a turn changed before its answers go out. A failed write ends the process (rule D7), and so does damage of
+the copy that is read, by whatever read it is met, while others have what it had: all reads pass its database. Crash
 between any two lines: a turn is in wholly or not at all, with what its entries ask of other partitions;
 what they ask of the store waits in outbox rows, which are read again at start.
 """
@@ -37,7 +38,7 @@ from s4.replica.rowcache import RowCache
 from s4.replica.turn import Decider, OverloadedError, Turn, deliver
 from s4.replica.waiting import Commands
 from s4.storage.directory import DriveError
-from s4.storage.leveldb import AnyDatabaseError, Cursor, Database, Snapshot, is_damage
+from s4.storage.leveldb import Cursor, Database, Snapshot
 
 SETTINGS_TABLES = frozenset((keys.BUCKET, *ACCOUNT_TABLES))
 
@@ -75,6 +76,9 @@ class Host:
         self.database = database = copies.primary
         self._sync_shards = sync_shards
         self._sync, self._fatal, self._on_outbox = sync, fatal, on_outbox
+        if not copies.alone:
+            database.watch(self._damaged)
+        self.get: Callable[[bytes], bytes | None] = database.get
         self.on_settings: Callable[[], None] = lambda: None
         self.on_gone: Callable[[int], None] = lambda _partition: None
         self._cache = RowCache(cache_bytes)
@@ -123,10 +127,6 @@ class Host:
                 self._call_between()
                 try:
                     await self._turn()
-                except AnyDatabaseError as error:
-                    if len(self.copies.all()) == 1 or not is_damage(error):
-                        self._fatal(error)
-                    raise self._unreadable(error) from error
                 except Exception as error:
                     self._fatal(error)
                     raise
@@ -232,29 +232,16 @@ class Host:
         prefix = keys.object_versions(partition, bucket, key)
         row = self._cache.get(prefix)
         if row is None:
-            try:
-                row = self.database.first(prefix, keys.after(prefix))
-            except AnyDatabaseError as error:
-                raise self._unreadable(error) from error
+            row = self.database.first(prefix, keys.after(prefix))
             if row is not None:
                 self._cache.put(prefix, row)
         return row
 
-    def get(self, key: bytes) -> bytes | None:
-        try:
-            value: bytes | None = self.database.get(key)
-        except AnyDatabaseError as error:
-            raise self._unreadable(error) from error
-        return value
-
-    def _unreadable(self, error: Exception) -> Exception:
-        """The copy that is read is damaged. Where there are others the process ends, and goes on with those (R7)."""
-        if len(self.copies.all()) == 1 or not is_damage(error):
-            return error
-        self.database.mark_damaged()
-        failure = DriveError(self.database.path.parent, error)
-        self._fatal(failure)
-        return failure
+    def _damaged(self, error: Exception) -> None:
+        """The copy that is read is damaged, whoever met it. Where there are others the process ends, and goes on with
+        those (R7)."""
+        if len(self.copies.all()) > 1:
+            self._fatal(DriveError(self.database.path.parent, error))
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Rows with this prefix, from `start` (a whole key) on."""

@@ -191,7 +191,7 @@ class Database:
 
     def snapshot(self) -> Snapshot:
         """All rows as they are now, whatever is written later. Close it."""
-        return Snapshot(self._db.snapshot())
+        return Snapshot(self._db.snapshot(), self._damaged)
 
     def cursor(self, prefix: bytes) -> Cursor:
         """A seekable walk over the rows whose keys begin with `prefix`; its keys come without the prefix."""
@@ -300,18 +300,25 @@ class Cursor:
 
 
 class Snapshot:
-    """A frozen view of the database."""
+    """A frozen view of the database. `damaged` is called where a read meets damage."""
 
-    def __init__(self, snapshot: Any) -> None:
-        self._snapshot = snapshot
+    def __init__(self, snapshot: Any, damaged: Callable[[Exception], None]) -> None:
+        self._snapshot, self._damaged = snapshot, damaged
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._snapshot.get(key, verify_checksums=True)
+        try:
+            value: bytes | None = self._snapshot.get(key, verify_checksums=True)
+        except plyvel.Error as error:
+            self._damaged(error)
+            raise
         return value
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        iterator: Iterator[tuple[bytes, bytes]] = self._snapshot.iterator(start=start, stop=stop, verify_checksums=True)
-        return iterator
+        try:
+            yield from self._snapshot.iterator(start=start, stop=stop, verify_checksums=True)
+        except plyvel.Error as error:
+            self._damaged(error)
+            raise
 
     def close(self) -> None:
         self._snapshot.close()
