@@ -105,3 +105,22 @@ def test_no_decision_walks_all_versions_of_a_key(tmp_path: Path, monkeypatch: py
             assert max(walked) <= FAR
 
     asyncio.run(test())
+
+
+def test_what_was_looked_for_is_kept_until_it_is_decided_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who deleted the null versions of more keys at once than are noted had decisions walk all versions of most."""
+    monkeypatch.setattr("s4.metadata.nulls.KNOWN", 1)
+
+    async def test() -> None:
+        async with opened(tmp_path / "data", durability="none") as (_, gateway):
+            await create_bucket(gateway, "bbb", "root")
+            await set_versioning(gateway, "bbb", "Enabled")
+            names = [b"%d" % number for number in range(4)]
+            for key in names:
+                await asyncio.gather(*(put(gateway, "bbb", key, b"x") for _ in range(2 * FAR)))
+            walked = _counted(monkeypatch)
+            await asyncio.gather(*(delete_object(gateway, "bbb", key, "null", "root") for key in names for _ in "12"))
+            assert max(walked) <= FAR
+            assert not gateway.node.host.nulls._kept  # type: ignore[attr-defined]
+
+    asyncio.run(test())

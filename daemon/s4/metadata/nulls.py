@@ -43,9 +43,24 @@ class Nulls:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[bytes, Seen] = OrderedDict()
+        self._kept: dict[bytes, tuple[int, Seen]] = {}  # (commands that wait to be decided by it, what it is)
 
     def get(self, prefix: bytes) -> Seen | None:
-        return self._seen.get(prefix)
+        kept = self._kept.get(prefix)
+        return self._seen.get(prefix) or (kept[1] if kept is not None else None)
+
+    def keep(self, prefix: bytes) -> bool:
+        """Until `release`, however many others are noted; whether there is anything to keep."""
+        seen = self.get(prefix)
+        if seen is None:
+            return False
+        self._kept[prefix] = self._kept.get(prefix, (0, seen))[0] + 1, seen
+        return True
+
+    def release(self, prefix: bytes) -> None:
+        count, seen = self._kept.pop(prefix)
+        if count > 1:
+            self._kept[prefix] = count - 1, seen
 
     def note(self, prefix: bytes, seen: Seen) -> None:
         self._seen[prefix] = seen

@@ -132,8 +132,16 @@ class RowNode:
         (R12)."""
         if self._map.copies() < self._map.copies_needed(self._strict):
             raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
-        if isinstance(command, SEEKING):
-            await self._look_for_nulls(partition, command)
+        if isinstance(command, SEEKING) and (looked := await self._look_for_nulls(partition, command)):
+            kept = [prefix for prefix in looked if self._host.nulls.keep(prefix)]
+            try:
+                return await self._execute(partition, command, command_id, again)
+            finally:
+                for prefix in kept:
+                    self._host.nulls.release(prefix)
+        return await self._execute(partition, command, command_id, again)
+
+    async def _execute(self, partition: int, command: AnyCommand, command_id: bytes, again: bool) -> AnyAnswer:
         settings = COMMANDS[type(command)].settings
         if settings:
             await self._host.settings_may_change()
@@ -178,16 +186,20 @@ class RowNode:
             self._host.nulls.note(prefix, seen)
         return Found(found[1], found[0][-keys.VERSION_BYTES :]) if found is not None else None
 
-    async def _look_for_nulls(self, partition: int, command: AnyCommand) -> None:
-        """Before a decision that would walk all versions of a key in one piece."""
+    async def _look_for_nulls(self, partition: int, command: AnyCommand) -> list[bytes]:
+        """Before a decision that would walk all versions of a key in one piece; the prefixes of such keys."""
 
         def versioning(bucket: int) -> str:
             state = find(self._host, BucketState, keys.bucket_state_row(partition, bucket))
             return state.versioning if state is not None else ""
 
+        looked = []
         for bucket, key in wanted(command, versioning):
+            home = keys.partition_of(bucket, key, self.partitions)
             with suppress(StaleError):  # the source of a rename may be led by another: it looks itself
-                await self._find_null(keys.partition_of(bucket, key, self.partitions), bucket, key)
+                await self._find_null(home, bucket, key)
+                looked.append(keys.object_versions(home, bucket, key))
+        return looked
 
     def _rows(self, prefix: bytes) -> AsyncIterator[tuple[bytes, bytes]]:
         return pieces(self._host, prefix)
