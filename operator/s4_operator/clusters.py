@@ -252,7 +252,8 @@ class Clusters:
                 if one["kind"] == "StatefulSet" and not await self._may_have(one):
                     digest = ""  # it is gone in a moment, and made anew then
                     continue
-                value = await self._kube.have(one)
+                scaled = one["kind"] == "Deployment" and builder.spec.gateway.autoscaled
+                value = await self._kube.have(await self._scaled(one) if scaled else one)
             except TakenError as error:
                 taken.append(str(error))
                 continue
@@ -261,6 +262,13 @@ class Clusters:
         await self._prune(builder, {(one["kind"], one["metadata"]["name"]) for one in objects})
         memory.applied, memory.applied_at, memory.taken = digest, time.monotonic(), "; ".join(taken)
         return memory.taken
+
+    async def _scaled(self, wanted: Object) -> Object:
+        """A Deployment with as many pods as it has, for a HorizontalPodAutoscaler to say; that field left out, they would be
+        one for a moment, as a field that nobody owns any more is."""
+        found = await self._kube.ours(wanted)
+        replicas = found["spec"].get("replicas") if found is not None else None
+        return {**wanted, "spec": {**wanted["spec"], "replicas": replicas or wanted["spec"]["replicas"]}}
 
     async def _may_have(self, wanted: Object) -> bool:
         """Whether a StatefulSet can become what it is to be. Its claims' size can not: the set goes, and leaves its pods and

@@ -155,6 +155,10 @@ class GatewaySpec(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
+                "!self.autoscaled || self.replicas > 0",
+                "gateway.autoscaled needs gateway.replicas: with 0 there are no gateways beside the nodes",
+            ),
+            rule(
                 "!has(self.domain) || !has(self.websiteDomain) || self.domain != self.websiteDomain",
                 "gateway.domain and gateway.websiteDomain must differ: one speaks S3, the other to visitors",
             ),
@@ -162,6 +166,9 @@ class GatewaySpec(Model):
     )
     replicas: int = Field(
         0, ge=0, le=1000, description="Gateways beside the nodes, which serve S3 themselves while there are none."
+    )
+    autoscaled: bool = Field(
+        False, description="How many there are is for a HorizontalPodAutoscaler to say, of the Deployment NAME-gateway."
     )
     service: S3Service = Field(default_factory=S3Service)
     tls: GatewayTls = Field(default_factory=GatewayTls)

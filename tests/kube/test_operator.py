@@ -107,6 +107,28 @@ def versions(api: ApiServer) -> dict[str, str]:
     return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in made_by_it(api)}
 
 
+def test_gateways_are_as_many_as_an_autoscaler_says(api: ApiServer, operator: OperatorProcess) -> None:
+    def replicas() -> int:
+        return int(get(api, "deployments", "c-gateway")["spec"]["replicas"])
+
+    api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 2, "autoscaled": True}))
+    wait_until(lambda: "Deployment/c-gateway" in versions(api), "gateways")
+    assert replicas() == 2
+    api.kubectl("scale", "deploy/c-gateway", "--replicas=5", "-n", "default")
+    api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 2, "autoscaled": True}, region="eu-west-1"))
+
+    def region() -> str:
+        (container,) = get(api, "deployments", "c-gateway")["spec"]["template"]["spec"]["containers"]
+        return next(one["value"] for one in container["env"] if one["name"] == "S4_REGION")
+
+    wait_until(lambda: region() == "eu-west-1", "it was applied again")
+    assert replicas() == 5
+    api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 3}))
+    wait_until(lambda: replicas() == 3, "without an autoscaler the S4Cluster says how many")
+    refused = api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 0, "autoscaled": True}), check=False)
+    assert "gateway.autoscaled needs gateway.replicas" in refused.stderr
+
+
 def test_what_is_made_is_owned_and_made_once(api: ApiServer, operator: OperatorProcess) -> None:
     api.kubectl("apply", "-f", "-", text=cluster(gateway={"replicas": 1, "tls": {"enabled": True}}))
     wait_until(lambda: "waiting for nodes: 0 of 4" in status(api).get("message", ""), "the cluster forms")
