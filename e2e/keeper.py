@@ -25,6 +25,8 @@ def objects() -> list[tuple[str, int]]:
 
 
 def write(s3: Any) -> None:
+    if BUCKET in [one["Name"] for one in s3.list_buckets()["Buckets"]]:
+        return  # by a run before, whose cluster was kept
     s3.create_bucket(Bucket=BUCKET)
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     for number, (key, size) in enumerate(objects()):

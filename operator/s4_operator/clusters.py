@@ -136,7 +136,8 @@ class Clusters:
         ):
             return AT_WORK_S  # planned for another map: look again before a node is let go
         trouble = await self._act(cluster, builder, daemons, seen, made, memory)
-        if not trouble and status is not None and seen.map is not None and seen.map.partitions:
+        up = status is not None and status.health != "down" and seen.map is not None and bool(seen.map.partitions)
+        if not trouble and up:
             trouble = await self._users(namespace, name, daemons, trusted, memory)
         await self._report(cluster, seen, made, memory, trouble)
         return AT_WORK_S if made.steps or made.doing or trouble or memory.failing_since else AT_REST_S

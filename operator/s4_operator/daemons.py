@@ -22,6 +22,7 @@ from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
 from s4.s3 import cors, encryption, lifecycle, lock, sigv4
 from s4.s3.xml import document
+from s4_operator.kube import why
 
 CALL_S = 10.0
 CHECK_BUCKET, CHECK_KEY = "s4-operator-check", "ready"
@@ -304,7 +305,7 @@ class Daemons:
             ) as answer:
                 return answer.status, await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise DaemonError(0, "", f"{base} does not answer: {error!r}") from error
+            raise DaemonError(0, "", f"{base} does not answer: {why(error, CALL_S)}") from error
 
 
 def _checked(what: str, status: int, answer: bytes) -> bytes:

@@ -53,6 +53,14 @@ KINDS: dict[str, tuple[str, str, bool]] = {
 }
 
 
+def why(error: BaseException, patience_s: float) -> str:
+    """Why a call got no answer, as people read it."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, TimeoutError):
+        return f"nothing came within {patience_s:.0f} s"
+    return str(getattr(cause, "strerror", "") or error or type(error).__name__)
+
+
 class KubeError(Exception):
     """The API server refused, or does not answer. `status` is the HTTP status, 0 for no answer."""
 
@@ -221,7 +229,7 @@ class Kube:
             answer = await self.api.call_api(*called, _request_timeout=CALL_S)
             raw = await answer.read()  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise KubeError(0, f"the Kubernetes API does not answer: {error!r}") from error
+            raise KubeError(0, f"the Kubernetes API does not answer: {why(error, CALL_S)}") from error
         try:
             value: Object = json.loads(raw) if raw else {}
         except ValueError:  # a path that no API has is answered in plain text

@@ -7,12 +7,14 @@ import json
 import re
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 
 from kube.apiserver import ApiServer, missing
 from s4.cluster import planner
 from s4_operator.events import GOOD_IF_TRUE, REASONS, WELL, Told, known, of_conditions, of_steps, stamps, text
-from s4_operator.kube import Kube
+from s4_operator.kube import Kube, why
 from s4_operator.models import ClusterState, Condition
 from s4_operator.observed import Claim, Pod
 from s4_operator.report import COLUMN, summary
@@ -127,6 +129,15 @@ def test_a_summary_ends_with_a_word() -> None:
     assert summary("short") == "short"
     assert summary("x" * 100) == "…"
     assert all(len(summary("some words " * count)) <= COLUMN for count in range(9))
+
+
+def test_why_a_call_got_no_answer_is_no_repr() -> None:
+    assert why(TimeoutError(), 10.0) == "nothing came within 10 s"
+    refused = OSError(111, "Connection refused")
+    assert why(refused, 10.0) == "Connection refused"
+    key = ConnectionKey("10.0.0.1", 9001, True, True, None, None, None)  # type: ignore[arg-type]
+    assert why(aiohttp.ClientConnectorError(key, refused), 10.0) == "Connection refused"
+    assert why(aiohttp.ServerDisconnectedError(), 10.0) == "Server disconnected"
 
 
 # -- as kubectl shows it
