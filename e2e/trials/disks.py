@@ -181,6 +181,13 @@ class Admin:
             status=(0, 3, 4),
         )
 
+    def comes(self, line: str, expected: str, within_s: float) -> bool:
+        """Whether a command says something within a time; no step of the trial."""
+        until = time.monotonic() + within_s
+        while not (found := re.search(expected, self.shell.run(line)[1])) and time.monotonic() < until:
+            time.sleep(0.5)
+        return found is not None
+
     def _status(self, reason: str, level: str) -> bool:
         code, text = self.shell.run("s4 admin --dir disk2/s4 status")
         first = (text.splitlines() or [""])[0].lower()
@@ -351,9 +358,10 @@ def dying(admin: Admin, load: Load, texts: Texts) -> None:
 
 def dead(admin: Admin, load: Load, texts: Texts) -> None:
     admin.trial.note("disk6 fails every write")
-    for _ in range(3):
+    for _ in range(8):  # until it has failed twice: after the first time it is tried once more
         with suppress(Exception), admin.ailing(6, "fdatasync,pwritev,pwritev2,write", "error=EIO"):
-            time.sleep(8)
+            if admin.comes("s4 admin --dir disk1/s4 drives", r"disk6/s4 +away", 10):
+                break
     admin.seen(
         "dead: it takes no write",
         "disk6/s4, is away: it failed",
