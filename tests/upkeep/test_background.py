@@ -21,7 +21,7 @@ from s4.cluster.clocks import Clocks
 from s4.gateway import buckets
 from s4.gateway.objects import delete_object
 from s4.metadata import commands, keys
-from s4.metadata.rows import Answer, encode
+from s4.metadata.rows import Answer, Blob, encode
 from s4.node.member import MemberNode
 from s4.peer.api import UnavailableError
 from s4.peer.client import RemoteNode
@@ -29,6 +29,7 @@ from s4.peer.links import Links
 from s4.peer.server import PeerServer
 from s4.s3.errors import S3Error
 from s4.storage.leveldb import DatabaseError
+from s4.storage.records import DamagedError
 from s4.upkeep.leader import Leader
 from s4.upkeep.mend import Mender
 from s4.upkeep.renames import Renames
@@ -274,6 +275,31 @@ def test_a_partition_whose_repair_fails_keeps_no_other_waiting() -> None:
         with pytest.raises(KeyError):
             await asyncio.wait_for(mender.run(), 10)
         assert seen == [0, 1, 2]
+
+    asyncio.run(whole())
+
+
+def test_what_failed_is_no_more_told_by_who_leads_no_more() -> None:
+    """Found by the simulator (seed 34): a node whose heal of a shard failed, and that led nothing from then on, said
+    for ever that the shard cannot be made, long after who led next had made it."""
+
+    async def whole() -> None:
+        led = [3]
+        rows = {keys.heal_row(3, b"b" * 16, 1): b"", keys.blob_row(3, b"b" * 16): encode(Blob(1, 1, 1, 1, b"", 0))}
+        heals = keys.heal_row(3, b"b" * 16, 1)
+        scan = lambda _, start: iter([(heals, b"")] if start < heals else [])  # noqa: E731
+        host = SimpleNamespace(get=rows.get, scan=scan)
+        router = SimpleNamespace(is_up=lambda _: True, read=None, discard=None)
+        node: Any = SimpleNamespace(router=router, keeper=None, host=host, led=lambda: led)
+        mender = Mender(node, 0)
+        mender._follow_plan = lambda _: None  # type: ignore[method-assign]
+        mender.repair.target.store_for = lambda *_: "s"  # type: ignore[method-assign]
+        mender.repair.make = failing(len, DamagedError("too few"))  # type: ignore[method-assign]
+        await mender.run()
+        assert mender.repair.failed == 1
+        led.clear()
+        await mender.run()
+        assert mender.repair.failed == 0
 
     asyncio.run(whole())
 

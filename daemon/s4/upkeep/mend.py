@@ -83,7 +83,9 @@ class Mender:
     async def run(self) -> None:
         """One round over all that this node leads. What fails keeps no other partition waiting, and is the job's to
         tell."""
-        await each(self._node.led(), self._partition)
+        led = self._node.led()
+        self.repair.leads(led)
+        await each(led, self._partition)
 
     async def _partition(self, partition: int) -> None:
         try:

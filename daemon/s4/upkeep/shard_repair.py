@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -110,6 +110,10 @@ class ShardRepair:
     def failed(self) -> int:
         """Shards that could not be made again when last tried."""
         return len(self.later)
+
+    def leads(self, partitions: Container[int]) -> None:
+        """Others work on the rest now: what failed there is theirs to try, and to tell."""
+        self.later = {row: when for row, when in self.later.items() if keys.split_heal(row)[0] in partitions}
 
     def blobs(self, partition: int) -> int:
         value = self._rows.get(keys.counters_row(partition, 0))
