@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from cluster.memory import MemoryCoordinator
-from s4.cluster.messages import Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
+from s4.cluster.messages import LOST, Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
 from s4.replica.group import Group, View
 from s4.replica.keptrows import config_of, load
+from s4.replica.pieces import PIECE
 from s4.replica.terms import NotServingError, Timing
 from s4.storage.leveldb import Database
 
@@ -159,14 +160,17 @@ def test_the_document_byte_by_byte() -> None:
         decode_document(raw.replace(b'"format":1', b'"format":2'))
 
 
-@pytest.mark.parametrize(("bound", "most"), [("PART_ROWS", 70), ("PART_BYTES", 70)])
+@pytest.mark.parametrize("lost", ["the part", "who joins"])
+@pytest.mark.parametrize("bound", ["PART_ROWS", "PART_BYTES"])
 def test_a_snapshot_travels_in_parts_and_replaces_all_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, lost: str
 ) -> None:
     """A replica that has other rows and lacks entries that nobody keeps joins: what it had goes, what was deleted stays
-    deleted, and a part that is lost costs another try only."""
-    monkeypatch.setattr(f"s4.replica.group.{bound}", most)
-    lost = [3]
+    deleted, and a part that is lost, or a start between two of them, costs another try only. No batch is longer than a
+    part, or than a piece of what goes."""
+    monkeypatch.setattr(f"s4.replica.snapshot.{bound}", 70)
+    to_lose = [3]
+    batches: list[int] = []
 
     async def whole() -> None:
         coordinator, groups = MemoryCoordinator(), dict[str, Group]()
@@ -175,35 +179,51 @@ def test_a_snapshot_travels_in_parts_and_replaces_all_rows(
 
         def send(sender: str) -> Callable[[str, int, Any], None]:
             def to(store: str, partition: int, message: Any) -> None:
-                if isinstance(message, SnapshotPart) and message.number == 3 and lost:
-                    lost.clear()
+                if isinstance(message, SnapshotPart) and message.number == 3 and to_lose:
+                    to_lose.clear()
+                    if lost == "who joins":
+                        restarts.append(asyncio.create_task(restart()))
                     return
                 if store in groups:
                     asyncio.get_running_loop().call_soon(groups[store].deliver, sender, [(partition, message)])
 
             return to
 
+        restarts: list[asyncio.Task[None]] = []
+
+        async def restart() -> None:
+            await groups["b"].written()
+            await groups.pop("b").close()
+            left = load(kept["b"], 0)
+            assert (left.commit, left.joining, left.log) == (0, LOST, []), "what came in until now is no copy"
+            await begin("b")
+
+        async def begin(name: str) -> None:
+            groups[name] = Group(
+                name, kept[name], coordinator, send(name), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+            )
+            await groups[name].start()
+
         kept = {name: database(tmp_path / name) for name in "ab"}
-        kept["b"].write([(b"\x00\x00old", b"x"), (b"\x00\x01other", b"stays")])
-        groups["a"] = Group(
-            "a", kept["a"], coordinator, send("a"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
-        )
+        old = [(b"\x00\x00old%04d" % number, b"x") for number in range(600)]
+        kept["b"].write([*old, (b"\x00\x01other", b"stays")])
+        batch = kept["b"].batch
+        monkeypatch.setattr(kept["b"], "batch", lambda rows, sync: (batches.append(len(rows)), batch(rows, sync))[1])
+        await begin("a")
         groups["a"].replica(0)._kept.limit_bytes = -1
-        await groups["a"].start()
         await until(lambda: groups["a"].serves(0))
         for number in range(500):
             await groups["a"].write(0, rows((b"\x00\x00%03d" % number, b"v")))
         await groups["a"].write(0, rows(*((b"\x00\x00%03d" % number, None) for number in range(0, 500, 2))))
-        groups["b"] = Group(
-            "b", kept["b"], coordinator, send("b"), partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
-        )
-        await groups["b"].start()
+        await begin("b")
         await until(lambda: groups["a"].replica(0).document.config.in_sync == ("a", "b"))
         await groups["a"].write(0, rows((b"\x00\x00last", b"v")))
         wanted = {b"\x00\x00%03d" % number: b"v" for number in range(1, 500, 2)} | {b"\x00\x00last": b"v"}
         await until(lambda: dict(kept["b"].scan(b"\x00\x00", b"\x00\x01")) == wanted)
         assert kept["b"].get(b"\x00\x01other") == b"stays"
-        assert not lost
+        assert not to_lose
+        assert len(restarts) == (lost == "who joins")
+        assert max(batches) <= PIECE
         for group in groups.values():
             await group.close()
         for one in kept.values():

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import ast
 import asyncio
-import contextlib
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from s4.replica.installing import install, packed
-from s4.replica.keptrows import LOG
 from s4.replica.pieces import PIECE, count, pieces
 
 DAEMON = Path(__file__).parents[2] / "daemon" / "s4"
@@ -29,7 +24,6 @@ BOUNDED = {
     ("storage/shards.py", "*"): "the index, at the start and for one blob",
     ("replica/keptrows.py", "*"): "the log, at the start",
     ("replica/group.py", "_send_rows"): "sends each part before it reads the next",
-    ("replica/group.py", "_run"): "read by install",
     ("replica/copies.py", "_next_rows"): "ends at JOIN_ROWS or JOIN_BYTES",
     ("upkeep/repair.py", "_differences"): "sleeps itself, over a snapshot",
     ("replica/host.py", "scan"): "is the walk",
@@ -83,28 +77,6 @@ def test_rows_that_come_and_go_between_two_pieces_do_no_harm() -> None:
         assert len(seen) == 3 * PIECE - 10 + 1
 
     asyncio.run(test())
-
-
-@pytest.mark.parametrize("old", [0, 3 * PIECE + 5])
-def test_a_snapshot_is_installed_a_piece_at_a_time(old: int) -> None:
-    """And what was there goes, in the database, in the log and in the turn."""
-    encode = msgspec.msgpack.encode
-    new = [(b"\x00\x02new%06d" % at, b"v") for at in range(5000)]
-    parts = [b"\x01" + encode(new[at : at + 2000]) for at in range(0, 5000, 2000)]
-    rows: dict[bytes, bytes | None] = {b"\x00\x01other": b"stays", b"\x00\x02turn": b"goes"}
-    held = [(b"\x00\x02old%06d" % at, b"v") for at in range(old)]
-    work, steps = install(iter(held), 2, [7], packed(parts), rows).__await__(), [len(rows)]
-    with contextlib.suppress(StopIteration):
-        while True:
-            next(work)
-            steps.append(len(rows))
-    assert max(after - before for before, after in itertools.pairwise(steps)) <= 2001  # a part, and the log
-    gone = {
-        **dict.fromkeys(key for key, _ in held),
-        b"\x00\x02turn": None,
-        LOG + b"\x00\x02" + (7).to_bytes(8, "big"): None,
-    }
-    assert rows == {b"\x00\x01other": b"stays", **gone, **dict(new)}
 
 
 def walks(path: Path) -> Iterator[tuple[str, int]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from s4.cluster.messages import LOST, Append, Config, Document, Plan, State
+from msgspec.structs import replace
+
+from s4.cluster.messages import LOST, Append, Config, Document, Plan, SnapshotPart, State
 from s4.replica.core import Replica
 from s4.replica.terms import NEVER, Peer, Progress, Swap, Timing
 from sim.node import Node, Waiter
@@ -168,6 +170,22 @@ class CountsOnWhoLacks(Replica):
         return super()._without(config, plan, lost, primary)
 
 
+class TakesAPartForAll(Replica):
+    """R8: who joins says that it has all with the first part of a snapshot."""
+
+    def _fill(self, part: SnapshotPart) -> bool:
+        return super()._fill(replace(part, last=True))
+
+
+class PassesOverALostPart(Replica):
+    """R8: a part that comes after one that was lost is taken."""
+
+    def _fill(self, part: SnapshotPart) -> bool:
+        if part.attempt == self._attempt and self._next_part:
+            self._next_part = part.number
+        return super()._fill(part)
+
+
 class KeepsRowsUnderASnapshot(Node):
     """R8: a snapshot is laid over the rows that are there."""
 
@@ -215,6 +233,8 @@ CORES = [
     RemovesWhoWasNotHeard,
     ClearsWhoHasMore,
     CountsOnWhoLacks,
+    TakesAPartForAll,
+    PassesOverALostPart,
 ]
 NODES = [KeepsRowsUnderASnapshot, RefusesAtOnce, ForgetsAnswers, ForgetsRefusals]
 # Rules whose counterexample is rare among all faults: those that make it likely.
@@ -225,6 +245,8 @@ FAULTS = {
     ForgetsThatItLacks: ("empty", "restart", "restart", "one way", "cut off", "heal"),
     RemovesWhoWasNotHeard: ("restore", "restore", "slow"),
     ClearsWhoHasMore: ("restore", "restore", "slow"),
+    CountsOnWhoLacks: ("empty", "restart", "crash", "heal"),
+    PassesOverALostPart: ("loss", "slow", "wipe", "wipe", "restart", "leave", "heal"),
 }
 # The seed that found each rule left out when the core was changed last: it is tried first.
 FOUND = {
@@ -242,7 +264,7 @@ FOUND = {
     ForgetsWhoIsEligible: 5,
     GoesOnAfterARestart: 2,
     TakesEntriesOfOldEpochs: 37,
-    KeepsRowsUnderASnapshot: 339,
+    KeepsRowsUnderASnapshot: 170,
     LeadsWithNothing: 37,
     RefusesAtOnce: 0,
     ForgetsAnswers: 0,
@@ -250,5 +272,7 @@ FOUND = {
     ForgetsThatItLacks: 4,
     RemovesWhoWasNotHeard: 15,
     ClearsWhoHasMore: 5,
-    CountsOnWhoLacks: 31,
+    CountsOnWhoLacks: 8,
+    TakesAPartForAll: 19,
+    PassesOverALostPart: 203,
 }

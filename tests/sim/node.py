@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from s4.cluster.messages import Commit, Document, Install, MarkJoining, Snapshot, State, Write
+from s4.cluster.messages import Clear, Commit, Document, Fill, Install, MarkJoining, SnapshotPart, State, Write
 from s4.replica.core import Replica
 from s4.replica.terms import NotServingError, Timing, TooFewError
 from sim import peers
@@ -123,8 +123,8 @@ class Node:
             self.world.send(self, to, message)
         replica.messages.clear()
         for to, attempt in replica.snapshots:
-            rows = msgspec.json.encode((self.rows, list(self.answers.items())))
-            self.world.send(self, to, Snapshot(replica.state.epoch, replica.state.commit, rows, attempt))
+            for part in self.snapshot(attempt):  # mostly in their order, as where each waits for the one before
+                self.world.later(0.03 * part.number, lambda part=part, to=to: self.world.send(self, to, part), self)
         replica.snapshots.clear()
         if self.disk.loose and not self.syncing:
             self.syncing = True
@@ -140,6 +140,15 @@ class Node:
         if found := peers.wrong(replica):
             raise BrokenError(found)
 
+    def snapshot(self, attempt: int) -> Iterator[SnapshotPart]:
+        """All rows, in parts, which may come in any order, twice or not at all."""
+        state, rows, answers = self.replica.state, list(self.rows.items()), list(self.answers.items())
+        size = max(1, len(rows) // self.world.random.randint(1, 3))
+        starts = range(0, max(1, len(rows)), size)
+        for number, start in enumerate(starts):
+            content = msgspec.json.encode((rows[start : start + size], answers if number == 0 else []))
+            yield SnapshotPart(state.epoch, state.commit, number, content, number == len(starts) - 1, attempt)
+
     def check_filled(self, write: Write) -> None:
         """A snapshot takes nothing away from a copy that was whole (M4)."""
         match write:
@@ -147,7 +156,9 @@ class Node:
                 self.was_whole, self.whole = self.whole, epoch is None
             case Commit():
                 self.has = write.sequence
-            case Install(sequence, _):
+            case Clear():
+                self.was_whole, self.whole = self.whole, False
+            case Install(_, sequence):
                 if self.was_whole and sequence < self.has:
                     raise BrokenError(
                         f"{self.store} had all up to {self.has}, and a snapshot as of {sequence} took its place"
@@ -254,12 +265,12 @@ def apply(rows: dict[str, str], answers: dict[int, str | bool], write: Write, ov
                 else:
                     rows[one.key] = one.value
                 answers[one.command] = one.answer
-        case Install(_, content):
-            found, answered = msgspec.json.decode(content, type=tuple[dict[str, str], list[tuple[int, bool]]])
-            if not over:
-                rows.clear()
-            rows.update(found)
+        case Clear() if not over:
+            rows.clear()
             answers.clear()
+        case Fill(content):
+            found, answered = msgspec.json.decode(content, type=tuple[list[tuple[str, str]], list[tuple[int, bool]]])
+            rows.update(found)
             answers.update(answered)
 
 

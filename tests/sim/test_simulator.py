@@ -7,7 +7,21 @@ from __future__ import annotations
 
 import pytest
 
-from s4.cluster.messages import Config, Document, Durable, Plan, Promise, State
+from s4.cluster.messages import (
+    LOST,
+    Again,
+    Append,
+    Config,
+    Document,
+    Durable,
+    Entry,
+    Fault,
+    Join,
+    Plan,
+    Promise,
+    SnapshotPart,
+    State,
+)
 from s4.replica.core import Replica
 from s4.replica.terms import Timing
 from sim import broken
@@ -72,8 +86,6 @@ def leading(me: str = "a", in_sync: tuple[str, ...] = ("a", "b")) -> Replica:
 
 def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen() -> None:
     """R4's sequence: the swap that adds C may have landed, so nothing commits without C, however long no news comes."""
-    from s4.cluster.messages import Join
-
     replica = leading()
     replica.receive("c", Join(2), 0.3)
     assert replica.snapshots == [("c", 1)]
@@ -99,8 +111,6 @@ def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen()
 
 def test_a_primary_whose_log_was_cut_leaves_the_set_with_an_alarm() -> None:
     """R7: a restored volume. The secondary refuses to undo what it has committed."""
-    from s4.cluster.messages import Append, Entry, Fault
-
     second = Replica("b", State(epoch=2, commit=5), Timing(), 0.0)
     second.see(Document(Config(3, "a", ("a", "b", "c")), Plan(("a", "b", "c"), 2)), 3, 0.0)
     second.receive("a", Append(3, 3, (Entry(2, 4, b""),), 3, exact=True), 0.1)
@@ -119,8 +129,6 @@ def test_what_belongs_to_an_earlier_try_to_join_says_nothing_of_a_later_one() ->
     """R8, found by the simulator: a replica said an entry to be durable, tried again to join, and got a snapshot from
     before that entry; what it had said of the first try came late, and the primary counted on an entry that was gone.
     And a snapshot of the first try, late itself, cut what was said to be durable in the second."""
-    from s4.cluster.messages import Append, Entry, Join, Snapshot
-
     primary = leading(in_sync=("a", "b"))
     entry = primary.propose(b"x", 0.2)
     primary.receive("c", Join(2), 0.3)
@@ -135,11 +143,32 @@ def test_what_belongs_to_an_earlier_try_to_join_says_nothing_of_a_later_one() ->
     replica.receive("a", Append(4, 8, (Entry(4, 9, b""),), 8, False, 2), 0.2)
     replica.synced(len(replica.writes), 0.3)
     assert replica.messages[-1] == ("a", Durable(4, 9, 2))
-    replica.receive("a", Snapshot(4, 7, b"", 1), 0.4)
+    replica.receive("a", SnapshotPart(4, 7, 0, b"", True, 1), 0.4)
     replica.receive("a", Append(4, 5, (Entry(3, 6, b""),), 5, True, 1), 0.5)
     assert (replica.last, replica.state.joining) == (9, None)
-    replica.receive("a", Snapshot(4, 8, b"", 3), 0.6)
+    replica.receive("a", SnapshotPart(4, 8, 0, b"", True, 3), 0.6)
     assert (replica.last, replica.state.joining) == (8, 4)
+
+
+def test_who_has_a_part_of_a_snapshot_leads_nothing_and_takes_no_entries() -> None:
+    """R8 with M4: not even where the map comes to count on it, and with no word that was meant for an earlier try."""
+    replica = Replica("c", State(epoch=3, commit=5), Timing(), 0.0)
+    replica.see(Document(Config(4, "a", ("a", "b")), Plan(("a", "b", "c"), 2)), 4, 0.0)
+    replica.receive("a", SnapshotPart(4, 9, 0, b"", False, 2), 0.1)
+    assert (replica.state.joining, replica.state.commit) == (LOST, 0)
+    replica.receive("a", Append(4, 0, (Entry(3, 1, b""),), 1, True, 1), 0.2)
+    replica.receive("a", Append(4, 0, (Entry(3, 1, b""),), 1, True, 2), 0.2)
+    replica.receive("a", SnapshotPart(4, 9, 2, b"", True, 2), 0.2)
+    assert (replica.state.log, replica.state.joining) == ([], LOST)
+    replica.synced(len(replica.writes), 0.3)
+    replica.messages.clear()
+    replica.tick(0.4)
+    assert not replica.messages, "the rest is on its way"
+    replica.tick(6.0)
+    assert replica.messages == [("a", Join(4, None))]
+    replica.see(Document(Config(5, "a", ("c",)), Plan(("a", "b", "c"), 1)), 5, 7.0)
+    replica.tick(20.0)
+    assert (replica.state.joining, replica.swap) == (LOST, None)
 
 
 def test_a_primary_that_stops_hands_over_and_is_not_waited_for() -> None:
@@ -175,8 +204,6 @@ def test_an_heir_that_also_asked_for_itself_counts_on_no_lease() -> None:
 def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
     """Liveness, found by the simulator (seed 34039): c has the snapshot of its second try and says so for ever; a had
     begun a third, whose snapshot was lost."""
-    from s4.cluster.messages import Again, Join, Snapshot
-
     primary = leading(in_sync=("a", "b"))
     for at in (1.0, 11.0, 21.0):
         primary.receive("c", Join(2), at)
@@ -186,12 +213,12 @@ def test_who_waits_for_a_snapshot_that_was_lost_joins_anew() -> None:
     assert (to, type(said)) == ("c", Again)
     replica = Replica("c", State(), Timing(), 0.0)
     replica.see(Document(Config(2, "a", ("a", "b")), Plan(("a", "b", "c"), 2)), 2, 0.0)
-    replica.receive("a", Snapshot(2, 0, b"", 2), 0.1)
+    replica.receive("a", SnapshotPart(2, 0, 0, b"", True, 2), 0.1)
     replica.messages.clear()
     replica.receive("a", said, 0.2)
     replica.tick(0.3)
     assert isinstance(replica.messages[-1][1], Join)
-    replica.receive("a", Snapshot(2, 0, b"", 3), 0.4)
+    replica.receive("a", SnapshotPart(2, 0, 0, b"", True, 3), 0.4)
     replica.messages.clear()
     replica.receive("a", said, 0.5)
     replica.tick(0.6)
@@ -202,8 +229,6 @@ def test_a_replica_that_is_being_added_is_not_begun_anew() -> None:
     """R4, found by the simulator (seed 40645): a asks for a configuration with c, which had caught up. c starts
     again, and asks to join as if nothing had been; a snapshot would cut what made it count, and then the
     configuration lands."""
-    from s4.cluster.messages import Join
-
     primary = leading(in_sync=("a", "b"))
     primary.receive("c", Join(2), 0.3)
     primary.receive("c", Durable(2, 0, 1), 0.4)
@@ -242,8 +267,6 @@ def test_an_empty_copy_that_the_map_counts_on_leads_nobody_and_says_so(primary: 
 
 def test_a_copy_that_is_new_with_its_partition_follows_and_may_lead() -> None:
     """Under a later epoch than the first, for the primary was quicker to start; but nothing was committed yet."""
-    from s4.cluster.messages import Append
-
     replica = Replica("b", State(), Timing(), 0.0)
     replica.see(three("a", 2), 2, 0.0)
     assert not replica.alarm
@@ -258,8 +281,6 @@ def test_a_copy_that_is_new_with_its_partition_follows_and_may_lead() -> None:
 @pytest.mark.parametrize("eligible", [False, True])
 def test_a_copy_that_lacks_what_is_committed_says_so_and_is_filled(eligible: bool) -> None:
     """M4, for an empty copy and for an older one: it is no member that lacks nothing, in sync or eligible (R9)."""
-    from s4.cluster.messages import LOST, Again, Append, Join
-
     document = Document(Config(7, "a", ("a",), ("b",)), Plan(("a", "b", "c"), 2)) if eligible else three("a")
     replica = Replica("b", State(epoch=5, commit=3), Timing(), 0.0)
     replica.see(document, 9, 0.0)
@@ -303,8 +324,6 @@ def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_i
 def test_a_secondary_that_was_shown_to_lack_nothing_goes_on_when_both_others_die() -> None:
     """M4 and R9: of three copies two are lost at once. What a primary has shown to this process nobody takes from it;
     one that starts with an old copy was shown nothing, as above."""
-    from s4.cluster.messages import Append
-
     replica = Replica("a", State(epoch=7, commit=5), Timing(), 0.0)
     replica.see(three("b"), 7, 0.0)
     replica.receive("b", Append(7, 5, (), 5, exact=True), 0.1)
@@ -341,8 +360,6 @@ def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:
 
 def test_nobody_who_has_committed_more_is_filled_with_less() -> None:
     """M4: the primary is the one that lacks something; its snapshot would empty the one that has everything."""
-    from s4.cluster.messages import Join
-
     primary = leading(in_sync=("a", "b"))
     primary.receive("c", Join(2, 40), 0.3)
     assert primary.snapshots == []

@@ -136,16 +136,9 @@ class Leave(Message, frozen=True):
     """A replica in sync is about to stop: it need not be waited for."""
 
 
-class Snapshot(Message, frozen=True):
-    """All rows as of `sequence`. The host adds them; the core only orders one."""
-
-    sequence: int
-    rows: bytes
-    attempt: int = 0
-
-
 class SnapshotPart(Message, frozen=True):
-    """The rows of a snapshot in pieces, numbered from 0; the hosts put them together."""
+    """Some of all rows as of `sequence`, which come in pieces numbered from 0. The host adds them; the core only orders
+    a snapshot."""
 
     sequence: int
     number: int
@@ -154,7 +147,7 @@ class SnapshotPart(Message, frozen=True):
     attempt: int = 0
 
 
-AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Leave | Snapshot | SnapshotPart
+AnyMessage = Beacon | Promise | Append | Durable | Again | Fault | Join | Leave | SnapshotPart
 
 
 # -- what a replica keeps; written in this order, a crash leaves a prefix
@@ -192,19 +185,29 @@ LOST = (1 << 63) - 1  # in place of an epoch: the map counts on this replica, an
 
 
 class MarkJoining(Value, frozen=True):
-    """In `epoch` this replica is being filled and may not be promoted, or it is LOST; None: it is whole."""
+    """It is LOST; or None: it is whole. `Clear` and `Install` are what comes between."""
 
     epoch: int | None
 
 
-class Install(Value, frozen=True):
-    """Replace all rows by a snapshot's, which are those as of `sequence`; the log is empty then."""
+class Clear(Value, frozen=True):
+    """All rows and the log go. From here on, and until a snapshot is in, what is here is no copy of anything: LOST."""
 
-    sequence: int
+
+class Fill(Value, frozen=True):
+    """Some of a snapshot's rows, into what was cleared."""
+
     rows: bytes
 
 
-Write = KeepEpoch | KeepEntry | CutLog | Commit | MarkJoining | Install
+class Install(Value, frozen=True):
+    """What was filled in, in `epoch`, is all there is as of `sequence`. It may not be promoted before it counts."""
+
+    epoch: int
+    sequence: int
+
+
+Write = KeepEpoch | KeepEntry | CutLog | Commit | MarkJoining | Clear | Fill | Install
 
 
 class State(msgspec.Struct):
@@ -228,5 +231,7 @@ class State(msgspec.Struct):
                 self.log = self.log[len(entries) :]
             case MarkJoining(epoch):
                 self.joining = epoch
-            case Install(sequence, _):
-                self.commit, self.log = sequence, []
+            case Clear():
+                self.commit, self.log, self.joining = 0, [], LOST
+            case Install(epoch, sequence):
+                self.commit, self.joining = sequence, epoch

@@ -5,7 +5,7 @@ Storage Systems", MSR-TR-2008-25. The rules R1 to R10 and M4 are named where the
 Invariants, which an editor must not break:
 - Every committed entry is in the log, or in the rows, of every in-sync replica (R2). So any of them may become primary.
 - At most one replica serves: the primary, while each in-sync secondary has promised not to promote itself (R5).
-- What a replica says about its disk it says after the write was synced: such messages wait behind the write's number.
+- What a replica says about its disk it says after the write was synced (replica/ledger.py).
 - A configuration is decided from the very document that it replaces. Until a newer document was seen, its outcome is
   unknown: both sets count (R4), and a replica that promotes itself gives no promise and takes nothing.
 - What a replica that joins says counts for its try (`attempt`), however late or twice messages come.
@@ -19,40 +19,35 @@ disk, network and clock: it calls one input at a time, takes `writes`, `messages
 
 from __future__ import annotations
 
-from collections import deque
-
 from msgspec.structs import replace
 
 from s4.cluster import messages
-from s4.cluster.messages import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State, Write
+from s4.cluster.messages import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State
 from s4.replica.changes import behind, grown, removable, surplus, without
+from s4.replica.ledger import Ledger
 from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Progress, Swap, Timing, TooFewError
 
 PROBE, REPLICATE = Progress.PROBE, Progress.REPLICATE
 
 
-class Replica:
+class Replica(Ledger):
     """`me` is a store's id; `state` is what its disk had at start, and is kept up with every write given out."""
 
     def __init__(self, me: str, state: State, timing: Timing, now: float) -> None:
-        self.me, self.state, self.timing, self.now = me, state, timing, now
+        super().__init__(state)
+        self.me, self.timing, self.now = me, timing, now
         self.document: Document | None = None
         self.revision = 0
-        self.writes: list[Write] = []
-        self.messages: list[tuple[str, messages.AnyMessage]] = []
         self.snapshots: list[tuple[str, int]] = []  # (replica, attempt) that the host is to send a Snapshot
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
         self.behind = False  # somebody has a newer document: the host reads it
         self._alarm, self._heard = "", now
-        self._written = self._synced = 0  # numbers of the last write that was given out, that is durable
-        self._own = self.last
-        self._waiting: deque[tuple[int, str, messages.AnyMessage]] = deque()
-        self._unsynced: deque[tuple[int, int]] = deque()  # (number of the write, sequence) of our own entries
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
+        self._next_part, self._filled = 0, now  # of the snapshot that we get in this try; when one came
         self._told_lost = self._shown = False  # a primary showed us that we lack something; that we do not (M4)
         self._attempts = 0  # that we as primary gave numbers
 
@@ -65,11 +60,6 @@ class Replica:
             return self._alarm
         silent = self._counts() and self.now - self._heard >= self.timing.grace
         return LOST_ALARM if self._told_lost or silent else ""  # one that is new is told better within moments
-
-    @property
-    def last(self) -> int:
-        """Sequence of the last entry in the log."""
-        return self.state.log[-1].sequence if self.state.log else self.state.commit
 
     @property
     def lag(self) -> int:
@@ -146,7 +136,7 @@ class Replica:
             self._lead(config, swap, previous)
             return
         self.leading, self._peers, self._settled = False, {}, None
-        self._heard, self._attempt = now, 0
+        self._heard, self._attempt, self._next_part = now, 0, 0
         joining = self.state.joining
         if joining is not None and self._counts() and config.epoch > joining:
             self._write(messages.MarkJoining(None))  # added by the primary, so we had everything (R8), and kept it (R9)
@@ -166,13 +156,7 @@ class Replica:
     def synced(self, number: int, now: float) -> None:
         """The first `number` writes, in the order they were given out, are durable."""
         self.now = now
-        self._synced = max(self._synced, number)
-        while self._unsynced and self._unsynced[0][0] <= self._synced:
-            self._own = self._unsynced.popleft()[1]
-        while self._waiting and self._waiting[0][0] <= self._synced:
-            _, to, message = self._waiting.popleft()
-            if message.epoch == self.state.epoch:
-                self.messages.append((to, message))
+        self._settle(number)
         self._advance()
 
     def tick(self, now: float) -> None:
@@ -193,40 +177,19 @@ class Replica:
             others = tuple(one for one in config.eligible if one != self.me)
             self._propose(replace(config, epoch=config.epoch + 1, primary=self.me, in_sync=(self.me,), eligible=others))
         elif self.me in plan.replicas and not self._leaving:
-            if self._exact_in != config.epoch:
+            if self._next_part and (self._synced < self._written or now - self._filled < 10 * self.timing.resend):
+                pass  # it comes, or our disk is at it
+            elif self._exact_in != config.epoch:
                 have = self.state.commit if self.state.joining is None else None
                 self.messages.append((config.primary, messages.Join(config.epoch, have)))
             else:  # said before, but that may have been lost
                 self._say(config.primary, messages.Durable(config.epoch, self.last, self._attempt))
-
-    # -- writes and what waits for them
-
-    def _write(self, write: Write) -> None:
-        self.state.add(write)
-        self.writes.append(write)
-        self._written += 1
-
-    def _keep(self, entry: Entry) -> None:
-        self._write(messages.KeepEntry(entry))
-        self._unsynced.append((self._written, entry.sequence))
 
     def _commit(self, upto: int) -> None:
         entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)
         self._write(messages.Commit(entries))
         bases = [peer.base for peer in self._peers.values() if peer.base is not None]
         self._kept.add(entries, min(bases, default=self.state.commit))
-
-    def _cut(self, sequence: int) -> None:
-        self._write(messages.CutLog(sequence))
-        self._unsynced = deque(one for one in self._unsynced if one[1] <= sequence)
-        self._own = min(self._own, sequence)
-
-    def _say(self, to: str, message: messages.AnyMessage) -> None:
-        """Send once everything that was written so far is durable."""
-        if self._synced >= self._written:
-            self.messages.append((to, message))
-        else:
-            self._waiting.append((self._written, to, message))
 
     # -- configuration
 
@@ -382,10 +345,13 @@ class Replica:
             peer.base, peer.progress, peer.sent = self.state.commit, Progress.SNAPSHOT, self.now
             self.snapshots.append((sender, peer.attempt))
 
-    def sending(self, name: str, now: float) -> None:
-        """A snapshot is still on its way to a joining replica, which need not ask for another."""
-        if name in self._peers:
-            self._peers[name].since = now
+    def sending(self, name: str, attempt: int, now: float) -> bool:
+        """A snapshot is still on its way to a joining replica, which need not ask for another. False: it has asked."""
+        peer = self._peers.get(name)
+        if peer is None or peer.attempt != attempt:
+            return False
+        peer.since = now
+        return True
 
     def _have_after(self, sequence: int) -> bool:
         """Whether every entry after a sequence is at hand: what a replica with all up to there is to be told."""
@@ -440,21 +406,29 @@ class Replica:
                 self._say(config.primary, messages.Promise(epoch, sent_s))
             case messages.Again(_, _, attempt) if self.me not in config.in_sync and attempt != self._attempt:
                 self._exact_in = 0  # the primary kept no entries for us: join anew
-            case messages.Append() if message.attempt >= self._attempt:
+            case messages.Append() if message.attempt >= self._attempt and not self._next_part:
                 if self.state.joining in (None, config.epoch, LOST):
                     self._append(config, message)
-            case messages.Snapshot(epoch, sequence, rows, attempt) if attempt >= self._attempt:
-                if self.me in config.in_sync or self.me in config.eligible:
-                    return
-                if (self._exact_in, self._attempt) != (epoch, attempt):
-                    self._told_lost = False
-                    self._write(messages.MarkJoining(epoch))
-                    self._unsynced.clear()
-                    self._kept.clear()
-                    self._write(messages.Install(sequence, rows))
-                    self._own = sequence
-                self._exact_in, self._attempt = epoch, attempt
-                self._say(config.primary, messages.Durable(epoch, self.last, attempt))
+            case messages.SnapshotPart() if message.attempt >= self._attempt and not self._counts():
+                if (self._exact_in, self._attempt) == (config.epoch, message.attempt) or self._fill(message):
+                    self._say(config.primary, messages.Durable(config.epoch, self.last, self._attempt))
+
+    def _fill(self, part: messages.SnapshotPart) -> bool:
+        """Take the next part of a snapshot; whether it was the last. Until all are in we are LOST, whatever the map may
+        come to say (R8, M4)."""
+        if part.number == 0 and (part.attempt > self._attempt or not self._next_part):
+            self._exact_in, self._attempt, self._told_lost = 0, part.attempt, False
+            self._unsynced.clear()
+            self._kept.clear()
+            self._write(messages.Clear())
+        elif (part.attempt, part.number) != (self._attempt, self._next_part) or part.number == 0:
+            return False  # one that lacks a part is asked for again
+        self._next_part, self._filled = part.number + 1, self.now
+        self._write(messages.Fill(part.rows))
+        if part.last:
+            self._exact_in, self._next_part, self._own = part.epoch, 0, part.sequence
+            self._write(messages.Install(part.epoch, part.sequence))
+        return part.last
 
     def _append(self, config: Config, message: messages.Append) -> None:
         now = (config.epoch, message.attempt)

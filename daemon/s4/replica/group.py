@@ -19,20 +19,20 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import islice
 
 import msgspec
 
 from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError
 from s4.cluster.messages import (
     AnyMessage,
+    Clear,
     Commit,
     CutLog,
     Document,
     Entry,
-    Install,
+    Fill,
     KeepEntry,
-    Snapshot,
     SnapshotPart,
     State,
     Write,
@@ -41,9 +41,10 @@ from s4.cluster.messages import (
 )
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import Replica
-from s4.replica.installing import install, packed, rows_decoder
 from s4.replica.keptrows import LOG, VERSION, load, state_rows
 from s4.replica.layer import Layer
+from s4.replica.pieces import PIECE
+from s4.replica.snapshot import parts
 from s4.replica.terms import NotServingError, Swap, Timing
 from s4.storage.leveldb import Database
 
@@ -51,7 +52,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 RETRY_S = 0.2
-PART_ROWS, PART_BYTES = 2000, 8 << 20  # of a snapshot, in one message
 AT_ONCE = 20_000  # rows of a batch that is filled in the loop
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
 
@@ -61,6 +61,7 @@ Send = Callable[[str, int, AnyMessage], None]
 SendBulk = Callable[[str, int, AnyMessage], Awaitable[None]]
 
 _encoder = msgspec.msgpack.Encoder()
+_rows_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
 
 
 @dataclass(slots=True)
@@ -84,7 +85,6 @@ class _Partition:
     waiters: deque[_Waiter] = field(default_factory=deque)
     swapping: Swap | None = None
     reading: bool = False
-    parts: tuple[tuple[str, int, int], list[bytes]] = (("", 0, 0), [])  # of a snapshot that comes in
     leads: bool = False
     alarm: str = ""
 
@@ -228,10 +228,7 @@ class Group:
         for number, message in messages:
             if number < len(self._partitions):
                 one = self._partitions[number]
-                if isinstance(message, SnapshotPart):
-                    self._gather(one, sender, message)
-                else:
-                    one.core.receive(sender, message, now)
+                one.core.receive(sender, message, now)
                 self._drain(one)
 
     # -- what comes out of a core
@@ -241,7 +238,7 @@ class Group:
         for write in core.writes:
             if isinstance(write, Commit):  # seen from now on, and written with the next turn
                 self._commit(one, write)
-            elif isinstance(write, CutLog | Install):
+            elif isinstance(write, CutLog | Clear):
                 self._refill(one)
             elif isinstance(write, KeepEntry) and not core.leading:
                 one.pending.add(_rows_of(one, write.entry), write.entry.sequence)
@@ -317,65 +314,38 @@ class Group:
         epoch, sequence = one.core.state.epoch, one.core.state.commit
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
         over = {key: value for key, value in self.committed.rows.items() if first <= key < last}
-        snapshot, number, size = self.database.snapshot(), 0, 0
-        part: list[tuple[bytes, bytes]] = []
+        snapshot = self.database.snapshot()
         try:
-            for key, value in chain(snapshot.scan(first, last), over.items()):
-                if value is not None and over.get(key, value) == value:
-                    part.append((key, value))
-                    size += len(value)
-                if len(part) >= PART_ROWS or size >= PART_BYTES:
-                    rows, part, size = VERSION + _encoder.encode(part), [], 0
-                    await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, False, attempt))
-                    one.core.sending(to, self.clock())
-                    number += 1
-            rows = VERSION + _encoder.encode(part)
-            await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, True, attempt))
+            for number, (part, whole) in enumerate(parts(snapshot.scan(first, last), over)):
+                rows = VERSION + _encoder.encode(part)
+                await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, whole, attempt))
+                if not one.core.sending(to, attempt, self.clock()):
+                    return
         finally:
             snapshot.close()
-
-    def _gather(self, one: _Partition, sender: str, part: SnapshotPart) -> None:
-        """Put a snapshot together; one that lacks a part is dropped, and asked for again."""
-        name = (sender, part.epoch, part.attempt)
-        if part.number == 0:
-            one.parts = (name, [])
-        if one.parts[0] != name or len(one.parts[1]) != part.number:
-            return
-        one.parts[1].append(part.rows)
-        if part.last:
-            content, one.parts = packed(one.parts[1]), (("", 0, 0), [])
-            snapshot = Snapshot(part.epoch, part.sequence, content, part.attempt)
-            one.core.receive(sender, snapshot, self.clock())
 
     # -- the writer loop
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             if not self._urgent:  # rows of committed entries can wait for company: their entries are durable
                 await asyncio.wait((self._hurry,), timeout=LAZY_S)
-            self._urgent, self._hurry = False, loop.create_future()
+            self._urgent, self._hurry = False, asyncio.get_running_loop().create_future()
             self._wake.clear()
             self.before_turn()
             taken, self._writes = self._writes, []
             self._turn += 1
             rows: dict[bytes, bytes | None] = {}
-            for one, write in taken:
-                if isinstance(write, Install):
-                    prefix, log = one.number.to_bytes(2, "big"), [entry.sequence for entry in one.kept.log]
-                    old = self.database.scan(prefix, (one.number + 1).to_bytes(2, "big"))
-                    await install(old, one.number, log, write.rows, rows)
-                self._rows(one, write, rows)
-                one.given += 1
-            if not taken:
-                continue
             try:
-                items = list(rows.items())
-                few = len(items) <= AT_ONCE  # filled where the lock is, else where nobody else waits (Database.batch)
-                write_all = self.database.batch(items, True) if few else partial(self.database.write, items, True)
-                self._writing = loop.run_in_executor(None, self.timed, write_all)
-                await asyncio.shield(self._writing)
+                for one, write in taken:
+                    self._rows(one, write, rows)
+                    one.given += 1
+                    if isinstance(write, Clear):
+                        await self._clear(one, rows)
+                if not taken:
+                    continue
+                await self._write_batch(rows, True)
             except Exception as error:
                 self._fatal(error)
                 raise
@@ -386,6 +356,23 @@ class Group:
                 one.core.synced(one.given, self.clock())
                 self._drain(one)
 
+    async def _write_batch(self, rows: dict[bytes, bytes | None], sync: bool) -> None:
+        items = list(rows.items())
+        few = len(items) <= AT_ONCE  # filled where the lock is, else where nobody else waits (Database.batch)
+        write_all = self.database.batch(items, sync) if few else partial(self.database.write, items, sync)
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self.timed, write_all)
+        await asyncio.shield(self._writing)
+
+    async def _clear(self, one: _Partition, rows: dict[bytes, bytes | None]) -> None:
+        """R8: what is there goes before a snapshot comes. It may be millions of rows: they go a piece at a time, once
+        it is durable that nothing of them counts, and that which came before in this turn with it."""
+        await self._write_batch(rows, True)
+        rows.clear()
+        first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
+        while found := [key for key, _ in islice(self.database.scan(first, last), PIECE)]:
+            await self._write_batch(dict.fromkeys(found), False)
+            first = found[-1] + b"\x00"
+
     def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
         """The database's rows for a write. Later ones of a turn stand over earlier ones."""
         kept, prefix = one.kept, LOG + one.number.to_bytes(2, "big")
@@ -394,9 +381,13 @@ class Group:
                 kept.log.append(entry)
                 rows[prefix + entry.sequence.to_bytes(8, "big")] = VERSION + _encoder.encode((entry.epoch, entry.rows))
                 return
-            case CutLog(sequence):
+            case Fill(content):
+                rows.update(_rows_decoder.decode(content[1:]))
+                return
+            case CutLog() | Clear():
+                after = write.sequence if isinstance(write, CutLog) else 0
                 for entry in kept.log:
-                    if entry.sequence > sequence:
+                    if entry.sequence > after:
                         rows[prefix + entry.sequence.to_bytes(8, "big")] = None
             case Commit(entries):
                 for entry in entries:
@@ -409,10 +400,18 @@ class Group:
     async def settled(self) -> None:
         """Return once everything that is committed now is in the database."""
         if self.committed.rows:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._settling.append((self.committed.newest, waiter))
-            self.wake()
-            await waiter
+            await self._after(self.committed.newest)
+
+    async def written(self) -> None:
+        """Return once everything that cores have given out until now is in the database."""
+        if self._writes:
+            await self._after(self._turn + 1)
+
+    async def _after(self, turn: int) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settling.append((turn, waiter))
+        self.wake()
+        await waiter
 
     def _written(self) -> None:
         while self._settling and self._settling[0][0] <= self._turn:
@@ -495,5 +494,5 @@ def _rows_of(one: _Partition, entry: Entry) -> Rows:
     if rows is None:
         if entry.rows[:1] != VERSION:
             raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, not 01")
-        rows = one.rows[entry.sequence] = rows_decoder.decode(entry.rows[1:])
+        rows = one.rows[entry.sequence] = _rows_decoder.decode(entry.rows[1:])
     return rows
