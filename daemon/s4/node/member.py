@@ -30,7 +30,7 @@ from s4.cluster import planner
 from s4.cluster.clocks import Clocks
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
-from s4.cluster.messages import AnyMessage, SnapshotPart
+from s4.cluster.messages import AnyMessage
 from s4.cluster.placement import GONE
 from s4.config.limits import MIB, Limits
 from s4.config.settings import RootKeys, StoreSettings
@@ -221,8 +221,7 @@ class MemberNode(RowNode):
             failures.end(what)
 
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
-        self.host.group.deliver(sender, messages)
-        if any(isinstance(message, SnapshotPart) for _, message in messages):
+        if self.host.group.deliver(sender, messages):
             await self.host.group.written()  # the next part comes when this one is on the disk
 
     # -- what this node says of itself

@@ -222,14 +222,15 @@ class Group:
                 return
             await asyncio.sleep(TICK_S)
 
-    def deliver(self, sender: str, messages: Iterable[tuple[int, AnyMessage]]) -> None:
-        """Messages from another store's replicas."""
+    def deliver(self, sender: str, messages: Sequence[tuple[int, AnyMessage]]) -> bool:
+        """Messages from another store's replicas. Whether one was part of a snapshot, which wants to be `written`."""
         now = self.clock()
         for number, message in messages:
             if number < len(self._partitions):
                 one = self._partitions[number]
                 one.core.receive(sender, message, now)
                 self._drain(one)
+        return any(isinstance(message, SnapshotPart) for _, message in messages)
 
     # -- what comes out of a core
 
