@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -128,6 +129,27 @@ def test_only_so_much_goes_on_in_a_round_and_a_newcomer_is_next() -> None:
 
     order = asyncio.run(test())
     assert order.index("other") - order.index("|") <= 5  # a round that was let go already, and one of its own
+
+
+def test_rounds_are_shorter_where_more_than_one_asks() -> None:
+    async def test(users: str) -> int:
+        turns, order, rounds = Turns(round_cost=8, shared_cost=2), list[int](), 0
+        for user in users:
+            turns.company.note(user)
+        tasks = [asyncio.ensure_future(_let_on(turns, lambda: order.append(rounds))) for _ in range(40)]
+        while len(order) < 40:
+            await asyncio.sleep(0)
+            rounds += 1
+        await asyncio.gather(*tasks)
+        return max(order.count(one) for one in order if one > 1)
+
+    assert asyncio.run(test("aaa")) == 8
+    assert asyncio.run(test("aab")) == 2
+
+
+async def _let_on(turns: Turns, done: Callable[[], None]) -> None:
+    await turns.turn(1)
+    done()
 
 
 def test_who_was_cancelled_takes_nobody_elses_turn() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.memory import MemoryCoordinator
-from s4.base.fair import FLOW, Flow
+from s4.base.fair import FLOW, LATELY, Flow
 from s4.cluster.messages import Config, Document, Plan, encode_document
 from s4.metadata import keys
 from s4.metadata.commands import Claim, DeleteObject, PutObject, Settings, TakeReferences
@@ -73,10 +73,18 @@ def test_a_turn_takes_as_many_as_are_decided_in_half_the_time_of_a_write() -> No
         now += seconds
 
     waiting: Commands[int] = Commands(clock=lambda: now)
+    assert waiting.most == TURN_MOST, "nobody else is there"
+    waiting.push(put(1, 0), 0)
+    assert waiting.most == TURN_MOST
+    waiting.push(put(2, 0), 0)
     assert waiting.most == TURN_LEAST
     for seconds, most in ((0.0001, TURN_LEAST), (100 * COMMAND_S, 100), (10.0, TURN_MOST), (0.0, TURN_LEAST)):
         waiting.timed(lambda seconds=seconds: lasting(seconds))  # type: ignore[misc]
         assert waiting.most in (most, most - 1)  # of floats
+    for number in range(LATELY):
+        assert waiting.most == TURN_LEAST
+        waiting.push(put(2, number), 0)
+    assert waiting.most == TURN_MOST
     with pytest.raises(OSError, match="broken"):
         waiting.timed(lambda: (_ for _ in ()).throw(OSError("broken")))
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
+LATELY = 1000  # what one asks for in a row, and is alone then
 REMEMBERED = 1000  # branches that have no items, until their starts are past
 
 
@@ -29,6 +30,29 @@ class Flow(NamedTuple):
 
 NOBODYS = Flow("", "")  # what the store does by itself, or another process for whom it knows
 FLOW: ContextVar[Flow] = ContextVar("flow", default=NOBODYS)
+
+
+class Company:
+    """Whether others asked for something lately too: where nobody did there is nobody to be fair to."""
+
+    __slots__ = ("_last", "_since")
+
+    def __init__(self) -> None:
+        self._last: object = None
+        self._since = LATELY
+
+    def note(self, who: object) -> None:
+        """Somebody asks."""
+        if who == self._last:
+            self._since += 1
+        elif self._last is None:
+            self._last = who
+        else:
+            self._last, self._since = who, 0
+
+    @property
+    def alone(self) -> bool:
+        return self._since >= LATELY
 
 
 @dataclass(slots=True)

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import asyncio
 
-from s4.base.fair import FLOW, FairQueue
+from s4.base.fair import FLOW, Company, FairQueue
 
-ROUND_COST = 384 * 1024  # of one round of the loop; some half a millisecond
+ROUND_COST = 1 << 20  # of one round of the loop; some 1.5 ms
+SHARED_COST = 512 * 1024  # where more than one user asks: who waits has several rounds to wait for
 
 
 class Turns:
     """Who may go on in this round of the loop."""
 
-    def __init__(self, round_cost: int = ROUND_COST) -> None:
+    def __init__(self, round_cost: int = ROUND_COST, shared_cost: int = SHARED_COST) -> None:
+        self._most, self._shared_cost = round_cost, min(shared_cost, round_cost)
         self._round_cost = self._left = round_cost
+        self.company = Company()  # of users
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
         self._armed = False
         self._served: set[str] = set()  # users of whom one went on at once in this round
@@ -67,7 +70,7 @@ class Turns:
 
     def _round(self) -> None:
         """Once in each round in which somebody goes on."""
-        self._left = self._round_cost
+        self._left = self._round_cost = self._most if self.company.alone else self._shared_cost
         self._armed = False
         self._served.clear()
         while self._queue and self._left > 0:

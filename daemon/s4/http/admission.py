@@ -45,7 +45,9 @@ class Admission:
         self.known += 1
         PLACE.set(place)
         FLOW.set(place.flow)
-        return place.enter_now() and self._gateway.turns.now(REQUEST_COST)
+        turns = self._gateway.turns
+        turns.company.note(request.user)
+        return place.enter_now() and turns.now(REQUEST_COST)
 
     async def enter(self, request: S3Request) -> None:
         """Raises S3Error SlowDown."""

@@ -1,8 +1,8 @@
 """Commands that wait for the writer's turn: how many one turn takes, and whose come first.
 
 All writes of a process share its turns. A turn takes what waits in an order that is fair between users, and for each
-between buckets (base/fair.py), so that one tenant's command is in the next turn however many of another's wait. And it
-takes only so many that deciding them holds the event loop for about half as long as writing takes: whoever comes
+between buckets (base/fair.py), so that one tenant's command is in the next turn however many of another's wait. And
+where there is more than one it takes only so many that deciding them holds the event loop for about half as long as writing takes: whoever comes
 meanwhile waits for little, where syncs are quick, and many share one where they are slow.
 
 For editors: commands of one user and bucket keep their order. What was taken and could not be decided is kept by who
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from s4.base.fair import FLOW, NOBODYS, FairQueue, Flow
+from s4.base.fair import FLOW, NOBODYS, Company, FairQueue, Flow
 from s4.metadata.commands import AnyCommand
 
 T = TypeVar("T")
@@ -39,12 +39,15 @@ class Commands(Generic[T]):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._queue: FairQueue[T] = FairQueue()
         self._clock, self._wrote_s = clock, 0.0
+        self._company = Company()
 
     def __len__(self) -> int:
         return len(self._queue)
 
     def push(self, command: AnyCommand, item: T) -> None:
-        self._queue.push(flow_of(command), 1, item)
+        flow = flow_of(command)
+        self._company.note(flow)
+        self._queue.push(flow, 1, item)
 
     def pop(self) -> T:
         """Raises IndexError where none waits."""
@@ -53,6 +56,8 @@ class Commands(Generic[T]):
     @property
     def most(self) -> int:
         """Commands of the next turn."""
+        if self._company.alone:
+            return TURN_MOST
         return min(TURN_MOST, max(TURN_LEAST, int(self._wrote_s / COMMAND_S)))
 
     def timed(self, write: Callable[[], None]) -> None:
