@@ -9,13 +9,16 @@ from types import ModuleType
 import pytest
 from msgspec.structs import replace
 
+from cluster.memory import MemoryCoordinator
 from s4.cluster import clustermap, etcd, kubernetes, planner
 from s4.cluster.clustermap import ClusterMap
+from s4.cluster.keeper import MapKeeper
 from s4.cluster.messages import LOST, Config
 from s4.cluster.placement import GONE
 from s4.cluster.recovery import Held, Recovery, Replica, pack, recovery, restored
-from s4.node.held import NAME, must_be_known, packed, read
+from s4.node.held import NAME, Holding, must_be_known, packed, read
 from s4.storage.directory import DirectoryError
+from s4.storage.files import Files
 
 ID = "ab" * 16
 STORES = [f"{number}" * 32 for number in range(1, 7)]
@@ -211,6 +214,27 @@ def test_a_copy_of_the_map_that_is_damaged_is_none(tmp_path: Path) -> None:
     for wrong in (b"s4 map 1 crc 297bd0aa\n{]", b"s4 map 2 crc fe67b6b9\n{}", b"", b"{}"):
         path.write_bytes(wrong)
         assert read(path) == b""
+
+
+def test_a_copy_of_the_map_never_becomes_an_older_one(tmp_path: Path) -> None:
+    """The coordinator was put back from a backup: a store that is gone since would be forgotten (M1)."""
+    keeper = MapKeeper(MemoryCoordinator(), formed(), 1)
+    new = planner.gone(
+        planner.added(planner.registered(formed(), "7" * 32, "n", "a:1", "n", 1.0), ["7" * 32]), STORES[:1]
+    )
+
+    def kept(*maps: ClusterMap) -> ClusterMap:
+        """By one process that sees one map after the other."""
+        holding = Holding(Files(), tmp_path, keeper, None)  # type: ignore[arg-type]
+        for keeper.current in maps:
+            asyncio.run(holding.look())
+        return clustermap.decode(read(tmp_path / NAME))
+
+    assert kept(formed(), new) == new
+    assert kept(formed()) == new, "of another process, too"
+    assert kept(new, begun()) == new
+    thawed = replace(new, freeze=True)
+    assert kept(thawed) == thawed, "what changes no partition is written"
 
 
 @pytest.mark.parametrize("module", [kubernetes, etcd])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -105,6 +106,30 @@ def status(api: ApiServer) -> dict[str, Any]:
 
 def versions(api: ApiServer) -> dict[str, str]:
     return {f"{one['kind']}/{one['metadata']['name']}": one["metadata"]["resourceVersion"] for one in made_by_it(api)}
+
+
+def test_a_map_is_begun_anew_under_the_id_that_its_volumes_know(api: ApiServer, operator: OperatorProcess) -> None:
+    """Of another S4Cluster of that name, too: the Secret of the master key keeps the id (M3, M5)."""
+
+    def of_map() -> str:
+        path = "/apis/s4.dev/v1alpha1/namespaces/default/shardmaps/c"
+        return str(api.get(path).get("spec", {}).get("cluster", ""))
+
+    def of_secret() -> str:
+        path = "/api/v1/namespaces/default/secrets/c-master"
+        return base64.b64decode(api.get(path).get("data", {}).get("cluster", "")).decode()
+
+    api.kubectl("delete", "s4m", "c", "-n", "default", "--ignore-not-found")
+    api.kubectl("apply", "-f", "-", text=cluster())
+    wait_until(lambda: of_map() and of_map() == of_secret(), "the Secret has the map's id")
+    known = of_map()
+    api.kubectl("delete", "s4c", "c", "-n", "default")
+    api.kubectl("delete", "s4m", "c", "-n", "default")
+    api.kubectl("apply", "-f", "-", text=cluster())
+    wait_until(of_map, "another map")
+    assert of_map() == known
+    api.change("/api/v1/namespaces/default/secrets/c-master", {"data": {"cluster": None}})
+    wait_until(lambda: of_secret() == known, "a Secret of an older operator is told the map's id")
 
 
 def test_gateways_are_as_many_as_an_autoscaler_says(api: ApiServer, operator: OperatorProcess) -> None:

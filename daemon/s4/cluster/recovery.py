@@ -95,7 +95,7 @@ def recovery(current: ClusterMap, told: Mapping[str, bytes | None], given_up: Co
     seen = {store: clustermap.decode(one.seen) for store, one in holding.items() if one.seen}
     if not seen:
         return _no(holding, {}, "no store has a copy of the map: none has run S4 0.8 or newer with it")
-    old = _newest(seen.values())
+    old = max(seen.values(), key=age)
     stores = _stores(current, seen.values(), old, holding.values(), given_up)
     counted = {store for store, one in stores.items() if one.state not in (GONE, STANDBY)}
     missing = {store: stores[store].node for store in sorted(counted - set(holding))}
@@ -127,13 +127,9 @@ def _no(holding: Collection[str], missing: dict[str, str], *reasons: str) -> Rec
     return Recovery(sorted(holding), missing, list(reasons))
 
 
-def _newest(seen: Iterable[ClusterMap]) -> ClusterMap:
-    """The copy that was taken last: epochs rise with every change of who holds what, revisions with every plan."""
-
-    def age(one: ClusterMap) -> tuple[int, int]:
-        return sum(part.config.epoch for part in one.partitions), sum(part.revision for part in one.partitions)
-
-    return max(seen, key=age)
+def age(one: ClusterMap) -> tuple[int, int]:
+    """What rises as a map goes on: epochs with every change of who holds what, revisions with every plan."""
+    return sum(part.config.epoch for part in one.partitions), sum(part.revision for part in one.partitions)
 
 
 def _differs(current: ClusterMap, old: ClusterMap) -> list[str]:

@@ -2,8 +2,8 @@
 
 `map.seen` in the store's directory is a copy of the newest map, written within seconds of a change: a line
 `s4 map 1 crc C` (CRC-32C of the rest, in hexadecimal), then the map. Losing or damaging it costs nothing while the
-others have theirs: configurations, which must not be old, are beside the rows. A map without partitions is never
-written over one that has some.
+others have theirs: configurations, which must not be old, are beside the rows. Neither a map without partitions nor one
+that is older, from a backup of the coordinator, is written over it: it knows who is gone since (M1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crc32c import crc32c
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
-from s4.cluster.recovery import Held, Replica, pack
+from s4.cluster.recovery import Held, Replica, age, pack
 from s4.replica.group import Group
 from s4.replica.keptrows import config_of
 from s4.storage.directory import DirectoryError
@@ -37,15 +37,21 @@ class Holding:
     def __init__(self, files: Files, directory: Path, keeper: MapKeeper, group: Group) -> None:
         self._files, self._path, self._keeper, self._group = files, directory / NAME, keeper, group
         self._written: ClusterMap | None = None
+        self._age: tuple[int, int] | None = None
 
     async def look(self) -> None:
         """Keep the map as it is now. Raises OSError."""
         current = self._keeper.current
         if not current.partitions or current is self._written:
             return
+        if self._age is None:
+            seen = read(self._path)
+            self._age = age(clustermap.decode(seen)) if seen else (0, 0)
+        if age(current) < self._age:
+            return
         content = packed(clustermap.encode(current))
         await asyncio.get_running_loop().run_in_executor(None, self._files.replace, self._path, content)
-        self._written = current
+        self._written, self._age = current, age(current)
 
     def told(self) -> bytes:
         """What the store tells while the map plans nothing; nothing while it does."""
