@@ -237,9 +237,24 @@ def telling(text: str, expected: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
+# What every line of somebody's terminal begins with, and keys.
+LEFT_OUT = (
+    (r"/tmp/s4-trials-[^/]+/[a-z]+(?=/)", ""),
+    (r'export PATH="?[^";]*"?; ?', ""),
+    (r"export AWS_ACCESS_KEY_ID=\S+; export AWS_DEFAULT_REGION=\S+ ?", ""),
+    (r"export AWS_ACCESS_KEY_ID=\S+ AWS_SECRET_ACCESS_KEY=\S+; export AWS_DEFAULT_REGION=[^;]+; ", ""),
+    (r"unset REQUESTS_CA_BUNDLE; |aws\(\) \{[^}]*\}; ?|set -e\s", ""),
+    (r"(secret key:? +|secret_key\W+)[\w+/-]{20,}", r"\1…"),
+    (r"'S4[0-9A-F]{18}' '[\w+/-]+'", "…"),
+)
+
+
 def short(text: str, most: int = 150) -> str:
-    text = re.sub(r"/tmp/s4-trials-[^/]+/[a-z]+(?=/)", "", text.partition(" || s4 admin")[0])
-    text = re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+    text = text.partition(" || s4 admin")[0]
+    for found, instead in LEFT_OUT:
+        text = re.sub(found, instead, text)
+    text = re.sub(r"\s*\n\s*", "; ", "".join(one for one in text if one.isprintable() or one.isspace()).strip())
+    text = re.sub(r"\s+", " ", text).replace("|", "\\|").replace("; `", "`").strip()
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

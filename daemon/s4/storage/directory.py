@@ -89,7 +89,9 @@ def open_directory(
         lock = _open_lock(directory / "lock", new)
     except OSError as error:
         unmake(new)
-        raise UnusableError(f"{directory} cannot be used: {error.strerror}") from error
+        file = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "there is a file where a directory should be" if file else error.strerror
+        raise UnusableError(f"{directory} cannot be used: {why}") from error
     except DirectoryError:
         unmake(new)
         raise
