@@ -166,6 +166,13 @@ def test_how_a_key_is_spelled_changes_nothing() -> None:
     assert set(claims[0].texts) & set(claims[1].texts)
 
 
+def test_a_listing_as_botocore_of_debian_12_signs_it() -> None:
+    own = "AWSAccessKeyId=a&Expires=1&Signature=b"
+    signed = "GET\n\n\n1\n/b?list-type=2"
+    for path, takes in ((f"/b?list-type=2&prefix=p&{own}", True), (f"/b?{own}", False), (f"/b/k?{own}", False)):
+        assert (signed in sigv2.parse(request_of(path), "", "query", REGION).texts) is takes
+
+
 def by_default(own_server: Callable[..., ServerProcess], *options: str) -> ServerProcess:
     server = own_server(*options)
     make_client(server.endpoint).create_bucket(Bucket="own")

@@ -212,8 +212,9 @@ def _parse_date(text: str) -> int:
 
 
 def _texts(request: Request, headers: Mapping[str, str], date: str, virtual: str) -> tuple[str, ...]:
-    """What the signer may have signed: the path as it was sent, as it is spelled canonically where that differs, and a
-    bucket's with the slash that botocore signs and does not send."""
+    """What the signer may have signed: the path as it was sent, as it is spelled canonically where that differs, a
+    bucket's with the slash that botocore signs and does not send, and the path of its model of ListObjectsV2, which
+    botocore of 2022 (Debian 12) signs whole."""
     lines = [f"{name}:{headers[name].strip()}\n" for name in sorted(headers) if name.startswith("x-amz-")]
     standard = [headers.get(name, "").strip() for name in ("content-md5", "content-type")]
     front = "\n".join((request.method, *standard, date, "")) + "".join(lines) + (f"/{virtual}" if virtual else "")
@@ -222,6 +223,8 @@ def _texts(request: Request, headers: Mapping[str, str], date: str, virtual: str
     spelled = dict.fromkeys((request.path, sigv4.canonical_path(request.path)))
     if not virtual and request.path.count("/") == 1 and request.path != "/":
         spelled[f"{request.path}/"] = None
+        if not query and ("list-type", "2") in request.query:
+            spelled[f"{request.path}?list-type=2"] = None
     return tuple(f"{front}{path}{'?' if query else ''}{query}" for path in spelled)
 
 
