@@ -191,8 +191,9 @@ class Server(Machine):
             Job("heal", 0.0, HEAL_S, healer.work),
             Job("scrub", SCRUB_S, SCRUB_S, scrub),
             Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
-            Job("drives that come back", 0.0, LOOK_S, returning.look),
         )
+        if len(self.drives) > 1:
+            jobs.start(Job("drives that come back", 0.0, LOOK_S, returning.look))
         self.metrics = lambda: store_metrics(store, healer, scrubber, (lifecycle, jobs))
         process.kept += [jobs, (store.node, healer, scrubber, lifecycle)]
         self.gateway = gateway
