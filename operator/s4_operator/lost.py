@@ -13,6 +13,8 @@ from s4_operator.models import seconds
 from s4_operator.observed import Observed
 from s4_operator.steps import RestoreMap
 
+SAME = 400  # characters of a message by which it is known again; a condition has room for so many
+
 
 def is_lost(seen: Observed) -> bool:
     """Whether stores hold something that the map knows nothing of, or nobody can say."""
@@ -42,12 +44,12 @@ def words(seen: Observed) -> str:
 
 
 def needs_a_person(seen: Observed, present: int) -> bool:
-    """Whether waiting alone helps no more: every pod has a store, or one has had none for `failure.replaceAfter`."""
+    """Whether waiting alone helps no more: every pod has a store, or one has had none for `failure.replaceAfter`; and the
+    round before found the same, for a store is known a moment before it tells."""
     if seen.recovery is None or seen.recovery.map or not seen.recovery.holding:
         return False
-    late = [
-        pod
-        for pod in seen.pods
-        if not pod.ready and seen.now_s - pod.created_s > seconds(seen.spec.failure.replaceAfter)
-    ]
-    return present == seen.spec.nodes or bool(late)
+    said = words(seen)[:SAME]
+    before = (one.message for one in seen.before.conditions if one.type in ("Progressing", "DataAtRisk"))
+    patience = seconds(seen.spec.failure.replaceAfter)
+    late = any(not pod.ready and seen.now_s - pod.created_s > patience for pod in seen.pods)
+    return (present == seen.spec.nodes or late) and any(said in one for one in before)

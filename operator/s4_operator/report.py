@@ -59,7 +59,7 @@ def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) 
         ),
         (
             "Degraded",
-            _truth(degraded) if status is not None or not formed else "Unknown",
+            _truth(degraded) if status is not None and formed else "Unknown",
             health.title().replace(" ", "") if formed else "Forming",
             reasons if degraded else "",
         ),
