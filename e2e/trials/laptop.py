@@ -49,7 +49,7 @@ def follow(suite: str, cache: Path, here: Path, texts: Texts) -> Trial:
             return trial
         trial.does(
             admin,
-            "apt-get install -y -qq --no-install-recommends awscli s3cmd python3-boto3 curl rclone pipx zsh bash-completion",
+            "apt-get install -y -qq --no-install-recommends awscli s3cmd python3-boto3 curl pipx zsh bash-completion",
             "",
             quiet=True,
             limit_s=1500,
