@@ -106,18 +106,30 @@ class FairQueue(Generic[T]):
         self._users: _Level[T] = _Level()
         self._counts: dict[str, int] = {}  # of users that have items
         self._length = 0
+        self._only: tuple[Flow, int, T] | None = None  # the one that waits alone: there is nothing to be even about
 
     def __len__(self) -> int:
         return self._length
 
     def count(self, user: str) -> int:
         """Items of a user that wait."""
+        if self._only is not None:
+            return int(self._only[0].user == user)
         return self._counts.get(user, 0)
 
     def push(self, flow: Flow, cost: int, item: T) -> None:
+        self._length += 1
+        if self._length == 1:
+            self._only = flow, cost, item
+            return
+        if self._only is not None:
+            only, self._only = self._only, None
+            self._place(*only)
+        self._place(flow, cost, item)
+
+    def _place(self, flow: Flow, cost: int, item: T) -> None:
         waiting = self._counts.get(flow.user, 0)
         self._counts[flow.user] = waiting + 1
-        self._length += 1
         user = self._users.branch(flow.user, waits=waiting > 0)
         if user.below is None:
             user.below = _Level()
@@ -127,6 +139,9 @@ class FairQueue(Generic[T]):
 
     def pop(self) -> tuple[int, T]:
         """The next one and its cost. Raises IndexError where there is none."""
+        if self._only is not None:
+            (_, cost, item), self._only, self._length = self._only, None, 0
+            return cost, item
         name, user = self._users.first()
         if user.below is None:
             raise IndexError(name)

@@ -202,19 +202,20 @@ class Database:
         return cursor
 
     def _watched_next(self, cursor: Cursor, prefix: bytes) -> Callable[[], tuple[bytes, bytes] | None]:
-        step = cursor.next
+        step, clock = cursor.next, time.monotonic
 
         def watched() -> tuple[bytes, bytes] | None:
-            began = time.monotonic() - cursor.took
+            began = clock()
             try:
                 row = step()
             except plyvel.Error as error:
                 self._damaged(error)
                 raise
-            if time.monotonic() - began >= STEP_S:
+            if clock() - began + cursor.took >= STEP_S:
                 self.forgetting.met(prefix + cursor.at, prefix + (row[0] if row is not None else _END))
             if row is not None:
-                cursor.at, cursor.took = row[0], 0.0
+                cursor.at = row[0]
+            cursor.took = 0.0
             return row
 
         return watched
