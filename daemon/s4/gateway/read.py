@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -12,11 +13,15 @@ from s4.gateway.sealing import unwrap
 from s4.gateway.stripes import Stripe
 from s4.metadata import keys
 from s4.metadata.rows import Bucket, Extent, Object, decode_object
+from s4.peer.api import BlobFound
 from s4.s3.errors import S3Error
 from s4.s3.names import http_date
 from s4.storage.records import DamagedError
 
 READ_BYTES = 1 << 20
+ROWS_AT_ONCE = 32  # of blobs that are asked for
+# One extent's part of what is read: the extent, the bytes that its row has, and offset and length in it.
+_Span = tuple[Extent, memoryview | None, int, int]
 
 
 def whole_pieces() -> int:
@@ -121,35 +126,52 @@ async def stream(
 ) -> AsyncIterator[memoryview]:
     """Bytes [offset, offset + length) of an object in pieces of at most `piece_bytes()`, which is asked before each.
 
-    Raises DamagedError where bytes are lost; what was given before is right.
+    Raises DamagedError where bytes are lost; what was given before is right. The rows of all its blobs are read before
+    the first piece is given: they go at once where the object does, and their shards only when nobody reads them (D6).
     """
-    inline = memoryview(opened.inline)
+    inline, spans = memoryview(opened.inline), list[_Span]()
     for extent in opened.row.extents:
-        stored = stored_size(extent)
+        stored, held = stored_size(extent), None
         if not extent.blob:
-            source, inline = inline[:stored], inline[stored:]
+            held, inline = inline[:stored], inline[stored:]
         if offset >= extent.size:
             offset -= extent.size
             continue
         take = min(length, extent.size - offset)
-        if extent.seal:
-            held = None if extent.blob else source
-            async for piece in _stream_sealed(gateway, extent, held, opened.content_key, offset, take, piece_bytes):
-                yield piece
-        elif not extent.blob:
-            yield source[offset : offset + take]
-        else:
-            async for piece in _stream_blob(gateway, extent, offset, take, piece_bytes):
-                yield piece
+        spans.append((extent, held, offset, take))
         offset, length = 0, length - take
         if length <= 0:
-            return
+            break
+    rows = await _rows(gateway, [extent for extent, *_ in spans if extent.blob])
+    for extent, held, start, take in spans:
+        row = rows.get(extent.blob)
+        if extent.seal:
+            sealed = _stream_sealed(gateway, extent, held, row, opened.content_key, start, take, piece_bytes)
+            async for piece in sealed:
+                yield piece
+        elif held is not None:
+            yield held[start : start + take]
+        elif row is not None:
+            async for piece in _stream_blob(gateway, extent, row, start, take, piece_bytes):
+                yield piece
+
+
+async def _rows(gateway: Gateway, extents: list[Extent]) -> dict[bytes, BlobFound]:
+    if len(extents) == 1:  # as nearly always
+        return {extents[0].blob: await gateway.node.find_blob(extents[0].partition, extents[0].blob)}
+    found: dict[bytes, BlobFound] = {}
+    for at in range(0, len(extents), ROWS_AT_ONCE):
+        group = extents[at : at + ROWS_AT_ONCE]
+        rows = await asyncio.gather(*(gateway.node.find_blob(one.partition, one.blob) for one in group))
+        found |= zip((one.blob for one in group), rows, strict=True)
+    return found
 
 
 async def _stream_sealed(
     gateway: Gateway,
     extent: Extent,
     held: memoryview | None,
+    row: BlobFound | None,
     key: bytes,
     offset: int,
     length: int,
@@ -160,10 +182,10 @@ async def _stream_sealed(
     while length:
         take = min(length, piece_bytes() - offset % SEGMENT)
         start, size = opener.span(offset, take)
-        if held is not None:
-            data: bytes | memoryview = held[start : start + size]
+        if row is not None:
+            data = b"".join([piece async for piece in _stream_blob(gateway, extent, row, start, size, whole_pieces)])
         else:
-            data = b"".join([piece async for piece in _stream_blob(gateway, extent, start, size, whole_pieces)])
+            data = bytes((held or b"")[start : start + size])
         try:
             plain = opener.open(offset // SEGMENT, data)
         except InvalidTag as error:
@@ -173,9 +195,8 @@ async def _stream_sealed(
 
 
 async def _stream_blob(
-    gateway: Gateway, extent: Extent, offset: int, length: int, piece_bytes: Callable[[], int]
+    gateway: Gateway, extent: Extent, row: BlobFound, offset: int, length: int, piece_bytes: Callable[[], int]
 ) -> AsyncIterator[memoryview]:
-    row = await gateway.node.find_blob(extent.partition, extent.blob)
     if not row.k:  # it is here, and little
         await gateway.turns.turn(length)
         yield memoryview(row.content)[offset : offset + length]
