@@ -96,7 +96,8 @@ def test_roles_and_scopes(server: ServerProcess, client: Any) -> None:
         both.list_buckets()
 
 
-def test_wrong_arguments_say_what_to_change(server: ServerProcess) -> None:
+def test_wrong_arguments_say_what_to_change(server: ServerProcess, client: Any) -> None:
+    client(server.endpoint).create_bucket(Bucket="two-prefixes")
     for arguments, text in (
         (("user", "add", "x", "--grant", "Boss"), "Reader, Writer, SuperUser"),
         (("user", "add", "root", "--grant", "Reader"), "User with name root already exists"),
@@ -104,7 +105,7 @@ def test_wrong_arguments_say_what_to_change(server: ServerProcess) -> None:
         (("user", "add", "a b", "--grant", "Reader"), "alphanumeric characters"),
         (("compact", "--garbage", "7"), "share of garbage"),
         (("rename-prefix", "none", "a/", "b/"), "bucket does not exist"),
-        (("rename-prefix", "none", "a/", "a/b/"), "neither prefix"),
+        (("rename-prefix", "two-prefixes", "a/", "a/b/"), "neither prefix"),
     ):
         done = server.admin_cli(*arguments, check=False)
         assert (done.returncode, text in done.stderr) == (1, True), done.stderr
