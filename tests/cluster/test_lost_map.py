@@ -55,22 +55,12 @@ def begun(old: ClusterMap) -> ClusterMap:
     return planner.new(old.cluster, old.data, old.parity, old.count)
 
 
-def asked(cluster: DevCluster) -> bool:
-    """Whether the map is made again. A store that has only just started is named as one that does not tell yet."""
-    try:
-        list(cluster.admin("node-1").call("POST", "/cluster/recover", {"stores": []}))
-    except AdminError as error:
-        assert "do not tell" in str(error), error
-        return False
-    return True
-
-
 def recovered(cluster: DevCluster) -> None:
     """Made again, and every object is read back."""
     wait_until(lambda: len(cluster.map().stores) == 4, "every node started again, and stands by")
     with pytest.raises(AdminError, match="hold data of a map that was lost"):
         list(cluster.admin("node-1").call("POST", "/cluster/add", {"stores": []}))
-    wait_until(lambda: asked(cluster), "every store told what it holds")
+    cluster.ask("POST", "/cluster/recover", {"stores": []}, node="node-1")
     cluster.wait_whole()
     for key, body in OBJECTS.items():
         assert cluster.client("node-3").get_object(Bucket="bucket", Key=key)["Body"].read() == body

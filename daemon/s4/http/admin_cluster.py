@@ -54,8 +54,8 @@ class ClusterAdmin(AdminApi):
         return {store: None if one is None else said(one) for store, one in found.items()}
 
     async def _numbers(self) -> dict[str, float]:
-        """Without the number of buckets while nobody serves partition 0, which has them: how a cluster is that is down is
-        what people ask first."""
+        """Without the number of buckets while nobody serves partition 0, which has them: how a cluster is that is down
+        is what people ask first."""
         try:
             async with asyncio.timeout(BUCKETS_S):
                 return await self._router.stats()
@@ -105,13 +105,17 @@ class ClusterAdmin(AdminApi):
         current = await self._keeper.refresh()
         if current.partitions and action == "recover":
             raise PlanError("nothing is lost: the map is there, and plans with stores")
-        found = await self._recovered(names if action == "recover" else [])
         if action != "recover":
+            found = await self._recovered([])
             if found.holding:
                 raise PlanError(
                     f"{len(found.holding)} stores hold data of a map that was lost: `s4 admin cluster recover`"
                 )
             return _PLANS[action]
+        found, deadline = await self._recovered(names), time.monotonic() + REACH_S
+        while found.missing and time.monotonic() < deadline:
+            await asyncio.sleep(REACH_LOOK_S)
+            found = await self._recovered(names)
         if not found.map:
             raise PlanError("; ".join(found.reasons) or "no store here holds anything of a map that was lost")
         lost = clustermap.decode(found.map)
