@@ -1,5 +1,5 @@
-"""Writes objects that a later run of it knows byte for byte, and reads them all back: small, large, in parts, encrypted,
-and versions of one key. What it is told: GOAL, write or read, and how to reach S4."""
+"""Writes objects that a later run of it knows byte for byte, and reads them all back: small, large, in parts,
+encrypted, and versions of one key. What it is told: GOAL, write or read, and how to reach S4."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A bare Debian of its own below a directory: made once by debootstrap, unpacked for each trial.
 
-Packages and their registries are reached as this machine reaches them: it gets this machine's mirror, names and trust. Devices
-are its own too, so that nothing that is mounted there is seen here. `opened` has terminals in it, `booted` its own systemd.
+Packages and their registries are reached as this machine reaches them: it gets this machine's mirror, names and trust.
+Devices are its own too, so that nothing that is mounted there is seen here. `opened` has terminals in it, `booted` its
+own systemd.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""An admin of one server on a Debian with systemd: a release is made and installed, and each guide of docs/operations.md
-followed, with the real unit, `systemctl` and `pipx`.
+"""An admin of one server on a Debian with systemd: a release is made and installed, and each guide of
+docs/operations.md followed, with the real unit, `systemctl` and `pipx`.
 
 tests/guides follows the same blocks at each commit with stand-ins for these; what the unit allows, who owns a file and
 what is read-only is seen here alone.

@@ -265,15 +265,15 @@ class Clusters:
         return memory.taken
 
     async def _scaled(self, wanted: Object) -> Object:
-        """A Deployment with as many pods as it has, for a HorizontalPodAutoscaler to say; that field left out, they would be
-        one for a moment, as a field that nobody owns any more is."""
+        """A Deployment with as many pods as it has, for a HorizontalPodAutoscaler to say; that field left out, they
+        would be one for a moment, as a field that nobody owns any more is."""
         found = await self._kube.ours(wanted)
         replicas = found["spec"].get("replicas") if found is not None else None
         return {**wanted, "spec": {**wanted["spec"], "replicas": replicas or wanted["spec"]["replicas"]}}
 
     async def _may_have(self, wanted: Object) -> bool:
-        """Whether a StatefulSet can become what it is to be. Its claims' size can not: the set goes, and leaves its pods and
-        claims to the next (volumes.py)."""
+        """Whether a StatefulSet can become what it is to be. Its claims' size can not: the set goes, and leaves its
+        pods and claims to the next (volumes.py)."""
         found = await self._kube.ours(wanted)
         if found is None:
             return True

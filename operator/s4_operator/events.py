@@ -1,4 +1,5 @@
-"""What is told as events on an S4Cluster, for people under stress: pure. `kubectl describe s4c` shows the last hour of them.
+"""What is told as events on an S4Cluster, for people under stress: pure. `kubectl describe s4c` shows the last hour of
+them.
 
 - One event for one fact: what a round does to several pods or claims together is one, and what a condition says anyway
   is not told besides.

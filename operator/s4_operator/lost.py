@@ -1,9 +1,9 @@
 """A cluster whose shard map was lost, with its stores still there: what is done next, and said. Pure.
 
-The map is begun anew under the cluster's id, which the Secret NAME-master keeps; the daemons start again under it, stand
-by, and tell what they hold. What can be made of that is decided in s4/cluster/recovery.py, whose docstring has the rules.
-Nothing is planned with stores that hold something before the map is the one that was; while not every store has told,
-that waits for a person, who brings hosts back or gives up stores by their ids.
+The map is begun anew under the cluster's id, which the Secret NAME-master keeps; the daemons start again under it,
+stand by, and tell what they hold. What can be made of that is decided in s4/cluster/recovery.py, whose docstring has
+the rules. Nothing is planned with stores that hold something before the map is the one that was; while not every store
+has told, that waits for a person, who brings hosts back or gives up stores by their ids.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def words(seen: Observed) -> str:
 
 
 def needs_a_person(seen: Observed, present: int) -> bool:
-    """Whether waiting alone helps no more: every pod has a store, or one has had none for `failure.replaceAfter`; and the
-    round before found the same, for a store is known a moment before it tells."""
+    """Whether waiting alone helps no more: every pod has a store, or one has had none for `failure.replaceAfter`; and
+    the round before found the same, for a store is known a moment before it tells."""
     if seen.recovery is None or seen.recovery.map or not seen.recovery.holding:
         return False
     said = words(seen)[:SAME]

@@ -97,8 +97,8 @@ class Secrets:
         self._keep(builder, name, await self._kube.have(builder.secret(name, data, kind)))
 
     async def _master(self, builder: Builder, known: str) -> str:
-        """What the users' secrets are sealed with: made once, never changed, and kept as long as the data is. With it the
-        cluster's id, which is `known` where there is a map: under another its volumes are somebody else's (M3)."""
+        """What the users' secrets are sealed with: made once, never changed, and kept as long as the data is. With it
+        the cluster's id, which is `known` where there is a map: under another its volumes are somebody else's (M3)."""
         name = builder.names["master"]
         found = await self._read(builder, name)
         identity = known or found.get(CLUSTER) or hashlib.sha256(builder.uid.encode()).hexdigest()[:32]
@@ -121,7 +121,8 @@ class Secrets:
         return identity
 
     async def _root(self, builder: Builder) -> Keys:
-        """The daemons' own keys. Volumes know them, and serve nobody under others: they are kept as long as the data is."""
+        """The daemons' own keys. Volumes know them, and serve nobody under others: they are kept as long as the data
+        is."""
         name = builder.names["root"]
         keys = await self._once(builder, name)
         found = (self._seen[builder.uid, name][1] or {}).get("metadata", {})

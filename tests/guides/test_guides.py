@@ -3,7 +3,8 @@ guides say.
 
 It takes some ten seconds of a processor, as each command is a process of its own: commands are run as people run them.
 What stands in for the machine is small: absolute paths are below a directory of the test, ports are its own, and
-`systemctl`, `pipx` and who makes users are the scripts below; `make trials` follows the guides with real ones. Between the guides the test looks whether objects are what they were.
+`systemctl`, `pipx` and who makes users are the scripts below; `make trials` follows the guides with real ones. Between
+the guides the test looks whether objects are what they were.
 """
 
 from __future__ import annotations

@@ -224,8 +224,8 @@ class ServerWorld(World):
             raise StuckError(f"no server comes about: {self.whole()}")
 
     def settle(self) -> None:
-        """A drive that failed twice while the server ran, or whenever it was taken in, is left out until somebody says that
-        it is well: `s4 admin drives retry`."""
+        """A drive that failed twice while the server ran, or whenever it was taken in, is left out until somebody says
+        that it is well: `s4 admin drives retry`."""
         self.admin.spawn(self._retry())
 
     async def _retry(self) -> None:

@@ -1,4 +1,5 @@
-"""What clients were told is judged by what may be, no more and no less: orders that a seed met and its judge did not know."""
+"""What clients were told is judged by what may be, no more and no less: orders that a seed met and its judge did not
+know."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The simulated server does about its drives what the real one does: what it becomes after a failure knows what failed, and
-takes a drive in that is well again. It is asked in a process of its own, for the operating system is replaced in it."""
+"""The simulated server does about its drives what the real one does: what it becomes after a failure knows what failed,
+and takes a drive in that is well again. It is asked in a process of its own, for the operating system is replaced in
+it."""
 
 from __future__ import annotations
 

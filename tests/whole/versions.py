@@ -326,9 +326,9 @@ class Locks(Area):
             )
 
     def _past_since(self, version: str, one: Locked) -> float:
-        """The earliest moment at which lifecycle may have ended it: a day after something came upon it, which counts from
-        when that was asked for. Upon it is what has a later id (R13), whichever of the two was asked for first, and
-        perhaps what nobody knows of; what is known to have been refused is not there."""
+        """The earliest moment at which lifecycle may have ended it: a day after something came upon it, which counts
+        from when that was asked for. Upon it is what has a later id (R13), whichever of the two was asked for first,
+        and perhaps what nobody knows of; what is known to have been refused is not there."""
         above = [
             attempt.begin
             for put in self.puts[one.key]

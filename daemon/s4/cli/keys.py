@@ -1,4 +1,5 @@
-"""`s4 admin backup-keys` and `restore-keys`: what a lost namespace, or lost machines, need beside the disks to be read again.
+"""`s4 admin backup-keys` and `restore-keys`: what a lost namespace, or lost machines, need beside the disks to be read
+again.
 
 That is the master key, the root keys, the KMS's file, and which cluster it is: its id and geometry. Certificates and
 administrators' keys are made anew. It is taken where it is used: in a node's pod, or of a directory of a server or a

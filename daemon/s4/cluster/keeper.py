@@ -35,7 +35,8 @@ class NoMapError(CoordinatorError):
 
 
 class LostMapError(CoordinatorError):
-    """The map was lost, and another one begun: who knows the old one begins anew, and stands by (cluster/recovery.py)."""
+    """The map was lost, and another one begun: who knows the old one begins anew, and stands by
+    (cluster/recovery.py)."""
 
 
 @dataclass(slots=True)

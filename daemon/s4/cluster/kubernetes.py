@@ -163,9 +163,8 @@ class KubernetesCoordinator:
                 since = revision
                 yield value, revision
                 continue
-            if (
-                revision < since
-            ):  # deleted, or the API server's etcd is from a backup: a watch would say so at once, for ever
+            # Deleted, or the API server's etcd is from a backup: a watch would say so at once, for ever.
+            if revision < since:
                 await asyncio.sleep(RETRY_S)
             await self._wait(since)
 

@@ -1,23 +1,25 @@
 """A lost map, made again of what stores keep of it. Values in, values out.
 
 The map is in one place only, the coordinator, and may be deleted, or be restored from yesterday. Each store keeps, of
-every partition, the configuration of the newest epoch that it has seen (replica/keptrows.py: in the same synced batch as
-the epoch, before anything is done in it), and a copy of the whole map (node/held.py), for what is in no configuration:
-geometry, what stores are called, which are gone. A map is begun without partitions under the old cluster's id; the stores
-start, find that it plans nothing, and stand by: none leads, none follows, none drops anything. `made_again` then makes the
-map that was, as far as anybody has seen it; all rules of replication go on from there as after any restart.
+every partition, the configuration of the newest epoch that it has seen (replica/keptrows.py: in the same synced batch
+as the epoch, before anything is done in it), and a copy of the whole map (node/held.py), for what is in no
+configuration: geometry, what stores are called, which are gone. A map is begun without partitions under the old
+cluster's id; the stores start, find that it plans nothing, and stand by: none leads, none follows, none drops anything.
+`recovery` then makes the map that was, as far as anybody has seen it; all rules of replication go on from there as
+after any restart.
 
 What must hold, and why it does:
-- **All or gone (M5).** Every store that the old map counts has told, or a person has given it up by its id: then it is gone for
-  good (M1). So no configuration that anybody has acted in is newer than the newest that was told, and nobody comes back
-  later who knows better.
+- **All or gone (M5).** Every store that the old map counts has told, or a person has given it up by its id: then it is
+  gone for good (M1). So no configuration that anybody has acted in is newer than the newest that was told, and nobody
+  comes back later who knows better.
 - **Nobody serves meanwhile.** Only a process that started under the map without partitions is asked: a process that
-  knows the old one ends when it sees the new one (`LostMapError`), and one that has not seen it is not registered there.
+  knows the old one ends when it sees the new one (`LostMapError`), and one that has not seen it is not registered
+  there.
 - **A new epoch.** Each partition goes on at the newest epoch that was told and one more: R3 and R7 see to the rest.
 - **No older copy leads.** A replica that lacks what any other has committed, or that is not whole, is not in sync (R2,
   R7, M4): it joins again as any other. Where nobody is left who lacks nothing, nothing is made: the words say so.
-- **Two clusters' disks are not mixed.** The id of the cluster is in each store (M3), and another's is refused before it is
-  asked. Geometry and number of partitions must be those of the old map.
+- **Two clusters' disks are not mixed.** The id of the cluster is in each store (M3), and another's is refused before it
+  is asked. Geometry and number of partitions must be those of the old map.
 
 A crash at any point leaves the map without partitions, or the whole one: it is written by one compare-and-swap from the
 map without partitions (in Kubernetes spec first, then status; a spec alone counts as none, and is written again).
@@ -50,7 +52,8 @@ class Replica(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Held(msgspec.Struct, array_like=True, frozen=True):
-    """What a store keeps of the map: its newest copy, encoded, empty where it has none, and each partition's replica."""
+    """What a store keeps of the map: its newest copy, encoded, empty where it has none, and each partition's
+    replica."""
 
     seen: bytes
     replicas: list[Replica]
@@ -62,8 +65,9 @@ class Held(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Recovery(msgspec.Struct, frozen=True):
-    """`map` is the lost one, encoded, empty where it cannot be made yet: then `reasons` say why. `holding` are stores that
-    were of a cluster whose map is lost; `missing` those that were and do not tell, by id, and what they were called."""
+    """`map` is the lost one, encoded, empty where it cannot be made yet: then `reasons` say why. `holding` are stores
+    that were of a cluster whose map is lost; `missing` those that were and do not tell, by id, and what they were
+    called."""
 
     holding: list[str] = []
     missing: dict[str, str] = {}
@@ -84,8 +88,8 @@ def unpack(raw: bytes) -> Held:
 
 
 def recovery(current: ClusterMap, told: Mapping[str, bytes | None], given_up: Collection[str]) -> Recovery:
-    """What can be made of what stores told, each as `pack` gave it; None of one that does not answer. `given_up` are stores
-    that a person has said are lost for good."""
+    """What can be made of what stores told, each as `pack` gave it; None of one that does not answer. `given_up` are
+    stores that a person has said are lost for good."""
     if current.partitions:
         return Recovery()
     held = {store: unpack(raw) for store, raw in told.items() if raw}
@@ -148,8 +152,8 @@ def _stores(
     holding: Iterable[Held],
     given_up: Collection[str],
 ) -> dict[str, Member]:
-    """Every store that any copy of the map or any configuration knows. What one copy calls gone is gone, and so is what was
-    given up (M1)."""
+    """Every store that any copy of the map or any configuration knows. What one copy calls gone is gone, and so is what
+    was given up (M1)."""
     maps = list(seen)
     gone = {name for one in maps for name in one.in_state(GONE)} | set(given_up)
     stores = {name: member for one in maps for name, member in one.stores.items()} | old.stores

@@ -5,9 +5,9 @@
     base64 of the sealed text, in lines
     crc32c 0123abcd
 
-AES-256-GCM under a key that scrypt (RFC 7914) makes of the passphrase; the first two lines are bound to it. The last line is
-of all before it, and tells damage from a wrong passphrase. White space around lines does not count: it goes through
-terminals and mail. Format 1 stays readable for good; what changes is a new number in the first line.
+AES-256-GCM under a key that scrypt (RFC 7914) makes of the passphrase; the first two lines are bound to it. The last
+line is of all before it, and tells damage from a wrong passphrase. White space around lines does not count: it goes
+through terminals and mail. Format 1 stays readable for good; what changes is a new number in the first line.
 """
 
 from __future__ import annotations

@@ -183,9 +183,10 @@ async def _stream_sealed(
         take = min(length, piece_bytes() - offset % SEGMENT)
         start, size = opener.span(offset, take)
         if row is not None:
-            data = b"".join([piece async for piece in _stream_blob(gateway, extent, row, start, size, whole_pieces)])
+            pieces = _stream_blob(gateway, extent, row, start, size, whole_pieces)
+            data: bytes | memoryview = b"".join([piece async for piece in pieces])
         else:
-            data = bytes((held or b"")[start : start + size])
+            data = (held or memoryview(b""))[start : start + size]
         try:
             plain = opener.open(offset // SEGMENT, data)
         except InvalidTag as error:

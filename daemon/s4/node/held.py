@@ -70,8 +70,8 @@ class Holding:
 
 
 def must_be_known(directory: Path, current: ClusterMap, store: str) -> None:
-    """A store that was planned with is in every later map: one that is not there is of another life of the cluster, and would
-    pass for a new one that may be filled (M3, R8). Raises DirectoryError."""
+    """A store that was planned with is in every later map: one that is not there is of another life of the cluster, and
+    would pass for a new one that may be filled (M3, R8). Raises DirectoryError."""
     if current.partitions and store not in current.stores and (directory / NAME).exists():
         raise DirectoryError(
             f"store {store} in {directory} is of this cluster, and the map does not know it: the map is an older one, from a "

@@ -52,8 +52,8 @@ def needed(current: ClusterMap, store: str) -> list[int]:
 
 
 def counted(current: ClusterMap, store: str) -> bool:
-    """Whether any partition counts on what this store has. Any may where the map has none: it is to be made again of what
-    stores have (cluster/recovery.py)."""
+    """Whether any partition counts on what this store has. Any may where the map has none: it is to be made again of
+    what stores have (cluster/recovery.py)."""
     return not current.partitions or any(
         store in (*one.config.in_sync, *one.config.eligible) for one in current.partitions
     )

@@ -11,11 +11,11 @@ nothing is read that is not on every copy (R2), and after a crash between two of
 brings the others level. A copy that joins is filled by the turns themselves: each takes along the next rows
 in order of keys, so no write can fall between (R8).
 
-For editors: decisions see the turn's overlay, readers never do. The newest-version cache is dropped for
-every key that a turn changed before its answers go out. A failed write ends the process (rule D7), and so does damage of
-the copy that is read, by whatever read it is met, while others have what it had: all reads pass its database. Crash
-between any two lines: a turn is in wholly or not at all, with what its entries ask of other partitions;
-what they ask of the store waits in outbox rows, which are read again at start.
+For editors: decisions see the turn's overlay, readers never do. The newest-version cache is dropped for every key that
+a turn changed before its answers go out. A failed write ends the process (rule D7), and so does damage of the copy that
+is read, by whatever read it is met, while others have what it had: all reads pass its database. Crash between any two
+lines: a turn is in wholly or not at all, with what its entries ask of other partitions; what they ask of the store
+waits in outbox rows, which are read again at start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The host of a store's partitions in a cluster: commands in, entries of the replicas of `group.py` out.
 
-It has the face of `host.py`, which keeps everything by itself. Each turn of the group's writer loop first decides,
-for each partition, commands that wait (waiting.py) into one entry: its rows go to the other replicas and to the own disk at
+It has the face of `host.py`, which keeps everything by itself. Each turn of the group's writer loop first decides, for
+each partition, commands that wait (waiting.py) into one entry: its rows go to the other replicas and to the own disk at
 the same time, and its answers, refusals too (R11), are given once it is committed. What an entry asks of other
 partitions waits in outbox rows, which `upkeep/leader.py` of whoever leads the partition carries out.
 
@@ -144,7 +144,8 @@ class ReplicatedHost:
                 _fail(taken, error)
 
     def _waits(self, partition: int) -> bool:
-        """Whether the other replicas are to catch up first: a new primary sends all that is not committed at once (R7)."""
+        """Whether the other replicas are to catch up first: a new primary sends all that is not committed at once
+        (R7)."""
         waiting = sum(len(entry.rows) for entry in self.group.replica(partition).state.log)
         return waiting > WAITING_BYTES and self.group.serves(partition)
 

@@ -2,8 +2,8 @@
 
 All writes of a process share its turns. A turn takes what waits in an order that is fair between users, and for each
 between buckets (base/fair.py), so that one tenant's command is in the next turn however many of another's wait. And
-where there is more than one it takes only so many that deciding them holds the event loop for about half as long as writing takes: whoever comes
-meanwhile waits for little, where syncs are quick, and many share one where they are slow.
+where there is more than one it takes only so many that deciding them holds the event loop for about half as long as
+writing takes: whoever comes meanwhile waits for little, where syncs are quick, and many share one where they are slow.
 
 For editors: commands of one user and bucket keep their order. What was taken and could not be decided is kept by who
 took it.

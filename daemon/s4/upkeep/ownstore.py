@@ -123,8 +123,9 @@ class OwnStore:
             await self.scrub(bytes_per_s)
 
     async def scrub(self, bytes_per_s: float, *, anew: bool = False) -> Scrubbed:
-        """Read every shard here that this store holds, and every row; damaged and missing ones are queued for healing, and
-        damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with, unless `anew`; one at a time."""
+        """Read every shard here that this store holds, and every row; damaged and missing ones are queued for healing,
+        and damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with, unless
+        `anew`; one at a time."""
         async with self._scrubbing:
             await self._node.copy.scrub()
             if anew or not self.scrubbed.running:

@@ -171,10 +171,9 @@ class ShardRepair:
         """Have every shard of a position made on a store. False where `still` said that it is not wanted any more."""
 
         async def confirm(blob: bytes, row: Blob) -> None:
+            # In two lines: many are made at a time, and each would add to what it read before it waited.
             made = await self._confirm(partition, blob, row, position, store)
-            fill.made_bytes += (
-                made  # not in one line: many are made at a time, and each would add to what it read before
-            )
+            fill.made_bytes += made
 
         return await self._over_lacking(partition, position, store, fill, still, confirm)
 
