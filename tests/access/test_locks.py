@@ -125,6 +125,26 @@ def test_governance_and_its_bypass(s3: Any, bucket: str) -> None:
     s3.delete_object(Bucket=bucket, Key="k", VersionId=version)
 
 
+@pytest.mark.parametrize("status", ["ON", "OFF"])
+def test_a_legal_hold_that_came_with_an_object_was_put(s3: Any, bucket: str, status: str) -> None:
+    """OFF too: it is told from one that was never put."""
+    asked = {"ObjectLockLegalHoldStatus": status}
+    put(s3, bucket, "put", **asked)
+    s3.copy_object(Bucket=bucket, Key="copied", CopySource={"Bucket": bucket, "Key": "put"}, **asked)
+    upload = {
+        "Bucket": bucket,
+        "Key": "parts",
+        "UploadId": s3.create_multipart_upload(Bucket=bucket, Key="parts", **asked)["UploadId"],
+    }
+    part = s3.upload_part(**upload, PartNumber=1, Body=b"x")["ETag"]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    for key in ("put", "copied", "parts"):
+        assert s3.get_object_legal_hold(Bucket=bucket, Key=key)["LegalHold"]["Status"] == status, key
+        assert s3.head_object(Bucket=bucket, Key=key)["ObjectLockLegalHoldStatus"] == status, key
+    s3.copy_object(Bucket=bucket, Key="unasked", CopySource={"Bucket": bucket, "Key": "put"})
+    assert code(s3.get_object_legal_hold, Bucket=bucket, Key="unasked") == "NoSuchObjectLockConfiguration"
+
+
 def test_a_legal_hold_stands_beside_retention(s3: Any, bucket: str) -> None:
     version = put(s3, bucket, ObjectLockLegalHoldStatus="ON")
     assert s3.get_object_legal_hold(Bucket=bucket, Key="k")["LegalHold"]["Status"] == "ON"

@@ -58,6 +58,7 @@ ROWS: dict[str, Any] = {
         True,
         SEALING,
         False,
+        True,
     ),
     "Part": rows.Part(2, EXTENT, b"inline", "CRC32:AAAAAA=="),
     "Blob": rows.Blob(5000, 1 << 20, 4, 2, bytes(32), 3, [1, 5]),
@@ -94,7 +95,7 @@ ROWS: dict[str, Any] = {
     "RemoveSource": rows.RemoveSource(7, b"key", "0" * 24, rows.Notify("b", "[]", "ana", "::1", "1A"), 15),
     "Event": rows.Event("ObjectCreated:Put", "r", "b", b"key", "0" * 24, 3, "1" * 32, 14, "ana", "::1", "1A"),
 }
-OLDER_UPLOAD = replace(ROWS["Upload"], checksum_chosen=True)
+OLDER_UPLOAD = replace(ROWS["Upload"], checksum_chosen=True, hold_told=False)
 KEYS = {
     "object key": keys.object_row(5, 7, b"a\x00b/\xc3\xa9", 3, 99),
     "upload key": keys.upload_row(5, 7, b"a", b"u" * 16),

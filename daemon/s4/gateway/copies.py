@@ -206,9 +206,10 @@ def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: 
         tags,
         content.extents,
         b"",
-        *copy.lock,
+        *copy.lock[:3],
         acl,
         content.sealing,
+        copy.lock.told or (copy.rename and old.hold_told),
     )
 
 

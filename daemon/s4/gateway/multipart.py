@@ -81,9 +81,10 @@ async def create_upload(
         attributes.metadata,
         attributes.tags,
         attributes.acl,
-        *attributes.lock,
+        *attributes.lock[:3],
         seal.sealing if seal is not None else None,
         bool(algorithm),
+        attributes.lock.told,
     )
     await commit(gateway, Done, name, bucket, partition, lambda settings: CreateUpload(settings, key, upload, row))
     return upload.hex(), row.sealing
@@ -304,6 +305,7 @@ async def manifest(gateway: Gateway, found: UploadFound, upload: bytes, wanted: 
         info.legal_hold,
         info.acl,
         info.sealing,
+        info.hold_told,
     )
     _must_be_asked_for(row, wanted)
     return row

@@ -117,9 +117,10 @@ async def put_object(
         attributes.tags,
         [stored.extent],
         b"",
-        *attributes.lock,
+        *attributes.lock[:3],
         attributes.acl,
         seal.sealing if seal is not None else None,
+        attributes.lock.told,
     )
     about = attributes.event, attributes.origin
     written = await commit_put(gateway, name, bucket, partition, key, row, stored, conditions, *about)

@@ -103,11 +103,11 @@ class Upload(_Row, frozen=True):
     legal_hold: bool = False
     sealing: Sealing | None = None
     checksum_chosen: bool = True  # by the client; otherwise the default one is kept, and parts may bring others
+    hold_told: bool = False  # as of an object
 
 
 class Part(_Row, frozen=True):
-    """An uploaded part: its extent, and its bytes where they are inline. `brought` is the checksum that came with it
-    where its upload keeps another, ALGORITHM:base64: a completion may name it."""
+    """An uploaded part. `brought`: the checksum that it came with where its upload keeps another, ALGORITHM:base64."""
 
     modified_ms: int
     extent: Extent

@@ -23,11 +23,13 @@ MOST_DAYS, MOST_YEARS = 36_500, 100
 
 
 class Lock(NamedTuple):
-    """What a version is locked by. `until_ms` is in milliseconds since 1970."""
+    """What a version is locked by. `until_ms` is in milliseconds since 1970; `told` where a legal hold was put, ON or
+    OFF."""
 
     mode: str = ""
     until_ms: int = 0
     hold: bool = False
+    told: bool = False
 
 
 class Default(msgspec.Struct, frozen=True):
@@ -60,10 +62,10 @@ def from_headers(headers: Mapping[str, str], now_ms: int) -> Lock:
     if hold not in ("", "ON", "OFF"):
         raise S3Error("InvalidArgument", "Legal Hold must be either of 'ON' or 'OFF'", ArgumentName=HOLD)
     if not mode:
-        return Lock(hold=hold == "ON")
+        return Lock(hold=hold == "ON", told=bool(hold))
     if mode not in (GOVERNANCE, COMPLIANCE):
         raise S3Error("InvalidArgument", "Unknown wormMode directive.", ArgumentName=MODE, ArgumentValue=mode)
-    return Lock(mode, _until(until, now_ms), hold == "ON")
+    return Lock(mode, _until(until, now_ms), hold == "ON", bool(hold))
 
 
 def _until(text: str, now_ms: int) -> int:
