@@ -6,18 +6,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from cluster.memory import MemoryCoordinator
 from s4.cluster.messages import LOST, Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
+from s4.node.member import MemberNode
 from s4.replica.group import Group, View
 from s4.replica.keptrows import config_of, load
 from s4.replica.pieces import PIECE
 from s4.replica.terms import NotServingError, Timing
 from s4.storage.leveldb import Database
 
+_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]])
 TIMING = Timing(beacon=0.02, lease=0.2, grace=0.3, resend=0.05)
 ONE = b"\x00\x00k"
 
@@ -224,6 +228,59 @@ def test_a_snapshot_travels_in_parts_and_replaces_all_rows(
         assert not to_lose
         assert len(restarts) == (lost == "who joins")
         assert max(batches) <= PIECE
+        for group in groups.values():
+            await group.close()
+        for one in kept.values():
+            one.close()
+
+    asyncio.run(whole())
+
+
+def test_a_part_of_a_snapshot_is_acknowledged_once_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a member takes it: the sender's next part comes only then, so that a joiner with a slow disk holds one part
+    in memory and not all of them."""
+    monkeypatch.setattr("s4.replica.snapshot.PART_ROWS", 20)
+    acknowledged: list[tuple[int, bool]] = []  # a part, and whether it was on the disk then
+
+    async def whole() -> None:
+        coordinator, groups = MemoryCoordinator(), dict[str, Group]()
+        await coordinator.replace(
+            "partition/0", encode_document(Document(Config(1, "a", ("a",)), Plan(("a", "b"), 1))), 0
+        )
+        kept = {name: database(tmp_path / name) for name in "ab"}
+
+        def send(sender: str) -> Callable[[str, int, Any], None]:
+            def to(store: str, partition: int, message: Any) -> None:
+                if store in groups:
+                    asyncio.get_running_loop().call_soon(groups[store].deliver, sender, [(partition, message)])
+
+            return to
+
+        def send_bulk(sender: str) -> Callable[[str, int, Any], Awaitable[None]]:
+            async def to(store: str, partition: int, message: Any) -> None:
+                member: Any = SimpleNamespace(host=SimpleNamespace(group=groups[store]))
+                await MemberNode.deliver(member, sender, [(partition, message)])
+                there = all(kept[store].get(key) == value for key, value in _decoder.decode(message.rows[1:]))
+                acknowledged.append((message.number, there))
+
+            return to
+
+        for name in "ab":
+            groups[name] = Group(
+                name, kept[name], coordinator, send(name), partitions=1, clock=time.monotonic, fatal=fail,
+                timing=TIMING, send_bulk=send_bulk(name),
+            )  # fmt: skip
+        await groups["a"].start()
+        groups["a"].replica(0)._kept.limit_bytes = -1
+        await until(lambda: groups["a"].serves(0))
+        for number in range(100):
+            await groups["a"].write(0, rows((b"\x00\x00%03d" % number, b"v")))
+        await groups["b"].start()
+        await until(lambda: groups["a"].replica(0).document.config.in_sync == ("a", "b"))
+        await until(lambda: len(acknowledged) == 5)
+        assert acknowledged == [(number, True) for number in range(5)]
         for group in groups.values():
             await group.close()
         for one in kept.values():
