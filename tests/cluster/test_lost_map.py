@@ -81,6 +81,9 @@ def test_every_object_is_read_back_after_the_map_was_lost_or_is_yesterdays(clust
     )
     old = put(cluster, begun)
     recovered(cluster)
+    said = "".join(path.read_text() for path in cluster.directory.glob("*.log"))
+    assert "the cluster's map was lost, and another one was begun" in said
+    assert "in doubt" not in said, "nothing was"
     yesterday = cluster.map()
     assert [one.config.members for one in yesterday.partitions] == [one.config.members for one in old.partitions]
     with pytest.raises(AdminError, match="nothing is lost"):

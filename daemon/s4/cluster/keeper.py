@@ -83,7 +83,7 @@ class MapKeeper:
             return
         if self.current.partitions and (not found.partitions or found.cluster != self.current.cluster):
             raise LostMapError(
-                "the cluster's map was lost, and another one was begun: this process starts again, and stands by"
+                "the cluster's map was lost, and another one was begun, under which this process stands by"
             )
         self.current, self.revision = found, revision
         task = asyncio.ensure_future(self._tell())

@@ -3,7 +3,11 @@
 Nothing in memory can be trusted then, so the process replaces itself by a new one of the same command line, which
 recovers from what is on disk and goes on listening on the same sockets. What failed, and when, travels in an
 environment variable: a drive that fails a second time within minutes is left out, and a server that keeps failing ends
-for good, so that whatever started it can wait and see. `S4_RESTART=off` always ends.
+for good, so that whatever started it can wait and see. `S4_RESTART=off` always ends. Times are of a clock that nobody
+sets, and that is the same for all of these processes (base/clock.py): with one that steps forward a server would start
+again for ever, and with one that steps back what failed would never be forgotten.
+
+A process whose map of the cluster was lost ends in the same way, and says so: nothing is in doubt then.
 """
 
 from __future__ import annotations
@@ -19,9 +23,12 @@ from pathlib import Path
 
 import msgspec
 
+from s4.base.clock import boot_clock
+from s4.cluster.keeper import LostMapError
 from s4.storage.directory import DriveError
 
 EXIT_FATAL = 70
+IN_DOUBT = "durability is in doubt"
 VARIABLE = "S4_FAILURES"
 WITHIN_S = 300.0
 DRIVE_FAILURES = 2
@@ -33,7 +40,8 @@ _ending = threading.Lock()
 
 
 class History(msgspec.Struct):
-    """(seconds since 1970, directory or "") of failures in the last minutes, the oldest first; listening sockets."""
+    """(seconds by `boot_clock`, directory or "") of failures in the last minutes, the oldest first; listening
+    sockets."""
 
     failures: list[tuple[float, str]] = []
     sockets: dict[str, int] = {}
@@ -43,9 +51,12 @@ class History(msgspec.Struct):
     def read(cls, environment: Mapping[str, str], now: float | None = None) -> History:
         """What the process before this one, and those before it, left."""
         history = msgspec.json.decode(environment.get(VARIABLE, "{}"), type=cls)
-        since = (time.time() if now is None else now) - WITHIN_S
-        renewals = [renewal for renewal in history.renewals if renewal[0] >= since]
-        return cls([failure for failure in history.failures if failure[0] >= since], history.sockets, renewals)
+        until = boot_clock() if now is None else now
+        failures, renewals = (
+            [event for event in events if until - WITHIN_S <= event[0] <= until]  # later ones are seconds since 1970
+            for events in (history.failures, history.renewals)
+        )
+        return cls(failures, history.sockets, renewals)
 
     def failed(self) -> frozenset[Path]:
         """Directories whose drives are left out: they failed more than once."""
@@ -83,17 +94,17 @@ def kept_open(name: str) -> socket.socket | None:
     return kept
 
 
-def die(error: BaseException) -> None:
-    """End at once; a new process takes over unless there were too many. Does not return."""
+def die(error: BaseException, what: str = IN_DOUBT) -> None:
+    """End at once, for `what`; a new process takes over unless there were too many. Does not return."""
     if not _ending.acquire(blocking=False):
         time.sleep(60)  # another thread is about to end this process
-    if not isinstance(error, DriveError):  # which says itself what failed, and where: no fault of the program
+    if not isinstance(error, DriveError | LostMapError):  # which say themselves what is wrong: no fault of the program
         traceback.print_exception(error)
     history = History.read(os.environ)
-    history.blame(error, time.time())
+    history.blame(error, boot_clock())
     again = os.environ.get("S4_RESTART", "on") != "off" and len(history.failures) < MOST_RESTARTS
     then = "starting again to recover" if again else "stopping to recover at the next start"
-    sys.stderr.write(f"s4: durability is in doubt, {then}: {error}\n")
+    sys.stderr.write(f"s4: {what}, {then}: {error}\n")
     sys.stderr.flush()
     if again:
         time.sleep(min(FIRST_WAIT_S * 2 ** len(history.failures), MOST_WAIT_S))
@@ -107,7 +118,7 @@ def renew(directory: Path) -> None:
         time.sleep(60)
     history = History.read(os.environ)
     history.failures = [failure for failure in history.failures if failure[1] != str(directory)]
-    history.renewals.append((time.time(), str(directory)))
+    history.renewals.append((boot_clock(), str(directory)))
     _execute(history)
 
 
