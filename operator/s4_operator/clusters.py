@@ -34,7 +34,7 @@ from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec, ClusterState, size
-from s4_operator.observe import confirmed, is_of_set, observe, pod, shard_map
+from s4_operator.observe import claims_of, confirmed, is_of_set, observe, pod, shard_map
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, plan
 from s4_operator.pods import ADMIN
@@ -129,12 +129,10 @@ class Clusters:
             refused={claim: why for claim, (_, why) in memory.refused.items()},
         )
         made = plan(seen)
-        if (
-            seen.replicas is not None
-            and made.replicas < seen.replicas
-            and not await self._is_newest(namespace, builder.names["map"])
-        ):
-            return AT_WORK_S  # planned for another map: look again before a node is let go
+        fewer = seen.replicas is not None and made.replicas < seen.replicas
+        lets_go = fewer or any(isinstance(step, DeleteClaim) for step in made.steps)
+        if lets_go and not await self._is_newest(namespace, builder.names["map"]):
+            return AT_WORK_S  # planned for another map: look again before a node, or what is on a volume, is let go
         trouble = await self._act(cluster, builder, daemons, seen, made, memory)
         up = status is not None and status.health != "down" and seen.map is not None and bool(seen.map.partitions)
         if not trouble and up:
@@ -272,15 +270,15 @@ class Clusters:
         return {**wanted, "spec": {**wanted["spec"], "replicas": replicas or wanted["spec"]["replicas"]}}
 
     async def _may_have(self, wanted: Object) -> bool:
-        """Whether a StatefulSet can become what it is to be. Its claims' size can not: the set goes, and leaves its
-        pods and claims to the next (volumes.py)."""
+        """Whether a StatefulSet can become what it is to be. Its claims' size and class can not: the set goes, and
+        leaves its pods and claims to the next (volumes.py, migration.py)."""
         found = await self._kube.ours(wanted)
         if found is None:
             return True
         metadata = found["metadata"]
         if metadata.get("deletionTimestamp"):
             return False
-        if claims_size(found) == claims_size(wanted):
+        if _claims(found) == _claims(wanted):
             return True
         await self._kube.delete("StatefulSet", metadata["namespace"], metadata["name"], metadata["uid"], orphans=True)
         log.info("%s/%s: made anew around its pods, for its claims", metadata["namespace"], metadata["name"])
@@ -445,10 +443,10 @@ def buckets_of(cache: Cache, namespace: str, name: str) -> list[Object]:
     return found
 
 
-def claims_size(found: Object) -> int:
-    """Bytes that a StatefulSet asks for each of its claims."""
-    (claim,) = found["spec"]["volumeClaimTemplates"]
-    return size(claim["spec"]["resources"]["requests"]["storage"])
+def _claims(found: Object) -> tuple[int, str | None]:
+    """Bytes and class that a StatefulSet asks for each of its claims."""
+    asked = claims_of(found)
+    return size(asked["resources"]["requests"]["storage"]), asked.get("storageClassName")
 
 
 def _is_node(value: Object) -> bool:

@@ -44,6 +44,7 @@ WELL = {
     "CertificatesReady": ("CertificatesReady", "the certificates are valid"),
     "SurvivesHostLoss": ("SurvivesHostLoss", "the loss of a host loses no data"),
     "CapacityLow": ("RoomAgain", "every store has room again"),
+    "VolumesOtherClass": ("VolumesMoved", "every volume is of the class that was asked for"),
     "VolumesSmaller": ("VolumesGrown", "every volume has the size that was asked for"),
 }
 GOOD_IF_TRUE = ("Ready", "CertificatesReady", "SurvivesHostLoss")
@@ -68,15 +69,14 @@ def of_steps(done: Sequence[tuple[Step, str]]) -> list[Told]:
         elif kind is DeleteClaim:
             claims = [step.claim for step, _ in steps if isinstance(step, DeleteClaim)]
             volumes = [one.volume for one in claims if one.volume]
-            kept = (
-                f"; the data on {few(volumes)} stays"
-                if volumes and any(isinstance(one, RetainVolume) for one, _ in done)
-                else ""
-            )
+            empty = all(step.empty for step, _ in steps if isinstance(step, DeleteClaim))
+            retained = volumes and any(isinstance(one, RetainVolume) for one, _ in done)
+            kept = f"; {'the volume' if empty else 'the data on'} {few(volumes)} stays" if retained else ""
             told.append(
                 Told(
                     "ClaimDeleted",
-                    f"{few([one.name for one in claims])} {'was' if len(claims) == 1 else 'were'} deleted{kept}",
+                    f"{few([one.name for one in claims])} {'was' if len(claims) == 1 else 'were'} deleted"
+                    f"{', and nothing was on it any more' if empty else ''}{kept}",
                 )
             )
         else:

@@ -57,23 +57,32 @@ class Erasure(Model):
     parity: int = Field(2, ge=1, le=8, description="Shards beside them: so many stores may be lost at once.")
 
 
+SAME_CLASS = (
+    "(has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || "
+    "self.storageClassName == oldSelf.storageClassName))"
+)
+
+
 class Storage(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
-                "storage.size may grow, and not shrink: a smaller volume is another one, so make another S4Cluster and copy "
-                "the data to it",
+                f"quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0 || (self.migrate && !{SAME_CLASS})",
+                "storage.size may grow, and shrink only as storage.storageClassName changes, with storage.migrate: true: a "
+                "smaller volume is another one, made anew node by node",
             ),
             rule(
-                "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || "
-                "self.storageClassName == oldSelf.storageClassName)",
-                "storage.storageClassName cannot be changed",
+                f"{SAME_CLASS} || (self.migrate && has(self.storageClassName))",
+                "storage.storageClassName is changed to another one with storage.migrate: true: then one node after the other "
+                "is drained and made anew on the new class",
             ),
         )
     )
     storageClassName: str | None = Field(
         None, max_length=253, description="Class of the volumes; the default class where there is none."
+    )
+    migrate: bool = Field(
+        False, description="Let storageClassName change: each node in turn is drained, and made anew on the new class."
     )
     size: Quantity = Field(
         "100Gi",

@@ -100,6 +100,7 @@ def claim(value: Object, volumes: dict[str, Object]) -> Claim:
         _bytes(status.get("capacity") or {}),
         waits,
         stuck,
+        value["spec"].get("storageClassName", ""),
     )
 
 
@@ -201,7 +202,15 @@ def observe(
         refused or {},
         recovery,
         {one["id"]: one.get("domain", "") for one in ((shards or {}).get("status") or {}).get("stores") or ()},
+        claims_of(found).get("storageClassName", "") if found is not None else "",
     )
+
+
+def claims_of(found: Object) -> Object:
+    """What a StatefulSet asks for each of its claims."""
+    (claim,) = found["spec"]["volumeClaimTemplates"]
+    spec: Object = claim["spec"]
+    return spec
 
 
 def image(spec: ClusterSpec, default: str) -> str:

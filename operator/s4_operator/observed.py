@@ -45,6 +45,7 @@ class Claim:
     capacity: int = 0
     waits: str = ""
     stuck: bool = False
+    storage_class: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +85,4 @@ class Observed:
         default_factory=Recovery
     )  # what stores hold of a map that plans nothing; None where none says
     said: Mapping[str, str] = field(default_factory=dict)  # the host that a store's pod was on when it last started
+    template_class: str = ""  # of the claims that the StatefulSet makes

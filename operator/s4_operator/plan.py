@@ -7,8 +7,9 @@ and writable without it; not knowing means waiting. Before it is done, clusters.
 
 Order, which is also what waits for what: the map is made; stores are added to it; lost stores are replaced and nodes
 added (repair never waits for an upgrade); surplus stores are drained, highest ordinals first, and let go of when empty;
-then, with everything whole, outdated pods start again one at a time, under a freeze of planned moves. Where hosts have
-several stores, what leaves, is lost or starts again together is for hosts.py to say.
+then, with everything whole, outdated pods start again one at a time, under a freeze of planned moves; volumes of
+another class than is asked for are made anew last (migration.py). Where hosts have several stores, what leaves, is lost
+or starts again together is for hosts.py to say.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from dataclasses import dataclass, field
 
 from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
-from s4.cluster.placement import DRAINING, GONE, SERVING
+from s4.cluster.placement import DRAINING, SERVING
 from s4.cluster.status import Said, any_may_stop, safe_to_stop
-from s4_operator import hosts, lost, sizes, volumes
+from s4_operator import hosts, lost, migration, sizes, volumes
 from s4_operator.models import seconds
 from s4_operator.observed import Host, Observed, Pod
 from s4_operator.steps import (
@@ -38,8 +39,18 @@ from s4_operator.steps import (
     SwapStore,
     Weigh,
 )
+from s4_operator.stores import (
+    FOREIGN,
+    fresh_of,
+    half_moved,
+    is_empty,
+    ordinal_of,
+    pod_name,
+    replacing,
+    said,
+    store_of,
+)
 
-FOREIGN = 1 << 30  # stands for the ordinal of a store that is not of this StatefulSet
 UNBOUND_S = 20.0  # after which a pod on a host whose claim has no volume was scheduled with another claim
 
 
@@ -79,13 +90,27 @@ def plan(seen: Observed) -> Plan:
     _domains(seen, seen.map, made)
     _repair(seen, seen.map, known, made)
     _scale_in(seen, seen.map, known, made)
-    made.max_unavailable = _disruptions(seen, seen.map, known)
+    made.max_unavailable = _disruptions(seen, seen.map, known, made.replicas)
     _drains(seen, seen.map, known, made)
     _roll(seen, seen.map, known, made)
     _grow(seen, made)
+    steps, doing = migration.next_steps(seen, seen.map, known, _comes_first(seen, seen.map, made))
+    made.steps += steps
+    made.doing += [doing] if doing else []
     if any(isinstance(step, DeletePod) and step.stores for step in made.steps):
         made.leaving = ()  # who serves starts again: nobody else goes meanwhile
     return made
+
+
+def _comes_first(seen: Observed, current: ClusterMap, made: Plan) -> str:
+    """What volumes that are made anew wait for, in words; empty where nothing comes first."""
+    if seen.replicas != seen.spec.nodes:
+        return f"there are {seen.spec.nodes} nodes"
+    if made.outdated or current.freeze or not seen.settled:
+        return "every node has its new version"
+    if seen.spec.upgrade.pause:
+        return "upgrade.pause is off again"
+    return "what is under way is done" if made.steps else ""
 
 
 def _replicas(seen: Observed) -> int:
@@ -95,7 +120,7 @@ def _replicas(seen: Observed) -> int:
         return seen.replicas
     numbers = [one.ordinal for one in seen.pods]
     if seen.map is not None:
-        there = [_ordinal(seen, seen.map, store) for store in seen.map.in_state(SERVING, DRAINING)]
+        there = [ordinal_of(seen, seen.map, store) for store in seen.map.in_state(SERVING, DRAINING)]
         numbers += [number for number in there if number < FOREIGN]
     return max([seen.spec.nodes, *(number + 1 for number in numbers)])
 
@@ -108,45 +133,13 @@ def _grow(seen: Observed, made: Plan) -> None:
         made.doing.append(doing)
 
 
-def said(seen: Observed) -> dict[str, Said | None] | None:
-    """What every store that is not gone says, as far as `safe_to_stop` needs it; None where nobody answers."""
-    if seen.status is None or seen.map is None:
-        return None
-    up = {one.store: one for one in seen.status.stores if one.up}
-    found: dict[str, Said | None] = {}
-    for store, member in seen.map.stores.items():
-        if member.state != GONE:
-            found[store] = Said((), 0) if store in up else None
-    first = next((store for store, one in found.items() if one is not None), "")
-    if first:
-        found[first] = Said((), seen.status.heals, heals_of=seen.status.heals_of)
-    return found
-
-
-def store_of(current: ClusterMap, pod: str, *states: str) -> str:
-    """The store of a pod in one of some states, or empty."""
-    return next((store for store, one in current.stores.items() if one.node == pod and one.state in states), "")
-
-
-def _fresh_of(current: ClusterMap, known: dict[str, Said | None] | None, pod: str) -> str:
-    """The store of a pod that stands by: the one that answers, else the newest. A pod that was made anew twice has left
-    others behind."""
-    found = [store for store, one in current.stores.items() if one.node == pod and one.state == STANDBY]
-    up = [store for store in found if known is not None and known.get(store) is not None]
-    return (up or found or [""])[-1]
-
-
-def pod_name(cluster: str, ordinal: int) -> str:
-    return f"{cluster}-node-{ordinal}"
-
-
 # -- formation
 
 
 def _form(seen: Observed, current: ClusterMap, made: Plan) -> None:
     made.replicas = max(made.replicas, seen.spec.nodes)
     known = said(seen)
-    stores = [_fresh_of(current, known, pod_name(seen.name, number)) for number in range(seen.spec.nodes)]
+    stores = [fresh_of(current, known, pod_name(seen.name, number)) for number in range(seen.spec.nodes)]
     present = [store for store in stores if store]
     made.doing.append(f"waiting for nodes: {len(present)} of {seen.spec.nodes} have a store")
     made.max_unavailable = seen.spec.nodes
@@ -187,14 +180,19 @@ def _domains(seen: Observed, current: ClusterMap, made: Plan) -> None:
 
 def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
     moving = replacing(current)
-    added, busy = [], hosts.repairs(seen, current, moving)
+    added, busy, going = [], hosts.repairs(seen, current, moving), migration.leaving(seen)
     for ordinal in range(seen.spec.nodes):
         name = pod_name(seen.name, ordinal)
-        fresh, old = _fresh_of(current, known, name), store_of(current, name, SERVING, DRAINING)
+        fresh, old = fresh_of(current, known, name), store_of(current, name, SERVING, DRAINING)
         if not fresh and not old:
             made.doing.append(f"waiting for {name}, which has no store yet")
         elif fresh and not old:
-            added.append(fresh)
+            if ordinal in going:
+                continue  # its volume is made anew first
+            if known is not None and known.get(fresh) is not None:
+                added.append(fresh)
+            else:
+                made.doing.append(f"waiting for {name}, whose store does not answer yet")
         elif fresh and known is not None and known.get(fresh) is not None:
             why, unit = _cannot_lose(seen, current, known, old), hosts.unit_of(seen, current, old, moving=old in moving)
             if why:
@@ -205,7 +203,11 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
                 busy.add(unit)
                 made.steps.append(SwapStore(old, fresh))
                 made.doing.append(f"replacing the lost store {old[:8]} of {name}")
-    draining_back = [store for store in current.in_state(DRAINING) if _ordinal(seen, current, store) < seen.spec.nodes]
+    draining_back = [
+        store
+        for store in current.in_state(DRAINING)
+        if ordinal_of(seen, current, store) < seen.spec.nodes and store != migration.drained(seen, current)
+    ]
     if added or draining_back:
         more = (*added, *draining_back)
         made.steps.append(AddStores(more, sizes.weights(seen, current, more)))
@@ -220,33 +222,6 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
             made.steps.append(Spread())
     if moving:
         made.doing.append(f"making again what {len(moving)} lost stores held")
-
-
-def _ordinal(seen: Observed, current: ClusterMap, store: str) -> int:
-    """The ordinal of a store's pod; very large for one that is not of this StatefulSet."""
-    node = current.stores[store].node
-    prefix = f"{seen.name}-node-"
-    return int(node[len(prefix) :]) if node.startswith(prefix) and node[len(prefix) :].isdigit() else FOREIGN
-
-
-def replacing(current: ClusterMap) -> set[str]:
-    """Stores that are on their way to hold what a lost one did."""
-    gone = set(current.in_state(GONE))
-    return {
-        want
-        for one in current.partitions
-        for have, want in zip(one.config.members, one.wanted, strict=True)
-        if (not have or have in gone) and want != have
-    }
-
-
-def half_moved(current: ClusterMap) -> bool:
-    """Whether a store has two positions of a partition, between two steps of a planned move. A freeze would keep them so,
-    and nobody could be spared."""
-    return any(
-        one.config.members != one.wanted and len(set(one.config.members)) < len(one.config.members)
-        for one in current.partitions
-    )
 
 
 def _cannot_lose(seen: Observed, current: ClusterMap, known: dict[str, Said | None], store: str) -> str:
@@ -302,9 +277,9 @@ def _dead_hosts(
                 made.steps.append(DeleteClaim(claim))
             if pod is not None:
                 made.steps.append(DeletePod(pod, force=True))
-    for said, stores in at_risk.items():
+    for where, stores in at_risk.items():
         named = " and ".join(current.stores[store].node for store in stores)
-        made.at_risk = f"{named} {'was' if len(stores) == 1 else 'were'} {said}; bring the host back, or annotate the S4Cluster with s4.dev/confirm-data-loss={','.join(stores)}"
+        made.at_risk = f"{named} {'was' if len(stores) == 1 else 'were'} {where}; bring the host back, or annotate the S4Cluster with s4.dev/confirm-data-loss={','.join(stores)}"
 
 
 def _unbound(seen: Observed, made: Plan) -> None:
@@ -356,7 +331,7 @@ def _scale_in(seen: Observed, current: ClusterMap, known: dict[str, Said | None]
     store = store_of(current, last, DRAINING)
     if store:
         made.doing.append(f"draining {last}")
-        if known is not None and _is_empty(seen, current, store):
+        if known is not None and is_empty(seen, current, store):
             made.steps.append(ReleaseStore(store))
     elif not leave:
         made.doing.append(f"{last} is let go")
@@ -365,41 +340,32 @@ def _scale_in(seen: Observed, current: ClusterMap, known: dict[str, Said | None]
             made.steps += [DeleteClaim(claim) for claim in seen.claims if claim.ordinal == seen.replicas - 1]
 
 
-def _is_empty(seen: Observed, current: ClusterMap, store: str) -> bool:
-    """Whether nothing is on a store that others do not have: the primaries, who say in the map who holds what, name it
-    nowhere, and nothing is to be healed. The store itself may be down by then."""
-    for one in current.partitions:
-        config = one.config
-        if store in (*config.in_sync, *config.eligible, *config.members, config.joining, *one.wanted):
-            return False
-    return seen.status is not None and seen.status.heals == 0
-
-
 # -- disruptions
 
 
-def _disruptions(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None) -> int:
+def _disruptions(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, replicas: int) -> int:
     """How many storage pods may be unavailable: those that are, and one more where any one may stop now."""
-    away = _away(seen)
+    away = _away(seen, replicas)
     if known is None:
         return away
     ready = [store_of(current, pod.name, SERVING, DRAINING) for pod in seen.pods if pod.ready]
     return away + any_may_stop(current, known, [store for store in ready if store])
 
 
-def _away(seen: Observed) -> int:
-    """Storage pods that do not serve, those that are not there included."""
-    return sum(not pod.ready for pod in seen.pods) + max(0, (seen.replicas or 0) - len(seen.pods))
+def _away(seen: Observed, replicas: int) -> int:
+    """Storage pods that do not serve, those that are not there included; one that is let go now counts no more."""
+    pods = [pod for pod in seen.pods if pod.ordinal < replicas]
+    return sum(not pod.ready for pod in pods) + max(0, min(seen.replicas or 0, replicas) - len(pods))
 
 
 def _drains(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
     if seen.spec.storage.shares_hosts:
         made.leaving, made.drain_blocked = hosts.leaving(seen, current, known)
         if made.leaving or made.drain_blocked:
-            made.max_unavailable = _away(seen)
+            made.max_unavailable = _away(seen, made.replicas)
         return
     waiting = [pod.name for pod in seen.pods if pod.ready and not _schedulable(seen.hosts.get(pod.host))]
-    if waiting and made.max_unavailable <= _away(seen):
+    if waiting and made.max_unavailable <= _away(seen, made.replicas):
         made.drain_blocked = (
             f"{', '.join(waiting)} cannot leave their hosts yet: every partition must stay writable without them"
         )

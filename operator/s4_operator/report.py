@@ -6,10 +6,11 @@ import datetime
 from typing import Any
 
 from s4.base.text import human
-from s4_operator import hosts, sizes, volumes
+from s4_operator import hosts, migration, sizes, volumes
 from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
 from s4_operator.observed import Observed
-from s4_operator.plan import Plan, store_of
+from s4_operator.plan import Plan
+from s4_operator.stores import store_of
 
 COLUMN = 34  # characters of a message in `kubectl get -o wide`, which has 120 for all columns
 
@@ -84,6 +85,7 @@ def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) 
             "NotGrown" if volumes.smaller(seen) else "AsAsked",
             volumes.smaller(seen),
         ),
+        ("VolumesOtherClass", *_classes(seen)),
         (
             "DeletionBlocked",
             _truth(seen.buckets > 0),
@@ -179,6 +181,13 @@ def _capacity(seen: Observed, formed: bool) -> tuple[str, str, str]:
         return "Unknown", "NobodySays" if formed else "Forming", ""
     low = sizes.low(seen)
     return _truth(bool(low)), "AddDisks" if low else "Enough", low
+
+
+def _classes(seen: Observed) -> tuple[str, str, str]:
+    far = migration.progress(seen)
+    if not far or seen.spec.storage.migrate:
+        return _truth(bool(far)), "Moving" if far else "AsAsked", far
+    return "True", "NotMigrated", f"{far}; the others are made anew with storage.migrate: true"
 
 
 def _phase(seen: Observed, made: Plan, formed: bool, ready: bool, health: str) -> str:

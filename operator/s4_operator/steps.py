@@ -35,7 +35,10 @@ class AddStores:
 
 @dataclass(frozen=True, slots=True)
 class DrainStores:
+    """`why` is for people."""
+
     stores: tuple[str, ...]
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,10 @@ class RetainVolume:
 
 @dataclass(frozen=True, slots=True)
 class DeleteClaim:
+    """`empty` says that nothing is on its volume any more."""
+
     claim: Claim
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +177,8 @@ def in_words(step: Step, current: ClusterMap) -> str:
         return f"the lost shard map was made again of what {len(step.made.in_state(SERVING, DRAINING))} stores hold"
     if isinstance(step, AddStores):
         return f"{are(step.stores)} added to the plan and will be filled: {named(*step.stores)}"
+    if isinstance(step, DrainStores) and step.why:
+        return f"{named(*step.stores)} is drained, {step.why}"
     if isinstance(step, DrainStores):
         return f"{are(step.stores)} told to go, and what is there goes to the others: {named(*step.stores)}"
     if isinstance(step, ReleaseStore):

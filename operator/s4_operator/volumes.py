@@ -9,12 +9,13 @@ The StatefulSet's template of claims cannot be changed: the set is made anew aro
 for its template of pods is the same. Until it is there again its pods say how many it has (plan.py).
 
 A class that does not allow it is refused by the API server, in words; these are kept for a while (`refused`), for a claim
-is not asked again each round. Smaller is refused by the CRD.
+is not asked again each round. Smaller is refused by the CRD, but with another class (migration.py).
 """
 
 from __future__ import annotations
 
 from s4.base.text import human
+from s4_operator import migration
 from s4_operator.models import size
 from s4_operator.observed import Claim, Observed
 from s4_operator.steps import GrowClaim
@@ -33,11 +34,15 @@ def under_way(seen: Observed) -> list[Claim]:
 
 def next_step(seen: Observed) -> GrowClaim | None:
     """The next claim to be asked."""
-    wanted = size(seen.spec.storage.size)
+    wanted, anew = size(seen.spec.storage.size), migration.leaving(seen)
     waiting = [
         one
         for one in _used(seen)
-        if 0 < one.requested < wanted and one.capacity and not one.deleting and one.name not in seen.refused
+        if one.ordinal not in anew
+        and 0 < one.requested < wanted
+        and one.capacity
+        and not one.deleting
+        and one.name not in seen.refused
     ]
     return GrowClaim(waiting[0], seen.spec.storage.size) if waiting and not under_way(seen) else None
 
@@ -56,11 +61,14 @@ def doing(seen: Observed) -> str:
 
 def smaller(seen: Observed) -> str:
     """Which volumes are smaller than asked for, and why; empty where all have their size."""
-    wanted, told = size(seen.spec.storage.size), []
+    wanted, anew, told = size(seen.spec.storage.size), migration.leaving(seen), []
     for one in _used(seen):
         if 0 < one.capacity < wanted:
             why = (
-                seen.refused.get(one.name) or one.waits or ("it grows" if one.requested >= wanted else "its turn comes")
+                ("it is made anew" if one.ordinal in anew else "")
+                or seen.refused.get(one.name)
+                or one.waits
+                or ("it grows" if one.requested >= wanted else "its turn comes")
             )
             told.append(f"{one.name} has {human(one.capacity)} ({why})")
     return ", ".join(told)

@@ -93,14 +93,27 @@ def test_what_cannot_be_is_refused(api: ApiServer, spec: dict[str, Any], message
     [
         ({"erasure": {"data": 2, "parity": 2}}, "erasure cannot be changed"),
         ({"partitions": 16}, "partitions cannot be changed"),
-        ({"storage": {"size": "90Gi"}}, "storage.size may grow, and not shrink"),
-        ({"storage": {"size": "100000Mi"}}, "storage.size may grow, and not shrink"),
-        ({"storage": {"storageClassName": "fast"}}, "storage.storageClassName cannot be changed"),
+        ({"storage": {"size": "90Gi"}}, "storage.size may grow, and shrink only as"),
+        ({"storage": {"size": "100000Mi"}}, "storage.size may grow, and shrink only as"),
+        ({"storage": {"storageClassName": "fast"}}, "changed to another one with storage.migrate: true"),
+        ({"storage": {"size": "90Gi", "migrate": True}}, "shrink only as storage.storageClassName changes"),
+        ({"storage": {"size": "90Gi", "storageClassName": "fast"}}, "shrink only as storage.storageClassName changes"),
     ],
 )
 def test_what_cannot_change_is_refused(api: ApiServer, spec: dict[str, Any], message: str) -> None:
     assert apply(api, cluster()) == ""
     assert message in apply(api, cluster(**spec))
+
+
+def test_a_class_changes_where_that_is_allowed_and_is_named(api: ApiServer) -> None:
+    """A smaller size with it: those are other volumes."""
+    assert apply(api, cluster(storage={"size": "100Gi"})) == ""
+    assert apply(api, cluster(storage={"storageClassName": "fast", "migrate": True, "size": "90Gi"})) == ""
+    assert apply(api, cluster(storage={"storageClassName": "fast", "size": "90Gi"})) == ""
+    assert "with storage.migrate: true" in apply(api, cluster(storage={"migrate": True, "size": "90Gi"}))
+    assert "shrink only as" in apply(
+        api, cluster(storage={"storageClassName": "fast", "migrate": True, "size": "80Gi"})
+    )
 
 
 def test_a_bucket_stays_where_it_is(api: ApiServer) -> None:

@@ -104,7 +104,10 @@ def test_a_disk_that_was_lost_with_the_map_is_replaced_by_the_one_that_is_there(
     stores = {**old.stores, away: structs.replace(old.stores[away], state=GONE)}
     begun = planner.registered(seen.map, "f" * 32, old.stores[away].node, "a:1", old.stores[away].domain, 1.0)
     after = changed(RestoreMap(structs.replace(old, stores=stores)), begun)
-    made = plan(replace(seen, map=after, recovery=Recovery()))
+    assert seen.status is not None
+    told_of = [*seen.status.stores, structs.replace(seen.status.stores[0], store="f" * 32, up=True)]
+    status = structs.replace(seen.status, stores=told_of)
+    made = plan(replace(seen, map=after, recovery=Recovery(), status=status))
     assert made.steps == [AddStores(("f" * 32,))]
     filled = changed(made.steps[0], after)
     assert not any(away in one.wanted for one in filled.partitions)

@@ -15,6 +15,7 @@ from s4.cluster.clustermap import ClusterMap, Partition
 from s4.cluster.placement import GONE, SERVING
 from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus, StoreStatus
+from s4_operator import migration
 from s4_operator.models import ClusterSpec, ClusterState, size
 from s4_operator.observed import Claim, Host, Observed, Pod
 from s4_operator.plan import Plan, plan
@@ -72,6 +73,8 @@ class Model:
         self.claims: dict[int, tuple[int, str]] = {}  # (uid, host)
         self.deleting: set[int] = set()
         self.asked, self.grown = dict[int, int](), dict[int, int]()  # bytes of volumes, by their claims' uids
+        self.classes, self.template_class = dict[int, str](), ""  # of volumes, and of those that the StatefulSet makes
+        self.migrates = False
         self.replicas: int | None = None
         self.revision = ""
         self.map: ClusterMap | None = None
@@ -119,6 +122,7 @@ class Model:
                 ordinal in self.deleting,
                 self.asked.setdefault(uid, self.volume_bytes),
                 self.grown.setdefault(uid, self.asked[uid]) if host else 0,
+                storage_class=self.classes.setdefault(uid, self.template_class),
             )
             for ordinal, (uid, host) in self.claims.items()
         )
@@ -140,6 +144,7 @@ class Model:
             self.map,
             self.status(),
             said={name: one.domain for name, one in self.map.stores.items()} if self.map is not None else {},
+            template_class=self.template_class,
         )
 
     def space(self, store: str) -> tuple[int, int, int]:
@@ -168,6 +173,8 @@ class Model:
         """The operator looks, plans and acts; it may die between any two steps."""
         made = plan(self.seen())
         self.replicas = made.replicas
+        if self.template_class != (self.spec.storage.storageClassName or ""):
+            self.replicas, self.template_class = None, self.spec.storage.storageClassName or ""  # made anew in a while
         self.write_budget(made)
         disks = self.spec.storage.disksPerHost
         self.revision = made.image + (f"+{disks}" if disks != 1 else "")
@@ -204,6 +211,7 @@ class Model:
                 del self.pods[step.pod.ordinal]
         elif isinstance(step, DeleteClaim):
             if str(self.claims.get(step.claim.ordinal, (-1, ""))[0]) == step.claim.uid:
+                self.lets_go(step)
                 self.deleting.add(step.claim.ordinal)  # it is there until its pod is gone
         elif isinstance(step, GrowClaim):
             growing = [uid for uid, had in self.grown.items() if had < self.asked[uid]]
@@ -218,6 +226,20 @@ class Model:
                 self.log.append(f"   {words}")
             except PlanError as error:
                 self.log.append(f"   {error}")
+
+    def lets_go(self, step: DeleteClaim) -> None:
+        """A claim whose store answers goes once nothing is on it, with everything whole elsewhere."""
+        store = next((pod.store for pod in self.pods.values() if pod.ordinal == step.claim.ordinal), "")
+        if self.map is None or store not in self.up():
+            return
+        for one in self.map.partitions:
+            if store in (*one.config.members, *one.config.in_sync, *one.wanted):
+                raise UnsafeError(f"{step.claim.name} was let go with what is on it")
+        if self.lowest() < (4, 3) or self.lacking or self.heals:
+            raise UnsafeError(f"{step.claim.name} was let go while the least of any partition is {self.lowest()}")
+        held = [one for one in self.claims if one != step.claim.ordinal and one in self.deleting]
+        if any(self.pods[one].store in self.up() for one in held if one in self.pods):
+            raise UnsafeError(f"{step.claim.name} was let go beside {held}")
 
     @property
     def volume_bytes(self) -> int:
@@ -276,8 +298,8 @@ class Model:
             name = f"c-node-{pod.ordinal}"
             others = [one for one in self.pods.values() if f"c-node-{one.ordinal}" not in self.leaving]
             healthy = sum(self.runs(one) and one.ordinal < (self.replicas or 0) for one in others)
-            if name not in self.leaving and healthy <= (self.replicas or 0) - self.budget:
-                continue
+            if name not in self.leaving and (self.replicas is None or healthy <= self.replicas - self.budget):
+                continue  # of pods without a StatefulSet no budget lets any go
             before = self.lowest()
             del self.pods[pod.ordinal]
             self.log.append(f"{self.now:.0f} {name} was evicted from {pod.host}")
@@ -334,7 +356,8 @@ class Model:
     def trouble(self) -> None:
         kinds = ["die", "wipe", "return", "scale", "image", "image", "vanish"]
         disks = self.disks
-        kind = self.random.choice(kinds + ["drain", "drain", "uncordon", "disk"] * (disks > 1))
+        kinds += ["drain", "drain", "uncordon", "disk"] * (disks > 1) + ["class", "class", "migrate"] * self.migrates
+        kind = self.random.choice(kinds)
         names = list(self.hosts)
         dead = [name for name, one in self.hosts.items() if not one.alive]
         whole = self.map is not None and bool(self.map.partitions) and self.lowest() >= (4, 3)
@@ -351,6 +374,10 @@ class Model:
             self.spec = self.spec.model_copy(update={"nodes": disks * self.random.randrange(4, 7)})
         elif kind == "image":
             self.spec = self.spec.model_copy(update={"image": self.random.choice(("one", "two", "three", "none"))})
+        elif kind == "class":
+            self.change(storageClassName=self.random.choice(("slow", "fast")), migrate=True)
+        elif kind == "migrate":
+            self.change(migrate=False)
         elif kind == "drain":
             self.hosts[self.random.choice(names)].cordoned = True
         elif kind == "uncordon":
@@ -363,6 +390,10 @@ class Model:
                 del self.pods[lost.ordinal]
         elif kind == "vanish" and self.pods and whole:
             del self.pods[self.random.choice(list(self.pods))]
+
+    def change(self, **storage: object) -> None:
+        """Another `storage` of the spec."""
+        self.spec = self.spec.model_copy(update={"storage": self.spec.storage.model_copy(update=storage)})
 
     def round(self, *, troubled: bool) -> Plan:
         self.now += 5.0
@@ -396,4 +427,5 @@ class Model:
             and not self.lacking
             and not planner.crowded(self.map)
             and all(self.grown.get(uid) == self.volume_bytes for uid, _ in map(self.claims.__getitem__, self.pods))
+            and not migration.others(self.seen())
         )
