@@ -265,6 +265,10 @@ class BucketState(ResourceState):
         default_factory=list,
         description="Settings that this resource made, and takes back when it no longer asks for them.",
     )
+    marks: dict[str, str] = Field(
+        default_factory=dict,
+        description="Of a bucket that was lent: what these settings were like once they were made. What is otherwise when the loan ends is somebody else's by then, and stays.",
+    )
     settings: dict[str, str] = Field(
         default_factory=dict, description="What the bucket has, whoever set it, as seen last."
     )

@@ -4,10 +4,15 @@ A setting that is asked for is made as asked in every round, over whatever S3's 
 for is left to them. One that was asked for and is no more is taken back, once: which those are is in the status,
 written before anything is done (buckets.py). All that makes up who else gets in is one row's work: `access`, `grants`,
 `policy` and `publicAccessBlock` are statements of one policy, of which those of S3's clients stay, and one block.
+
+A Bucket that was lent its bucket takes back all of it when that ends (end), but what somebody has changed since: what
+each setting was like once it was made is in the status too (marks). Its statements have names of its own, and stand
+beside those of the Bucket that made the bucket.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -23,13 +28,14 @@ from s4.s3.lifecycle import Rule
 from s4.s3.lock import Default
 from s4.s3.xml import document
 from s4_operator import ownership
-from s4_operator.bucket_models import BucketRate, BucketSpec, BucketWebsite, LifecycleRule, RedirectRule
+from s4_operator.bucket_models import BucketRate, BucketSpec, BucketWebsite, ClusterRef, LifecycleRule, RedirectRule
 from s4_operator.daemons import DaemonError, Daemons, parts
 from s4_operator.iam import Document
 from s4_operator.models import Rates, size
 from s4_operator.resources import UnmetError
+from s4_operator.sweep import BUCKET_USER
 
-OURS = "S4Operator"  # what Sids of the operator's statements begin with
+OURS = "S4Operator"  # what Sids of the operator's statements begin with, of a Bucket that made its bucket
 OWN_TAGS = "s4.dev/"  # what tags that are not this resource's to set begin with
 ROLES = {
     "Reader": ("s3:Get*", "s3:List*"),
@@ -51,6 +57,7 @@ class Asked:
     spec: BucketSpec
     rates: Rates
     grants: dict[str, list[str]] = field(default_factory=dict)  # ARNs of users by role
+    sids: tuple[str, ...] = (OURS,)  # what Sids of its statements begin with: the first now, the others once
 
 
 def check(spec: BucketSpec, name: str) -> None:
@@ -60,7 +67,7 @@ def check(spec: BucketSpec, name: str) -> None:
     if spec.policy.get("Version") != "2012-10-17":
         raise UnmetError("MalformedPolicy", 'policy needs "Version": "2012-10-17"')
     try:
-        read_new_of_bucket(json.dumps({**spec.policy, "Statement": _said(spec, name)}), name)
+        read_new_of_bucket(json.dumps({**spec.policy, "Statement": _said(spec, name, OURS)}), name)
     except PolicyError as error:
         raise UnmetError("MalformedPolicy", f"policy: {error}") from error
 
@@ -152,7 +159,7 @@ async def _statements(daemons: Daemons, name: str, asked: Asked) -> None:
         if error.code != "NoSuchBucketPolicy":
             raise
     held = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
-    wanted = [one for one in held if not str(one.get("Sid", "")).startswith(OURS)] + _ours(name, asked)
+    wanted = [one for one in held if not str(one.get("Sid", "")).startswith(asked.sids)] + _ours(name, asked)
     if wanted == held:
         return
     if wanted:
@@ -162,18 +169,18 @@ async def _statements(daemons: Daemons, name: str, asked: Asked) -> None:
 
 
 def _ours(name: str, asked: Asked) -> list[Document]:
-    arns = [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
+    arns, sid = [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"], asked.sids[0]
     found: list[Document] = []
     if asked.spec.access == "PublicRead":
-        everybody: Document = {"Sid": f"{OURS}PublicRead", "Effect": "Allow", "Principal": "*"}
+        everybody: Document = {"Sid": f"{sid}PublicRead", "Effect": "Allow", "Principal": "*"}
         found.append({**everybody, "Action": "s3:GetObject", "Resource": arns[1]})
     for role, users in sorted(asked.grants.items()):
-        who: Document = {"Sid": f"{OURS}{role}", "Effect": "Allow", "Principal": {"AWS": sorted(users)}}
+        who: Document = {"Sid": f"{sid}{role}", "Effect": "Allow", "Principal": {"AWS": sorted(users)}}
         found.append({**who, "Action": list(ROLES[role]), "Resource": arns})
-    return found + _said(asked.spec, name)
+    return found + _said(asked.spec, name, sid)
 
 
-def _said(spec: BucketSpec, name: str) -> list[Any]:
+def _said(spec: BucketSpec, name: str, sid: str) -> list[Any]:
     """The statements of `policy`, each with a name that tells whose it is, and with the bucket where it names none."""
     if spec.policy is None:
         return []
@@ -185,7 +192,7 @@ def _said(spec: BucketSpec, name: str) -> list[Any]:
             made.append(one)
             continue
         where = {} if {"Resource", "NotResource"} & one.keys() else {"Resource": arns}
-        made.append({**one, **where, "Sid": f"{OURS}Policy{number}{one.get('Sid', '')}"})
+        made.append({**one, **where, "Sid": f"{sid}Policy{number}{one.get('Sid', '')}"})
     return made
 
 
@@ -247,6 +254,55 @@ async def put(daemons: Daemons, name: str, asked: Asked, touched: set[str]) -> N
         if made is not None and setting in touched:
             await made(daemons, name, asked)
     await _others(daemons, name, asked, touched)
+
+
+# -- of a bucket that is lent
+
+
+def lent_sids(uid: str, owner: str) -> tuple[str, ...]:
+    """`sids` of a Bucket that was lent its bucket. What 0.7 wrote for it has the name that owners' statements have:
+    where the owner is no Bucket (sweep.py), that is its own too."""
+    mine = f"S4Lent{uid[:8]}"
+    return (mine,) if owner.startswith(BUCKET_USER) else (mine, OURS)
+
+
+_NUMBERS = {"quota": ("quota_bytes",), "rate": ("requests_per_s", "bytes_per_s")}  # as the admin port has them
+
+
+async def marks(daemons: Daemons, name: str, settings: set[str]) -> dict[str, str]:
+    """What settings of a bucket are like, to tell later whether somebody changed them; of those alone that can be
+    taken back and are one's own as a whole. Raises DaemonError."""
+    found = {}
+    for setting in sorted(settings - {"objectLock", "grants", "policy"}):
+        if setting in _NUMBERS:
+            rows = (await daemons.admin("GET", "/buckets"))["buckets"]
+            row: Document = next((one for one in rows if one["name"] == name), {})
+            said = json.dumps([row.get(one) for one in _NUMBERS[setting]])
+        elif setting == "tags":
+            held = await ownership.tags(daemons, name)
+            said = json.dumps(sorted(one for one in held.items() if not one[0].startswith(OWN_TAGS)))
+        else:
+            said = await _as_it_is(daemons, name, SEEN.get(setting, SEEN["publicAccessBlock"])[0])
+        found[setting] = hashlib.sha256(said.encode()).hexdigest()[:16]
+    return found
+
+
+async def _as_it_is(daemons: Daemons, name: str, query: str) -> str:
+    """Empty where there is none."""
+    try:
+        return (await daemons.s3("GET", f"/{quote(name)}?{query}=")).decode()
+    except DaemonError as error:
+        if error.status != 404:
+            raise
+        return ""
+
+
+async def end(daemons: Daemons, name: str, sids: tuple[str, ...], made: dict[str, str]) -> None:
+    """Take back what a Bucket made of a bucket that it was lent, and nobody changed since. Raises DaemonError."""
+    now = await marks(daemons, name, set(made) & {setting for setting, _, _ in SETTINGS})
+    mine = {setting for setting, mark in now.items() if mark == made[setting]}
+    nothing = BucketSpec(clusterRef=ClusterRef(name="c"))
+    await put(daemons, name, Asked(nothing, Rates(), sids=sids), {*mine, "policy"})
 
 
 # -- as S3 has them

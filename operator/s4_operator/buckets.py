@@ -2,9 +2,9 @@
 
 Whose a bucket is comes first (ownership.py), and is asked of S4 in every round: nothing that a tenant may write (a
 status, a Secret, its notes) is believed. So a crash between making a bucket and saying so loses nothing, and nothing
-is given, set or deleted that is not this resource's. A refusal takes back what was given before. Keys are
-key_secrets.py's. A resource that keeps its bucket needs no finalizer: its user is removed once it is gone
-(sweep.py).
+is given, set or deleted that is not this resource's. A refusal takes back what was given before, and so does the end
+of a resource that was lent its bucket. Keys are key_secrets.py's. A resource that keeps a bucket of its own needs no
+finalizer: its user is removed once it is gone (sweep.py).
 """
 
 from __future__ import annotations
@@ -62,19 +62,33 @@ class Buckets:
 
         async def work() -> tuple[BucketState | None, float]:
             if is_going(bucket):
-                return None, await self._delete(bucket, spec)
+                return None, await self._delete(bucket, spec, before)
             return await self._ensure(bucket, spec, before)
 
-        return await one_round(self._kube, self._cache, bucket, before, work, lambda: self._take_back(bucket))
+        return await one_round(self._kube, self._cache, bucket, before, work, lambda: self._take_back(bucket, before))
 
-    async def _take_back(self, bucket: Object) -> None:
-        """All that a Bucket was given. Raises DaemonError."""
+    async def _take_back(self, bucket: Object, before: BucketState) -> None:
+        """All that a Bucket was given, and what it made of a bucket that it was lent. Raises DaemonError."""
         cluster = cluster_of(self._cache, bucket)
         if cluster is None or self._given.get(place(bucket)) == (bucket["metadata"]["uid"], ""):
             return
         _, daemons = await connect(self._clusters, self._secrets, cluster)
-        await ownership.withdraw(daemons, BUCKET_USER + bucket["metadata"]["uid"])
+        await self._withdraw(daemons, bucket, before)
         self._given[place(bucket)] = bucket["metadata"]["uid"], ""
+
+    async def _withdraw(self, daemons: Daemons, bucket: Object, before: BucketState) -> None:
+        user, name = BUCKET_USER + bucket["metadata"]["uid"], name_of(bucket)
+        await ownership.shut_out(daemons, user)
+        held = await ownership.owner(daemons, name)
+        # Its rights go last: that S4 has them is what shows that it was lent the bucket. A status shows nothing.
+        if held not in (None, user) and await ownership.is_allowed(Iam(daemons), user, name):
+            sids = bucket_settings.lent_sids(bucket["metadata"]["uid"], held)
+            await bucket_settings.end(daemons, name, sids, before.marks)
+            if not is_going(bucket):
+                said = before.model_copy(update={"applied": [], "marks": {}})
+                await write_status(self._kube, self._cache, bucket, before, said)
+            before.applied, before.marks = [], {}
+        await ownership.withdraw(daemons, user)
 
     # -- making it so
 
@@ -86,25 +100,28 @@ class Buckets:
         metadata, name = bucket["metadata"], name_of(bucket)
         user = BUCKET_USER + metadata["uid"]
         bucket_settings.check(spec, name)
-        is_own = await self._have(bucket, spec, cluster, daemons, name)
+        held = await self._have(bucket, spec, cluster, daemons, name)
+        is_own = held == user
         if self._given.get(place(bucket)) != (metadata["uid"], name):
             await ownership.allow(daemons, user, name)
             self._given[place(bucket)] = metadata["uid"], name
         kept, wait_s = await key_secrets.ensure(
             self._kube, daemons, bucket, user, spec.keyGrace, lambda keys: self._secret(bucket, name, keys)
         )
-        mine = is_own and spec.deletionPolicy == "Delete"
-        await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=mine)
+        ends = not is_own or spec.deletionPolicy == "Delete"
+        await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=ends)
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
         grants, missing = await self._granted(bucket, spec, Iam(daemons), lent=not is_own)
-        asked = bucket_settings.Asked(spec, ClusterSpec(**cluster["spec"]).rates, grants)
+        sids = (bucket_settings.OURS,) if is_own else bucket_settings.lent_sids(metadata["uid"], held)
+        asked = bucket_settings.Asked(spec, ClusterSpec(**cluster["spec"]).rates, grants, sids)
         applied = await self._settings(bucket, before, daemons, name, asked)
         await self._kube.have(self._config_map(bucket, builder, name))
         state = BucketState(
             bucketName=name,
             owned=is_own,
             applied=applied,
+            marks={} if is_own else await bucket_settings.marks(daemons, name, set(applied)),
             endpoint=builder.endpoint,
             secretName=metadata["name"],
             configMapName=metadata["name"],
@@ -115,10 +132,10 @@ class Buckets:
         say(bucket, state, before, *(("NotGranted", missing) if missing else ("Ready", "the bucket can be used")))
         return state, again_s(state) if missing else wait_s
 
-    async def _have(self, bucket: Object, spec: BucketSpec, cluster: Object, daemons: Daemons, name: str) -> bool:
-        """Have the bucket; whether it is this resource's own. Raises RefusedError."""
+    async def _have(self, bucket: Object, spec: BucketSpec, cluster: Object, daemons: Daemons, name: str) -> str:
+        """Have the bucket, of one's own or lent; the user whose it is. Raises RefusedError."""
         metadata = bucket["metadata"]
-        user, by = BUCKET_USER + metadata["uid"], full_name(bucket)
+        user, by = BUCKET_USER + str(metadata["uid"]), full_name(bucket)
         held = await ownership.owner(daemons, name)
         if held is None:
             for other in buckets_of(self._cache, cluster["metadata"]["namespace"], cluster["metadata"]["name"]):
@@ -131,7 +148,7 @@ class Buckets:
             await self._bounds.forget(Iam(daemons), name)
             held = user if await ownership.claim(daemons, user, name) else await ownership.owner(daemons, name)
         if held == user:
-            return True
+            return user
         if not spec.adoptExisting:
             raise RefusedError(
                 "BucketExists",
@@ -143,7 +160,7 @@ class Buckets:
                 "NotLent",
                 f"the bucket {name} is somebody else's: whoever owns the S4Cluster adds {{bucket: {name}, by: {by}}} to its adoptions, or who owns the bucket tags it {ownership.ADOPTED_BY}={by}",
             )
-        return False
+        return held or ""
 
     async def _settings(
         self, bucket: Object, before: BucketState, daemons: Daemons, name: str, asked: bucket_settings.Asked
@@ -214,16 +231,17 @@ class Buckets:
 
     # -- deleting
 
-    async def _delete(self, bucket: Object, spec: BucketSpec) -> float:
-        """With the finalizer: remove the bucket that this resource made. A cluster that is gone has no bucket."""
+    async def _delete(self, bucket: Object, spec: BucketSpec, before: BucketState) -> float:
+        """With the finalizer: remove the bucket that this resource made, or end its loan. A cluster that is gone has
+        no bucket."""
         if FINALIZER not in bucket["metadata"].get("finalizers", []):
             return 0.0
         cluster = cluster_of(self._cache, bucket) or await self._kube.get("S4Cluster", *reference_of(bucket))
-        if cluster is not None and not cluster["metadata"].get("deletionTimestamp") and spec.deletionPolicy == "Delete":
+        if cluster is not None and not cluster["metadata"].get("deletionTimestamp"):
             _, daemons = await connect(self._clusters, self._secrets, cluster)
             user, name = BUCKET_USER + bucket["metadata"]["uid"], name_of(bucket)
-            await ownership.withdraw(daemons, user)  # nobody writes to it meanwhile
-            if await ownership.owner(daemons, name) == user:
+            await self._withdraw(daemons, bucket, before)  # nobody writes to it meanwhile
+            if spec.deletionPolicy == "Delete" and await ownership.owner(daemons, name) == user:
                 await self._bounds.forget(Iam(daemons), name)
                 await daemons.empty_bucket(name)
                 await daemons.delete_bucket(name)

@@ -418,9 +418,14 @@ async def write_status(kube: Kube, cache: Cache, resource: Object, before: Any, 
     if state == before:
         return
     metadata = resource["metadata"]
-    value = state.model_dump()
+    value = {name: _over(part, getattr(before, name)) for name, part in state.model_dump().items()}
     found = await kube.patch(resource["kind"], metadata["namespace"], metadata["name"], {"status": value}, status=True)
     cache.see(resource["kind"], {"kind": resource["kind"], **found})
+
+
+def _over(part: Any, before: Any) -> Any:
+    """What a merge makes `part` of `before`: a mapping loses what is not named only where that is said."""
+    return {**dict.fromkeys(before), **part} if isinstance(part, dict) and isinstance(before, dict) else part
 
 
 async def ensure_user(daemons: Daemons, name: str, grants: list[str], keys: list[Keys]) -> None:

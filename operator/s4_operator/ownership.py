@@ -11,11 +11,14 @@ The user may not delete its bucket: then its rights would be there before the ne
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Sequence
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from s4_operator.daemons import DaemonError, Daemons, parts
+from s4_operator.iam import Iam
 from s4_operator.models import Adoption
 from s4_operator.secrets_of import new_keys
 
@@ -67,7 +70,7 @@ class RefusedError(Exception):
         self.reason = reason
 
 
-def document(name: str, actions: Sequence[str]) -> dict[str, object]:
+def document(name: str, actions: Sequence[str]) -> dict[str, Any]:
     """A policy that allows actions on a bucket and what is in it."""
     resources = [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"]
     return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": resources}]}
@@ -137,6 +140,15 @@ async def allow(daemons: Daemons, user: str, name: str) -> None:
         await daemons.put_policy(user, POLICY, wanted)
     await daemons.put_user(user, [])
     await daemons.enable_user(user, enabled=True)
+
+
+async def is_allowed(iam: Iam, user: str, name: str) -> bool:
+    """Whether a user was given the use of this bucket, and not only the making of it. Raises DaemonError."""
+    found = await iam.find("GetUserPolicy", UserName=user, PolicyName=POLICY)
+    if found is None:
+        return False
+    (said,) = json.loads(unquote(next(parts(found, "PolicyDocument"), "")))["Statement"]
+    return bool(said["Resource"] == document(name, ())["Statement"][0]["Resource"] and len(said["Action"]) > 1)
 
 
 async def shut_out(daemons: Daemons, user: str) -> bool:

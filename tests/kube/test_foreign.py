@@ -71,3 +71,26 @@ def test_what_is_somebody_elses_stays_and_is_said(home: Tenants, kind: str) -> N
     now = home.api.get(f"{path}/{name}")
     assert now["metadata"]["labels"]["s4.dev/cluster"] == "c", "once it is gone, it is made"
     assert "belongs to somebody else" not in str(home.api.get(f"{S4}/namespaces/{HOME}/s4clusters/c")["status"])
+
+
+def test_a_pod_without_an_ordinal_does_not_stop_a_reconcile(home: Tenants) -> None:
+    """Nor a claim: whoever may make them in the cluster's namespace may give them its labels."""
+    labels = {"app.kubernetes.io/name": "s4", "app.kubernetes.io/component": "node", "s4.dev/cluster": "c"}
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    theirs: dict[str, dict[str, Any]] = {
+        "pods": {"kind": "Pod", "spec": POD["spec"]},
+        "persistentvolumeclaims": {"kind": "PersistentVolumeClaim", "spec": claim},
+    }
+    for plural, value in theirs.items():
+        for name in ("c-node-first", "stranger"):
+            head = {"name": name, "labels": labels}
+            home.api.call(
+                "POST", f"/api/v1/namespaces/{HOME}/{plural}", {"apiVersion": "v1", "metadata": head, **value}
+            )
+    home.look_at_cluster()
+    assert "c-node" in names(home.api, SETS)
+    for plural in theirs:
+        path = f"/api/v1/namespaces/{HOME}/{plural}"
+        assert names(home.api, path) == {"c-node-first", "stranger"}
+        for name in names(home.api, path):
+            home.api.call("DELETE", f"{path}/{name}")

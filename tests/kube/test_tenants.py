@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from kube.apiserver import ApiServer
 from kube.tenants import ONE, OTHER, Tenants
 from process import REGION, ServerProcess
+from s4_operator import bucket_settings
 from s4_operator.buckets import Buckets
 from s4_operator.daemons import Daemons
 
@@ -168,6 +169,106 @@ def test_a_bucket_is_adopted_where_its_own_tag_says_so(tenants: Tenants, bucket:
     s3.delete_bucket_tagging(Bucket=bucket)
     tenants.look((ONE, "lent"))
     assert tenants.reason(ONE, "lent") == "NotLent"
+
+
+OPENED = {
+    "policy": {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::000000000000:root"}, "Action": "s3:GetObject"}
+        ],
+    }
+}
+ASKED: dict[str, Any] = {
+    "access": "PublicRead",
+    "cors": [{"allowedOrigins": ["*"], "allowedMethods": ["GET"]}],
+    "website": {"index": "index.html"},
+    "quota": "10Gi",
+    "tags": {"team": "a"},
+    **OPENED,
+}
+
+
+def rows(tenants: Tenants, bucket: str) -> dict[str, Any]:
+    return next(one for one in tenants.server.ask("GET", "/buckets")["buckets"] if one["name"] == bucket)
+
+
+@pytest.mark.parametrize("how", ["the loan ends", "the Bucket goes"])
+def test_what_a_lent_bucket_made_goes_with_the_loan(tenants: Tenants, bucket: str, s3: Any, how: str) -> None:
+    """All of it but what the owner changed since; and nothing of what the owner had."""
+    kept = {"Sid": "mine", "Effect": "Allow", "Principal": "*", "Action": "s3:PutObject"}
+    kept |= {"Resource": f"arn:aws:s3:::{bucket}/in/*", "Condition": {"StringEquals": {"aws:username": "ana"}}}
+    s3.delete_public_access_block(Bucket=bucket)
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [kept]}))
+    s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "s4.dev/adopted-by", "Value": f"{ONE}/lent"}]})
+    tenants.bucket(ONE, "lent", bucketName=bucket, adoptExisting=True, **ASKED)
+    tenants.look((ONE, "lent"), (ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "Ready", tenants.status(ONE, "lent")["message"]
+    assert len(json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]) == 3
+    assert s3.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"]
+    s3.put_bucket_website(Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "owners.html"}})
+    if how == "the loan ends":
+        s3.delete_bucket_tagging(Bucket=bucket)
+        s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "of", "Value": "the owner"}]})
+    else:
+        tenants.delete(ONE, "lent")
+    tenants.look((ONE, "lent"))
+    assert json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"] == [kept]
+    assert all(s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"].values())
+    assert is_refused(lambda: s3.get_bucket_cors(Bucket=bucket), "NoSuchCORSConfiguration")
+    assert rows(tenants, bucket)["quota_bytes"] == 0
+    assert s3.get_bucket_website(Bucket=bucket)["IndexDocument"]["Suffix"] == "owners.html"
+    tags = {one["Key"] for one in s3.get_bucket_tagging(Bucket=bucket)["TagSet"]}
+    if how == "the loan ends":
+        assert tags == {"of"}
+        assert tenants.reason(ONE, "lent") == "NotLent"
+        assert not tenants.status(ONE, "lent")["applied"]
+        assert not tenants.status(ONE, "lent")["marks"]
+    else:
+        assert tags == {"s4.dev/adopted-by"}
+        assert not tenants.get("Bucket", ONE, "lent")
+
+
+def test_a_bucket_that_was_never_lent_takes_nothing_back(tenants: Tenants, bucket: str, s3: Any) -> None:
+    """Whatever its status says."""
+    s3.put_bucket_website(Bucket=bucket, WebsiteConfiguration={"IndexDocument": {"Suffix": "owners.html"}})
+    tenants.bucket(ONE, "lent", bucketName=bucket, adoptExisting=True)
+
+    async def marks(_: Buckets, daemons: Daemons) -> None:
+        made.update(await bucket_settings.marks(daemons, bucket, {"website"}))
+
+    made: dict[str, str] = {}
+    tenants.run(marks)
+    tenants.set_status(ONE, "lent", applied=["website"], marks=made)
+    tenants.look((ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "NotLent"
+    assert s3.get_bucket_website(Bucket=bucket)["IndexDocument"]["Suffix"] == "owners.html"
+
+
+def test_a_lent_buckets_statements_stand_beside_those_of_the_bucket_that_made_it(tenants: Tenants) -> None:
+    tenants.bucket(OTHER, "own", **OPENED)
+    tenants.look((OTHER, "own"))
+    name, s3 = tenants.status(OTHER, "own")["bucketName"], tenants.server_client()
+    tenants.cluster(adoptions=[{"bucket": name, "by": f"{ONE}/lent"}])
+    tenants.bucket(ONE, "lent", bucketName=name, adoptExisting=True, **OPENED)
+
+    def sids() -> list[str]:
+        return [one["Sid"][:6] for one in json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"]]
+
+    tenants.look((ONE, "lent"), (OTHER, "own"), (ONE, "lent"))
+    assert sorted(sids()) == ["S4Lent", "S4Oper"]
+    tenants.cluster(adoptions=[])
+    tenants.look((ONE, "lent"))
+    assert sids() == ["S4Oper"]
+
+
+def test_a_setting_that_goes_leaves_the_status(tenants: Tenants) -> None:
+    tenants.bucket(ONE, "own", tags={"team": "a"})
+    tenants.look((ONE, "own"))
+    assert tenants.status(ONE, "own")["settings"]["tags"] == "team=a"
+    tenants.bucket(ONE, "own", tags=None)
+    tenants.look((ONE, "own"))
+    assert "tags" not in tenants.status(ONE, "own")["settings"]
 
 
 def test_a_status_that_names_anothers_bucket_deletes_nothing(tenants: Tenants) -> None:
