@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -235,6 +236,70 @@ def test_a_copy_that_is_needed_stays_with_an_alarm(tmp_path: Path) -> None:
             await until(cluster.whole)
             await cluster.copies["s0"].renew()
             assert cluster.ended == ["s0"]
+
+    run(test)
+
+
+async def leads(cluster: Cluster, store: str) -> None:
+    """A store is the primary of partition 0, whoever was."""
+    while not cluster.groups[store].serves(0):
+        for group in list(cluster.groups.values()):
+            group.replica(0).hand_over(time.monotonic(), {one for one in STORES if one != store})
+        await asyncio.sleep(0.05)
+
+
+def test_a_damaged_primary_that_is_needed_lets_a_whole_copy_lead(tmp_path: Path) -> None:
+    """It cannot fill the third, for a row that it cannot read: no other ever joined, and so it was needed for ever."""
+
+    async def test() -> None:
+        async with running(tmp_path) as cluster:
+            await damage(cluster, "s0")
+            await until(cluster.whole)
+            await leads(cluster, "s0")
+            await cluster.copies["s0"].scrub()
+            await cluster.stop("s2")
+            await until(lambda: all("s2" not in one.config.in_sync for one in cluster.keepers["s1"].current.partitions))
+            shutil.rmtree(cluster.path("s2"))
+            await cluster.start("s2")
+            await asyncio.sleep(20 * TIMING.resend)  # in which it would have joined
+            assert "s2" not in cluster.keepers["s1"].current.partitions[0].config.in_sync
+            await until(lambda: cluster.groups["s0"].serves(0))
+            await cluster.copies["s0"].renew()
+            assert not cluster.ended
+            assert cluster.copies["s0"].alarm == "its copy of the metadata is damaged, and cannot be done without"
+            await until(cluster.whole)
+            assert not cluster.groups["s0"].serves(0)
+            await cluster.copies["s0"].renew()
+            assert cluster.ended == ["s0"]
+
+    run(test)
+
+
+def test_a_damaged_primary_without_a_whole_copy_serves_what_it_can_read(tmp_path: Path) -> None:
+    """Two copies, both damaged: each lets the other lead once, and no more. One alone goes on as it is."""
+
+    async def test() -> None:
+        async with running(tmp_path) as cluster:
+            for store in ("s0", "s1"):
+                await damage(cluster, store)
+                await until(cluster.whole)
+                await cluster.copies[store].scrub()
+            await leads(cluster, "s0")
+            await cluster.stop("s2")
+            await until(lambda: all("s2" not in one.config.in_sync for one in cluster.keepers["s1"].current.partitions))
+            led = []
+            for _ in range(4):
+                for store in ("s0", "s1"):
+                    await until(lambda: any(group.serves(0) for group in cluster.groups.values()))
+                    led.append(next(one for one, group in cluster.groups.items() if group.serves(0)))
+                    await cluster.copies[store].renew()
+            assert led == ["s0", "s1", *["s0"] * 6]
+            said = "no other copy of partition 0"
+            assert said in cluster.copies["s0"].alarm
+            assert cluster.groups["s0"].read(0, key(0, 300)) == value(300)
+            with pytest.raises(Exception, match="Corruption"):
+                cluster.groups["s0"].read(0, key(0, 7))
+            assert not cluster.ended
 
     run(test)
 

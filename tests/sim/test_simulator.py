@@ -27,7 +27,7 @@ from s4.replica.terms import Timing
 from sim import broken
 from sim.linear import FOREVER, Call, is_linearizable
 from sim.node import BrokenError, Node
-from sim.world import World
+from sim.world import FAULTS, World
 from tiers import amount
 
 
@@ -51,6 +51,13 @@ def test_other_numbers_of_replicas(replicas: int) -> None:
             World(seed, replicas=replicas).run().check_end()
         except BrokenError as found:
             raise AssertionError(f"seed {seed}: {found}") from found
+
+
+@pytest.mark.parametrize("first", range(0, amount("S4_SEEDS", 40, 2000), 10))
+def test_primaries_that_hand_over_at_any_time(first: int) -> None:
+    """As those whose copy is damaged and needed do, which stay in sync (node/metadata_copy.py)."""
+    for seed in range(first, first + 10):
+        World(seed, faults=(*FAULTS, "hand over", "hand over")).run().check_end()
 
 
 def test_a_seed_replays() -> None:

@@ -254,6 +254,8 @@ class World:
                 self.later(self.random.uniform(0.6, 2), lambda: self.stop(node, replica), node)
             case "seat" if node.up:  # other holders of shards: a configuration that changes no replica
                 node.step(lambda: node.replica.seat((str(self.now),), "", -1, node.clock()))
+            case "hand over" if node.up:  # a damaged copy lets another lead, and stays in sync
+                node.step(lambda: node.replica.hand_over(node.clock(), ()))
             case "pause":
                 node.paused_until = self.now + self.random.uniform(0.5, 8)
             case "cut" | "cut off" as kind:

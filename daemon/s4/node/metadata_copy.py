@@ -5,7 +5,9 @@ The order, and what a crash between any two steps leaves:
 1. A read, a scrub, a failed write or a failed open finds damage. A file beside the database says so, durably. Whatever
    ends the process after that, the next start goes on from here.
 2. While this copy is needed (`needed`) it stays as it is, and the store's status says so: rows that can be read are
-   better than none, and entries are durable here as well as elsewhere.
+   better than none, and entries are durable here as well as elsewhere. But it lets another lead that is in sync: who
+   leads fills those that join, and this one cannot read all that they need. Each is asked once, for it may be damaged
+   as well, and hand over in its turn.
 3. Others lead, and go on without this store (`Group.leave`); then the process ends. It does not open the database again
    before the newest map counts on it nowhere: silent, it is removed by who leads, or by who promotes itself (R6).
 4. The database is removed, a new one made, and each partition in it marked LOST in one synced batch; only then the
@@ -111,6 +113,7 @@ class OwnCopy:
     ) -> None:
         self._store, self._keeper, self._group, self._fatal = store, keeper, group, fatal
         self.alarm = alarm
+        self._asked: dict[int, set[str]] = {}  # by partition: who was made its primary in our place, and is in sync
         group.database.watch(self._found)
 
     def _found(self, error: Exception) -> None:
@@ -130,8 +133,27 @@ class OwnCopy:
 
     async def renew(self) -> None:
         """Where the copy is damaged and the others can do without it: let them, and end, to be made again at the
-        start."""
-        if not self.alarm or needed(await self._keeper.refresh(), self._store):
+        start. Else have others lead."""
+        if not self.alarm:
+            return
+        current = await self._keeper.refresh()
+        if only := needed(current, self._store):
+            self._hand_over(current, only)
             return
         await self._group.leave(LEAVE_S)
         self._fatal(DatabaseError("the copy of the metadata is damaged, and is made again"))
+
+    def _hand_over(self, current: ClusterMap, only: list[int]) -> None:
+        stuck = []
+        for number in only:
+            core, asked = self._group.replica(number), self._asked.setdefault(number, set())
+            asked &= set(current.partitions[number].config.in_sync)
+            if heir := core.hand_over(self._group.clock(), asked):
+                log.warning("partition %d: store %s is to lead, for the copy here is damaged", number, heir[:8])
+                asked.add(heir)
+            elif core.leading:
+                stuck.append(number)
+        self.alarm = "its copy of the metadata is damaged, and cannot be done without"
+        if stuck:
+            some = ", ".join(str(number) for number in stuck[:5]) + (" and others" if len(stuck) > 5 else "")
+            self.alarm += f"; no other copy of partition {some} can lead: what can be read of it here is served"

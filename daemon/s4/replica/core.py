@@ -19,6 +19,8 @@ disk, network and clock: it calls one input at a time, takes `writes`, `messages
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec.structs import replace
 
 from s4.cluster import messages
@@ -108,12 +110,25 @@ class Replica(Ledger):
             if spared and config.primary != self.me:
                 self.messages.append((config.primary, messages.Leave(config.epoch)))
             return spared
-        alive = [one for one in self._needed() if self._peers[one].promised > now - self.timing.lease]
-        heirs = {one: self._peers[one].acked or 0 for one in alive}
+        heirs = self._heirs()
         if heirs and self.swap is None and self._settled is None:
-            heir = max(heirs, key=lambda one: heirs[one])
-            self._propose(self._without(config, plan, {self.me} if spared else set(), heir))
+            self._propose(self._without(config, plan, {self.me} if spared else set(), heirs[0]))
         return bool(heirs)
+
+    def hand_over(self, now: float, passed: Collection[str]) -> str:
+        """Have another in sync lead, which is none of those `passed` over, and follow it; which, or "" for none now."""
+        self.now = now
+        if not self.leading or self.document is None or self.swap is not None or self._settled is not None:
+            return ""
+        heir = next((one for one in self._heirs() if one not in passed), "")
+        if heir:
+            self._propose(self._without(self.document.config, self.document.plan, set(), heir))
+        return heir
+
+    def _heirs(self) -> list[str]:
+        """Replicas in sync that promised less than a lease ago, those first that have the most."""
+        alive = [one for one in self._needed() if self._peers[one].promised > self.now - self.timing.lease]
+        return sorted(alive, key=lambda one: self._peers[one].acked or 0, reverse=True)
 
     def see(self, document: Document, revision: int, now: float) -> None:
         """A document of the coordinator, maybe not its newest. It settles an older swap (R4)."""
