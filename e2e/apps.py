@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from world import CLIENT, HANGS_S, ROOT, Object, World
@@ -76,3 +77,29 @@ def ends_well(world: World, pod: Object, hangs_s: float = HANGS_S) -> None:
     )
     assert phase == "Succeeded", world.kubectl("logs", "-n", namespace, name)
     world.kubectl("delete", "pod", name, "-n", namespace)
+
+
+def begin_load(world: World, name: str, cluster: str) -> None:
+    """load.py on node1, with a Bucket of a cluster; both are called `name`."""
+    programs(world, "app")
+    world.apply(bucket(name, clusterRef={"name": cluster, "namespace": "s4"}))
+    bucket_ready(world, name)
+    world.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "app"},
+            "spec": {**pod_spec(name, "load.py"), "nodeSelector": {"kubernetes.io/hostname": "node1"}},
+        }
+    )
+    world.wait("the load runs", lambda: "running" in world.kubectl("logs", "-n", "app", name))
+
+
+def load_lost_nothing(world: World, name: str) -> None:
+    """End it, and have everything read back that was acknowledged."""
+    world.kubectl("exec", "-n", "app", name, "--", "touch", "/tmp/stop")
+    world.wait("the load ends", lambda: world.get("pod", name, "app")["status"]["phase"] in ("Succeeded", "Failed"))
+    said = json.loads(world.kubectl("logs", "-n", "app", name).splitlines()[-1])
+    print(f"\nload: {said['calls']} calls, {said['acknowledged']} objects read back, slowest {said['slowest_s']} s")
+    assert said["acknowledged"] > 100
+    assert (said["wrong"], said["failed"]) == ([], [])

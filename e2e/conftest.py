@@ -15,9 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import CACHE, CLIENT, IMAGE, ROOT, STATE, STORAGE_CLASS, LocalNodes, World, have, volume
+from world import CACHE, CLIENT, IMAGE, ROOT, STATE, STORAGE_CLASS, VARIANT, LocalNodes, World, have, volume
 
 NODES = 6
+VARIED = {
+    "dual": {"gateway": {"service": {"ipFamilyPolicy": "RequireDualStack"}}},
+    "zones": {"placement": {"failureDomain": "zone"}},
+}.get(VARIANT, {})
 
 
 def uses_kind() -> bool:
@@ -138,6 +142,7 @@ def install(world: World, storage_class: str = "local") -> None:
                 "receivers": {"name": "demo-receivers"},
                 "failure": {"replaceAfter": "30s"},
                 "upgrade": {"progressDeadline": "60s"},
+                **VARIED,
             },
         }
     )

@@ -3,13 +3,12 @@ begins where the one before it ended; a verified load runs from the first to the
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
 
 import pytest
-from apps import bucket, bucket_ready, pod_spec, programs
+from apps import begin_load, load_lost_nothing
 from world import IMAGE, STATE, STORAGE_CLASS, LocalNodes, Object, World, volume
 
 NAME, CLASS, DISKS, NODES = "disks", "two-disks", (3, 4), 12
@@ -86,18 +85,7 @@ def test_six_hosts_of_two_disks_serve(six: World) -> None:
     for one in shards["status"]["partitions"]:
         assert len({at[store] for store in one["members"]}) == 6, "each shard on a host of its own"
         assert len({at[store] for store in one["inSync"]}) == 3
-    programs(six, "app")
-    six.apply(bucket("load-disks", clusterRef={"name": NAME, "namespace": "s4"}))
-    bucket_ready(six, "load-disks")
-    six.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "load-disks", "namespace": "app"},
-            "spec": {**pod_spec("load-disks", "load.py"), "nodeSelector": {"kubernetes.io/hostname": "node1"}},
-        }
-    )
-    six.wait("the load runs", lambda: "running" in six.kubectl("logs", "-n", "app", "load-disks"))
+    begin_load(six, "load-disks", NAME)
 
 
 def test_a_host_is_drained_with_both_of_its_pods(six: World) -> None:
@@ -184,9 +172,4 @@ def test_a_seventh_host_joins(six: World) -> None:
 
 
 def test_the_load_on_hosts_lost_nothing(six: World) -> None:
-    six.kubectl("exec", "-n", "app", "load-disks", "--", "touch", "/tmp/stop")
-    six.wait("the load ends", lambda: six.get("pod", "load-disks", "app")["status"]["phase"] in ("Succeeded", "Failed"))
-    said = json.loads(six.kubectl("logs", "-n", "app", "load-disks").splitlines()[-1])
-    print(f"\nload: {said['calls']} calls, {said['acknowledged']} objects read back, slowest {said['slowest_s']} s")
-    assert said["acknowledged"] > 100
-    assert (said["wrong"], said["failed"]) == ([], [])
+    load_lost_nothing(six, "load-disks")

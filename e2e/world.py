@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("S4_E2E_CACHE", Path.home() / ".cache" / "s4-e2e"))
 BIN = Path(os.environ.get("S4_E2E_BIN", CACHE / "bin"))
 STATE = Path(os.environ.get("S4_E2E_STATE", "/var/lib/s4-e2e"))
+VARIANT = os.environ.get("S4_E2E_VARIANT", "")  # e2e/cluster/addresses.py
 IMAGE = "localhost/s4"
 CLIENT = "localhost/s4-e2e/client:1"
 HANGS_S = 600.0

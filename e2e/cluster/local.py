@@ -1,12 +1,13 @@
 """A real Kubernetes on one machine without Docker: a control plane, and nodes that are network namespaces, each with a
 containerd and a kubelet of its own.
 
-    python e2e/cluster/local.py up 6 | down | load TAR | copy FROM TO IMAGE... | kill N | start N | wipe N | cut N | join N | stop-api |
-    start-api
+    python e2e/cluster/local.py up 6 | down | load TAR | copy FROM TO IMAGE... | kill N | start N | wipe N | cut N |
+    join N | stop-api | start-api
 
-Needs root, the programs that e2e/cluster/programs builds (S4_E2E_BIN), and Debian's containerd, runc,
-containernetworking-plugins, iptables and conntrack. State is in S4_E2E_STATE; a node's disks are in its folder
-`disks`. Nodes have no NetworkPolicy enforcement and no provisioner of volumes: tests make local volumes.
+S4_E2E_VARIANT chooses another network, or zones (addresses.py). Needs root, the programs that e2e/cluster/programs
+builds (S4_E2E_BIN), and Debian's containerd, runc, containernetworking-plugins, iptables and conntrack. State is in
+S4_E2E_STATE; a node's disks are in its folder `disks`. Nodes have no NetworkPolicy enforcement and no provisioner of
+volumes: tests make local volumes.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from pki import HOST, KUBECONFIG, authority, certificate, kubeconfig
+from pki import KUBECONFIG, authority, certificate, kubeconfig
 from processes import STATE, kill, sh, start, stop, wait
 
+from addresses import FAMILIES, HOST, zone
+
 BIN = Path(os.environ.get("S4_E2E_BIN", Path.home() / ".cache" / "s4-e2e" / "bin"))
-NET, PODS, SERVICES = "10.99.0", "10.244", "10.96.0"
 BRIDGE, CGROUP, PAUSE = "s4e2e", "s4-e2e", "s4-e2e/pause:1"
+NODAD: dict[int, tuple[str, ...]] = {4: (), 6: ("nodad",)}  # an address is used at once
+FORWARD = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv6.conf.all.forwarding=1")
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
 
 
@@ -48,7 +52,7 @@ def start_api() -> None:
         "apiserver",
         BIN / "kube-apiserver",
         "--etcd-servers=http://127.0.0.1:12379",
-        "--bind-address=0.0.0.0",
+        f"--bind-address={'::' if ':' in HOST else '0.0.0.0'}",
         f"--advertise-address={HOST}",
         "--secure-port=6443",
         f"--client-ca-file={pki}/ca.crt",
@@ -59,7 +63,7 @@ def start_api() -> None:
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={pki}/sa.pub",
         f"--service-account-signing-key-file={pki}/sa.key",
-        f"--service-cluster-ip-range={SERVICES}.0/16",
+        f"--service-cluster-ip-range={','.join(one.services for one in FAMILIES)}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
         "--allow-privileged=true",
@@ -73,11 +77,12 @@ def start_api() -> None:
 def control_plane() -> None:
     for folder in ("pki", "log", "pid", "etcd"):
         (STATE / folder).mkdir(parents=True, exist_ok=True)
-    authority(SERVICES)
+    authority()
     sh("ip", "link", "add", BRIDGE, "type", "bridge")
-    sh("ip", "addr", "add", f"{HOST}/24", "dev", BRIDGE)
+    for one in FAMILIES:
+        sh("ip", "addr", "add", f"{one.host}/{one.bits}", "dev", BRIDGE, *NODAD[one.version])
     sh("ip", "link", "set", BRIDGE, "up")
-    sh("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0")
+    sh("sysctl", "-qw", *FORWARD)
     sh("mount", "--make-rshared", "/")
     local = "http://127.0.0.1"
     start(
@@ -114,7 +119,8 @@ def control_plane() -> None:
         "--bind-address=127.0.0.1",
     )
     (STATE / "Corefile").write_text(
-        f".:53 {{\n    bind {HOST}\n    kubernetes cluster.local {{\n        kubeconfig {KUBECONFIG}\n        ttl 1\n    }}\n    cache 1\n}}\n"
+        f".:53 {{\n    bind {HOST}\n    kubernetes cluster.local {{\n        kubeconfig {KUBECONFIG}\n"
+        "        ttl 1\n    }\n    cache 1\n}\n"
     )
     start("coredns", BIN / "coredns", "-conf", STATE / "Corefile")
 
@@ -133,21 +139,19 @@ def network(number: int) -> None:
     sh("ip", "netns", "add", space)
     sh("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", space)
     sh("ip", "link", "set", link, "master", BRIDGE, "up")
-    for words in (
-        ("link", "set", "lo", "up"),
-        ("addr", "add", f"{NET}.1{number}/24", "dev", "eth0"),
-        ("link", "set", "eth0", "up"),
-        ("route", "add", "default", "via", HOST),
-    ):
-        sh("ip", "-n", space, *words)
-    sh("ip", "route", "replace", f"{PODS}.{number}.0/24", "via", f"{NET}.1{number}")
+    sh("ip", "-n", space, "link", "set", "lo", "up")
+    sh("ip", "-n", space, "link", "set", "eth0", "up")
+    for one in FAMILIES:
+        address = f"{one.node(number)}/{one.bits}"
+        sh("ip", "-n", space, "addr", "add", address, "dev", "eth0", *NODAD[one.version])
+        sh("ip", "-n", space, "route", "add", "default", "via", one.host)
+        sh("ip", "route", "replace", one.pods_of(number), "via", one.node(number))
     sh(
         "nsenter",
         f"--net=/run/netns/{space}",
         "sysctl",
         "-qw",
-        "net.ipv4.ip_forward=1",
-        "net.ipv4.conf.all.rp_filter=0",
+        *FORWARD,
         "net.ipv4.conf.all.route_localnet=1",
     )
 
@@ -159,8 +163,8 @@ def configure(number: int) -> None:
     ipam = {
         "type": "host-local",
         "dataDir": str(here / "ipam"),
-        "ranges": [[{"subnet": f"{PODS}.{number}.0/24"}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "ranges": [[{"subnet": one.pods_of(number)}] for one in FAMILIES],
+        "routes": [{"dst": one.everywhere} for one in FAMILIES],
     }
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "hairpinMode": True, "ipam": ipam}
     ports = {"type": "portmap", "capabilities": {"portMappings": True}}
@@ -185,7 +189,7 @@ state = "{here}/run/containerd"
             {
                 "apiVersion": "kubelet.config.k8s.io/v1beta1",
                 "kind": "KubeletConfiguration",
-                "address": f"{NET}.1{number}",
+                "address": FAMILIES[0].node(number),
                 "authentication": {
                     "anonymous": {"enabled": False},
                     "webhook": {"enabled": True},
@@ -231,7 +235,12 @@ def node_start(number: int) -> None:
     configure(number)
     cgroups(number)
     if not (STATE / "pki" / f"{name}.crt").exists():
-        certificate(name, f"system:node:{name}", "system:nodes", f"IP:{NET}.1{number},DNS:{name}")
+        certificate(
+            name,
+            f"system:node:{name}",
+            "system:nodes",
+            ",".join([f"DNS:{name}", *(f"IP:{one.node(number)}" for one in FAMILIES)]),
+        )
         kubeconfig(name, here / "kubelet.conf")
     socket = here / "run" / "containerd.sock"
     start(f"{name}-containerd", "nsenter", space, "containerd", "-c", here / "containerd.toml")
@@ -249,11 +258,11 @@ def node_start(number: int) -> None:
         f"--kubeconfig={here}/kubelet.conf",
         f"--root-dir={here}/kubelet",
         f"--hostname-override={name}",
-        f"--node-ip={NET}.1{number}",
+        f"--node-ip={','.join(one.node(number) for one in FAMILIES)}",
         f"--cert-dir={here}/kubelet/pki",
         f"--tls-cert-file={pki}/{name}.crt",
         f"--tls-private-key-file={pki}/{name}.key",
-        f"--node-labels=topology.kubernetes.io/zone=zone{number}",
+        f"--node-labels=topology.kubernetes.io/zone={zone(number)}",
     )
     start(
         f"{name}-proxy",
@@ -263,8 +272,8 @@ def node_start(number: int) -> None:
         f"--kubeconfig={STATE}/proxy.conf",
         f"--hostname-override={name}",
         "--proxy-mode=iptables",
-        f"--cluster-cidr={PODS}.0.0/16",
-        f"--bind-address={NET}.1{number}",
+        f"--cluster-cidr={','.join(one.pods for one in FAMILIES)}",
+        f"--bind-address={FAMILIES[0].node(number)}",
         "--conntrack-max-per-core=0",
         "--metrics-bind-address=",
         "--healthz-bind-address=",

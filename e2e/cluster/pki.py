@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 from processes import STATE, sh
 
-HOST = "10.99.0.1"  # where the API server listens
+from addresses import FAMILIES, HOST, url
+
 KUBECONFIG = STATE / "admin.conf"
 
 
@@ -61,7 +62,7 @@ def kubeconfig(name: str, path: Path) -> None:
                 "clusters": [
                     {
                         "name": "s4",
-                        "cluster": {"server": f"https://{HOST}:6443", "certificate-authority": str(pki / "ca.crt")},
+                        "cluster": {"server": url(HOST, 6443), "certificate-authority": str(pki / "ca.crt")},
                     }
                 ],
                 "users": [
@@ -79,7 +80,7 @@ def kubeconfig(name: str, path: Path) -> None:
     )
 
 
-def authority(services: str) -> None:
+def authority() -> None:
     """Make the authority, and what the control plane's own programs show and ask with."""
     pki = STATE / "pki"
     sh(
@@ -104,7 +105,13 @@ def authority(services: str) -> None:
     certificate(
         "apiserver",
         "kube-apiserver",
-        hosts=f"IP:{HOST},IP:127.0.0.1,IP:{services}.1," + ",".join(f"DNS:{name}" for name in names),
+        hosts=",".join(
+            [
+                "IP:127.0.0.1",
+                *(f"IP:{one.host},IP:{one.api}" for one in FAMILIES),
+                *(f"DNS:{name}" for name in names),
+            ]
+        ),
     )
     certificate("admin", "admin", "system:masters")
     for name, common in (

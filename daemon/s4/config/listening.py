@@ -9,6 +9,8 @@ import socket
 def parse_address(text: str) -> tuple[str, int]:
     """(host, port) of HOST:PORT, [v6]:PORT or :PORT. Raises ValueError."""
     host, colon, port = text.rpartition(":")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{text!r} is not an address; write one of IPv6 as [ADDRESS]:PORT, such as [::1]:9000")
     if not colon or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"{text!r} is not an address; write HOST:PORT, such as 127.0.0.1:9000")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what ":PORT" means everywhere

@@ -1,0 +1,87 @@
+"""Volumes that move to another class on a real Kubernetes, under a verified load: six nodes, one disk of each class on
+every host."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from apps import begin_load, load_lost_nothing
+from world import IMAGE, STATE, STORAGE_CLASS, LocalNodes, Object, World, volume
+
+NAME, NODES = "classes", 6
+DISKS = {"slow": 6, "fast": 7}
+STORAGE: Object = {"storageClassName": "slow", "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete"}
+CLUSTER: Object = {
+    "apiVersion": "s4.dev/v1alpha1",
+    "kind": "S4Cluster",
+    "metadata": {"name": NAME, "namespace": "s4"},
+    "spec": {
+        "image": f"{IMAGE}:one",
+        "nodes": NODES,
+        "erasure": {"data": 2, "parity": 2},
+        "partitions": 16,
+        "imagePullPolicy": "Never",
+        "allowedNamespaces": ["app"],
+        "storage": STORAGE,
+    },
+}
+
+
+def disks(kind: str) -> list[Object]:
+    made = [volume(host, DISKS[kind], STATE / f"node{host}/disks/{DISKS[kind]}") for host in range(1, 7)]
+    return [{**one, "spec": {**one["spec"], "storageClassName": kind}} for one in made]
+
+
+@pytest.fixture(scope="module")
+def slow(world: World, local: LocalNodes) -> World:
+    """A cluster on the one class, with the other one there, and the operator, alone."""
+    world.install_operator()
+    world.kubectl("delete", "s4clusters", "demo", "disks", "-n", "s4", "--ignore-not-found", "--timeout=300s")
+    for kind in DISKS:
+        world.apply({**STORAGE_CLASS, "metadata": {"name": kind}}, *disks(kind))
+    world.apply(CLUSTER)
+    world.wait("six nodes are whole", lambda: world.is_whole(NODES, NAME))
+    return world
+
+
+def classes(world: World) -> dict[str, str]:
+    claims = world.list("pvc", "s4", f"s4.dev/cluster={NAME}")
+    return {one["metadata"]["name"]: one["spec"]["storageClassName"] for one in claims}
+
+
+def moved(world: World) -> int:
+    return list(classes(world).values()).count("fast")
+
+
+def test_volumes_move_to_another_class(slow: World) -> None:
+    """One after the other, with the operator killed on the way, and nothing lost."""
+    assert set(classes(slow).values()) == {"slow"}
+    begin_load(slow, "load-classes", NAME)
+    before = {one["metadata"]["name"]: one["metadata"]["uid"] for one in slow.node_pods(NAME)}
+    refused = slow.kubectl(
+        *("patch", "s4clusters", NAME, "-n", "s4", "--type=merge"),
+        *("-p", '{"spec": {"storage": {"storageClassName": "fast"}}}'),
+        check=False,
+    )
+    assert "with storage.migrate: true" in refused
+    started = time.monotonic()
+    slow.patch({"storage": {**STORAGE, "storageClassName": "fast", "size": "5Gi", "migrate": True}}, NAME)
+    for number in (2, 4):
+        slow.wait(f"{number} have moved", lambda number=number: moved(slow) >= number)
+        assert slow.condition("Ready", NAME)["status"] == "True"
+        assert "nodes are on class fast" in slow.condition("VolumesOtherClass", NAME)["message"]
+        slow.kubectl(
+            "delete", "pod", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "--grace-period=0", "--force"
+        )
+    slow.wait("all have moved", lambda: moved(slow) == NODES)
+    slow.wait("six nodes are whole", lambda: slow.is_whole(NODES, NAME))
+    slow.figures["seconds until six volumes have moved to another class"] = time.monotonic() - started
+    assert slow.condition("VolumesOtherClass", NAME)["status"] == "False"
+    after = {one["metadata"]["name"]: one["metadata"]["uid"] for one in slow.node_pods(NAME)}
+    assert set(after) == set(before)
+    assert not set(after.values()) & set(before.values())
+    told = [one["message"] for one in slow.list("events", "s4") if one["involvedObject"]["name"] == NAME]
+    anew = sorted(one for one in told if "to be made anew on another class" in one)
+    assert len(anew) == NODES, told
+    load_lost_nothing(slow, "load-classes")
