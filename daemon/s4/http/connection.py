@@ -33,7 +33,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from aiohttp.http_writer import HttpVersion10
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.tcp_helpers import tcp_keepalive
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from s4.base import tasks
@@ -166,9 +165,8 @@ class Connection(BaseProtocol):
         self._taking: Taking | None = None  # from when its client was waited for first
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
         made: Any = transport
-        tcp_keepalive(made)
+        self.transport = made  # as the base has it, which would ask once more for no delay: that loops do
         peer = made.get_extra_info("peername")
         self.remote = str(peer[0] if isinstance(peer, (list, tuple)) else peer or "")
         self.secure = made.get_extra_info("sslcontext") is not None
@@ -176,6 +174,7 @@ class Connection(BaseProtocol):
         if held is not None and held.family != socket.AF_UNIX:
             # of an answer that its client does not read the kernel would take megabytes, at the loop's cost
             held.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._connections.open[self] = None
         self._timer = self._loop.call_later(self._connections.limits.keepalive_s, self._look)
 

@@ -173,7 +173,7 @@ class S3Endpoint:
         self._http = self.server.connections()
         context = self._certificate.context if self._certificate else None
         self._port = self.server.port(bound, context)
-        self._port.start(self._http)
+        await self._port.serve(self._http)
         self._jobs.start(
             Job("counts of requests", 0.0, GAUGE_S, self._gauge),
             Job("uses of access keys", NOTE_S, NOTE_S, self._note_uses),
