@@ -12,6 +12,7 @@ import pytest
 from s4.metadata import commands, keys
 from s4.metadata.commands import Claim, Conditions, NewBlob, PutObject, Settings
 from s4.metadata.rows import Counters, Extent, FreeBlob, Object, RowError, decode, decode_action
+from s4.replica import waiting
 from s4.replica.copies import Copies
 from s4.replica.host import Host
 from s4.replica.turn import OverloadedError
@@ -243,6 +244,26 @@ def test_the_queue_is_bounded(run: Any) -> None:
         own = fixture.host.submit(0, commands.ForgetRows([]), own=True)  # upkeep is not turned away
         await asyncio.gather(*waiting, own)
         await fixture.put(b"again")
+
+    run(test)
+
+
+def test_the_queue_is_bounded_by_what_commands_hold_too(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few completions of thousands of parts are as much as thousands of small commands."""
+    monkeypatch.setattr(waiting, "WAITING_BYTES", 5_000_000)
+    parts = [Extent(number, 1) for number in range(10_000)]
+    whole = Object(1, 10_000, "e", False, True, "ana", extents=parts)
+
+    async def test(fixture: Fixture) -> None:
+        complete = commands.CompleteUpload(Settings(7, 1, ""), b"large", bytes(16), whole)
+        large = [fixture.host.submit(0, complete), fixture.host.submit(0, complete)]
+        with pytest.raises(OverloadedError):
+            fixture.put(b"small")
+        assert 8_500_000 < fixture.host._queue.held_bytes < 8_600_000
+        own = fixture.host.submit(0, commands.ForgetRows([]), own=True)
+        await asyncio.gather(*large, own, return_exceptions=True)  # there is no such upload
+        assert fixture.host._queue.held_bytes == 0
+        await fixture.put(b"small")
 
     run(test)
 

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from s4.base.fair import FLOW, LATELY, Flow
 from s4.cluster.messages import Config, Document, Plan, encode_document
 from s4.metadata import keys
-from s4.metadata.commands import Claim, DeleteObject, PutObject, Settings, TakeReferences
-from s4.metadata.rows import Object
+from s4.metadata.commands import (
+    Claim,
+    CompleteUpload,
+    DeleteObject,
+    NewBlob,
+    PutObject,
+    SetDocument,
+    Settings,
+    TakeReferences,
+)
+from s4.metadata.rows import Extent, Object
 from s4.replica.copies import Copies
 from s4.replica.group import Group
 from s4.replica.host import Host
 from s4.replica.replicated import ReplicatedHost
 from s4.replica.terms import Timing
-from s4.replica.waiting import COMMAND_S, TURN_LEAST, TURN_MOST, Commands
+from s4.replica.waiting import COMMAND_S, TURN_LEAST, TURN_MOST, Commands, held_by
 from s4.storage.leveldb import Database
 
 FLOOD = TURN_MOST + 100
@@ -121,6 +133,38 @@ def test_a_tenants_command_is_in_the_next_turn_however_many_of_anothers_wait(tmp
     assert all_turns > 2
 
 
+def test_what_commands_hold_is_known_about() -> None:
+    """Of what may be large: within a half of what memory it takes."""
+    extents = [
+        Extent(
+            number,
+            5 << 20,
+            3,
+            b"%016d" % number,
+            b"r%015d" % number,
+            f"{number:032d}",
+            f"{number:08d}",
+            b"%016d" % number,
+        )
+        for number in range(10_000, 12_000)
+    ]
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        command = msgspec.json.decode(
+            msgspec.json.encode(CompleteUpload(Settings(1, 1, ""), b"k", bytes(16), replace(ROW, extents=extents))),
+            type=CompleteUpload,
+        )
+        took = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.67 * took < held_by(command) < 1.5 * took
+    blob = NewBlob(bytes(16), bytes(16), 60_000, 0, 0, 0, bytes(32), content=bytes(60_000))
+    small = PutObject(Settings(1, 1, ""), b"k", ROW, blobs=[blob])
+    assert held_by(small) == held_by(put(1, 1)) + 60_000
+    assert held_by(SetDocument("b", "cors", "x" * 4_000_000)) > 4_000_000
+
+
 def test_so_it_is_in_a_cluster_over_all_partitions_of_a_store(tmp_path: Path) -> None:
     """There each partition had a queue of its own, and a turn all that waited in them."""
 
@@ -155,7 +199,7 @@ def test_so_it_is_in_a_cluster_over_all_partitions_of_a_store(tmp_path: Path) ->
         await calm
         turns = group.turns - before
         await asyncio.gather(*flood)
-        assert (host.waiting, host.commands) == (0, FLOOD + 1)
+        assert (host.waiting, host._queue.held_bytes, host.commands) == (0, 0, FLOOD + 1)
         assert not failed
         ended = group.turns - before
         await host.close()

@@ -112,7 +112,7 @@ class Host:
 
         The store's `own` upkeep is never turned away: it is little, and frees what clients wait for.
         """
-        if len(self._queue) >= self._max_waiting and not own:
+        if (len(self._queue) >= self._max_waiting or self._queue.is_full) and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = self._loop.create_future()
         self._queue.push(command, _Waiting(partition, command, command_id, again, future))
@@ -167,6 +167,7 @@ class Host:
         answers: list[AnyAnswer | Exception] = []
         for _ in range(min(self._queue.most, len(self._queue))):
             item = self._queue.pop()
+            self._queue.let_go([item.command])
             group.append(item)
             answers.append(self._decider.answer(turn, item.partition, item.command, item.id, again=item.again))
             if turn.is_full:

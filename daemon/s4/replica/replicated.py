@@ -106,7 +106,7 @@ class ReplicatedHost:
         UnknownResultError. `again`: the command was sent before under this id (R12).
         """
         self.check(partition)
-        if self.waiting >= self._max_waiting and not own:
+        if (self.waiting >= self._max_waiting or self._queue.is_full) and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
         self._queue.push(command, _Waiting(partition, command, command_id, again, future))
@@ -135,6 +135,7 @@ class ReplicatedHost:
                 self._taken[partition] = left
                 self.group.wake()
             self.waiting -= len(taken)
+            self._queue.let_go(item.command for item in taken)
             try:
                 rows += self._decide(partition, taken)
             except (NotServingError, TooFewError) as error:
@@ -176,6 +177,7 @@ class ReplicatedHost:
         if left:
             self._taken[partition] = left + self._taken.get(partition, [])
             self.waiting += len(left)
+            self._queue.hold(item.command for item in left)
             self.group.wake()
 
     def _committed(self, partition: int, rows: Rows) -> None:

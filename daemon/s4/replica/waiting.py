@@ -5,22 +5,56 @@ between buckets (base/fair.py), so that one tenant's command is in the next turn
 where there is more than one it takes only so many that deciding them holds the event loop for about half as long as
 writing takes: whoever comes meanwhile waits for little, where syncs are quick, and many share one where they are slow.
 
+They are bounded by number (`waiting_commands`) and by what they hold: 256 requests that each complete an upload of
+10,000 parts hold 4.3 MB each in their commands alone, and a cluster's primary has as many from every gateway. Beyond
+WAITING_BYTES the next is turned away as beyond the number, before anything of it was done.
+
 For editors: commands of one user and bucket keep their order. What was taken and could not be decided is kept by who
-took it.
+took it, and counts until it is `let_go`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
 
 from s4.base.fair import FLOW, NOBODYS, Company, FairQueue, Flow
-from s4.metadata.commands import AnyCommand
+from s4.metadata.commands import (
+    AnyCommand,
+    CompleteUpload,
+    NewBlob,
+    PutObject,
+    PutPart,
+    SetDocument,
+    TakeReferences,
+)
 
 T = TypeVar("T")
 TURN_LEAST, TURN_MOST = 16, 512  # commands of a turn
 COMMAND_S = 0.0002  # to decide one takes half as long
+WAITING_BYTES = 128 << 20  # held by those that wait, beside the last of them: a third of `memory_bytes`
+COMMAND_BYTES, EXTENT_BYTES = 1500, 425  # in memory: a command without what follows; an extent, or a claim of one
+
+
+def _content(blobs: Sequence[NewBlob]) -> int:
+    return sum(len(one.content) for one in blobs)
+
+
+# What commands hold that may be large, in bytes.
+_HOLDS: dict[type, Callable[[Any], int]] = {
+    PutObject: lambda put: EXTENT_BYTES * len(put.row.extents) + len(put.inline) + _content(put.blobs),
+    PutPart: lambda put: len(put.inline) + _content(put.blobs),
+    CompleteUpload: lambda done: EXTENT_BYTES * len(done.row.extents),
+    TakeReferences: lambda take: EXTENT_BYTES * len(take.claims),
+    SetDocument: lambda put: len(put.document),
+}
+
+
+def held_by(command: AnyCommand) -> int:
+    """Bytes of memory, about."""
+    holds = _HOLDS.get(type(command))
+    return COMMAND_BYTES if holds is None else COMMAND_BYTES + holds(command)
 
 
 def flow_of(command: AnyCommand) -> Flow:
@@ -38,6 +72,7 @@ class Commands(Generic[T]):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._queue: FairQueue[T] = FairQueue()
+        self.held_bytes = 0
         self._clock, self._wrote_s = clock, 0.0
         self._company = Company()
 
@@ -47,11 +82,25 @@ class Commands(Generic[T]):
     def push(self, command: AnyCommand, item: T) -> None:
         flow = flow_of(command)
         self._company.note(flow)
+        self.hold([command])
         self._queue.push(flow, 1, item)
 
     def pop(self) -> T:
         """Raises IndexError where none waits."""
         return self._queue.pop()[1]
+
+    def hold(self, commands: Iterable[AnyCommand]) -> None:
+        """They wait, here or with who took them."""
+        self.held_bytes += sum(map(held_by, commands))
+
+    def let_go(self, commands: Iterable[AnyCommand]) -> None:
+        """They are decided."""
+        self.held_bytes -= sum(map(held_by, commands))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether they hold so much that no more is to wait."""
+        return self.held_bytes >= WAITING_BYTES
 
     @property
     def most(self) -> int:
