@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from s4.base.clock import boot_clock
-from s4.server.restart import EXIT_FATAL, VARIABLE, WITHIN_S, History
+from s4.server.restart import EXIT_FATAL, NO_MAP, VARIABLE, WITHIN_S, History
 
 DIES = """
 import time
@@ -71,5 +71,5 @@ def test_times_that_an_older_program_left_are_not_taken_for_the_future() -> None
 
 
 def test_a_lost_map_is_no_doubt_of_durability() -> None:
-    said = ended("0.0", [(boot_clock(), "")] * 7, error="LostMapError('the map was lost')", what=", 'known no more'")
-    assert said.stderr == "s4: known no more, stopping to recover at the next start: the map was lost\n"
+    said = ended("0.0", [(boot_clock(), "")] * 7, error="LostMapError('the map was lost')")
+    assert said.stderr == f"s4: {NO_MAP}, stopping to recover at the next start: the map was lost\n"

@@ -29,7 +29,7 @@ from s4.base.jobs import Job, Jobs
 from s4.base.metrics import Metric
 from s4.cluster.contact import Contact
 from s4.cluster.coordinator import Coordinator, CoordinatorError
-from s4.cluster.keeper import LostMapError, MapKeeper, NoMapError
+from s4.cluster.keeper import MapKeeper, NoMapError
 from s4.cluster.placement import GONE
 from s4.cluster.status import ClusterStatus, Said, status
 from s4.config.listening import listening_socket, shown
@@ -245,8 +245,6 @@ class ClusterServer:
     async def _follow(self) -> None:
         try:
             await self._keeper.follow()
-        except LostMapError as error:
-            restart.die(error, "what this process knew of the cluster is no more")
         except Exception as error:
             restart.die(error, "the cluster's map cannot be followed")
 

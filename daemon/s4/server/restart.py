@@ -29,6 +29,7 @@ from s4.storage.directory import DriveError
 
 EXIT_FATAL = 70
 IN_DOUBT = "durability is in doubt"
+NO_MAP = "what this process knew of the cluster is no more"
 VARIABLE = "S4_FAILURES"
 WITHIN_S = 300.0
 DRIVE_FAILURES = 2
@@ -98,6 +99,8 @@ def die(error: BaseException, what: str = IN_DOUBT) -> None:
     """End at once, for `what`; a new process takes over unless there were too many. Does not return."""
     if not _ending.acquire(blocking=False):
         time.sleep(60)  # another thread is about to end this process
+    if isinstance(error, LostMapError):  # whoever met it: it is read in many places
+        what = NO_MAP
     if not isinstance(error, DriveError | LostMapError):  # which say themselves what is wrong: no fault of the program
         traceback.print_exception(error)
     history = History.read(os.environ)
