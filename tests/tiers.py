@@ -37,6 +37,7 @@ CHECK = (
     "gateway/",
     "kube/test_certificates.py",
     "kube/test_chart.py",
+    "kube/test_comers.py",
     "kube/test_crds.py",
     "kube/test_guide.py",
     "kube/test_hosts.py",

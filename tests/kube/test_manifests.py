@@ -1,4 +1,5 @@
-"""The objects of a cluster by themselves: who may come to its ports, and what its daemons are told."""
+"""The objects of a cluster by themselves: what its daemons are told, and where they run. Who may come to
+their ports: test_comers.py."""
 
 from __future__ import annotations
 
@@ -15,27 +16,8 @@ from s4.cli.main import common_arguments
 from s4.config.limits import Limits, with_settings
 from s4.crypto.kms import allowed_of
 from s4_operator.manifests import Builder
-from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, NetworkPolicySpec, Rates
-from s4_operator.pods import ADMIN, PEER, Object
-
-
-def comers(spec: ClusterSpec, port: int) -> list[Any]:
-    """Who is named for a port; everybody is None."""
-    (policy,) = Builder("ns", "c", "uid", spec, "operators").network_policy()
-    listed = [one.get("from") for one in policy["spec"]["ingress"] if {"port": port} in one["ports"]]
-    return [peer for one in listed for peer in (one if one is not None else [None])]
-
-
-def test_admin_and_peer_ports_are_for_those_that_are_named() -> None:
-    prometheus = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    spec = ClusterSpec(networkPolicy=NetworkPolicySpec(adminFrom=[prometheus]))
-    own, operator, named = comers(spec, ADMIN)
-    assert "namespaceSelector" not in own
-    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "operators"}}, (
-        "a pod of that label elsewhere is none"
-    )
-    assert named == prometheus
-    assert comers(spec, PEER) == [own]
+from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, Rates
+from s4_operator.pods import Object
 
 
 def pods(spec: ClusterSpec) -> list[Object]:
