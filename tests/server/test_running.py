@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -136,8 +137,8 @@ def _refused(host: str | None, port: int | None) -> bool:
     return False
 
 
-def make_certificate(directory: Path, name: str) -> bytes:
-    """A self-signed certificate in directory; returns it as DER."""
+def make_certificate(directory: Path, name: str, days: int = 1) -> bytes:
+    """A self-signed certificate in directory, for so many days to come; returns it as DER."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -152,7 +153,7 @@ def make_certificate(directory: Path, name: str) -> bytes:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
@@ -184,7 +185,15 @@ def test_https_and_a_new_certificate_without_restart(
         return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((address.hostname or "", address.port or 0)))
 
     assert shown() == first
-    second = make_certificate(tmp_path, "second")
+
+    def days_left() -> int:
+        told = send(server.admin.replace("https:", "http:"), "GET", "/metrics", {}).body.decode()
+        found = re.search(r'^s4_certificate_ends_timestamp_seconds\{certificate="S3"\} (\S+)$', told, re.MULTILINE)
+        assert found is not None
+        return round((float(found[1]) - time.time()) / 86400)
+
+    assert days_left() == 1
+    second = make_certificate(tmp_path, "second", days=9)
     assert server.process is not None
     server.process.send_signal(1)
     wait_until(lambda: shown() == second, "the new certificate")
@@ -192,6 +201,7 @@ def test_https_and_a_new_certificate_without_restart(
     server.process.send_signal(1)
     wait_until(lambda: "cannot be used" in server.log.read_text(), "the complaint")
     assert shown() == second
+    wait_until(lambda: days_left() == 9, "it is told until when the new one holds")
     assert s3.get_object(Bucket="tls", Key="k")["ContentLength"] == len(body)
 
 

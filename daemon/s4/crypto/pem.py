@@ -8,6 +8,8 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from cryptography import x509
+
 from s4.base.said import SaidError
 
 
@@ -30,6 +32,16 @@ def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
             raise PemError(f"{key} is not the key of {certificate}") from error
         _trust(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, "certificate")
         raise PemError(f"{key} holds no key of a certificate (PEM)") from error
+
+
+def validity(certificate: Path) -> tuple[float, float]:
+    """From when until when the first certificate of a file holds, in seconds since 1970; (0, 0) of one that OpenSSL
+    takes and this cannot read. Raises OSError."""
+    try:
+        found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except ValueError:
+        return 0.0, 0.0
+    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
 
 
 def load_authority(context: ssl.SSLContext, authority: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from s4.crypto.pem import load_pair
+from s4.crypto.pem import load_pair, validity
 
 log = structlog.get_logger("s4.tls")
 
@@ -15,7 +15,8 @@ CHECK_S = 5.0
 
 
 class Certificate:
-    """A certificate chain and its key. Raises OSError that names the file which cannot be used."""
+    """A certificate chain and its key. `holds` is from when until when, in seconds since 1970. Raises OSError that names
+    the file which cannot be used."""
 
     def __init__(self, certificate: Path, key: Path) -> None:
         self._files = (certificate, key)
@@ -24,6 +25,7 @@ class Certificate:
         self.context.set_alpn_protocols(["http/1.1"])
         self._loaded = self._stamp()
         load_pair(self.context, certificate, key)
+        self.holds = validity(certificate)
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._files))
@@ -37,6 +39,7 @@ class Certificate:
             probe = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             load_pair(probe, *self._files)
             load_pair(self.context, *self._files)
+            self.holds = validity(self._files[0])
         except (OSError, ssl.SSLError) as error:
             log.error("the new certificate cannot be used", error=str(error))
             return False

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from s4.crypto.pem import PemError, load_authority, load_pair
+from s4.crypto.pem import PemError, load_authority, load_pair, validity
 from s4.crypto.roles import GRACE_S, SCHEME, CertificateRule
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ class Credentials:
     """Files of the cluster's authority, and of this process's certificate and key, read again when they change.
 
     A new authority is trusted beside the old one until the process starts again, so that one can follow the other
-    without a moment in which two processes do not trust each other. Raises OSError, ssl.SSLError.
+    without a moment in which two processes do not trust each other. `holds` is from when until when the certificate
+    does, in seconds since 1970. Raises OSError, ssl.SSLError.
     """
 
     def __init__(self, authority: Path, certificate: Path, key: Path) -> None:
@@ -34,6 +35,7 @@ class Credentials:
         self.server = server_context(*self._files)
         self.client = client_context(*self._files)
         self.admin = admin_context(*self._files)
+        self.holds = validity(certificate)
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._files))
@@ -50,6 +52,7 @@ class Credentials:
             for context in (self.server, self.client):
                 context.rule = CertificateRule(_roleless_until(self._files[1]))
             self.admin.load_cert_chain(*self._files[1:])
+            self.holds = validity(self._files[1])
         except (OSError, ssl.SSLError) as error:
             log.error("the new certificate for peers cannot be used: %s", error)
             return False

@@ -50,7 +50,7 @@ from s4.peer.trust import CHECK_S, Credentials
 from s4.replica.terms import Timing
 from s4.server import given, restart
 from s4.server.heap import settle_garbage_collector
-from s4.server.metrics import health_metrics, member_metrics, router_metrics
+from s4.server.metrics import certificate_metrics, health_metrics, member_metrics, router_metrics
 from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.server.standalone import (
     COMPARE_LOOK_S,
@@ -219,8 +219,8 @@ class ClusterServer:
         self._renames = Renames(self._gateway, self.jobs)
         if self.member is not None:
             self._start_upkeep(self.member)
-        await self._start_admin(admin_bound)
         self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready, self._health)
+        await self._start_admin(admin_bound)
         await self._s3.start(bound)
         self.jobs.start(
             Job("certificate for peers", CHECK_S, CHECK_S, self._credentials.look),
@@ -359,6 +359,8 @@ class ClusterServer:
     def _metrics(self) -> Iterator[Metric]:
         yield from health_metrics(self._health(), self._known.storable_bytes if self._known is not None else 0)
         yield from (*router_metrics(self._router), *self.jobs.metrics(), *self._connecting.metrics())
+        yield from certificate_metrics("S3", self._s3.certificate_holds)
+        yield from certificate_metrics("peers", self._credentials.holds)
         if self.member is not None:
             yield from member_metrics(self.member, self._mender, self._own, self._workers)
 

@@ -110,6 +110,17 @@ def health_metrics(found: Health, storable: int) -> list[Metric]:
     ]
 
 
+def certificate_metrics(name: str, holds: tuple[float, float] | None) -> list[Metric]:
+    """When the certificate that is in force for `name` began and ends, in seconds since 1970; of none, nothing."""
+    if not holds or not holds[1]:
+        return []
+    begins, ends = holds
+    return [
+        gauge("s4_certificate_begins_timestamp_seconds", "From when a certificate holds", begins, certificate=name),
+        gauge("s4_certificate_ends_timestamp_seconds", "Until when a certificate holds", ends, certificate=name),
+    ]
+
+
 def drive_metrics(shards: ShardStore | None, name: str, *, of_several: bool = False) -> Iterator[Metric]:
     """How a drive does, by its directory."""
     if of_several:

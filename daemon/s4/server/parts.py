@@ -198,6 +198,11 @@ class S3Endpoint:
         """Whether there was a new certificate; None where there is none at all."""
         return self._certificate.reload() if self._certificate is not None else None
 
+    @property
+    def certificate_holds(self) -> tuple[float, float] | None:
+        """From when until when, in seconds since 1970; None where there is none."""
+        return self._certificate.holds if self._certificate is not None else None
+
     async def close(self) -> None:
         """Stop listening, let requests in flight end, close connections."""
         if self._port is not None:

@@ -41,7 +41,7 @@ from s4.notify.delivery import Sender
 from s4.peer.server import PeerServer
 from s4.server import given, restart, starting
 from s4.server.heap import settle_garbage_collector
-from s4.server.metrics import store_metrics
+from s4.server.metrics import certificate_metrics, store_metrics
 from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.storage.files import Files
 from s4.telemetry import logs, tracing
@@ -97,6 +97,7 @@ class Server:
         self._not_ready, self._known = "starting", Health()
         self._stopping = False
         self._registry = CollectorRegistry()
+        self._tls: Certificate | None = None  # of the admin port, the same files as those of S3
 
     def horizon(self) -> float:
         """Start of the oldest request that may still read shards, in any process."""
@@ -244,8 +245,14 @@ class Server:
 
     async def _start_admin(self, bound: socket.socket) -> None:
         limits = self.settings.limits
+        if self.settings.certificate:
+            self._tls = Certificate(Path(self.settings.certificate), Path(self.settings.key))
+        tls = self._tls
         collector = StoreCollector(
-            lambda: store_metrics(self.store, self._healer, self._scrubber, self._workers, self._alarms())
+            lambda: [
+                *store_metrics(self.store, self._healer, self._scrubber, self._workers, self._alarms()),
+                *certificate_metrics("S3", tls.holds if tls is not None else None),
+            ]
         )
         directory = self._environment.get("PROMETHEUS_MULTIPROC_DIR")
         shown = msgspec.to_builtins(self.settings)
@@ -268,9 +275,6 @@ class Server:
         )
         admin = ServerAdmin(
             context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning, self._growing
-        )
-        tls = (
-            Certificate(Path(self.settings.certificate), Path(self.settings.key)) if self.settings.certificate else None
         )
         self._admin = AdminPort(admin.application(), bound, tls.context if tls else None, limits.admin_connections)
         await self._admin.start()
@@ -364,6 +368,7 @@ class Server:
         starting.reloaded(
             {
                 "certificate": self._s3.reload() if self._s3 is not None else None,
+                "certificate of the admin port": self._tls.reload() if self._tls is not None else None,
                 "certificates of workers": True if self._processes else None,
             }
         )
