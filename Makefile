@@ -14,7 +14,7 @@ SEEDS ?= 10000
 WORKERS ?= 4
 PYTEST = .venv/bin/pytest --durations 20
 
-.PHONY: help run check test compat soak trials lint quick hooks setup clients bench fuzz image release clean
+.PHONY: help run check test compat prometheus soak trials lint quick hooks setup clients bench fuzz image release clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,9 +35,12 @@ COMPAT_ALL = $(basename $(notdir $(wildcard tests/compat/python/*.py))) $(notdir
 compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) ## programs that people run on S3, unchanged, from package registries
 	$(PYTEST) -m compat -n 0 --timeout 7200 -rsP tests/compat $(if $(COMPAT),-k "$(shell echo $(COMPAT) | sed 's/-/_/g; s/ / or /g')")
 
+prometheus: setup .tools/prometheus/promtool ## the alerts and the dashboard, by a real Prometheus and what really makes each alert fire
+	$(PYTEST) -m prometheus -n 0 -rs tests/monitoring
+
 # Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
-	S4_TIER=soak $(PYTEST) -m "not compat" -n 2 --timeout 36000 $(SOAK)
+	S4_TIER=soak $(PYTEST) -m "not compat and not prometheus" -n 2 --timeout 36000 $(SOAK)
 	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
 
 # TRIALS="disks cluster" for some of them (laptop, systemd, forky: Debian with Python 3.14). Needs root; debootstrap and etcd for some.
@@ -138,6 +141,11 @@ MINIO ?= v0.0.0-20260212201848-7aac2a2c5b7c
 
 .tools/kafka: tests/events/kafka/pom.xml
 	-command -v mvn >/dev/null && mvn -q -B -f tests/events/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.tools/kafka
+
+# Its pages are not in the module, nor wanted. All but files would tell it where to look: three quarters of what there is to build.
+.tools/prometheus/promtool: tests/monitoring/prometheus/go.mod
+	@mkdir -p .tools/prometheus
+	-command -v go >/dev/null && cd tests/monitoring/prometheus && go build -tags remove_all_sd -ldflags "-s -w" -o ../../../.tools/prometheus/ github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
 
 # A real Kubernetes on this machine, and everything on it. The programs are built once, outside the tree.
 E2E_CACHE ?= $(HOME)/.cache/s4-e2e

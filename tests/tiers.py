@@ -1,9 +1,10 @@
 """What runs when, how much of it, and what runs beside what.
 
-Four tiers: `make check` (marker `check`: no process is started, or hardly any), `make test` (everything but the
-markers `soak` and `compat`), `make compat` (marker `compat`: programs that package registries have), `make soak`
-(everything but those, and as much of it as `amount` says for that tier). A test that can go on for ever asks `amount`
-how far it shall go; a variable of that name overrides the tier, to search somewhere else or longer.
+Five tiers: `make check` (marker `check`: no process is started, or hardly any), `make test` (everything but the markers
+of the others), `make compat` (marker `compat`: programs that package registries have), `make prometheus` (marker
+`prometheus`: what takes minutes to build), `make soak` (everything but those two, and as much of it as `amount` says
+for that tier). A test that can go on for ever asks `amount` how far it shall go; a variable of that name overrides the
+tier, to search somewhere else or longer.
 
 Tests run beside each other on several workers. Tests that share what is expensive to make (a server, a pair of
 gateways, users that a module made once) stay together on one worker; all others go to whichever worker is free. What
@@ -177,6 +178,8 @@ def arrange(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.check)
         if item.nodeid.startswith("tests/compat/"):
             item.add_marker(pytest.mark.compat)
+        if item.nodeid.startswith("tests/monitoring/"):
+            item.add_marker(pytest.mark.prometheus)
         if is_untraced(item):
             item.add_marker(pytest.mark.untraced)
         if name:

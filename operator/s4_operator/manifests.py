@@ -3,6 +3,7 @@ clusters.py."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection
 from importlib.resources import files
@@ -83,19 +84,25 @@ class Builder:
         ]
         service = self.spec.gateway.service
         component = "gateway" if self.spec.gateway.replicas else "node"
-        nodes = self.object(
-            "v1",
-            "Service",
-            self.names["nodes"],
-            "node",
-            spec={
-                "clusterIP": "None",
-                "publishNotReadyAddresses": True,
-                "ports": ports,
-                "ipFamilyPolicy": service.ipFamilyPolicy,
-                "selector": labels(self.name, "node"),
-            },
-        )
+        every = [
+            self.object(
+                "v1",
+                "Service",
+                self.names[name],
+                of,
+                spec={
+                    "clusterIP": "None",
+                    "publishNotReadyAddresses": True,
+                    "ports": listed,
+                    "ipFamilyPolicy": service.ipFamilyPolicy,
+                    "selector": labels(self.name, of),
+                },
+            )
+            for name, of, listed in (
+                ("nodes", "node", ports),
+                ("gateways", "gateway", ports[1:2]),
+            )  # that for Prometheus
+        ]
         s3 = self.object(
             "v1",
             "Service",
@@ -109,7 +116,7 @@ class Builder:
             },
         )
         s3["metadata"]["annotations"] = service.annotations
-        return [nodes, s3]
+        return [*every, s3]
 
     def hosts(self) -> list[str]:
         """Names for which the S3 certificate is: the service, every node, and what people call it outside."""
@@ -291,18 +298,22 @@ class Builder:
             "ServiceMonitor",
             self.names["s3"],
             spec={
-                "selector": {"matchLabels": labels(self.name, "node")},
+                "selector": {"matchLabels": labels(self.name)},  # the S3 Service has no such port
                 "endpoints": [{"port": "admin", "path": "/metrics", "interval": "30s"}],
             },
         )
-        here = f'namespace="{self.namespace}",service="{self.names["nodes"]}"'
+        services = "|".join(self.names[name] for name in ("nodes", "gateways"))
+        here = f'namespace="{self.namespace}",service=~"{services}"'
         rules = self.object(
             "monitoring.coreos.com/v1",
             "PrometheusRule",
             self.names["s3"],
             spec={"groups": [{"name": "s4", "rules": alerts(self.name, here)}]},
         )
-        board = files("s4_operator").joinpath("dashboard.json").read_text().replace("$CLUSTER", self.name)
+        board = files("s4_operator").joinpath("dashboard.json").read_text()
+        uid = hashlib.sha256(f"{self.namespace}/{self.name}".encode()).hexdigest()[:16]  # Grafana takes 40 characters
+        for name, value in (("NAME", f"{self.namespace}/{self.name}"), ("UID", uid), ("HERE", json.dumps(here)[1:-1])):
+            board = board.replace(f"${name}", value)
         dashboard = self.object(
             "v1",
             "ConfigMap",

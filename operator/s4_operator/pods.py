@@ -27,6 +27,7 @@ def names(cluster: str) -> dict[str, str]:
         "nodes": f"{cluster}-nodes",
         "node": f"{cluster}-node",
         "gateway": f"{cluster}-gateway",
+        "gateways": f"{cluster}-gateways",
         "root": f"{cluster}-root",
         "master": f"{cluster}-master",
         "authority": f"{cluster}-authority",

@@ -75,6 +75,22 @@ def test_values_are_checked(value: str, words: str) -> None:
 
 
 @needs_helm
+def test_prometheus_is_led_to_the_operator() -> None:
+    """By a port that its pod has, and rules about the job that a PodMonitor's targets belong to."""
+    objects = {one["kind"]: one for one in rendered("--set", "serviceMonitor.enabled=true,serviceMonitor.labels.a=b")}
+    monitor, rule = objects["PodMonitor"], objects["PrometheusRule"]
+    template = objects["Deployment"]["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (port,) = template["spec"]["containers"][0]["ports"]
+    assert monitor["spec"]["podMetricsEndpoints"] == [{"port": port["name"], "path": "/metrics"}]
+    metadata = monitor["metadata"]
+    job = f'job="{metadata["namespace"]}/{metadata["name"]}"'
+    assert all(job in one["expr"] for one in rule["spec"]["groups"][0]["rules"])
+    assert monitor["metadata"]["labels"]["a"] == rule["metadata"]["labels"]["a"] == "b"
+    assert not [one for one in rendered() if one["kind"] in ("PodMonitor", "PrometheusRule")]
+
+
+@needs_helm
 def test_openshift_chooses_the_user() -> None:
     (deployment,) = (one for one in rendered("--set", "podSecurity.runAsUser=null") if one["kind"] == "Deployment")
     assert "runAsUser" not in deployment["spec"]["template"]["spec"]["securityContext"]
