@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from apps import bucket, bucket_ready, ends_well, pod_spec, programs
@@ -32,16 +33,24 @@ WRITES = "exec(open('/program/program.py').read())"
 READS = "import boto3, os; boto3.client('s3').get_object(Bucket=os.environ['BUCKET_NAME'], Key='large')['Body'].read()"
 
 
+@pytest.fixture(scope="module")
+def known(world: World) -> Iterator[World]:
+    """The cluster with the Bucket."""
+    programs(world, "app")
+    world.apply(bucket("addresses", deletionPolicy="Delete"))
+    bucket_ready(world, "addresses")
+    yield world
+    world.kubectl("delete", "buckets.s4.dev/addresses", "-n", "app", "--timeout=300s")
+
+
 @decides
-def test_s3_is_reached_by_every_address_that_its_service_has(world: World) -> None:
+def test_s3_is_reached_by_every_address_that_its_service_has(known: World) -> None:
+    world = known
     for pod in world.node_pods():
         assert versions([one["ip"] for one in pod["status"]["podIPs"]]) == FAMILIES
     addresses = world.get("service", "demo", "s4")["spec"]["clusterIPs"]
     assert versions(addresses) == FAMILIES
     assert versions([world.get("pod", "demo-node-0", "s4")["status"]["hostIP"]]) <= FAMILIES
-    programs(world, "app")
-    world.apply(bucket("addresses"))
-    bucket_ready(world, "addresses")
     for number, address in enumerate(addresses):
         host = f"[{address}]" if ":" in address else address
         program(world, f"address-{number}", WRITES, f"http://{host}:9000")
@@ -56,8 +65,9 @@ def zones(world: World) -> dict[str, str]:
 
 @decides
 @pytest.mark.skipif(VARIANT != "zones", reason="every host is a zone by itself")
-def test_a_zone_dies_and_everything_is_read(world: World, local: LocalNodes) -> None:
+def test_a_zone_dies_and_everything_is_read(known: World, local: LocalNodes) -> None:
     """Two of its hosts at once: of no object are more shards there than may be lost."""
+    world = known
     at = zones(world)
     assert Counter(at.values()) == dict.fromkeys(("zone1", "zone2", "zone3"), 2)
     hosts = {one["metadata"]["name"]: one["spec"]["nodeName"] for one in world.node_pods()}

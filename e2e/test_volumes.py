@@ -70,7 +70,7 @@ def test_volumes_move_to_another_class(slow: World) -> None:
     for number in (2, 4):
         slow.wait(f"{number} have moved", lambda number=number: moved(slow) >= number)
         assert slow.condition("Ready", NAME)["status"] == "True"
-        assert "nodes are on class fast" in slow.condition("VolumesOtherClass", NAME)["message"]
+        assert "on class fast" in slow.condition("VolumesOtherClass", NAME)["message"]
         slow.kubectl(
             "delete", "pod", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "--grace-period=0", "--force"
         )
