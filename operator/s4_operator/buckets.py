@@ -26,53 +26,40 @@ from s4_operator.resources import (
     again_s,
     cluster_for,
     cluster_of,
-    connect,
     full_name,
     is_going,
     name_of,
-    one_round,
     owned,
     place,
     reference_of,
     say,
-    set_finalizer,
 )
+from s4_operator.rounds import Reconciler
 from s4_operator.secrets_of import Keys, Secrets
 from s4_operator.sweep import BUCKET_USER, USER
 
-FINALIZER = "s4.dev/bucket"
 
-
-class Buckets:
+class Buckets(Reconciler[BucketSpec, BucketState]):
     """Reconciles Buckets."""
 
+    kind, finalizer, models = "Bucket", "s4.dev/bucket", (BucketSpec, BucketState)
+
     def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
-        self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
+        super().__init__(kube, cache, clusters, secrets)
         self._bounds = bounds
         # By namespace and name: (uid, the bucket that this process gave the use of, or "" where it took all back).
         self._given: dict[tuple[str, str], tuple[str, str]] = {}
 
-    async def reconcile(self, namespace: str, name: str) -> float:
-        """One round; seconds until the next, 0 where the Bucket is no more. Raises KubeError."""
-        bucket = self._cache.get("Bucket", namespace, name)
-        if bucket is None:
-            self._given.pop((namespace, name), None)
-            return 0.0  # its user goes with the next sweep
-        spec, before = BucketSpec(**bucket["spec"]), BucketState(**(bucket.get("status") or {}))
-
-        async def work() -> tuple[BucketState | None, float]:
-            if is_going(bucket):
-                return None, await self._delete(bucket, spec, before)
-            return await self._ensure(bucket, spec, before)
-
-        return await one_round(self._kube, self._cache, bucket, before, work, lambda: self._take_back(bucket, before))
+    def _forget(self, namespace: str, name: str) -> None:
+        """Its user goes with the next sweep."""
+        self._given.pop((namespace, name), None)
 
     async def _take_back(self, bucket: Object, before: BucketState) -> None:
         """All that a Bucket was given, and what it made of a bucket that it was lent. Raises DaemonError."""
         cluster = cluster_of(self._cache, bucket)
         if cluster is None or self._given.get(place(bucket)) == (bucket["metadata"]["uid"], ""):
             return
-        _, daemons = await connect(self._clusters, self._secrets, cluster)
+        _, daemons = await self._connect(cluster)
         await self._withdraw(daemons, bucket, before)
         self._given[place(bucket)] = bucket["metadata"]["uid"], ""
 
@@ -96,7 +83,7 @@ class Buckets:
         cluster = cluster_for(self._cache, bucket, spec.clusterRef)
         for kind in ("Secret", "ConfigMap"):  # before anything is given
             await self._kube.ours(owned(bucket, kind, bucket["metadata"]["name"]))
-        builder, daemons = await connect(self._clusters, self._secrets, cluster)
+        builder, daemons = await self._connect(cluster)
         metadata, name = bucket["metadata"], name_of(bucket)
         user = BUCKET_USER + metadata["uid"]
         bucket_settings.check(spec, name)
@@ -109,7 +96,7 @@ class Buckets:
             self._kube, daemons, bucket, user, spec.keyGrace, lambda keys: self._secret(bucket, name, keys)
         )
         ends = not is_own or spec.deletionPolicy == "Delete"
-        await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=ends)
+        await self._set_finalizer(bucket, wanted=ends)
         if spec.versioning != "Off":
             await daemons.set_versioning(name, spec.versioning)
         grants, missing = await self._granted(bucket, spec, Iam(daemons), lent=not is_own)
@@ -231,20 +218,13 @@ class Buckets:
 
     # -- deleting
 
-    async def _delete(self, bucket: Object, spec: BucketSpec, before: BucketState) -> float:
-        """With the finalizer: remove the bucket that this resource made, or end its loan. A cluster that is gone has
-        no bucket."""
-        if FINALIZER not in bucket["metadata"].get("finalizers", []):
-            return 0.0
-        cluster = cluster_of(self._cache, bucket) or await self._kube.get("S4Cluster", *reference_of(bucket))
-        if cluster is not None and not cluster["metadata"].get("deletionTimestamp"):
-            _, daemons = await connect(self._clusters, self._secrets, cluster)
-            user, name = BUCKET_USER + bucket["metadata"]["uid"], name_of(bucket)
-            await self._withdraw(daemons, bucket, before)  # nobody writes to it meanwhile
-            if spec.deletionPolicy == "Delete" and await ownership.owner(daemons, name) == user:
-                await self._bounds.forget(Iam(daemons), name)
-                await daemons.empty_bucket(name)
-                await daemons.delete_bucket(name)
-            await daemons.delete_user(user)
-        await set_finalizer(self._kube, self._cache, bucket, FINALIZER, wanted=False)
-        return 0.0
+    async def _drop(self, bucket: Object, before: BucketState, cluster: Object, daemons: Daemons) -> None:
+        """Remove the bucket that this resource made, or end its loan."""
+        user, name = BUCKET_USER + bucket["metadata"]["uid"], name_of(bucket)
+        await self._withdraw(daemons, bucket, before)  # nobody writes to it meanwhile
+        is_deleted = BucketSpec(**bucket["spec"]).deletionPolicy == "Delete"
+        if is_deleted and await ownership.owner(daemons, name) == user:
+            await self._bounds.forget(Iam(daemons), name)
+            await daemons.empty_bucket(name)
+            await daemons.delete_bucket(name)
+        await daemons.delete_user(user)

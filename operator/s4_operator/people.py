@@ -21,7 +21,7 @@ from s4_operator import key_secrets, ownership
 from s4_operator.bounds import Bounds
 from s4_operator.cache import Cache
 from s4_operator.clusters import Clusters
-from s4_operator.daemons import DaemonError, parts
+from s4_operator.daemons import DaemonError, Daemons, parts
 from s4_operator.iam import Iam, path_of
 from s4_operator.key_secrets import MADE, rotation_of
 from s4_operator.kube import Kube, Object
@@ -32,46 +32,29 @@ from s4_operator.resources import (
     UnmetError,
     cluster_for,
     cluster_of,
-    connect,
     full_name,
-    is_going,
-    one_round,
     owned,
     place,
-    reference_of,
     say,
-    set_finalizer,
 )
 from s4_operator.rights import arn_of, check, grant, names, resolved, statements
+from s4_operator.rounds import Reconciler
 from s4_operator.secrets_of import Keys, Secrets
 from s4_operator.sweep import USER
 
-USER_FINALIZER, POLICY_FINALIZER = "s4.dev/user", "s4.dev/policy"
 GROUP_TAG = "s4.dev/group/"
 ENDING = "-s4-user"  # of the names of Secret and ConfigMap: a Bucket's are the Bucket's name
 
 
-class Users:
+class Users(Reconciler[UserSpec, UserState]):
     """Reconciles S4Users."""
 
+    kind, finalizer, models = "S4User", "s4.dev/user", (UserSpec, UserState)
+
     def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
-        self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
+        super().__init__(kube, cache, clusters, secrets)
         self._bounds = bounds
         self._let_in: dict[str, bool] = {}  # by uid: what this process last had it be
-
-    async def reconcile(self, namespace: str, name: str) -> float:
-        """One round; seconds until the next, 0 where the S4User is no more. Raises KubeError."""
-        resource = self._cache.get("S4User", namespace, name)
-        if resource is None:
-            return 0.0
-        spec, before = UserSpec(**resource["spec"]), UserState(**(resource.get("status") or {}))
-
-        async def work() -> tuple[UserState | None, float]:
-            if is_going(resource):
-                return None, await self._delete(resource)
-            return await self._ensure(resource, spec, before)
-
-        return await one_round(self._kube, self._cache, resource, before, work, lambda: self._take_back(resource))
 
     async def _ensure(self, resource: Object, spec: UserSpec, before: UserState) -> tuple[UserState, float]:
         cluster = cluster_for(self._cache, resource, spec.clusterRef)
@@ -85,12 +68,12 @@ class Users:
             )
         for kind in ("Secret", "ConfigMap"):  # before anything is given
             await self._kube.ours(owned(resource, kind, called))
-        builder, daemons = await connect(self._clusters, self._secrets, cluster)
+        builder, daemons = await self._connect(cluster)
         iam = Iam(daemons)
         rights = await resolved(self._cache, iam, resource, spec)
         holder = iam.holder("User", user)
         found = await holder.find()  # who never answered has nothing that a finalizer would wait for
-        await set_finalizer(self._kube, self._cache, resource, USER_FINALIZER, wanted=True)
+        await self._set_finalizer(resource, wanted=True)
         if found is None:
             path = path_of("users", metadata["namespace"], metadata["name"])
             found = await iam.call("CreateUser", UserName=user, Path=path)
@@ -121,26 +104,18 @@ class Users:
         say(resource, state, before, "Ready", "the user can be used")
         return state, wait_s
 
-    async def _take_back(self, resource: Object) -> None:
+    async def _take_back(self, resource: Object, before: UserState) -> None:
         """All that an S4User was given. The user stays, for what is its own. Raises DaemonError."""
         cluster, uid = cluster_of(self._cache, resource), resource["metadata"]["uid"]
         if cluster is None or self._let_in.get(uid) is False:
             return
-        _, daemons = await connect(self._clusters, self._secrets, cluster)
+        _, daemons = await self._connect(cluster)
         await ownership.shut_out(daemons, USER + uid)
         self._let_in[uid] = False
 
-    async def _delete(self, resource: Object) -> float:
-        """A cluster that is gone has no users."""
-        if USER_FINALIZER not in resource["metadata"].get("finalizers", []):
-            return 0.0
-        cluster = cluster_of(self._cache, resource) or await self._kube.get("S4Cluster", *reference_of(resource))
-        if cluster is not None and not is_going(cluster):
-            _, daemons = await connect(self._clusters, self._secrets, cluster)
-            await daemons.delete_user(USER + resource["metadata"]["uid"])
-        await set_finalizer(self._kube, self._cache, resource, USER_FINALIZER, wanted=False)
+    async def _drop(self, resource: Object, before: UserState, cluster: Object, daemons: Daemons) -> None:
+        await daemons.delete_user(USER + resource["metadata"]["uid"])
         self._let_in.pop(resource["metadata"]["uid"], None)
-        return 0.0
 
 
 async def _join(iam: Iam, user: str, wanted: set[str]) -> None:
@@ -177,61 +152,34 @@ def _secret(resource: Object, name: str, keys: Keys) -> Object:
     return owned(resource, "Secret", name, stringData=data)
 
 
-class Policies:
-    """Reconciles S4Policies."""
+class Policies(Reconciler[PolicySpec, PolicyState]):
+    """Reconciles S4Policies. Nothing is taken back of one: who has it is refused for the same reason (rights.py)."""
 
-    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets) -> None:
-        self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
-
-    async def reconcile(self, namespace: str, name: str) -> float:
-        """One round; seconds until the next, 0 where the S4Policy is no more. Raises KubeError."""
-        resource = self._cache.get("S4Policy", namespace, name)
-        if resource is None:
-            return 0.0
-        spec, before = PolicySpec(**resource["spec"]), PolicyState(**(resource.get("status") or {}))
-
-        async def work() -> tuple[PolicyState | None, float]:
-            if is_going(resource):
-                return None, await self._delete(resource)
-            return await self._ensure(resource, spec, before)
-
-        async def nothing() -> None:
-            """Who has it is refused for the same reason (rights.py)."""
-
-        return await one_round(self._kube, self._cache, resource, before, work, nothing)
+    kind, finalizer, models = "S4Policy", "s4.dev/policy", (PolicySpec, PolicyState)
 
     async def _ensure(self, resource: Object, spec: PolicySpec, before: PolicyState) -> tuple[PolicyState, float]:
         cluster = cluster_for(self._cache, resource, spec.clusterRef)
         check(spec.document, "document")
-        _, daemons = await connect(self._clusters, self._secrets, cluster)
+        _, daemons = await self._connect(cluster)
         iam = Iam(daemons)
         await iam.document(arn_of(resource))  # who never answered has nothing that a finalizer would wait for
-        await set_finalizer(self._kube, self._cache, resource, POLICY_FINALIZER, wanted=True)
+        await self._set_finalizer(resource, wanted=True)
         path = path_of("policies", *place(resource))
         arn = await iam.have_policy(path, f"policy-{resource['metadata']['uid']}", spec.document)
         state = PolicyState(arn=arn)
         say(resource, state, before, "Ready", "the policy can be used")
         return state, AT_REST_S
 
-    async def _delete(self, resource: Object) -> float:
-        """Once nobody has it: one that denies something would else be missed. Raises UnmetError, DaemonError."""
-        if POLICY_FINALIZER not in resource["metadata"].get("finalizers", []):
-            return 0.0
-        cluster = cluster_of(self._cache, resource) or await self._kube.get("S4Cluster", *reference_of(resource))
-        if cluster is not None and not is_going(cluster):
-            if named := users_of(self._cache, resource):
-                raise UnmetError("PolicyInUse", f"it is used by {', '.join(named[:10])}")
-            _, daemons = await connect(self._clusters, self._secrets, cluster)
-            try:
-                await Iam(daemons).drop_policy(arn_of(resource))
-            except DaemonError as error:
-                if error.code != "DeleteConflict":
-                    raise
-                raise UnmetError(
-                    "PolicyInUse", "somebody has it attached: IAM's ListEntitiesForPolicy says who"
-                ) from error
-        await set_finalizer(self._kube, self._cache, resource, POLICY_FINALIZER, wanted=False)
-        return 0.0
+    async def _drop(self, resource: Object, before: PolicyState, cluster: Object, daemons: Daemons) -> None:
+        """Once nobody has it: one that denies something would else be missed."""
+        if named := users_of(self._cache, resource):
+            raise UnmetError("PolicyInUse", f"it is used by {', '.join(named[:10])}")
+        try:
+            await Iam(daemons).drop_policy(arn_of(resource))
+        except DaemonError as error:
+            if error.code != "DeleteConflict":
+                raise
+            raise UnmetError("PolicyInUse", "somebody has it attached: IAM's ListEntitiesForPolicy says who") from error
 
 
 def users_of(cache: Cache, policy: Object) -> list[str]:

@@ -8,20 +8,16 @@ condition, in the same words for all kinds.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from s4_operator.bucket_models import ClusterRef, ResourceState
 from s4_operator.cache import Cache
-from s4_operator.clusters import Clusters, write_status
-from s4_operator.daemons import DaemonError, Daemons
-from s4_operator.kube import Kube, Object, TakenError
-from s4_operator.manifests import Builder
+from s4_operator.daemons import DaemonError
+from s4_operator.kube import Object, TakenError
 from s4_operator.models import GROUP, VERSION, ClusterSpec
 from s4_operator.observe import stamp
 from s4_operator.ownership import RefusedError
 from s4_operator.report import conditions
-from s4_operator.secrets_of import Secrets
 
 S = TypeVar("S", bound=ResourceState)
 
@@ -74,14 +70,6 @@ def cluster_for(cache: Cache, resource: Object, reference: ClusterRef) -> Object
     return found
 
 
-async def connect(clusters: Clusters, secrets: Secrets, cluster: Object) -> tuple[Builder, Daemons]:
-    """How to speak to a cluster. Raises KubeError."""
-    metadata = cluster["metadata"]
-    builder = Builder(metadata["namespace"], metadata["name"], metadata["uid"], ClusterSpec(**cluster["spec"]))
-    trusted = await secrets.ensure(builder, time.time())
-    return builder, clusters.daemons(builder, trusted)
-
-
 def reason_of(error: Exception) -> str:
     if isinstance(error, RefusedError | UnmetError):
         return error.reason
@@ -106,50 +94,6 @@ def say(resource: Object, state: ResourceState, before: ResourceState, reason: s
 def again_s(state: ResourceState) -> float:
     """When to look again at what is not Ready: soon at first."""
     return SOON_S if time.time() - stamp(state.conditions[0].lastTransitionTime) < LONG_S else LATER_S
-
-
-async def one_round(
-    kube: Kube,
-    cache: Cache,
-    resource: Object,
-    before: S,
-    work: Callable[[], Awaitable[tuple[S | None, float]]],
-    take_back: Callable[[], Awaitable[None]],
-) -> float:
-    """Do `work`, which gives the status and the seconds until the next round, and write that; or write why it could
-    not be done. A resource that may not be what it is loses what it was given, and its status says so only once that
-    is so. Raises KubeError."""
-    try:
-        state, wait_s = await work()
-    except (RefusedError, UnmetError, DaemonError, TakenError) as error:
-        state, message = before.model_copy(), str(error)
-        if isinstance(error, RefusedError | TakenError):
-            try:
-                await take_back()
-                fresh = type(before)()
-                lost: dict[str, Any] = {
-                    name: getattr(fresh, name) for name in ("keys", "owned") if name in type(before).model_fields
-                }
-                state = before.model_copy(update=lost)
-            except DaemonError as why:
-                message = f"{error}; what it was given could not be taken back yet: {why}"
-        say(resource, state, before, reason_of(error), message)
-        wait_s = again_s(state)
-    if state is not None:
-        await write_status(kube, cache, resource, before, state)
-    return wait_s
-
-
-async def set_finalizer(kube: Kube, cache: Cache, resource: Object, name: str, *, wanted: bool) -> None:
-    metadata = resource["metadata"]
-    held = metadata.get("finalizers", [])
-    if wanted == (name in held):
-        return
-    kept = [one for one in held if one != name] + ([name] if wanted else [])
-    change: Object = {"metadata": {"finalizers": kept, "resourceVersion": metadata["resourceVersion"]}}
-    found = await kube.patch(resource["kind"], metadata["namespace"], metadata["name"], change)
-    if kept or not found["metadata"].get("deletionTimestamp"):  # else it is gone, and the watch may have said so before
-        cache.see(resource["kind"], {"kind": resource["kind"], **found})
 
 
 LABELS = {"Bucket": "s4.dev/bucket", "S4User": "s4.dev/user", "S4Role": "s4.dev/role"}

@@ -21,7 +21,7 @@ from typing import Any
 from s4_operator.bounds import Bounds
 from s4_operator.cache import Cache
 from s4_operator.clusters import Clusters
-from s4_operator.daemons import parts
+from s4_operator.daemons import Daemons, parts
 from s4_operator.iam import Document, Iam, path_of, text_of
 from s4_operator.kube import Kube, KubeError, Object
 from s4_operator.models import seconds
@@ -32,20 +32,17 @@ from s4_operator.resources import (
     UnmetError,
     cluster_for,
     cluster_of,
-    connect,
     is_going,
-    one_round,
     owned,
     place,
     reference_of,
     say,
-    set_finalizer,
 )
 from s4_operator.rights import grant, resolved, statements
+from s4_operator.rounds import Reconciler
 from s4_operator.secrets_of import Secrets
 from s4_operator.sweep import ROLE, drop_role
 
-FINALIZER = "s4.dev/role"
 ENDING = "-s4-role"  # of the ConfigMap's name
 TOKEN_FILE = "/var/run/secrets/s4.dev/token"  # noqa: S105 - where it is, not what
 READ_AGAIN_S = 60.0
@@ -68,11 +65,13 @@ def trust(provider: str, url: str, audience: str, accounts: list[str]) -> Docume
     return {"Version": "2012-10-17", "Statement": [{**who, "Condition": only}]}
 
 
-class Roles:
+class Roles(Reconciler[RoleSpec, RoleState]):
     """Reconciles S4Roles."""
 
+    kind, finalizer, models = "S4Role", "s4.dev/role", (RoleSpec, RoleState)
+
     def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
-        self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
+        super().__init__(kube, cache, clusters, secrets)
         self._bounds = bounds
         self._issuer, self._read_at = ("", ""), -READ_AGAIN_S
         self._reading = asyncio.Lock()
@@ -85,20 +84,6 @@ class Roles:
             self._read_at = time.monotonic()
             return self._issuer != before
 
-    async def reconcile(self, namespace: str, name: str) -> float:
-        """One round; seconds until the next, 0 where the S4Role is no more. Raises KubeError."""
-        resource = self._cache.get("S4Role", namespace, name)
-        if resource is None:
-            return 0.0
-        spec, before = RoleSpec(**resource["spec"]), RoleState(**(resource.get("status") or {}))
-
-        async def work() -> tuple[RoleState | None, float]:
-            if is_going(resource):
-                return None, await self._delete(resource)
-            return await self._ensure(resource, spec, before)
-
-        return await one_round(self._kube, self._cache, resource, before, work, lambda: self._take_back(resource))
-
     async def _ensure(self, resource: Object, spec: RoleSpec, before: RoleState) -> tuple[RoleState, float]:
         cluster = cluster_for(self._cache, resource, spec.clusterRef)
         statements(spec.inline)
@@ -106,12 +91,12 @@ class Roles:
         called, role, audience = metadata["name"] + ENDING, ROLE + metadata["uid"], audience_of(cluster)
         await self._kube.ours(owned(resource, "ConfigMap", called))
         url, keys = await self._told_issuer()
-        builder, daemons = await connect(self._clusters, self._secrets, cluster)
+        builder, daemons = await self._connect(cluster)
         iam = Iam(daemons)
         rights = await resolved(self._cache, iam, resource, spec)
         holder = iam.holder("Role", role)
         found = await holder.find()  # who never answered has nothing that a finalizer would wait for
-        await set_finalizer(self._kube, self._cache, resource, FINALIZER, wanted=True)
+        await self._set_finalizer(resource, wanted=True)
         provider = await daemons.put_provider(url, audience, keys)
         if found is None:
             path = path_of("roles", metadata["namespace"], metadata["name"])
@@ -155,12 +140,12 @@ class Roles:
             )
         return issuer.removeprefix(HTTPS), keys
 
-    async def _take_back(self, resource: Object) -> None:
+    async def _take_back(self, resource: Object, before: RoleState) -> None:
         """What an S4Role was given. Raises DaemonError."""
         cluster = cluster_of(self._cache, resource)
         if cluster is None:
             return
-        _, daemons = await connect(self._clusters, self._secrets, cluster)
+        _, daemons = await self._connect(cluster)
         role = ROLE + resource["metadata"]["uid"]
         holder = Iam(daemons).holder("Role", role)
         if await holder.find() is None:
@@ -169,18 +154,10 @@ class Roles:
         nobody = text_of(trust("", "", "", NOBODY))
         await holder.iam.call("UpdateAssumeRolePolicy", RoleName=role, PolicyDocument=nobody)
 
-    async def _delete(self, resource: Object) -> float:
-        """A cluster that is gone has no roles."""
-        if FINALIZER not in resource["metadata"].get("finalizers", []):
-            return 0.0
-        cluster = cluster_of(self._cache, resource) or await self._kube.get("S4Cluster", *reference_of(resource))
-        if cluster is not None and not is_going(cluster):
-            _, daemons = await connect(self._clusters, self._secrets, cluster)
-            await drop_role(Iam(daemons), ROLE + resource["metadata"]["uid"])
-            same = [one for one in self._cache.list("S4Role") if reference_of(one) == reference_of(resource)]
-            if all(place(one) == place(resource) or is_going(one) for one in same):
-                with suppress(UnmetError):  # then there never was one
-                    url, _ = await self._told_issuer()
-                    await daemons.drop_provider(url, audience_of(cluster))
-        await set_finalizer(self._kube, self._cache, resource, FINALIZER, wanted=False)
-        return 0.0
+    async def _drop(self, resource: Object, before: RoleState, cluster: Object, daemons: Daemons) -> None:
+        await drop_role(Iam(daemons), ROLE + resource["metadata"]["uid"])
+        same = [role for role in self._cache.list("S4Role") if reference_of(role) == reference_of(resource)]
+        if all(place(role) == place(resource) or is_going(role) for role in same):
+            with suppress(UnmetError):  # then there never was one
+                url, _ = await self._told_issuer()
+                await daemons.drop_provider(url, audience_of(cluster))
