@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import logging
 import os
 import shutil
 import time
@@ -25,6 +26,9 @@ import plyvel
 from s4.base.said import SaidError
 from s4.storage.forgetting import STEP_S, Forgetting
 from s4.storage.timing import SYNC, WRITE, Times
+from s4.storage.torn_end import cut_torn_ends
+
+log = logging.getLogger(__name__)
 
 Rows = Iterable[tuple[bytes, bytes | None]]
 
@@ -63,7 +67,8 @@ class Database:
         try:
             if not path.exists():
                 _create(path)
-            self._db = plyvel.DB(
+            opened = partial(
+                plyvel.DB,
                 str(path),
                 paranoid_checks=True,
                 write_buffer_size=write_buffer_bytes,
@@ -72,6 +77,14 @@ class Database:
                 bloom_filter_bits=10,
                 block_size=8192,
             )
+            try:
+                self._db = opened()
+            except plyvel.CorruptionError:
+                if not (torn := cut_torn_ends(path)):
+                    raise
+                for file, size in torn:
+                    log.warning("%s ended in a write that a loss of power tore: its %d bytes are cut off", file, size)
+                self._db = opened()
         except plyvel.Error as error:
             raise DatabaseError(f"cannot open the database {path}: {error}") from error
         try:

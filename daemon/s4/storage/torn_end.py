@@ -1,0 +1,84 @@
+"""The end of a LevelDB log that a loss of power tore.
+
+LevelDB appends a batch to its log (and an edit to its MANIFEST) as one record, in as many pieces as it touches blocks of
+32 KiB, and a write is acknowledged once a sync covers all of them. Before that the disk may have taken some sectors of
+the pieces and not others: what it did not take reads as zeros where something behind it was. With paranoid checks
+LevelDB opens such a file only where nothing but its end is missing; without them it would pass over damage of what was
+acknowledged, too.
+
+So a database that does not open is looked at here. Only the last record can be one that no sync covered. If all that is
+wrong in a file lies behind its last whole record, if no other record begins in there, and if there are sectors that
+read as never written, then this is what the loss of power left of a record that nobody was told of, and it is cut off:
+a crash before the cut, or within it, leaves what the next start cuts again. Anything else is damage, and stays for
+whoever has another copy.
+
+Format: doc/log_format.md of LevelDB. A piece is a masked CRC-32C (of type and payload), length, type, payload.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from crc32c import crc32c
+
+BLOCK, HEADER, SECTOR = 32 << 10, 7, 512
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def cut_torn_ends(directory: Path) -> list[tuple[Path, int]]:
+    """Cut what was never acknowledged off a database that is not open: (file, bytes). Raises OSError. Blocks."""
+    found = []
+    for path in [*directory.glob("*.log"), *directory.glob("MANIFEST-*")]:
+        data = path.read_bytes()
+        if (end := torn_from(data)) is not None:
+            with path.open("r+b") as file:
+                file.truncate(end)
+                os.fsync(file.fileno())
+            found.append((path, len(data) - end))
+    return found
+
+
+def torn_from(data: bytes) -> int | None:
+    """Where in a log its last record begins, if that is torn; None where all is whole, and where it is damaged."""
+    end, at, is_open = 0, 0, False  # is_open: the first pieces of a record were there
+    while (at := _next(at)) < len(data) and (piece := _piece(data, at)) is not None:
+        kind, at = piece
+        if is_open != (kind in (MIDDLE, LAST)):
+            break
+        is_open = kind in (FIRST, MIDDLE)
+        end = end if is_open else at
+    else:
+        if at >= len(data):
+            return None
+    start = _next(end)
+    others = (_piece(data, offset) for offset in range(start + 1, len(data)) if data[offset + 6 : offset + 7] in _BEGIN)
+    is_last = not any(others)
+    return end if is_last and _has_hole(data, start) else None
+
+
+_BEGIN = (bytes([FULL]), bytes([FIRST]))
+
+
+def _next(at: int) -> int:
+    """Where the piece behind `at` begins: the end of a block that has no room for a header is filled up with zeros."""
+    left = BLOCK - at % BLOCK
+    return at + left if left < HEADER else at
+
+
+def _piece(data: bytes, at: int) -> tuple[int, int] | None:
+    """(its kind, where it ends), if a whole piece is there."""
+    if at + HEADER > len(data):
+        return None
+    kind, end = data[at + 6], at + HEADER + int.from_bytes(data[at + 4 : at + 6], "little")
+    if not FULL <= kind <= LAST or end > min(len(data), at - at % BLOCK + BLOCK):
+        return None
+    crc = crc32c(data[at + 6 : end])
+    masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    return (kind, end) if masked == int.from_bytes(data[at : at + 4], "little") else None
+
+
+def _has_hole(data: bytes, start: int) -> bool:
+    """Whether a sector behind `start`, or what is left of its own, reads as never written."""
+    starts = [start, *range(start - start % SECTOR + SECTOR, len(data), SECTOR)]
+    return any(not any(data[first:end]) for first, end in zip(starts, [*starts[1:], len(data)], strict=True))

@@ -1,0 +1,105 @@
+"""A database opens whatever a loss of power leaves of the write that was under way, and never where it is damaged."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from s4.storage.leveldb import Database, DatabaseError
+from s4.storage.torn_end import BLOCK, SECTOR, torn_from
+
+SIZES = {"cache_bytes": 1 << 20, "write_buffer_bytes": 64 << 20, "open_files": 100}
+Write = tuple[int, bytes]  # (where, what) of a log
+
+
+def make(directory: Path, sizes: list[int]) -> tuple[Path, list[Write]]:
+    """A database of so many rows, each a batch of its own: its log, and the appends that each batch made of it."""
+    database = Database(directory, **SIZES)
+    chosen, ends = random.Random(1), [0]
+    (path,) = directory.glob("*.log")
+    for number, size in enumerate(sizes):
+        database.write([(b"%04d" % number, chosen.randbytes(size))])
+        ends.append(path.stat().st_size)
+    database.close()
+    data = path.read_bytes()
+    return path, [(start, data[start:end]) for start, end in itertools.pairwise(ends)]
+
+
+def rows(directory: Path) -> int:
+    database = Database(directory, **SIZES)
+    count = sum(1 for _ in database.scan(b"", b"\xff"))
+    database.close()
+    return count
+
+
+def put(path: Path, writes: list[Write], torn: bytes) -> None:
+    path.write_bytes(b"".join(data for _, data in writes) + torn)
+
+
+def left_of(write: Write, chosen: random.Random) -> bytes:
+    """What a disk may have taken of it: any sectors, the rest as if nothing had been written there."""
+    start, data = write
+    edges = [0, *range(SECTOR - start % SECTOR, len(data), SECTOR), len(data)]
+    kept = [chosen.random() < 0.5 for _ in edges[1:]]
+    kept[chosen.randrange(len(kept))] = False
+    whole = b"".join(
+        data[first:end] if here else bytes(end - first)
+        for first, end, here in zip(edges, edges[1:], kept, strict=False)
+    )
+    return whole if chosen.random() < 0.5 else whole.rstrip(b"\0")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_write_under_way_may_be_torn_at_any_sector(tmp_path: Path, seed: int) -> None:
+    chosen = random.Random(seed)
+    sizes = [chosen.choice([10, 600, 5000, BLOCK - 40, 3 * BLOCK]) for _ in range(6)]
+    path, writes = make(tmp_path / "meta", sizes)
+    put(path, writes[:-1], left_of(writes[-1], chosen))
+    assert rows(tmp_path / "meta") == len(sizes) - 1
+
+
+def test_pieces_behind_one_that_was_never_written(tmp_path: Path) -> None:
+    path, writes = make(tmp_path / "meta", [BLOCK - 200, 3000])
+    start, data = writes[-1]
+    edge = BLOCK - start
+    put(path, writes[:-1], bytes(edge) + data[edge:])
+    assert torn_from(path.read_bytes()) == start
+    assert rows(tmp_path / "meta") == 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_a_sync_covered_is_never_cut(tmp_path: Path, seed: int) -> None:
+    """Damage of a record with another behind it, and of the last where no sector is missing."""
+    chosen = random.Random(seed)
+    sizes = [chosen.choice([2000, 5000, BLOCK - 40, 3 * BLOCK]) for _ in range(4)]
+    path, writes = make(tmp_path / "meta", sizes)
+    data = bytearray(path.read_bytes())
+    start, hit = writes[chosen.randrange(len(writes))]
+    if start == writes[-1][0] or chosen.random() < 0.5:
+        data[start + chosen.randrange(7, len(hit))] ^= 1 + chosen.randrange(255)
+    else:
+        first = start + 7 - (start + 7) % -SECTOR  # behind its header: LevelDB itself passes over one of zeros
+        first += SECTOR * chosen.randrange(max(1, (len(hit) - 7) // SECTOR - 1))
+        data[first : first + SECTOR] = bytes(SECTOR)
+    path.write_bytes(data)
+    with pytest.raises(DatabaseError, match="cannot open"):
+        rows(tmp_path / "meta")
+    assert path.read_bytes() == data
+
+
+def test_an_edit_of_the_manifest_may_be_torn(tmp_path: Path) -> None:
+    directory = tmp_path / "meta"
+    make(directory, [100])
+    (manifest,) = directory.glob("MANIFEST-*")
+    whole = manifest.read_bytes()
+    manifest.write_bytes(whole + bytes(SECTOR) + b"\x07" * 40)
+    assert rows(directory) == 1
+
+
+def test_a_database_that_is_whole_is_left_alone(tmp_path: Path) -> None:
+    path, _ = make(tmp_path / "meta", [10, 3 * BLOCK, BLOCK - 7 - 20, 500])
+    data = path.read_bytes()
+    assert [end for end in (*range(0, len(data), 997), len(data)) if torn_from(data[:end]) is not None] == []
