@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 
 from s4.cluster.placement import DRAINING, GONE, PlacementError, Store, domain_limit, moved, place, shares
 
@@ -42,12 +42,15 @@ shapes = st.tuples(st.integers(1, 8), st.integers(0, 10), st.integers(0, 12)).ma
 
 @settings(max_examples=150, deadline=None)
 @given(shapes, st.sampled_from([16, 64, 100]))
+@example(
+    (4, 5, 3), 16
+)  # a domain of one store, which has a copy of every partition's metadata, and more than its share
 def test_equal_stores_hold_equal_shares(shape: tuple[int, int, int], partitions: int) -> None:
     shards, count, domains = shape
     given_stores = stores(count, domains)
     members = place(given_stores, [[] for _ in range(partitions)], shards, 3)
     check(given_stores, members, shards)
-    share = shares(given_stores, partitions, shards, domain_limit(given_stores, shards))
+    share = shares(given_stores, partitions, shards, 3)
     found = loads(members)
     assert sum(share.values()) == pytest.approx(partitions * shards)
     for store in given_stores:
@@ -60,7 +63,7 @@ def test_loads_follow_weights(weights: list[float], shards: int) -> None:
     given_stores = [Store(f"s{number}", f"d{number}", weight) for number, weight in enumerate(weights)]
     members = place(given_stores, EMPTY, shards, 3)
     check(given_stores, members, shards)
-    share, found = shares(given_stores, 64, shards, 1), loads(members)
+    share, found = shares(given_stores, 64, shards, 3), loads(members)
     assert all(abs(found[store.id] - share[store.id]) <= 1 + 1e-9 for store in given_stores)
 
 

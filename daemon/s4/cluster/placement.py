@@ -74,16 +74,26 @@ def domain_limit(serving: Sequence[Store], shards: int) -> int:
     return next(limit for limit in range(1, shards + 1) if sum(min(limit, size) for size in sizes) >= shards)
 
 
-def shares(serving: Sequence[Store], partitions: int, shards: int, limit: int) -> dict[str, float]:
-    """The positions that each store should hold: by weight, but no more than one for each partition, and no more
-    for a domain than `limit` for each partition; what is over goes to the others by weight."""
+def shares(serving: Sequence[Store], partitions: int, shards: int, replicas: int) -> dict[str, float]:
+    """The positions that each store should hold: by weight, but no more than one for each partition, and for a domain
+    no more than `domain_limit` for each, and no fewer than copies of the metadata that the others have no room for;
+    what is over goes to the others by weight, and what is missing comes from them."""
     domains: dict[str, list[Store]] = {}
     for store in serving:
         domains.setdefault(store.domain, []).append(store)
     weights = {name: sum(store.weight for store in inside) for name, inside in domains.items()}
+    limit, copies = domain_limit(serving, shards), min(replicas, shards)
+    together = domain_limit(serving, copies)
+    room = {name: min(together, len(inside)) for name, inside in domains.items()}
+    least = {name: partitions * max(0, copies - sum(room.values()) + held) for name, held in room.items()}
     bounds = {name: partitions * min(limit, len(inside)) for name, inside in domains.items()}
-    found: dict[str, float] = {}
-    for name, total in _pour(partitions * shards, weights, bounds).items():
+    found, totals = dict[str, float](), dict[str, float]()
+    short: dict[str, float] = {}
+    while not totals or any(totals[name] < least[name] for name in weights):
+        short |= {name: least[name] for name, total in totals.items() if total < least[name]}
+        others = {name: weight for name, weight in weights.items() if name not in short}
+        totals = short | _pour(partitions * shards - sum(short.values()), others, bounds)
+    for name, total in totals.items():
         inside = {store.id: store.weight for store in domains[name]}
         found.update(_pour(total, inside, dict.fromkeys(inside, partitions)))
     return found
@@ -128,7 +138,7 @@ class _Plan:
         self._together = domain_limit(list(self.serving.values()), min(self.replicas, self.shards))
         self.members = [[""] * self.shards for _ in self.previous]
         self.load, self._first = Counter(), Counter()
-        self.share = shares(list(self.serving.values()), len(self.previous), self.shards, self.limit)
+        self.share = shares(list(self.serving.values()), len(self.previous), self.shards, self.replicas)
         self._full = dict.fromkeys(self.serving, (0.0, 0.0))
 
     def keep(self) -> None:
