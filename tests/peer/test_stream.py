@@ -32,8 +32,14 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def write(self, data: Any) -> None:
+        self.sent.append(data)
+
     def writelines(self, list_of_data: Any) -> None:
         self.sent += list_of_data
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def opened() -> tuple[FrameStream, Transport]:
@@ -108,13 +114,35 @@ def test_nothing_is_sent_on_what_has_ended() -> None:
     async def test() -> None:
         made, transport = opened()
         made.send([b"a"])
+        await asyncio.sleep(0)
+        made.send([b"lost"])
         transport.closed = True
         made.send([b"b"])
+        await asyncio.sleep(0)
         transport.closed = False
         made.connection_lost(None)
         made.send([b"c"])
         assert made.closed
         assert transport.sent == [b"a"]
+
+    asyncio.run(test())
+
+
+def test_short_frames_of_one_round_go_out_together_and_all_in_their_order() -> None:
+    async def test() -> None:
+        made, transport = opened()
+        for piece in (b"a", b"b", b"c"):
+            made.send([piece])
+        assert transport.sent == []
+        await asyncio.sleep(0)
+        assert transport.sent == [b"abc"]
+        made.send([b"d"])
+        made.send([b"e", bytes(8192)])  # what is long waits for nothing, and passes nothing
+        made.send([b"f"])
+        made.close()
+        assert transport.sent == [b"abc", b"d", b"e", bytes(8192), b"f"]
+        await asyncio.sleep(0)
+        assert len(transport.sent) == 5
 
     asyncio.run(test())
 

@@ -1,7 +1,8 @@
 """The frames of one connection, received straight into the buffers that are handed out, and sent without being joined.
 
 Lengths, headers and short payloads come together: one read brings many, and they are taken from where it was received. Of
-what is longer the rest is received into a buffer of its own, so that a stripe's bytes are copied once, out of TLS.
+what is longer the rest is received into a buffer of its own, so that a stripe's bytes are copied once, out of TLS. What is
+short goes out at the end of this round of the loop, with all that is sent in it: one record of TLS, one call, one packet.
 
 For editors: frames are read in their order, and after all that came what ended the connection. Who reads slowly stops the
 peer at WAITING_BYTES; who sends much awaits `drain`. A header keeps what it was decoded from, so that is never the buffer
@@ -24,6 +25,7 @@ WAITING_BYTES = 8 << 20  # of frames that nobody has read yet
 SHARED_BYTES = 64 << 10  # one read
 FRAME_BYTES = 512  # what a frame costs besides
 OWN_BYTES = 16 << 10  # what is as long as this and not all there has a buffer of its own
+SHORT_BYTES = 4 << 10  # what is as short as this waits for the end of the round
 
 Payload = bytes | memoryview
 
@@ -49,6 +51,7 @@ class FrameStream(asyncio.BufferedProtocol):
         self._reader: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._lost = self._full = False
+        self._short: list[Payload] = []  # sent in this round of the loop
         self._writers: list[asyncio.Future[None]] = []
 
     # -- called by the loop
@@ -166,8 +169,20 @@ class FrameStream(asyncio.BufferedProtocol):
 
     def send(self, pieces: Sequence[Payload]) -> None:
         """Without waiting: what the network does not take waits here. Once it is closed, nothing happens."""
-        if not self.closed:
-            self.transport.writelines(pieces)
+        if self.closed:
+            return
+        if len(pieces) == 1 and len(pieces[0]) <= SHORT_BYTES:
+            if not self._short:
+                asyncio.get_running_loop().call_soon(self._flush)
+            self._short.append(pieces[0])
+            return
+        self._flush()
+        self.transport.writelines(pieces)
+
+    def _flush(self) -> None:
+        short, self._short = self._short, []
+        if short and not self.closed:
+            self.transport.write(b"".join(short) if len(short) > 1 else short[0])
 
     async def drain(self) -> None:
         """Return once the network takes more. Raises ConnectionResetError."""
@@ -179,6 +194,8 @@ class FrameStream(asyncio.BufferedProtocol):
             raise ConnectionResetError("the connection has ended")
 
     def close(self) -> None:
+        """Once what was sent is on its way."""
+        self._flush()
         self.transport.close()
 
     def info(self, name: str) -> Any:
