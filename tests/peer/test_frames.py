@@ -62,6 +62,14 @@ def test_every_method_travels(tmp_path: Path) -> None:
         await node.discard(3, b"b" * 16)
         with pytest.raises(DamagedError):
             await node.read(shard, 0, 1)
+        others = [Shard(3, bytes([number]) * 16, 0, 0) for number in range(3)]
+        for remote.version in frames.VERSIONS:  # of an older one too, which is told of each
+            for other in others:
+                await node.append(other, memoryview(body), True)
+            await node.discard_all(3, [other.blob for other in others])
+            for other in others:
+                with pytest.raises(DamagedError):
+                    await node.read(other, 0, 1)
         with pytest.raises(DamagedError):
             await node.find_blob(3, b"b" * 16)
         page = await node.list_objects(made.bucket.id, Query())

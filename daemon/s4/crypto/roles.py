@@ -42,6 +42,7 @@ OF_GATEWAYS = frozenset(
         "append",
         "read",
         "discard",
+        "discard_all",
         "census",
         "stats",
     )

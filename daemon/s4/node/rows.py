@@ -324,6 +324,11 @@ class RowNode:
     async def discard(self, partition: int, blob: bytes) -> None:
         await self.drives.free(partition, blob)
 
+    async def discard_all(self, partition: int, blobs: list[bytes]) -> None:
+        for blob in blobs:
+            await self.discard(partition, blob)
+            await asyncio.sleep(0)  # each looks into the index
+
     # -- figures
 
     def led(self) -> list[int]:

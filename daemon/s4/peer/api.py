@@ -265,6 +265,10 @@ class ShardsApi(Protocol):
         """Drop the shards of a blob that was never committed."""
         ...
 
+    async def discard_all(self, partition: int, blobs: list[bytes]) -> None:
+        """Drop the shards of blobs of which nothing is left. Of peers of version 2; others are told of each."""
+        ...
+
     async def lacking(self, partition: int, position: int, blobs: list[tuple[bytes, Blob]]) -> list[bytes]:
         """Those of the blobs of which this store does not have every shard of the position, by its index."""
         ...

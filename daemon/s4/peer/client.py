@@ -37,6 +37,7 @@ CALL_S = 120.0
 BEACON_S = 0.5
 BEACON_LIMIT_S = 5.0
 CACHED = 10_000
+DISCARDS_ALL = 2  # the version that knows it
 
 
 class RefusedError(Exception):
@@ -122,6 +123,13 @@ class RemoteNode(NodeApi):
     async def find_identity(self, access_key: str) -> Identity | None:
         found: Identity | None = await self._cached(self._identities, "find_identity", access_key)
         return found
+
+    async def discard_all(self, partition: int, blobs: list[bytes]) -> None:
+        if self.version >= DISCARDS_ALL:
+            await self._call("discard_all", partition, blobs)
+        else:
+            for blob in blobs:
+                await self._call("discard", partition, blob)
 
     def known_bucket(self, name: str) -> Bucket | None:
         """What `find_bucket` gives, where it is cached."""

@@ -12,7 +12,7 @@ refusal that says why. Fields are only added, at the end of arrays, where an old
 older peer must understand differently is a new version. A release speaks its own version and the one before, so that
 a rolling upgrade, which mixes two releases, never cuts a cluster in half.
 
-Version 2 knows rows of blobs that have their bytes, and `find_whole` (metadata/small.py).
+Version 2 knows rows of blobs that have their bytes, and `find_whole` (metadata/small.py); and `discard_all`.
 """
 
 from __future__ import annotations

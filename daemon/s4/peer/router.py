@@ -96,14 +96,11 @@ class Router:
         self._ahead_ms = 0  # of this clock, are ids made, since some store forgot those of this clock
         self._me, self._name = "", os.urandom(16).hex()
         self._local: LocalNode | None = None
-        self._remotes: dict[str, RemoteNode] = {}
-        self._connecting: dict[str, asyncio.Task[RemoteNode]] = {}
+        self._remotes, self._connecting = dict[str, RemoteNode](), dict[str, asyncio.Task[RemoteNode]]()
         self._failed, self._met = dict[str, float](), dict[str, str]()  # to connect: until when, and what was met last
-        self._failures: dict[str, Failures] = {}
-        self._blobs: OrderedDict[bytes, BlobFound] = OrderedDict()
+        self._failures, self._blobs = dict[str, Failures](), OrderedDict[bytes, BlobFound]()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.versions = frames.VERSIONS
-        self._reported: set[tuple[int, bytes, int]] = set()
+        self.versions, self._reported = frames.VERSIONS, set[tuple[int, bytes, int]]()
 
     def serve(self, me: str, local: LocalNode) -> None:
         """The store of this process and its node, which are called without a connection. A gateway has none."""
@@ -457,16 +454,19 @@ class Router:
             raise OfflineError(f"store {store[:8]} does not answer: {error}") from error
 
     async def discard(self, partition: int, blob: bytes) -> None:
+        await self.discard_all(partition, [blob])
+
+    async def discard_all(self, partition: int, blobs: list[bytes]) -> None:
         """What cannot be reached keeps its shards until its auditor finds them (C3)."""
         config = self.map.partitions[partition].config
         stores = {store for store in (*config.members, config.joining) if store}
-        await asyncio.gather(*(self._discard_at(store, partition, blob) for store in stores))
+        await asyncio.gather(*(self._discard_at(store, partition, blobs) for store in stores))
 
-    async def _discard_at(self, store: str, partition: int, blob: bytes) -> None:
+    async def _discard_at(self, store: str, partition: int, blobs: list[bytes]) -> None:
         try:
-            await (await self.node(store)).discard(partition, blob)
+            await (await self.node(store)).discard_all(partition, blobs)
         except UnavailableError as error:
-            log.info("store %s keeps shards of blob %s: %s", store[:8], blob.hex(), error)
+            log.info("store %s keeps shards of %d blobs, %s first: %s", store[:8], len(blobs), blobs[0].hex(), error)
 
     async def deliver(self, sender: str, messages: list[tuple[int, AnyMessage]]) -> None:
         raise UnavailableError("ServiceUnavailable", "Messages of replicas go from store to store.")

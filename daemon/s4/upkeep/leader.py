@@ -1,7 +1,8 @@
 """What the primary of a partition does besides shards: its outbox, answers that nobody asks for any more, and, for
 partition 0, deletions of buckets that somebody left half done, and renames of prefixes.
 
-An outbox row goes once its action was carried out; everything that it asks for may be asked twice (C2). Actions of
+An outbox row goes once its action was carried out; everything that it asks for may be asked twice (C2). So those of a
+partition that were go together, twice a second at most: each time is an entry, for every replica to write. Actions of
 one partition for the same other partition are carried out in their order. The shards of a dead blob are freed once
 every request that began before has ended, as far as gateways are known (D6).
 """
@@ -9,6 +10,7 @@ every request that began before has ended, as far as gateways are known (D6).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from itertools import islice
@@ -46,6 +48,9 @@ class Leader:
         self._dirty: set[int] = set()
         self._wake = asyncio.Event()
         self._freeing: dict[bytes, float] = {}  # outbox rows of dead blobs, and since when they are known
+        self._done: dict[int, set[bytes]] = {}  # by partition, outbox rows that were carried out and are still there
+        self._forgot: dict[int, float] = {}  # when such were taken away last
+        self._looked = 0.0
         self._deleting: dict[str, tuple[bytes, float]] = {}
         self._failures: dict[int, Failures] = {}  # of outboxes
         self._leads_first = False
@@ -67,6 +72,7 @@ class Leader:
         self._wake.set()
 
     def _lead(self, partition: int) -> None:
+        self._done.pop(partition, None)
         self._note(partition)
         self._letting_go.note(partition)
 
@@ -77,12 +83,14 @@ class Leader:
 
     async def _outboxes(self) -> None:
         """One round, once there is something to do."""
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), LOOK_S)
-        except TimeoutError:
-            self._dirty |= {keys.split_outbox(row)[0] for row in self._freeing}
         self._wake.clear()
         dirty, self._dirty = self._dirty, set()
+        if boot_clock() - self._looked >= LOOK_S:
+            self._looked = boot_clock()
+            dirty |= {keys.split_outbox(row)[0] for row in self._freeing}
+            dirty |= {partition for partition, rows in self._done.items() if rows}
         await asyncio.gather(*(self._outbox(partition) for partition in dirty))
 
     async def _outbox(self, partition: int) -> None:
@@ -100,31 +108,40 @@ class Leader:
 
     async def _carry_out(self, partition: int) -> None:
         table = start = keys.table(partition, keys.OUTBOX)
+        done, horizon = self._done.setdefault(partition, set()), self._node.horizon()
         while rows := list(islice(self._node.host.scan(table, start), BATCH)):
             self._node.host.check(partition)
             start = rows[-1][0] + b"\x00"
             queues: dict[int, list[tuple[commands.AnyCommand, bytes]]] = {}
-            done: list[bytes] = []
+            dead: list[bytes] = []
+            carried: list[bytes] = []
             for key, value in rows:
+                if key in done:
+                    continue
                 action = decode_action(value)
                 if isinstance(action, FreeBlob):
-                    if self._may_free(key):
-                        await self._node.router.discard(partition, action.blob)
-                        done.append(key)
-                    continue
-                follow = follow_up(action, self._node.partitions)
-                if follow is not None:
+                    if self._freeing.setdefault(key, boot_clock()) >= horizon:
+                        continue  # a request that began before the blob died may still read it (D6)
+                    dead.append(action.blob)
+                elif (follow := follow_up(action, self._node.partitions)) is not None:
                     queues.setdefault(follow[0], []).append((follow[1], follow_id(key, action)))
-                done.append(key)
+                carried.append(key)
             await asyncio.gather(*(self._in_order(target, queue) for target, queue in queues.items()))
-            if done:
-                await self._node.host.submit(partition, commands.ForgetRows(done), own=True)
-                for key in done:
-                    self._freeing.pop(key, None)
+            if dead:
+                await self._node.router.discard_all(partition, dead)
+            done.update(carried)
+            if len(done) >= BATCH:
+                await self._forget(partition)
+        if done and boot_clock() - self._forgot.get(partition, 0.0) >= LOOK_S:
+            await self._forget(partition)
 
-    def _may_free(self, key: bytes) -> bool:
-        """Whether every request that began before the blob died has ended (D6)."""
-        return self._freeing.setdefault(key, boot_clock()) < self._node.horizon()
+    async def _forget(self, partition: int) -> None:
+        rows = sorted(self._done[partition])
+        await self._node.host.submit(partition, commands.ForgetRows(rows), own=True)
+        self._forgot[partition] = boot_clock()
+        self._done[partition].difference_update(rows)
+        for key in rows:
+            self._freeing.pop(key, None)
 
     async def _in_order(self, partition: int, queue: list[tuple[commands.AnyCommand, bytes]]) -> None:
         for command, named in queue:

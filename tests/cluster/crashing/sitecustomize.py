@@ -65,7 +65,7 @@ def patch() -> None:
 
     around(Router, "execute", lambda arguments: type(arguments[1]).__name__)
     around(Router, "append_to", lambda _: "append")
-    around(Router, "discard", lambda _: "discard")
+    around(Router, "discard_all", lambda _: "discard")
     around(MemberNode, "append", lambda _: "take-shard")
     around(MemberNode, "execute", lambda arguments: f"decide-{type(arguments[1]).__name__}")
     around(Leader, "_in_order", lambda arguments: f"outbox-{type(arguments[1][0][0]).__name__}")

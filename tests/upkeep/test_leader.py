@@ -1,0 +1,89 @@
+"""What the primary of a partition carries out of its outbox, on the real writer loop and a real LevelDB."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.memory import MemoryCoordinator
+from replica.test_group import TIMING, fail, until
+from s4.base.clock import boot_clock
+from s4.base.jobs import Jobs
+from s4.cluster.messages import Config, Document, Plan, encode_document
+from s4.metadata import keys
+from s4.metadata.rows import FreeBlob, encode
+from s4.replica.group import Group
+from s4.replica.replicated import ReplicatedHost
+from s4.storage.leveldb import Database
+from s4.upkeep.leader import Leader
+
+LOOK_S = 0.5
+
+
+class Node:
+    """A node that leads one partition alone; other stores are only told what to drop."""
+
+    def __init__(self, group: Group) -> None:
+        self.host, self.router, self.partitions = ReplicatedHost(group, 1, cache_bytes=1 << 20, max_waiting=64), self, 1
+        self.reading_since, self.asked, self.discarded = 0.0, 0, list[bytes]()
+
+    def horizon(self) -> float:
+        self.asked += 1
+        return self.reading_since
+
+    def led(self) -> list[int]:
+        return [0]
+
+    async def discard_all(self, partition: int, blobs: list[bytes]) -> None:
+        assert partition == 0
+        self.discarded += blobs
+
+
+def test_dead_blobs_are_freed_once_nobody_reads_and_their_rows_go_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row by itself was an entry for every replica to write."""
+    monkeypatch.setattr("s4.upkeep.leader.LOOK_S", LOOK_S)
+    blobs = [bytes([number]) * 16 for number in range(60)]
+
+    async def whole() -> None:
+        database = Database(tmp_path / "meta", cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=50)
+        coordinator = MemoryCoordinator()
+        await coordinator.replace("partition/0", encode_document(Document(Config(1, "a", ("a",)), Plan(("a",), 1))), 0)
+        group = Group(
+            "a", database, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+        )
+        node: Any = Node(group)
+        jobs = Jobs()
+        Leader(node, None, SimpleNamespace(resume=asyncio.Event().wait)).start(jobs)  # type: ignore[arg-type]
+        await group.start()
+        await until(lambda: group.serves(0))
+
+        def left() -> int:
+            return sum(1 for _ in node.host.scan(keys.table(0, keys.OUTBOX)))
+
+        async def die(some: list[bytes]) -> None:
+            for blob in some:
+                row = keys.outbox_row(0, group.last(0) + 1, 0)
+                await group.write(0, lambda _, row=row, blob=blob: [(row, encode(FreeBlob(blob)))])
+
+        await die(blobs[:1])
+        await until(lambda: node.asked > 2)
+        assert (node.discarded, left()) == ([], 1)  # a request that began before still reads
+        node.reading_since = boot_clock() + 3600
+        await until(lambda: not left())
+        before, began = group.last(0), boot_clock()
+        await die(blobs[1:])
+        await until(lambda: not left())
+        assert node.discarded == blobs
+        assert group.last(0) - before - len(blobs[1:]) <= (boot_clock() - began) / LOOK_S + 2
+        await jobs.close()
+        await group.close()
+        database.close()
+
+    asyncio.run(whole())
