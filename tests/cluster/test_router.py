@@ -22,7 +22,7 @@ from s4.cluster.keeper import DOCUMENT, MapKeeper
 from s4.metadata import commands, keys
 from s4.metadata.commands import Done
 from s4.metadata.listing import Page, Query, Version
-from s4.metadata.rows import Summary
+from s4.metadata.rows import Blob, Summary
 from s4.peer.api import ForgottenError, LostError, StaleError, UnavailableError, UnknownResultError
 from s4.peer.router import Router
 from s4.storage.records import DamagedError, OfflineError, Shard
@@ -137,6 +137,38 @@ def test_a_command_that_may_have_happened_is_sent_again_under_its_id() -> None:
 
 
 ABORT = commands.AbortUpload(commands.Settings(1, 1, ""), b"k", b"u" * 16)
+
+
+def test_what_the_own_store_leads_or_holds_is_asked_without_a_connection() -> None:
+    """Neither a row nor a shard of this process's store goes over a socket, nor is another store asked for it."""
+
+    async def test(fixture: Fixture) -> None:
+        router, local = fixture.router, Store()
+        router.serve(router.map.partitions[3].config.primary, local)  # type: ignore[arg-type]
+        own = fixture.primary(3)
+        local.root_identity = lambda _: None  # type: ignore[attr-defined]
+        await router.execute(3, ABORT)
+        await router.find_object(3, 1, b"k", "")
+        await router.find_whole(3, 1, b"k", "")
+        await router.find_content(3, bytes(32))
+        await router.find_upload(3, 1, b"k", b"u" * 16, 0, 10)
+        local.then = lambda *_: Blob(1, 1, 2, 1, bytes(32), 1)
+        await router.find_blob(3, b"b" * 16)
+        held = [
+            one
+            for one in range(len(router.map.partitions[3].config.members))
+            if router.map.target(3, one) == router._me
+        ]
+        shard = Shard(3, b"b" * 16, held[0], 0)
+        await router.append(shard, b"x", True)
+        await router.read(shard, 0, 1)
+        assert [call[0] for call in local.asked] == [
+            "execute", "find_object", "find_whole", "find_content", "find_upload", "find_blob", "append", "read",
+        ]  # fmt: skip
+        assert own.asked == []
+        assert all(not store.asked for store in fixture.stores.values())
+
+    routed(test)
 
 
 def test_patience_ends_though_the_machine_slept() -> None:
