@@ -51,7 +51,7 @@ from s4.replica.terms import Timing
 from s4.server import given, restart
 from s4.server.heap import settle_garbage_collector
 from s4.server.metrics import certificate_metrics, health_metrics, member_metrics, router_metrics
-from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
+from s4.server.parts import FAR_STRIPE_BYTES, S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.server.standalone import (
     COMPARE_LOOK_S,
     INVENTORY_S,
@@ -209,7 +209,7 @@ class ClusterServer:
             self._router = Router(self._keeper, self._credentials.client, self._readers.oldest, self._connecting)
             self._router.start()
             self._following = asyncio.create_task(self._follow())
-        made = make_gateway(self._router, await self._router.layout(), settings, self._readers)
+        made = make_gateway(self._router, await self._router.layout(), settings, self._readers, FAR_STRIPE_BYTES)
         self._gateway: Gateway = made
         made.commit_syncs, made.far, made.small_bytes = False, True, 0  # until all can read it (upkeep/small.py)
         directory = Path(settings.directories[0]) if settings.directories else None

@@ -40,6 +40,7 @@ from s4.telemetry.audit import AuditLog
 log = structlog.get_logger("s4")
 
 STRIPE_BYTES = 2 * MIB
+FAR_STRIPE_BYTES = 4 * MIB  # where shards go to other machines: each is a frame, which costs what it costs
 HASHING_THREADS = 8
 SWITCH_S = 0.0005  # that the loop keeps the interpreter while a thread wants it: a commit wants it three times
 GAUGE_S = 0.5
@@ -96,9 +97,12 @@ class ServerSettings(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
 
 
-def make_gateway(node: NodeApi, layout: Layout, settings: ServerSettings, readers: Readers) -> Gateway:
+def make_gateway(
+    node: NodeApi, layout: Layout, settings: ServerSettings, readers: Readers, stripe_bytes: int = STRIPE_BYTES
+) -> Gateway:
+    """`stripe_bytes` of data at least are in a full stripe."""
     limits = settings.limits
-    stripe_bytes = layout.data * -(-STRIPE_BYTES // layout.data // BLOCK) * BLOCK  # shards of whole blocks
+    stripe_bytes = layout.data * -(-stripe_bytes // layout.data // BLOCK) * BLOCK  # shards of whole blocks
     return Gateway(
         node,
         layout,
