@@ -2,9 +2,10 @@
 
     python -m bench.bulk 0bab319 [--nodes 6] [--rounds 2] [--seconds 4] [--only get-64m]
 
-A cluster of each tree in turn (`s4 dev`, 4+2, asked through its first node). Processor time of all its processes together,
-without what they take when nobody asks: seconds for each GB, or microseconds for each request that has no bytes; the
-least of the rounds, as whatever disturbs a machine only adds to it. Rates are the best of the rounds.
+A cluster of each tree (`s4 dev`, 4+2, asked through its first node), each work on one and then on the other. Processor time
+of all processes of a cluster together, without what they take when nobody asks: seconds for each GB, or microseconds for
+each request that has few bytes; the least of the rounds, as whatever disturbs a machine only adds to it, and their
+median. Rates are the best of the rounds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 import time
@@ -50,19 +52,19 @@ def load(program: Path, server: Server, name: str, seconds: float, objects: int)
     return report
 
 
-def once(program: Path, server: Server, who: str, names: list[str], seconds: float, found: Found) -> None:
-    """Each work on one server, in order; a work that was put for another is measured too."""
-    put = dict[str, int]()
+def once(program: Path, servers: dict[str, Server], names: list[str], seconds: float, found: Found) -> None:
+    """Each work on each server, in order; a work that was put for another is measured too."""
+    put = dict[tuple[str, str], int]()
     for name in dict.fromkeys(each for asked in names for each in (WORK[asked][0], asked) if each):
-        size = WORK[name][2]
-        spent_s, started = server.spent_s(), time.monotonic()
-        report = load(program, server, name, seconds, put.get(WORK[name][0], 0))
-        worked_s = server.spent_s() - spent_s - server.idle * (time.monotonic() - started)
-        put[name] = report["ops"]
-        bulk = size >= MIB
-        unit = size / 1e9 if bulk else 1e-6
-        rate = report["mb_per_s" if bulk else "ops_per_s"]
-        found.setdefault((name, who), []).append((worked_s / report["ops"] / unit, rate))
+        for who, server in servers.items():
+            size = WORK[name][2]
+            spent_s, started = server.spent_s(), time.monotonic()
+            report = load(program, server, name, seconds, put.get((WORK[name][0], who), 0))
+            worked_s = server.spent_s() - spent_s - server.idle * (time.monotonic() - started)
+            put[name, who] = report["ops"]
+            unit = size / 1e9 if size >= MIB else 1e-6
+            rate = report["mb_per_s" if size >= MIB else "ops_per_s"]
+            found.setdefault((name, who), []).append((worked_s / report["ops"] / unit, rate))
 
 
 @contextmanager
@@ -92,29 +94,30 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(WORK))
     arguments = parser.parse_args()
     program, found, names = build(), Found(), arguments.only.split(",")
-    with trees(arguments.revision) as these:
-        for _ in range(arguments.rounds):
-            for who, tree in these.items():
+    with trees(arguments.revision) as these, tempfile.TemporaryDirectory() as scratch:
+        servers = dict[str, Server]()
+        try:
+            for at, (who, tree) in enumerate(these.items()):
                 os.environ["PYTHONPATH"] = str(tree / "daemon")
-                with tempfile.TemporaryDirectory() as scratch:
-                    server = Server(Path(scratch) / "data", arguments.port, 0, 1, arguments.nodes)
-                    try:
-                        once(program, server, who, names, arguments.seconds, found)
-                    finally:
-                        server.process.terminate()
-                        server.process.wait(60)
+                servers[who] = Server(Path(scratch) / str(at), arguments.port + 100 * at, 0, 1, arguments.nodes)
+            for _ in range(arguments.rounds):
+                once(program, servers, names, arguments.seconds, found)
+                servers = dict(reversed(servers.items()))
+        finally:
+            for server in servers.values():
+                server.process.terminate()
+                server.process.wait(60)
     load_now = os.getloadavg()[0]
     print(f"Commit {commit()}, {arguments.nodes} nodes, {machine()}; load {load_now:.0f}.\n")
-    print(f"| work | {arguments.revision} | this | ratio | of rates |\n|---|---|---|---|---|")
+    print(f"| work | {arguments.revision} | this | ratio of the least, of medians | of rates |\n|---|---|---|---|---|")
     for name in dict.fromkeys(name for name, _ in found):
-        one, other = (found[name, who] for who in these)
-        digits = 2 if WORK[name][2] >= MIB else 0
-        least, best = [min(rows)[0] for rows in (one, other)], [max(rate for _, rate in rows) for rows in (one, other)]
-        unit = "s a GB" if digits else "µs"
-        print(
-            f"| {WORK[name][4]} | {least[0]:.{digits}f} {unit}, {best[0]:.0f} /s | {least[1]:.{digits}f} {unit}, {best[1]:.0f} /s "
-            f"| {least[1] / least[0]:.2f} | {best[1] / best[0]:.2f} |"
-        )
+        unit = "s a GB" if WORK[name][2] >= MIB else "µs"
+        both = [[[row[kind] for row in found[name, who]] for who in these] for kind in (0, 1)]
+        least, best = [min(costs) for costs in both[0]], [max(rates) for rates in both[1]]
+        middle = [statistics.median(costs) for costs in both[0]]
+        shown = " | ".join(f"{cost:.4g} {unit}, {rate:.0f} /s" for cost, rate in zip(least, best, strict=True))
+        ratios = f"{least[1] / least[0]:.2f}, {middle[1] / middle[0]:.2f} | {best[1] / best[0]:.2f}"
+        print(f"| {WORK[name][4]} | {shown} | {ratios} |")
 
 
 if __name__ == "__main__":
