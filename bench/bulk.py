@@ -27,7 +27,7 @@ from bench.peers import ACCESS, SECRET
 from bench.small import Server
 
 ROOT = Path(__file__).parents[1]
-MIB = 1 << 20
+MIB, AFTER_S = 1 << 20, 3.0
 # name: what is put before under a prefix of its own, operation, bytes, workers, label
 WORK = {
     "put-64m": ("", "put", 64 * MIB, 3, "PUT 64 MiB (3)"),
@@ -60,6 +60,8 @@ def once(program: Path, servers: dict[str, Server], names: list[str], seconds: f
             size = WORK[name][2]
             spent_s, started = server.spent_s(), time.monotonic()
             report = load(program, server, name, seconds, put.get((WORK[name][0], who), 0))
+            if WORK[name][2] < MIB:
+                time.sleep(AFTER_S)  # content rows, references and dead blobs come after the answers
             worked_s = server.spent_s() - spent_s - server.idle * (time.monotonic() - started)
             put[name, who] = report["ops"]
             unit = size / 1e9 if size >= MIB else 1e-6
