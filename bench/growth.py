@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
 
-from bench.__main__ import build, commit, machine
+from bench.load import Work, commit, machine, run
 from bench.memory import resident
-from bench.peers import ACCESS, SECRET, Peer, start_cluster, start_s4
+from bench.peers import ACCESS, SECRET, start_cluster, start_s4
 from s4.base.clock import boot_clock
 from s4.config.limits import MIB, Limits
 from s4.config.settings import StoreSettings
@@ -40,10 +39,10 @@ PARTITIONS = 32  # of the cluster
 SETTLE_S = 10
 INLINE = b"x" * 64
 WORK = {
-    "PUT 1 KiB (16)": ("put", 1024, 16),
-    "GET (16)": ("get", 64, 16),
-    "HEAD (16)": ("head", 64, 16),
-    "LIST 1000 keys (4)": ("list", 64, 4),
+    "PUT 1 KiB (16)": Work("put", 1024, 16),
+    "GET (16)": Work("get", 64, 16, existing="grow"),
+    "HEAD (16)": Work("head", 64, 16, existing="grow"),
+    "LIST 1000 keys (4)": Work("list", 64, 4, existing="grow"),
 }
 
 
@@ -144,35 +143,6 @@ def load_cluster(directory: Path, count: int) -> float:
     return took
 
 
-def measure(program: Path, peer: Peer, operation: str, size: int, workers: int, seconds: float, count: int) -> float:
-    """The median, in milliseconds: what one operation costs."""
-    existing = [] if operation == "put" else ["-existing", "grow"]
-    command = [
-        str(program),
-        "-endpoint",
-        peer.endpoint,
-        "-access",
-        peer.access,
-        "-secret",
-        peer.secret,
-        "-op",
-        operation,
-        "-size",
-        str(size),
-        "-workers",
-        str(workers),
-        "-seconds",
-        str(seconds),
-        "-objects",
-        str(count),
-        *existing,
-    ]
-    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    if report["errors"]:
-        raise RuntimeError(report["first_error"])
-    return float(report["p50_ms"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m bench.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -182,7 +152,6 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="three nodes instead of one process")
     arguments = parser.parse_args()
     counts = [int(one) for one in arguments.keys.split(",")]
-    program = build()
     print(f"Commit {commit()}, {machine()}. Median milliseconds of an operation.\n")
     columns: list[dict[str, float]] = []
     for count in counts:
@@ -193,9 +162,10 @@ def main() -> None:
             peer = start_cluster(directory, 3) if arguments.cluster else start_s4(directory)
             started = time.monotonic() - begun
             try:
-                for work in WORK.values():  # until LevelDB is done with what loading left to compact
-                    measure(program, peer, *work, SETTLE_S, count)
-                column = {name: measure(program, peer, *work, arguments.seconds, count) for name, work in WORK.items()}
+                asked = {name: replace(work, objects=count) for name, work in WORK.items()}
+                for work in asked.values():  # until LevelDB is done with what loading left to compact
+                    run(peer, work, SETTLE_S)
+                column = {name: run(peer, work, arguments.seconds).p50_ms for name, work in asked.items()}
                 if not arguments.cluster:
                     column["resident MiB"] = resident(peer) / (1 << 20)
             finally:

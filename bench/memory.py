@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import http.client
 import re
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.load import Work, run
 from bench.peers import ACCESS, SECRET, Peer, start_s4
 from s4.s3 import sigv4
 
 
 def resident(peer: Peer) -> int:
-    status = Path(f"/proc/{peer.process.pid}/status").read_text()
+    status = Path(f"/proc/{peer.processes[0].pid}/status").read_text()
     match = re.search(r"VmRSS:\s+(\d+) kB", status)
     return int(match[1]) * 1024 if match else 0
 
@@ -61,39 +61,20 @@ def put_large(peer: Peer, size: int) -> None:
     connection.close()
 
 
-def memory_figures(program: Path, scratch: Path, drives: int) -> str:
+def memory_figures(scratch: Path, drives: int) -> str:
     """A Markdown table of resident sizes in MiB."""
     peer = start_s4(scratch / "s4", count=drives)
 
-    def load(operation: str, size: int, workers: int, seconds: int, objects: int = 0) -> Callable[[], object]:
-        command = [
-            str(program),
-            "-endpoint",
-            peer.endpoint,
-            "-access",
-            ACCESS,
-            "-secret",
-            SECRET,
-            "-op",
-            operation,
-            "-size",
-            str(size),
-            "-workers",
-            str(workers),
-            "-seconds",
-            str(seconds),
-            "-objects",
-            str(objects),
-        ]
-        return lambda: subprocess.run(command, capture_output=True, check=True)
+    def load(work: Work, seconds: int) -> Callable[[], object]:
+        return lambda: run(peer, work, seconds)
 
     try:
         rows = [("idle after start", resident(peer))]
-        rows.append(("64 uploads of 64 MiB at once, 20 s", peak(peer, load("put", 64 << 20, 64, 20))))
-        rows.append(("the same, 20 s more", peak(peer, load("put", 64 << 20, 64, 20))))
+        rows.append(("64 uploads of 64 MiB at once, 20 s", peak(peer, load(Work("put", 64 << 20, 64), 20))))
+        rows.append(("the same, 20 s more", peak(peer, load(Work("put", 64 << 20, 64), 20))))
         rows.append(("one upload of 5 GiB", peak(peer, lambda: put_large(peer, 5 << 30))))
-        rows.append(("64 downloads of 64 MiB at once, 10 s", peak(peer, load("get", 64 << 20, 64, 10, 4))))
-        rows.append(("lists of 20,000 keys, 5 s", peak(peer, load("list", 100, 4, 5, 20_000))))
+        rows.append(("64 downloads of 64 MiB at once, 10 s", peak(peer, load(Work("get", 64 << 20, 64, 4), 10))))
+        rows.append(("lists of 20,000 keys, 5 s", peak(peer, load(Work("list", 100, 4, 20_000), 5))))
     finally:
         peer.stop()
     return f"| S4, {drives} drives | resident MiB |\n|---|---|\n" + "".join(

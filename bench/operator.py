@@ -23,7 +23,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from bench.__main__ import commit, machine
+from bench.load import commit, machine
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT

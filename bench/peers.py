@@ -1,7 +1,10 @@
-"""Servers to measure: started on loopback over a fresh directory, stopped at the end. A missing binary is left out."""
+"""Servers to measure, started over fresh directories and stopped at the end. What is not installed is left out
+(`make peers` installs them). Each says when it acknowledges a write: what does not sync is not to be compared with what
+does."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -11,10 +14,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ACCESS, SECRET = "benchmark", "benchmark-secret"
+NAMESPACE = "s4-bench"
 
 
 @dataclass
@@ -24,15 +28,19 @@ class Peer:
     name: str
     version: str
     endpoint: str
-    process: subprocess.Popen[bytes]
+    processes: list[subprocess.Popen[bytes]]
     access: str = ACCESS
     secret: str = SECRET
     settings: str = ""
-    options: list[str] = field(default_factory=list)
+    beside: tuple[str, ...] = ()  # words that run a program where the endpoint is
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(60)
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(60)
+        if self.beside:
+            subprocess.run(["ip", "netns", "delete", NAMESPACE], check=True)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -51,7 +59,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def find(name: str) -> str | None:
-    local = Path(".tools") / name
+    local = Path(".tools").absolute() / name
     return os.environ.get(f"S4_BENCH_{name.upper()}") or (str(local) if local.exists() else None) or shutil.which(name)
 
 
@@ -66,58 +74,29 @@ def drives(directory: Path, count: int) -> list[str]:
     return [str(directory / f"d{number}") for number in range(1, count + 1)] if count > 1 else [str(directory)]
 
 
-def start_s4(directory: Path, *options: str, count: int = 1) -> Peer:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "s4.cli",
-            "server",
-            *drives(directory, count),
-            "--listen",
-            "127.0.0.1:9100",
-            "--admin-listen",
-            "127.0.0.1:9101",
-            "--log-format",
-            "json",
-            *options,
-        ],
-        env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for("http://127.0.0.1:9100/readyz", process)
+def _s4(*words: str, out: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET}
+    command = [sys.executable, "-m", "s4.cli", *words]
+    return subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.DEVNULL)
+
+
+def start_s4(directory: Path, *options: str, count: int = 1, port: int = 9100) -> Peer:
+    listen = ("--listen", f"127.0.0.1:{port}", "--admin-listen", f"127.0.0.1:{port + 1}")
+    process = _s4("server", *drives(directory, count), *listen, "--log-format", "json", *options)
+    wait_for(f"http://127.0.0.1:{port}/readyz", process)
     return Peer(
         "S4",
         said(sys.executable, "-m", "s4.cli", "--version", pattern=r"s4 (\S+)"),
-        "http://127.0.0.1:9100",
-        process,
+        f"http://127.0.0.1:{port}",
+        [process],
         settings=" ".join([f"{count} drives, durability sync", *options]),
     )
 
 
-def start_cluster(directory: Path, nodes: int, *, partitions: int = 32, erasure: str = "4+2") -> Peer:
+def start_cluster(directory: Path, nodes: int, *, partitions: int = 32, erasure: str = "4+2", port: int = 9100) -> Peer:
     """Nodes with an etcd (`s4 dev`), asked through the first node, with its gateway."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "s4.cli",
-            "dev",
-            str(directory),
-            "--nodes",
-            str(nodes),
-            "--partitions",
-            str(partitions),
-            "--erasure",
-            erasure,
-            "--listen",
-            "127.0.0.1:9100",
-        ],
-        env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    numbers = ("--nodes", str(nodes), "--partitions", str(partitions), "--erasure", erasure)
+    process = _s4("dev", str(directory), *numbers, "--listen", f"127.0.0.1:{port}", out=subprocess.PIPE)
     assert process.stdout is not None
     for line in process.stdout:
         if b'"ready"' in line:
@@ -128,8 +107,8 @@ def start_cluster(directory: Path, nodes: int, *, partitions: int = 32, erasure:
     return Peer(
         "S4",
         version,
-        "http://127.0.0.1:9100",
-        process,
+        f"http://127.0.0.1:{port}",
+        [process],
         settings=f"cluster of {nodes} nodes, {erasure}, 3 copies of metadata, {partitions} partitions, etcd, TLS between nodes, through one node",
     )
 
@@ -162,8 +141,91 @@ def start_minio(directory: Path, count: int = 1) -> Peer | None:
         "MinIO",
         _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"),
         "http://127.0.0.1:9200",
-        process,
-        settings=f"{count} drives" + (", EC 4+2" if count == 6 else ""),
+        [process],
+        settings=f"{count} drives" + (", EC 4+2" if count == 6 else "") + ", synced before it answers",
+    )
+
+
+def start_minio_nodes(directory: Path, count: int) -> Peer | None:
+    """So many processes with a drive each, asked through the first. They have an address each in a network namespace,
+    since MinIO takes no loopback addresses for machines of their own; what it sends between them is not encrypted."""
+    binary = find("minio")
+    if binary is None or os.geteuid() or shutil.which("ip") is None:
+        return None
+    subprocess.run(["ip", "netns", "delete", NAMESPACE], check=False, stderr=subprocess.DEVNULL)  # of a run cut short
+    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
+    subprocess.run(["ip", "-netns", NAMESPACE, "link", "set", "lo", "up"], check=True)
+    hosts = [f"10.97.0.{number}" for number in range(1, count + 1)]
+    for host in hosts:
+        subprocess.run(["ip", "-netns", NAMESPACE, "address", "add", f"{host}/32", "dev", "lo"], check=True)
+    beside = ("ip", "netns", "exec", NAMESPACE)
+    pool = [f"http://{host}:9200{directory}/d{number}" for number, host in enumerate(hosts, 1)]
+    environment = {**os.environ, "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET, "MINIO_CI_CD": "1"}
+    environment["MINIO_STORAGE_CLASS_STANDARD"] = "EC:2"
+    processes = [
+        subprocess.Popen(
+            [*beside, binary, "server", "--address", f"{host}:9200", "--console-address", f"{host}:9201", *pool],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for host in hosts
+    ]
+    endpoint = f"http://{hosts[0]}:9200"
+    asked = [*beside, sys.executable, "-c", f"from bench.peers import answers; answers({endpoint!r})"]
+    subprocess.run(asked, check=True, cwd=Path(__file__).parents[1])
+    return Peer(
+        "MinIO",
+        _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"),
+        endpoint,
+        processes,
+        settings=f"{count} processes of a drive each, EC {count - 2}+2, synced before it answers, no TLS between them, through one of them",
+        beside=beside,
+    )
+
+
+def answers(endpoint: str) -> None:
+    """Until MinIO says that it can take requests."""
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(f"{endpoint}/minio/health/cluster", timeout=5)
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise RuntimeError(f"MinIO does not become ready at {endpoint}")
+
+
+def start_seaweedfs(directory: Path) -> Peer | None:
+    """One process with all of its parts. It syncs nothing before it answers, unless its filer is told so for a path."""
+    binary = find("weed")
+    if binary is None:
+        return None
+    directory.mkdir(parents=True, exist_ok=True)
+    identity = {
+        "name": "bench",
+        "credentials": [{"accessKey": ACCESS, "secretKey": SECRET}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    ports = ["-master.port=9501", "-volume.port=9502", "-filer.port=9503", "-s3", "-s3.port=9500"]
+    ports += ["-s3.port.lance=0", "-s3.port.iceberg=0"]  # the first would be S4's admin port
+    here = ("-ip=127.0.0.1", f"-dir={directory}", f"-s3.config={directory}/s3.json", "-master.volumeSizeLimitMB=1024")
+    process = subprocess.Popen(
+        [binary, "server", *here, *ports], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory
+    )
+    wait_for("http://127.0.0.1:9500/status", process)
+    synced = "fs.configure -locationPrefix=/buckets/ -fsync -apply\n"
+    done = subprocess.run(
+        [binary, "shell", "-master=127.0.0.1:9501"], input=synced, capture_output=True, text=True, check=False
+    )
+    is_synced = re.search(r'"fsync":\s+true', done.stdout) is not None
+    return Peer(
+        "SeaweedFS",
+        said(binary, "version", pattern=r"(\d+\.\d+)"),
+        "http://127.0.0.1:9500",
+        [process],
+        settings="1 process, 1 copy, leveldb filer without a sync; "
+        + ("volumes synced before it answers" if is_synced else "nothing is synced before it answers"),
     )
 
 
@@ -204,8 +266,8 @@ def start_garage(directory: Path) -> Peer | None:
         "Garage",
         said(binary, "--version", pattern=r"(v?\d\S+)"),
         "http://127.0.0.1:9300",
-        process,
+        [process],
         key,
         secret,
-        "1 node, lmdb, fsync",
+        "1 node, 1 copy, lmdb, metadata_fsync and data_fsync",
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
-import json
 import os
 import pstats
 import signal
@@ -21,8 +20,9 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from bench.__main__ import WORK, build
-from bench.peers import ACCESS, SECRET, wait_for
+from bench.__main__ import WORK
+from bench.load import run
+from bench.peers import ACCESS, SECRET, Peer, wait_for
 from s4.cli import main as cli
 
 LAYERS = (
@@ -93,32 +93,6 @@ def profiled(directory: str) -> None:
     sys.exit(cli.main(["server", directory, "--listen", "127.0.0.1:9100", "--admin-listen", "127.0.0.1:9101"]))
 
 
-def load(port: int, name: str, seconds: float) -> float:
-    operation, size, workers, objects, _ = WORK[name]
-    command = [
-        str(build()),
-        "-endpoint",
-        f"http://127.0.0.1:{port}",
-        "-access",
-        ACCESS,
-        "-secret",
-        SECRET,
-        "-op",
-        operation,
-        "-size",
-        str(size),
-        "-workers",
-        str(workers),
-        "-seconds",
-        str(seconds),
-        "-objects",
-        str(objects),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    rate: float = json.loads(done.stdout)["ops_per_s"]
-    return rate
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m bench.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -145,13 +119,13 @@ def report(work: str, seconds: float) -> None:
                 [sys.executable, "-m", "bench.profile", "--serve", serve],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                text=True,
                 env={**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET},
             )
             wait_for(f"http://127.0.0.1:{port}/healthz", process)
-            print(f"{what}: {load(port, work, seconds):.0f} {work} a second", flush=True)
+            peer = Peer(what, "", f"http://127.0.0.1:{port}", [process])
+            print(f"{what}: {run(peer, WORK[work][1], seconds).ops_per_s:.0f} {work} a second", flush=True)
             process.send_signal(signal.SIGUSR1 if serve != "bare" else signal.SIGTERM)
-            print(process.communicate()[0], end="")
+            print(process.communicate()[0].decode(), end="")
 
 
 if __name__ == "__main__":

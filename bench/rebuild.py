@@ -10,19 +10,18 @@ those read to reconstruct: four for each that is made. Figures are those of the 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
-import subprocess
 import tempfile
 import threading
 import time
 import urllib.request
 from pathlib import Path
 
-from bench.__main__ import build, commit, machine
+from bench.load import Report, Work, commit, machine, run
 from bench.peers import Peer, drives, start_s4
 
+GETS = Work("get", 4096, 16, 2000)
 ADMIN = "http://127.0.0.1:9101"
 
 
@@ -30,34 +29,6 @@ def metric(name: str) -> float:
     """The sum over labels of one of the server's metrics."""
     text = urllib.request.urlopen(f"{ADMIN}/metrics", timeout=30).read().decode()
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
-
-
-def load(
-    program: Path, peer: Peer, operation: str, size: int, workers: int, seconds: float, objects: int
-) -> dict[str, float]:
-    command = [
-        str(program),
-        "-endpoint",
-        peer.endpoint,
-        "-access",
-        peer.access,
-        "-secret",
-        peer.secret,
-        "-op",
-        operation,
-        "-size",
-        str(size),
-        "-workers",
-        str(workers),
-        "-seconds",
-        str(seconds),
-        "-objects",
-        str(objects),
-    ]
-    report: dict[str, float] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    if report["errors"]:
-        raise RuntimeError(str(report))
-    return report
 
 
 def wipe(drive: str) -> None:
@@ -72,27 +43,26 @@ def main() -> None:
     )
     parser.add_argument("--gib", type=float, default=2.0, help="data to put before")
     arguments = parser.parse_args()
-    program = build()
     print(f"Commit {commit()}, {machine()}.\n")
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "s4"
         running = [start_s4(directory, count=6)]
         try:
-            measure(program, directory, running, arguments.gib)
+            measure(directory, running, arguments.gib)
         finally:
             running[0].stop()
 
 
-def measure(program: Path, directory: Path, running: list[Peer], gib: float) -> None:
-    load(program, running[0], "get", 16 << 20, 4, 0.1, int(gib * 64))
-    before = load(program, running[0], "get", 4096, 16, 5, 2000)
-    during: list[dict[str, float]] = []
+def measure(directory: Path, running: list[Peer], gib: float) -> None:
+    run(running[0], Work("get", 16 << 20, 4, int(gib * 64)), 0.1)
+    before = run(running[0], GETS, 5)
+    during: list[Report] = []
     for drive, busy in ((2, False), (3, True)):
         running[0].stop()
         wipe(drives(directory, 6)[drive])
         started = time.monotonic()
         running[0] = start_s4(directory, count=6)
-        thread = threading.Thread(target=lambda: during.append(load(program, running[0], "get", 4096, 16, 4, 2000)))
+        thread = threading.Thread(target=lambda: during.append(run(running[0], GETS, 4)))
         if busy:
             thread.start()
         while metric("s4_drives_filling") or metric("s4_heal_waiting"):
@@ -106,7 +76,7 @@ def measure(program: Path, directory: Path, running: list[Peer], gib: float) -> 
             thread.join()
             after = during[0]
             print(
-                f"- GET 4 KiB (16): p50 {before['p50_ms']:.1f} ms before, {after['p50_ms']:.1f} ms beside the filling; p99 {before['p99_ms']:.1f} and {after['p99_ms']:.1f} ms"
+                f"- GET 4 KiB (16): p50 {before.p50_ms:.1f} ms before, {after.p50_ms:.1f} ms beside the filling; p99 {before.p99_ms:.1f} and {after.p99_ms:.1f} ms"
             )
 
 

@@ -27,7 +27,7 @@ from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from bench.__main__ import commit, machine
+from bench.load import commit, machine
 from inprocess import opened
 from s4.base.clock import boot_clock
 from s4.crypto.authority import Authority

@@ -12,76 +12,45 @@ process wrote for each byte that came in, as it grows. A store in shards writes 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from bench.__main__ import build, commit, machine
-from bench.peers import ACCESS, SECRET, drives, wait_for
+from bench.load import Work, commit, machine, processes, run, spent_s
+from bench.peers import start_cluster, start_s4
 
 SIZES = (4096, 8192, 16_384, 32_768, 65_536)
 SMALL, IDLE_S = 65_536, 4.0
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
     """`s4 server`, or `s4 dev` with so many nodes."""
 
     def __init__(self, directory: Path, port: int, small: int, count: int, nodes: int) -> None:
-        environment = {**os.environ, "S4_ROOT_ACCESS_KEY": ACCESS, "S4_ROOT_SECRET_KEY": SECRET, "S4_SMALL": str(small)}
-        listen = f"127.0.0.1:{port}"
-        words = ["server", *drives(directory, count), "--listen", listen, "--admin-listen", f"127.0.0.1:{port + 50}"]
+        os.environ["S4_SMALL"] = str(small)
         if nodes:
-            words = ["dev", str(directory), "--nodes", str(nodes), "--partitions", "32", "--erasure", "4+2"]
-            words += ["--listen", listen]
-        self.endpoint, out = f"http://{listen}", subprocess.PIPE if nodes else subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "s4.cli", *words], env=environment, stdout=out, stderr=subprocess.DEVNULL
-        )
-        if self.process.stdout is not None:
-            while b'"ready"' not in (line := self.process.stdout.readline()):
-                if not line:
-                    raise RuntimeError(f"the cluster did not start; see the logs in {directory}")
+            self.peer = start_cluster(directory, nodes, port=port)
             time.sleep(8)  # until all nodes know that all can read such rows
-        wait_for(f"{self.endpoint}/readyz", self.process)
-        spent_s, _ = self.spent_s(), time.sleep(IDLE_S)
-        self.idle = (self.spent_s() - spent_s) / IDLE_S  # of a processor, with nothing to do: left out of each figure
+        else:
+            self.peer = start_s4(directory, count=count, port=port)
+        before_s = self.spent_s()
+        time.sleep(IDLE_S)
+        self.idle = (self.spent_s() - before_s) / IDLE_S  # of a processor, with nothing to do: left out of each figure
 
     def spent_s(self) -> float:
-        """Processor time of its processes so far."""
-        found, left = 0.0, [self.process.pid]
-        while left:
-            pid = left.pop()
-            try:
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                found += (int(fields[11]) + int(fields[12])) / TICKS
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    left += map(int, (task / "children").read_text().split())
-            except OSError:
-                continue
-        return found
+        return sum(spent_s(pid) for process in self.peer.processes for pid in processes(process.pid))
 
-    def run(self, program: Path, operation: str, size: int, seconds: float) -> tuple[float, float]:
-        """(operations a second, processor time of each in microseconds; of a delete with that of the put before it)."""
+    def run(self, operation: str, size: int, seconds: float) -> tuple[float, float]:
+        """(operations a second, processor time of each in microseconds)."""
         before = {"put": 0, "get": 20, "delete": int(200 * seconds)}[operation]
-        command = [str(program), "-endpoint", self.endpoint, "-access", ACCESS, "-secret", SECRET, "-op", operation]
-        command += ["-size", str(size), "-workers", "16", "-seconds", str(seconds), "-objects", str(before)]
-        spent_s, started = self.spent_s(), time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        report = json.loads(done.stdout)
-        if report["errors"]:
-            raise RuntimeError(str(report))
-        count = before if operation == "delete" else report["ops_per_s"] * seconds
-        worked_s = self.spent_s() - spent_s - self.idle * (time.monotonic() - started)
-        return report["ops_per_s"], worked_s * 1e6 / max(1.0, count)
+        work = Work(operation, size, 16, before)
+        report = run(self.peer, work, seconds)
+        idle_us = self.idle * 1e6 / max(1.0, report.ops_per_s)
+        return report.ops_per_s, work.cost(report) - idle_us
 
 
 def rates(count: int, nodes: int, seconds: float, rounds: int, sizes: list[int]) -> None:
-    program = build()
     with tempfile.TemporaryDirectory() as scratch:
         servers = [
             Server(Path(scratch) / f"{small}", 9300 + 100 * at, small, count, nodes)
@@ -95,7 +64,7 @@ def rates(count: int, nodes: int, seconds: float, rounds: int, sizes: list[int])
                     best, least = [0.0, 0.0], [float("inf")] * 2
                     for _ in range(rounds):
                         for at, server in enumerate(servers):
-                            rate, spent = server.run(program, operation, size, seconds)
+                            rate, spent = server.run(operation, size, seconds)
                             best[at], least[at] = max(best[at], rate), min(least[at], spent)
                     print(
                         f"| {operation.upper()} {size >> 10} KiB | {best[0]:.0f} | {best[1]:.0f} | {best[1] / best[0]:.2f} "
@@ -104,8 +73,7 @@ def rates(count: int, nodes: int, seconds: float, rounds: int, sizes: list[int])
                     )
         finally:
             for server in servers:
-                server.process.terminate()
-                server.process.wait(60)
+                server.peer.stop()
 
 
 def written() -> int:

@@ -9,42 +9,18 @@ whatever disturbs a machine only adds to them. MB/s are the best of the rounds.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.__main__ import build, commit, machine
-from bench.peers import Peer, start_minio, start_s4
+from bench.load import ROOT, Report, Work, commit, machine, run, start_tree, tree_of
+from bench.peers import Peer, start_minio
 
-ROOT = Path(__file__).parents[1]
-WORK = {"PUT 64 MiB (3)": (64 << 20, 3), "PUT 1 MiB (8)": (1 << 20, 8)}
-Found = dict[tuple[str, str], list[tuple[float, float, float]]]
-
-
-def used(pid: int) -> tuple[float, float]:
-    """Seconds of a processor that a process took, and those in the kernel."""
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    second = os.sysconf("SC_CLK_TCK")
-    return (int(user) + int(system)) / second, int(system) / second
+WORK = {"PUT 64 MiB (3)": Work("put", 64 << 20, 3), "PUT 1 MiB (8)": Work("put", 1 << 20, 8)}
+Found = dict[tuple[str, str], list[Report]]
 
 
-def measure(program: Path, peer: Peer, size: int, workers: int, seconds: float) -> tuple[float, float, float]:
-    """(seconds a GB, those in the kernel, MB/s)."""
-    command = [str(program), "-endpoint", peer.endpoint, "-access", peer.access, "-secret", peer.secret, "-op", "put"]
-    command += ["-size", str(size), "-workers", str(workers), "-seconds", str(seconds)]
-    before = used(peer.process.pid)
-    report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    after = used(peer.process.pid)
-    if report["errors"]:
-        raise RuntimeError(report["first_error"])
-    gigabytes = report["ops"] * size / 1e9
-    return (after[0] - before[0]) / gigabytes, (after[1] - before[1]) / gigabytes, report["mb_per_s"]
-
-
-def once(program: Path, servers: dict[str, Callable[[Path], Peer | None]], seconds: float, found: Found) -> None:
+def once(servers: dict[str, Callable[[Path], Peer | None]], seconds: float, found: Found) -> None:
     """Each server in turn, on empty directories."""
     for name, start in servers.items():
         with tempfile.TemporaryDirectory() as scratch:
@@ -52,18 +28,10 @@ def once(program: Path, servers: dict[str, Callable[[Path], Peer | None]], secon
             if peer is None:
                 continue
             try:
-                for work, (size, workers) in WORK.items():
-                    found.setdefault((work, name), []).append(measure(program, peer, size, workers, seconds))
+                for work, asked in WORK.items():
+                    found.setdefault((work, name), []).append(run(peer, asked, seconds))
             finally:
                 peer.stop()
-
-
-def of_tree(tree: Path, drives: int) -> Callable[[Path], Peer | None]:
-    def start(directory: Path) -> Peer | None:
-        os.environ["PYTHONPATH"] = str(tree / "daemon")
-        return start_s4(directory, count=drives)
-
-    return start
 
 
 def main() -> None:
@@ -75,28 +43,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=4)
     arguments = parser.parse_args()
-    program, found = build(), Found()
-    with tempfile.TemporaryDirectory(prefix="s4-writes-") as scratch:
-        other = Path(scratch) / "tree"
-        worktree = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run([*worktree, "add", "--quiet", "--detach", str(other), arguments.revision], check=True)
-        for extension in (ROOT / "daemon/s4/s3").glob("_fused*.so"):  # built, not kept
-            (other / "daemon/s4/s3" / extension.name).write_bytes(extension.read_bytes())
-        servers = {
-            arguments.revision: of_tree(other, arguments.drives),
-            "S4": of_tree(ROOT, arguments.drives),
+    found = Found()
+    with tree_of(arguments.revision) as other:
+        servers: dict[str, Callable[[Path], Peer | None]] = {
+            arguments.revision: lambda directory: start_tree(other, directory, arguments.drives),
+            "S4": lambda directory: start_tree(ROOT, directory, arguments.drives),
             "MinIO": lambda directory: start_minio(directory, arguments.drives),
         }
-        try:
-            for _ in range(arguments.rounds):
-                once(program, servers, arguments.seconds, found)
-        finally:
-            subprocess.run([*worktree, "remove", "--force", str(other)], check=True)
+        for _ in range(arguments.rounds):
+            once(servers, arguments.seconds, found)
     print(f"Commit {commit()}, {arguments.drives} directories, {machine()}.\n")
     print("| work | server | s a GB | of them the kernel's | MB/s |\n|---|---|---|---|---|")
-    for (work, name), rows in found.items():
-        least = min(rows)
-        print(f"| {work} | {name} | {least[0]:.2f} | {least[1]:.2f} | {max(row[2] for row in rows):.0f} |")
+    for (work, name), reports in found.items():
+        least = min(reports, key=WORK[work].cost)
+        cost = WORK[work].cost(least)
+        kernel, best = cost * least.kernel_s / max(least.cpu_s, 1e-9), max(report.mb_per_s for report in reports)
+        print(f"| {work} | {name} | {cost:.2f} | {kernel:.2f} | {best:.0f} |")
 
 
 if __name__ == "__main__":
