@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from s4.peer.server import LEASE_S
 from whole.coordinator import HOST
 from whole.world import World
 
@@ -142,6 +143,10 @@ def faults_of(seed: int, nodes: int, seconds: float, kinds: dict[str, int] = KIN
         for _ in range(count)
     ]
     return sorted(made, key=lambda one: one.at_s)
+
+
+def _both(name: str, others: list[str]) -> set[tuple[str, str]]:
+    return {(name, one) for one in others} | {(one, name) for one in others}
 
 
 class _Ahead(random.Random):
@@ -314,6 +319,39 @@ class Atlas:
         if leader is not None:
             self._apart(replace(fault, lasts_s=alone_s + 0.1), leader, chosen)
             self.world.loop.at(alone_s, dies)
+
+    def _settings_move(self, fault: Fault, _: Node, chosen: random.Random) -> bool:
+        """A gateway is cut off from all but who leads partition 0, until no lease binds anybody else to wait for it;
+        then that one hands over, as a damaged copy does, and is cut off from it as well: the gateway holds a lease on
+        settings of which only the primary before knows. Not among KINDS, which would give every seed other faults."""
+        if not hasattr(self.world.nodes[0].machine, "member"):  # a server's settings do not move
+            return False
+        nodes = {self.world.store_of(one): one for one in self.world.nodes}
+        leader = nodes.get(self._primary_of(0))
+        if leader is None:
+            return False
+        told = chosen.choice([one for one in self.world.machines if one is not leader.machine])
+        ends = [one.name for one in self.world.machines if one not in (told, leader.machine)] + [HOST]
+        alone_s, led_s = LEASE_S + chosen.uniform(0.1, 0.5), max(2.5, fault.lasts_s)
+        self._cut_pairs(_both(told.name, ends), alone_s + led_s)
+
+        def moves() -> None:
+            process = leader.machine.process
+            if self.world.calm or process is None or not process.alive or process.paused:
+                return
+            group = leader.machine.member.node.host.group
+            mine = [store for store, one in nodes.items() if one.machine is told]
+            if self.world.loop.ask(process, lambda: group.replica(0).hand_over(group.clock(), mine)):
+                self.world.loop.effects["settings led by another"] += 1
+                self._cut_pairs(_both(told.name, [leader.name]), led_s)
+                self.world.alone = told
+                self.world.loop.at(led_s, lambda: setattr(self.world, "alone", None))
+
+        self.world.loop.at(alone_s, moves)
+        return True
+
+    def _primary_of(self, partition: int) -> str:
+        return str(self.world.map().partitions[partition].config.primary)
 
     def _slow_network(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         network = self.world.network

@@ -431,7 +431,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "trusts_any_clock": ("wall step",),
     "lists_at_any_epoch": ("apart", "isolate"),
     "tells_nobody_of_settings": ("slow network", "pause"),
-    "changes_settings_under_leases": ("apart", "isolate"),
+    "changes_settings_under_leases": ("settings move",),
     "leaves_buckets_open": ("slow network", "slow disk", "crash"),
     "ends_by_old_rules": ("slow network", "slow disk"),
     "commits_under_any_settings": ("slow disk", "pause", "slow network"),

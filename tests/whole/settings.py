@@ -44,8 +44,9 @@ class Documents(Area):
         async def put(gateway: Gateway) -> Any:
             await buckets.set_document(gateway, "plain", setting, text)
 
+        others = [one for one in self.world.machines if one is not self.world.alone]
         answer = await self.clients.tried(
-            chosen, put, key=self.keys[setting], call=lambda: Call("put", text or None, 0.0)
+            chosen, put, key=self.keys[setting], call=lambda: Call("put", text or None, 0.0), machines=others
         )
         if answer.refusal is not None:
             self.clients.problem(f"a setting was refused: {answer.refusal}")
@@ -54,7 +55,10 @@ class Documents(Area):
         async def get(gateway: Gateway) -> Any:
             return (await find_bucket(gateway, "plain")).documents.get(setting)
 
-        answer = await self.clients.tried(chosen, get, key=self.keys[setting], call=lambda: Call("get", None, 0.0))
+        asked = [self.world.alone] if self.world.alone is not None and chosen.random() < 0.7 else []
+        answer = await self.clients.tried(
+            chosen, get, key=self.keys[setting], call=lambda: Call("get", None, 0.0), machines=asked
+        )
         if answer.record is not None:
             answer.record.result = answer.result
 

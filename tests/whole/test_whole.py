@@ -49,6 +49,7 @@ LATER = {
     "acknowledges_before_the_disk": 18,
     "GoesOnAfterARestart": 50,
     "refuses_at_once": 2,
+    "changes_settings_under_leases": 34,
 }
 TRIED = 40  # more seeds of its kind of world, where the code has changed so that the known one finds it no more
 WORLDS = 16  # run.world_of

@@ -190,6 +190,7 @@ class World:
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")
         self.calm = False
+        self.alone: Machine | None = None  # cut off, and still under a lease of who led the settings before
         self.whole_at = 0.0  # when, after the last fault, all was whole
         self.in_flight: set[Any] = set()  # tasks that clients wait for
         self.most_off = 0  # nodes whose clocks were off at once
