@@ -344,7 +344,8 @@ class Clusters:
     async def _make_map(self, builder: Builder) -> str:
         spec, coordinator = builder.spec, self._coordinator(builder)
         identity = self._memory[builder.namespace, builder.name].cluster
-        made = planner.new(identity, spec.erasure.data, spec.erasure.parity, spec.partitions)
+        shape = spec.erasure.data, spec.erasure.parity, spec.partitions, spec.metadataReplicas or 0
+        made = planner.new(identity, *shape)
         try:
             await coordinator.replace(DOCUMENT, clustermap.encode(made), 0)
         except ConflictError:

@@ -200,6 +200,7 @@ def shardmap() -> dict[str, Any]:
             "parity": INTEGER,
             "count": INTEGER,
             "freeze": {"type": "boolean"},
+            "copies": INTEGER,
             "stores": {
                 "type": "array",
                 "items": {"type": "object", "properties": {**store, "state": {"type": "string"}}},

@@ -29,6 +29,7 @@ REASONS = {
     "SetDomains": "DomainsSet",
     "Spread": "ShardsSpread",
     "Weigh": "SharesBySize",
+    "SetCopies": "CopiesSet",
     "DeleteClaim": "ClaimDeleted",
     "GrowClaim": "VolumeGrows",
     "DeletePod": "PodDeleted",

@@ -330,6 +330,16 @@ class ClusterSpec(Model):
                 "more hosts (nodes / storage.disksPerHost); where that is meant, set placement.failureDomain to none",
             ),
             rule(
+                "!has(self.metadataReplicas) || (self.metadataReplicas > self.erasure.parity && (self.metadataReplicas >= 3 "
+                "|| self.metadataReplicas == self.erasure.data + self.erasure.parity))",
+                "metadataReplicas must be at least 3, and at least erasure.parity + 1: with fewer copies of its metadata an object "
+                "would be lost with fewer stores than its shards allow",
+            ),
+            rule(
+                "!has(self.metadataReplicas) || self.metadataReplicas <= self.erasure.data + self.erasure.parity",
+                "metadataReplicas must be at most erasure.data + erasure.parity: a partition's metadata is where its shards are",
+            ),
+            rule(
                 "self.partitions == oldSelf.partitions",
                 "partitions cannot be changed: they are fixed when the cluster is made",
             ),
@@ -348,6 +358,12 @@ class ClusterSpec(Model):
     nodes: int = Field(6, ge=1, le=5000, description="Stores, one pod and one volume each.")
     erasure: Erasure = Field(default_factory=Erasure)
     partitions: int = Field(256, ge=1, le=4096, description="Parts that the key space is cut into; a power of two.")
+    metadataReplicas: int | None = Field(
+        None,
+        ge=1,
+        le=24,
+        description="Copies of each partition's metadata; 3, and at least erasure.parity + 1, where absent. May be changed: replicas join, or leave, while all goes on.",
+    )
     storage: Storage = Field(default_factory=Storage)
     placement: Placement = Field(default_factory=Placement)
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)

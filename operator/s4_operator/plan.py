@@ -21,7 +21,7 @@ from s4.cluster import planner
 from s4.cluster.clustermap import STANDBY, ClusterMap
 from s4.cluster.placement import DRAINING, SERVING
 from s4.cluster.status import Said, any_may_stop, safe_to_stop
-from s4_operator import hosts, lost, migration, sizes, volumes
+from s4_operator import copies, hosts, lost, migration, sizes, volumes
 from s4_operator.models import seconds
 from s4_operator.observed import Host, Observed, Pod
 from s4_operator.steps import (
@@ -216,10 +216,13 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
     _unbound(seen, made)
     if not made.steps and not moving and not current.freeze and not volumes.is_growing(seen):
         weights = sizes.weights(seen, current) if sizes.is_followed(seen, current) else ()
-        if weights:
+        if step := copies.next_step(seen, current):
+            made.steps.append(step)
+        elif weights:
             made.steps.append(Weigh(weights))
         elif planner.crowded(current):
             made.steps.append(Spread())
+    made.doing += filter(None, [copies.doing(seen, current)])
     if moving:
         made.doing.append(f"making again what {len(moving)} lost stores held")
 

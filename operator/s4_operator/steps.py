@@ -74,6 +74,13 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class SetCopies:
+    """Each partition has so many copies of its metadata."""
+
+    copies: int
+
+
+@dataclass(frozen=True, slots=True)
 class Weigh:
     """Stores get the share of the data that their size is of all."""
 
@@ -125,6 +132,7 @@ Step = (
     | SetDomains
     | Spread
     | Weigh
+    | SetCopies
     | RetainVolume
     | DeleteClaim
     | GrowClaim
@@ -152,6 +160,8 @@ def changed(step: Step, old: ClusterMap) -> ClusterMap:
         return planner.rebalanced(planner.weighted(old, dict(step.weights)))
     if isinstance(step, Freeze):
         return planner.frozen(old, step.freeze)
+    if isinstance(step, SetCopies):
+        return planner.copied(old, step.copies)
     raise TypeError(f"{step} is no change of the map")
 
 
@@ -190,6 +200,8 @@ def in_words(step: Step, current: ClusterMap) -> str:
     if isinstance(step, Weigh):
         sizes = few([f"{named(store)} {weight:.0f} GiB" for store, weight in step.weights])
         return f"data is shared out by the size of disks: {sizes}"
+    if isinstance(step, SetCopies):
+        return f"each partition is to have {step.copies} copies of its metadata"
     if isinstance(step, Spread):
         return "shards that share a host, or a zone, though they need not, are moved apart"
     if not isinstance(step, SetDomains):

@@ -27,7 +27,7 @@ def formed(nodes: int) -> ClusterMap:
 def planned(current: ClusterMap, chosen: random.Random) -> ClusterMap:
     """What a planner may do."""
     serving = current.in_state("serving")
-    kind = chosen.choice(("add", "drain", "gone", "swap", "freeze"))
+    kind = chosen.choice(("add", "drain", "gone", "swap", "freeze", "copies"))
     try:
         if kind == "add":
             return planner.added(current, current.in_state("standby", "draining")[:1])
@@ -37,6 +37,8 @@ def planned(current: ClusterMap, chosen: random.Random) -> ClusterMap:
             return planner.gone(current, [chosen.choice(serving)])
         if kind == "swap":
             return planner.swapped(current, chosen.choice(serving), current.in_state("standby")[0])
+        if kind == "copies":
+            return planner.copied(current, chosen.choice((0, 3, 4)))
         return planner.frozen(current, not current.freeze)
     except (planner.PlanError, IndexError):
         return current

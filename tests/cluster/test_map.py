@@ -57,6 +57,34 @@ def test_every_map_comes_back() -> None:
     assert len(clustermap.encode(made(6, partitions=256))) < 256 * 120
 
 
+def test_copies_that_were_asked_for_are_in_the_map_and_its_bytes_stay_as_they_were_without() -> None:
+    """The least is what a map of 0.7 has, and says nothing of it. Every partition's revision rises: its replicas look at
+    the plan again."""
+    plain = made()
+    assert planner.copied(plain, 3) is plain
+    assert b"copies" not in clustermap.encode(plain)
+    more = planner.copied(plain, 5)
+    assert clustermap.decode(clustermap.encode(more)) == more == planner.copied(more, 5)
+    assert (more.replicas, len(more.document(0).plan.replicas), more.minimum) == (5, 5, 2)
+    assert [one.revision for one in more.partitions] == [one.revision + 1 for one in plain.partitions]
+    assert planner.copied(more, 3) == planner.copied(more, 0), "the least, by its number or without"
+    assert planner.copied(more, 0).copies == 0
+    assert planner.new("c", 4, 2, 8, 6).replicas == 6
+
+
+@pytest.mark.parametrize(("data", "parity", "least"), [(4, 2, 3), (1, 1, 2), (1, 0, 1), (2, 4, 5)])
+def test_copies_are_as_many_as_may_be_lost_and_one_more(data: int, parity: int, least: int) -> None:
+    one = made(8, data, parity)
+    assert one.replicas == least
+    for copies in (least - 1, data + parity + 1):
+        if copies:
+            with pytest.raises(
+                PlanError, match=f"{copies} copies of the metadata: {data}\\+{parity} has {least} at least"
+            ):
+                planner.copied(one, copies)
+    assert planner.copied(one, data + parity).replicas == data + parity
+
+
 @pytest.mark.parametrize("partitions", [0, 3, 8192])
 def test_partitions_are_a_power_of_two(partitions: int) -> None:
     with pytest.raises(PlanError, match="give a power of two up to 4096"):

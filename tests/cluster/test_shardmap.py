@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from s4.cluster import shardmap
+from s4.cluster import placement, shardmap
 
 STORES = [f"{number:032x}" for number in range(6)]
 MAP = shardmap.spread("c" * 32, STORES, 4, 2, 16)
@@ -19,8 +19,8 @@ def test_a_new_map_spreads_positions_evenly() -> None:
         held = [members[position] for members in MAP.spec.members]
         assert max(map(held.count, STORES)) - min(map(held.count, STORES)) <= 1
     assert MAP.spec.replicas == 3
-    assert shardmap.replicas_wanted(16, 4) == 5
-    assert shardmap.replicas_wanted(2, 1) == 2
+    assert placement.replicas_wanted(16, 4) == 5
+    assert placement.replicas_wanted(2, 1) == 2
 
 
 @given(st.sets(st.sampled_from(STORES), min_size=1), st.integers(0, 100))

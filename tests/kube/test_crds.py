@@ -63,6 +63,10 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
     ("spec", "message"),
     [
         ({"nodes": 3}, "nodes must be at least erasure.data + erasure.parity"),
+        ({"metadataReplicas": 2}, "metadataReplicas must be at least 3, and at least erasure.parity + 1"),
+        ({"metadataReplicas": 3, "erasure": {"data": 2, "parity": 3}}, "at least erasure.parity + 1"),
+        ({"metadataReplicas": 7}, "metadataReplicas must be at most erasure.data + erasure.parity"),
+        ({"metadataReplicas": 1, "erasure": {"data": 1, "parity": 1}, "nodes": 2}, "at least erasure.parity + 1"),
         ({"partitions": 100}, "partitions must be a power of two"),
         ({"nodes": 0}, "greater than or equal to 1"),
         ({"storage": {"size": "many"}}, "should match"),

@@ -13,7 +13,7 @@ from s4.cluster import planner
 from s4_operator import plan as planned
 from s4_operator.models import ClusterState
 from s4_operator.plan import plan
-from s4_operator.steps import AddStores, DeleteClaim, DeletePod, DrainStores, Freeze, RetainVolume, SwapStore
+from s4_operator.steps import AddStores, DeleteClaim, DeletePod, DrainStores, Freeze, RetainVolume, SetCopies, SwapStore
 
 ROUNDS = 400
 
@@ -38,6 +38,37 @@ def test_every_state_leads_to_what_is_wanted(first: int) -> None:
         settled(model)
         made = plan(model.seen())
         assert (made.steps, made.doing, made.at_risk, made.upgrade_blocked) == ([], [], "", ""), seed
+
+
+@pytest.mark.parametrize("first", range(0, 40, 20))
+def test_copies_of_the_metadata_become_what_is_wanted_whatever_else_happens(first: int) -> None:
+    for seed in range(first, first + 20):
+        model = settled(Model(seed, nodes=4 + seed % 3, copies=True))
+        for _ in range(150):
+            model.round(troubled=True)
+        for host in model.hosts.values():
+            host.alive = True
+        model.spec = model.spec.model_copy(update={"image": "two"})
+        settled(model)
+
+
+def test_copies_grow_in_one_step_and_go_in_another() -> None:
+    model = settled(Model(1, nodes=5))
+    model.spec = model.spec.model_copy(update={"metadataReplicas": 4})
+    assert plan(model.seen()).steps == [SetCopies(4)]
+    model.version = "0.7.0"
+    made = plan(model.seen())
+    assert (made.steps, made.max_unavailable) == ([], 1), "a node of 0.7 would take the number out again"
+    assert "copies of the metadata wait until c-node-0, c-node-1" in "; ".join(made.doing)
+    model.version = "0.8.0"
+    model.step(SetCopies(4))
+    assert plan(model.seen()).doing == ["4 of 4 partitions do not have their 4 copies of the metadata yet"]
+    settled(model)
+    assert plan(model.seen()).doing == []
+    model.spec = model.spec.model_copy(update={"metadataReplicas": 3})
+    assert plan(model.seen()).steps == [SetCopies(3)]
+    model.step(SetCopies(3))
+    settled(model)
 
 
 def test_a_plan_that_asks_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

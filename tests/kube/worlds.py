@@ -52,9 +52,10 @@ class ModelHost:
 
 
 class Model:
-    """One cluster. `broken` are images whose pods do not become ready, `lacking` shards that wait for a store."""
+    """One cluster. `broken` are images whose pods do not become ready, `lacking` shards that wait for a store. With
+    `copies` people change their minds about the copies of the metadata, too."""
 
-    def __init__(self, seed: int, nodes: int = 4, disks: int = 1, unit: str = "node") -> None:
+    def __init__(self, seed: int, nodes: int = 4, disks: int = 1, unit: str = "node", *, copies: bool = False) -> None:
         self.random, self.now = random.Random(seed), 0.0
         self.spec = ClusterSpec(
             nodes=nodes,
@@ -65,6 +66,7 @@ class Model:
             upgrade={"progressDeadline": "60s", "unit": unit},
             storage={"disksPerHost": disks},
         )
+        self.copies, self.version = copies, "0.8.0"
         self.budget, self.leaving, self.budget_is_new = 0, frozenset[str](), False
         self.lacking = Counter[str]()
         self.sizes, self.used = dict[str, int](), dict[str, int]()
@@ -158,7 +160,18 @@ class Model:
             return None
         stores = [
             StoreStatus(
-                name, one.node, one.state, name in up, one.domain, one.address, "1", 0, 0, 0, 0, *self.space(name)
+                name,
+                one.node,
+                one.state,
+                name in up,
+                one.domain,
+                one.address,
+                self.version,
+                0,
+                0,
+                0,
+                0,
+                *self.space(name),
             )
             for name, one in self.map.stores.items()
             if one.state != GONE
@@ -342,9 +355,9 @@ class Model:
             for store in one.config.in_sync
             if store not in gone and (store in up or len([s for s in one.config.in_sync if s in up]) < 2)
         ]
-        in_sync = [*keep, *(store for store in one.wanted[:3] if store in up and store not in keep)]
-        surplus = [store for store in in_sync if store not in one.wanted[:3]]
-        if surplus and len(in_sync) > 3:
+        in_sync = [*keep, *(store for store in one.wanted[: self.map.replicas] if store in up and store not in keep)]
+        surplus = [store for store in in_sync if store not in one.wanted[: self.map.replicas]]
+        if surplus and len(in_sync) > self.map.replicas:
             in_sync.remove(surplus[0])
         config = replace(one.config, members=tuple(members), in_sync=tuple(in_sync), eligible=())
         if config == one.config:
@@ -357,7 +370,7 @@ class Model:
         kinds = ["die", "wipe", "return", "scale", "image", "image", "vanish"]
         disks = self.disks
         kinds += ["drain", "drain", "uncordon", "disk"] * (disks > 1) + ["class", "class", "migrate"] * self.migrates
-        kind = self.random.choice(kinds)
+        kind = self.random.choice(kinds + ["copies"] * self.copies)
         names = list(self.hosts)
         dead = [name for name, one in self.hosts.items() if not one.alive]
         whole = self.map is not None and bool(self.map.partitions) and self.lowest() >= (4, 3)
@@ -378,6 +391,8 @@ class Model:
             self.change(storageClassName=self.random.choice(("slow", "fast")), migrate=True)
         elif kind == "migrate":
             self.change(migrate=False)
+        elif kind == "copies":
+            self.spec = self.spec.model_copy(update={"metadataReplicas": self.random.choice((None, 3, 4))})
         elif kind == "drain":
             self.hosts[self.random.choice(names)].cordoned = True
         elif kind == "uncordon":
@@ -424,6 +439,8 @@ class Model:
             and {pod.store for pod in self.pods.values()} == set(self.map.in_state(SERVING))
             and not self.map.freeze
             and all(one.config.members == one.wanted for one in self.map.partitions)
+            and self.map.replicas == (self.spec.metadataReplicas or 3)
+            and all(len(one.config.in_sync) == self.map.replicas for one in self.map.partitions)
             and not self.lacking
             and not planner.crowded(self.map)
             and all(self.grown.get(uid) == self.volume_bytes for uid, _ in map(self.claims.__getitem__, self.pods))

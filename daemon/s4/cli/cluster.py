@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Option = Callable[..., None]
 EXIT_PROBLEMS, EXIT_DEGRADED = 3, 4
+COPIES = "copies of each partition's metadata: K+M at most, and three and M+1 at least"
 PARTITIONS, DEV_PARTITIONS = "256", "32"
 
 
@@ -185,6 +186,7 @@ def admin_arguments(actions: Any) -> None:
     init.add_argument(
         "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"
     )
+    init.add_argument("--copies", default="0", metavar="N", help=f"{COPIES} [the least]")
     init.add_argument(
         "--cluster",
         default="",
@@ -234,6 +236,8 @@ def admin_arguments(actions: Any) -> None:
         "lost for good is named here by its id, and never comes back.",
     )
     recover.add_argument("stores", nargs="*", metavar="STORE", help="ids of stores that are lost for good")
+    copies = todo.add_parser("copies", help="have more copies of the metadata of each partition, or fewer")
+    copies.add_argument("copies", metavar="N", help=f"{COPIES}; 0 is the least")
     todo.add_parser("rebalance", help="place everything anew for the stores there are")
     freeze = todo.add_parser("freeze", help="stop planned moves, or let them go on")
     freeze.add_argument("state", choices=("on", "off"))
@@ -244,7 +248,12 @@ class InitError(SaidError):
 
 
 def init(
-    coordinator: str, erasure: str, partitions: str, etcd: EtcdFiles | None = None, cluster: str = ""
+    coordinator: str,
+    erasure: str,
+    partitions: str,
+    etcd: EtcdFiles | None = None,
+    cluster: str = "",
+    copies: str = "0",
 ) -> dict[str, Any]:
     """Make a cluster, or begin the map of one that lost it. Raises InitError."""
     import asyncio  # noqa: PLC0415 - half of the start of a command that needs none
@@ -260,7 +269,7 @@ def init(
         count = int(number(partitions, "--partitions", 1, 4096))
         if cluster and not re.fullmatch(r"[0-9a-f]{32}", cluster):
             raise InitError(f"--cluster {cluster}: the id of a cluster has 32 hexadecimal digits")
-        made = planner.new(cluster or os.urandom(16).hex(), data, parity, count)
+        made = planner.new(cluster or os.urandom(16).hex(), data, parity, count, copies_of("--copies", copies))
         opened = open_coordinator(coordinator, etcd)
         try:
             await opened.check_versions()
@@ -269,7 +278,12 @@ def init(
             raise InitError(f"there is a cluster at {coordinator} already") from None
         finally:
             await opened.close()
-        return {"cluster": made.cluster, "erasure": f"{data}+{parity}", "partitions": made.count}
+        return {
+            "cluster": made.cluster,
+            "erasure": f"{data}+{parity}",
+            "partitions": made.count,
+            "copies": made.replicas,
+        }
 
     try:
         return asyncio.run(make())
@@ -306,7 +320,12 @@ def local_action(arguments: argparse.Namespace) -> dict[str, Any] | None:
     """Actions that need no running node; None for the others. Raises InitError."""
     if arguments.cluster_action == "init":
         return init(
-            arguments.coordinator, arguments.erasure, arguments.partitions, etcd_files(arguments), arguments.cluster
+            arguments.coordinator,
+            arguments.erasure,
+            arguments.partitions,
+            etcd_files(arguments),
+            arguments.cluster,
+            arguments.copies,
         )
     if arguments.cluster_action == "certificates":
         return certificates(arguments)
@@ -320,6 +339,7 @@ _DONE = {
     "remove": "gone for good: {}; ",
     "replace": "replaced: {}; ",
     "recover": "the map was made again of what the stores hold; ",
+    "copies": "each partition is to have {} copies of its metadata; ",
     "freeze": "planned moves wait until `cluster freeze off`; ",
     "unfreeze": "planned moves go on; ",
 }
@@ -340,11 +360,20 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
         return value, text, 0 if value["safe"] else 3
     if action == "freeze":
         action = "freeze" if arguments.state == "on" else "unfreeze"
-    value = next(call("POST", f"/cluster/{action}", {"stores": getattr(arguments, "stores", [])}))
+    if action == "copies":
+        copies = copies_of("N", arguments.copies)
+        value, names = next(call("POST", "/cluster/copies", {"copies": copies})), str(copies or "the least")
+    else:
+        value = next(call("POST", f"/cluster/{action}", {"stores": getattr(arguments, "stores", [])}))
+        names = ", ".join(getattr(arguments, "stores", [])) or "all that stand by"
     how = value.get("why") or "`s4 admin cluster status` shows how far that is"
-    names = ", ".join(getattr(arguments, "stores", [])) or "all that stand by"
     done = _DONE.get(action, "").format(names)
     return value, f"{done}{value['moves']} positions are to move; {how}\n", 0
+
+
+def copies_of(name: str, text: str) -> int:
+    """Raises ValueError that names the option or argument."""
+    return int(number(text, name, 0, 16))
 
 
 def health_word(value: dict[str, Any]) -> str:

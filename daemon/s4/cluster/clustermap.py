@@ -3,7 +3,8 @@
 One document, so that what one event changes is one write, and a gateway needs one watch. A partition's part has a
 revision of its own, which rises with every change of its configuration or plan: that is what a replica's
 compare-and-swap names (rule R4). Format 1 is JSON; partitions name stores by their place in `stores`, -1 for nobody,
-about 110 bytes for each. Stores that are gone stay in the list for good (rule M1).
+about 110 bytes for each. Stores that are gone stay in the list for good (rule M1). What a later S4 added is left out
+where nobody asked for it: a program that does not know it goes by the rule that holds without it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from s4.cluster.messages import Config, Document, Plan, Value
-from s4.cluster.placement import GONE
+from s4.cluster.placement import GONE, replicas_wanted
 
 FORMAT = 1
 STANDBY = "standby"
@@ -41,7 +42,8 @@ class Partition(Value, frozen=True):
 
 
 class ClusterMap(Value, frozen=True):
-    """`partitions` is empty until stores were added; `count` is how many there are or will be."""
+    """`partitions` is empty until stores were added; `count` is how many there are or will be. `copies` of each
+    partition's metadata were asked for, more than the least; 0 is the least."""
 
     cluster: str
     data: int
@@ -50,6 +52,7 @@ class ClusterMap(Value, frozen=True):
     stores: dict[str, Member]
     partitions: tuple[Partition, ...] = ()
     freeze: bool = False
+    copies: int = 0
 
     @property
     def shards(self) -> int:
@@ -57,8 +60,13 @@ class ClusterMap(Value, frozen=True):
 
     @property
     def replicas(self) -> int:
-        """Copies of the metadata: three, and one more than may be lost at once (D1)."""
-        return min(self.shards, max(3, self.parity + 1))
+        """Copies of the metadata."""
+        return max(self.copies, self.least_replicas)
+
+    @property
+    def least_replicas(self) -> int:
+        """Copies of the metadata that every cluster has: three, and one more than may be lost at once (D1)."""
+        return replicas_wanted(self.shards, self.parity)
 
     @property
     def minimum(self) -> int:
@@ -86,7 +94,7 @@ class ClusterMap(Value, frozen=True):
 _Packed = tuple[int, int, int, list[int], list[int], list[int], int, int, list[int]]
 
 
-class _Kept(msgspec.Struct):
+class _Kept(msgspec.Struct, omit_defaults=True):
     format: int
     cluster: str
     data: int
@@ -95,6 +103,7 @@ class _Kept(msgspec.Struct):
     freeze: bool
     stores: list[tuple[str, str, str, str, float, str]]
     partitions: list[_Packed]
+    copies: int = 0
 
 
 def encode(kept: ClusterMap) -> bytes:
@@ -102,7 +111,7 @@ def encode(kept: ClusterMap) -> bytes:
     stores = [(name, one.node, one.address, one.domain, one.weight, one.state) for name, one in kept.stores.items()]
     partitions = [_pack(one, places) for one in kept.partitions]
     return msgspec.json.encode(
-        _Kept(FORMAT, kept.cluster, kept.data, kept.parity, kept.count, kept.freeze, stores, partitions)
+        _Kept(FORMAT, kept.cluster, kept.data, kept.parity, kept.count, kept.freeze, stores, partitions, kept.copies)
     )
 
 
@@ -132,7 +141,7 @@ def decode(raw: bytes) -> ClusterMap:
     names = [name for name, *_ in kept.stores]
     stores = {one[0]: Member(*one[1:]) for one in kept.stores}
     partitions = tuple(_unpack(one, names) for one in kept.partitions)
-    return ClusterMap(kept.cluster, kept.data, kept.parity, kept.count, stores, partitions, kept.freeze)
+    return ClusterMap(kept.cluster, kept.data, kept.parity, kept.count, stores, partitions, kept.freeze, kept.copies)
 
 
 def _unpack(one: _Packed, names: list[str]) -> Partition:

@@ -51,9 +51,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from s4.cluster.placement import DRAINING, GONE, SERVING, Store, place
+from s4.cluster.placement import DRAINING, GONE, SERVING, Store, place, replicas_wanted
 from s4.cluster.planner import PlanError
-from s4.cluster.shardmap import GROWN, PartitionStatus, ShardMap, Spec, replicas_wanted
+from s4.cluster.shardmap import GROWN, PartitionStatus, ShardMap, Spec
 
 OLDEST = "0.8.0"  # the oldest program that may open the stores of a server whose drives were changed
 

@@ -36,7 +36,14 @@ def joined(spec: Half, status: Half) -> ClusterMap:
         for wanted, held in zip(spec.get("partitions", ()), status.get("partitions", ()), strict=False)
     )
     return ClusterMap(
-        spec["cluster"], spec["data"], spec["parity"], spec["count"], stores, partitions, spec.get("freeze", False)
+        spec["cluster"],
+        spec["data"],
+        spec["parity"],
+        spec["count"],
+        stores,
+        partitions,
+        spec.get("freeze", False),
+        spec.get("copies", 0),
     )
 
 
@@ -96,6 +103,7 @@ def split(wanted: ClusterMap, spec: Half, status: Half, *, plans: bool) -> tuple
         "parity": wanted.parity,
         "count": wanted.count,
         "freeze": wanted.freeze,
+        **({"copies": wanted.copies} if wanted.copies else {}),
         "stores": list(planned.values()),
     }
     new_status: Half = {"stores": list(said.values())}

@@ -40,8 +40,8 @@ class Membership:
         """(k, m) of new blobs."""
         return self.current.spec.data, self.current.spec.parity
 
-    def copies(self) -> int:
-        """Copies of the metadata that are level."""
+    def copies(self, _: int = 0) -> int:
+        """Copies of the metadata that are level: each has all partitions."""
         return len(self.current.status[0].in_sync)
 
     def copies_needed(self, strict: bool) -> int:

@@ -37,6 +37,12 @@ class Store:
     host: str = ""
 
 
+def replicas_wanted(stores: int, parity: int) -> int:
+    """Copies of metadata: three, and one more than may be lost at once, as far as there are stores. More may be asked
+    for in a cluster, and fewer nowhere (D1)."""
+    return min(stores, max(3, parity + 1))
+
+
 def place(stores: Sequence[Store], previous: Sequence[Sequence[str]], shards: int, replicas: int) -> list[list[str]]:
     """The members of each partition, by position. `previous` has a row for each partition, empty for a new one.
 

@@ -16,16 +16,39 @@ from s4.cluster.clustermap import STANDBY, ClusterMap, Member, Partition
 from s4.cluster.messages import Config
 from s4.cluster.placement import DRAINING, GONE, SERVING, Store, domain_limit, place
 
+BEFORE_COPIES = ("0.6.", "0.7.")  # versions whose programs write a map without `copies`
+
 
 class PlanError(SaidError):
     """What was asked cannot be done; the message says why and what to do."""
 
 
-def new(cluster: str, data: int, parity: int, partitions: int) -> ClusterMap:
-    """A cluster without stores. Raises PlanError."""
+def new(cluster: str, data: int, parity: int, partitions: int, copies: int = 0) -> ClusterMap:
+    """A cluster without stores; `copies` as in `copied`. Raises PlanError."""
     if partitions & (partitions - 1) or not 1 <= partitions <= 4096:
         raise PlanError(f"{partitions} partitions: give a power of two up to 4096; it can never be changed")
-    return ClusterMap(cluster, data, parity, partitions, {})
+    return copied(ClusterMap(cluster, data, parity, partitions, {}), copies)
+
+
+def copied(old: ClusterMap, copies: int) -> ClusterMap:
+    """The plan with so many copies of each partition's metadata; 0 is the least. Raises PlanError."""
+    least = old.least_replicas
+    if copies and not least <= copies <= old.shards:
+        raise PlanError(
+            f"{copies} copies of the metadata: {old.data}+{old.parity} has {least} at least, three and one more than may be "
+            f"lost at once as far as there are shards, and at most {old.shards}, one beside each shard"
+        )
+    kept = 0 if copies == least else copies
+    if kept == old.copies:
+        return old
+    made = replace(old, copies=kept)
+    if not old.partitions:
+        return made
+    partitions = tuple(
+        replace(new, revision=one.revision + 1)
+        for one, new in zip(old.partitions, _planned(made).partitions, strict=True)
+    )
+    return replace(made, partitions=partitions)  # revisions rise, so that everybody looks at the plan again
 
 
 def registered(old: ClusterMap, store: str, node: str, address: str, domain: str, weight: float) -> ClusterMap:

@@ -112,7 +112,7 @@ def recovery(current: ClusterMap, told: Mapping[str, bytes | None], given_up: Co
         partitions, reasons = _partitions(old, seen, there, stores)
     if reasons:
         return _no(holding, missing, *reasons)
-    made = ClusterMap(old.cluster, old.data, old.parity, old.count, stores, partitions)
+    made = replace(old, stores=stores, partitions=partitions, freeze=False)
     return Recovery(sorted(holding), map=clustermap.encode(made))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from s4.cluster.placement import GONE, SERVING
+from s4.cluster.placement import GONE, SERVING, replicas_wanted
 
 FORMAT, GROWN = FORMATS = (1, 2)
 
@@ -74,11 +74,6 @@ class ShardMap(msgspec.Struct, frozen=True):
         """Positions of which every shard can be read while the stores in `there` are: of one that moves, both."""
         held, wanted = self.status[partition].members, self.spec.members[partition]
         return sum(have in there and want in there for have, want in zip(held, wanted, strict=True))
-
-
-def replicas_wanted(stores: int, parity: int) -> int:
-    """Copies of metadata: three, and one more than may be lost at once, as far as there are stores."""
-    return min(stores, max(3, parity + 1))
 
 
 def spread(cluster: str, stores: Sequence[str], data: int, parity: int, partitions: int) -> ShardMap:

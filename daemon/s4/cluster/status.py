@@ -70,6 +70,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     stores: list[StoreStatus]
     storable_bytes: int = 0
     heals_of: dict[str, int] = {}
+    copies: int = 0  # of each partition's metadata, as planned
 
 
 def status(
@@ -97,6 +98,7 @@ def status(
         _stores(current, said),
         _storable(current, said),
         dict(_heals_of(said)),
+        current.replicas,
     )
 
 

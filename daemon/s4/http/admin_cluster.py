@@ -87,8 +87,8 @@ class ClusterAdmin(AdminApi):
 
     async def _change(self, request: web.Request) -> web.Response:
         action, raw = request.match_info["action"], await request.read()
-        names = msgspec.json.decode(raw, type=_Stores).stores if raw else []
-        made = await self._plan(action, names)
+        asked = msgspec.json.decode(raw, type=_Asked) if raw else _Asked()
+        names, made = asked.stores, await self._plan(action, asked)
         await self._must_reach(made(await self._keeper.refresh(), names))
         changed = await self._keeper.change(lambda old: made(old, names))
         moves = sum(
@@ -98,10 +98,10 @@ class ClusterAdmin(AdminApi):
         )
         return as_json({"moves": moves, "why": _why_nothing_moves(changed, moves)})
 
-    async def _plan(self, action: str, names: list[str]) -> Plan:
+    async def _plan(self, action: str, asked: _Asked) -> Plan:
         """What a change makes of the map. Raises PlanError."""
-        if action not in (*_PLANS, "recover"):
-            raise PlanError(f"there is no action named {action}; known are {', '.join((*_PLANS, 'recover'))}")
+        if action not in (*_PLANS, *_OTHERS):
+            raise PlanError(f"there is no action named {action}; known are {', '.join((*_PLANS, *_OTHERS))}")
         current = await self._keeper.refresh()
         if current.partitions and action == "recover":
             raise PlanError("nothing is lost: the map is there, and plans with stores")
@@ -111,7 +111,8 @@ class ClusterAdmin(AdminApi):
                 raise PlanError(
                     f"{len(found.holding)} stores hold data of a map that was lost: `s4 admin cluster recover`"
                 )
-            return _PLANS[action]
+            return _PLANS[action] if action != "copies" else await self._copies(asked.copies)
+        names = asked.stores
         found, deadline = await self._recovered(names), time.monotonic() + REACH_S
         while found.missing and time.monotonic() < deadline:
             await asyncio.sleep(REACH_LOOK_S)
@@ -120,6 +121,17 @@ class ClusterAdmin(AdminApi):
             raise PlanError("; ".join(found.reasons) or "no store here holds anything of a map that was lost")
         lost = clustermap.decode(found.map)
         return lambda old, _: restored(old, lost)
+
+    async def _copies(self, copies: int) -> Plan:
+        """Raises PlanError while a node is there that would take the number out of the map again."""
+        said = (await self._said()).items()
+        old = [store for store, one in said if one is not None and one.version.startswith(planner.BEFORE_COPIES)]
+        if old:
+            nodes = ", ".join(self._keeper.current.stores[store].node for store in old)
+            raise PlanError(
+                f"{nodes} run a version before 0.8, which knows one number of copies only: upgrade them first"
+            )
+        return lambda current, _: planner.copied(current, copies)
 
     async def _recovery(self, request: web.Request) -> web.Response:
         return as_json(msgspec.to_builtins(await self._recovered(request.query.getall("lost", []))))
@@ -231,8 +243,9 @@ def said(one: Census) -> Said:
     )
 
 
-class _Stores(msgspec.Struct, forbid_unknown_fields=True):
+class _Asked(msgspec.Struct, forbid_unknown_fields=True):
     stores: list[str] = []
+    copies: int = 0
 
 
 def _add(old: ClusterMap, names: list[str]) -> ClusterMap:
@@ -271,6 +284,7 @@ def _found(old: ClusterMap, names: list[str]) -> list[str]:
     return [planner.find(old, name) for name in names]
 
 
+_OTHERS = ("copies", "recover")
 _PLANS: dict[str, Plan] = {
     "add": _add,
     "drain": lambda old, names: planner.drained(old, _found(old, names)),

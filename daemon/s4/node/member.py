@@ -104,11 +104,14 @@ class MapView:
     def partitions(self) -> int:
         return self._keeper.current.count
 
-    def copies(self) -> int:
-        return 1  # the replicas count for themselves
+    def copies(self, partition: int) -> int:
+        """Copies of a partition's metadata that are in sync."""
+        parts = self._keeper.current.partitions
+        return len(parts[partition].config.in_sync) if parts else 0
 
     def copies_needed(self, strict: bool) -> int:
-        return 1
+        """What the replicas do not see to themselves (R2): m+1 when strict, as every shard then is at its place (D1)."""
+        return self._keeper.current.parity + 1 if strict else 0
 
     def is_whole(self, partition: int) -> bool:
         """Whether every position has its store, which answers (C4)."""

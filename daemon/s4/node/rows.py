@@ -65,7 +65,7 @@ class AnyMap(Protocol):
     @property
     def geometry(self) -> tuple[int, int]: ...
 
-    def copies(self) -> int: ...
+    def copies(self, partition: int) -> int: ...
 
     def copies_needed(self, strict: bool) -> int: ...
 
@@ -130,8 +130,19 @@ class RowNode:
     ) -> AnyAnswer:
         """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer
         (R12)."""
-        if self._map.copies() < self._map.copies_needed(self._strict):
+        self._must_have_copies(partition)
+        answer = await self._held(partition, command, command_id, again)
+        if self._strict:
+            self._must_have_copies(partition)  # who left meanwhile may not have it: nobody is told that it is done
+        return answer
+
+    def _must_have_copies(self, partition: int) -> None:
+        """Raises UnavailableError."""
+        if self._map.copies(partition) < self._map.copies_needed(self._strict):
             raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
+
+    async def _held(self, partition: int, command: AnyCommand, command_id: bytes, again: bool) -> AnyAnswer:
+        """With what it looks for kept meanwhile."""
         if isinstance(command, SEEKING) and (looked := await self._look_for_nulls(partition, command)):
             kept = [prefix for prefix in looked if self._host.nulls.keep(prefix)]
             try:
