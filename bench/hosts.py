@@ -20,10 +20,11 @@ from s4.cluster.clustermap import ClusterMap
 from s4.cluster.kubernetes_map import split
 from s4.cluster.placement import GONE, SERVING
 from s4.cluster.status import ClusterStatus, StoreStatus
-from s4_operator.models import ClusterSpec, ClusterState
+from s4_operator.models import ClusterSpec
 from s4_operator.observed import Claim, Host, Observed, Pod
 from s4_operator.plan import plan
 from s4_operator.report import report
+from s4_operator.state_models import ClusterState
 
 
 def with_host(old: ClusterMap, host: int, disks: int) -> ClusterMap:

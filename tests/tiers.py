@@ -98,7 +98,7 @@ CLUSTERS = (
         "cluster/test_traces.py",
         "cluster/test_two_gateways.py",
         "cluster/test_failing_reads.py",
-        "cluster/test_copies.py",
+        "cluster/test_metadata_copies.py",
         "cluster/test_damaged_metadata.py",
         "cluster/test_lost_metadata.py",
         "cluster/test_trust_grows.py",

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from s4_operator.models import Conditions, Duration, FreeForm, Model, Name, Quantity, rule, rules
+from s4_operator.models import Duration, FreeForm, Model, Name, Quantity, rule, rules
+from s4_operator.state_models import Conditions
 
 
 class ClusterRef(Model):

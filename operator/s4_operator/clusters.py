@@ -33,13 +33,14 @@ from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
-from s4_operator.models import ClusterSpec, ClusterState, size
+from s4_operator.models import ClusterSpec, size
 from s4_operator.observe import claims_of, confirmed, is_of_set, observe, pod, shard_map
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan, plan
 from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, Secrets, Trusted
+from s4_operator.state_models import ClusterState
 from s4_operator.steps import DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 from s4_operator.sweep import sweep
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.planner import BEFORE_COPIES
 from s4_operator.observed import Observed
-from s4_operator.steps import SetCopies
+from s4_operator.steps import SetCopies, few
 
 
 def next_step(seen: Observed, current: ClusterMap) -> SetCopies | None:
@@ -28,7 +28,7 @@ def doing(seen: Observed, current: ClusterMap) -> str:
     asked = _asked(seen, current)
     if asked != current.replicas:
         old = _old(seen)
-        return f"{asked} copies of the metadata wait until {', '.join(old)} run S4 0.8" if old else ""
+        return f"{asked} copies of the metadata wait until {few(sorted(old))} run S4 0.8" if old else ""
     lacking = sum(len(one.config.in_sync) < asked for one in current.partitions)
     if not current.copies or not lacking or seen.status is None or not all(one.up for one in seen.status.stores):
         return ""

@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from s4_operator.bucket_models import BucketSpec, BucketState
-from s4_operator.models import GROUP, VERSION, ClusterSpec, ClusterState
+from s4_operator.models import GROUP, VERSION, ClusterSpec
 from s4_operator.people_models import PolicySpec, PolicyState, RoleSpec, RoleState, UserSpec, UserState
+from s4_operator.state_models import ClusterState
 
 Schema = dict[str, Any]
 INTEGER: Schema = {"type": "integer", "format": "int64"}

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from s4_operator.models import Condition
+from s4_operator.state_models import Condition
 from s4_operator.steps import DeleteClaim, DeletePod, RetainVolume, Step, few
 
 REASONS = {

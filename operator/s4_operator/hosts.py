@@ -34,8 +34,8 @@ from collections.abc import Collection, Iterable, Mapping
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, safe_to_stop
-from s4_operator.models import HostStatus
 from s4_operator.observed import Observed, Pod
+from s4_operator.state_models import HostStatus
 
 Known = Mapping[str, Said | None]
 

@@ -340,6 +340,11 @@ class ClusterSpec(Model):
                 "metadataReplicas must be at most erasure.data + erasure.parity: a partition's metadata is where its shards are",
             ),
             rule(
+                "self.durability == 'sync'",
+                "durability is sync in a cluster: a store that lost with its power what it acknowledged could lead, and have the good "
+                "copies made like its own; interval and none are for `s4 server`",
+            ),
+            rule(
                 "self.partitions == oldSelf.partitions",
                 "partitions cannot be changed: they are fixed when the cluster is made",
             ),
@@ -369,6 +374,10 @@ class ClusterSpec(Model):
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     resources: FreeForm = Field(default_factory=dict, description="Requests and limits of each node.")
     region: str = Field("us-east-1", max_length=64)
+    durability: Literal["sync", "interval", "none"] = Field(
+        "sync",
+        description="A write is acknowledged once its shards, and its row on every copy in sync, are on disks: it survives the loss of power of all hosts at once. There is no other here.",
+    )
     dedup: bool = True
     inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")
     small: Quantity | None = Field(
@@ -424,81 +433,6 @@ class ClusterSpec(Model):
     credentialsSecretRef: SecretRef | None = Field(
         None, description="A Secret with accessKey and secretKey of an administrator; one is made where absent."
     )
-
-
-class Condition(Model):
-    type: str
-    status: Literal["True", "False", "Unknown"]
-    reason: str
-    message: str = ""
-    lastTransitionTime: str
-    observedGeneration: int = 0
-
-
-Conditions = Annotated[
-    list[Condition], Field(json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]})
-]
-
-
-class NodeStatus(Model):
-    name: str
-    store: str = ""
-    host: str = ""
-    state: str = ""
-    ready: bool = False
-    version: str = ""
-    primaries: int = 0
-    positions: int = 0
-    used: int = 0
-
-
-class HostStatus(Model):
-    name: str
-    zone: str = ""
-    ready: str = Field("", description="Stores that serve, of those that it has.")
-    state: str = Field("", description="Ready, Partly, Away; Cordoned where no pod may come to it.")
-    nodes: list[str] = Field(default_factory=list)
-    used: int = 0
-    total: int = 0
-
-
-class PartitionCounts(Model):
-    healthy: int = 0
-    degraded: int = 0
-    moving: int = 0
-    unavailable: int = 0
-
-
-class RebuildStatus(Model):
-    percent: int = 100
-    waitingShards: int = 0
-    remainingSeconds: int | None = None
-
-
-class ClusterState(Model):
-    observedGeneration: int = 0
-    phase: str = ""
-    message: str = ""
-    conditions: Conditions = Field(default_factory=list)
-    nodes: list[NodeStatus] = Field(default_factory=list)
-    hosts: list[HostStatus] = Field(
-        default_factory=list, description="The nodes by the host that they are on, or have to be."
-    )
-    nodesReady: str = ""
-    replicas: int = 0
-    selector: str = ""
-    epoch: int = 0
-    partitions: PartitionCounts = Field(default_factory=PartitionCounts)
-    usedBytes: int = 0
-    rawBytes: int = 0
-    used: str = ""
-    filled: str = Field("", description="How full the stores are, together.")
-    summary: str = Field("", description="The message, as far as a column has room for it.")
-    rebuild: RebuildStatus = Field(default_factory=RebuildStatus)
-    image: str = Field("", description="The image that every node ran well last.")
-    blockedImage: str = Field("", description="An image that was rolled back.")
-    version: str = ""
-    buckets: int = Field(0, description="Buckets that use this cluster, which cannot be deleted meanwhile.")
 
 
 def seconds(duration: str) -> int:

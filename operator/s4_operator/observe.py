@@ -12,9 +12,10 @@ from s4.cluster.kubernetes_map import joined
 from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
-from s4_operator.models import ClusterSpec, ClusterState, size
+from s4_operator.models import ClusterSpec, size
 from s4_operator.observed import Claim, Host, Observed, Pod
 from s4_operator.pods import names
+from s4_operator.state_models import ClusterState
 
 Object = dict[str, Any]
 CONFIRM = "s4.dev/confirm-data-loss"

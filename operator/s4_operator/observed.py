@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
-from s4_operator.models import ClusterSpec, ClusterState
+from s4_operator.models import ClusterSpec
+from s4_operator.state_models import ClusterState
 
 
 @dataclass(frozen=True, slots=True)

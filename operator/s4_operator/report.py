@@ -7,9 +7,9 @@ from typing import Any
 
 from s4.base.text import human
 from s4_operator import hosts, migration, sizes, volumes
-from s4_operator.models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
 from s4_operator.observed import Observed
 from s4_operator.plan import Plan
+from s4_operator.state_models import ClusterState, Condition, NodeStatus, PartitionCounts, RebuildStatus
 from s4_operator.stores import store_of
 
 COLUMN = 34  # characters of a message in `kubectl get -o wide`, which has 120 for all columns

@@ -15,9 +15,9 @@ from kube.apiserver import ApiServer, missing
 from s4.cluster import planner
 from s4_operator.events import GOOD_IF_TRUE, REASONS, WELL, Told, known, of_conditions, of_steps, stamps, text
 from s4_operator.kube import Kube, why
-from s4_operator.models import ClusterState, Condition
 from s4_operator.observed import Claim, Pod
 from s4_operator.report import COLUMN, summary
+from s4_operator.state_models import ClusterState, Condition
 from s4_operator.steps import (
     AddStores,
     DeleteClaim,

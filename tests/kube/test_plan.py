@@ -11,8 +11,8 @@ from msgspec import structs
 from kube.worlds import Model, UnsafeError
 from s4.cluster import planner
 from s4_operator import plan as planned
-from s4_operator.models import ClusterState
 from s4_operator.plan import plan
+from s4_operator.state_models import ClusterState
 from s4_operator.steps import AddStores, DeleteClaim, DeletePod, DrainStores, Freeze, RetainVolume, SetCopies, SwapStore
 
 ROUNDS = 400
@@ -59,7 +59,7 @@ def test_copies_grow_in_one_step_and_go_in_another() -> None:
     model.version = "0.7.0"
     made = plan(model.seen())
     assert (made.steps, made.max_unavailable) == ([], 1), "a node of 0.7 would take the number out again"
-    assert "copies of the metadata wait until c-node-0, c-node-1" in "; ".join(made.doing)
+    assert "copies of the metadata wait until c-node-0, c-node-1, c-node-2" in "; ".join(made.doing)
     model.version = "0.8.0"
     model.step(SetCopies(4))
     assert plan(model.seen()).doing == ["4 of 4 partitions do not have their 4 copies of the metadata yet"]

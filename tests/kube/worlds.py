@@ -16,9 +16,10 @@ from s4.cluster.placement import GONE, SERVING
 from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus, StoreStatus
 from s4_operator import migration
-from s4_operator.models import ClusterSpec, ClusterState, size
+from s4_operator.models import ClusterSpec, size
 from s4_operator.observed import Claim, Host, Observed, Pod
 from s4_operator.plan import Plan, plan
+from s4_operator.state_models import ClusterState
 from s4_operator.steps import DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 
 HOSTS = 8

@@ -289,10 +289,11 @@ def test_parts_of_a_cluster_say_what_is_wrong(forks: Forks, tmp_path: Path) -> N
         ("--weight", "x", "--weight x"),
         ("--advertise", "x", "--advertise"),
         ("--peer-listen", "x", "--peer-listen"),
+        ("--durability", "none", "--durability none: a node's is sync.*for `s4 server`"),
     ):
         options = [str(part) for pair in {**right, option: value}.items() for part in pair]
         found.append(wrong(f"node {option} {value}", forks.run("node", tmp_path / "store", *options), expected))
-        if option not in ("--weight", "--advertise", "--peer-listen"):
+        if option not in ("--weight", "--advertise", "--peer-listen", "--durability"):
             named = {
                 name: what
                 for name, what in {**right, option: value}.items()

@@ -64,6 +64,7 @@ def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store:
     option("--peer-listen", "0.0.0.0:9002", "address for peers", metavar="HOST:PORT")
     option("--advertise", "", "where peers reach that; default NAME and its port", metavar="HOST:PORT")
     option("--zone", "", "what fails together with this node; default its name", metavar="NAME")
+    option("--durability", "sync", "sync, and nothing else in a cluster", metavar="sync")
     option("--weight", "1", "this store's share of the data relative to others", metavar="NUMBER")
 
 
@@ -90,6 +91,11 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
             etcd=etcd_files(arguments),
             **files,
             **common,
+        )
+    if arguments.durability != "sync":
+        raise ValueError(
+            f"--durability {arguments.durability}: a node's is sync. One that lost with its power what it acknowledged could lead, "
+            "and have the good copies made like its own (R2); interval and none are for `s4 server`"
         )
     _, port = of_option("--peer-listen", parse_address, arguments.peer_listen)
     advertise = arguments.advertise or f"{arguments.name}:{port}"
@@ -180,22 +186,7 @@ def dev_act(directory: Path, act: str, node: str) -> int:
 def admin_arguments(actions: Any) -> None:
     cluster = actions.add_parser("cluster", help="make a cluster, and change which stores it has")
     todo = cluster.add_subparsers(dest="cluster_action", required=True, metavar="ACTION")
-    init = todo.add_parser("init", help="make a cluster: before its first node starts")
-    init.add_argument("--coordinator", required=True, metavar="etcd://HOST:PORT,…/NAME|kubernetes://NAMESPACE/NAME")
-    init.add_argument("--erasure", default="4+2", metavar="K+M", help="data and parity shards of every object [4+2]")
-    init.add_argument(
-        "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"
-    )
-    init.add_argument("--copies", default="0", metavar="N", help=f"{COPIES} [the least]")
-    init.add_argument(
-        "--cluster",
-        default="",
-        metavar="ID",
-        help="of a cluster whose map was lost, for `cluster recover` to make it again",
-    )
-    for name, text in ETCD.items():
-        variable = f"S4_{name[2:].replace('-', '_').upper()}"
-        init.add_argument(name, default=os.environ.get(variable, ""), metavar="FILE", help=text)
+    _init_arguments(todo)
     certificates = todo.add_parser(
         "certificates",
         help="an authority and certificates for a cluster's processes",
@@ -241,6 +232,25 @@ def admin_arguments(actions: Any) -> None:
     todo.add_parser("rebalance", help="place everything anew for the stores there are")
     freeze = todo.add_parser("freeze", help="stop planned moves, or let them go on")
     freeze.add_argument("state", choices=("on", "off"))
+
+
+def _init_arguments(todo: Any) -> None:
+    init = todo.add_parser("init", help="make a cluster: before its first node starts")
+    init.add_argument("--coordinator", required=True, metavar="etcd://HOST:PORT,…/NAME|kubernetes://NAMESPACE/NAME")
+    init.add_argument("--erasure", default="4+2", metavar="K+M", help="data and parity shards of every object [4+2]")
+    init.add_argument(
+        "--partitions", default=PARTITIONS, metavar="N", help=f"a power of two, never to be changed [{PARTITIONS}]"
+    )
+    init.add_argument("--copies", default="0", metavar="N", help=f"{COPIES} [the least]")
+    init.add_argument(
+        "--cluster",
+        default="",
+        metavar="ID",
+        help="of a cluster whose map was lost, for `cluster recover` to make it again",
+    )
+    for name, text in ETCD.items():
+        variable = f"S4_{name[2:].replace('-', '_').upper()}"
+        init.add_argument(name, default=os.environ.get(variable, ""), metavar="FILE", help=text)
 
 
 class InitError(SaidError):

@@ -73,6 +73,10 @@ class ClusterMap(Value, frozen=True):
         """Copies that a commit needs (R2)."""
         return 2 if self.replicas >= 3 else 1
 
+    def in_sync(self, number: int) -> int:
+        """Copies of a partition's metadata that are in sync; 0 before stores were added."""
+        return len(self.partitions[number].config.in_sync) if self.partitions else 0
+
     def in_state(self, *states: str) -> list[str]:
         return [name for name, one in self.stores.items() if one.state in states]
 

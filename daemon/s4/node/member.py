@@ -105,13 +105,10 @@ class MapView:
         return self._keeper.current.count
 
     def copies(self, partition: int) -> int:
-        """Copies of a partition's metadata that are in sync."""
-        parts = self._keeper.current.partitions
-        return len(parts[partition].config.in_sync) if parts else 0
+        return self._keeper.current.in_sync(partition)
 
     def copies_needed(self, strict: bool) -> int:
-        """What the replicas do not see to themselves (R2): m+1 when strict, as every shard then is at its place (D1)."""
-        return self._keeper.current.parity + 1 if strict else 0
+        return self._keeper.current.parity + 1 if strict else 0  # the replicas see to R2 themselves
 
     def is_whole(self, partition: int) -> bool:
         """Whether every position has its store, which answers (C4)."""
