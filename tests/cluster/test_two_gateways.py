@@ -5,15 +5,25 @@ S4_ROUNDS says how often.
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import signal
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cluster.dev import DevCluster
+from addresses import own_address
+from cluster.dev import ACCESS, SECRET, DevCluster
 from cluster.etcd_process import program
 from cluster.test_six_nodes import Load
+from process import start, wait_until
+from s4.crypto import keyring
 from tiers import amount
 
 pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
@@ -90,3 +100,58 @@ def test_buckets_come_and_go(cluster: DevCluster) -> None:
         maker.delete_bucket(Bucket="passing")
         with pytest.raises(ClientError, match="NoSuchBucket"):
             user.put_object(Bucket="passing", Key="k", Body=b"x")
+
+
+def listens(process: int, port: int) -> bool:
+    """Whether a process has a listening socket on a port."""
+    lines = Path(f"/proc/{process}/net/tcp").read_text().splitlines()[1:]
+    found = {
+        f"socket:[{one[9]}]" for one in map(str.split, lines) if one[3] == "0A" and one[1].endswith(f":{port:04X}")
+    }
+    return any(str(one.readlink()) in found for one in Path(f"/proc/{process}/fd").iterdir() if one.exists())
+
+
+def children(process: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def counted(admin: str) -> int:
+    """Objects that were put through a gateway, by its metrics."""
+    with urllib.request.urlopen(f"{admin}/metrics", timeout=60) as answer:
+        lines = re.findall(r'^s4_requests_total\{.*"PutObject".*\} ([0-9.]+)$', answer.read().decode(), re.MULTILINE)
+    return sum(int(float(one)) for one in lines)
+
+
+def test_workers_serve_on_the_port_of_their_gateway_and_end_with_it(cluster: DevCluster, tmp_path: Path) -> None:
+    """Each process by itself, as connections are shared out by the kernel: counted together, and started again."""
+    trust, host, several = cluster.directory / "trust", own_address(), ["--workers", "2"]
+    options = ["--coordinator", cluster.coordinator, "--listen", f"{host}:0", "--admin-listen", f"{host}:0"]
+    options += ["--authority", trust / "ca.pem", "--master-key", trust / keyring.FILE, "--admin-tls", "off"]
+    options += ["--peer-certificate", trust / "gateway-1.pem", "--peer-key", trust / "gateway-1.key", *several]
+    with (tmp_path / "gateway.log").open("wb") as log:
+        process = start(["gateway", *map(str, options)], {**os.environ, "TMPDIR": str(tmp_path)}, log, ["env"])
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline().decode()
+        s3, admin = re.findall(r"http://[0-9.:]+", line)
+        workers = children(process.pid)
+        assert len(workers) == 2, line
+        assert all(listens(one, int(s3.rpartition(":")[2])) for one in (process.pid, *workers))
+        config = Config(s3={"addressing_style": "path"}, retries={"mode": "standard"})
+        keys = {"aws_access_key_id": ACCESS, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+        for number in range(30):  # a connection of its own each
+            boto3.client("s3", endpoint_url=s3, config=config, **keys).put_object(
+                Bucket="bucket", Key=f"workers/{number}", Body=b"x"
+            )
+        wait_until(lambda: counted(admin) == 30, "each process told what it did")
+        assert cluster.client("gateway-2").list_objects_v2(Bucket="bucket", Prefix="workers/")["KeyCount"] == 30
+        os.kill(workers[0], signal.SIGKILL)
+        wait_until(lambda: len(set(children(process.pid)) | {workers[0]}) == 3, "another one is started")
+        workers = children(process.pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        wait_until(lambda: not any(Path(f"/proc/{one}/fd").exists() for one in workers), "they end with it")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -58,6 +58,8 @@ def cluster_arguments(option: Option, parser: argparse.ArgumentParser, *, store:
     option("--peer-certificate", "", "certificate of this process, for its peers (PEM)", metavar="FILE")
     option("--peer-key", "", "key of that certificate (PEM)", metavar="FILE")
     if not store:
+        text = "processes that serve S3 beside this one, on its port; 0 is this one alone"
+        option("--workers", "0", text, metavar="N")
         return
     parser.add_argument("directory", metavar="DIR", help="the store's directory, on a disk of its own")
     option("--name", os.uname().nodename, "what people call this node", metavar="NAME")
@@ -89,6 +91,7 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
             coordinator=arguments.coordinator,
             timing_scale=scale,
             etcd=etcd_files(arguments),
+            workers=int(number(arguments.workers, "--workers", 0, 64)),
             **files,
             **common,
         )

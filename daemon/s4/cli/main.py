@@ -294,11 +294,16 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
     )
 
 
-def run_server(arguments: argparse.Namespace) -> int:
-    if arguments.workers not in ("", "0"):  # before prometheus_client is imported, which reads it then
+def _share_metrics(workers: str) -> None:
+    """Have metrics of several processes counted together. Before prometheus_client is imported, which reads it then."""
+    if workers not in ("", "0"):
         from s4.cli.scratch import own_directory  # noqa: PLC0415
 
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(own_directory("s4-metrics-"))
+
+
+def run_server(arguments: argparse.Namespace) -> int:
+    _share_metrics(arguments.workers)
     import uvloop  # noqa: PLC0415
 
     from s4.server import restart  # noqa: PLC0415
@@ -318,6 +323,7 @@ def run_server(arguments: argparse.Namespace) -> int:
 
 def run_member(arguments: argparse.Namespace) -> int:
     """Run `s4 node` or `s4 gateway`."""
+    _share_metrics(getattr(arguments, "workers", "0"))
     import uvloop  # noqa: PLC0415
 
     from s4.cli.cluster import announce, cluster_settings  # noqa: PLC0415

@@ -64,6 +64,7 @@ from s4.server.standalone import (
     lifecycle_looks,
 )
 from s4.server.starting import reloaded, say_ready, say_started
+from s4.server.workers import METRICS, Workers
 from s4.telemetry import logs, tracing
 from s4.telemetry.audit import AuditLog
 from s4.upkeep import compaction, mend
@@ -99,8 +100,8 @@ class EtcdFiles(msgspec.Struct, frozen=True):
 
 
 class ClusterSettings(ServerSettings, frozen=True):
-    """`coordinator` is etcd://HOST:PORT[,HOST:PORT]/NAME. Without a directory it is a gateway. `timing_scale` shortens
-    leases and graces, all alike, for tests."""
+    """`coordinator` is etcd://HOST:PORT[,HOST:PORT]/NAME. Without a directory it is a gateway, which has `workers` beside
+    it; one of these is told no admin address. `timing_scale` shortens leases and graces, all alike, for tests."""
 
     coordinator: str = ""
     name: str = ""
@@ -184,6 +185,10 @@ class ClusterServer:
         self.member: Member | None = None
         self._contents: Contents | None = None
         self._known: ClusterStatus | None = None
+        self._access_log = settings.access_log
+        self._s3_workers = Workers(
+            lambda: ["-m", "s4.server.cluster_worker", self._told()], {"S4_RESTART": "off"}, self.jobs
+        )
 
     def horizon(self) -> float:
         """Start of the oldest request that may still read shards, at any gateway (D6)."""
@@ -194,11 +199,7 @@ class ClusterServer:
         """Raises DirectoryError, OSError, ValueError, CoordinatorError with messages for people."""
         settings = self.settings
         given.check(settings)
-        bound = restart.kept_open("s3") or listening_socket(settings.listen)
-        admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
-        restart.keep_open("s3", bound)
-        restart.keep_open("admin", admin_bound)
-        self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
+        bound, admin_bound = self._bind()
         self._coordinator = open_coordinator(settings.coordinator, settings.etcd)
         await self._coordinator.check_versions()
         self._keeper = await self._wait_for_map()
@@ -220,7 +221,8 @@ class ClusterServer:
         if self.member is not None:
             self._start_upkeep(self.member)
         self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready, self._health)
-        await self._start_admin(admin_bound)
+        if admin_bound is not None:
+            await self._start_admin(admin_bound)
         await self._s3.start(bound)
         self.jobs.start(
             Job("certificate for peers", CHECK_S, CHECK_S, self._credentials.look),
@@ -229,7 +231,28 @@ class ClusterServer:
         small = SmallRows(made, self._router, self.member, settings.small_bytes)
         if settings.small_bytes:
             self.jobs.start(Job("content in rows", 0.0, LOOK_S, small.look, OTHERS))
+        await self._s3_workers.start(settings.workers)
         self._not_ready = ""
+
+    def _bind(self) -> tuple[socket.socket, socket.socket | None]:
+        """The S3 port, and the admin port where there is one. A worker's life is its own: it hands nothing on."""
+        settings = self.settings
+        if not settings.admin_listen:
+            bound = listening_socket(settings.listen, shared=True)
+            self.endpoint, self.admin_endpoint = shown(bound), ""
+            return bound, None
+        bound = restart.kept_open("s3") or listening_socket(settings.listen, shared=settings.workers > 0)
+        admin_bound = restart.kept_open("admin") or listening_socket(settings.admin_listen)
+        restart.keep_open("s3", bound)
+        restart.keep_open("admin", admin_bound)
+        self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
+        self._address = f"{settings.listen.rpartition(':')[0]}:{bound.getsockname()[1]}"
+        return bound, admin_bound
+
+    def _told(self) -> str:
+        """What a worker is told, as of now."""
+        worker = replace(self.settings, listen=self._address, admin_listen="", workers=0, access_log=self._access_log)
+        return msgspec.json.encode(worker).decode()
 
     async def _wait_for_map(self) -> MapKeeper:
         said = ""
@@ -374,7 +397,7 @@ class ClusterServer:
             self.settings.limits,
             self.settings.region,
             self._ready,
-            lambda: exposition(self._registry, None, collector),
+            lambda: exposition(self._registry, self._environment.get(METRICS), collector),
             hidden,
             not self.settings.admin_tls,
             self._health,
@@ -407,16 +430,25 @@ class ClusterServer:
         if level:
             logs.set_level(level)
         if everything is not None:
-            self._s3.set_access_log(everything)
+            self.set_access_log(everything)
+
+    def set_access_log(self, everything: bool) -> None:
+        """Whether every request is logged from now on, here and in the workers: those that are there, and those that
+        come."""
+        self._access_log = everything
+        self._s3.set_access_log(everything)
+        self._s3_workers.tell(signal.SIGUSR1 if everything else signal.SIGUSR2)
 
     def reload(self) -> None:
-        """Read the certificates again."""
+        """Read the certificates again, here and in the workers."""
+        self._s3_workers.tell(signal.SIGHUP)
         reloaded({"certificate": self._s3.reload(), "certificate for peers": self._credentials.reload()})
 
     async def close(self) -> None:
         self._not_ready = "stopping"
-        await self._s3.close()
-        await self._admin.close()
+        await asyncio.gather(self._s3.close(), self._s3_workers.close())
+        if self.settings.admin_listen:
+            await self._admin.close()
         await self.jobs.close()
         if self.member is not None:
             await self._sender.close()

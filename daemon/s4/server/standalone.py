@@ -8,11 +8,8 @@ the S3 port. A worker that dies is started again; when the store's process dies,
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,7 +18,7 @@ from pathlib import Path
 import msgspec
 import structlog
 from msgspec.structs import replace
-from prometheus_client import CollectorRegistry, multiprocess
+from prometheus_client import CollectorRegistry
 
 from s4.base.health import Health
 from s4.base.jobs import Job, Jobs
@@ -43,6 +40,7 @@ from s4.server import given, restart, starting
 from s4.server.heap import settle_garbage_collector
 from s4.server.metrics import certificate_metrics, store_metrics
 from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
+from s4.server.workers import Workers
 from s4.storage.files import Files
 from s4.telemetry import logs, tracing
 from s4.telemetry.audit import AuditLog
@@ -74,8 +72,6 @@ REPAIR_FIRST_S, REPAIR_LOOK_S = 1.0, 60.0
 REWRAP_FIRST_S, REWRAP_LOOK_S = 5.0, 60.0
 AUDIT_EVERY_S = 3600.0
 COMPACT_BYTES_PER_S = 64 * MIB
-WORKER_RESTART_S = 1.0
-WORKERS_START_S = 300.0  # a busy machine starts a process in minutes; one that fails is tried again all the while
 
 
 def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
@@ -93,9 +89,8 @@ class Server:
         self._peers: PeerServer | None = None
         self._s3: S3Endpoint | None = None
         self.jobs = Jobs()
-        self._processes: list[asyncio.subprocess.Process] = []
+        self._s3_workers: Workers | None = None
         self._not_ready, self._known = "starting", Health()
-        self._stopping = False
         self._registry = CollectorRegistry()
         self._tls: Certificate | None = None  # of the admin port, the same files as those of S3
 
@@ -287,43 +282,15 @@ class Server:
         await self._peers.start()
         self._bound = bound  # kept bound, never listening: it holds the port for the workers
         address = f"{'[' + bound.getsockname()[0] + ']' if bound.family == socket.AF_INET6 else bound.getsockname()[0]}:{bound.getsockname()[1]}"
-        settings = replace(self._settings, listen=address)
-        started = [asyncio.Event() for _ in range(self.settings.workers)]
-        for number, event in enumerate(started):
-            work = partial(self._run_worker, number, settings, socket_path, event)
-            self.jobs.start(Job(f"worker {number}", 0.0, WORKER_RESTART_S, work))
-        try:
-            async with asyncio.timeout(WORKERS_START_S):
-                await asyncio.gather(*(event.wait() for event in started))
-        except TimeoutError:
-            raise TimeoutError(
-                f"the gateway processes (--workers) did not start within {WORKERS_START_S:.0f} s"
-            ) from None
-
-    async def _run_worker(
-        self, number: int, settings: ServerSettings, socket_path: Path, started: asyncio.Event
-    ) -> None:
-        """One life of a worker."""
-        if self._stopping:
-            return
-        told = replace(settings, access_log=self._settings.access_log)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "s4.server.worker",
-            msgspec.json.encode(told).decode(),
-            str(socket_path),
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._environment},
+        self._address = address
+        self._s3_workers = Workers(
+            lambda: ["-m", "s4.server.worker", self._told().decode(), str(socket_path)], self._environment, self.jobs
         )
-        self._processes.append(process)
-        if process.stdout is not None and await process.stdout.readline():
-            started.set()
-        code = await process.wait()
-        self._processes.remove(process)
-        multiprocess.mark_process_dead(process.pid, self._environment.get("PROMETHEUS_MULTIPROC_DIR"))  # type: ignore[no-untyped-call]
-        if not self._stopping:
-            log.error("worker ended and is started again", worker=number, code=code)
+        await self._s3_workers.start(self.settings.workers)
+
+    def _told(self) -> bytes:
+        """What a worker is told, as of now."""
+        return msgspec.json.encode(replace(self._settings, listen=self._address))
 
     async def _compact(self) -> None:
         self.audit.rotate()
@@ -360,8 +327,8 @@ class Server:
         self._settings = replace(self._settings, access_log=everything)
         if self._s3 is not None:
             self._s3.server.access_log.everything = everything
-        for process in self._processes:
-            process.send_signal(signal.SIGUSR1 if everything else signal.SIGUSR2)
+        if self._s3_workers is not None:
+            self._s3_workers.tell(signal.SIGUSR1 if everything else signal.SIGUSR2)
 
     def reload(self) -> None:
         """Read the certificate again, here and in the workers."""
@@ -369,22 +336,19 @@ class Server:
             {
                 "certificate": self._s3.reload() if self._s3 is not None else None,
                 "certificate of the admin port": self._tls.reload() if self._tls is not None else None,
-                "certificates of workers": True if self._processes else None,
+                "certificates of workers": True if self._s3_workers else None,
             }
         )
-        for process in self._processes:
-            process.send_signal(signal.SIGHUP)
+        if self._s3_workers is not None:
+            self._s3_workers.tell(signal.SIGHUP)
 
     async def close(self) -> None:
         """Take no more requests, let those in flight end, then close the store."""
-        self._not_ready, self._stopping = "stopping", True
+        self._not_ready = "stopping"
         if self._s3 is not None:
             await self._s3.close()
-        waiting = [process.wait() for process in self._processes]
-        for process in list(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        await asyncio.gather(*waiting)
+        if self._s3_workers is not None:
+            await self._s3_workers.close()
         await self._admin.close()
         await self.jobs.close()
         await self._sender.close()
