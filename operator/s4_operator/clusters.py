@@ -9,6 +9,7 @@ right before its pod goes, with the other pods looked at once more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -31,6 +32,7 @@ from s4.cluster.status import ClusterStatus
 from s4_operator import events
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
+from s4_operator.issued import as_served
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec, size
@@ -111,6 +113,7 @@ class Clusters:
             state = blocked(before, str(error), now_s, cluster["metadata"]["generation"])
             await write_status(self._kube, self._cache, cluster, before, state)
             return AT_REST_S
+        builder = self.served(builder, trusted)
         daemons = self.daemons(builder, trusted)
         status = await _status(daemons)
         await self._check(daemons, memory, status)
@@ -141,6 +144,13 @@ class Clusters:
         await self._report(cluster, seen, made, memory, trouble)
         return AT_WORK_S if made.steps or made.doing or trouble or memory.failing_since else AT_REST_S
 
+    def served(self, builder: Builder, trusted: Trusted) -> Builder:
+        """With the certificate that pods have, while the one that they are to have is not there."""
+        if not trusted.waits:
+            return builder
+        found = self._cache.get("StatefulSet", builder.namespace, builder.names["node"])
+        return Builder(builder.namespace, builder.name, builder.uid, as_served(builder.spec, found), builder.home)
+
     def daemons(self, builder: Builder, trusted: Trusted) -> Daemons:
         """The daemons of a cluster, as its pods are now."""
         pods = self._cache.list("Pod", builder.namespace, builder.name)
@@ -148,11 +158,9 @@ class Clusters:
             (pod(one) for one in pods if _is_node(one) and is_of_set(one, builder.name)), key=lambda one: not one.ready
         )
         admins = [f"[{one.ip}]:{ADMIN}" if ":" in one.ip else f"{one.ip}:{ADMIN}" for one in running if one.ip]
-        trust = None
-        if builder.spec.gateway.tls.enabled:
-            trust = ssl.create_default_context(
-                cadata=trusted.authority if builder.spec.gateway.tls.secretName is None else None
-            )
+        trust, tls = None, builder.spec.gateway.tls
+        if tls.enabled:
+            trust = trusted_by(trusted, own=tls.secretName is None and tls.issuerRef is None)
         return Daemons(
             self._session,
             admins,
@@ -307,6 +315,8 @@ class Clusters:
             ("PodDisruptionBudget", "gateway"),
             ("ConfigMap", "dashboard"),
         ]
+        if builder.spec.gateway.tls.issuerRef is None:
+            optional.append(("Certificate", "issued"))
         optional += [(kind, "s3") for kind in ("ServiceMonitor", "PrometheusRule") if kind in self._apis]
         for kind, part in optional:
             if (kind, builder.names[part]) not in kept:
@@ -438,6 +448,19 @@ async def ensure_user(daemons: Daemons, name: str, grants: list[str], keys: list
     for access in (await daemons.users()).get(name, []):
         if access not in {one.access for one in keys}:
             await daemons.delete_key(name, access)
+
+
+def trusted_by(trusted: Trusted, *, own: bool) -> ssl.SSLContext:
+    """Whom the operator believes at the S3 port: the cluster's `own` authority; or the system's and the Secret's with it,
+    for pods may have either certificate."""
+    if own:
+        return ssl.create_default_context(cadata=trusted.authority)
+    made = ssl.create_default_context()
+    made.load_verify_locations(cadata=trusted.authority)
+    with contextlib.suppress(ssl.SSLError):  # what is wrong with it shows where it is needed
+        if trusted.ca:
+            made.load_verify_locations(cadata=trusted.ca)
+    return made
 
 
 def buckets_of(cache: Cache, namespace: str, name: str) -> list[Object]:

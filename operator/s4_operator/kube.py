@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[str, str, bool]] = {
     "Ingress": ("networking.k8s.io/v1", "ingresses", True),
     "ServiceMonitor": ("monitoring.coreos.com/v1", "servicemonitors", True),
     "PrometheusRule": ("monitoring.coreos.com/v1", "prometheusrules", True),
+    "Certificate": ("cert-manager.io/v1", "certificates", True),
     "S4Cluster": ("s4.dev/v1alpha1", "s4clusters", True),
     "Bucket": ("s4.dev/v1alpha1", "buckets", True),
     "S4User": ("s4.dev/v1alpha1", "s4users", True),

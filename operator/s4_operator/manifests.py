@@ -197,9 +197,15 @@ class Builder:
         replicas = self.spec.gateway.replicas
         if not replicas:
             return []
-        template = self._pods.template(
-            "gateway", image, ["gateway"], self._pods.environment(), self.spec.gateway.resources, []
-        )
+        workers, resources, more = self.spec.gateway.workers, self.spec.gateway.resources, list[Object]()
+        if workers > 1:
+            more = [{"name": "S4_WORKERS", "value": str(workers - 1)}]  # beside the first
+            needs = {"cpu": str(workers), "memory": f"{256 * workers}Mi"}
+            resources = {
+                **resources,
+                "requests": {**needs, **(resources.get("limits") or {}), **(resources.get("requests") or {})},
+            }
+        template = self._pods.template("gateway", image, ["gateway"], more + self._pods.environment(), resources, [])
         deployment = self.object(
             "apps/v1",
             "Deployment",

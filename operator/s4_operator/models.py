@@ -144,12 +144,31 @@ class S3Service(Model):
     ipFamilyPolicy: Literal["SingleStack", "PreferDualStack", "RequireDualStack"] = "SingleStack"
 
 
+class Issuer(Model):
+    name: str = Field(min_length=1, max_length=253)
+    kind: str = Field("Issuer", pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=63, description="Issuer, or ClusterIssuer.")
+    group: str = Field("cert-manager.io", max_length=253)
+
+
 class GatewayTls(Model):
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.issuerRef) || !has(self.secretName)",
+                "gateway.tls takes secretName or issuerRef, not both: what cert-manager makes is in a Secret of its own",
+            ),
+            rule("!has(self.issuerRef) || self.enabled", "gateway.tls.issuerRef needs gateway.tls.enabled"),
+        )
+    )
     enabled: bool = Field(False, description="Serve S3 over TLS, with a certificate of the cluster's own authority.")
     secretName: str | None = Field(
         None,
         max_length=253,
-        description="A Secret with tls.crt and tls.key to use instead, as cert-manager makes them.",
+        description="A Secret with tls.crt and tls.key to use instead, and ca.crt of a private authority.",
+    )
+    issuerRef: Issuer | None = Field(
+        None,
+        description="Have cert-manager make the certificate, by an issuer that signs names of this Kubernetes: a public one does not, and belongs to an Ingress. Peers and the admin port stay with the cluster's own authority, by whose certificates they know each other.",
     )
 
 
@@ -168,6 +187,10 @@ class GatewaySpec(Model):
                 "gateway.autoscaled needs gateway.replicas: with 0 there are no gateways beside the nodes",
             ),
             rule(
+                "self.workers == 1 || self.replicas > 0",
+                "gateway.workers needs gateway.replicas: with 0 the nodes serve S3, a process for each disk",
+            ),
+            rule(
                 "!has(self.domain) || !has(self.websiteDomain) || self.domain != self.websiteDomain",
                 "gateway.domain and gateway.websiteDomain must differ: one speaks S3, the other to visitors",
             ),
@@ -178,6 +201,12 @@ class GatewaySpec(Model):
     )
     autoscaled: bool = Field(
         False, description="How many there are is for a HorizontalPodAutoscaler to say, of the Deployment NAME-gateway."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that serve S3 in each gateway's pod, each on a core of its own; restarts. Where gateway.resources says nothing else, a pod requests a core and 256Mi for each.",
     )
     service: S3Service = Field(default_factory=S3Service)
     tls: GatewayTls = Field(default_factory=GatewayTls)

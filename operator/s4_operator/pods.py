@@ -34,6 +34,7 @@ def names(cluster: str) -> dict[str, str]:
         "peers": f"{cluster}-peers",
         "gateway peers": f"{cluster}-gateway-peers",
         "tls": f"{cluster}-tls",
+        "issued": f"{cluster}-issued-tls",
         "credentials": f"{cluster}-credentials",
         "dashboard": f"{cluster}-dashboard",
         "map": cluster,
@@ -130,7 +131,7 @@ class Pods:
             volumes.append(
                 {
                     "name": "tls",
-                    "secret": {"secretName": spec.gateway.tls.secretName or self.names["tls"], "defaultMode": 0o440},
+                    "secret": {"secretName": self._tls_secret(), "defaultMode": 0o440},
                 }
             )
             mounts.append({"name": "tls", "mountPath": TLS, "readOnly": True})
@@ -145,6 +146,10 @@ class Pods:
             volumes.append({"name": "authorities", "configMap": {"name": spec.authorities.name}})
             mounts.append({"name": "authorities", "mountPath": AUTHORITIES, "readOnly": True})
         return [*volumes, *spec.volumes], [*mounts, *spec.volumeMounts]
+
+    def _tls_secret(self) -> str:
+        tls = self.spec.gateway.tls
+        return tls.secretName or self.names["tls" if tls.issuerRef is None else "issued"]
 
     def _security(self) -> Object:
         spec = self.spec

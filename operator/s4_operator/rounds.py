@@ -84,6 +84,7 @@ class Reconciler(Generic[Spec, State]):
         metadata = cluster["metadata"]
         builder = Builder(metadata["namespace"], metadata["name"], metadata["uid"], ClusterSpec(**cluster["spec"]))
         trusted = await self._secrets.ensure(builder, time.time())
+        builder = self._clusters.served(builder, trusted)
         return builder, self._clusters.daemons(builder, trusted)
 
     async def _set_finalizer(self, resource: Object, *, wanted: bool) -> None:

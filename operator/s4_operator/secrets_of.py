@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from s4.crypto.roles import GATEWAY, NODE, S3, uri
-from s4_operator import certificates
+from s4_operator import certificates, issued
 from s4_operator.certificates import Pair
 from s4_operator.kube import Kube, KubeError
 from s4_operator.manifests import Builder
@@ -31,13 +31,17 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What the operator needs to talk to a cluster. `problem` says what is wrong with certificates, or nothing."""
+    """What the operator needs to talk to a cluster. `problem` says what is wrong with certificates, or nothing. `ca` are
+    authorities of an S3 certificate that is not of the cluster's own, as its Secret has them; `waits`: cert-manager is to
+    make it, and has not."""
 
     root: Keys
     authority: str
     admin: Keys | None
     problem: str = ""
     cluster: str = ""  # its id
+    ca: str = ""
+    waits: bool = False
 
 
 def read(value: Object | None) -> dict[str, str]:
@@ -65,18 +69,22 @@ class Secrets:
         hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
         for name, role in (("peers", NODE), ("gateway peers", GATEWAY)):
             await self._leaf(builder, names[name], authority, [*hosts, uri(role)], now_s)
-        problem = ""
-        if spec.gateway.tls.enabled:
-            if spec.gateway.tls.secretName is None:
+        problem, ca, waits, tls = "", "", False, spec.gateway.tls
+        if tls.enabled:
+            if tls.issuerRef is not None:
+                problem, ca, waits = await self._issued(builder, now_s)
+            elif tls.secretName is None:
                 await self._leaf(builder, names["tls"], authority, [*builder.hosts(), uri(S3)], now_s)
             else:
-                problem = await self._brought(builder, spec.gateway.tls.secretName, now_s)
+                problem, ca = await self._brought(
+                    builder, tls.secretName, "make it, as gateway.tls.secretName names it", now_s
+                )
         if spec.credentialsSecretRef is None:
             admin: Keys | None = await self._once(builder, names["credentials"])
         else:
             found = read(await self._kube.get("Secret", builder.namespace, spec.credentialsSecretRef.name))
             admin = Keys(found["accessKey"], found["secretKey"]) if {"accessKey", "secretKey"} <= set(found) else None
-        return Trusted(root, authority.certificate, admin, problem, cluster)
+        return Trusted(root, authority.certificate, admin, problem, cluster, ca, waits)
 
     async def _read(self, builder: Builder, name: str) -> dict[str, str]:
         """Of a Secret that was made for this cluster, as it was a moment ago. One that somebody put there before is
@@ -158,12 +166,33 @@ class Secrets:
             data = {"tls.crt": made.certificate, "tls.key": made.key, "ca.pem": authority.certificate}
             await self._write(builder, name, data, "kubernetes.io/tls")
 
-    async def _brought(self, builder: Builder, name: str, now_s: float) -> str:
+    async def _issued(self, builder: Builder, now_s: float) -> tuple[str, str, bool]:
+        """(what is wrong, authorities, whether there is nothing to serve with) of what cert-manager makes."""
+        wanted = issued.certificate(builder)
+        try:
+            found = await self._kube.ours(wanted)
+            if found is None or not issued.is_asked(found, wanted):
+                found = await self._kube.have(wanted)
+        except KubeError as error:
+            if error.status != 404:
+                raise
+            return (
+                "gateway.tls.issuerRef needs cert-manager, and this Kubernetes has no cert-manager.io/v1: install it",
+                "",
+                True,
+            )
+        missing = "cert-manager is to make it"
+        problem, ca = await self._brought(builder, builder.names["issued"], missing, now_s)
+        return issued.waits(found) or problem, ca, missing in problem
+
+    async def _brought(self, builder: Builder, name: str, missing: str, now_s: float) -> tuple[str, str]:
+        """(what is wrong with a certificate that others make, the authorities beside it)."""
         found = read(await self._kube.get("Secret", builder.namespace, name))
+        ca = found.get("ca.crt", "")
         if not found.get("tls.crt") or not found.get("tls.key"):
-            return f"the Secret {name} has no tls.crt and tls.key: make it, as gateway.tls.secretName names it"
+            return f"the Secret {name} has no tls.crt and tls.key: {missing}", ca
         try:
             left_s = certificates.ends_s(found["tls.crt"]) - now_s
         except ValueError as error:
-            return f"the certificate in the Secret {name} cannot be read: {error}"
-        return "" if left_s > 0 else f"the certificate in the Secret {name} has ended"
+            return f"the certificate in the Secret {name} cannot be read: {error}", ca
+        return "" if left_s > 0 else f"the certificate in the Secret {name} has ended", ca

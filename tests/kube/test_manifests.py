@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from s4.cli.main import common_arguments
+from s4.cli.cluster import cluster_settings
+from s4.cli.main import build_parser, common_arguments
 from s4.config.limits import Limits, with_settings
 from s4.crypto.kms import allowed_of
 from s4_operator.manifests import Builder
@@ -135,6 +136,27 @@ def test_pods_of_a_disk_a_host_stay_as_they_were(domain: str, digest: str) -> No
         made = Builder("ns", "c", "uid", spec).all(replicas=6, image="s4:1", max_unavailable=1)
         kept = [one for one in made if one["kind"] in ("StatefulSet", "Deployment", "PodDisruptionBudget")]
         assert hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(
+    ("resources", "requests"),
+    [
+        ({}, {"cpu": "3", "memory": "768Mi"}),
+        ({"requests": {"cpu": "1500m"}}, {"cpu": "1500m", "memory": "768Mi"}),
+        ({"limits": {"cpu": "2", "memory": "1Gi"}}, {"cpu": "2", "memory": "1Gi"}),
+    ],
+)
+def test_processes_of_a_gateway_are_asked_for_with_what_they_use(
+    resources: dict[str, Any], requests: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request above a limit would be refused; what is limited and not requested Kubernetes requests as much of."""
+    nodes, gateways = pods(ClusterSpec(gateway=GatewaySpec(replicas=1, workers=3, resources=resources)))
+    assert gateways["containers"][0]["resources"] == {**resources, "requests": requests}
+    assert "S4_WORKERS" not in {one["name"] for one in nodes["containers"][0]["env"]}
+    for one in gateways["containers"][0]["env"]:
+        monkeypatch.setenv(one["name"], one.get("value", ""))
+    told = build_parser().parse_args(["gateway"])
+    assert cluster_settings(told, {}).workers == 2, "beside the first"
 
 
 def test_pods_of_a_host_with_several_disks_share_it() -> None:

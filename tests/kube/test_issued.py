@@ -1,0 +1,161 @@
+"""A certificate by cert-manager: what it is asked for, and what a cluster does and says until it is there.
+
+The CRDs are cert-manager's own, of its Go module. Its controller is not: that is a module within the module, which no
+proxy has. What it does is written here as it does: conditions of the Certificate, then its Secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import ssl
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kube.apiserver import ApiServer
+from kube.test_operator import OperatorProcess, cluster, get, operator, status
+from process import wait_until
+from s4_operator import certificates, issued
+from s4_operator.certificates import Pair
+from s4_operator.clusters import trusted_by
+from s4_operator.manifests import Builder
+from s4_operator.models import ClusterSpec
+from s4_operator.secrets_of import Trusted
+
+__all__ = ["operator"]  # the fixture
+
+MODULE = "github.com/cert-manager/cert-manager@v1.19.1"
+PATH = "/apis/cert-manager.io/v1/namespaces/default/certificates/c-issued-tls"
+ISSUED = {"tls": {"enabled": True, "issuerRef": {"name": "ours"}}}
+
+
+def crds() -> list[str]:
+    """The files of cert-manager's CRDs; the test is skipped where Go or its proxy is not."""
+    if shutil.which("go") is None:
+        pytest.skip("no Go")
+    done = subprocess.run(["go", "mod", "download", "-json", MODULE], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no cert-manager: {done.stdout}")
+    return [str(one) for one in Path(json.loads(done.stdout)["Dir"], "deploy", "crds").glob("cert-manager.io_*.yaml")]
+
+
+def condition(api: ApiServer, kind: str = "CertificatesReady") -> tuple[str, str]:
+    """(status, message) of a cluster's condition."""
+    found = {one["type"]: one for one in status(api).get("conditions", ())}.get(kind, {})
+    return found.get("status", ""), found.get("message", "")
+
+
+def mounted(api: ApiServer) -> str:
+    """The Secret of TLS in the template of pods; empty where there is none."""
+    volumes = get(api, "statefulsets", "c-node")["spec"]["template"]["spec"]["volumes"]
+    return next((str(one["secret"]["secretName"]) for one in volumes if one["name"] == "tls"), "")
+
+
+def say(api: ApiServer, *conditions: tuple[str, str, str, str]) -> None:
+    """The Certificate's conditions, as the controller writes them: (type, status, reason, message)."""
+    names = "type", "status", "reason", "message"
+    listed = [
+        {**dict(zip(names, one, strict=True)), "lastTransitionTime": "2026-01-01T00:00:00Z"} for one in conditions
+    ]
+    api.call("PATCH", f"{PATH}/status", {"status": {"conditions": listed}}, "application/merge-patch+json")
+
+
+def make_secret(api: ApiServer, names: list[str]) -> Pair:
+    """The Secret as the controller writes it; returns the authority."""
+    authority = certificates.make("another authority", time.time(), 86400)
+    made = certificates.make("c", time.time(), 3600, names, authority)
+    parts = {"tls.crt": made.certificate, "tls.key": made.key, "ca.crt": authority.certificate}
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in parts.items()}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c-issued-tls"}, "type": "kubernetes.io/tls"}
+    api.call("POST", "/api/v1/namespaces/default/secrets", {**secret, "data": data})
+    return authority
+
+
+def test_pods_wait_for_what_cert_manager_makes_and_the_status_says_for_what(
+    api: ApiServer, operator: OperatorProcess
+) -> None:
+    """Each step of it: cert-manager is not there; nobody looks; refused; made. Pods that serve are left alone until then."""
+    files = [word for path in crds() for word in ("-f", path)]
+    api.kubectl("delete", "--ignore-not-found", "secret", "c-issued-tls", "-n", "default")
+    api.kubectl("apply", "-f", "-", text=cluster())
+    wait_until(lambda: api.get("/apis/apps/v1/namespaces/default/statefulsets/c-node"), "the cluster forms")
+    assert mounted(api) == ""
+    try:
+        api.kubectl("apply", "-f", "-", text=cluster(gateway=ISSUED))
+        needs = "needs cert-manager, and this Kubernetes has no cert-manager.io/v1: install it"
+        wait_until(lambda: needs in condition(api)[1], "cert-manager is not there")
+        assert mounted(api) == ""
+        api.kubectl("apply", "--server-side", *files)
+        wait_until(lambda: "has not looked at the Certificate c-issued-tls" in condition(api)[1], "nobody looks")
+        asked = api.get(PATH)["spec"]
+        assert asked["issuerRef"] == {"name": "ours", "kind": "Issuer", "group": "cert-manager.io"}
+        assert {"c.default.svc", "*.c-nodes.default.svc"} <= set(asked["dnsNames"])
+
+        refused = "The certificate request has failed to complete and will be retried: no such issuer"
+        absent = "Issuing certificate as Secret does not exist"
+        say(api, ("Ready", "False", "DoesNotExist", absent), ("Issuing", "False", "Failed", refused))
+        wait_until(lambda: f"{refused}; {absent}" in condition(api)[1], "its own words")
+        assert condition(api)[0] == "False"
+        assert mounted(api) == "", "whoever serves goes on with what it has"
+
+        make_secret(api, asked["dnsNames"])
+        say(api, ("Ready", "True", "Ready", "Certificate is up to date and has not expired"))
+        wait_until(lambda: mounted(api) == "c-issued-tls", "pods are to mount it")
+        wait_until(lambda: condition(api) == ("True", ""), "it is valid")
+
+        api.kubectl("apply", "-f", "-", text=cluster(gateway={"tls": {"enabled": True}}))
+        wait_until(lambda: mounted(api) == "c-tls", "by the cluster's own authority again")
+        wait_until(lambda: not api.get(PATH), "what is not asked for any more goes")
+    finally:
+        api.kubectl("delete", "--ignore-not-found", *files)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ([], "has not looked at the Certificate n yet"),
+        ([{"type": "Ready", "status": "True", "observedGeneration": 2}], ""),
+        ([{"type": "Ready", "status": "True"}], ""),
+        ([{"type": "Ready", "status": "True", "observedGeneration": 1}], "it says nothing more"),
+        ([{"type": "Ready", "status": "False", "reason": "Expired"}], "has no certificate for n yet: Expired"),
+    ],
+)
+def test_a_certificate_says_why_it_is_not_there(conditions: list[dict[str, Any]], words: str) -> None:
+    found = {"metadata": {"name": "n", "generation": 2}, "status": {"conditions": conditions}}
+    assert words in issued.waits(found)
+    assert bool(words) == bool(issued.waits(found))
+
+
+@pytest.mark.parametrize("had", [{}, {"enabled": True}, {"enabled": True, "secretName": "brought"}])
+def test_a_cluster_serves_with_what_its_pods_have_until_the_other_is_there(had: dict[str, Any]) -> None:
+    """To the letter: no pod starts again for a certificate that is not there."""
+    before, after = (ClusterSpec.model_validate({"gateway": {"tls": tls}}) for tls in (had, ISSUED["tls"]))
+    found = Builder("ns", "c", "uid", before).nodes(6, "s4:1")
+    served = Builder("ns", "c", "uid", issued.as_served(after, found))
+    assert served.nodes(6, "s4:1") == found
+    assert served.endpoint == Builder("ns", "c", "uid", before).endpoint
+    assert issued.as_served(after, None) == after, "new pods may wait"
+    assert Builder("ns", "c", "uid", after).nodes(6, "s4:1") != found
+
+
+def test_the_operator_believes_the_authority_that_is_in_the_secret() -> None:
+    """And not any other; what is no certificate is left out, for the system's are there."""
+    one, other = (certificates.make(name, time.time(), 3600) for name in ("one", "other"))
+    trusted = Trusted(None, one.certificate, None, ca=other.certificate)  # type: ignore[arg-type]
+
+    def names(context: ssl.SSLContext) -> set[str]:
+        return {
+            part[0][1]
+            for found in context.get_ca_certs()
+            for part in found["subject"]
+            if part[0][1] in ("one", "other")
+        }
+
+    assert names(trusted_by(trusted, own=True)) == {"one"}
+    assert names(trusted_by(trusted, own=False)) == {"one", "other"}
+    assert names(trusted_by(Trusted(None, one.certificate, None, ca="none"), own=False)) == {"one"}  # type: ignore[arg-type]
