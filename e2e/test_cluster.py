@@ -293,6 +293,7 @@ def test_load_lost_nothing(world: World) -> None:
 UNUSED = (
     {("servicemonitors", verb) for verb in ("get", "create", "patch", "delete")}
     | {("prometheusrules", verb) for verb in ("get", "create", "patch", "delete")}
+    | {("certificates", verb) for verb in ("create", "patch", "delete")}
     | {
         ("ingresses", "create"),
         ("ingresses", "patch"),

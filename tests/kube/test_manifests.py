@@ -8,9 +8,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from s4.cli.cluster import cluster_settings
 from s4.cli.main import build_parser, common_arguments
@@ -19,6 +21,8 @@ from s4.crypto.kms import allowed_of
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec, GatewaySpec, Kms, KmsUse, Monitoring, Rates
 from s4_operator.pods import Object
+
+SAMPLES = Path(__file__).parents[2] / "operator" / "samples"
 
 
 def pods(spec: ClusterSpec) -> list[Object]:
@@ -122,6 +126,33 @@ def test_what_a_pod_has_besides_is_as_it_was_written() -> None:
         ]
         assert {"name": "tokens", "mountPath": "/tokens"} in container["volumeMounts"]
         assert (one["priorityClassName"], "priorityClassName" in before) == ("storage", False)
+
+
+def test_secrets_that_daemons_read_are_where_they_are_told_that_they_are() -> None:
+    """Of the KMS and of receivers, in nodes and gateways: whole Secrets, for what is named there lies beside it."""
+    spec = ClusterSpec.model_validate(
+        {"kms": {"secretName": "keys"}, "receivers": {"name": "whom"}, "gateway": {"replicas": 1}}
+    )
+    for one in pods(spec):
+        (container,) = one["containers"]
+        told = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+        mounts = {each["name"]: each for each in container["volumeMounts"]}
+        volumes = {each["name"]: each.get("secret") for each in one["volumes"]}
+        for name, secret, file in (("kms", "keys", told["S4_KMS"]), ("receivers", "whom", told["S4_RECEIVERS"])):
+            assert volumes[name]["secretName"] == secret
+            assert (Path(file).parent, mounts[name]["readOnly"]) == (Path(mounts[name]["mountPath"]), True)
+
+
+def test_the_sample_of_an_autoscaler_is_of_what_the_operator_makes() -> None:
+    """The Deployment by its name, with a request that shares are counted of."""
+    (sample,) = yaml.safe_load_all((SAMPLES / "autoscaler.yaml").read_text())
+    spec = ClusterSpec(gateway=GatewaySpec(replicas=3, autoscaled=True, workers=2))
+    (gateways,) = (one for one in Builder("s4", "s4", "uid", spec).gateways("s4:1") if one["kind"] == "Deployment")
+    target = sample["spec"]["scaleTargetRef"]
+    assert (target["apiVersion"], target["kind"]) == (gateways["apiVersion"], gateways["kind"])
+    assert (target["name"], sample["metadata"]["namespace"]) == (gateways["metadata"]["name"], "s4")
+    (metric,) = (one["resource"]["name"] for one in sample["spec"]["metrics"])
+    assert metric in gateways["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]
 
 
 @pytest.mark.parametrize(
