@@ -451,8 +451,8 @@ async def ensure_user(daemons: Daemons, name: str, grants: list[str], keys: list
 
 
 def trusted_by(trusted: Trusted, *, own: bool) -> ssl.SSLContext:
-    """Whom the operator believes at the S3 port: the cluster's `own` authority; or the system's and the Secret's with it,
-    for pods may have either certificate."""
+    """Whom the operator believes at the S3 port: the cluster's `own` authority; or the system's and the Secret's with
+    it, for pods may have either certificate."""
     if own:
         return ssl.create_default_context(cadata=trusted.authority)
     made = ssl.create_default_context()

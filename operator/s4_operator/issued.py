@@ -53,8 +53,8 @@ def waits(found: Object) -> str:
 
 
 def as_served(spec: ClusterSpec, found: Object | None) -> ClusterSpec:
-    """The spec with the certificate that its pods serve S3 with now, by their StatefulSet; as it is where there is none,
-    and pods may wait."""
+    """The spec with the certificate that its pods serve S3 with now, by their StatefulSet; as it is where there is
+    none, and pods may wait."""
     if found is None:
         return spec
     volumes = found["spec"]["template"]["spec"].get("volumes") or ()

@@ -155,7 +155,8 @@ class GatewayTls(Model):
         json_schema_extra=rules(
             rule(
                 "!has(self.issuerRef) || !has(self.secretName)",
-                "gateway.tls takes secretName or issuerRef, not both: what cert-manager makes is in a Secret of its own",
+                "gateway.tls takes secretName or issuerRef, not both: what cert-manager makes is in a Secret of its "
+                "own",
             ),
             rule("!has(self.issuerRef) || self.enabled", "gateway.tls.issuerRef needs gateway.tls.enabled"),
         )
@@ -168,7 +169,9 @@ class GatewayTls(Model):
     )
     issuerRef: Issuer | None = Field(
         None,
-        description="Have cert-manager make the certificate, by an issuer that signs names of this Kubernetes: a public one does not, and belongs to an Ingress. Peers and the admin port stay with the cluster's own authority, by whose certificates they know each other.",
+        description="Have cert-manager make the certificate, by an issuer that signs names of this Kubernetes: a public "
+        "one does not, and belongs to an Ingress. Peers and the admin port stay with the cluster's own authority, by whose "
+        "certificates they know each other.",
     )
 
 
@@ -206,7 +209,8 @@ class GatewaySpec(Model):
         1,
         ge=1,
         le=64,
-        description="Processes that serve S3 in each gateway's pod, each on a core of its own; restarts. Where gateway.resources says nothing else, a pod requests a core and 256Mi for each.",
+        description="Processes that serve S3 in each gateway's pod, each on a core of its own; restarts. Where "
+        "gateway.resources says nothing else, a pod requests a core and 256Mi for each.",
     )
     service: S3Service = Field(default_factory=S3Service)
     tls: GatewayTls = Field(default_factory=GatewayTls)
@@ -359,19 +363,20 @@ class ClusterSpec(Model):
                 "more hosts (nodes / storage.disksPerHost); where that is meant, set placement.failureDomain to none",
             ),
             rule(
-                "!has(self.metadataReplicas) || (self.metadataReplicas > self.erasure.parity && (self.metadataReplicas >= 3 "
-                "|| self.metadataReplicas == self.erasure.data + self.erasure.parity))",
-                "metadataReplicas must be at least 3, and at least erasure.parity + 1: with fewer copies of its metadata an object "
-                "would be lost with fewer stores than its shards allow",
+                "!has(self.metadataReplicas) || (self.metadataReplicas > self.erasure.parity && "
+                "(self.metadataReplicas >= 3 || self.metadataReplicas == self.erasure.data + self.erasure.parity))",
+                "metadataReplicas must be at least 3, and at least erasure.parity + 1: with fewer copies of its metadata "
+                "an object would be lost with fewer stores than its shards allow",
             ),
             rule(
                 "!has(self.metadataReplicas) || self.metadataReplicas <= self.erasure.data + self.erasure.parity",
-                "metadataReplicas must be at most erasure.data + erasure.parity: a partition's metadata is where its shards are",
+                "metadataReplicas must be at most erasure.data + erasure.parity: a partition's metadata is where its "
+                "shards are",
             ),
             rule(
                 "self.durability == 'sync'",
-                "durability is sync in a cluster: a store that lost with its power what it acknowledged could lead, and have the good "
-                "copies made like its own; interval and none are for `s4 server`",
+                "durability is sync in a cluster: a store that lost with its power what it acknowledged could lead, and "
+                "have the good copies made like its own; interval and none are for `s4 server`",
             ),
             rule(
                 "self.partitions == oldSelf.partitions",
@@ -396,7 +401,8 @@ class ClusterSpec(Model):
         None,
         ge=1,
         le=24,
-        description="Copies of each partition's metadata; 3, and at least erasure.parity + 1, where absent. May be changed: replicas join, or leave, while all goes on.",
+        description="Copies of each partition's metadata; 3, and at least erasure.parity + 1, where absent. May be "
+        "changed: replicas join, or leave, while all goes on.",
     )
     storage: Storage = Field(default_factory=Storage)
     placement: Placement = Field(default_factory=Placement)
@@ -405,7 +411,8 @@ class ClusterSpec(Model):
     region: str = Field("us-east-1", max_length=64)
     durability: Literal["sync", "interval", "none"] = Field(
         "sync",
-        description="A write is acknowledged once its shards, and its row on every copy in sync, are on disks: it survives the loss of power of all hosts at once. There is no other here.",
+        description="A write is acknowledged once its shards, and its row on every copy in sync, are on disks: it "
+        "survives the loss of power of all hosts at once. There is no other here.",
     )
     dedup: bool = True
     inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")

@@ -31,9 +31,9 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What the operator needs to talk to a cluster. `problem` says what is wrong with certificates, or nothing. `ca` are
-    authorities of an S3 certificate that is not of the cluster's own, as its Secret has them; `waits`: cert-manager is to
-    make it, and has not."""
+    """What the operator needs to talk to a cluster. `problem` says what is wrong with certificates, or nothing. `ca`
+    are authorities of an S3 certificate that is not of the cluster's own, as its Secret has them; `waits`: cert-manager
+    is to make it, and has not."""
 
     root: Keys
     authority: str

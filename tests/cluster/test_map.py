@@ -58,8 +58,8 @@ def test_every_map_comes_back() -> None:
 
 
 def test_copies_that_were_asked_for_are_in_the_map_and_its_bytes_stay_as_they_were_without() -> None:
-    """The least is what a map of 0.7 has, and says nothing of it. Every partition's revision rises: its replicas look at
-    the plan again."""
+    """The least is what a map of 0.7 has, and says nothing of it. Every partition's revision rises: its replicas look
+    at the plan again."""
     plain = made()
     assert planner.copied(plain, 3) is plain
     assert b"copies" not in clustermap.encode(plain)

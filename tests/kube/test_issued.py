@@ -79,7 +79,7 @@ def make_secret(api: ApiServer, names: list[str]) -> Pair:
 def test_pods_wait_for_what_cert_manager_makes_and_the_status_says_for_what(
     api: ApiServer, operator: OperatorProcess
 ) -> None:
-    """Each step of it: cert-manager is not there; nobody looks; refused; made. Pods that serve are left alone until then."""
+    """Each step: cert-manager is not there; nobody looks; refused; made. Pods that serve are left alone till then."""
     files = [word for path in crds() for word in ("-f", path)]
     api.kubectl("delete", "--ignore-not-found", "secret", "c-issued-tls", "-n", "default")
     api.kubectl("apply", "-f", "-", text=cluster())
@@ -158,4 +158,5 @@ def test_the_operator_believes_the_authority_that_is_in_the_secret() -> None:
 
     assert names(trusted_by(trusted, own=True)) == {"one"}
     assert names(trusted_by(trusted, own=False)) == {"one", "other"}
-    assert names(trusted_by(Trusted(None, one.certificate, None, ca="none"), own=False)) == {"one"}  # type: ignore[arg-type]
+    broken = Trusted(None, one.certificate, None, ca="none")  # type: ignore[arg-type]
+    assert names(trusted_by(broken, own=False)) == {"one"}

@@ -97,8 +97,8 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
         )
     if arguments.durability != "sync":
         raise ValueError(
-            f"--durability {arguments.durability}: a node's is sync. One that lost with its power what it acknowledged could lead, "
-            "and have the good copies made like its own (R2); interval and none are for `s4 server`"
+            f"--durability {arguments.durability}: a node's is sync. One that lost with its power what it acknowledged "
+            "could lead, and have the good copies made like its own (R2); interval and none are for `s4 server`"
         )
     _, port = of_option("--peer-listen", parse_address, arguments.peer_listen)
     advertise = arguments.advertise or f"{arguments.name}:{port}"

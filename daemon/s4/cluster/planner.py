@@ -35,8 +35,8 @@ def copied(old: ClusterMap, copies: int) -> ClusterMap:
     least = old.least_replicas
     if copies and not least <= copies <= old.shards:
         raise PlanError(
-            f"{copies} copies of the metadata: {old.data}+{old.parity} has {least} at least, three and one more than may be "
-            f"lost at once as far as there are shards, and at most {old.shards}, one beside each shard"
+            f"{copies} copies of the metadata: {old.data}+{old.parity} has {least} at least, three and one more "
+            f"than may be lost at once as far as there are shards, and at most {old.shards}, one beside each shard"
         )
     kept = 0 if copies == least else copies
     if kept == old.copies:

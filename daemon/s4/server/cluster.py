@@ -100,8 +100,8 @@ class EtcdFiles(msgspec.Struct, frozen=True):
 
 
 class ClusterSettings(ServerSettings, frozen=True):
-    """`coordinator` is etcd://HOST:PORT[,HOST:PORT]/NAME. Without a directory it is a gateway, which has `workers` beside
-    it; one of these is told no admin address. `timing_scale` shortens leases and graces, all alike, for tests."""
+    """`coordinator` is etcd://HOST:PORT[,HOST:PORT]/NAME. Without a directory it is a gateway, which has `workers`
+    beside it; one of these is told no admin address. `timing_scale` shortens leases and graces, for tests."""
 
     coordinator: str = ""
     name: str = ""

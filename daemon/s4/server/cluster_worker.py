@@ -1,5 +1,5 @@
-"""Entry of one more gateway process: `python -m s4.server.cluster_worker SETTINGS`, started by `s4 gateway --workers` and by
-nobody else. It is a gateway as that one is, on the same S3 port, without an admin port, and ends with it."""
+"""Entry of one more gateway process: `python -m s4.server.cluster_worker SETTINGS`, started by `s4 gateway --workers`
+and by nobody else. It is a gateway as that one is, on the same S3 port, without an admin port, and ends with it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Processes that serve S3 beside one that starts them, on the same port: gateway processes of a server, whose store they
-reach over a Unix socket (server/worker.py), and further gateways of a cluster's (server/cluster_worker.py).
+"""Processes that serve S3 beside one that starts them, on the same port: gateway processes of a server, whose store
+they reach over a Unix socket (server/worker.py), and further gateways of a cluster's (server/cluster_worker.py).
 
 One that ends is started again. They end with who started them: of a server they lose its socket, of a gateway the pipe
 that is their standard input.
