@@ -200,7 +200,7 @@ class Builder:
         workers, resources, more = self.spec.gateway.workers, self.spec.gateway.resources, list[Object]()
         if workers > 1:
             more = [{"name": "S4_WORKERS", "value": str(workers - 1)}]  # beside the first
-            needs = {"cpu": str(workers), "memory": f"{256 * workers}Mi"}
+            needs = {"cpu": str(workers), "memory": f"{512 * workers}Mi"}
             resources = {
                 **resources,
                 "requests": {**needs, **(resources.get("limits") or {}), **(resources.get("requests") or {})},

@@ -169,9 +169,9 @@ class GatewayTls(Model):
     )
     issuerRef: Issuer | None = Field(
         None,
-        description="Have cert-manager make the certificate, by an issuer that signs names of this Kubernetes: a public "
-        "one does not, and belongs to an Ingress. Peers and the admin port stay with the cluster's own authority, by whose "
-        "certificates they know each other.",
+        description="Have cert-manager make the certificate, by an issuer that signs names of this Kubernetes: a "
+        "public one does not, and belongs to an Ingress. Peers and the admin port stay with the cluster's own authority, "
+        "by whose certificates they know each other.",
     )
 
 
@@ -210,7 +210,7 @@ class GatewaySpec(Model):
         ge=1,
         le=64,
         description="Processes that serve S3 in each gateway's pod, each on a core of its own; restarts. Where "
-        "gateway.resources says nothing else, a pod requests a core and 256Mi for each.",
+        "gateway.resources says nothing else, a pod requests a core and 512Mi for each.",
     )
     service: S3Service = Field(default_factory=S3Service)
     tls: GatewayTls = Field(default_factory=GatewayTls)
@@ -365,8 +365,8 @@ class ClusterSpec(Model):
             rule(
                 "!has(self.metadataReplicas) || (self.metadataReplicas > self.erasure.parity && "
                 "(self.metadataReplicas >= 3 || self.metadataReplicas == self.erasure.data + self.erasure.parity))",
-                "metadataReplicas must be at least 3, and at least erasure.parity + 1: with fewer copies of its metadata "
-                "an object would be lost with fewer stores than its shards allow",
+                "metadataReplicas must be at least 3, and at least erasure.parity + 1: with fewer copies of its "
+                "metadata an object would be lost with fewer stores than its shards allow",
             ),
             rule(
                 "!has(self.metadataReplicas) || self.metadataReplicas <= self.erasure.data + self.erasure.parity",
@@ -375,8 +375,8 @@ class ClusterSpec(Model):
             ),
             rule(
                 "self.durability == 'sync'",
-                "durability is sync in a cluster: a store that lost with its power what it acknowledged could lead, and "
-                "have the good copies made like its own; interval and none are for `s4 server`",
+                "durability is sync in a cluster: a store that lost with its power what it acknowledged could lead, "
+                "and have the good copies made like its own; interval and none are for `s4 server`",
             ),
             rule(
                 "self.partitions == oldSelf.partitions",

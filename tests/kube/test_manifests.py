@@ -172,8 +172,8 @@ def test_pods_of_a_disk_a_host_stay_as_they_were(domain: str, digest: str) -> No
 @pytest.mark.parametrize(
     ("resources", "requests"),
     [
-        ({}, {"cpu": "3", "memory": "768Mi"}),
-        ({"requests": {"cpu": "1500m"}}, {"cpu": "1500m", "memory": "768Mi"}),
+        ({}, {"cpu": "3", "memory": "1536Mi"}),
+        ({"requests": {"cpu": "1500m"}}, {"cpu": "1500m", "memory": "1536Mi"}),
         ({"limits": {"cpu": "2", "memory": "1Gi"}}, {"cpu": "2", "memory": "1Gi"}),
     ],
 )
