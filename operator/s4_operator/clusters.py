@@ -9,7 +9,6 @@ right before its pod goes, with the other pods looked at once more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import logging
@@ -41,7 +40,7 @@ from s4_operator.observed import Observed
 from s4_operator.plan import Plan, plan
 from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
-from s4_operator.secrets_of import Keys, Secrets, Trusted
+from s4_operator.secrets_of import Keys, Secrets, Trusted, trusted_by
 from s4_operator.state_models import ClusterState
 from s4_operator.steps import DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 from s4_operator.sweep import sweep
@@ -158,9 +157,9 @@ class Clusters:
             (pod(one) for one in pods if _is_node(one) and is_of_set(one, builder.name)), key=lambda one: not one.ready
         )
         admins = [f"[{one.ip}]:{ADMIN}" if ":" in one.ip else f"{one.ip}:{ADMIN}" for one in running if one.ip]
-        trust, tls = None, builder.spec.gateway.tls
-        if tls.enabled:
-            trust = trusted_by(trusted, own=tls.secretName is None and tls.issuerRef is None)
+        tls = builder.spec.gateway.tls
+        own = tls.secretName is None and tls.issuerRef is None
+        trust = trusted_by(trusted, own=own) if tls.enabled else None
         return Daemons(
             self._session,
             admins,
@@ -448,19 +447,6 @@ async def ensure_user(daemons: Daemons, name: str, grants: list[str], keys: list
     for access in (await daemons.users()).get(name, []):
         if access not in {one.access for one in keys}:
             await daemons.delete_key(name, access)
-
-
-def trusted_by(trusted: Trusted, *, own: bool) -> ssl.SSLContext:
-    """Whom the operator believes at the S3 port: the cluster's `own` authority; or the system's and the Secret's with
-    it, for pods may have either certificate."""
-    if own:
-        return ssl.create_default_context(cadata=trusted.authority)
-    made = ssl.create_default_context()
-    made.load_verify_locations(cadata=trusted.authority)
-    with contextlib.suppress(ssl.SSLError):  # what is wrong with it shows where it is needed
-        if trusted.ca:
-            made.load_verify_locations(cadata=trusted.ca)
-    return made
 
 
 def buckets_of(cache: Cache, namespace: str, name: str) -> list[Object]:

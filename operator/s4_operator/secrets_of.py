@@ -7,8 +7,10 @@ changed Secret of theirs restarts no pod and locks nobody out.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import secrets
+import ssl
 import time
 from dataclasses import dataclass
 
@@ -42,6 +44,18 @@ class Trusted:
     cluster: str = ""  # its id
     ca: str = ""
     waits: bool = False
+
+
+def trusted_by(trusted: Trusted, *, own: bool) -> ssl.SSLContext:
+    """Whom the operator believes at the S3 port: the cluster's `own` authority; or the system's and the Secret's with
+    it, for pods may have either certificate."""
+    if own:
+        return ssl.create_default_context(cadata=trusted.authority)
+    made = ssl.create_default_context()
+    for one in (trusted.authority, trusted.ca):
+        with contextlib.suppress(ssl.SSLError, ValueError):  # what is wrong with it shows where it is needed
+            made.load_verify_locations(cadata=one)
+    return made
 
 
 def read(value: Object | None) -> dict[str, str]:

@@ -22,10 +22,9 @@ from kube.test_operator import OperatorProcess, cluster, get, operator, status
 from process import wait_until
 from s4_operator import certificates, issued
 from s4_operator.certificates import Pair
-from s4_operator.clusters import trusted_by
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec
-from s4_operator.secrets_of import Trusted
+from s4_operator.secrets_of import Trusted, trusted_by
 
 __all__ = ["operator"]  # the fixture
 
