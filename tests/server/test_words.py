@@ -32,7 +32,7 @@ LOCAL = {
     ("backup-keys",),
     ("restore-keys",),
 }  # they ask no admin port
-GIVEN = {"coordinator": "etcd://127.0.0.1:1/none", "grant": "Reader", "size": "1GiB"}
+GIVEN = {"coordinator": "etcd://127.0.0.1:1/none", "grant": "Reader", "size": "1GiB", "copies": "3"}
 
 MORE = {
     ("log",): ["--access", "refused"],

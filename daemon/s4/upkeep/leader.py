@@ -120,8 +120,8 @@ class Leader:
                     continue
                 action = decode_action(value)
                 if isinstance(action, FreeBlob):
-                    if self._freeing.setdefault(key, boot_clock()) >= horizon:
-                        continue  # a request that began before the blob died may still read it (D6)
+                    if not self._may_free(key, horizon):
+                        continue
                     dead.append(action.blob)
                 elif (follow := follow_up(action, self._node.partitions)) is not None:
                     queues.setdefault(follow[0], []).append((follow[1], follow_id(key, action)))
@@ -134,6 +134,10 @@ class Leader:
                 await self._forget(partition)
         if done and boot_clock() - self._forgot.get(partition, 0.0) >= LOOK_S:
             await self._forget(partition)
+
+    def _may_free(self, key: bytes, horizon: float) -> bool:
+        """Whether every request that began before the blob died has ended (D6)."""
+        return self._freeing.setdefault(key, boot_clock()) < horizon
 
     async def _forget(self, partition: int) -> None:
         rows = sorted(self._done[partition])
