@@ -74,6 +74,36 @@ def test_daemons_say_what_they_hold_and_the_planner_plans(api: ApiServer) -> Non
     asyncio.run(test())
 
 
+def test_zones_that_the_planner_set_are_kept_by_what_daemons_say(api: ApiServer) -> None:
+    """A document had no place for the host beside them: each daemon's write was taken for a plan, and refused."""
+    api.kubectl("apply", "-f", "-", text=json.dumps(ROLE))
+
+    async def test() -> None:
+        plans, says = await opened(api, "admin", plans=True), await opened(api, "daemon", plans=False)
+        await plans.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
+        of_planner, of_daemon = await MapKeeper.open(plans), await MapKeeper.open(says)
+
+        async def register(number: int) -> None:
+            made = (STORES[number], f"n{number}", f"n{number}:9002", f"h{number}", 1.0)
+            await of_daemon.change(lambda old: planner.registered(old, *made))
+
+        for number in range(4):
+            await register(number)
+            zone = {STORES[number]: f"z{number % 2}"}
+            await of_planner.change(lambda old, zone=zone: planner.placed(old, zone))
+        await of_planner.change(lambda old: planner.added(old, STORES[:4]))
+        await of_daemon.refresh()
+        value, revision = await of_daemon.read("partition/1")
+        assert await of_daemon.replace("partition/1", value, revision) == revision + 1
+        await register(2)  # it starts again
+        found = await of_planner.refresh()
+        where = [(found.stores[store].domain, found.stores[store].host) for store in STORES[:4]]
+        assert where == [(f"z{number % 2}", f"h{number}") for number in range(4)]
+        await shut(plans, says)
+
+    asyncio.run(test())
+
+
 def test_a_daemon_without_rights_is_told_so(api: ApiServer) -> None:
     async def test() -> None:
         stranger = await opened(api, "nobody", plans=False)

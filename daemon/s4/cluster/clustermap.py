@@ -108,14 +108,27 @@ class _Kept(msgspec.Struct, omit_defaults=True):
     stores: list[tuple[str, str, str, str, float, str]]
     partitions: list[_Packed]
     copies: int = 0
+    hosts: dict[str, str] = {}  # of stores whose domain is another; only Kubernetes tells, and nobody keeps it
 
 
 def encode(kept: ClusterMap) -> bytes:
     places = {name: number for number, name in enumerate(kept.stores)} | {"": -1}
     stores = [(name, one.node, one.address, one.domain, one.weight, one.state) for name, one in kept.stores.items()]
     partitions = [_pack(one, places) for one in kept.partitions]
+    hosts = {name: one.host for name, one in kept.stores.items() if one.host}
     return msgspec.json.encode(
-        _Kept(FORMAT, kept.cluster, kept.data, kept.parity, kept.count, kept.freeze, stores, partitions, kept.copies)
+        _Kept(
+            FORMAT,
+            kept.cluster,
+            kept.data,
+            kept.parity,
+            kept.count,
+            kept.freeze,
+            stores,
+            partitions,
+            kept.copies,
+            hosts,
+        )
     )
 
 
@@ -143,7 +156,7 @@ def decode(raw: bytes) -> ClusterMap:
     if kept.format != FORMAT:
         raise ValueError(f"the cluster's map has format {kept.format}; this S4 knows {FORMAT}")
     names = [name for name, *_ in kept.stores]
-    stores = {one[0]: Member(*one[1:]) for one in kept.stores}
+    stores = {one[0]: Member(*one[1:], kept.hosts.get(one[0], "")) for one in kept.stores}
     partitions = tuple(_unpack(one, names) for one in kept.partitions)
     return ClusterMap(kept.cluster, kept.data, kept.parity, kept.count, stores, partitions, kept.freeze, kept.copies)
 
