@@ -72,7 +72,7 @@ def test_a_zone_dies_and_everything_is_read(known: World, local: LocalNodes) -> 
     assert Counter(at.values()) == dict.fromkeys(("zone1", "zone2", "zone3"), 2)
     hosts = {one["metadata"]["name"]: one["spec"]["nodeName"] for one in world.node_pods()}
     shards = world.get("shardmap", "demo", "s4")
-    node = {one["id"]: at[hosts[one["node"]]] for one in shards["status"]["stores"]}
+    node = [at[hosts[one["node"]]] for one in shards["status"]["stores"]]
     for one in shards["status"]["partitions"]:
         assert max(Counter(node[store] for store in one["members"]).values()) <= 2
         assert len({node[store] for store in one["inSync"]}) == 3
@@ -82,8 +82,10 @@ def test_a_zone_dies_and_everything_is_read(known: World, local: LocalNodes) -> 
     alive = next(host for host in at if host not in lost)
     for host in lost:
         local.act("kill", host.removeprefix("node"))
+    listed = ("get", "nodes", "--no-headers")
+    world.wait("Kubernetes knows", lambda: world.kubectl(*listed).count("NotReady") == 2)  # and its Service of the pods
     program(world, "reads", READS, host=alive)
     for host in lost:
         local.act("start", host.removeprefix("node"))
-    world.wait("the hosts are back", lambda: "NotReady" not in world.kubectl("get", "nodes", "--no-headers"))
+    world.wait("the hosts are back", lambda: "NotReady" not in world.kubectl(*listed))
     world.whole(4)
