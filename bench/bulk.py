@@ -2,10 +2,10 @@
 
     python -m bench.bulk 0bab319 [--nodes 6] [--rounds 2] [--seconds 4] [--only get-64m]
 
-A cluster of each tree (`s4 dev`, 4+2, asked through its first node), each work on one and then on the other. Processor time
-of all processes of a cluster together, without what they take when nobody asks: seconds for each GB, or microseconds for
-each request that has few bytes; the least of the rounds, as whatever disturbs a machine only adds to it, and their
-median. Rates are the best of the rounds.
+A cluster of each tree (`s4 dev`, 4+2, asked through its first node), each work on one and then on the other. Processor
+time of all processes of a cluster together, without what they take when nobody asks: seconds for each GB, or
+microseconds for each request that has few bytes; the least of the rounds, as whatever disturbs a machine only adds to
+it, and their median. Rates are the best of the rounds.
 """
 
 from __future__ import annotations

@@ -106,7 +106,8 @@ class Reconciler(Generic[Spec, State]):
         raise NotImplementedError
 
     async def _take_back(self, resource: Object, before: State) -> None:
-        """Have it have nothing of what it was given; it stays. What of that its status says is taken out of `before`."""
+        """Have it have nothing of what it was given; it stays. What of that its status says is taken out of
+        `before`."""
 
     async def _drop(self, resource: Object, before: State, cluster: Object, daemons: Daemons) -> None:
         """Have nothing of it be left."""

@@ -61,8 +61,8 @@ def replacing(current: ClusterMap) -> set[str]:
 
 
 def half_moved(current: ClusterMap) -> bool:
-    """Whether a store has two positions of a partition, between two steps of a planned move. A freeze would keep them so,
-    and nobody could be spared."""
+    """Whether a store has two positions of a partition, between two steps of a planned move. A freeze would keep them
+    so, and nobody could be spared."""
     return any(
         one.config.members != one.wanted and len(set(one.config.members)) < len(one.config.members)
         for one in current.partitions

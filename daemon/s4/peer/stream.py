@@ -1,12 +1,13 @@
 """The frames of one connection, received straight into the buffers that are handed out, and sent without being joined.
 
-Lengths, headers and short payloads come together: one read brings many, and they are taken from where it was received. Of
-what is longer the rest is received into a buffer of its own, so that a stripe's bytes are copied once, out of TLS. What is
-short goes out at the end of this round of the loop, with all that is sent in it: one record of TLS, one call, one packet.
+Lengths, headers and short payloads come together: one read brings many, and they are taken from where it was received.
+Of what is longer the rest is received into a buffer of its own, so that a stripe's bytes are copied once, out of TLS.
+What is short goes out at the end of this round of the loop, with all that is sent in it: one record of TLS, one call,
+one packet.
 
-For editors: frames are read in their order, and after all that came what ended the connection. Who reads slowly stops the
-peer at WAITING_BYTES; who sends much awaits `drain`. A header keeps what it was decoded from, so that is never the buffer
-into which the next bytes are received.
+For editors: frames are read in their order, and after all that came what ended the connection. Who reads slowly stops
+the peer at WAITING_BYTES; who sends much awaits `drain`. A header keeps what it was decoded from, so that is never the
+buffer into which the next bytes are received.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The end of a LevelDB log that a loss of power tore.
 
-LevelDB appends a batch to its log (and an edit to its MANIFEST) as one record, in as many pieces as it touches blocks of
-32 KiB, and a write is acknowledged once a sync covers all of them. Before that the disk may have taken some sectors of
-the pieces and not others: what it did not take reads as zeros where something behind it was. With paranoid checks
+LevelDB appends a batch to its log (and an edit to its MANIFEST) as one record, in as many pieces as it touches blocks
+of 32 KiB, and a write is acknowledged once a sync covers all of them. Before that the disk may have taken some sectors
+of the pieces and not others: what it did not take reads as zeros where something behind it was. With paranoid checks
 LevelDB opens such a file only where nothing but its end is missing; without them it would pass over damage of what was
 acknowledged, too.
 
