@@ -260,7 +260,7 @@ class Clusters:
                     digest = ""  # it is gone in a moment, and made anew then
                     continue
                 scaled = one["kind"] == "Deployment" and builder.spec.gateway.autoscaled
-                value = await self._kube.have(await self._scaled(one) if scaled else one)
+                value = await (self._have_scaled(one) if scaled else self._kube.have(one))
             except TakenError as error:
                 taken.append(str(error))
                 continue
@@ -270,12 +270,19 @@ class Clusters:
         memory.applied, memory.applied_at, memory.taken = digest, time.monotonic(), "; ".join(taken)
         return memory.taken
 
-    async def _scaled(self, wanted: Object) -> Object:
+    async def _have_scaled(self, wanted: Object) -> Object:
         """A Deployment with as many pods as it has, for a HorizontalPodAutoscaler to say; that field left out, they
-        would be one for a moment, as a field that nobody owns any more is."""
-        found = await self._kube.ours(wanted)
-        replicas = found["spec"].get("replicas") if found is not None else None
-        return {**wanted, "spec": {**wanted["spec"], "replicas": replicas or wanted["spec"]["replicas"]}}
+        would be one for a moment, as a field that nobody owns any more is. Looked at again where somebody changed it
+        meanwhile: what the autoscaler just said would be taken back."""
+        while (found := await self._kube.ours(wanted)) is not None:
+            version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+            spec = {**wanted["spec"], "replicas": found["spec"].get("replicas") or wanted["spec"]["replicas"]}
+            try:
+                return await self._kube.have({**wanted, "metadata": {**wanted["metadata"], **version}, "spec": spec})
+            except KubeError as error:
+                if error.status != 409:
+                    raise
+        return await self._kube.have(wanted)
 
     async def _may_have(self, wanted: Object) -> bool:
         """Whether a StatefulSet can become what it is to be. Its claims' size and class can not: the set goes, and
