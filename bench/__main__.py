@@ -76,8 +76,8 @@ def main() -> None:
                     stack.callback(peer.stop)
                     print(f"- {peer.name} {peer.version}: {peer.settings}")
             print(
-                f"- {arguments.seconds:g} s each, best of {arguments.rounds} rounds; operations a second, MB/s from 1 MiB up;"
-                " (workers)\n- µs: least processor time of the server for a request; s/GB from 1 MiB up\n"
+                f"- {arguments.seconds:g} s each, best of {arguments.rounds} rounds; operations a second, MB/s from 1 MiB"
+                " up; (workers)\n- µs: least processor time of the server for a request; s/GB from 1 MiB up\n"
             )
             table(peers, arguments.only.split(","), arguments.seconds, arguments.rounds)
 

@@ -157,7 +157,8 @@ def rebuild(directory: Path, peer: Peer, gib: float) -> None:
             thread.join()
             after = during[0]
             print(
-                f"- GET 4 KiB (8): p50 {before.p50_ms:.1f} ms before, {after.p50_ms:.1f} ms beside the rebuild; p99 {before.p99_ms:.1f} and {after.p99_ms:.1f} ms"
+                f"- GET 4 KiB (8): p50 {before.p50_ms:.1f} ms before, {after.p50_ms:.1f} ms beside the rebuild; "
+                f"p99 {before.p99_ms:.1f} and {after.p99_ms:.1f} ms"
             )
 
 

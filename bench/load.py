@@ -144,7 +144,8 @@ def machine() -> str:
         platform.machine(),
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
-    return f"{os.cpu_count()} cores of {model}, {memory} GiB, Linux {platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.0f}"
+    system = f"Linux {platform.release()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.0f}"
+    return f"{os.cpu_count()} cores of {model}, {memory} GiB, {system}"
 
 
 def commit() -> str:

@@ -179,7 +179,8 @@ def start_minio_nodes(directory: Path, count: int) -> Peer | None:
         _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"),
         endpoint,
         processes,
-        settings=f"{count} processes of a drive each, EC {count - 2}+2, synced before it answers, no TLS between them, through one of them",
+        settings=f"{count} processes of a drive each, EC {count - 2}+2, synced before it answers, no TLS between them, "
+        "through one of them",
         beside=beside,
     )
 

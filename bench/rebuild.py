@@ -76,7 +76,8 @@ def measure(directory: Path, running: list[Peer], gib: float) -> None:
             thread.join()
             after = during[0]
             print(
-                f"- GET 4 KiB (16): p50 {before.p50_ms:.1f} ms before, {after.p50_ms:.1f} ms beside the filling; p99 {before.p99_ms:.1f} and {after.p99_ms:.1f} ms"
+                f"- GET 4 KiB (16): p50 {before.p50_ms:.1f} ms before, {after.p50_ms:.1f} ms beside the filling; "
+                f"p99 {before.p99_ms:.1f} and {after.p99_ms:.1f} ms"
             )
 
 
