@@ -50,7 +50,7 @@ async def ensure(
     }
     access, made_at = held.get("AWS_ACCESS_KEY_ID", ""), notes.get(MADE_AT, "")
     if access not in known or "AWS_SECRET_ACCESS_KEY" not in held or notes.get(ROTATE, "") != wanted:
-        if access in known:
+        if access in known and seconds(grace) > 0:
             previous[access] = now_s + seconds(grace)
         keys, made_at = new_keys(), text_time(now_s)
         access = keys.access
