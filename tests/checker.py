@@ -18,7 +18,7 @@ from pyeclib.ec_iface import ECDriver
 
 from s4.cluster.clustermap import ClusterMap
 from s4.metadata import keys
-from s4.metadata.rows import Blob, Content, Counters, Gone, Part, Reference, decode, decode_object
+from s4.metadata.rows import Blob, Content, Counters, Extent, Gone, Part, Reference, decode, decode_object
 from s4.storage.files import Files
 from s4.storage.index import parse_index_key
 from s4.storage.records import HEADER_SIZE, block_crcs, unpack_volume
@@ -65,7 +65,7 @@ def check_drives(
         for partition, kept in enumerate(members)
         for position, store in enumerate(kept)
     }
-    found += _check_rows(first, width)
+    found += _Rows(first, width).check()
     found += _check_blobs(first, at, audited)
     if audited:
         blobs = {(int.from_bytes(key[:2], "big"), key[3:]) for key in first if key[2:3] == keys.BLOB}
@@ -110,7 +110,7 @@ def check_parts(
         ]
         rows.update(first)
         at.update({(partition, position): shards[store] for position, store in enumerate(one.config.members) if store})
-    found += _check_rows(rows, current.shards)
+    found += _Rows(rows, current.shards).check()
     found += _check_blobs(rows, at, audited)
     if audited:
         found += [f"an outbox row is left: {key!r}" for key in rows if key[2:3] in (keys.OUTBOX, keys.GONE)]
@@ -180,81 +180,118 @@ def _shards(directory: Path) -> Shards:
     return found
 
 
-def _check_rows(rows: dict[bytes, bytes], width: int) -> list[str]:
-    found: list[str] = []
-    held: Counter[bytes] = Counter()
-    sums: dict[tuple[int, int], list[int]] = {}
-    shared: dict[bytes, list[tuple[bytes, int]]] = {}
-    gone = [
-        (int.from_bytes(key[:2], "big"), decode(Gone, value)) for key, value in rows.items() if key[2:3] == keys.GONE
-    ]
-    taken = {keys.upload_parts(partition, row.bucket, row.key, row.upload) for partition, row in gone if row.taken}
-    held.update(reference for _, row in gone for _, _, reference in row.held)
-    for key, value in rows.items():
-        partition, table = int.from_bytes(key[:2], "big"), key[2:3]
-        extents = []
-        if table == keys.OBJECT:
-            row, _ = decode_object(value)
-            extents = row.extents
-            if not row.marker:
-                total = sums.setdefault((partition, int.from_bytes(key[3:11], "big")), [0] * 6)
-                total[0] += 1
-                total[1] += row.size
-        elif table == keys.PART and key[:-2] not in taken:
-            extents = [decode(Part, value).extent]
+class _Rows:
+    """One copy's rows, and whether they agree with each other. `found` has what does not, in words."""
+
+    def __init__(self, rows: dict[bytes, bytes], width: int) -> None:
+        self.rows, self.width = rows, width
+        self.found: list[str] = []
+        self.held = Counter[bytes]()  # references, and how many rows hold each
+        self.sums: dict[tuple[int, int], list[int]] = {}  # what counters must say, by partition and bucket
+        self.shared: dict[bytes, list[tuple[bytes, int]]] = {}  # each blob's references, with their buckets
+
+    def check(self) -> list[str]:
+        taken = self._taken_parts()
+        tables = {
+            keys.REFERENCE: self._reference,
+            keys.BLOB: self._blob,
+            keys.CONTENT: self._content,
+            keys.HEAL: self._heal,
+        }
+        for key, value in self.rows.items():
+            table = key[2:3]
+            if table == keys.OBJECT:
+                self._object(key, value)
+            elif table == keys.PART and key[:-2] not in taken:
+                self._extents(key, [decode(Part, value).extent])
+            elif table in tables:
+                tables[table](key, value)
+        self._references()
+        self._counters()
+        return self.found
+
+    def _taken_parts(self) -> set[bytes]:
+        """The uploads whose parts belong to somebody else by now; what gone rows hold is counted."""
+        gone = [
+            (int.from_bytes(key[:2], "big"), decode(Gone, value))
+            for key, value in self.rows.items()
+            if key[2:3] == keys.GONE
+        ]
+        self.held.update(reference for _, row in gone for _, _, reference in row.held)
+        return {keys.upload_parts(partition, row.bucket, row.key, row.upload) for partition, row in gone if row.taken}
+
+    def _sum(self, key: bytes, bucket: int) -> list[int]:
+        return self.sums.setdefault((int.from_bytes(key[:2], "big"), bucket), [0] * 6)
+
+    def _object(self, key: bytes, value: bytes) -> None:
+        row, _ = decode_object(value)
+        if not row.marker:
+            total = self._sum(key, int.from_bytes(key[3:11], "big"))
+            total[0] += 1
+            total[1] += row.size
+        self._extents(key, row.extents)
+
+    def _extents(self, key: bytes, extents: Sequence[Extent]) -> None:
         for extent in extents:
             if not extent.blob:
                 continue
-            held[extent.reference] += 1
-            if keys.reference_row(extent.partition, extent.blob, extent.reference) not in rows:
-                found.append(f"dangling: {key!r} holds a reference that is no row")
-            blob = rows.get(keys.blob_row(extent.partition, extent.blob))
+            self.held[extent.reference] += 1
+            if keys.reference_row(extent.partition, extent.blob, extent.reference) not in self.rows:
+                self.found.append(f"dangling: {key!r} holds a reference that is no row")
+            blob = self.rows.get(keys.blob_row(extent.partition, extent.blob))
             if blob is None or decode(Blob, blob).size != _stored(extent.size, bool(extent.seal)):
-                found.append(f"dangling: {key!r} names a blob that is not there")
-        if table == keys.REFERENCE:
-            sums.setdefault((partition, 0), [0] * 6)[3] += 1
-            shared.setdefault(key[:19], []).append((key, decode(Reference, value).bucket))
-            if keys.blob_row(partition, key[3:19]) not in rows:
-                found.append(f"dangling: reference {key!r} without a blob")
-        elif table == keys.BLOB:
-            blob_row = decode(Blob, value)
-            total = sums.setdefault((partition, 0), [0] * 6)
-            total[2] += 1
-            total[4] += blob_row.size
-            if not any(name.startswith(keys.blob_references(partition, key[3:])) for name in rows):
-                found.append(f"blob {key[3:].hex()} has no reference")
-            for position in blob_row.missing:
-                if keys.heal_row(partition, key[3:], position) not in rows:
-                    found.append(f"blob {key[3:].hex()} misses {position} and no heal row says so")
-        elif table == keys.CONTENT:
-            content = decode(Content, value)
-            if keys.blob_row(content.partition, content.blob) not in rows:
-                found.append("a content row names a blob that is not there")
-        elif table == keys.HEAL:
-            where, blob_id, position = keys.split_heal(key)
-            blob = rows.get(keys.blob_row(where, blob_id))
-            if blob is None or position not in decode(Blob, blob).missing or position >= width:
-                found.append(f"heal row {key!r} for nothing")
-    found += [f"reference {name.hex()} is held {count} times" for name, count in held.items() if count > 1]
-    loose = sum(1 for key in rows if key[2:3] == keys.REFERENCE and key[19:] not in held)
-    if loose:
-        found.append(f"unreachable: {loose} references that nobody holds")
-    for name, references in shared.items():  # whoever has the first reference to a blob has it; the others save it
-        blob_value = rows.get(keys.blob_row(int.from_bytes(name[:2], "big"), name[3:]))
-        for _, bucket in sorted(references)[1:]:
-            sums.setdefault((int.from_bytes(name[:2], "big"), bucket), [0] * 6)[5] += (
-                decode(Blob, blob_value).size if blob_value else 0
-            )
-    kept = {
-        (int.from_bytes(key[:2], "big"), int.from_bytes(key[3:], "big")): decode(Counters, value)
-        for key, value in rows.items()
-        if key[2:3] == keys.COUNTERS
-    }
-    for name in kept.keys() | sums.keys():
-        true = Counters(*sums.get(name, [0] * 6))
-        if kept.get(name, Counters()) != true:
-            found.append(f"counters {name} say {kept.get(name)}, the rows {true}")
-    return found
+                self.found.append(f"dangling: {key!r} names a blob that is not there")
+
+    def _reference(self, key: bytes, value: bytes) -> None:
+        self._sum(key, 0)[3] += 1
+        self.shared.setdefault(key[:19], []).append((key, decode(Reference, value).bucket))
+        if keys.blob_row(int.from_bytes(key[:2], "big"), key[3:19]) not in self.rows:
+            self.found.append(f"dangling: reference {key!r} without a blob")
+
+    def _blob(self, key: bytes, value: bytes) -> None:
+        partition, blob = int.from_bytes(key[:2], "big"), decode(Blob, value)
+        total = self._sum(key, 0)
+        total[2] += 1
+        total[4] += blob.size
+        if not any(name.startswith(keys.blob_references(partition, key[3:])) for name in self.rows):
+            self.found.append(f"blob {key[3:].hex()} has no reference")
+        for position in blob.missing:
+            if keys.heal_row(partition, key[3:], position) not in self.rows:
+                self.found.append(f"blob {key[3:].hex()} misses {position} and no heal row says so")
+
+    def _content(self, key: bytes, value: bytes) -> None:
+        content = decode(Content, value)
+        if keys.blob_row(content.partition, content.blob) not in self.rows:
+            self.found.append("a content row names a blob that is not there")
+
+    def _heal(self, key: bytes, value: bytes) -> None:
+        partition, blob_id, position = keys.split_heal(key)
+        blob = self.rows.get(keys.blob_row(partition, blob_id))
+        if blob is None or position not in decode(Blob, blob).missing or position >= self.width:
+            self.found.append(f"heal row {key!r} for nothing")
+
+    def _references(self) -> None:
+        """Each is held by one row."""
+        several = {name: count for name, count in self.held.items() if count > 1}
+        self.found += [f"reference {name.hex()} is held {count} times" for name, count in several.items()]
+        loose = sum(1 for key in self.rows if key[2:3] == keys.REFERENCE and key[19:] not in self.held)
+        if loose:
+            self.found.append(f"unreachable: {loose} references that nobody holds")
+
+    def _counters(self) -> None:
+        for name, references in self.shared.items():  # who has the first reference to a blob has it; the others save it
+            blob = self.rows.get(keys.blob_row(int.from_bytes(name[:2], "big"), name[3:]))
+            for _, bucket in sorted(references)[1:]:
+                self._sum(name, bucket)[5] += decode(Blob, blob).size if blob else 0
+        kept = {
+            (int.from_bytes(key[:2], "big"), int.from_bytes(key[3:], "big")): decode(Counters, value)
+            for key, value in self.rows.items()
+            if key[2:3] == keys.COUNTERS
+        }
+        for where in kept.keys() | self.sums.keys():
+            true = Counters(*self.sums.get(where, [0] * 6))
+            if kept.get(where, Counters()) != true:
+                self.found.append(f"counters {where} say {kept.get(where)}, the rows {true}")
 
 
 def _check_blobs(rows: dict[bytes, bytes], at: dict[tuple[int, int], Shards], whole: bool) -> list[str]:

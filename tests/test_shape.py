@@ -18,12 +18,13 @@ def parsed(path: Path) -> ast.Module:
 
 def test_functions_and_files_are_short() -> None:
     long = []
-    for path in FILES:
-        text = path.read_text()
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    for path in (*FILES, *tests):
+        text, most = path.read_text(), 70 if path in tests else 60
         if text.count("\n") > 500:
             long.append(f"{path.name} has {text.count(chr(10))} lines")
         for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno > 60:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno > most:
                 long.append(f"{path.name}:{node.name} has {(node.end_lineno or 0) - node.lineno} lines")
     assert not long
 

@@ -52,6 +52,7 @@ CHECK = (
     "metadata/",
     "peer/test_frames.py",
     "replica/",
+    "s3/test_lifecycle_rules.py",
     "s3/test_model.py",
     "s3/test_table.py",
     "server/test_doorstep.py",

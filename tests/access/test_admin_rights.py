@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from access.test_iam import allow, client
+from access.accounts import allow, client
 from process import REGION, ServerProcess, make_client
 from raw import call
 from s4.cli.admin_client import AdminClient, AdminError

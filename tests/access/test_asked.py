@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from access import where
-from access.test_iam import allow, client, code
+from access import accounts, where
+from access.accounts import allow, client, code
 from raw import call
 
-bucket = where.bucket
+bucket, iam = where.bucket, accounts.iam
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,6 @@ def server(open_server: Any) -> Any:
 @pytest.fixture(scope="module")
 def s3(server: Any) -> Any:
     return client(server, "s3")
-
-
-@pytest.fixture(scope="module")
-def iam(server: Any) -> Any:
-    return client(server, "iam")
 
 
 def with_rights(server: Any, iam: Any, *statements: dict[str, Any]) -> Any:

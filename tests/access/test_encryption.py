@@ -12,8 +12,8 @@ import pytest
 
 import raw
 from access import where
+from access.accounts import allow, client, code
 from access.test_forms import post, presigned
-from access.test_iam import allow, client, code
 from process import make_client
 
 server, s3 = where.server, where.s3

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from access import where
-from access.test_iam import code
+from access.accounts import code
 from process import ServerProcess, make_client, wait_until
 
 server, s3, bucket = where.server, where.s3, where.bucket

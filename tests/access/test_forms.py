@@ -17,8 +17,8 @@ from botocore import UNSIGNED
 from urllib3 import encode_multipart_formdata
 
 from access import where
+from access.accounts import allow, client
 from access.test_buckets import put_policy, statement
-from access.test_iam import allow, client
 from process import make_client
 from raw import Answer
 from s4.s3.errors import S3Error

@@ -1,105 +1,27 @@
-"""IAM and STS by boto3's own clients, against the running server, and what follows for S3."""
+"""IAM by boto3's own client, against the running server, and what follows for S3."""
 
 from __future__ import annotations
 
 import base64
-import itertools
 import json
-import ssl
-import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-import boto3
-import jwt
-import pytest
-from botocore import UNSIGNED
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import ClientError
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from access import where
-from process import ACCESS, REGION, SECRET, ServerProcess
+from access import accounts, where
+from access.accounts import ACCOUNT, TRUST_ALL, allow, client, code
+from process import REGION, ServerProcess
 from s4.http.iam.endpoint import IAM, KINDS
-from s4_operator import certificates
 from server.test_admin import admin
 
 server, s3, bucket = where.server, where.s3, where.bucket
-
-ACCOUNT = "000000000000"
-_numbers = itertools.count(1)
-TRUST_ALL = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
-    ],
-}
-
-
-def client(server: ServerProcess, service: str, keys: dict[str, str] | None = None, **config: Any) -> Any:
-    given = keys or {"AccessKeyId": ACCESS, "SecretAccessKey": SECRET}
-    return boto3.client(
-        service,
-        endpoint_url=server.endpoint,
-        region_name=REGION,
-        aws_access_key_id=given["AccessKeyId"],
-        aws_secret_access_key=given["SecretAccessKey"],
-        aws_session_token=given.get("SessionToken"),
-        config=Config(
-            retries={"max_attempts": 0}, **({"s3": {"addressing_style": "path"}} if service == "s3" else {}), **config
-        ),
-    )
-
-
-def code(method: Callable[..., Any], **options: Any) -> str:
-    try:
-        method(**options)
-    except ClientError as error:
-        return str(error.response["Error"]["Code"])
-    return ""
-
-
-def allow(*actions: str, resource: str = "*", effect: str = "Allow", **more: Any) -> dict[str, Any]:
-    return {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": effect, "Action": list(actions), "Resource": resource, **more}],
-    }
-
-
-@pytest.fixture(scope="module")
-def iam(server: ServerProcess) -> Any:
-    return client(server, "iam")
-
-
-@pytest.fixture
-def name(iam: Any) -> Iterator[str]:
-    """A new user's name; whatever is left of its kind is removed."""
-    made = f"u{next(_numbers)}"
-    iam.create_user(UserName=made)
-    yield made
-    for group in iam.list_groups_for_user(UserName=made)["Groups"]:
-        iam.remove_user_from_group(UserName=made, GroupName=group["GroupName"])
-    for one in iam.list_attached_user_policies(UserName=made)["AttachedPolicies"]:
-        iam.detach_user_policy(UserName=made, PolicyArn=one["PolicyArn"])
-    for one in iam.list_user_policies(UserName=made)["PolicyNames"]:
-        iam.delete_user_policy(UserName=made, PolicyName=one)
-    for one in iam.list_access_keys(UserName=made)["AccessKeyMetadata"]:
-        iam.delete_access_key(UserName=made, AccessKeyId=one["AccessKeyId"])
-    iam.delete_user(UserName=made)
-
-
-@pytest.fixture
-def keys(iam: Any, name: str) -> dict[str, str]:
-    return dict(iam.create_access_key(UserName=name)["AccessKey"])
+iam, name, keys = accounts.iam, accounts.name, accounts.keys
 
 
 def test_users(iam: Any) -> None:
@@ -265,22 +187,8 @@ def test_a_boundary_bounds_whatever_is_given(
     assert iam.get_user(UserName=name)["User"]["PermissionsBoundary"]["PermissionsBoundaryArn"].endswith(
         "AmazonS3ReadOnlyAccess"
     )
-    s3.put_bucket_policy(
-        Bucket=bucket,
-        Policy=json.dumps(
-            {
-                "Version": "2012-10-17",
-                "Statement": [
-                    {
-                        "Effect": "Allow",
-                        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/{name}"},
-                        "Action": "s3:*",
-                        "Resource": f"arn:aws:s3:::{bucket}/*",
-                    }
-                ],
-            }
-        ),
-    )
+    lent = allow("s3:*", resource=f"arn:aws:s3:::{bucket}/*", Principal={"AWS": f"arn:aws:iam::{ACCOUNT}:user/{name}"})
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(lent))
     assert not code(own.get_object, Bucket=bucket, Key="k")
     assert code(own.put_object, Bucket=bucket, Key="k", Body=b"y") == "AccessDenied"
     assert code(client(server, "iam", keys).list_users) == "AccessDenied"
@@ -315,291 +223,6 @@ def test_who_may_manage(server: ServerProcess, iam: Any, name: str, keys: dict[s
     assert code(iam.create_saml_provider, Name="x", SAMLMetadataDocument="x" * 1000) == "InvalidAction"
 
 
-def test_roles_and_sessions(
-    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
-) -> None:
-    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    sts = client(server, "sts", keys)
-    assert sts.get_caller_identity()["Arn"] == f"arn:aws:iam::{ACCOUNT}:user/{name}"
-    role = iam.create_role(RoleName=f"r-{name}", AssumeRolePolicyDocument=json.dumps(TRUST_ALL), Path="/p/")["Role"]
-    assert role["Arn"] == f"arn:aws:iam::{ACCOUNT}:role/p/r-{name}"
-    assert iam.get_role(RoleName=role["RoleName"])["Role"]["AssumeRolePolicyDocument"] == TRUST_ALL
-    iam.put_role_policy(RoleName=role["RoleName"], PolicyName="all", PolicyDocument=json.dumps(allow("s3:*")))
-    assume = {"RoleArn": role["Arn"], "RoleSessionName": "night"}
-    # Trusted as part of the account: a policy of the user's own must allow it too.
-    assert code(sts.assume_role, **assume) == "AccessDenied"
-    iam.put_user_policy(
-        UserName=name, PolicyName="assume", PolicyDocument=json.dumps(allow("sts:AssumeRole", resource=role["Arn"]))
-    )
-    made = sts.assume_role(**assume)
-    assert made["AssumedRoleUser"]["Arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/r-{name}/night"
-    session = made["Credentials"]
-    own = client(server, "s3", session)
-    assert not code(own.put_object, Bucket=bucket, Key="k", Body=b"y")
-    assert client(server, "sts", session).get_caller_identity()["Arn"] == made["AssumedRoleUser"]["Arn"]
-    assert code(client(server, "sts", session).get_session_token) == "AccessDenied"
-    # A session policy bounds it, and nothing can be added to what the role has.
-    bound = sts.assume_role(**assume, Policy=json.dumps(allow("s3:GetObject", "iam:*")))["Credentials"]
-    assert not code(client(server, "s3", bound).get_object, Bucket=bucket, Key="k")
-    assert code(client(server, "s3", bound).put_object, Bucket=bucket, Key="k", Body=b"z") == "AccessDenied"
-    assert code(client(server, "iam", bound).list_users) == "AccessDenied"
-    by_arn = sts.assume_role(**assume, PolicyArns=[{"arn": "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"}])[
-        "Credentials"
-    ]
-    assert code(client(server, "s3", by_arn).put_object, Bucket=bucket, Key="k", Body=b"z") == "AccessDenied"
-    # Tokens belong to their keys; a presigned URL carries one; what the role loses its sessions lose.
-    assert code(client(server, "s3", {**session, "SessionToken": bound["SessionToken"]}).list_buckets) == "InvalidToken"
-    assert code(client(server, "s3", {**session, "SessionToken": "x"}).list_buckets) == "InvalidToken"
-    assert (
-        code(
-            client(
-                server, "s3", {name: value for name, value in session.items() if name != "SessionToken"}
-            ).list_buckets
-        )
-        == "InvalidAccessKeyId"
-    )
-    iam.delete_role_policy(RoleName=role["RoleName"], PolicyName="all")
-    assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"
-    # A bucket's policy names the session's role.
-    s3.put_bucket_policy(
-        Bucket=bucket,
-        Policy=json.dumps(
-            {
-                "Version": "2012-10-17",
-                "Statement": [
-                    {
-                        "Effect": "Allow",
-                        "Principal": {"AWS": role["Arn"]},
-                        "Action": "s3:GetObject",
-                        "Resource": f"arn:aws:s3:::{bucket}/*",
-                    }
-                ],
-            }
-        ),
-    )
-    assert not code(own.get_object, Bucket=bucket, Key="k")
-    code(iam.create_user, UserName="somebody")
-    iam.update_assume_role_policy(
-        RoleName=role["RoleName"],
-        PolicyDocument=json.dumps(
-            {
-                "Version": "2012-10-17",
-                "Statement": [
-                    {
-                        "Effect": "Allow",
-                        "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:user/somebody"},
-                        "Action": "sts:AssumeRole",
-                    }
-                ],
-            }
-        ),
-    )
-    assert code(sts.assume_role, **assume) == "AccessDenied"
-    assert code(sts.assume_role, RoleArn=role["Arn"] + "x", RoleSessionName="night") == "AccessDenied"
-    assert code(sts.assume_role, RoleArn=role["Arn"], RoleSessionName="not a name") == "ValidationError"
-    iam.update_role(RoleName=role["RoleName"], MaxSessionDuration=7200)
-    iam.delete_role(RoleName=role["RoleName"])
-    assert code(own.get_object, Bucket=bucket, Key="k") == "InvalidAccessKeyId"
-    # Another role of that name has nothing to do with the sessions of the one that is gone.
-    iam.create_role(RoleName=role["RoleName"], AssumeRolePolicyDocument=json.dumps(TRUST_ALL), Path="/p/")
-    assert code(own.get_object, Bucket=bucket, Key="k") == "InvalidAccessKeyId"
-    # Tags of a session, by which policies may go, need a right of their own.
-    assert code(sts.assume_role, **assume, Tags=[{"Key": "team", "Value": "admins"}]) == "AccessDenied"
-    assert not code(sts.assume_role, **assume)
-    iam.delete_role(RoleName=role["RoleName"])
-
-
-def test_session_tokens_of_a_user(
-    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
-) -> None:
-    iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=json.dumps(allow("s3:*")))
-    session = client(server, "sts", keys).get_session_token(DurationSeconds=900)["Credentials"]
-    own = client(server, "s3", session)
-    assert not code(own.put_object, Bucket=bucket, Key="k", Body=b"y")
-    url, old = (
-        client(server, "s3", session, **signer).generate_presigned_url(
-            "get_object", Params={"Bucket": bucket, "Key": "k"}
-        )
-        for signer in ({"signature_version": "s3v4"}, {})
-    )
-    assert "AWSAccessKeyId=" in old
-    assert urllib.request.urlopen(url).read() == urllib.request.urlopen(old).read() == b"y"
-    iam.delete_user_policy(UserName=name, PolicyName="all")
-    assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"
-    assert code(client(server, "sts", keys).get_session_token, DurationSeconds=130_000) == "ValidationError"
-
-
-# -- web identities
-
-
-class Issuer:
-    """An OpenID Connect provider over HTTPS, with a key that can change."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.key = folder, ec.generate_private_key(ec.SECP256R1())
-        self.name, self.fetched = "first", 0
-        authority = certificates.make("authority", time.time(), 86_400)
-        leaf = certificates.make("issuer", time.time(), 86_400, ["localhost"], authority)
-        (folder / "ca.pem").write_text(authority.certificate)
-        (folder / "issuer.pem").write_text(leaf.certificate + leaf.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "issuer.pem")
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                issuer.fetched += 1
-                body = json.dumps(issuer.answer(self.path)).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"https://localhost:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def answer(self, path: str) -> Any:
-        if path == "/.well-known/openid-configuration":
-            return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
-        return {
-            "keys": [
-                {
-                    **json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key())),
-                    "kid": self.name,
-                    "alg": "ES256",
-                    "use": "sig",
-                }
-            ]
-        }
-
-    def token(self, *, key: Any = None, **claims: Any) -> str:
-        now = int(time.time())
-        said = {
-            "iss": self.url,
-            "aud": ["s4"],
-            "sub": "system:serviceaccount:apps:reader",
-            "iat": now,
-            "exp": now + 600,
-            **claims,
-        }
-        return jwt.encode(
-            {name: value for name, value in said.items() if value is not None},
-            key or self.key,
-            "ES256",
-            headers={"kid": self.name},
-        )
-
-
-@pytest.fixture(scope="module")
-def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
-    made = Issuer(tmp_path_factory.mktemp("issuer"))
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
-def test_a_service_accounts_token_buys_credentials(own_server: Callable[..., ServerProcess], issuer: Issuer) -> None:
-    server = own_server(environment={"S4_OIDC_AUTHORITY": str(issuer.folder / "ca.pem")})
-    iam, s3 = client(server, "iam"), client(server, "s3")
-    s3.create_bucket(Bucket="apps")
-    s3.put_object(Bucket="apps", Key="k", Body=b"x")
-    arn = iam.create_open_id_connect_provider(Url=issuer.url, ClientIDList=["s4"], ThumbprintList=["0" * 40])[
-        "OpenIDConnectProviderArn"
-    ]
-    host = issuer.url.removeprefix("https://")
-    assert arn == f"arn:aws:iam::{ACCOUNT}:oidc-provider/{host}"
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Principal": {"Federated": arn},
-                "Action": "sts:AssumeRoleWithWebIdentity",
-                "Condition": {
-                    "StringEquals": {f"{host}:sub": "system:serviceaccount:apps:reader", f"{host}:aud": "s4"}
-                },
-            }
-        ],
-    }
-    role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
-    iam.attach_role_policy(RoleName="reader", PolicyArn="arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess")
-    sts = client(server, "sts", signature_version=UNSIGNED)
-
-    def assume(token: str) -> Any:
-        return sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="pod", WebIdentityToken=token)
-
-    made = assume(issuer.token())
-    assert made["SubjectFromWebIdentityToken"] == "system:serviceaccount:apps:reader"
-    own = client(server, "s3", made["Credentials"])
-    assert own.get_object(Bucket="apps", Key="k")["Body"].read() == b"x"
-    assert code(own.put_object, Bucket="apps", Key="k", Body=b"y") == "AccessDenied"
-    now, wrong = int(time.time()), ec.generate_private_key(ec.SECP256R1())
-    for token, want in (
-        (issuer.token(sub="system:serviceaccount:apps:other"), "AccessDenied"),
-        (issuer.token(aud="other"), "InvalidIdentityToken"),
-        (issuer.token(exp=now - 60), "ExpiredTokenException"),
-        (issuer.token(iss="https://elsewhere.example"), "InvalidIdentityToken"),
-        (issuer.token(key=wrong), "InvalidIdentityToken"),
-        (issuer.token(sub=None), "InvalidIdentityToken"),
-        (
-            jwt.encode(
-                {"iss": issuer.url, "aud": "s4", "sub": "x", "iat": now, "exp": now + 60},
-                "secret" * 8,
-                "HS256",
-                headers={"kid": issuer.name},
-            ),
-            "InvalidIdentityToken",
-        ),
-        ("x.y.z", "InvalidIdentityToken"),
-    ):
-        assert (
-            code(sts.assume_role_with_web_identity, RoleArn=role, RoleSessionName="pod", WebIdentityToken=token) == want
-        )
-    assert code(client(server, "sts", signature_version=UNSIGNED).get_caller_identity) == "AccessDenied"
-    # What the token was bought for is over when the provider's trust is.
-    iam.delete_open_id_connect_provider(OpenIDConnectProviderArn=arn)
-    assert (
-        code(sts.assume_role_with_web_identity, RoleArn=role, RoleSessionName="pod", WebIdentityToken=issuer.token())
-        == "InvalidIdentityToken"
-    )
-    assert issuer.fetched == 2
-
-
-# -- at rest
-
-
-def test_no_secret_is_on_disk_and_the_key_is_needed(own_server: Callable[..., ServerProcess]) -> None:
-    server = own_server()
-    iam = client(server, "iam")
-    iam.create_user(UserName="ana")
-    iam.attach_user_policy(UserName="ana", PolicyArn="arn:aws:iam::aws:policy/AmazonS3FullAccess")
-    keys = iam.create_access_key(UserName="ana")["AccessKey"]
-    by_admin = admin(server, "user", "add", "bea", "--grant", "Reader")
-    session = client(server, "sts", keys).get_session_token()["Credentials"]
-    assert client(server, "s3", session).list_buckets()["Buckets"] == []
-    assert server.stop() == 0
-    held = b"".join(path.read_bytes() for path in server.directory.rglob("*") if path.is_file())
-    assert keys["AccessKeyId"].encode() in held
-    for secret in (keys["SecretAccessKey"], by_admin["secret_key"], session["SecretAccessKey"]):
-        assert secret.encode() not in held
-    server.start()
-    assert client(server, "s3", keys).list_buckets()["Buckets"] == []
-    assert client(server, "s3", session).list_buckets()["Buckets"] == []
-    assert server.stop() == 0
-    key = next(server.directory.rglob("master.key"))
-    key.write_bytes(base64.b64encode(b"another" + bytes(25)) + b"\n")
-    server.start()
-    # By another master key nothing opens; once a look has seen that it is another, nobody is served
-    # (tests/server/test_other_keys.py).
-    assert code(client(server, "s3", keys).list_buckets) in ("InternalError", "ServiceUnavailable")
-    assert code(client(server, "s3", session).list_buckets) in ("InvalidToken", "ServiceUnavailable")
-
-
 def test_what_a_call_is_about_is_its_operations_to_say(
     server: ServerProcess, iam: Any, name: str, keys: dict[str, str]
 ) -> None:
@@ -608,9 +231,7 @@ def test_what_a_call_is_about_is_its_operations_to_say(
     iam.put_user_policy(
         UserName=name,
         PolicyName="own",
-        PolicyDocument=json.dumps(
-            {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": mine[1]}]}
-        ),
+        PolicyDocument=json.dumps(allow("iam:*", resource=mine[1])),
     )
     all_of_it = quote(json.dumps(allow("*")))
     for wanted in (
@@ -696,26 +317,31 @@ def test_a_copy_brings_tags_only_where_tags_may_be_put(
     assert not code(own.copy_object, Bucket=bucket, Key="copy", CopySource=f"{bucket}/tagged")
 
 
-def test_sessions_have_no_second_factor(
-    server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
-) -> None:
-    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    both = [
-        allow("s3:GetObject", "sts:GetSessionToken")["Statement"][0],
-        allow("s3:GetObject", effect="Deny", Condition={"BoolIfExists": {"aws:MultiFactorAuthPresent": "false"}})[
-            "Statement"
-        ][0],
-    ]
-    iam.put_user_policy(
-        UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both[:1]})
-    )
-    session = client(server, "s3", client(server, "sts", keys).get_session_token()["Credentials"])
-    assert not code(session.get_object, Bucket=bucket, Key="k")
-    both[1]["Condition"] = {"Bool": {"aws:MultiFactorAuthPresent": "false"}}
-    iam.put_user_policy(
-        UserName=name, PolicyName="factor", PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": both})
-    )
-    assert code(session.get_object, Bucket=bucket, Key="k") == "AccessDenied"
-    assert not code(client(server, "s3", keys).get_object, Bucket=bucket, Key="k"), (
-        "long-lived keys have no such key at all, as on AWS"
-    )
+# -- at rest
+
+
+def test_no_secret_is_on_disk_and_the_key_is_needed(own_server: Callable[..., ServerProcess]) -> None:
+    server = own_server()
+    iam = client(server, "iam")
+    iam.create_user(UserName="ana")
+    iam.attach_user_policy(UserName="ana", PolicyArn="arn:aws:iam::aws:policy/AmazonS3FullAccess")
+    keys = iam.create_access_key(UserName="ana")["AccessKey"]
+    by_admin = admin(server, "user", "add", "bea", "--grant", "Reader")
+    session = client(server, "sts", keys).get_session_token()["Credentials"]
+    assert client(server, "s3", session).list_buckets()["Buckets"] == []
+    assert server.stop() == 0
+    held = b"".join(path.read_bytes() for path in server.directory.rglob("*") if path.is_file())
+    assert keys["AccessKeyId"].encode() in held
+    for secret in (keys["SecretAccessKey"], by_admin["secret_key"], session["SecretAccessKey"]):
+        assert secret.encode() not in held
+    server.start()
+    assert client(server, "s3", keys).list_buckets()["Buckets"] == []
+    assert client(server, "s3", session).list_buckets()["Buckets"] == []
+    assert server.stop() == 0
+    key = next(server.directory.rglob("master.key"))
+    key.write_bytes(base64.b64encode(b"another" + bytes(25)) + b"\n")
+    server.start()
+    # By another master key nothing opens; once a look has seen that it is another, nobody is served
+    # (tests/server/test_other_keys.py).
+    assert code(client(server, "s3", keys).list_buckets) in ("InternalError", "ServiceUnavailable")
+    assert code(client(server, "s3", session).list_buckets) in ("InvalidToken", "ServiceUnavailable")

@@ -18,7 +18,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from access import where
-from access.test_iam import TRUST_ALL, allow, client
+from access.accounts import TRUST_ALL, allow, client
 from process import ACCESS, REGION, SECRET
 from s4.http.iam import sts
 from s4.http.iam.endpoint import IAM
@@ -39,7 +39,7 @@ NEVER = {
     "PolicyNotAttachable": "there are no policies of service roles",
     "OpenIdIdpCommunicationError": "no thumbprint is fetched",
 }
-# Tested by themselves, with an issuer: test_iam.py.
+# Tested by themselves, with an issuer: test_sts.py.
 ELSEWHERE = {
     ("AssumeRoleWithWebIdentity", one)
     for one in (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from access import where
+from access.accounts import client, code
 from access.test_forms import post, presigned
-from access.test_iam import client, code
 from s4.crypto.kms import allowed_of
 
 server, s3, bucket = where.server, where.s3, where.bucket  # the bucket is none of theirs

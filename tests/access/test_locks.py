@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from access import where
-from access.test_iam import ACCOUNT, allow, client, code
+from access.accounts import TRUST_ALL, allow, client, code
 from process import wait_until
 
 server, s3 = where.server, where.s3
@@ -228,13 +228,7 @@ def test_a_locked_version_goes_by_nothing(server: Any, s3: Any, bucket: str) -> 
     keys = iam.create_access_key(UserName=user)["AccessKey"]
     everything = allow("*")
     iam.put_user_policy(UserName=user, PolicyName="all", PolicyDocument=json.dumps(everything))
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, "Action": "sts:AssumeRole"}
-        ],
-    }
-    role = iam.create_role(RoleName=user, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+    role = iam.create_role(RoleName=user, AssumeRolePolicyDocument=json.dumps(TRUST_ALL))["Role"]["Arn"]
     iam.put_role_policy(RoleName=user, PolicyName="all", PolicyDocument=json.dumps(everything))
     session = client(server, "sts", keys).assume_role(RoleArn=role, RoleSessionName="hostile")["Credentials"]
     own = client(server, "sts", keys).get_session_token()["Credentials"]

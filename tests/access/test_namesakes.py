@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
-from access import where
-from access.test_iam import ACCOUNT, TRUST_ALL, allow, client, code
+from access import accounts, where
+from access.accounts import ACCOUNT, TRUST_ALL, allow, client, code, trust
 from process import ServerProcess, make_client
 from s4.access import principals
 from s4.access.policy import ALLOW, Ask, Asker, parse
@@ -22,7 +22,7 @@ from s4.access.requester import requester
 from s4.metadata.rows import User, decode, encode
 from server.test_admin import admin
 
-s3, bucket = where.s3, where.bucket
+s3, bucket, iam = where.s3, where.bucket, accounts.iam
 _numbers = itertools.count(1)
 READS = "s3:GetObject"
 
@@ -30,11 +30,6 @@ READS = "s3:GetObject"
 @pytest.fixture(scope="module")
 def server(open_server: Any) -> Any:
     return open_server
-
-
-@pytest.fixture(scope="module")
-def iam(server: ServerProcess) -> Any:
-    return client(server, "iam")
 
 
 @pytest.fixture
@@ -113,12 +108,9 @@ def test_roles_and_their_sessions_too(server: ServerProcess, s3: Any, iam: Any, 
 
 def test_a_roles_trust_is_of_who_was_there(server: ServerProcess, iam: Any, user: Any) -> None:
     name, _, made = user()
-    trust = {
-        "Version": "2012-10-17",
-        "Statement": [{"Effect": "Allow", "Principal": {"AWS": made["Arn"]}, "Action": "sts:AssumeRole"}],
-    }
-    role = iam.create_role(RoleName=f"trusting-{name}", AssumeRolePolicyDocument=json.dumps(trust))["Role"]
-    assert role["AssumeRolePolicyDocument"] == trust
+    trusted = trust(made["Arn"])
+    role = iam.create_role(RoleName=f"trusting-{name}", AssumeRolePolicyDocument=json.dumps(trusted))["Role"]
+    assert role["AssumeRolePolicyDocument"] == trusted
 
     def assume() -> str:
         sts = client(server, "sts", iam.create_access_key(UserName=name)["AccessKey"])
@@ -133,7 +125,7 @@ def test_a_roles_trust_is_of_who_was_there(server: ServerProcess, iam: Any, user
         code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(held))
         == "MalformedPolicyDocument"
     )
-    assert not code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(trust))
+    assert not code(iam.update_assume_role_policy, RoleName=role["RoleName"], PolicyDocument=json.dumps(trusted))
     assert assume() == "" and again["Arn"] == made["Arn"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 import raw
-from access.test_iam import allow, client
+from access.accounts import allow, client
 from process import ServerProcess
 
 

@@ -6,8 +6,8 @@ import itertools
 import json
 from typing import Any
 
+from access.accounts import ACCOUNT, TRUST_ALL, allow, client, code
 from access.test_admin_rights import said
-from access.test_iam import ACCOUNT, TRUST_ALL, allow, client, code
 from process import ServerProcess
 from server.test_admin import admin
 from server.test_admin_port import called

@@ -17,7 +17,7 @@ from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from access.test_iam import client
+from access.accounts import client
 from process import ServerProcess
 from s4.http.iam import tokens
 from s4.http.iam.protocol import IamError

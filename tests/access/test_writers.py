@@ -12,8 +12,8 @@ from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
 from access import where
+from access.accounts import ACCOUNT, TRUST_ALL, allow, client, code
 from access.test_forms import post
-from access.test_iam import ACCOUNT, TRUST_ALL, allow, client, code
 from process import make_client
 from s4.access.actions import NEEDS, WRITES
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from access import where
+from access.accounts import client, code
 from access.test_forms import post
-from access.test_iam import client, code
 from events.processes import Webhook
 from events.test_receivers import change_of, listen
 from inprocess import Bytes, opened

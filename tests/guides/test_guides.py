@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,73 @@ def blocks(text: str) -> list[tuple[str, str, str]]:
     return found
 
 
+class Machine:
+    """A directory that stands for a machine's `/`, and what the guides' commands are run with."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.host = root, own_address()
+        names = (":9000", ":9001", ":9100", ":9101")
+        own = (f":{port}" for port in free_ports(4, self.host))
+        self.ports = dict(zip(names, own, strict=True))
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("S4_", "AWS_"))}
+        self.environment = {
+            **clean,
+            "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
+            "GUIDE_ROOT": str(root),
+            "LISTENING": f"{sys.executable} {root / 'listener.py'}",
+            "HOME": str(root / "home"),
+            "RCLONE_CONFIG": str(root / "home" / "rclone.conf"),
+        }
+
+    def placed(self, text: str) -> str:
+        """A guide's text with the paths and ports of this machine."""
+        for path in PATHS:
+            text = re.sub(rf"(?<![\w.]){path}\b", str(self.root / path[1:]), text)
+        for port, own in self.ports.items():
+            text = text.replace(f"127.0.0.1{port}", f"{self.host}{own}")
+        return text
+
+    def keys(self, at: str) -> tuple[str, str]:
+        """The root keys of the server whose directory that is."""
+        access, secret = re.findall(r'": ?"([^"]+)"', (self.root / at / "root.json").read_text())[:2]
+        return access, secret
+
+    def client(self) -> contextlib.closing[Any]:
+        made = make_client(f"http://{self.host}{self.ports[':9000']}", *self.keys("var/lib/s4/data"))
+        return contextlib.closing(made)
+
+    def write_remotes(self) -> None:
+        """Tell rclone of the server that there is, and of the one that it is moved to."""
+        text = ""
+        for name, at, port in (("old", "var/lib/s4/data", ":9000"), ("new", "mnt/d1", ":9100")):
+            access, secret = self.keys(at)
+            text += f"[{name}]\ntype = s3\nprovider = Other\nendpoint = http://{self.host}{self.ports[port]}\n"
+            text += f"access_key_id = {access}\nsecret_access_key = {secret}\n\n"
+        (self.root / "home" / "rclone.conf").write_text(text)
+
+    def follow(self, guide: str, commands: str) -> None:
+        """Run a block of a guide."""
+        with (self.root / "said").open("w+") as said:  # no pipe: what a guide starts has it too, and goes on
+            done = subprocess.run(
+                ["bash", "-e", "-o", "pipefail", "-c", self.placed(commands)],
+                cwd=self.root / "home",
+                env=self.environment,
+                check=False,
+                stdout=said,
+                stderr=said,
+            )
+            said.seek(0)
+            text = said.read()
+        log = self.root / "log"
+        assert done.returncode == 0, f"{guide}:\n{self.placed(commands)}\n{text}\n{log.read_text()[-2000:]}"
+        assert "Traceback" not in text
+
+    def has(self, path: str) -> bool:
+        return (self.root / path).exists()
+
+
 @pytest.fixture
-def machine(tmp_path: Path) -> Any:
+def machine(tmp_path: Path) -> Iterator[Machine]:
     programs = tmp_path / "bin"
     programs.mkdir()
     said = {name: f'#!/bin/sh\necho "$@" >> $GUIDE_ROOT/{name}\n' for name in ("pipx", "useradd", "userdel", "chown")}
@@ -77,90 +143,54 @@ def machine(tmp_path: Path) -> Any:
         (tmp_path / path).mkdir()
     (tmp_path / "listener.py").write_text(LISTENER)
     (tmp_path / "home" / "deploy").symlink_to(GUIDE.parents[1] / "deploy")
-    yield tmp_path
+    yield Machine(tmp_path)
     for name in ("pid", "home/new.pid"):
         if (tmp_path / name).exists():
             with contextlib.suppress(ProcessLookupError):  # the guide ended it itself
                 os.kill(int((tmp_path / name).read_text()), signal.SIGKILL)
 
 
-def test_the_guides_are_followed(machine: Path) -> None:
+OBJECTS = {f"{number}": bytes([number]) * number * 3000 for number in range(20)}
+
+
+def put_objects(machine: Machine) -> None:
+    with machine.client() as s3:
+        s3.create_bucket(Bucket="photos-2026")
+        for key, body in OBJECTS.items():
+            s3.put_object(Bucket="photos-2026", Key=key, Body=body)
+
+
+def objects_there(machine: Machine) -> dict[str, bytes]:
+    with machine.client() as s3:
+        return {key: s3.get_object(Bucket="photos-2026", Key=key)["Body"].read() for key in OBJECTS}
+
+
+def test_the_guides_are_followed(machine: Machine) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl on this machine")
-    host = own_address()
-    ports = dict(zip((":9000", ":9001", ":9100", ":9101"), (f":{port}" for port in free_ports(4, host)), strict=True))
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("S4_", "AWS_"))}
-    environment = {
-        **clean,
-        "PATH": f"{machine / 'bin'}:{os.environ['PATH']}",
-        "GUIDE_ROOT": str(machine),
-        "LISTENING": f"{sys.executable} {machine / 'listener.py'}",
-        "HOME": str(machine / "home"),
-        "RCLONE_CONFIG": str(machine / "home" / "rclone.conf"),
-    }
-
-    def placed(text: str) -> str:
-        for path in PATHS:
-            text = re.sub(rf"(?<![\w.]){path}\b", str(machine / path[1:]), text)
-        for port, own in ports.items():
-            text = text.replace(f"127.0.0.1{port}", f"{host}{own}")
-        return text
-
-    def client(at: str = "var/lib/s4/data", port: str = ":9000") -> Any:
-        keys = re.findall(r'": ?"([^"]+)"', (machine / at / "root.json").read_text())
-        return make_client(f"http://{host}{ports[port]}", *keys[:2])
-
-    def remote(at: str, port: str) -> str:
-        """A remote of rclone, with the root keys of its server."""
-        access, secret = re.findall(r'": ?"([^"]+)"', (machine / at / "root.json").read_text())[:2]
-        return f"type = s3\nprovider = Other\nendpoint = http://{host}{ports[port]}\naccess_key_id = {access}\nsecret_access_key = {secret}\n"
-
     followed = []
     for guide, asks, commands in blocks(GUIDE.read_text()):
         if asks.startswith("optional"):
             if shutil.which(asks.split()[1]) is None:
                 continue
-            remotes = {"old": ("var/lib/s4/data", ":9000"), "new": ("mnt/d1", ":9100")}
-            (machine / "home" / "rclone.conf").write_text(
-                "".join(f"[{name}]\n{remote(*where)}\n" for name, where in remotes.items())
-            )
+            machine.write_remotes()
         if guide == "Installing":
-            (machine / "etc" / "s4").mkdir(parents=True, exist_ok=True)
-            (machine / "etc" / "s4" / "s4.env").write_text(placed("S4_ADMIN_LISTEN=127.0.0.1:9001\n"))
-        with (machine / "said").open("w+") as said:  # no pipe: what a guide starts has it too, and goes on
-            done = subprocess.run(
-                ["bash", "-e", "-o", "pipefail", "-c", placed(commands)],
-                cwd=machine / "home",
-                env=environment,
-                check=False,
-                stdout=said,
-                stderr=said,
-            )
-            said.seek(0)
-            text = said.read()
-        assert done.returncode == 0, f"{guide}:\n{placed(commands)}\n{text}\n{(machine / 'log').read_text()[-2000:]}"
-        assert "Traceback" not in text
+            settings = machine.root / "etc" / "s4" / "s4.env"
+            settings.parent.mkdir(parents=True, exist_ok=True)
+            settings.write_text(machine.placed("S4_ADMIN_LISTEN=127.0.0.1:9001\n"))
+        machine.follow(guide, commands)
         if guide == "Installing":
-            s3 = client()
-            s3.create_bucket(Bucket="photos-2026")
-            for number in range(20):
-                s3.put_object(Bucket="photos-2026", Key=f"{number}", Body=bytes([number]) * number * 3000)
-            s3.close()
-        elif guide != "Uninstalling" and (machine / "pid").exists():
-            s3 = client()
-            assert [s3.get_object(Bucket="photos-2026", Key=f"{number}")["Body"].read() for number in range(20)] == [
-                bytes([number]) * number * 3000 for number in range(20)
-            ], guide
-            s3.close()
+            put_objects(machine)
+        elif guide != "Uninstalling" and machine.has("pid"):
+            assert objects_there(machine) == OBJECTS, guide
         followed.append(guide)
     assert set(followed) == set(re.findall(r"^## (.+)$", GUIDE.read_text(), re.M)) - {
         "Is it well?",
         "What scrub, fills and draining cover",
     }
-    assert not any(
-        (machine / path).exists() for path in ("pid", "var/lib/s4", "etc/s4", "etc/systemd/system/s4.service")
-    )
-    assert (machine / "pipx").read_text().splitlines() == [
+    left = ("pid", "var/lib/s4", "etc/s4", "etc/systemd/system/s4.service")
+    assert not [path for path in left if machine.has(path)]
+    assert (machine.root / "pipx").read_text().splitlines() == [
         "install .",
         "install --force .",
         "install --force .",

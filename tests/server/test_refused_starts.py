@@ -81,17 +81,16 @@ def spoiled(directory: Path, name: str, content: bytes) -> Path:
     return directory
 
 
-def test_settings_that_cannot_be_are_named(forks: Forks, tmp_path: Path) -> None:
+def wrong_options(tmp_path: Path, taken: str) -> list[tuple[list[object], str]]:
+    """Options that cannot be, each with what the refusal names. `taken` is an address that somebody listens on."""
     files = {name: tmp_path / name for name in ("none", "garbage", "some", "empty")}
     files["garbage"].write_text("garbage: [")
     files["some"].mkdir()
     files["empty"].write_text("")
+    named = {name: re.escape(str(path)) for name, path in files.items()}
     _, certificate, key = Authority(tmp_path / "trust").issue("node-1")
     other = Authority(tmp_path / "other").issue("node-2")[2]
-    listening = socket.create_server((own_address(), 0))
-    taken = "{}:{}".format(*listening.getsockname())
-    named = {name: re.escape(str(path)) for name, path in files.items()}
-    rows: list[tuple[list[object], str]] = [
+    return [
         (["--erasure", "x"], "erasure"),
         (["--workers", "x"], "--workers x"),
         (["--listen", "x"], "'x'.*HOST:PORT"),
@@ -130,51 +129,36 @@ def test_settings_that_cannot_be_are_named(forks: Forks, tmp_path: Path) -> None
         (["--audit-log", tmp_path / "none" / "log"], re.escape(str(tmp_path / "none" / "log"))),
         (["--audit-log", files["some"]], named["some"]),
     ]
-    where = own_address()
+
+
+WRONG_VARIABLES = (
+    ({"S4_ROOT_ACCESS_KEY": "x"}, "S4_ROOT_SECRET_KEY"),
+    ({"S4_ROOT_ACCESS_KEY": "x", "S4_ROOT_SECRET_KEY": "y"}, "S4_ROOT_ACCESS_KEY"),
+    ({"S4_LIMIT_NONE": "1"}, "limit named 'none'"),
+    ({"S4_RESERVE": "x"}, "--reserve|S4_RESERVE"),
+    ({"S4_DURABILITY": "never"}, "durability"),
+    ({"S4_STRICT": "perhaps"}, "strict"),
+)
+# Of these it is known that they are wrong before there is a directory.
+READ_FIRST = ("--listen", "--admin-listen", "--certificate", "--master-key", "--kms", "--receivers", "--erasure")
+
+
+def test_settings_that_cannot_be_are_named(forks: Forks, tmp_path: Path) -> None:
+    listening = socket.create_server((own_address(), 0))
+    taken = "{}:{}".format(*listening.getsockname())
+    addresses = ["--listen", f"{own_address()}:0", "--admin-listen", f"{own_address()}:0"]
     found = []
-    for number, (more, expected) in enumerate(rows):
+    for number, (more, expected) in enumerate(wrong_options(tmp_path, taken)):
         directory = tmp_path / f"data-{number}"
-        found.append(
-            wrong(
-                f"server {more}",
-                forks.run(
-                    "server",
-                    directory,
-                    "--listen",
-                    f"{where}:0",
-                    "--admin-listen",
-                    f"{where}:0",
-                    "--reserve",
-                    "1MiB",
-                    *more,
-                ),
-                expected,
-            )
-        )
-        if more[0] in (
-            "--listen",
-            "--admin-listen",
-            "--certificate",
-            "--master-key",
-            "--kms",
-            "--receivers",
-            "--erasure",
-        ):
-            found.append(f"{more} has made {seen(directory)}" if directory.exists() else "")
-    for variables, expected in (
-        ({"S4_ROOT_ACCESS_KEY": "x"}, "S4_ROOT_SECRET_KEY"),
-        ({"S4_ROOT_ACCESS_KEY": "x", "S4_ROOT_SECRET_KEY": "y"}, "S4_ROOT_ACCESS_KEY"),
-        ({"S4_LIMIT_NONE": "1"}, "limit named 'none'"),
-        ({"S4_RESERVE": "x"}, "--reserve|S4_RESERVE"),
-        ({"S4_DURABILITY": "never"}, "durability"),
-        ({"S4_STRICT": "perhaps"}, "strict"),
-    ):
-        ran = forks.run(
-            "server", tmp_path / "data", "--listen", f"{where}:0", "--admin-listen", f"{where}:0", environment=variables
-        )
+        ran = forks.run("server", directory, *addresses, "--reserve", "1MiB", *more)
+        found.append(wrong(f"server {more}", ran, expected))
+        if more[0] in READ_FIRST and directory.exists():
+            found.append(f"{more} has made {seen(directory)}")
+    for variables, expected in WRONG_VARIABLES:
+        ran = forks.run("server", tmp_path / "data", *addresses, environment=variables)
         found.append(wrong(f"server with {variables}", ran, expected))
     listening.close()
-    assert not [one for one in found if one]
+    assert not [text for text in found if text]
 
 
 def test_directories_that_cannot_be_used_are_named_and_stay_as_they_are(forks: Forks, tmp_path: Path) -> None:

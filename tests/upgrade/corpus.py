@@ -17,8 +17,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from access.accounts import TRUST_ALL, allow, client, code
 from access.test_encryption import MODES
-from access.test_iam import TRUST_ALL, allow, client, code
 
 SIZES = (0, 100, 3_000, 5_000, 70_000, 300_000, 2_500_000)
 PART = 5 << 20

@@ -12,6 +12,8 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import time
+from collections.abc import Coroutine
 from typing import Any
 
 HELD_S = 0.1
@@ -46,24 +48,77 @@ TOLD = (
 )
 
 
-def watch(loop_class: Any) -> None:
-    """Have every task and every callback of new loops measured."""
-    import asyncio
-    import json
-    import time
-    from collections.abc import Coroutine
-    from pathlib import Path
+class Watched(Coroutine[Any, Any, Any]):
+    """A task's coroutine, each step of which is measured."""
 
-    noted = 0
+    def __init__(self, inner: Any, watch: Watch) -> None:
+        self._inner, self._watch = inner, watch
 
-    def note(name: str, lasted_s: float, place: list[str]) -> None:
-        nonlocal noted
-        noted += 1
+    def send(self, value: Any) -> Any:
+        return self._step(self._inner.send, value)
+
+    def throw(self, *raised: Any) -> Any:
+        return self._step(self._inner.throw, *raised)
+
+    def _step(self, step: Any, *given: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return step(*given)
+        finally:
+            lasted = time.thread_time() - began
+            if lasted > HELD_S:
+                self._watch.note(self._inner.__qualname__, lasted, places(self._inner))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Any:
+        return self._inner.__await__()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def places(coroutine: Any) -> list[str]:
+    """Where the coroutine waits now, which is behind what held the loop."""
+    found = []
+    while (coroutine := getattr(coroutine, "cr_await", None)) is not None and getattr(coroutine, "cr_frame", None):
+        found.append(f"{coroutine.__qualname__}:{coroutine.cr_frame.f_lineno}")
+    return found
+
+
+class Watch:
+    """Has every task and every callback of new loops of a class measured."""
+
+    def __init__(self, loop_class: Any) -> None:
+        import asyncio
+
+        self.loop_class, self.task_class = loop_class, asyncio.Task
+        self.noted = 0
+        self.known = set[type]()  # protocols whose methods are measured
+
+    def put_in_place(self) -> None:
+        for way, at in CALLS.items():
+            setattr(self.loop_class, way, self._called(way, at))
+        for way in MAKERS:
+            setattr(self.loop_class, way, self._maker(way))
+        begin = self.loop_class.__init__
+
+        def made(loop: Any, *given: Any, **more: Any) -> None:
+            begin(loop, *given, **more)
+            loop.set_task_factory(self._task)
+
+        self.loop_class.__init__ = made
+
+    def note(self, name: str, lasted_s: float, place: list[str]) -> None:
+        import json
+        from pathlib import Path
+
+        self.noted += 1
         if "HELD" not in os.environ:
             return
-        path = Path(os.environ["HELD"]) / str(
-            os.getpid()
-        )  # of this process, which may have been forked (s4/cli/starter.py)
+        # of this process, which may have been forked (s4/cli/starter.py)
+        path = Path(os.environ["HELD"]) / str(os.getpid())
         told = {
             "program": " ".join(sys.argv[1:2]),
             "test": os.environ.get("PYTEST_CURRENT_TEST", ""),
@@ -73,107 +128,57 @@ def watch(loop_class: Any) -> None:
         with path.open("a") as file:
             file.write(line + "\n")
 
-    def places(coroutine: Any) -> list[str]:
-        """Where the coroutine waits now, which is behind what held the loop."""
-        found = []
-        while (coroutine := getattr(coroutine, "cr_await", None)) is not None and getattr(coroutine, "cr_frame", None):
-            found.append(f"{coroutine.__qualname__}:{coroutine.cr_frame.f_lineno}")
-        return found
+    def _task(self, loop: Any, coroutine: Any, **more: Any) -> Any:
+        return self.task_class(Watched(coroutine, self), loop=loop, **more)
 
-    class Watched(Coroutine[Any, Any, Any]):
-        def __init__(self, inner: Any) -> None:
-            self._inner = inner
-
-        def send(self, value: Any) -> Any:
-            return self._step(self._inner.send, value)
-
-        def throw(self, *raised: Any) -> Any:
-            return self._step(self._inner.throw, *raised)
-
-        def _step(self, step: Any, *given: Any) -> Any:
-            began = time.thread_time()
-            try:
-                return step(*given)
-            finally:
-                lasted = time.thread_time() - began
-                if lasted > HELD_S:
-                    note(self._inner.__qualname__, lasted, places(self._inner))
-
-        def close(self) -> None:
-            self._inner.close()
-
-        def __await__(self) -> Any:
-            return self._inner.__await__()
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._inner, name)
-
-    def task(loop: Any, coroutine: Any, **more: Any) -> Any:
-        return asyncio.Task(Watched(coroutine), loop=loop, **more)
-
-    def measured(call: Any, name: str) -> Any:
+    def _measured(self, call: Any, name: str) -> Any:
         def measuring(*given: Any, **more: Any) -> Any:
-            before, began = noted, time.thread_time()
+            before, began = self.noted, time.thread_time()
             try:
                 return call(*given, **more)
             finally:
                 lasted = time.thread_time() - began
-                if lasted > HELD_S and noted == before:
-                    note(f"callback {name}", lasted, [])
+                if lasted > HELD_S and self.noted == before:
+                    self.note(f"callback {name}", lasted, [])
 
         return measuring
 
-    def called(name: str, at: int) -> Any:
+    def _called(self, way: str, at: int) -> Any:
         """A way to have something called later; a task's steps are measured as such."""
-        real = getattr(loop_class, name)
+        real = getattr(self.loop_class, way)
 
-        def calls(self: Any, *given: Any, **more: Any) -> Any:
-            if len(given) > at and not isinstance(getattr(given[at], "__self__", None), asyncio.Task):
+        def calls(loop: Any, *given: Any, **more: Any) -> Any:
+            if len(given) > at and not isinstance(getattr(given[at], "__self__", None), self.task_class):
                 what = given[at]
                 inner = getattr(what, "func", what)  # of a partial
-                given = (
-                    *given[:at],
-                    measured(what, getattr(inner, "__qualname__", type(inner).__name__)),
-                    *given[at + 1 :],
-                )
-            return real(self, *given, **more)
+                measured = self._measured(what, getattr(inner, "__qualname__", type(inner).__name__))
+                given = (*given[:at], measured, *given[at + 1 :])
+            return real(loop, *given, **more)
 
         return calls
 
-    known = set[type]()
-
-    def maker(name: str) -> Any:
+    def _maker(self, way: str) -> Any:
         """A way to have a protocol of a class made, whose methods are measured from then on."""
-        real = getattr(loop_class, name)
+        real = getattr(self.loop_class, way)
 
-        def makes(self: Any, factory: Any, *given: Any, **more: Any) -> Any:
+        def makes(loop: Any, factory: Any, *given: Any, **more: Any) -> Any:
             def made() -> Any:
                 protocol = factory()
-                kind = type(protocol)
-                if kind not in known:
-                    known.add(kind)
-                    for told in TOLD:
-                        if callable(method := getattr(kind, told, None)) and kind.__flags__ & (
-                            1 << 9
-                        ):  # a class of Python's
-                            setattr(kind, told, measured(method, f"{kind.__qualname__}.{told}"))
+                self._measure_methods(type(protocol))
                 return protocol
 
-            return real(self, made, *given, **more)
+            return real(loop, made, *given, **more)
 
         return makes
 
-    for way, at in CALLS.items():
-        setattr(loop_class, way, called(way, at))
-    for way in MAKERS:
-        setattr(loop_class, way, maker(way))
-    begin = loop_class.__init__
-
-    def made(self: Any, *given: Any, **more: Any) -> None:
-        begin(self, *given, **more)
-        self.set_task_factory(task)
-
-    loop_class.__init__ = made
+    def _measure_methods(self, kind: type) -> None:
+        if kind in self.known:
+            return
+        self.known.add(kind)
+        of_python = kind.__flags__ & (1 << 9)  # one of C's cannot be changed
+        for told in TOLD:
+            if callable(method := getattr(kind, told, None)) and of_python:
+                setattr(kind, told, self._measured(method, f"{kind.__qualname__}.{told}"))
 
 
 class Finder(importlib.abc.MetaPathFinder):
@@ -189,7 +194,7 @@ class Finder(importlib.abc.MetaPathFinder):
 
             def exec_module(module: Any) -> None:
                 execute(module)
-                watch(module.Loop)
+                Watch(module.Loop).put_in_place()
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

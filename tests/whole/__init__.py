@@ -6,14 +6,15 @@ faults are legal:
 
     loop.py         time, order, processes that die between any two of their steps; threads.py: threads as greenlets
     network.py      connections over links that lose, delay, cut, reset, and bring what was given up late
-    files.py        system calls on disks that lose, tear, fill, slow down, fail once or for good
+    disks.py        disks that lose, tear, fill, slow down, fail once or for good; files.py: system calls on them
     leveldb.py      LevelDB as a model
     coordinator.py  documents with compare-and-swap, reached late, twice or not at all
     world.py        machines and clients' way in; cluster.py: nodes and gateways; server.py: the single server with its drives
     workload.py     what clients do: objects.py, versions.py, aging.py, settings.py and policies.py have areas each; clients.py:
                     how they try again as SDKs do, and what they note
     judge.py        what must hold of what they were told
-    atlas.py        the faults of a seed, kept within what the README promises; run.py: seeds from the command line
+    faults.py       the faults of a seed; atlas.py: kept within what the README promises
+    run.py          seeds from the command line
     broken.py       rules left out and faults put back, which must be found
 
 After the faults the cluster must become whole by itself, and then everything acknowledged must be there.

@@ -39,7 +39,7 @@ from s4.upkeep.ownstore import OwnStore
 from s4.upkeep.renames import Renames
 from s4.upkeep.small import LOOK_S, SmallRows
 from whole.coordinator import Client
-from whole.files import Disk
+from whole.disks import Disk
 from whole.loop import Process
 from whole.threads import StuckError
 from whole.world import (

@@ -18,7 +18,8 @@ from s4.storage.records import Shard
 from s4.storage.shards import ShardStore, parse_index_key
 from sim.linear import is_linearizable
 from whole.clients import FOREVER, History
-from whole.files import Disk, as_they_are
+from whole.disks import Disk
+from whole.files import as_they_are
 from whole.loop import Task
 from whole.server import ServerWorld
 from whole.workload import Workload

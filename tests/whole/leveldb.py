@@ -21,7 +21,7 @@ from typing import Any
 import plyvel
 
 from s4.storage.leveldb import DatabaseError
-from whole.files import Disk
+from whole.disks import Disk
 from whole.loop import running
 from whole.threads import block
 

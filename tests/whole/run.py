@@ -58,7 +58,8 @@ def run_seed(
 ) -> dict[str, Any]:
     """One seed in this process: what was found, and figures. `weights` of operations, and how often threads are left
     `standing`, are the seed's own unless told."""
-    from whole.atlas import KINDS, ON_DRIVES, Atlas, faults_of
+    from whole.atlas import Atlas
+    from whole.faults import KINDS, ON_DRIVES, faults_of
     from whole.server import ServerWorld
     from whole.threads import StuckError
     from whole.workload import Workload
@@ -107,7 +108,7 @@ def run_seed(
 def ended(world: Any, work: Any, atlas: Any) -> list[str]:
     """What is found once the faults are over: all must become whole by itself, and be what it was told to be."""
     from whole import judge
-    from whole.atlas import CLOCKS, SLOW, TAKES_DATA
+    from whole.faults import CLOCKS, SLOW, TAKES_DATA
 
     problems: list[str] = []
     atlas.end()

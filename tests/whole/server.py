@@ -39,7 +39,7 @@ from s4.upkeep.lifecycle import Lifecycle
 from s4.upkeep.renames import Renames
 from s4.upkeep.returning import FAILED, Returning
 from s4.upkeep.scrub import Scrubber
-from whole.files import Disk
+from whole.disks import Disk
 from whole.loop import Process
 from whole.threads import DeadError, StuckError
 from whole.world import (

@@ -32,7 +32,7 @@ from s4.upkeep import leader
 from s4.upkeep.renames import Renames
 from whole import files, leveldb
 from whole.coordinator import Documents
-from whole.files import Disk
+from whole.disks import Disk
 from whole.loop import Loop, Process, running
 from whole.network import Network
 from whole.threads import DeadError
