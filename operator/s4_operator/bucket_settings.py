@@ -5,7 +5,8 @@ for is left to them. One that was asked for and is no more is taken back, once: 
 written before anything is done (buckets.py). All that makes up who else gets in is one row's work: `access`, `grants`,
 `policy` and `publicAccessBlock` are statements of one policy, of which those of S3's clients stay, and one block.
 
-A Bucket that was lent its bucket takes back all of it when that ends (end), but what somebody has changed since: what
+Where several Buckets ask for one setting of a bucket and not for the same, the one that comes first has it, and the
+others say so (without). A Bucket that was lent its bucket takes back all of it when that ends (end), but what somebody has changed since: what
 each setting was like once it was made is in the status too (marks). Its statements have names of its own, and stand
 beside those of the Bucket that made the bucket.
 """
@@ -246,6 +247,21 @@ SETTINGS: tuple[tuple[str, Callable[[BucketSpec], bool], Put | None], ...] = (
 
 def asked_for(spec: BucketSpec) -> set[str]:
     return {name for name, is_asked, _ in SETTINGS if is_asked(spec)}
+
+
+def without(spec: BucketSpec, first: BucketSpec) -> tuple[BucketSpec, list[str]]:
+    """A Bucket's spec without what another Bucket of the same bucket asks for that comes first and asks otherwise, and
+    what that is. Statements of both stand beside each other."""
+    both = asked_for(spec) & asked_for(first) - {"grants", "policy"}
+    taken = {setting for setting in both if getattr(spec, setting) != getattr(first, setting)}
+    if spec.versioning != first.versioning and "Off" not in (spec.versioning, first.versioning):
+        taken.add("versioning")
+    block = {"access", "publicAccessBlock"}
+    if block & asked_for(first) and block_of(spec) != block_of(first):
+        taken |= block & asked_for(spec)
+    fields = BucketSpec.model_fields
+    nothing = {setting: fields[setting].get_default(call_default_factory=True) for setting in taken}
+    return spec.model_copy(update=nothing), sorted(taken)
 
 
 async def put(daemons: Daemons, name: str, asked: Asked, touched: set[str]) -> None:

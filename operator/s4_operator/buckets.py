@@ -89,6 +89,7 @@ class Buckets(Reconciler[BucketSpec, BucketState]):
         bucket_settings.check(spec, name)
         held = await self._have(bucket, spec, cluster, daemons, name)
         is_own = held == user
+        spec, taken, said = await self._yielded(bucket, spec, cluster, Iam(daemons), held)
         if self._given.get(place(bucket)) != (metadata["uid"], name):
             await ownership.allow(daemons, user, name)
             self._given[place(bucket)] = metadata["uid"], name
@@ -102,6 +103,7 @@ class Buckets(Reconciler[BucketSpec, BucketState]):
         grants, missing = await self._granted(bucket, spec, Iam(daemons), lent=not is_own)
         sids = (bucket_settings.OURS,) if is_own else bucket_settings.lent_sids(metadata["uid"], held)
         asked = bucket_settings.Asked(spec, ClusterSpec(**cluster["spec"]).rates, grants, sids)
+        before.applied = [setting for setting in before.applied if setting not in taken]
         applied = await self._settings(bucket, before, daemons, name, asked)
         await self._kube.have(self._config_map(bucket, builder, name))
         state = BucketState(
@@ -116,8 +118,9 @@ class Buckets(Reconciler[BucketSpec, BucketState]):
             rotation=rotation_of(bucket),
             settings=await bucket_settings.seen(daemons, name),
         )
-        say(bucket, state, before, *(("NotGranted", missing) if missing else ("Ready", "the bucket can be used")))
-        return state, again_s(state) if missing else wait_s
+        reason = "NotGranted" if missing else "AskedByAnother" if said else "Ready"
+        say(bucket, state, before, reason, "; ".join(filter(None, (missing, said))) or "the bucket can be used")
+        return state, wait_s if reason == "Ready" else again_s(state)
 
     async def _have(self, bucket: Object, spec: BucketSpec, cluster: Object, daemons: Daemons, name: str) -> str:
         """Have the bucket, of one's own or lent; the user whose it is. Raises RefusedError."""
@@ -148,6 +151,34 @@ class Buckets(Reconciler[BucketSpec, BucketState]):
                 f"the bucket {name} is somebody else's: whoever owns the S4Cluster adds {{bucket: {name}, by: {by}}} to its adoptions, or who owns the bucket tags it {ownership.ADOPTED_BY}={by}",
             )
         return held or ""
+
+    async def _yielded(
+        self, bucket: Object, spec: BucketSpec, cluster: Object, iam: Iam, held: str
+    ) -> tuple[BucketSpec, set[str], str]:
+        """The spec without what another Bucket asks of the same bucket that comes first: the one that made it, then
+        the older; what that is, and in words. One that was not lent the bucket does not count. Raises DaemonError."""
+
+        def turn(other: Object) -> tuple[bool, str, str]:
+            metadata = other["metadata"]
+            return BUCKET_USER + metadata["uid"] != held, metadata["creationTimestamp"], metadata["uid"]
+
+        name, at = name_of(bucket), cluster["metadata"]
+        taken, words, before = set[str](), list[str](), list[BucketSpec]()
+        for other in sorted(buckets_of(self._cache, at["namespace"], at["name"]), key=turn):
+            if turn(other) >= turn(bucket):
+                break
+            user = BUCKET_USER + other["metadata"]["uid"]
+            if name_of(other) != name or is_going(other) or not await ownership.is_allowed(iam, user, name):
+                continue
+            theirs = BucketSpec(**other["spec"])
+            for earlier in before:
+                theirs, _ = bucket_settings.without(theirs, earlier)
+            before.append(theirs)
+            spec, these = bucket_settings.without(spec, theirs)
+            if these:
+                taken |= {*these}
+                words.append(f"{', '.join(these)} of this bucket is as {full_name(other)} asks, which comes first")
+        return spec, taken, "; ".join(words)
 
     async def _settings(
         self, bucket: Object, before: BucketState, daemons: Daemons, name: str, asked: bucket_settings.Asked

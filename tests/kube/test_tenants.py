@@ -262,6 +262,37 @@ def test_a_lent_buckets_statements_stand_beside_those_of_the_bucket_that_made_it
     assert sids() == ["S4Oper"]
 
 
+def test_two_buckets_that_ask_for_one_setting_do_not_overwrite_each_other(tenants: Tenants) -> None:
+    """The Bucket that made the bucket comes first; the other has what else it asks for, and what was taken once the
+    first asks no more."""
+    hers, his = ([{"allowedOrigins": [origin], "allowedMethods": ["GET"]}] for origin in ("https://a", "https://b"))
+    tenants.bucket(OTHER, "own", cors=hers, access="PublicRead", versioning="Enabled", tags={"team": "a"})
+    tenants.look((OTHER, "own"))
+    name, s3 = tenants.status(OTHER, "own")["bucketName"], tenants.server_client()
+    tenants.cluster(adoptions=[{"bucket": name, "by": f"{ONE}/lent"}])
+    asked = {"quota": "10Gi", "versioning": "Suspended", "tags": {"team": "a"}, "publicAccessBlock": {}, "cors": his}
+    tenants.bucket(ONE, "lent", bucketName=name, adoptExisting=True, **asked)
+
+    def origins() -> list[str]:
+        return list(s3.get_bucket_cors(Bucket=name)["CORSRules"][0]["AllowedOrigins"])
+
+    tenants.look((ONE, "lent"), (OTHER, "own"), (ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "AskedByAnother"
+    said = tenants.status(ONE, "lent")["message"]
+    assert said == (f"cors, publicAccessBlock, versioning of this bucket is as {OTHER}/own asks, which comes first")
+    assert tenants.reason(OTHER, "own") == "Ready"
+    assert origins() == ["https://a"]
+    assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
+    assert s3.get_bucket_policy_status(Bucket=name)["PolicyStatus"]["IsPublic"]
+    assert rows(tenants, name)["quota_bytes"] == 10 << 30
+    tenants.bucket(OTHER, "own", cors=None, access=None, versioning=None)
+    tenants.look((OTHER, "own"), (ONE, "lent"))
+    assert tenants.reason(ONE, "lent") == "Ready"
+    assert origins() == ["https://b"]
+    assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Suspended"
+    assert is_refused(lambda: s3.get_bucket_policy(Bucket=name), "NoSuchBucketPolicy")
+
+
 def test_a_setting_that_goes_leaves_the_status(tenants: Tenants) -> None:
     tenants.bucket(ONE, "own", tags={"team": "a"})
     tenants.look((ONE, "own"))
