@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from kube.apiserver import ApiServer
-from kube.tenants import ONE, OTHER, Tenants
+from kube.tenants import HOME, ONE, OTHER, Reconcilers, Tenants
 from process import REGION, ServerProcess
 from s4_operator import bucket_settings
 from s4_operator.buckets import Buckets
@@ -415,3 +415,30 @@ def test_a_rate_is_what_the_bucket_asks_for_and_never_more_than_the_clusters(ten
     tenants.server.admin_cli("bucket", "rate", name, "--requests", "900")
     tenants.look((ONE, "own"))
     assert rate_of_bucket(tenants, name) == (900, 0)
+
+
+def test_what_an_autoscaler_says_while_the_operator_looks_is_not_taken_back(tenants: Tenants) -> None:
+    deployment = f"/apis/apps/v1/namespaces/{HOME}/deployments/c-gateway"
+    tenants.cluster(gateway={"replicas": 2, "autoscaled": True})
+    tenants.look_at_cluster()
+    assert tenants.api.get(deployment)["spec"]["replicas"] == 2
+    tenants.cluster(gateway={"replicas": 2, "autoscaled": True}, region="eu-west-1")
+    said = []
+
+    async def look(made: Reconcilers) -> None:
+        seen = made.kube.ours
+
+        async def ours(value: dict[str, Any]) -> dict[str, Any] | None:
+            found = await seen(value)
+            if value["kind"] == "Deployment" and not said:
+                said.append(tenants.api.change(f"{deployment}/scale", {"spec": {"replicas": 5}}))
+            return found
+
+        made.kube.ours = ours  # type: ignore[method-assign]
+        await made.clusters.reconcile(HOME, "c")
+
+    tenants.operate(look)
+    spec = tenants.api.get(deployment)["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    assert {"name": "S4_REGION", "value": "eu-west-1"} in container["env"]
+    assert spec["replicas"] == 5
