@@ -147,34 +147,41 @@ def start_minio(directory: Path, count: int = 1) -> Peer | None:
 
 
 def start_minio_nodes(directory: Path, count: int) -> Peer | None:
-    """So many processes with a drive each, asked through the first. They have an address each in a network namespace,
-    since MinIO takes no loopback addresses for machines of their own; what it sends between them is not encrypted."""
+    """So many processes with a drive each, asked through the first. They have a port each of one address in a network
+    namespace: in a container MinIO takes no loopback address for a cluster, and nowhere two addresses of one machine.
+    What it sends between them is not encrypted."""
     binary = find("minio")
     if binary is None or os.geteuid() or shutil.which("ip") is None:
         return None
     subprocess.run(["ip", "netns", "delete", NAMESPACE], check=False, stderr=subprocess.DEVNULL)  # of a run cut short
     subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
     subprocess.run(["ip", "-netns", NAMESPACE, "link", "set", "lo", "up"], check=True)
-    hosts = [f"10.97.0.{number}" for number in range(1, count + 1)]
-    for host in hosts:
-        subprocess.run(["ip", "-netns", NAMESPACE, "address", "add", f"{host}/32", "dev", "lo"], check=True)
+    host, ports = "10.97.0.1", range(9200, 9200 + count)
+    subprocess.run(["ip", "-netns", NAMESPACE, "address", "add", f"{host}/32", "dev", "lo"], check=True)
     beside = ("ip", "netns", "exec", NAMESPACE)
-    pool = [f"http://{host}:9200{directory}/d{number}" for number, host in enumerate(hosts, 1)]
+    pool = [f"http://{host}:{port}{directory}/d{number}" for number, port in enumerate(ports, 1)]
     environment = {**os.environ, "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET, "MINIO_CI_CD": "1"}
     environment["MINIO_STORAGE_CLASS_STANDARD"] = "EC:2"
     processes = [
         subprocess.Popen(
-            [*beside, binary, "server", "--address", f"{host}:9200", "--console-address", f"{host}:9201", *pool],
+            [
+                *beside,
+                binary,
+                "server",
+                "--address",
+                f"{host}:{port}",
+                "--console-address",
+                f"{host}:{port + 100}",
+                *pool,
+            ],
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for host in hosts
+        for port in ports
     ]
-    endpoint = f"http://{hosts[0]}:9200"
-    asked = [*beside, sys.executable, "-c", f"from bench.peers import answers; answers({endpoint!r})"]
-    subprocess.run(asked, check=True, cwd=Path(__file__).parents[1])
-    return Peer(
+    endpoint = f"http://{host}:{ports[0]}"
+    peer = Peer(
         "MinIO",
         _module_version(binary) or said(binary, "--version", pattern=r"version (\S+)"),
         endpoint,
@@ -183,6 +190,13 @@ def start_minio_nodes(directory: Path, count: int) -> Peer | None:
         "through one of them",
         beside=beside,
     )
+    asked = [*beside, sys.executable, "-c", f"from bench.peers import answers; answers({endpoint!r})"]
+    try:
+        subprocess.run(asked, check=True, cwd=Path(__file__).parents[1])
+    except BaseException:
+        peer.stop()
+        raise
+    return peer
 
 
 def answers(endpoint: str) -> None:
