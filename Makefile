@@ -38,7 +38,7 @@ compat: setup $(patsubst %,.tools/compat/%.made,$(or $(COMPAT),$(COMPAT_ALL))) #
 prometheus: setup .tools/prometheus/promtool ## the alerts and the dashboard, by a real Prometheus and what really makes each alert fire
 	$(PYTEST) -m prometheus -n 0 -rs tests/monitoring
 
-# Hours. SOAK=-k NAME for a part of it; bench/RESULTS.md says when it was run last.
+# Hours. SOAK=-k NAME for a part of it; docs/test-runs.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
 	S4_TIER=soak $(PYTEST) -m "not compat and not prometheus" -n 2 --timeout 36000 $(SOAK)
 	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
