@@ -69,7 +69,7 @@ def test_volumes_move_to_another_class(slow: World) -> None:
     slow.patch({"storage": {**STORAGE, "storageClassName": "fast", "size": "5Gi", "migrate": True}}, NAME)
     for number in (2, 4):
         slow.wait(f"{number} have moved", lambda number=number: moved(slow) >= number)
-        assert slow.condition("Ready", NAME)["status"] == "True"
+        assert slow.condition("Ready", NAME)["status"] == "True", slow.condition("Ready", NAME)
         assert "on class fast" in slow.condition("VolumesOtherClass", NAME)["message"]
         slow.kubectl(
             "delete", "pod", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "--grace-period=0", "--force"
