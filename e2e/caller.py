@@ -48,7 +48,7 @@ elif goal == "renewed":
         time.sleep(1)  # until kubelet writes another one, at four fifths of its time
     served()
     while not code_of(first):
-        time.sleep(1)
+        time.sleep(1)  # until the first one has expired
     assert code_of(first) == "ExpiredTokenException", code_of(first)
     served()
 else:

@@ -15,7 +15,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from world import CACHE, CLIENT, IMAGE, ROOT, STATE, STORAGE_CLASS, VARIANT, LocalNodes, World, have, volume
+from world import (
+    CACHE,
+    CLIENT,
+    IMAGE,
+    ROOT,
+    STATE,
+    STORAGE_CLASS,
+    VARIANT,
+    LocalNodes,
+    World,
+    have,
+    s4cluster,
+    storage,
+    volume,
+)
 
 NODES = 6
 VARIED = {
@@ -73,11 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         found = World(STATE / "admin.conf")
         found.apply(
             STORAGE_CLASS,
-            *(
-                volume(node, number, STATE / f"node{node}/disks/{number}")
-                for node in range(1, NODES + 1)
-                for number in (1, 2)
-            ),
+            *(volume(node, number) for node in range(1, NODES + 1) for number in (1, 2)),
         )
         install(found)
         yield found
@@ -126,25 +136,19 @@ def install(world: World, storage_class: str = "local") -> None:
     _secrets(world)
     started = time.monotonic()
     world.apply(
-        {
-            "apiVersion": "s4.dev/v1alpha1",
-            "kind": "S4Cluster",
-            "metadata": {"name": "demo", "namespace": "s4"},
-            "spec": {
-                "image": f"{IMAGE}:one",
+        s4cluster(
+            "demo",
+            {
                 "nodes": 4,
-                "erasure": {"data": 2, "parity": 2},
-                "partitions": 16,
-                "imagePullPolicy": "Never",
                 "allowedNamespaces": ["app"],
-                "storage": {"storageClassName": storage_class, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete"},
+                "storage": storage(storage_class),
                 "kms": {"secretName": "demo-kms"},
                 "receivers": {"name": "demo-receivers"},
                 "failure": {"replaceAfter": "30s"},
                 "upgrade": {"progressDeadline": "60s"},
                 **VARIED,
             },
-        }
+        )
     )
     world.wait("Ready by a real write", lambda: world.condition("Ready").get("status") == "True")
     world.figures["seconds to Ready, four nodes 2+2"] = time.monotonic() - started

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 from apps import begin_load, load_lost_nothing
-from world import IMAGE, STATE, STORAGE_CLASS, LocalNodes, Object, World, volume
+from world import IMAGE, STORAGE_CLASS, LocalNodes, Object, World, s4cluster, storage, volume
 
 NAME, CLASS, DISKS, NODES = "disks", "two-disks", (3, 4), 12
-SPEC: Object = {
-    "image": f"{IMAGE}:one",
-    "nodes": NODES,
-    "erasure": {"data": 4, "parity": 2},
-    "partitions": 16,
-    "imagePullPolicy": "Never",
-    "allowedNamespaces": ["app"],
-    "storage": {"storageClassName": CLASS, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete", "disksPerHost": 2},
-    "failure": {"replaceAfter": "60s"},
-    "upgrade": {"unit": "host"},
-}
+CLUSTER = s4cluster(
+    NAME,
+    {
+        "nodes": NODES,
+        "erasure": {"data": 4, "parity": 2},
+        "allowedNamespaces": ["app"],
+        "storage": storage(CLASS, disksPerHost=2),
+        "failure": {"replaceAfter": "60s"},
+        "upgrade": {"unit": "host"},
+    },
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,7 @@ def six(world: World, local: LocalNodes) -> World:
 
 
 def disks(host: int) -> list[Object]:
-    made = [volume(host, number, STATE / f"node{host}/disks/{number}") for number in DISKS]
-    return [{**one, "spec": {**one["spec"], "storageClassName": CLASS}} for one in made]
+    return [volume(host, number, storageClassName=CLASS) for number in DISKS]
 
 
 def whole(world: World, nodes: int = NODES) -> None:
@@ -66,14 +65,7 @@ def victim(world: World) -> str:
 
 def test_six_hosts_of_two_disks_serve(six: World) -> None:
     started = time.monotonic()
-    six.apply(
-        {
-            "apiVersion": "s4.dev/v1alpha1",
-            "kind": "S4Cluster",
-            "metadata": {"name": NAME, "namespace": "s4"},
-            "spec": SPEC,
-        }
-    )
+    six.apply(CLUSTER)
     six.wait("Ready by a real write", lambda: six.condition("Ready", NAME).get("status") == "True")
     six.figures["seconds to Ready, six hosts x 2 disks, 4+2"] = time.monotonic() - started
     whole(six)

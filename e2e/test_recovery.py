@@ -12,30 +12,18 @@ from pathlib import Path
 
 import pytest
 from apps import ends_well, pod_spec, programs
-from world import IMAGE, STATE, STORAGE_CLASS, LocalNodes, Object, World, volume
+from world import STORAGE_CLASS, LocalNodes, Object, World, s4cluster, storage, volume
 
 NAME, HOME, CLASS, DISK, NODES = "lost", "vault", "kept", 5, 4
 PASSPHRASE = "a passphrase that nobody guesses"
-CLUSTER: Object = {
-    "apiVersion": "s4.dev/v1alpha1",
-    "kind": "S4Cluster",
-    "metadata": {"name": NAME, "namespace": HOME},
-    "spec": {
-        "image": f"{IMAGE}:one",
-        "nodes": NODES,
-        "erasure": {"data": 2, "parity": 2},
-        "partitions": 16,
-        "imagePullPolicy": "Never",
-        "storage": {"storageClassName": CLASS, "size": "10Gi", "reserve": "100Mi", "reclaim": "Retain"},
-        "failure": {"replaceAfter": "60s"},
-    },
-}
+CLUSTER = s4cluster(
+    NAME, {"nodes": NODES, "storage": storage(CLASS, reclaim="Retain"), "failure": {"replaceAfter": "60s"}}, HOME
+)
 
 
 def disks() -> list[Object]:
-    made = [volume(host, DISK, STATE / f"node{host}/disks/{DISK}") for host in range(1, 7)]
     kept = {"storageClassName": CLASS, "persistentVolumeReclaimPolicy": "Retain"}
-    return [{**one, "spec": {**one["spec"], **kept}} for one in made]
+    return [volume(host, DISK, **kept) for host in range(1, 7)]
 
 
 def namespace(world: World) -> None:

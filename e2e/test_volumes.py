@@ -7,30 +7,16 @@ import time
 
 import pytest
 from apps import begin_load, load_lost_nothing
-from world import IMAGE, STATE, STORAGE_CLASS, LocalNodes, Object, World, volume
+from world import STORAGE_CLASS, LocalNodes, Object, World, s4cluster, storage, volume
 
 NAME, NODES = "classes", 6
 DISKS = {"slow": 6, "fast": 7}
-STORAGE: Object = {"storageClassName": "slow", "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete"}
-CLUSTER: Object = {
-    "apiVersion": "s4.dev/v1alpha1",
-    "kind": "S4Cluster",
-    "metadata": {"name": NAME, "namespace": "s4"},
-    "spec": {
-        "image": f"{IMAGE}:one",
-        "nodes": NODES,
-        "erasure": {"data": 2, "parity": 2},
-        "partitions": 16,
-        "imagePullPolicy": "Never",
-        "allowedNamespaces": ["app"],
-        "storage": STORAGE,
-    },
-}
+STORAGE = storage("slow")
+CLUSTER = s4cluster(NAME, {"nodes": NODES, "allowedNamespaces": ["app"], "storage": STORAGE})
 
 
 def disks(kind: str) -> list[Object]:
-    made = [volume(host, DISKS[kind], STATE / f"node{host}/disks/{DISKS[kind]}") for host in range(1, 7)]
-    return [{**one, "spec": {**one["spec"], "storageClassName": kind}} for one in made]
+    return [volume(host, DISKS[kind], storageClassName=kind) for host in range(1, 7)]
 
 
 @pytest.fixture(scope="module")

@@ -173,8 +173,24 @@ class LocalNodes:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def volume(node: int, number: int, folder: Path) -> Object:
+def s4cluster(name: str, spec: Object, namespace: str = "s4") -> Object:
+    """An S4Cluster of this program, 2+2 where its spec does not say otherwise."""
+    usual: Object = {"image": f"{IMAGE}:one", "erasure": {"data": 2, "parity": 2}, "partitions": 16}
+    return {
+        "apiVersion": "s4.dev/v1alpha1",
+        "kind": "S4Cluster",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {**usual, "imagePullPolicy": "Never", **spec},
+    }
+
+
+def storage(storage_class: str, **more: object) -> Object:
+    return {"storageClassName": storage_class, "size": "10Gi", "reserve": "100Mi", "reclaim": "Delete", **more}
+
+
+def volume(node: int, number: int, **spec: object) -> Object:
     """A local volume on a disk of a node."""
+    folder = STATE / f"node{node}/disks/{number}"
     folder.mkdir(parents=True, exist_ok=True)
     term = {"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [f"node{node}"]}]}
     return {
@@ -188,6 +204,7 @@ def volume(node: int, number: int, folder: Path) -> Object:
             "storageClassName": "local",
             "local": {"path": str(folder)},
             "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+            **spec,
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,27 @@ from s4.s3.checksums import Expected
 from s4.s3.chunked import PlainDecoder
 from s4.server.parts import ServerSettings, make_gateway
 from s4.storage.files import Files
+from s4.upkeep.renames import Renames
+from s4.upkeep.verify import Report, verify
+
+HANGS_S = 60.0
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Look until it is true, at what this process does itself. For what stays so once it is; the limit is for what
+    hangs."""
+    looks = 0
+    async with asyncio.timeout(HANGS_S):
+        while not condition():
+            looks += 1
+            await asyncio.sleep(0 if looks < 100 else 0.01)
+
+
+async def finished(renames: Renames, name: str) -> None:
+    """Return once a rename of a prefix has been done."""
+    async with asyncio.timeout(HANGS_S):
+        while not dict(await renames.jobs())[name].finished:
+            await asyncio.sleep(0.01)
 
 
 class Bytes:
@@ -42,6 +64,11 @@ async def put(gateway: Gateway, bucket: str, key: bytes, data: bytes) -> None:
 async def get(gateway: Gateway, bucket: str, key: bytes) -> bytes:
     opened = await open_object(gateway, bucket, key, "")
     return b"".join([bytes(piece) async for piece in stream(gateway, opened, 0, opened.row.size)])
+
+
+async def verified(node: Any, *, deep: bool = True) -> Report:
+    """What `verify` has to say in the end; `deep` has it read all bytes."""
+    return [report async for report in verify(node, read=deep, deep=deep)][-1]
 
 
 def _raise(error: BaseException) -> None:

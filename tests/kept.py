@@ -66,7 +66,7 @@ def _end_all() -> None:
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        time.sleep(0.01)
+        time.sleep(0.01)  # whose children these were may only now be learnt
 
 
 def _prctl() -> Callable[..., int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from typing import IO, Any, Self
 from unittest.mock import patch
 
 import boto3
+import pytest
 from botocore.config import Config
 
 from addresses import own_address
@@ -31,6 +33,7 @@ ACCESS, SECRET = "testroot", "testrootsecret"
 REGION = "us-east-1"
 HANGS_S = 300.0
 LETS_GO_S = 60.0
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 # For servers that many tests share, and that end in order; others are killed, or too many: to trace all lines of all
 # processes
 # takes more than half as long again. `make test` sets S4_COVERAGE; coverage's own variable would reach every Python

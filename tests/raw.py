@@ -176,5 +176,22 @@ def exchange(endpoint: str, data: bytes, *, limit_s: float = 20.0) -> bytes:
         return received
 
 
+def begun(endpoint: str, method: str, path: str, sent: bytes, length: int, **options: Any) -> socket.socket:
+    """A connection with a signed request, of whose body so much was sent; it takes hardly any of an answer at once."""
+    target, headers, _ = signed(endpoint, method, path, **{"payload": "UNSIGNED-PAYLOAD", **options})
+    host = urlsplit(endpoint)
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        f"Host: {host.netloc}",
+        *(f"{name}: {value}" for name, value in headers.items() if name.lower() != "host"),
+        *([f"Content-Length: {length}"] if length else []),
+    ]
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect((host.hostname, host.port))
+    made.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
+    return made
+
+
 def query_of(target: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))

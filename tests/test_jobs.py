@@ -7,14 +7,9 @@ import logging
 
 import pytest
 
+from inprocess import until
 from s4.base import jobs
 from s4.base.jobs import Failures, Job, Jobs, each
-
-
-async def until_runs(job: Job, runs: int) -> None:
-    async with asyncio.timeout(10):
-        while job.runs < runs:
-            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +27,7 @@ def test_no_error_ends_a_job(error: BaseException) -> None:
 
         job = Job("work", 0.0, 0.0, run, retry_s=0.001)
         made.start(job)
-        await until_runs(job, 2)
+        await until(lambda: job.runs >= 2)
         assert (job.failures.total, job.failures.in_a_row) == (3, 0)
         told = {(one.name, one.labels["job"]): one.value for one in made.metrics()}
         assert told["s4_job_failures", "work"] == 3
@@ -54,7 +49,7 @@ def test_what_is_done_once_is_tried_until_it_succeeds() -> None:
         job = Job("work", 0.0, None, run, retry_s=0.001)
         made.start(job)
         assert made.named("work") is job
-        await until_runs(job, 1)
+        await until(lambda: job.runs >= 1)
         assert made.named("work") is None
 
     asyncio.run(whole())

@@ -82,7 +82,7 @@ def test_cancelling_it_before_its_first_step_lets_it_clean_up() -> None:
             await asyncio.Event().wait()
         finally:
             said.append("cancelled")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # cleaning up waits for something
             said.append("cleaned up")
 
     said: list[str] = []

@@ -307,7 +307,7 @@ def trusting(m: Machines) -> None:
     for how in ("--renew", "--replace-authority", "--renew", "--forget-authority"):
         m.does("desk", f"s4 admin cluster certificates ./trust {how}", ".")
         m.bring(*inside)
-        time.sleep(6)
+        time.sleep(6)  # each looks at its files every five seconds (peer/trust.py)
         m.does("node-3", f"cat {m.running['node-3'].log.name}", "loaded again")
         m.well(60)
     m.again(*inside)

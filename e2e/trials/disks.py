@@ -231,7 +231,7 @@ def follow(here: Path, texts: Texts) -> Trial:
         load = Load("http://127.0.0.1:9000")
         load.client.create_bucket(Bucket="load")
         load.start()
-        time.sleep(20)
+        time.sleep(20)  # so that each drive holds some of the load before the first is taken away
         for part in (away, full, slow, dying, dead, replaced, too_many):
             part(admin, load, texts)
         load.stopped.set()
@@ -294,7 +294,7 @@ def away(admin: Admin, load: Load, texts: Texts) -> None:
         "degraded",
         r'^s4_drive_up\{drive="[^"]*disk3/s4"\} 0.0',
     )
-    time.sleep(10)
+    time.sleep(10)  # the load goes on without it
     admin.disks.mount(3)
     admin.seen("returned", "^health", "ok", r'^s4_drive_up\{drive="[^"]*disk3/s4"\} 1.0', "disk3/s4, is back")
     admin.does("s4 admin --dir disk1/s4 drives", r"disk3/s4 +online", within_s=60)
@@ -409,7 +409,7 @@ def too_many(admin: Admin, load: Load, texts: Texts) -> None:
     admin.serve("server", "S3 at")
     admin.seen("all are back", "^health", "ok", "")
     load.paused = False
-    time.sleep(5)
+    time.sleep(5)  # the load goes on
     admin.does("s4 admin --dir disk1/s4 scrub --deep", "0 shards missing or damaged")
     admin.does("s4 admin --dir disk1/s4 verify --deep", " 0 problems")
     admin.server.end()

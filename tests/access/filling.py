@@ -130,7 +130,10 @@ HEADERS: dict[str, dict[str, str]] = {
     ),
 }
 TAGS = b"<Tagging><TagSet><Tag><Key>team</Key><Value>red</Value></Tag></TagSet></Tagging>"
-NEW_BUCKET = f"<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint><Tags><Tag><Key>team</Key><Value>red</Value></Tag></Tags></CreateBucketConfiguration>".encode()
+NEW_BUCKET = (
+    f"<CreateBucketConfiguration><LocationConstraint>{REGION}</LocationConstraint>"
+    "<Tags><Tag><Key>team</Key><Value>red</Value></Tag></Tags></CreateBucketConfiguration>"
+).encode()
 # action -> (method, key, query, body). What a request does is done at the end only: first it is refused for each key.
 REQUESTS: dict[str, tuple[str, str, str, bytes]] = {
     "s3:GetObject": ("GET", "/k", "", b""),

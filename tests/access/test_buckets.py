@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
 from access import where
+from access.accounts import code
 from process import ServerProcess, make_client, wait_until
 from raw import call, send
 from server.test_admin import admin
@@ -30,15 +30,6 @@ def ana(server: ServerProcess) -> Any:
 @pytest.fixture(scope="module")
 def anybody(server: ServerProcess) -> Any:
     return make_client(server.endpoint, signature_version=UNSIGNED)
-
-
-def code(method: Callable[..., Any], **options: Any) -> str:
-    """The error of a call, empty for none."""
-    try:
-        method(**options)
-    except ClientError as error:
-        return str(error.response["Error"]["Code"])
-    return ""
 
 
 def statement(

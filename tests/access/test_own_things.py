@@ -10,8 +10,8 @@ from botocore import UNSIGNED
 
 import raw
 from access import where
-from access.accounts import allow, client
-from access.test_buckets import code, put_policy, statement
+from access.accounts import allow, client, code
+from access.test_buckets import put_policy, statement
 from process import make_client
 
 server, s3, bucket = where.server, where.s3, where.bucket

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import ssl
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from access import accounts, where
 from access.accounts import ACCOUNT, TRUST_ALL, allow, client, code, trust
+from https import JsonServer
 from process import ServerProcess
-from s4_operator import certificates
 
 server, s3, bucket = where.server, where.s3, where.bucket
 iam, name, keys = accounts.iam, accounts.name, accounts.keys
@@ -150,34 +147,13 @@ class Issuer:
     """An OpenID Connect provider over HTTPS, with a key that can change."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.key = folder, ec.generate_private_key(ec.SECP256R1())
+        self.key = ec.generate_private_key(ec.SECP256R1())
         self.name, self.fetched = "first", 0
-        authority = certificates.make("authority", time.time(), 86_400)
-        leaf = certificates.make("issuer", time.time(), 86_400, ["localhost"], authority)
-        (folder / "ca.pem").write_text(authority.certificate)
-        (folder / "issuer.pem").write_text(leaf.certificate + leaf.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "issuer.pem")
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                issuer.fetched += 1
-                body = json.dumps(issuer.answer(self.path)).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"https://localhost:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server = JsonServer(folder, self.answer)
+        self.url = self.server.url
 
     def answer(self, path: str) -> Any:
+        self.fetched += 1
         if path == "/.well-known/openid-configuration":
             return {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}
         return {
@@ -213,12 +189,11 @@ class Issuer:
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Issuer]:
     made = Issuer(tmp_path_factory.mktemp("issuer"))
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.server.close()
 
 
 def test_a_service_accounts_token_buys_credentials(own_server: Callable[..., ServerProcess], issuer: Issuer) -> None:
-    server = own_server(environment={"S4_OIDC_AUTHORITY": str(issuer.folder / "ca.pem")})
+    server = own_server(environment={"S4_OIDC_AUTHORITY": str(issuer.server.authority)})
     iam, s3 = client(server, "iam"), client(server, "s3")
     s3.create_bucket(Bucket="apps")
     s3.put_object(Bucket="apps", Key="k", Body=b"x")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import need_etcd
 from process import ACCESS, COVERED, SECRET, ServerProcess, make_client, run
 
 _numbers = itertools.count(1)
@@ -84,8 +84,7 @@ def serving(kind: str, directory: Path, *more: str) -> Iterator[Any]:
         yield process
         assert process.stop() == 0
         return
-    if program() is None:
-        pytest.skip("no etcd on this machine")
+    need_etcd()
     made = TwoGateways(
         directory,
         {

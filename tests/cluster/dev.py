@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 from botocore.config import Config
 
 from addresses import own_address
@@ -189,6 +190,18 @@ class DevCluster:
             lambda said: said["outbox"] == 0 and said["health"] == "ok", "it is whole, and the outboxes are empty"
         )
 
+    def at_rest(self) -> tuple[ClusterMap, dict[str, Path]]:
+        """Once all is done, freed and audited: the map, and the directories of the stores."""
+        self.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
+        wait_until(lambda: not self.audited(), "nothing is left to audit")
+        self.settled()
+        return self.map(), {line["store"]: self.directory / name for name, line in self.lines.items()}
+
+    def audited(self) -> int:
+        """Orphans that the auditors of all nodes found and dropped."""
+        found = [self.ask("POST", "/audit", query="age_s=-5", node=name) for name in self.lines]
+        return sum(one["orphan_blobs"] + one["orphan_references"] for one in found)
+
     def map(self) -> ClusterMap:
         async def read() -> ClusterMap:
             opened = open_coordinator(self.coordinator)
@@ -198,3 +211,17 @@ class DevCluster:
                 await opened.close()
 
         return asyncio.run(read())
+
+
+def cluster_of(**options: Any) -> Any:
+    """A fixture: a cluster of a test's own, which serves."""
+
+    @pytest.fixture
+    def cluster(tmp_path: Path) -> Iterator[DevCluster]:
+        made = DevCluster(tmp_path / "dev", **options)
+        try:
+            yield made.start()
+        finally:
+            made.stop()
+
+    return cluster

@@ -6,16 +6,29 @@ import os
 import shutil
 import ssl
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import pytest
+
 from addresses import free_ports, own_address
+from process import wait_until
 
 
 def program() -> str | None:
     return os.environ.get("S4_ETCD") or shutil.which("etcd")
+
+
+NO_ETCD = "no etcd: install etcd-server or set S4_ETCD"
+needs_etcd = pytest.mark.skipif(program() is None, reason=NO_ETCD)
+
+
+def need_etcd() -> None:
+    """For fixtures: skip what asks for one."""
+    if program() is None:
+        pytest.skip(NO_ETCD)
 
 
 class EtcdCluster:
@@ -86,22 +99,20 @@ class EtcdCluster:
                 env={**os.environ, "ETCD_UNSUPPORTED_ARCH": "arm64"},
             )
 
-    def wait(self, limit_s: float = 300.0) -> None:
+    def wait(self) -> None:
         """Until every running member says that it is healthy."""
-        deadline = time.monotonic() + limit_s
-        for number, process in enumerate(self._processes):
-            while process is not None:
-                try:
-                    with urllib.request.urlopen(
-                        f"{self._scheme}://{self.endpoints[number]}/health", timeout=2, context=self._context
-                    ) as answer:
-                        if b'"true"' in answer.read():
-                            break
-                except OSError:
-                    pass
-                if time.monotonic() > deadline:
-                    raise AssertionError(f"etcd member {number} never became healthy")
-                time.sleep(0.05)
+        for endpoint, process in zip(self.endpoints, self._processes, strict=True):
+            if process is not None:
+                wait_until(partial(self._is_healthy, endpoint), f"the etcd at {endpoint} is healthy")
+
+    def _is_healthy(self, endpoint: str) -> bool:
+        try:
+            with urllib.request.urlopen(
+                f"{self._scheme}://{endpoint}/health", timeout=2, context=self._context
+            ) as answer:
+                return b'"true"' in answer.read()
+        except OSError:
+            return False
 
     def kill(self, number: int) -> None:
         process = self._processes[number]

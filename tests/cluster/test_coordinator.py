@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from aetcd import rpc
 
-from cluster.etcd_process import EtcdCluster, program
+from cluster.etcd_process import EtcdCluster, need_etcd
 from cluster.memory import MemoryCoordinator
 from s4.cluster import clustermap, planner
 from s4.cluster.coordinator import (
@@ -35,8 +35,7 @@ WAIT_S = 300.0  # for what surely comes, however busy the machine is
 
 @pytest.fixture(scope="session")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
-    if program() is None:
-        pytest.skip("no etcd: install etcd-server or set S4_ETCD")
+    need_etcd()
     cluster = EtcdCluster(tmp_path_factory.mktemp("etcd"))
     yield cluster
     cluster.stop()
@@ -45,8 +44,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
 @pytest.fixture(scope="session")
 def guarded_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[EtcdCluster, Access]]:
     """An etcd that asks for a certificate and for a login, whose user may do what S4 needs and no more."""
-    if program() is None:
-        pytest.skip("no etcd: install etcd-server or set S4_ETCD")
+    need_etcd()
     directory = tmp_path_factory.mktemp("guarded")
     files = directory / "ca.pem", directory / "own.pem", directory / "own.key"
 
@@ -181,8 +179,7 @@ def test_a_watch_from_nothing_waits_for_the_first_value(make: Made) -> None:
 
 def test_etcd_restarts_under_a_watch_and_a_writer(tmp_path: Path) -> None:
     """One member, killed and started again: the watch goes on, and a change is repeated until its outcome is known."""
-    if program() is None:
-        pytest.skip("no etcd: install etcd-server or set S4_ETCD")
+    need_etcd()
     cluster = EtcdCluster(tmp_path)
 
     async def replaced(coordinator: EtcdCoordinator, value: bytes, seen: int) -> int:
@@ -218,8 +215,7 @@ def test_etcd_restarts_under_a_watch_and_a_writer(tmp_path: Path) -> None:
 
 def test_one_of_three_members_may_die(tmp_path: Path) -> None:
     """Each in turn, the one in use among them, while a counter goes up: no step is lost or made twice."""
-    if program() is None:
-        pytest.skip("no etcd: install etcd-server or set S4_ETCD")
+    need_etcd()
     cluster = EtcdCluster(tmp_path, members=3)
 
     async def step(coordinator: EtcdCoordinator) -> None:

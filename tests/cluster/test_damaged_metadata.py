@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.dev import DevCluster, cluster_of
+from cluster.etcd_process import needs_etcd
 from process import wait_until
 
-pytestmark = [pytest.mark.skipif(program() is None, reason="no etcd on this machine"), pytest.mark.timeout(600)]
+pytestmark = [needs_etcd, pytest.mark.timeout(600)]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DevCluster]:
-    made = DevCluster(tmp_path / "dev", nodes=4, erasure="2+1", partitions=4)
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+cluster = cluster_of(nodes=4, erasure="2+1", partitions=4)
 
 
 def test_a_node_whose_metadata_are_damaged_gets_them_again(cluster: DevCluster) -> None:

@@ -15,10 +15,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 import tiers
 from checker import check_cluster
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from process import wait_until
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 
 STEPS = [
     f"{when}:{what}"
@@ -106,19 +106,7 @@ def test_a_node_dies_at_each_step(tmp_path: Path, part: int) -> None:
                 cluster.act("start", node)
             cluster.wait_whole()
         work.check()
-        cluster.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
-        wait_until(lambda: not audited(cluster), "nothing is left to audit")
-        cluster.wait(lambda said: said["outbox"] == 0 and said["health"] == "ok", "all is freed")
-        current, stores = (
-            cluster.map(),
-            {line["store"]: cluster.directory / name for name, line in cluster.lines.items()},
-        )
+        current, stores = cluster.at_rest()
     finally:
         cluster.stop()
     assert check_cluster(current, stores) == []
-
-
-def audited(cluster: DevCluster) -> int:
-    """Orphans that the auditors of all nodes found and dropped."""
-    found = [cluster.ask("POST", "/audit", query="age_s=-5", node=name) for name in cluster.lines]
-    return sum(one["orphan_blobs"] + one["orphan_references"] for one in found)

@@ -4,30 +4,21 @@ good."""
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cluster.dev import DevCluster
-from cluster.etcd_process import program
-from process import injected
+from cluster.dev import DevCluster, cluster_of
+from cluster.etcd_process import needs_etcd
+from process import injected, needs_strace
 
 pytestmark = [
-    pytest.mark.skipif(program() is None, reason="no etcd on this machine"),
-    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+    needs_etcd,
+    needs_strace,
     pytest.mark.timeout(600),
 ]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DevCluster]:
-    made = DevCluster(tmp_path / "dev", nodes=4, erasure="2+1", partitions=4)
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+cluster = cluster_of(nodes=4, erasure="2+1", partitions=4)
 
 
 def test_a_node_that_cannot_read_its_shards_is_done_without_and_healed(cluster: DevCluster) -> None:

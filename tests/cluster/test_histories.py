@@ -15,16 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from process import Crew, wait_until
 from sim.linear import FOREVER, Call, is_linearizable
 from tiers import amount
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 
 FAULTS = amount("S4_FAULTS", 6, 100)
 KEYS = 6  # at a time: after each fault others, so that no history is too long to be judged
@@ -73,7 +72,7 @@ class Clients(Crew):
             end, result = self._call(kind, calls[kind])
             if end != FOREVER or kind != "get":
                 self.history[key].append(Call(kind, value, begin, end, result))
-            time.sleep(chosen.uniform(0.0, 0.1))
+            time.sleep(chosen.uniform(0.0, 0.1))  # so that calls of several clients meet in other ways each time
 
     def _call(self, kind: str, call: Callable[[], object]) -> tuple[float, object]:
         """(when it ended, its result). One whose outcome is not known may still happen."""
@@ -99,7 +98,7 @@ def trouble(cluster: DevCluster, clients: Clients) -> list[str]:
         done.append(f"{kind} {node}")
         if kind == "kill":
             cluster.act("kill", node)
-            time.sleep(chosen.uniform(0.1, 4.0))
+            time.sleep(chosen.uniform(0.1, 4.0))  # it is away for so long, as below
             cluster.act("start", node)
         elif kind == "pause":
             cluster.signal(node, signal.SIGSTOP)

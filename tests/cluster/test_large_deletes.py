@@ -11,17 +11,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from checker import check_cluster
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
-from cluster.test_dedup import audited
+from cluster.etcd_process import needs_etcd
 from process import wait_until
 from s4.metadata.gone import AT_ONCE
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 
 PARTS = 2 * AT_ONCE + 20  # three pieces
 # Its row is gone, nothing is let go of yet; and: one piece is, the others are not.
@@ -78,15 +76,9 @@ def test_what_a_large_object_held_is_let_go_of_by_who_leads_next(tmp_path: Path)
             cluster.act("start", died)
             s3 = cluster.client("node-1")
             cluster.wait_whole()
-        cluster.settled()
-        wait_until(lambda: not audited(cluster), "nothing is left to audit")
-        cluster.settled()
+        current, stores = cluster.at_rest()
         assert s3.get_object(Bucket="bucket", Key="kept")["Body"].read() == kept
         assert [one["Key"] for one in s3.list_objects_v2(Bucket="bucket")["Contents"]] == ["kept"]
-        current, stores = (
-            cluster.map(),
-            {line["store"]: cluster.directory / name for name, line in cluster.lines.items()},
-        )
     finally:
         cluster.stop()
     assert check_cluster(current, stores) == []

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.dev import DevCluster, cluster_of
+from cluster.etcd_process import needs_etcd
 from process import wait_until
 from s4.cli.admin_client import AdminError
 from s4.cluster import clustermap, planner
@@ -22,13 +21,7 @@ from s4.server.cluster import open_coordinator
 OBJECTS = {f"key-{number}": f"{number}".encode() * (3 if number % 2 else 30_000) for number in range(30)}
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DevCluster]:
-    made = DevCluster(tmp_path / "cluster", nodes=4, erasure="2+1", partitions=8)
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+cluster = cluster_of(nodes=4, erasure="2+1", partitions=8)
 
 
 def put(cluster: DevCluster, made: Callable[[ClusterMap], ClusterMap]) -> ClusterMap:
@@ -67,7 +60,7 @@ def recovered(cluster: DevCluster) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
+@needs_etcd
 def test_every_object_is_read_back_after_the_map_was_lost_or_is_yesterdays(cluster: DevCluster) -> None:
     """Of one cluster, for its start and end cost most of this."""
     s3 = cluster.client("node-2")

@@ -5,29 +5,21 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.dev import DevCluster, cluster_of
+from cluster.etcd_process import needs_etcd
 
 NODES = ("node-1", "node-2", "node-3")
 KEYS = [f"key-{number}" for number in range(40)]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DevCluster]:
-    made = DevCluster(tmp_path / "cluster", nodes=3, erasure="2+1", partitions=8)
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+cluster = cluster_of(nodes=3, erasure="2+1", partitions=8)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
+@needs_etcd
 def test_a_node_whose_metadata_was_removed_is_filled_from_the_others(cluster: DevCluster) -> None:
     s3 = cluster.client("node-2")
     s3.create_bucket(Bucket="bucket")

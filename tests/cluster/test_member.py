@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cluster.test_map import made
+from metadata.cursors import SortedCursor
 from s4.cluster.clustermap import ClusterMap
 from s4.metadata import commands, keys
 from s4.metadata.commands import Healed, NewBlob, PutObject, Refused, Settings, Taken
@@ -169,25 +170,8 @@ def test_a_layer_shows_the_newest_rows_until_they_are_in_the_source(
 # -- pages of several primaries
 
 
-class Walk:
-    """A cursor over some rows."""
-
-    def __init__(self, rows: list[tuple[bytes, bytes]]) -> None:
-        self.rows, self.at = rows, 0
-
-    def next(self) -> tuple[bytes, bytes] | None:
-        self.at += 1
-        return self.rows[self.at - 1] if self.at <= len(self.rows) else None
-
-    def seek(self, key: bytes) -> None:
-        self.at = next((at for at, row in enumerate(self.rows) if row[0] >= key), len(self.rows))
-
-    def close(self) -> None:
-        pass
-
-
 def page_of(rows: list[list[tuple[bytes, bytes]]], query: Query) -> Page:
-    return next(page for page in list_page([Walk(sorted(part)) for part in rows], query) if page is not None)
+    return next(page for page in list_page([SortedCursor(part) for part in rows], query) if page is not None)
 
 
 @given(

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
+from inprocess import until
 from s4.cluster import clustermap
 from s4.cluster.keeper import DOCUMENT, MapKeeper
 from s4.cluster.messages import Config, Document, Plan, State
@@ -38,12 +39,6 @@ PARTITIONS = 2
 
 def opened(path: Path) -> Database:
     return Database(path, cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=50)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def key(partition: int, number: int) -> bytes:
@@ -245,7 +240,7 @@ async def leads(cluster: Cluster, store: str) -> None:
     while not cluster.groups[store].serves(0):
         for group in list(cluster.groups.values()):
             group.replica(0).hand_over(time.monotonic(), {one for one in STORES if one != store})
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # until it is asked again
 
 
 def test_a_damaged_primary_that_is_needed_lets_a_whole_copy_lead(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from process import wait_until
 from s4.cli.admin_client import AdminError
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 
 STRICT = {"S4_STRICT": "on"}
 

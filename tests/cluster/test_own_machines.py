@@ -18,7 +18,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cluster.etcd_process import program
+from cluster.etcd_process import need_etcd, program
 from cluster.test_coordinator import ask_for_logins
 from faults.network import Network, missing
 from process import wait_until
@@ -79,8 +79,7 @@ class Machines:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Machines]:
-    if program() is None:
-        pytest.skip("no etcd on this machine")
+    need_etcd()
     if why := missing():
         pytest.skip(why)
     with ExitStack() as stack:

@@ -12,21 +12,20 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
 from botocore.exceptions import ClientError
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from crash.syscalls import CALLS, Recording, parse
 from crash.test_power_loss import Told, work
-from process import wait_until
+from process import needs_strace, wait_until
 from s4.metadata.small import OLDEST
 from s4.storage.directory import keeps_out
 from tiers import amount
 
 pytestmark = [
-    pytest.mark.skipif(program() is None, reason="no etcd on this machine"),
-    pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
+    needs_etcd,
+    needs_strace,
 ]
 
 ROUNDS = amount("S4_POWER_ROUNDS", 3, 100)

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from addresses import free_ports
-from cluster.etcd_process import EtcdCluster, program
+from cluster.etcd_process import EtcdCluster, needs_etcd
 from s4.cluster.etcd import EtcdCoordinator
 from s4.cluster.messages import Config, Document, Plan, encode_document
 from s4.crypto.authority import Authority
@@ -115,7 +114,7 @@ class Clients:
                 self.history[key].append(Call(kind, value, begin, FOREVER))
             else:
                 self.history[key].append(Call(kind, value, begin, time.monotonic(), result[0]))
-            await asyncio.sleep(self.random.uniform(0.0, 0.05))
+            await asyncio.sleep(self.random.uniform(0.0, 0.05))  # calls meet in other ways each time
 
     async def ask(
         self, session: aiohttp.ClientSession, named: str, kind: str, key: str, value: str, begin: float
@@ -137,7 +136,7 @@ class Clients:
                 self.likely[partition] = store
                 return [found["result"]]
             self.likely.pop(partition, None)
-            await asyncio.sleep(0.03)
+            await asyncio.sleep(0.03)  # before another store is asked
         return None
 
 
@@ -200,7 +199,7 @@ async def trouble(
         done.append(f"{kind} {store[0]}")
         if kind == "kill":
             cluster.kill(store)
-            await asyncio.sleep(chosen.uniform(0.1, 2.0))
+            await asyncio.sleep(chosen.uniform(0.1, 2.0))  # it is away for so long, as below
             cluster.start(store)
         elif kind == "pause":
             cluster.processes[store].send_signal(signal.SIGSTOP)
@@ -247,7 +246,7 @@ async def histories(cluster: Cluster, seed: int, faults: int) -> tuple[dict[str,
     return clients.history, done
 
 
-@pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
+@needs_etcd
 def test_histories_of_real_processes_are_linearizable(tmp_path: Path) -> None:
     """S4_SEED and S4_FAULTS search elsewhere and longer."""
     seed = int(os.environ.get("S4_SEED", "1"))
@@ -261,7 +260,7 @@ def test_histories_of_real_processes_are_linearizable(tmp_path: Path) -> None:
         assert is_linearizable(calls), f"{key}, after {done}: {sorted(calls, key=lambda call: call.begin)}"
 
 
-@pytest.mark.skipif(program() is None, reason="no etcd: install etcd-server or set S4_ETCD")
+@needs_etcd
 def test_a_planted_stale_read_is_caught(tmp_path: Path) -> None:
     """The test of the test: reads that any replica answers from what it happens to have. On a busy machine a few
     faults may meet too few such reads: then there are more."""

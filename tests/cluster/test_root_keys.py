@@ -17,10 +17,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from cluster.dev import ACCESS, SECRET, DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from process import make_client, wait_until
 
-pytestmark = [pytest.mark.soak, pytest.mark.skipif(program() is None, reason="no etcd on this machine")]
+pytestmark = [pytest.mark.soak, needs_etcd]
 NODES, ALL = ("node-1", "node-2", "node-3"), ("node-1", "node-2", "node-3", "gateway-1")
 Keys = tuple[str, str]
 OLD: Keys = (ACCESS, SECRET)

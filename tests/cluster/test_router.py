@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
+from inprocess import until
 from s4.base.clock import boot_clock
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
@@ -310,10 +311,8 @@ def test_damage_is_reported_to_the_primary_once() -> None:
         for _ in range(3):
             with pytest.raises(DamagedError):
                 await fixture.router.read(shard, 0, 5)
-        await asyncio.sleep(0)
         primary = fixture.primary(0)
-        while not primary.asked:
-            await asyncio.sleep(0)
+        await until(lambda: primary.asked)
         told = [call for call in primary.asked if call[0] == "execute"]
         assert [call[2] for call in told] == [commands.NeedHeal(bytes(16), [4])]
 

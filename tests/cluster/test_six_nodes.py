@@ -18,11 +18,11 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from process import Crew, wait_until
 from tiers import SOAK, amount
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 
 SIZES = (10, 5_000, 40_000, 300_000, 2_500_000)  # the last has three stripes
 
@@ -112,7 +112,7 @@ class Load(Crew):
             found = call()
         except (BotoCoreError, ClientError, OSError) as error:
             self.failures.append((started, kind, repr(error)))
-            time.sleep(0.05)
+            time.sleep(PACE_S)
             return None
         self.done.append((started, kind))
         self.slowest = max(self.slowest, time.monotonic() - started)
@@ -137,7 +137,7 @@ class Load(Crew):
             with self._lock:
                 known = list(self.kept)
             if not known:
-                time.sleep(0.01)
+                time.sleep(PACE_S)  # until something is written
                 continue
             key = chosen.choice(known)
             got = self._call("get", lambda key=key: client.get_object(Bucket="bucket", Key=key)["Body"].read())

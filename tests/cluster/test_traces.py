@@ -11,10 +11,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from process import wait_until
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

@@ -9,15 +9,13 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from addresses import own_address
 from cluster.dev import ACCESS, SECRET, DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from process import run, start, wait_until
 from s4.cli.starter import Started
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 NODES = ("node-1", "node-2", "node-3")
 
 

@@ -20,13 +20,13 @@ from botocore.exceptions import ClientError
 
 from addresses import own_address
 from cluster.dev import ACCESS, SECRET, DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import needs_etcd
 from cluster.test_six_nodes import Load
 from process import start, wait_until
 from s4.crypto import keyring
 from tiers import amount
 
-pytestmark = pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+pytestmark = needs_etcd
 
 ROUNDS = amount("S4_ROUNDS", 80, 3000)
 

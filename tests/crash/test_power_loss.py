@@ -17,7 +17,7 @@ import pytest
 
 from crash.history import History, recover
 from crash.syscalls import CALLS, Recording, parse
-from process import ServerProcess, make_client
+from process import ServerProcess, make_client, needs_strace
 from tiers import amount
 
 
@@ -67,7 +67,7 @@ def work(s3: Any, told: Told) -> None:
     )
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize(("drives", "most"), [(1, amount("S4_CUTS", 20, 160)), (6, amount("S4_CUTS", 20, 160) // 2)])
 def test_power_may_fail_at_any_system_call(tmp_path: Path, drives: int, most: int) -> None:
     root = tmp_path / "data"

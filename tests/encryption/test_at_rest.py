@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
 import damage
-from inprocess import Bytes, opened
+from inprocess import Bytes, opened, verified
 from process import ServerProcess, make_client
 from s4.crypto.keyring import Keyring
 from s4.crypto.kms import FileKms
@@ -33,7 +33,6 @@ from s4.s3.encryption import SSE_C, SSE_KMS, SSE_S3, Wanted
 from s4.s3.errors import S3Error
 from s4.storage.records import DamagedError
 from s4.upkeep.rewrap import Rewrapper
-from s4.upkeep.verify import verify
 
 BUCKET, MASTER, CUSTOMER = "sealed", os.urandom(32), os.urandom(32)
 MODES = {SSE_S3: Wanted(SSE_S3), SSE_KMS: Wanted(SSE_KMS), SSE_C: Wanted(SSE_C, customer=CUSTOMER)}
@@ -110,20 +109,13 @@ async def whole(gateway: Gateway, made: dict[str, tuple[bytes, bytes]]) -> None:
         assert await content(gateway, key, customer) == data, key
 
 
-async def problems(store: OpenStore) -> list[str]:
-    found: list[str] = []
-    async for report in verify(store.node, read=True, deep=True):
-        found = report.problems
-    return found
-
-
 def test_no_content_and_no_key_is_on_the_disk(tmp_path: Path) -> None:
     secret: list[bytes] = [MASTER, MASTER[::-1], CUSTOMER]
 
     async def test(store: OpenStore, gateway: Gateway) -> None:
         made = await fill(gateway)
         await whole(gateway, made)
-        assert await problems(store) == []
+        assert (await verified(store.node)).problems == []
         for key, (_, customer) in made.items():
             found = await open_object(gateway, BUCKET, key.encode(), "")
             await unlock(gateway, found, customer)
@@ -243,7 +235,7 @@ def test_keys_are_wrapped_anew_and_no_byte_moves(tmp_path: Path) -> None:
         assert {path: path.stat().st_size for path in sizes}.items() <= {
             path: path.stat().st_size for path in (tmp_path / "data").rglob("*.vol")
         }.items()
-        assert await problems(store) == []
+        assert (await verified(store.node)).problems == []
 
     run(tmp_path, test)
 

@@ -4,17 +4,12 @@ the PATH."""
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import signal
-import ssl
 import subprocess
-import threading
-import time
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +18,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from addresses import free_ports, own_address
+from https import JsonServer
 from process import ServerProcess, make_client, wait_until
 from raw import send
 from s4.crypto.kms import KmsError
 from s4.crypto.vault import VaultKms
-from s4_operator import certificates
 
 PROGRAM = os.environ.get("S4_VAULT") or shutil.which("vault")
 KMS = {"ServerSideEncryption": "aws:kms"}
@@ -153,36 +148,14 @@ def test_without_vault_nothing_is_written_in_the_clear(vault: Vault, server: Ser
 def test_a_vault_of_a_private_authority_is_trusted_where_the_process_trusts_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = certificates.make("authority", time.time(), 86_400)
-    leaf = certificates.make("vault", time.time(), 86_400, ["localhost"], authority)
-    (tmp_path / "ca.pem").write_text(authority.certificate)
-    (tmp_path / "vault.pem").write_text(leaf.certificate + leaf.key)
     (tmp_path / "token").write_text("t")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.dumps({"data": {"ciphertext": "vault:v1:abc"}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "vault.pem")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"https://localhost:{server.server_address[1]}"
+    server = JsonServer(tmp_path, lambda _: {"data": {"ciphertext": "vault:v1:abc"}})
 
     def wrapped() -> str:
-        return asyncio.run(VaultKms(url, "first", tmp_path / "token").wrap("first", bytes(32), "about"))
+        return asyncio.run(VaultKms(server.url, "first", tmp_path / "token").wrap("first", bytes(32), "about"))
 
     with pytest.raises(KmsError):
         wrapped()
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(server.authority))
     assert wrapped() == "vault:v1:abc"
-    server.shutdown()
-    server.server_close()
+    server.close()

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program as etcd_program
+from cluster.etcd_process import need_etcd
 from events.processes import KINDS, Kafka, Nats, Receiver, Webhook, said
 from process import ServerProcess, make_client, wait_until
 from raw import send
@@ -77,9 +77,8 @@ class Writer(threading.Thread):
 
     def _note(self, event: str, key: str, version: str) -> None:
         self.done.append((event, key, version))
-        time.sleep(
-            0.05
-        )  # a load, not all that fits: it goes on while a receiver starts, and all of it is read again and again
+        # a load, not all that fits: it goes on while a receiver starts, and all of it is read again and again
+        time.sleep(0.05)
 
 
 def change_of(record: dict[str, Any]) -> Change:
@@ -188,8 +187,7 @@ def test_receivers_and_the_server_are_killed(tmp_path: Path, receiver: Receiver)
 
 def test_nodes_of_a_cluster_are_killed(tmp_path: Path) -> None:
     """Who leads a partition sends its events: another does after a failover, from where it finds the queue."""
-    if etcd_program() is None:
-        pytest.skip("no etcd on this machine")
+    need_etcd()
     receiver = Webhook(tmp_path / "receiver")
     receiver.start()
     options = {"S4_RECEIVERS": said([receiver], tmp_path / "receivers")}

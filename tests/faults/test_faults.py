@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.etcd_process import program
+from cluster.etcd_process import need_etcd
 from cluster.test_histories import Clients
 from faults import network
 from faults.load import Load
@@ -71,8 +71,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, world: str, fault: str) ->
     if world == "six drives":
         made: World = Drives(tmp_path, fault)
     else:
-        if program() is None:
-            pytest.skip("no etcd on this machine")
+        need_etcd()
         if fault == "cut" and (why := network.missing()):
             pytest.skip(why)
         made = Nodes(tmp_path, fault) if SOAK else Nodes(tmp_path, fault, 4, "2+1", 4)

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 from checker import check, check_cluster
 from cluster.dev import DevCluster
-from cluster.test_dedup import audited
 from faults.load import BUCKET, Load
 from faults.network import Network, in_network
 from process import ServerProcess, injected, make_client, wait_until
@@ -81,7 +80,7 @@ class Drives:
 
     def kill(self, chosen: random.Random, load: Load) -> str:
         self.server.kill()
-        time.sleep(chosen.choice((0.0, 0.0, 1.0)))
+        time.sleep(chosen.choice((0.0, 0.0, 1.0)))  # it is away for so long
         self.server.start()
         return "kill"
 
@@ -241,14 +240,7 @@ class Nodes:
         self.cluster.wait_whole()
 
     def judged(self) -> list[str]:
-        cluster = self.cluster
-        cluster.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
-        wait_until(lambda: not audited(cluster), "nothing is left to audit")
-        cluster.wait(lambda said: said["outbox"] == 0 and said["health"] == "ok", "all is freed")
-        current, stores = (
-            cluster.map(),
-            {line["store"]: cluster.directory / name for name, line in cluster.lines.items()},
-        )
+        current, stores = self.cluster.at_rest()
         self.end()
         return check_cluster(current, stores)
 

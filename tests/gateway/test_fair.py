@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.endpoint import endpoint
-from inprocess import put
+from inprocess import put, until
 from s4.base.fair import FLOW, REMEMBERED, FairQueue, Flow
 from s4.config.limits import Limits
 from s4.gateway.memory import MemoryBudget, Share
@@ -360,8 +360,7 @@ def test_downloads_that_begin_at_once_read_little_each_and_little_in_a_round(
                     assert not unasked, "read before its memory was asked for"
                     assert max(used) <= memory.limit_bytes // 2 * (size <= 1 << 20) + clients * 2 * little
                 counting[0].cancel()
-            while memory.used_bytes:  # all see that their clients are gone
-                await asyncio.sleep(0.01)
+            await until(lambda: not memory.used_bytes)  # all see that their clients are gone
 
     asyncio.run(test())
     large = [length for _, length in reads if length > little]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inprocess import opened, put
+from inprocess import opened, put, until, verified
 from s4.gateway.buckets import create_bucket, delete_bucket, resume_deletes, set_versioning
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import delete_object
@@ -63,7 +63,6 @@ def test_a_bucket_deletion_that_was_cut_off(tmp_path: Path, closed: int, empty: 
 def test_a_reference_without_a_holder_goes_with_the_audit(tmp_path: Path) -> None:
     """A crash between taking a reference and committing its object leaves garbage, never a dangling reference."""
     from s4.upkeep.orphans import audit
-    from s4.upkeep.verify import verify
 
     async def test(store: OpenStore, gateway: Gateway) -> None:
         bucket = await create_bucket(gateway, "photos", "root")
@@ -72,13 +71,12 @@ def test_a_reference_without_a_holder_goes_with_the_audit(tmp_path: Path) -> Non
         blob = next(iter(store.host.scan(keys.table(home, keys.BLOB))))[0][3:]
         claim = commands.Claim(blob, b"r" * 16, 5, bucket.id, b"never")
         assert await store.node.execute(home, commands.TakeReferences([claim])) == commands.Taken(True)
-        reports = [report async for report in verify(store.node, read=False, deep=False)]
-        assert ["held by nobody" in problem for problem in reports[-1].problems] == [True]
+        report = await verified(store.node, deep=False)
+        assert ["held by nobody" in problem for problem in report.problems] == [True]
         assert (await audit(store.node, store.node, age_s=86400)).orphan_references == 0
         assert (await audit(store.node, store.node, age_s=-1)).orphan_references == 1
-        reports = [report async for report in verify(store.node, read=True, deep=True)]
-        assert reports[-1].problems == []
-        assert reports[-1].references == 1
+        report = await verified(store.node)
+        assert (report.problems, report.references) == ([], 1)
 
     with_store(tmp_path / "data", test)
 
@@ -158,9 +156,7 @@ def test_freeing_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
             await put(gateway, "photos", key, key * 9000)
             await delete_object(gateway, "photos", key, "", "root")
             await asyncio.wait_for(failed.wait(), 60)
-        async with asyncio.timeout(60):
-            while store.node.outbox_waiting:
-                await asyncio.sleep(0.01)
+        await until(lambda: not store.node.outbox_waiting)
         dead = sum(use.dead for use in store.drives.stores[0].usage().values())
         assert dead >= 9000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inprocess import get, opened, put
+from inprocess import get, opened, put, until
 from s4.gateway.buckets import create_bucket
 from s4.metadata.commands import AnyCommand, NeedHeal
 from s4.storage.files import Files
@@ -81,8 +81,7 @@ def test_more_slow_drives_than_parity_are_waited_for(tmp_path: Path) -> None:
             gateway.hedge_s = 0.02
             files.stuck = {"d1", "d2", "d3"}
             reading = asyncio.ensure_future(get(gateway, "slow", b"a"))
-            while files.waiting < 3:
-                await asyncio.sleep(0)
+            await until(lambda: files.waiting >= 3)
             assert not reading.done()
             files.let_go.set()
             assert await asyncio.wait_for(reading, 20) == body

@@ -12,7 +12,7 @@ import pytest
 
 from checker import check
 from crash.history import multipart, settle
-from inprocess import get, opened, put
+from inprocess import get, opened, put, verified
 from s4.gateway.buckets import create_bucket
 from s4.gateway.context import Gateway
 from s4.gateway.copies import Copy, copy_object
@@ -24,7 +24,6 @@ from s4.metadata.small import content_of
 from s4.node.local import OpenStore
 from s4.s3.errors import S3Error
 from s4.upkeep.scrub import Scrubber
-from s4.upkeep.verify import verify
 
 SMALL = 16 * 1024
 SIZES = (0, 300, 4095, 4096, 5000, SMALL - 1, SMALL, SMALL + 1, 70_000)
@@ -83,9 +82,7 @@ async def _history(root: Path, count: int, seed: int, small: int) -> tuple[list[
         await settle(store)
         counters = store.node.counters()
         if small:
-            assert all(
-                not report.problems for report in [one async for one in verify(store.node, read=True, deep=True)]
-            )
+            assert not (await verified(store.node)).problems
     assert check(drives(root, count)) == []
     return told, counters
 
@@ -153,13 +150,13 @@ def test_a_blob_that_is_not_what_was_written_is_found(tmp_path: Path) -> None:
                 for key, _ in store.host.scan(keys.table(number, keys.BLOB))
             )
             store.host.database.write([(row, value[:-1] + b"y")])
-            found = [one async for one in verify(store.node, read=True, deep=True)][-1]
+            found = await verified(store.node)
             assert any("does not have its SHA-256" in text for text in found.problems), found.problems
             scrubbed = await Scrubber(store.node, 0, store.host._fatal).run(deep=True)
             assert scrubbed.unhealable == [row[3:].hex()]
             assert scrubbed.bytes_read == 5000
             store.host.database.write([(row, value[:-1])])
-            found = [one async for one in verify(store.node, read=False, deep=False)][-1]
+            found = await verified(store.node, deep=False)
             assert any("has 4999 bytes in its row, and not 5000" in text for text in found.problems), found.problems
 
     asyncio.run(whole())

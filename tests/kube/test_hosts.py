@@ -21,11 +21,8 @@ def test_every_state_of_hosts_leads_to_what_is_wanted() -> None:
     for seed in range(12):
         disks = 2 + seed % 2
         model = settled(Model(seed, nodes=disks * (4 + seed % 3), disks=disks, unit=("node", "host")[seed % 2]))
-        for _ in range(150):
-            model.round(troubled=True)
-        for host in model.hosts.values():
-            host.alive, host.cordoned = True, False
-        model.spec = model.spec.model_copy(update={"image": "two"})
+        model.rounds(150, troubled=True)
+        model.recover()
         settled(model)
         made = plan(model.seen())
         assert (made.steps, made.doing, made.at_risk, made.leaving) == ([], [], "", ()), seed
@@ -68,12 +65,10 @@ def test_a_drained_host_leaves_as_one_and_no_other_meanwhile() -> None:
     assert second in made.drain_blocked
     model.write_budget(made)
     model.evict()
-    for _ in range(20):
-        model.round(troubled=False)
+    model.rounds(20, troubled=False)
     assert names_on(model, second), "they stay until the first are back"
     model.hosts[first].cordoned = False
-    for _ in range(40):
-        model.round(troubled=False)
+    model.rounds(40, troubled=False)
     assert not names_on(model, second)
     model.hosts[second].cordoned = False
     settled(model)
@@ -98,8 +93,7 @@ def test_evictions_that_ask_nobody_are_caught(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UnsafeError):
         for seed in range(20):
             model = settled(Model(seed, nodes=8, disks=2))
-            for _ in range(150):
-                model.round(troubled=True)
+            model.rounds(150, troubled=True)
 
 
 def deleted(made: Plan) -> set[int]:
@@ -125,8 +119,7 @@ def test_a_dead_host_is_made_again_with_all_of_its_stores() -> None:
     for ordinal in first:  # new pods and claims, which nobody has scheduled yet
         model.pods[ordinal].host, model.claims[ordinal] = "", (model.number(), "")
     assert not deleted(plan(model.seen())) - first
-    for _ in range(100):
-        model.round(troubled=False)
+    model.rounds(100, troubled=False)
     assert not {pod.host for pod in model.pods.values()} & set(dead)
 
 
@@ -176,8 +169,7 @@ def test_a_host_that_cannot_be_spared_starts_again_node_by_node() -> None:
         del model.hosts[name]
     settled(model)
     model.spec = model.spec.model_copy(update={"image": "two"})
-    for _ in range(100):
-        model.round(troubled=False)
+    model.rounds(100, troubled=False)
     settled(model)
 
 
@@ -202,8 +194,7 @@ def test_what_came_up_beside_another_is_spread_again() -> None:
     settled(model)
     dead = host_with_two(model)
     model.hosts[dead].alive, model.hosts[dead].since = False, model.now
-    for _ in range(200):
-        model.round(troubled=False)
+    model.rounds(200, troubled=False)
     assert model.map is not None
     domains = {store: one.domain for store, one in model.map.stores.items()}
     for one in model.map.partitions:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -48,28 +50,34 @@ async def shut(*coordinators: KubernetesCoordinator) -> None:
         await one._api.close()  # type: ignore[no-untyped-call]
 
 
+@asynccontextmanager
+async def both(api: ApiServer) -> AsyncIterator[tuple[MapKeeper, MapKeeper]]:
+    """A new cluster's map, as the planner and as a daemon have it."""
+    plans, says = await opened(api, "admin", plans=True), await opened(api, "daemon", plans=False)
+    await plans.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
+    yield await MapKeeper.open(plans), await MapKeeper.open(says)
+    await shut(plans, says)
+
+
 def test_daemons_say_what_they_hold_and_the_planner_plans(api: ApiServer) -> None:
     api.kubectl("apply", "-f", "-", text=json.dumps(ROLE))
 
     async def test() -> None:
-        plans, says = await opened(api, "admin", plans=True), await opened(api, "daemon", plans=False)
-        await plans.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
-        of_planner, of_daemon = await MapKeeper.open(plans), await MapKeeper.open(says)
-        for number, store in enumerate(STORES):
-            await of_daemon.change(
-                lambda old, store=store, number=number: planner.registered(
-                    old, store, f"n{number}", f"n{number}:9002", f"d{number}", 1.0
+        async with both(api) as (of_planner, of_daemon):
+            for number, store in enumerate(STORES):
+                await of_daemon.change(
+                    lambda old, store=store, number=number: planner.registered(
+                        old, store, f"n{number}", f"n{number}:9002", f"d{number}", 1.0
+                    )
                 )
-            )
-        formed = await of_planner.change(lambda old: planner.added(old, STORES[:4]))
-        assert await of_daemon.refresh() == formed
-        value, revision = await of_daemon.read("partition/1")
-        assert await of_daemon.replace("partition/1", value, revision) == revision + 1
-        with pytest.raises(NotPlannerError, match="the operator plans"):
-            await of_daemon.change(lambda old: planner.added(old, STORES))
-        grown = await of_planner.change(lambda old: planner.added(old, STORES))
-        assert {store for one in grown.partitions for store in one.wanted} == set(STORES)
-        await shut(plans, says)
+            formed = await of_planner.change(lambda old: planner.added(old, STORES[:4]))
+            assert await of_daemon.refresh() == formed
+            value, revision = await of_daemon.read("partition/1")
+            assert await of_daemon.replace("partition/1", value, revision) == revision + 1
+            with pytest.raises(NotPlannerError, match="the operator plans"):
+                await of_daemon.change(lambda old: planner.added(old, STORES))
+            grown = await of_planner.change(lambda old: planner.added(old, STORES))
+            assert {store for one in grown.partitions for store in one.wanted} == set(STORES)
 
     asyncio.run(test())
 
@@ -79,27 +87,24 @@ def test_zones_that_the_planner_set_are_kept_by_what_daemons_say(api: ApiServer)
     api.kubectl("apply", "-f", "-", text=json.dumps(ROLE))
 
     async def test() -> None:
-        plans, says = await opened(api, "admin", plans=True), await opened(api, "daemon", plans=False)
-        await plans.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
-        of_planner, of_daemon = await MapKeeper.open(plans), await MapKeeper.open(says)
+        async with both(api) as (of_planner, of_daemon):
 
-        async def register(number: int) -> None:
-            made = (STORES[number], f"n{number}", f"n{number}:9002", f"h{number}", 1.0)
-            await of_daemon.change(lambda old: planner.registered(old, *made))
+            async def register(number: int) -> None:
+                made = (STORES[number], f"n{number}", f"n{number}:9002", f"h{number}", 1.0)
+                await of_daemon.change(lambda old: planner.registered(old, *made))
 
-        for number in range(4):
-            await register(number)
-            zone = {STORES[number]: f"z{number % 2}"}
-            await of_planner.change(lambda old, zone=zone: planner.placed(old, zone))
-        await of_planner.change(lambda old: planner.added(old, STORES[:4]))
-        await of_daemon.refresh()
-        value, revision = await of_daemon.read("partition/1")
-        assert await of_daemon.replace("partition/1", value, revision) == revision + 1
-        await register(2)  # it starts again
-        found = await of_planner.refresh()
-        where = [(found.stores[store].domain, found.stores[store].host) for store in STORES[:4]]
-        assert where == [(f"z{number % 2}", f"h{number}") for number in range(4)]
-        await shut(plans, says)
+            for number in range(4):
+                await register(number)
+                zone = {STORES[number]: f"z{number % 2}"}
+                await of_planner.change(lambda old, zone=zone: planner.placed(old, zone))
+            await of_planner.change(lambda old: planner.added(old, STORES[:4]))
+            await of_daemon.refresh()
+            value, revision = await of_daemon.read("partition/1")
+            assert await of_daemon.replace("partition/1", value, revision) == revision + 1
+            await register(2)  # it starts again
+            found = await of_planner.refresh()
+            where = [(found.stores[store].domain, found.stores[store].host) for store in STORES[:4]]
+            assert where == [(f"z{number % 2}", f"h{number}") for number in range(4)]
 
     asyncio.run(test())
 

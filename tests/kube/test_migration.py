@@ -48,11 +48,8 @@ def test_every_state_leads_to_the_new_class(first: int) -> None:
         disks = 1 + seed % 3
         model = on_slow(seed, nodes=disks * 5, disks=disks)
         model.migrates = True
-        for _ in range(120):
-            model.round(troubled=True)
-        for host in model.hosts.values():
-            host.alive, host.cordoned = True, False
-        model.spec = model.spec.model_copy(update={"image": "two", "nodes": disks * 5})
+        model.rounds(120, troubled=True)
+        model.recover(nodes=disks * 5)
         model.change(storageClassName="fast", migrate=True)
         settled(model, LONG)
         made = plan(model.seen())
@@ -67,16 +64,14 @@ def test_a_claim_that_goes_before_all_is_whole_is_caught(monkeypatch: pytest.Mon
         for seed in range(40):
             model = on_slow(seed, nodes=10, disks=2)
             model.migrates = True
-            for _ in range(200):
-                model.round(troubled=True)
+            model.rounds(200, troubled=True)
 
 
 def test_a_claim_that_goes_before_its_store_is_drained_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migration, "store_of", lambda *_: "")
     with pytest.raises(UnsafeError, match="with what is on it"):
         model = to_fast(on_slow(1))
-        for _ in range(LONG):
-            model.round(troubled=False)
+        model.rounds(LONG, troubled=False)
 
 
 def test_one_node_after_the_other_highest_first() -> None:

@@ -30,11 +30,8 @@ def settled(model: Model, rounds: int = ROUNDS) -> Model:
 def test_every_state_leads_to_what_is_wanted(first: int) -> None:
     for seed in range(first, first + 20):
         model = settled(Model(seed, nodes=4 + seed % 3))
-        for _ in range(150):
-            model.round(troubled=True)
-        for host in model.hosts.values():
-            host.alive = True
-        model.spec = model.spec.model_copy(update={"image": "two"})
+        model.rounds(150, troubled=True)
+        model.recover()
         settled(model)
         made = plan(model.seen())
         assert (made.steps, made.doing, made.at_risk, made.upgrade_blocked) == ([], [], "", ""), seed
@@ -44,11 +41,8 @@ def test_every_state_leads_to_what_is_wanted(first: int) -> None:
 def test_copies_of_the_metadata_become_what_is_wanted_whatever_else_happens(first: int) -> None:
     for seed in range(first, first + 20):
         model = settled(Model(seed, nodes=4 + seed % 3, copies=True))
-        for _ in range(150):
-            model.round(troubled=True)
-        for host in model.hosts.values():
-            host.alive = True
-        model.spec = model.spec.model_copy(update={"image": "two"})
+        model.rounds(150, troubled=True)
+        model.recover()
         settled(model)
 
 
@@ -78,8 +72,7 @@ def test_a_plan_that_asks_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UnsafeError):
         for seed in range(60):
             model = settled(Model(seed))
-            for _ in range(150):
-                model.round(troubled=True)
+            model.rounds(150, troubled=True)
 
 
 def test_losing_without_asking_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +122,7 @@ def test_repair_does_not_wait_for_an_upgrade_that_is_stuck() -> None:
     """rook 4910: nodes are added, and lost ones replaced, while the first node of an upgrade does not come up."""
     model = settled(Model(4, nodes=5))
     model.spec = model.spec.model_copy(update={"image": "none"})
-    for _ in range(60):
-        model.round(troubled=False)
+    model.rounds(60, troubled=False)
     assert plan(model.seen()).upgrade_blocked
     model.spec = model.spec.model_copy(update={"nodes": 6, "image": "two"})
     settled(model)
@@ -140,8 +132,7 @@ def test_a_broken_pod_of_an_old_template_is_replaced() -> None:
     """kubernetes 67250: rolling back works, though the pod that is broken never becomes ready."""
     model = settled(Model(5))
     model.spec = model.spec.model_copy(update={"image": "none"})
-    for _ in range(60):
-        model.round(troubled=False)
+    model.rounds(60, troubled=False)
     assert sum(pod.revision == "none" for pod in model.pods.values()) == 1, "it stops at the first"
     model.spec = model.spec.model_copy(update={"image": "one"})
     settled(model)
@@ -152,8 +143,7 @@ def test_automatic_roll_back_remembers_the_image() -> None:
     model.spec = model.spec.model_copy(
         update={"image": "none", "upgrade": model.spec.upgrade.model_copy(update={"strategy": "Automatic"})}
     )
-    for _ in range(120):
-        model.round(troubled=False)
+    model.rounds(120, troubled=False)
     assert model.state.blockedImage == "none"
     assert {pod.revision for pod in model.pods.values()} == {"one"}
 
@@ -163,8 +153,7 @@ def test_pause_restarts_nobody() -> None:
     model.spec = model.spec.model_copy(
         update={"image": "two", "upgrade": model.spec.upgrade.model_copy(update={"pause": True})}
     )
-    for _ in range(60):
-        model.round(troubled=False)
+    model.rounds(60, troubled=False)
     assert {pod.revision for pod in model.pods.values()} == {"one"}
 
 

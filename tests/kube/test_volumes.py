@@ -40,9 +40,7 @@ def test_all_volumes_grow_one_after_the_other(seed: int) -> None:
         if number % 15 == 14:
             model.replicas = None
             assert plan(model.seen()).replicas >= len(model.pods)
-    for host in model.hosts.values():
-        host.alive = True
-    model.spec = model.spec.model_copy(update={"image": "two"})
+    model.recover()
     settled(model)
     assert all(model.grown[model.claims[ordinal][0]] == 200 * GIB for ordinal in model.pods)
 

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from inprocess import until
 from s4_operator.cache import Cache
 from s4_operator.kube import Kube, Object
 from s4_operator.main import Operator
@@ -104,18 +105,13 @@ async def looked_at(directory: Path, events: list[tuple[str, Object, bool]]) -> 
     operator = Listed(await Kube.connect(str(config)), aiohttp.ClientSession(), frozenset(), {})
     try:
         for kind, value, deleted in events:
-            await idle(operator)
+            await until(lambda: not operator.queue._tasks)
             operator.looked.clear()
             operator.see(kind, value, deleted=deleted)
-        await idle(operator)
+        await until(lambda: not operator.queue._tasks)
         return set(operator.looked)
     finally:
         await operator.close()
-
-
-async def idle(operator: Operator) -> None:
-    while operator.queue._tasks:
-        await asyncio.sleep(0)
 
 
 def bucket(name: str, cluster: str, namespace: str = "app", home: str = "ns") -> Object:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -428,6 +429,16 @@ class Model:
         disks = self.spec.storage.disksPerHost
         assert isinstance(disks, int)
         return disks
+
+    def rounds(self, count: int, *, troubled: bool) -> None:
+        for _ in range(count):
+            self.round(troubled=troubled)
+
+    def recover(self, **spec: Any) -> None:
+        """The trouble is over, and somebody asks for another image, and whatever else of the spec."""
+        for host in self.hosts.values():
+            host.alive, host.cordoned = True, False
+        self.spec = self.spec.model_copy(update={"image": "two", **spec})
 
     def is_as_wanted(self) -> bool:
         if self.map is None or not self.map.partitions:

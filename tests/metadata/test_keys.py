@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metadata.cursors import SortedCursor
 from metadata.test_lock_decisions import Rows
 from s4.metadata import keys
 from s4.metadata.commands import CloseBucket, Refused
@@ -16,23 +17,6 @@ from s4.metadata.rows import Object, encode_object
 
 HIGH = b"\xff" * 40
 ROW = Object(1, 0, "e", False, True, "ana")
-
-
-class Walk:
-    """A cursor over some rows."""
-
-    def __init__(self, rows: list[tuple[bytes, bytes]]) -> None:
-        self.rows, self.at = sorted(rows), 0
-
-    def next(self) -> tuple[bytes, bytes] | None:
-        self.at += 1
-        return self.rows[self.at - 1] if self.at <= len(self.rows) else None
-
-    def seek(self, key: bytes) -> None:
-        self.at = next((at for at, row in enumerate(self.rows) if row[0] >= key), len(self.rows))
-
-    def close(self) -> None:
-        pass
 
 
 @given(
@@ -68,7 +52,9 @@ def test_a_common_prefix_is_passed_over_whole() -> None:
     rows = [(keys.escape(name) + b"\x00\x01" + keys.version_suffix(1, 1), encode_object(ROW)) for name in names]
 
     def page(**asked: bytes | int) -> Page:
-        return next(page for page in list_page([Walk(rows)], Query(delimiter=b"/", **asked)) if page is not None)  # type: ignore[arg-type]
+        return next(
+            page for page in list_page([SortedCursor(rows)], Query(delimiter=b"/", **asked)) if page is not None
+        )  # type: ignore[arg-type]
 
     assert [item if isinstance(item, bytes) else item.key for item in page().items] == [b"a/", b"b"]
     assert [item if isinstance(item, bytes) else item.key for item in page(after_key=b"a/").items] == [b"b"]

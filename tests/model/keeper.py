@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from inprocess import Bytes, opened
+from inprocess import Bytes, opened, verified
 from s4.access import documents
 from s4.crypto.keyring import Keyring
 from s4.gateway import buckets, objects
@@ -27,7 +27,6 @@ from s4.s3.errors import S3Error
 from s4.s3.lifecycle import Rule
 from s4.s3.lock import Lock
 from s4.upkeep.lifecycle import Lifecycle
-from s4.upkeep.verify import verify
 
 BUCKET, DAY_S = "kept", 10
 
@@ -100,10 +99,7 @@ class Keeper:
         return found
 
     async def problems(self) -> list[str]:
-        found: list[str] = []
-        async for report in verify(self.store.node, read=True, deep=True):
-            found = report.problems
-        return found
+        return (await verified(self.store.node)).problems
 
 
 def main(directory: Path, pipe: Connection) -> None:

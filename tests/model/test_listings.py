@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import os
 import random
@@ -13,29 +12,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from metadata.cursors import SortedCursor
 from model.reference import entries_of, list_model
 from s4.metadata import keys as row_keys
 from s4.metadata.listing import Page, Query, Version, common_prefix, list_page, walk_uploads
 from s4.metadata.rows import Object, encode_object
-
-
-class SortedCursor:
-    """A cursor over sorted rows in memory."""
-
-    def __init__(self, rows: list[tuple[bytes, bytes]]) -> None:
-        self._rows, self._at = sorted(rows), 0
-
-    def next(self) -> tuple[bytes, bytes] | None:
-        if self._at >= len(self._rows):
-            return None
-        self._at += 1
-        return self._rows[self._at - 1]
-
-    def seek(self, key: bytes) -> None:
-        self._at = bisect.bisect_left(self._rows, (key, b""))
-
-    def close(self) -> None:
-        pass
 
 
 def cursors_of(versions: dict[str, list[bool]], partitions: int = 4) -> list[SortedCursor]:
@@ -101,19 +82,10 @@ def test_pages_of_versions_join_to_all_versions(versions: dict[str, list[bool]],
 
 
 def test_a_common_prefix_is_stepped_over_not_read_through() -> None:
-    reads = 0
-
-    class Counting(SortedCursor):
-        def next(self) -> tuple[bytes, bytes] | None:
-            nonlocal reads
-            reads += 1
-            return super().next()
-
-    plain = cursors_of({f"dir/{number:06}": [False] for number in range(20_000)} | {"zz": [False]})
-    counting = [Counting(cursor._rows) for cursor in plain]
-    page = next(page for page in list_page(counting, Query(delimiter=b"/")) if page is not None)
+    cursors = cursors_of({f"dir/{number:06}": [False] for number in range(20_000)} | {"zz": [False]})
+    page = next(page for page in list_page(cursors, Query(delimiter=b"/")) if page is not None)
     assert [item if isinstance(item, bytes) else item.key for item in page.items] == [b"dir/", b"zz"]
-    assert reads < 30
+    assert sum(cursor.reads for cursor in cursors) < 30
 
 
 def uploads_of(names: list[tuple[str, int]], partitions: int = 4) -> list[list[tuple[bytes, bytes]]]:
@@ -160,22 +132,16 @@ def test_pages_of_uploads_are_all_uploads_in_order(
 
 def test_a_page_of_uploads_reads_what_is_on_it() -> None:
     """Not all uploads of the bucket for each page; what has a prefix in common is passed over by seeking."""
-    reads = 0
-
-    class Counting(SortedCursor):
-        def next(self) -> tuple[bytes, bytes] | None:
-            nonlocal reads
-            reads += 1
-            return super().next()
-
     names = [(f"dir/{number:06}", 0) for number in range(10_000)] + [(f"k{number:06}", 0) for number in range(10_000)]
     tables = uploads_of(names)
-    walk = walk_uploads([Counting(rows) for rows in tables], b"", b"/", b"", None)
+    cursors = [SortedCursor(rows) for rows in tables]
+    walk = walk_uploads(cursors, b"", b"/", b"", None)
     page = list(itertools.islice((item for item in walk if item is not None), 11))
     assert page[0] == b"dir/" and len(page) == 11
-    walk = walk_uploads([Counting(rows) for rows in tables], b"", b"", b"k005000", None)
+    again = [SortedCursor(rows) for rows in tables]
+    walk = walk_uploads(again, b"", b"", b"k005000", None)
     assert next(item for item in walk if item is not None)[0] == b"k005001"  # type: ignore[index]
-    assert reads < 50
+    assert sum(cursor.reads for cursor in (*cursors, *again)) < 50
 
 
 @pytest.fixture(scope="module")

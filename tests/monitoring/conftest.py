@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
+from cluster.etcd_process import need_etcd
 from events.processes import Webhook, said
 from monitoring.watching import PROGRAMS, Prometheus
 
@@ -43,8 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if program() is None:
-        pytest.skip("no etcd on this machine")
+    need_etcd()
     directory = tmp_path_factory.mktemp("watched")
     hook = Webhook(directory / "hook")
     told = {"S4_RECEIVERS": said([hook], directory / "receivers"), "S4_LIMIT_LOOK_S": "1"}

@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from monitoring.conftest import SMALL, World, room
 from monitoring.watching import names
-from process import injected, wait_until
+from process import injected, needs_strace, wait_until
 
 pytestmark = pytest.mark.timeout(900)
-
-needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
 def expect(world: World, *wanted: str, also: tuple[str, ...] = ()) -> list[dict[str, Any]]:

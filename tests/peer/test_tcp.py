@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from inprocess import opened
+from inprocess import opened, until
 from s4.base.clock import boot_clock
 from s4.crypto.authority import Authority
 from s4.metadata import commands
@@ -154,8 +154,7 @@ def test_from_a_mark_on_nobody_speaks_with_an_older_program(tmp_path: Path) -> N
         older, newer = await at.connect(versions=(1, 1)), await at.connect(versions=(1, 2))
         assert at.server.spoken() == 1
         at.server.only(2)
-        while not older.gone:
-            await asyncio.sleep(0.01)
+        await until(lambda: older.gone)
         assert (await newer.layout()).partitions == 16
         assert at.server.spoken() == 2
         with pytest.raises(
@@ -231,8 +230,7 @@ def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
         await gateway.list_buckets()
         gone = boot_clock()
         await gateway.close()
-        while at.server._gateways:
-            await asyncio.sleep(0.01)
+        await until(lambda: not at.server._gateways)
         assert at.server.oldest_reader() < gone
         at.server._ghost_s = 0.0  # as after that time
         assert at.server.oldest_reader() >= gone
@@ -295,11 +293,6 @@ def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(
     brought them."""
     monkeypatch.setattr(client, "BEACON_S", 0.01)
     monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
-
-    async def until(what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(60):
-            while not what():
-                await asyncio.sleep(0.01)
 
     async def test() -> None:
         peer = Busy()

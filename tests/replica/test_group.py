@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from cluster.memory import MemoryCoordinator
+from inprocess import until
 from s4.cluster.messages import LOST, Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
 from s4.node.member import MemberNode
 from s4.replica.group import Group, View
@@ -34,22 +35,18 @@ def fail(error: BaseException) -> None:
     raise error
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
 def rows(*made: tuple[bytes, bytes | None]) -> Callable[[View], list[tuple[bytes, bytes | None]]]:
     return lambda _: list(made)
 
 
-def alone(path: Path, test: Callable[[Group, Database], Awaitable[None]], stores: tuple[str, ...] = ("a",)) -> None:
+def alone(
+    path: Path, test: Callable[[Group, Database], Awaitable[None]], stores: tuple[str, ...] = ("a",), epoch: int = 1
+) -> None:
     """A group of one partition on one store; other stores of the set are away."""
 
     async def whole() -> None:
         kept, coordinator = database(path), MemoryCoordinator()
-        document = Document(Config(1, "a", stores), Plan(stores, 1))
+        document = Document(Config(epoch, "a", stores), Plan(stores, 1))
         await coordinator.replace("partition/0", encode_document(document), 0)
         group = Group(
             "a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
@@ -85,21 +82,7 @@ def test_rows_are_read_back_and_after_a_restart(tmp_path: Path) -> None:
         assert group.read(0, ONE + b"7") is None
 
     alone(tmp_path / "meta", first)
-
-    async def restarted() -> None:
-        kept, coordinator = database(tmp_path / "meta"), MemoryCoordinator()
-        await coordinator.replace("partition/0", encode_document(Document(Config(2, "a", ("a",)), Plan(("a",), 1))), 0)
-        group = Group(
-            "a", kept, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
-        )
-        await group.start()
-        try:
-            await second(group, kept)
-        finally:
-            await group.close()
-            kept.close()
-
-    asyncio.run(restarted())
+    alone(tmp_path / "meta", second, epoch=2)
 
 
 def test_what_is_not_committed_is_kept_apart_byte_by_byte(tmp_path: Path) -> None:

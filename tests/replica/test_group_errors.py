@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from cluster.memory import MemoryCoordinator
-from replica.test_group import TIMING, database, until
+from inprocess import until
+from replica.test_group import TIMING, database
 from s4.cluster.messages import AnyMessage, Config, Document, Plan, SnapshotPart, encode_document
 from s4.replica.group import Group
 from s4.storage.leveldb import Database, DatabaseError

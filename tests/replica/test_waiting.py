@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
+from inprocess import until
 from s4.base.fair import FLOW, LATELY, Flow
 from s4.cluster.messages import Config, Document, Plan, encode_document
 from s4.metadata import keys
@@ -190,9 +191,7 @@ def test_so_it_is_in_a_cluster_over_all_partitions_of_a_store(tmp_path: Path) ->
         )
         host = ReplicatedHost(group, partitions, cache_bytes=1 << 20, max_waiting=4096)
         await group.start()
-        async with asyncio.timeout(60):
-            while not all(group.serves(number) for number in range(partitions)):
-                await asyncio.sleep(0.01)
+        await until(lambda: all(group.serves(number) for number in range(partitions)))
         flood = [host.submit(number % partitions, put(1, number)) for number in range(FLOOD)]
         calm = host.submit(0, put(2, 0))
         before = group.turns

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fuzz.endpoint import Endpoint, endpoint
 from fuzz.targets import NOW_S, signed
+from inprocess import until
 from s4.http import connection
 from s4.http.answers import Answer
 
@@ -150,8 +151,7 @@ def test_a_body_that_breaks_off_is_refused_at_once(tmp_path: Path) -> None:
     async def work(server: Endpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         put = signed(server, b"\x02PUT /bbb/k\nx-amz-decoded-content-length: 10\n\n")[0]
         writer.write(put.replace(b"content-length: 0\r\n", b"transfer-encoding: chunked\r\n"))
-        while server._server.endpoint.in_flight == 0:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
+        await until(lambda: server._server.endpoint.in_flight)  # type: ignore[attr-defined]
         writer.write(b"zz\r\n")
         status, body = await answer(reader)
         assert status == 400

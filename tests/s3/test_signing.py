@@ -86,35 +86,18 @@ def test_wrong_secret_is_refused_and_changes_nothing(
     method, path, query, headers, body = WRITES[operation]
     before = state(s3, names["bucket"])
     filled = {name: value.format(**names) for name, value in headers.items()}
-    answer = call(
-        server.endpoint,
-        method,
-        path.format(**names),
-        query=query.format(**names),
-        headers=filled,
-        body=body,
-        secret="not the secret",
-        **MODES[mode],
-    )
-    uncovered = (
-        operation == "RenameObject" and "version 2" in mode
-    )  # whoever asks: renameObject is not in what it signs
-    assert (answer.status, answer.code) == (403, "AccessDenied" if uncovered else "SignatureDoesNotMatch"), answer.body
+    place, asked = path.format(**names), query.format(**names)
+
+    def by(**who: str) -> tuple[int, str]:
+        said = call(server.endpoint, method, place, query=asked, headers=filled, body=body, **who, **MODES[mode])
+        return said.status, said.code
+
+    # whoever asks: renameObject is not in what version 2 signs
+    uncovered = operation == "RenameObject" and "version 2" in mode
+    assert by(secret="not the secret") == (403, "AccessDenied" if uncovered else "SignatureDoesNotMatch")
     assert state(s3, names["bucket"]) == before
-    unknown = call(
-        server.endpoint,
-        method,
-        path.format(**names),
-        query=query.format(**names),
-        headers=filled,
-        body=body,
-        access="nobody",
-        **MODES[mode],
-    )
-    assert (unknown.status, unknown.code) == (403, "AccessDenied" if uncovered else "InvalidAccessKeyId")
-    anonymous = send(
-        server.endpoint, method, path.format(**names) + (f"?{query.format(**names)}" if query else ""), filled, body
-    )
+    assert by(access="nobody") == (403, "AccessDenied" if uncovered else "InvalidAccessKeyId")
+    anonymous = send(server.endpoint, method, place + (f"?{asked}" if asked else ""), filled, body)
     assert (anonymous.status, anonymous.code) == (403, "AccessDenied")
     assert state(s3, names["bucket"]) == before
 

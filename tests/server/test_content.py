@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from process import ServerProcess, wait_until
-from raw import call, send, signed
+from raw import begun, call, send, signed
 
 
 def stats(server: ServerProcess) -> dict[str, float]:
@@ -155,24 +155,8 @@ def test_what_was_acknowledged_survives_kill_under_load(own_server: Any, client:
 
 def test_orphans_of_a_killed_upload_go(own: tuple[ServerProcess, Any]) -> None:
     server, s3 = own
-    import socket
-    from urllib.parse import urlsplit
-
     s3.put_object(Bucket="content", Key="kept", Body=b"k" * 10_000)
-    target, headers, _ = signed(
-        server.endpoint, "PUT", "/content/never", body=bytes(8_000_000), payload="UNSIGNED-PAYLOAD"
-    )
-    address = urlsplit(server.endpoint)
-    with socket.create_connection((address.hostname, address.port)) as connection:
-        head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 8000000\r\n"
-        connection.sendall(
-            (
-                head
-                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
-                + "\r\n"
-            ).encode()
-        )
-        connection.sendall(os.urandom(5_000_000))
+    with begun(server.endpoint, "PUT", "/content/never", os.urandom(5_000_000), 8_000_000):
         wait_until(lambda: server.ask("GET", "/status")["volume_bytes"] > 1_500_000, "stripes on disk")
         server.kill()
     server.start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from process import ServerProcess, injected, wait_until
+from process import ServerProcess, injected, needs_strace, wait_until
 from s4.base.said import FAILED
 from server.test_drives import compare, status, whole
 
-pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+pytestmark = needs_strace
 
 
 class Load:

@@ -20,7 +20,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from process import ServerProcess, make_client, wait_until
-from raw import call, exchange, send, signed
+from raw import begun, call, exchange, send, signed
 from s4.config.limits import Limits, parse_size, with_settings
 from s4.crypto.authority import Authority
 from s4.gateway.context import BlobCache
@@ -224,22 +224,10 @@ def test_overload_is_answered_at_once_and_health_stays_open(own_server: Any, cli
     s3 = client(server.endpoint)
     s3.create_bucket(Bucket="busy")
     other = admin(server, "user", "add", "other", "--grant", "Reader:busy")
-    held = []
     body = b"<Delete><Object><Key>k</Key></Object></Delete>"
-    for _ in range(
-        3
-    ):  # who sends a document is no client that is waited for: one is at work, two have half of where others wait
-        target, headers, _ = signed(server.endpoint, "POST", "/busy", query="delete=", body=body)
-        connection = socket.create_connection((urlsplit(server.endpoint).hostname, urlsplit(server.endpoint).port))
-        head = f"POST {target} HTTP/1.1\r\nHost: {urlsplit(server.endpoint).netloc}\r\nContent-Length: {len(body)}\r\n"
-        connection.sendall(
-            (
-                head
-                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
-                + "\r\n"
-            ).encode()
-        )
-        held.append(connection)
+    # who sends a document is no client that is waited for: one is at work, two have half of where others wait
+    asked: dict[str, Any] = {"query": "delete=", "body": body, "payload": None}
+    held = [begun(server.endpoint, "POST", "/busy", b"", len(body), **asked) for _ in range(3)]
     refused = wait_until(lambda: (one := call(server.endpoint, "GET", "/busy")).status == 503 and one, "a refusal")
     assert (refused.code, refused.headers["retry-after"]) == ("SlowDown", "1")
     for path in ("/healthz", "/readyz"):
@@ -445,17 +433,7 @@ def test_settings_of_limits() -> None:
 
 
 def test_shutdown_waits_and_then_cuts_off(small: ServerProcess) -> None:
-    target, headers, _ = signed(small.endpoint, "PUT", "/limits/never", body=b"x" * 10)
-    address = urlsplit(small.endpoint)
-    with socket.create_connection((address.hostname, address.port)) as connection:
-        head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 10\r\n"
-        connection.sendall(
-            (
-                head
-                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
-                + "\r\n"
-            ).encode()
-        )
+    with begun(small.endpoint, "PUT", "/limits/never", b"", 10):
         started = time.monotonic()
         assert small.stop() == 0
         assert time.monotonic() - started < 15

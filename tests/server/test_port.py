@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import uvloop
 from aiohttp.base_protocol import BaseProtocol
 
+from inprocess import until
 from s4.http.port import Port
 
 GIVEN_UP_S = 60.0
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(GIVEN_UP_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 class Silent(BaseProtocol):

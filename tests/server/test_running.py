@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import pytest
 from botocore.exceptions import ClientError
 
-from process import ServerProcess, injected, run, start, wait_until
-from raw import call, exchange, send, signed
+from process import ServerProcess, injected, needs_strace, run, start, wait_until
+from raw import begun, call, exchange, send, signed
 from s4.config.limits import parse_size
 
 
@@ -104,18 +104,8 @@ def test_requests_in_flight_end_before_the_server_does(own_server: Any, client: 
     server = own_server()
     s3 = client(server.endpoint)
     s3.create_bucket(Bucket="slow")
-    target, headers, _ = signed(server.endpoint, "PUT", "/slow/k", body=b"x" * 10)
     address = urlsplit(server.endpoint)
-    with socket.create_connection((address.hostname, address.port)) as connection:
-        head = f"PUT {target} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 10\r\n"
-        connection.sendall(
-            (
-                head
-                + "".join(f"{name}: {value}\r\n" for name, value in headers.items() if name.lower() != "host")
-                + "\r\n"
-            ).encode()
-            + b"xxxxx"
-        )
+    with begun(server.endpoint, "PUT", "/slow/k", b"xxxxx", 10) as connection:
         wait_until(lambda: metric(server, "s4_requests_in_flight") == 1, "the request is in flight")
         stopped: list[int] = []
         thread = threading.Thread(target=lambda: stopped.append(server.stop()))
@@ -379,7 +369,7 @@ def test_logs_and_audit(own_server: Any, client: Any) -> None:
     assert "secret body" not in everything
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 @pytest.mark.parametrize("call_name", ["fdatasync", "pwritev"])
 @pytest.mark.parametrize("restart", ["off", "on"])
 def test_a_failing_disk_ends_the_process_and_the_next_start_recovers(

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from process import ServerProcess, injected, make_client, wait_until
+from process import ServerProcess, injected, make_client, needs_strace, wait_until
 from s4.cli.admin_client import AdminError
 
 SOON = ("--reserve", "16MiB", "--limit", "look_s=0.2", "--limit", "slow_drive_s=0.5")
@@ -113,7 +113,7 @@ def test_a_server_that_is_well_says_so(drives: ServerProcess) -> None:
     assert metric(drives, f's4_drive_up{{drive="{drives.directories[0]}"}}') == 1
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@needs_strace
 def test_a_slow_drive_is_seen(drives: ServerProcess, s3: Any) -> None:
     slow = drives.directories[1]
     s3.put_object(Bucket="seen", Key="first", Body=os.urandom(200_000))

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from process import ServerProcess, make_client, wait_until
-from raw import signed
+from raw import begun
 
 SLOW = 60
 LARGE = 64 << 20
@@ -38,19 +37,7 @@ def s3(tight: ServerProcess) -> Iterator[Any]:
 
 def _begun(server: ServerProcess, stack: ExitStack, method: str, path: str, sent: bytes, length: int) -> socket.socket:
     """A request of which so much was sent, whose client then does nothing more."""
-    target, headers, _ = signed(server.endpoint, method, path, payload="UNSIGNED-PAYLOAD")
-    host = urlsplit(server.endpoint)
-    one = stack.enter_context(socket.socket())
-    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    one.connect((host.hostname, host.port))
-    lines = [
-        f"{method} {target} HTTP/1.1",
-        f"Host: {host.netloc}",
-        *(f"{name}: {value}" for name, value in headers.items() if name.lower() != "host"),
-    ]
-    lines += [f"Content-Length: {length}"] if length else []
-    one.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
-    return one
+    return stack.enter_context(begun(server.endpoint, method, path, sent, length))
 
 
 def _others_work(s3: Any, tag: str, size: int = 1 << 20, times: int = 5) -> None:

@@ -16,7 +16,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 
 from fuzz.endpoint import Endpoint, endpoint
-from inprocess import put
+from inprocess import put, until
 from s4.config.limits import KIB, Limits
 from s4.http.answers import Answer, respond
 from s4.http.connection import Connections, Exchange
@@ -65,12 +65,6 @@ async def _connected(
             await made.shutdown(0.0)
 
 
-async def _gone(made: Connections) -> None:
-    async with asyncio.timeout(GIVEN_UP_S):
-        while made.open:
-            await asyncio.sleep(0.01)
-
-
 async def _takes_all(one: socket.socket) -> int:
     """Bytes until there come no more."""
     taken, loop = 0, asyncio.get_running_loop()
@@ -113,10 +107,9 @@ def test_who_takes_nothing_of_small_answers_holds_them_for_a_while_only(tmp_path
             ]
             loop = asyncio.get_running_loop()
             sending = asyncio.ensure_future(loop.sock_sendall(one, b"".join(asked)))
-            while connection.written < min(count, 3) * 100_000 and made.open:
-                await asyncio.sleep(0)
+            await until(lambda: connection.written >= min(count, 3) * 100_000 or not made.open)
             assert not made.open or connection.transport.get_write_buffer_size(), what  # type: ignore[union-attr]
-            await _gone(made)
+            await until(lambda: not made.open)
             sending.cancel()
 
     asyncio.run(test())
@@ -135,11 +128,10 @@ def test_a_whole_answer_that_nobody_takes_counts_and_gives_way(tmp_path: Path) -
             for number in range(300):
                 await put(server.gateway, "bbb", b"%0900d" % number, b"")
             await asyncio.get_running_loop().sock_sendall(one, server.signed("GET", "/bbb") * 5)
+            await until(lambda: memory.waiting and memory.used_bytes)
             async with asyncio.timeout(GIVEN_UP_S):
-                while not (memory.waiting and memory.used_bytes):
-                    await asyncio.sleep(0.01)
                 await memory.take(memory.limit_bytes)
-            await _gone(made)
+            await until(lambda: not made.open)
             memory.give_back(memory.limit_bytes)
             assert (memory.used_bytes, memory.waiting, memory.ending_bytes) == (0, 0, 0)
 
@@ -162,13 +154,10 @@ def test_a_connection_that_closes_over_what_nobody_took_gives_way_as_others_do(t
                     server.signed("GET", "/bbb/big", {"connection": "close"})
                 ]
                 first.send(b"".join(asked))
-                async with asyncio.timeout(GIVEN_UP_S):
-                    while not any(one.transport is not None and one.transport.is_closing() for one in made.open):
-                        await asyncio.sleep(0)
-                    (closing,) = made.open
-                    second.connect(bound.getsockname())
-                    while closing in made.open:
-                        await asyncio.sleep(0.01)
+                await until(lambda: any(one.transport is not None and one.transport.is_closing() for one in made.open))
+                (closing,) = made.open
+                second.connect(bound.getsockname())
+                await until(lambda: closing not in made.open)
             await port.close()
             await made.shutdown(0.0)
 
@@ -236,7 +225,7 @@ def test_nothing_is_answered_or_said_where_the_client_left_before_its_answer_beg
         with ours:
             await asyncio.get_running_loop().connect_accepted_socket(made, theirs)
             ours.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            await _gone(made)
+            await until(lambda: not made.open)
 
     asyncio.run(test())
     assert failed == []

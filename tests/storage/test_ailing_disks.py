@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from inprocess import until
 from s4.storage.files import Files
 from s4.storage.index import open_index
 from s4.storage.records import DamagedError, Shard
@@ -391,8 +392,7 @@ def test_a_volume_goes_only_when_nobody_uses_it_any_more(tmp_path: Path, what: s
         assert await asyncio.to_thread(files.came.wait, 30)
         assert store.oldest_use() < time.monotonic()
         compacting = asyncio.ensure_future(compaction.compact_one(store, 1, time.monotonic))
-        while not (place := store.locate(shard(2))) or place.volume == 1:
-            await asyncio.sleep(0.01)
+        await until(lambda: (place := store.locate(shard(2))) and place.volume != 1)
         done, _ = await asyncio.wait([compacting], timeout=0.3)
         assert not done
         assert volume(tmp_path).exists()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from inprocess import until
 from s4.storage import appender
 from s4.storage.files import Buffer, Files
 from s4.storage.records import DamagedError, DiskFullError, Shard
@@ -119,8 +120,7 @@ def flooded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awa
         await store.append(shard(999), [b"before"], sync=False)
         appends = [store.append(shard(number), [bytes(100_000)], sync=False) for number in range(40)]
         flood = asyncio.gather(*map(asyncio.ensure_future, appends))
-        while not files.entered.is_set():
-            await asyncio.sleep(0.001)
+        await until(files.entered.is_set)
         return files, store, flood
 
     return begin
@@ -145,8 +145,7 @@ def test_a_sync_waits_for_a_piece_of_a_flood_and_not_for_all_of_it(flooded: Any)
     async def test() -> None:
         files, store, flood = await flooded()
         syncing = asyncio.ensure_future(asyncio.to_thread(store.sync_now))
-        while not store._appender._turnstile.locked():
-            await asyncio.sleep(0.001)
+        await until(store._appender._turnstile.locked)
         files.go_on.release()  # of what is being written; what comes next stands still, and has the lock
         await syncing
         assert 0 in files.calls

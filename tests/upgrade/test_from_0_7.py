@@ -18,8 +18,7 @@ import pytest
 from access.where import KMS_KEYS
 from checker import check, check_cluster
 from cluster.dev import DevCluster
-from cluster.etcd_process import program
-from cluster.test_dedup import audited
+from cluster.etcd_process import needs_etcd
 from faults.load import BUCKET, Load
 from process import ServerProcess, make_client, wait_until
 from raw import send
@@ -167,7 +166,7 @@ def safe(cluster: DevCluster, node: str) -> bool:
     return bool(cluster.ask("GET", "/cluster/safe-to-stop", query=f"store={node}")["safe"])
 
 
-@pytest.mark.skipif(program() is None, reason="no etcd on this machine")
+@needs_etcd
 def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
     """Three nodes; six, 4+2, in the soak."""
     nodes, erasure, partitions = (6, "4+2", 8) if SOAK else (3, "2+1", 4)
@@ -213,13 +212,7 @@ def test_a_cluster_is_upgraded_node_by_node_under_load(tmp_path: Path) -> None:
         load.listed()
         assert not load.wrong, load.wrong[:5]
         corpus.goes_on()
-        cluster.wait(lambda said: said["outbox"] == 0, "the outboxes are empty")
-        wait_until(lambda: not audited(cluster), "nothing is left to audit")
-        cluster.wait(lambda said: said["outbox"] == 0 and said["health"] == "ok", "all is freed")
-        current, stores = (
-            cluster.map(),
-            {line["store"]: cluster.directory / name for name, line in cluster.lines.items()},
-        )
+        current, stores = cluster.at_rest()
     finally:
         cluster.stop()
     assert check_cluster(current, stores) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from inprocess import get, opened, put
+from inprocess import finished, get, opened, put, until
 from s4.base import jobs as jobs_module
 from s4.base.clock import boot_clock
 from s4.base.jobs import Job, Jobs
@@ -33,12 +33,6 @@ from s4.storage.records import DamagedError
 from s4.upkeep.leader import Leader
 from s4.upkeep.mend import Mender
 from s4.upkeep.renames import Renames
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def failing(real: Callable[..., Any], *errors: Exception) -> Callable[..., Any]:
@@ -65,9 +59,7 @@ def test_a_rename_of_a_prefix_goes_on_after_any_error(tmp_path: Path) -> None:
                 await put(gateway, "b", b"old/%d" % number, b"x")
             store.node.list_objects = failing(store.node.list_objects, DatabaseError("a block"), KeyError("x"))  # type: ignore[method-assign]
             name = await renames.start("b", "old/", "new/")
-            async with asyncio.timeout(20):
-                while not dict(await renames.jobs())[name].finished:
-                    await asyncio.sleep(0.01)
+            await finished(renames, name)
             assert not dict(await renames.jobs())[name].error
             for number in range(20):
                 assert await get(gateway, "b", b"new/%d" % number) == b"x"

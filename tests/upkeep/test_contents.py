@@ -130,7 +130,7 @@ def test_each_partition_is_read_once_a_cycle_by_who_leads_it(tmp_path: Path, mon
         assert node.due(WEEK_S) == every[4:]
         running = asyncio.ensure_future(node.run(node.due(WEEK_S), 0))
         while node.checked.blobs < (first + BLOBS) // 2:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # looked at in each turn: it goes on
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         again = world.node()
@@ -150,7 +150,7 @@ def test_who_does_not_lead_any_more_stops(tmp_path: Path) -> None:
         node = world.node()
         running = asyncio.ensure_future(node.run(list(world.led), 1e9))
         while node.checked.blobs < 5:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # looked at in each turn: it goes on
         world.led = []
         await running
         assert node.checked.blobs < 10

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from cluster.memory import MemoryCoordinator
-from replica.test_group import TIMING, fail, until
+from inprocess import until
+from replica.test_group import TIMING, fail
 from s4.base.clock import boot_clock
 from s4.base.jobs import Jobs
 from s4.cluster.messages import Config, Document, Plan, encode_document

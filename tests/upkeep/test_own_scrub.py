@@ -97,7 +97,7 @@ def test_a_scrub_that_a_restart_cut_off_is_gone_on_with(tmp_path: Path, monkeypa
             running = asyncio.ensure_future(upkeep.scrub(0))
             while upkeep.scrubbed.shards < ownstore.BATCH * 3 // 2:
                 assert not running.done(), running.exception()
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # looked at in each turn: it goes on
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
         async with own(tmp_path, clock) as (store, upkeep):

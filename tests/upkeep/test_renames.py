@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inprocess import get, opened, put
+from inprocess import finished, get, opened, put
 from s4.base.jobs import Jobs
 from s4.gateway import buckets
 from s4.metadata import commands, keys
@@ -38,12 +38,6 @@ class Holding:
         return await self._node.execute(partition, command, command_id, again)
 
 
-async def _finished(renames: Renames, name: str) -> None:
-    async with asyncio.timeout(30):
-        while not dict(await renames.jobs())[name].finished:
-            await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("arrives", [True, False])
 def test_what_a_rename_sent_and_had_no_answer_to_undoes_nothing_later(tmp_path: Path, arrives: bool) -> None:
     """It is sent again under its id; once it took effect it has none when it comes late, though the name has other
@@ -58,7 +52,7 @@ def test_what_a_rename_sent_and_had_no_answer_to_undoes_nothing_later(tmp_path: 
             await buckets.create_bucket(gateway, "b", "root")
             for number in range(3):
                 await put(gateway, "b", b"old/%d" % number, b"renamed" * 2000)
-            await _finished(renames, await renames.start("b", "old/", "new/"))
+            await finished(renames, await renames.start("b", "old/", "new/"))
             assert node.late
             await put(gateway, "b", b"new/1", b"newer")
             await store.node.execute(*node.late)
@@ -97,7 +91,7 @@ def test_what_was_refused_is_asked_anew(tmp_path: Path) -> None:
             renames = Renames(gateway, jobs)
             await buckets.create_bucket(gateway, "b", "root")
             await put(gateway, "b", b"old/0", b"x")
-            await _finished(renames, await renames.start("b", "old/", "new/"))
+            await finished(renames, await renames.start("b", "old/", "new/"))
             assert not node.left
             assert await get(gateway, "b", b"new/0") == b"x"
             await jobs.close()
@@ -128,7 +122,7 @@ def test_a_clock_that_is_behind_renames_all_the_same(tmp_path: Path) -> None:
             renames = Renames(gateway, jobs)
             await buckets.create_bucket(gateway, "b", "root")
             await put(gateway, "b", b"old/0", b"x")
-            await _finished(renames, await renames.start("b", "old/", "new/"))
+            await finished(renames, await renames.start("b", "old/", "new/"))
             assert await get(gateway, "b", b"new/0") == b"x"
             await jobs.close()
 

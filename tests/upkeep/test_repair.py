@@ -7,19 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from inprocess import opened, put
+from inprocess import opened, put, verified
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
 from s4.metadata.rows import Counters, decode, encode
 from s4.upkeep.repair import Repairer
-from s4.upkeep.verify import verify
-
-
-async def problems(store: Any) -> list[str]:
-    found: list[str] = []
-    async for report in verify(store.node, read=False, deep=False):
-        found = report.problems
-    return found
 
 
 def repairer(store: Any) -> Repairer:
@@ -52,7 +44,7 @@ def test_counters_of_older_programs_are_put_right_once(tmp_path: Path) -> None:
         async with opened(tmp_path / "one") as (store, gateway):
             assert as_an_older_program_left_it(store) >= 2
         async with opened(tmp_path / "one") as (store, gateway):  # as it is read at a start
-            assert await problems(store), "verify says so for ever"
+            assert (await verified(store.node, deep=False)).problems, "verify says so for ever"
             repair = repairer(store)
             left = next(iter(repair.metrics())).value
             assert left > 0
@@ -61,7 +53,7 @@ def test_counters_of_older_programs_are_put_right_once(tmp_path: Path) -> None:
             )
             await repair.run()
             await writing
-            assert not await problems(store)
+            assert not (await verified(store.node, deep=False)).problems
             assert repair.mended >= 2
             assert next(iter(repair.metrics())).value == 0
             turns = store.host.turns

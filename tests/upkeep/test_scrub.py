@@ -47,7 +47,7 @@ def test_a_scrub_that_was_cut_off_goes_on(tmp_path: Path) -> None:
             scrubber = Scrubber(store.node, 0.0, fail)
             running = asyncio.ensure_future(scrubber.run(deep=True))
             while scrubber.place.partition < 5:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # looked at in each turn: it goes on
             scrubber._file.save(scrubber.place)  # what happens every ten seconds
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -77,7 +77,7 @@ def test_who_asks_for_a_scrub_is_told_of_all(tmp_path: Path) -> None:
             scrubber = Scrubber(store.node, 0.0, fail)
             running = asyncio.ensure_future(scrubber.run(deep=False))
             while scrubber.place.partition < 5:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # looked at in each turn: it goes on
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             scrubber.place.damaged = 71

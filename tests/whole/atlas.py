@@ -1,4 +1,4 @@
-"""The atlas has the last word when a fault is due, and makes it happen: it keeps faults within what the README promises.
+"""The atlas has the last word when a fault is due, and makes it happen: faults stay within what the README promises.
 
 - What takes data for good (an empty disk, a removed `meta/`, bytes that rot, ranges and rows that cannot be read)
   strikes one store, only while all is whole: it waits for such a moment, and nobody new goes away while it does. Until

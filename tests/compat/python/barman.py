@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 endpoint, bucket, directory = sys.argv[1], sys.argv[2], Path(sys.argv[3]) / "pg"
@@ -52,8 +53,13 @@ def query(text: str) -> str:
     return run(binaries / "psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text).strip()
 
 
-def archived(segment: str) -> bool:
-    return query(f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") == "t"
+def until(condition: Callable[[], bool]) -> None:
+    """What PostgreSQL does by itself: two minutes are given up on."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.2)
+    raise AssertionError((directory / "log").read_text()[-2000:])
 
 
 directory.mkdir()
@@ -69,11 +75,7 @@ run(tools / "barman-cloud-backup", *options, "--immediate-checkpoint", "-h", dir
 query("INSERT INTO kept SELECT n, md5(n::text), '' FROM generate_series(60001, 80000) n")
 wanted = query("SELECT count(*), md5(string_agg(n || word || filling, ',' ORDER BY n)) FROM kept")
 segment = query("SELECT pg_walfile_name(pg_switch_wal())")
-for _ in range(600):
-    if archived(segment):
-        break
-    time.sleep(0.2)
-assert archived(segment), (directory / "log").read_text()[-2000:]
+until(lambda: query(f"SELECT last_archived_wal >= '{segment}' FROM pg_stat_archiver") == "t")
 run(binaries / "pg_ctl", "-D", first, "-w", "-m", "immediate", "stop")
 
 listed = run(tools / "barman-cloud-backup-list", *options, "--format", "json", *store)
@@ -83,10 +85,7 @@ run(tools / "barman-cloud-restore", *options, *store, backup, second)
 (second / "recovery.signal").touch()
 fetch = " ".join([str(tools / "barman-cloud-wal-restore"), *options, *store])
 start(second, f"archive_mode = off\nrestore_command = '{fetch} %f %p'\nrecovery_target_timeline = 'current'")
-for _ in range(600):
-    if query("SELECT pg_is_in_recovery()") == "f":
-        break
-    time.sleep(0.2)
+until(lambda: query("SELECT pg_is_in_recovery()") == "f")
 assert query("SELECT count(*), md5(string_agg(n || word || filling, ',' ORDER BY n)) FROM kept") == wanted
 run(binaries / "pg_ctl", "-D", second, "-w", "-m", "fast", "stop")
 run(tools / "barman-cloud-backup-delete", *options, "--backup-id", backup, *store)
