@@ -10,7 +10,6 @@ alike. With --nodes MinIO is as many processes (which needs root, for a network 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.load import Report, Work, commit, machine, run
+from bench.load import Report, Work, command, commit, machine, run
 from bench.memory import memory_figures
 from bench.peers import (
     Peer,
@@ -49,9 +48,7 @@ WORK = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("", __doc__)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default=",".join(WORK))
@@ -111,7 +108,7 @@ def table(peers: list[Peer], names: list[str], seconds: float, rounds: int) -> N
                     found[peer.name].append(run(peer, work, seconds))
                 except RuntimeError as error:
                     print(error, file=sys.stderr)
-                time.sleep(0.3)
+                time.sleep(0.3)  # what a server has still to do is not the next one's
         rates = [max([work.rate(report) for report in listed], default=0.0) for listed in found.values()]
         costs = [min([work.cost(report) for report in listed], default=0.0) for listed in found.values()]
         p99 = min([report.p99_ms for report in found[peers[0].name]], default=0.0)

@@ -10,7 +10,6 @@ made again, and what GETs of 4 KiB through another node feel of it. Figures are 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import subprocess
@@ -26,7 +25,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bench.load import Report, Work, commit, machine, run
+from bench.load import Report, Work, command, commit, machine, run
 from bench.peers import ACCESS, SECRET, Peer, start_cluster
 from s4.cli.admin_client import AdminClient, AdminError
 
@@ -117,10 +116,10 @@ def failover(directory: Path, peer: Peer) -> None:
     for how, said in (("kill", "killed"), ("stop", "told to stop")):
         for node in ("node-3", "node-5"):
             with Calls(peer.endpoint) as calls:
-                time.sleep(2)
+                time.sleep(2)  # first calls, which do not count
                 calls.slowest = {"PUT": 0.0, "GET": 0.0}
                 act(directory, how, node)
-                time.sleep(8)
+                time.sleep(8)  # longer than others take to lead
             print(
                 f"- {node} {said}: slowest PUT {calls.slowest['PUT']:.2f} s, slowest GET {calls.slowest['GET']:.2f} s, {calls.failed} of {calls.count} calls failed",
                 flush=True,
@@ -163,9 +162,7 @@ def rebuild(directory: Path, peer: Peer, gib: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.cluster", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("cluster", __doc__)
     parser.add_argument("--gib", type=float, default=1.0, help="data to put before the rebuild")
     arguments = parser.parse_args()
     print(f"Commit {commit()}, {machine()}.\n")

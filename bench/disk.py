@@ -9,7 +9,6 @@ each. Sends go from a file in the page cache over loopback to a reader that thro
 
 from __future__ import annotations
 
-import argparse
 import mmap
 import os
 import socket
@@ -22,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crc32c import crc32c
+
+from bench.load import command
 
 try:
     import liburing as uring
@@ -151,9 +152,7 @@ def _drain(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.disk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("disk", __doc__)
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()))
     arguments = parser.parse_args()
     for size, count in ((4096, 2000), (2 * MIB, 150)):

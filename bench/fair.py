@@ -12,7 +12,6 @@ of the flood were answered with 200. Whether a disk is slow, or others use it, i
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import http.client
@@ -27,6 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.held import ROOT, Server
+from bench.load import command, tree_of
 
 SMALL, MIDDLE, LARGE = 8192, 4 << 20, 64 << 20
 
@@ -39,19 +39,24 @@ class Tenants(Server):
 
 
 async def _flood(host: str, raw: bytes, clients: int, seconds: float) -> int:
-    """Sends one request again and again on each of so many connections; how many were answered with 200. What is
-    uploaded is another content each time: what was there before would be stored by a reference alone."""
+    """Sends one request again and again on each of so many connections, and says so once all have begun; how many were
+    answered with 200. What is uploaded is another content each time: what was there before would be stored by a
+    reference alone."""
     name, _, port = host.rpartition(":")
     changes = raw.startswith(b"PUT ")
-    end, done = time.monotonic() + seconds, 0
+    end, done, begun = time.monotonic() + seconds, 0, set[int]()
 
-    async def client() -> None:
+    async def client(number: int) -> None:
         nonlocal done
         while time.monotonic() < end:
             reader, writer = await asyncio.open_connection(name, int(port), limit=1 << 20)
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 while time.monotonic() < end:
                     writer.write(raw[:-8] + os.urandom(8) if changes else raw)
+                    if number not in begun:
+                        begun.add(number)
+                        if len(begun) == clients:
+                            print("begun", flush=True)
                     head = await reader.readuntil(b"\r\n\r\n")
                     left = int((re.search(rb"(?i)content-length: (\d+)", head) or [b"", b"0"])[1])
                     while left:
@@ -61,7 +66,7 @@ async def _flood(host: str, raw: bytes, clients: int, seconds: float) -> int:
                         break
             writer.close()
 
-    await asyncio.gather(*(client() for _ in range(clients)))
+    await asyncio.gather(*(client(number) for number in range(clients)))
     return done
 
 
@@ -75,6 +80,7 @@ class Probe:
     def run(self, method: str, path: str, body: bytes, seconds: float) -> tuple[float, float, int]:
         """Median and 95th percentile in ms, and refusals. A body is as long as the one that is given, and another
         each time: for what is there already a PUT is two commits."""
+        self._connection.close()  # the server may have closed it meanwhile; the next request opens another
         took, refused, end = list[float](), 0, time.monotonic() + seconds
         while time.monotonic() < end:
             headers = self._server.signed(self._access, self._secret, method, path)
@@ -84,7 +90,7 @@ class Probe:
             answer.read()
             took.append((time.perf_counter() - began) * 1000)
             refused += answer.status != 200
-            time.sleep(0.005)
+            time.sleep(0.005)  # it asks for little
         cut = statistics.quantiles(took, n=20) if len(took) > 1 else [took[0]] * 19
         return statistics.median(took), cut[18], refused
 
@@ -108,7 +114,8 @@ def flooding(
         str(seconds),
     ]
     process = subprocess.Popen(asked, stdout=subprocess.PIPE, cwd=ROOT)
-    time.sleep(2.0)
+    assert process.stdout is not None
+    process.stdout.readline()  # it says so once all of its clients have asked
     try:
         yield process
     finally:
@@ -148,22 +155,16 @@ def main() -> None:
         host, path, clients, seconds = sys.argv[2:]
         print(asyncio.run(_flood(host, Path(path).read_bytes(), int(clients), float(seconds))))
         return
-    parser = argparse.ArgumentParser(
-        "python -m bench.fair", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("fair", __doc__)
     parser.add_argument("revisions", nargs="*")
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--flood", type=int, default=200)
     arguments = parser.parse_args()
     for revision in arguments.revisions or [""]:
-        with tempfile.TemporaryDirectory(prefix="s4-fair-") as scratch:
-            tree = Path(scratch) / "tree" if revision else ROOT
-            if revision:
-                tree.mkdir()
-                packed = subprocess.run(
-                    ["git", "-C", str(ROOT), "archive", revision, "daemon"], check=True, capture_output=True
-                )
-                subprocess.run(["tar", "-x", "-C", str(tree)], input=packed.stdout, check=True)
+        with (
+            tempfile.TemporaryDirectory(prefix="s4-fair-") as scratch,
+            tree_of(revision) if revision else contextlib.nullcontext(ROOT) as tree,
+        ):
             server = Tenants(tree, Path(scratch))
             print(
                 f"\n| {revision or 'this tree'} | GET ms | p95 | PUT ms | p95 | refused | a second |\n|---|---|---|---|---|---|---|",

@@ -12,7 +12,6 @@ hour.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import boto3
 
-from bench.load import Work, commit, machine, run
+from bench.load import Work, command, commit, machine, run
 from bench.memory import resident
 from bench.peers import ACCESS, SECRET, start_cluster, start_s4
 from s4.base.clock import boot_clock
@@ -144,9 +143,7 @@ def load_cluster(directory: Path, count: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.growth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("growth", __doc__)
     parser.add_argument("--keys", default="10000,10000000")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--cluster", action="store_true", help="three nodes instead of one process")

@@ -201,20 +201,20 @@ class Others:
             del self._began[name]
             self._refused += not fine
             self._slowest[name] = max(self._slowest.get(name, 0.0), time.monotonic() - began)
-            time.sleep(0.01)
+            time.sleep(0.01)  # they ask for little
 
     def during(self, what: str, work: Callable[[], object]) -> None:
         if time.monotonic() > self.until:
             print(f"  {what}: left out, the time is over", flush=True)
             return
-        time.sleep(0.3)
+        time.sleep(0.3)  # what the row before left to do
         self._slowest, self._refused = {}, 0
         began = time.monotonic()
         working = threading.Thread(target=work, daemon=True)
         working.start()
         working.join(min(ROW_S, max(1.0, self.until + SPARE_S - began)))
         took_s = time.monotonic() - began
-        time.sleep(0.7)
+        time.sleep(0.7)  # what waits for what was done begins in its row
         now, running = time.monotonic(), dict(self._began)
         slowest = {
             name: max(self._slowest.get(name, 0.0), now - max(running.get(name, now), began)) * 1000 for name in KINDS
@@ -261,7 +261,7 @@ def _crowd(server: Server, stack: ExitStack, requests: list[bytes], then_s: floa
     for raw in requests:
         with contextlib.suppress(OSError):  # refused or cut: others still come
             stack.enter_context(server.begin(raw, 10.0))
-    time.sleep(then_s)
+    time.sleep(then_s)  # the row: they do nothing for so long
 
 
 def measure(server: Server, tree: Path, parts: int, slow: int, sockets: int, until: float) -> dict[str, Row]:

@@ -8,13 +8,13 @@ No server runs. The ShardMap is an object of the Kubernetes API: etcd takes 1.5 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from bench.load import command
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.kubernetes_map import split
@@ -102,7 +102,7 @@ def row(what: str, made: ClusterMap, took_s: float, before: ClusterMap | None = 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command("hosts", __doc__)
     for name, value in (("hosts", 100), ("disks", 12), ("data", 4), ("parity", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--partitions", type=int, nargs="+", default=[256, 4096])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
@@ -132,6 +133,12 @@ def start_tree(tree: Path, directory: Path, count: int = 1) -> Peer:
     """`s4 server` of that tree on so many directories."""
     os.environ["PYTHONPATH"] = str(tree / "daemon")
     return start_s4(directory, count=count)
+
+
+def command(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """Of `python -m bench.MODULE`; its help is the module's docstring."""
+    name = f"python -m bench.{module}".rstrip(".")
+    return argparse.ArgumentParser(name, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def machine() -> str:

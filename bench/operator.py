@@ -7,7 +7,6 @@ well. The operator is the real one, in a process of its own.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -23,7 +22,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from bench.load import commit, machine
+from bench.load import command, commit, machine
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT
@@ -233,7 +232,7 @@ async def measure(api: Any, clusters: int, buckets: int, seconds: float) -> None
         print(
             f"- {clusters} S4Clusters and {buckets} Buckets ready after {time.monotonic() - started:.0f} s, {memory_mib(operator.pid):.0f} MiB then"
         )
-        await asyncio.sleep(30)
+        await asyncio.sleep(30)  # what it has still to say of them
         before, at, used = metric("s4_operator_api_requests_total"), requests(api), time.monotonic()
         await asyncio.sleep(seconds)
         minutes = (time.monotonic() - used) / 60
@@ -249,9 +248,7 @@ async def measure(api: Any, clusters: int, buckets: int, seconds: float) -> None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.operator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("operator", __doc__)
     parser.add_argument("--clusters", type=int, default=50)
     parser.add_argument("--buckets", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=360.0, help="how long to look at it at rest")

@@ -8,12 +8,11 @@ operations a second over the other's. What counts is the median of the ratios.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
-from pathlib import Path
+from functools import partial
 
 from bench.load import ROOT, Work, commit, machine, run, start_tree, tree_of
+from bench.turns import THIS, asked, in_turns
 
 WORK = {
     "PUT 1 KiB (16)": Work("put", 1024, 16, 2000),
@@ -23,36 +22,17 @@ WORK = {
 }
 
 
-def measure(tree: Path, seconds: float) -> dict[str, float]:
-    """Operations a second of a server of that tree."""
-    with tempfile.TemporaryDirectory() as scratch:
-        peer = start_tree(tree, Path(scratch) / "s4")
-        try:
-            return {name: run(peer, work, seconds).ops_per_s for name, work in WORK.items()}
-        finally:
-            peer.stop()
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.pairs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("revision")
-    parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=4)
-    arguments = parser.parse_args()
-    ratios: dict[str, list[float]] = {name: [] for name in WORK}
+    arguments = asked("pairs", __doc__, pairs=10, seconds=4.0)
     with tree_of(arguments.revision) as other:
-        for number in range(arguments.pairs):
-            trees = (ROOT, other) if number % 2 else (other, ROOT)
-            found = {tree: measure(tree, arguments.seconds) for tree in trees}
-            for name, listed in ratios.items():
-                listed.append(found[ROOT][name] / found[other][name])
-    print(
-        f"Commit {commit()} over {arguments.revision}, {arguments.pairs} pairs, {machine()}.\n\n| | median ratio | all |\n|---|---|---|"
-    )
-    for name, listed in ratios.items():
-        print(f"| {name} | {statistics.median(listed):.3f} | {' '.join(f'{ratio:.2f}' for ratio in sorted(listed))} |")
+        starts = {arguments.revision: partial(start_tree, other), THIS: partial(start_tree, ROOT)}
+        found = in_turns(starts, WORK, partial(run, seconds=arguments.seconds), arguments.pairs)
+    print(f"Commit {commit()} over {arguments.revision}, {arguments.pairs} pairs, {machine()}.\n")
+    print("| | median ratio | all |\n|---|---|---|")
+    for name in WORK:
+        pairs = zip(found[name, THIS], found[name, arguments.revision], strict=True)
+        ratios = sorted(mine.ops_per_s / its.ops_per_s for mine, its in pairs)
+        print(f"| {name} | {statistics.median(ratios):.3f} | {' '.join(f'{ratio:.2f}' for ratio in ratios)} |")
 
 
 if __name__ == "__main__":

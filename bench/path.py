@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from bench.load import ROOT, command, tree_of
+
 NOW_S, STAMP = 1767225600.0, "20260101T000000Z"
 BLOCKS, BLOCK, WARM = 25, 100, 100
 LISTED = 1000
@@ -119,9 +120,7 @@ def of_tree(tree: Path, connections: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.path", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("path", __doc__)
     parser.add_argument("revision", nargs="?", default="HEAD")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
@@ -134,19 +133,11 @@ def main() -> None:
 
         (asyncio.run if arguments.connections == 1 else uvloop.run)(measure(arguments.connections))
         return
-    with tempfile.TemporaryDirectory(prefix="s4-path-") as scratch:
-        other = Path(scratch) / "tree"
-        subprocess.run(
-            ["git", "-C", str(ROOT), "worktree", "add", "--quiet", "--detach", str(other), arguments.revision],
-            check=True,
-        )
-        try:
-            rounds = [
-                (of_tree(ROOT, arguments.connections), of_tree(other, arguments.connections))
-                for _ in range(arguments.rounds)
-            ]
-        finally:
-            subprocess.run(["git", "-C", str(ROOT), "worktree", "remove", "--force", str(other)], check=True)
+    with tree_of(arguments.revision) as other:
+        rounds = [
+            (of_tree(ROOT, arguments.connections), of_tree(other, arguments.connections))
+            for _ in range(arguments.rounds)
+        ]
     print(
         f"| microseconds, least of {arguments.rounds} rounds | this tree | {arguments.revision} | ratio |\n|---|---|---|---|"
     )

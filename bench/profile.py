@@ -21,7 +21,7 @@ import uvloop
 from aiohttp import web
 
 from bench.__main__ import WORK
-from bench.load import run
+from bench.load import command, run
 from bench.peers import ACCESS, SECRET, Peer, wait_for
 from s4.cli import main as cli
 
@@ -94,9 +94,7 @@ def profiled(directory: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.profile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("profile", __doc__)
     parser.add_argument("work", nargs="?", default="get-1k")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)

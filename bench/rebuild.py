@@ -9,7 +9,6 @@ those read to reconstruct: four for each that is made. Figures are those of the 
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import tempfile
@@ -18,7 +17,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from bench.load import Report, Work, commit, machine, run
+from bench.load import Report, Work, command, commit, machine, run
 from bench.peers import Peer, drives, start_s4
 
 GETS = Work("get", 4096, 16, 2000)
@@ -38,9 +37,7 @@ def wipe(drive: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.rebuild", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("rebuild", __doc__)
     parser.add_argument("--gib", type=float, default=2.0, help="data to put before")
     arguments = parser.parse_args()
     print(f"Commit {commit()}, {machine()}.\n")

@@ -9,7 +9,6 @@ of a processor that a call costs, both processes together.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import multiprocessing
 import os
@@ -27,7 +26,7 @@ from aiohttp import web
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from bench.load import commit, machine
+from bench.load import command, commit, machine
 from inprocess import opened
 from s4.base.clock import boot_clock
 from s4.crypto.authority import Authority
@@ -118,9 +117,7 @@ async def measure(ports: tuple[int, int], pid: int, context: ssl.SSLContext, sec
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.rpc", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("rpc", __doc__)
     parser.add_argument("--seconds", type=float, default=3)
     arguments = parser.parse_args()
     print(f"Commit {commit()}, {machine()}.\n")

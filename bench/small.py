@@ -11,14 +11,15 @@ process wrote for each byte that came in, as it grows. A store in shards writes 
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-from bench.load import Work, commit, machine, processes, run, spent_s
+from bench.load import Report, Work, command, commit, machine, processes, run, spent_s
 from bench.peers import start_cluster, start_s4
+from bench.turns import compared, in_turns
 
 SIZES = (4096, 8192, 16_384, 32_768, 65_536)
 SMALL, IDLE_S = 65_536, 4.0
@@ -38,42 +39,37 @@ class Server:
         time.sleep(IDLE_S)
         self.idle = (self.spent_s() - before_s) / IDLE_S  # of a processor, with nothing to do: left out of each figure
 
+    def stop(self) -> None:
+        self.peer.stop()
+
     def spent_s(self) -> float:
         return sum(spent_s(pid) for process in self.peer.processes for pid in processes(process.pid))
 
-    def run(self, operation: str, size: int, seconds: float) -> tuple[float, float]:
-        """(operations a second, processor time of each in microseconds)."""
-        before = {"put": 0, "get": 20, "delete": int(200 * seconds)}[operation]
-        work = Work(operation, size, 16, before)
+    def measure(self, work: Work, seconds: float) -> Report:
+        """A report without the processor time that it takes at rest."""
         report = run(self.peer, work, seconds)
-        idle_us = self.idle * 1e6 / max(1.0, report.ops_per_s)
-        return report.ops_per_s, work.cost(report) - idle_us
+        report.cpu_s -= self.idle * report.ops / max(1.0, report.ops_per_s)
+        return report
 
 
 def rates(count: int, nodes: int, seconds: float, rounds: int, sizes: list[int]) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        servers = [
-            Server(Path(scratch) / f"{small}", 9300 + 100 * at, small, count, nodes)
-            for at, small in enumerate((0, SMALL))
-        ]
-        try:
-            print("| | in shards /s | in rows /s | ratio | in shards µs | in rows µs | ratio |")
-            print("|---|---|---|---|---|---|---|")
-            for operation in ("put", "get", "delete"):
-                for size in sizes:
-                    best, least = [0.0, 0.0], [float("inf")] * 2
-                    for _ in range(rounds):
-                        for at, server in enumerate(servers):
-                            rate, spent = server.run(operation, size, seconds)
-                            best[at], least[at] = max(best[at], rate), min(least[at], spent)
-                    print(
-                        f"| {operation.upper()} {size >> 10} KiB | {best[0]:.0f} | {best[1]:.0f} | {best[1] / best[0]:.2f} "
-                        f"| {least[0]:.0f} | {least[1]:.0f} | {least[1] / least[0]:.2f} |",
-                        flush=True,
-                    )
-        finally:
-            for server in servers:
-                server.peer.stop()
+    before = {"put": 0, "get": 20, "delete": int(200 * seconds)}
+    works = {
+        f"{operation.upper()} {size >> 10} KiB": Work(operation, size, 16, objects)
+        for operation, objects in before.items()
+        for size in sizes
+    }
+    starts = {
+        "shards": partial(Server, port=9300, small=0, count=count, nodes=nodes),
+        "rows": partial(Server, port=9400, small=SMALL, count=count, nodes=nodes),
+    }
+    found = in_turns(starts, works, partial(Server.measure, seconds=seconds), rounds, beside=True)
+    print("| | in shards /s | in rows /s | ratio | in shards µs | in rows µs | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for name, work in works.items():
+        least, _, best = compared(found, name, work, starts)
+        shown = (f"{both[0]:.0f} | {both[1]:.0f} | {both[1] / both[0]:.2f}" for both in (best, least))
+        print(f"| {name} | {' | '.join(shown)} |")
 
 
 def written() -> int:
@@ -117,9 +113,7 @@ def ingest(gib: float, size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.small", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("small", __doc__)
     parser.add_argument("--drives", type=int, default=1)
     parser.add_argument("--nodes", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=2)

@@ -8,50 +8,24 @@ whatever disturbs a machine only adds to them. MB/s are the best of the rounds.
 
 from __future__ import annotations
 
-import argparse
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
-from bench.load import ROOT, Report, Work, commit, machine, run, start_tree, tree_of
-from bench.peers import Peer, start_minio
+from bench.load import ROOT, Work, commit, machine, run, start_tree, tree_of
+from bench.peers import start_minio
+from bench.turns import asked, in_turns
 
 WORK = {"PUT 64 MiB (3)": Work("put", 64 << 20, 3), "PUT 1 MiB (8)": Work("put", 1 << 20, 8)}
-Found = dict[tuple[str, str], list[Report]]
-
-
-def once(servers: dict[str, Callable[[Path], Peer | None]], seconds: float, found: Found) -> None:
-    """Each server in turn, on empty directories."""
-    for name, start in servers.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            peer = start(Path(scratch) / "data")
-            if peer is None:
-                continue
-            try:
-                for work, asked in WORK.items():
-                    found.setdefault((work, name), []).append(run(peer, asked, seconds))
-            finally:
-                peer.stop()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m bench.writes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("revision")
-    parser.add_argument("--drives", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=4)
-    arguments = parser.parse_args()
-    found = Found()
+    arguments = asked("writes", __doc__, drives=1, rounds=2, seconds=4.0)
     with tree_of(arguments.revision) as other:
-        servers: dict[str, Callable[[Path], Peer | None]] = {
-            arguments.revision: lambda directory: start_tree(other, directory, arguments.drives),
-            "S4": lambda directory: start_tree(ROOT, directory, arguments.drives),
-            "MinIO": lambda directory: start_minio(directory, arguments.drives),
+        starts = {
+            arguments.revision: partial(start_tree, other, count=arguments.drives),
+            "S4": partial(start_tree, ROOT, count=arguments.drives),
+            "MinIO": partial(start_minio, count=arguments.drives),
         }
-        for _ in range(arguments.rounds):
-            once(servers, arguments.seconds, found)
+        found = in_turns(starts, WORK, partial(run, seconds=arguments.seconds), arguments.rounds)
     print(f"Commit {commit()}, {arguments.drives} directories, {machine()}.\n")
     print("| work | server | s a GB | of them the kernel's | MB/s |\n|---|---|---|---|---|")
     for (work, name), reports in found.items():
