@@ -14,7 +14,6 @@ import json
 import logging
 import ssl
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -34,6 +33,7 @@ from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.issued import as_served
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
+from s4_operator.memory import CHECK_S, CHECK_SOON_S, Memory
 from s4_operator.models import ClusterSpec, size
 from s4_operator.observe import claims_of, confirmed, is_of_set, observe, pod, shard_map
 from s4_operator.observed import Observed
@@ -48,30 +48,8 @@ from s4_operator.sweep import sweep
 log = logging.getLogger(__name__)
 
 APPLY_AGAIN_S, TAKEN_AGAIN_S = 600.0, 30.0
-CHECK_S, CHECK_SOON_S, PATIENCE_S = 60.0, 3.0, 15.0
 AT_REST_S, AT_WORK_S = 15.0, 2.0
 ADMIN_USER = "admin"
-
-
-@dataclass(slots=True)
-class Memory:
-    """What was done for a cluster and need not be done again for a while."""
-
-    applied: str = ""
-    taken: str = ""  # objects that are somebody else's
-    applied_at: float = 0.0
-    checked_at: float = -CHECK_S
-    failing_since: float = 0.0
-    served: str = "not checked yet"
-    keys: str = ""
-    keys_at: float = 0.0
-    sweep: bool = True
-    filled: tuple[float, float] = (0.0, 1.0)  # when, and how far
-    said: dict[str, str] = field(default_factory=dict)
-    cluster: str = ""  # its id
-    done: list[tuple[Step, str]] = field(default_factory=list)  # in this round, to be told
-    told_s: float = 0.0  # what the newest event says that it is from
-    refused: dict[str, tuple[float, str]] = field(default_factory=dict)  # claims that cannot grow: since when, and why
 
 
 class Clusters:
@@ -102,7 +80,7 @@ class Clusters:
         if cluster is None or cluster["metadata"].get("deletionTimestamp"):
             self._memory.pop((namespace, name), None)
             return 0.0
-        memory = self._memory.setdefault((namespace, name), Memory())
+        memory = self._memory.setdefault((namespace, name), Memory.of(cluster))
         builder = Builder(namespace, name, cluster["metadata"]["uid"], ClusterSpec(**cluster["spec"]), self._home)
         now_s = time.time()
         try:
@@ -192,8 +170,7 @@ class Clusters:
         return bool(cached["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"])
 
     async def _check(self, daemons: Daemons, memory: Memory, status: ClusterStatus | None) -> None:
-        """Write and read an object now and then: Ready means that this works. What an SDK's retries get over, such as a
-        failover, does not count as not working."""
+        """Write and read an object now and then: Ready means that this works."""
         if status is None or not status.stores or status.health in ("down", "at risk"):
             reason = (
                 "no daemon answers" if status is None else "; ".join(status.reasons) or "the cluster has no stores yet"
@@ -206,12 +183,7 @@ class Clusters:
                 await daemons.check()
             except DaemonError as error:
                 reason = str(error)
-        if not reason:
-            memory.served, memory.failing_since = "", 0.0
-            return
-        memory.failing_since = memory.failing_since or time.monotonic()
-        if memory.served or time.monotonic() - memory.failing_since > PATIENCE_S:
-            memory.served = reason
+        memory.heard(reason, time.monotonic())
 
     # -- acting
 

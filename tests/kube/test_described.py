@@ -15,6 +15,7 @@ from kube.apiserver import ApiServer, missing
 from s4.cluster import planner
 from s4_operator.events import GOOD_IF_TRUE, REASONS, WELL, Told, known, of_conditions, of_steps, stamps, text
 from s4_operator.kube import Kube, why
+from s4_operator.memory import PATIENCE_S, Memory
 from s4_operator.observed import Claim, Pod
 from s4_operator.report import COLUMN, summary
 from s4_operator.state_models import ClusterState, Condition
@@ -157,6 +158,21 @@ def cluster_with(api: ApiServer, name: str, state: ClusterState) -> dict[str, An
     path = f"/apis/s4.dev/v1alpha1/namespaces/default/s4clusters/{name}"
     api.change(f"{path}/status", {"status": state.model_dump(exclude_none=True)})
     return api.get(path)
+
+
+@pytest.mark.parametrize("said", ["True", "False"])
+def test_a_new_operator_has_patience_with_what_was_ready(said: str) -> None:
+    """One look that fails, in a failover, made a cluster not Ready when the operator had just been started."""
+    ready = condition("Ready", said).model_dump()
+    memory = Memory.of({"status": {"conditions": [ready]}})
+    memory.heard("no shards", 100.0)
+    assert memory.served == ("" if said == "True" else "no shards")
+    memory.heard("no shards", 101.0 + PATIENCE_S)
+    assert memory.served == "no shards"
+    memory.heard("", 200.0)
+    memory.heard("no shards", 201.0)
+    assert not memory.served
+    assert Memory.of({}).served
 
 
 @needs_api
