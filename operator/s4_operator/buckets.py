@@ -35,7 +35,7 @@ from s4_operator.resources import (
     say,
 )
 from s4_operator.rounds import Reconciler
-from s4_operator.secrets_of import Keys, Secrets
+from s4_operator.secrets_of import Keys
 from s4_operator.sweep import BUCKET_USER, USER
 
 
@@ -44,8 +44,8 @@ class Buckets(Reconciler[BucketSpec, BucketState]):
 
     kind, finalizer, models = "Bucket", "s4.dev/bucket", (BucketSpec, BucketState)
 
-    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
-        super().__init__(kube, cache, clusters, secrets)
+    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, bounds: Bounds) -> None:
+        super().__init__(kube, cache, clusters)
         self._bounds = bounds
         # By namespace and name: (uid, the bucket that this process gave the use of, or "" where it took all back).
         self._given: dict[tuple[str, str], tuple[str, str]] = {}

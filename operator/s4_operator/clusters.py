@@ -27,10 +27,9 @@ from s4.cluster.kubernetes import KubernetesCoordinator
 from s4.cluster.planner import PlanError
 from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
-from s4_operator import events
+from s4_operator import events, issued
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
-from s4_operator.issued import as_served
 from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
 from s4_operator.memory import CHECK_S, CHECK_SOON_S, Memory
@@ -84,7 +83,7 @@ class Clusters:
         builder = Builder(namespace, name, cluster["metadata"]["uid"], ClusterSpec(**cluster["spec"]), self._home)
         now_s = time.time()
         try:
-            trusted = await self._secrets.ensure(builder, now_s, self._cache.get("ShardMap", namespace, name))
+            trusted = await self.trusted(builder, self._cache.get("ShardMap", namespace, name))
         except TakenError as error:
             before = ClusterState(**(cluster.get("status") or {}))
             state = blocked(before, str(error), now_s, cluster["metadata"]["generation"])
@@ -121,23 +120,30 @@ class Clusters:
         await self._report(cluster, seen, made, memory, trouble)
         return AT_WORK_S if made.steps or made.doing or trouble or memory.failing_since else AT_REST_S
 
+    async def trusted(self, builder: Builder, shards: Object | None = None) -> Trusted:
+        """What the operator needs to talk to a cluster. Raises KubeError."""
+        mounted = frozenset(filter(None, (issued.mounted(one["spec"]) for one in self._pods(builder))))
+        return await self._secrets.ensure(builder, time.time(), shards, mounted)
+
     def served(self, builder: Builder, trusted: Trusted) -> Builder:
         """With the certificate that pods have, while the one that they are to have is not there."""
         if not trusted.waits:
             return builder
         found = self._cache.get("StatefulSet", builder.namespace, builder.names["node"])
-        return Builder(builder.namespace, builder.name, builder.uid, as_served(builder.spec, found), builder.home)
+        pods = [found["spec"]["template"]] if found is not None else self._pods(builder)
+        spec = issued.as_served(builder.spec, pods[0]["spec"] if pods else None)
+        return Builder(builder.namespace, builder.name, builder.uid, spec, builder.home)
+
+    def _pods(self, builder: Builder) -> list[Object]:
+        """A cluster's storage pods."""
+        pods = self._cache.list("Pod", builder.namespace, builder.name)
+        return [one for one in pods if _is_node(one) and is_of_set(one, builder.name)]
 
     def daemons(self, builder: Builder, trusted: Trusted) -> Daemons:
         """The daemons of a cluster, as its pods are now."""
-        pods = self._cache.list("Pod", builder.namespace, builder.name)
-        running = sorted(
-            (pod(one) for one in pods if _is_node(one) and is_of_set(one, builder.name)), key=lambda one: not one.ready
-        )
+        running = sorted(map(pod, self._pods(builder)), key=lambda one: not one.ready)
         admins = [f"[{one.ip}]:{ADMIN}" if ":" in one.ip else f"{one.ip}:{ADMIN}" for one in running if one.ip]
-        tls = builder.spec.gateway.tls
-        own = tls.secretName is None and tls.issuerRef is None
-        trust = trusted_by(trusted, own=own) if tls.enabled else None
+        trust = trusted_by(trusted) if builder.spec.gateway.tls.enabled else None
         return Daemons(
             self._session,
             admins,
@@ -152,9 +158,8 @@ class Clusters:
     def _door(self, builder: Builder, trusted: Trusted) -> Door:
         cluster = self._cache.get("S4Cluster", builder.namespace, builder.name) or {}
         said = (cluster.get("status") or {}).get("version", "").split(" and ")
-        old = any(
-            not one or one.startswith(("0.6.", "0.7.")) for one in said
-        )  # once every node is newer, nothing is said in the clear
+        # once every node is newer, nothing is said in the clear
+        old = any(not one or one.startswith(("0.6.", "0.7.")) for one in said)
         return Door(
             ssl.create_default_context(cadata=trusted.authority),
             f"node.{builder.names['nodes']}.{builder.namespace}.svc",

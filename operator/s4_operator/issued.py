@@ -15,6 +15,8 @@ from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec
 from s4_operator.pods import Object
 
+ABSENT = "gateway.tls.issuerRef needs cert-manager, and this Kubernetes has no cert-manager.io/v1: install it"
+
 
 def certificate(builder: Builder) -> Object:
     """What cert-manager is asked for. Raises ValueError without an issuer."""
@@ -52,12 +54,17 @@ def waits(found: Object) -> str:
     return f"cert-manager has no certificate for {name} yet: {told}"
 
 
-def as_served(spec: ClusterSpec, found: Object | None) -> ClusterSpec:
-    """The spec with the certificate that its pods serve S3 with now, by their StatefulSet; as it is where there is
-    none, and pods may wait."""
-    if found is None:
+def mounted(pod: Object) -> str | None:
+    """The Secret that a pod, by its spec, has the certificate of S3 from; None where it serves without."""
+    volumes = pod.get("volumes") or ()
+    return next((str(one["secret"]["secretName"]) for one in volumes if one["name"] == "tls"), None)
+
+
+def as_served(spec: ClusterSpec, pod: Object | None) -> ClusterSpec:
+    """The spec with the certificate that its pods serve S3 with now, by the spec of one; as it is where there is none,
+    and pods may wait."""
+    if pod is None:
         return spec
-    volumes = found["spec"]["template"]["spec"].get("volumes") or ()
-    mounted = next((one["secret"]["secretName"] for one in volumes if one["name"] == "tls"), None)
-    tls = spec.gateway.tls.model_copy(update={"enabled": mounted is not None, "secretName": mounted})
+    found = mounted(pod)
+    tls = spec.gateway.tls.model_copy(update={"enabled": found is not None, "secretName": found})
     return spec.model_copy(update={"gateway": spec.gateway.model_copy(update={"tls": tls})})

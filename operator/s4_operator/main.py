@@ -59,7 +59,7 @@ class Operator:
             environment.get("S4_OPERATOR_NAMESPACE", ""),
         )
         bounds = Bounds(self.cache)
-        common = kube, self.cache, self.clusters, secrets
+        common = kube, self.cache, self.clusters
         self.roles = Roles(*common, bounds)
         self.rounds = {
             "S4Cluster": self.clusters.reconcile,

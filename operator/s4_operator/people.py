@@ -39,7 +39,7 @@ from s4_operator.resources import (
 )
 from s4_operator.rights import arn_of, check, grant, names, resolved, statements
 from s4_operator.rounds import Reconciler
-from s4_operator.secrets_of import Keys, Secrets
+from s4_operator.secrets_of import Keys
 from s4_operator.sweep import USER
 
 GROUP_TAG = "s4.dev/group/"
@@ -51,8 +51,8 @@ class Users(Reconciler[UserSpec, UserState]):
 
     kind, finalizer, models = "S4User", "s4.dev/user", (UserSpec, UserState)
 
-    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
-        super().__init__(kube, cache, clusters, secrets)
+    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, bounds: Bounds) -> None:
+        super().__init__(kube, cache, clusters)
         self._bounds = bounds
         self._let_in: dict[str, bool] = {}  # by uid: what this process last had it be
 

@@ -40,7 +40,6 @@ from s4_operator.resources import (
 )
 from s4_operator.rights import grant, resolved, statements
 from s4_operator.rounds import Reconciler
-from s4_operator.secrets_of import Secrets
 from s4_operator.sweep import ROLE, drop_role
 
 ENDING = "-s4-role"  # of the ConfigMap's name
@@ -70,8 +69,8 @@ class Roles(Reconciler[RoleSpec, RoleState]):
 
     kind, finalizer, models = "S4Role", "s4.dev/role", (RoleSpec, RoleState)
 
-    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets, bounds: Bounds) -> None:
-        super().__init__(kube, cache, clusters, secrets)
+    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, bounds: Bounds) -> None:
+        super().__init__(kube, cache, clusters)
         self._bounds = bounds
         self._issuer, self._read_at = ("", ""), -READ_AGAIN_S
         self._reading = asyncio.Lock()

@@ -9,7 +9,6 @@ away last. A cluster that is gone has nothing to let go of.
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -23,7 +22,6 @@ from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec
 from s4_operator.ownership import RefusedError
 from s4_operator.resources import UnmetError, again_s, cluster_of, is_going, reason_of, reference_of, say
-from s4_operator.secrets_of import Secrets
 
 Spec = TypeVar("Spec", bound=BaseModel)
 State = TypeVar("State", bound=ResourceState)
@@ -36,8 +34,8 @@ class Reconciler(Generic[Spec, State]):
     finalizer: ClassVar[str]
     models: ClassVar[tuple[Any, Any]]  # Spec and State
 
-    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters, secrets: Secrets) -> None:
-        self._kube, self._cache, self._clusters, self._secrets = kube, cache, clusters, secrets
+    def __init__(self, kube: Kube, cache: Cache, clusters: Clusters) -> None:
+        self._kube, self._cache, self._clusters = kube, cache, clusters
 
     async def reconcile(self, namespace: str, name: str) -> float:
         """One round; seconds until the next, 0 where the resource is no more. Raises KubeError."""
@@ -83,7 +81,7 @@ class Reconciler(Generic[Spec, State]):
         """How to speak to a cluster. Raises KubeError."""
         metadata = cluster["metadata"]
         builder = Builder(metadata["namespace"], metadata["name"], metadata["uid"], ClusterSpec(**cluster["spec"]))
-        trusted = await self._secrets.ensure(builder, time.time())
+        trusted = await self._clusters.trusted(builder)
         builder = self._clusters.served(builder, trusted)
         return builder, self._clusters.daemons(builder, trusted)
 

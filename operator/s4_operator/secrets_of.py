@@ -13,6 +13,7 @@ import secrets
 import ssl
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from s4.crypto.roles import GATEWAY, NODE, S3, uri
 from s4_operator import certificates, issued
@@ -33,34 +34,39 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What the operator needs to talk to a cluster. `problem` says what is wrong with certificates, or nothing. `ca`
-    are authorities of an S3 certificate that is not of the cluster's own, as its Secret has them; `waits`: cert-manager
-    is to make it, and has not."""
+    """What the operator needs to talk to a cluster. `problem` says what is wrong with certificates, or nothing.
+    `others`: pods have an S3 certificate, or are to have one, that is not of the cluster's own authority, and `ca` are
+    the authorities beside these in their Secrets. `waits`: cert-manager is to make one, and has not."""
 
     root: Keys
     authority: str
     admin: Keys | None
     problem: str = ""
     cluster: str = ""  # its id
-    ca: str = ""
+    ca: tuple[str, ...] = ()
     waits: bool = False
+    others: bool = False
 
 
-def trusted_by(trusted: Trusted, *, own: bool) -> ssl.SSLContext:
-    """Whom the operator believes at the S3 port: the cluster's `own` authority; or the system's and the Secret's with
-    it, for pods may have either certificate."""
-    if own:
+def trusted_by(trusted: Trusted) -> ssl.SSLContext:
+    """Whom the operator believes at the S3 port: the cluster's own authority; with `others` the system's and the
+    Secrets' too, for pods may have either certificate."""
+    if not trusted.others:
         return ssl.create_default_context(cadata=trusted.authority)
     made = ssl.create_default_context()
-    for one in (trusted.authority, trusted.ca):
+    for one in (trusted.authority, *trusted.ca):
         with contextlib.suppress(ssl.SSLError, ValueError):  # what is wrong with it shows where it is needed
-            made.load_verify_locations(cadata=one)
+            made.load_verify_locations(cadata=one.encode("ascii", "ignore").decode())  # beside PEM there may be remarks
     return made
 
 
 def read(value: Object | None) -> dict[str, str]:
-    """The data of a Secret; {} where there is none."""
-    return {name: base64.b64decode(part).decode() for name, part in ((value or {}).get("data") or {}).items()}
+    """What of a Secret's data is text; {} where there is none. Others may put anything there."""
+    found = {}
+    for name, part in ((value or {}).get("data") or {}).items():
+        with contextlib.suppress(UnicodeDecodeError):
+            found[name] = base64.b64decode(part).decode()
+    return found
 
 
 def new_keys() -> Keys:
@@ -74,8 +80,11 @@ class Secrets:
         self._kube, self._leaf_s = kube, leaf_s
         self._seen: dict[tuple[str, str], tuple[float, Object | None]] = {}  # by cluster's uid and name: when, and what
 
-    async def ensure(self, builder: Builder, now_s: float, shards: Object | None = None) -> Trusted:
-        """`shards` is the cluster's ShardMap, if there is one. Raises KubeError."""
+    async def ensure(
+        self, builder: Builder, now_s: float, shards: Object | None = None, mounted: frozenset[str] = frozenset()
+    ) -> Trusted:
+        """`shards` is the cluster's ShardMap, if there is one; `mounted` are Secrets that its pods have S3 certificates
+        from now. Raises KubeError."""
         names, spec = builder.names, builder.spec
         root = await self._root(builder)
         cluster = await self._master(builder, str(shards["spec"]["cluster"]) if shards is not None else "")
@@ -83,22 +92,13 @@ class Secrets:
         hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
         for name, role in (("peers", NODE), ("gateway peers", GATEWAY)):
             await self._leaf(builder, names[name], authority, [*hosts, uri(role)], now_s)
-        problem, ca, waits, tls = "", "", False, spec.gateway.tls
-        if tls.enabled:
-            if tls.issuerRef is not None:
-                problem, ca, waits = await self._issued(builder, now_s)
-            elif tls.secretName is None:
-                await self._leaf(builder, names["tls"], authority, [*builder.hosts(), uri(S3)], now_s)
-            else:
-                problem, ca = await self._brought(
-                    builder, tls.secretName, "make it, as gateway.tls.secretName names it", now_s
-                )
+        served = await self._served(builder, authority, mounted, now_s)
         if spec.credentialsSecretRef is None:
             admin: Keys | None = await self._once(builder, names["credentials"])
         else:
             found = read(await self._kube.get("Secret", builder.namespace, spec.credentialsSecretRef.name))
             admin = Keys(found["accessKey"], found["secretKey"]) if {"accessKey", "secretKey"} <= set(found) else None
-        return Trusted(root, authority.certificate, admin, problem, cluster, ca, waits)
+        return Trusted(root, authority.certificate, admin, cluster=cluster, **served)
 
     async def _read(self, builder: Builder, name: str) -> dict[str, str]:
         """Of a Secret that was made for this cluster, as it was a moment ago. One that somebody put there before is
@@ -180,23 +180,36 @@ class Secrets:
             data = {"tls.crt": made.certificate, "tls.key": made.key, "ca.pem": authority.certificate}
             await self._write(builder, name, data, "kubernetes.io/tls")
 
-    async def _issued(self, builder: Builder, now_s: float) -> tuple[str, str, bool]:
-        """(what is wrong, authorities, whether there is nothing to serve with) of what cert-manager makes."""
-        wanted = issued.certificate(builder)
+    async def _served(self, builder: Builder, authority: Pair, mounted: frozenset[str], now_s: float) -> dict[str, Any]:
+        """What S3 is served with, as fields of Trusted. Certificates that pods still have are kept, and believed."""
+        tls, own, asked, ca = builder.spec.gateway.tls, builder.names["tls"], "", ""
+        found: dict[str, Any] = {}
+        if tls.enabled and tls.issuerRef is not None:
+            asked = builder.names["issued"]
+            found["problem"], ca, found["waits"] = await self._issued(builder, asked, now_s)
+        elif tls.enabled and tls.secretName is not None:
+            asked = tls.secretName
+            missing = "make it, as gateway.tls.secretName names it"
+            found["problem"], ca = await self._brought(builder, asked, missing, now_s)
+        if own in mounted or (tls.enabled and not asked):
+            await self._leaf(builder, own, authority, [*builder.hosts(), uri(S3)], now_s)
+        left = sorted(mounted - {asked, own})
+        more = [read(await self._kube.get("Secret", builder.namespace, one)).get("ca.crt", "") for one in left]
+        return {**found, "ca": tuple(filter(None, [ca, *more])), "others": bool(asked or left)}
+
+    async def _issued(self, builder: Builder, name: str, now_s: float) -> tuple[str, str, bool]:
+        """(what is wrong, authorities, whether there is nothing to serve with) of what cert-manager makes. What keeps
+        it from being asked, such as a webhook of its own that is away, keeps the cluster from nothing else."""
+        wanted, missing = issued.certificate(builder), "cert-manager is to make it"
+        problem, ca = await self._brought(builder, name, missing, now_s)
         try:
             found = await self._kube.ours(wanted)
             if found is None or not issued.is_asked(found, wanted):
                 found = await self._kube.have(wanted)
         except KubeError as error:
-            if error.status != 404:
+            if not error.status:
                 raise
-            return (
-                "gateway.tls.issuerRef needs cert-manager, and this Kubernetes has no cert-manager.io/v1: install it",
-                "",
-                True,
-            )
-        missing = "cert-manager is to make it"
-        problem, ca = await self._brought(builder, builder.names["issued"], missing, now_s)
+            return issued.ABSENT if error.status == 404 else f"cert-manager cannot be asked: {error}", ca, True
         return issued.waits(found) or problem, ca, missing in problem
 
     async def _brought(self, builder: Builder, name: str, missing: str, now_s: float) -> tuple[str, str]:

@@ -195,7 +195,7 @@ class Tenants:
                     cache, secrets = Cache(), Secrets(kube)
                     await cache.refresh(kube)
                     clusters = OneServer(self.server, kube, cache, session, "s4:1", secrets)
-                    await work(Reconcilers(kube, cache, clusters, secrets))
+                    await work(Reconcilers(kube, cache, clusters))
             finally:
                 await kube.close()
 
@@ -205,9 +205,9 @@ class Tenants:
 class Reconcilers:
     """All of the operator but for what watches and waits."""
 
-    def __init__(self, kube: Kube, cache: Cache, clusters: OneServer, secrets: Secrets) -> None:
+    def __init__(self, kube: Kube, cache: Cache, clusters: OneServer) -> None:
         self.kube, self.cache, self.clusters, self.daemons = kube, cache, clusters, clusters.daemons()
-        common, bounds = (kube, cache, clusters, secrets), Bounds(cache)
+        common, bounds = (kube, cache, clusters), Bounds(cache)
         self.buckets = Buckets(*common, bounds)
         self.rounds = {
             "S4Cluster": clusters.reconcile,

@@ -6,12 +6,14 @@ proxy has. What it does is written here as it does: conditions of the Certificat
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
-import ssl
 import subprocess
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,13 @@ from kube.apiserver import ApiServer
 from kube.test_operator import OperatorProcess, cluster, get, operator, status
 from process import wait_until
 from s4_operator import certificates, issued
+from s4_operator.cache import Cache
 from s4_operator.certificates import Pair
+from s4_operator.clusters import Clusters
+from s4_operator.kube import Kube
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec
-from s4_operator.secrets_of import Trusted, trusted_by
+from s4_operator.secrets_of import Secrets, Trusted, trusted_by
 
 __all__ = ["operator"]  # the fixture
 
@@ -135,27 +140,89 @@ def test_a_cluster_serves_with_what_its_pods_have_until_the_other_is_there(had: 
     """To the letter: no pod starts again for a certificate that is not there."""
     before, after = (ClusterSpec.model_validate({"gateway": {"tls": tls}}) for tls in (had, ISSUED["tls"]))
     found = Builder("ns", "c", "uid", before).nodes(6, "s4:1")
-    served = Builder("ns", "c", "uid", issued.as_served(after, found))
+    served = Builder("ns", "c", "uid", issued.as_served(after, found["spec"]["template"]["spec"]))
     assert served.nodes(6, "s4:1") == found
     assert served.endpoint == Builder("ns", "c", "uid", before).endpoint
     assert issued.as_served(after, None) == after, "new pods may wait"
     assert Builder("ns", "c", "uid", after).nodes(6, "s4:1") != found
 
 
+def test_the_set_that_is_made_anew_meanwhile_has_what_its_pods_have() -> None:
+    """As their volumes grow, or move to another class: there is none for a moment."""
+    before, after = (ClusterSpec.model_validate({"gateway": {"tls": tls}}) for tls in ({}, ISSUED["tls"]))
+    found, cache = Builder("ns", "c", "uid", before).nodes(6, "s4:1"), Cache()
+    metadata = {"namespace": "ns", "name": "c-node-0", "labels": found["spec"]["template"]["metadata"]["labels"]}
+    cache.see("Pod", {"kind": "Pod", "metadata": metadata, "spec": found["spec"]["template"]["spec"]})
+    clusters = Clusters(None, cache, None, "s4:1", None)  # type: ignore[arg-type]
+    trusted = Trusted(None, "", None, waits=True)  # type: ignore[arg-type]
+    assert clusters.served(Builder("ns", "c", "uid", after), trusted).nodes(6, "s4:1") == found
+
+
+def believed(trusted: Trusted) -> set[str]:
+    """Names of authorities, of those that are made here."""
+    names = {part[0][1] for found in trusted_by(trusted).get_ca_certs() for part in found["subject"]}
+    return names & {"one", "other", "another authority"}
+
+
 def test_the_operator_believes_the_authority_that_is_in_the_secret() -> None:
-    """And not any other; what is no certificate is left out, for the system's are there."""
+    """And not any other; what is no certificate is left out, for the system's are there, and so are remarks."""
     one, other = (certificates.make(name, time.time(), 3600) for name in ("one", "other"))
-    trusted = Trusted(None, one.certificate, None, ca=other.certificate)  # type: ignore[arg-type]
+    trusted = Trusted(None, one.certificate, None, ca=("# Autorité\n" + other.certificate,))  # type: ignore[arg-type]
+    assert believed(trusted) == {"one"}
+    assert believed(replace(trusted, others=True)) == {"one", "other"}
+    assert believed(replace(trusted, others=True, ca=("none", other.certificate))) == {"one", "other"}
 
-    def names(context: ssl.SSLContext) -> set[str]:
-        return {
-            part[0][1]
-            for found in context.get_ca_certs()
-            for part in found["subject"]
-            if part[0][1] in ("one", "other")
-        }
 
-    assert names(trusted_by(trusted, own=True)) == {"one"}
-    assert names(trusted_by(trusted, own=False)) == {"one", "other"}
-    broken = Trusted(None, one.certificate, None, ca="none")  # type: ignore[arg-type]
-    assert names(trusted_by(broken, own=False)) == {"one"}
+@pytest.fixture
+def namespace(api: ApiServer) -> Iterator[ApiServer]:
+    """Where `operator` may have Secrets, but nothing of cert-manager."""
+    secrets = "/api/v1/namespaces/default/secrets"
+    api.call("DELETE", secrets)
+    api.kubectl("create", "role", "issued", "-n", "default", "--verb=*", "--resource=secrets")
+    api.kubectl("create", "rolebinding", "issued", "-n", "default", "--role=issued", "--user=operator")
+    yield api
+    api.kubectl("delete", "-n", "default", "role,rolebinding", "issued")
+    api.call("DELETE", secrets)
+
+
+def looked(api: ApiServer, tls: dict[str, Any], mounted: tuple[str, ...] = (), later_s: float = 0.0) -> Trusted:
+    """What the operator finds in the Secrets of a cluster, as one who may nothing of cert-manager."""
+
+    async def look() -> Trusted:
+        kube = await Kube.connect(str(api.kubeconfig_of("operator")))
+        try:
+            builder = Builder("default", "c", "uid", ClusterSpec.model_validate({"gateway": {"tls": tls}}))
+            return await Secrets(kube).ensure(builder, time.time() + later_s, None, frozenset(mounted))
+        finally:
+            await kube.close()
+
+    return asyncio.run(look())
+
+
+def test_what_keeps_cert_manager_from_being_asked_keeps_a_cluster_from_nothing_else(namespace: ApiServer) -> None:
+    """A webhook of its own that is away, a right that is missing: said, and pods that have its certificate are
+    believed."""
+    found = looked(namespace, ISSUED["tls"])
+    assert found.waits
+    assert "cert-manager cannot be asked: certificates.cert-manager.io" in found.problem
+    make_secret(namespace, ["c.default.svc"])
+    assert believed(looked(namespace, ISSUED["tls"])) == {"another authority"}
+
+
+def test_certificates_that_pods_still_have_are_kept_and_believed(namespace: ApiServer) -> None:
+    """While they start again with another one, and while that is waited for."""
+    other, binary = certificates.make("other", time.time(), 3600), base64.b64encode(b"\x30\xff").decode()
+    data = {"ca.crt": base64.b64encode(other.certificate.encode()).decode(), "keystore.p12": binary}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "brought"}, "data": data}
+    namespace.call("POST", "/api/v1/namespaces/default/secrets", secret)
+    for tls in ({"enabled": True}, ISSUED["tls"], {"enabled": True, "secretName": "absent"}):
+        assert believed(looked(namespace, tls, mounted=("brought",))) == {"other"}, tls
+
+    def own() -> str:
+        return str(namespace.get("/api/v1/namespaces/default/secrets/c-tls")["data"]["tls.crt"])
+
+    before = own()
+    looked(namespace, ISSUED["tls"], ("c-tls",), later_s=0.5 * certificates.LEAF_S)
+    assert own() == before
+    looked(namespace, ISSUED["tls"], ("c-tls",), later_s=0.9 * certificates.LEAF_S)
+    assert own() != before, "it would end while another one is waited for"
