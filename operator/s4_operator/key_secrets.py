@@ -71,7 +71,7 @@ def _read_notes(text: str) -> dict[str, float]:
     found = {}
     for part in text.split(","):
         access, _, end = part.partition("=")
-        if access and re.fullmatch(r"[0-9]{1,12}", end):
+        if access and re.fullmatch(r"[0-9]{1,10}", end):
             found[access] = float(end)
     return found
 

@@ -4,6 +4,7 @@ Secret."""
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 
@@ -362,8 +363,11 @@ def test_keys_that_a_tenant_wrote_into_its_secret_are_not_taken(tenants: Tenants
     tenants.bucket(ONE, "own")
     tenants.look((ONE, "own"))
     name, user = tenants.status(ONE, "own")["bucketName"], tenants.user(ONE, "own")
+    old, _ = tenants.keys(ONE, "own")
     tenants.set_data(ONE, "own", AWS_ACCESS_KEY_ID=access, AWS_SECRET_ACCESS_KEY="easily-guessed")
-    tenants.annotate("Secret", ONE, "own", **{"s4.dev/previous-keys": "x=y,,=1e99,z"})
+    tenants.annotate("Secret", ONE, "own", **{"s4.dev/previous-keys": f"x=y,,=1e99,z,{old}=999999999999"})
+    binary = {"data": {"keystore": b64encode(b"\xff").decode()}}
+    tenants.api.change(f"/api/v1/namespaces/{ONE}/secrets/own", binary)
     tenants.look((ONE, "own"))
     assert tenants.reason(ONE, "own") == "Ready"
     made, _ = tenants.keys(ONE, "own")
