@@ -42,5 +42,5 @@ def _asked(seen: Observed, current: ClusterMap) -> int:
 def _old(seen: Observed) -> list[str]:
     """Nodes that know one number of copies only."""
     if seen.status is None:
-        return ["nodes that answer"]
+        return ["all nodes"]
     return [one.node for one in seen.status.stores if one.up and one.version.startswith(BEFORE_COPIES)]

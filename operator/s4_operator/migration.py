@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from s4.base.text import human
 from s4.cluster.clustermap import ClusterMap
-from s4.cluster.placement import DRAINING, SERVING
+from s4.cluster.placement import DRAINING, SERVING, Store, domain_limit
 from s4.cluster.status import Said
 from s4_operator import sizes
 from s4_operator.observed import Claim, Observed
@@ -35,7 +35,7 @@ def others(seen: Observed) -> dict[int, Claim]:
     return {
         claim.ordinal: claim
         for claim in seen.claims
-        if wanted and claim.storage_class not in ("", wanted) and claim.ordinal < seen.spec.nodes
+        if wanted is not None and claim.storage_class != wanted and claim.ordinal < seen.spec.nodes
     }
 
 
@@ -52,11 +52,12 @@ def drained(seen: Observed, current: ClusterMap) -> str:
 
 def progress(seen: Observed) -> str:
     """How far it is, in words; empty where every claim is of the class that is asked for."""
-    if not (found := others(seen)):
+    if not others(seen):
         return ""
     nodes, wanted = seen.spec.nodes, seen.spec.storage.storageClassName
     on = sum(claim.ordinal < nodes and claim.storage_class == wanted for claim in seen.claims)
-    return f"{on} of {nodes} nodes {'is' if on == 1 else 'are'} on class {wanted}" if found else ""
+    where = f"on class {wanted}" if wanted else "on volumes without a class"
+    return f"{on} of {nodes} nodes {'is' if on == 1 else 'are'} {where}"
 
 
 def next_steps(
@@ -117,6 +118,12 @@ def _too_few(seen: Observed, current: ClusterMap, store: str) -> str:
     more = f"add nodes, which may go afterwards (nodes: {seen.spec.nodes + _several(seen)})"
     if stay < current.shards:
         return f"{current.data}+{current.parity} needs {current.shards} others that serve; {more}"
+    members = [Store(one, current.stores[one].domain) for one in current.in_state(SERVING)]
+    others = [one for one in members if one.id != store]
+    most = domain_limit(others, current.shards)
+    if most > current.parity >= domain_limit(members, current.shards):
+        where = f"{'a zone' if seen.spec.placement.failureDomain == 'zone' else 'a host'} would have {most}"
+        return f"without it {where} of an object's {current.shards} shards, and {current.parity} may be lost; {more}"
     said = [one for one in seen.status.stores if one.up and one.total_bytes] if seen.status is not None else []
     held = sum(one.used_bytes for one in said if one.store == store)
     keep = 1 - sizes.LOW

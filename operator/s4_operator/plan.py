@@ -181,19 +181,22 @@ def _domains(seen: Observed, current: ClusterMap, made: Plan) -> None:
 def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
     moving = replacing(current)
     added, busy, going = [], hosts.repairs(seen, current, moving), migration.leaving(seen)
+    ending = {claim.ordinal for claim in seen.claims if claim.deleting}
     for ordinal in range(seen.spec.nodes):
         name = pod_name(seen.name, ordinal)
         fresh, old = fresh_of(current, known, name), store_of(current, name, SERVING, DRAINING)
         if not fresh and not old:
             made.doing.append(f"waiting for {name}, which has no store yet")
+        elif fresh and not old and ordinal in going:
+            continue  # its volume is made anew first
+        elif fresh and (known is None or known.get(fresh) is None):
+            made.doing += [] if old else [f"waiting for {name}, whose store does not answer yet"]
+        elif fresh and ordinal in ending:  # what came to be on it would go with its pod
+            made.steps += [DeletePod(pod) for pod in seen.pods if pod.ordinal == ordinal and not pod.deleting]
+            made.doing.append(f"{name} is made anew: its claim is being deleted")
         elif fresh and not old:
-            if ordinal in going:
-                continue  # its volume is made anew first
-            if known is not None and known.get(fresh) is not None:
-                added.append(fresh)
-            else:
-                made.doing.append(f"waiting for {name}, whose store does not answer yet")
-        elif fresh and known is not None and known.get(fresh) is not None:
+            added.append(fresh)
+        elif fresh and known is not None:
             why, unit = _cannot_lose(seen, current, known, old), hosts.unit_of(seen, current, old, moving=old in moving)
             if why:
                 made.at_risk = f"store {old[:8]} of {name} is lost, and {why}; to give it up, annotate the S4Cluster with s4.dev/confirm-data-loss={old}"

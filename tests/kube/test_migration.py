@@ -6,9 +6,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from kube.test_plan import settled
 from kube.worlds import Model, UnsafeError
+from s4.cluster import planner
 from s4_operator import migration
 from s4_operator.plan import plan
 from s4_operator.report import report
@@ -32,11 +34,11 @@ def to_fast(model: Model) -> Model:
     return model
 
 
-def rounds(model: Model, until: str) -> None:
+def rounds(model: Model, until: str, after: int = 0) -> None:
     """Rounds until a step of a kind was made."""
     for _ in range(LONG):
         model.round(troubled=False)
-        if any(until in line for line in model.log):
+        if any(until in line for line in model.log[after:]):
             return
     raise AssertionError(f"no {until}: {plan(model.seen())}")
 
@@ -210,3 +212,59 @@ def test_a_host_that_dies_while_it_is_drained_is_replaced_on_the_new_class() -> 
     host.alive, host.since = False, model.now
     settled(model, LONG)
     assert not [line for line in model.log if "ReleaseStore" in line and model.pods[5].store in line]
+
+
+@pytest.mark.parametrize("change", [{"migrate": False}, {"storageClassName": "slow", "migrate": True}])
+def test_nothing_comes_to_a_volume_whose_claim_is_being_deleted(change: dict[str, object]) -> None:
+    """The operator ended, or was refused, between claim and pod, and people changed their minds: the claim would go at
+    the pod's next start, with all that was put on it till then."""
+    model = drained(on_slow(11))
+    for step in plan(model.seen()).steps[:2]:
+        model.step(step)
+    assert model.deleting == {5}
+    model.change(**change)
+    made = plan(model.seen())
+    assert [type(one) for one in made.steps] == [DeletePod]
+    assert "c-node-5 is made anew: its claim is being deleted" in made.doing
+    rounds(model, "AddStores", after=len(model.log))
+    assert not model.deleting
+
+
+def test_volumes_without_a_class_move_too_from_there_and_to_there() -> None:
+    model = settled(Model(12, nodes=6))
+    model.change(storageClassName="")
+    assert migration.progress(model.seen()) == ""
+    model = to_fast(model)
+    assert [type(one) for one in plan(model.seen()).steps] == [DrainStores]
+    settled(model, LONG)
+    model.change(storageClassName="")
+    settled(model, LONG)
+    assert {model.classes[model.claims[one][0]] for one in model.pods} == {""}
+    model.change(storageClassName="fast", migrate=False)
+    assert migration.progress(model.seen()) == "0 of 6 nodes are on class fast"
+    model.classes = dict.fromkeys(model.classes, "fast")
+    model.change(storageClassName="")
+    assert migration.progress(model.seen()) == "0 of 6 nodes are on volumes without a class"
+
+
+def test_no_node_is_drained_that_keeps_a_zone_from_having_too_much() -> None:
+    model = to_fast(on_slow(13))
+    assert model.map is not None
+    zones = {store: "one" if one.node < "c-node-4" else "other" for store, one in model.map.stores.items()}
+    placed = planner.rebalanced(planner.placed(model.map, zones))
+    held = [
+        structs.replace(
+            one, config=structs.replace(one.config, members=one.wanted, in_sync=one.wanted[: placed.replicas])
+        )
+        for one in placed.partitions
+    ]
+    model.map = structs.replace(placed, partitions=tuple(held))
+    spec = model.spec.model_copy(
+        update={"placement": model.spec.placement.model_copy(update={"failureDomain": "zone"})}
+    )
+    made = plan(replace(model.seen(), spec=spec))
+    assert made.steps == []
+    assert made.doing == [
+        "0 of 6 nodes are on class fast; c-node-5 stays: without it a zone would have 3 of an object's 4 shards, and 2 "
+        "may be lost; add nodes, which may go afterwards (nodes: 7)"
+    ]

@@ -21,7 +21,17 @@ from s4_operator.models import ClusterSpec, size
 from s4_operator.observed import Claim, Host, Observed, Pod
 from s4_operator.plan import Plan, plan
 from s4_operator.state_models import ClusterState
-from s4_operator.steps import DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
+from s4_operator.steps import (
+    AddStores,
+    DeleteClaim,
+    DeletePod,
+    GrowClaim,
+    MakeMap,
+    RetainVolume,
+    Step,
+    changed,
+    in_words,
+)
 
 HOSTS = 8
 
@@ -234,6 +244,7 @@ class Model:
             self.asked[int(step.claim.uid)] = size(step.size)
         elif not isinstance(step, RetainVolume):
             assert self.map is not None
+            self.is_kept(step)
             try:
                 self.map = changed(step, self.map)
                 words = in_words(step, self.map)
@@ -241,6 +252,13 @@ class Model:
                 self.log.append(f"   {words}")
             except PlanError as error:
                 self.log.append(f"   {error}")
+
+    def is_kept(self, step: Step) -> None:
+        """Nothing comes to be on a volume whose claim goes with its pod."""
+        stores = step.stores if isinstance(step, AddStores) else (getattr(step, "instead", ""),)
+        for one in self.deleting:
+            if one in self.pods and self.pods[one].store in stores:
+                raise UnsafeError(f"{step} puts something on a volume that goes with c-node-{one}")
 
     def lets_go(self, step: DeleteClaim) -> None:
         """A claim whose store answers goes once nothing is on it, with everything whole elsewhere."""
