@@ -43,16 +43,19 @@ def rules(*checks: dict[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": list(checks)}
 
 
-def immutable(name: str, why: str) -> Any:
-    return rules(rule("self == oldSelf", f"{name} cannot be changed: {why}"))
-
-
 class Model(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
 class Erasure(Model):
-    model_config = ConfigDict(json_schema_extra=immutable("erasure", "make another S4Cluster and copy the data to it"))
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self == oldSelf", "erasure cannot be changed: make another S4Cluster and copy the data to it"),
+            rule(
+                "self.data + self.parity <= 16", "erasure.data + erasure.parity must be at most 16: shards of an object"
+            ),
+        )
+    )
     data: int = Field(4, ge=1, le=16, description="Shards of which an object is read.")
     parity: int = Field(2, ge=1, le=8, description="Shards beside them: so many stores may be lost at once.")
 
@@ -400,7 +403,7 @@ class ClusterSpec(Model):
     metadataReplicas: int | None = Field(
         None,
         ge=1,
-        le=24,
+        le=16,
         description="Copies of each partition's metadata; 3, and at least erasure.parity + 1, where absent. May be "
         "changed: replicas join, or leave, while all goes on.",
     )

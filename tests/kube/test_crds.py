@@ -63,6 +63,7 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
     ("spec", "message"),
     [
         ({"nodes": 3}, "nodes must be at least erasure.data + erasure.parity"),
+        ({"nodes": 18, "erasure": {"data": 14, "parity": 4}}, "erasure.data + erasure.parity must be at most 16"),
         ({"metadataReplicas": 2}, "metadataReplicas must be at least 3, and at least erasure.parity + 1"),
         ({"metadataReplicas": 3, "erasure": {"data": 2, "parity": 3}}, "at least erasure.parity + 1"),
         ({"metadataReplicas": 7}, "metadataReplicas must be at most erasure.data + erasure.parity"),
