@@ -11,6 +11,7 @@ from s4.cluster.messages import (
     LOST,
     Again,
     Append,
+    Beacon,
     Config,
     Document,
     Durable,
@@ -72,6 +73,14 @@ def test_no_rule_can_be_left_out(kind: type) -> None:
     with pytest.raises(BrokenError):
         for seed in [broken.FOUND.get(kind, 0), *range(400)]:
             World(seed, node_class=node_class, **faults).run().check_end()
+
+
+def passes(replica: Replica, until_s: float) -> None:
+    """Time passes, and it looks each half of a second."""
+    now = replica.now
+    while now < until_s:
+        now = min(now + 0.5, until_s)
+        replica.tick(now)
 
 
 def leading(me: str = "a", in_sync: tuple[str, ...] = ("a", "b")) -> Replica:
@@ -174,8 +183,41 @@ def test_who_has_a_part_of_a_snapshot_leads_nothing_and_takes_no_entries() -> No
     replica.tick(6.0)
     assert replica.messages == [("a", Join(4, None))]
     replica.see(Document(Config(5, "a", ("c",)), Plan(("a", "b", "c"), 1)), 5, 7.0)
-    replica.tick(20.0)
+    passes(replica, 20.0)
     assert (replica.state.joining, replica.swap) == (LOST, None)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_primary_that_stood_still_hears_the_others_before_it_gives_them_up(alive: bool) -> None:
+    """On an overloaded machine it threw out all that were well, each time, and nobody could write meanwhile."""
+    primary = leading(in_sync=("a", "b"))
+    passes(primary, 1.0)
+    primary.tick(9.0)
+    assert primary.swap is None
+    assert not primary.serves(9.0)
+    assert ("b", Beacon(2, 9.0)) in primary.messages
+    if alive:
+        primary.receive("b", Promise(2, 9.0), 9.1)
+        assert primary.serves(9.1)
+    passes(primary, 10.1)
+    assert (primary.swap is None) == alive
+    passes(primary, 11.1)
+    assert primary.swap is not None
+    assert primary.swap.config == Config(3, "a", ("a",), ("b",))
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_secondary_that_stood_still_hears_its_primary_before_it_promotes_itself(alive: bool) -> None:
+    second = Replica("b", State(epoch=2), Timing(), 0.0)
+    second.see(Document(Config(2, "a", ("a", "b", "c")), Plan(("a", "b", "c"), 2)), 2, 0.0)
+    second.receive("a", Beacon(2, 0.1), 0.1)
+    second.tick(0.2)
+    second.tick(9.0)
+    assert second.swap is None
+    if alive:
+        second.receive("a", Beacon(2, 9.1), 9.1)
+    passes(second, 10.1)
+    assert (second.swap is None) == alive
 
 
 def test_a_primary_that_stops_hands_over_and_is_not_waited_for() -> None:
@@ -198,7 +240,7 @@ def test_an_heir_that_also_asked_for_itself_counts_on_no_lease() -> None:
     plan = Plan(("a", "b", "c"), 2)
     heir = Replica("b", State(epoch=2), Timing(), 0.0)
     heir.see(Document(Config(2, "a", ("a", "b", "c")), plan), 2, 0.0)
-    heir.tick(3.5)
+    passes(heir, 3.5)
     assert heir.swap is not None
     heir.see(Document(heir.swap.config, plan), 3, 3.6)
     assert heir.leading
@@ -267,7 +309,7 @@ def test_an_empty_copy_that_the_map_counts_on_leads_nobody_and_says_so(primary: 
     assert "empty" in replica.alarm
     again = Replica("a", replica.state, Timing(), 100.0)
     again.see(three(primary), 9, 100.0)
-    again.tick(110.0)
+    passes(again, 110.0)
     assert again.swap is None
     assert again.alarm
 
@@ -280,7 +322,7 @@ def test_a_copy_that_is_new_with_its_partition_follows_and_may_lead() -> None:
     replica.receive("a", Append(2, 0, (), 0, exact=True), 0.1)
     replica.synced(len(replica.writes), 0.2)
     assert replica.messages[-1] == ("a", Durable(2, 0))
-    replica.tick(5.0)
+    passes(replica, 5.0)
     assert replica.swap is not None
     assert not replica.alarm
 
@@ -297,7 +339,7 @@ def test_a_copy_that_lacks_what_is_committed_says_so_and_is_filled(eligible: boo
     assert (to, said) == ("a", Again(7, 3, 0, lost=True))
     assert replica.state.joining == LOST
     assert replica.alarm
-    replica.tick(9.0)
+    passes(replica, 9.0)
     assert replica.swap is None, "it does not lead"
     primary = leading(in_sync=("a", "b") if not eligible else ("a",))
     if eligible:
@@ -317,13 +359,13 @@ def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_i
     replica.tick(0.1)
     assert replica.swap is not None
     replica.see(Document(replica.swap.config, three("a").plan), 8, 0.2)
-    for now in range(1, 30):
+    for now in range(1, 31):
         replica.tick(float(now))
         assert replica.swap is None
         assert not replica.serves(float(now))
     replica.receive("c", Durable(8, 5), 30.0)
     replica.receive("c", Promise(8, 29.9), 30.0)
-    replica.tick(30.1)
+    passes(replica, 30.6)
     assert replica.swap is not None
     assert replica.swap.config == Config(9, "a", ("a", "c"))
 
@@ -357,7 +399,7 @@ def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:
     replica.see(pair, 7, 0.0)
     replica.tick(0.1)
     replica.see(Document(replica.swap.config, pair.plan), 8, 0.2)  # type: ignore[union-attr]
-    replica.tick(60.0)
+    passes(replica, 60.0)
     assert replica.swap is None
     replica.see(Document(replica.document.config, Plan(("a", "b"), 1, gone=("b",))), 9, 61.0)  # type: ignore[union-attr]
     replica.tick(61.1)
@@ -377,7 +419,7 @@ def test_nobody_who_has_committed_more_is_filled_with_less() -> None:
 def test_a_map_from_a_backup_is_refused() -> None:
     replica = Replica("b", State(epoch=7), Timing(), 0.0)
     replica.see(Document(Config(6, "b", ("b",)), Plan(("b",), 1)), 9, 0.0)
-    replica.tick(100.0)
+    passes(replica, 100.0)
     assert "epoch 6" in replica.alarm
     assert replica.swap is None
 

@@ -44,6 +44,7 @@ class Replica(Ledger):
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
         self.behind = False  # somebody has a newer document: the host reads it
         self._alarm, self._heard = "", now
+        self._ticked, self._patient = now, NEVER  # until then nobody is given up: we stood still ourselves
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
@@ -177,6 +178,9 @@ class Replica(Ledger):
     def tick(self, now: float) -> None:
         """Time passed: beacons, what was lost on the way, promotion, changes of configuration."""
         self.now = now
+        if now - self._ticked > 2 * self.timing.beacon:  # the machine is overloaded: what others said waits to be read
+            self._patient = now + 2 * self.timing.beacon
+        self._ticked = now
         if self.document is None or self._alarm or self.me in self.document.plan.gone:
             return  # declared lost though it lives: it neither leads nor follows (M1)
         config, plan = self.document.config, self.document.plan
@@ -186,7 +190,7 @@ class Replica(Ledger):
             if self._may_lead():
                 self._propose(replace(config, epoch=config.epoch + 1))
         elif self.me in config.in_sync:
-            if now - self._heard >= self.timing.grace and self._may_lead():
+            if now >= max(self._heard + self.timing.grace, self._patient) and self._may_lead():
                 self._propose(self._without(config, plan, {config.primary}, self.me))
         elif self.me in config.eligible and set(config.in_sync) <= set(plan.gone) and self._may_lead():
             others = tuple(one for one in config.eligible if one != self.me)
@@ -288,7 +292,8 @@ class Replica(Ledger):
         """The change of configuration that is due, if any."""
         others = {name: self._peers[name] for name in self._needed()}
         sure = self._settled is None or self._shown
-        lost = removable(config, plan, others, self.now - self.timing.lease, settled=sure)
+        limit = self.now - self.timing.lease if self.now >= self._patient else NEVER
+        lost = removable(config, plan, others, limit, settled=sure)
         ready = [name for name, peer in self._peers.items() if name not in config.in_sync and self._caught_up(peer)]
         if lost or any(self._peers[one].lacks for one in config.eligible if one in self._peers):
             self._propose(self._without(config, plan, lost, self.me))
