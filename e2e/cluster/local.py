@@ -29,6 +29,7 @@ from addresses import FAMILIES, HOST, zone
 
 BIN = Path(os.environ.get("S4_E2E_BIN", Path.home() / ".cache" / "s4-e2e" / "bin"))
 BRIDGE, CGROUP, PAUSE = "s4e2e", "s4-e2e", "s4-e2e/pause:1"
+WEIGHT = 12 * 1024  # in cgroup v1's shares: two processes of each machine
 NODAD: dict[int, tuple[str, ...]] = {4: (), 6: ("nodad",)}  # an address is used at once
 FORWARD = ("net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0", "net.ipv6.conf.all.forwarding=1")
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
@@ -227,6 +228,8 @@ def cgroups(number: int) -> None:
             if controller == "cpuset":
                 for part in ("cpuset.cpus", "cpuset.mems"):
                     (path / part).write_text((root / part).read_text())
+        if controller == "cpu":  # all pods of six machines had as much of a busy machine as one process beside them
+            (root / CGROUP / "cpu.shares").write_text(str(WEIGHT))
 
 
 def node_start(number: int) -> None:
