@@ -291,13 +291,8 @@ class Clusters:
 
     async def _prune(self, builder: Builder, kept: set[tuple[str, str]]) -> None:
         """Remove what a setting that is off now had made."""
-        optional = [
-            ("Ingress", "s3"),
-            ("NetworkPolicy", "s3"),
-            ("Deployment", "gateway"),
-            ("PodDisruptionBudget", "gateway"),
-            ("ConfigMap", "dashboard"),
-        ]
+        optional = [("Ingress", "s3"), ("NetworkPolicy", "s3"), ("Deployment", "gateway"), ("Service", "gateways")]
+        optional += [("PodDisruptionBudget", "gateway"), ("ConfigMap", "dashboard")]
         if builder.spec.gateway.tls.issuerRef is None:
             optional.append(("Certificate", "issued"))
         optional += [(kind, "s3") for kind in ("ServiceMonitor", "PrometheusRule") if kind in self._apis]

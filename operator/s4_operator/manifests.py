@@ -100,8 +100,9 @@ class Builder:
             )
             for name, of, listed in (
                 ("nodes", "node", ports),
-                ("gateways", "gateway", ports[1:2]),
-            )  # that for Prometheus
+                ("gateways", "gateway", ports[1:2]),  # that for Prometheus
+            )
+            if of == "node" or component == "gateway"
         ]
         s3 = self.object(
             "v1",

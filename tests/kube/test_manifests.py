@@ -217,3 +217,9 @@ def test_a_budget_lets_a_host_go_and_keeps_the_others() -> None:
         "operator": "NotIn",
         "values": ["c-node-1", "c-node-3"],
     }
+
+
+@pytest.mark.parametrize(("replicas", "names"), [(0, ["c-nodes", "c"]), (2, ["c-nodes", "c-gateways", "c"])])
+def test_there_is_a_service_of_gateways_while_there_are_gateways(replicas: int, names: list[str]) -> None:
+    made = Builder("ns", "c", "uid", ClusterSpec(gateway=GatewaySpec(replicas=replicas))).services()
+    assert [one["metadata"]["name"] for one in made] == names
