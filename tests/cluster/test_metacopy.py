@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from cluster.memory import MemoryCoordinator
 from cluster.test_map import made
 from inprocess import until
-from s4.cluster import clustermap
+from s4.cluster import clustermap, planner
 from s4.cluster.keeper import DOCUMENT, MapKeeper
 from s4.cluster.messages import Config, Document, Plan, State
 from s4.node import metadata_copy
@@ -266,6 +266,31 @@ def test_a_damaged_primary_that_is_needed_lets_a_whole_copy_lead(tmp_path: Path)
             assert not cluster.groups["s0"].serves(0)
             await cluster.copies["s0"].renew()
             assert cluster.ended == ["s0"]
+
+    run(test)
+
+
+def test_a_hand_over_that_another_change_of_the_map_overtakes_is_asked_for_again(tmp_path: Path) -> None:
+    """The swap never happened, and the only whole copy was taken for one that had led and given it back."""
+
+    async def test() -> None:
+        async with running(tmp_path) as cluster:
+            await damage(cluster, "s0")
+            await until(cluster.whole)
+            await leads(cluster, "s0")
+            await cluster.copies["s0"].scrub()
+            await cluster.stop("s2")
+            await until(lambda: all("s2" not in one.config.in_sync for one in cluster.keepers["s1"].current.partitions))
+            await until(lambda: cluster.groups["s0"].serves(0))
+            epoch = cluster.groups["s0"].replica(0).state.epoch
+            await cluster.copies["s0"].renew()  # and before it is sent, the plan is looked at again
+            await cluster.keepers["s1"].change(lambda old: planner._touched(old, ["s0"]))
+            core = cluster.groups["s0"].replica(0)
+            await until(lambda: core.swap is None)
+            assert (core.leading, core.state.epoch) == (True, epoch)
+            await cluster.copies["s0"].renew()
+            assert "can lead" not in cluster.copies["s0"].alarm
+            await until(lambda: cluster.groups["s1"].serves(0))
 
     run(test)
 

@@ -113,7 +113,7 @@ class OwnCopy:
     ) -> None:
         self._store, self._keeper, self._group, self._fatal = store, keeper, group, fatal
         self.alarm = alarm
-        self._asked: dict[int, set[str]] = {}  # by partition: who was made its primary in our place, and is in sync
+        self._asked: dict[int, dict[str, int]] = {}  # by partition: whom we had lead, and since which epoch we had led
         group.database.watch(self._found)
 
     def _found(self, error: Exception) -> None:
@@ -146,13 +146,19 @@ class OwnCopy:
     def _hand_over(self, current: ClusterMap, only: list[int]) -> None:
         stuck = []
         for number in only:
-            core, asked = self._group.replica(number), self._asked.setdefault(number, set())
-            asked &= set(current.partitions[number].config.in_sync)
+            core, config = self._group.replica(number), current.partitions[number].config
+            stayed = core.leading and core.swap is None  # whoever changed the map meanwhile: then nobody led for us
+            asked = {
+                store: began
+                for store, began in self._asked.get(number, {}).items()
+                if store in config.in_sync and not (stayed and began == core.began)
+            }
             if heir := core.hand_over(self._group.clock(), asked):
                 log.warning("partition %d: store %s is to lead, for the copy here is damaged", number, heir[:8])
-                asked.add(heir)
-            elif core.leading:
+                asked[heir] = core.began
+            elif stayed:
                 stuck.append(number)
+            self._asked[number] = asked
         self.alarm = "its copy of the metadata is damaged, and cannot be done without"
         if stuck:
             some = ", ".join(str(number) for number in stuck[:5]) + (" and others" if len(stuck) > 5 else "")

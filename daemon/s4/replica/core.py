@@ -48,6 +48,7 @@ class Replica(Ledger):
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
+        self.began = 0  # the epoch from which on it has led without a break
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
         self._next_part, self._filled = 0, now  # of the snapshot that we get in this try; when one came
@@ -264,7 +265,7 @@ class Replica(Ledger):
                     peers[name].promised = max(old.promised, swap.sent)
         self._peers = peers
         if not stayed:
-            self.leading = True
+            self.leading, self.began = True, config.epoch
             self._settled = self.last
         for name, peer in peers.items():
             self._send_exact(name, peer)
