@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +47,26 @@ class Node:
         self.discarded += blobs
 
 
+@asynccontextmanager
+async def led(directory: Path, kind: type[Node]) -> AsyncIterator[tuple[Group, Any]]:
+    """A partition that is served, its node of such a kind, and what carries its outbox out."""
+    database = Database(directory / "meta", cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=50)
+    coordinator = MemoryCoordinator()
+    await coordinator.replace("partition/0", encode_document(Document(Config(1, "a", ("a",)), Plan(("a",), 1))), 0)
+    group = Group(
+        "a", database, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
+    )
+    node: Any = kind(group)
+    jobs = Jobs()
+    Leader(node, None, SimpleNamespace(resume=asyncio.Event().wait)).start(jobs)  # type: ignore[arg-type]
+    await group.start()
+    await until(lambda: group.serves(0))
+    yield group, node
+    await jobs.close()
+    await group.close()
+    database.close()
+
+
 def test_dead_blobs_are_freed_once_nobody_reads_and_their_rows_go_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,38 +75,53 @@ def test_dead_blobs_are_freed_once_nobody_reads_and_their_rows_go_together(
     blobs = [bytes([number]) * 16 for number in range(60)]
 
     async def whole() -> None:
-        database = Database(tmp_path / "meta", cache_bytes=1 << 20, write_buffer_bytes=1 << 20, open_files=50)
-        coordinator = MemoryCoordinator()
-        await coordinator.replace("partition/0", encode_document(Document(Config(1, "a", ("a",)), Plan(("a",), 1))), 0)
-        group = Group(
-            "a", database, coordinator, lambda *_: None, partitions=1, clock=time.monotonic, fatal=fail, timing=TIMING
-        )
-        node: Any = Node(group)
-        jobs = Jobs()
-        Leader(node, None, SimpleNamespace(resume=asyncio.Event().wait)).start(jobs)  # type: ignore[arg-type]
-        await group.start()
-        await until(lambda: group.serves(0))
+        async with led(tmp_path, Node) as (group, node):
 
-        def left() -> int:
-            return sum(1 for _ in node.host.scan(keys.table(0, keys.OUTBOX)))
+            def left() -> int:
+                return sum(1 for _ in node.host.scan(keys.table(0, keys.OUTBOX)))
 
-        async def die(some: list[bytes]) -> None:
-            for blob in some:
-                row = keys.outbox_row(0, group.last(0) + 1, 0)
-                await group.write(0, lambda _, row=row, blob=blob: [(row, encode(FreeBlob(blob)))])
+            async def die(some: list[bytes]) -> None:
+                for blob in some:
+                    row = keys.outbox_row(0, group.last(0) + 1, 0)
+                    await group.write(0, lambda _, row=row, blob=blob: [(row, encode(FreeBlob(blob)))])
 
-        await die(blobs[:1])
-        await until(lambda: node.asked > 2)
-        assert (node.discarded, left()) == ([], 1)  # a request that began before still reads
-        node.reading_since = boot_clock() + 3600
-        await until(lambda: not left())
-        before, began = group.last(0), boot_clock()
-        await die(blobs[1:])
-        await until(lambda: not left())
-        assert node.discarded == blobs
-        assert group.last(0) - before - len(blobs[1:]) <= (boot_clock() - began) / LOOK_S + 2
-        await jobs.close()
-        await group.close()
-        database.close()
+            await die(blobs[:1])
+            await until(lambda: node.asked > 2)
+            assert (node.discarded, left()) == ([], 1)  # a request that began before still reads
+            node.reading_since = boot_clock() + 3600
+            await until(lambda: not left())
+            before, began = group.last(0), boot_clock()
+            await die(blobs[1:])
+            await until(lambda: not left())
+            assert node.discarded == blobs
+            assert group.last(0) - before - len(blobs[1:]) <= (boot_clock() - began) / LOOK_S + 2
 
     asyncio.run(whole())
+
+
+def test_rows_carried_out_while_a_partition_is_led_anew_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The round that was under way had the rows that were carried out, and no place for them any more."""
+    monkeypatch.setattr("s4.upkeep.leader.LOOK_S", LOOK_S)
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Node):
+        async def discard_all(self, partition: int, blobs: list[bytes]) -> None:
+            under_way.set()
+            await go_on.wait()
+            await super().discard_all(partition, blobs)
+
+    async def whole() -> None:
+        async with led(tmp_path, Slow) as (group, node):
+            node.reading_since = boot_clock() + 3600
+            row = keys.outbox_row(0, group.last(0) + 1, 0)
+            await group.write(0, lambda _: [(row, encode(FreeBlob(b"b" * 16)))])
+            await under_way.wait()
+            node.host.on_lead(0)
+            go_on.set()
+            await until(lambda: not list(node.host.scan(keys.table(0, keys.OUTBOX))))
+            assert node.discarded == [b"b" * 16]
+
+    asyncio.run(whole())
+    assert not caplog.records

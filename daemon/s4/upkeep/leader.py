@@ -72,7 +72,7 @@ class Leader:
         self._wake.set()
 
     def _lead(self, partition: int) -> None:
-        self._done.pop(partition, None)
+        self._done.setdefault(partition, set()).clear()  # the same set, which a round under way may hold
         self._note(partition)
         self._letting_go.note(partition)
 
