@@ -295,6 +295,27 @@ def test_a_hand_over_that_another_change_of_the_map_overtakes_is_asked_for_again
     run(test)
 
 
+def test_a_copy_that_moves_leaves_once_the_new_one_is_in_sync(tmp_path: Path) -> None:
+    """It left at once: a strict cluster took no write while the new one was filled, however long that was."""
+
+    async def test() -> None:
+        async with running(tmp_path) as cluster:
+            keeper = cluster.keepers["s1"]
+            await keeper.change(lambda old: planner.registered(old, "s3", "node-3", "h3:1", "zone-3", 1.0))
+            moved = planner.drained(planner.added(keeper.current, ["s3"]), ["s2"])
+            await keeper.change(lambda _: moved)
+            await until(lambda: all("s3" in cluster.groups["s1"].replica(n).document.plan.replicas for n in (0, 1)))
+            epochs = [one.config.epoch for one in keeper.current.partitions]
+            await asyncio.sleep(10 * TIMING.beacon)  # in which it left
+            assert [one.config.epoch for one in keeper.current.partitions] == epochs
+            assert cluster.whole()
+            await cluster.start("s3")
+            await until(lambda: all(set(one.config.in_sync) == {"s0", "s1", "s3"} for one in keeper.current.partitions))
+            await until(lambda: all(cluster.groups["s3"].committed.get(key(n, 7)) == value(7) for n in (0, 1)))
+
+    run(test)
+
+
 def test_a_damaged_primary_without_a_whole_copy_serves_what_it_can_read(tmp_path: Path) -> None:
     """Two copies, both damaged: each lets the other lead once, and no more. One alone goes on as it is."""
 

@@ -49,9 +49,11 @@ def grown(config: Config, plan: Plan, joined: str) -> Config:
 
 
 def surplus(config: Config, plan: Plan, me: str) -> tuple[str, str] | None:
-    """(who is in sync and not planned to be, who leads then), the primary, which is `me`, last of all."""
-    unplanned = [one for one in config.in_sync if one not in plan.replicas]
-    if not unplanned or len(config.in_sync) <= plan.minimum:
+    """(who is in sync and not planned to be, who leads then), the primary, which is `me`, last of all. Nobody leaves
+    before as many are in sync without it as are planned: a move costs no copy (D1), and no write of a strict cluster
+    (R2)."""
+    unplanned = [store for store in config.in_sync if store not in plan.replicas]
+    if not unplanned or len(config.in_sync) <= max(plan.minimum, len(plan.replicas)):
         return None
     leaving = min(unplanned, key=lambda one: one == me)
     heirs = [one for one in config.in_sync if one in plan.replicas] if leaving == me else [me]
