@@ -18,7 +18,12 @@ async def _announce(server: ClusterServer) -> None:
     loop = asyncio.get_running_loop()
     for number, everything in ((signal.SIGUSR1, True), (signal.SIGUSR2, False)):
         loop.add_signal_handler(number, server.set_access_log, everything)
-    loop.add_reader(sys.stdin.fileno(), os.kill, os.getpid(), signal.SIGTERM)  # a pipe that nobody writes to: it ended
+
+    def alone() -> None:  # a pipe that nobody writes to: it ended
+        loop.remove_reader(sys.stdin.fileno())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(sys.stdin.fileno(), alone)
     sys.stdout.write("up\n")
     sys.stdout.flush()
 
