@@ -346,7 +346,7 @@ class Group:
                         await self._clear(one, rows)
                 if not taken:
                     continue
-                await self._write_batch(rows, True)
+                await self._write_batch(rows)
             except Exception as error:
                 self._fatal(error)
                 raise
@@ -357,21 +357,22 @@ class Group:
                 one.core.synced(one.given, self.clock())
                 self._drain(one)
 
-    async def _write_batch(self, rows: dict[bytes, bytes | None], sync: bool) -> None:
+    async def _write_batch(self, rows: dict[bytes, bytes | None]) -> None:
         items = list(rows.items())
         few = len(items) <= AT_ONCE  # filled where the lock is, else where nobody else waits (Database.batch)
-        write_all = self.database.batch(items, sync) if few else partial(self.database.write, items, sync)
+        write_all = self.database.batch(items, True) if few else partial(self.database.write, items, True)
         self._writing = asyncio.get_running_loop().run_in_executor(None, self.timed, write_all)
         await asyncio.shield(self._writing)
 
     async def _clear(self, one: _Partition, rows: dict[bytes, bytes | None]) -> None:
         """R8: what is there goes before a snapshot comes. It may be millions of rows: they go a piece at a time, once
-        it is durable that nothing of them counts, and that which came before in this turn with it."""
-        await self._write_batch(rows, True)
+        it is durable that nothing of them counts, and that which came before in this turn with it. Each is synced: a
+        later sync does not cover LevelDB's log file before, and what came back would stand under the snapshot."""
+        await self._write_batch(rows)
         rows.clear()
         first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
         while found := [key for key, _ in islice(self.database.scan(first, last), PIECE)]:
-            await self._write_batch(dict.fromkeys(found), False)
+            await self._write_batch(dict.fromkeys(found))
             first = found[-1] + b"\x00"
 
     def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
