@@ -55,6 +55,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
             if process.poll() is not None:
                 raise RuntimeError(f"the server for {url} ended with {process.returncode}") from None
             time.sleep(0.1)
+    process.kill()
     raise RuntimeError(f"nothing answers at {url}")
 
 

@@ -36,12 +36,20 @@ def run(*words: str) -> None:
     subprocess.run(words, check=True, capture_output=True, text=True, timeout=60)
 
 
+def free_net(number: int) -> str:
+    """Three numbers of an address that no network of this machine has: another run beside this one, or one that was
+    killed and has left its bridge. Where to look first is chosen by a number, so that runs differ."""
+    done = subprocess.run(["ip", "-o", "-4", "addr"], check=True, capture_output=True, text=True, timeout=60)
+    nets = (f"198.{18 + at % 2}.{at // 2 % 250}" for at in range(number, number + 500))
+    return next(net for net in nets if f" {net}." not in done.stdout)
+
+
 class Network:
     """`host` is this machine's address in it, `address` each node's."""
 
     def __init__(self, names: list[str]) -> None:
         number = os.getpid()
-        net = f"198.{18 + number % 2}.{number // 2 % 250}"
+        net = free_net(number)
         self._bridge, self.host = f"s4f{number}", f"{net}.254"
         self.address = {name: f"{net}.{at}" for at, name in enumerate(names, 1)}
         self.namespace = {name: f"s4f{number}-{name}" for name in names}
