@@ -214,7 +214,7 @@ def test_an_issuer_that_is_no_https_address_is_said(tenants: Tenants) -> None:
         async def issuer(self) -> tuple[str, str]:
             return "kubernetes/serviceaccount", "{}"
 
-    roles: Any = Roles(Legacy(), *[None] * 4)  # type: ignore[arg-type]
+    roles: Any = Roles(Legacy(), *[None] * 3)  # type: ignore[arg-type]
     with pytest.raises(UnmetError, match="'kubernetes/serviceaccount', no https"):
         asyncio.run(roles._told_issuer())
     assert RoleSpec(clusterRef={"name": "c"}, serviceAccounts=[{"name": "a"}]).maxSession == "1h"
