@@ -6,9 +6,9 @@ written before anything is done (buckets.py). All that makes up who else gets in
 `policy` and `publicAccessBlock` are statements of one policy, of which those of S3's clients stay, and one block.
 
 Where several Buckets ask for one setting of a bucket and not for the same, the one that comes first has it, and the
-others say so (without). A Bucket that was lent its bucket takes back all of it when that ends (end), but what somebody has changed since: what
-each setting was like once it was made is in the status too (marks). Its statements have names of its own, and stand
-beside those of the Bucket that made the bucket.
+others say so (without). A Bucket that was lent its bucket takes back all of it when that ends (end), but what somebody
+has changed since: what each setting was like once it was made is in the status too (marks). Its statements have names
+of its own, and stand beside those of the Bucket that made the bucket.
 """
 
 from __future__ import annotations
