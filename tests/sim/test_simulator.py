@@ -206,6 +206,14 @@ def test_a_primary_that_stood_still_hears_the_others_before_it_gives_them_up(ali
     assert primary.swap.config == Config(3, "a", ("a",), ("b",))
 
 
+def test_a_primary_that_always_stands_still_gives_up_who_is_dead() -> None:
+    primary = leading(in_sync=("a", "b"))
+    for number in range(1, 5):
+        primary.tick(1.5 * number)
+    assert primary.swap is not None
+    assert primary.swap.config == Config(3, "a", ("a",), ("b",))
+
+
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_secondary_that_stood_still_hears_its_primary_before_it_promotes_itself(alive: bool) -> None:
     second = Replica("b", State(epoch=2), Timing(), 0.0)

@@ -179,7 +179,8 @@ class Replica(Ledger):
     def tick(self, now: float) -> None:
         """Time passed: beacons, what was lost on the way, promotion, changes of configuration."""
         self.now = now
-        if now - self._ticked > 2 * self.timing.beacon:  # the machine is overloaded: what others said waits to be read
+        stood = now - self._ticked > 2 * self.timing.beacon  # what others said meanwhile waits to be read
+        if stood and now > self._patient + self.timing.grace:  # not again and again, where it is always so
             self._patient = now + 2 * self.timing.beacon
         self._ticked = now
         if self.document is None or self._alarm or self.me in self.document.plan.gone:
