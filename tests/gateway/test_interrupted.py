@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from inprocess import opened, put, until, verified
-from s4.gateway.buckets import create_bucket, delete_bucket, resume_deletes, set_versioning
+from s4.gateway.buckets import create_bucket, delete_bucket, set_versioning
 from s4.gateway.context import Gateway, find_bucket
 from s4.gateway.objects import delete_object
 from s4.gateway.read import open_object
@@ -18,6 +18,7 @@ from s4.metadata import commands, keys
 from s4.metadata.rows import Content, decode
 from s4.node.local import OpenStore
 from s4.s3.errors import S3Error
+from s4.upkeep.deletions import Deletions
 
 
 def with_store(path: Path, test: Callable[[OpenStore, Gateway], Awaitable[None]]) -> None:
@@ -44,7 +45,7 @@ def test_a_bucket_deletion_that_was_cut_off(tmp_path: Path, closed: int, empty: 
                 await store.node.execute(partition, commands.CloseBucket(bucket.id, begun.bucket.deleting))
 
     async def resumed(store: OpenStore, gateway: Gateway) -> None:
-        await resume_deletes(gateway)
+        await Deletions(gateway, alone=True).look()
         if empty:
             with pytest.raises(S3Error, match="NoSuchBucket"):
                 await find_bucket(gateway, "photos")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from inprocess import get, opened, put
+from process import wait_until
 from s4.cluster.coordinator import QuorumError
 from s4.gateway.buckets import create_bucket
+from s4.metadata import commands
 from s4.storage.directory import DirectoryError
 from s4.storage.files import Files
 
@@ -83,3 +86,29 @@ def test_a_damaged_copy_is_filled_again(tmp_path: Path) -> None:
             assert await get(gateway, "kept", b"k") == b"inline"
 
     asyncio.run(whole())
+
+
+def test_a_start_with_too_few_copies_serves_reads_and_finishes_a_deletion_later(own_server: Any, client: Any) -> None:
+    """Of three copies one is left, so that nothing may be written (R9), and the deletion of a bucket was cut off."""
+    server = own_server(drives=3)
+    s3 = client(server.endpoint)
+    s3.create_bucket(Bucket="kept")
+    s3.put_object(Bucket="kept", Key="k", Body=b"inline")
+    server.stop()
+
+    async def begin() -> None:
+        async with opened(server.directories) as (store, gateway):
+            await create_bucket(gateway, "going", "root")
+            await store.node.execute(0, commands.BeginDelete("going", b"token"))
+
+    asyncio.run(begin())
+    for directory in server.directories[:2]:
+        shutil.rmtree(directory / "meta")
+    server.start()
+    assert s3.get_object(Bucket="kept", Key="k")["Body"].read() == b"inline"
+    wait_until(lambda: buckets(s3) == ["kept"], "the deletion is finished")
+    s3.put_object(Bucket="kept", Key="later", Body=b"written")
+
+
+def buckets(s3: Any) -> list[str]:
+    return [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]

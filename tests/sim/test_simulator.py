@@ -335,6 +335,35 @@ def test_a_copy_that_is_new_with_its_partition_follows_and_may_lead() -> None:
     assert not replica.alarm
 
 
+def test_a_copy_that_was_lost_within_a_lease_is_found_out_though_nothing_is_written() -> None:
+    """M4, found by the simulator of the whole (seed 1388): somebody removes `meta/` and starts the node again so soon
+    that it is missed by nobody. The map counted on it until the next write: whoever lost the others meanwhile would
+    have lost more than the map said."""
+    primary = leading(in_sync=("a", "b", "c"))
+    committed = primary.propose(b"row", 0.2)
+    primary.synced(len(primary.writes), 0.3)
+    for other in ("b", "c"):
+        primary.receive(other, Durable(2, 1), 0.3)
+    assert primary.state.commit == committed.sequence
+    lost = Replica("b", State(), Timing(), 0.4)
+    lost.see(primary.document, 2, 0.4)  # type: ignore[arg-type]
+    primary.messages.clear()
+    for step in range(5, 20):
+        now = step / 10
+        primary.tick(now)
+        for one, name, other in ((primary, "a", lost), (lost, "b", primary)):
+            one.synced(len(one.writes), now)
+            said, one.messages = one.messages, []
+            for to, message in said:
+                if to == other.me:
+                    other.receive(name, message, now)
+                elif isinstance(message, Beacon):
+                    primary.receive(to, Promise(2, message.sent_s), now)
+    assert primary.swap is not None
+    assert primary.swap.config == Config(3, "a", ("a", "c"))
+    assert lost.state.joining == LOST
+
+
 @pytest.mark.parametrize("eligible", [False, True])
 def test_a_copy_that_lacks_what_is_committed_says_so_and_is_filled(eligible: bool) -> None:
     """M4, for an empty copy and for an older one: it is no member that lacks nothing, in sync or eligible (R9)."""
@@ -367,6 +396,7 @@ def test_a_primary_whose_copy_may_be_old_goes_on_without_nobody_who_could_tell_i
     replica.tick(0.1)
     assert replica.swap is not None
     replica.see(Document(replica.swap.config, three("a").plan), 8, 0.2)
+    replica.receive("b", Again(8, 9), 0.3)  # it has not been told yet where a's log ends
     for now in range(1, 31):
         replica.tick(float(now))
         assert replica.swap is None

@@ -15,6 +15,7 @@ from s4.base.jobs import Jobs
 from s4.gateway import buckets
 from s4.metadata import commands, keys
 from s4.peer.api import ForgottenError, UnavailableError
+from s4.s3.errors import S3Error
 from s4.upkeep.renames import Renames
 
 
@@ -124,6 +125,42 @@ def test_a_clock_that_is_behind_renames_all_the_same(tmp_path: Path) -> None:
             await put(gateway, "b", b"old/0", b"x")
             await finished(renames, await renames.start("b", "old/", "new/"))
             assert await get(gateway, "b", b"new/0") == b"x"
+            await jobs.close()
+
+    asyncio.run(whole())
+
+
+class Damaged:
+    """The node. Lists from a copy of the metadata with damaged blocks, until another copy leads."""
+
+    def __init__(self, node: Any) -> None:
+        self._node, self.left = node, 2
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    async def list_objects(self, *arguments: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise S3Error("InternalError", "Corruption: block checksum mismatch")
+        return await self._node.list_objects(*arguments)
+
+
+def test_a_fault_of_the_store_does_not_end_a_rename(tmp_path: Path) -> None:
+    """Found by the simulator (seed 2074). What is wrong with the rename itself does: a bucket that is gone."""
+
+    async def whole() -> None:
+        async with opened(tmp_path / "data") as (store, gateway):
+            node = gateway.node = Damaged(store.node)  # type: ignore[assignment]
+            jobs = Jobs()
+            renames = Renames(gateway, jobs)
+            await buckets.create_bucket(gateway, "b", "root")
+            await put(gateway, "b", b"old/0", b"x")
+            name = await renames.start("b", "old/", "new/")
+            await finished(renames, name)
+            assert not node.left
+            assert await get(gateway, "b", b"new/0") == b"x"
+            assert dict(await renames.jobs())[name].error == ""
             await jobs.close()
 
     asyncio.run(whole())

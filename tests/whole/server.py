@@ -22,17 +22,17 @@ import msgspec
 from s4.base.jobs import Job, Jobs
 from s4.cluster.shardmap import ShardMap
 from s4.config.settings import StoreSettings
-from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import Gateway, Readers
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
 from s4.node.local import OpenStore, open_store
+from s4.s3.errors import S3Error
 from s4.server.metrics import store_metrics
 from s4.server.parts import make_gateway
 from s4.server.restart import DRIVE_RENEWALS, MOST_RESTARTS, VARIABLE, History
 from s4.storage.files import Files
 from s4.storage.records import Shard
-from s4.upkeep import compaction, orphans
+from s4.upkeep import compaction, deletions, orphans
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.heal import Healer
 from s4.upkeep.lifecycle import Lifecycle
@@ -167,7 +167,6 @@ class Server(Machine):
             Files(),
             lambda: len(self.world.in_flight),
         )
-        await resume_deletes(gateway)
         self.renames = Renames(gateway, jobs)
         await self.renames.resume()
 
@@ -190,6 +189,9 @@ class Server(Machine):
             Job("audit", AUDIT_S, AUDIT_S, audit),
             Job("heal", 0.0, HEAL_S, healer.work),
             Job("scrub", SCRUB_S, SCRUB_S, scrub),
+            Job(
+                "deletions of buckets", 0.0, deletions.LOOK_S, deletions.Deletions(gateway, alone=True).look, (S3Error,)
+            ),
             Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
         )
         if len(self.drives) > 1:

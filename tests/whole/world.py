@@ -28,7 +28,7 @@ from s4.peer import client
 from s4.server.parts import ServerSettings
 from s4.storage import index, shards
 from s4.storage.records import Shard
-from s4.upkeep import leader
+from s4.upkeep import deletions, leader
 from s4.upkeep.renames import Renames
 from whole import files, leveldb
 from whole.coordinator import Documents
@@ -68,7 +68,7 @@ def install() -> None:
     """Put the models in the places of what they stand for."""
     files.install()
     shards.PUNCH_MIN = PUNCH_MIN
-    leader.TRIM_S, leader.DELETE_S = TRIM_S, DELETE_S
+    leader.TRIM_S, deletions.DELETE_S = TRIM_S, DELETE_S
     gone.AT_ONCE = 1  # so that what is removed is let go of later, whoever leads by then
     for module in (member, index, local):
         module.Database = leveldb.Database  # type: ignore[misc,assignment]

@@ -100,14 +100,3 @@ async def finish_delete(gateway: Gateway, name: str, bucket: Bucket) -> None:
         await execute(gateway, partition, ReopenBucket(bucket.id, token))
     await execute(gateway, 0, EndDelete(name, token, done=False))
     raise refusal
-
-
-async def resume_deletes(gateway: Gateway) -> None:
-    """Finish or undo the deletions that a crash cut off."""
-    for name, bucket in await gateway.node.list_buckets():
-        if bucket.deleting:
-            try:
-                await finish_delete(gateway, name, bucket)
-            except S3Error as error:
-                if error.code not in ("BucketNotEmpty", "OperationAborted"):
-                    raise

@@ -332,13 +332,15 @@ class Replica(Ledger):
                 self._advance()
             case messages.Durable(_, _, attempt) if attempt < peer.attempt:  # it waits for what was lost on its way
                 self.messages.append((sender, messages.Again(config.epoch, self.last, peer.attempt)))
-            case messages.Again(_, last, attempt, lost) if attempt == peer.attempt:
+            case messages.Again(_, last, attempt, lost) if attempt == peer.attempt and (
+                lost or peer.progress is REPLICATE  # else it does not know yet what it is asked for, again and again
+            ):
                 peer.heard = True
                 if lost:
                     peer.lacks = True
                 elif last < self.state.commit and sender in config.in_sync:  # it lost what it had said to be durable
                     peer.promised = peer.since = NEVER
-                elif peer.base is None and peer.progress is REPLICATE:  # else it is on its way, and sent again in time
+                elif peer.base is None:  # else it is on its way, and sent again in time
                     peer.progress = PROBE
                     self._send_exact(sender, peer)
             case messages.Fault(_, commit):
@@ -426,6 +428,8 @@ class Replica(Ledger):
             case messages.Beacon(epoch, sent_s):
                 self._heard = self.now
                 self._say(config.primary, messages.Promise(epoch, sent_s))
+                if self.me in config.in_sync and self._exact_in != epoch:  # as since a start: what we have may be lost
+                    self._say(config.primary, messages.Again(epoch, self.last))
             case messages.Again(_, _, attempt) if self.me not in config.in_sync and attempt != self._attempt:
                 self._exact_in = 0  # the primary kept no entries for us: join anew
             case messages.Append() if message.attempt >= self._attempt and not self._next_part:

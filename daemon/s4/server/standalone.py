@@ -25,7 +25,6 @@ from s4.base.jobs import Job, Jobs
 from s4.config.limits import MIB
 from s4.config.listening import listening_socket, shown
 from s4.config.settings import StoreSettings
-from s4.gateway.buckets import resume_deletes
 from s4.gateway.context import Readers
 from s4.gateway.keychecks import KeyCheck
 from s4.http.admin import AdminContext
@@ -36,6 +35,7 @@ from s4.http.tls import CHECK_S, Certificate
 from s4.node.local import RootChange, open_store, own_master_key
 from s4.notify.delivery import Sender
 from s4.peer.server import PeerServer
+from s4.s3.errors import S3Error
 from s4.server import given, restart, starting
 from s4.server.heap import settle_garbage_collector
 from s4.server.metrics import certificate_metrics, store_metrics
@@ -46,6 +46,8 @@ from s4.telemetry import logs, tracing
 from s4.telemetry.audit import AuditLog
 from s4.upkeep import compaction, orphans
 from s4.upkeep.confirm import confirm_doubtful
+from s4.upkeep.deletions import LOOK_S as DELETIONS_LOOK_S
+from s4.upkeep.deletions import Deletions
 from s4.upkeep.drives import server_health
 from s4.upkeep.growing import Growing
 from s4.upkeep.heal import Healer
@@ -133,7 +135,6 @@ class Server:
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._make_upkeep(settings)
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
-        await resume_deletes(self._gateway)
         self._renames = Renames(self._gateway, self.jobs)
         await self._renames.resume()
         await self._start_admin(admin_bound)
@@ -148,6 +149,7 @@ class Server:
             Job("heal", 0.0, HEAL_EVERY_S, self._healer.work),
             Job("comparison of drives", 0.0, COMPARE_LOOK_S, self._confirm),
             Job("scrub", SCRUB_FIRST_S, SCRUB_LOOK_S, self._scrub),
+            Job("deletions of buckets", 0.0, DELETIONS_LOOK_S, Deletions(self._gateway, alone=True).look, (S3Error,)),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look),
             *self._of_drives,

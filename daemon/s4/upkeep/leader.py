@@ -17,7 +17,6 @@ from itertools import islice
 
 from s4.base.clock import boot_clock
 from s4.base.jobs import Failures, Job, Jobs, each
-from s4.gateway.buckets import finish_delete
 from s4.gateway.context import Gateway
 from s4.metadata import commands, keys
 from s4.metadata.outbox import follow_id, follow_up
@@ -26,6 +25,7 @@ from s4.node.member import MemberNode
 from s4.peer.api import ForgottenError, StaleError, UnavailableError, UnknownResultError
 from s4.replica.letting import LettingGo
 from s4.s3.errors import S3Error
+from s4.upkeep.deletions import Deletions
 from s4.upkeep.forget import forget_answers
 from s4.upkeep.renames import Renames
 
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 BATCH = 256
 LOOK_S = 0.5
 TRIM_S = 10.0
-DELETE_S = 60.0  # after which a deletion of a bucket that is under way is taken for abandoned
 JOBS_S = 5.0
 
 Failed = (UnavailableError, UnknownResultError, StaleError)
@@ -51,7 +50,7 @@ class Leader:
         self._done: dict[int, set[bytes]] = {}  # by partition, outbox rows that were carried out and are still there
         self._forgot: dict[int, float] = {}  # when such were taken away last
         self._looked = 0.0
-        self._deleting: dict[str, tuple[bytes, float]] = {}
+        self._deletions = Deletions(gateway, alone=False)
         self._failures: dict[int, Failures] = {}  # of outboxes
         self._leads_first = False
         self._letting_go = LettingGo(node.host)
@@ -169,21 +168,7 @@ class Leader:
         if self._node.host.group.serves(0):
             self._leads_first = True
             await self._renames.resume()
-            await self._finish_deletes()
+            await self._deletions.look()
         elif self._leads_first:
             self._leads_first = False
             await self._renames.close()
-
-    async def _finish_deletes(self) -> None:
-        now = time.monotonic()
-        found = {name: row for name, row in await self._node.list_buckets() if row.deleting}
-        self._deleting = {
-            name: self._deleting[name] if self._deleting.get(name, (b"",))[0] == row.deleting else (row.deleting, now)
-            for name, row in found.items()
-        }
-        for name, (_, since) in self._deleting.items():
-            if now - since > DELETE_S:
-                try:
-                    await finish_delete(self._gateway, name, found[name])
-                except S3Error as error:
-                    log.info("bucket %s was not deleted: %s", name, error)

@@ -106,6 +106,8 @@ class Renames:
             while (following := await self._patiently(name, job)) is not None:
                 job = following
         except S3Error as failure:
+            if failure.status >= 500:
+                raise  # no refusal of this rename, but a fault, as of a copy whose metadata is damaged: tried again
             error = f"{failure.code}: {failure.message}"
             log.error("rename of %s to %s stopped: %s", job.source, job.destination, error)
         await self._keep(name, msgspec.structs.replace(job, finished=True, error=error), job)
