@@ -41,13 +41,14 @@ from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, Secrets, Trusted, trusted_by
 from s4_operator.state_models import ClusterState
-from s4_operator.steps import DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
+from s4_operator.steps import TAKES, DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 from s4_operator.sweep import sweep
 
 log = logging.getLogger(__name__)
 
-APPLY_AGAIN_S, TAKEN_AGAIN_S = 600.0, 30.0
+APPLY_AGAIN_S, REJECTED_AGAIN_S = 600.0, 30.0
 AT_REST_S, AT_WORK_S = 15.0, 2.0
+REFUSALS = (400, 403, 404, 413, 422)  # of one object: the next one may be taken
 ADMIN_USER = "admin"
 
 
@@ -198,11 +199,15 @@ class Clusters:
         """What went wrong, in words; the rest is done all the same."""
         trouble = []
         try:
-            if taken := await self._apply(builder, made, memory):
-                trouble.append(taken)
+            if rejected := await self._apply(builder, seen, made, memory):
+                trouble.append(rejected)
         except KubeError as error:
             trouble.append(str(error))
+            memory.guarded = False
         for step in made.steps:
+            if isinstance(step, TAKES) and not memory.guarded:
+                trouble.append("no pod or claim is deleted until the disruption budget is as it should be")
+                break
             try:
                 done = await self._step(builder, daemons, seen, step)
             except (KubeError, DaemonError, CoordinatorError, PlanError) as error:
@@ -214,8 +219,9 @@ class Clusters:
                 memory.done.append((step, done))
         return "; ".join(trouble)
 
-    async def _apply(self, builder: Builder, made: Plan, memory: Memory) -> str:
-        """What is somebody else's and was left alone, in words; the rest is as it should be."""
+    async def _apply(self, builder: Builder, seen: Observed, made: Plan, memory: Memory) -> str:
+        """What is somebody else's and was left alone, and what the API server refuses, in words; the rest is as it should
+        be. Raises KubeError where it does not answer."""
         objects = [
             one
             for one in builder.all(
@@ -227,25 +233,31 @@ class Clusters:
             if one["kind"] not in ("ServiceMonitor", "PrometheusRule") or one["kind"] in self._apis
         ]
         digest = hashlib.sha256(json.dumps(objects, sort_keys=True).encode()).hexdigest()
-        again_s = TAKEN_AGAIN_S if memory.taken else APPLY_AGAIN_S
+        again_s = REJECTED_AGAIN_S if memory.rejected else APPLY_AGAIN_S
         if digest == memory.applied and time.monotonic() - memory.applied_at < again_s:
-            return memory.taken
-        taken = []
+            return memory.rejected
+        memory.applied, memory.guarded, rejected = "", True, []
         for one in objects:
             try:
+                if one["kind"] == "StatefulSet" and not (memory.guarded or made.replicas >= (seen.replicas or 0)):
+                    continue  # it would take a pod
                 if one["kind"] == "StatefulSet" and not await self._may_have(one):
                     digest = ""  # it is gone in a moment, and made anew then
                     continue
                 scaled = one["kind"] == "Deployment" and builder.spec.gateway.autoscaled
                 value = await (self._have_scaled(one) if scaled else self._kube.have(one))
-            except TakenError as error:
-                taken.append(str(error))
+            except KubeError as error:
+                if error.status not in REFUSALS and not isinstance(error, TakenError):
+                    raise
+                rejected.append(str(error))
+                if one["metadata"]["name"] == builder.names["node"] and one["kind"] == "PodDisruptionBudget":
+                    memory.guarded = False
                 continue
             if one["kind"] == "StatefulSet":
                 self._cache.see("StatefulSet", {"kind": "StatefulSet", **value})
         await self._prune(builder, {(one["kind"], one["metadata"]["name"]) for one in objects})
-        memory.applied, memory.applied_at, memory.taken = digest, time.monotonic(), "; ".join(taken)
-        return memory.taken
+        memory.applied, memory.applied_at, memory.rejected = digest, time.monotonic(), "; ".join(rejected)
+        return memory.rejected
 
     async def _have_scaled(self, wanted: Object) -> Object:
         """A Deployment with as many pods as it has, for a HorizontalPodAutoscaler to say; that field left out, they

@@ -15,7 +15,8 @@ class Memory:
     """What was done for a cluster and need not be done again for a while."""
 
     applied: str = ""
-    taken: str = ""  # objects that are somebody else's
+    rejected: str = ""  # objects that are somebody else's, or that the API server refuses, in words
+    guarded: bool = False  # the disruption budget of the storage pods is as it should be
     applied_at: float = 0.0
     checked_at: float = -CHECK_S
     failing_since: float = 0.0

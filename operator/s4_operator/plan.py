@@ -23,7 +23,7 @@ from s4.cluster.placement import DRAINING, SERVING
 from s4.cluster.status import Said, any_may_stop, safe_to_stop
 from s4_operator import copies, hosts, lost, migration, sizes, volumes
 from s4_operator.models import seconds
-from s4_operator.observed import Host, Observed, Pod
+from s4_operator.observed import Observed, Pod
 from s4_operator.steps import (
     AddStores,
     DeleteClaim,
@@ -61,7 +61,7 @@ class Plan:
     replicas: int
     image: str
     steps: list[Step] = field(default_factory=list)
-    max_unavailable: int = 0
+    max_unavailable: int = 0  # of the pods that are not leaving
     leaving: tuple[str, ...] = ()  # pods of hosts that may be evicted all of them
     doing: list[str] = field(default_factory=list)
     at_risk: str = ""
@@ -90,15 +90,14 @@ def plan(seen: Observed) -> Plan:
     _domains(seen, seen.map, made)
     _repair(seen, seen.map, known, made)
     _scale_in(seen, seen.map, known, made)
-    made.max_unavailable = _disruptions(seen, seen.map, known, made.replicas)
-    _drains(seen, seen.map, known, made)
+    _disruptions(seen, seen.map, known, made)
     _roll(seen, seen.map, known, made)
     _grow(seen, made)
     steps, doing = migration.next_steps(seen, seen.map, known, _comes_first(seen, seen.map, made))
     made.steps += steps
     made.doing += [doing] if doing else []
     if any(isinstance(step, DeletePod) and step.stores for step in made.steps):
-        made.leaving = ()  # who serves starts again: nobody else goes meanwhile
+        made.leaving, made.max_unavailable = (), 0  # who serves starts again: nobody else goes meanwhile
     return made
 
 
@@ -209,7 +208,9 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
     draining_back = [
         store
         for store in current.in_state(DRAINING)
-        if ordinal_of(seen, current, store) < seen.spec.nodes and store != migration.drained(seen, current)
+        if (ordinal := ordinal_of(seen, current, store)) < seen.spec.nodes
+        and ordinal not in ending  # what is on it goes with its pod
+        and store != migration.drained(seen, current)
     ]
     if added or draining_back:
         more = (*added, *draining_back)
@@ -349,36 +350,15 @@ def _scale_in(seen: Observed, current: ClusterMap, known: dict[str, Said | None]
 # -- disruptions
 
 
-def _disruptions(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, replicas: int) -> int:
-    """How many storage pods may be unavailable: those that are, and one more where any one may stop now."""
-    away = _away(seen, replicas)
-    if known is None:
-        return away
-    ready = [store_of(current, pod.name, SERVING, DRAINING) for pod in seen.pods if pod.ready]
-    return away + any_may_stop(current, known, [store for store in ready if store])
-
-
-def _away(seen: Observed, replicas: int) -> int:
-    """Storage pods that do not serve, those that are not there included; one that is let go now counts no more."""
-    pods = [pod for pod in seen.pods if pod.ordinal < replicas]
-    return sum(not pod.ready for pod in pods) + max(0, min(seen.replicas or 0, replicas) - len(pods))
-
-
-def _drains(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
-    if seen.spec.storage.shares_hosts:
-        made.leaving, made.drain_blocked = hosts.leaving(seen, current, known)
-        if made.leaving or made.drain_blocked:
-            made.max_unavailable = _away(seen, made.replicas)
-        return
-    waiting = [pod.name for pod in seen.pods if pod.ready and not _schedulable(seen.hosts.get(pod.host))]
-    if waiting and made.max_unavailable <= _away(seen, made.replicas):
-        made.drain_blocked = (
-            f"{', '.join(waiting)} cannot leave their hosts yet: every partition must stay writable without them"
-        )
-
-
-def _schedulable(host: Host | None) -> bool:
-    return host is None or host.schedulable
+def _disruptions(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
+    """Pods of hosts that are drained go by name, as hosts.py says; else one may go, where all serve and any may stop.
+    Who is away is never counted in: it is Ready before anybody has looked, without what was written meanwhile or with
+    nothing, and would leave room for another."""
+    made.leaving, made.drain_blocked = hosts.leaving(seen, current, known)
+    serve = sum(pod.ready for pod in seen.pods) == len(seen.pods) == seen.replicas == made.replicas
+    if known is not None and serve and not made.leaving and not made.drain_blocked:
+        ready = [store_of(current, pod.name, SERVING, DRAINING) for pod in seen.pods]
+        made.max_unavailable = int(any_may_stop(current, known, [store for store in ready if store]))
 
 
 # -- new templates

@@ -121,6 +121,8 @@ class DeletePod:
     force: bool = False
 
 
+TAKES = DeletePod | DeleteClaim  # only under a disruption budget that counts with it
+
 Step = (
     MakeMap
     | RestoreMap

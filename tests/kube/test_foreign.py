@@ -12,9 +12,14 @@ from kube.apiserver import ApiServer
 from kube.tenants import HOME, S4, Tenants
 from process import ServerProcess
 
-SERVICES, SETS, SECRETS = (
+SERVICES, SETS, SECRETS, BUDGETS = (
     f"{start}/namespaces/{HOME}/{plural}"
-    for start, plural in (("/api/v1", "services"), ("/apis/apps/v1", "statefulsets"), ("/api/v1", "secrets"))
+    for start, plural in (
+        ("/api/v1", "services"),
+        ("/apis/apps/v1", "statefulsets"),
+        ("/api/v1", "secrets"),
+        ("/apis/policy/v1", "poddisruptionbudgets"),
+    )
 )
 POD = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "main", "image": "theirs"}]}}
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -42,7 +47,7 @@ def home(one_api: ApiServer, server: ServerProcess) -> Iterator[Tenants]:
 
 
 def clear(api: ApiServer) -> None:
-    for path in (SERVICES, SETS):
+    for path in (SERVICES, SETS, BUDGETS):
         for one in api.get(path)["items"]:
             api.call("DELETE", f"{path}/{one['metadata']['name']}")
 
@@ -94,3 +99,25 @@ def test_a_pod_without_an_ordinal_does_not_stop_a_reconcile(home: Tenants) -> No
         assert names(home.api, path) == {"c-node-first", "stranger"}
         for name in names(home.api, path):
             home.api.call("DELETE", f"{path}/{name}")
+
+
+def test_no_pod_is_deleted_under_a_budget_that_is_not_the_clusters(home: Tenants) -> None:
+    """One that was refused, or is somebody else's: what it lets go would come on top. The rest is made."""
+    pods = f"/api/v1/namespaces/{HOME}/pods"
+    theirs = {"metadata": {"name": "c-node"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"a": "b"}}}}
+    home.api.call("POST", BUDGETS, {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", **theirs})
+    home.look_at_cluster()
+    newest = {"status": {"observedGeneration": 1, "updateRevision": "newest", "replicas": 4}}
+    home.api.call("PATCH", f"{SETS}/c-node/status", newest, "application/merge-patch+json")
+    labels = {"app.kubernetes.io/name": "s4", "app.kubernetes.io/component": "node", "s4.dev/cluster": "c"}
+    head = {"name": "c-node-0", "labels": {**labels, "controller-revision-hash": "older"}}
+    home.api.call("POST", pods, {"apiVersion": "v1", "kind": "Pod", "metadata": head, "spec": POD["spec"]})
+    home.look_at_cluster()
+    said = home.api.get(f"{S4}/namespaces/{HOME}/s4clusters/c")["status"]["message"]
+    assert "there is a PodDisruptionBudget c-node" in said
+    assert "no pod or claim is deleted until the disruption budget is as it should be" in said
+    assert "c-node-0" in names(home.api, pods)
+    home.api.call("DELETE", f"{BUDGETS}/c-node")
+    home.look_at_cluster()
+    assert "c-node-0" not in names(home.api, pods)
+    assert home.api.get(f"{BUDGETS}/c-node")["metadata"]["labels"]["s4.dev/cluster"] == "c"

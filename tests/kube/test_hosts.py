@@ -30,6 +30,13 @@ def test_every_state_of_hosts_leads_to_what_is_wanted() -> None:
         assert max(Counter(pod.host for pod in model.pods.values()).values()) <= disks
 
 
+@pytest.mark.parametrize(("nodes", "disks"), [(6, 1), (8, 2), (10, 2), (12, 3)])
+def test_who_comes_back_leaves_no_room_for_another_to_go(nodes: int, disks: int) -> None:
+    """Until somebody has looked it may lack what was written, or have nothing."""
+    for seed in range(0, 60, 2):
+        settled(Model(seed, nodes=nodes, disks=disks)).rounds(150, troubled=True)
+
+
 def host_with_two(model: Model, besides: str = "") -> str:
     return next(name for name in model.hosts if name != besides and model.count(name) == 2)
 
@@ -58,7 +65,7 @@ def test_a_drained_host_leaves_as_one_and_no_other_meanwhile() -> None:
     model.lacking[gone.store] = 7
     made = plan(model.seen())
     assert set(made.leaving) == names_on(model, first), "what waits for the one that left does not keep the other"
-    assert made.max_unavailable == 1
+    assert made.max_unavailable == 0
     model.hosts[second].cordoned = True
     made = plan(model.seen())
     assert set(made.leaving) == names_on(model, first)

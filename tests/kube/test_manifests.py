@@ -166,6 +166,7 @@ def test_pods_of_a_disk_a_host_stay_as_they_were(domain: str, digest: str) -> No
         spec = ClusterSpec.model_validate({**written, **more})
         made = Builder("ns", "c", "uid", spec).all(replicas=6, image="s4:1", max_unavailable=1)
         kept = [one for one in made if one["kind"] in ("StatefulSet", "Deployment", "PodDisruptionBudget")]
+        kept.append(kept.pop(0))  # the budget came last then
         assert hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16] == digest
 
 

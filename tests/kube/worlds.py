@@ -257,7 +257,7 @@ class Model:
         """Nothing comes to be on a volume whose claim goes with its pod."""
         stores = step.stores if isinstance(step, AddStores) else (getattr(step, "instead", ""),)
         for one in self.deleting:
-            if one in self.pods and self.pods[one].store in stores:
+            if one in self.pods and self.pods[one].store and self.pods[one].store in stores:
                 raise UnsafeError(f"{step} puts something on a volume that goes with c-node-{one}")
 
     def lets_go(self, step: DeleteClaim) -> None:
