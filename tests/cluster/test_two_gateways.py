@@ -9,11 +9,14 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import msgspec
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -24,6 +27,7 @@ from cluster.etcd_process import needs_etcd
 from cluster.test_six_nodes import Load
 from process import start, wait_until
 from s4.crypto import keyring
+from s4.server.cluster import ClusterSettings
 from tiers import amount
 
 pytestmark = needs_etcd
@@ -155,3 +159,32 @@ def test_workers_serve_on_the_port_of_their_gateway_and_end_with_it(cluster: Dev
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_worker_that_waits_for_a_map_ends_with_its_gateway(cluster: DevCluster, tmp_path: Path) -> None:
+    trust, host = cluster.directory / "trust", own_address()
+    settings = ClusterSettings(
+        directories=[],
+        listen=f"{host}:0",
+        coordinator=f"{cluster.coordinator}-that-nobody-made",
+        authority=str(trust / "ca.pem"),
+        peer_certificate=str(trust / "gateway-1.pem"),
+        peer_key=str(trust / "gateway-1.key"),
+        master_key=str(trust / keyring.FILE),
+    )
+    log = tmp_path / "worker.log"
+    with log.open("wb") as file:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "s4.server.cluster_worker", msgspec.json.encode(settings).decode()],
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        wait_until(lambda: "waiting for the cluster" in log.read_text(), "it waits")
+        assert worker.poll() is None
+        worker.stdin.close()  # type: ignore[union-attr]
+        wait_until(lambda: worker.poll() is not None, "it ends")
+    finally:
+        worker.kill()
+        worker.wait()

@@ -18,20 +18,25 @@ async def _announce(server: ClusterServer) -> None:
     loop = asyncio.get_running_loop()
     for number, everything in ((signal.SIGUSR1, True), (signal.SIGUSR2, False)):
         loop.add_signal_handler(number, server.set_access_log, everything)
+    sys.stdout.write("up\n")
+    sys.stdout.flush()
 
-    def alone() -> None:  # a pipe that nobody writes to: it ended
+
+async def _run(settings: ClusterSettings, environment: dict[str, str]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def alone() -> None:  # a pipe that nobody writes to: its gateway ended, maybe while this one waits for a map
         loop.remove_reader(sys.stdin.fileno())
         os.kill(os.getpid(), signal.SIGTERM)
 
     loop.add_reader(sys.stdin.fileno(), alone)
-    sys.stdout.write("up\n")
-    sys.stdout.flush()
+    await run_cluster(settings, environment, _announce)
 
 
 def main() -> None:
     settings = msgspec.json.decode(sys.argv[1].encode(), type=ClusterSettings)
     environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
-    uvloop.run(run_cluster(settings, environment, _announce))
+    uvloop.run(_run(settings, environment))
 
 
 if __name__ == "__main__":
