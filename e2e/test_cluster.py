@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from apps import bucket, bucket_ready, pod_spec
+from apps import bucket, bucket_ready, pod_spec, programs
 from world import IMAGE, STATE, LocalNodes, World
 
 decides = pytest.mark.decides  # what `.ci/run` runs of this file; the marked tests need none of the others
@@ -23,6 +23,7 @@ decides = pytest.mark.decides  # what `.ci/run` runs of this file; the marked te
 
 @decides
 def test_load_begins(world: World) -> None:
+    programs(world, "app")
     world.apply(bucket("load"))
     bucket_ready(world, "load")
     spec = pod_spec("load", "load.py")
