@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextvars
+import socket
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -119,3 +121,26 @@ def test_nobody_on_the_way_of_a_request_takes_it_for_granted_that_a_task_runs() 
                 if named:
                     found.append(f"{path.relative_to(SOURCES)}::{function.name}")
     assert [one for one in found if not one.startswith(elsewhere)] == []
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_who_stood_still_itself_reads_what_came_meanwhile_before_it_gives_up(answers: bool) -> None:
+    """On an overloaded machine a peer that had answered at once was taken for gone."""
+
+    async def whole() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            if answers:
+                loop.call_soon(theirs.send, b"x")
+            loop.call_soon(time.sleep, 0.5)  # of this whole process
+            try:
+                async with tasks.awake_within(0.1):
+                    assert await loop.sock_recv_into(ours, bytearray(1)) == 1
+            except TimeoutError:
+                assert not answers
+            else:
+                assert answers
+
+    asyncio.run(whole())

@@ -13,6 +13,8 @@ from contextvars import Context
 from types import TracebackType
 from typing import Any
 
+STOOD_S = 0.2  # by so much a timer is late where its process stood still
+
 
 @types.coroutine
 def _leave() -> Generator[None, Any, object]:
@@ -42,6 +44,34 @@ class within:  # noqa: N801 - read as a word
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._limit.__aexit__(kind, error, trace)
+
+
+class awake_within(within):  # noqa: N801 - read as a word
+    """`within`, for what others are to say. Where this process itself stood still when the time was up, it has as long
+    again as it stood, once: what they said meanwhile waits to be read."""
+
+    __slots__ = ("_up",)
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        seconds, self._seconds = self._seconds, None
+        limit = await super().__aenter__()
+        self._up: asyncio.TimerHandle | None = None
+        if seconds is not None:
+            loop = asyncio.get_running_loop()
+            self._up = loop.call_later(seconds, self._end, loop.time() + seconds, seconds)
+        return limit
+
+    def _end(self, due: float, seconds: float) -> None:
+        now = asyncio.get_running_loop().time()
+        more = min(now - due, seconds) if now - due > STOOD_S else 0.0
+        self._limit.reschedule(now + more)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._up is not None:
+            self._up.cancel()
+        await super().__aexit__(kind, error, trace)
 
 
 def begin(

@@ -191,7 +191,7 @@ class RemoteNode(NodeApi):
             self._stream.send(frames.pack(header, payload))
             if payload:
                 await self._stream.drain()
-            async with tasks.within(limit_s):
+            async with tasks.awake_within(limit_s):
                 return await future
         except OSError as error:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.") from error

@@ -182,7 +182,7 @@ class Router:
             if (old := self._remotes.pop(store, None)) is not None:
                 await old.close()
             address = parse_endpoint(self.map.stores[store].address)
-            async with tasks.within(CONNECT_S):
+            async with tasks.awake_within(CONNECT_S):
                 remote = await RemoteNode.connect(
                     address,
                     self._oldest,
@@ -404,7 +404,7 @@ class Router:
         if not store:
             raise OfflineError(f"nobody holds position {shard.position} of partition {shard.partition} now")
         try:
-            async with tasks.within(SHARD_S):
+            async with tasks.awake_within(SHARD_S):
                 return await (await self.node(store)).append(shard, payload, sync)
         except (UnavailableError, TimeoutError) as error:
             raise OfflineError(f"store {store[:8]} does not take {shard}: {error}") from error
@@ -481,7 +481,7 @@ class Router:
 
     async def _census_of(self, store: str) -> Census | None:
         try:
-            async with tasks.within(CENSUS_S):
+            async with tasks.awake_within(CENSUS_S):
                 return await (await self.node(store)).census()
         except (UnavailableError, TimeoutError):
             return None
