@@ -14,6 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import plyvel
+
 from s4.base.jobs import Job, Jobs
 from s4.cluster import clustermap, planner
 from s4.cluster.coordinator import CoordinatorError
@@ -294,8 +296,11 @@ class ClusterWorld(World):
                 return f"partition {number} is not served"
             host = node.member.node.host
             for table, name in ((keys.HEAL, "heals"), (keys.OUTBOX, "outbox"), (keys.GONE, "what was removed")):
-                if next(host.scan(keys.table(number, table)), None) is not None:
-                    return f"partition {number} has {name}"
+                try:
+                    if next(host.scan(keys.table(number, table)), None) is not None:
+                        return f"partition {number} has {name}"
+                except plyvel.CorruptionError:  # nobody has met it yet
+                    return f"partition {number} has a damaged block where its {name} are"
         return ""
 
     def unwell(self) -> list[str]:

@@ -61,10 +61,9 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 20.0
 LOOK_S = 0.1  # between two looks at the map while a call waits or is to be repeated
-CONNECT_S = 2.0
+CONNECT_S, CENSUS_S = 2.0, 3.0
 RETRY_S = 0.5  # before a store that could not be reached is tried again
 SHARD_S = 15.0  # for one shard to be written
-CENSUS_S = 3.0
 CACHED_BLOBS = 20_000
 
 T = TypeVar("T")
@@ -172,6 +171,7 @@ class Router:
             if time.monotonic() < self._failed.get(store, 0.0):
                 raise UnavailableError("ServiceUnavailable", f"Store {store[:8]} cannot be reached. Try again.")
             task = self._connecting[store] = asyncio.ensure_future(self._connect(store))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waited may have left
         try:
             return await asyncio.shield(task)
         except (OSError, TimeoutError, RefusedError, UnavailableError, KeyError) as error:
