@@ -220,8 +220,8 @@ class Clusters:
         return "; ".join(trouble)
 
     async def _apply(self, builder: Builder, seen: Observed, made: Plan, memory: Memory) -> str:
-        """What is somebody else's and was left alone, and what the API server refuses, in words; the rest is as it should
-        be. Raises KubeError where it does not answer."""
+        """What is somebody else's and was left alone, and what the API server refuses, in words; the rest is as it
+        should be. Raises KubeError where it does not answer."""
         objects = [
             one
             for one in builder.all(

@@ -1,4 +1,5 @@
-"""Hosts, with one store or several (storage.disksPerHost): what leaves, dies and starts again together. Pure, for plan.py.
+"""Hosts, with one store or several (storage.disksPerHost): what leaves, dies and starts again together. Pure, for
+plan.py.
 
 A store is still one pod with one volume. A host is nothing that is kept anywhere: it is seen, each time anew, as the
 Kubernetes node that a pod's volume is bound to, or where there is none that its pod is on. Which state is where:

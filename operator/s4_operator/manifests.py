@@ -333,8 +333,8 @@ class Builder:
         return [monitor, rules, dashboard]
 
     def all(self, *, replicas: int, image: str, max_unavailable: int, leaving: Collection[str] = ()) -> list[Object]:
-        """Everything but Secrets and the ShardMap, in the order in which it is applied: who may be evicted is said before
-        anything is done."""
+        """Everything but Secrets and the ShardMap, in the order in which it is applied: who may be evicted is said
+        before anything is done."""
         return [
             self.budget(max_unavailable, leaving),
             *self.rights(),
