@@ -430,6 +430,45 @@ def test_a_secondary_that_was_shown_to_lack_nothing_goes_on_when_both_others_die
     assert replica.serves(10.2), "reads go on"
 
 
+def test_another_gets_a_copy_where_the_last_one_cannot_tell_what_was_committed() -> None:
+    """R9: two of three copies are lost at once while something is written. The third, b, has what a may have committed,
+    and waited for somebody else to have it until one of them was back. d, which is to hold shards, gets a copy."""
+    plan = Plan(("a", "b", "c"), 2, members=("a", "b", "c", "d", "e"))
+    alone = Document(Config(8, "b", ("b",), ("c",)), plan)
+    last = Replica("b", State(epoch=7, commit=5, log=[Entry(7, 6, b"")]), Timing(), 0.0)
+    last.see(Document(Config(7, "b", ("b",), ("c",)), plan), 7, 0.0)
+    last.tick(0.1)
+    last.see(alone, 8, 0.2)
+    last.synced(len(last.writes), 0.3)
+    assert not last.serves(0.3), "whether entry 6 was committed is not known"
+    spares = {name: Replica(name, State(), Timing(), 0.0) for name in "de"}
+    for spare in spares.values():
+        spare.see(alone, 8, 0.2)
+        passes(spare, 10.0)
+        assert spare.messages == [], "those who are planned may be back soon"
+        passes(spare, 10.7)
+        assert spare.messages[0] == ("b", Join(8, 0))
+    last.receive("d", Join(8, 0), 10.7)
+    last.receive("e", Join(8, 0), 10.7)
+    assert [name for name, _ in last.snapshots] == ["d"], "one at a time"
+    spares["d"].receive("b", SnapshotPart(8, 5, 0, b"", True, 1), 10.8)
+    last.receive("d", Durable(8, 5, 1), 10.9)
+    last.receive("d", Durable(8, 6, 1), 11.0)
+    last.receive("d", Promise(8, 11.0), 11.0)
+    last.tick(11.1)
+    assert last.swap is not None
+    assert last.swap.config == Config(9, "b", ("b", "d"))
+    last.see(Document(last.swap.config, plan), 9, 11.2)
+    last.receive("d", Promise(9, 11.2), 11.3)
+    last.receive("d", Durable(9, 6), 11.3)
+    assert last.state.commit == 6
+    assert last.serves(11.4)
+    spares["e"].messages.clear()
+    spares["e"].see(Document(Config(9, "b", ("b", "d")), plan), 9, 11.2)
+    passes(spares["e"], 60.0)
+    assert spares["e"].messages == [], "two copies are enough until those who are planned are back"
+
+
 def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:
     """M4 with two replicas: nobody else can tell."""
     pair = Document(Config(7, "a", ("a", "b")), Plan(("a", "b"), 1))

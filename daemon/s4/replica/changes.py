@@ -60,6 +60,15 @@ def surplus(config: Config, plan: Plan, me: str) -> tuple[str, str] | None:
     return (leaving, heirs[0]) if heirs else None
 
 
+def may_join(config: Config, plan: Plan, joining: Collection[str]) -> tuple[str, ...]:
+    """Who is to have a copy, while those of `joining` are being filled: whoever is planned to; and where too few are in
+    sync, one more at a time of those that are to hold shards. The last copy may have entries of which it cannot tell
+    whether they were committed: nothing is read from it before a second copy has them, too (R9)."""
+    if len(config.in_sync) >= plan.minimum or not set(joining) <= {*plan.replicas, *config.in_sync}:
+        return plan.replicas
+    return (*plan.replicas, *plan.members)
+
+
 def behind(other: str, commit: int, last: int) -> str:
     """What is wrong with a primary that lacks what another replica has committed (R7, M4)."""
     return f"{other} has committed up to {commit}, and the log here ends at {last}"

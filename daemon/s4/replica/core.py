@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from s4.cluster import messages
 from s4.cluster.messages import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State
-from s4.replica.changes import behind, grown, removable, surplus, without
+from s4.replica.changes import behind, grown, may_join, removable, surplus, without
 from s4.replica.ledger import Ledger
 from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Progress, Swap, Timing, TooFewError
 
@@ -197,7 +197,9 @@ class Replica(Ledger):
         elif self.me in config.eligible and set(config.in_sync) <= set(plan.gone) and self._may_lead():
             others = tuple(one for one in config.eligible if one != self.me)
             self._propose(replace(config, epoch=config.epoch + 1, primary=self.me, in_sync=(self.me,), eligible=others))
-        elif self.me in plan.replicas and not self._leaving:
+        elif self.me in may_join(config, plan, ()) and not self._leaving:
+            if self.me not in plan.replicas and now - self._heard < self.timing.spare:
+                return  # those who are planned may be back soon
             if self._next_part and (self._synced < self._written or now - self._filled < 10 * self.timing.resend):
                 pass  # it comes, or our disk is at it
             elif self._exact_in != config.epoch:
@@ -350,10 +352,10 @@ class Replica(Ledger):
 
     def _joins(self, config: Config, sender: str, have: int | None) -> None:
         """A replica wants to be in sync: by the log where we have all that it lacks, else by a snapshot (R8)."""
-        if sender in config.in_sync or self.document is None or sender not in self.document.plan.replicas:
+        busy = [name for name, peer in self._peers.items() if self.now - peer.since < 10 * self.timing.resend]
+        if self.document is None or sender not in may_join(config, self.document.plan, busy):
             return
-        peer = self._peers.get(sender)
-        if (peer is not None and self.now - peer.since < 10 * self.timing.resend) or sender in self._needed():
+        if sender in (*config.in_sync, *busy, *self._needed()):
             return  # it counts already: nothing of its log may be cut until the swap's outcome is known (R4)
         if have is not None and have > self.last:  # what would fill it is older than what it has (M4)
             self._alarm = behind(sender, have, self.last)

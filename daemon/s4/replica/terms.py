@@ -38,6 +38,7 @@ class Timing:
     grace: float = 3.0
     resend: float = 0.5
     tell: float = 0.1  # what was committed, where no entry follows that would say it
+    spare: float = 10.0  # that too few are in sync until others than planned get a copy
 
 
 @dataclass(frozen=True, slots=True)
