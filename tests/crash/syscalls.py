@@ -218,6 +218,12 @@ class Recording:
 _NAMES = frozenset(("openat", "mkdir", "mkdirat", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir"))
 
 
+def path_of(call: Call) -> bytes:
+    """Of the file that a call is about, by its descriptor."""
+    match = _FD.match(call.arguments)
+    return _raw(match[2]) if match else b""
+
+
 def _move(names: dict[str, int], source: str, target: str) -> None:
     """Rename a file, or a directory with all that is in it."""
     for path in [path for path in names if path == source or path.startswith(source + "/")]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from pathlib import Path
 
 import pytest
 
-from s4.storage.leveldb import Database, DatabaseError
+from s4.storage.leveldb import UNSYNCED, Database, DatabaseError, mark
 from s4.storage.torn_end import BLOCK, SECTOR, torn_from
 
 SIZES = {"cache_bytes": 1 << 20, "write_buffer_bytes": 64 << 20, "open_files": 100}
@@ -103,3 +104,54 @@ def test_a_database_that_is_whole_is_left_alone(tmp_path: Path) -> None:
     path, _ = make(tmp_path / "meta", [10, 3 * BLOCK, BLOCK - 7 - 20, 500])
     data = path.read_bytes()
     assert [end for end in (*range(0, len(data), 997), len(data)) if torn_from(data[:end]) is not None] == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_of_writes_without_a_sync_a_beginning_is_left(tmp_path: Path, seed: int) -> None:
+    """Any may be torn, and whole ones follow; LevelDB by itself passes over what reads as zeros."""
+    chosen = random.Random(seed)
+    sizes = [chosen.choice([10, 600, 5000, BLOCK - 40, 3 * BLOCK]) for _ in range(8)]
+    path, writes = make(tmp_path / "meta", sizes)
+    data = path.read_bytes()
+    ends = [start for start, _ in writes] + [len(data)]
+    sectors = []
+    for at in range(0, len(data), SECTOR):  # each as it was after some write
+        end = chosen.choice([*ends[1:], *[len(data)] * 8])
+        sectors.append(data[at : min(end, at + SECTOR)].ljust(min(SECTOR, len(data) - at), b"\0") if at < end else b"")
+    left = b"".join(one or bytes(SECTOR) for one in sectors)[: len(data)]
+    path.write_bytes(left if chosen.random() < 0.5 else left.rstrip(b"\0"))
+    whole = next((number for number, end in enumerate(ends[1:]) if left[:end] != data[:end]), len(sizes))
+    mark(tmp_path / "meta", UNSYNCED)
+    assert rows(tmp_path / "meta") == whole
+    assert not (tmp_path / "meta.unsynced").exists()
+
+
+def test_no_later_log_follows_one_that_is_torn(tmp_path: Path) -> None:
+    path, writes = make(tmp_path / "meta", [600, 600, 600])
+    later = path.with_name("999999.log")
+    later.write_bytes(path.read_bytes())
+    put(path, writes[:1], writes[1][1][:-100])
+    mark(tmp_path / "meta", UNSYNCED)
+    assert rows(tmp_path / "meta") == 1
+
+
+def test_a_log_that_is_full_is_synced_before_writes_to_the_next_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LevelDB leaves it as it is, and a sync covers the next one alone. Each write is looked at once it returned."""
+    synced, sync = set[str](), os.fsync
+
+    def noted(file: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{file}").readlink()).removesuffix(" (deleted)"))
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    database = Database(tmp_path / "meta", cache_bytes=1 << 20, write_buffer_bytes=64 << 10, open_files=100)
+    logs = set[str]()
+    for number in range(400):
+        database.write([(b"%06d" % number, random.Random(number).randbytes(2000))], sync=number % 50 == 49)
+        logs |= {str(one) for one in (tmp_path / "meta").glob("*.log")}
+        assert logs - {max(logs)} <= synced
+    assert len(logs) > 5
+    assert (tmp_path / "meta.unsynced").exists()
+    database.close()

@@ -83,7 +83,8 @@ class Host:
         self.on_gone: Callable[[int], None] = lambda _partition: None
         self._cache = RowCache(cache_bytes)
         self._max_waiting = max_waiting
-        self._sync_every_s, self._synced_at = sync_every_s, time.monotonic()
+        self._sync_every_s, self._sync_is_due = sync_every_s, False  # with durability `interval`
+        self._until_sync: asyncio.TimerHandle | None = None
         self._queue: Commands[_Waiting] = Commands()
         self._between: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._wake = asyncio.Event()
@@ -123,7 +124,7 @@ class Host:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._queue or self._between or self.copies.joining:
+            while self._queue or self._between or self.copies.joining or self._sync_is_due:
                 self._call_between()
                 try:
                     await self._turn()
@@ -174,11 +175,13 @@ class Host:
                 break
         self._sequences = turn.sequences
         turn.close()
-        if turn.overlay.rows or self.copies.joining:
+        if turn.overlay.rows or self.copies.joining or self._sync_is_due:
             rows = list(turn.overlay.rows.items())
-            write = self.copies.batch(rows, self._sync or self._sync_due())
-            shards = any(new.k for item in group for new in getattr(item.command, "blobs", ()))
-            await self._loop.run_in_executor(self._thread, self._queue.timed, partial(self._write, write, shards))
+            write = self.copies.batch(rows, sync := self._syncs())
+            shards = not self._sync or any(new.k for item in group for new in getattr(item.command, "blobs", ()))
+            await self._loop.run_in_executor(
+                self._thread, self._queue.timed, partial(self._write, write, sync and shards)
+            )
             self.copies.written()
             self._committed(rows)
         self.turns += 1
@@ -191,13 +194,20 @@ class Host:
             self._sync_shards()
         write()
 
-    def _sync_due(self) -> bool:
-        """With durability `interval`: whether this turn is the one of its interval that syncs."""
-        now = time.monotonic()
-        if not self._sync_every_s or now - self._synced_at < self._sync_every_s:
-            return False
-        self._synced_at = now
-        return True
+    def _syncs(self) -> bool:
+        """Whether this turn is synced: with durability `interval` one that comes so long after the first that was not,
+        with everything since, be it asked for anything else or not."""
+        due, self._sync_is_due = self._sync_is_due, False
+        if due and self._until_sync is not None:
+            self._until_sync.cancel()
+            self._until_sync = None
+        elif self._sync_every_s and self._until_sync is None:
+            self._until_sync = self._loop.call_later(self._sync_every_s, self._let_sync)
+        return self._sync or due
+
+    def _let_sync(self) -> None:
+        self._sync_is_due = True
+        self._wake.set()
 
     def _committed(self, rows: list[tuple[bytes, bytes | None]]) -> None:
         for key, value in rows:
@@ -262,6 +272,8 @@ class Host:
     async def close(self) -> None:
         """Commit what waits and stop."""
         self._closing = True
+        if self._until_sync is not None:
+            self._sync_is_due = True
         self._wake.set()
         await self._task
         self._thread.shutdown()

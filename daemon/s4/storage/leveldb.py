@@ -35,6 +35,7 @@ Rows = Iterable[tuple[bytes, bytes | None]]
 
 _END, _OVER = b"\xff" * 16, b"\x00forgotten\x00"
 DAMAGED = ".damaged"  # added to a database's name: a file that says so
+UNSYNCED = ".unsynced"  # the same: its log may have writes that no sync covered
 AnyDatabaseError: type[Exception] = plyvel.Error  # what reads and writes raise; DatabaseError is one of them
 
 
@@ -77,13 +78,14 @@ class Database:
                 bloom_filter_bits=10,
                 block_size=8192,
             )
+            unsynced = path.with_name(path.name + UNSYNCED).exists()
+            if unsynced:  # LevelDB passes over stretches of zeros, with what else is in their blocks
+                _cut(path, unsynced=True)
             try:
                 self._db = opened()
             except plyvel.CorruptionError:
-                if not (torn := cut_torn_ends(path)):
+                if unsynced or not _cut(path, unsynced=False):
                     raise
-                for file, size in torn:
-                    log.warning("%s ended in a write that a loss of power tore: its %d bytes are cut off", file, size)
                 self._db = opened()
         except plyvel.Error as error:
             raise DatabaseError(f"cannot open the database {path}: {error}") from error
@@ -96,6 +98,9 @@ class Database:
         self._get = partial(self._db.get, verify_checksums=True)
         self.get: Callable[[bytes], bytes | None] = self._get
         self.path = path
+        if unsynced:
+            unmark(path, UNSYNCED)  # what the logs had is in a table by now, which LevelDB synced
+        self._loose: LooseLog | None = None  # from the first write on that is not synced
         self.forgetting = Forgetting(partial(_look, self._db), partial(_compact, self._db))
 
     def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
@@ -112,6 +117,9 @@ class Database:
                 batch.put(key, value)
 
         def write() -> None:
+            if self._loose is None and not sync:
+                mark(self.path, UNSYNCED)
+                self._loose = LooseLog(self.path)
             try:
                 if self.times is None:
                     batch.write()
@@ -120,6 +128,8 @@ class Database:
             except plyvel.CorruptionError as error:  # a compaction met it: the next start must not run into it again
                 self._damaged(error)
                 raise
+            if self._loose is not None:
+                self._loose.wrote()
 
         return write
 
@@ -199,8 +209,7 @@ class Database:
     def mark_damaged(self) -> None:
         """Leave word beside the database, as far as the disk takes it, that the next start is not to trust it."""
         with contextlib.suppress(OSError):
-            self.path.with_name(self.path.name + DAMAGED).touch()
-            _sync(self.path.parent)
+            mark(self.path, DAMAGED)
 
     def snapshot(self) -> Snapshot:
         """All rows as they are now, whatever is written later. Close it."""
@@ -253,7 +262,43 @@ class Database:
         self.forgetting.close()
         del self.get, self._get
         self._db.close()
+        if self._loose is not None:
+            self._loose.close()
         gc.collect(0)
+
+
+def _cut(path: Path, *, unsynced: bool) -> bool:
+    torn = cut_torn_ends(path, unsynced=unsynced)
+    for file, size in torn:
+        log.warning("%s: a loss of power tore writes that no sync covered: its last %d bytes are cut off", file, size)
+    return bool(torn)
+
+
+class LooseLog:
+    """The log that LevelDB writes to, of a database whose writes are not all synced. When it is full LevelDB closes it as
+    it is and begins another, and a sync covers only that one: so what stands before would be lost, and what came after
+    it not. It is synced here as soon as a write went elsewhere."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._file, self._size = directory, -1, -1
+        self._open()
+
+    def _open(self) -> None:
+        newest = max(self._directory.glob("*.log"), key=lambda one: int(one.stem))
+        self._file = os.open(newest, os.O_RDONLY | os.O_CLOEXEC)
+
+    def wrote(self) -> None:
+        """After each write. Raises OSError, which leaves durability in doubt."""
+        size = os.fstat(self._file).st_size
+        if size == self._size:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._open()
+            size = os.fstat(self._file).st_size
+        self._size = size
+
+    def close(self) -> None:
+        os.close(self._file)
 
 
 def _look(db: Any, start: bytes, stop: bytes) -> None:
@@ -264,15 +309,22 @@ def _look(db: Any, start: bytes, stop: bytes) -> None:
 def _compact(db: Any, start: bytes, stop: bytes) -> None:
     """LevelDB never compacts the lowest level that has something: so something is laid over the stretch, from its
     first key to its last, and goes down through all levels. No row has such a key."""
-    db.delete(start + _OVER)
-    if stop[:-1] > start:
-        db.delete(stop[:-1] + _OVER if stop[:-1] + _OVER < stop else stop[:-1])
+    with db.write_batch(sync=True) as batch:
+        batch.delete(start + _OVER)
+        if stop[:-1] > start:
+            batch.delete(stop[:-1] + _OVER if stop[:-1] + _OVER < stop else stop[:-1])
     db.compact_range(start=start, stop=stop)
 
 
-def unmark(path: Path) -> None:
-    """Take the word back, durably, that a database is damaged: another one is in its place."""
-    path.with_name(path.name + DAMAGED).unlink(missing_ok=True)
+def mark(path: Path, word: str) -> None:
+    """Leave word beside a database, durably."""
+    path.with_name(path.name + word).touch()
+    _sync(path.parent)
+
+
+def unmark(path: Path, word: str = DAMAGED) -> None:
+    """Take the word back, durably: of damage, where another database is in its place."""
+    path.with_name(path.name + word).unlink(missing_ok=True)
     _sync(path.parent)
 
 

@@ -244,8 +244,7 @@ class ShardStore:
 
     def sync_now(self) -> None:
         """Make every append so far durable. Blocks: the writer loop calls it on its thread before a commit."""
-        if self.settings.durable:
-            self._appender.sync_now()
+        self._appender.sync_now()
 
     async def _append_queued(
         self, shard: Shard, pieces: Sequence[Buffer], sync: bool, replaces: Location | None

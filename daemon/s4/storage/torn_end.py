@@ -6,11 +6,15 @@ of the pieces and not others: what it did not take reads as zeros where somethin
 LevelDB opens such a file only where nothing but its end is missing; without them it would pass over damage of what was
 acknowledged, too.
 
-So a database that does not open is looked at here. Only the last record can be one that no sync covered. If all that is
-wrong in a file lies behind its last whole record, if no other record begins in there, and if there are sectors that
-read as never written, then this is what the loss of power left of a record that nobody was told of, and it is cut off:
-a crash before the cut, or within it, leaves what the next start cuts again. Anything else is damage, and stays for
-whoever has another copy.
+So a database that does not open is looked at here. Where every write is synced only the last record can be one that no
+sync covered. If all that is wrong in a file lies behind its last whole record, if no other record begins in there, and
+if there are sectors that read as never written, then this is what the loss of power left of a record that nobody was
+told of, and it is cut off: a crash before the cut, or within it, leaves what the next start cuts again. Anything else is
+damage, and stays for whoever has another copy.
+
+Where writes are not all synced (`--durability interval` and `none`) several records may be torn, and whole ones follow
+them. What no sync covered goes from the first of them on, with the logs that were begun later: a database is what it
+was at some moment, never a choice of later writes.
 
 Format: doc/log_format.md of LevelDB. A piece is a masked CRC-32C (of type and payload), length, type, payload.
 """
@@ -26,21 +30,26 @@ BLOCK, HEADER, SECTOR = 32 << 10, 7, 512
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
-def cut_torn_ends(directory: Path) -> list[tuple[Path, int]]:
-    """Cut what was never acknowledged off a database that is not open: (file, bytes). Raises OSError. Blocks."""
-    found = []
-    for path in [*directory.glob("*.log"), *directory.glob("MANIFEST-*")]:
+def cut_torn_ends(directory: Path, *, unsynced: bool = False) -> list[tuple[Path, int]]:
+    """Cut what no sync covered off a database that is not open: (file, bytes). Raises OSError. Blocks."""
+    found: list[tuple[Path, int]] = []
+    logs = sorted(directory.glob("*.log"), key=lambda one: int(one.stem))
+    for path in [*directory.glob("MANIFEST-*"), *logs]:
         data = path.read_bytes()
-        if (end := torn_from(data)) is not None:
-            with path.open("r+b") as file:
-                file.truncate(end)
-                os.fsync(file.fileno())
+        loose = unsynced and path in logs
+        end = 0 if loose and any(cut in logs for cut, _ in found) else torn_from(data, unsynced=loose)
+        if end is not None:
             found.append((path, len(data) - end))
+    for path, size in reversed(found):  # the newest first: a crash between two of them leaves no later writes
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - size)
+            os.fsync(file.fileno())
     return found
 
 
-def torn_from(data: bytes) -> int | None:
-    """Where in a log its last record begins, if that is torn; None where all is whole, and where it is damaged."""
+def torn_from(data: bytes, *, unsynced: bool = False) -> int | None:
+    """Where in a log its last record begins, if that is torn, or with `unsynced` the first that is; None where all is
+    whole, and where it is damaged."""
     end, at, is_open = 0, 0, False  # is_open: the first pieces of a record were there
     while (at := _next(at)) < len(data) and (piece := _piece(data, at)) is not None:
         kind, at = piece
@@ -50,11 +59,12 @@ def torn_from(data: bytes) -> int | None:
         end = end if is_open else at
     else:
         if at >= len(data):
-            return None
+            return end if unsynced and is_open else None
     start = _next(end)
+    if unsynced:
+        return end if _has_hole(data, start) or _ends_early(data, start) else None
     others = (_piece(data, offset) for offset in range(start + 1, len(data)) if data[offset + 6 : offset + 7] in _BEGIN)
-    is_last = not any(others)
-    return end if is_last and _has_hole(data, start) else None
+    return end if not any(others) and _has_hole(data, start) else None
 
 
 _BEGIN = (bytes([FULL]), bytes([FIRST]))
@@ -76,6 +86,13 @@ def _piece(data: bytes, at: int) -> tuple[int, int] | None:
     crc = crc32c(data[at + 6 : end])
     masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
     return (kind, end) if masked == int.from_bytes(data[at : at + 4], "little") else None
+
+
+def _ends_early(data: bytes, at: int) -> bool:
+    """Whether a record is longer, by the lengths of its pieces, than what is there of it. LevelDB passes over that."""
+    while at + HEADER <= len(data) and data[at + 6] in (FIRST, MIDDLE):
+        at = _next(at + HEADER + int.from_bytes(data[at + 4 : at + 6], "little"))
+    return at + HEADER + int.from_bytes(data[at + 4 : at + 6], "little") > len(data)
 
 
 def _has_hole(data: bytes, start: int) -> bool:
