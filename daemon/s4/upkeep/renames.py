@@ -58,7 +58,7 @@ class Renames:
         """Take up what was not finished and is not under way here."""
         for name, job in await self.jobs():
             if not job.finished and name not in self._running:
-                work = Background(f"rename {name}", 0.0, None, partial(self._finish, name), (S3Error,))
+                work = Background(f"rename {name}", 0.0, None, partial(self._finish, name))
                 self._running[name] = work
                 self._jobs.start(work)
 
@@ -103,11 +103,11 @@ class Renames:
     async def _run(self, name: str, job: Job) -> None:
         error = ""
         try:
-            while (following := await self._named_page(name, job)) is not None:
+            while (following := await self._patiently(name, job)) is not None:
                 job = following
         except S3Error as failure:
             if failure.status >= 500:
-                raise  # no refusal of this rename: full, or overloaded, or metadata is damaged. It is tried again
+                raise  # no refusal of this rename, but a fault, as of a copy whose metadata is damaged: tried again
             error = f"{failure.code}: {failure.message}"
             log.error("rename of %s to %s stopped: %s", job.source, job.destination, error)
         await self._keep(name, msgspec.structs.replace(job, finished=True, error=error), job)
@@ -119,14 +119,17 @@ class Renames:
         if answer == commands.Taken(False):
             raise JobGoneError
 
-    async def _named_page(self, name: str, job: Job) -> Job | None:
-        """One page, or the job with ids that can be decided, where the old ones no longer are."""
-        try:
-            return await self._page(name, job)
-        except S3Error as error:
-            if not isinstance(error.__cause__, ForgottenError):  # this clock is behind, or it took long
-                raise
-            return await self._named_anew(name, job, error.__cause__.before_ms + KEPT_MS // 2)
+    async def _patiently(self, name: str, job: Job) -> Job | None:
+        while True:
+            try:
+                return await self._page(name, job)
+            except S3Error as error:
+                if isinstance(error.__cause__, ForgottenError):  # this clock is behind, or it took long
+                    job = await self._named_anew(name, job, error.__cause__.before_ms + KEPT_MS // 2)
+                    continue
+                if error.status not in {503, 507}:
+                    raise
+                await asyncio.sleep(1.0)  # overloaded, or full for now: the page is done again from its start
 
     async def _page(self, name: str, job: Job) -> Job | None:
         """Rename one page of keys; the job's new state, or None when nothing is left."""
