@@ -170,7 +170,12 @@ def test_another_gets_a_copy_where_the_last_one_cannot_tell_what_was_committed()
     last.receive("e", Join(8, 0), 10.7)
     assert [name for name, _ in last.snapshots] == ["d"], "one at a time"
     spares["d"].receive("b", SnapshotPart(8, 5, 0, b"", True, 1), 10.8)
-    last.receive("d", Durable(8, 5, 1), 10.9)
+    spares["d"].synced(len(spares["d"].writes), 10.9)
+    spares["d"].messages.clear()
+    spares["d"].receive("b", Beacon(8, 10.9), 10.95)
+    spares["d"].tick(11.0)
+    assert ("b", Durable(8, 5, 1)) in spares["d"].messages, "what it said before may have been lost"
+    last.receive("d", Durable(8, 5, 1), 11.0)
     last.receive("d", Durable(8, 6, 1), 11.0)
     last.receive("d", Promise(8, 11.0), 11.0)
     last.tick(11.1)
@@ -185,6 +190,39 @@ def test_another_gets_a_copy_where_the_last_one_cannot_tell_what_was_committed()
     spares["e"].see(Document(Config(9, "b", ("b", "d")), plan), 9, 11.2)
     passes(spares["e"], 60.0)
     assert spares["e"].messages == [], "two copies are enough until those who are planned are back"
+
+
+def test_a_store_without_room_takes_no_copy_that_is_not_planned() -> None:
+    """It would end by its full disk, and has shards that are needed."""
+    plan = Plan(("a", "b", "c"), 2, members=("a", "b", "c", "d"))
+    full = Replica("d", State(), Timing(), 0.0)
+    full.see(Document(Config(8, "b", ("b",), ("c",)), plan), 8, 0.0)
+    full.cramped = True
+    passes(full, 30.0)
+    assert full.messages == []
+    full.cramped = False
+    full.tick(30.5)
+    assert full.messages == [("b", Join(8, 0))]
+
+
+def test_one_that_was_filled_here_and_dies_is_given_up_though_not_all_is_committed() -> None:
+    """R9: d, which b filled, dies before b has committed with it what it found in its log. d cannot tell b anything."""
+    plan = Plan(("a", "b", "c"), 2, members=("a", "b", "c", "d"))
+    last = Replica("b", State(epoch=7, commit=5, log=[Entry(7, 6, b"")]), Timing(), 0.0)
+    last.see(Document(Config(7, "b", ("b",), ("c",)), plan), 7, 0.0)
+    last.tick(0.1)
+    last.see(Document(Config(8, "b", ("b",), ("c",)), plan), 8, 0.2)
+    last.synced(len(last.writes), 0.3)
+    last.receive("d", Join(8, 0), 10.7)
+    last.receive("d", Durable(8, 6, 1), 11.0)
+    last.receive("d", Promise(8, 11.0), 11.0)
+    last.tick(11.1)
+    assert last.swap is not None
+    last.see(Document(last.swap.config, plan), 9, 11.2)
+    assert not last.serves(11.3)
+    passes(last, 20.0)
+    assert last.swap is not None
+    assert last.swap.config.in_sync == ("b",)
 
 
 def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:

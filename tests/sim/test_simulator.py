@@ -62,6 +62,16 @@ def test_primaries_that_hand_over_at_any_time(first: int) -> None:
         World(seed, faults=(*FAULTS, "hand over", "hand over")).run().check_end()
 
 
+@pytest.mark.parametrize("first", range(0, amount("S4_SEEDS", 40, 2000), 10))
+def test_others_than_planned_get_a_copy_where_too_few_are_there(first: int) -> None:
+    """R9. Two at once are away for longer than stores that hold shards of the partition wait."""
+    for seed in range(first, first + 10):
+        try:
+            World(seed, spares=1 + seed % 2, faults=(*FAULTS, *["away"] * 9)).run().check_end()
+        except BrokenError as found:
+            raise AssertionError(f"seed {seed}: {found}") from found
+
+
 def test_a_seed_replays() -> None:
     assert World(7).run().history == World(7).run().history
 

@@ -59,6 +59,7 @@ class World:
         seed: int,
         *,
         replicas: int = 3,
+        spares: int = 0,
         seconds: float = 60.0,
         node_class: type[Node] = Node,
         faults: tuple[str, ...] = FAULTS,
@@ -80,12 +81,11 @@ class World:
         self.kept_bytes = self.random.choice(
             (-1, 100, 600, 1 << 20)
         )  # so that replicas join by snapshot, by log, or by either
-        self.made = replicas
+        self.made = replicas + spares
         self.node_class = node_class
-        self.nodes = {f"s{number}": node_class(self, f"s{number}") for number in range(replicas)}
-        stores = tuple(self.nodes)
-        minimum = 2 if replicas >= 3 else 1
-        self.document = Document(Config(1, stores[0], stores), Plan(stores, minimum))
+        self.nodes = {f"s{number}": node_class(self, f"s{number}") for number in range(self.made)}
+        stores, minimum = tuple(self.nodes)[:replicas], 2 if replicas >= 3 else 1
+        self.document = Document(Config(1, stores[0], stores), Plan(stores, minimum, members=tuple(self.nodes)))
         self.revision = 1
         self.gone: dict[str, Node] = {}
         for node in self.nodes.values():
@@ -165,10 +165,9 @@ class World:
     def replan(self, old: str, new: str) -> None:
         """Store `old` is gone for good and `new` takes its place."""
         plan = self.document.plan
-        replicas = tuple(new if one == old else one for one in plan.replicas)
-        self.document = Document(
-            self.document.config, msgspec.structs.replace(plan, replicas=replicas, gone=(*plan.gone, old))
-        )
+        replicas, members = (tuple(new if one == old else one for one in all) for all in (plan.replicas, plan.members))
+        plan = msgspec.structs.replace(plan, replicas=replicas, members=members, gone=(*plan.gone, old))
+        self.document = Document(self.document.config, plan)
         self.revision += 1
 
     # -- clients
@@ -237,6 +236,9 @@ class World:
             case "crash" if node.up:
                 node.crash()
                 self.later(self.random.uniform(0.05, 8), lambda: node.up or node.store in self.gone or node.start())
+            case "away":  # two at once, for longer than those who hold shards wait
+                for other in self.random.sample(list(self.nodes.values()), 2):
+                    self.stop(other, other.replica, 30)
             case "restart" if node.up:
                 node.crash()
                 self.later(self.random.uniform(0.01, 0.4), lambda: node.up or node.store in self.gone or node.start())
@@ -287,10 +289,10 @@ class World:
                 return
         self.later(self.random.expovariate(1 / 2.0), self.trouble)
 
-    def stop(self, node: Node, replica: Replica) -> None:
+    def stop(self, node: Node, replica: Replica, most_s: float = 4) -> None:
         if node.up and node.replica is replica:
             node.crash()
-            self.later(self.random.uniform(0.05, 4), lambda: node.up or node.store in self.gone or node.start())
+            self.later(self.random.uniform(0.05, most_s), lambda: node.up or node.store in self.gone or node.start())
 
     def lose(self, node: Node, disk: Disk, away_s: float) -> None:
         node.lose(disk)
@@ -418,12 +420,13 @@ class World:
         alarms = {node.store: node.replica.alarm for node in self.nodes.values() if node.replica.alarm}
         if alarms:
             raise BrokenError(f"alarms: {alarms}")
-        if set(config.in_sync) != set(self.nodes):
-            raise BrokenError(f"the replicas never came together: {config}, nodes {sorted(self.nodes)}")
+        planned = self.document.plan.replicas
+        if set(config.in_sync) != set(planned):
+            raise BrokenError(f"the replicas never came together: {config}, planned {planned}, nodes {[*self.nodes]}")
         primary = self.nodes[config.primary]
         if not primary.replica.serves(primary.clock()):
             raise BrokenError("no primary serves though all is calm")
-        for node in self.nodes.values():
+        for node in (self.nodes[store] for store in planned):
             if node.replica.state.log or (node.rows, node.answers) != (primary.rows, primary.answers):
                 raise BrokenError(f"{node.store} differs from {primary.store}, though nobody writes any more")
         for key, calls in self.history.items():

@@ -42,8 +42,8 @@ class Replica(Ledger):
         self.revision = 0
         self.snapshots: list[tuple[str, int]] = []  # (replica, attempt) that the host is to send a Snapshot
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
-        self.behind = False  # somebody has a newer document: the host reads it
-        self._alarm, self._heard = "", now
+        self.behind = self.cramped = False  # somebody has a newer document: the host reads it; no room for more here
+        self._alarm, self._heard, self._seen = "", now, now  # from a primary, or a new configuration; that alone
         self._ticked, self._patient = now, NEVER  # until then nobody is given up: we stood still ourselves
         self._peers: dict[str, Peer] = {}
         self._kept = Kept()
@@ -153,7 +153,7 @@ class Replica(Ledger):
             self._lead(config, swap, previous)
             return
         self.leading, self._peers, self._settled = False, {}, None
-        self._heard, self._attempt, self._next_part = now, 0, 0
+        self._heard, self._seen, self._attempt, self._next_part = now, now, 0, 0
         joining = self.state.joining
         if joining is not None and self._counts() and config.epoch > joining:
             self._write(messages.MarkJoining(None))  # added by the primary, so we had everything (R8), and kept it (R9)
@@ -198,7 +198,7 @@ class Replica(Ledger):
             others = tuple(one for one in config.eligible if one != self.me)
             self._propose(replace(config, epoch=config.epoch + 1, primary=self.me, in_sync=(self.me,), eligible=others))
         elif self.me in may_join(config, plan, ()) and not self._leaving:
-            if self.me not in plan.replicas and now - self._heard < self.timing.spare:
+            if self.me not in plan.replicas and (self.cramped or now - self._seen < self.timing.spare):
                 return  # those who are planned may be back soon
             if self._next_part and (self._synced < self._written or now - self._filled < 10 * self.timing.resend):
                 pass  # it comes, or our disk is at it
@@ -262,10 +262,10 @@ class Replica(Ledger):
         for name in config.in_sync:
             if name != self.me:
                 old = self._peers.get(name) if stayed else None
-                peers[name] = Peer(self.now, swap.sent if stayed else NEVER, old.acked if old else None)
+                peers[name] = peer = Peer(self.now, swap.sent if stayed else NEVER, old.acked if old else None)
+                peer.heard = old is not None and old.heard
                 if old is not None and name in previous.config.in_sync:  # type: ignore[union-attr]
-                    peers[name].since, peers[name].heard = old.since, old.heard
-                    peers[name].promised = max(old.promised, swap.sent)
+                    peer.since, peer.promised = old.since, max(old.promised, swap.sent)
         self._peers = peers
         if not stayed:
             self.leading, self.began = True, config.epoch

@@ -114,8 +114,8 @@ class Group:
         self.timed: Callable[[Callable[[], None]], None] = lambda write: write()
         self.on_commit: Callable[[int, Rows], None] = lambda _partition, _rows: None
         self.on_lead: Callable[[int], None] = lambda _partition: None
-        self.turns = self._turn = 0
-        self._closing = False
+        self.room: Callable[[], bool] = lambda: True
+        self.turns, self._turn, self._closing = 0, 0, False
         self._settling: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._writes: list[tuple[_Partition, Write]] = []
         self._wake, self._urgent = asyncio.Event(), False
@@ -259,10 +259,9 @@ class Group:
             one.leads = core.leading
             if one.leads:
                 self.on_lead(one.number)
-        if core.alarm != one.alarm:
-            one.alarm = core.alarm
-            if one.alarm:
-                log.error("partition %d: %s", one.number, one.alarm)
+        if core.alarm not in ("", one.alarm):
+            log.error("partition %d: %s", one.number, core.alarm)
+        one.alarm = core.alarm
         if core.swap is not None and one.swapping is not core.swap:
             one.swapping = core.swap
             self._task(self._swap(one, core.swap))
@@ -427,6 +426,7 @@ class Group:
         while True:
             await asyncio.sleep(TICK_S)
             for one in self._partitions:
+                one.core.cramped = not self.room()
                 one.core.tick(self.clock())
                 self._drain(one)
 

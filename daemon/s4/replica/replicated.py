@@ -84,6 +84,7 @@ class ReplicatedHost:
         self.nulls = self._decider.nulls
         self.commands = 0
         group.before_turn, group.on_commit, group.on_lead = self._decide_all, self._committed, self._leads
+        group.room = room
 
     def _leads(self, partition: int) -> None:
         self._led_at[partition] = self.group.clock()
