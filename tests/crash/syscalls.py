@@ -187,20 +187,27 @@ class Recording:
         return next((number for number, call in enumerate(self.calls[:upto]) if call.ended > began), upto)
 
     def _content(self, file: _File, upto: int, mode: str, chosen: random.Random) -> bytes:
+        """Of what no sync covered each sector has, when torn, what it had at some moment: a later write to a sector
+        brings with it what was written to that before."""
         covered = upto if mode == "kept" else self._covered(file.syncs, upto)
+        loose = [number for number, _, _ in file.operations if covered <= number < upto]
+        until: dict[int, int] = {}
         content = bytearray()
         for number, offset, data in file.operations:
-            if number >= upto:
+            if number >= upto or (number >= covered and mode == "lost"):
                 break
-            if number >= covered and (mode == "lost" or chosen.random() < 0.4):
-                continue
-            torn = number >= covered and mode == "torn"
             if data is None:
-                del content[offset:]
-                content.extend(bytes(offset - len(content)))
-            elif written := data[: chosen.randrange(0, len(data) + SECTOR, SECTOR)] if torn else data:
-                content.extend(bytes(max(0, offset + len(written) - len(content))))
-                content[offset : offset + len(written)] = written
+                if number < covered or chosen.random() < 0.6:
+                    del content[offset:]
+                    content.extend(bytes(offset - len(content)))
+                continue
+            for at in range(offset - offset % SECTOR, offset + len(data), SECTOR):
+                if number >= covered and at not in until:
+                    until[at] = upto if chosen.random() < 0.6 else chosen.choice(loose)
+                if number < covered or number < until[at]:
+                    first, last = max(at, offset), min(at + SECTOR, offset + len(data))
+                    content.extend(bytes(max(0, last - len(content))))
+                    content[first:last] = data[first - offset : last - offset]
         return bytes(content)
 
     def points(self, after: int, most: int, chosen: random.Random) -> Iterator[int]:

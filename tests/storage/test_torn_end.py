@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,33 @@ def test_of_writes_without_a_sync_a_beginning_is_left(tmp_path: Path, seed: int)
     mark(tmp_path / "meta", UNSYNCED)
     assert rows(tmp_path / "meta") == whole
     assert not (tmp_path / "meta.unsynced").exists()
+
+
+def test_a_damaged_bit_among_writes_without_a_sync_cuts_nothing(tmp_path: Path) -> None:
+    """Zeros far behind it are somebody's value."""
+    path, writes = make(tmp_path / "meta", [600, 600, 600])
+    zeros = Database(tmp_path / "meta", **SIZES)
+    zeros.write([(b"zeros", bytes(3 * SECTOR))])
+    zeros.close()
+    (path,) = (tmp_path / "meta").glob("*.log")
+    data = bytearray(b"".join(one for _, one in writes) + path.read_bytes())
+    data[writes[1][0] + 100] ^= 1
+    assert torn_from(bytes(data), unsynced=True) is None
+    path.write_bytes(data)
+    mark(tmp_path / "meta", UNSYNCED)
+    with pytest.raises(DatabaseError, match="cannot open"):
+        rows(tmp_path / "meta")
+
+
+def test_several_threads_may_write_without_a_sync(tmp_path: Path) -> None:
+    database = Database(tmp_path / "meta", cache_bytes=1 << 20, write_buffer_bytes=64 << 10, open_files=100)
+    with ThreadPoolExecutor(4) as pool:
+        made = [
+            pool.submit(database.write, [(b"%d" % number, bytes(3000))], sync=number % 3 == 0) for number in range(400)
+        ]
+    assert [one.result() for one in made] == [None] * 400
+    database.close()
+    assert rows(tmp_path / "meta") == 400
 
 
 def test_no_later_log_follows_one_that_is_torn(tmp_path: Path) -> None:

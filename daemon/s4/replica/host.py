@@ -203,7 +203,7 @@ class Host:
             self._until_sync = None
         elif self._sync_every_s and self._until_sync is None:
             self._until_sync = self._loop.call_later(self._sync_every_s, self._let_sync)
-        return self._sync or due
+        return self._sync or due or self.copies.joining or (self._closing and self._sync_every_s > 0)
 
     def _let_sync(self) -> None:
         self._sync_is_due = True

@@ -14,6 +14,7 @@ import gc
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -99,8 +100,10 @@ class Database:
         self.get: Callable[[bytes], bytes | None] = self._get
         self.path = path
         if unsynced:
+            _sync(path)  # no log that was done with comes back
             unmark(path, UNSYNCED)  # what the logs had is in a table by now, which LevelDB synced
         self._loose: LooseLog | None = None  # from the first write on that is not synced
+        self._ordered = threading.Lock()
         self.forgetting = Forgetting(partial(_look, self._db), partial(_compact, self._db))
 
     def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
@@ -117,9 +120,13 @@ class Database:
                 batch.put(key, value)
 
         def write() -> None:
-            if self._loose is None and not sync:
-                mark(self.path, UNSYNCED)
-                self._loose = LooseLog(self.path)
+            if not sync or self._loose is not None:
+                with self._ordered:
+                    self._write_loosely(write_batch, sync)
+            else:
+                write_batch()
+
+        def write_batch() -> None:
             try:
                 if self.times is None:
                     batch.write()
@@ -128,10 +135,18 @@ class Database:
             except plyvel.CorruptionError as error:  # a compaction met it: the next start must not run into it again
                 self._damaged(error)
                 raise
-            if self._loose is not None:
-                self._loose.wrote()
 
         return write
+
+    def _write_loosely(self, write: Callable[[], None], sync: bool) -> None:
+        """One at a time, of a database whose writes are not all synced."""
+        if self._loose is None:
+            mark(self.path, UNSYNCED)
+            self._loose = LooseLog(self.path)
+        if sync:
+            self._loose.sync()
+        write()
+        self._loose.wrote()
 
     def write(self, rows: Rows, sync: bool = True) -> None:
         """Put and delete all rows at once, durable on return when `sync`. Blocks."""
@@ -268,7 +283,10 @@ class Database:
 
 
 def _cut(path: Path, *, unsynced: bool) -> bool:
-    torn = cut_torn_ends(path, unsynced=unsynced)
+    try:
+        torn = cut_torn_ends(path, unsynced=unsynced)
+    except OSError as error:
+        raise DatabaseError(f"the logs of the database {path} cannot be read: {error}") from error
     for file, size in torn:
         log.warning("%s: a loss of power tore writes that no sync covered: its last %d bytes are cut off", file, size)
     return bool(torn)
@@ -277,25 +295,29 @@ def _cut(path: Path, *, unsynced: bool) -> bool:
 class LooseLog:
     """The log that LevelDB writes to, of a database whose writes are not all synced. When it is full LevelDB closes it as
     it is and begins another, and a sync covers only that one: so what stands before would be lost, and what came after
-    it not. It is synced here as soon as a write went elsewhere."""
+    it not. So it is synced before a write that is synced, which may go to another, and as soon as one went elsewhere.
+    Methods raise OSError, which leaves durability in doubt. Not for several threads at once."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory, self._file, self._size = directory, -1, -1
-        self._open()
+        self._directory, self._size = directory, -1
+        self._file = self._newest()
 
-    def _open(self) -> None:
-        newest = max(self._directory.glob("*.log"), key=lambda one: int(one.stem))
-        self._file = os.open(newest, os.O_RDONLY | os.O_CLOEXEC)
+    def _newest(self) -> int:
+        while True:
+            newest = max(self._directory.glob("*.log"), key=lambda one: int(one.stem))
+            with contextlib.suppress(FileNotFoundError):  # full, written to a table and gone
+                return os.open(newest, os.O_RDONLY | os.O_CLOEXEC)
+
+    def sync(self) -> None:
+        os.fsync(self._file)
 
     def wrote(self) -> None:
-        """After each write. Raises OSError, which leaves durability in doubt."""
-        size = os.fstat(self._file).st_size
-        if size == self._size:
-            os.fsync(self._file)
+        """After each write."""
+        if os.fstat(self._file).st_size == self._size:
+            self.sync()
             os.close(self._file)
-            self._open()
-            size = os.fstat(self._file).st_size
-        self._size = size
+            self._file = self._newest()
+        self._size = os.fstat(self._file).st_size
 
     def close(self) -> None:
         os.close(self._file)

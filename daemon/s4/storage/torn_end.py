@@ -52,17 +52,15 @@ def torn_from(data: bytes, *, unsynced: bool = False) -> int | None:
     whole, and where it is damaged."""
     end, at, is_open = 0, 0, False  # is_open: the first pieces of a record were there
     while (at := _next(at)) < len(data) and (piece := _piece(data, at)) is not None:
-        kind, at = piece
-        if is_open != (kind in (MIDDLE, LAST)):
+        if is_open != (piece[0] in (MIDDLE, LAST)):
             break
-        is_open = kind in (FIRST, MIDDLE)
+        is_open, at = piece[0] in (FIRST, MIDDLE), piece[1]
         end = end if is_open else at
-    else:
-        if at >= len(data):
-            return end if unsynced and is_open else None
-    start = _next(end)
+    if at >= len(data):
+        return end if unsynced and is_open else None
     if unsynced:
-        return end if _has_hole(data, start) or _ends_early(data, start) else None
+        return end if _was_not_written(data, at) else None
+    start = _next(end)
     others = (_piece(data, offset) for offset in range(start + 1, len(data)) if data[offset + 6 : offset + 7] in _BEGIN)
     return end if not any(others) and _has_hole(data, start) else None
 
@@ -88,11 +86,13 @@ def _piece(data: bytes, at: int) -> tuple[int, int] | None:
     return (kind, end) if masked == int.from_bytes(data[at : at + 4], "little") else None
 
 
-def _ends_early(data: bytes, at: int) -> bool:
-    """Whether a record is longer, by the lengths of its pieces, than what is there of it. LevelDB passes over that."""
-    while at + HEADER <= len(data) and data[at + 6] in (FIRST, MIDDLE):
-        at = _next(at + HEADER + int.from_bytes(data[at + 4 : at + 6], "little"))
-    return at + HEADER + int.from_bytes(data[at + 4 : at + 6], "little") > len(data)
+def _was_not_written(data: bytes, at: int) -> bool:
+    """Whether of a piece that is not whole a sector reads as never written, or the file ends before it does. Its header
+    says how long it is; where that is not there, it is looked at alone: zeros further on may be somebody's."""
+    header = data[at : at + HEADER]
+    is_there = len(header) == HEADER and FULL <= header[6] <= LAST
+    end = at + HEADER + (int.from_bytes(header[4:6], "little") if is_there else 0)
+    return _piece(data, at) is None and (end > len(data) or _has_hole(data[: end + -end % SECTOR], at))
 
 
 def _has_hole(data: bytes, start: int) -> bool:
