@@ -29,6 +29,7 @@ def _alert(name: str, check: str, wait: str, grade: str, text: str) -> Object:
 
 
 def _of_pods(cluster: str, here: str) -> list[Object]:
+    moving = f"max(s4_positions_moving{{{here}}})"  # as planned: nothing is missing meanwhile, and one reason says so
     return [
         _alert(
             "S4NodeDown",
@@ -61,10 +62,18 @@ def _of_pods(cluster: str, here: str) -> list[Object]:
         ),
         _alert(
             "S4Degraded",
-            f"max(s4_health{{{here}}}) >= 1",
+            f"max(s4_health{{{here}}}) >= 1 unless (max(s4_alarms{{{here}}}) == 1 and {moving} > 0)",
             "30m",
             "warning",
             f"{cluster} is not whole for half an hour: `s4 admin cluster status` says why.",
+        ),
+        _alert(
+            "S4MovesStand",
+            f"{moving} > 0 and max(changes(s4_positions_moving{{{here}}}[1h])) == 0",
+            "6h",
+            "warning",
+            f"What {cluster} moves to where the plan wants it has not come further for hours: is it frozen "
+            "(s4_frozen), or bounded (rebuild.bandwidthPerNode), or are stores full?",
         ),
         _alert(
             "S4HealQueue",

@@ -166,6 +166,17 @@ def test_a_disk_that_has_reached_its_reserve(world: World) -> None:
 # -- the rest
 
 
+def test_moves_that_stand(world: World) -> None:
+    """A store is to be emptied, and nothing moves, since somebody has forgotten that moves are frozen."""
+    world.cluster.ask("POST", "/cluster/freeze")
+    world.cluster.ask("POST", "/cluster/drain", {"stores": ["node-4"]})
+    try:
+        expect(world, "S4MovesStand", also=("S4Degraded",))
+    finally:
+        world.cluster.ask("POST", "/cluster/add", {"stores": ["node-4"]})
+        world.cluster.ask("POST", "/cluster/unfreeze")
+
+
 def test_events_that_nobody_takes(world: World) -> None:
     client = world.cluster.client("gateway-1")
     client.create_bucket(Bucket="told")

@@ -73,6 +73,25 @@ def test_how_long_events_may_wait(tmp_path: Path, waiting: str, sent: str, faile
 
 
 @pytest.mark.parametrize(
+    ("health", "alarms", "moving", "degraded", "stands"),
+    [
+        ("0x600", "0x600", "0x600", False, False),
+        ("1x600", "1x600", "900-1x600", False, False),  # it grows
+        ("1x600", "2x600", "900-1x600", True, False),  # and a store is away
+        ("1x600", "1x600", "0x600", True, False),  # what a lost store held is made again
+        ("1x600", "1x600", "9x600", False, True),
+    ],
+)
+def test_planned_moves_are_told_once_they_stand(
+    tmp_path: Path, health: str, alarms: str, moving: str, degraded: bool, stands: bool
+) -> None:
+    said = {"s4_health": health, "s4_alarms": alarms, "s4_positions_moving": moving}
+    series = {f"{name}{{{LABELS}}}": values for name, values in said.items()}
+    judged(tmp_path, series, "9h", "S4Degraded", [{}] if degraded else [])
+    judged(tmp_path, series, "9h", "S4MovesStand", [{}] if stands else [])
+
+
+@pytest.mark.parametrize(
     ("lasts", "left", "fires"),
     [
         (90 * DAY, 30 * DAY, False),  # when the operator renews its own

@@ -53,7 +53,7 @@ def hastened(asked: Object) -> Object:
             {
                 **group,
                 "rules": [
-                    {**rule, "for": WAIT, "expr": re.sub(r"\[\d+m\]", f"[{WINDOW}]", rule["expr"])}
+                    {**rule, "for": WAIT, "expr": re.sub(r"\[\d+[mh]\]", f"[{WINDOW}]", rule["expr"])}
                     for rule in group["rules"]
                 ],
             }

@@ -169,11 +169,17 @@ def scrub_metrics(read_bytes: int, damaged: int, ended_s: float) -> list[Metric]
 def router_metrics(router: Router) -> list[Metric]:
     """What every process of a cluster knows."""
     current = router.map
-    alive = [store for store, one in current.stores.items() if one.state in ("serving", "draining")]
+    alive = {store for store, one in current.stores.items() if one.state in ("serving", "draining")}
+    moving = sum(
+        have in alive and have != want
+        for one in current.partitions
+        for have, want in zip(one.config.members, one.wanted, strict=True)
+    )
     return [
         gauge("s4_map_revision", "Revision of the map that this process knows", router.keeper.revision),
         gauge("s4_stores", "Stores that serve or are drained", len(alive)),
         gauge("s4_stores_up", "Those of them that this process reaches", sum(map(router.is_up, alive))),
+        gauge("s4_positions_moving", "Positions on their way from one store to another", moving),
         gauge("s4_frozen", "1 while planned moves are stopped", float(current.freeze)),
     ]
 
