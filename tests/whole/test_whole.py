@@ -32,7 +32,7 @@ FOUND = {
 LATER = {
     "refuses_before_it_looks": 34,
     "closes_what_is_in_use": 98,
-    "forgets_answers_by_a_clock": 34,
+    "forgets_answers_by_a_clock": 194,
     "copies_what_was_not_judged": 18,
     "remembers_too_little": 2,
     "ends_by_errors": 2,
@@ -43,12 +43,12 @@ LATER = {
     "leaves_buckets_open": 123,
     "commits_under_any_settings": 2,
     "tells_nobody_of_settings": 2,
-    "trusts_any_clock": 82,
+    "trusts_any_clock": 98,
     "frees_under_readers": 2,
     "lists_at_any_epoch": 82,
     "acknowledges_before_the_disk": 18,
     "GoesOnAfterARestart": 82,
-    "refuses_at_once": 2,
+    "refuses_at_once": 1730,
     "changes_settings_under_leases": 34,
 }
 TRIED = 40  # more seeds of its kind of world, where the code has changed so that the known one finds it no more
