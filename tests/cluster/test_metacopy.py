@@ -28,9 +28,9 @@ from s4.node.metadata_copy import LOST, OwnCopy, counted, needed, open_copy
 from s4.peer.api import UnknownResultError
 from s4.replica.core import Replica
 from s4.replica.group import Group
-from s4.replica.keptrows import load
+from s4.replica.keptrows import STATE, load
 from s4.replica.terms import NotServingError, Timing, TooFewError
-from s4.storage.leveldb import Database, DatabaseError
+from s4.storage.leveldb import AnyDatabaseError, Database, DatabaseError
 
 STORES = ("s0", "s1", "s2")
 TIMING = Timing(beacon=0.1, lease=1.0, grace=1.5, resend=0.1)
@@ -144,20 +144,23 @@ async def damage(cluster: Cluster, store: str, number: int = 7) -> None:
     for partition in range(PARTITIONS):  # a secondary has them as an entry of its log for a moment
         await until(lambda partition=partition: cluster.groups[store].database.get(key(partition, number)))
     await cluster.stop(store)
-    path = cluster.path(store)
+    assert flip(cluster.path(store), value(number), lambda: True), "the row is in no table"
+    await cluster.start(store)
+
+
+def flip(path: Path, content: bytes, enough: Callable[[], bool]) -> bool:
+    """Flip a bit of what has this content in the tables of a database, where that is `enough`; or nothing."""
     database = opened(path)
     database._db.compact_range()  # tables of rows that are there, and none of entries that are gone
     database.close()
     for table in path.glob("*.ldb"):
-        raw = bytearray(table.read_bytes())
-        at = raw.find(value(number))
-        if at >= 0:
-            raw[at] ^= 1
+        raw, at = table.read_bytes(), -1
+        while (at := raw.find(content, at + 1)) >= 0:
+            table.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+            if enough():
+                return True
             table.write_bytes(raw)
-            break
-    else:
-        raise AssertionError("the row is in no table")
-    await cluster.start(store)
+    return False
 
 
 def rows_of(database: Database) -> dict[bytes, bytes]:
@@ -206,6 +209,41 @@ def test_a_damaged_copy_leaves_the_set_and_joins_again(tmp_path: Path, leads: bo
             assert rows_of(cluster.groups[store].database)[key(0, 7)] == value(7)
             await cluster.copies[store].scrub()
             assert not cluster.copies[store].alarm
+
+    run(test)
+
+
+def test_a_copy_that_a_replica_cannot_begin_with_joins_again(tmp_path: Path) -> None:
+    """The database opens, and each start ended at the first row that was read, without a word of damage beside it."""
+
+    async def test() -> None:
+        async with running(tmp_path) as cluster:
+            database = cluster.groups["s2"].database
+            state = database.get(STATE + bytes(2))
+            behind = [(STATE + bytes([255, one]), random.Random(one).randbytes(20_000)) for one in range(2)]
+            database.write(behind)  # the last block is looked at anyway
+            await cluster.stop("s2")
+            path = cluster.path("s2")
+
+            def hit() -> bool:
+                try:
+                    database = opened(path)
+                except DatabaseError:
+                    return False
+                try:
+                    load(database, 0)
+                except AnyDatabaseError:
+                    return True
+                finally:
+                    database.close()
+                return False
+
+            assert flip(path, state, hit)
+            await cluster.start("s2")
+            await until(cluster.whole)
+            await until(lambda: load(cluster.groups["s2"].database, 0).joining is None)
+            assert rows_of(cluster.groups["s2"].database)[key(0, 7)] == value(7)
+            assert not cluster.path("s2").with_name("meta.damaged").exists()
 
     run(test)
 

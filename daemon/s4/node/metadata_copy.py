@@ -30,7 +30,7 @@ from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.messages import LOST, State
 from s4.replica.group import Group
-from s4.replica.keptrows import state_row
+from s4.replica.keptrows import checked, state_row
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage, unmark
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ async def open_copy(path: Path, store: str, keeper: MapKeeper, opened: Open) -> 
     marker = path.with_name(path.name + DAMAGED)
     if not marker.exists():
         try:
-            return opened(path), ""
+            return checked(opened(path), keeper.current.count), ""
         except DatabaseError as error:
             if not is_damage(error.__cause__ or error):
                 raise
@@ -78,7 +78,8 @@ async def open_copy(path: Path, store: str, keeper: MapKeeper, opened: Open) -> 
     while await _is_counted(keeper, store):
         if needed(keeper.current, store) or left <= 0:
             try:
-                return opened(path), "its copy of the metadata is damaged, and cannot be done without"
+                whole = checked(opened(path), keeper.current.count)
+                return whole, "its copy of the metadata is damaged, and cannot be done without"
             except DatabaseError as error:
                 log.error("waiting for copies of the metadata elsewhere: %s", error)
         await asyncio.sleep(LOOK_S)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import msgspec
 
 from s4.cluster.messages import Config, Entry, KeepEpoch, State, Write
-from s4.storage.leveldb import Database
+from s4.storage.leveldb import AnyDatabaseError, Database, DatabaseError
 
 VERSION = b"\x01"
 STATE, LOG, CONFIG = b"\xff\xffE", b"\xff\xffL", b"\xff\xffC"
@@ -49,6 +49,18 @@ def config_of(database: Database, partition: int) -> Config | None:
     """The configuration of the newest epoch that a partition's replica has seen; None where 0.7 saw it."""
     raw = database.get(CONFIG + partition.to_bytes(2, "big"))
     return Config(*_config_decoder.decode(raw[1:])) if raw is not None else None
+
+
+def checked(database: Database, partitions: int) -> Database:
+    """The same, if what its replicas begin with can be read. Raises DatabaseError, having closed it: one that opens may
+    be damaged right there, and without a word that it is each start would end there."""
+    try:
+        for partition in range(partitions):
+            load(database, partition)
+    except AnyDatabaseError as error:
+        database.close()
+        raise DatabaseError(f"the database {database.path} is damaged: {error}") from error
+    return database
 
 
 def load(database: Database, partition: int) -> State:
