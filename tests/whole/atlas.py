@@ -36,6 +36,9 @@ class _Ahead(random.Random):
         return max(seq)
 
 
+BEACONS_S = 2.0  # by then a primary has told every replica, and heard what that lacks
+
+
 class Atlas:
     """Lets faults happen, or not. `happened` counts those that did, by kind."""
 
@@ -63,8 +66,11 @@ class Atlas:
         return all(one.asked > self._ended for one in self.world.in_flight)
 
     def _found(self) -> bool:
-        """Whether two scrubs have been over what is damaged: one may have begun in the middle."""
-        return not self._hidden or sum(begun > self._since for begun in self.damaged.machine.scrubs) >= 2
+        """Whether two scrubs have been over what is damaged: one may have begun in the middle. What is gone is found with
+        the next beacon: until then all looks whole."""
+        if not self._hidden:
+            return self.world.loop.now > self._since + BEACONS_S
+        return sum(begun > self._since for begun in self.damaged.machine.scrubs) >= 2
 
     def _damage(self, node: Node, *, hidden: bool) -> None:
         self.damaged, self._hidden, self._since = node, hidden, self.world.loop.now

@@ -253,10 +253,15 @@ class Clients:
     ) -> Answer:
         """A GetObject with its bytes; its result is a Found."""
 
-        async def work(gateway: Gateway) -> Found:
-            with gateway.readers.reading():
-                opened = await open_object(gateway, bucket, key, version)
-                data = b"".join([bytes(piece) async for piece in stream(gateway, opened, 0, opened.row.size)])
+        async def once(gateway: Gateway) -> Found:
+            opened, data = await open_object(gateway, bucket, key, version), b""
+            try:
+                async for piece in stream(gateway, opened, 0, opened.row.size):
+                    data += bytes(piece)
+            except DamagedError:
+                if not data:  # else a part of it may have been answered
+                    await objects.must_be_there(gateway, opened)
+                raise
             row = opened.row
             return Found(
                 row.metadata.get("op", ""),
@@ -265,6 +270,14 @@ class Clients:
                 row.tags,
                 Lock(row.lock_mode, row.lock_until_ms, row.legal_hold),
             )
+
+        async def work(gateway: Gateway) -> Found:
+            """As a GetObject by HTTP does: what was replaced while it was opened is opened again."""
+            with gateway.readers.reading():
+                try:
+                    return await once(gateway)
+                except objects.SourceChangedError:
+                    return await objects.while_it_changes(lambda: once(gateway))
 
         answer = await self.tried(chosen, work, key=of, call=call)
         if answer.done:
