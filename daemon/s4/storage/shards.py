@@ -478,7 +478,8 @@ class ShardStore:
     async def forget_volume(self, number: int) -> None:
         """Unlink a volume that holds nothing live. A failure leaves it in doubt (D7)."""
         try:
-            await self._in_pool(self._appender.sync_now)  # what took the place of what was in it
+            if not self.settings.sync_index:  # else `flush` has synced what took the place of what was in it
+                await self._in_pool(self._appender.sync_now)
             await self._in_pool(self._volumes.remove, number)
             self._use.pop(number, None)  # only now, and its row after that: what a crash leaves is found again
             await self._in_pool(self._index.write, [(b"v" + number.to_bytes(4, "big"), None)])
