@@ -490,7 +490,6 @@ class ShardStore:
     async def close(self) -> None:
         if self._flush_timer is not None:
             self._flush_timer.cancel()
-            self._flush_timer = None
         await self._loop.run_in_executor(self._pool, self._appender.close)
         await asyncio.sleep(0)  # let the last appends report
         await self.flush()
