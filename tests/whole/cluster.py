@@ -303,6 +303,11 @@ class ClusterWorld(World):
                     return f"partition {number} has a damaged block where its {name} are"
         return ""
 
+    def still(self) -> bool:
+        groups = [one.member.node.host.group for one in self.nodes if one.member is not None]
+        logs = (group.replica(number).state.log for group in groups for number in range(len(self.map().partitions)))
+        return not any(group.committed.rows for group in groups) and not any(logs)
+
     def unwell(self) -> list[str]:
         answer = self.ask(lambda gateway: gateway.node.censuses())
         if answer is None:

@@ -139,7 +139,9 @@ def ended(world: Any, work: Any, atlas: Any) -> list[str]:
         audited = not set(CLOCKS) & set(atlas.happened)
         if audited and "rate" not in atlas.happened:  # clocks that go on apart are an alarm
             problems += judge.figures(world)
-            world.wait(60.0, lambda: world.whole() == "")  # asking took time, in which work may have begun
+        world.wait(
+            60.0, lambda: world.whole() == "" and world.still()
+        )  # asking took time, in which work may have begun
         problems += [
             one for one in judge.at_rest(world, audited=audited) if audited or not one.startswith("unreachable")
         ]

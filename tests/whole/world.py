@@ -213,6 +213,10 @@ class World:
         """Why it is not whole; empty where it is: everybody serves, is in sync, and nothing is left to be done."""
         raise NotImplementedError
 
+    def still(self) -> bool:
+        """Whether all that was committed is in every copy."""
+        return True
+
     def unwell(self) -> list[str]:
         """What statuses and metrics say that is not as it should be, of a world that is whole."""
         raise NotImplementedError
