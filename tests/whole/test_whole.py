@@ -30,6 +30,10 @@ FOUND = {
     "CommitsBeforeAllHaveIt": 2,
 }
 LATER = {
+    "ForgetsAnUnknownSwap": 370,
+    "TakesEntriesOfOldEpochs": 98,
+    "LeavesOtherLogsAlone": 290,
+    "ForgetsWhoIsEligible": 2,
     "refuses_before_it_looks": 34,
     "closes_what_is_in_use": 98,
     "forgets_answers_by_a_clock": 194,
