@@ -33,6 +33,7 @@ LATER = {
     "ForgetsAnUnknownSwap": 370,
     "TakesEntriesOfOldEpochs": 98,
     "LeavesOtherLogsAlone": 290,
+    "ServesBeforeAllIsCommitted": 818,
     "ForgetsWhoIsEligible": 2,
     "refuses_before_it_looks": 34,
     "closes_what_is_in_use": 98,
