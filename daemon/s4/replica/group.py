@@ -425,8 +425,9 @@ class Group:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
+            cramped = not self.room()
             for one in self._partitions:
-                one.core.cramped = not self.room()
+                one.core.cramped = cramped
                 one.core.tick(self.clock())
                 self._drain(one)
 
@@ -483,11 +484,10 @@ class Group:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():
-            if not self._closing:
-                self._fatal(RuntimeError(f"{task.get_coro()} was cancelled by somebody else"))
-        elif error := task.exception():
+        if not task.cancelled() and (error := task.exception()):
             self._fatal(error)
+        elif task.cancelled() and not self._closing:
+            self._fatal(RuntimeError(f"{task.get_coro()} was cancelled by somebody else"))
 
 
 def _rows_of(one: _Partition, entry: Entry) -> Rows:

@@ -286,7 +286,7 @@ def _cut(path: Path, *, unsynced: bool) -> bool:
     try:
         torn = cut_torn_ends(path, unsynced=unsynced)
     except OSError as error:
-        raise DatabaseError(f"the logs of the database {path} cannot be read: {error}") from error
+        raise DatabaseError(f"the logs of the database {path} cannot be read: {error}") from None  # `is_damage` asks it
     for file, size in torn:
         log.warning("%s: a loss of power tore writes that no sync covered: its last %d bytes are cut off", file, size)
     return bool(torn)
