@@ -234,7 +234,8 @@ def test_two_copies_of_which_one_is_away_wait_for_it_or_for_a_person() -> None:
     replica.see(Document(replica.swap.config, pair.plan), 8, 0.2)  # type: ignore[union-attr]
     passes(replica, 60.0)
     assert replica.swap is None
-    replica.see(Document(replica.document.config, Plan(("a", "b"), 1, gone=("b",))), 9, 61.0)  # type: ignore[union-attr]
+    gone = Plan(("a", "b"), 1, gone=("b",))
+    replica.see(Document(replica.document.config, gone), 9, 61.0)  # type: ignore[union-attr]
     replica.tick(61.1)
     assert replica.swap is not None
     assert replica.swap.config.in_sync == ("a",)

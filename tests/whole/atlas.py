@@ -66,8 +66,8 @@ class Atlas:
         return all(one.asked > self._ended for one in self.world.in_flight)
 
     def _found(self) -> bool:
-        """Whether two scrubs have been over what is damaged: one may have begun in the middle. What is gone is found with
-        the next beacon: until then all looks whole."""
+        """Whether two scrubs have been over what is damaged: one may have begun in the middle. What is gone is found
+        with the next beacon: until then all looks whole."""
         if not self._hidden:
             return self.world.loop.now > self._since + BEACONS_S
         return sum(begun > self._since for begun in self.damaged.machine.scrubs) >= 2

@@ -9,8 +9,8 @@ acknowledged, too.
 So a database that does not open is looked at here. Where every write is synced only the last record can be one that no
 sync covered. If all that is wrong in a file lies behind its last whole record, if no other record begins in there, and
 if there are sectors that read as never written, then this is what the loss of power left of a record that nobody was
-told of, and it is cut off: a crash before the cut, or within it, leaves what the next start cuts again. Anything else is
-damage, and stays for whoever has another copy.
+told of, and it is cut off: a crash before the cut, or within it, leaves what the next start cuts again. Anything else
+is damage, and stays for whoever has another copy.
 
 Where writes are not all synced (`--durability interval` and `none`) several records may be torn, and whole ones follow
 them. What no sync covered goes from the first of them on, with the logs that were begun later: a database is what it
