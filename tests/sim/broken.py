@@ -50,6 +50,14 @@ class ServesWithoutLease(Replica):
         return self.leading and self._settled is None
 
 
+class GoesOnWithoutTheSilent(Replica):
+    """R6: a primary commits and reads without a secondary that is silent, which stays in the in-sync set."""
+
+    def _needed(self) -> set[str]:
+        limit = self.now - self.timing.lease
+        return {one for one in super()._needed() if one not in self._peers or self._peers[one].promised > limit}
+
+
 class PromisesWhilePromoting(Replica):
     """R5: its node still answers the old primary's beacons, and takes its entries."""
 
@@ -219,6 +227,7 @@ CORES = [
     ForgetsAnUnknownSwap,
     CountsTheOldSetOnly,
     ServesWithoutLease,
+    GoesOnWithoutTheSilent,
     PromisesWhilePromoting,
     PromotesAtOnce,
     ServesBeforeAllIsCommitted,

@@ -35,6 +35,8 @@ RULES = documents.encode(
     ]
 )
 
+CHANGING = "OperationAborted"  # who writes while the bucket's rules are put again and again
+
 
 class Aging(Area):
     """State of a key: (value or None, whether it is tagged to end, whether the rules hold)."""
@@ -79,7 +81,9 @@ class Aging(Area):
                 call=lambda: Call("put", value, 0.0, expected=aged),
                 tags=AGED if aged else {},
             )
-            if answer.refusal is not None:
+            if answer.refusal is not None and answer.refusal.code == CHANGING:
+                key.calls.remove(answer.record)
+            elif answer.refusal is not None:
                 self.clients.problem(f"a put was refused: {answer.refusal}")
         elif what < 0.65:
             await self._read(chosen, name)
@@ -118,7 +122,7 @@ class Aging(Area):
         answer = await self.clients.tried(chosen, create, call=lambda: Call("upload", None, 0.0))
         if answer.done:
             self.uploads[answer.result] = answer.record.begin, self.loop.now
-        elif answer.refusal is not None and answer.refusal.code != "NoSuchUpload":
+        elif answer.refusal is not None and answer.refusal.code not in ("NoSuchUpload", CHANGING):
             self.clients.problem(f"an upload made at {before:.3f} was refused: {answer.refusal}")
 
     async def _finish(self, chosen: random.Random, upload: str) -> None:
@@ -190,7 +194,7 @@ class Aging(Area):
                 return call.result == (value, aged), state
             case "tag":
                 if call.end < FOREVER and call.result:
-                    return call.result == "NoSuchKey" and value is None, state
+                    return call.result == CHANGING or (call.result == "NoSuchKey" and value is None), state
                 return value is not None, (value, call.value, on)
             case "rules":
                 return True, (value, aged, call.value)

@@ -15,18 +15,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from s4.peer.server import LEASE_S
 from whole.coordinator import HOST
 from whole.faults import AWAY, TAKES_DATA, Fault
+from whole.made import MADE
 from whole.world import World
 
 Node = Any  # of a cluster, or a drive of a server
 
 PATIENCE_S, LOOK_S = 3.0, 0.05  # before what wants all whole holds others back; between two looks
-
-
-def _both(name: str, others: list[str]) -> set[tuple[str, str]]:
-    return {(name, one) for one in others} | {(one, name) for one in others}
 
 
 class _Ahead(random.Random):
@@ -86,7 +82,8 @@ class Atlas:
             return
         self._waiting.pop(fault, None)
         world.loop.note(f"FAULT {fault}")
-        if getattr(self, "_" + fault.kind.replace(" ", "_"))(fault, node, random.Random(fault.draw)) is not False:
+        strike = getattr(self, "_" + fault.kind.replace(" ", "_"), None) or partial(MADE[fault.kind], self)
+        if strike(fault, node, random.Random(fault.draw)) is not False:
             self.happened[fault.kind] = self.happened.get(fault.kind, 0) + 1
 
     def end(self) -> None:
@@ -95,7 +92,7 @@ class Atlas:
         for node in self.world.nodes:
             node.disk.fail_once.clear()
 
-    def _until(self, seconds: float, undo: Any) -> None:
+    def until(self, seconds: float, undo: Any) -> None:
         self.open += 1
 
         def end() -> None:
@@ -107,17 +104,17 @@ class Atlas:
 
     # -- processes and machines
 
-    def _stop(self, node: Node, seconds: float, power: bool) -> None:
+    def stop(self, node: Node, seconds: float, power: bool) -> None:
         machine = node.machine
         machine.down = True
         machine.lose_power() if power else machine.kill()
-        self._until(seconds, machine.start)
+        self.until(seconds, machine.start)
 
     def _crash(self, fault: Fault, node: Node, _: random.Random) -> None:
-        self._stop(node, fault.lasts_s, False)
+        self.stop(node, fault.lasts_s, False)
 
     def _power(self, fault: Fault, node: Node, _: random.Random) -> None:
-        self._stop(node, fault.lasts_s, True)
+        self.stop(node, fault.lasts_s, True)
 
     def _power_at_write(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """Power goes right after one of the next writes to volumes, which no sync has followed yet."""
@@ -125,7 +122,7 @@ class Atlas:
         def strike() -> None:
             if not self.world.calm and self.may(fault):
                 self.world.loop.effects["power lost at a write"] += 1
-                self._stop(node, 1.0, True)
+                self.stop(node, 1.0, True)
 
         node.disk.at_write = chosen.randint(0, 40), strike
 
@@ -137,26 +134,26 @@ class Atlas:
 
         def strike() -> None:
             if not self.world.calm and self.may(fault):
-                self._stop(leader, chosen.uniform(0.01, 0.1), False)
+                self.stop(leader, chosen.uniform(0.01, 0.1), False)
 
         if leader is not None:
             leader.disk.at_batch = strike
 
     def _all_power(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         for one in self.world.nodes:
-            self._stop(one, fault.lasts_s * chosen.uniform(0.5, 1.0), True)
+            self.stop(one, fault.lasts_s * chosen.uniform(0.5, 1.0), True)
 
     def _pause(self, fault: Fault, node: Node, _: random.Random) -> None:
         if (process := node.machine.process) is not None:
             process.pause(fault.lasts_s)
-            self._until(fault.lasts_s, lambda: None)
+            self.until(fault.lasts_s, lambda: None)
 
     def _suspend(self, fault: Fault, node: Node, _: random.Random) -> None:
         """The machine sleeps: its monotonic clock stands still, its wall and boot clocks go on."""
         if (process := node.machine.process) is not None:
             process.pause(fault.lasts_s)
             process.suspended_s += fault.lasts_s * process.rate
-            self._until(fault.lasts_s, lambda: None)
+            self.until(fault.lasts_s, lambda: None)
 
     # -- the network
 
@@ -165,7 +162,7 @@ class Atlas:
         pairs = {(node.name, other)} | ({(other, node.name)} if chosen.random() < 0.5 else set())
         if chosen.random() < 0.3:
             pairs = {(two, one) for one, two in pairs}
-        self._cut_pairs(pairs, fault.lasts_s)
+        self.cut_pairs(pairs, fault.lasts_s)
 
     def _isolate(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         others = [one.name for one in self.world.machines if one is not node] + (
@@ -175,21 +172,21 @@ class Atlas:
         pairs = {(node.name, one) for one in others if ways != "in"} | {
             (one, node.name) for one in others if ways != "out"
         }
-        self._cut_pairs(pairs, fault.lasts_s)
+        self.cut_pairs(pairs, fault.lasts_s)
 
     def _apart(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """Cut off from the other nodes; those who are only gateways still ask it, and were told things by it under
         leases."""
         others = [one.name for one in self.world.nodes if one is not node] + ([HOST] if chosen.random() < 0.6 else [])
-        self._cut_pairs({(node.name, one) for one in others} | {(one, node.name) for one in others}, fault.lasts_s)
+        self.cut_pairs({(node.name, one) for one in others} | {(one, node.name) for one in others}, fault.lasts_s)
 
     def _cut_off(self, node: Node, seconds: float) -> None:
         others = [one.name for one in self.world.machines if one is not node.machine] + [HOST]
-        self._cut_pairs({(node.name, one) for one in others} | {(one, node.name) for one in others}, seconds)
+        self.cut_pairs({(node.name, one) for one in others} | {(one, node.name) for one in others}, seconds)
 
-    def _cut_pairs(self, pairs: set[tuple[str, str]], seconds: float) -> None:
+    def cut_pairs(self, pairs: set[tuple[str, str]], seconds: float) -> None:
         self.world.network.cut |= pairs
-        self._until(seconds, lambda: self.world.network.cut.difference_update(pairs))
+        self.until(seconds, lambda: self.world.network.cut.difference_update(pairs))
 
     def _lost_alone(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         """Who leads a partition is cut off from the other nodes, still asked by clients, and dies before it could pass on
@@ -200,59 +197,26 @@ class Atlas:
 
         def dies() -> None:
             if not self.world.calm and self.may(fault):
-                self._stop(leader, max(fault.lasts_s, 8.0), False)
+                self.stop(leader, max(fault.lasts_s, 8.0), False)
 
         if leader is not None:
             self._apart(replace(fault, lasts_s=alone_s + 0.1), leader, chosen)
             self.world.loop.at(alone_s, dies)
 
-    def _settings_move(self, fault: Fault, _: Node, chosen: random.Random) -> bool:
-        """A gateway is cut off from all but who leads partition 0, until no lease binds anybody else to wait for it;
-        then that one hands over, as a damaged copy does, and is cut off from it as well: the gateway holds a lease on
-        settings of which only the primary before knows. Not among KINDS, which would give every seed other faults."""
-        if not hasattr(self.world.nodes[0].machine, "member"):  # a server's settings do not move
-            return False
-        nodes = {self.world.store_of(one): one for one in self.world.nodes}
-        leader = nodes.get(self._primary_of(0))
-        if leader is None:
-            return False
-        told = chosen.choice([one for one in self.world.machines if one is not leader.machine])
-        ends = [one.name for one in self.world.machines if one not in (told, leader.machine)] + [HOST]
-        alone_s, led_s = LEASE_S + chosen.uniform(0.1, 0.5), max(2.5, fault.lasts_s)
-        self._cut_pairs(_both(told.name, ends), alone_s + led_s)
-
-        def moves() -> None:
-            process = leader.machine.process
-            if self.world.calm or process is None or not process.alive or process.paused:
-                return
-            group = leader.machine.member.node.host.group
-            mine = [store for store, one in nodes.items() if one.machine is told]
-            if self.world.loop.ask(process, lambda: group.replica(0).hand_over(group.clock(), mine)):
-                self.world.loop.effects["settings led by another"] += 1
-                self._cut_pairs(_both(told.name, [leader.name]), led_s)
-                self.world.alone = told
-                self.world.loop.at(led_s, lambda: setattr(self.world, "alone", None))
-
-        self.world.loop.at(alone_s, moves)
-        return True
-
-    def _primary_of(self, partition: int) -> str:
-        return str(self.world.map().partitions[partition].config.primary)
-
     def _slow_network(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         network = self.world.network
         network.slow, network.slow_s = chosen.choice((0.05, 0.2)), chosen.choice((0.5, 3.0))
-        self._until(fault.lasts_s, self._plain_network)
+        self.until(fault.lasts_s, self._plain_network)
 
     def _resets(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         self.world.network.reset = chosen.choice((0.002, 0.01, 0.03))
-        self._until(fault.lasts_s, self._plain_network)
+        self.until(fault.lasts_s, self._plain_network)
 
     def _late_packets(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         """As resets; and what was on its way arrives all the same, when its sender has long sent it again elsewhere."""
         network = self.world.network
         network.reset, network.late_s = chosen.choice((0.01, 0.03)), chosen.choice((0.5, 3.0, 10.0))
-        self._until(fault.lasts_s, self._plain_network)
+        self.until(fault.lasts_s, self._plain_network)
 
     def _plain_network(self) -> None:
         network = self.world.network
@@ -277,7 +241,7 @@ class Atlas:
         def happens(node: Node, process: Any) -> None:
             self.world.network.break_all(process)
             self._set_full([node], True)
-            self._until(seconds, partial(self._set_full, [node], False))
+            self.until(seconds, partial(self._set_full, [node], False))
 
         for one in self.world.nodes:
             self._at_answer(
@@ -333,7 +297,7 @@ class Atlas:
             for one in several:
                 one.disk.full = False
 
-        self._until(fault.lasts_s, undo)
+        self.until(fault.lasts_s, undo)
 
     def _nearly_full(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         """What is free hovers around the reserve: somebody else writes there, and deletes again."""
@@ -344,7 +308,7 @@ class Atlas:
             self.world.loop.at(full, partial(self._set_full, several, True))
             self.world.loop.at(at, partial(self._set_full, several, False))
             at += chosen.uniform(0.05, 1.0)
-        self._until(at + 1.0, lambda: None)
+        self.until(at + 1.0, lambda: None)
 
     @staticmethod
     def _set_full(several: list[Node], full: bool) -> None:
@@ -362,7 +326,7 @@ class Atlas:
             node.disk.fail_once[kind] = errno.EIO, chosen.randint(0, 20)
         else:
             node.disk.failing[kind] = errno.EIO
-            self._until(fault.lasts_s, lambda: node.disk.failing.pop(kind, None))
+            self.until(fault.lasts_s, lambda: node.disk.failing.pop(kind, None))
 
     def _slow_disk(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         node.disk.slow = chosen.choice((20.0, 200.0))
@@ -370,7 +334,7 @@ class Atlas:
         def undo() -> None:
             node.disk.slow = 1.0
 
-        self._until(fault.lasts_s, undo)
+        self.until(fault.lasts_s, undo)
 
     def _rot(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
         found = [(path, file) for path, file in node.disk.volumes() if len(file.durable) > 200]
@@ -400,7 +364,7 @@ class Atlas:
             self._damage(node, hidden=True)
             file, end = found[-1]
             file.unreadable.append((max(64, end - chosen.choice((500, 5_000, 50_000))), end))
-            self._stop(node, chosen.uniform(0.2, 2.0), chosen.random() < 0.5)
+            self.stop(node, chosen.uniform(0.2, 2.0), chosen.random() < 0.5)
         return bool(found)
 
     def _damaged_rows(self, fault: Fault, node: Node, chosen: random.Random) -> bool:
@@ -445,7 +409,7 @@ class Atlas:
     def _step_wall(self, fault: Fault, node: Node, chosen: random.Random) -> None:
         step = chosen.choice((-1, 1)) * chosen.choice((3.0, 60.0, 1000.0, 4000.0))
         self._set_wall(node, step)
-        self._until(fault.lasts_s * 3, lambda: self._set_wall(node, 0.0))
+        self.until(fault.lasts_s * 3, lambda: self._set_wall(node, 0.0))
 
     def _late_leader(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         """A partition's primary is cut off while the clocks of those that may follow it are ahead, and long enough for
@@ -479,7 +443,7 @@ class Atlas:
         def undo() -> None:
             self.world.documents.away = False
 
-        self._until(fault.lasts_s, undo)
+        self.until(fault.lasts_s, undo)
 
     def _coordinator_lossy(self, fault: Fault, _: Node, chosen: random.Random) -> None:
         documents = self.world.documents
@@ -488,4 +452,4 @@ class Atlas:
         def undo() -> None:
             documents.loss = documents.late = 0.0
 
-        self._until(fault.lasts_s, undo)
+        self.until(fault.lasts_s, undo)

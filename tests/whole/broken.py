@@ -1,4 +1,4 @@
-"""Faults put back, and rules of docs/protocol.md left out, in the code that runs: what the simulator must find.
+"""Faults put back, and rules of docs/protocol.md left out (rules.py), in the code that runs: what the simulator must find.
 
 Each is a function that changes the modules of this process, before a seed is run in it: `python -m whole.run 1 99
 --broken NAME`. `LIKELY` has the kinds of faults that make a seed find it sooner, `FOUND` the seed that found each when
@@ -10,27 +10,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 from s4.base.clock import boot_clock
 from s4.base.jobs import Job, Jobs
-from s4.gateway import buckets, copies
+from s4.gateway import copies
 from s4.gateway.objects import Put, SourceChangedError
 from s4.gateway.read import open_object
-from s4.metadata import buckets as bucket_rows
-from s4.metadata import commands, decide, keys, locks, references, uploads
-from s4.metadata import objects as object_rows
+from s4.metadata import commands, decide, keys, references
 from s4.metadata.commands import Refused
-from s4.metadata.listing import Query
 from s4.node import member
 from s4.node import rows as node_rows
-from s4.peer import server as peer_server
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
-from s4.replica import group, replicated, turn
+from s4.replica import group, turn
 from s4.storage import files, shards, volumes
-from s4.upkeep import leader, lifecycle, ownstore
+from s4.upkeep import leader
 from sim import broken as cores
+from whole.rules import RULES
 
 # -- the faults that were found by reading 0.7
 
@@ -62,16 +58,6 @@ def takes_no_error_for_damage() -> None:
 def counts_what_is_torn() -> None:
     """A record past the mark counts by its header alone."""
     volumes.Volumes._holds = lambda *_: True  # type: ignore[method-assign,assignment]
-
-
-def forgets_what_it_could_not_read() -> None:
-    """D5: what a start could not read is missing from the index, and nobody asks whether it was there."""
-
-    async def broken(*_: Any) -> int:
-        return 0
-
-    shards.ShardStore.in_doubt = False  # type: ignore[method-assign,assignment]
-    ownstore.confirm = broken  # type: ignore[attr-defined,assignment]
 
 
 def closes_what_is_in_use() -> None:
@@ -182,169 +168,6 @@ def ends_by_errors() -> None:
     Jobs._work = broken  # type: ignore[method-assign]
 
 
-# -- rules of docs/protocol.md
-
-
-def forgets_all_commands() -> None:
-    """R12: a repeated command is decided once more."""
-    for kind, spec in decide.COMMANDS.items():
-        decide.COMMANDS[kind] = spec._replace(twice="all are")
-
-
-def refuses_at_once() -> None:
-    """R11: a refusal goes out before what it rests on is committed."""
-    decide_one = replicated.ReplicatedHost._decide
-
-    def deciding(self: Any, partition: int, taken: Any) -> Any:
-        early: list[Any] = []
-        decider, said = self._decider, self._decider.answer
-
-        def noted(turn: Any, number: int, command: Any, named: bytes, *, again: bool = False) -> Any:
-            found = said(turn, number, command, named, again=again)
-            early.append(found)
-            return found
-
-        self._decider = SimpleNamespace(answer=noted)
-        try:
-            answered = decide_one(self, partition, taken)
-        finally:
-            self._decider = decider
-        for item, found in zip(taken, early, strict=False):
-            if isinstance(found, Refused) and not item.future.done():
-                item.future.set_result(found)
-        return answered
-
-    replicated.ReplicatedHost._decide = deciding  # type: ignore[method-assign]
-
-
-def keeps_rows_under_a_snapshot() -> None:
-    """R8: a snapshot is laid over the rows that are there."""
-
-    async def broken(self: Any, one: Any, rows: dict[bytes, bytes | None]) -> None:
-        pass
-
-    group.Group._clear = broken  # type: ignore[method-assign]
-
-
-def acknowledges_before_the_disk() -> None:
-    """D1: shards of other stores are not synced before the commit."""
-    append = member.MemberNode.append
-    member.MemberNode.append = lambda self, shard, payload, sync: append(self, shard, payload, False)  # type: ignore[method-assign,assignment]
-
-
-def commits_before_the_shards() -> None:
-    """D1: who commits does not sync the shards that it has itself."""
-    shards.ShardStore.sync_now = lambda _: None  # type: ignore[method-assign,assignment]
-
-
-def indexes_what_is_not_there() -> None:
-    """D5: rows of the index are durable before what they name."""
-
-    def broken(self: Any, rows: Any) -> None:
-        self._index.write(rows, sync=self.settings.sync_index)
-
-    shards.ShardStore._write_index = broken  # type: ignore[method-assign]
-
-
-def frees_under_readers() -> None:
-    """D6: the shards of a dead blob go at once, whoever reads them."""
-    leader.Leader._may_free = lambda *_: True  # type: ignore[method-assign,assignment]
-
-
-def lists_at_any_epoch() -> None:
-    """L1: a listing's partitions are not looked at, neither who leads them nor at which epoch."""
-    node_rows.RowNode._where = lambda self, where: [one for one, _ in where] or list(range(self.partitions))  # type: ignore[method-assign,assignment]
-
-
-def tells_nobody_of_settings() -> None:
-    """L2: a call that changes a setting returns though gateways still use what it replaced."""
-
-    async def broken(_: Any) -> None:
-        return
-
-    peer_server.PeerServer.settings_changed = broken  # type: ignore[method-assign,assignment]
-
-
-def changes_settings_under_leases() -> None:
-    """L2: a new primary of settings does not wait for the leases that the one before gave."""
-
-    async def broken(_: Any) -> None:
-        return
-
-    replicated.ReplicatedHost.settings_may_change = broken  # type: ignore[method-assign,assignment]
-
-
-def commits_under_any_settings() -> None:
-    """L2: the revision that a commit was prepared under is not looked at."""
-    check = object_rows.check_settings
-
-    def broken(entry: Any, settings: Any) -> None:
-        try:
-            check(entry, settings)
-        except object_rows.StaleSettingsError:
-            return
-
-    for module in (object_rows, bucket_rows, uploads):
-        module.check_settings = broken
-
-
-def leaves_buckets_open() -> None:
-    """L3: a bucket that is deleted is not closed before."""
-
-    async def broken(gateway: Any, name: str, bucket: Any) -> None:
-        page = await gateway.node.list_objects(bucket.id, Query(b"", b"", b"", b"", 1))
-        if page.items:
-            await buckets.execute(gateway, 0, commands.UndoDelete(name, bucket.deleting))
-            await buckets.execute(gateway, 0, commands.EndDelete(name, bucket.deleting, done=False))
-            raise buckets.S3Error("BucketNotEmpty")
-        await buckets.execute(gateway, 0, commands.EndDelete(name, bucket.deleting, done=True))
-
-    buckets.finish_delete = broken
-
-
-def trusts_any_clock() -> None:
-    """R13: a clock that differs from its peers' ends locks and lives."""
-    member.clocks_agree = lambda *_: True
-    member.time_of_most = lambda _: time.time()
-
-
-def ends_by_old_rules() -> None:
-    """Lifecycle ends what it looked at, whatever was said of it since."""
-    object_rows._must_be_due = lambda *_: None  # type: ignore[assignment]
-    lifecycle.Lifecycle._current = _as_it_was  # type: ignore[method-assign,assignment]
-
-
-async def _as_it_was(self: Any, name: str, bucket: Any, rules: Any) -> Any:
-    return bucket
-
-
-def unlocks_everything() -> None:
-    """A lock keeps nothing from being removed."""
-    locks.check_removal = lambda *_, **__: None
-
-
-def drops_by_name_alone() -> None:
-    """The second half of a rename takes whatever has the old name by then."""
-    delete = object_rows.delete_if_newest
-
-    def broken(entry: Any, command: Any) -> Any:
-        found = entry.newest(command.bucket, command.key)
-        if found is None or command.judged is not None:
-            return delete(entry, command)
-        return delete(
-            entry,
-            commands.DeleteIfNewest(
-                command.bucket,
-                command.key,
-                keys.version_id(found[0][-keys.VERSION_BYTES :]),
-                command.notify,
-                command.cause,
-            ),
-        )
-
-    decide.COMMANDS[commands.DeleteIfNewest] = decide.COMMANDS[commands.DeleteIfNewest]._replace(decide=broken)
-
-
 def _core(kind: type) -> Callable[[], None]:
     """A rule of the replication core, left out as in `tests/sim/broken.py`."""
 
@@ -366,25 +189,6 @@ PART_ONE = (
     remembers_too_little,
     ends_by_errors,
 )
-RULES = (
-    forgets_all_commands,
-    refuses_at_once,
-    keeps_rows_under_a_snapshot,
-    acknowledges_before_the_disk,
-    commits_before_the_shards,
-    indexes_what_is_not_there,
-    forgets_what_it_could_not_read,
-    frees_under_readers,
-    lists_at_any_epoch,
-    tells_nobody_of_settings,
-    changes_settings_under_leases,
-    commits_under_any_settings,
-    leaves_buckets_open,
-    trusts_any_clock,
-    ends_by_old_rules,
-    unlocks_everything,
-    drops_by_name_alone,
-)
 ALL: dict[str, Callable[[], None]] = {one.__name__: one for one in (*PART_ONE, *RULES)} | {
     kind.__name__: _core(kind) for kind in cores.CORES
 }
@@ -405,8 +209,16 @@ WORK: dict[str, dict[str, int]] = {
     "commits_under_any_settings": {"flip": 100},
     "lists_at_any_epoch": {"put": 35, "delete": 15, "listing": 50},
     "refuses_at_once": {"create": 50, "delete": 20, "get": 30},
+    "goes_on_after_a_failed_sync": {"version": 100},
+    "keeps_rows_under_a_snapshot": {"put": 40, "version": 10, "delete": 40, "get": 10},
     "frees_under_readers": {"put": 45, "get": 55},
     "trusts_any_clock": {"lock": 50, "age": 50},
+    "counts_what_two_processes_took": {"put": 100},
+    "counts_shards_where_they_were": {"put": 60, "multipart": 20, "get": 20},
+    "names_references_by_what_they_hold": {"put": 70, "get": 20, "delete": 10},
+    "commits_before_it_takes": {"put": 30, "get": 20, "delete": 20, "copy": 30},
+    "drops_what_may_still_be_committed": {"put": 70, "multipart": 20, "get": 10},
+    "takes_claims_for_content": {"put": 50, "claim": 50},
 }
 # How often a thread is left standing; by the seed where it is not said.
 STANDING = {"closes_what_is_in_use": 0.15}
@@ -427,7 +239,8 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "commits_before_the_shards": ("all power", "power", "power at write"),
     "indexes_what_is_not_there": ("all power", "power", "power at write"),
     "forgets_what_it_could_not_read": ("unreadable tail",),
-    "keeps_rows_under_a_snapshot": ("isolate", "suspend", "pause"),
+    "goes_on_after_a_failed_sync": ("fail sync", "power", "all power"),
+    "keeps_rows_under_a_snapshot": ("isolate", "suspend", "crash", "coordinator away"),
     "trusts_any_clock": ("wall step",),
     "lists_at_any_epoch": ("apart", "isolate"),
     "tells_nobody_of_settings": ("slow network", "pause"),
@@ -436,8 +249,20 @@ LIKELY: dict[str, tuple[str, ...]] = {
     "ends_by_old_rules": ("slow network", "slow disk"),
     "commits_under_any_settings": ("slow disk", "pause", "slow network"),
     "frees_under_readers": ("slow disk", "slow network"),
+    "decides_by_what_is_committed": ("slow disk", "slow network"),
+    "counts_what_two_processes_took": ("power in a put",),
+    "counts_shards_where_they_were": ("drain", "slow disk", "slow network"),
+    "takes_any_bytes": ("rot",),
+    "names_references_by_what_they_hold": ("slow network", "slow disk"),
+    "commits_before_it_takes": ("slow network", "crash"),
+    "drops_what_may_still_be_committed": ("early audit", "pause", "slow network"),
+    "takes_claims_for_content": ("slow network",),
+    "keeps_the_map_on_one_drive": ("wipe", "crash"),
+    "names_stores_by_their_place": ("wipe",),
+    "GoesOnWithoutTheSilent": ("isolate", "cut", "pause"),
     "GoesOnAfterARestart": ("crash at batch", "resets"),
     "refuses_at_once": ("lost alone",),
+    "PassesOverALostPart": ("resets", "late packets", "isolate", "crash"),
     "LeadsWithNothing": ("no metadata", "crash"),
     "ForgetsThatItLacks": ("no metadata", "crash"),
     "RemovesWhoWasNotHeard": ("no metadata", "isolate"),
@@ -455,6 +280,7 @@ LIKELY: dict[str, tuple[str, ...]] = {
         "ServesBeforeAllIsCommitted",
         "LeavesOtherLogsAlone",
         "AddsBeforeItHasAll",
+        "TakesAPartForAll",
         "JoinsAsItIs",
         "ForgetsWhoIsEligible",
         "TakesEntriesOfOldEpochs",

@@ -28,7 +28,7 @@ from s4.s3.lock import NONE, Lock
 from s4.storage.leveldb import AnyDatabaseError
 from s4.storage.records import DamagedError
 from whole.loop import EPOCH
-from whole.world import CALM_AGE_S, ORPHAN_AGE_S, LostError, Machine, UnreachableError, World
+from whole.world import LostError, Machine, UnreachableError, World
 
 FOREVER = float("inf")
 TRIES = 5  # in some seeds one: who is told nothing leaves it at that, and what was cut off is not sent again
@@ -178,7 +178,7 @@ class Clients:
             except S3Error as error:
                 self.world.counts[error.code] += 1
                 took_s = self.loop.now - record.begin + (FOREVER if self.world.most_off else 0.0)
-                if error.code == "RequestTimeout" and took_s > (CALM_AGE_S if self.world.calm else ORPHAN_AGE_S) - 1:
+                if error.code == "RequestTimeout" and took_s > min(self.world.age_s, self.world.least_age_s) - 1:
                     # C3: what takes longer than the auditor waits, and that by whole seconds, may have been collected,
                     # and nobody knows how old it is where clocks are off
                     if key is not None:

@@ -22,6 +22,7 @@ from s4.cluster.coordinator import CoordinatorError
 from s4.cluster.keeper import DOCUMENT, MapKeeper, NoMapError
 from s4.cluster.placement import GONE
 from s4.cluster.status import status
+from s4.erasure.codec import stripes_of
 from s4.gateway.context import Gateway, Readers
 from s4.http.admin_cluster import said as told
 from s4.metadata import keys
@@ -46,12 +47,10 @@ from whole.loop import Process
 from whole.threads import StuckError
 from whole.world import (
     AUDIT_S,
-    CALM_AGE_S,
     COMPACT_S,
     COMPARE_S,
     LIFECYCLE_S,
     LIMITS,
-    ORPHAN_AGE_S,
     ROOT,
     SCRUB_S,
     SETTINGS,
@@ -171,7 +170,7 @@ class Node(Machine):
                 await compaction.compact_one(own.shards, number, horizon)
 
         async def audit() -> None:
-            await own.audit(CALM_AGE_S if self.world.calm else ORPHAN_AGE_S)
+            await own.audit(self.world.age_s)
 
         async def scrub() -> None:
             begun = self.world.loop.now
@@ -261,6 +260,22 @@ class ClusterWorld(World):
         return (
             self.loop.ask(node.process, partial(node.member.node.host.get, keys.blob_row(partition, blob))) is not None
         )
+
+    def must_be_stored(self, partition: int, blob: bytes) -> None:
+        current, leader, nodes = self.map(), self.primary(partition), {one.store: one for one in self.nodes}
+        if leader is None or leader.disk.databases[str(leader.disk.root / "meta")].damaged:  # nobody has met it yet
+            return
+        value = leader.member.node.host.get(keys.blob_row(partition, blob))
+        row = decode(Blob, value) if value is not None else Blob(0, 0, 0, 0, b"", 0)
+        for position in set(range(row.k + row.m)) - set(row.missing):
+            config = current.partitions[partition].config
+            holders = [nodes.get(one) for one in (config.members[position], current.target(partition, position))]
+            stores = [one.member.node.shards for one in holders if one is not None and one.up]
+            shards = [Shard(partition, blob, position, stripe) for stripe, _ in stripes_of(row)]
+            if len(stores) == 2 and not any(
+                one.in_doubt or all(one.locate(shard) is not None for shard in shards) for one in stores
+            ):
+                self.watch.found.append(f"{self.loop.now:.3f} {shards[0]} was committed and is not there")
 
     def is_whole_here(self, shard: Shard) -> bool:
         node = next((one for one in self.nodes if one.name == self.loop.here().host), None)

@@ -107,6 +107,7 @@ IN_A_CLUSTER = (
     "two away",
 )
 ON_DRIVES = {kind: weight for kind, weight in KINDS.items() if kind not in IN_A_CLUSTER}
+IN_MOVES = KINDS | {"drain": 12}  # of a cluster with a store more than a blob has shards
 
 
 def faults_of(seed: int, nodes: int, seconds: float, kinds: dict[str, int] = KINDS) -> list[Fault]:

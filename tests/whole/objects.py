@@ -6,6 +6,7 @@ between its request and its answer.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -36,7 +37,7 @@ class Upload:
 
 
 class Objects(Area):
-    kinds = ("put", "get", "delete", "create", "swap", "copy", "multipart", "listing", "uploads")
+    kinds = ("put", "get", "delete", "create", "swap", "copy", "multipart", "listing", "uploads", "claim")
 
     def __init__(self, clients: Clients) -> None:
         super().__init__(clients)
@@ -85,6 +86,20 @@ class Objects(Area):
             answer.record.result = answer.done
             if answer.refusal is not None and answer.refusal.code not in ("PreconditionFailed", "NoSuchKey"):
                 key.calls.remove(answer.record)
+
+    async def claim(self, chosen: random.Random, value: str) -> None:
+        """A body that is not what its hash says, which others have put: nothing is stored, and nothing shared (C4)."""
+        name, shared = chosen.choice(self.names), chosen.choice(self.clients.shared)
+
+        async def work(gateway: Gateway) -> Any:
+            named = Expected(sha256=hashlib.sha256(shared).digest())
+            return await objects.put_object(
+                gateway, BUCKET, name, Body(bytes(len(shared))), named, Attributes(), "root", Conditions()
+            )
+
+        answer = await self.clients.tried(chosen, work)
+        if answer.done:
+            self.clients.problem(f"PUT {name!r}: a hash that was merely claimed was taken for the content")
 
     async def get(self, chosen: random.Random, value: str) -> None:
         await self.read(chosen, chosen.choice(self.names))

@@ -30,7 +30,7 @@ AUDITED_S = 9.0  # two audits of what is old enough (world.CALM_AGE_S)
 
 
 def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
-    """Most seeds are clusters of three nodes, some of six; others are servers with one, three or six drives."""
+    """Most seeds are clusters of three nodes, some of four or six; others are servers with one, three or six drives."""
     from whole.cluster import ClusterWorld
     from whole.server import ServerWorld
 
@@ -41,6 +41,8 @@ def world_of(seed: int, root: Path, keep_trace: bool) -> Any:
             return ServerWorld(seed, root, drives=3, keep_trace=keep_trace)
         case 7:
             return ServerWorld(seed, root, drives=6, geometry=(4, 2), keep_trace=keep_trace)
+        case 9:
+            return ClusterWorld(seed, root, nodes=4, keep_trace=keep_trace)
         case 15:
             return ClusterWorld(seed, root, nodes=6, data=4, parity=2, partitions=4, keep_trace=keep_trace)
     return ClusterWorld(seed, root, keep_trace=keep_trace)
@@ -59,7 +61,7 @@ def run_seed(
     """One seed in this process: what was found, and figures. `weights` of operations, and how often threads are left
     `standing`, are the seed's own unless told."""
     from whole.atlas import Atlas
-    from whole.faults import KINDS, ON_DRIVES, faults_of
+    from whole.faults import IN_MOVES, KINDS, ON_DRIVES, faults_of
     from whole.server import ServerWorld
     from whole.threads import StuckError
     from whole.workload import Workload
@@ -68,7 +70,9 @@ def run_seed(
     world = world_of(seed, root, keep_trace)
     work, atlas = Workload(world, weights=weights), Atlas(world)
     world.loop.preempted = standing or world.loop.preempted
-    kinds = {kind: KINDS.get(kind, 1) for kind in only} or (ON_DRIVES if isinstance(world, ServerWorld) else KINDS)
+    spare = len(world.nodes) > world.data + world.parity
+    usual = ON_DRIVES if isinstance(world, ServerWorld) else IN_MOVES if spare else KINDS
+    kinds = {kind: IN_MOVES.get(kind, 1) for kind in only} or usual
     faults = faults_of(seed, len(world.nodes), FAULTS_S, kinds)
     problems: list[str] = []
     try:

@@ -44,12 +44,10 @@ from whole.loop import Process
 from whole.threads import DeadError, StuckError
 from whole.world import (
     AUDIT_S,
-    CALM_AGE_S,
     COMPACT_S,
     COMPARE_S,
     LIFECYCLE_S,
     LIMITS,
-    ORPHAN_AGE_S,
     ROOT,
     SCRUB_S,
     SETTINGS,
@@ -176,7 +174,7 @@ class Server(Machine):
                     await compaction.compact_one(one, number, readers.oldest)
 
         async def audit() -> None:
-            await orphans.audit(store.node, store.node, age_s=CALM_AGE_S if self.world.calm else ORPHAN_AGE_S)
+            await orphans.audit(store.node, store.node, age_s=self.world.age_s)
 
         async def scrub() -> None:
             begun = self.world.loop.now

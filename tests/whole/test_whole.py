@@ -26,7 +26,7 @@ FOUND = {
     "unlocks_everything": 59,
     "commits_before_the_shards": 3,
     "indexes_what_is_not_there": 35,
-    "forgets_what_it_could_not_read": 505,
+    "forgets_what_it_could_not_read": 18,
     "CommitsBeforeAllHaveIt": 2,
 }
 LATER = {
@@ -44,7 +44,7 @@ LATER = {
     "forgets_all_commands": 114,
     "ServesWithoutLease": 38,
     "JoinsAsItIs": 2,
-    "drops_by_name_alone": 233,
+    "drops_by_name_alone": 6,
     "leaves_buckets_open": 123,
     "commits_under_any_settings": 2,
     "tells_nobody_of_settings": 2,
@@ -55,6 +55,21 @@ LATER = {
     "GoesOnAfterARestart": 82,
     "refuses_at_once": 1730,
     "changes_settings_under_leases": 34,
+    "decides_by_what_is_committed": 2,
+    "GoesOnWithoutTheSilent": 2,
+    "counts_what_two_processes_took": 66,
+    "counts_shards_where_they_were": 121,
+    "takes_any_bytes": 2,
+    "names_references_by_what_they_hold": 66,
+    "commits_before_it_takes": 18,
+    "drops_what_may_still_be_committed": 18,
+    "takes_claims_for_content": 2,
+    "keeps_the_map_on_one_drive": 21,
+    "names_stores_by_their_place": 18,
+    "LeadsWithNothing": 2,
+    "TakesAPartForAll": 66,
+    "goes_on_after_a_failed_sync": 322,
+    "keeps_rows_under_a_snapshot": 130,
 }
 TRIED = 40  # more seeds of its kind of world, where the code has changed so that the known one finds it no more
 WORLDS = 16  # run.world_of
@@ -104,20 +119,22 @@ def test_what_is_broken_is_found(name: str) -> None:
 
 def test_what_is_broken_is_still_there() -> None:
     """A rule that is left out under a name that the code has no more would be found by nobody, and pass for found."""
-    from whole import broken
+    from whole import broken, rules
 
     looked = 0
-    for function in ast.parse(inspect.getsource(broken)).body:
-        inner = {
-            node
-            for nested in ast.walk(function)
-            if isinstance(nested, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and nested is not function
-            for node in ast.walk(nested)
-        }
-        for node in set(ast.walk(function)) - inner:
-            for target in node.targets if isinstance(node, ast.Assign) else []:
-                owner = ast.unparse(target.value) if isinstance(target, ast.Attribute) else ""
-                if owner.partition(".")[0] in vars(broken):
-                    looked += 1
-                    assert hasattr(eval(owner, vars(broken)), target.attr), ast.unparse(target)
-    assert looked > 20
+    for module in (broken, rules):
+        for function in ast.parse(inspect.getsource(module)).body:
+            inner = {
+                node
+                for nested in ast.walk(function)
+                if isinstance(nested, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and nested is not function
+                for node in ast.walk(nested)
+            }
+            for node in set(ast.walk(function)) - inner:
+                for target in node.targets if isinstance(node, ast.Assign) else []:
+                    owner = ast.unparse(target.value) if isinstance(target, ast.Attribute) else ""
+                    if owner.partition(".")[0] in vars(module):
+                        looked += 1
+                        assert hasattr(eval(owner, vars(module)), target.attr), ast.unparse(target)
+    assert looked > 30
+    assert {*FOUND, *LATER} <= set(broken.ALL)

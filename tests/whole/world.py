@@ -21,10 +21,11 @@ from typing import Any, TypeVar
 from s4.config.limits import Limits
 from s4.config.settings import RootKeys, StoreSettings
 from s4.gateway.context import Gateway
-from s4.metadata import gone
+from s4.metadata import commands, gone
 from s4.node import local, member
 from s4.node import rows as node_rows
 from s4.peer import client
+from s4.replica import snapshot
 from s4.server.parts import ServerSettings
 from s4.storage import index, shards
 from s4.storage.records import Shard
@@ -69,6 +70,7 @@ def install() -> None:
     files.install()
     shards.PUNCH_MIN = PUNCH_MIN
     leader.TRIM_S, deletions.DELETE_S = TRIM_S, DELETE_S
+    snapshot.PART_ROWS = 40  # so that a copy is filled in several parts
     gone.AT_ONCE = 1  # so that what is removed is let go of later, whoever leads by then
     for module in (member, index, local):
         module.Database = leveldb.Database  # type: ignore[misc,assignment]
@@ -76,6 +78,9 @@ def install() -> None:
 
     async def answering(self: Any, partition: int, command: Any, command_id: bytes = b"", again: bool = False) -> Any:
         answer = await execute(self, partition, command, command_id, again)
+        if isinstance(command, commands.PutObject | commands.PutPart) and isinstance(answer, commands.Written):
+            for new in command.blobs:
+                running().world.must_be_stored(partition, new.blob)
         running().here().answers(type(command).__name__)
         return answer
 
@@ -190,6 +195,7 @@ class World:
         self.documents = Documents(self.loop, self.network)
         self.random = random.Random(f"world {seed}")
         self.calm = False
+        self.orphan_age_s = self.least_age_s = ORPHAN_AGE_S  # now, and when it was least
         self.alone: Machine | None = None  # cut off, and still under a lease of who led the settings before
         self.whole_at = 0.0  # when, after the last fault, all was whole
         self.in_flight: set[Any] = set()  # tasks that clients wait for
@@ -233,6 +239,9 @@ class World:
         """Whether who leads the partition has the blob's row; False where nobody can tell."""
         return False
 
+    def must_be_stored(self, partition: int, blob: bytes) -> None:
+        """Note what a store that runs lacks of a blob that has just been committed (D1, D2)."""
+
     def is_whole_here(self, shard: Shard) -> bool:
         """Whether a shard was committed, and on the store of the process that looks."""
         raise NotImplementedError
@@ -242,6 +251,11 @@ class World:
         raise NotImplementedError
 
     # -- time
+
+    @property
+    def age_s(self) -> float:
+        """How old an orphan must be for the auditor."""
+        return CALM_AGE_S if self.calm else self.orphan_age_s
 
     def wait(self, limit_s: float, done: Callable[[], bool]) -> bool:
         """Run until something holds; whether it did within the limit."""
