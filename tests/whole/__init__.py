@@ -13,9 +13,9 @@ faults are legal:
     workload.py     what clients do: objects.py, versions.py, aging.py, settings.py and policies.py have areas each; clients.py:
                     how they try again as SDKs do, and what they note
     judge.py        what must hold of what they were told
-    faults.py       the faults of a seed; atlas.py: kept within what the README promises
+    faults.py       the faults of a seed; atlas.py: kept within what the README promises; made.py: some made for one rule
     run.py          seeds from the command line
-    broken.py       rules left out and faults put back, which must be found
+    broken.py       faults put back, which must be found; rules.py: rules left out
 
 After the faults the cluster must become whole by itself, and then everything acknowledged must be there.
 
@@ -30,7 +30,7 @@ What is not simulated, and what covers it:
 | a process that starts itself again in place, its sockets kept open | tests/server/test_dying_drive.py, tests/test_restart.py |
 | `--workers`: gateways over a Unix socket | tests/server/test_running.py |
 | how a node is put together (server/standalone.py, server/cluster.py): `Node.run` and `Server.run` repeat it | tests/cluster/test_six_nodes.py |
-| nodes that are added, drained and taken away by a planner | tests/cluster/test_six_nodes.py, tests/sim/test_moves.py, tests/kube |
+| nodes that are added and taken away by a planner | tests/cluster/test_six_nodes.py, tests/sim/test_moves.py, tests/kube |
 | drives that are added to a server, drained and taken away | tests/crash/test_growing_points.py, tests/cluster/test_growing.py, tests/server/test_growing_drives.py |
 | directories that were made and not synced; small files that are damaged on the disk | tests/crash/test_power_loss.py, tests/damage.py |
 | two instructions of one process that really run at the same time | nothing: one thread has the interpreter lock |
