@@ -8,13 +8,13 @@ PYTHON ?= python3
 DATA ?= ./data
 
 SECONDS ?= 60
-SEEDS ?= 10000
+SEEDS ?= 10001 10200
 
 # Tests mostly wait for other processes: twice as many workers as cores.
 WORKERS ?= 4
 PYTEST = .venv/bin/pytest --durations 20
 
-.PHONY: help run check test compat prometheus soak trials lint quick hooks setup clients peers bench fuzz image release clean
+.PHONY: help run check test compat prometheus soak seeds trials lint quick hooks setup clients peers bench fuzz image release clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ prometheus: setup .tools/prometheus/promtool ## the alerts and the dashboard, by
 # Hours. SOAK=-k NAME for a part of it; docs/test-runs.md says when it was run last.
 soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every crash, long thrashing
 	S4_TIER=soak $(PYTEST) -m "not compat and not prometheus" -n 2 --timeout 36000 $(SOAK)
-	cd tests && ../.venv/bin/python -m whole.run 1 $(SEEDS) --quiet
+	$(MAKE) seeds SEEDS="1 10000"
+
+seeds: setup ## four minutes: 200 seeds of the simulator of the whole; SEEDS="FIRST LAST" for others
+	cd tests && ../.venv/bin/python -m whole.run $(SEEDS) --jobs 2 --quiet
 
 # TRIALS="disks cluster" for some of them (laptop, systemd, forky: Debian with Python 3.14). Needs root; debootstrap and etcd for some.
 trials: setup ## people who have the texts alone: a laptop with Debian 12 and 13, systemd, six disks, a cluster; writes docs/trials.md
