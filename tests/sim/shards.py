@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +29,7 @@ from s4.metadata.commands import AnyAnswer, AnyCommand, NewBlob, PutObject, Sett
 from s4.metadata.entry import Overlay
 from s4.metadata.rows import Blob, Extent, Object, decode
 from s4.node.member import adjusted
-from s4.peer.api import Layout
+from s4.peer.api import Layout, StaleError
 from s4.replica.turn import Decider, Turn
 from s4.s3.errors import S3Error
 from s4.storage.records import DamagedError, OfflineError, Shard
@@ -84,7 +85,9 @@ class Store:
         self.world.must_be_there(self)
         if self.world.tell_asked:
             self.world.asked.setdefault(self.name, {})[0] = float("inf")
-        there = self.all()
+        self.kept.update(self.loose)  # what is not lacking is durable
+        self.loose.clear()
+        there = self.kept
         return [
             blob
             for blob, row in blobs
@@ -168,6 +171,34 @@ class Host:
             )
 
 
+class Led:
+    """The host as a node sees it that leads, until another does; then its copy is emptied, to be filled anew."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.leads, self.group = host, True, self
+
+    def check(self, partition: int) -> None:
+        if not self.leads:
+            raise StaleError("another leads")
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.host.get(key) if self.leads else None
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> list[tuple[bytes, bytes]]:
+        return self.host.scan(prefix, start) if self.leads else []
+
+    def submit(self, partition: int, command: AnyCommand, *, own: bool = False) -> Awaitable[AnyAnswer]:
+        self.check(partition)
+        return self.host.submit(partition, command)
+
+    async def propose(self, partition: int, rows: list[Any]) -> None:
+        self.check(partition)
+        await self.host.propose(partition, rows)
+
+    def seat(self, partition: int, members: tuple[str, ...], joining: str = "", position: int = -1) -> bool:
+        return self.leads and self.host.seat(partition, members, joining, position)
+
+
 class Peers:
     """The router of the primary (`view` the newest map) or of a gateway, which may look at an old one."""
 
@@ -227,6 +258,7 @@ class ShardWorld:
         self.random, self.count, self.tasks = random.Random(seed), 10, set[asyncio.Task[Any]]()
         self.asked: dict[str, dict[int, float]] = {}
         self.contents: dict[bytes, bytes] = {}
+        self.mending: list[Mender] = []
         self.ended = False
 
     async def pause(self) -> None:
@@ -266,12 +298,9 @@ class ShardWorld:
         self.maps = [planner.added(made, list(made.stores))]
         self.stores = {name: Store(self, name) for name in made.stores}
         self.host, self.made = Host(self), STORES
-        router = Peers(self, late=False)
-        keeper = type("Keeper", (), {"current": property(lambda _: self.map)})()
-        node = SimpleNamespace(keeper=keeper, host=self.host, router=router, led=lambda: [0], partitions=1)
-        mender = self.mender(node, 0.0)  # type: ignore[arg-type]
+        self.lead()
         work = [
-            asyncio.ensure_future(self._mend(mender)),
+            asyncio.ensure_future(self._mend()),
             *(asyncio.ensure_future(self._leave(name)) for name in self.stores),
         ]
         writers = [asyncio.ensure_future(self._write()) for _ in range(3)]
@@ -287,8 +316,18 @@ class ShardWorld:
         await asyncio.gather(*work, return_exceptions=True)
         self.check()
 
-    async def _mend(self, mender: Mender) -> None:
+    def lead(self) -> None:
+        """Another node leads from now on; what the one before was at goes on."""
+        self.led = Led(self.host)
+        keeper = type("Keeper", (), {"current": property(lambda _: self.map)})()
+        node = SimpleNamespace(
+            keeper=keeper, host=self.led, router=Peers(self, late=False), led=lambda: [0], partitions=1
+        )
+        self.mending.append(self.mender(node, 0.0))  # type: ignore[arg-type]
+
+    async def _mend(self) -> None:
         while True:
+            mender = self.mending[-1]
             for put_off in (
                 mender.repair.later,
                 mender.repair.waits,
@@ -296,7 +335,8 @@ class ShardWorld:
             ):  # no time goes by here: all is tried again at once
                 put_off.clear()
             mender._follow_plan(0)
-            await mender.repair.heal_queue(0)
+            with suppress(StaleError):
+                await mender.repair.heal_queue(0)
             await self.pause()
             await asyncio.sleep(0)
 
@@ -378,10 +418,13 @@ class ShardWorld:
         for _ in range(25):
             for _ in range(self.random.randrange(5, 120)):
                 await asyncio.sleep(0)
-            kind = self.random.choice(("again", "again", "move", "move", "wipe"))
+            kind = self.random.choice(("again", "again", "move", "move", "wipe", "lead"))
             serving = self.map.in_state("serving")
             if kind == "again":
                 self.stores[self.random.choice(list(self.stores))].start_again()
+            elif kind == "lead":
+                self.led.leads = False
+                self.lead()
             elif kind == "move":
                 wanted = list(self.map.partitions[0].wanted)
                 position = self.random.randrange(len(wanted))

@@ -83,6 +83,10 @@ class AnyRows(Protocol):
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]: ...
 
+    def check(self, partition: int) -> None:
+        """Raises StaleError where another may lead by now."""
+        ...
+
     def submit(self, partition: int, command: AnyCommand, *, own: bool = False) -> Awaitable[AnyAnswer]: ...
 
 
@@ -217,6 +221,9 @@ class ShardRepair:
             log.error("blob %s, position %d cannot be made: %s", blob.hex(), position, error)
             await self._rows.submit(partition, commands.NeedHeal(blob, [position]), own=True)
         if self._rows.get(keys.blob_row(partition, blob)) is None:
+            self._rows.check(
+                partition
+            )  # rows of a copy that leads no more go before it is filled anew: nothing is dead
             await self.target.discard(partition, blob)
         return made
 
