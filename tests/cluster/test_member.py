@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from cluster.test_map import made
 from metadata.cursors import SortedCursor
 from s4.cluster.clustermap import ClusterMap
+from s4.cluster.placement import GONE
 from s4.metadata import commands, keys
 from s4.metadata.commands import Healed, NewBlob, PutObject, Refused, Settings, Taken
 from s4.metadata.entry import Entry, Overlay
@@ -32,7 +33,8 @@ def moving(one: ClusterMap, position: int) -> tuple[ClusterMap, str]:
     part = one.partitions[0]
     wanted = tuple("new" if at == position else store for at, store in enumerate(part.wanted))
     changed = replace(part, wanted=wanted, config=replace(part.config, joining="new", position=position))
-    return replace(one, partitions=(changed, *one.partitions[1:])), part.wanted[position]
+    stores = {**one.stores, "new": next(iter(one.stores.values()))}
+    return replace(one, stores=stores, partitions=(changed, *one.partitions[1:])), part.wanted[position]
 
 
 def put(stores: list[str], missing: list[int] | None = None) -> PutObject:
@@ -62,6 +64,16 @@ def test_a_shard_that_was_healed_on_the_old_store_is_healed_again_on_the_new_one
     one, old = moving(made(), 2)
     assert adjusted(one, 0, Healed(BLOB, [2], [old])).positions == []
     assert adjusted(one, 0, Healed(BLOB, [2], ["new"])).positions == [2]
+
+
+def test_a_shard_on_a_store_that_is_gone_is_missing() -> None:
+    """M1, found by a simulator (`sim/shards.py`, seed 131): a store's disk is replaced between a shard and its commit.
+    The map says so at once, and names another for the position only later."""
+    one = made()
+    members = list(one.partitions[0].config.members)
+    lost = replace(one, stores={**one.stores, members[1]: replace(one.stores[members[1]], state=GONE)})
+    assert adjusted(lost, 0, put(members)).blobs[0].missing == [1]
+    assert adjusted(lost, 0, Healed(BLOB, [1], [members[1]])).positions == []
 
 
 def test_where_nobody_holds_a_position_nothing_counts_for_it() -> None:

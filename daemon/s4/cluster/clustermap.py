@@ -88,11 +88,11 @@ class ClusterMap(Value, frozen=True):
         return Document(one.config, Plan(one.wanted[: self.replicas], self.minimum, gone, one.wanted))
 
     def target(self, number: int, position: int) -> str:
-        """The store that new shards of a position go to: who is being filled for it, else who holds it; or empty."""
-        one = self.partitions[number]
-        if one.config.joining and one.config.position == position:
-            return one.config.joining
-        return one.config.members[position]
+        """The store that new shards of a position go to: who is being filled for it, else who holds it; or empty. One
+        that is gone is empty at once: what a commit counts on must be there after it (M1)."""
+        one = self.partitions[number].config
+        store = one.joining if one.joining and one.position == position else one.members[position]
+        return store if store and self.stores[store].state != GONE else ""
 
 
 _Packed = tuple[int, int, int, list[int], list[int], list[int], int, int, list[int]]
