@@ -43,3 +43,19 @@ def test_a_store_that_starts_again_within_a_blob_does_not_count(tmp_path: Path) 
             assert len(heals) == 1
 
     asyncio.run(test())
+
+
+def test_what_a_store_says_it_has_stays_there(tmp_path: Path) -> None:
+    """D1: whoever fills a store, or compares it, counts on the answer: a shard that its loss of power takes with it was
+    neither lacking nor queued."""
+
+    async def test() -> None:
+        async with opened(tmp_path / "d", preallocate_bytes=0) as (store, _):
+            blob, row = bytes(16), Blob(5, 4096, 1, 0, bytes(32), 0)
+            shards = store.node.drives.stores[0]
+            await store.node.append(Shard(0, blob, 0, 0), b"bytes", False)
+            assert shards.dirty
+            assert await store.node.lacking(0, 0, [(blob, row)]) == []
+            assert not shards.dirty
+
+    asyncio.run(test())
