@@ -9,6 +9,7 @@ from s4.cluster.messages import (
     Again,
     Append,
     Beacon,
+    Clear,
     Config,
     Document,
     Durable,
@@ -256,3 +257,38 @@ def test_a_map_from_a_backup_is_refused() -> None:
     passes(replica, 100.0)
     assert "epoch 6" in replica.alarm
     assert replica.swap is None
+
+
+def test_a_copy_that_nothing_counts_on_any_more_is_cleared() -> None:
+    """A replica that was planned elsewhere, or a spare whose planned copies are back: its rows would stay for ever, take
+    room and be scrubbed. Not before all that are planned are in sync, and not while it joins."""
+
+    def cleared(in_sync: tuple[str, ...], replicas: tuple[str, ...], eligible: tuple[str, ...] = ()) -> bool:
+        state = State(3, 5, [Entry(3, 6, b"row")])
+        replica = Replica("d", state, Timing(), 0.0)
+        config = Config(4, "a", in_sync, eligible, members=("a", "b", "c", "d"))
+        replica.see(Document(config, Plan(replicas, 2, members=config.members)), 9, 0.0)
+        passes(replica, 3.0)
+        assert sum(isinstance(one, Clear) for one in replica.writes) <= 1
+        return state.joining == LOST and not state.commit and not state.log
+
+    planned = ("a", "b", "c")
+    assert cleared(planned, planned)
+    assert cleared((*planned, "e"), planned)
+    assert not cleared(("a", "b"), planned)
+    assert not cleared((*planned, "d"), planned)
+    assert not cleared(("a", "b"), planned, eligible=("d",))
+    assert not cleared(planned, (*planned, "d"))
+
+
+def test_a_copy_that_is_being_filled_is_not_cleared() -> None:
+    """A spare that has all by now may be added by who leads, which has not seen that it is needed no more."""
+    replica = Replica("d", State(3, 0), Timing(), 0.0)
+    members = ("a", "b", "c", "d")
+    few, planned = Config(4, "a", ("a",), ("b",), members=members), ("a", "b", "c")
+    replica.see(Document(few, Plan(planned, 2, members=members)), 9, 0.0)
+    replica.receive("a", SnapshotPart(4, 7, 0, b"rows", True, attempt=1), 0.1)
+    replica.synced(len(replica.writes), 0.2)
+    replica.see(Document(few, Plan(("a",), 1, members=members)), 10, 0.3)
+    passes(replica, 3.0)
+    assert replica.last == 7

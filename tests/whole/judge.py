@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from checker import check_drives, check_parts
 from s4.base.jobs import Jobs
+from s4.cluster.clustermap import ClusterMap
 from s4.metadata import keys
 from s4.metadata.rows import decode_object
 from s4.storage.records import Shard
@@ -71,7 +72,18 @@ def at_rest(world: World, *, audited: bool) -> list[str]:
         rows[node.store] = node.disk.databases[str(node.disk.root / "meta")].now()
         indexes[node.store] = _index(node.disk, shards)
     with as_they_are():
-        return check_parts(current, paths, rows, indexes, audited=audited)
+        return _left_over(current, rows) + check_parts(current, paths, rows, indexes, audited=audited)
+
+
+def _left_over(current: ClusterMap, rows: dict[str, dict[bytes, bytes]]) -> list[str]:
+    """Rows of partitions of which a store has no copy any more."""
+    found = []
+    for partition, part in enumerate(current.partitions):
+        for store in set(rows) - {*part.config.in_sync, *part.config.eligible}:
+            left = sum(key.startswith(partition.to_bytes(2, "big")) for key in rows[store])
+            if left:
+                found.append(f"{store[:8]} has {left} rows of partition {partition}, of which it has no copy")
+    return sorted(found)
 
 
 def _index(disk: Disk, shards: ShardStore) -> list[Shard]:

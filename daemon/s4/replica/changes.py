@@ -69,6 +69,11 @@ def may_join(config: Config, plan: Plan, joining: Collection[str]) -> tuple[str,
     return (*plan.replicas, *plan.members)
 
 
+def is_left_over(config: Config, plan: Plan, me: str) -> bool:
+    """Whether what `me` has is a copy that nothing counts on, nor will: all that are planned are in sync without it."""
+    return me not in (*config.in_sync, *config.eligible, *plan.replicas) and set(plan.replicas) <= set(config.in_sync)
+
+
 def behind(other: str, commit: int, last: int) -> str:
     """What is wrong with a primary that lacks what another replica has committed (R7, M4)."""
     return f"{other} has committed up to {commit}, and the log here ends at {last}"

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from s4.cluster import messages
 from s4.cluster.messages import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State
-from s4.replica.changes import behind, grown, may_join, removable, surplus, without
+from s4.replica.changes import behind, grown, is_left_over, may_join, removable, surplus, without
 from s4.replica.ledger import Ledger
 from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Progress, Swap, Timing, TooFewError
 
@@ -45,8 +45,7 @@ class Replica(Ledger):
         self.behind = self.cramped = False  # somebody has a newer document: the host reads it; no room for more here
         self._alarm, self._heard, self._seen = "", now, now  # from a primary, or a new configuration; that alone
         self._ticked, self._patient = now, NEVER  # until then nobody is given up: we stood still ourselves
-        self._peers: dict[str, Peer] = {}
-        self._kept = Kept()
+        self._peers, self._kept = dict[str, Peer](), Kept()
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
         self.began = 0  # the epoch from which on it has led without a break
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
@@ -207,6 +206,8 @@ class Replica(Ledger):
                 self.messages.append((config.primary, messages.Join(config.epoch, have)))
             else:  # said before, but that may have been lost
                 self._say(config.primary, messages.Durable(config.epoch, self.last, self._attempt))
+        elif self.last and not self._attempt and is_left_over(config, plan, self.me):
+            self._clear()
 
     def _commit(self, upto: int) -> None:
         entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)
@@ -446,9 +447,8 @@ class Replica(Ledger):
         come to say (R8, M4)."""
         if part.number == 0 and (part.attempt > self._attempt or not self._next_part):
             self._exact_in, self._attempt, self._told_lost = 0, part.attempt, False
-            self._unsynced.clear()
             self._kept.clear()
-            self._write(messages.Clear())
+            self._clear()
         elif (part.attempt, part.number) != (self._attempt, self._next_part) or part.number == 0:
             return False  # one that lacks a part is asked for again
         self._next_part, self._filled = part.number + 1, self.now

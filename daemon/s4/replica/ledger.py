@@ -42,6 +42,12 @@ class Ledger:
         self._unsynced = deque(one for one in self._unsynced if one[1] <= sequence)
         self._own = min(self._own, sequence)
 
+    def _clear(self) -> None:
+        """All rows and the log go: what is here is no copy of anything."""
+        self._write(messages.Clear())
+        self._unsynced.clear()
+        self._own = 0
+
     def _say(self, to: str, message: messages.AnyMessage) -> None:
         """Send once everything that was written so far is durable."""
         if self._synced >= self._written:
