@@ -191,7 +191,10 @@ class MarkJoining(Value, frozen=True):
 
 
 class Clear(Value, frozen=True):
-    """All rows and the log go. From here on, and until a snapshot is in, what is here is no copy of anything: LOST."""
+    """All rows and the log go. From here on, and until a snapshot is in, what is here is no copy of anything: LOST.
+    `at_once`: before what comes next is written, which is a snapshot."""
+
+    at_once: bool = True
 
 
 class Fill(Value, frozen=True):

@@ -207,7 +207,7 @@ class Replica(Ledger):
             else:  # said before, but that may have been lost
                 self._say(config.primary, messages.Durable(config.epoch, self.last, self._attempt))
         elif self.last and not self._attempt and is_left_over(config, plan, self.me):
-            self._clear()
+            self._clear(at_once=False)
 
     def _commit(self, upto: int) -> None:
         entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)
@@ -448,7 +448,7 @@ class Replica(Ledger):
         if part.number == 0 and (part.attempt > self._attempt or not self._next_part):
             self._exact_in, self._attempt, self._told_lost = 0, part.attempt, False
             self._kept.clear()
-            self._clear()
+            self._clear(at_once=True)
         elif (part.attempt, part.number) != (self._attempt, self._next_part) or part.number == 0:
             return False  # one that lacks a part is asked for again
         self._next_part, self._filled = part.number + 1, self.now

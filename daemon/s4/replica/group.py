@@ -19,12 +19,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 
 import msgspec
 
 from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError
 from s4.cluster.messages import (
+    LOST,
     AnyMessage,
     Clear,
     Commit,
@@ -43,7 +43,7 @@ from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import Replica
 from s4.replica.keptrows import LOG, VERSION, load, state_rows
 from s4.replica.layer import Layer
-from s4.replica.pieces import PIECE
+from s4.replica.leftover import LeftOver
 from s4.replica.snapshot import parts
 from s4.replica.terms import NotServingError, Swap, Timing
 from s4.storage.leveldb import Database
@@ -129,6 +129,7 @@ class Group:
             one = _Partition(number, core, f"partition/{number}", kept, Layer(self.committed))
             self._refill(one)
             self._partitions.append(one)
+        self._left_over = LeftOver(database, lambda one: self._partitions[one].kept.joining == LOST, range(partitions))
 
     async def _just_send(self, store: str, partition: int, message: AnyMessage) -> None:
         self._send(store, partition, message)
@@ -336,19 +337,21 @@ class Group:
             self.before_turn()
             taken, self._writes = self._writes, []
             self._turn += 1
-            rows: dict[bytes, bytes | None] = {}
             try:
+                rows = self._left_over.piece()
                 for one, write in taken:
                     self._rows(one, write, rows)
                     one.given += 1
                     if isinstance(write, Clear):
-                        await self._clear(one, rows)
-                if not taken:
+                        await self._clear(one, rows) if write.at_once else self._left_over.add(one.number)
+                if not taken and not rows:
                     continue
                 await self._write_batch(rows)
             except Exception as error:
                 self._fatal(error)
                 raise
+            if self._left_over:
+                self._wake.set()
             self.turns += 1
             self.committed.drop(self._turn)
             self._written()
@@ -364,15 +367,12 @@ class Group:
         await asyncio.shield(self._writing)
 
     async def _clear(self, one: _Partition, rows: dict[bytes, bytes | None]) -> None:
-        """R8: what is there goes before a snapshot comes. It may be millions of rows: they go a piece at a time, once
-        it is durable that nothing of them counts, and that which came before in this turn with it. Each is synced: a
-        later sync does not cover LevelDB's log file before, and what came back would stand under the snapshot."""
+        """R8: what is there goes before a snapshot comes, once it is durable that nothing of it counts. Each piece is
+        synced: a later sync does not cover LevelDB's log file before, and what came back would stand under the snapshot."""
         await self._write_batch(rows)
         rows.clear()
-        first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
-        while found := [key for key, _ in islice(self.database.scan(first, last), PIECE)]:
-            await self._write_batch(dict.fromkeys(found))
-            first = found[-1] + b"\x00"
+        for piece in self._left_over.pieces(one.number):
+            await self._write_batch(piece)
 
     def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
         """The database's rows for a write. Later ones of a turn stand over earlier ones."""

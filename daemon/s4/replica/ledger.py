@@ -42,9 +42,9 @@ class Ledger:
         self._unsynced = deque(one for one in self._unsynced if one[1] <= sequence)
         self._own = min(self._own, sequence)
 
-    def _clear(self) -> None:
+    def _clear(self, *, at_once: bool) -> None:
         """All rows and the log go: what is here is no copy of anything."""
-        self._write(messages.Clear())
+        self._write(messages.Clear(at_once))
         self._unsynced.clear()
         self._own = 0
 

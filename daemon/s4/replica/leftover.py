@@ -1,0 +1,55 @@
+"""Rows of partitions of which a store has no copy any more, on their way out.
+
+That nothing of them counts is durable first (the replica is LOST). Then they go a piece with each turn of the writer,
+so that other partitions, which this store may lead, wait for a piece and not for millions of rows. What goes is looked
+up as its turn begins: whatever the turn writes itself stands over it. A partition that is filled anew leaves here
+before its first row comes. A crash leaves some of the rows: the next start finds the replica LOST, and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+
+from s4.replica.pieces import PIECE
+from s4.storage.leveldb import Database
+
+Piece = dict[bytes, bytes | None]
+
+
+class LeftOver:
+    """`is_lost` says of a partition whether the database has its replica as LOST."""
+
+    def __init__(self, database: Database, is_lost: Callable[[int], bool], partitions: Iterable[int]) -> None:
+        self._database, self._is_lost = database, is_lost
+        self._starts: dict[int, bytes] = {}  # where in a partition's rows the next piece begins
+        for number in partitions:
+            self.add(number)
+
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
+    def add(self, number: int) -> None:
+        self._starts[number] = number.to_bytes(2, "big")
+
+    def piece(self) -> Piece:
+        """Rows that go with the turn that begins; none where none are left."""
+        for number in list(self._starts):
+            if self._is_lost(number) and (found := self._next(number)):
+                return found
+            del self._starts[number]
+        return {}
+
+    def pieces(self, number: int) -> Iterator[Piece]:
+        """All that is there of a partition, before a snapshot of it comes (R8); each is to be written first."""
+        self.add(number)
+        while found := self._next(number):
+            yield found
+        del self._starts[number]
+
+    def _next(self, number: int) -> Piece:
+        start, stop = self._starts[number], (number + 1).to_bytes(2, "big")
+        found = [key for key, _ in islice(self._database.scan(start, stop), PIECE)]
+        if found:
+            self._starts[number] = found[-1] + b"\x00"
+        return dict.fromkeys(found)
