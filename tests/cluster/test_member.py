@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from s4.metadata.commands import Healed, NewBlob, PutObject, Refused, Settings, 
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.listing import Page, Query, Version, list_page
 from s4.metadata.rows import Extent, Object, Summary, encode_object
-from s4.node.member import adjusted
+from s4.node.member import MapView, adjusted
 from s4.peer.pages import merged_objects
 from s4.replica.layer import Layer
 from s4.replica.turn import Decider, Turn
@@ -217,3 +218,13 @@ def test_merged_pages_are_what_one_store_would_list(
 
 def shown(item: Version | bytes) -> tuple[bytes, bytes, Summary | None, bool]:
     return (item, b"", None, False) if isinstance(item, bytes) else (item.key, item.suffix, item.row, item.latest)
+
+
+def test_a_partition_with_a_store_that_is_gone_and_still_answers_is_not_whole() -> None:
+    """C4: nobody is given a reference to a blob with a shard that counts no more."""
+    one = made()
+    view = MapView(SimpleNamespace(current=one), lambda _: True)  # type: ignore[arg-type]
+    assert view.is_whole(0)
+    member = one.partitions[0].config.members[1]
+    view._keeper.current = replace(one, stores={**one.stores, member: replace(one.stores[member], state=GONE)})  # type: ignore[misc]
+    assert not view.is_whole(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from s4.cluster.messages import LOST, State
 from s4.replica.leftover import LeftOver
 from s4.replica.pieces import PIECE
 from s4.storage.leveldb import Database
@@ -18,13 +19,13 @@ def test_they_go_a_piece_at_a_time_and_nothing_else_does(tmp_path: Path) -> None
     try:
         names = [partition.to_bytes(2, "big") + b"o%06d" % at for partition in range(4) for at in range(PIECE * 2 + 3)]
         database.write([(name, b"v") for name in names])
-        lost = {1, 2}
-        left = LeftOver(database, lost.__contains__, range(4))
+        states = [State(3, 9), State(3, 0, joining=LOST), State(3, 0, joining=LOST), State(3, 9, joining=LOST)]
+        left = LeftOver(database, states.__getitem__, range(4))
         first = left.piece()
         assert list(first) == names[PIECE * 2 + 3 : PIECE * 3 + 3]
         database.write(first.items())
-        left = LeftOver(database, lost.__contains__, range(4))  # after a crash
-        lost.discard(2)  # it was filled by its log: what is there is alive
+        left = LeftOver(database, states.__getitem__, range(4))  # after a crash
+        states[2] = State(3, 0)  # it was filled by its log: what is there is alive
         while left:
             database.write(left.piece().items())
         assert [rows_of(database, one) for one in range(4)] == [PIECE * 2 + 3, 0, PIECE * 2 + 3, PIECE * 2 + 3]

@@ -263,12 +263,16 @@ def test_a_copy_that_nothing_counts_on_any_more_is_cleared() -> None:
     """A replica that was planned elsewhere, or a spare whose planned copies are back: its rows would stay for ever, take
     room and be scrubbed. Not before all that are planned are in sync, and not while it joins."""
 
-    def cleared(in_sync: tuple[str, ...], replicas: tuple[str, ...], eligible: tuple[str, ...] = ()) -> bool:
+    def cleared(
+        in_sync: tuple[str, ...], replicas: tuple[str, ...], eligible: tuple[str, ...] = (), gone: tuple[str, ...] = ()
+    ) -> bool:
         state = State(3, 5, [Entry(3, 6, b"row")])
         replica = Replica("d", state, Timing(), 0.0)
         config = Config(4, "a", in_sync, eligible, members=("a", "b", "c", "d"))
-        replica.see(Document(config, Plan(replicas, 2, members=config.members)), 9, 0.0)
-        passes(replica, 3.0)
+        replica.see(Document(config, Plan(replicas, 2, gone, config.members)), 9, 0.0)
+        passes(replica, 5.0)
+        assert state.commit
+        passes(replica, 30.0)
         assert sum(isinstance(one, Clear) for one in replica.writes) <= 1
         return state.joining == LOST and not state.commit and not state.log
 
@@ -279,6 +283,7 @@ def test_a_copy_that_nothing_counts_on_any_more_is_cleared() -> None:
     assert not cleared((*planned, "d"), planned)
     assert not cleared(("a", "b"), planned, eligible=("d",))
     assert not cleared(planned, (*planned, "d"))
+    assert not cleared(planned, planned, gone=("a", "b", "c"))
 
 
 def test_a_copy_that_is_being_filled_is_not_cleared() -> None:
@@ -290,5 +295,5 @@ def test_a_copy_that_is_being_filled_is_not_cleared() -> None:
     replica.receive("a", SnapshotPart(4, 7, 0, b"rows", True, attempt=1), 0.1)
     replica.synced(len(replica.writes), 0.2)
     replica.see(Document(few, Plan(("a",), 1, members=members)), 10, 0.3)
-    passes(replica, 3.0)
+    passes(replica, 30.0)
     assert replica.last == 7

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 WHOLE_S, FAULTS_S = 300.0, 24.0
-AUDITED_S = 9.0  # two audits of what is old enough (world.CALM_AGE_S)
+AUDITED_S = 12.0  # two audits of what is old enough (world.CALM_AGE_S), and `Timing.spare`
 
 
 def world_of(seed: int, root: Path, keep_trace: bool) -> Any:

@@ -111,8 +111,9 @@ class MapView:
         return self._keeper.current.parity + 1 if strict else 0  # the replicas see to R2 themselves
 
     def is_whole(self, partition: int) -> bool:
-        """Whether every position has its store, which answers (C4)."""
-        return all(one and self._is_up(one) for one in self._keeper.current.partitions[partition].config.members)
+        """Whether every position has its store, which answers and is not gone (C4)."""
+        members, gone = self._keeper.current.partitions[partition].config.members, self._keeper.current.in_state(GONE)
+        return all(one and self._is_up(one) and one not in gone for one in members)
 
     def is_held(self, partition: int, position: int, store: str) -> bool:
         """Whether a store is to have every shard of a position: a shard that it lacks is lost."""
@@ -296,9 +297,7 @@ def adjusted(current: ClusterMap, partition: int, command: AnyCommand) -> AnyCom
 def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
     if not new.k:
         return new
-    wrong = {
-        position for position, store in enumerate(new.stores) if store != (current.target(partition, position) or None)
-    }
+    wrong = {at for at, store in enumerate(new.stores) if store != (current.target(partition, at) or None)}
     needed = current.data + (1 if current.parity > 1 else 0)
     return replace(new, missing=sorted(wrong | set(new.missing)), stores=[], needed=needed)
 

@@ -310,7 +310,8 @@ class RowNode:
         if store is None:
             raise OfflineError(f"the drive for position {position} of partition {partition} is away")
         found = [blob for blob, row in blobs if not _holds(store, Shard(partition, blob, position, 0), row)]
-        await store.flush()  # what is there is counted on from now on: it must not go with a loss of power (D1)
+        if store.dirty:  # what is there is counted on from now on: it must not go with a loss of power (D1)
+            await store.flush()
         return found
 
     async def list_blobs(self, partition: int, after: bytes) -> list[tuple[bytes, Blob]]:

@@ -393,8 +393,8 @@ class Router:
 
     def _holders(self, partition: int, position: int) -> list[str]:
         """Who may have a shard, the likeliest first."""
-        held = self.map.partitions[partition].config.members[position]
-        return list(dict.fromkeys(one for one in (self.map.target(partition, position), held) if one))
+        one = self.map.partitions[partition].config
+        return [x for x in dict.fromkeys((one.joining if one.position == position else "", one.members[position])) if x]
 
     async def append(self, shard: Shard, payload: memoryview | bytes, sync: bool) -> str:
         return await self.append_to(self.map.target(shard.partition, shard.position), shard, payload, sync)

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from s4.cluster import messages
 from s4.cluster.messages import FIRST_EPOCH, LOST, Config, Document, Entry, Plan, State
-from s4.replica.changes import behind, grown, is_left_over, may_join, removable, surplus, without
+from s4.replica.changes import behind, grown, may_join, outlived, removable, surplus, without
 from s4.replica.ledger import Ledger
 from s4.replica.terms import LOST_ALARM, NEVER, Kept, NotServingError, Peer, Progress, Swap, Timing, TooFewError
 
@@ -39,7 +39,7 @@ class Replica(Ledger):
         super().__init__(state)
         self.me, self.timing, self.now = me, timing, now
         self.document: Document | None = None
-        self.revision = 0
+        self.revision = self.began = 0  # of the document; the epoch from which on it has led without a break
         self.snapshots: list[tuple[str, int]] = []  # (replica, attempt) that the host is to send a Snapshot
         self.swap: Swap | None = None  # the host repeats it until a newer document was seen
         self.behind = self.cramped = False  # somebody has a newer document: the host reads it; no room for more here
@@ -47,7 +47,6 @@ class Replica(Ledger):
         self._ticked, self._patient = now, NEVER  # until then nobody is given up: we stood still ourselves
         self._peers, self._kept = dict[str, Peer](), Kept()
         self._leaving = self.leading = False  # about to stop; primary, made so by a swap of this process
-        self.began = 0  # the epoch from which on it has led without a break
         self._settled: int | None = None  # what must be committed before this primary serves (R7)
         self._exact_in = self._attempt = 0  # epoch, and try to join, in which the primary told us where our log ends
         self._next_part, self._filled = 0, now  # of the snapshot that we get in this try; when one came
@@ -185,6 +184,7 @@ class Replica(Ledger):
         if self.document is None or self._alarm or self.me in self.document.plan.gone:
             return  # declared lost though it lives: it neither leads nor follows (M1)
         config, plan = self.document.config, self.document.plan
+        is_old = now > self._seen + self.timing.spare  # the configuration: who led before it has long given up on us
         if self.leading:
             self._tend(config, plan)
         elif config.primary == self.me:  # we were before a restart: a new epoch first (R10)
@@ -197,7 +197,7 @@ class Replica(Ledger):
             others = tuple(one for one in config.eligible if one != self.me)
             self._propose(replace(config, epoch=config.epoch + 1, primary=self.me, in_sync=(self.me,), eligible=others))
         elif self.me in may_join(config, plan, ()) and not self._leaving:
-            if self.me not in plan.replicas and (self.cramped or now - self._seen < self.timing.spare):
+            if self.me not in plan.replicas and (self.cramped or not is_old):
                 return  # those who are planned may be back soon
             if self._next_part and (self._synced < self._written or now - self._filled < 10 * self.timing.resend):
                 pass  # it comes, or our disk is at it
@@ -206,8 +206,8 @@ class Replica(Ledger):
                 self.messages.append((config.primary, messages.Join(config.epoch, have)))
             else:  # said before, but that may have been lost
                 self._say(config.primary, messages.Durable(config.epoch, self.last, self._attempt))
-        elif self.last and not self._attempt and is_left_over(config, plan, self.me):
-            self._clear(at_once=False)
+        elif is_old and self.last and not self._attempt and outlived(config, plan, self.me):
+            self._clear(at_once=False)  # nobody thinks any more that we join
 
     def _commit(self, upto: int) -> None:
         entries = tuple(entry for entry in self.state.log if entry.sequence <= upto)

@@ -24,7 +24,6 @@ import msgspec
 
 from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError
 from s4.cluster.messages import (
-    LOST,
     AnyMessage,
     Clear,
     Commit,
@@ -129,7 +128,7 @@ class Group:
             one = _Partition(number, core, f"partition/{number}", kept, Layer(self.committed))
             self._refill(one)
             self._partitions.append(one)
-        self._left_over = LeftOver(database, lambda one: self._partitions[one].kept.joining == LOST, range(partitions))
+        self._left_over = LeftOver(database, lambda number: self._partitions[number].kept, range(partitions))
 
     async def _just_send(self, store: str, partition: int, message: AnyMessage) -> None:
         self._send(store, partition, message)

@@ -1,9 +1,10 @@
 """Rows of partitions of which a store has no copy any more, on their way out.
 
-That nothing of them counts is durable first (the replica is LOST). Then they go a piece with each turn of the writer,
-so that other partitions, which this store may lead, wait for a piece and not for millions of rows. What goes is looked
-up as its turn begins: whatever the turn writes itself stands over it. A partition that is filled anew leaves here
-before its first row comes. A crash leaves some of the rows: the next start finds the replica LOST, and goes on.
+That nothing of them counts is durable first: the replica is LOST and has committed nothing, which is what Clear leaves.
+One that is LOST and has committed something may yet turn out to lack nothing (M4), and keeps its rows. Then they go a
+piece with each turn of the writer, so that other partitions, which this store may lead, wait for a piece and not for
+millions of rows. What goes is looked up as its turn begins: whatever the turn writes itself stands over it. A partition
+that is filled anew leaves here before its first row comes. A crash leaves some of the rows: the next start goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
+from s4.cluster.messages import LOST, State
 from s4.replica.pieces import PIECE
 from s4.storage.leveldb import Database
 
@@ -18,10 +20,10 @@ Piece = dict[bytes, bytes | None]
 
 
 class LeftOver:
-    """`is_lost` says of a partition whether the database has its replica as LOST."""
+    """`state` says what the database has of a partition's replica."""
 
-    def __init__(self, database: Database, is_lost: Callable[[int], bool], partitions: Iterable[int]) -> None:
-        self._database, self._is_lost = database, is_lost
+    def __init__(self, database: Database, state: Callable[[int], State], partitions: Iterable[int]) -> None:
+        self._database, self._state = database, state
         self._starts: dict[int, bytes] = {}  # where in a partition's rows the next piece begins
         for number in partitions:
             self.add(number)
@@ -35,7 +37,9 @@ class LeftOver:
     def piece(self) -> Piece:
         """Rows that go with the turn that begins; none where none are left."""
         for number in list(self._starts):
-            if self._is_lost(number) and (found := self._next(number)):
+            state = self._state(number)
+            is_cleared = state.joining == LOST and not state.commit and not state.log
+            if is_cleared and (found := self._next(number)):
                 return found
             del self._starts[number]
         return {}

@@ -153,6 +153,8 @@ class ShardRepair:
         try:
             if value is not None:
                 await self.make(partition, blob, decode(Blob, value), position, store)
+            else:
+                self._rows.check(partition)  # as in _confirm
         except Failed as error:
             log.error("blob %s, position %d cannot be healed: %s", blob.hex(), position, error)
         except Exception:  # what is behind it in the queue is healed all the same
