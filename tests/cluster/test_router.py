@@ -20,6 +20,7 @@ from s4.base.clock import boot_clock
 from s4.cluster import clustermap, planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT, MapKeeper
+from s4.cluster.placement import GONE
 from s4.metadata import commands, keys
 from s4.metadata.commands import Done
 from s4.metadata.listing import Page, Query, Version
@@ -300,6 +301,16 @@ def test_a_shard_is_read_from_the_store_that_is_filled_or_else_from_the_one_befo
         assert bytes(await fixture.router.read(Shard(0, bytes(16), 2, 0), 0, 5)) == b"shard"
         fixture.stores[new].then = lambda *_: "new.1"
         assert await fixture.router.append(Shard(0, bytes(16), 2, 0), b"x", True) == "new.1"
+        # once it is gone it takes nothing, and what was written meanwhile is on it alone
+        await fixture.change(
+            lambda known: replace(known, stores={**known.stores, new: replace(known.stores[new], state=GONE)})
+        )
+        await fixture.router.keeper.refresh()
+        with pytest.raises(OfflineError):
+            await fixture.router.append(Shard(0, bytes(16), 2, 0), b"x", True)
+        fixture.stores[old].then = lambda *_: OfflineError("it was on the other")
+        fixture.stores[new].then = lambda *_: memoryview(b"newer")
+        assert bytes(await fixture.router.read(Shard(0, bytes(16), 2, 0), 0, 5)) == b"newer"
 
     routed(test)
 

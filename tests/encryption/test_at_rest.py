@@ -7,7 +7,9 @@ import base64
 import os
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from s4.gateway.objects import Attributes
 from s4.gateway.read import open_object, stream, unlock
 from s4.metadata.rows import AccessKey, Object
 from s4.node.local import OpenStore
+from s4.peer.api import StaleError
 from s4.s3.checksums import Expected
 from s4.s3.encryption import SSE_C, SSE_KMS, SSE_S3, Wanted
 from s4.s3.errors import S3Error
@@ -360,3 +363,20 @@ def test_a_copy_whose_source_changes_meanwhile_is_of_the_one_kind_or_the_other(
         assert await content(gateway, "b") == WORD * 2000
 
     run(tmp_path, test)
+
+
+def test_a_copy_that_leads_no_more_does_not_say_that_no_key_is_left() -> None:
+    """Its rows may have been cleared: by `s4_keys_left` a person takes the old key away."""
+    rows = SimpleNamespace(scan=lambda *_: iter(()), check=lambda _: None)
+    worker = Rewrapper(SimpleNamespace(keyring=SimpleNamespace(several=True), kms=None), rows, lambda: [5])  # type: ignore[arg-type]
+
+    def refuse(partition: int) -> None:
+        raise StaleError("another leads")
+
+    rows.check = refuse
+    with suppress(StaleError):
+        asyncio.run(worker.run())
+    assert worker.left == 1
+    rows.check = lambda _: None
+    asyncio.run(worker.run())
+    assert worker.left == 0
