@@ -56,6 +56,19 @@ def test_a_server_is_ended_by_signals_and_its_starter_tells_by_which(starter: St
             one.stdout.close()
 
 
+def test_a_signal_to_one_that_has_just_ended_is_none(
+    starter: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a Popen: it is gone, and its starter is about to say so."""
+    with (tmp_path / "errors").open("wb") as errors:
+        refused = starter.start(["server", "x", "--no-such-option"], {}, errors)
+    assert refused.wait(60) == 2
+    refused.stdout.close()
+    refused.returncode = None
+    monkeypatch.setattr(starter, "status", lambda *_: None)
+    refused.kill()
+
+
 def test_a_starter_that_is_gone_is_an_error(tmp_path: Path) -> None:
     made = Starter()
     made.close()
