@@ -43,7 +43,7 @@ soak: setup clients ## hours: 10,000 seeds, 800 power cuts, every step of every 
 	S4_TIER=soak $(PYTEST) -m "not compat and not prometheus" -n 2 --timeout 36000 $(SOAK)
 	$(MAKE) seeds SEEDS="1 10000"
 
-seeds: setup ## four minutes: 200 seeds of the simulator of the whole; SEEDS="FIRST LAST" for others
+seeds: setup ## minutes: 200 seeds of the simulator of the whole; SEEDS="FIRST LAST" for others
 	cd tests && ../.venv/bin/python -m whole.run $(SEEDS) --jobs 2 --quiet
 
 # TRIALS="disks cluster" for some of them (laptop, systemd, forky: Debian with Python 3.14). Needs root; debootstrap and etcd for some.
