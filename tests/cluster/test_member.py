@@ -226,5 +226,6 @@ def test_a_partition_with_a_store_that_is_gone_and_still_answers_is_not_whole() 
     view = MapView(SimpleNamespace(current=one), lambda _: True)  # type: ignore[arg-type]
     assert view.is_whole(0)
     member = one.partitions[0].config.members[1]
-    view._keeper.current = replace(one, stores={**one.stores, member: replace(one.stores[member], state=GONE)})  # type: ignore[misc]
+    stores = {**one.stores, member: replace(one.stores[member], state=GONE)}
+    view = MapView(SimpleNamespace(current=replace(one, stores=stores)), lambda _: True)  # type: ignore[arg-type]
     assert not view.is_whole(0)

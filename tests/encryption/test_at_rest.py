@@ -368,7 +368,8 @@ def test_a_copy_whose_source_changes_meanwhile_is_of_the_one_kind_or_the_other(
 def test_a_copy_that_leads_no_more_does_not_say_that_no_key_is_left() -> None:
     """Its rows may have been cleared: by `s4_keys_left` a person takes the old key away."""
     rows = SimpleNamespace(scan=lambda *_: iter(()), check=lambda _: None)
-    worker = Rewrapper(SimpleNamespace(keyring=SimpleNamespace(several=True), kms=None), rows, lambda: [5])  # type: ignore[arg-type]
+    rotated: Any = SimpleNamespace(keyring=SimpleNamespace(several=True), kms=None)
+    worker = Rewrapper(rotated, rows, lambda: [5])
 
     def refuse(partition: int) -> None:
         raise StaleError("another leads")

@@ -260,8 +260,8 @@ def test_a_map_from_a_backup_is_refused() -> None:
 
 
 def test_a_copy_that_nothing_counts_on_any_more_is_cleared() -> None:
-    """A replica that was planned elsewhere, or a spare whose planned copies are back: its rows would stay for ever, take
-    room and be scrubbed. Not before all that are planned are in sync, and not while it joins."""
+    """A replica that was planned elsewhere, or a spare whose planned copies are back: its rows would stay for ever,
+    take room and be scrubbed. Not before all that are planned are in sync, and not while it joins."""
 
     def cleared(
         in_sync: tuple[str, ...], replicas: tuple[str, ...], eligible: tuple[str, ...] = (), gone: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Faults put back, and rules of docs/protocol.md left out (rules.py), in the code that runs: what the simulator must find.
+"""Faults put back, and rules of docs/protocol.md left out (rules.py), in the code that runs: what must be found.
 
 Each is a function that changes the modules of this process, before a seed is run in it: `python -m whole.run 1 99
 --broken NAME`. `LIKELY` has the kinds of faults that make a seed find it sooner, `FOUND` the seed that found each when

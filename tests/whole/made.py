@@ -25,8 +25,8 @@ def _both(name: str, others: list[str]) -> set[tuple[str, str]]:
 
 def settings_move(atlas: Atlas, fault: Fault, _: Node, chosen: random.Random) -> bool:
     """A gateway is cut off from all but who leads partition 0, until no lease binds anybody else to wait for it; then
-    that one hands over, as a damaged copy does, and is cut off from it as well: the gateway holds a lease on settings of
-    which only the primary before knows."""
+    that one hands over, as a damaged copy does, and is cut off from it as well: the gateway holds a lease on settings
+    of which only the primary before knows."""
     world = atlas.world
     if not hasattr(world.nodes[0].machine, "member"):  # a server's settings do not move
         return False
@@ -63,8 +63,8 @@ def early_audit(atlas: Atlas, fault: Fault, _: Node, __: random.Random) -> None:
 
 
 def power_in_a_put(atlas: Atlas, fault: Fault, node: Node, chosen: random.Random) -> None:
-    """A store loses power once it has answered for the first stripes of a blob, of which no sync has followed yet, and is
-    back before the last one comes: another store stands still meanwhile (D2)."""
+    """A store loses power once it has answered for the first stripes of a blob, of which no sync has followed yet, and
+    is back before the last one comes: another store stands still meanwhile (D2)."""
     world = atlas.world
     other = chosen.choice([one for one in world.nodes if one is not node])
 

@@ -70,8 +70,8 @@ def may_join(config: Config, plan: Plan, joining: Collection[str]) -> tuple[str,
 
 
 def outlived(config: Config, plan: Plan, me: str) -> bool:
-    """Whether what `me` has is a copy that nothing counts on, nor will: all that are planned are in sync without it, and
-    none of them is gone."""
+    """Whether what `me` has is a copy that nothing counts on, nor will: all that are planned are in sync without it,
+    and none of them is gone."""
     counted, alive = {*config.in_sync, *config.eligible, *plan.replicas}, set(config.in_sync) - set(plan.gone)
     return me not in counted and set(plan.replicas) <= alive
 

@@ -367,7 +367,7 @@ class Group:
 
     async def _clear(self, one: _Partition, rows: dict[bytes, bytes | None]) -> None:
         """R8: what is there goes before a snapshot comes, once it is durable that nothing of it counts. Each piece is
-        synced: a later sync does not cover LevelDB's log file before, and what came back would stand under the snapshot."""
+        synced: a later sync does not cover LevelDB's log before, and what came back would stand under the snapshot."""
         await self._write_batch(rows)
         rows.clear()
         for piece in self._left_over.pieces(one.number):

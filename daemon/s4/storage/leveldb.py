@@ -295,7 +295,7 @@ def _cut(path: Path, *, unsynced: bool) -> bool:
 class LooseLog:
     """The log that LevelDB writes to, of a database whose writes are not all synced. When it is full LevelDB closes it
     as it is and begins another, and a sync covers only that one: so what stands before would be lost, and what came
-    after it not. So it is synced before a write that is synced, which may go to another, and as soon as one went elsewhere.
+    after it not. So it is synced before a write that is synced, which may go to another, and once one went elsewhere.
     Methods raise OSError, which leaves durability in doubt. Not for several threads at once."""
 
     def __init__(self, directory: Path) -> None:

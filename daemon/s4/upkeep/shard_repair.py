@@ -223,9 +223,8 @@ class ShardRepair:
             log.error("blob %s, position %d cannot be made: %s", blob.hex(), position, error)
             await self._rows.submit(partition, commands.NeedHeal(blob, [position]), own=True)
         if self._rows.get(keys.blob_row(partition, blob)) is None:
-            self._rows.check(
-                partition
-            )  # rows of a copy that leads no more go before it is filled anew: nothing is dead
+            # A copy that leads no more loses its rows before it is filled anew: nothing is dead by that.
+            self._rows.check(partition)
             await self.target.discard(partition, blob)
         return made
 
