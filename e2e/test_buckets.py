@@ -227,7 +227,8 @@ def test_a_cluster_in_use_is_not_deleted(world: World) -> None:
     [
         ({"nodes": 3}, "nodes must be at least"),
         ({"erasure": {"data": 3}}, "erasure cannot be changed"),
-        ({"storage": {"size": "20Gi"}}, "storage.size cannot be changed"),
+        ({"storage": {"size": "5Gi"}}, "storage.size may grow, and shrink only as"),
+        ({"storage": {"storageClassName": "another"}}, "is changed to another one with storage.migrate: true"),
         ({"partitions": 32}, "partitions cannot be changed"),
     ],
 )
