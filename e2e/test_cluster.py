@@ -301,6 +301,8 @@ UNUSED = (
         ("ingresses", "delete"),
         ("configmaps", "delete"),
         ("s4clusters", "get"),
+        ("persistentvolumeclaims", "patch"),  # volumes that grow
+        ("statefulsets", "delete"),  # made anew around their pods, with what its claims are to be
     }
 )
 
