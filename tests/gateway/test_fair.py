@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from fuzz.endpoint import endpoint
 from inprocess import put, until
-from s4.base.fair import FLOW, REMEMBERED, FairQueue, Flow
+from s4.base.fair import FLOW, LATELY_S, REMEMBERED, Company, FairQueue, Flow
 from s4.config.limits import Limits
 from s4.gateway.memory import MemoryBudget, Share
-from s4.gateway.places import PLACE, Place, Places
+from s4.gateway.places import BUSY, IDLE, LOOK_S, PACE_LEAST, PLACE, Pace, Place, Places
 from s4.gateway.turns import ROUND_COST, Turns
 from s4.s3.errors import S3Error
 from s4.storage.records import Shard
@@ -193,7 +193,7 @@ async def _ended(*tasks: asyncio.Task[Place]) -> None:
 
 def test_a_user_has_a_third_of_the_places_that_are_free_and_others_find_room() -> None:
     async def test() -> None:
-        places = Places(256, 1024, 60.0)
+        places = Places(256, 1024, 60.0, Company())
         flood = await _tried(places, "a" * 200)
         assert (_in(flood), places.waiting) == (64, 136)
         beside = await _tried(places, "b" * 200)
@@ -207,9 +207,69 @@ def test_a_user_has_a_third_of_the_places_that_are_free_and_others_find_room() -
     asyncio.run(test())
 
 
+class _Machine:
+    """A clock, and what the loop's thread took of it."""
+
+    def __init__(self) -> None:
+        self.now, self.worked = 100.0, 5.0
+
+    def goes_on(self, share: float, rounds: int) -> Iterator[None]:
+        for _ in range(rounds):
+            self.now += 2 * LOOK_S
+            self.worked += share * 2 * LOOK_S
+            yield
+
+
+def _pace(machine: _Machine, company: Company, most: int) -> Pace:
+    return Pace(company, most, lambda: machine.now, lambda: machine.worked)
+
+
+def test_where_others_ask_no_more_are_at_work_than_keep_the_loop_busy() -> None:
+    """64 writers of one user had as many steps in each round of the loop, and another's PUT waited for all of them."""
+    machine = _Machine()
+    company = Company(lambda: machine.now)
+    pace = _pace(machine, company, 64)
+    company.note("flood")
+    assert not pace.holds_up(63), "nobody else is there"
+    company.note("calm")
+    assert pace.holds_up(PACE_LEAST)
+    assert not pace.holds_up(PACE_LEAST - 1)
+    reached = [next(n for n in range(65) if pace.holds_up(n) or n == 64) for _ in machine.goes_on(0.1, 20)]
+    assert reached == sorted(reached), "it waits for a disk: more at a time"
+    assert (reached[0], reached[-1]) == (PACE_LEAST + 2, 64)
+    for _ in machine.goes_on((BUSY + IDLE) / 2, 20):
+        assert pace.holds_up(64) and not pace.holds_up(63)
+    assert [pace.holds_up(PACE_LEAST) for _ in machine.goes_on(0.95, 5)] == [False, False, False, True, True]
+    machine.now += LATELY_S
+    assert not pace.holds_up(63), "nobody else asked for so long"
+
+
+def test_a_floods_places_are_few_beside_others_and_each_user_has_one() -> None:
+    async def test() -> None:
+        company = Company()
+        places = Places(256, 1024, 60.0, company)
+        places._pace = _pace(_Machine(), company, 64)  # its clock stands: nothing is known of the loop
+        company.note("a")
+        flood = await _tried(places, "a" * 100)
+        assert _in(flood) == 64
+        company.note("b")
+        others = await _tried(places, "bcd" * 2)
+        assert _in(others) == 3
+        for place in [task.result() for task in flood if task.done()][PACE_LEAST - 2 :]:
+            place.leave()
+        await asyncio.sleep(0)
+        assert (_in(flood), _in(others)) == (64, 3), "five are at work"
+        others[0].result().leave()
+        await asyncio.sleep(0)
+        assert (places.taken, _in(others)) == (5, 4), "who has none comes first"
+        await _ended(*flood, *others)
+
+    asyncio.run(test())
+
+
 def test_who_waits_for_a_place_comes_in_turn_of_users_and_buckets() -> None:
     async def test() -> list[str]:
-        places, order = Places(1, 100, 60.0), list[str]()
+        places, order = Places(1, 100, 60.0, Company()), list[str]()
 
         async def work(user: str, bucket: str) -> None:
             place = await _entered(places, user, bucket)
@@ -231,7 +291,7 @@ def test_who_waits_for_a_place_comes_in_turn_of_users_and_buckets() -> None:
 
 def test_room_to_wait_in_is_shared_and_who_finds_none_is_told_at_once() -> None:
     async def test() -> None:
-        places = Places(1, 8, 60.0)
+        places = Places(1, 8, 60.0, Company())
         tasks = await _tried(places, "x" + "a" * 8 + "b" * 8 + "c")
         failed = [task for task in tasks if task.done() and task.exception() is not None]
         assert {str(cast(S3Error, task.exception()).code) for task in failed} == {"SlowDown"}
@@ -244,14 +304,14 @@ def test_room_to_wait_in_is_shared_and_who_finds_none_is_told_at_once() -> None:
 
 def test_who_waits_too_long_or_goes_leaves_the_way_free() -> None:
     async def test() -> None:
-        places = Places(1, 100, 0.05)
+        places = Places(1, 100, 0.05, Company())
         first = await _entered(places, "a")
         second, third = await _tried(places, "ab")
         with pytest.raises(S3Error):
             await second
         with pytest.raises(S3Error):
             await third
-        places = Places(1, 100, 60.0)
+        places = Places(1, 100, 60.0, Company())
         first = await _entered(places, "a")
         tasks = await _tried(places, "aaa")
         tasks[0].cancel()
@@ -266,7 +326,7 @@ def test_who_waits_too_long_or_goes_leaves_the_way_free() -> None:
 
 def test_who_waits_for_its_client_has_no_place_and_takes_one_again() -> None:
     async def test() -> None:
-        places, budget = Places(1, 0, 60.0), MemoryBudget(100, 60.0)
+        places, budget = Places(1, 0, 60.0, Company()), MemoryBudget(100, 60.0)
         place = await _entered(places, "a")
         PLACE.set(place)
         share = Share(budget, lambda: 0)

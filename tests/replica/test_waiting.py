@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from cluster.memory import MemoryCoordinator
 from inprocess import until
-from s4.base.fair import FLOW, LATELY, Flow
+from s4.base.fair import FLOW, LATELY_S, Flow
 from s4.cluster.messages import Config, Document, Plan, encode_document
 from s4.metadata import keys
 from s4.metadata.commands import (
@@ -93,11 +93,16 @@ def test_a_turn_takes_as_many_as_are_decided_in_half_the_time_of_a_write() -> No
     assert waiting.most == TURN_LEAST
     for seconds, most in ((0.0001, TURN_LEAST), (100 * COMMAND_S, 100), (10.0, TURN_MOST), (0.0, TURN_LEAST)):
         waiting.timed(lambda seconds=seconds: lasting(seconds))  # type: ignore[misc]
+        for bucket in (1, 2):
+            waiting.push(put(bucket, 0), 0)
         assert waiting.most in (most, most - 1)  # of floats
-    for number in range(LATELY):
-        assert waiting.most == TURN_LEAST
-        waiting.push(put(2, number), 0)
-    assert waiting.most == TURN_MOST
+    now += LATELY_S / 2
+    waiting.push(put(2, 1), 0)
+    assert waiting.most == TURN_LEAST
+    now += LATELY_S / 2
+    assert waiting.most == TURN_MOST, "nobody else asked for so long"
+    waiting.push(put(1, 1), 0)
+    assert waiting.most == TURN_LEAST
     with pytest.raises(OSError, match="broken"):
         waiting.timed(lambda: (_ for _ in ()).throw(OSError("broken")))
 

@@ -390,7 +390,12 @@ class Loop(asyncio.AbstractEventLoop):
 # -- the operating system, where Python meets it
 
 _real = SimpleNamespace(
-    time=time.time, monotonic=time.monotonic, time_ns=time.time_ns, clock_gettime=time.clock_gettime, urandom=os.urandom
+    time=time.time,
+    monotonic=time.monotonic,
+    time_ns=time.time_ns,
+    clock_gettime=time.clock_gettime,
+    urandom=os.urandom,
+    thread_time=time.thread_time,
 )
 
 
@@ -420,6 +425,10 @@ def _monotonic() -> float:
     return process.monotonic() if process is not None else _real.monotonic()
 
 
+def _thread_time() -> float:
+    return 0.0 if _here() is not None else _real.thread_time()  # a made machine takes no processor
+
+
 def _clock_gettime(clock: int) -> float:
     loop = asyncio._get_running_loop()
     if type(loop) is Loop and clock == time.CLOCK_BOOTTIME:
@@ -436,5 +445,5 @@ def install() -> None:
     """Put the simulated clock and entropy in place, for good; to be called before `s4` is imported, whose defaults are
     these."""
     time.time, time.time_ns, time.monotonic, time.clock_gettime = _time, _time_ns, _monotonic, _clock_gettime  # type: ignore[assignment]
-    os.urandom = _urandom
+    os.urandom, time.thread_time = _urandom, _thread_time
     gc.disable()

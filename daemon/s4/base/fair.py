@@ -3,7 +3,7 @@ who asks for much.
 
 Start-time fair queueing (Goyal, Vin, Cheng 1996), twice: each user, and each bucket of a user, has a virtual time at
 which its next item starts, which each item moves on by its cost; what starts first goes first. Who comes after a pause
-starts now, and saved nothing up meanwhile. Pure: no clock, no event loop.
+starts now, and saved nothing up meanwhile. The queue knows no clock and no event loop.
 
 For editors: a branch is in its parent's heap exactly while it has items, and in no other; its start never moves back.
 """
@@ -11,13 +11,16 @@ For editors: a branch is in its parent's heap exactly while it has items, and in
 from __future__ import annotations
 
 import heapq
+import math
+import time
 from collections import deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
-LATELY = 1000  # what one asks for in a row, and is alone then
+LATELY_S = 10.0  # who asks all the time and nobody else in so long is alone
 REMEMBERED = 1000  # branches that have no items, until their starts are past
 
 
@@ -35,24 +38,23 @@ FLOW: ContextVar[Flow] = ContextVar("flow", default=NOBODYS)
 class Company:
     """Whether others asked for something lately too: where nobody did there is nobody to be fair to."""
 
-    __slots__ = ("_last", "_since")
+    __slots__ = ("_clock", "_last", "_since")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._last: object = None
-        self._since = LATELY
+        self._since = -math.inf  # that nobody but the last one asked
 
     def note(self, who: object) -> None:
         """Somebody asks."""
-        if who == self._last:
-            self._since += 1
-        elif self._last is None:
+        if who != self._last:
+            if self._last is not None:
+                self._since = self._clock()
             self._last = who
-        else:
-            self._last, self._since = who, 0
 
     @property
     def alone(self) -> bool:
-        return self._since >= LATELY
+        return self._clock() - self._since >= LATELY_S
 
 
 @dataclass(slots=True)

@@ -6,18 +6,27 @@ What a user asks for beyond waits, in an order that is fair between its buckets;
 room to wait in, and is refused beyond. A request that waits for its client leaves its place, and what it sends or
 takes is paced by memory and turns; what was sent whole takes a place again before it is committed.
 
+Where several users ask, all of them together have no more places than keep the event loop at work (`Pace`), beside one
+for each: what is at work beyond gains its user nothing, and everybody else waits for it at each step.
+
 For editors: whoever enters leaves, once or several times.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from s4.base import tasks
-from s4.base.fair import FairQueue, Flow
+from s4.base.fair import Company, FairQueue, Flow
 from s4.s3.errors import S3Error
+
+PACE_LEAST = 4  # at work, which keep a loop of Python three quarters at work where a sync takes a millisecond
+LOOK_S = 0.02
+BUSY, IDLE = 0.7, 0.5  # of the time that the loop's thread could have
 
 
 class Place:
@@ -56,11 +65,42 @@ NOBODYS = Place("", "")
 PLACE: ContextVar[Place] = ContextVar("place", default=NOBODYS)
 
 
+class Pace:
+    """How many are at work where several users ask: half as many where the loop's thread is busy, down to PACE_LEAST,
+    and more, up to `most`, where it is idle, since they wait for a disk or another machine. To be asked by that thread."""
+
+    def __init__(
+        self,
+        company: Company,
+        most: int,
+        clock: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._company, self._most, self._clock, self._worked = company, most, clock, worked
+        self._now, self._at, self._worked_s = PACE_LEAST, clock(), worked()
+
+    def holds_up(self, taken: int) -> bool:
+        """Whether one more beside those that are at work would only make others wait."""
+        if taken < PACE_LEAST or self._company.alone:
+            return False
+        passed = self._clock() - self._at
+        if passed >= LOOK_S:
+            worked_s = self._worked()
+            share = (worked_s - self._worked_s) / passed
+            self._at, self._worked_s = self._at + passed, worked_s
+            if share > BUSY:
+                self._now = max(PACE_LEAST, self._now // 2)
+            elif share < IDLE:
+                self._now = min(self._most, self._now + 1 + self._now // 4)
+        return taken >= self._now
+
+
 class Places:
     """`most` places in all, room for `waiting_most` to wait in, for at most `wait_s`."""
 
-    def __init__(self, most: int, waiting_most: int, wait_s: float) -> None:
+    def __init__(self, most: int, waiting_most: int, wait_s: float, company: Company) -> None:
         self._most, self._waiting_most, self._wait_s = most, waiting_most, wait_s
+        self._pace = Pace(company, most // 4)
         self._taken: dict[str, int] = {}  # by user
         self._queues: OrderedDict[str, FairQueue[asyncio.Future[None]]] = OrderedDict()  # by user, next first
         self.taken = self.waiting = 0
@@ -68,7 +108,7 @@ class Places:
     def take_now(self, user: str) -> bool:
         free = self._most - self.taken
         taken = self._taken.get(user, 0)
-        if user in self._queues or free <= 0 or (taken and taken >= free // 3):
+        if user in self._queues or free <= 0 or (taken and (taken >= free // 3 or self._pace.holds_up(self.taken))):
             return False
         self.taken += 1
         self._taken[user] = taken + 1

@@ -15,7 +15,7 @@ import asyncio
 from s4.base.fair import FLOW, Company, FairQueue
 
 ROUND_COST = 1 << 20  # of one round of the loop; some 1.5 ms
-SHARED_COST = 512 * 1024  # where more than one user asks: who waits has several rounds to wait for
+SHARED_COST = 256 * 1024  # where more than one user asks: a request has several rounds to wait for, each step one
 
 
 class Turns:

@@ -30,7 +30,7 @@ class Admission:
 
     def __init__(self, gateway: Gateway, limits: Limits, metrics: RequestMetrics) -> None:
         self._gateway, self._metrics = gateway, metrics
-        self.places = Places(limits.requests, limits.waiting_requests, limits.memory_wait_s)
+        self.places = Places(limits.requests, limits.waiting_requests, limits.memory_wait_s, gateway.turns.company)
         self._rates = Rates(limits, gateway.bucket_rates)
         self.known = 0  # requests that are known, whether they have a place or not
 

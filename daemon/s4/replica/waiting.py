@@ -74,7 +74,7 @@ class Commands(Generic[T]):
         self._queue: FairQueue[T] = FairQueue()
         self.held_bytes = 0
         self._clock, self._wrote_s = clock, 0.0
-        self._company = Company()
+        self._company = Company(clock)
 
     def __len__(self) -> int:
         return len(self._queue)
