@@ -15,8 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from apps import begin_load
 from world import (
+    BEFORE,
     CACHE,
+    CHART,
     CLIENT,
     IMAGE,
     ROOT,
@@ -52,6 +55,14 @@ def build_images(archive: Path) -> None:
     subprocess.run([ROOT / "e2e/cluster/client-image", CACHE / "client.tar", CLIENT], check=True)
 
 
+def build_before(tree: Path, archive: Path) -> None:
+    """The tree of 0.7, out of this repository's history, and its image."""
+    tree.mkdir()
+    packed = subprocess.run(["git", "-C", ROOT, "archive", BEFORE], check=True, stdout=subprocess.PIPE)
+    subprocess.run(["tar", "-x", "-C", tree], check=True, input=packed.stdout)
+    subprocess.run([tree / "e2e/cluster/image", CACHE, archive, f"{IMAGE}:before"], check=True)
+
+
 @pytest.fixture(scope="session")
 def local() -> LocalNodes:
     """The machines, where they are ours to kill."""
@@ -77,10 +88,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(STATE / "admin.conf")
         return
     build_images(archive)
+    tree, before = archive.parent / "before", archive.parent / "before.tar"
+    if VARIANT == "upgrade":
+        build_before(tree, before)
     nodes.act("down")
     nodes.act("up", NODES)
     try:
         nodes.act("load", archive)
+        if VARIANT == "upgrade":
+            nodes.act("load", before)
         nodes.act("load", CACHE / "client.tar")
         for tag in ("two", "three"):
             nodes.act("tag", f"{IMAGE}:one", f"{IMAGE}:{tag}")
@@ -89,7 +105,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             STORAGE_CLASS,
             *(volume(node, number) for node in range(1, NODES + 1) for number in (1, 2)),
         )
-        install(found)
+        if VARIANT == "upgrade":
+            upgrade(found, tree)
+        else:
+            install(found)
         yield found
         print("\n" + "\n".join(f"{name}: {value:.1f}" for name, value in found.figures.items()))
     finally:
@@ -131,14 +150,16 @@ def _secrets(world: World) -> None:
     )
 
 
-def install(world: World, storage_class: str = "local") -> None:
-    world.install_operator()
+def install(world: World, storage_class: str = "local", chart: Path = CHART, tag: str = "one") -> None:
+    """S4 of some chart and image."""
+    world.install_operator(chart, tag)
     _secrets(world)
     started = time.monotonic()
     world.apply(
         s4cluster(
             "demo",
             {
+                "image": f"{IMAGE}:{tag}",
                 "nodes": 4,
                 "allowedNamespaces": ["app"],
                 "storage": storage(storage_class),
@@ -152,3 +173,17 @@ def install(world: World, storage_class: str = "local") -> None:
     )
     world.wait("Ready by a real write", lambda: world.condition("Ready").get("status") == "True")
     world.figures["seconds to Ready, four nodes 2+2"] = time.monotonic() - started
+
+
+def upgrade(world: World, tree: Path) -> None:
+    """S4 as 0.7 installs it, with data and under load; then its release is upgraded, and its cluster."""
+    install(world, chart=tree / "charts/s4", tag="before")
+    begin_load(world, "before", "demo")
+    started = time.monotonic()
+    world.install_operator()
+    world.whole(4)
+    world.figures["seconds to upgrade the chart of 0.7"] = time.monotonic() - started
+    started = time.monotonic()
+    world.patch({"image": f"{IMAGE}:one"})
+    world.whole(4)
+    world.figures["seconds to upgrade four nodes of 0.7"] = time.monotonic() - started

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("S4_E2E_CACHE", Path.home() / ".cache" / "s4-e2e"))
 BIN = Path(os.environ.get("S4_E2E_BIN", CACHE / "bin"))
 STATE = Path(os.environ.get("S4_E2E_STATE", "/var/lib/s4-e2e"))
-VARIANT = os.environ.get("S4_E2E_VARIANT", "")  # e2e/cluster/addresses.py
+VARIANT = os.environ.get("S4_E2E_VARIANT", "")  # e2e/cluster/addresses.py; upgrade: of a cluster that 0.7 made
+BEFORE = "fef1eea"  # 0.7
+CHART = ROOT / "charts/s4"
 IMAGE = "localhost/s4"
 CLIENT = "localhost/s4-e2e/client:1"
 HANGS_S = 600.0
@@ -99,8 +101,8 @@ class World:
 
     # -- S4
 
-    def install_operator(self) -> None:
-        """The chart, and the namespaces of S4 and of applications."""
+    def install_operator(self, chart: Path = CHART, tag: str = "one") -> None:
+        """The chart, new or over what is there, and the namespaces of S4 and of applications."""
         for name in ("s4", "app"):
             self.apply(
                 {
@@ -111,13 +113,13 @@ class World:
             )
         settings = (
             f"image.repository={IMAGE}",
-            "image.tag=one",
+            f"image.tag={tag}",
             "image.pullPolicy=Never",
             "certificates.validSeconds=240",
             "test.cluster=demo",
         )
         chosen = [word for one in settings for word in ("--set", one)]
-        self.helm("upgrade", "--install", "s4", ROOT / "charts/s4", "-n", "s4", "--wait", "--timeout", "3m", *chosen)
+        self.helm("upgrade", "--install", "s4", chart, "-n", "s4", "--wait", "--timeout", "3m", *chosen)
 
     def recycle(self) -> None:
         """Volumes that were released can be used again, as a provisioner would make new ones."""

@@ -1,5 +1,5 @@
 """Which addresses the local cluster has: IPv4's, or by S4_E2E_VARIANT `ipv6` those alone, `dual` both. With `zones` its
-hosts are two in a zone."""
+hosts are two in a zone. With `upgrade` S4 begins as 0.7 (conftest.py)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 
 VARIANT = os.environ.get("S4_E2E_VARIANT", "")
-if VARIANT not in ("", "ipv6", "dual", "zones"):
-    raise SystemExit(f"S4_E2E_VARIANT is ipv6, dual or zones, not {VARIANT}")
+if VARIANT not in ("", "ipv6", "dual", "zones", "upgrade"):
+    raise SystemExit(f"S4_E2E_VARIANT is ipv6, dual, zones or upgrade, not {VARIANT}")
 
 
 @dataclass(frozen=True)
