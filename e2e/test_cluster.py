@@ -8,15 +8,11 @@ call may have failed that the SDK's own retries did not absorb.
 from __future__ import annotations
 
 import json
-import random
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from apps import bucket, bucket_ready, pod_spec, programs
-from world import IMAGE, STATE, LocalNodes, World
+from world import IMAGE, STATE, LocalNodes, World, operator_dies
 
 decides = pytest.mark.decides  # what `.ci/run` runs of this file; the marked tests need none of the others
 
@@ -39,52 +35,6 @@ def test_load_begins(world: World) -> None:
     )
     world.certificate = certificate(world)
     world.wait("the load runs", lambda: "running" in world.kubectl("logs", "-n", "app", "load"))
-
-
-@contextmanager
-def operator_dies(world: World) -> Iterator[None]:
-    """The operator's pod is killed at random moments after it began to work: on a busy machine its start alone takes
-    longer than seconds given beforehand, and it would never come to anything."""
-    ended = threading.Event()
-    chosen = random.Random(5)
-
-    def works() -> bool:
-        pods = json.loads(
-            world.kubectl(
-                "get", "pods", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "-o", "json", check=False
-            )
-            or '{"items": []}'
-        )
-        told = [
-            one
-            for pod in pods["items"]
-            if "deletionTimestamp" not in pod["metadata"]
-            for one in pod["status"].get("conditions", ())
-        ]
-        return any((one["type"], one["status"]) == ("Ready", "True") for one in told)
-
-    def work() -> None:
-        while not ended.wait(1):
-            if works() and not ended.wait(chosen.uniform(1, 15)):
-                world.kubectl(
-                    "delete",
-                    "pod",
-                    "-n",
-                    "s4",
-                    "-l",
-                    "app.kubernetes.io/name=s4-operator",
-                    "--grace-period=0",
-                    "--force",
-                    check=False,
-                )
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def images(world: World) -> set[str]:

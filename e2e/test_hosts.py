@@ -1,24 +1,37 @@
-"""Hosts with two disks each, on a real Kubernetes under load: six of them with 4+2, and a seventh that joins. Each test
-begins where the one before it ended; a verified load runs from the first to the last."""
+"""Hosts with two disks each, on a real Kubernetes under load: six of them with 4+2, and a seventh that joins and leaves.
+Each test begins where the one before it ended; a verified load runs from the first to the last but one."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 from apps import begin_load, load_lost_nothing
-from world import IMAGE, STORAGE_CLASS, LocalNodes, Object, World, s4cluster, storage, volume
+from world import (
+    IMAGE,
+    STORAGE_CLASS,
+    KubectlError,
+    LocalNodes,
+    Object,
+    World,
+    operator_dies,
+    s4cluster,
+    storage,
+    volume,
+)
 
 NAME, CLASS, DISKS, NODES = "disks", "two-disks", (3, 4), 12
+STORAGE = storage(CLASS, disksPerHost=2)
 CLUSTER = s4cluster(
     NAME,
     {
         "nodes": NODES,
         "erasure": {"data": 4, "parity": 2},
         "allowedNamespaces": ["app"],
-        "storage": storage(CLASS, disksPerHost=2),
+        "storage": STORAGE,
         "failure": {"replaceAfter": "60s"},
         "upgrade": {"unit": "host"},
     },
@@ -30,12 +43,13 @@ def six(world: World, local: LocalNodes) -> World:
     """Six hosts with two free disks each, and the operator, alone."""
     world.install_operator()
     world.kubectl("delete", "s4clusters", "demo", "-n", "s4", "--ignore-not-found", "--timeout=300s")
-    world.apply({**STORAGE_CLASS, "metadata": {"name": CLASS}}, *(one for host in range(1, 7) for one in disks(host)))
+    grows = {**STORAGE_CLASS, "metadata": {"name": CLASS}, "allowVolumeExpansion": True}
+    world.apply(grows, *(one for host in range(1, 7) for one in disks(host)))
     return world
 
 
-def disks(host: int) -> list[Object]:
-    return [volume(host, number, storageClassName=CLASS) for number in DISKS]
+def disks(host: int, size: str = "10Gi") -> list[Object]:
+    return [volume(host, number, storageClassName=CLASS, capacity={"storage": size}) for number in DISKS]
 
 
 def whole(world: World, nodes: int = NODES) -> None:
@@ -110,6 +124,66 @@ def test_an_upgrade_takes_host_by_host(six: World) -> None:
     assert all(order[place] == order[place + 1] for place in range(0, NODES, 2)), made
 
 
+def test_a_broken_image_stops_at_the_first_host_and_rolls_back(six: World) -> None:
+    with operator_dies(six):
+        six.patch({"image": f"{IMAGE}:none"}, NAME)
+        six.wait("the upgrade is blocked", lambda: six.condition("UpgradeBlocked", NAME).get("status") == "True")
+        assert "ErrImageNeverPull" in six.condition("UpgradeBlocked", NAME)["message"]
+        broken = [pod for pod in six.node_pods(NAME) if pod["spec"]["containers"][0]["image"] == f"{IMAGE}:none"]
+        assert len({pod["spec"]["nodeName"] for pod in broken}) == 1
+        assert six.condition("Ready", NAME)["status"] == "True"
+        six.patch({"image": f"{IMAGE}:two"}, NAME)
+        whole(six)
+    assert {one["spec"]["containers"][0]["image"] for one in six.node_pods(NAME)} == {f"{IMAGE}:two"}
+
+
+def claims(world: World) -> dict[str, Object]:
+    return {one["metadata"]["name"]: one for one in world.list("pvc", "s4", f"s4.dev/cluster={NAME}")}
+
+
+def test_volumes_of_hosts_grow_one_at_a_time(six: World) -> None:
+    """Nobody provides volumes here: the test gives each what its claim asks for, and only then the next one asks."""
+    before = {pod["metadata"]["uid"] for pod in six.node_pods(NAME)}
+    six.patch({"storage": {**STORAGE, "size": "12Gi"}}, NAME)
+    for number in range(NODES):
+        name = f"data-{NAME}-node-{number}"
+
+        def asked() -> list[str]:
+            wants = {name: one["spec"]["resources"]["requests"]["storage"] for name, one in claims(six).items()}
+            return sorted(name for name, size in wants.items() if size == "12Gi")
+
+        six.wait(f"{name} asks", lambda asked=asked, name=name: name in asked())
+        assert len(asked()) == number + 1
+        if number == 3:
+            words = six.wait(
+                "what did not grow is said",
+                lambda name=name: next(
+                    (one for one in [six.condition("VolumesSmaller", NAME)["message"]] if f"{name} has 10" in one), ""
+                ),
+            )
+            assert f"data-{NAME}-node-2 " not in words
+        size = {"capacity": {"storage": "12Gi"}}
+        volume_name = claims(six)[name]["spec"]["volumeName"]
+        six.kubectl("patch", "pv", volume_name, "--type=merge", "-p", json.dumps({"spec": size}))
+        status = ("--subresource=status", "--type=merge", "-p", json.dumps({"status": size}))
+        six.kubectl("patch", "pvc", name, "-n", "s4", *status)
+    six.wait("all have grown", lambda: six.condition("VolumesSmaller", NAME)["status"] == "False")
+    whole(six)
+    assert {pod["metadata"]["uid"] for pod in six.node_pods(NAME)} == before, "none was restarted"
+    (template,) = six.get("statefulset", f"{NAME}-node", "s4")["spec"]["volumeClaimTemplates"]
+    assert template["spec"]["resources"]["requests"]["storage"] == "12Gi"
+
+
+def test_what_cannot_be_changed_is_refused(six: World) -> None:
+    for spec, words in (
+        ({"erasure": {"data": 3}}, "erasure cannot be changed"),
+        ({"storage": {"disksPerHost": 5}}, "nodes must be a multiple of storage.disksPerHost"),
+        ({"storage": {"size": "1Gi"}}, "storage.size may grow"),
+    ):
+        with pytest.raises(KubectlError, match=words):
+            six.patch(spec, NAME)
+
+
 def test_a_disk_dies_on_a_host_that_lives(six: World) -> None:
     """Another one is in its place, empty: a store of its own, which is filled, while the host's other one serves."""
     host, before, lost = victim(six), stores(six), gone(six)
@@ -133,7 +207,7 @@ def test_a_host_dies_with_both_of_its_disks(six: World, local: LocalNodes) -> No
     """A seventh one has room for both."""
     local.act("start", 7)
     local.act("copy", 1, 7, *(f"{IMAGE}:{tag}" for tag in ("one", "two")))
-    six.apply(*disks(7))
+    six.apply(*disks(7, "12Gi"))
     host, before, lost = victim(six), stores(six), gone(six)
     own = {pod["metadata"]["name"] for pod in pods_by_host(six)[host]}
     number = int(host.removeprefix("node"))
@@ -163,5 +237,24 @@ def test_a_seventh_host_joins(six: World) -> None:
     assert "nodes must be a multiple of storage.disksPerHost" in refused
 
 
+def test_a_host_is_taken_out(six: World) -> None:
+    """The one that came last: what it held is on the others before it goes."""
+    started = time.monotonic()
+    six.kubectl("scale", f"s4clusters/{NAME}", "-n", "s4", f"--replicas={NODES}")
+    whole(six)
+    six.figures["seconds until a host of two is taken out"] = time.monotonic() - started
+    assert set(claims(six)) == {f"data-{NAME}-node-{number}" for number in range(NODES)}
+    assert sorted(len(one) for one in pods_by_host(six).values()) == [2] * 6
+
+
 def test_the_load_on_hosts_lost_nothing(six: World) -> None:
     load_lost_nothing(six, "load-disks")
+
+
+def test_a_cluster_of_hosts_goes_once_nobody_uses_it(six: World) -> None:
+    six.kubectl("delete", "s4clusters", NAME, "-n", "s4", "--wait=false")
+    six.wait("a Bucket uses it", lambda: six.condition("DeletionBlocked", NAME).get("status") == "True")
+    six.kubectl("delete", "buckets.s4.dev/load-disks", "-n", "app", "--timeout=300s")
+    six.kubectl("wait", "--for=delete", f"s4clusters/{NAME}", "-n", "s4", "--timeout=300s")
+    six.wait("its pods are gone", lambda: not six.list("pods", "s4", f"s4.dev/cluster={NAME}"))
+    six.wait("its claims are gone, as reclaim says", lambda: not claims(six))

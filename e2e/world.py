@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +163,52 @@ class World:
 
     def node_pods(self, name: str = "demo", namespace: str = "s4") -> list[Object]:
         return self.list("pods", namespace, f"s4.dev/cluster={name},app.kubernetes.io/component=node")
+
+
+@contextmanager
+def operator_dies(world: World) -> Iterator[None]:
+    """The operator's pod is killed at random moments after it began to work: on a busy machine its start alone takes
+    longer than seconds given beforehand, and it would never come to anything."""
+    ended = threading.Event()
+    chosen = random.Random(5)
+
+    def works() -> bool:
+        pods = json.loads(
+            world.kubectl(
+                "get", "pods", "-n", "s4", "-l", "app.kubernetes.io/name=s4-operator", "-o", "json", check=False
+            )
+            or '{"items": []}'
+        )
+        told = [
+            one
+            for pod in pods["items"]
+            if "deletionTimestamp" not in pod["metadata"]
+            for one in pod["status"].get("conditions", ())
+        ]
+        return any((one["type"], one["status"]) == ("Ready", "True") for one in told)
+
+    def work() -> None:
+        while not ended.wait(1):
+            if works() and not ended.wait(chosen.uniform(1, 15)):
+                world.kubectl(
+                    "delete",
+                    "pod",
+                    "-n",
+                    "s4",
+                    "-l",
+                    "app.kubernetes.io/name=s4-operator",
+                    "--grace-period=0",
+                    "--force",
+                    check=False,
+                )
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 class LocalNodes:
