@@ -23,8 +23,11 @@ What must hold, and what holds it:
 - A pod whose volume is elsewhere than on its host (one that a network gives) may come back on another host: its domain
   changes with its start, and what the bound of a partition then wants the next plan moves. One with a local volume
   cannot: it waits for its host, or for failure.replaceAfter.
-- Pods of a dead host are made again as one repair: `failure.maxConcurrent` counts hosts. Each of its stores is swapped
-  for the new one of the same pod when that has registered, in any order.
+- Pods of a dead host are made again as one repair: `failure.maxConcurrent` counts hosts. One is begun while fewer are
+  being made again, and each of its stores is swapped for the new one of the same pod when that has registered, while
+  fewer are being filled: of two that were begun at once neither waits for the other.
+- A host that Kubernetes has lost is not dead while its daemons answer: after an API server that was away, or under a
+  load that lets no kubelet speak, all hosts are lost at once, with everything on them.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, safe_to_stop
 from s4_operator.observed import Observed, Pod
 from s4_operator.state_models import HostStatus
+from s4_operator.stores import is_empty
 
 Known = Mapping[str, Said | None]
 
@@ -63,7 +67,8 @@ def is_taken(seen: Observed, host: str, besides: Pod) -> str:
 
 
 def repairs(seen: Observed, current: ClusterMap, moving: Iterable[str]) -> set[str]:
-    """Hosts whose stores are being made again: `moving` are filled now, others have a new claim and no store yet."""
+    """Hosts whose stores are being made again: `moving` are filled now, others have a new claim and no store yet, or one
+    that is being deleted, which takes as long as its host likes."""
     claims = {claim.name.removeprefix("data-"): claim for claim in seen.claims}
     units = {unit_of(seen, current, store, moving=True) for store in moving}
     names = places(seen)
@@ -72,7 +77,8 @@ def repairs(seen: Observed, current: ClusterMap, moving: Iterable[str]) -> set[s
         if not was or one.node not in names or one.state not in (SERVING, DRAINING):
             continue
         claim = claims.get(one.node)
-        if claim is None or not claim.volume or (claim.host and claim.host != was):
+        going = claim is None or (claim.deleting and not is_empty(seen, current, store))
+        if claim is None or going or not claim.volume or (claim.host and claim.host != was):
             units.add(was)
     return units
 

@@ -179,7 +179,8 @@ def _domains(seen: Observed, current: ClusterMap, made: Plan) -> None:
 
 def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, made: Plan) -> None:
     moving = replacing(current)
-    added, busy, going = [], hosts.repairs(seen, current, moving), migration.leaving(seen)
+    added, going = [], migration.leaving(seen)
+    filled = {hosts.unit_of(seen, current, store, moving=True) for store in moving}
     ending = {claim.ordinal for claim in seen.claims if claim.deleting}
     for ordinal in range(seen.spec.nodes):
         name = pod_name(seen.name, ordinal)
@@ -199,10 +200,10 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
             why, unit = _cannot_lose(seen, current, known, old), hosts.unit_of(seen, current, old, moving=old in moving)
             if why:
                 made.at_risk = f"store {old[:8]} of {name} is lost, and {why}; to give it up, annotate the S4Cluster with s4.dev/confirm-data-loss={old}"
-            elif len(busy - {unit}) >= max(1, seen.spec.failure.maxConcurrent):
+            elif len(filled - {unit}) >= max(1, seen.spec.failure.maxConcurrent):
                 made.doing.append(f"{name} is replaced once another store is")
             else:
-                busy.add(unit)
+                filled.add(unit)
                 made.steps.append(SwapStore(old, fresh))
                 made.doing.append(f"replacing the lost store {old[:8]} of {name}")
     draining_back = [
@@ -216,7 +217,7 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
         more = (*added, *draining_back)
         made.steps.append(AddStores(more, sizes.weights(seen, current, more)))
         made.doing.append(f"adding {len(added) + len(draining_back)} stores")
-    _dead_hosts(seen, current, known, made, busy)
+    _dead_hosts(seen, current, known, made, filled | hosts.repairs(seen, current, moving))
     _unbound(seen, made)
     if not made.steps and not moving and not current.freeze and not volumes.is_growing(seen):
         weights = sizes.weights(seen, current) if sizes.is_followed(seen, current) else ()
@@ -260,6 +261,10 @@ def _dead_hosts(
         host = (claim.host if claim is not None else "") or (pod.host if pod is not None else "")
         gone = f"{host}, which is gone" if _is_dead(seen, host) else _taken(seen, pod, host)
         if not host or not gone or (pod is not None and pod.ready):
+            continue
+        own = [store for store, one in current.stores.items() if one.node == name]
+        if host in seen.hosts and known is not None and any(known.get(store) is not None for store in own):
+            made.doing.append(f"{name} answers, though Kubernetes has lost {host}: it stays as long as it does")
             continue
         if claim is None or not claim.host:  # the volume can follow its pod
             if pod is not None:

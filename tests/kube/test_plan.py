@@ -118,6 +118,46 @@ def test_one_host_after_the_other() -> None:
     assert len([step for step in made.steps if isinstance(step, DeleteClaim)]) <= 1
 
 
+def test_who_answers_is_not_made_again_however_long_kubernetes_hears_nothing() -> None:
+    """An API server was away for a minute, and two kubelets were late to speak again: two of four stores, all of them in
+    use, were given up for new ones within six seconds."""
+    model = settled(Model(3))
+    for host in model.hosts.values():
+        host.silent, host.since = True, model.now
+    model.now += 600
+    made = plan(model.seen())
+    assert not made.steps
+    assert "c-node-0 answers, though Kubernetes has lost" in "; ".join(made.doing)
+    model.hosts[model.pods[0].host].alive = False
+    claims = [step.claim.ordinal for step in plan(model.seen()).steps if isinstance(step, DeleteClaim)]
+    assert claims == [0], "it answers no more"
+
+
+def test_a_claim_that_is_being_deleted_counts_as_one_that_is_made_again() -> None:
+    """It stays as long as its pod, or whatever else holds it; its host came back, and the next one was begun."""
+    model = settled(Model(3, nodes=6))
+    first, second = (model.hosts[model.pods[number].host] for number in (0, 1))
+    for host in (first, second):
+        host.alive, host.since = False, model.now
+    model.now += 60
+    for step in plan(model.seen()).steps:
+        model.step(step)
+    assert model.deleting == {0}
+    first.alive = True
+    made = plan(model.seen())
+    assert [step.claim.ordinal for step in made.steps if isinstance(step, DeleteClaim)] == []
+    assert "c-node-1 was on" in "; ".join(made.doing)
+
+
+def test_of_two_hosts_that_are_made_again_at_once_neither_waits_for_the_other() -> None:
+    model = settled(Model(4, nodes=6))
+    for number in (0, 1):
+        model.hosts[model.pods[number].host].alive = False
+        del model.pods[number], model.claims[number]
+    model.rounds(3, troubled=False)
+    settled(model)
+
+
 def test_repair_does_not_wait_for_an_upgrade_that_is_stuck() -> None:
     """rook 4910: nodes are added, and lost ones replaced, while the first node of an upgrade does not come up."""
     model = settled(Model(4, nodes=5))

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec.structs import replace
 
+from kube.machines import ModelHost, ModelPod, UnsafeError
 from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap, Partition
-from s4.cluster.placement import GONE, SERVING
+from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus, StoreStatus
 from s4_operator import migration
@@ -34,33 +34,6 @@ from s4_operator.steps import (
 )
 
 HOSTS = 8
-
-
-class UnsafeError(AssertionError):
-    """A step took away what had to stay."""
-
-
-@dataclass
-class ModelPod:
-    uid: int
-    ordinal: int
-    revision: str
-    host: str = ""
-    store: str = ""
-    created: float = 0.0
-    company: int = 0  # of how many a host may have that has this one, as its template says
-
-    @property
-    def image(self) -> str:
-        return self.revision.partition("+")[0]
-
-
-@dataclass
-class ModelHost:
-    alive: bool = True
-    cordoned: bool = False
-    since: float = 0.0
-    disk: dict[int, str] = field(default_factory=dict)  # store by claim uid
 
 
 class Model:
@@ -94,6 +67,7 @@ class Model:
         self.map: ClusterMap | None = None
         self.state, self.numbers, self.broken = ClusterState(), 0, {"none"}
         self.heals: set[int] = set()  # positions that a store lost, by partition
+        self.remade: dict[str, str] = {}  # hosts of lost stores that are made again elsewhere
         self.log: list[str] = []
 
     def number(self) -> int:
@@ -104,6 +78,10 @@ class Model:
 
     def runs(self, pod: ModelPod) -> bool:
         return bool(pod.host) and self.hosts[pod.host].alive and pod.image not in self.broken
+
+    def ready(self, pod: ModelPod) -> bool:
+        """As Kubernetes has it."""
+        return self.runs(pod) and not self.hosts[pod.host].silent
 
     def up(self) -> set[str]:
         return {pod.store for pod in self.pods.values() if pod.store and self.runs(pod)}
@@ -116,7 +94,7 @@ class Model:
                 str(pod.uid),
                 "ip",
                 pod.host,
-                self.runs(pod),
+                self.ready(pod),
                 pod.revision,
                 pod.image,
                 False,
@@ -141,7 +119,8 @@ class Model:
             for ordinal, (uid, host) in self.claims.items()
         )
         hosts = {
-            name: Host(name, None if one.alive else one.since, not one.cordoned) for name, one in self.hosts.items()
+            name: Host(name, None if one.alive and not one.silent else one.since, not one.cordoned)
+            for name, one in self.hosts.items()
         }
         return Observed(
             "c",
@@ -237,6 +216,7 @@ class Model:
         elif isinstance(step, DeleteClaim):
             if str(self.claims.get(step.claim.ordinal, (-1, ""))[0]) == step.claim.uid:
                 self.lets_go(step)
+                self.makes_again(step)
                 self.deleting.add(step.claim.ordinal)  # it is there until its pod is gone
         elif isinstance(step, GrowClaim):
             growing = [uid for uid, had in self.grown.items() if had < self.asked[uid]]
@@ -274,6 +254,22 @@ class Model:
         if any(self.pods[one].store in self.up() for one in held if one in self.pods):
             raise UnsafeError(f"{step.claim.name} was let go beside {held}")
 
+    def makes_again(self, step: DeleteClaim) -> None:
+        """Hosts that are dead are made again one after the other (failure.maxConcurrent)."""
+        host = self.claims[step.claim.ordinal][1]
+        store = self.hosts[host].disk.get(int(step.claim.uid), "") if host else ""
+        if self.map is None or not store or self.hosts[host].alive:
+            return
+        held = self.map.in_state(SERVING, DRAINING)
+        there = {f"c-node-{one}": at for one, (_, at) in self.claims.items() if one not in self.deleting}
+        self.remade = {  # but those whose new volume is where the old one was: nobody can tell
+            one: at for one, at in self.remade.items() if one in held and there.get(self.map.stores[one].node) != at
+        }
+        if others := set(self.remade.values()) - {host}:
+            raise UnsafeError(f"{step.claim.name} of {host} is made again while that of {others} is")
+        if store in held:
+            self.remade[store] = host
+
     @property
     def volume_bytes(self) -> int:
         return size(self.spec.storage.size)
@@ -290,6 +286,8 @@ class Model:
         for ordinal in range(self.replicas or 0):
             if ordinal not in self.pods:
                 if ordinal in self.deleting:
+                    if self.random.random() < 0.3:
+                        continue  # somebody holds the claim for a while, and no pod is made beside it
                     self.deleting.remove(ordinal)
                     self.claims.pop(ordinal, None)
                 company = int(self.revision.partition("+")[2] or 1)
@@ -302,7 +300,11 @@ class Model:
             free = [
                 name
                 for name, one in self.hosts.items()
-                if one.alive and not one.cordoned and (not host or name == host) and self.has_room(name, pod)
+                if one.alive
+                and not one.silent
+                and not one.cordoned
+                and (not host or name == host)
+                and self.has_room(name, pod)
             ]
             if free:
                 least = min(self.count(name) for name in free)
@@ -387,7 +389,7 @@ class Model:
     # -- faults, within what is promised
 
     def trouble(self) -> None:
-        kinds = ["die", "wipe", "return", "scale", "image", "image", "vanish"]
+        kinds = ["die", "wipe", "return", "scale", "image", "image", "vanish", "silent"]
         disks = self.disks
         kinds += ["drain", "drain", "uncordon", "disk"] * (disks > 1) + ["class", "class", "migrate"] * self.migrates
         kind = self.random.choice(kinds + ["copies"] * self.copies)
@@ -396,13 +398,18 @@ class Model:
         whole = self.map is not None and bool(self.map.partitions) and self.lowest() >= (4, 3)
         self.budget_is_new = False
         if kind in ("die", "wipe") and not dead and whole:
-            host = self.hosts[self.random.choice(names)]
-            host.alive, host.since = False, self.now
-            if kind == "wipe":
-                host.disk.clear()
-            self.log.append(f"{self.now:.0f} {kind} {[name for name, one in self.hosts.items() if one is host]}")
-        elif kind == "return" and dead:
-            self.hosts[dead[0]].alive = True
+            lost = self.random.sample(names, self.random.choice((1, 1, 2)) if kind == "die" else 1)
+            for host in map(self.hosts.__getitem__, lost):
+                host.alive, host.since = False, self.now
+                if kind == "wipe":
+                    host.disk.clear()
+            self.log.append(f"{self.now:.0f} {kind} {lost}")
+        elif kind == "return":
+            for host in self.hosts.values():
+                host.alive, host.silent = host.alive or host is self.hosts[(dead or names)[0]], False
+        elif kind == "silent":
+            for host in self.random.sample(list(self.hosts.values()), self.random.randrange(1, HOSTS + 1)):
+                host.silent, host.since = True, self.now if host.alive else host.since
         elif kind == "scale":
             self.spec = self.spec.model_copy(update={"nodes": disks * self.random.randrange(4, 7)})
         elif kind == "image":
@@ -455,7 +462,7 @@ class Model:
     def recover(self, **spec: Any) -> None:
         """The trouble is over, and somebody asks for another image, and whatever else of the spec."""
         for host in self.hosts.values():
-            host.alive, host.cordoned = True, False
+            host.alive, host.cordoned, host.silent = True, False, False
         self.spec = self.spec.model_copy(update={"image": "two", **spec})
 
     def is_as_wanted(self) -> bool:
