@@ -1,17 +1,20 @@
-"""What an upgrade must put right: once, in the background, in every partition, whatever is written meanwhile."""
+"""What an upgrade must put right: once, in the background, in every partition, whatever is written meanwhile. And heals
+where a copy was emptied."""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from inprocess import opened, put, verified
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
 from s4.metadata.rows import Counters, decode, encode
+from s4.peer.api import StaleError
 from s4.upkeep.repair import Repairer
+from s4.upkeep.shard_repair import ShardRepair
 
 
 def repairer(store: Any) -> Repairer:
@@ -59,5 +62,44 @@ def test_counters_of_older_programs_are_put_right_once(tmp_path: Path) -> None:
             turns = store.host.turns
             await repairer(store).run()
             assert store.host.turns == turns, "what was done is not done again"
+
+    asyncio.run(test())
+
+
+class NoLonger:
+    """The rows of a node that does not lead a partition any more, and has emptied its copy to fill it anew."""
+
+    def __init__(self, host: Any, *, leads: bool) -> None:
+        self.get, self.scan, self.submit, self._leads = host.get, host.scan, host.submit, leads
+
+    def check(self, partition: int) -> None:
+        if not self._leads:
+            raise StaleError
+
+
+class Nothing:
+    """A target of which nothing is to be made."""
+
+    retry_s = 0.0
+
+    def store_for(self, _partition: int, _position: int) -> str:
+        return "store"
+
+    async def flush(self) -> None: ...
+
+    async def discard(self, _partition: int, _blob: bytes) -> None: ...
+
+
+def test_a_shard_of_a_blob_that_is_gone_is_healed_only_where_that_is_so(tmp_path: Path) -> None:
+    """Heals of a node that leads no more, whose rows are gone, were taken for done."""
+
+    async def test() -> None:
+        async with opened(tmp_path / "one") as (store, _):
+            row = keys.heal_row(0, bytes(16), 0)
+            store.host.database.write([(row, b"")])
+            for leads in (False, True):
+                repair = ShardRepair(NoLonger(store.host, leads=leads), cast(Any, Nothing()), 0.0)
+                await repair.heal_queue(0)
+                assert (store.host.get(row) is None) == leads
 
     asyncio.run(test())
