@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,6 +146,29 @@ def test_rounds_are_shorter_where_more_than_one_asks() -> None:
 
     assert asyncio.run(test("aaa")) == 8
     assert asyncio.run(test("aab")) == 2
+
+
+def test_what_is_more_than_a_rounds_is_taken_from_the_next_ones() -> None:
+    """A piece of a MiB is four rounds of those that several users have."""
+
+    async def test() -> list[int]:
+        turns, went, rounds = Turns(round_cost=8, shared_cost=2), list[int](), 0
+        for user in "ab":
+            turns.company.note(user)
+
+        async def large() -> None:
+            await turns.turn(8)
+            went.append(rounds)
+
+        tasks = [asyncio.ensure_future(large()) for _ in range(5)]
+        while len(went) < 5:
+            await asyncio.sleep(0)
+            rounds += 1
+        await asyncio.gather(*tasks)
+        return went
+
+    went = asyncio.run(test())
+    assert [later - sooner for sooner, later in pairwise(went)][-2:] == [4, 4]
 
 
 async def _let_on(turns: Turns, done: Callable[[], None]) -> None:

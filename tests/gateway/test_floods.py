@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from s4.gateway.turns import ROUND_COST
 from s4.http import request as http_request
 from s4.http.admission import REQUEST_COST
 from s4.http.authorize import Call
+from s4.http.connection import AT_ONCE, Connection
 from s4.http.operations import OPERATIONS
 from s4.metadata.commands import PutObject
 
@@ -80,6 +82,40 @@ def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_bet
     asyncio.run(test())
     assert [user for user, _ in order].index("calm") <= 2 * A_ROUND
     assert max(sum(at == one for _, at in order) for one in {at for _, at in order}) <= 2 * A_ROUND
+
+
+def test_of_a_floods_requests_few_are_looked_at_in_a_round_and_others_come_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each signature of what a round brought was checked before anybody went on, and whoever was at work waited."""
+    order, rounds, real = list[tuple[str, int]](), 0, Connection.work
+
+    def work(connection: Connection) -> None:
+        if connection._messages:
+            order.append((connection.claims().bucket, rounds))
+        real(connection)
+
+    async def test() -> str:
+        nonlocal rounds
+        async with endpoint(tmp_path, time.time, Limits(stall_s=600.0)) as server:
+            calm = await server.add_user("calm")
+            for keys in (None, calm):
+                await server.send(server.signed("GET", "/bbb/k", {"connection": "close"}, keys))
+            monkeypatch.setattr(Connection, "work", work)
+            with ExitStack() as stack:
+                flood = [await _connected(server, stack) for _ in range(FLOOD)]
+                other = await _connected(server, stack)
+                for one in flood:
+                    one.send(server.signed("GET", "/bbb/k"))
+                other.send(server.signed("GET", "/bbb/k", keys=calm))
+                while len(order) < FLOOD + 1:
+                    await asyncio.sleep(0)
+                    rounds += 1
+            return str(calm[0])
+
+    access = asyncio.run(test())
+    assert max(Counter(at for _, at in order).values()) == AT_ONCE
+    assert [key for key, _ in order].index(access) <= 2 * AT_ONCE
 
 
 def test_many_writes_that_are_committed_together_are_answered_a_round_at_a_time_and_others_first(

@@ -69,8 +69,9 @@ class Turns:
         return True
 
     def _round(self) -> None:
-        """Once in each round in which somebody goes on."""
-        self._left = self._round_cost = self._most if self.company.alone else self._shared_cost
+        """Once in each round in which somebody goes on. What was more than a round's is taken from the next ones."""
+        self._round_cost = self._most if self.company.alone else self._shared_cost
+        self._left = min(self._left, 0) + self._round_cost
         self._armed = False
         self._served.clear()
         while self._queue and self._left > 0:

@@ -96,7 +96,7 @@ class S3Server:
 
     def connections(self) -> Connections:
         """What makes the connections of the port."""
-        return Connections(self, self._limits, memory=self._gateway.memory)
+        return Connections(self, self._limits, memory=self._gateway.memory, company=self._gateway.turns.company)
 
     @property
     def in_flight(self) -> int:
