@@ -77,8 +77,8 @@ def repairs(seen: Observed, current: ClusterMap, moving: Iterable[str]) -> set[s
         if not was or one.node not in names or one.state not in (SERVING, DRAINING):
             continue
         claim = claims.get(one.node)
-        going = claim is None or (claim.deleting and not is_empty(seen, current, store))
-        if claim is None or going or not claim.volume or (claim.host and claim.host != was):
+        elsewhere = claim is None or not claim.volume or (claim.host and claim.host != was)
+        if elsewhere or (claim is not None and claim.deleting and not is_empty(seen, current, store)):
             units.add(was)
     return units
 
