@@ -102,4 +102,4 @@ def load_lost_nothing(world: World, name: str) -> None:
     said = json.loads(world.kubectl("logs", "-n", "app", name).splitlines()[-1])
     print(f"\nload: {said['calls']} calls, {said['acknowledged']} objects read back, slowest {said['slowest_s']} s")
     assert said["acknowledged"] > 100
-    assert (said["wrong"], said["failed"]) == ([], [])
+    assert (said["wrong"], said["failed"]) == ([], []), said
