@@ -252,9 +252,11 @@ def test_the_load_on_hosts_lost_nothing(six: World) -> None:
 
 
 def test_a_cluster_of_hosts_goes_once_nobody_uses_it(six: World) -> None:
-    six.kubectl("delete", "s4clusters", NAME, "-n", "s4", "--wait=false")
-    six.wait("a Bucket uses it", lambda: six.condition("DeletionBlocked", NAME).get("status") == "True")
+    goes = ("delete", f"s4clusters/{NAME}", "-n", "s4", "--timeout=300s")
+    with pytest.raises(KubectlError, match="is used by 1 Buckets"):
+        six.kubectl(*goes)
     six.kubectl("delete", "buckets.s4.dev/load-disks", "-n", "app", "--timeout=300s")
-    six.kubectl("wait", "--for=delete", f"s4clusters/{NAME}", "-n", "s4", "--timeout=300s")
+    six.wait("nobody uses it", lambda: six.cluster(NAME)["status"]["buckets"] == 0)
+    six.kubectl(*goes)
     six.wait("its pods are gone", lambda: not six.list("pods", "s4", f"s4.dev/cluster={NAME}"))
     six.wait("its claims are gone, as reclaim says", lambda: not claims(six))
