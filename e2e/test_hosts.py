@@ -1,4 +1,4 @@
-"""Hosts with two disks each, on a real Kubernetes under load: six of them with 4+2, and a seventh that joins and leaves.
+"""Hosts with two disks each, on a real Kubernetes under load: six of them with 4+2, a seventh that joins and leaves.
 Each test begins where the one before it ended; a verified load runs from the first to the last but one."""
 
 from __future__ import annotations

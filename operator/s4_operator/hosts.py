@@ -67,8 +67,8 @@ def is_taken(seen: Observed, host: str, besides: Pod) -> str:
 
 
 def repairs(seen: Observed, current: ClusterMap, moving: Iterable[str]) -> set[str]:
-    """Hosts whose stores are being made again: `moving` are filled now, others have a new claim and no store yet, or one
-    that is being deleted, which takes as long as its host likes."""
+    """Hosts whose stores are being made again: `moving` are filled now, others have a new claim and no store yet, or
+    one that is being deleted, which takes as long as its host likes."""
     claims = {claim.name.removeprefix("data-"): claim for claim in seen.claims}
     units = {unit_of(seen, current, store, moving=True) for store in moving}
     names = places(seen)

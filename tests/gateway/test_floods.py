@@ -54,6 +54,15 @@ async def _connected(server: Any, stack: ExitStack) -> socket.socket:
     return ours
 
 
+async def _flood_and_another(server: Any, stack: ExitStack, calm: tuple[str, str]) -> None:
+    """As many GETs of one user at once, and behind them one of another."""
+    flood = [await _connected(server, stack) for _ in range(FLOOD)]
+    other = await _connected(server, stack)
+    for one in flood:
+        one.send(server.signed("GET", "/bbb/k"))
+    other.send(server.signed("GET", "/bbb/k", keys=calm))
+
+
 def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,11 +79,7 @@ def test_a_flood_of_reads_from_memory_is_served_a_round_at_a_time_and_others_bet
             )
             _note(monkeypatch, "GetObject", lambda user: order.append((user, rounds)), lambda _: None)
             with ExitStack() as stack:
-                flood = [await _connected(server, stack) for _ in range(FLOOD)]
-                other = await _connected(server, stack)
-                for one in flood:
-                    one.send(server.signed("GET", "/bbb/k"))
-                other.send(server.signed("GET", "/bbb/k", keys=calm))
+                await _flood_and_another(server, stack, calm)
                 while len(order) < FLOOD + 1:
                     await asyncio.sleep(0)
                     rounds += 1
@@ -103,11 +108,7 @@ def test_of_a_floods_requests_few_are_looked_at_in_a_round_and_others_come_betwe
                 await server.send(server.signed("GET", "/bbb/k", {"connection": "close"}, keys))
             monkeypatch.setattr(Connection, "work", work)
             with ExitStack() as stack:
-                flood = [await _connected(server, stack) for _ in range(FLOOD)]
-                other = await _connected(server, stack)
-                for one in flood:
-                    one.send(server.signed("GET", "/bbb/k"))
-                other.send(server.signed("GET", "/bbb/k", keys=calm))
+                await _flood_and_another(server, stack, calm)
                 while len(order) < FLOOD + 1:
                     await asyncio.sleep(0)
                     rounds += 1

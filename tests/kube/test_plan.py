@@ -119,8 +119,8 @@ def test_one_host_after_the_other() -> None:
 
 
 def test_who_answers_is_not_made_again_however_long_kubernetes_hears_nothing() -> None:
-    """An API server was away for a minute, and two kubelets were late to speak again: two of four stores, all of them in
-    use, were given up for new ones within six seconds."""
+    """An API server was away for a minute, and two kubelets were late to speak again: two of four stores, all of them
+    in use, were given up for new ones within six seconds."""
     model = settled(Model(3))
     for host in model.hosts.values():
         host.silent, host.since = True, model.now

@@ -67,7 +67,7 @@ PLACE: ContextVar[Place] = ContextVar("place", default=NOBODYS)
 
 class Pace:
     """How many are at work where several users ask: half as many where the loop's thread is busy, down to PACE_LEAST,
-    and more, up to `most`, where it is idle, since they wait for a disk or another machine. To be asked by that thread."""
+    and more, up to `most`, where it is idle, since they wait for a disk or another machine. That thread asks."""
 
     def __init__(
         self,
