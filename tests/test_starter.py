@@ -7,11 +7,13 @@ import resource
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from s4.cli.starter import Starter
+from process import wait_until
+from s4.cli.starter import Starter, has_ended
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,28 @@ def test_a_signal_to_one_that_has_just_ended_is_none(
     assert refused.wait(60) == 2
     refused.stdout.close()
     refused.returncode = None
-    monkeypatch.setattr(starter, "status", lambda *_: None)
+    monkeypatch.setattr(refused, "poll", lambda: None)
     refused.kill()
+
+
+def test_one_that_has_ended_does_not_run_though_its_starter_has_yet_to_say_so(starter: Starter, tmp_path: Path) -> None:
+    """Or `s4 dev start` of a node that just died would do nothing."""
+    with (tmp_path / "errors").open("wb") as errors:
+        command = ["server", str(tmp_path / "a"), "--listen", "127.0.0.9:0", "--admin-listen", "127.0.0.1:0"]
+        server = starter.start(command, dict(os.environ), errors)
+    assert b"S3 at http://127.0.0.9:" in server.stdout.readline()
+    assert server.poll() is None
+    os.kill(starter.pid, signal.SIGSTOP)
+    try:
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: has_ended(server.pid), "it has ended")
+        with ThreadPoolExecutor(1) as pool:
+            said = pool.submit(server.poll)
+            os.kill(starter.pid, signal.SIGCONT)
+            assert said.result(60) == -signal.SIGKILL
+    finally:
+        os.kill(starter.pid, signal.SIGCONT)
+    server.stdout.close()
 
 
 def test_a_starter_that_is_gone_is_an_error(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from botocore.config import Config
 from addresses import own_address
 from process import run, start, wait_until
 from s4.cli.admin_client import AdminClient, AdminError
+from s4.cli.starter import has_ended
 from s4.cluster import clustermap
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import DOCUMENT
@@ -109,10 +110,8 @@ class DevCluster:
 
     def alive(self, node: str) -> bool:
         """Whether a node's process runs; one that just died may not have been waited for yet."""
-        try:
-            return "Z" not in Path(f"/proc/{self.lines[node]['pid']}/stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:
-            return False
+        pid = self.lines[node]["pid"]
+        return bool(pid) and not has_ended(pid)
 
     def signal(self, node: str, number: signal.Signals) -> None:
         os.kill(self.lines[node]["pid"], number)

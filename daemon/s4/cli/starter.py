@@ -107,9 +107,10 @@ class Started:
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
+        """As a Popen: not None from the moment the process has ended, though its starter may have yet to say so."""
         if self.returncode is None:
             self.returncode = self._starter.status(self.pid, 0.0)
-        return self.returncode
+        return self.wait() if self.returncode is None and has_ended(self.pid) else self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Raises subprocess.TimeoutExpired."""
@@ -127,6 +128,20 @@ class Started:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether all threads of a process have, be it that its parent has not looked yet."""
+    try:
+        number = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        ended = select.poll()
+        ended.register(number, select.POLLIN)
+        return bool(ended.poll(0))
+    finally:
+        os.close(number)
 
 
 def serve(owner: socket.socket) -> list[str] | None:
