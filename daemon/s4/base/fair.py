@@ -102,16 +102,16 @@ class _Level(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Items with a cost, of flows."""
+    """Items with a cost, of flows; `length` of them."""
 
     def __init__(self) -> None:
         self._users: _Level[T] = _Level()
         self._counts: dict[str, int] = {}  # of users that have items
-        self._length = 0
+        self.length = 0
         self._only: tuple[Flow, int, T] | None = None  # the one that waits alone: there is nothing to be even about
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def count(self, user: str) -> int:
         """Items of a user that wait."""
@@ -120,8 +120,8 @@ class FairQueue(Generic[T]):
         return self._counts.get(user, 0)
 
     def push(self, flow: Flow, cost: int, item: T) -> None:
-        self._length += 1
-        if self._length == 1:
+        self.length += 1
+        if self.length == 1:
             self._only = flow, cost, item
             return
         if self._only is not None:
@@ -142,7 +142,7 @@ class FairQueue(Generic[T]):
     def pop(self) -> tuple[int, T]:
         """The next one and its cost. Raises IndexError where there is none."""
         if self._only is not None:
-            (_, cost, item), self._only, self._length = self._only, None, 0
+            (_, cost, item), self._only, self.length = self._only, None, 0
             return cost, item
         name, user = self._users.first()
         if user.below is None:
@@ -153,12 +153,12 @@ class FairQueue(Generic[T]):
         if bucket.items:
             user.below.enter(bucket_name, bucket)
         user.start += cost
-        self._length -= 1
+        self.length -= 1
         self._counts[name] -= 1
         if self._counts[name]:
             self._users.enter(name, user)
         else:
             del self._counts[name]
-        if not self._length:
+        if not self.length:
             self._users = _Level()  # nobody waits: nothing is left to be even about
         return cost, item

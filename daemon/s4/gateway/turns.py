@@ -47,7 +47,7 @@ class Turns:
 
     def now(self, cost: int) -> bool:
         """Whether that needs no waiting."""
-        if self._left <= 0 or self._queue:
+        if self._left <= 0 or self._queue.length:
             return False
         self._spend(cost)
         return True

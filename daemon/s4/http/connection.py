@@ -383,13 +383,13 @@ class Connections:
 
     def ready(self, connection: Connection) -> None:
         """Serve it once all sockets that can be read now were read."""
-        if not self._ready and not self._queue:
+        if not self._ready and not self._queue.length:
             asyncio.get_running_loop().call_soon(self._serve, context=self._context)
         self._ready.append(connection)
 
     def _serve(self) -> None:
         ready, self._ready = self._ready, []
-        if self._queue or (len(ready) > AT_ONCE and not self._company.alone):
+        if self._queue.length or (len(ready) > AT_ONCE and not self._company.alone):
             for connection in ready:
                 self._queue.push(connection.claims(), 1, connection)
             ready = [self._queue.pop()[1] for _ in range(min(AT_ONCE, len(self._queue)))]

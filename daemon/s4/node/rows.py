@@ -131,7 +131,20 @@ class RowNode:
         """Nothing is refused here, but by raising: a repeat is told no only by who has looked for its first answer
         (R12)."""
         self._must_have_copies(partition)
-        answer = await self._held(partition, command, command_id, again)
+        settings = COMMANDS[type(command)].settings
+        if settings:
+            await self._host.settings_may_change()
+        kept = await self._keep_nulls(partition, command) if isinstance(command, SEEKING) else ()
+        try:
+            with tracing.span("commit", partition=partition, command=type(command).__name__):
+                answer = await self._host.submit(partition, command, command_id, again=again)
+        except OverloadedError:
+            raise UnavailableError("SlowDown", "Please reduce your request rate.") from None
+        finally:
+            for prefix in kept:
+                self._host.nulls.release(prefix)
+        if settings and self.on_settings is not None:
+            await self.on_settings()
         if self._strict:
             self._must_have_copies(partition)  # who left meanwhile may not have it: nobody is told that it is done
         return answer
@@ -141,29 +154,9 @@ class RowNode:
         if self._map.copies(partition) < self._map.copies_needed(self._strict):
             raise UnavailableError("ServiceUnavailable", "Too few copies of the metadata are there for writes (R9).")
 
-    async def _held(self, partition: int, command: AnyCommand, command_id: bytes, again: bool) -> AnyAnswer:
-        """With what it looks for kept meanwhile."""
-        if isinstance(command, SEEKING) and (looked := await self._look_for_nulls(partition, command)):
-            kept = [prefix for prefix in looked if self._host.nulls.keep(prefix)]
-            try:
-                return await self._execute(partition, command, command_id, again)
-            finally:
-                for prefix in kept:
-                    self._host.nulls.release(prefix)
-        return await self._execute(partition, command, command_id, again)
-
-    async def _execute(self, partition: int, command: AnyCommand, command_id: bytes, again: bool) -> AnyAnswer:
-        settings = COMMANDS[type(command)].settings
-        if settings:
-            await self._host.settings_may_change()
-        try:
-            with tracing.span("commit", partition=partition, command=type(command).__name__):
-                answer = await self._host.submit(partition, command, command_id, again=again)
-        except OverloadedError:
-            raise UnavailableError("SlowDown", "Please reduce your request rate.") from None
-        if self.on_settings is not None and settings:
-            await self.on_settings()
-        return answer
+    async def _keep_nulls(self, partition: int, command: AnyCommand) -> list[bytes]:
+        """What it looks for, kept until it is released."""
+        return [prefix for prefix in await self._look_for_nulls(partition, command) if self._host.nulls.keep(prefix)]
 
     # -- metadata reads
 

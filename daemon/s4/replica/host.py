@@ -35,7 +35,7 @@ from s4.metadata.entry import Entry, Overlay, find
 from s4.metadata.rows import Head
 from s4.replica.copies import Copies
 from s4.replica.rowcache import RowCache
-from s4.replica.turn import Decider, OverloadedError, Turn, deliver
+from s4.replica.turn import TURN_ROWS, Decider, OverloadedError, Turn, deliver
 from s4.replica.waiting import Commands
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import Cursor, Database, Snapshot
@@ -166,12 +166,12 @@ class Host:
         turn = Turn(Overlay(self.database), self._epochs, dict(self._sequences))
         group: list[_Waiting] = []
         answers: list[AnyAnswer | Exception] = []
-        for _ in range(min(self._queue.most, len(self._queue))):
+        for _ in range(self._queue.next):
             item = self._queue.pop()
-            self._queue.let_go([item.command])
+            self._queue.let_go(item.command)
             group.append(item)
             answers.append(self._decider.answer(turn, item.partition, item.command, item.id, again=item.again))
-            if turn.is_full:
+            if turn.weight >= TURN_ROWS:
                 break
         self._sequences = turn.sequences
         turn.close()

@@ -117,7 +117,7 @@ class ReplicatedHost:
 
     def _decide_all(self) -> None:
         queues, self._taken, rows = self._taken, {}, 0
-        for _ in range(min(self._queue.most, len(self._queue))):
+        for _ in range(self._queue.next):
             item = self._queue.pop()
             queues.setdefault(item.partition, []).append(item)
         if self._queue:
@@ -136,7 +136,8 @@ class ReplicatedHost:
                 self._taken[partition] = left
                 self.group.wake()
             self.waiting -= len(taken)
-            self._queue.let_go(item.command for item in taken)
+            for item in taken:
+                self._queue.let_go(item.command)
             try:
                 rows += self._decide(partition, taken)
             except (NotServingError, TooFewError) as error:
@@ -163,7 +164,7 @@ class ReplicatedHost:
         for item in taken:
             command = self._prepare(partition, item.command)
             answers.append(self._decider.answer(turn, partition, command, item.id, again=item.again))
-            if turn.is_full:
+            if turn.weight >= TURN_ROWS:
                 break
         self._put_back(partition, taken[len(answers) :])
         del taken[len(answers) :]
@@ -178,7 +179,8 @@ class ReplicatedHost:
         if left:
             self._taken[partition] = left + self._taken.get(partition, [])
             self.waiting += len(left)
-            self._queue.hold(item.command for item in left)
+            for item in left:
+                self._queue.hold(item.command)
             self.group.wake()
 
     def _committed(self, partition: int, rows: Rows) -> None:

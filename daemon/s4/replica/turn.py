@@ -61,12 +61,8 @@ class Turn:
 
     @property
     def weight(self) -> int:
+        """From TURN_ROWS on it is to be written before more is decided."""
         return len(self.overlay.rows) + self.overlay.size_bytes // 1024
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has so much that it is to be written before more is decided."""
-        return self.weight >= TURN_ROWS
 
     def add(self, entry: Entry) -> None:
         self.overlay.merge(entry.rows)

@@ -16,7 +16,7 @@ took it, and counts until it is `let_go`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from s4.base.fair import FLOW, NOBODYS, Company, FairQueue, Flow
@@ -38,7 +38,7 @@ COMMAND_BYTES, EXTENT_BYTES = 1500, 425  # in memory: a command without what fol
 
 
 def _content(blobs: Sequence[NewBlob]) -> int:
-    return sum(len(one.content) for one in blobs)
+    return sum(len(one.content) for one in blobs) if blobs else 0
 
 
 # What commands hold that may be large, in bytes.
@@ -77,25 +77,25 @@ class Commands(Generic[T]):
         self._company = Company(clock)
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return self._queue.length
 
     def push(self, command: AnyCommand, item: T) -> None:
         flow = flow_of(command)
         self._company.note(flow)
-        self.hold([command])
+        self.hold(command)
         self._queue.push(flow, 1, item)
 
     def pop(self) -> T:
         """Raises IndexError where none waits."""
         return self._queue.pop()[1]
 
-    def hold(self, commands: Iterable[AnyCommand]) -> None:
-        """They wait, here or with who took them."""
-        self.held_bytes += sum(map(held_by, commands))
+    def hold(self, command: AnyCommand) -> None:
+        """It waits, here or with who took it."""
+        self.held_bytes += held_by(command)
 
-    def let_go(self, commands: Iterable[AnyCommand]) -> None:
-        """They are decided."""
-        self.held_bytes -= sum(map(held_by, commands))
+    def let_go(self, command: AnyCommand) -> None:
+        """It is decided."""
+        self.held_bytes -= held_by(command)
 
     @property
     def is_full(self) -> bool:
@@ -103,11 +103,14 @@ class Commands(Generic[T]):
         return self.held_bytes >= WAITING_BYTES
 
     @property
-    def most(self) -> int:
-        """Commands of the next turn."""
+    def next(self) -> int:
+        """How many the next turn takes."""
+        waiting = self._queue.length
+        if waiting <= TURN_LEAST:
+            return waiting
         if self._company.alone:
-            return TURN_MOST
-        return min(TURN_MOST, max(TURN_LEAST, int(self._wrote_s / COMMAND_S)))
+            return min(waiting, TURN_MOST)
+        return min(waiting, TURN_MOST, max(TURN_LEAST, int(self._wrote_s / COMMAND_S)))
 
     def timed(self, write: Callable[[], None]) -> None:
         """Write a turn, on any thread: the next one goes by how long that took."""
