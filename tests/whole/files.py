@@ -272,6 +272,7 @@ def as_they_are() -> Iterator[None]:
 
 def install() -> None:
     """Put the disks under the modules that make system calls on data."""
+    from s4.base import worker
     from s4.node import drive_set, local, member
     from s4.storage import appender, direct, directory, drives, files, volumes
     from s4.upkeep import returning
@@ -284,6 +285,6 @@ def install() -> None:
     for module in (directory, returning):
         module.fcntl = Fcntl(os)  # type: ignore[attr-defined]
     direct.LEAST_BYTES = 2048
-    for module in (volumes, appender):
+    for module in (volumes, appender, worker):
         module.threading, module.queue = threads.threads, threads.queues  # type: ignore[attr-defined]
     drives.ThreadPoolExecutor = threads.Pool  # type: ignore[misc,assignment]

@@ -22,6 +22,7 @@ from functools import partial
 
 import msgspec
 
+from s4.base.worker import Worker
 from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError
 from s4.cluster.messages import (
     AnyMessage,
@@ -120,7 +121,7 @@ class Group:
         self._wake, self._urgent = asyncio.Event(), False
         self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._writing: asyncio.Future[None] | None = None
+        self._worker = Worker("writer")
         now, used = clock(), timing or Timing()
         self._partitions = []
         for number in range(partitions):
@@ -144,8 +145,7 @@ class Group:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._writing is not None:  # a thread is in the database, which is about to be closed
-            await asyncio.gather(self._writing, return_exceptions=True)
+        await self._worker.close()  # it may be in the database, which is about to be closed
 
     # -- for those who read and write
 
@@ -362,8 +362,7 @@ class Group:
         items = list(rows.items())
         few = len(items) <= AT_ONCE  # filled where the lock is, else where nobody else waits (Database.batch)
         write_all = self.database.batch(items, True) if few else partial(self.database.write, items, True)
-        self._writing = asyncio.get_running_loop().run_in_executor(None, self.timed, write_all)
-        await asyncio.shield(self._writing)
+        await self._worker.run(partial(self.timed, write_all))
 
     async def _clear(self, one: _Partition, rows: dict[bytes, bytes | None]) -> None:
         """R8: what is there goes before a snapshot comes, once it is durable that nothing of it counts. Each piece is

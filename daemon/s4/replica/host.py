@@ -23,11 +23,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from s4.base.worker import Worker
 from s4.metadata import keys
 from s4.metadata.accounts import ACCOUNT_TABLES
 from s4.metadata.commands import AnyAnswer, AnyCommand
@@ -87,10 +88,10 @@ class Host:
         self._until_sync: asyncio.TimerHandle | None = None
         self._queue: Commands[_Waiting] = Commands()
         self._between: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-        self._wake = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._loop = asyncio.get_running_loop()
-        self._closing = False
+        self._worker = Worker("writer")
+        self._loop, self._context = asyncio.get_running_loop(), copy_context()
+        self._busy = self._closing = False  # busy: a turn is under way, or asked for
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         self.turns = self.commands = 0
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
         self._decider = Decider(partitions, self._newest, clock, full=self.full_queues, room=room, whole=whole)
@@ -101,7 +102,6 @@ class Host:
             head = find(database, Head, keys.head_row(partition))
             if head is not None:
                 self._sequences[partition] = head.sequence
-        self._task = self._loop.create_task(self._run())
 
     # -- writing
 
@@ -117,22 +117,34 @@ class Host:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = self._loop.create_future()
         self._queue.push(command, _Waiting(partition, command, command_id, again, future))
-        self._wake.set()
+        self._wake()
         return future
 
-    async def _run(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
+    def _wake(self) -> None:
+        """Have turns begin in the next round of the loop, where none is under way."""
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._go_on, context=self._context)
+
+    def _go_on(self) -> None:
+        """Turn after turn until nothing waits, or one is being written: then its end goes on."""
+        try:
             while self._queue or self._between or self.copies.joining or self._sync_is_due:
                 self._call_between()
-                try:
-                    await self._turn()
-                except Exception as error:
-                    self._fatal(error)
-                    raise
-            if self._closing:
-                return
+                if self._turn():
+                    return
+        except Exception as error:
+            self._fail(error)
+            return
+        self._busy = False
+        if self._closing and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        """No turn comes after this."""
+        self._fatal(error)
+        if not self._ended.done():
+            self._ended.set_exception(error)
 
     def _call_between(self) -> None:
         waiting, self._between = self._between, []
@@ -148,7 +160,7 @@ class Host:
         """Call something while no turn is under way, so that it sees none of one or all of it."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._between.append((call, future))
-        self._wake.set()
+        self._wake()
         return await future
 
     async def snapshot(self) -> Snapshot:
@@ -159,10 +171,11 @@ class Host:
     async def join(self, copy: Database) -> None:
         """Fill an empty copy while turns go on; on return it has every row and gets every turn (rule R8)."""
         done = self.copies.join(copy)
-        self._wake.set()
+        self._wake()
         await done
 
-    async def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Decide what waits; whether that has rows, which are being written now."""
         turn = Turn(Overlay(self.database), self._epochs, dict(self._sequences))
         group: list[_Waiting] = []
         answers: list[AnyAnswer | Exception] = []
@@ -175,15 +188,29 @@ class Host:
                 break
         self._sequences = turn.sequences
         turn.close()
-        if turn.overlay.rows or self.copies.joining or self._sync_is_due:
-            rows = list(turn.overlay.rows.items())
-            write = self.copies.batch(rows, sync := self._syncs())
-            shards = not self._sync or any(new.k for item in group for new in getattr(item.command, "blobs", ()))
-            await self._loop.run_in_executor(
-                self._thread, self._queue.timed, partial(self._write, write, sync and shards)
-            )
-            self.copies.written()
-            self._committed(rows)
+        if not (turn.overlay.rows or self.copies.joining or self._sync_is_due):
+            self._answer(group, answers)
+            return False
+        rows = list(turn.overlay.rows.items())
+        write = self.copies.batch(rows, sync := self._syncs())
+        shards = not self._sync or any(new.k for item in group for new in getattr(item.command, "blobs", ()))
+
+        def written(error: Exception | None) -> None:
+            try:
+                if error is not None:
+                    raise error
+                self.copies.written()
+                self._committed(rows)
+                self._answer(group, answers)
+            except Exception as failed:
+                self._fail(failed)
+            else:
+                self._go_on()
+
+        self._worker.call(partial(self._queue.timed, partial(self._write, write, sync and shards)), written)
+        return True
+
+    def _answer(self, group: list[_Waiting], answers: list[AnyAnswer | Exception]) -> None:
         self.turns += 1
         self.commands += len(group)
         deliver([item.future for item in group], answers)
@@ -207,7 +234,7 @@ class Host:
 
     def _let_sync(self) -> None:
         self._sync_is_due = True
-        self._wake.set()
+        self._wake()
 
     def _committed(self, rows: list[tuple[bytes, bytes | None]]) -> None:
         for key, value in rows:
@@ -274,6 +301,6 @@ class Host:
         self._closing = True
         if self._until_sync is not None:
             self._sync_is_due = True
-        self._wake.set()
-        await self._task
-        self._thread.shutdown()
+        self._wake()
+        await self._ended
+        await self._worker.close()
