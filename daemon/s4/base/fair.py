@@ -14,7 +14,7 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
@@ -102,48 +102,57 @@ class _Level(Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Items with a cost, of flows; `length` of them."""
+    """Items with a cost, of flows; `length` of them. Those of one flow alone stand in a plain line: there is nothing to
+    be even about."""
 
     def __init__(self) -> None:
         self._users: _Level[T] = _Level()
-        self._counts: dict[str, int] = {}  # of users that have items
+        self._counts: dict[str, int] = {}  # of users that have items, but in the line
         self.length = 0
-        self._only: tuple[Flow, int, T] | None = None  # the one that waits alone: there is nothing to be even about
+        self._flow: Flow | None = None  # of those in the line; None where several have items
+        self._line: deque[tuple[int, T]] = deque()
+        self._served = False  # the line's flow had its turn: whoever comes is next
 
     def __len__(self) -> int:
         return self.length
 
     def count(self, user: str) -> int:
         """Items of a user that wait."""
-        if self._only is not None:
-            return int(self._only[0].user == user)
+        if self._flow is not None:
+            return self.length if self._flow.user == user else 0
         return self._counts.get(user, 0)
 
     def push(self, flow: Flow, cost: int, item: T) -> None:
+        if not self.length:
+            self._flow, self._served = flow, False
         self.length += 1
-        if self.length == 1:
-            self._only = flow, cost, item
+        if flow == self._flow:
+            self._line.append((cost, item))
             return
-        if self._only is not None:
-            only, self._only = self._only, None
-            self._place(*only)
-        self._place(flow, cost, item)
+        lines: list[tuple[Flow, Sequence[tuple[int, T]]]] = [(flow, [(cost, item)])]
+        if self._flow is not None:
+            lines.insert(int(self._served), (self._flow, self._line))
+            self._flow, self._line = None, deque()
+        for one in lines:
+            self._place(*one)
 
-    def _place(self, flow: Flow, cost: int, item: T) -> None:
+    def _place(self, flow: Flow, items: Sequence[tuple[int, T]]) -> None:
         waiting = self._counts.get(flow.user, 0)
-        self._counts[flow.user] = waiting + 1
+        self._counts[flow.user] = waiting + len(items)
         user = self._users.branch(flow.user, waits=waiting > 0)
         if user.below is None:
             user.below = _Level()
         found = user.below.branches.get(flow.bucket)
         bucket = user.below.branch(flow.bucket, waits=found is not None and bool(found.items))
-        bucket.items.append((cost, item))
+        bucket.items.extend(items)
 
     def pop(self) -> tuple[int, T]:
         """The next one and its cost. Raises IndexError where there is none."""
-        if self._only is not None:
-            (_, cost, item), self._only, self.length = self._only, None, 0
-            return cost, item
+        if self._flow is not None:
+            only = self._line.popleft()
+            self.length -= 1
+            self._served = True
+            return only
         name, user = self._users.first()
         if user.below is None:
             raise IndexError(name)
