@@ -224,8 +224,12 @@ def test_a_host_dies_with_both_of_its_disks(six: World, local: LocalNodes) -> No
     six.wait("the host is back", lambda: "NotReady" not in six.kubectl("get", "nodes", "--no-headers"))
 
 
-def test_a_seventh_host_joins(six: World) -> None:
+def test_a_seventh_host_joins_while_an_upgrade_is_stuck(six: World) -> None:
+    """Its pods would be made with the image that does not come up: who is added waits for nobody, and the image goes
+    back."""
     six.recycle()
+    six.patch({"image": f"{IMAGE}:none"}, NAME)
+    six.wait("the upgrade is blocked", lambda: six.condition("UpgradeBlocked", NAME).get("status") == "True")
     started = time.monotonic()
     six.kubectl("scale", f"s4clusters/{NAME}", "-n", "s4", "--replicas=14")
     whole(six, 14)
@@ -235,6 +239,10 @@ def test_a_seventh_host_joins(six: World) -> None:
     assert all(one["positions"] > 0 for one in status["nodes"])
     refused = six.kubectl("scale", f"s4clusters/{NAME}", "-n", "s4", "--replicas=15", check=False)
     assert "nodes must be a multiple of storage.disksPerHost" in refused
+    assert f"{IMAGE}:none was rolled back" in six.condition("UpgradeBlocked", NAME)["message"]
+    assert {one["spec"]["containers"][0]["image"] for one in six.node_pods(NAME)} == {f"{IMAGE}:two"}
+    six.patch({"image": f"{IMAGE}:two"}, NAME)
+    six.wait("nothing is blocked", lambda: six.condition("UpgradeBlocked", NAME).get("status") == "False")
 
 
 def test_a_host_is_taken_out(six: World) -> None:

@@ -91,6 +91,11 @@ def unit_of(seen: Observed, current: ClusterMap, store: str, *, moving: bool) ->
     return seen.said.get(store, "") or store
 
 
+def unit_of_roll(seen: Observed, pod: Pod) -> str:
+    """What starts again together with a pod: its host, where upgrade.unit says so, or itself alone."""
+    return pod.host if seen.spec.upgrade.unit == "host" and seen.spec.storage.shares_hosts else pod.name
+
+
 def waits_for_room(seen: Observed) -> bool:
     """Whether pods of a template of one store a host are there yet: they let nobody onto their hosts, and who was made
     beside them would take the place of one that starts again."""
@@ -118,9 +123,7 @@ def leaving(seen: Observed, current: ClusterMap, known: Known | None) -> tuple[t
 def restarted(seen: Observed, current: ClusterMap, known: Known, first: Pod, outdated: Collection[Pod]) -> list[Pod]:
     """The pods that start again with `first`: all outdated ones of its host where upgrade.unit says so and the data can
     do without them at once."""
-    if seen.spec.upgrade.unit == "node" or not seen.spec.storage.shares_hosts:
-        return [first]
-    together = [pod for pod in outdated if pod.host == first.host]
+    together = [pod for pod in outdated if unit_of_roll(seen, pod) == unit_of_roll(seen, first)]
     names = {pod.name for pod in together}
     stores = [store for store in stores_on(seen, current, first.host) if current.stores[store].node in names]
     return [first] if safe_to_stop(current, known, stores) else together

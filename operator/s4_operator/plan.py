@@ -382,9 +382,10 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
     """Start outdated pods again, one at a time, highest ordinals first."""
     outdated = [pod for pod in seen.pods if pod.revision != seen.revision] if seen.settled and seen.revision else []
     made.outdated = len(outdated)
-    current_broken = [pod for pod in seen.pods if pod not in outdated and not pod.ready and not pod.deleting]
-    late = [pod for pod in current_broken if seen.now_s - pod.created_s > seconds(seen.spec.upgrade.progressDeadline)]
-    stuck = [pod for pod in current_broken if pod.broken]
+    away = [pod for pod in seen.pods if not pod.ready and not pod.deleting]
+    late = [pod for pod in away if seen.now_s - pod.created_s > seconds(seen.spec.upgrade.progressDeadline)]
+    failed = [pod for pod in away if pod not in outdated and pod.broken]
+    failed += [pod for pod in late if pod not in outdated and not pod.broken]
     held = not seen.settled or bool(_repairs(made.steps))
     if outdated or not seen.settled:
         made.doing.append(
@@ -394,14 +395,17 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
         made.upgrade_blocked = (
             f"{made.blocked_image} was rolled back: its first node did not come up; set another image"
         )
-    if outdated and (late or stuck) and not any(_host_is_away(seen, pod) for pod in late + stuck):
-        pod = (stuck or late)[0]
+    if outdated and failed and not any(_host_is_away(seen, pod) for pod in failed):
+        pod = failed[0]
         made.upgrade_blocked = (
             f"{pod.name} does not come up with {pod.image}: {pod.broken or 'it is not ready in time'}"
         )
-        if seen.spec.upgrade.strategy == "Automatic" and seen.before.image and seen.image != seen.before.image:
+        # One unit is tried at a time: another that fails was made for a repair, which does not wait for a person.
+        back = seen.spec.upgrade.strategy == "Automatic" or len({hosts.unit_of_roll(seen, pod) for pod in failed}) > 1
+        if back and seen.before.image and pod.image == seen.image != seen.before.image:
             made.blocked_image, made.image = seen.image, seen.before.image
-    broken = [pod for pod in outdated if pod.broken and not pod.ready and not pod.deleting]
+    old = [pod for pod in away if pod in outdated]
+    broken = [pod for pod in old if pod.broken or (pod in late and _never_served(seen, known, pod))]
     if broken and not seen.spec.upgrade.pause:
         made.steps.append(DeletePod(broken[-1]))  # it serves nothing; the newest template may do
         return
@@ -438,6 +442,13 @@ def _wait(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
         if reasons:
             return f"waiting: {'; '.join(reasons)}"
     return ""
+
+
+def _never_served(seen: Observed, known: dict[str, Said | None] | None, pod: Pod) -> bool:
+    """Whether it has an image that no cluster ran well with, and no daemon of it answers."""
+    stores = seen.map.stores.items() if seen.map is not None else ()
+    silent = known is not None and not any(known.get(store) for store, one in stores if one.node == pod.name)
+    return silent and pod.image != seen.before.image and not _host_is_away(seen, pod)
 
 
 def _host_is_away(seen: Observed, pod: Pod) -> bool:

@@ -168,6 +168,32 @@ def test_repair_does_not_wait_for_an_upgrade_that_is_stuck() -> None:
     settled(model)
 
 
+@pytest.mark.parametrize("image", ["none", "mute"])
+@pytest.mark.parametrize("change", ["a node joins", "a disk is lost"])
+def test_who_is_made_while_an_upgrade_is_stuck_starts(image: str, change: str) -> None:
+    """With the image that the others have, though nobody has said anything: pods are made from one template."""
+    model = settled(Model(4, nodes=5))
+    model.spec = model.spec.model_copy(update={"image": image})
+    model.rounds(100, troubled=False)
+    assert plan(model.seen()).upgrade_blocked
+    assert sum(pod.image == image for pod in model.pods.values()) == 1
+    if change == "a node joins":
+        model.spec = model.spec.model_copy(update={"nodes": 6})
+    else:
+        lost = next(pod for pod in model.pods.values() if pod.image != image)
+        model.hosts[lost.host].disk.pop(model.claims[lost.ordinal][0])
+        del model.pods[lost.ordinal]
+    model.rounds(300, troubled=False)
+    assert {pod.image for pod in model.pods.values()} == {"one"}
+    assert model.map is not None
+    assert {pod.store for pod in model.pods.values()} == set(model.map.in_state("serving"))
+    made = plan(model.seen())
+    assert made.upgrade_blocked.startswith(f"{image} was rolled back")
+    assert (made.replicas, made.steps) == (6 if change == "a node joins" else 5, [])
+    model.recover()
+    settled(model)
+
+
 def test_a_broken_pod_of_an_old_template_is_replaced() -> None:
     """kubernetes 67250: rolling back works, though the pod that is broken never becomes ready."""
     model = settled(Model(5))
@@ -186,6 +212,18 @@ def test_automatic_roll_back_remembers_the_image() -> None:
     model.rounds(120, troubled=False)
     assert model.state.blockedImage == "none"
     assert {pod.revision for pod in model.pods.values()} == {"one"}
+
+
+def test_an_image_that_comes_after_a_broken_one_is_tried() -> None:
+    """It was taken for what had failed, where nobody had looked between."""
+    model = settled(Model(6))
+    upgrade = model.spec.upgrade.model_copy(update={"strategy": "Automatic"})
+    model.spec = model.spec.model_copy(update={"image": "none", "upgrade": upgrade})
+    while not any(pod.image == "none" for pod in model.pods.values()):
+        model.round(troubled=False)
+    model.spec = model.spec.model_copy(update={"image": "two"})
+    assert plan(model.seen()).blocked_image == ""
+    settled(model)
 
 
 def test_pause_restarts_nobody() -> None:

@@ -65,7 +65,7 @@ class Model:
         self.replicas: int | None = None
         self.revision = ""
         self.map: ClusterMap | None = None
-        self.state, self.numbers, self.broken = ClusterState(), 0, {"none"}
+        self.state, self.numbers, self.broken = ClusterState(), 0, {"none", "mute"}
         self.heals: set[int] = set()  # positions that a store lost, by partition
         self.remade: dict[str, str] = {}  # hosts of lost stores that are made again elsewhere
         self.log: list[str] = []
@@ -98,7 +98,7 @@ class Model:
                 pod.revision,
                 pod.image,
                 False,
-                "ErrImagePull" if pod.host and pod.image in self.broken else "",
+                "ErrImagePull" if pod.host and pod.image == "none" else "",
                 pod.created,
                 pod.company == 1,
             )
@@ -413,7 +413,9 @@ class Model:
         elif kind == "scale":
             self.spec = self.spec.model_copy(update={"nodes": disks * self.random.randrange(4, 7)})
         elif kind == "image":
-            self.spec = self.spec.model_copy(update={"image": self.random.choice(("one", "two", "three", "none"))})
+            self.spec = self.spec.model_copy(
+                update={"image": self.random.choice(("one", "two", "three", "none", "mute"))}
+            )
         elif kind == "class":
             self.change(storageClassName=self.random.choice(("slow", "fast")), migrate=True)
         elif kind == "migrate":
