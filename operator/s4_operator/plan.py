@@ -401,7 +401,8 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
             f"{pod.name} does not come up with {pod.image}: {pod.broken or 'it is not ready in time'}"
         )
         # One unit is tried at a time: another that fails was made for a repair, which does not wait for a person.
-        back = seen.spec.upgrade.strategy == "Automatic" or len({hosts.unit_of_roll(seen, pod) for pod in failed}) > 1
+        units = {hosts.unit_of_roll(seen, pod) for pod in failed if pod.broken or _never_served(seen, known, pod)}
+        back = len(units) > (0 if seen.spec.upgrade.strategy == "Automatic" else 1)
         if back and seen.before.image and pod.image == seen.image != seen.before.image:
             made.blocked_image, made.image = seen.image, seen.before.image
     old = [pod for pod in away if pod in outdated]
@@ -445,10 +446,10 @@ def _wait(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
 
 
 def _never_served(seen: Observed, known: dict[str, Said | None] | None, pod: Pod) -> bool:
-    """Whether it has an image that no cluster ran well with, and no daemon of it answers."""
+    """Whether it was begun with an image that not all ran well with before, and no daemon of it answers."""
     stores = seen.map.stores.items() if seen.map is not None else ()
     silent = known is not None and not any(known.get(store) for store, one in stores if one.node == pod.name)
-    return silent and pod.image != seen.before.image and not _host_is_away(seen, pod)
+    return bool(pod.host) and silent and pod.image != seen.before.image and not _host_is_away(seen, pod)
 
 
 def _host_is_away(seen: Observed, pod: Pod) -> bool:

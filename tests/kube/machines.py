@@ -17,6 +17,7 @@ class ModelPod:
     host: str = ""
     store: str = ""
     created: float = 0.0
+    ending: bool = False  # it was told to go, and is there until its kubelet says that it is not
     company: int = 0  # of how many a host may have that has this one, as its template says
 
     @property

@@ -77,11 +77,12 @@ class Model:
     # -- what the plan sees
 
     def runs(self, pod: ModelPod) -> bool:
-        return bool(pod.host) and self.hosts[pod.host].alive and pod.image not in self.broken
+        host = self.hosts[pod.host] if pod.host else ModelHost(alive=False)
+        return host.alive and pod.image not in self.broken and not (pod.ending and not host.silent)
 
     def ready(self, pod: ModelPod) -> bool:
         """As Kubernetes has it."""
-        return self.runs(pod) and not self.hosts[pod.host].silent
+        return self.runs(pod) and not self.hosts[pod.host].silent and not pod.ending
 
     def up(self) -> set[str]:
         return {pod.store for pod in self.pods.values() if pod.store and self.runs(pod)}
@@ -97,7 +98,7 @@ class Model:
                 self.ready(pod),
                 pod.revision,
                 pod.image,
-                False,
+                pod.ending,
                 "ErrImagePull" if pod.host and pod.image == "none" else "",
                 pod.created,
                 pod.company == 1,
@@ -212,7 +213,7 @@ class Model:
             self.map = self.map or planner.new("c", 2, 2, 4)
         elif isinstance(step, DeletePod):
             if str(self.pods.get(step.pod.ordinal, ModelPod(-1, 0, "")).uid) == step.pod.uid:
-                del self.pods[step.pod.ordinal]
+                self.end(step.pod.ordinal, force=step.force)
         elif isinstance(step, DeleteClaim):
             if str(self.claims.get(step.claim.ordinal, (-1, ""))[0]) == step.claim.uid:
                 self.lets_go(step)
@@ -232,6 +233,13 @@ class Model:
                 self.log.append(f"   {words}")
             except PlanError as error:
                 self.log.append(f"   {error}")
+
+    def end(self, ordinal: int, *, force: bool = False) -> None:
+        """Delete a pod, as Kubernetes does: it is there until its kubelet has ended it, or nobody asks that."""
+        if force:
+            del self.pods[ordinal]
+        else:
+            self.pods[ordinal].ending = True
 
     def is_kept(self, step: Step) -> None:
         """Nothing comes to be on a volume whose claim goes with its pod."""
@@ -276,13 +284,17 @@ class Model:
 
     def kubernetes(self) -> None:
         """StatefulSet controller, scheduler and kubelets; who provides volumes."""
+        for ordinal, pod in list(self.pods.items()):
+            host = self.hosts[pod.host] if pod.host else ModelHost()
+            if pod.ending and host.alive and not host.silent and self.random.random() < 0.6:
+                del self.pods[ordinal]
         for uid, wanted in self.asked.items():
             if uid in self.grown and self.random.random() < 0.5:
                 self.grown[uid] = wanted
         if self.replicas is None:  # the set is gone, and its pods are nobody's
             return
         for ordinal in [one for one in self.pods if one >= (self.replicas or 0)]:
-            del self.pods[ordinal]
+            self.end(ordinal)
         for ordinal in range(self.replicas or 0):
             if ordinal not in self.pods:
                 if ordinal in self.deleting:
@@ -329,14 +341,16 @@ class Model:
     def evict(self) -> None:
         """`kubectl drain` of what is cordoned: what the disruption budget, as it was written last, lets go. What was lost
         since then comes on top: everything stays readable."""
-        for pod in [one for one in self.pods.values() if one.host and self.hosts[one.host].cordoned and self.runs(one)]:
+        for pod in list(self.pods.values()):
+            if not pod.host or not self.hosts[pod.host].cordoned or pod.ending or not self.runs(pod):
+                continue
             name = f"c-node-{pod.ordinal}"
             others = [one for one in self.pods.values() if f"c-node-{one.ordinal}" not in self.leaving]
             healthy = sum(self.runs(one) and one.ordinal < (self.replicas or 0) for one in others)
             if name not in self.leaving and (self.replicas is None or healthy <= self.replicas - self.budget):
                 continue  # of pods without a StatefulSet no budget lets any go
             before = self.lowest()
-            del self.pods[pod.ordinal]
+            self.end(pod.ordinal)
             self.log.append(f"{self.now:.0f} {name} was evicted from {pod.host}")
             if self.lowest() < min(before, (3, 2) if self.budget_is_new else (2, 1)):
                 raise UnsafeError(f"an eviction took the least of any partition from {before} to {self.lowest()}")
@@ -389,7 +403,7 @@ class Model:
     # -- faults, within what is promised
 
     def trouble(self) -> None:
-        kinds = ["die", "wipe", "return", "scale", "image", "image", "vanish", "silent"]
+        kinds = ["die", "wipe", "return", "scale", "image", "image", "vanish", "silent", "upgrade"]
         disks = self.disks
         kinds += ["drain", "drain", "uncordon", "disk"] * (disks > 1) + ["class", "class", "migrate"] * self.migrates
         kind = self.random.choice(kinds + ["copies"] * self.copies)
@@ -416,6 +430,9 @@ class Model:
             self.spec = self.spec.model_copy(
                 update={"image": self.random.choice(("one", "two", "three", "none", "mute"))}
             )
+        elif kind == "upgrade":
+            strategy, pause = self.random.choice(("Supervised", "Automatic")), self.random.random() < 0.3
+            self.upgrades(strategy=strategy, pause=pause)
         elif kind == "class":
             self.change(storageClassName=self.random.choice(("slow", "fast")), migrate=True)
         elif kind == "migrate":
@@ -438,6 +455,10 @@ class Model:
     def change(self, **storage: object) -> None:
         """Another `storage` of the spec."""
         self.spec = self.spec.model_copy(update={"storage": self.spec.storage.model_copy(update=storage)})
+
+    def upgrades(self, **upgrade: object) -> None:
+        """Another `upgrade` of the spec."""
+        self.spec = self.spec.model_copy(update={"upgrade": self.spec.upgrade.model_copy(update=upgrade)})
 
     def round(self, *, troubled: bool) -> Plan:
         self.now += 5.0
@@ -466,6 +487,7 @@ class Model:
         for host in self.hosts.values():
             host.alive, host.cordoned, host.silent = True, False, False
         self.spec = self.spec.model_copy(update={"image": "two", **spec})
+        self.upgrades(pause=False)
 
     def is_as_wanted(self) -> bool:
         if self.map is None or not self.map.partitions:
