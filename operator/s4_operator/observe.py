@@ -46,6 +46,7 @@ def pod(value: Object) -> Pod:
         _broken(status),
         stamp(metadata.get("creationTimestamp")),
         _alone(value),
+        stamp(_condition(value, "Ready").get("lastTransitionTime")),
     )
 
 

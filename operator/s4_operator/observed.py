@@ -15,7 +15,7 @@ from s4_operator.state_models import ClusterState
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A storage pod. `revision` is that of its template, `broken` why it does not run, `alone` whether it
-    keeps others from its host; times are seconds since 1970."""
+    keeps others from its host, `since_s` when it became Ready or not; times are seconds since 1970."""
 
     name: str
     ordinal: int
@@ -29,6 +29,7 @@ class Pod:
     broken: str = ""
     created_s: float = 0.0
     alone: bool = False
+    since_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

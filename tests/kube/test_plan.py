@@ -214,6 +214,20 @@ def test_automatic_roll_back_remembers_the_image() -> None:
     assert {pod.revision for pod in model.pods.values()} == {"one"}
 
 
+def test_who_starts_again_for_a_moment_does_not_stop_an_upgrade() -> None:
+    """It was made long ago, and has served since."""
+    model = settled(Model(6))
+    model.spec = model.spec.model_copy(update={"image": "two"})
+    while not any(pod.image == "two" and model.ready(pod) for pod in model.pods.values()):
+        model.round(troubled=False)
+    model.now += 3600.0
+    seen = model.seen()
+    for since_s, words in ((model.now - 1, ""), (0.0, "does not come up with two: it is not ready in time")):
+        pods = [replace(pod, ready=False, since_s=since_s) if pod.image == "two" else pod for pod in seen.pods]
+        assert plan(replace(seen, pods=tuple(pods))).upgrade_blocked.endswith(words)
+        assert bool(words) == bool(plan(replace(seen, pods=tuple(pods))).upgrade_blocked)
+
+
 def test_an_image_that_comes_after_a_broken_one_is_tried() -> None:
     """It was taken for what had failed, where nobody had looked between."""
     model = settled(Model(6))

@@ -15,7 +15,7 @@ from inprocess import until
 from s4_operator.cache import Cache
 from s4_operator.kube import Kube, Object
 from s4_operator.main import Operator
-from s4_operator.observe import observe
+from s4_operator.observe import observe, pod
 from s4_operator.queue import Key
 
 STRANGE = (
@@ -73,6 +73,13 @@ def test_a_pod_or_claim_that_is_none_of_the_set_is_not_counted(name: str) -> Non
     )
     assert [(one.name, one.ordinal) for one in seen.pods] == [("c-node-0", 0), ("c-node-10", 10)]
     assert [(one.name, one.ordinal) for one in seen.claims] == [("data-c-node-0", 0), ("data-c-node-10", 10)]
+
+
+def test_a_pod_says_since_when_it_is_ready_or_not() -> None:
+    ready = {"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:01:40Z"}
+    containers = {"containers": [{"image": "s4:1"}]}
+    seen = [pod(made("Pod", "c-node-0", spec=containers, status={"conditions": said})) for said in ([ready], [])]
+    assert [(one.ready, one.since_s) for one in seen] == [(False, 100.0), (False, 0.0)]
 
 
 class Listed(Operator):
