@@ -352,7 +352,6 @@ def test_who_may_start_a_task() -> None:
         "peer/server.py": "calls, which answer their error",
         "storage/shards.py": "the index: an error ends the process (D7)",
         "upkeep/mend.py": "a fill, which tells what failed and is begun again",
-        "replica/host.py": "the writer loop: an error ends the process (D7)",
         "replica/group.py": "the writer loop and what belongs to it: an error ends the process (D7)",
         "cluster/etcd.py": "a login, which every call that needs it awaits",
         "cluster/keeper.py": "changes of the map, whose error is told to who asked for them",
