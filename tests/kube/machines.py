@@ -1,8 +1,12 @@
-"""Hosts, and the pods on them, of the model in worlds.py."""
+"""Hosts, the pods on them and the primaries in these, of the model in worlds.py."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from s4.cluster.clustermap import ClusterMap, Partition
 
 
 class UnsafeError(AssertionError):
@@ -32,3 +36,25 @@ class ModelHost:
     cordoned: bool = False
     since: float = 0.0
     disk: dict[int, str] = field(default_factory=dict)  # store by claim uid
+
+
+def tended(current: ClusterMap, one: Partition, up: set[str], gone: set[str]) -> Partition:
+    """A partition as its primary has it next: one position after the other."""
+    members = ["" if store in gone else store for store in one.config.members]
+    for place, (held, wanted) in enumerate(zip(members, one.wanted, strict=True)):
+        if held != wanted and wanted in up and not (current.freeze and held in up):
+            members[place] = wanted
+            break
+    keep = [
+        store
+        for store in one.config.in_sync
+        if store not in gone and (store in up or len([s for s in one.config.in_sync if s in up]) < 2)
+    ]
+    in_sync = [*keep, *(store for store in one.wanted[: current.replicas] if store in up and store not in keep)]
+    surplus = [store for store in in_sync if store not in one.wanted[: current.replicas]]
+    if surplus and len(in_sync) > current.replicas:
+        in_sync.remove(surplus[0])
+    config = replace(one.config, members=tuple(members), in_sync=tuple(in_sync), eligible=())
+    if config == one.config:
+        return one
+    return replace(one, revision=one.revision + 1, config=replace(config, epoch=config.epoch + 1))

@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from kube.machines import ModelHost, ModelPod, UnsafeError
+from kube.machines import ModelHost, ModelPod, UnsafeError, tended
 from s4.cluster import planner
-from s4.cluster.clustermap import ClusterMap, Partition
+from s4.cluster.clustermap import ClusterMap
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.planner import PlanError
 from s4.cluster.status import ClusterStatus, StoreStatus
@@ -376,29 +376,8 @@ class Model:
             live = [store for store in one.config.members if store in up]
             if len(live) < 2 or self.random.random() < 0.3 or not any(store in up for store in one.config.in_sync):
                 continue
-            partitions[number] = self._tended(one, up, gone)
+            partitions[number] = tended(self.map, one, up, gone)
         self.map = replace(self.map, partitions=tuple(partitions))
-
-    def _tended(self, one: Partition, up: set[str], gone: set[str]) -> Partition:
-        assert self.map is not None
-        members = ["" if store in gone else store for store in one.config.members]
-        for place, (held, wanted) in enumerate(zip(members, one.wanted, strict=True)):
-            if held != wanted and wanted in up and not (self.map.freeze and held in up):
-                members[place] = wanted
-                break
-        keep = [
-            store
-            for store in one.config.in_sync
-            if store not in gone and (store in up or len([s for s in one.config.in_sync if s in up]) < 2)
-        ]
-        in_sync = [*keep, *(store for store in one.wanted[: self.map.replicas] if store in up and store not in keep)]
-        surplus = [store for store in in_sync if store not in one.wanted[: self.map.replicas]]
-        if surplus and len(in_sync) > self.map.replicas:
-            in_sync.remove(surplus[0])
-        config = replace(one.config, members=tuple(members), in_sync=tuple(in_sync), eligible=())
-        if config == one.config:
-            return one
-        return replace(one, revision=one.revision + 1, config=replace(config, epoch=config.epoch + 1))
 
     # -- faults, within what is promised
 
