@@ -40,7 +40,7 @@ from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.status import Said, safe_to_stop
 from s4_operator.observed import Observed, Pod
 from s4_operator.state_models import HostStatus
-from s4_operator.stores import is_empty
+from s4_operator.stores import is_empty, store_of
 
 Known = Mapping[str, Said | None]
 
@@ -92,8 +92,11 @@ def unit_of(seen: Observed, current: ClusterMap, store: str, *, moving: bool) ->
 
 
 def unit_of_roll(seen: Observed, pod: Pod) -> str:
-    """What starts again together with a pod: its host, where upgrade.unit says so, or itself alone."""
-    return pod.host if seen.spec.upgrade.unit == "host" and seen.spec.storage.shares_hosts else pod.name
+    """What starts again together with a pod: the host that it was on, where upgrade.unit says so, or itself alone."""
+    if seen.spec.upgrade.unit == "node" or not seen.spec.storage.shares_hosts:
+        return pod.name
+    store = store_of(seen.map, pod.name, SERVING, DRAINING) if seen.map is not None else ""
+    return seen.said.get(store, "") or pod.host
 
 
 def waits_for_room(seen: Observed) -> bool:

@@ -269,7 +269,7 @@ class Failure(Model):
 class Upgrade(Model):
     strategy: Literal["Supervised", "Automatic"] = Field(
         "Supervised",
-        description="After a node that fails with a new version: wait for a person, or roll back. A node that is added or made again meanwhile waits for nobody: then it is rolled back in any case.",
+        description="After a node that fails with a new version: wait for a person, or roll back. A node that is added or made again while the first one fails waits for nobody: then the image is rolled back in any case.",
     )
     pause: bool = Field(False, description="Restart no node.")
     progressDeadline: Duration = Field("5m", description="How long a node may take until it serves again.")

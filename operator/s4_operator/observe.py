@@ -141,9 +141,10 @@ def _bound_host(volume: Object) -> str:
 
 def host(value: Object) -> Host:
     metadata, ready = value["metadata"], _condition(value, "Ready")
-    gone = None if ready.get("status") == "True" else stamp(ready.get("lastTransitionTime"))
+    since_s = stamp(ready.get("lastTransitionTime"))
+    gone = None if ready.get("status") == "True" else since_s
     zone = metadata.get("labels", {}).get("topology.kubernetes.io/zone", "")
-    return Host(metadata["name"], gone, not value["spec"].get("unschedulable", False), zone)
+    return Host(metadata["name"], gone, not value["spec"].get("unschedulable", False), zone, since_s)
 
 
 def shard_map(value: Object | None) -> ClusterMap | None:
@@ -205,6 +206,7 @@ def observe(
         recovery,
         {one["id"]: one.get("domain", "") for one in ((shards or {}).get("status") or {}).get("stores") or ()},
         claims_of(found).get("storageClassName", "") if found is not None else "",
+        found["spec"]["template"]["spec"]["containers"][0]["image"] if found is not None else "",
     )
 
 

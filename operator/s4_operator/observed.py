@@ -52,12 +52,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A Kubernetes node. `gone_since_s` is since when it is not ready; None while it is."""
+    """A Kubernetes node. `gone_since_s` is since when it is not ready; None while it is. `since_s` is the last of either
+    kind, in seconds since 1970."""
 
     name: str
     gone_since_s: float | None = None
     schedulable: bool = True
     zone: str = ""
+    since_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +90,4 @@ class Observed:
     )  # what stores hold of a map that plans nothing; None where none says
     said: Mapping[str, str] = field(default_factory=dict)  # the host that a store's pod was on when it last started
     template_class: str = ""  # of the claims that the StatefulSet makes
+    template_image: str = ""  # of the pods that it makes

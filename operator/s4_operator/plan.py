@@ -394,28 +394,27 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
         )
     if made.blocked_image:
         made.upgrade_blocked = (
-            f"{made.blocked_image} was rolled back: its first node did not come up; set another image"
+            f"{made.blocked_image} was rolled back: a node did not come up with it; set another image"
         )
-    if outdated and failed and not any(_host_is_away(seen, pod) for pod in failed):
+    down = [pod for pod in seen.pods if not pod.ready and not pod.deleting and (pod.broken or _is_late(seen, pod))]
+    failed = sorted((pod for pod in down if pod not in outdated), key=lambda pod: not pod.broken)
+    stopped = bool(outdated and failed) and not any(_host_is_away(seen, pod) for pod in failed)
+    if stopped:
         pod = failed[0]
         made.upgrade_blocked = (
             f"{pod.name} does not come up with {pod.image}: {pod.broken or 'it is not ready in time'}"
         )
-        # One unit is tried at a time: another that fails was made for a repair, which does not wait for a person.
-        units = {hosts.unit_of_roll(seen, pod) for pod in failed if pod.broken or _never_served(seen, known, pod)}
-        back = len(units) > (0 if seen.spec.upgrade.strategy == "Automatic" else 1)
-        if back and seen.before.image and pod.image == seen.image != seen.before.image:
+        if _goes_back(seen, known, failed):
             made.blocked_image, made.image = seen.image, seen.before.image
-    old = [pod for pod in away if pod in outdated]
-    broken = [pod for pod in old if pod.broken or (pod in late and _never_served(seen, known, pod))]
-    if broken and not seen.spec.upgrade.pause:
-        made.steps.append(DeletePod(broken[-1]))  # it serves nothing; the newest template may do
+    useless = [step for pod in down if pod in outdated for step in _ended(seen, current, known, pod)]
+    if useless and not seen.spec.upgrade.pause:
+        made.steps.append(useless[-1])  # the newest template may do
         return
     wait = _wait(seen, current, known, outdated)
-    if wait and not seen.spec.upgrade.pause and outdated and not made.upgrade_blocked:
+    if wait and not seen.spec.upgrade.pause and outdated and not stopped:
         made.doing.append(wait)
     moves = replacing(current) or half_moved(current)
-    if not outdated or held or made.upgrade_blocked or seen.spec.upgrade.pause or moves:
+    if not outdated or held or stopped or seen.spec.upgrade.pause or moves:
         if current.freeze:
             made.steps.append(Freeze(False))
         return
@@ -446,11 +445,40 @@ def _wait(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
     return ""
 
 
-def _never_served(seen: Observed, known: dict[str, Said | None] | None, pod: Pod) -> bool:
-    """Whether it was begun with an image that not all ran well with before, and no daemon of it answers."""
+def _is_late(seen: Observed, pod: Pod) -> bool:
+    """Whether it has not served for longer than it may take, since it was made, ceased to, or its host came back."""
+    host = seen.hosts.get(pod.host)
+    since_s = max(pod.created_s, pod.since_s, host.since_s if host is not None else 0.0)
+    return seen.now_s - since_s > seconds(seen.spec.upgrade.progressDeadline)
+
+
+def _is_silent(seen: Observed, known: dict[str, Said | None] | None, pod: Pod) -> bool:
+    """Whether daemons answer, and none of this pod does."""
     stores = seen.map.stores.items() if seen.map is not None else ()
-    silent = known is not None and not any(known.get(store) for store, one in stores if one.node == pod.name)
-    return bool(pod.host) and silent and pod.image != seen.before.image and not _host_is_away(seen, pod)
+    return known is not None and not any(known.get(store) for store, one in stores if one.node == pod.name)
+
+
+def _goes_back(seen: Observed, known: dict[str, Said | None] | None, failed: list[Pod]) -> bool:
+    """Whether the image that the template has is to be the one before: where a node fails with it and nobody wants to
+    look; else where a second one does and none runs it. One unit is tried at a time: another was added, or made for a
+    repair, which waits for no person."""
+    if not seen.before.image or not seen.before.image != seen.image == seen.template_image:
+        return False
+    there = [pod for pod in failed if pod.host]
+    if seen.spec.upgrade.strategy == "Automatic":
+        return bool(there)
+    units = {hosts.unit_of_roll(seen, pod) for pod in there if pod.broken or _is_silent(seen, known, pod)}
+    return len(units) > 1 and not any(pod.ready and pod.revision == seen.revision for pod in seen.pods)
+
+
+def _ended(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None, pod: Pod) -> list[DeletePod]:
+    """An outdated pod that is not ready is made again at once, where it serves nothing or may stop."""
+    if pod.broken or (_is_silent(seen, known, pod) and not _host_is_away(seen, pod)):
+        return [DeletePod(pod)]
+    store = store_of(current, pod.name, SERVING, DRAINING)
+    if known is None or _host_is_away(seen, pod) or (store and safe_to_stop(current, known, [store])):
+        return []
+    return [DeletePod(pod, (store,) if store else (), (pod.name,))]
 
 
 def _host_is_away(seen: Observed, pod: Pod) -> bool:

@@ -37,6 +37,10 @@ class ModelHost:
     since: float = 0.0
     disk: dict[int, str] = field(default_factory=dict)  # store by claim uid
 
+    def comes_back(self, now: float) -> None:
+        if not self.alive or self.silent:
+            self.alive, self.silent, self.since = True, False, now
+
 
 def tended(current: ClusterMap, one: Partition, up: set[str], gone: set[str]) -> Partition:
     """A partition as its primary has it next: one position after the other."""

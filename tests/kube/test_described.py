@@ -178,7 +178,7 @@ def test_a_new_operator_has_patience_with_what_was_ready(said: str) -> None:
 @needs_api
 def test_columns_fit_a_terminal(api: ApiServer) -> None:
     """The longest that each has in an upgrade that something keeps from going on."""
-    said = "registry/s4:0.8.0 was rolled back: its first node did not come up; set another image"
+    said = "registry/s4:0.8.0 was rolled back: a node did not come up with it; set another image"
     state = ClusterState(
         phase="UpgradeBlocked",
         message=said,

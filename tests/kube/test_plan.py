@@ -228,12 +228,97 @@ def test_who_starts_again_for_a_moment_does_not_stop_an_upgrade() -> None:
         assert bool(words) == bool(plan(replace(seen, pods=tuple(pods))).upgrade_blocked)
 
 
+def half_upgraded(count: int = 2, **upgrade: object) -> Model:
+    """That many of five nodes run `two` well."""
+    model = settled(Model(6, nodes=5))
+    model.upgrades(**upgrade)
+    model.spec = model.spec.model_copy(update={"image": "two"})
+    while sum(pod.image == "two" and model.ready(pod) for pod in model.pods.values()) < count:
+        model.round(troubled=False)
+    return model
+
+
+@pytest.mark.parametrize("strategy", ["Supervised", "Automatic"])
+def test_hosts_that_were_off_for_long_are_not_the_versions_fault(strategy: str) -> None:
+    """They are back, and their pods do not serve yet: these were not ready all the time."""
+    model = half_upgraded(strategy=strategy)
+    hosts = [model.hosts[pod.host] for pod in model.pods.values() if pod.image == "two"]
+    for host in hosts:
+        host.alive, host.since = False, model.now
+    model.now += 25.0
+    for host in hosts:
+        host.comes_back(model.now)
+    seen, known = model.seen(), [one for one in model.pods.values() if one.image == "two"]
+    status = seen.status
+    assert status is not None
+    silent = structs.replace(
+        status,
+        stores=[structs.replace(one, up=one.store not in {pod.store for pod in known}) for one in status.stores],
+    )
+    pods = tuple(replace(pod, ready=pod.image != "two", created_s=0.0) for pod in seen.pods)
+    made = plan(replace(seen, pods=pods, status=silent))
+    assert (made.blocked_image, made.upgrade_blocked, made.steps) == ("", "", [])
+
+
+def test_nodes_that_are_added_where_a_good_version_cannot_start_do_not_take_it_back() -> None:
+    model = half_upgraded()
+    seen = model.seen()
+    new = [
+        replace(seen.pods[0], name=f"c-node-{number}", ordinal=number, host="h7", ready=False, image="two")
+        for number in (5, 6)
+    ]
+    new = [replace(pod, revision=seen.revision, broken="ImagePullBackOff", uid=pod.name) for pod in new]
+    made = plan(replace(seen, replicas=7, pods=(*seen.pods, *new)))
+    assert made.blocked_image == ""
+    assert made.upgrade_blocked.startswith("c-node-5 does not come up with two")
+
+
+def test_who_hung_with_a_setting_is_made_again_once_that_is_set_back() -> None:
+    """It has the image that all have, and no reason that Kubernetes names: nothing else would end it."""
+    model = settled(Model(6, nodes=5))
+    model.now += 1000.0
+    seen = model.seen()
+    assert seen.status is not None
+    hung = replace(seen.pods[4], ready=False, revision="with the setting", since_s=model.now - 100.0)
+    others = seen.pods[:4]
+    answers = plan(replace(seen, pods=(*others, hung)))
+    assert [(step.pod.name, bool(step.stores)) for step in answers.steps if isinstance(step, DeletePod)] == [
+        ("c-node-4", True)
+    ], "it is asked whether it may stop"
+    lost = model.pods[4].store
+    stores = [structs.replace(one, up=one.up and one.store != lost) for one in seen.status.stores]
+    silent = replace(seen, status=structs.replace(seen.status, stores=stores))
+    for pod in (hung, replace(hung, host="")):
+        made = plan(replace(silent, pods=(*others, pod)))
+        assert [step.pod.name for step in made.steps if isinstance(step, DeletePod)] == ["c-node-4"]
+    early = plan(replace(silent, pods=(*others, replace(hung, since_s=model.now - 10.0))))
+    assert not [step for step in early.steps if isinstance(step, DeletePod)]
+
+
+def test_a_version_that_answers_and_is_never_ready_is_rolled_back_too() -> None:
+    model = half_upgraded(1, strategy="Automatic")
+    model.now += 1000.0
+    seen = model.seen()
+    made = plan(replace(seen, pods=tuple(replace(pod, ready=pod.image != "two") for pod in seen.pods)))
+    assert (made.blocked_image, made.image) == ("two", "one")
+
+
+def test_who_ran_a_version_well_goes_back_with_it() -> None:
+    model = half_upgraded()
+    model.state = model.state.model_copy(update={"image": "one", "blockedImage": "two"})
+    model.revision = "one"
+    for _ in range(100):
+        model.round(troubled=False)
+    assert {pod.image for pod in model.pods.values()} == {"one"}
+    assert plan(model.seen()).upgrade_blocked.startswith("two was rolled back")
+
+
 def test_an_image_that_comes_after_a_broken_one_is_tried() -> None:
     """It was taken for what had failed, where nobody had looked between."""
     model = settled(Model(6))
     upgrade = model.spec.upgrade.model_copy(update={"strategy": "Automatic"})
     model.spec = model.spec.model_copy(update={"image": "none", "upgrade": upgrade})
-    while not any(pod.image == "none" for pod in model.pods.values()):
+    while not any(pod.image == "none" and pod.host for pod in model.pods.values()):
         model.round(troubled=False)
     model.spec = model.spec.model_copy(update={"image": "two"})
     assert plan(model.seen()).blocked_image == ""

@@ -120,7 +120,7 @@ class Model:
             for ordinal, (uid, host) in self.claims.items()
         )
         hosts = {
-            name: Host(name, None if one.alive and not one.silent else one.since, not one.cordoned)
+            name: Host(name, None if one.alive and not one.silent else one.since, not one.cordoned, "", one.since)
             for name, one in self.hosts.items()
         }
         return Observed(
@@ -139,6 +139,7 @@ class Model:
             self.status(),
             said={name: one.domain for name, one in self.map.stores.items()} if self.map is not None else {},
             template_class=self.template_class,
+            template_image=self.revision.partition("+")[0],
         )
 
     def space(self, store: str) -> tuple[int, int, int]:
@@ -398,8 +399,9 @@ class Model:
                     host.disk.clear()
             self.log.append(f"{self.now:.0f} {kind} {lost}")
         elif kind == "return":
-            for host in self.hosts.values():
-                host.alive, host.silent = host.alive or host is self.hosts[(dead or names)[0]], False
+            for name, host in self.hosts.items():
+                if host.alive or name == (dead or names)[0]:
+                    host.comes_back(self.now)
         elif kind == "silent":
             for host in self.random.sample(list(self.hosts.values()), self.random.randrange(1, HOSTS + 1)):
                 host.silent, host.since = True, self.now if host.alive else host.since
@@ -464,7 +466,8 @@ class Model:
     def recover(self, **spec: Any) -> None:
         """The trouble is over, and somebody asks for another image, and whatever else of the spec."""
         for host in self.hosts.values():
-            host.alive, host.cordoned, host.silent = True, False, False
+            host.comes_back(self.now)
+            host.cordoned = False
         self.spec = self.spec.model_copy(update={"image": "two", **spec})
         self.upgrades(pause=False)
 

@@ -291,3 +291,22 @@ def test_sequences_go_on_after_a_restart(tmp_path: Path) -> None:
 
     versions = asyncio.run(write(3)) + asyncio.run(write(3))
     assert versions == sorted(set(versions))
+
+
+def test_a_host_that_is_closed_has_nothing_more_to_do(run: Any) -> None:
+    """A turn that came in while it closed, with durability `interval`, asked for a sync of a database that is closed by
+    then, which is fatal: the process started again that was told to stop."""
+
+    async def test(fixture: Fixture) -> None:
+        fixture.host._sync, fixture.host._sync_every_s = False, 0.001
+        waiting = fixture.put(b"first")
+        closing = asyncio.ensure_future(fixture.host.close())
+        await waiting
+        fixture.put(b"second")
+        await closing
+        turns = fixture.host.turns
+        fixture.put(b"late")
+        assert (fixture.host._until_sync, fixture.host.turns, fixture.fatal) == (None, turns, [])
+        assert all(fixture.newest(key) for key in (b"first", b"second"))
+
+    run(test)

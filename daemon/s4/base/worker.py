@@ -54,6 +54,7 @@ class Worker:
                 error = raised
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(done, error, context=self._context)
+            del item, work, done, error  # or they live until there is more to do
 
     async def close(self) -> None:
         """Return once what was asked for is done."""

@@ -121,7 +121,6 @@ class Group:
         self._wake, self._urgent = asyncio.Event(), False
         self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._worker = Worker("writer")
         now, used = clock(), timing or Timing()
         self._partitions = []
         for number in range(partitions):
@@ -130,6 +129,7 @@ class Group:
             self._refill(one)
             self._partitions.append(one)
         self._left_over = LeftOver(database, lambda number: self._partitions[number].kept, range(partitions))
+        self._worker = Worker("writer")
 
     async def _just_send(self, store: str, partition: int, message: AnyMessage) -> None:
         self._send(store, partition, message)

@@ -88,7 +88,6 @@ class Host:
         self._until_sync: asyncio.TimerHandle | None = None
         self._queue: Commands[_Waiting] = Commands()
         self._between: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-        self._worker = Worker("writer")
         self._loop, self._context = asyncio.get_running_loop(), copy_context()
         self._busy = self._closing = False  # busy: a turn is under way, or asked for
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -102,6 +101,7 @@ class Host:
             head = find(database, Head, keys.head_row(partition))
             if head is not None:
                 self._sequences[partition] = head.sequence
+        self._worker = Worker("writer")
 
     # -- writing
 
@@ -122,7 +122,7 @@ class Host:
 
     def _wake(self) -> None:
         """Have turns begin in the next round of the loop, where none is under way."""
-        if not self._busy:
+        if not self._busy and not self._ended.done():
             self._busy = True
             self._loop.call_soon(self._go_on, context=self._context)
 
@@ -228,7 +228,7 @@ class Host:
         if due and self._until_sync is not None:
             self._until_sync.cancel()
             self._until_sync = None
-        elif self._sync_every_s and self._until_sync is None:
+        elif self._sync_every_s and self._until_sync is None and not self._closing:
             self._until_sync = self._loop.call_later(self._sync_every_s, self._let_sync)
         return self._sync or due or self.copies.joining or (self._closing and self._sync_every_s > 0)
 
@@ -302,5 +302,7 @@ class Host:
         if self._until_sync is not None:
             self._sync_is_due = True
         self._wake()
-        await self._ended
-        await self._worker.close()
+        try:
+            await self._ended
+        finally:
+            await self._worker.close()
