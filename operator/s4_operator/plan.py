@@ -382,11 +382,6 @@ def _roll(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | N
     """Start outdated pods again, one at a time, highest ordinals first."""
     outdated = [pod for pod in seen.pods if pod.revision != seen.revision] if seen.settled and seen.revision else []
     made.outdated = len(outdated)
-    away = [pod for pod in seen.pods if not pod.ready and not pod.deleting]
-    deadline_s = seen.now_s - seconds(seen.spec.upgrade.progressDeadline)
-    late = [pod for pod in away if max(pod.created_s, pod.since_s) < deadline_s]
-    failed = [pod for pod in away if pod not in outdated and pod.broken]
-    failed += [pod for pod in late if pod not in outdated and not pod.broken]
     held = not seen.settled or bool(_repairs(made.steps))
     if outdated or not seen.settled:
         made.doing.append(
