@@ -52,8 +52,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A Kubernetes node. `gone_since_s` is since when it is not ready; None while it is. `since_s` is the last of either
-    kind, in seconds since 1970."""
+    """A Kubernetes node. `gone_since_s` is since when it is not ready, None while it is; `since_s` is when
+    that last changed. Seconds since 1970."""
 
     name: str
     gone_since_s: float | None = None
