@@ -27,7 +27,7 @@ pytestmark = needs_etcd
 
 FAULTS = amount("S4_FAULTS", 6, 100)
 KEYS = 6  # at a time: after each fault others, so that no history is too long to be judged
-PADDING = "." * 6000  # above what is kept in rows
+PADDING = "." * 9000  # above what is kept in rows
 
 
 class Clients(Crew):

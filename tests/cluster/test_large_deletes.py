@@ -22,6 +22,7 @@ from s4.metadata.gone import AT_ONCE
 pytestmark = needs_etcd
 
 PARTS = 2 * AT_ONCE + 20  # three pieces
+SIZE = 9000  # in shards
 # Its row is gone, nothing is let go of yet; and: one piece is, the others are not.
 STEPS = ("before:submit-LetGo", "after:submit-LetGo")
 
@@ -53,11 +54,11 @@ def test_what_a_large_object_held_is_let_go_of_by_who_leads_next(tmp_path: Path)
         cluster.start()
         s3 = cluster.client("node-1")
         s3.create_bucket(Bucket="bucket")
-        kept = chance.randbytes(5000)
+        kept = chance.randbytes(SIZE)
         s3.put_object(Bucket="bucket", Key="kept", Body=kept)
         for number, step in enumerate(STEPS):
             cluster.settled()
-            make(s3, f"large-{number}", [kept, *(chance.randbytes(5000) for _ in range(PARTS - 1))])
+            make(s3, f"large-{number}", [kept, *(chance.randbytes(SIZE) for _ in range(PARTS - 1))])
             cluster.settled()
             before = leaders(cluster)
             crash.write_text(step)

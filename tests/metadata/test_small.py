@@ -14,7 +14,7 @@ from s4.metadata.commands import Claim, NewBlob, PutObject, Refused, Settings, T
 from s4.metadata.decide import decide
 from s4.metadata.entry import Entry, Overlay
 from s4.metadata.rows import Blob, Extent, FreeBlob, Object, Reference, RowError, decode, encode
-from s4.metadata.small import MOST, check, content_of, encode_blob
+from s4.metadata.small import MOST, USUAL, check, content_of, encode_blob, unless_told
 
 BYTES = bytes(range(256)) * 20
 SHA = hashlib.sha256(BYTES).digest()
@@ -124,6 +124,12 @@ def test_it_does_not_come_without_all_its_bytes() -> None:
 
 @pytest.mark.parametrize(("small", "inline"), [(0, 4096), (4096, 4096), (MOST, 4096), (100, 1), (0, MOST)])
 def test_bounds_that_hold(small: int, inline: int) -> None:
+    check(small, inline)
+
+
+@pytest.mark.parametrize(("inline", "small"), [(1, USUAL), (4096, USUAL), (USUAL, USUAL), (USUAL + 1, 0), (MOST, 0)])
+def test_what_holds_where_nobody_said(inline: int, small: int) -> None:
+    assert unless_told(inline) == small
     check(small, inline)
 
 

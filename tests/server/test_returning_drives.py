@@ -13,7 +13,7 @@ from s4.cli.admin_client import AdminError
 from server.test_drives import compare, fill, status
 from server.test_drives import whole as is_whole
 
-SIZES = [100, 5000, 70_000, 300_000, *[6000] * 60]  # some for each partition
+SIZES = [100, 9500, 70_000, 300_000, *[9000] * 60]  # some for each partition
 
 
 def state(server: ServerProcess, number: int) -> str:
@@ -64,7 +64,7 @@ def test_drives_come_back_by_themselves_and_when_told(own_server: Any, client: A
     wait_until(lambda: whole(server) and status(server)["drives"][2]["store"] != store, "an empty one is filled")
     compare(s3, "back", bodies)
     made = int(re.findall(r"is filled: (\d+) bytes made", server.log.read_text())[-1])
-    assert made >= sum(len(body) // 2 for body in set(bodies.values()) if len(body) >= 4096), "each is counted"
+    assert made >= sum(len(body) // 2 for body in set(bodies.values()) if len(body) > 8192), "each is counted"
     assert server.process.pid == process
     assert os.path.exists(f"/proc/{process}")  # noqa: PTH110 - it never ended
     done = server.admin_cli("drives", "retry", "9", check=False)

@@ -108,7 +108,7 @@ def test_0_7_refuses_a_server_whose_drives_were_changed(tmp_path: Path) -> None:
 def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: Path, what: str) -> None:
     """It looks at a store's format alone: 1 while all that is written there is read rightly by it, 2 from then on, as from
     the first large record, or where rows have content (--small)."""
-    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB").start()
+    server = ServerProcess(tmp_path / "data", "--reserve", "64MiB", environment={"S4_SMALL": "0"}).start()
     client = make_client(server.endpoint)
     client.create_bucket(Bucket="back")
     client.put_object(Bucket="back", Key="k", Body=b"x" * 10_000)
@@ -121,9 +121,9 @@ def test_0_7_goes_back_to_its_data_and_refuses_what_it_would_misread(tmp_path: P
     assert server.stop() == 0
     of_0_7 = server.environment.pop("PYTHONPATH")
     if what == "row":
-        server.environment["S4_SMALL"] = "16KiB"
+        del server.environment["S4_SMALL"]
     client = make_client(server.start().endpoint)
-    size = 10_000 if what == "row" else 200_000  # in its blob's row, or in an aligned record: 0.7 cannot read either
+    size = 8192 if what == "row" else 200_000  # in its blob's row, or in an aligned record: 0.7 cannot read either
     client.put_object(Bucket="back", Key=what, Body=b"y" * size)
     client.close()
     assert server.stop() == 0

@@ -171,7 +171,12 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
     )
     option("--inline", "4096", "objects smaller than this live in their metadata row", metavar="BYTES")
-    option("--small", "0", "content up to this that is not inline lives in its blob's row; 0 is off", metavar="SIZE")
+    option(
+        "--small",
+        "",
+        "content up to this that is not inline lives in its blob's row: 8KiB unless told; 0 is off",
+        metavar="SIZE",
+    )
     option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
     option("--volume-size", "1GiB", "size at which a volume file is sealed", metavar="SIZE")
@@ -218,7 +223,7 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """The fields of ServerSettings that `common_arguments` give. Raises ValueError that says what to change."""
     from s4.config.listening import parse_address  # noqa: PLC0415
     from s4.crypto.kms import allowed_of  # noqa: PLC0415
-    from s4.metadata.small import check as check_small  # noqa: PLC0415
+    from s4.metadata import small as small_content  # noqa: PLC0415
 
     bounds = _limits(arguments)
     if bool(arguments.certificate) != bool(arguments.key):
@@ -234,8 +239,8 @@ def common_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     inline = of_option("--inline", parse_size, arguments.inline)
     if not 1 <= inline <= 65536:
         raise ValueError("--inline is between 1 and 64KiB")
-    small = of_option("--small", parse_size, arguments.small)
-    check_small(small, inline)
+    small = of_option("--small", parse_size, arguments.small) if arguments.small else small_content.unless_told(inline)
+    small_content.check(small, inline)
     return {
         "strict": arguments.strict == "on",
         "scrub_every_s": number(arguments.scrub_every, "--scrub-every", 0, 1e9),

@@ -23,7 +23,7 @@ Bounds: MOST bytes in a row. A turn, an Append, a batch of messages and a part o
 below what a frame holds.
 
 Formats: a row of version 2 is a blob's array and its bytes behind it, laid out as an object's. 0.7 refuses such a row in
-words, and must never be given one: a single server that was told `--small` first marks its stores (`storage/directory.py`):
+words, and must never be given one: a single server that makes such rows (`--small`) first marks its stores (`storage/directory.py`):
 0.7 does not open them any more. In a cluster upkeep/small.py says when."""
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from s4.base.text import human
 from s4.metadata.rows import Blob, encode
 
 MOST = 64 * 1024  # what a gateway's cache of blobs keeps, too
+USUAL = 8 * 1024  # where rows still cost a single directory less than shards (docs/experiments.md)
 OLDEST = "0.8.0"  # the oldest program that may open a store with such rows
 VERSION = 2  # of the peer protocol, from which on they are known
 UNABLE, ABLE, READY = range(3)  # what a node of a cluster says of itself (upkeep/small.py)
@@ -43,6 +44,11 @@ IN_ROW = b"\x02"
 
 T = TypeVar("T")
 _encoder = Encoder()
+
+
+def unless_told(inline: int) -> int:
+    """`--small` where nobody said; all that is smaller is in objects' rows anyway where `--inline` is above it."""
+    return USUAL if inline <= USUAL else 0
 
 
 def check(small: int, inline: int) -> None:
