@@ -30,19 +30,31 @@ NOW_S, STAMP = 1767225600.0, "20260101T000000Z"
 BLOCKS, BLOCK, WARM = 25, 100, 100
 LISTED = 1000
 CALLS = {
-    "GET 6 B": ("GET", "/bbb/k", b""),
-    "HEAD": ("HEAD", "/bbb/k", b""),
-    "PUT 1 KiB": ("PUT", "/bbb/n", b"x" * 1024),
-    "DELETE": ("DELETE", "/bbb/none", b""),
-    "LIST": ("GET", "/bbb?list-type=2&prefix=l/", b""),
+    "GET 6 B": ("GET", "/bbb/k", b"", ""),
+    "HEAD": ("HEAD", "/bbb/k", b"", ""),
+    "PUT 1 KiB": ("PUT", "/bbb/n", b"x" * 1024, ""),
+    "DELETE": ("DELETE", "/bbb/none", b"", ""),
+    "LIST": ("GET", "/bbb?list-type=2&prefix=l/", b"", ""),
+    "PUT 1 KiB, signed chunks": ("PUT", "/bbb/n", b"x" * 1024, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"),
+    "PUT 1 KiB, chunks and a CRC32": ("PUT", "/bbb/n", b"x" * 1024, "STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
 }
 
 
-def signed(server: Any, method: str, target: str, body: bytes) -> bytes:
-    from s4.s3 import sigv4  # noqa: PLC0415 - of the tree that is measured
+def signed(server: Any, method: str, target: str, body: bytes, chunks: str = "") -> bytes:
+    from raw import encode_chunks  # noqa: PLC0415 - of the tree that is measured, as all that follows
+    from s4.s3 import sigv4  # noqa: PLC0415
 
-    headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
+    payload = chunks or hashlib.sha256(body).hexdigest()
+    headers = {"host": "localhost", "x-amz-date": STAMP, "x-amz-content-sha256": payload}
+    if chunks:
+        headers |= {"x-amz-decoded-content-length": str(len(body)), "content-encoding": "aws-chunked"}
+    mode = "unsigned-trailer" if "TRAILER" in chunks else "signed"
+    if mode == "unsigned-trailer":
+        headers["x-amz-trailer"] = "x-amz-checksum-crc32"
     headers["authorization"] = sigv4.authorization(server.access, server.secret, "us-east-1", method, target, headers)
+    if chunks:
+        told = {"X-Amz-Date": STAMP, "Authorization": headers["authorization"]}
+        body = encode_chunks(told, server.secret, "us-east-1", body, mode)
     lines = [
         f"{method} {target} HTTP/1.1",
         *(f"{name}: {value}" for name, value in headers.items()),
@@ -82,8 +94,8 @@ async def measure(connections: int) -> None:
             made = [await connect(server) for _ in range(connections)]
             for number in range(LISTED):
                 await ask(made[0], signed(server, "PUT", f"/bbb/l/{number:06}", b"x"), True)
-            for name, (method, target, content) in CALLS.items():
-                raw, body = signed(server, method, target, content), method != "HEAD"
+            for name, (method, target, content, chunks) in CALLS.items():
+                raw, body = signed(server, method, target, content, chunks), method != "HEAD"
 
                 async def turn(raw: bytes = raw, body: bool = body) -> None:
                     if connections == 1:
