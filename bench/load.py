@@ -45,6 +45,7 @@ class Work:
     workers: int
     objects: int = 0
     existing: str = ""  # prefix of objects that are there already: none are put before
+    encrypted: bool = False  # SSE-S3
 
     @property
     def is_large(self) -> bool:
@@ -102,6 +103,7 @@ def run(peer: Peer, work: Work, seconds: float) -> Report:
         *("-endpoint", peer.endpoint, "-access", peer.access, "-secret", peer.secret),
         *("-op", work.operation, "-size", str(work.size), "-workers", str(work.workers)),
         *("-seconds", str(seconds), "-objects", str(work.objects), "-existing", work.existing),
+        f"-sse={str(work.encrypted).lower()}",
         *("-pids", ",".join(str(pid) for each in peer.processes for pid in processes(each.pid))),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

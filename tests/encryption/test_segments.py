@@ -31,7 +31,7 @@ def sealed(data: bytes, cuts: list[int] = [], key: bytes = KEY, seal: bytes = SE
     return whole
 
 
-def opened(stored: bytes, size: int, key: bytes = KEY, seal: bytes = SEAL) -> bytes:
+def opened(stored: bytes, size: int, key: bytes = KEY, seal: bytes = SEAL) -> bytearray:
     return Opener(key, Extent(0, size, seal=seal)).open(0, stored)
 
 
@@ -70,6 +70,9 @@ def test_segments_are_bound_to_their_place() -> None:
     for fewer in (1, 2):  # cut off, by who changes the row's size too
         with pytest.raises(InvalidTag):
             opened(b"".join(pieces[:fewer]), fewer * SEGMENT)
+    for left in (1, TAG - 1, TAG, step - 1):
+        with pytest.raises(InvalidTag):
+            opened(stored[: 2 * step + left], size)
     with pytest.raises(InvalidTag):  # gone on with
         opened(stored + sealed(b"more"), size + 4)
     for key, seal in ((KEY[::-1], SEAL), (KEY, SEAL[::-1])):
@@ -85,9 +88,9 @@ def test_no_nonce_comes_twice_under_a_key(monkeypatch: pytest.MonkeyPatch) -> No
         def __init__(self, key: bytes) -> None:
             self._key, self._real = key, real(key)
 
-        def encrypt(self, nonce: bytes, data: Any, about: Any) -> bytes:
+        def encrypt_into(self, nonce: bytes, data: Any, about: Any, into: Any) -> int:
             used.append((self._key, nonce))
-            return self._real.encrypt(nonce, data, about)
+            return self._real.encrypt_into(nonce, data, about, into)
 
     monkeypatch.setattr(segments, "AESGCM", Noting)
     for seal in (bytes([number]) * 16 for number in range(5)):

@@ -43,26 +43,34 @@ class Sealer:
         self._held, self._number = bytearray(), 0
         self._digest, self.size = hashlib.sha256(), 0
 
-    def feed(self, pieces: Iterable[bytes | memoryview]) -> list[bytes]:
+    def feed(self, pieces: Iterable[bytes | memoryview]) -> list[memoryview]:
         """What is full of segments by now. The last 64 KiB wait: they may be the end."""
-        out = []
         for piece in pieces:
             self._held += piece
-            while len(self._held) > SEGMENT:
-                out.append(self._seal(bytes(memoryview(self._held)[:SEGMENT]), last=False))
-                del self._held[:SEGMENT]
-        return out
+        full = (len(self._held) - 1) // SEGMENT * SEGMENT
+        if full <= 0:
+            return []
+        data = memoryview(self._held)
+        self._held = bytearray(data[full:])
+        return [self._seal(data[:full], last=False)]
 
-    def finish(self) -> bytes:
+    def finish(self) -> memoryview:
         """The last segment."""
-        return self._seal(bytes(self._held), last=True)
+        return self._seal(memoryview(self._held), last=True)
 
-    def _seal(self, data: bytes, *, last: bool) -> bytes:
-        sealed = self._cipher.encrypt(_nonce(self._number, last), data, None)
-        self._number += 1
+    def _seal(self, data: memoryview, *, last: bool) -> memoryview:
+        """Whole segments, or the last one, encrypted into one buffer and hashed in one go."""
+        count = max(1, len(data) // SEGMENT)
+        sealed = bytearray(len(data) + count * TAG)
+        view = memoryview(sealed)
+        for number in range(count):
+            plain = data[number * SEGMENT : (number + 1) * SEGMENT]
+            at = number * (SEGMENT + TAG)
+            self._cipher.encrypt_into(_nonce(self._number, last), plain, None, view[at : at + len(plain) + TAG])
+            self._number += 1
         self._digest.update(sealed)
         self.size += len(sealed)
-        return sealed
+        return view
 
     def sha256(self) -> bytes:
         return self._digest.digest()
@@ -81,14 +89,20 @@ class Opener:
         start = first * (SEGMENT + TAG)
         return start, min(after * (SEGMENT + TAG), stored_size(self._extent)) - start
 
-    def open(self, first: int, data: bytes | memoryview) -> bytes:
+    def open(self, first: int, data: bytes | memoryview) -> bytearray:
         """The bytes of whole segments, the first of which has the number `first`. Raises InvalidTag for anything
         else."""
-        view, out = memoryview(data), []
-        for at in range(0, len(view), SEGMENT + TAG):
-            number = first + at // (SEGMENT + TAG)
-            out.append(self._cipher.decrypt(_nonce(number, number == self._last), view[at : at + SEGMENT + TAG], None))
-        return b"".join(out)
+        view, count = memoryview(data), -(-len(data) // (SEGMENT + TAG))
+        if len(view) - (count - 1) * (SEGMENT + TAG) < TAG:  # the last one is cut off before its tag
+            raise InvalidTag
+        plain = bytearray(len(view) - count * TAG)
+        out = memoryview(plain)
+        for number in range(count):
+            sealed = view[number * (SEGMENT + TAG) : (number + 1) * (SEGMENT + TAG)]
+            nonce = _nonce(first + number, first + number == self._last)
+            at = number * SEGMENT
+            self._cipher.decrypt_into(nonce, sealed, None, out[at : at + len(sealed) - TAG])
+        return plain
 
 
 __all__ = ["KEY_BYTES", "SEAL_BYTES", "SEGMENT", "TAG", "InvalidTag", "Opener", "Sealer", "stored_size"]

@@ -183,8 +183,8 @@ async def _stream_sealed(
         take = min(length, piece_bytes() - offset % SEGMENT)
         start, size = opener.span(offset, take)
         if row is not None:
-            pieces = _stream_blob(gateway, extent, row, start, size, whole_pieces)
-            data: bytes | memoryview = b"".join([piece async for piece in pieces])
+            pieces = [piece async for piece in _stream_blob(gateway, extent, row, start, size, whole_pieces)]
+            data: bytes | memoryview = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         else:
             data = (held or memoryview(b""))[start : start + size]
         try:
