@@ -116,12 +116,22 @@ class _BlobWriter:
         self._full: deque[list[Buffer]] = deque()
         self._appends: deque[asyncio.Task[None]] = deque()
         self._stripes = 0
+        self._synced = False
 
     def new(self, reference: bytes, size: int, sha256: bytes) -> NewBlob:
         """What a commit makes known, once `finish` has returned."""
         k, m = self._codec.k, self._codec.m
         return NewBlob(
-            self.blob, reference, size, self._gateway.stripe_bytes, k, m, sha256, sorted(self.missing), self.stores()
+            self.blob,
+            reference,
+            size,
+            self._gateway.stripe_bytes,
+            k,
+            m,
+            sha256,
+            sorted(self.missing),
+            self.stores(),
+            synced=self._synced,
         )
 
     @property
@@ -174,7 +184,8 @@ class _BlobWriter:
             await self._send(self._full.popleft(), sync=False)
 
     async def finish(self) -> None:
-        """Send the rest; durable on return, or by the commit where that is on the same node. Raises S3Error."""
+        """Send the rest; durable on return, or by the commit where that is on the same node and it is little: others
+        share that turn, and are not to wait for much. Raises S3Error."""
         if self.sealer is not None:
             self._cut([self.sealer.finish()])
         if self._fill <= SMALL_BYTES:
@@ -184,7 +195,9 @@ class _BlobWriter:
         while len(self._full) > 1:
             await self._send(self._full.popleft(), sync=False)
         await self._drain(0)
-        await self._send(self._full.popleft(), sync=not self._gateway.commit_syncs)
+        last = self._full.popleft()
+        self._synced = not self._gateway.commit_syncs or self._stripes > 0 or len(last[0]) > SMALL_BYTES
+        await self._send(last, sync=self._synced)
         await self._drain(0)
         shards = self._codec.k + self._codec.m - len(self.missing)
         if shards < self._gateway.shards_needed:

@@ -28,7 +28,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class NewBlob(msgspec.Struct, frozen=True):
-    """A blob whose shards are durable, to be made known by this commit. In a cluster `stores` names, by position,
+    """A blob whose shards are written, to be made known by this commit. In a cluster `stores` names, by position,
     the store that took each shard, empty where none did; `needed` shards must be there when it is decided (D1). One
     without shards (k is 0) brings its `content` (small.py)."""
 
@@ -43,6 +43,7 @@ class NewBlob(msgspec.Struct, frozen=True):
     stores: list[str] = []
     needed: int = 0
     content: bytes = b""
+    synced: bool = False  # its shards are durable; else the turn that commits it syncs them first
 
 
 class Conditions(msgspec.Struct, frozen=True):

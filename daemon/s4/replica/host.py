@@ -193,7 +193,9 @@ class Host:
             return False
         rows = list(turn.overlay.rows.items())
         write = self.copies.batch(rows, sync := self._syncs())
-        shards = not self._sync or any(new.k for item in group for new in getattr(item.command, "blobs", ()))
+        shards = not self._sync or any(
+            new.k and not new.synced for item in group for new in getattr(item.command, "blobs", ())
+        )
 
         def written(error: Exception | None) -> None:
             try:
