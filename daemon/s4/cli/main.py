@@ -101,13 +101,15 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _option(parser: argparse.ArgumentParser, name: str, default: str, text: str, **more: Any) -> None:
-    """An option that is an environment variable too."""
+def _option(
+    parser: argparse.ArgumentParser, name: str, default: str, text: str, *, unless_told: str = "none", **more: Any
+) -> None:
+    """An option that is an environment variable too; `unless_told` is what help says of an empty default."""
     variable = "S4_" + name.strip("-").upper().replace("-", "_")
     if "choices" in more:  # argparse does not look at defaults, which a variable gives
         more["type"] = functools.partial(one_of, more["choices"])
     added = parser.add_argument(
-        name, default=os.environ.get(variable, default), help=f"{text} [{default or 'none'}]", **more
+        name, default=os.environ.get(variable, default), help=f"{text} [{default or unless_told}]", **more
     )
     added.variable = variable  # type: ignore[attr-defined]  # for who looks for those that are none (server/starting.py)
 
@@ -174,8 +176,9 @@ def common_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--small",
         "",
-        "content up to this that is not inline lives in its blob's row: 8KiB unless told; 0 is off",
+        "content up to this that is not inline lives in its blob's row; 0 is off",
         metavar="SIZE",
+        unless_told="8KiB",
     )
     option("--dedup", "on", "share equal content: on or off", choices=("on", "off"))
     option("--reserve", "1GiB", "free disk below which uploads are refused", metavar="SIZE")
