@@ -2,8 +2,8 @@
 rolling upgrade or at any time after it.
 
 Each step holds for good once it was reached, and none is taken before the one above it:
-1. ABLE: a node was told `--small`, and every process that is connected to it speaks version 2 of the peer protocol, which
-   knows such rows. It says so in its census; 0.7 says nothing.
+1. ABLE: a node has a `--small` that is not 0, and every process that is connected to it speaks version 2 of the peer
+   protocol, which knows such rows. It says so in its census; 0.7 says nothing.
 2. READY: every store of the map that is not gone said that it is ABLE at least. The node marks its store, durably: 0.7 does
    not open it any more (storage/directory.py). From then on it speaks with nobody who speaks version 1, as caller or as
    called, after a restart too. So a program of 0.7, wherever it starts, is told nothing and given no rows; it says why.
@@ -14,7 +14,7 @@ Rows go to every copy of the metadata, whatever its disk has left, and nobody ma
 store has less free than its reserve, content goes into shards, which a full store leaves to others. That is asked so
 often that what comes meanwhile stays far below the half of a reserve that is kept for rows.
 
-So the setting is to be given to every node; while one lacks it, or is not upgraded, content goes into shards as before,
+While one node was told 0, or is not upgraded, content goes into shards as before,
 and the log says for whom that waits. Taken back, it makes no more such rows; those that there are stay readable, and
 the marks stay."""
 
