@@ -422,7 +422,8 @@ class ClusterSpec(Model):
     inlineThreshold: Quantity = Field("4Ki", description="Smaller objects live in their metadata row.")
     small: Quantity | None = Field(
         None,
-        description="Content up to this (8Ki unless given, 64Ki at most, 0 for none) that is not inline lives in its blob's row, once every pod can read it; restarts. 0.7 does not open such stores.",
+        description="Content up to this (8Ki unless given, 64Ki at most, 0 for none) that is not inline lives in its "
+        "blob's row, once every pod can read it; restarts. 0.7 does not open such stores.",
     )
     strictWrites: bool = Field(False, description="Refuse writes while not every store of a partition can take them.")
     newBuckets: Literal["aws", "open"] = Field(

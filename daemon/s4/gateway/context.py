@@ -158,7 +158,7 @@ class Gateway:
     open_buckets: bool = False  # new buckets begin with ACLs and without a public access block
     receivers: frozenset[str] = frozenset()  # of events, by name
     day_ms: int = 86_400_000  # of lifecycle rules
-    commit_syncs: bool = True  # the node that commits holds the shards too, and syncs them first
+    commit_syncs: bool = True  # the node that commits holds the shards too, and syncs first what is little
     far: bool = False  # rows are another process's
     small_bytes: int = 0  # content up to here, and not inline, is in its blob's row (metadata/small.py); 0 is none
     quotas: Quotas = field(default_factory=Quotas)
