@@ -1,10 +1,11 @@
-"""`python -m bench.cluster`: what a cluster of six nodes (4+2) on one machine does when a node dies, stops, or loses
-its disk.
+"""`python -m bench.cluster`: what a cluster of six nodes (4+2, 32 partitions) on one machine costs at rest,
+and does when a node dies, stops, or loses its disk.
 
     python -m bench.cluster [--gib 1]
 
-Failover: clients put and get small objects through another node while one is killed (and, apart, told to stop): the
-longest time that any request took, and how many failed. Rebuild: a node's disk is emptied; how fast its shards are
+At rest: processor time of each node while nobody asks for anything. Failover: clients put and get small objects through
+another node while one is killed (and, apart, told to stop): the longest time that any request took, and how many
+failed. Rebuild: a node's disk is emptied; how fast its shards are
 made again, and what GETs of 4 KiB through another node feel of it. Figures are the nodes' own metrics.
 """
 
@@ -25,7 +26,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from bench.load import Report, Work, command, commit, machine, run
+from bench.load import Report, Work, command, commit, machine, run, spent_s
 from bench.peers import ACCESS, SECRET, Peer, start_cluster
 from s4.cli.admin_client import AdminClient, AdminError
 
@@ -112,6 +113,16 @@ class Calls:
                 self.count += 1
 
 
+def at_rest(directory: Path, seconds: float = 20.0) -> None:
+    pids = [one["pid"] for one in act(directory, "status")["nodes"]]
+    time.sleep(8)  # what a start brings
+    before, started = [spent_s(pid) for pid in pids], time.monotonic()
+    time.sleep(seconds)
+    took = time.monotonic() - started
+    parts = [100 * (spent_s(pid) - old) / took for pid, old in zip(pids, before, strict=True)]
+    print(f"- at rest a node takes {min(parts):.2f} to {max(parts):.2f} % of a core", flush=True)
+
+
 def failover(directory: Path, peer: Peer) -> None:
     for how, said in (("kill", "killed"), ("stop", "told to stop")):
         for node in ("node-3", "node-5"):
@@ -170,6 +181,7 @@ def main() -> None:
         directory = Path(scratch) / "dev"
         peer = start_cluster(directory, 6)
         try:
+            at_rest(directory)
             run(peer, Work("put", 1024, 4), 1)
             failover(directory, peer)
             rebuild(directory, peer, arguments.gib)

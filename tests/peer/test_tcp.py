@@ -257,11 +257,33 @@ def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
     served(tmp_path, test)
 
 
-class Busy:
-    """A peer that is heard, and never answers a beacon but the first: its answers stand behind bulk."""
+def test_settings_are_leased_to_who_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for none says seldom that it is there: beacons were most of what a cluster cost at rest."""
+    monkeypatch.setattr(client, "BEACON_S", 0.01)
+    monkeypatch.setattr(client, "QUIET_S", 1e9)
 
-    def __init__(self) -> None:
-        self.beacons, self.talks = 0, True
+    async def test() -> None:
+        asked, quiet = Busy(answers=True), Busy(answers=True)
+        servers = [await listen(asked.begin, tmp_path / "asked"), await listen(quiet.begin, tmp_path / "quiet")]
+        remotes = [await RemoteNode.connect(tmp_path / name, boot_clock, lambda: None) for name in ("asked", "quiet")]
+
+        def renewed() -> bool:
+            remotes[0].known_bucket("any")
+            return asked.beacons >= 5
+
+        await until(renewed)
+        assert quiet.beacons == 1  # as it connected
+        for one in (*remotes, *servers):
+            await one.close() if isinstance(one, RemoteNode) else one.close()
+
+    asyncio.run(test())
+
+
+class Busy:
+    """A peer that is heard, and never answers a beacon but the first, for its answers stand behind bulk; or `answers`."""
+
+    def __init__(self, *, answers: bool = False) -> None:
+        self.beacons, self.talks, self.answers = 0, True, answers
 
     def begin(self, stream: FrameStream) -> None:
         self.serving = asyncio.ensure_future(self.serve(stream))
@@ -274,7 +296,7 @@ class Busy:
                     self._say(stream, header.id, frames.Welcome(1, 7))
                     continue
                 self.beacons += header.name == frames.BEACON
-                if self.beacons == 1:
+                if self.answers or self.beacons == 1:
                     self._say(stream, header.id, True)
                 elif self.talks:
                     self._say(stream, 10_000, None)  # an answer that nobody waits for any more
@@ -292,6 +314,7 @@ def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(
     """Many megabytes before a beacon's answer, on a busy machine: the connection was closed under the calls that
     brought them."""
     monkeypatch.setattr(client, "BEACON_S", 0.01)
+    monkeypatch.setattr(client, "QUIET_S", 0.01)
     monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
 
     async def test() -> None:

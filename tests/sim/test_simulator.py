@@ -86,6 +86,19 @@ def test_no_rule_can_be_left_out(kind: type) -> None:
             World(seed, node_class=node_class, **faults).run().check_end()
 
 
+def test_beacons_of_all_partitions_are_due_together() -> None:
+    """Whenever each of them began to be led: one frame takes them all to another store."""
+    early, late = leading(), leading()
+    for replica, began in ((early, 0.15), (late, 0.45)):
+        replica.tick(began)
+        replica.messages.clear()
+    for now, due in ((0.47, False), (0.51, True), (0.7, False), (0.95, False), (1.02, True)):
+        for replica in (early, late):
+            replica.tick(now)
+            assert any(isinstance(message, Beacon) for _, message in replica.messages) is due
+            replica.messages.clear()
+
+
 def test_an_unknown_swap_is_repeated_and_binds_until_a_newer_document_was_seen() -> None:
     """R4's sequence: the swap that adds C may have landed, so nothing commits without C, however long no news comes."""
     replica = leading()

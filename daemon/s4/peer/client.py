@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 CALL_S = 120.0
 BEACON_S = 0.5
+QUIET_S = 2.5  # between beacons where no settings are asked for
 BEACON_LIMIT_S = 5.0
 CACHED = 10_000
 DISCARDS_ALL = 2  # the version that knows it
@@ -60,7 +61,8 @@ class RemoteNode(NodeApi):
         self._next = self._frames = 0
         self._incarnation = self.version = 0
         self._gone, self.store = False, ""
-        self._lease_until = 0.0
+        self._beaconed = 0.0
+        self._lease_until, self._wanted = 0.0, False  # by somebody, since the last beacon
         self._generation = 0
         self._buckets: dict[str, Bucket | None] = {}
         self._identities: dict[str, Identity | None] = {}
@@ -133,13 +135,18 @@ class RemoteNode(NodeApi):
 
     def known_bucket(self, name: str) -> Bucket | None:
         """What `find_bucket` gives, where it is cached."""
-        return self._buckets.get(name) if self._clock() < self._lease_until else None
+        return self._buckets.get(name) if self._leased() else None
 
     def known_identity(self, access_key: str) -> Identity | None:
-        return self._identities.get(access_key) if self._clock() < self._lease_until else None
+        return self._identities.get(access_key) if self._leased() else None
+
+    def _leased(self) -> bool:
+        """Whether what is cached holds. Asking has the next beacons renew the lease."""
+        self._wanted = True
+        return self._clock() < self._lease_until
 
     async def _cached(self, cache: dict[str, Any], method: str, name: str) -> Any:
-        if self._clock() < self._lease_until and name in cache:
+        if self._leased() and name in cache:
             return cache[name]
         generation = self._generation
         value = await self._call(method, name)
@@ -231,7 +238,7 @@ class RemoteNode(NodeApi):
         self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
 
     async def _beacon(self) -> None:
-        sent = self._clock()
+        sent = self._beaconed = self._clock()
         header, _ = await self._send(frames.BEACON, max(0.0, sent - self._oldest()), limit_s=BEACON_LIMIT_S)
         # a node that does not serve the settings now gives no lease on what it said of them before (L2)
         self._lease_until = sent + LEASE_S if frames.value_of(frames.lease_decoder, header.value) else 0.0
@@ -239,7 +246,9 @@ class RemoteNode(NodeApi):
     async def _beacons(self) -> None:
         while True:
             await asyncio.sleep(BEACON_S)
-            heard = self._frames
+            if not self._wanted and self._clock() - self._beaconed < QUIET_S:
+                continue
+            self._wanted, heard = False, self._frames
             try:
                 await self._beacon()
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes

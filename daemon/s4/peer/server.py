@@ -2,8 +2,8 @@
 
 Each connection is a gateway. It must say HELLO first: what is of another cluster, means another store, or speaks no
 version that we speak is told so and cut off before anything else is looked at. Over TCP the certificate has been
-checked by then: only those of the cluster's authority get as far. It sends a beacon twice a second with the start of
-its oldest reader, which holds back the freeing of shards (rule D6) and renews its lease on cached settings. When a
+checked by then: only those of the cluster's authority get as far. It sends a beacon now and then with the start of its
+oldest reader, which holds back the freeing of shards (rule D6) and renews its lease on cached settings. When a
 setting changes, the call that changed it waits until every gateway said that it forgot, or until that gateway's lease
 has run out (L2).
 """

@@ -278,9 +278,12 @@ class Replica(Ledger):
     # -- the primary
 
     def _tend(self, config: Config, plan: Plan) -> None:
+        due = (
+            self.now // self.timing.beacon * self.timing.beacon
+        )  # the same of all partitions: one frame takes them all
         for name, peer in list(self._peers.items()):
-            if self.now - peer.beaconed >= self.timing.beacon:
-                peer.beaconed = self.now
+            if due > peer.beaconed:
+                peer.beaconed = due
                 self._say(name, messages.Beacon(config.epoch, self.now))
             quiet, acked = self.now - peer.sent, peer.acked or 0
             if quiet >= self.timing.resend and peer.progress is PROBE:

@@ -50,7 +50,7 @@ from s4.storage.leveldb import Database
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.1
+TICK_S = 0.25
 RETRY_S = 0.2
 AT_ONCE = 20_000  # rows of a batch that is filled in the loop
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
@@ -423,10 +423,10 @@ class Group:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            cramped = not self.room()
+            cramped, now = not self.room(), self.clock()
             for one in self._partitions:
                 one.core.cramped = cramped
-                one.core.tick(self.clock())
+                one.core.tick(now)
                 self._drain(one)
 
     async def _watch(self, one: _Partition) -> None:

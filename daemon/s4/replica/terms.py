@@ -69,7 +69,7 @@ class Peer:
     progress: Progress = Progress.PROBE  # SNAPSHOT is left for REPLICATE alone, which falls back to PROBE
     next: int = 0  # sequence to send next: in REPLICATE after what it acked, and at most one after our last
     told: int = 0  # commit sequence that it was told: at most ours
-    beaconed: float = NEVER
+    beaconed: float = NEVER  # when the beacon was due that it was sent last
     sent: float = NEVER
     leaving: bool = False
     attempt: int = 0  # of its tries to join, that we gave a number; 0 where it was in sync already

@@ -23,7 +23,7 @@ from s4.upkeep.shard_repair import Blobs, Failed, Fill, ShardRepair
 
 log = logging.getLogger(__name__)
 
-WORK_S = 0.3
+WORK_S = 1.0
 FILLS = 2  # partitions that are filled at the same time
 RETRY_S = 5.0
 
