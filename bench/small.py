@@ -6,12 +6,14 @@
 Two servers, without and with `--small 64KiB`, in turns on one machine: operations a second, their ratio, and processor
 time of the server's processes for each operation, which others on the machine disturb less. `--ingest`: so many GiB of
 such objects, each a turn's rows as the server makes them, put into LevelDB with the server's sizes: bytes that the
-process wrote for each byte that came in, as it grows. A store in shards writes a little more than one.
+process wrote for each byte that came in, as it grows, and at the end what a read of any of them costs. A store in
+shards writes a little more than one.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import time
 from functools import partial
@@ -85,6 +87,7 @@ def ingest(gib: float, size: int) -> None:
     from s4.storage.leveldb import Database  # noqa: PLC0415
 
     total, came, told = int(gib * (1 << 30)), 0, 0
+    some: list[bytes] = []  # one of a hundred, to be read
     with tempfile.TemporaryDirectory() as scratch:
         database = Database(Path(scratch) / "meta", cache_bytes=64 << 20, write_buffer_bytes=16 << 20, open_files=500)
         begun, started, sequence = written(), time.monotonic(), 0
@@ -104,11 +107,20 @@ def ingest(gib: float, size: int) -> None:
                     (keys.answer_row(where, keys.command_id(sequence, blob[:10])), encode(Answer(1, bytes(60)))),
                 ]
                 came += size
+                if sequence % 100 == 0:
+                    some.append(keys.blob_row(where, blob))
             database.write(rows, True)
             if came >= told + (1 << 28):
                 told = came
                 print(f"| {came / (1 << 30):.2f} | {(written() - begun) / came:.1f} |", flush=True)
         print(f"\n{came / (1 << 20) / (time.monotonic() - started):.0f} MiB/s came in")
+        random.shuffle(some)
+        before_s = time.process_time()
+        for row in some[:10_000]:
+            database.get(row)
+        print(
+            f"{(time.process_time() - before_s) / len(some[:10_000]) * 1e6:.0f} µs of a processor to read one of them"
+        )
         database.close()
 
 

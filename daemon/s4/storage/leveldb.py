@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Rows = Iterable[tuple[bytes, bytes | None]]
 
 
+TABLE_BYTES = 16 << 20  # of a table: opening one again, since only so many are open, costs more than a read in it
 _END, _OVER = b"\xff" * 16, b"\x00forgotten\x00"
 DAMAGED = ".damaged"  # added to a database's name: a file that says so
 UNSYNCED = ".unsynced"  # the same: its log may have writes that no sync covered
@@ -78,6 +79,7 @@ class Database:
                 max_open_files=open_files,
                 bloom_filter_bits=10,
                 block_size=8192,
+                max_file_size=TABLE_BYTES,
             )
             unsynced = path.with_name(path.name + UNSYNCED).exists()
             if unsynced:  # LevelDB passes over stretches of zeros, with what else is in their blocks
