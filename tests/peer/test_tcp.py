@@ -295,7 +295,9 @@ class Busy:
                 if header.name == frames.HELLO:
                     self._say(stream, header.id, frames.Welcome(1, 7))
                     continue
-                self.beacons += header.name == frames.BEACON
+                if header.name != frames.BEACON:
+                    continue  # a call, which is never answered
+                self.beacons += 1
                 if self.answers or self.beacons == 1:
                     self._say(stream, header.id, True)
                 elif self.talks:

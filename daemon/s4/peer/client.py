@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 CALL_S = 120.0
 BEACON_S = 0.5
-QUIET_S = 2.5  # between beacons where no settings are asked for
+QUIET_S = 2.5  # between beacons where nothing is asked for
 BEACON_LIMIT_S = 5.0
 CACHED = 10_000
 DISCARDS_ALL = 2  # the version that knows it
@@ -246,7 +246,7 @@ class RemoteNode(NodeApi):
     async def _beacons(self) -> None:
         while True:
             await asyncio.sleep(BEACON_S)
-            if not self._wanted and self._clock() - self._beaconed < QUIET_S:
+            if not (self._wanted or self._calls) and self._clock() - self._beaconed < QUIET_S:
                 continue
             self._wanted, heard = False, self._frames
             try:
