@@ -11,12 +11,11 @@ class SortedCursor:
     def __init__(self, rows: list[tuple[bytes, bytes]]) -> None:
         self.rows, self._at, self.reads = sorted(rows), 0, 0
 
-    def next(self) -> tuple[bytes, bytes] | None:
-        self.reads += 1
-        if self._at >= len(self.rows):
-            return None
-        self._at += 1
-        return self.rows[self._at - 1]
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        taken = self.rows[self._at : self._at + count]
+        self._at += len(taken)
+        self.reads += len(taken) + (len(taken) < count)
+        return taken
 
     def seek(self, key: bytes) -> None:
         self._at = bisect.bisect_left(self.rows, (key, b""))

@@ -43,13 +43,13 @@ def by_scan(database: Database) -> None:
 def by_cursor(database: Database) -> None:
     cursor = database.cursor(PREFIX)
     cursor.seek(b"")
-    assert cursor.next() is None
+    assert cursor.take(1) == []
     cursor.close()
 
 
 def by_cursor_from_its_start(database: Database) -> None:
     cursor = database.cursor(PREFIX)
-    assert cursor.next() is None
+    assert cursor.take(1) == []
     cursor.close()
 
 
@@ -85,7 +85,7 @@ def test_what_stands_between_rows_is_forgotten_too(tmp_path: Path, monkeypatch: 
     met.clear()
     cursor = database.cursor(PREFIX)
     cursor.seek(_key(2)[len(PREFIX) :])
-    while cursor.next() is not None:
+    while cursor.take(1):
         pass
     cursor.close()
     assert [(start, stop) for start, stop in met if stop != PREFIX + b"\xff" * 16] == [

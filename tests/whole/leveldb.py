@@ -215,13 +215,13 @@ class Cursor:
         self._values = [database._rows[key] for key in self._keys]
         self._prefix, self._at, self._check = prefix, 0, database._whole
 
-    def next(self) -> tuple[bytes, bytes] | None:
-        if self._at >= len(self._keys):
-            return None
-        key = self._keys[self._at]
-        self._check(key, key + b"\x00")
-        self._at += 1
-        return key[len(self._prefix) :], self._values[self._at - 1]
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        taken = []
+        for key, value in zip(self._keys[self._at :][:count], self._values[self._at :], strict=False):
+            self._check(key, key + b"\x00")
+            taken.append((key[len(self._prefix) :], value))
+        self._at += len(taken)
+        return taken
 
     def seek(self, key: bytes) -> None:
         self._at = bisect_left(self._keys, self._prefix + key)

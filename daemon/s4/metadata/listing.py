@@ -6,9 +6,11 @@ prefix is skipped by seeking past it, older versions of a key by seeking past th
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import msgspec
@@ -17,14 +19,17 @@ from s4.metadata import classes, keys
 from s4.metadata.rows import Summary, decode_listed, decode_object, decode_summary
 
 PAUSE_EVERY = 256
+FIRST, MOST = 2, 32  # rows that are taken of a cursor at once
+Row = tuple[bytes, bytes]
+_key_of = itemgetter(0)
 _CLASS = classes.NAME.encode()
 
 
 class Cursor(Protocol):
     """A walk over one partition's rows of a bucket; keys come without the prefix."""
 
-    @property
-    def next(self) -> Callable[[], tuple[bytes, bytes] | None]: ...
+    def take(self, count: int) -> list[Row]:
+        """The next rows; fewer where there are no more."""
 
     def seek(self, key: bytes) -> None: ...
 
@@ -70,33 +75,59 @@ class Page:
 
 
 class Merge:
-    """The rows of several cursors in one order: the next one is the first of `heap`, as (key, cursor, value)."""
+    """The rows of several cursors in one order, taken and sorted a batch at a time: one of them costs less so than if
+    each came by itself. Batches grow as long as nobody passes rows over.
+
+    What is at hand, `_rows`, is all that there is up to its last; what was taken of a cursor and lies behind that is
+    held back."""
 
     def __init__(self, cursors: Sequence[Cursor], start: bytes) -> None:
-        self._cursors = cursors
-        self._next = [cursor.next for cursor in cursors]
-        self.heap: list[tuple[bytes, int, bytes]] = []
-        for index, cursor in enumerate(cursors):
+        self._cursors, self._rows = cursors, deque[Row]()
+        self._held: list[list[Row]] = [[] for _ in cursors]
+        self._ended = [False for _ in cursors]
+        self._size = FIRST
+        for cursor in cursors:
             cursor.seek(start)
-            row = cursor.next()
-            if row is not None:
-                self.heap.append((row[0], index, row[1]))
-        heapq.heapify(self.heap)
 
-    def advance(self) -> None:
-        index = self.heap[0][1]
-        row = self._next[index]()
-        if row is None:
-            heapq.heappop(self.heap)
-        else:
-            heapq.heapreplace(self.heap, (row[0], index, row[1]))
+    def next(self) -> Row | None:
+        if not self._rows:
+            self._fetch()
+        return self._rows.popleft() if self._rows else None
+
+    def _fetch(self) -> None:
+        size, bound = self._size, b""
+        self._size = min(2 * size, MOST)
+        for at, held in enumerate(self._held):
+            if self._ended[at]:
+                continue
+            if len(held) <= size // 2:
+                taken = self._cursors[at].take(size)
+                held.extend(taken)
+                if len(taken) < size:
+                    self._ended[at] = True
+                    continue
+            if not bound or held[-1][0] < bound:
+                bound = held[-1][0]
+        given: list[Row] = []
+        for held in self._held:
+            end = bisect_right(held, bound, key=_key_of) if bound else len(held)
+            given += held[:end]
+            del held[:end]
+        given.sort()
+        self._rows.extend(given)
 
     def seek(self, target: bytes) -> None:
         """Go on at the first row that is not below `target`."""
-        while self.heap and self.heap[0][0] < target:
-            index = self.heap[0][1]
-            self._cursors[index].seek(target)
-            self.advance()
+        rows = self._rows
+        while rows and rows[0][0] < target:
+            rows.popleft()
+        if rows:
+            return
+        self._size = 1
+        for at, held in enumerate(self._held):
+            del held[: bisect_left(held, target, key=_key_of)]
+            if not held and not self._ended[at]:
+                self._cursors[at].seek(target)
 
 
 def _start(query: Query) -> bytes:
@@ -132,9 +163,9 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
     prefix, end = keys.escape(query.prefix), -keys.VERSION_BYTES
     seen = keys.escape(query.after_key) + b"\x00\x01" if query.after_version else b""
     steps = 0
-    heap, items, limit = merge.heap, page.items, query.limit
-    while heap:
-        raw, _, value = heap[0]
+    following, items, limit = merge.next, page.items, query.limit
+    while (found := following()) is not None:
+        raw, value = found
         if prefix and not raw.startswith(prefix):
             break
         steps += 1
@@ -148,7 +179,7 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
         key = keys.unescape(name[:-2])
         if query.delimiter:
             common = common_prefix(key, query.prefix, query.delimiter)
-            if common is not None and not _emits_nothing(merge, query, raw, value):
+            if common is not None and not _emits_nothing(query, value):
                 if len(items) >= limit:
                     page.truncated = True
                     break
@@ -157,18 +188,15 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
                 continue
             if common is not None:
                 seen = name
-                merge.advance()
                 continue
         row, special = decode_listed(value, _CLASS)
         seen = name
         if row.marker and not query.versions:
-            merge.advance()
             continue
         if len(items) >= limit:
             page.truncated = True
             break
         items.append(Version(key, raw[end:], row, latest, _class_of(value) if special else classes.STANDARD))
-        merge.advance()
     page.close()
     yield page
 
@@ -187,8 +215,8 @@ def walk_uploads(
             resume = keys.after(keys.escape(after_key))
         start = max(start, resume)
     merge, end, steps = Merge(cursors, start), keys.escape(prefix), 0
-    while merge.heap and merge.heap[0][0].startswith(end):
-        raw, _, value = merge.heap[0]
+    while (found := merge.next()) is not None and found[0].startswith(end):
+        raw, value = found
         key, upload = keys.split_upload(raw)
         common = common_prefix(key, prefix, delimiter)
         steps += 1
@@ -196,7 +224,6 @@ def walk_uploads(
             yield None
         if common is None:
             yield key, upload, value
-            merge.advance()
         else:
             yield common
             merge.seek(keys.after(keys.escape(common)))
@@ -208,6 +235,6 @@ def _class_of(value: bytes) -> str:
     return classes.of(decode_object(value)[0].headers)
 
 
-def _emits_nothing(merge: Merge, query: Query, raw: bytes, value: bytes) -> bool:
+def _emits_nothing(query: Query, value: bytes) -> bool:
     """Whether a row shows in no current listing (a delete marker), so that it makes no common prefix either."""
     return not query.versions and decode_summary(value).marker

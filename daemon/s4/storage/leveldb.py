@@ -235,29 +235,8 @@ class Database:
     def cursor(self, prefix: bytes) -> Cursor:
         """A seekable walk over the rows whose keys begin with `prefix`; its keys come without the prefix."""
         began = time.monotonic()
-        cursor = Cursor(self._db.prefixed_db(prefix).iterator(verify_checksums=True))
-        cursor.took = time.monotonic() - began
-        cursor.next = self._watched_next(cursor, prefix)
-        return cursor
-
-    def _watched_next(self, cursor: Cursor, prefix: bytes) -> Callable[[], tuple[bytes, bytes] | None]:
-        step, clock = cursor.next, time.monotonic
-
-        def watched() -> tuple[bytes, bytes] | None:
-            began = clock()
-            try:
-                row = step()
-            except plyvel.Error as error:
-                self._damaged(error)
-                raise
-            if clock() - began + cursor.took >= STEP_S:
-                self.forgetting.met(prefix + cursor.at, prefix + (row[0] if row is not None else _END))
-            if row is not None:
-                cursor.at = row[0]
-            cursor.took = 0.0
-            return row
-
-        return watched
+        iterator = self._db.prefixed_db(prefix).iterator(verify_checksums=True)
+        return Cursor(iterator, prefix, self._damaged, self.forgetting, time.monotonic() - began)
 
     def first(self, start: bytes, stop: bytes) -> tuple[bytes, bytes] | None:
         began = time.monotonic()
@@ -373,20 +352,37 @@ def _sync(path: Path) -> None:
 
 
 class Cursor:
-    """One iterator over a prefix. `next` gives (key, value) or None at the end; `at` is where it begins from, and
-    `took` what it took to come there."""
+    """One iterator over a prefix. It was at `at` last, and coming there took `took`."""
 
-    def __init__(self, iterator: Iterator[tuple[bytes, bytes]]) -> None:
-        self._iterator, self.at, self.took = iterator, b"", 0.0
-        self.next: Callable[[], tuple[bytes, bytes] | None] = partial(next, iterator, None)
+    def __init__(
+        self, iterator: Any, prefix: bytes, damaged: Callable[[Exception], None], forgetting: Forgetting, took: float
+    ) -> None:
+        self._iterator, self._prefix, self._damaged, self._forgetting = iterator, prefix, damaged, forgetting
+        self._at, self._took = b"", took
+
+    def take(self, count: int) -> list[tuple[bytes, bytes]]:
+        """The next rows; fewer where there are no more."""
+        began = time.monotonic()
+        try:
+            rows = list(islice(self._iterator, count))
+        except plyvel.Error as error:
+            self._damaged(error)
+            raise
+        if time.monotonic() - began + self._took >= STEP_S:
+            stop = rows[-1][0] if len(rows) == count else _END
+            self._forgetting.met(self._prefix + self._at, self._prefix + stop)
+        if rows:
+            self._at = rows[-1][0]
+        self._took = 0.0
+        return rows
 
     def seek(self, key: bytes) -> None:
         began = time.monotonic()
-        self._iterator.seek(key)  # type: ignore[attr-defined]
-        self.at, self.took = key, time.monotonic() - began
+        self._iterator.seek(key)
+        self._at, self._took = key, time.monotonic() - began
 
     def close(self) -> None:
-        self._iterator.close()  # type: ignore[attr-defined]
+        self._iterator.close()
 
 
 class Snapshot:
