@@ -85,3 +85,21 @@ def test_damage_is_told_however_it_is_read(tmp_path: Path, how: str) -> None:
     assert len(told) == 1
     assert (tmp_path / "meta.damaged").exists()
     kept.close()
+
+
+def test_of_large_rows_a_cursor_takes_few_at_once(tmp_path: Path) -> None:
+    """A row of an object of thousands of parts has a megabyte, and a listing takes rows of each partition."""
+    database = Database(tmp_path / "meta", cache_bytes=1 << 20, write_buffer_bytes=8 << 20, open_files=20)
+    sizes = [10, 20, 300_000, 300_000, *[10] * 40]
+    database.write([(b"P%02d" % at, bytes(size)) for at, size in enumerate(sizes)], True)
+    cursor, taken = database.cursor(b"P"), []
+    while rows := cursor.take(16):
+        taken.append(rows)
+    cursor.close()
+    assert [len(value) for rows in taken for _, value in rows] == sizes
+    assert [len(rows) for rows in taken] == [5, 16, 16, 7]
+    cursor = database.cursor(b"P")
+    cursor.seek(b"02")
+    assert [len(cursor.take(16)) for _ in range(3)] == [1, 1, 16]
+    cursor.close()
+    database.close()

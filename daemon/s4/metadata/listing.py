@@ -29,7 +29,7 @@ class Cursor(Protocol):
     """A walk over one partition's rows of a bucket; keys come without the prefix."""
 
     def take(self, count: int) -> list[Row]:
-        """The next rows; fewer where there are no more."""
+        """The next rows, at most `count`, or fewer where they are large; none at the end."""
 
     def seek(self, key: bytes) -> None: ...
 
@@ -96,17 +96,17 @@ class Merge:
 
     def _fetch(self) -> None:
         size, bound = self._size, b""
-        self._size = min(2 * size, MOST)
+        self._size = min(2 * size, MOST)  # next time
         for at, held in enumerate(self._held):
             if self._ended[at]:
                 continue
             if len(held) <= size // 2:
                 taken = self._cursors[at].take(size)
                 held.extend(taken)
-                if len(taken) < size:
-                    self._ended[at] = True
-                    continue
-            if not bound or held[-1][0] < bound:
+                self._ended[at] = not taken
+                if len(taken) < size:  # large rows, or nearly the last: not many of them are held
+                    self._size = 1
+            if not self._ended[at] and (not bound or held[-1][0] < bound):
                 bound = held[-1][0]
         given: list[Row] = []
         for held in self._held:

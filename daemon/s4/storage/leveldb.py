@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 Rows = Iterable[tuple[bytes, bytes | None]]
 
 
+BATCH_BYTES, FEW = 64 * 1024, 4  # of rows that are taken at once, looked at each few: one may have a megabyte
 TABLE_BYTES = 16 << 20  # of a table: opening one again, since only so many are open, costs more than a read in it
 _END, _OVER = b"\xff" * 16, b"\x00forgotten\x00"
 DAMAGED = ".damaged"  # added to a database's name: a file that says so
@@ -361,16 +362,20 @@ class Cursor:
         self._at, self._took = b"", took
 
     def take(self, count: int) -> list[tuple[bytes, bytes]]:
-        """The next rows; fewer where there are no more."""
-        began = time.monotonic()
+        """The next rows, at most `count`, or fewer where they are large; none at the end."""
+        began, rows, left, ended = time.monotonic(), list[tuple[bytes, bytes]](), BATCH_BYTES, False
         try:
-            rows = list(islice(self._iterator, count))
+            while left > 0 and len(rows) < count and not ended:
+                few = min(count - len(rows), FEW) if rows else 1
+                piece = list(islice(self._iterator, few))
+                rows += piece
+                left -= sum([len(value) for _, value in piece])
+                ended = len(piece) < few
         except plyvel.Error as error:
             self._damaged(error)
             raise
         if time.monotonic() - began + self._took >= STEP_S:
-            stop = rows[-1][0] if len(rows) == count else _END
-            self._forgetting.met(self._prefix + self._at, self._prefix + stop)
+            self._forgetting.met(self._prefix + self._at, self._prefix + (_END if ended else rows[-1][0]))
         if rows:
             self._at = rows[-1][0]
         self._took = 0.0
