@@ -278,11 +278,8 @@ class Replica(Ledger):
     # -- the primary
 
     def _tend(self, config: Config, plan: Plan) -> None:
-        due = (
-            self.now // self.timing.beacon * self.timing.beacon
-        )  # the same of all partitions: one frame takes them all
         for name, peer in list(self._peers.items()):
-            if due > peer.beaconed:
+            if (due := self.now // self.timing.beacon * self.timing.beacon) > peer.beaconed:  # in one frame for all
                 peer.beaconed = due
                 self._say(name, messages.Beacon(config.epoch, self.now))
             quiet, acked = self.now - peer.sent, peer.acked or 0

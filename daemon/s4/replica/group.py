@@ -50,7 +50,7 @@ from s4.storage.leveldb import Database
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.25
+TICK_S = 0.1  # at least; else half a beacon
 RETRY_S = 0.2
 AT_ONCE = 20_000  # rows of a batch that is filled in the loop
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
@@ -122,6 +122,7 @@ class Group:
         self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         now, used = clock(), timing or Timing()
+        self._tick_s = max(TICK_S, used.beacon / 2)
         self._partitions = []
         for number in range(partitions):
             core, kept = Replica(store, load(database, number), used, now), load(database, number)
@@ -422,7 +423,7 @@ class Group:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(self._tick_s)
             cramped, now = not self.room(), self.clock()
             for one in self._partitions:
                 one.core.cramped = cramped
