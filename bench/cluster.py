@@ -1,12 +1,12 @@
-"""`python -m bench.cluster`: what a cluster of six nodes (4+2, 32 partitions) on one machine costs at rest,
-and does when a node dies, stops, or loses its disk.
+"""`python -m bench.cluster`: what a cluster of six nodes (4+2, 32 partitions) on one machine costs at rest, and
+does when a node dies, stops, or loses its disk.
 
     python -m bench.cluster [--gib 1]
 
 At rest: processor time of each node while nobody asks for anything. Failover: clients put and get small objects through
 another node while one is killed (and, apart, told to stop): the longest time that any request took, and how many
-failed. Rebuild: a node's disk is emptied; how fast its shards are
-made again, and what GETs of 4 KiB through another node feel of it. Figures are the nodes' own metrics.
+failed. Rebuild: a node's disk is emptied; how fast its shards are made again, and what GETs of 4 KiB through another
+node feel of it. Figures are the nodes' own metrics.
 """
 
 from __future__ import annotations

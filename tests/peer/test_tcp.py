@@ -280,7 +280,7 @@ def test_settings_are_leased_to_who_asks_for_them(tmp_path: Path, monkeypatch: p
 
 
 class Busy:
-    """A peer that is heard, and never answers a beacon but the first, for its answers stand behind bulk; or `answers`."""
+    """A peer that is heard, and never answers a beacon but the first: the answers stand behind bulk. Or `answers`."""
 
     def __init__(self, *, answers: bool = False) -> None:
         self.beacons, self.talks, self.answers = 0, True, answers

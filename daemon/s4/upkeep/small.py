@@ -14,8 +14,8 @@ Rows go to every copy of the metadata, whatever its disk has left, and nobody ma
 store has less free than its reserve, content goes into shards, which a full store leaves to others. That is asked so
 often that what comes meanwhile stays far below the half of a reserve that is kept for rows.
 
-While one node was told 0, or is not upgraded, content goes into shards, and the log says for whom that waits. Taken back, it makes no more such rows; those that there are stay readable, and
-the marks stay."""
+While one node was told 0, or is not upgraded, content goes into shards, and the log says for whom that waits. Taken
+back, it makes no more such rows; those that there are stay readable, and the marks stay."""
 
 from __future__ import annotations
 
