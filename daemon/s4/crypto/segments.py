@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from s4.base.memory import unset
 from s4.metadata.rows import Extent
 
 SEGMENT, TAG = 64 * 1024, 16
@@ -61,7 +62,7 @@ class Sealer:
     def _seal(self, data: memoryview, *, last: bool) -> memoryview:
         """Whole segments, or the last one, encrypted into one buffer and hashed in one go."""
         count = max(1, len(data) // SEGMENT)
-        sealed = bytearray(len(data) + count * TAG)
+        sealed = unset(len(data) + count * TAG)
         view = memoryview(sealed)
         for number in range(count):
             plain = data[number * SEGMENT : (number + 1) * SEGMENT]
@@ -95,7 +96,7 @@ class Opener:
         view, count = memoryview(data), -(-len(data) // (SEGMENT + TAG))
         if len(view) - (count - 1) * (SEGMENT + TAG) < TAG:  # the last one is cut off before its tag
             raise InvalidTag
-        plain = bytearray(len(view) - count * TAG)
+        plain = unset(len(view) - count * TAG)
         out = memoryview(plain)
         for number in range(count):
             sealed = view[number * (SEGMENT + TAG) : (number + 1) * (SEGMENT + TAG)]

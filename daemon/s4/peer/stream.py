@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from s4.base.memory import unset
 from s4.peer import frames
 from s4.peer.frames import FrameError, Header
 
@@ -106,7 +107,7 @@ class FrameStream(asyncio.BufferedProtocol):
             return True
         rest = self._view[self._at : self._end]
         if self._need >= OWN_BYTES:
-            self._own, self._filled = memoryview(bytearray(self._need)), there
+            self._own, self._filled = memoryview(unset(self._need)), there
             self._own[:there] = rest
             there = 0
         elif self._at:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from s4.base.memory import unset
 from s4.storage.files import Files, is_damage
 from s4.storage.records import (
     ALIGN,
@@ -204,7 +205,7 @@ class Volumes:
         first, last = offset // BLOCK, blocks(offset + length)
         start = first * BLOCK
         table = bytearray(4 * (last - first))
-        data = bytearray(min(last * BLOCK, location.length) - start)
+        data = unset(min(last * BLOCK, location.length) - start)
         table_at = location.data_at - 4 * blocks(location.length) + 4 * first
         try:
             volume = self.acquire(location.volume)
