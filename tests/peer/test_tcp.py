@@ -258,23 +258,27 @@ def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
 
 
 def test_settings_are_leased_to_who_asks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for none says seldom that it is there: beacons were most of what a cluster cost at rest."""
+    """Who asks for none, and has no call under way, says seldom that it is there: beacons were most of what a cluster
+    cost at rest."""
     monkeypatch.setattr(client, "BEACON_S", 0.01)
     monkeypatch.setattr(client, "QUIET_S", 1e9)
 
     async def test() -> None:
-        asked, quiet = Busy(answers=True), Busy(answers=True)
-        servers = [await listen(asked.begin, tmp_path / "asked"), await listen(quiet.begin, tmp_path / "quiet")]
-        remotes = [await RemoteNode.connect(tmp_path / name, boot_clock, lambda: None) for name in ("asked", "quiet")]
+        peers = {name: Busy(answers=True) for name in ("asked", "calling", "quiet")}
+        servers = [await listen(peer.begin, tmp_path / name) for name, peer in peers.items()]
+        remotes = [await RemoteNode.connect(tmp_path / name, boot_clock, lambda: None) for name in peers]
+        call = asyncio.ensure_future(remotes[1].list_buckets())  # is never answered
 
         def renewed() -> bool:
             remotes[0].known_bucket("any")
-            return asked.beacons >= 5
+            return peers["asked"].beacons >= 5
 
         await until(renewed)
-        assert quiet.beacons == 1  # as it connected
+        await until(lambda: peers["calling"].beacons >= 5)
+        assert peers["quiet"].beacons == 1  # as it connected
         for one in (*remotes, *servers):
             await one.close() if isinstance(one, RemoteNode) else one.close()
+        call.cancel()
 
     asyncio.run(test())
 

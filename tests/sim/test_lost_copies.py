@@ -133,15 +133,15 @@ def test_a_secondary_that_was_shown_to_lack_nothing_goes_on_when_both_others_die
     replica = Replica("a", State(epoch=7, commit=5), Timing(), 0.0)
     replica.see(three("b"), 7, 0.0)
     replica.receive("b", Append(7, 5, (), 5, exact=True), 0.1)
-    for now in (1.0, 4.0, 5.0):
+    for now in (1.0, 4.0, 5.3):
         replica.tick(now)
     assert replica.swap is not None
     assert replica.swap.config.primary == "a"
-    replica.see(Document(replica.swap.config, three("b").plan), 8, 5.1)
-    for now in (6.0, 8.0, 9.0):
+    replica.see(Document(replica.swap.config, three("b").plan), 8, 5.4)
+    for now in (6.0, 8.0, 9.3):
         replica.tick(now)
     if replica.swap is not None:
-        replica.see(Document(replica.swap.config, three("b").plan), 9, 9.1)
+        replica.see(Document(replica.swap.config, three("b").plan), 9, 9.4)
     assert replica.document is not None
     assert replica.document.config.in_sync == ("a",)
     replica.tick(10.0)

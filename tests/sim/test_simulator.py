@@ -92,7 +92,7 @@ def test_beacons_of_all_partitions_are_due_together() -> None:
     for replica, began in ((early, 0.15), (late, 0.45)):
         replica.tick(began)
         replica.messages.clear()
-    for now, due in ((0.47, False), (0.51, True), (0.7, False), (0.95, False), (1.02, True)):
+    for now, due in ((0.57, False), (0.61, True), (0.8, False), (1.15, False), (1.22, True)):
         for replica in (early, late):
             replica.tick(now)
             assert any(isinstance(message, Beacon) for _, message in replica.messages) is due
@@ -198,9 +198,9 @@ def test_a_primary_that_stood_still_hears_the_others_before_it_gives_them_up(ali
     if alive:
         primary.receive("b", Promise(2, 9.0), 9.1)
         assert primary.serves(9.1)
-    passes(primary, 10.1)
+    passes(primary, 10.3)
     assert (primary.swap is None) == alive
-    passes(primary, 11.1)
+    passes(primary, 11.3)
     assert primary.swap is not None
     assert primary.swap.config == Config(3, "a", ("a",), ("b",))
 
@@ -223,7 +223,7 @@ def test_a_secondary_that_stood_still_hears_its_primary_before_it_promotes_itsel
     assert second.swap is None
     if alive:
         second.receive("a", Beacon(2, 9.1), 9.1)
-    passes(second, 10.1)
+    passes(second, 10.3)
     assert (second.swap is None) == alive
 
 

@@ -9,6 +9,7 @@ started again with it (one owner, one life).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import ssl
@@ -61,8 +62,9 @@ class RemoteNode(NodeApi):
         self._next = self._frames = 0
         self._incarnation = self.version = 0
         self._gone, self.store = False, ""
-        self._beaconed = 0.0
-        self._lease_until, self._wanted = 0.0, False  # by somebody, since the last beacon
+        self._lease_until = 0.0
+        self._asked = asyncio.Event()  # since the last beacon, so that the next one is due
+        self._watch: asyncio.TimerHandle | None = None  # over calls that are under way
         self._generation = 0
         self._buckets: dict[str, Bucket | None] = {}
         self._identities: dict[str, Identity | None] = {}
@@ -142,7 +144,8 @@ class RemoteNode(NodeApi):
 
     def _leased(self) -> bool:
         """Whether what is cached holds. Asking has the next beacons renew the lease."""
-        self._wanted = True
+        if not self._asked.is_set():
+            self._asked.set()
         return self._clock() < self._lease_until
 
     async def _cached(self, cache: dict[str, Any], method: str, name: str) -> Any:
@@ -160,12 +163,21 @@ class RemoteNode(NodeApi):
     async def _call(self, name: str, *arguments: Any) -> Any:
         method = frames.METHODS[name]
         sent = list(arguments)
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().call_later(BEACON_S, self._look)
         payload: bytes | memoryview = sent.pop(method.payload_at) if method.payload_at is not None else b""
         with tracing.span(f"call {name}", store=self.store):
             header, raw = await self._send(name, method.whole(sent), payload)
         if header.outcome == frames.FAILED:
             raise frames.error_of(msgspec.msgpack.decode(header.value, type=Failure))
         return memoryview(raw) if method.raw_result else method.result.decode(header.value)
+
+    def _look(self) -> None:
+        """Whether a call still waits: a beacon says whether the other side is there."""
+        self._watch = None
+        if self._calls and not self._gone:
+            self._asked.set()
+            self._watch = asyncio.get_running_loop().call_later(BEACON_S, self._look)
 
     def post(self, name: str, *arguments: Any) -> None:
         """Send a call that nobody answers; what becomes of it is not known. Await `drained` now and then."""
@@ -238,7 +250,7 @@ class RemoteNode(NodeApi):
         self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
 
     async def _beacon(self) -> None:
-        sent = self._beaconed = self._clock()
+        sent = self._clock()
         header, _ = await self._send(frames.BEACON, max(0.0, sent - self._oldest()), limit_s=BEACON_LIMIT_S)
         # a node that does not serve the settings now gives no lease on what it said of them before (L2)
         self._lease_until = sent + LEASE_S if frames.value_of(frames.lease_decoder, header.value) else 0.0
@@ -246,9 +258,10 @@ class RemoteNode(NodeApi):
     async def _beacons(self) -> None:
         while True:
             await asyncio.sleep(BEACON_S)
-            if not (self._wanted or self._calls) and self._clock() - self._beaconed < QUIET_S:
-                continue
-            self._wanted, heard = False, self._frames
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), QUIET_S - BEACON_S)
+            self._asked.clear()
+            heard = self._frames
             try:
                 await self._beacon()
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes

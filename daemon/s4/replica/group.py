@@ -14,13 +14,12 @@ failed write ends the process (D7).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-
-import msgspec
 
 from s4.base.worker import Worker
 from s4.cluster.coordinator import ConflictError, Coordinator, CoordinatorError
@@ -41,7 +40,7 @@ from s4.cluster.messages import (
 )
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.replica.core import Replica
-from s4.replica.keptrows import LOG, VERSION, load, state_rows
+from s4.replica.keptrows import Rows, load, log_key, log_value, packed, state_rows, unpacked
 from s4.replica.layer import Layer
 from s4.replica.leftover import LeftOver
 from s4.replica.snapshot import parts
@@ -51,17 +50,14 @@ from s4.storage.leveldb import Database
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1  # at least; else half a beacon
+APART = 4  # ticks, of which a partition gets one that is `apart`
 RETRY_S = 0.2
 AT_ONCE = 20_000  # rows of a batch that is filled in the loop
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
 
-Rows = Sequence[tuple[bytes, bytes | None]]
 View = Callable[[bytes], bytes | None]
 Send = Callable[[str, int, AnyMessage], None]
 SendBulk = Callable[[str, int, AnyMessage], Awaitable[None]]
-
-_encoder = msgspec.msgpack.Encoder()
-_rows_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
 
 
 @dataclass(slots=True)
@@ -87,6 +83,7 @@ class _Partition:
     reading: bool = False
     leads: bool = False
     alarm: str = ""
+    apart: bool = False  # it is no copy, nor planned to be one: it may be called in, in time
 
 
 class Group:
@@ -196,7 +193,7 @@ class Group:
         """As `write`, with rows that were decided just now. The future raises UnknownResultError."""
         one = self._partitions[partition]
         if rows:
-            entry = one.core.propose(VERSION + _encoder.encode(list(rows)), self.clock())
+            entry = one.core.propose(packed(rows), self.clock())
             one.rows[entry.sequence] = rows
             one.pending.add(rows, entry.sequence)
         waiter = _Waiter(one.core.last, asyncio.get_running_loop().create_future(), not rows)
@@ -260,9 +257,9 @@ class Group:
             one.leads = core.leading
             if one.leads:
                 self.on_lead(one.number)
-        if core.alarm not in ("", one.alarm):
-            log.error("partition %d: %s", one.number, core.alarm)
-        one.alarm = core.alarm
+        if (alarm := core.alarm) not in ("", one.alarm):
+            log.error("partition %d: %s", one.number, alarm)
+        one.alarm = alarm
         if core.swap is not None and one.swapping is not core.swap:
             one.swapping = core.swap
             self._task(self._swap(one, core.swap))
@@ -318,7 +315,7 @@ class Group:
         snapshot = self.database.snapshot()
         try:
             for number, (part, whole) in enumerate(parts(snapshot.scan(first, last), over)):
-                rows = VERSION + _encoder.encode(part)
+                rows = packed(part)
                 await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, whole, attempt))
                 if not one.core.sending(to, attempt, self.clock()):
                     return
@@ -375,25 +372,25 @@ class Group:
 
     def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
         """The database's rows for a write. Later ones of a turn stand over earlier ones."""
-        kept, prefix = one.kept, LOG + one.number.to_bytes(2, "big")
+        kept = one.kept
         match write:
             case KeepEntry(entry):
                 kept.log.append(entry)
-                rows[prefix + entry.sequence.to_bytes(8, "big")] = VERSION + _encoder.encode((entry.epoch, entry.rows))
+                rows[log_key(one.number, entry.sequence)] = log_value(entry)
                 return
             case Fill(content):
-                rows.update(_rows_decoder.decode(content[1:]))
+                rows.update(unpacked(content))
                 return
             case CutLog() | Clear():
                 after = write.sequence if isinstance(write, CutLog) else 0
                 for entry in kept.log:
                     if entry.sequence > after:
-                        rows[prefix + entry.sequence.to_bytes(8, "big")] = None
+                        rows[log_key(one.number, entry.sequence)] = None
             case Commit(entries):
                 for entry in entries:
                     rows.update(_rows_of(one, entry))
                     one.rows.pop(entry.sequence, None)
-                rows.update({prefix + entry.sequence.to_bytes(8, "big"): None for entry in entries})
+                rows.update({log_key(one.number, entry.sequence): None for entry in entries})
         kept.add(write)
         rows.update(state_rows(one.number, kept, write))
 
@@ -422,13 +419,16 @@ class Group:
     # -- the coordinator and time
 
     async def _tick(self) -> None:
-        while True:
+        for number in itertools.count():
             await asyncio.sleep(self._tick_s)
-            cramped, now = not self.room(), self.clock()
+            every, now = number % APART == 0, self.clock()
+            cramped = every and not self.room()
             for one in self._partitions:
-                one.core.cramped = cramped
-                one.core.tick(now)
-                self._drain(one)
+                if every:
+                    one.core.cramped = cramped
+                if every or not one.apart:
+                    one.core.tick(now)
+                    self._drain(one)
 
     async def _watch(self, one: _Partition) -> None:
         async for value, revision in self._coordinator.watch(one.document, 0):
@@ -436,7 +436,10 @@ class Group:
 
     def _see(self, one: _Partition, value: bytes, revision: int) -> None:
         if value:
-            one.core.see(decode_document(value), revision, self.clock())
+            document = decode_document(value)
+            counted = (*document.config.in_sync, *document.config.eligible, *document.plan.replicas)
+            one.apart = self._store not in counted
+            one.core.see(document, revision, self.clock())
             self._drain(one)
 
     async def _look(self, one: _Partition) -> None:
@@ -493,7 +496,5 @@ def _rows_of(one: _Partition, entry: Entry) -> Rows:
     """The rows of an entry, in order. Raises ValueError for a version that is not known."""
     rows = one.rows.get(entry.sequence)
     if rows is None:
-        if entry.rows[:1] != VERSION:
-            raise ValueError(f"entry {entry.epoch}.{entry.sequence} has version {entry.rows[:1].hex()}, not 01")
-        rows = one.rows[entry.sequence] = _rows_decoder.decode(entry.rows[1:])
+        rows = one.rows[entry.sequence] = unpacked(entry.rows)
     return rows

@@ -13,6 +13,8 @@ was lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from s4.cluster.messages import Config, Entry, KeepEpoch, State, Write
@@ -21,11 +23,34 @@ from s4.storage.leveldb import AnyDatabaseError, Database, DatabaseError
 VERSION = b"\x01"
 STATE, LOG, CONFIG = b"\xff\xffE", b"\xff\xffL", b"\xff\xffC"
 
+Rows = Sequence[tuple[bytes, bytes | None]]
+
 _encoder = msgspec.msgpack.Encoder()
+_rows_decoder = msgspec.msgpack.Decoder(list[tuple[bytes, bytes | None]])
 _entry_decoder = msgspec.msgpack.Decoder(tuple[int, bytes])
 _state_decoder = msgspec.msgpack.Decoder(tuple[int, int, int | None])
 _Kept = tuple[int, str, tuple[str, ...], tuple[str, ...], tuple[str, ...], str, int]
 _config_decoder = msgspec.msgpack.Decoder(_Kept)
+
+
+def packed(rows: Rows) -> bytes:
+    """Rows as an entry has them, or a part of a snapshot."""
+    return VERSION + _encoder.encode(list(rows))
+
+
+def unpacked(raw: bytes) -> Rows:
+    """Raises ValueError for a version that is not known."""
+    if raw[:1] != VERSION:
+        raise ValueError(f"rows of version {raw[:1].hex()}, not 01")
+    return _rows_decoder.decode(raw[1:])
+
+
+def log_key(partition: int, sequence: int) -> bytes:
+    return LOG + partition.to_bytes(2, "big") + sequence.to_bytes(8, "big")
+
+
+def log_value(entry: Entry) -> bytes:
+    return VERSION + _encoder.encode((entry.epoch, entry.rows))
 
 
 def state_row(partition: int, state: State) -> tuple[bytes, bytes]:

@@ -23,8 +23,9 @@ from s4.metadata.commands import AnyAnswer, AnyCommand
 from s4.metadata.entry import Entry, Overlay, find
 from s4.metadata.rows import Head
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
-from s4.replica.group import Group, Rows
+from s4.replica.group import Group
 from s4.replica.host import SETTINGS_TABLES
+from s4.replica.keptrows import Rows
 from s4.replica.rowcache import RowCache
 from s4.replica.terms import NotServingError, TooFewError
 from s4.replica.turn import TURN_ROWS, Decider, OverloadedError, Turn, deliver, touches

@@ -33,7 +33,7 @@ class TooFewError(Exception):
 class Timing:
     """Seconds. A lease ends before a grace does though two clocks run apart by a quarter (R5)."""
 
-    beacon: float = 0.5
+    beacon: float = 0.6
     lease: float = 2.0
     grace: float = 3.0
     resend: float = 0.5
