@@ -19,6 +19,7 @@ from s4.node.member import MemberNode
 from s4.replica.group import Group, View
 from s4.replica.keptrows import config_of, load
 from s4.replica.pieces import PIECE
+from s4.replica.snapshot import AT_ONCE
 from s4.replica.terms import NotServingError, Timing
 from s4.storage.leveldb import Database
 
@@ -264,6 +265,63 @@ def test_a_part_of_a_snapshot_is_acknowledged_once_it_is_written(
         await until(lambda: groups["a"].replica(0).document.config.in_sync == ("a", "b"))
         await until(lambda: len(acknowledged) == 5)
         assert acknowledged == [(number, True) for number in range(5)]
+        for group in groups.values():
+            await group.close()
+        for one in kept.values():
+            one.close()
+
+    asyncio.run(whole())
+
+
+def test_few_snapshots_go_out_at_once_and_nothing_is_kept_for_those_that_wait(tmp_path: Path) -> None:
+    """All partitions of a replaced disk at once each took longer than what was written meanwhile could be kept, and
+    began anew for ever."""
+    partitions = 6
+
+    async def whole() -> None:
+        coordinator, groups = MemoryCoordinator(), dict[str, Group]()
+        for number in range(partitions):
+            document = Document(Config(1, "a", ("a",)), Plan(("a", "b"), 1))
+            await coordinator.replace(f"partition/{number}", encode_document(document), 0)
+        kept = {name: database(tmp_path / name) for name in "ab"}
+        under_way, most, go_on = set[int](), list[int](), asyncio.Event()
+
+        def send(sender: str) -> Callable[[str, int, Any], None]:
+            def to(store: str, partition: int, message: Any) -> None:
+                if store in groups:
+                    asyncio.get_running_loop().call_soon(groups[store].deliver, sender, [(partition, message)])
+
+            return to
+
+        async def send_bulk(store: str, partition: int, message: Any) -> None:
+            under_way.add(partition)
+            most.append(len(under_way))
+            await go_on.wait()
+            groups[store].deliver("a", [(partition, message)])
+            if message.last:
+                under_way.remove(partition)
+
+        for name in "ab":
+            groups[name] = Group(
+                name, kept[name], coordinator, send(name), partitions=partitions, clock=time.monotonic, fatal=fail,
+                timing=TIMING, send_bulk=send_bulk,
+            )  # fmt: skip
+        cores = [groups["a"].replica(number) for number in range(partitions)]
+        await groups["a"].start()
+        for number, core in enumerate(cores):
+            core._kept.limit_bytes = -1
+            await until(lambda number=number: groups["a"].serves(number))
+            await groups["a"].write(number, rows((number.to_bytes(2, "big") + b"key", b"v")))
+        await groups["b"].start()
+        await until(lambda: all(core._attempts for core in cores))
+        waiting = next(number for number in range(partitions) if number not in under_way)
+        for number in range(50):
+            await groups["a"].write(waiting, rows((waiting.to_bytes(2, "big") + b"%d" % number, b"v")))
+        go_on.set()
+        await until(lambda: all(core.document and core.document.config.in_sync == ("a", "b") for core in cores))
+        assert max(most) == AT_ONCE
+        assert cores[waiting]._attempts == 1
+        await until(lambda: kept["b"].get(waiting.to_bytes(2, "big") + b"49") == b"v")
         for group in groups.values():
             await group.close()
         for one in kept.values():

@@ -23,7 +23,7 @@ BOUNDED = {
     ("upkeep/verify.py", "*"): "a snapshot's rows, with sleeps",
     ("storage/shards.py", "*"): "the index, at the start and for one blob",
     ("replica/keptrows.py", "*"): "the log, at the start",
-    ("replica/group.py", "_send_rows"): "sends each part before it reads the next",
+    ("replica/snapshot.py", "_rows"): "sends each part before it reads the next",
     ("replica/copies.py", "_next_rows"): "ends at JOIN_ROWS or JOIN_BYTES",
     ("upkeep/repair.py", "_differences"): "sleeps itself, over a snapshot",
     ("replica/host.py", "scan"): "is the walk",

@@ -372,12 +372,12 @@ class Replica(Ledger):
             peer.base, peer.progress, peer.sent = self.state.commit, Progress.SNAPSHOT, self.now
             self.snapshots.append((sender, peer.attempt))
 
-    def sending(self, name: str, attempt: int, now: float) -> bool:
-        """A snapshot is still on its way to a joining replica, which need not ask for another. False: it has asked."""
+    def sending(self, name: str, attempt: int, now: float, *, begins: bool = False) -> bool:
+        """A snapshot is on its way to a joining replica, or begins now, which need not ask again. False: it has asked."""
         peer = self._peers.get(name)
         if peer is None or peer.attempt != attempt:
             return False
-        peer.since = now
+        peer.since, peer.base = now, self.state.commit if begins else peer.base
         return True
 
     def _have_after(self, sequence: int) -> bool:

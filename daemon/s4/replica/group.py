@@ -38,19 +38,19 @@ from s4.cluster.messages import (
     decode_document,
     encode_document,
 )
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import UnknownResultError
 from s4.replica.core import Replica
 from s4.replica.keptrows import Rows, load, log_key, log_value, packed, state_rows, unpacked
 from s4.replica.layer import Layer
 from s4.replica.leftover import LeftOver
-from s4.replica.snapshot import parts
+from s4.replica.snapshot import Outgoing
 from s4.replica.terms import NotServingError, Swap, Timing
 from s4.storage.leveldb import Database
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1  # at least; else half a beacon
-APART = 4  # ticks, of which a partition gets one that is `apart`
+APART = 3  # ticks, of which a partition gets one that is `apart`
 RETRY_S = 0.2
 AT_ONCE = 20_000  # rows of a batch that is filled in the loop
 LAZY_S = 0.02  # that rows of committed entries wait for a turn that is due anyway
@@ -105,8 +105,8 @@ class Group:
     ) -> None:
         self._store, self.database, self._coordinator, self._send = store, database, coordinator, send
         self.clock, self._fatal = clock, fatal
-        self._send_bulk = send_bulk or self._just_send
         self.committed = Layer(database)
+        self._outgoing = Outgoing(database, self.committed, send_bulk or self._just_send, clock)
         self.before_turn: Callable[[], None] = lambda: None
         self.timed: Callable[[Callable[[], None]], None] = lambda write: write()
         self.on_commit: Callable[[int, Rows], None] = lambda _partition, _rows: None
@@ -251,7 +251,7 @@ class Group:
             self._send(to, one.number, message)
         core.messages.clear()
         for to, attempt in core.snapshots:
-            self._task(self._transfer(one, to, attempt))
+            self._task(self._outgoing.send(one.number, core, to, attempt))
         core.snapshots.clear()
         if core.leading != one.leads:
             one.leads = core.leading
@@ -295,32 +295,6 @@ class Group:
             elif not waiter.future.done():
                 waiter.future.set_result(None)
             one.waiters.popleft()
-
-    async def _transfer(self, one: _Partition, to: str, attempt: int) -> None:
-        """Send all rows. It changes nothing here: whatever cuts it off, the other side asks again."""
-        try:
-            await self._send_rows(one, to, attempt)
-        except (UnavailableError, StaleError, UnknownResultError) as error:
-            log.info(
-                "partition %d: a snapshot for %s was cut off, and is asked for again: %s", one.number, to[:8], error
-            )
-        except Exception:  # damaged rows too, of which the database has told by now (node/metadata_copy.py)
-            log.exception("partition %d: a snapshot for %s failed, and is asked for again", one.number, to[:8])
-
-    async def _send_rows(self, one: _Partition, to: str, attempt: int) -> None:
-        """All rows as of the commit sequence: those of the database under those of the layer over it."""
-        epoch, sequence = one.core.state.epoch, one.core.state.commit
-        first, last = one.number.to_bytes(2, "big"), (one.number + 1).to_bytes(2, "big")
-        over = {key: value for key, value in self.committed.rows.items() if first <= key < last}
-        snapshot = self.database.snapshot()
-        try:
-            for number, (part, whole) in enumerate(parts(snapshot.scan(first, last), over)):
-                rows = packed(part)
-                await self._send_bulk(to, one.number, SnapshotPart(epoch, sequence, number, rows, whole, attempt))
-                if not one.core.sending(to, attempt, self.clock()):
-                    return
-        finally:
-            snapshot.close()
 
     # -- the writer loop
 
