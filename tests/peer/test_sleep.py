@@ -51,6 +51,8 @@ def test_a_gateway_that_slept_uses_no_settings_that_it_was_told_before(tmp_path:
                 sleep.slept_s += LEASE_S
                 assert remote.known_bucket("photos") is None
                 await remote._beacon()
+                assert remote.known_bucket("photos") is None, "others may have changed it, whom nobody had to wait for"
+                assert await remote.find_bucket("photos") == found
                 assert remote.known_bucket("photos") == found, "a lease that was renewed since holds"
             finally:
                 await remote.close()

@@ -222,6 +222,75 @@ def test_a_store_that_falls_silent_is_given_up(tmp_path: Path, monkeypatch: pyte
     served(tmp_path, test)
 
 
+def test_a_machine_that_is_mute_is_given_up_though_tls_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lost power: not even TLS hears a word. Calls waited half a minute for its farewell, and so did whoever was to
+    connect anew."""
+    monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
+
+    async def test(at: Served) -> None:
+        mute, over, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while (data := await reader.read(1 << 16)) and not mute.is_set():
+                writer.write(data)
+
+        async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, back = await asyncio.open_connection("127.0.0.1", at.server.port)
+            ways = [asyncio.create_task(carry(*way)) for way in ((reader, back), (there, writer))]
+            await over.wait()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for side in (back, writer):
+                side.transport.abort()
+            ended.set()
+
+        proxy = await asyncio.start_server(between, "127.0.0.1", 0)
+        context = client_context(*at.authority.issue("gateway"))
+        gone, address = asyncio.Event(), proxy.sockets[0].getsockname()[:2]
+        remote = await RemoteNode.connect(address, boot_clock, gone.set, cluster=CLUSTER, store=STORE, context=context)
+        mute.set()
+        started = time.monotonic()
+        with pytest.raises(UnavailableError):
+            await remote.list_buckets()
+        assert time.monotonic() - started < 15
+        assert remote.gone
+        assert gone.is_set()
+        await remote.close()
+        over.set()
+        await ended.wait()
+        proxy.close()
+
+    served(tmp_path, test)
+
+
+def test_settings_that_others_may_have_changed_are_asked_for_again(tmp_path: Path) -> None:
+    """L2: a node stood by, another led and changed a bucket; then the first one leads again. Who cached what it had said
+    before took that for true as soon as a beacon was answered with a lease."""
+
+    async def test(at: Served) -> None:
+        node: Any = at.node
+        remote = await at.connect()
+        await remote.execute(0, commands.CreateBucket("photos", "root", 100, 100))
+        assert await remote.find_bucket("photos") is not None
+        node.may_cache = lambda: False
+        await remote._beacon()
+        told, node.on_settings = node.on_settings, None  # what another changes is not told here
+        await node.execute(0, commands.BeginDelete("photos", b"token"))
+        node.on_settings = told
+        del node.may_cache
+        await remote._beacon()
+        assert remote.known_bucket("photos") is None
+        found = await remote.find_bucket("photos")
+        assert found is not None
+        assert found.deleting
+        await remote.close()
+
+    served(tmp_path, test)
+
+
 def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
     """Rule D6: it may go on reading what it began, so nothing is freed under it for `ghost_s`."""
 

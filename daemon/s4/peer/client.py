@@ -114,8 +114,8 @@ class RemoteNode(NodeApi):
 
     @property
     def gone(self) -> bool:
-        """Whether the connection has ended."""
-        return self._gone
+        """Whether the connection has ended, or is about to."""
+        return self._gone or self._stream.closed
 
     def read_now(self, shard: Shard, offset: int, length: int) -> memoryview | None:
         return None  # nothing of another process is at hand
@@ -235,31 +235,43 @@ class RemoteNode(NodeApi):
             self._ended()
 
     def _ended(self) -> None:
-        """However it ended: whoever asks here is to know, and to connect anew."""
+        """However it ended: whoever asks here is to know, and to connect anew. It is cut off: TLS would wait for the
+        other side's farewell, half a minute of one that is dead."""
+        if self._gone:
+            return
         self._gone = True
-        self._stream.close()
+        self._stream.abort()
+        self._give_up_calls()
+        self._lost()
+
+    def _give_up_calls(self) -> None:
         for future in self._calls.values():
             if not future.done():
                 future.set_exception(ConnectionResetError("the store is gone"))
-        self._lost()
 
-    def _forget(self, header: Header) -> None:
+    def _drop_settings(self) -> None:
         self._generation += 1
         self._buckets.clear()
         self._identities.clear()
+
+    def _forget(self, header: Header) -> None:
+        self._drop_settings()
         self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
 
     async def _beacon(self) -> None:
         sent = self._clock()
         header, _ = await self._send(frames.BEACON, max(0.0, sent - self._oldest()), limit_s=BEACON_LIMIT_S)
-        # a node that does not serve the settings now gives no lease on what it said of them before (L2)
-        self._lease_until = sent + LEASE_S if frames.value_of(frames.lease_decoder, header.value) else 0.0
+        serves = frames.value_of(frames.lease_decoder, header.value)
+        if not serves or self._clock() >= self._lease_until:  # meanwhile another may have served the settings (L2)
+            self._drop_settings()
+        self._lease_until = sent + LEASE_S if serves else 0.0
 
     async def _beacons(self) -> None:
         while True:
             await asyncio.sleep(BEACON_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), QUIET_S - BEACON_S)
+                async with asyncio.timeout(QUIET_S - BEACON_S):
+                    await self._asked.wait()
             self._asked.clear()
             heard = self._frames
             try:
@@ -267,11 +279,11 @@ class RemoteNode(NodeApi):
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes
                 if self._frames != heard and not self._gone:
                     continue  # it is there: its answer stands behind bulk
-                self._stream.close()
+                self._ended()
                 return
             except Exception as error:
                 log.error("store %s answers beacons with nonsense", self.store[:8], exc_info=error)
-                self._stream.close()
+                self._ended()
                 return
 
     async def close(self) -> None:
@@ -279,6 +291,7 @@ class RemoteNode(NodeApi):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._stream.close()
+        self._give_up_calls()
 
 
 def _stub(name: str) -> Callable[..., Awaitable[Any]]:

@@ -141,7 +141,7 @@ class PeerServer:
         self._ghosts = [ghost for ghost in self._ghosts if ghost.heard_at + self._ghost_s > awake]
         silent = [gateway for gateway in self._gateways if gateway.heard_at + self._ghost_s <= awake]
         for gateway in silent:  # its machine lost power: TCP does not tell, where nothing is sent to it
-            gateway.stream.close()
+            gateway.stream.abort()
         there = (gateway for gateway in self._gateways if gateway not in silent)
         return min((gateway.oldest for gateway in (*there, *self._ghosts)), default=self._clock())
 

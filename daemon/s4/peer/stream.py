@@ -200,6 +200,10 @@ class FrameStream(asyncio.BufferedProtocol):
         self._flush()
         self.transport.close()
 
+    def abort(self) -> None:
+        """At once, whatever was sent."""
+        self.transport.abort()
+
     def info(self, name: str) -> Any:
         return self.transport.get_extra_info(name)
 
