@@ -96,6 +96,22 @@ def test_what_stands_between_rows_is_forgotten_too(tmp_path: Path, monkeypatch: 
     database.close()
 
 
+def test_what_stands_behind_a_row_that_is_there_is_forgotten_too(tmp_path: Path) -> None:
+    """A stretch begins with the row before it, at which the look whether it was worth it stopped: each listing held the
+    loop again."""
+    database = Database(tmp_path / "meta", cache_bytes=1 << 20, write_buffer_bytes=256 << 10, open_files=20)
+    database.write([(_key(0), b""), (_key(20 * ROWS), b"")], False)
+    for first in range(1, 20 * ROWS, ROWS):
+        stretch = [_key(number) for number in range(first, min(first + ROWS, 20 * ROWS))]
+        database.write([(key, os.urandom(16)) for key in stretch], False)
+        database.write([(key, None) for key in stretch], False)
+    database.forgetting.met(_key(0), _key(20 * ROWS))
+    _joined(database.forgetting)
+    assert database.forgetting.done
+    assert [key for key, _ in database.scan(PREFIX, END)] == [_key(0), _key(20 * ROWS)]
+    database.close()
+
+
 def test_only_what_costs_the_processor_is_compacted_and_one_stretch_at_a_time() -> None:
     now, gate, compacted = [0.0], threading.Event(), list[tuple[bytes, bytes]]()
     spent = [0.0]

@@ -67,6 +67,9 @@ class Limits:
     presign_s: int = 7 * 24 * 3600
 
 
+_LEAST = {"ghost_s": 10.0}  # who asks for nothing is silent for 2.5 s at a time, and a beacon has 5 (peer/client.py)
+
+
 def parse_size(text: str) -> int:
     """Bytes of "64KiB", "5G", "1000". Raises ValueError."""
     match = re.fullmatch(r"(\d+)\s*([A-Za-z]*)", text.strip())
@@ -88,5 +91,7 @@ def with_settings(limits: Limits, settings: Mapping[str, str]) -> Limits:
             raise ValueError(f"the limit {name}: {error}") from error
         if not number > 0:
             raise ValueError(f"the limit {name} must be above zero, not {text}")
+        if number < _LEAST.get(name, 0):
+            raise ValueError(f"the limit {name} must be at least {_LEAST[name]}, not {text}")
         values[name] = number
     return replace(limits, **values)  # type: ignore[arg-type]
