@@ -158,7 +158,10 @@ async def stream(
 
 async def _rows(gateway: Gateway, extents: list[Extent]) -> dict[bytes, BlobFound]:
     if len(extents) == 1:  # as nearly always
-        return {extents[0].blob: await gateway.node.find_blob(extents[0].partition, extents[0].blob)}
+        blob, held = extents[0].blob, gateway.cache.get(extents[0].blob)
+        if held is not None:  # as when it came with the object's row
+            return {blob: BlobFound(size=len(held), stripe=0, k=0, m=0, sha256=b"", created_ms=0, content=held)}
+        return {blob: await gateway.node.find_blob(extents[0].partition, blob)}
     found: dict[bytes, BlobFound] = {}
     for at in range(0, len(extents), ROWS_AT_ONCE):
         group = extents[at : at + ROWS_AT_ONCE]
