@@ -20,9 +20,10 @@ from s4.gateway.objects import Attributes, delete_object
 from s4.gateway.read import open_object, read_small, stream
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
-from s4.metadata.small import content_of
+from s4.metadata.small import OLDEST, content_of
 from s4.node.local import OpenStore
 from s4.s3.errors import S3Error
+from s4.storage.directory import keeps_out
 from s4.upkeep.scrub import Scrubber
 
 SMALL = 16 * 1024
@@ -132,6 +133,23 @@ def test_a_store_keeps_out_older_programs_from_the_first_such_row_on(tmp_path: P
                 said = (tmp_path / "d" / "s4.json").read_text()
                 assert '"format": 2' in said
                 assert '"oldest": "0.8.0"' in said
+
+    asyncio.run(whole())
+
+
+def test_a_drive_that_replaces_another_keeps_out_the_same_programs(tmp_path: Path) -> None:
+    """It gets a copy of the rows that the others have, though the setting was taken back."""
+    drives = [tmp_path / f"d{number}" for number in range(4)]
+
+    async def whole() -> None:
+        async with opened(drives, small=SMALL):
+            pass
+        for file in sorted(drives[1].rglob("*"), reverse=True):
+            file.rmdir() if file.is_dir() else file.unlink()
+        async with opened(drives):
+            pass
+        async with opened(drives):
+            assert all(keeps_out(drive, OLDEST) for drive in drives)
 
     asyncio.run(whole())
 

@@ -155,6 +155,19 @@ def test_a_mark_stays_after_a_restart_and_when_the_setting_is_taken_back(tmp_pat
     assert cluster.look(1) == [0, TOLD, TOLD]
 
 
+def test_a_store_that_joins_where_such_rows_may_be_is_marked_whatever_its_node_was_told(tmp_path: Path) -> None:
+    """It is given copies of the rows that others made; unmarked, 0.7 would open it."""
+    cluster = Cluster(tmp_path, "abc")
+    cluster.look(3)
+    cluster.add("d", told=0)
+    cluster.called_by["d"] = 1  # by a gateway of 0.7
+    cluster.look(2)
+    assert cluster.marked() == list("abc")
+    del cluster.called_by["d"]
+    assert cluster.look(3) == [TOLD] * 3 + [0]
+    assert cluster.marked() == list("abcd")
+
+
 def test_a_disk_that_takes_no_mark_holds_it_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(tmp_path, "abc")
     replace = Files.replace

@@ -229,7 +229,7 @@ class ClusterServer:
             Job("health", 0.0, settings.limits.look_s, self._look),
         )
         small = SmallRows(made, self._router, self.member, settings.small_bytes)
-        if settings.small_bytes:
+        if settings.small_bytes or self.member is not None:
             self.jobs.start(Job("content in rows", 0.0, LOOK_S, small.look, OTHERS))
         await self._s3_workers.start(settings.workers)
         self._not_ready = ""

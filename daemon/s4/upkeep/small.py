@@ -4,7 +4,8 @@ rolling upgrade or at any time after it.
 Each step holds for good once it was reached, and none is taken before the one above it:
 1. ABLE: a node has a `--small` that is not 0, and every process that is connected to it speaks version 2 of the peer
    protocol, which knows such rows. It says so in its census; 0.7 says nothing.
-2. READY: every store of the map that is not gone said that it is ABLE at least. The node marks its store, durably: 0.7 does
+2. READY: every store of the map that is not gone said that it is ABLE at least; or one is READY, so that a store that is
+   new may be given such rows by others, whatever this node was told. The node marks its store, durably: 0.7 does
    not open it any more (storage/directory.py). From then on it speaks with nobody who speaks version 1, as caller or as
    called, after a restart too. So a program of 0.7, wherever it starts, is told nothing and given no rows; it says why.
 3. A gateway makes such rows, once every store of the map has told it that it is READY. What a store said is remembered
@@ -14,8 +15,9 @@ Rows go to every copy of the metadata, whatever its disk has left, and nobody ma
 store has less free than its reserve, content goes into shards, which a full store leaves to others. That is asked so
 often that what comes meanwhile stays far below the half of a reserve that is kept for rows.
 
-While one node was told 0, or is not upgraded, content goes into shards, and the log says for whom that waits. Taken
-back, it makes no more such rows; those that there are stay readable, and the marks stay."""
+Before that has begun, while one node was told 0 or is not upgraded, content goes into shards, and the log says for whom
+that waits. Afterwards each process does as it is told by itself: told 0, it makes no more such rows; those that there are
+stay readable, and the marks stay."""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ class SmallRows:
         waits = stores - self._ready or stores & self._full
         self._gateway.small_bytes = self._told if stores and not waits else 0
         said = f"waits for the stores {', '.join(sorted(one[:8] for one in waits))}" if waits else "is on"
-        if said != self._said:
+        if self._told and said != self._said:
             self._said = said
             log.info("content of up to %d bytes in rows (--small) %s", self._told, said)
 
@@ -73,8 +75,10 @@ class SmallRows:
         full = {store for store, one in told.items() if one.free_bytes <= one.reserve_bytes}
         self._full = (self._full - told.keys()) | full  # who does not answer is as it was
         said = {store: one.small if one is not None else UNABLE for store, one in found.items()}
-        if said and min(said.values()) >= ABLE and self._member is not None and not self._marked:
-            self._mark(self._member)
+        if self._member is not None and not self._marked and said:
+            begun = READY in said.values() and self._member.peers.spoken() >= VERSION
+            if begun or min(said.values()) >= ABLE:
+                self._mark(self._member)
         self._ready |= {store for store, state in said.items() if state == READY}
 
     def _mark(self, member: Member) -> None:
