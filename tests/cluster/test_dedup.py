@@ -86,7 +86,7 @@ def test_a_node_dies_at_each_step(tmp_path: Path, part: int) -> None:
     environment = {
         "S4_CRASH_FILE": str(crash),
         "PYTHONPATH": str(Path(__file__).parent / "crashing"),
-        "S4_LIMIT_GHOST_S": "3",
+        "S4_LIMIT_GHOST_S": "5",
     }
     cluster = DevCluster(tmp_path / "dev", nodes=4, erasure="2+2", environment=environment)
     chosen = STEPS if tiers.SOAK else [step for number, step in enumerate(STEPS) if number % 4 in (0, 3)]

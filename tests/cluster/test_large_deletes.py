@@ -46,7 +46,7 @@ def test_what_a_large_object_held_is_let_go_of_by_who_leads_next(tmp_path: Path)
     environment = {
         "S4_CRASH_FILE": str(crash),
         "PYTHONPATH": str(Path(__file__).parent / "crashing"),
-        "S4_LIMIT_GHOST_S": "3",
+        "S4_LIMIT_GHOST_S": "5",
         "S4_LIMIT_PART_MIN_BYTES": "1000",
     }
     cluster = DevCluster(tmp_path / "dev", nodes=4, erasure="2+2", partitions=4, environment=environment)

@@ -1,6 +1,6 @@
 """A first object through the front door: makes a bucket, puts, gets back, compares, cleans up.
 
-Run by `s4 server --check` and `s4 check`, to see that a server does its work and not only that it is up.
+Run by `s4 server --check` and `s4 admin check`, to see that a server does its work and not only that it is up.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Limits:
     presign_s: int = 7 * 24 * 3600
 
 
-_LEAST = {"ghost_s": 10.0}  # who asks for nothing is silent for 2.5 s at a time, and a beacon has 5 (peer/client.py)
+_LEAST = {"ghost_s": 5.0}  # who asks for nothing is silent for 2.5 s at a time (peer/client.py)
 
 
 def parse_size(text: str) -> int:
