@@ -114,7 +114,7 @@ class Calls:
 
 
 def run_s(pid: int) -> float:
-    """Seconds of a processor that a process took so far, to the nanosecond: ticks count few of those who run briefly."""
+    """Seconds of a processor that a process took so far. Ticks, as spent_s has, miss most of who runs briefly."""
     return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 

@@ -267,8 +267,8 @@ def test_a_machine_that_is_mute_is_given_up_though_tls_waits_for_it(
 
 
 def test_settings_that_others_may_have_changed_are_asked_for_again(tmp_path: Path) -> None:
-    """L2: a node stood by, another led and changed a bucket; then the first one leads again. Who cached what it had said
-    before took that for true as soon as a beacon was answered with a lease."""
+    """L2: a node stood by, another led and changed a bucket; then the first one leads again. Who cached what it had
+    said before took that for true as soon as a beacon was answered with a lease."""
 
     async def test(at: Served) -> None:
         node: Any = at.node

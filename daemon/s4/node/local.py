@@ -36,7 +36,7 @@ from s4.peer.api import Identity
 from s4.replica.copies import Copies, level
 from s4.replica.host import Host
 from s4.s3.encryption import SSE_S3
-from s4.storage.directory import OLDEST, DirectoryError, DriveError, aligning, keeps_out, note_opened, version
+from s4.storage.directory import DirectoryError, DriveError, aligning, keeps_out, note_opened, version
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError
@@ -285,7 +285,7 @@ async def _open_drives(
     )
     oldest = small.OLDEST if settings.small else growing.OLDEST if lineup.shard_map.format == shardmap.GROWN else ""
     said = [seat.identity.oldest for seat in lineup.seats if seat.identity is not None]
-    oldest = max(OLDEST, oldest, *said, key=version)  # a new drive may get rows that another may have
+    oldest = max([oldest, *said], key=version)  # a new drive may get rows that another may have
     drives = []
     for seat in lineup.seats:
         shards = None

@@ -144,8 +144,7 @@ class RemoteNode(NodeApi):
 
     def _leased(self) -> bool:
         """Whether what is cached holds. Asking has the next beacons renew the lease."""
-        if not self._asked.is_set():
-            self._asked.set()
+        self._asked.set()
         return self._clock() < self._lease_until
 
     async def _cached(self, cache: dict[str, Any], method: str, name: str) -> Any:

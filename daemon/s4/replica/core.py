@@ -373,7 +373,7 @@ class Replica(Ledger):
             self.snapshots.append((sender, peer.attempt))
 
     def sending(self, name: str, attempt: int, now: float, *, begins: bool = False) -> bool:
-        """A snapshot is on its way to a joining replica, or begins now, which need not ask again. False: it has asked."""
+        """A snapshot is on its way to who joins, or `begins` now: it need not ask for another. False: it has asked."""
         peer = self._peers.get(name)
         if peer is None or peer.attempt != attempt:
             return False

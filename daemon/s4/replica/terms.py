@@ -76,7 +76,7 @@ class Peer:
     have: int | None = None  # it joins by the log, from this sequence on: not with a snapshot
     heard: bool = False  # it has said in this term of ours where its log ends
     lacks: bool = False  # it has said that what it had is lost (M4)
-    base: int | None = None  # a snapshot was ordered when this was committed: what follows is kept; never in PROBE
+    base: int | None = None  # what its snapshot begins with: what is committed after it is kept; never in PROBE
 
     @property
     def durable(self) -> int | None:

@@ -4,8 +4,8 @@ rolling upgrade or at any time after it.
 Each step holds for good once it was reached, and none is taken before the one above it:
 1. ABLE: a node has a `--small` that is not 0, and every process that is connected to it speaks version 2 of the peer
    protocol, which knows such rows. It says so in its census; 0.7 says nothing.
-2. READY: every store of the map that is not gone said that it is ABLE at least; or one is READY, so that a store that is
-   new may be given such rows by others, whatever this node was told. The node marks its store, durably: 0.7 does
+2. READY: every store of the map that is not gone said that it is ABLE at least; or one is READY, so that a store that
+   is new may be given such rows by others, whatever this node was told. The node marks its store, durably: 0.7 does
    not open it any more (storage/directory.py). From then on it speaks with nobody who speaks version 1, as caller or as
    called, after a restart too. So a program of 0.7, wherever it starts, is told nothing and given no rows; it says why.
 3. A gateway makes such rows, once every store of the map has told it that it is READY. What a store said is remembered
@@ -16,8 +16,8 @@ store has less free than its reserve, content goes into shards, which a full sto
 often that what comes meanwhile stays far below the half of a reserve that is kept for rows.
 
 Before that has begun, while one node was told 0 or is not upgraded, content goes into shards, and the log says for whom
-that waits. Afterwards each process does as it is told by itself: told 0, it makes no more such rows; those that there are
-stay readable, and the marks stay."""
+that waits. Afterwards each process does as it is told by itself: told 0, it makes no more such rows; those that there
+are stay readable, and the marks stay."""
 
 from __future__ import annotations
 
