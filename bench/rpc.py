@@ -33,7 +33,7 @@ from s4.crypto.authority import Authority
 from s4.metadata import commands
 from s4.peer.client import RemoteNode
 from s4.peer.server import PeerServer
-from s4.peer.trust import client_context, server_context
+from s4.peer.trust import Credentials
 from s4.storage.records import Shard
 
 SHARD = Shard(0, b"b" * 16, 0, 0)
@@ -49,14 +49,14 @@ def serve(directory: Path, files: tuple[Path, Path, Path], ready: Connection) ->
             body = os.urandom(MIB)
             await store.node.append(SHARD, body, True)
             small = b"x" * 120
-            peers = PeerServer(store.node, ("127.0.0.1", 0), context=server_context(*files))
+            peers = PeerServer(store.node, ("127.0.0.1", 0), context=Credentials(*files).server)
             await peers.start()
 
             async def answer(request: web.BaseRequest) -> web.Response:
                 return web.Response(body=body if request.path == "/large" else small)
 
             http = await asyncio.get_running_loop().create_server(
-                web.Server(answer), "127.0.0.1", 0, ssl=server_context(*files)
+                web.Server(answer), "127.0.0.1", 0, ssl=Credentials(*files).server
             )
             ready.send((peers.port, http.sockets[0].getsockname()[1]))
             await asyncio.Event().wait()
@@ -129,7 +129,7 @@ def main() -> None:
         )
         process.start()
         try:
-            context = client_context(*authority.issue("gateway"))
+            context = Credentials(*authority.issue("gateway")).client
             uvloop.run(measure(ours.recv(), process.pid or 0, context, arguments.seconds))
         finally:
             process.kill()

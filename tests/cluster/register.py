@@ -27,7 +27,7 @@ from s4.cluster.messages import AnyMessage
 from s4.peer.api import UnknownResultError
 from s4.peer.links import Links
 from s4.peer.server import PeerServer
-from s4.peer.trust import client_context, server_context
+from s4.peer.trust import Credentials
 from s4.replica.group import Group, View
 from s4.replica.terms import NotServingError, Timing, TooFewError
 from s4.storage.leveldb import Database
@@ -71,7 +71,7 @@ class Register:
         self.partitions: int = settings["partitions"]
         trust = [Path(settings["trust"]) / name for name in ("ca.pem", "node.pem", "node.key")]
         addresses = {store: tuple(address) for store, address in settings["addresses"].items()}
-        self.links = Links(self.store, "cluster", addresses, client_context(*trust))
+        self.links = Links(self.store, "cluster", addresses, Credentials(*trust).client)
         database = Database(Path(settings["directory"]), cache_bytes=1 << 20, write_buffer_bytes=4 << 20, open_files=50)
         self.database = database
         self.group = Group(
@@ -85,7 +85,7 @@ class Register:
             timing=TIMING,
         )
         self.server = PeerServer(
-            self, addresses[self.store], cluster="cluster", store=self.store, context=server_context(*trust)
+            self, addresses[self.store], cluster="cluster", store=self.store, context=Credentials(*trust).server
         )  # type: ignore[arg-type]
 
     def may_cache(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from msgspec.structs import replace
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 from cluster.memory import MemoryCoordinator
 from s4.cluster import clustermap, etcd, kubernetes, planner
 from s4.cluster.clustermap import ClusterMap
+from s4.cluster.coordinator import RemoteCoordinator
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.messages import LOST, Config
 from s4.cluster.placement import GONE
@@ -237,13 +237,12 @@ def test_a_copy_of_the_map_never_becomes_an_older_one(tmp_path: Path) -> None:
     assert kept(thawed) == thawed, "what changes no partition is written"
 
 
-@pytest.mark.parametrize("module", [kubernetes, etcd])
+@pytest.mark.parametrize("kind", [kubernetes.KubernetesCoordinator, etcd.EtcdCoordinator])
 def test_a_map_that_is_away_is_not_asked_for_without_a_pause(
-    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+    kind: type[RemoteCoordinator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was deleted after `since` every watch from there tells at once, again and again."""
     asked, slept = [], []
-    kind = kubernetes.KubernetesCoordinator if module is kubernetes else etcd.EtcdCoordinator
     coordinator = kind.__new__(kind)
 
     async def read(document: str) -> tuple[bytes, int]:
@@ -260,7 +259,7 @@ def test_a_map_that_is_away_is_not_asked_for_without_a_pause(
 
     monkeypatch.setattr(coordinator, "read", read)
     monkeypatch.setattr(coordinator, "_wait", at_once)
-    monkeypatch.setattr(module.asyncio, "sleep", pause)
+    monkeypatch.setattr(asyncio, "sleep", pause)
 
     async def watch() -> None:
         async for _ in coordinator.watch("map", 100):
@@ -268,4 +267,4 @@ def test_a_map_that_is_away_is_not_asked_for_without_a_pause(
 
     with pytest.raises(InterruptedError):
         asyncio.run(watch())
-    assert slept == [module.RETRY_S] * 5
+    assert slept == [coordinator.RETRY_S] * 5

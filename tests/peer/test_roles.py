@@ -15,7 +15,7 @@ from s4.crypto.roles import GATEWAY, GRACE_S, NODE, OF_GATEWAYS, OF_NODES, S3, C
 from s4.peer import frames
 from s4.peer.api import UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
-from s4.peer.trust import client_context, server_context
+from s4.peer.trust import Credentials
 
 NONE = {"subject": (), "subjectAltName": (("DNS", "*.nodes.svc"),)}
 
@@ -50,7 +50,7 @@ def test_certificates_without_a_role_are_taken_for_a_week() -> None:
 
 
 def test_our_own_certificate_says_when_that_ends(tmp_path: Path) -> None:
-    until_s = client_context(*Authority(tmp_path).issue("node-1")).rule.until_s
+    until_s = Credentials(*Authority(tmp_path).issue("node-1")).client.rule.until_s
     assert abs(until_s - (time.time() - 3600 + GRACE_S)) < 120
 
 
@@ -62,7 +62,7 @@ def test_a_gateway_makes_no_node_s_calls(tmp_path: Path) -> None:
             await gateway.wall_clock()
         assert (await gateway.layout()).partitions  # a call that was refused costs no connection
         await gateway.close()
-        node = await made.connect(context=client_context(*made.authority.issue("node-2")))
+        node = await made.connect(context=Credentials(*made.authority.issue("node-2")).client)
         assert await node.wall_clock()
         await node.close()
 
@@ -72,7 +72,7 @@ def test_a_gateway_makes_no_node_s_calls(tmp_path: Path) -> None:
 def test_the_certificate_of_s3_is_no_peers(tmp_path: Path) -> None:
     async def test(made: Served) -> None:
         with pytest.raises(RefusedError, match="not that of a node or gateway"):
-            await made.connect(context=client_context(*made.authority.issue("s3", S3)))
+            await made.connect(context=Credentials(*made.authority.issue("s3", S3)).client)
 
     served(tmp_path, test)
 
@@ -87,7 +87,9 @@ def test_who_is_no_node_cannot_pass_for_one(tmp_path: Path, role: str) -> None:
             await reader.read()
             writer.close()
 
-        false = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=server_context(*authority.issue("false", role)))
+        false = await asyncio.start_server(
+            answer, "127.0.0.1", 0, ssl=Credentials(*authority.issue("false", role)).server
+        )
         where = false.sockets[0].getsockname()[:2]
         with pytest.raises(RefusedError, match="no node's certificate"):
             await RemoteNode.connect(
@@ -96,7 +98,7 @@ def test_who_is_no_node_cannot_pass_for_one(tmp_path: Path, role: str) -> None:
                 lambda: None,
                 cluster=CLUSTER,
                 store=STORE,
-                context=client_context(*authority.issue("node-1")),
+                context=Credentials(*authority.issue("node-1")).client,
             )
         false.close()
 

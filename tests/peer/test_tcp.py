@@ -22,7 +22,7 @@ from s4.peer.api import NodeApi, UnavailableError
 from s4.peer.client import RefusedError, RemoteNode
 from s4.peer.server import PeerServer
 from s4.peer.stream import FrameStream, listen
-from s4.peer.trust import client_context, server_context
+from s4.peer.trust import Credentials
 from s4.storage.records import Shard
 
 CLUSTER, STORE = "c" * 32, "5" * 32
@@ -39,7 +39,7 @@ class Served:
         def lost() -> None:
             self.lost += 1
 
-        context = client_context(*(authority or self.authority).issue("gateway"))
+        context = Credentials(*(authority or self.authority).issue("gateway")).client
         named = {"cluster": CLUSTER, "store": STORE, "context": context, **options}
         return await RemoteNode.connect(("127.0.0.1", self.server.port), boot_clock, lost, **named)
 
@@ -48,7 +48,7 @@ def served(tmp_path: Path, test: Callable[[Served], Awaitable[None]], **options:
     async def whole() -> None:
         authority = Authority(tmp_path / "authority")
         async with opened(tmp_path / "data") as (store, _):
-            context = server_context(*authority.issue("node"))
+            context = Credentials(*authority.issue("node")).server
             server = PeerServer(store.node, ("127.0.0.1", 0), cluster=CLUSTER, store=STORE, context=context, **options)
             await server.start()
             try:
@@ -94,7 +94,7 @@ def test_only_members_of_the_cluster_get_in(tmp_path: Path) -> None:
         bare.load_verify_locations(at.authority.ca)
         with pytest.raises((ssl.SSLError, ConnectionError, UnavailableError)):
             await at.connect(context=bare)
-        stranger = client_context(*Authority(tmp_path / "third").issue("x"))
+        stranger = Credentials(*Authority(tmp_path / "third").issue("x")).client
         stranger.load_verify_locations(at.authority.ca)
         with pytest.raises((ssl.SSLError, ConnectionError, UnavailableError)):
             await at.connect(context=stranger)
@@ -192,7 +192,7 @@ def test_fields_of_a_later_release_are_passed_over() -> None:
 
 def test_a_caller_without_a_hello_is_cut_off(tmp_path: Path) -> None:
     async def test(at: Served) -> None:
-        context = client_context(*at.authority.issue("rude"))
+        context = Credentials(*at.authority.issue("rude")).client
         reader, writer = await asyncio.open_connection("127.0.0.1", at.server.port, ssl=context)
         header = frames.Header(1, at.server.incarnation, "list_buckets", frames.OK, msgspec.Raw(frames.encode([])))
         writer.writelines(frames.pack(header))
@@ -248,7 +248,7 @@ def test_a_machine_that_is_mute_is_given_up_though_tls_waits_for_it(
             ended.set()
 
         proxy = await asyncio.start_server(between, "127.0.0.1", 0)
-        context = client_context(*at.authority.issue("gateway"))
+        context = Credentials(*at.authority.issue("gateway")).client
         gone, address = asyncio.Event(), proxy.sockets[0].getsockname()[:2]
         remote = await RemoteNode.connect(address, boot_clock, gone.set, cluster=CLUSTER, store=STORE, context=context)
         mute.set()
@@ -312,7 +312,7 @@ def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
     is gone. What it read when it was last heard held back every free and every compaction, for ever."""
 
     async def test(at: Served) -> None:
-        context, gone = client_context(*at.authority.issue("gateway")), asyncio.Event()
+        context, gone = Credentials(*at.authority.issue("gateway")).client, asyncio.Event()
         began = boot_clock() - 1000
         remote = await RemoteNode.connect(
             ("127.0.0.1", at.server.port), lambda: began, gone.set, cluster=CLUSTER, store=STORE, context=context

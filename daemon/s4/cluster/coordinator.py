@@ -1,4 +1,5 @@
-"""The coordinator: named documents with compare-and-swap. Here `local`, a file for each document in each directory.
+"""The coordinator: named documents with compare-and-swap. Here `local`, a file for each document in each directory, and
+what those behind connections share (etcd.py, kubernetes.py).
 
 A document's value is what the newest revision says that any of the directories has (rule M2). A change counts
 once it is durable in `quorum` of them, which is a majority unless the operator said otherwise; so any majority
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -56,6 +58,40 @@ class Coordinator(Protocol):
     def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
         """Values newer than `since`, as they come; may skip some."""
         ...
+
+
+class RemoteCoordinator(Coordinator, ABC):
+    """One with connections. A watch only wakes it: what it gives is always read."""
+
+    RETRY_S: float
+
+    async def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
+        """Goes on while the other side is away."""
+        while True:
+            try:
+                value, revision = await self.read(document)
+            except CoordinatorError as error:
+                log.warning("watching %s: %s", document, error)
+                await asyncio.sleep(self.RETRY_S)
+                continue
+            if revision > since:
+                since = revision
+                yield value, revision
+                continue
+            # Deleted, or the other side was put back from a backup: to wait for a change would end at once, for ever.
+            if revision < since:
+                await asyncio.sleep(self.RETRY_S)
+            await self._wait(document, since)
+
+    @abstractmethod
+    async def _wait(self, document: str, since: int) -> None:
+        """Until the document may have changed."""
+
+    async def check_versions(self) -> None:
+        """Raises CoordinatorError where the other side is not fit."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
 
 
 class LocalCoordinator:

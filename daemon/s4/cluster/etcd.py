@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,13 +23,12 @@ import grpc
 from aetcd import rpc
 from grpc.aio import AioRpcError
 
-from s4.cluster.coordinator import ConflictError, CoordinatorError, UnknownOutcomeError
+from s4.cluster.coordinator import ConflictError, CoordinatorError, RemoteCoordinator, UnknownOutcomeError
 
 log = logging.getLogger(__name__)
 
 CALL_S = 3
 REFRESH_S = 5.0  # a watch that says nothing for so long is not trusted: the document is read
-RETRY_S = 0.2
 ROUNDS = 2  # over all endpoints before a call is given up
 
 T = TypeVar("T")
@@ -166,8 +165,10 @@ class UnusableVersionError(CoordinatorError):
     """This etcd loses what it acknowledged."""
 
 
-class EtcdCoordinator:
+class EtcdCoordinator(RemoteCoordinator):
     """`endpoints` are HOST:PORT of members of one etcd cluster; `prefix` is this S4 cluster's."""
+
+    RETRY_S = 0.2
 
     def __init__(self, endpoints: Sequence[str], prefix: str, access: Access | None = None) -> None:
         self._prefix, self._endpoints, self._access = prefix, list(endpoints), access or Access()
@@ -208,25 +209,7 @@ class EtcdCoordinator:
             return now
         raise ConflictError(f"{document} is at revision {now}, not {revision}")
 
-    async def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
-        """Goes on through restarts and losses of members."""
-        while True:
-            try:
-                value, revision = await self.read(document)
-            except CoordinatorError as error:
-                log.warning("watching %s: %s", document, error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            if revision > since:
-                since = revision
-                yield value, revision
-                continue
-            if revision < since:  # deleted, or etcd was put back from a backup: a watch would say so at once, for ever
-                await asyncio.sleep(RETRY_S)
-            await self._wait(document, since)
-
     async def _wait(self, document: str, since: int) -> None:
-        """Until the document may have changed."""
         client = self._clients[self._current]
         try:
             async with asyncio.timeout(REFRESH_S):
@@ -236,7 +219,7 @@ class EtcdCoordinator:
         except _Failed as error:
             log.info("a watch ended: %s", _words(error))
             await self._leave(client)
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(self.RETRY_S)
 
     async def _anywhere(self, call: Callable[[_Client], Awaitable[T]], failure: type[CoordinatorError]) -> T:
         """The call on the current endpoint, then on the others. Raises `failure` where none answers."""
@@ -250,7 +233,7 @@ class EtcdCoordinator:
                 reason = error
                 await self._leave(client)
                 if number % len(self._clients) == len(self._clients) - 1:
-                    await asyncio.sleep(RETRY_S)
+                    await asyncio.sleep(self.RETRY_S)
         raise failure(self._why(reason)) from reason
 
     def _why(self, reason: Exception | None) -> str:

@@ -15,7 +15,6 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import aiohttp
 from kubernetes import aio
 
 from s4.cluster import clustermap
-from s4.cluster.coordinator import ConflictError, CoordinatorError, UnknownOutcomeError
+from s4.cluster.coordinator import ConflictError, CoordinatorError, RemoteCoordinator, UnknownOutcomeError
 from s4.cluster.kubernetes_map import Half, joined, split
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ GROUP, VERSION, PLURAL, KIND = "s4.dev", "v1alpha1", "shardmaps", "ShardMap"
 DOCUMENT = "map"
 CALL_S = 5.0
 REFRESH_S = 30.0  # a watch that says nothing for so long is not trusted: the map is read
-RETRY_S = 0.5
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 _Failed = (aiohttp.ClientError, TimeoutError, OSError, aio.client.ApiException)
@@ -62,8 +60,10 @@ async def client(kubeconfig: str | None = None) -> aio.client.ApiClient:
     return aio.client.ApiClient(configuration)
 
 
-class KubernetesCoordinator:
+class KubernetesCoordinator(RemoteCoordinator):
     """One document, the map, in one ShardMap. `planner` may write all of it, and make it."""
+
+    RETRY_S = 0.5
 
     def __init__(
         self, namespace: str, name: str, api: aio.client.ApiClient | None = None, *, planner: bool = False
@@ -150,26 +150,7 @@ class KubernetesCoordinator:
         result: dict[str, Any] = found  # type: ignore[assignment]
         return result
 
-    async def watch(self, document: str, since: int) -> AsyncIterator[tuple[bytes, int]]:
-        """Goes on while the API server is away."""
-        while True:
-            try:
-                value, revision = await self.read(document)
-            except CoordinatorError as error:
-                log.warning("watching the map: %s", error)
-                await asyncio.sleep(RETRY_S)
-                continue
-            if revision > since:
-                since = revision
-                yield value, revision
-                continue
-            # Deleted, or the API server's etcd is from a backup: a watch would say so at once, for ever.
-            if revision < since:
-                await asyncio.sleep(RETRY_S)
-            await self._wait(since)
-
-    async def _wait(self, since: int) -> None:
-        """Until the ShardMap may have changed."""
+    async def _wait(self, document: str, since: int) -> None:
         api = await self._objects()
         try:
             async with asyncio.timeout(REFRESH_S):
@@ -189,10 +170,7 @@ class KubernetesCoordinator:
             return
         except _Failed as error:
             log.info("a watch ended: %r", error)
-        await asyncio.sleep(RETRY_S)
-
-    async def check_versions(self) -> None:
-        """Nothing to refuse."""
+        await asyncio.sleep(self.RETRY_S)
 
     async def close(self) -> None:
         if self._own and self._api is not None:

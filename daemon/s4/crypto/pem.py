@@ -6,15 +6,59 @@ A key that needs a passphrase is refused: nobody is there to type it when a serv
 from __future__ import annotations
 
 import ssl
+from abc import ABC, abstractmethod
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 
 from s4.base.said import SaidError
 
+log = structlog.get_logger("s4.tls")
+
+CHECK_S = 5.0
+
 
 class PemError(SaidError, OSError):
     """A file that TLS cannot use; the message names it."""
+
+
+class CertificateFiles(ABC):
+    """A certificate, its key, and what else goes with them, read again when they change: new connections get the new
+    ones, old ones go on. `what` is whose they are, for the log. `holds` is from when until when the certificate does, in
+    seconds since 1970. Raises OSError that names the file which cannot be used, ssl.SSLError."""
+
+    def __init__(self, what: str, certificate: Path, key: Path, *others: Path) -> None:
+        self._what, self._certificate, self._files = what, certificate, (certificate, key, *others)
+        self._loaded = self._stamp()
+        self._load()
+        self.holds = validity(certificate)
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Use the files as they are now, all or, where it raises, none."""
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in (path.stat() for path in self._files))
+
+    def reload(self) -> bool:
+        """Load the files again if they changed; ones that cannot be used leave the old ones in force."""
+        try:
+            stamp = self._stamp()
+            if stamp == self._loaded:
+                return False
+            self._load()
+            self.holds = validity(self._certificate)
+        except (OSError, ssl.SSLError) as error:
+            log.error(f"the new {self._what} cannot be used", error=str(error))
+            return False
+        self._loaded = stamp
+        log.info(f"the {self._what} was loaded again", certificate=str(self._certificate))
+        return True
+
+    async def look(self) -> None:
+        """Load the files again if they changed."""
+        self.reload()
 
 
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -28,12 +27,13 @@ from s4.base.health import Health
 from s4.base.jobs import Job, Jobs
 from s4.base.metrics import Metric
 from s4.cluster.contact import Contact
-from s4.cluster.coordinator import Coordinator, CoordinatorError
+from s4.cluster.coordinator import CoordinatorError, RemoteCoordinator
 from s4.cluster.keeper import MapKeeper, NoMapError
 from s4.cluster.placement import GONE
 from s4.cluster.status import ClusterStatus, Said, status
 from s4.config.listening import listening_socket, shown
 from s4.config.settings import RootKeys, StoreSettings
+from s4.crypto.pem import CHECK_S
 from s4.gateway.context import Gateway, Readers
 from s4.gateway.keychecks import KeyCheck
 from s4.http.admin import AdminContext
@@ -46,7 +46,7 @@ from s4.node.member import Location, Member, open_member
 from s4.notify.delivery import Sender
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
 from s4.peer.router import Router
-from s4.peer.trust import CHECK_S, Credentials
+from s4.peer.trust import Credentials
 from s4.replica.terms import Timing
 from s4.server import given, restart
 from s4.server.heap import settle_garbage_collector
@@ -126,14 +126,6 @@ def check_coordinator(text: str) -> None:
         parse_coordinator(text)
 
 
-class AnyCoordinator(Coordinator, Protocol):
-    """One that has connections."""
-
-    async def check_versions(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-
 def parse_coordinator(text: str) -> tuple[list[str], str]:
     """(endpoints, prefix) of etcd://HOST:PORT,HOST:PORT/NAME. Raises ValueError."""
     match = re.fullmatch(r"etcd://([^/]+:\d+(?:,[^/,]+:\d+)*)/([A-Za-z0-9._-]{1,63})", text)
@@ -145,7 +137,7 @@ def parse_coordinator(text: str) -> tuple[list[str], str]:
     return match[1].split(","), f"/s4/{match[2]}"
 
 
-def open_coordinator(text: str, etcd: EtcdFiles | None = None) -> AnyCoordinator:
+def open_coordinator(text: str, etcd: EtcdFiles | None = None) -> RemoteCoordinator:
     """Raises ValueError, OSError. Imports what is needed for the one that is named."""
     if text.startswith("kubernetes:"):
         from s4.cluster.kubernetes import KubernetesCoordinator, parse  # noqa: PLC0415

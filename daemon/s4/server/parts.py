@@ -22,13 +22,14 @@ from s4.base.jobs import Job, Jobs
 from s4.config.limits import MIB, Limits
 from s4.crypto import keyring
 from s4.crypto.kms import FileKms, Kms, allowed_of
+from s4.crypto.pem import CHECK_S
 from s4.gateway.context import BlobCache, Gateway, Readers
 from s4.gateway.memory import MemoryBudget
 from s4.http.connection import Connections
 from s4.http.metrics import RequestMetrics
 from s4.http.port import Port
 from s4.http.server import S3Server
-from s4.http.tls import CHECK_S, Certificate
+from s4.http.tls import Certificate
 from s4.metadata.commands import NoteUses
 from s4.notify import receivers
 from s4.peer.api import Layout, NodeApi

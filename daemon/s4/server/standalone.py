@@ -25,13 +25,14 @@ from s4.base.jobs import Job, Jobs
 from s4.config.limits import MIB
 from s4.config.listening import listening_socket, shown
 from s4.config.settings import StoreSettings
+from s4.crypto.pem import CHECK_S
 from s4.gateway.context import Readers
 from s4.gateway.keychecks import KeyCheck
 from s4.http.admin import AdminContext
 from s4.http.admin_port import AdminPort
 from s4.http.admin_server import ServerAdmin
 from s4.http.metrics import StoreCollector, exposition
-from s4.http.tls import CHECK_S, Certificate
+from s4.http.tls import Certificate
 from s4.node.local import RootChange, open_store, own_master_key
 from s4.notify.delivery import Sender
 from s4.peer.server import PeerServer
