@@ -390,6 +390,17 @@ class ClusterSpec(Model):
                 "self.partitions in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]",
                 "partitions must be a power of two up to 4096",
             ),
+            rule(
+                "quantity(self.inlineThreshold).compareTo(quantity('1')) >= 0 && "
+                "quantity(self.inlineThreshold).compareTo(quantity('64Ki')) <= 0",
+                "inlineThreshold must be between 1 and 64Ki",
+            ),
+            rule(
+                "!has(self.small) || sign(quantity(self.small)) == 0 || "
+                "(quantity(self.small).compareTo(quantity(self.inlineThreshold)) >= 0 && "
+                "quantity(self.small).compareTo(quantity('64Ki')) <= 0)",
+                "small must be 0, or between inlineThreshold and 64Ki: what is smaller is in objects' rows anyway",
+            ),
         )
     )
     image: str | None = Field(

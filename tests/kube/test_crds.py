@@ -80,6 +80,11 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
         ),
         ({"gateway": {"tls": {"enabled": True, "issuerRef": {"name": "i", "kind": "no"}}}}, "should match"),
         ({"partitions": 100}, "partitions must be a power of two"),
+        ({"inlineThreshold": "0"}, "inlineThreshold must be between 1 and 64Ki"),
+        ({"inlineThreshold": "65Ki"}, "inlineThreshold must be between 1 and 64Ki"),
+        ({"small": "4095"}, "small must be 0, or between inlineThreshold and 64Ki"),
+        ({"small": "8Ki", "inlineThreshold": "16Ki"}, "small must be 0, or between inlineThreshold and 64Ki"),
+        ({"small": "65Ki"}, "small must be 0, or between inlineThreshold and 64Ki"),
         ({"nodes": 0}, "greater than or equal to 1"),
         ({"storage": {"size": "many"}}, "should match"),
         ({"storage": {"reclaim": "Keep"}}, "Unsupported value"),
@@ -102,6 +107,11 @@ def test_defaults_are_the_models(api: ApiServer) -> None:
 )
 def test_what_cannot_be_is_refused(api: ApiServer, spec: dict[str, Any], message: str) -> None:
     assert message in apply(api, cluster(**spec))
+
+
+@pytest.mark.parametrize("small", ["0", "0Ki", "16Ki", "65536"])
+def test_content_in_rows_is_off_or_above_what_is_inline(api: ApiServer, small: str) -> None:
+    assert apply(api, cluster(inlineThreshold="16Ki", small=small)) == ""
 
 
 @pytest.mark.parametrize(
